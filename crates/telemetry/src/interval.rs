@@ -1,0 +1,178 @@
+//! Sets of sequence numbers as sorted, disjoint, non-adjacent inclusive intervals: exact, and tiny when all is well.
+
+/// An inclusive range of sequence numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Interval {
+    /// First member.
+    pub first: u64,
+    /// Last member, not below `first`.
+    pub last: u64,
+}
+
+impl Interval {
+    /// The interval `first..=last`.
+    pub const fn new(first: u64, last: u64) -> Self {
+        debug_assert!(first <= last);
+        Self { first, last }
+    }
+
+    /// Number of members.
+    pub const fn count(&self) -> u64 {
+        self.last - self.first + 1
+    }
+}
+
+/// A set of sequence numbers.
+///
+/// Invariant: intervals are sorted, and between two of them at least one number is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IntervalSet {
+    intervals: Vec<Interval>,
+}
+
+impl IntervalSet {
+    /// The set of the given ranges, in any order, overlapping or not; an inverted range is nothing.
+    pub fn from_ranges(ranges: impl IntoIterator<Item = (u64, u64)>) -> Self {
+        let mut set = Self::default();
+        for (first, last) in ranges {
+            if first <= last {
+                set.insert(Interval::new(first, last));
+            }
+        }
+        set
+    }
+
+    /// The intervals, ascending.
+    pub fn intervals(&self) -> &[Interval] {
+        &self.intervals
+    }
+
+    /// Number of members.
+    pub fn count(&self) -> u64 {
+        self.intervals.iter().map(Interval::count).sum()
+    }
+
+    /// Largest member, if any.
+    pub fn last(&self) -> Option<u64> {
+        self.intervals.last().map(|interval| interval.last)
+    }
+
+    /// Whether `number` is a member.
+    pub fn contains(&self, number: u64) -> bool {
+        self.at(number).is_ok()
+    }
+
+    /// Adds every member of `added`.
+    pub fn insert(&mut self, added: Interval) {
+        // Appending to the last interval is what nearly every report does.
+        if let Some(tail) = self.intervals.last_mut()
+            && added.first >= tail.first
+            && added.first <= tail.last.saturating_add(1)
+        {
+            tail.last = tail.last.max(added.last);
+            return;
+        }
+        let from = self.intervals.partition_point(|interval| interval.last.saturating_add(1) < added.first);
+        let to = self.intervals.partition_point(|interval| interval.first <= added.last.saturating_add(1));
+        let merged = match self.intervals.get(from..to) {
+            Some([first, ..]) => {
+                Interval::new(first.first.min(added.first), self.intervals[to - 1].last.max(added.last))
+            }
+            _ => added,
+        };
+        self.intervals.splice(from..to, [merged]);
+    }
+
+    /// Removes `number`.
+    pub fn remove(&mut self, number: u64) {
+        if let Ok(index) = self.at(number) {
+            let Interval { first, last } = self.intervals[index];
+            let left = (first < number).then(|| Interval::new(first, number - 1));
+            let right = (number < last).then(|| Interval::new(number + 1, last));
+            self.intervals.splice(index..=index, left.into_iter().chain(right));
+        }
+    }
+
+    /// How many intervals the set would have after `insert(added)`.
+    pub fn intervals_after(&self, added: Interval) -> usize {
+        let from = self.intervals.partition_point(|interval| interval.last.saturating_add(1) < added.first);
+        let to = self.intervals.partition_point(|interval| interval.first <= added.last.saturating_add(1));
+        self.intervals.len() - (to - from) + 1
+    }
+
+    /// The longest run of non-members starting at `from` and ending at or before `to`, or how far members reach:
+    /// `Ok(last of the run)` when `from` is absent, `Err(last member of its interval)` when it is present.
+    pub fn run(&self, from: u64, to: u64) -> Result<u64, u64> {
+        match self.at(from) {
+            Ok(index) => Err(self.intervals[index].last),
+            Err(index) => Ok(self.intervals.get(index).map_or(to, |next| to.min(next.first - 1))),
+        }
+    }
+
+    fn at(&self, number: u64) -> Result<usize, usize> {
+        let index = self.intervals.partition_point(|interval| interval.last < number);
+        match self.intervals.get(index) {
+            Some(interval) if interval.first <= number => Ok(index),
+            _ => Err(index),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(u64, u64),
+        Remove(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (1u64..60, 0u64..8).prop_map(|(first, length)| Step::Insert(first, first + length)),
+            1 => (1u64..60).prop_map(Step::Remove),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_set(steps in prop::collection::vec(step(), 0..60)) {
+            let (mut set, mut model) = (IntervalSet::default(), BTreeSet::new());
+            for step in steps {
+                match step {
+                    Step::Insert(first, last) => {
+                        let expected = set.intervals_after(Interval::new(first, last));
+                        set.insert(Interval::new(first, last));
+                        model.extend(first..=last);
+                        prop_assert_eq!(set.intervals().len(), expected);
+                    }
+                    Step::Remove(number) => {
+                        set.remove(number);
+                        model.remove(&number);
+                    }
+                }
+                prop_assert_eq!(set.count(), model.len() as u64);
+                prop_assert_eq!(set.last(), model.last().copied());
+                for number in 0..70 {
+                    prop_assert_eq!(set.contains(number), model.contains(&number));
+                }
+                for pair in set.intervals().windows(2) {
+                    prop_assert!(pair[0].last + 1 < pair[1].first, "adjacent intervals are merged");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn reaches_the_ends_of_the_range() {
+        let mut set = IntervalSet::from_ranges([(u64::MAX, u64::MAX), (0, 0), (5, 3)]);
+        assert_eq!(set.intervals(), [Interval::new(0, 0), Interval::new(u64::MAX, u64::MAX)]);
+        set.insert(Interval::new(0, u64::MAX));
+        assert_eq!(set.intervals(), [Interval::new(0, u64::MAX)]);
+    }
+}

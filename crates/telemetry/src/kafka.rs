@@ -1,0 +1,32 @@
+//! Names of the Kafka topics and record headers: the contract between the bridge and the loader.
+
+/// One record for each report received over MQTT; protobuf bytes as the device sent them, JSON transcoded.
+pub const REPORTS_TOPIC: &str = "doseline.reports.v1";
+/// One record for each status message; the JSON bytes as received.
+pub const STATUS_TOPIC: &str = "doseline.status.v1";
+/// What could not be used: raw bytes as received.
+pub const QUARANTINE_TOPIC: &str = "doseline.quarantine.v1";
+/// Alerts, one record for each change.
+pub const ALERTS_TOPIC: &str = "doseline.alerts.v1";
+
+/// Header: the MQTT topic the message came in on, as bytes.
+pub const TOPIC_HEADER: &str = "topic";
+/// Header: time of receipt at the bridge, decimal microseconds since 1970 in ASCII.
+pub const RECEIVED_AT_HEADER: &str = "received_at";
+/// Header: who published, where the broker says so (MQTT 5 user property `publisher`).
+pub const PUBLISHER_HEADER: &str = "publisher";
+/// Header: W3C trace context, passed through from the MQTT 5 user property of the same name.
+pub const TRACEPARENT_HEADER: &str = "traceparent";
+/// Header of quarantine records: a [`crate::reject::Reason`] as text.
+pub const REASON_HEADER: &str = "reason";
+/// Header of quarantine records: who refused it, [`SOURCE_BRIDGE`] or [`SOURCE_LOADER`].
+pub const SOURCE_HEADER: &str = "source";
+/// Value of [`SOURCE_HEADER`]: refused before Kafka.
+pub const SOURCE_BRIDGE: &str = "bridge";
+/// Value of [`SOURCE_HEADER`]: refused after Kafka.
+pub const SOURCE_LOADER: &str = "loader";
+
+/// Key of a record: everything of one device lands in one partition, in order.
+pub fn record_key(tenant: &str, device: &str) -> String {
+    format!("{tenant}/{device}")
+}

@@ -1,0 +1,194 @@
+//! The sequence ledger of one boot: which sequence numbers are stored, quarantined or lost, and so which are missing.
+//!
+//! It decides what is a duplicate. Because it is a set of intervals and not a high-water mark, a device may re-send in
+//! any grouping and any order: `[1..10]`, then `[5..15]`, stores 1..15 once each.
+
+use crate::interval::{Interval, IntervalSet};
+
+/// Most intervals a ledger keeps; beyond it events are refused as fragmented, never dropped blindly.
+pub const INTERVALS_MAX: usize = 4_096;
+
+/// What became of a sequence number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is in its table.
+    Stored,
+    /// It is in quarantine.
+    Quarantined,
+}
+
+/// The ledger has [`INTERVALS_MAX`] intervals and this range would add one more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the ledger of this boot has {INTERVALS_MAX} holes already")]
+pub struct Fragmented;
+
+/// The ledger of one (tenant, device, boot).
+///
+/// Invariant: `stored` and `quarantined` are disjoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Sequence numbers in their tables.
+    pub stored: IntervalSet,
+    /// Sequence numbers in quarantine.
+    pub quarantined: IntervalSet,
+    /// Sequence numbers the device declared lost.
+    pub lost: IntervalSet,
+    /// The last sequence number the device says it made in this boot; 0 = it has not said.
+    pub declared_last: u64,
+}
+
+impl Ledger {
+    /// The parts of `first..=last` that are neither stored nor quarantined, ascending: what a report brings that is new.
+    pub fn novel(&self, range: Interval) -> Novel<'_> {
+        Novel { ledger: self, next: Some(range.first), last: range.last }
+    }
+
+    /// Records the fate of a range that [`Ledger::novel`] returned.
+    ///
+    /// # Errors
+    /// [`Fragmented`] when it would exceed [`INTERVALS_MAX`]; the ledger is unchanged.
+    pub fn record(&mut self, range: Interval, fate: Fate) -> Result<(), Fragmented> {
+        let (set, other) = match fate {
+            Fate::Stored => (&mut self.stored, &self.quarantined),
+            Fate::Quarantined => (&mut self.quarantined, &self.stored),
+        };
+        if set.intervals_after(range) + other.intervals().len() > INTERVALS_MAX {
+            return Err(Fragmented);
+        }
+        set.insert(range);
+        Ok(())
+    }
+
+    /// Records numbers the device will never send. At the limit of intervals the range is not recorded and so stays
+    /// visible as missing.
+    ///
+    /// # Errors
+    /// [`Fragmented`] when it would exceed [`INTERVALS_MAX`]; the ledger is unchanged.
+    pub fn declare_lost(&mut self, range: Interval) -> Result<(), Fragmented> {
+        if self.lost.intervals_after(range) > INTERVALS_MAX {
+            return Err(Fragmented);
+        }
+        self.lost.insert(range);
+        self.declare_last(range.last);
+        Ok(())
+    }
+
+    /// Records how far the device says this boot reaches.
+    pub fn declare_last(&mut self, last: u64) {
+        self.declared_last = self.declared_last.max(last);
+    }
+
+    /// The last sequence number known to exist.
+    pub fn known_last(&self) -> u64 {
+        [self.stored.last(), self.quarantined.last(), self.lost.last(), Some(self.declared_last)]
+            .into_iter()
+            .flatten()
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// The sequence numbers known to exist that have neither arrived nor been declared lost, ascending.
+    pub fn missing(&self) -> Vec<Interval> {
+        let mut covered = self.stored.clone();
+        for interval in self.quarantined.intervals().iter().chain(self.lost.intervals()) {
+            covered.insert(*interval);
+        }
+        let (mut missing, mut next, last) = (Vec::new(), 1, self.known_last());
+        while next <= last {
+            next = 1 + match covered.run(next, last) {
+                Ok(end) => {
+                    missing.push(Interval::new(next, end));
+                    end
+                }
+                Err(end) => end,
+            };
+        }
+        missing
+    }
+}
+
+/// Iterator over what is new in a range; see [`Ledger::novel`].
+#[derive(Debug)]
+pub struct Novel<'a> {
+    ledger: &'a Ledger,
+    next: Option<u64>,
+    last: u64,
+}
+
+impl Iterator for Novel<'_> {
+    type Item = Interval;
+
+    fn next(&mut self) -> Option<Interval> {
+        loop {
+            let first = self.next.filter(|next| *next <= self.last)?;
+            let stored = self.ledger.stored.run(first, self.last);
+            let quarantined = self.ledger.quarantined.run(first, self.last);
+            let (end, novel) = match (stored, quarantined) {
+                (Ok(stored), Ok(quarantined)) => (stored.min(quarantined), true),
+                (Err(end), _) | (_, Err(end)) => (end, false),
+            };
+            self.next = end.checked_add(1);
+            if novel {
+                return Some(Interval::new(first, end));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// However a device groups and repeats its events, each is admitted once, and what is missing is the complement.
+        #[test]
+        fn admits_each_number_once(reports in prop::collection::vec((1u64..80, 0u64..12, 0u64..5), 0..60)) {
+            let (mut ledger, mut fates) = (Ledger::default(), BTreeMap::new());
+            for (first, length, bad) in reports {
+                let range = Interval::new(first, first + length);
+                for novel in ledger.novel(range).collect::<Vec<_>>() {
+                    for seq in novel.first..=novel.last {
+                        let fate = if seq % 5 == bad { Fate::Quarantined } else { Fate::Stored };
+                        ledger.record(Interval::new(seq, seq), fate).unwrap();
+                        prop_assert_eq!(fates.insert(seq, fate), None, "admitted twice");
+                    }
+                }
+                prop_assert_eq!(ledger.novel(range).count(), 0);
+            }
+            let last = ledger.known_last();
+            let missing: u64 = ledger.missing().iter().map(Interval::count).sum();
+            prop_assert_eq!(ledger.stored.count() + ledger.quarantined.count() + missing, last);
+            for seq in 1..=last {
+                prop_assert_eq!(ledger.stored.contains(seq), fates.get(&seq) == Some(&Fate::Stored));
+                prop_assert_eq!(ledger.quarantined.contains(seq), fates.get(&seq) == Some(&Fate::Quarantined));
+            }
+        }
+    }
+
+    #[test]
+    fn loss_and_tails_are_visible() {
+        let mut ledger = Ledger::default();
+        ledger.record(Interval::new(1, 5), Fate::Stored).unwrap();
+        ledger.record(Interval::new(9, 9), Fate::Stored).unwrap();
+        ledger.declare_lost(Interval::new(6, 7)).unwrap();
+        ledger.declare_last(12);
+        assert_eq!(ledger.missing(), [Interval::new(8, 8), Interval::new(10, 12)]);
+    }
+
+    #[test]
+    fn fragmentation_is_bounded_and_changes_nothing() {
+        let mut ledger = Ledger::default();
+        for hole in 1..=INTERVALS_MAX as u64 {
+            ledger.record(Interval::new(hole * 2, hole * 2), Fate::Stored).unwrap();
+        }
+        let before = ledger.clone();
+        assert_eq!(ledger.record(Interval::new(1 << 20, 1 << 20), Fate::Stored), Err(Fragmented));
+        assert_eq!(ledger.record(Interval::new(1 << 20, 1 << 20), Fate::Quarantined), Err(Fragmented));
+        assert_eq!(ledger, before);
+        ledger.record(Interval::new(3, 3), Fate::Stored).unwrap();
+    }
+}

@@ -1,0 +1,33 @@
+//! The contract between devices and doseline.
+//!
+//! What it is for: the message types of `/proto` ([`v1`]), the topic grammar ([`topic`]), the limits that hold before
+//! anything is allocated ([`limits`]), canonical JSON ([`json`]), reports that only exist validated ([`report`]),
+//! plausibility by model ([`plausibility`]) and the sequence ledger ([`ledger`]) with its interval sets ([`interval`]).
+//!
+//! Absent: IO, clocks, threads, randomness. Time comes in as a value, so everything here can be replayed.
+//!
+//! Invariants:
+//! - A [`report::Report`] has been checked against every limit of the contract; code that holds one need not check again.
+//! - Nothing here changes a measured value: what cannot be used is refused with a [`reject::Reason`].
+//! - A [`ledger::Ledger`] admits each sequence number of a boot once.
+
+pub mod interval;
+pub mod json;
+pub mod kafka;
+pub mod ledger;
+pub mod limits;
+pub mod plausibility;
+pub mod receipt;
+pub mod reject;
+pub mod report;
+pub mod status;
+pub mod topic;
+
+/// Message types generated from `proto/doseline/telemetry/v1/telemetry.proto`, which documents every field.
+#[allow(missing_docs, clippy::doc_markdown)]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/doseline.telemetry.v1.rs"));
+}
+
+/// The compiled contract as a serialized `google.protobuf.FileDescriptorSet`.
+pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.binpb"));

@@ -1,0 +1,147 @@
+//! Topic grammar: `doseline/v1/{tenant}/{site}/{device}/{channel}`.
+//!
+//! Identity is the topic. Parsing is strict: a topic that is accepted formats back to the same text.
+
+use std::fmt;
+
+use crate::reject::{Reason, Reject};
+
+/// Filters a bridge subscribes to: exactly what devices send, or its own receipts would come back.
+pub const SUBSCRIPTIONS: [&str; 3] =
+    ["doseline/v1/+/+/+/report", "doseline/v1/+/+/+/report/json", "doseline/v1/+/+/+/status"];
+
+const PREFIX: &str = "doseline/v1/";
+
+/// Longest id, bytes.
+pub const ID_LEN_MAX: usize = 64;
+
+/// Whether `text` is an id: `[A-Za-z0-9][A-Za-z0-9_-]{0,63}`.
+pub fn is_id(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() <= ID_LEN_MAX
+        && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+}
+
+/// What a device publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Channel {
+    /// A report as protobuf.
+    Report,
+    /// A report as JSON.
+    ReportJson,
+    /// The device's status as JSON, retained.
+    Status,
+}
+
+impl Channel {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Report => "report",
+            Self::ReportJson => "report/json",
+            Self::Status => "status",
+        }
+    }
+}
+
+/// Who published, as the topic says; borrowed from the topic's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Topic<'a> {
+    /// The clinic chain.
+    pub tenant: &'a str,
+    /// The clinic.
+    pub site: &'a str,
+    /// The device.
+    pub device: &'a str,
+    /// What was published.
+    pub channel: Channel,
+}
+
+impl<'a> Topic<'a> {
+    /// Parses a topic that a device published to.
+    ///
+    /// # Errors
+    /// [`Reason::BadTopic`] when it is not one of the contract's.
+    pub fn parse(topic: &'a str) -> Result<Self, Reject> {
+        let bad = |detail: &str| Reject::new(Reason::BadTopic, format!("{topic:?}: {detail}"));
+        let rest = topic.strip_prefix(PREFIX).ok_or_else(|| bad("does not begin with doseline/v1/"))?;
+        let mut parts = rest.splitn(4, '/');
+        let mut id = |name: &str| match parts.next() {
+            Some(id) if is_id(id) => Ok(id),
+            _ => Err(bad(&format!("{name} must match [A-Za-z0-9][A-Za-z0-9_-]{{0,63}}"))),
+        };
+        let (tenant, site, device) = (id("tenant")?, id("site")?, id("device")?);
+        let channel = match parts.next() {
+            Some("report") => Channel::Report,
+            Some("report/json") => Channel::ReportJson,
+            Some("status") => Channel::Status,
+            _ => return Err(bad("must end with /report, /report/json or /status")),
+        };
+        Ok(Self { tenant, site, device, channel })
+    }
+
+    /// Where the receipt for a report on this topic goes, in the form the device sent; none for a status.
+    pub fn receipt(&self) -> Option<String> {
+        let suffix = match self.channel {
+            Channel::Report => "receipt",
+            Channel::ReportJson => "receipt/json",
+            Channel::Status => return None,
+        };
+        Some(format!("{PREFIX}{}/{}/{}/{suffix}", self.tenant, self.site, self.device))
+    }
+}
+
+impl fmt::Display for Topic<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PREFIX}{}/{}/{}/{}", self.tenant, self.site, self.device, self.channel.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn accepted() {
+        let topic = Topic::parse("doseline/v1/acme/berlin-1/D_07/report/json").unwrap();
+        assert_eq!((topic.tenant, topic.site, topic.device), ("acme", "berlin-1", "D_07"));
+        assert_eq!(topic.channel, Channel::ReportJson);
+        assert_eq!(topic.receipt().as_deref(), Some("doseline/v1/acme/berlin-1/D_07/receipt/json"));
+        assert!(Topic::parse(&format!("doseline/v1/a/b/{}/status", "c".repeat(64))).is_ok());
+    }
+
+    #[test]
+    fn refused() {
+        for topic in [
+            "",
+            "doseline/v1",
+            "doseline/v1/a/b/report",
+            "doseline/v1/a/b/c",
+            "doseline/v1/a/b/c/receipt",
+            "doseline/v1/a/b/c/report/",
+            "doseline/v1/a/b/c/report/json/x",
+            "doseline/v2/a/b/c/report",
+            "/doseline/v1/a/b/c/report",
+            "doseline/v1/a//c/report",
+            "doseline/v1/-a/b/c/report",
+            "doseline/v1/a/b c/d/report",
+            "doseline/v1/a/b/ü/report",
+            "doseline/v1/a/b/c.d/report",
+            "doseline/v1/a/+/c/report",
+        ] {
+            assert_eq!(Topic::parse(topic).unwrap_err().reason, Reason::BadTopic, "{topic}");
+        }
+        assert!(Topic::parse(&format!("doseline/v1/a/b/{}/report", "c".repeat(65))).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn accepted_topics_format_back(topic in "doseline/v1/[a-zA-Z_/-]{1,12}/[a-z]{1,3}/[a-z0-9_]{1,3}/(report|report/json|status)") {
+            if let Ok(parsed) = Topic::parse(&topic) {
+                prop_assert_eq!(parsed.to_string(), topic);
+            }
+        }
+    }
+}
