@@ -1,0 +1,75 @@
+//! The wire contract may only grow. `proto/doseline.telemetry.v1.json` is the contract as it was last published; after
+//! adding a field, `UPDATE_CONTRACT=1 cargo test --release -p telemetry --test contract` publishes the addition.
+
+use std::{collections::BTreeMap, env, fs, path::PathBuf};
+
+use prost_reflect::DescriptorPool;
+use telemetry::DESCRIPTOR_SET;
+
+/// Every message field and enum value, as path -> what must not change.
+type Contract = BTreeMap<String, String>;
+
+fn compiled() -> Contract {
+    let pool = DescriptorPool::decode(DESCRIPTOR_SET).unwrap();
+    let mut contract = Contract::new();
+    for message in pool.all_messages() {
+        contract.insert(message.full_name().to_owned(), "message".to_owned());
+        for field in message.fields() {
+            let oneof = field.containing_oneof().map_or(String::new(), |oneof| format!(" in {}", oneof.name()));
+            let text = format!(
+                "{} = {} {:?} {:?} json {}{oneof}",
+                field.name(),
+                field.number(),
+                field.kind(),
+                field.cardinality(),
+                field.json_name()
+            );
+            contract.insert(format!("{}.{}", message.full_name(), field.name()), text);
+        }
+    }
+    for kind in pool.all_enums() {
+        contract.insert(kind.full_name().to_owned(), "enum".to_owned());
+        for value in kind.values() {
+            contract.insert(format!("{}.{}", kind.full_name(), value.name()), format!("= {}", value.number()));
+        }
+    }
+    contract
+}
+
+/// What of `published` is gone or different in `compiled`.
+fn broken(published: &Contract, compiled: &Contract) -> Vec<String> {
+    published
+        .iter()
+        .filter(|(path, text)| compiled.get(*path) != Some(text))
+        .map(|(path, text)| format!("{path}: was `{text}`, is `{}`", compiled.get(path).map_or("gone", String::as_str)))
+        .collect()
+}
+
+#[test]
+fn fields_may_be_added_and_nothing_else() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../proto/doseline.telemetry.v1.json");
+    let compiled = compiled();
+    let published: Contract = serde_json::from_slice(&fs::read(&path).unwrap_or_else(|_| b"{}".to_vec())).unwrap();
+    let broken = broken(&published, &compiled);
+    assert!(broken.is_empty(), "the wire contract was broken:\n{}", broken.join("\n"));
+    if env::var_os("UPDATE_CONTRACT").is_some() {
+        fs::write(&path, serde_json::to_string_pretty(&compiled).unwrap() + "\n").unwrap();
+    } else {
+        assert_eq!(published.len(), compiled.len(), "the contract grew: publish it with UPDATE_CONTRACT=1");
+    }
+}
+
+#[test]
+fn a_removed_a_renumbered_and_a_renamed_field_are_found() {
+    let published = compiled();
+    let field = "doseline.telemetry.v1.Injection.target_nl";
+    let mut removed = published.clone();
+    removed.remove(field).unwrap();
+    assert_eq!(broken(&published, &removed).len(), 1);
+    let mut renumbered = published.clone();
+    renumbered.insert(field.to_owned(), published[field].replace("= 6", "= 66"));
+    assert_eq!(broken(&published, &renumbered).len(), 1);
+    let mut grown = published.clone();
+    grown.insert("doseline.telemetry.v1.Injection.novelty".to_owned(), "novelty = 20".to_owned());
+    assert!(broken(&published, &grown).is_empty());
+}
