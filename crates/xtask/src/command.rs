@@ -1,0 +1,71 @@
+//! Running other programs, with errors that name the program and what it said.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// The root of the checkout this xtask belongs to.
+///
+/// Asked at run time: a build folder shared by two checkouts must not lead one into the other.
+pub fn checkout() -> Result<PathBuf> {
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`")?;
+    let root = Path::new(&manifest).join("../..");
+    root.canonicalize().with_context(|| format!("find the checkout at {}", root.display()))
+}
+
+/// A cargo command in the checkout, by the same cargo that runs this.
+pub fn cargo<I, S>(arguments: I) -> Result<Command>
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<OsStr>,
+{
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(checkout()?);
+    // What cargo tells this process about its own package would make the packages built below look changed.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    Ok(command)
+}
+
+/// Runs a command whose output belongs on the terminal, all of it on stderr.
+pub fn run(command: &mut Command) -> Result<()> {
+    let name = name(command);
+    command.stdin(Stdio::null()).stdout(std::io::stderr());
+    let status = command.status().with_context(|| format!("start {name}"))?;
+    if !status.success() {
+        bail!("{name} failed ({status})");
+    }
+    Ok(())
+}
+
+/// Runs a command quietly and returns its standard output; what it said is part of the error.
+pub fn read(command: &mut Command) -> Result<String> {
+    let name = name(command);
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("start {name}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{name} failed ({}):\n{}", output.status, said.trim());
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("read the output of {name}"))
+}
+
+/// Whether a program of this name is on the path.
+pub fn exists(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Debian keeps daemons out of a normal user's path; they are installed all the same.
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")])
+        .any(|folder| folder.join(program).is_file())
+}
+
+fn name(command: &Command) -> String {
+    let mut words = vec![command.get_program().to_string_lossy().into_owned()];
+    words.extend(command.get_args().take(3).map(|argument| argument.to_string_lossy().into_owned()));
+    words.join(" ")
+}

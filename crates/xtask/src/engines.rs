@@ -1,0 +1,180 @@
+//! The engines: ClickHouse as a library from npm, Apache Kafka from Maven Central, Python clients from PyPI.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::cache::{self, Lock};
+use crate::command;
+
+const CHDB_VERSION: &str = "26.7.3-stable.1";
+const KAFKA_VERSION: &str = "4.1.0";
+const MAVEN_COPY: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies";
+
+/// One build of libchdb: for which system, in which package, with which hash.
+struct Chdb {
+    os: &'static str,
+    architecture: &'static str,
+    package: &'static str,
+    pin: &'static str,
+}
+
+/// Platforms whose package is published in this version. Another one is a line here and a file of pins.
+const CHDB: &[Chdb] = &[Chdb {
+    os: "linux",
+    architecture: "x86_64",
+    package: "@chdb/lib-linux-x64-gnu",
+    pin: include_str!("../pins/chdb-26.7.3-stable.1-linux-x64.sha256"),
+}];
+
+const KAFKA_POM: &str = include_str!("../pins/kafka-4.1.0.pom.xml");
+const KAFKA_PIN: &str = include_str!("../pins/kafka-4.1.0.sha256");
+
+/// Fetches every engine and tool of the tests.
+pub fn fetch_all() -> Result<()> {
+    let lock = cache::lock()?;
+    fetch_chdb(&lock)?;
+    fetch_kafka(&lock)?;
+    fetch_python(&lock)?;
+    crate::tools::fetch_cargo_deny(&lock)?;
+    Ok(())
+}
+
+/// The embedded ClickHouse of `doseline up`; returns the library's path.
+///
+/// `DOSELINE_LIBCHDB` names one that is there already.
+pub fn fetch_chdb(lock: &Lock) -> Result<PathBuf> {
+    if let Some(library) = std::env::var_os("DOSELINE_LIBCHDB").map(PathBuf::from) {
+        if !library.is_file() {
+            bail!("DOSELINE_LIBCHDB names {}, which is no file: correct or unset it", library.display());
+        }
+        return Ok(library);
+    }
+    let (os, architecture) = (std::env::consts::OS, std::env::consts::ARCH);
+    let Some(chdb) = CHDB.iter().find(|chdb| chdb.os == os && chdb.architecture == architecture) else {
+        bail!(
+            "no embedded ClickHouse {CHDB_VERSION} is pinned for {os} {architecture}: set DOSELINE_LIBCHDB to a libchdb \
+             of that version, or run the services edition against a ClickHouse server"
+        );
+    };
+    let folder = cache::place(lock, &format!("chdb-{CHDB_VERSION}"), |staging| {
+        let package = format!("{}@{CHDB_VERSION}", chdb.package);
+        // A cache of its own: a download cut short leaves nothing in the user's.
+        let npm_cache = staging.join("npm-cache");
+        fetching(&format!("{package} from npm (180 MB)"), staging, || {
+            command::read(
+                Command::new("npm")
+                    .args(["pack", &package, "--loglevel=error", "--no-update-notifier", "--fetch-retries=5"])
+                    .arg("--cache")
+                    .arg(&npm_cache)
+                    .current_dir(staging),
+            )
+        })?;
+        cache::remove(&npm_cache)?;
+        let archive = only_file(staging)?;
+        eprintln!("xtask: unpack and check libchdb.so");
+        command::read(
+            Command::new("tar")
+                .args(["-xzf"])
+                .arg(&archive)
+                .args(["--strip-components=1", "package/libchdb.so"])
+                .current_dir(staging),
+        )?;
+        fs::remove_file(&archive).with_context(|| format!("delete {}", archive.display()))?;
+        cache::verify(staging, chdb.pin)
+    })?;
+    Ok(folder.join("libchdb.so"))
+}
+
+fn fetch_kafka(lock: &Lock) -> Result<()> {
+    cache::place(lock, &format!("kafka-{KAFKA_VERSION}"), |staging| {
+        let pom = staging.join("pom.xml");
+        cache::write(&pom, KAFKA_POM)?;
+        let libs = staging.join("libs");
+        fetching(&format!("Apache Kafka {KAFKA_VERSION} from Maven Central (45 MB)"), staging, || {
+            command::read(
+                Command::new("mvn")
+                    .args(["-B", "-q", "-f"])
+                    .arg(&pom)
+                    .args([MAVEN_COPY, "-DincludeScope=runtime"])
+                    .arg(format!("-DoutputDirectory={}", libs.display())),
+            )
+        })?;
+        cache::verify(&libs, KAFKA_PIN)
+    })?;
+    Ok(())
+}
+
+/// A virtual environment with the clients of `tests/python/requirements.txt`.
+///
+/// It stands under its final name from the start, because its programs hold their own path; so a marker, written
+/// last, says that it is complete and for which requirements.
+fn fetch_python(_lock: &Lock) -> Result<()> {
+    let requirements = command::checkout()?.join("tests/python/requirements.txt");
+    let text = fs::read_to_string(&requirements).with_context(|| format!("read {}", requirements.display()))?;
+    let digest = cache::sha256_text(&text);
+    let folder = cache::engines()?.join("python");
+    let marker = folder.join("requirements.sha256");
+    if fs::read_to_string(&marker).is_ok_and(|found| found == digest) {
+        return Ok(());
+    }
+    cache::remove(&folder)?;
+    fetching("Python clients from PyPI (15 MB)", &folder, || {
+        command::read(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+        command::read(
+            Command::new(folder.join("bin/python"))
+                .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"])
+                .args(["--require-hashes", "--only-binary", ":all:", "--requirement"])
+                .arg(&requirements),
+        )
+    })?;
+    cache::write(&marker, &digest)
+}
+
+/// Runs a download, saying every few seconds how much of it is there.
+pub fn fetching<T>(what: &str, folder: &Path, download: impl FnOnce() -> Result<T>) -> Result<T> {
+    eprintln!("xtask: fetch {what}");
+    let started = Instant::now();
+    let (done, ended) = mpsc::channel::<()>();
+    let result = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(Duration::from_secs(5)) {
+                eprintln!("xtask:   {} MB after {} s", size(folder) >> 20, started.elapsed().as_secs());
+            }
+        });
+        let result = download();
+        drop(done);
+        result
+    })
+    .with_context(|| format!("fetch {what}; check the network and the registry's settings, then run this again"))?;
+    eprintln!("xtask:   done in {:.0} s", started.elapsed().as_secs_f64());
+    Ok(result)
+}
+
+/// Bytes under a folder that is being written to: what vanishes meanwhile does not count.
+fn size(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => size(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+fn only_file(folder: &Path) -> Result<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
+        files.push(entry?.path());
+    }
+    match files.as_slice() {
+        [file] => Ok(file.clone()),
+        _ => bail!("expected one archive, found {files:?}"),
+    }
+}

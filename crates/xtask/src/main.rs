@@ -1,0 +1,78 @@
+//! Developer and set-up commands: `cargo xtask up` runs doseline on this machine, `cargo xtask test` proves it.
+//!
+//! Each command first installs what is missing, so that a fresh machine needs nothing but the Rust toolchain.
+//!
+//! Absent: anything a user of doseline needs at run time (that is the `doseline` binary), and any download by
+//! address: engines are fetched by package name with their registry's own client.
+//!
+//! Invariants: whatever is fetched is checked against the hashes in `pins/` before it takes its place in the cache
+//! folder, by one rename; a folder that stands under its final name is therefore complete. Progress goes to stderr.
+
+mod cache;
+mod command;
+mod engines;
+mod suite;
+mod system;
+mod tally;
+mod tools;
+mod unused;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Set up, run and test doseline from a checkout",
+    after_help = "Fetched engines and tools are kept in ${XDG_CACHE_HOME:-~/.cache}/doseline."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build doseline and run all of it on this machine, with embedded engines
+    #[command(
+        after_help = "Examples:\n  cargo xtask up\n  cargo xtask up -- --simulate 25\n  cargo xtask up -- --http-port 0 --data-dir /tmp/trial"
+    )]
+    Up {
+        /// Arguments for `doseline up`
+        #[arg(last = true, value_name = "ARGS")]
+        arguments: Vec<String>,
+    },
+    /// Check formatting, lints, documents, dependencies and run every test
+    #[command(
+        after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --filter mosquitto    (only tests so named, no checks)\n\nThe last line reads `N passed, N failed`, with `, N skipped` where tests are ignored."
+    )]
+    Test {
+        /// Run only the tests whose name contains this, and none of the checks
+        #[arg(long, value_name = "NAME")]
+        filter: Option<String>,
+    },
+    /// Fetch the engines and tools the tests need, and nothing else
+    #[command(after_help = "Example:\n  cargo xtask engines    (then work without a network)")]
+    Engines,
+    /// Delete everything fetched; builds kept in the cache folder stay
+    #[command(after_help = "Example:\n  cargo xtask clean-cache && cargo xtask engines")]
+    CleanCache,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Up { arguments } => up::run(&arguments),
+        Command::Test { filter } => suite::run(filter.as_deref()),
+        Command::Engines => system::install(system::FOR_TESTS).and_then(|()| engines::fetch_all()),
+        Command::CleanCache => cache::clean(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

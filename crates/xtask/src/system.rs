@@ -1,0 +1,128 @@
+//! System packages: what is missing is installed through apt where this may be done, and named where not.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::command;
+
+/// Something the system has to provide, how to see that it does, and the Debian package that brings it.
+pub struct Need {
+    sign: Sign,
+    package: &'static str,
+}
+
+enum Sign {
+    /// Any of these programs.
+    Program(&'static [&'static str]),
+    /// A library with headers, by its pkg-config name.
+    Library(&'static str),
+    /// Modules of the system's Python.
+    PythonModules(&'static str),
+}
+
+const fn program(names: &'static [&'static str], package: &'static str) -> Need {
+    Need { sign: Sign::Program(names), package }
+}
+
+// pkg-config stands before the libraries, which are looked for with it.
+macro_rules! building {
+    ($($more:expr),* $(,)?) => {
+        &[
+            program(&["cc"], "gcc"),
+            program(&["c++"], "g++"),
+            program(&["make"], "make"),
+            program(&["pkg-config"], "pkg-config"),
+            Need { sign: Sign::Library("openssl"), package: "libssl-dev" },
+            Need { sign: Sign::Library("zlib"), package: "zlib1g-dev" },
+            program(&["tar"], "tar"),
+            program(&["gzip"], "gzip"),
+            program(&["npm"], "npm"),
+            $($more),*
+        ]
+    };
+}
+
+/// What building doseline and fetching its embedded engine take.
+pub const FOR_UP: &[Need] = building![];
+
+/// What the tests take besides: real engines, clients and a browser.
+pub const FOR_TESTS: &[Need] = building![
+    program(&["git"], "git"),
+    program(&["mosquitto"], "mosquitto"),
+    program(&["mosquitto_pub"], "mosquitto-clients"),
+    program(&["kcat", "kafkacat"], "kcat"),
+    program(&["strace"], "strace"),
+    program(&["java"], "default-jre-headless"),
+    program(&["mvn"], "maven"),
+    program(&["python3"], "python3"),
+    Need { sign: Sign::PythonModules("venv, ensurepip"), package: "python3-venv" },
+    program(&["chromium", "chromium-browser", "google-chrome"], "chromium"),
+];
+
+/// Installs what is missing, or says which command does.
+pub fn install(needs: &[Need]) -> Result<()> {
+    let packages = missing(needs);
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let names = packages.join(" ");
+    if !Path::new("/etc/debian_version").exists() || !command::exists("apt-get") {
+        bail!("missing on this system, named by Debian package: {names}\ninstall their equivalents and run this again");
+    }
+    if !is_root() {
+        bail!("missing system packages; install them and run this again:\n  sudo apt-get install -y {names}");
+    }
+    eprintln!("xtask: install with apt: {names}");
+    // A package list that is a little old still names most packages: the installation decides.
+    let _ = command::read(&mut apt(&["update", "-qq"]));
+    command::read(apt(&["install", "-y", "-qq", "--no-install-recommends"]).args(&packages)).with_context(|| {
+        format!("install system packages; try by hand: apt-get update && apt-get install -y {names}")
+    })?;
+    let still = missing(needs);
+    if !still.is_empty() {
+        bail!("installed, but still not found: {}", still.join(" "));
+    }
+    Ok(())
+}
+
+/// Adds rustfmt and clippy where the toolchain came without them.
+pub fn install_rust_components() -> Result<()> {
+    for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if command::read(&mut command::cargo([subcommand, "--version"])?).is_err() {
+            command::run(Command::new("rustup").args(["component", "add", component]))
+                .with_context(|| format!("add {component} to the Rust toolchain"))?;
+        }
+    }
+    Ok(())
+}
+
+fn missing(needs: &[Need]) -> Vec<&'static str> {
+    needs.iter().filter(|need| !need.sign.shows()).map(|need| need.package).collect()
+}
+
+impl Sign {
+    fn shows(&self) -> bool {
+        match self {
+            Self::Program(names) => names.iter().any(|name| command::exists(name)),
+            Self::Library(name) => succeeds(Command::new("pkg-config").args(["--exists", name])),
+            Self::PythonModules(names) => succeeds(Command::new("python3").args(["-c", &format!("import {names}")])),
+        }
+    }
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|code| code.success())
+}
+
+fn apt(arguments: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
