@@ -1,0 +1,170 @@
+//! The ClickHouse engine as a process of its own, spoken to over its HTTP interface.
+
+use std::fmt::{Display, Formatter};
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::process::read_lossy;
+use crate::{Process, Scratch, Signal, free_port, locate, poll};
+
+const PROGRAM: &str = "doseline-clickhouse";
+const READY_WITHIN: Duration = Duration::from_secs(30);
+const STOPPED_WITHIN: Duration = Duration::from_secs(20);
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+/// A ClickHouse on 127.0.0.1 with its data in a temporary folder.
+pub struct ClickHouse {
+    port: u16,
+    agent: ureq::Agent,
+    process: Option<Process>,
+    // Deleted after the process has ended.
+    scratch: Scratch,
+}
+
+/// A statement that ClickHouse did not execute, or whose answer did not arrive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// ClickHouse's exception code, where it gave one.
+    pub code: Option<u32>,
+    /// What it said.
+    pub message: String,
+}
+
+impl Display for Refused {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+impl ClickHouse {
+    /// Starts an engine with empty data and waits until it answers.
+    pub fn start() -> Self {
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(ANSWER_WITHIN))
+            .build()
+            .new_agent();
+        let scratch = Scratch::new("clickhouse");
+        let mut clickhouse = Self { port: free_port(), agent, process: None, scratch };
+        clickhouse.start_again();
+        clickhouse
+    }
+
+    /// Starts it on the same port with the same data, after `kill` or `stop`.
+    pub fn start_again(&mut self) {
+        let command = self.with_arguments(Command::new(locate::binary(PROGRAM, "embedded")));
+        self.start_command(command);
+    }
+
+    /// The same under another program, such as `strace` with its arguments, which gets the engine's command appended.
+    pub fn start_again_under(&mut self, program: &str, arguments: &[&str]) {
+        let mut command = Command::new(program);
+        command.args(arguments).arg(locate::binary(PROGRAM, "embedded"));
+        let command = self.with_arguments(command);
+        self.start_command(command);
+    }
+
+    fn with_arguments(&self, mut command: Command) -> Command {
+        command.arg("--data-dir").arg(self.data_dir());
+        command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
+        command.arg("--library").arg(locate::libchdb());
+        command
+    }
+
+    fn start_command(&mut self, command: Command) {
+        // The engine lets one process into a data folder: the last has to be gone.
+        self.process = None;
+        let (log, output) = (self.scratch.join("clickhouse.log"), self.scratch.join("clickhouse.out"));
+        // The ready line of an earlier start must not be taken for this one's.
+        let _ = std::fs::remove_file(&output);
+        let mut process = Process::start("clickhouse", command, &log, Some(&output));
+        poll(READY_WITHIN, "clickhouse to be ready", || {
+            process.alive().unwrap_or_else(|ended| panic!("{ended}"));
+            let said = read_lossy(&output);
+            if said.lines().any(|line| line.starts_with("ready ")) { Ok(()) } else { Err(format!("it said `{said}`")) }
+        });
+        self.process = Some(process);
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process().kill();
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.process().stop(STOPPED_WITHIN)
+    }
+
+    /// Halts it, as a long pause would; `resume` goes on.
+    pub fn pause(&mut self) {
+        self.process().signal(Signal::SIGSTOP);
+    }
+
+    /// Ends a `pause`.
+    pub fn resume(&mut self) {
+        self.process().signal(Signal::SIGCONT);
+    }
+
+    /// Its process, for signals.
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("it was started")
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The folder of its data.
+    pub fn data_dir(&self) -> PathBuf {
+        self.scratch.join("data")
+    }
+
+    /// Executes a statement and returns the answer as text (TabSeparated, unless it says FORMAT), without the last
+    /// line's end.
+    #[track_caller]
+    pub fn query(&self, sql: &str) -> String {
+        self.try_query(sql).unwrap_or_else(|refused| panic!("{refused}\nin {sql}"))
+    }
+
+    /// The same, for statements that may fail.
+    pub fn try_query(&self, sql: &str) -> Result<String, Refused> {
+        query(&self.agent, &self.url(), sql)
+    }
+
+    /// The rows of a SELECT without FORMAT, each an object by column; 64-bit integers are numbers.
+    #[track_caller]
+    pub fn rows(&self, sql: &str) -> Vec<Value> {
+        let text =
+            self.query(&format!("{sql}\nFORMAT JSONEachRow SETTINGS output_format_json_quote_64bit_integers = 0"));
+        text.lines().map(|line| serde_json::from_str(line).expect("ClickHouse writes valid JSON")).collect()
+    }
+
+    /// The single unsigned number that a SELECT returns.
+    #[track_caller]
+    pub fn number(&self, sql: &str) -> u64 {
+        let text = self.query(sql);
+        text.parse().unwrap_or_else(|error| panic!("{error}: `{text}` from {sql}"))
+    }
+}
+
+/// Executes a statement on any ClickHouse, by its address `http://HOST:PORT`.
+pub(crate) fn query(agent: &ureq::Agent, url: &str, sql: &str) -> Result<String, Refused> {
+    let lost = |error: ureq::Error| Refused { code: None, message: error.to_string() };
+    let mut response = agent.post(url).send(sql).map_err(lost)?;
+    let code = response.headers().get("x-clickhouse-exception-code").and_then(|code| code.to_str().ok()?.parse().ok());
+    let success = response.status().is_success() && code.is_none();
+    // Answers of tests may exceed the client's default of 10 MB.
+    let mut text = response.body_mut().with_config().limit(1 << 30).read_to_string().map_err(lost)?;
+    text.truncate(text.trim_end_matches('\n').len());
+    if success { Ok(text) } else { Err(Refused { code, message: text }) }
+}

@@ -1,0 +1,188 @@
+//! The doseline binary.
+
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use crate::process::read_lossy;
+use crate::{Process, Scratch, Signal, locate, poll};
+
+/// Settings of the person who runs the tests must not reach the binary.
+const SETTINGS_PREFIX: &str = "DOSELINE_";
+
+/// A running `doseline SUBCOMMAND`, with its working directory in a temporary folder.
+pub struct Doseline {
+    process: Process,
+    scratch: Scratch,
+}
+
+/// How a `doseline SUBCOMMAND` that ends by itself did end.
+#[derive(Debug)]
+pub struct Finished {
+    /// The exit code; none if a signal killed it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// The addresses in the ready line of `doseline up`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// `HOST:PORT` of the MQTT broker.
+    pub mqtt: String,
+    /// `HOST:PORT` of the Kafka broker.
+    pub kafka: String,
+    /// `http://HOST:PORT` of ClickHouse.
+    pub clickhouse: String,
+    /// `http://HOST:PORT` of the dashboard.
+    pub dashboard: String,
+}
+
+impl Doseline {
+    /// Starts the binary with these arguments, the sub-command first.
+    pub fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    /// The same with variables in its environment, such as `("DOSELINE__LOAD__BATCH_ROWS_MAX", "100")`.
+    pub fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let name = format!("doseline {}", arguments.first().copied().unwrap_or_default());
+        let scratch = Scratch::new(&name.replace(' ', "-"));
+        let mut command = command(arguments, environment);
+        command.current_dir(scratch.path());
+        let process = Process::start(&name, command, &scratch.join("stderr"), Some(&scratch.join("stdout")));
+        Self { process, scratch }
+    }
+
+    /// Runs the binary to its end.
+    ///
+    /// # Panics
+    /// If it runs on after `within`.
+    #[track_caller]
+    pub fn run(arguments: &[&str], environment: &[(&str, &str)], within: Duration) -> Finished {
+        let mut doseline = Self::start_with(arguments, environment);
+        let status = doseline.process.wait(within);
+        Finished { code: status.code(), stdout: doseline.stdout(), stderr: doseline.stderr() }
+    }
+
+    /// Waits for a line on standard output or error that contains `text`, and returns it. One written before counts.
+    #[track_caller]
+    pub fn wait_for_line(&mut self, text: &str, within: Duration) -> String {
+        let (process, scratch) = (&mut self.process, &self.scratch);
+        poll(within, &format!("a line with `{text}`"), || {
+            // Asked before reading: what an ended process wrote last is then read.
+            let alive = process.alive();
+            let streams = [read_lossy(&scratch.join("stdout")), read_lossy(&scratch.join("stderr"))];
+            let whole =
+                streams.iter().flat_map(|stream| stream.split_inclusive('\n')).filter(|line| line.ends_with('\n'));
+            let mut lines = whole.map(str::trim_end);
+            if let Some(line) = lines.find(|line| line.contains(text)) {
+                return Ok(line.to_owned());
+            }
+            alive.unwrap_or_else(|ended| panic!("no line with `{text}`: {ended}"));
+            Err(streams.iter().filter_map(|stream| stream.lines().last()).collect::<Vec<_>>().join(" / "))
+        })
+    }
+
+    /// Waits for the ready line of `doseline up`.
+    #[track_caller]
+    pub fn wait_until_ready(&mut self, within: Duration) -> Ready {
+        let line = self.wait_for_line("ready mqtt=", within);
+        Ready::parse(&line).unwrap_or_else(|| panic!("not a ready line: {line}"))
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM; returns how it ended and how long that took.
+    ///
+    /// # Panics
+    /// If it runs on after `within`.
+    #[track_caller]
+    pub fn stop(&mut self, within: Duration) -> (ExitStatus, Duration) {
+        let started = Instant::now();
+        let status = self.process.stop(within);
+        (status, started.elapsed())
+    }
+
+    /// Halts it, as a long pause would; `resume` goes on.
+    pub fn pause(&mut self) {
+        self.process.signal(Signal::SIGSTOP);
+    }
+
+    /// Ends a `pause`.
+    pub fn resume(&mut self) {
+        self.process.signal(Signal::SIGCONT);
+    }
+
+    /// Its process, for signals.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// What it wrote to standard output so far.
+    pub fn stdout(&self) -> String {
+        read_lossy(&self.scratch.join("stdout"))
+    }
+
+    /// What it wrote to standard error so far.
+    pub fn stderr(&self) -> String {
+        read_lossy(&self.scratch.join("stderr"))
+    }
+
+    /// Its working directory.
+    pub fn folder(&self) -> &Path {
+        self.scratch.path()
+    }
+}
+
+impl Ready {
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.strip_prefix("ready ")?.split(' ');
+        let mut value = |name: &str| Some(words.next()?.strip_prefix(name)?.strip_prefix('=')?.to_owned());
+        let ready = Self {
+            mqtt: value("mqtt")?,
+            kafka: value("kafka")?,
+            clickhouse: value("clickhouse")?,
+            dashboard: value("dashboard")?,
+        };
+        words.next().is_none().then_some(ready)
+    }
+
+    /// Executes a statement on its ClickHouse and returns the answer as text.
+    #[track_caller]
+    pub fn query(&self, sql: &str) -> String {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        crate::clickhouse::query(&agent, &self.clickhouse, sql).unwrap_or_else(|refused| panic!("{refused}\nin {sql}"))
+    }
+}
+
+fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(locate::binary("doseline", "doseline"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with(SETTINGS_PREFIX) {
+            command.env_remove(&name);
+        }
+    }
+    command.env("DOSELINE_LIBCHDB", locate::libchdb()).envs(environment.iter().copied()).args(arguments);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ready_line_is_taken_apart() {
+        let line =
+            "ready mqtt=127.0.0.1:1 kafka=127.0.0.1:2 clickhouse=http://127.0.0.1:3 dashboard=http://127.0.0.1:4";
+        let ready = Ready::parse(line).expect("a ready line");
+        assert_eq!((ready.mqtt.as_str(), ready.dashboard.as_str()), ("127.0.0.1:1", "http://127.0.0.1:4"));
+        assert_eq!(Ready::parse(&line.replace("kafka", "kafak")), None);
+        assert_eq!(Ready::parse(&format!("{line} more=1")), None);
+    }
+}

@@ -1,0 +1,92 @@
+//! Apache Kafka in KRaft mode: one broker or several, each controller too.
+
+mod client;
+mod node;
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+pub use client::Record;
+pub use node::Node;
+
+use crate::poll;
+
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// A cluster on 127.0.0.1 that never creates a topic by itself.
+///
+/// Starting one takes seconds; tests of one file may share it through a `static OnceLock<Kafka>` when each uses topics
+/// of its own. The processes end with the test process.
+pub struct Kafka {
+    nodes: Vec<Node>,
+}
+
+impl Kafka {
+    /// One broker.
+    pub fn start() -> Self {
+        Self::cluster(1)
+    }
+
+    /// So many brokers; what Kafka keeps for itself is replicated to three of them, if there are.
+    pub fn cluster(size: usize) -> Self {
+        let mut nodes = Node::plan(size);
+        // Formatting is a process of its own for each: they run side by side.
+        std::thread::scope(|scope| {
+            for node in &mut nodes {
+                scope.spawn(|| node.format());
+            }
+        });
+        let mut kafka = Self { nodes };
+        kafka.start_again();
+        kafka
+    }
+
+    /// Starts every node that does not run, with its data, and waits until all are there.
+    pub fn start_again(&mut self) {
+        for node in &mut self.nodes {
+            if !node.runs() {
+                node.launch();
+            }
+        }
+        self.wait_until_ready();
+    }
+
+    /// SIGKILL to all nodes.
+    pub fn kill(&mut self) {
+        self.nodes.iter_mut().for_each(Node::kill);
+    }
+
+    /// SIGTERM to all nodes, one after the other.
+    pub fn stop(&mut self) {
+        self.nodes.iter_mut().for_each(Node::stop);
+    }
+
+    /// A node by its index from 0; its id in Kafka is one more.
+    pub fn node(&mut self, index: usize) -> &mut Node {
+        &mut self.nodes[index]
+    }
+
+    /// `HOST:PORT,..` for `bootstrap.servers`.
+    pub fn bootstrap(&self) -> String {
+        let addresses: Vec<_> = self.nodes.iter().map(Node::address).collect();
+        addresses.join(",")
+    }
+
+    /// Waits until every running node is known to the cluster and nobody else.
+    pub fn wait_until_ready(&mut self) {
+        let running: Vec<_> = self.nodes.iter_mut().filter_map(|node| node.runs().then(|| node.id())).collect();
+        let consumer: BaseConsumer = self.config().create().expect("create a Kafka client");
+        poll(READY_WITHIN, "kafka to be ready", || {
+            for node in &mut self.nodes {
+                if running.contains(&node.id()) {
+                    node.alive().unwrap_or_else(|ended| panic!("{ended}"));
+                }
+            }
+            let metadata = consumer.fetch_metadata(None, Duration::from_secs(1)).map_err(|error| error.to_string())?;
+            let mut known: Vec<_> = metadata.brokers().iter().map(rdkafka::metadata::MetadataBroker::id).collect();
+            known.sort_unstable();
+            if known == running { Ok(()) } else { Err(format!("the cluster has nodes {known:?}, not {running:?}")) }
+        });
+    }
+}

@@ -1,0 +1,132 @@
+//! One node of a cluster.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::{Process, Scratch, Signal, free_port, locate};
+
+const CLUSTER_ID: &str = "ZG9zZWxpbmUtdGVzdHMtMQ";
+const FORMATTED_WITHIN: Duration = Duration::from_secs(60);
+const STOPPED_WITHIN: Duration = Duration::from_secs(30);
+
+/// A broker and controller in one process.
+pub struct Node {
+    id: i32,
+    port: u16,
+    process: Option<Process>,
+    // Deleted after the process has ended.
+    scratch: Scratch,
+}
+
+impl Node {
+    /// The nodes of a cluster, configured and not started.
+    pub(super) fn plan(size: usize) -> Vec<Self> {
+        let controllers: Vec<_> = (0..size).map(|_| free_port()).collect();
+        let voters: Vec<_> =
+            controllers.iter().enumerate().map(|(index, port)| format!("{}@127.0.0.1:{port}", index + 1)).collect();
+        let replicas = size.min(3);
+        let nodes = controllers.iter().zip(1..).map(|(controller, id)| {
+            let (scratch, port) = (Scratch::new(&format!("kafka-{id}")), free_port());
+            let properties = format!(
+                "process.roles=broker,controller\n\
+                 node.id={id}\n\
+                 controller.quorum.voters={voters}\n\
+                 controller.listener.names=CONTROLLER\n\
+                 inter.broker.listener.name=PLAINTEXT\n\
+                 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+                 advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+                 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+                 log.dirs={data}\n\
+                 auto.create.topics.enable=false\n\
+                 unclean.leader.election.enable=false\n\
+                 message.max.bytes=4194304\n\
+                 replica.fetch.max.bytes=4194304\n\
+                 offsets.topic.num.partitions=1\n\
+                 offsets.topic.replication.factor={replicas}\n\
+                 transaction.state.log.num.partitions=1\n\
+                 transaction.state.log.replication.factor={replicas}\n\
+                 transaction.state.log.min.isr=1\n\
+                 group.initial.rebalance.delay.ms=0\n\
+                 broker.session.timeout.ms=3000\n\
+                 broker.heartbeat.interval.ms=500\n\
+                 num.network.threads=2\n\
+                 num.io.threads=2\n",
+                voters = voters.join(","),
+                data = scratch.join("data").display(),
+            );
+            fs::write(scratch.join("server.properties"), properties).expect("write server.properties");
+            Self { id, port, process: None, scratch }
+        });
+        nodes.collect()
+    }
+
+    /// Writes the identity of cluster and node into the data folder, as Kafka wants it done once.
+    pub(super) fn format(&mut self) {
+        let mut command = java();
+        command.args(["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID, "--config"]);
+        command.arg(self.scratch.join("server.properties"));
+        let mut process = Process::start("kafka format", command, &self.scratch.join("format.log"), None);
+        let status = process.wait(FORMATTED_WITHIN);
+        assert!(status.success(), "kafka format ended with {status}:\n{}", process.log());
+    }
+
+    /// Starts it without waiting.
+    pub(super) fn launch(&mut self) {
+        self.process = None;
+        let mut command = java();
+        command.arg("kafka.Kafka").arg(self.scratch.join("server.properties"));
+        let name = format!("kafka node {}", self.id);
+        self.process = Some(Process::start(&name, command, &self.scratch.join("kafka.log"), None));
+    }
+
+    pub(super) fn alive(&mut self) -> Result<(), String> {
+        self.process.as_mut().map_or_else(|| Err(format!("kafka node {} was not started", self.id)), Process::alive)
+    }
+
+    /// Whether its process is there, halted or not.
+    pub fn runs(&mut self) -> bool {
+        self.alive().is_ok()
+    }
+
+    /// SIGKILL, if it runs.
+    pub fn kill(&mut self) {
+        self.process.iter_mut().for_each(Process::kill);
+    }
+
+    /// SIGTERM, and waits: it hands its partitions over and writes its state.
+    pub fn stop(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.stop(STOPPED_WITHIN);
+        }
+    }
+
+    /// Halts it, as a long pause would; `resume` goes on.
+    pub fn pause(&mut self) {
+        self.process.iter_mut().for_each(|process| process.signal(Signal::SIGSTOP));
+    }
+
+    /// Ends a `pause`.
+    pub fn resume(&mut self) {
+        self.process.iter_mut().for_each(|process| process.signal(Signal::SIGCONT));
+    }
+
+    /// Its id in Kafka, from 1.
+    pub fn id(&self) -> i32 {
+        self.id
+    }
+
+    /// `HOST:PORT` for clients.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+/// Java with Kafka on its path, tuned to start quickly on a small machine rather than to run fast for long.
+fn java() -> Command {
+    let libs = locate::engine("kafka-4.1.0").join("libs/*");
+    let mut command = Command::new("java");
+    command.args(["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]);
+    command.args(["-Xshare:auto", "-Dlog4j2.level=WARN", "-cp"]).arg(libs);
+    command
+}

@@ -1,0 +1,36 @@
+//! The harness of the end-to-end tests: real engines and the built binary, on free ports, with their data in
+//! temporary folders.
+//!
+//! Engines come from the cache folder and the system (`cargo xtask engines` fetches them), binaries from the folder
+//! this test was built to (`cargo xtask test` builds them first).
+//!
+//! Absent: knowledge of the contract and of tables, which is the tests' own; and `Result`: whatever fails in here
+//! fails the test, with the end of each engine's log.
+//!
+//! Invariants: every process a test started is gone when the test process is, however that ends, since each dies
+//! with its parent; no port comes from the range that outgoing connections use, so that an engine can be killed and
+//! started again on its port; nothing waits without a deadline.
+
+#![allow(clippy::expect_used, reason = "a failed expectation in a harness is a failed test")]
+
+mod clickhouse;
+mod doseline;
+mod kafka;
+mod locate;
+mod mosquitto;
+mod ports;
+mod process;
+mod python;
+mod scratch;
+mod wait;
+
+pub use clickhouse::{ClickHouse, Refused};
+pub use doseline::{Doseline, Finished, Ready};
+pub use kafka::{Kafka, Node, Record};
+pub use mosquitto::Mosquitto;
+pub use nix::sys::signal::Signal;
+pub use ports::free_port;
+pub use process::Process;
+pub use python::Python;
+pub use scratch::Scratch;
+pub use wait::poll;

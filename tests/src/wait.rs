@@ -1,0 +1,45 @@
+//! Waiting for a state.
+
+use std::fmt::Display;
+use std::time::{Duration, Instant};
+
+/// Tries until it succeeds, every 10 ms at first and every 200 ms later; `Err` carries what was seen instead.
+///
+/// # Panics
+/// After `within`, naming what was waited for and the last state seen.
+#[track_caller]
+pub fn poll<T, E: Display>(within: Duration, what: &str, mut attempt: impl FnMut() -> Result<T, E>) -> T {
+    let deadline = Instant::now() + within;
+    let mut pause = Duration::from_millis(10);
+    loop {
+        match attempt() {
+            Ok(value) => return value,
+            Err(state) if Instant::now() >= deadline => {
+                panic!("waited {:.1} s for {what}; last seen: {state}", within.as_secs_f64())
+            }
+            Err(_) => std::thread::sleep(pause),
+        }
+        pause = (pause * 3 / 2).min(Duration::from_millis(200));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_value_is_returned_as_soon_as_it_is_there() {
+        let mut count = 0;
+        let value = poll(Duration::from_secs(5), "the third attempt", || {
+            count += 1;
+            if count == 3 { Ok(count) } else { Err(format!("attempt {count}")) }
+        });
+        assert_eq!(value, 3);
+    }
+
+    #[test]
+    #[should_panic(expected = "waited 0.1 s for rain; last seen: sun")]
+    fn the_last_state_is_told_at_the_deadline() {
+        poll(Duration::from_millis(100), "rain", || Err::<(), _>("sun"));
+    }
+}
