@@ -1,1 +1,123 @@
-fn main() {}
+//! `doseline`: the one binary. It reads configuration, wires the roles together, handles signals and offers the
+//! sub-commands.
+//!
+//! Absent: everything the roles do; that is in their crates, which never see each other.
+//!
+//! Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 64 invalid configuration.
+
+mod check;
+mod config;
+mod devices;
+mod migrate;
+mod options;
+mod roles;
+mod simulate;
+mod up;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, LogFormat};
+
+/// Exit code of an invalid configuration (`EX_USAGE` of sysexits.h).
+const INVALID_CONFIGURATION: u8 = 64;
+
+#[derive(Parser)]
+#[command(name = "doseline", version, about, long_about = None, arg_required_else_help = true, after_help = HELP)]
+struct Cli {
+    /// Configuration file (TOML). Environment variables DOSELINE__SECTION__KEY and flags win over it
+    #[arg(long, global = true, value_name = "FILE", env = "DOSELINE_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const HELP: &str = "\
+Examples:
+  doseline up --simulate 25                       everything on this machine, with 25 simulated devices
+  doseline check --config services.toml           is the configuration right? (no network)
+  doseline migrate --config services.toml         create or upgrade tables and topics
+  doseline bridge --config services.toml          MQTT to Kafka
+  doseline load --config services.toml            Kafka to ClickHouse
+  doseline serve --config services.toml           dashboard
+
+Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 64 invalid configuration.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run everything on one machine, with embedded engines
+    Up(up::Arguments),
+    /// Run the MQTT to Kafka role
+    #[command(after_help = "Example:\n  doseline bridge --config services.toml")]
+    Bridge,
+    /// Run the Kafka to ClickHouse role
+    #[command(after_help = "Example:\n  doseline load --config services.toml")]
+    Load,
+    /// Run the dashboard
+    #[command(after_help = "Example:\n  doseline serve --config services.toml")]
+    Serve,
+    /// Run a fleet of simulated devices against the configured MQTT broker
+    Simulate(simulate::Arguments),
+    /// Create or upgrade the ClickHouse tables and the Kafka topics
+    #[command(after_help = "Example:\n  doseline migrate --config services.toml\n\nCan be run again at any time; what is there stays.")]
+    Migrate,
+    /// Validate the configuration, and with --connect try each connection
+    Check(check::Arguments),
+    /// Keep the registry of devices
+    Devices(devices::Arguments),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let config = match config::load(cli.config.as_deref()) {
+        Ok(config) => config,
+        Err(faults) => {
+            for fault in faults {
+                eprintln!("invalid configuration: {fault}");
+            }
+            return ExitCode::from(INVALID_CONFIGURATION);
+        }
+    };
+    if let Err(error) = log(&config) {
+        eprintln!("invalid configuration: log.filter {:?}: {error:#}", config.log.filter);
+        return ExitCode::from(INVALID_CONFIGURATION);
+    }
+    match run(cli.command, config) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        match command {
+            Command::Up(arguments) => up::run(arguments, config).await,
+            Command::Bridge => roles::bridge(config).await,
+            Command::Load => roles::load(config).await,
+            Command::Serve => roles::serve(config).await,
+            Command::Simulate(arguments) => simulate::run(arguments, config).await,
+            Command::Migrate => migrate::run(config).await,
+            Command::Check(arguments) => check::run(arguments, config).await,
+            Command::Devices(arguments) => devices::run(arguments, config).await,
+        }
+    });
+    // A blocking call into an engine must not hold up the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn log(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.log.filter)?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log.format {
+        LogFormat::Text => subscriber.init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+    Ok(())
+}

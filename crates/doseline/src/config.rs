@@ -1,0 +1,423 @@
+//! Configuration: defaults < file < environment `DOSELINE__SECTION__KEY` < flags, then [`Config::validate`].
+//!
+//! Every field's comment says what changes when it is turned. `docs/configuration.md` is the same as a table; a test
+//! keeps both in step.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use figment::{
+    Figment,
+    providers::{Env, Format as _, Serialized, Toml},
+};
+use serde::{Deserialize, Serialize};
+use telemetry::{plausibility::Plausibility, topic::is_id};
+
+/// Prefix of environment variables; sections and keys are separated by two underscores.
+pub const ENV_PREFIX: &str = "DOSELINE__";
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// What is logged, and how.
+    pub log: Log,
+    /// The MQTT broker.
+    pub mqtt: Mqtt,
+    /// The Kafka cluster.
+    pub kafka: Kafka,
+    /// The ClickHouse server.
+    pub clickhouse: ClickHouse,
+    /// The MQTT to Kafka role.
+    pub bridge: Bridge,
+    /// The Kafka to ClickHouse role.
+    pub load: Load,
+    /// The dashboard role.
+    pub serve: Serve,
+    /// Plausible ranges by device model; a model that is not named has the widest.
+    pub plausibility: Plausibility,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `text` for people, `json` for collectors.
+    pub format: LogFormat,
+    /// Levels by target, e.g. `info,bridge=debug`; more detail costs CPU.
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info".to_owned() }
+    }
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line a message.
+    Text,
+    /// One JSON object a message.
+    Json,
+}
+
+/// `[mqtt]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mqtt {
+    /// Host name or address of the broker.
+    pub host: String,
+    /// Its port: 1883, or 8883 with `[mqtt.tls]`.
+    pub port: u16,
+    /// User name, where the broker asks for one.
+    pub username: Option<String>,
+    /// Password; better in `password_file` or `DOSELINE__MQTT__PASSWORD`.
+    pub password: Option<Secret>,
+    /// File whose first line is the password.
+    pub password_file: Option<PathBuf>,
+    /// TLS; absent = plain TCP.
+    pub tls: Option<Tls>,
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self { host: "localhost".to_owned(), port: 1883, username: None, password: None, password_file: None, tls: None }
+    }
+}
+
+/// `[mqtt.tls]` and `[kafka.tls]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file of the authorities that sign the broker's certificate.
+    pub ca: PathBuf,
+    /// PEM file of our certificate, for mutual TLS.
+    pub certificate: Option<PathBuf>,
+    /// PEM file of its key.
+    pub key: Option<PathBuf>,
+}
+
+/// `[kafka]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kafka {
+    /// `host:port` of at least one broker.
+    pub brokers: Vec<String>,
+    /// Partitions of each topic; fixed once `migrate` has created them. More = more loaders side by side.
+    pub partitions: u32,
+    /// Copies of each partition; 3 survives the loss of a broker.
+    pub replication: u32,
+    /// Copies that must confirm a record before a device gets its receipt; 2 with a replication of 3.
+    pub min_insync_replicas: u32,
+    /// Days Kafka keeps records; at least 7, because Kafka is the only copy until the loader has written.
+    pub retention_days: u32,
+    /// TLS; absent = plain TCP.
+    pub tls: Option<Tls>,
+    /// SASL user and password; absent = none.
+    pub sasl: Option<Sasl>,
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self {
+            brokers: vec!["localhost:9092".to_owned()],
+            partitions: 12,
+            replication: 3,
+            min_insync_replicas: 2,
+            retention_days: 7,
+            tls: None,
+            sasl: None,
+        }
+    }
+}
+
+/// `[kafka.sasl]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sasl {
+    /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.
+    pub mechanism: String,
+    /// User name.
+    pub username: String,
+    /// Password; better in `password_file` or `DOSELINE__KAFKA__SASL__PASSWORD`.
+    pub password: Option<Secret>,
+    /// File whose first line is the password.
+    pub password_file: Option<PathBuf>,
+}
+
+/// `[clickhouse]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClickHouse {
+    /// Address of the HTTP interface.
+    pub url: String,
+    /// User name.
+    pub username: String,
+    /// Password; better in `password_file` or `DOSELINE__CLICKHOUSE__PASSWORD`.
+    pub password: Option<Secret>,
+    /// File whose first line is the password.
+    pub password_file: Option<PathBuf>,
+    /// Whether `migrate` makes ClickHouse sync each insert to disk: survives power loss, costs write latency.
+    pub fsync: bool,
+}
+
+impl Default for ClickHouse {
+    fn default() -> Self {
+        Self {
+            url: "http://localhost:8123".to_owned(),
+            username: "default".to_owned(),
+            password: None,
+            password_file: None,
+            fsync: true,
+        }
+    }
+}
+
+/// `[bridge]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Bridge {
+    /// Address of `/livez`, `/readyz` and `/metrics`.
+    pub http: SocketAddr,
+    /// MQTT client id of this instance; each instance needs its own, and must keep it across restarts.
+    pub client_id: String,
+    /// Connections to the broker; each acknowledges in order, so a stalled partition stalls fewer devices with more.
+    pub connections: u16,
+    /// Group of the shared subscription; instances with the same group share the load.
+    pub share_group: String,
+    /// Messages the broker may send ahead of our acknowledgement, for each connection.
+    pub receive_maximum: u16,
+    /// How long the broker keeps our session while we are away, s.
+    pub session_expiry_s: u32,
+    /// Unconfirmed payloads kept in memory, MiB; at the limit the broker is slowed.
+    pub in_flight_mib: u32,
+    /// Age of the oldest unconfirmed message at which `/readyz` fails, s.
+    pub unconfirmed_age_max_s: u32,
+}
+
+impl Default for Bridge {
+    fn default() -> Self {
+        Self {
+            http: SocketAddr::from(([127, 0, 0, 1], 9601)),
+            client_id: "doseline-bridge-1".to_owned(),
+            connections: 2,
+            share_group: "doseline".to_owned(),
+            receive_maximum: 1_000,
+            session_expiry_s: 86_400,
+            in_flight_mib: 64,
+            unconfirmed_age_max_s: 30,
+        }
+    }
+}
+
+/// `[load]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Load {
+    /// Address of `/livez`, `/readyz` and `/metrics`.
+    pub http: SocketAddr,
+    /// Consumer group; loaders with the same group share the partitions.
+    pub group: String,
+    /// A batch is written at this many rows.
+    pub batch_rows_max: u32,
+    /// A batch is written at this many MiB of records; also bounds memory for each partition.
+    pub batch_mib_max: u32,
+    /// A batch is written at this age, ms: the larger, the fewer and cheaper inserts, the later the data.
+    pub batch_age_ms: u32,
+    /// Boots whose ledgers are kept in memory, over all partitions; the others are read back when needed.
+    pub ledgers_max: u32,
+    /// Age of the oldest unwritten record at which `/readyz` fails, s.
+    pub unwritten_age_max_s: u32,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self {
+            http: SocketAddr::from(([127, 0, 0, 1], 9602)),
+            group: "doseline-load".to_owned(),
+            batch_rows_max: 100_000,
+            batch_mib_max: 32,
+            batch_age_ms: 1_000,
+            ledgers_max: 200_000,
+            unwritten_age_max_s: 60,
+        }
+    }
+}
+
+/// `[serve]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Serve {
+    /// Address of the dashboard.
+    pub http: SocketAddr,
+}
+
+impl Default for Serve {
+    fn default() -> Self {
+        Self { http: SocketAddr::from(([127, 0, 0, 1], 9600)) }
+    }
+}
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// The password given, or the first line of its file.
+///
+/// # Errors
+/// Names the file that could not be read.
+pub fn secret(value: Option<&Secret>, file: Option<&Path>) -> Result<Option<Secret>, String> {
+    let Some(path) = file else { return Ok(value.cloned()) };
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(Some(Secret(text.lines().next().unwrap_or_default().to_owned())))
+}
+
+/// What is wrong with a configuration: where, which key, its value, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// File, `environment` or `defaults`.
+    pub origin: String,
+    /// `section.key`.
+    pub key: String,
+    /// What is wrong with the value, and what would be right.
+    pub text: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.key.is_empty() {
+            true => write!(f, "{}: {}", self.origin, self.text),
+            false => write!(f, "{}: {}: {}", self.origin, self.key, self.text),
+        }
+    }
+}
+
+/// Reads defaults, `file` and the environment, and validates them.
+///
+/// # Errors
+/// Every fault found.
+pub fn load(file: Option<&Path>) -> Result<Config, Vec<Fault>> {
+    let mut figment = Figment::from(Serialized::defaults(Config::default()));
+    if let Some(path) = file {
+        if !path.is_file() {
+            let text = "no such file; name one with --config".to_owned();
+            return Err(vec![Fault { origin: path.display().to_string(), key: String::new(), text }]);
+        }
+        figment = figment.merge(Toml::file_exact(path));
+    }
+    let figment = figment.merge(Env::prefixed(ENV_PREFIX).split("__"));
+    let config: Config = figment.extract().map_err(|error| {
+        error.into_iter().map(|error| type_fault(&error)).collect::<Vec<_>>()
+    })?;
+    let faults: Vec<_> = config
+        .faults()
+        .into_iter()
+        .map(|(key, text)| Fault { origin: origin(figment.find_metadata(&key)), key, text })
+        .collect();
+    if faults.is_empty() { Ok(config) } else { Err(faults) }
+}
+
+fn type_fault(error: &figment::Error) -> Fault {
+    let value = match &error.kind {
+        figment::error::Kind::UnknownField(field, expected) => {
+            format!("no such key {field:?}; keys here are {}", expected.join(", "))
+        }
+        kind => kind.to_string(),
+    };
+    Fault { origin: origin(error.metadata.as_ref()), key: error.path.join("."), text: value }
+}
+
+fn origin(metadata: Option<&figment::Metadata>) -> String {
+    match metadata {
+        Some(metadata) => match metadata.source.as_ref().and_then(|source| source.file_path()) {
+            Some(path) => path.display().to_string(),
+            None if metadata.name.contains("environment") => format!("environment {ENV_PREFIX}*"),
+            None => "defaults".to_owned(),
+        },
+        None => "configuration".to_owned(),
+    }
+}
+
+impl Config {
+    /// Every fault, as (key, what is wrong and what would be right). Touches neither network nor disk.
+    pub fn faults(&self) -> Vec<(String, String)> {
+        let mut faults = Vec::new();
+        let mut check = |good: bool, key: &str, text: String| {
+            if !good {
+                faults.push((key.to_owned(), text));
+            }
+        };
+        let least = |least: u32| format!("must be at least {least}");
+        check(!self.mqtt.host.is_empty(), "mqtt.host", "must not be empty".to_owned());
+        check(self.mqtt.port > 0, "mqtt.port", "must not be 0".to_owned());
+        both(&mut check, "mqtt", self.mqtt.password.is_some(), self.mqtt.password_file.is_some());
+        check(!self.kafka.brokers.is_empty(), "kafka.brokers", "must name at least one host:port".to_owned());
+        for broker in &self.kafka.brokers {
+            let port = broker.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>()));
+            check(matches!(port, Some(Ok(1..))), "kafka.brokers", format!("{broker:?} must be host:port"));
+        }
+        check((1..=10_000).contains(&self.kafka.partitions), "kafka.partitions", "must be 1..10000".to_owned());
+        check(self.kafka.replication >= 1, "kafka.replication", least(1));
+        check(
+            (1..=self.kafka.replication.max(1)).contains(&self.kafka.min_insync_replicas),
+            "kafka.min_insync_replicas",
+            format!("{} must be 1..kafka.replication ({})", self.kafka.min_insync_replicas, self.kafka.replication),
+        );
+        check(
+            self.kafka.retention_days >= 7,
+            "kafka.retention_days",
+            format!("{} days; at least 7, because Kafka is the only copy until the loader has written", self.kafka.retention_days),
+        );
+        if let Some(sasl) = &self.kafka.sasl {
+            let known = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+            let text = format!("{:?} must be one of {}", sasl.mechanism, known.join(", "));
+            check(known.contains(&sasl.mechanism.as_str()), "kafka.sasl.mechanism", text);
+            both(&mut check, "kafka.sasl", sasl.password.is_some(), sasl.password_file.is_some());
+        }
+        let http = self.clickhouse.url.starts_with("http://") || self.clickhouse.url.starts_with("https://");
+        check(http, "clickhouse.url", format!("{:?} must begin with http:// or https://", self.clickhouse.url));
+        both(&mut check, "clickhouse", self.clickhouse.password.is_some(), self.clickhouse.password_file.is_some());
+        let ids = [("bridge.client_id", &self.bridge.client_id), ("bridge.share_group", &self.bridge.share_group)];
+        for (key, id) in ids.into_iter().chain([("load.group", &self.load.group)]) {
+            check(is_id(id), key, format!("{id:?} must match [A-Za-z0-9][A-Za-z0-9_-]{{0,63}}"));
+        }
+        let (bridge, load) = (&self.bridge, &self.load);
+        check((1..=64).contains(&bridge.connections), "bridge.connections", "must be 1..64".to_owned());
+        check(bridge.receive_maximum >= 1, "bridge.receive_maximum", least(1));
+        check(bridge.in_flight_mib >= 4, "bridge.in_flight_mib", least(4));
+        check(bridge.unconfirmed_age_max_s >= 1, "bridge.unconfirmed_age_max_s", least(1));
+        check((1_000..=1_000_000).contains(&load.batch_rows_max), "load.batch_rows_max", "must be 1000..1000000".to_owned());
+        check((1..=1_024).contains(&load.batch_mib_max), "load.batch_mib_max", "must be 1..1024".to_owned());
+        check((10..=60_000).contains(&load.batch_age_ms), "load.batch_age_ms", "must be 10..60000".to_owned());
+        check(load.ledgers_max >= 1_000, "load.ledgers_max", least(1_000));
+        check(load.unwritten_age_max_s >= 1, "load.unwritten_age_max_s", least(1));
+        for (key, text) in self.plausibility.faults() {
+            check(false, &format!("plausibility.{key}"), text);
+        }
+        faults
+    }
+}
+
+fn both(check: &mut impl FnMut(bool, &str, String), section: &str, password: bool, file: bool) {
+    check(!(password && file), &format!("{section}.password_file"), "give password or password_file, not both".to_owned());
+}
