@@ -421,3 +421,80 @@ impl Config {
 fn both(check: &mut impl FnMut(bool, &str, String), section: &str, password: bool, file: bool) {
     check(!(password && file), &format!("{section}.password_file"), "give password or password_file, not both".to_owned());
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn repository(path: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+    }
+
+    fn faults(toml: &str) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("broken.toml");
+        fs::write(&path, toml).unwrap();
+        let faults = load(Some(&path)).unwrap_err();
+        faults.iter().map(|fault| fault.to_string().replace(&format!("{}/", folder.path().display()), "")).collect()
+    }
+
+    #[test]
+    fn every_file_in_config_is_valid() {
+        for entry in fs::read_dir(repository("config")).unwrap() {
+            let path = entry.unwrap().path();
+            load(Some(&path)).unwrap_or_else(|faults| panic!("{}: {faults:?}", path.display()));
+        }
+    }
+
+    #[test]
+    fn the_reference_names_every_key_and_its_default() {
+        let reference = fs::read_to_string(repository("docs/configuration.md")).unwrap();
+        let Value::Object(sections) = serde_json::to_value(Config::default()).unwrap() else { panic!("no sections") };
+        for (section, keys) in sections {
+            let Some(keys) = keys.as_object().filter(|keys| !keys.is_empty()) else { continue };
+            for (key, default) in keys {
+                let default = match default {
+                    Value::Null => "none".to_owned(),
+                    Value::String(text) => format!("`{text}`"),
+                    Value::Array(_) => format!("`{default}`"),
+                    other => other.to_string(),
+                };
+                let row = format!("| `{section}.{key}` | {default} |");
+                assert!(reference.contains(&row), "docs/configuration.md lacks `{row}`");
+            }
+        }
+        for (name, plausibility_range) in telemetry::plausibility::Ranges::default().named() {
+            let row = format!("`[{}, {}]`", plausibility_range.0, plausibility_range.1);
+            assert!(
+                reference.lines().any(|line| line.contains(&format!("| `{name}` |")) && line.contains(&row)),
+                "docs/configuration.md lacks {name} {row}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_fault_names_file_key_value_and_remedy() {
+        let check = |toml: &str, expected: &str| {
+            let faults = faults(toml);
+            assert!(faults.iter().any(|fault| fault == expected), "{faults:?} lacks {expected}");
+        };
+        check("[mqtt]\nport = \"high\"", "broken.toml: mqtt.port: invalid type: found string \"high\", expected u16");
+        check("[mqtt]\nprot = 1", "broken.toml: mqtt.prot: no such key \"prot\"; keys here are host, port, username, password, password_file, tls");
+        check("[kafka]\nbrokers = [\"localhost\"]", "broken.toml: kafka.brokers: \"localhost\" must be host:port");
+        check("[kafka]\nreplication = 1", "broken.toml: kafka.min_insync_replicas: 2 must be 1..kafka.replication (1)");
+        check("[clickhouse]\nurl = \"tcp://x\"", "broken.toml: clickhouse.url: \"tcp://x\" must begin with http:// or https://");
+        check("[load]\ngroup = \"a b\"", "broken.toml: load.group: \"a b\" must match [A-Za-z0-9][A-Za-z0-9_-]{0,63}");
+        check("[plausibility.pen]\ndepth_um = [9, 1]", "broken.toml: plausibility.pen.depth_um: [9, 1] is empty; write [least, most]");
+        assert_eq!(load(Some(Path::new("/absent.toml"))).unwrap_err()[0].to_string(), "/absent.toml: no such file; name one with --config");
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let config = Mqtt { password: Some(Secret("hunter2".to_owned())), ..Mqtt::default() };
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}
