@@ -1,0 +1,69 @@
+-- The loader's own state: lives of Kafka topics, intents, commits. Unpartitioned, because a state must be found without
+-- knowing its day, and because one insert must never spread over two parts.
+
+-- Key: the topic. A handful of rows, no codec needed.
+CREATE TABLE IF NOT EXISTS kafka_topics
+(
+    topic String COMMENT 'Kafka topic',
+    incarnation UInt32 COMMENT 'Number of this life of the topic, ascending over all topics from 1',
+    partitions UInt32 COMMENT 'Number of partitions it was created with; never changes in one life',
+    created_at DateTime64(6, 'UTC') COMMENT 'When this life was first seen; UTC, us'
+)
+ENGINE = MergeTree
+ORDER BY (topic, incarnation)
+SETTINGS non_replicated_deduplication_window = 100000
+COMMENT 'Lives of Kafka topics: a topic that is deleted and made again gets a new incarnation';
+
+-- Key: the batch, because an owner looks up exactly one batch. Written once for each batch, read back by the owner.
+-- Codecs: offsets and times ascend (Delta), the rest repeats (ZSTD).
+CREATE TABLE IF NOT EXISTS loader_intents
+(
+    incarnation UInt32 CODEC(ZSTD(1)) COMMENT 'Life of the Kafka topic, see kafka_topics',
+    kafka_partition Int32 CODEC(ZSTD(1)) COMMENT 'Kafka partition',
+    batch UInt64 CODEC(Delta, ZSTD(1)) COMMENT 'First Kafka offset of the batch, inclusive',
+    batch_end UInt64 CODEC(Delta, ZSTD(1)) COMMENT 'End of the batch, exclusive: the offset the next batch starts at',
+    gen UInt32 CODEC(ZSTD(1)) COMMENT 'Attempt: rises when a deduplication token is burned',
+    decoder_version UInt32 CODEC(ZSTD(1)) COMMENT 'Version of the decoder that decides what rows the batch holds',
+    plausibility_hash UInt64 CODEC(ZSTD(1)) COMMENT 'Hash of the plausibility configuration that decides what rows the batch holds',
+    ingest_day Date CODEC(ZSTD(1)) COMMENT 'Day every row of the batch carries, UTC; never changes for the batch',
+    owner String CODEC(ZSTD(1)) COMMENT 'Loader that wrote the intent, for a person',
+    created_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'When the intent was written, by the loader''s clock; UTC, us'
+)
+ENGINE = MergeTree
+ORDER BY (incarnation, kafka_partition, batch, gen)
+SETTINGS non_replicated_deduplication_window = 100000
+COMMENT 'What each batch will hold, written before it: two owners of one partition adopt the same boundaries';
+
+-- One insert holds the commit row of a batch and the ledger states that the batch changed: both are there, or neither.
+-- Key: kind first, so that the position (max batch_end of the commit rows) reads commit rows only; then partition and boot.
+-- ReplacingMergeTree keeps the commit row of every batch and, of each boot's ledger, the latest state in every hour of
+-- commits: a state that is there implies a committed batch, so what merging drops is never needed, and the table grows with
+-- hours of use and not with reports. Readers take argMax(state, batch_end) and never rely on merging.
+CREATE TABLE IF NOT EXISTS loader_commits
+(
+    kind Enum8('commit' = 1, 'ledger' = 2) CODEC(ZSTD(1)) COMMENT 'commit: the batch is written; ledger: state of one boot as of the end of the batch',
+    incarnation UInt32 CODEC(ZSTD(1)) COMMENT 'Life of the Kafka topic, see kafka_topics',
+    kafka_partition Int32 CODEC(ZSTD(1)) COMMENT 'Kafka partition',
+    batch UInt64 CODEC(Delta, ZSTD(1)) COMMENT 'First Kafka offset of the batch, inclusive',
+    batch_end UInt64 CODEC(Delta, ZSTD(1)) COMMENT 'End of the batch, exclusive; the position of the partition is the greatest of its commit rows',
+    gen UInt32 CODEC(ZSTD(1)) COMMENT 'Attempt the batch was written under',
+    rows UInt64 CODEC(T64, ZSTD(1)) COMMENT 'commit: rows the batch wrote to all tables; ledger: 0',
+    committed_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'When the batch was committed, by the loader''s clock; UTC, us',
+    tenant LowCardinality(String) COMMENT 'ledger: tenant; commit: empty',
+    site LowCardinality(String) COMMENT 'ledger: site the boot was last heard from; commit: empty',
+    device LowCardinality(String) COMMENT 'ledger: device; commit: empty',
+    boot_id UInt64 CODEC(ZSTD(1)) COMMENT 'ledger: boot; commit: 0',
+    stored_first Array(UInt64) CODEC(Delta, ZSTD(1)) COMMENT 'First sequence numbers of the intervals that are in their tables, ascending',
+    stored_last Array(UInt64) CODEC(Delta, ZSTD(1)) COMMENT 'Last sequence numbers of the same intervals, inclusive',
+    quarantined_first Array(UInt64) CODEC(Delta, ZSTD(1)) COMMENT 'First sequence numbers of the intervals that are in quarantine, ascending',
+    quarantined_last Array(UInt64) CODEC(Delta, ZSTD(1)) COMMENT 'Last sequence numbers of the same intervals, inclusive',
+    lost_first Array(UInt64) CODEC(Delta, ZSTD(1)) COMMENT 'First sequence numbers of the intervals the device declared lost, ascending',
+    lost_last Array(UInt64) CODEC(Delta, ZSTD(1)) COMMENT 'Last sequence numbers of the same intervals, inclusive',
+    lost_reason LowCardinality(String) COMMENT 'Reason of the latest declaration of loss; empty = none',
+    declared_last UInt64 CODEC(T64, ZSTD(1)) COMMENT 'Last sequence number the device says it made in the boot; 0 = it has not said',
+    last_arrival DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'When the latest report of the boot was received; UTC, us'
+)
+ENGINE = ReplacingMergeTree(batch_end)
+ORDER BY (kind, incarnation, kafka_partition, tenant, device, boot_id, if(kind = 'commit', batch, toUnixTimestamp(toStartOfHour(committed_at))))
+SETTINGS non_replicated_deduplication_window = 100000
+COMMENT 'Committed batches and the sequence ledger of every boot as of each commit';

@@ -1,0 +1,250 @@
+//! The connection to ClickHouse: options, time-outs, errors in the words of this crate.
+
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+
+use clickhouse::{RowOwned, RowRead, query::Query};
+use hyper_util::{
+    client::legacy::{Client as HyperClient, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+
+use crate::error::Error;
+
+/// Text that never shows in logs or errors.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for the one place that sends it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "(none)" } else { "(secret)" })
+    }
+}
+
+/// Where the warehouse is and how long to wait for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// HTTP interface, `http://host:8123` or `https://host:8443`.
+    pub url: String,
+    /// Database: a letter or `_`, then letters, digits and `_`.
+    pub database: String,
+    /// User; empty = ClickHouse's `default`.
+    pub user: String,
+    /// Password.
+    pub password: Secret,
+    /// Longest wait for a TCP connection.
+    pub connect_timeout: Duration,
+    /// Longest wait for one chunk of an insert to be taken. Longer tolerates a busier engine, shorter notices a dead one
+    /// earlier.
+    pub send_timeout: Duration,
+    /// Longest wait for the answer to a query or an insert, from its last byte to the last byte of the answer.
+    pub receive_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            url: "http://127.0.0.1:8123".to_owned(),
+            database: "doseline".to_owned(),
+            user: String::new(),
+            password: Secret::default(),
+            connect_timeout: Duration::from_secs(5),
+            send_timeout: Duration::from_secs(30),
+            receive_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The warehouse: one database of one ClickHouse. Clones share the connections and cost little.
+#[derive(Clone)]
+pub struct Warehouse {
+    client: clickhouse::Client,
+    options: Arc<Options>,
+}
+
+impl fmt::Debug for Warehouse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Warehouse").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// Idle connections are closed before ClickHouse does (it waits 3 s by default), or the next request fails.
+const POOL_IDLE: Duration = Duration::from_secs(2);
+const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+
+impl Warehouse {
+    /// Prepares the connection; nothing is sent.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for a URL or a database name that cannot be used.
+    pub fn new(options: Options) -> Result<Self, Error> {
+        validate(&options)?;
+        let mut connector = HttpConnector::new();
+        connector.set_keepalive(Some(TCP_KEEPALIVE));
+        connector.set_connect_timeout(Some(options.connect_timeout));
+        connector.set_nodelay(true);
+        connector.enforce_http(false);
+        let connector = hyper_tls::HttpsConnector::new_with_connector(connector);
+        let http = HyperClient::builder(TokioExecutor::new()).pool_idle_timeout(POOL_IDLE).build(connector);
+        let mut client = clickhouse::Client::with_http_client(http)
+            .with_url(options.url.trim_end_matches('/'))
+            .with_database(&options.database)
+            .with_product_info("doseline", env!("CARGO_PKG_VERSION"));
+        if !options.user.is_empty() {
+            client = client.with_user(&options.user);
+        }
+        if !options.password.reveal().is_empty() {
+            client = client.with_password(options.password.reveal());
+        }
+        Ok(Self { client, options: Arc::new(options) })
+    }
+
+    /// The options it was made with.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The database.
+    pub fn database(&self) -> &str {
+        &self.options.database
+    }
+
+    /// The client itself, for formatted inserts. Give its errors to [`Warehouse::error`].
+    pub fn client(&self) -> &clickhouse::Client {
+        &self.client
+    }
+
+    /// A query whose `?` are bound by value with `bind`. A literal `?` is written `??`.
+    pub fn query(&self, sql: &str) -> Query {
+        self.client.query(sql)
+    }
+
+    /// All rows of a query made with [`Warehouse::query`].
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::TimedOut`], [`Error::Engine`], or [`Error::Answer`] if the rows do not have the
+    /// shape of `T`.
+    pub async fn fetch<T: RowOwned + RowRead>(&self, query: Query) -> Result<Vec<T>, Error> {
+        self.in_time(query.fetch_all::<T>()).await
+    }
+
+    /// Executes a query made with [`Warehouse::query`] that returns nothing. The answer comes when it is done.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::TimedOut`] (the statement may still take effect) or [`Error::Engine`].
+    pub async fn execute(&self, query: Query) -> Result<(), Error> {
+        // Since 26.x inserts are asynchronous unless told otherwise: an answer would not mean written.
+        let query = query.with_setting("async_insert", "0").with_setting("wait_end_of_query", "1");
+        self.in_time(query.execute()).await
+    }
+
+    /// All rows of raw SQL; `?` has no meaning in it.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn rows<T: RowOwned + RowRead>(&self, sql: &str) -> Result<Vec<T>, Error> {
+        self.fetch(self.client.query_raw(sql)).await
+    }
+
+    /// The one row of raw SQL that always returns one, e.g. a count.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn row<T: RowOwned + RowRead>(&self, sql: &str) -> Result<T, Error> {
+        self.in_time(self.client.query_raw(sql).fetch_one::<T>()).await
+    }
+
+    /// Executes raw SQL that returns nothing; `?` has no meaning in it.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`].
+    pub async fn command(&self, sql: &str) -> Result<(), Error> {
+        self.execute(self.client.query_raw(sql)).await
+    }
+
+    /// Creates the database if it is not there: the one statement that is not sent inside it.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`].
+    pub async fn create_database(&self) -> Result<(), Error> {
+        let sql = format!("CREATE DATABASE IF NOT EXISTS {}", self.database());
+        let query = self.client.clone().with_database("system").query_raw(&sql);
+        self.execute(query).await
+    }
+
+    /// Translates an error of [`Warehouse::client`].
+    pub fn error(&self, error: clickhouse::error::Error) -> Error {
+        Error::from_client(error, &self.options.url, self.options.receive_timeout.as_secs())
+    }
+
+    /// A dropped request is one whose outcome is unknown, like a time-out.
+    async fn in_time<T>(&self, answer: impl Future<Output = clickhouse::error::Result<T>>) -> Result<T, Error> {
+        match tokio::time::timeout(self.options.receive_timeout, answer).await {
+            Ok(result) => result.map_err(|error| self.error(error)),
+            Err(_) => Err(self.error(clickhouse::error::Error::TimedOut)),
+        }
+    }
+}
+
+fn validate(options: &Options) -> Result<(), Error> {
+    let host = ["http://", "https://"].into_iter().find_map(|scheme| options.url.strip_prefix(scheme));
+    let plain = host.is_some_and(|host| !host.is_empty() && !host.contains(['@', '?', '#', ' ']));
+    if !plain {
+        let remedy = "write http://HOST:PORT or https://HOST:PORT; user and password have options of their own";
+        // The value may hold a password before its `@`.
+        let value = options.url.rsplit('@').next().unwrap_or_default().to_owned();
+        return Err(Error::Option { key: "clickhouse.url", value, remedy });
+    }
+    let mut letters = options.database.chars();
+    let named = letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+        && letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
+    if !named {
+        let remedy = "a database name is a letter, then letters, digits and _";
+        return Err(Error::Option { key: "clickhouse.database", value: options.database.clone(), remedy });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_do_not_show() {
+        let options = Options { password: Secret::new("hunter2"), ..Options::default() };
+        let warehouse = Warehouse::new(options).unwrap();
+        assert!(!format!("{warehouse:?}").contains("hunter2"));
+        let url = "http://user:hunter2@host:1".to_owned();
+        let error = Warehouse::new(Options { url, ..Options::default() }).unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn options_are_checked() {
+        for url in ["", "localhost:8123", "http://", "tcp://host:9000"] {
+            assert!(Warehouse::new(Options { url: url.to_owned(), ..Options::default() }).is_err(), "{url}");
+        }
+        for database in ["", "1x", "a-b", "a b"] {
+            assert!(Warehouse::new(Options { database: database.to_owned(), ..Options::default() }).is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_absent_engine_is_worth_a_retry() {
+        let options = Options { url: "http://127.0.0.1:1".to_owned(), ..Options::default() };
+        let error = Warehouse::new(options).unwrap().row::<u8>("SELECT 1").await.unwrap_err();
+        assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+        assert_eq!(error.advice(), crate::error::Advice::Retry);
+    }
+}

@@ -1,0 +1,107 @@
+//! `injections`.
+
+use arrow_array::{
+    builder::PrimitiveBuilder,
+    types::{Int32Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type},
+};
+use telemetry::v1;
+
+use crate::columns::{Code, Facts, Number, Origin, Text, table};
+
+/// Bit of `flags`: an enum value this version does not know.
+const UNKNOWN_ENUM: u32 = 1;
+/// Bit of `flags`: the report has fields this version does not know.
+const UNKNOWN_FIELDS: u32 = 2;
+
+table! {
+    /// Rows of `injections`.
+    Injections, "injections", *Facts, {
+        /// Keys of the report's texts, in the order of the columns below.
+        injection_no: PrimitiveBuilder<UInt64Type>,
+        shot: PrimitiveBuilder<UInt32Type>,
+        clock: Text,
+        mode: Code<v1::Mode>,
+        outcome: Code<v1::Outcome>,
+        area: Code<v1::Area>,
+        target_nl: PrimitiveBuilder<UInt32Type>,
+        delivered_nl: PrimitiveBuilder<UInt32Type>,
+        dose_source: Code<v1::DoseSource>,
+        target_um: PrimitiveBuilder<UInt16Type>,
+        measured_um: PrimitiveBuilder<UInt16Type>,
+        depth_source: Code<v1::DepthSource>,
+        angle_mdeg: PrimitiveBuilder<UInt32Type>,
+        duration_us: PrimitiveBuilder<UInt32Type>,
+        punctures: PrimitiveBuilder<UInt16Type>,
+        needle_count: PrimitiveBuilder<UInt8Type>,
+        peak_force_mn: PrimitiveBuilder<UInt32Type>,
+        pressure_pa: PrimitiveBuilder<Int32Type>,
+        vacuum_pa: PrimitiveBuilder<UInt32Type>,
+        motor_ma: PrimitiveBuilder<UInt32Type>,
+        needle_mount_id: Text,
+        needle_item_id: Text,
+        syringe_mount_id: Text,
+        syringe_item_id: Text,
+        handpiece_mount_id: Text,
+        handpiece_item_id: Text,
+        dose_calibration_id: Text,
+        depth_calibration_id: Text,
+        preparation_id: Text,
+        operator_id: Text,
+        flags: Number<UInt32Type>,
+    }
+}
+
+impl Injections {
+    /// Adds an injection. Its values must have passed [`telemetry::plausibility::check`], whose widest ranges fit the
+    /// columns; one that does not fit becomes NULL rather than another value.
+    pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64, injection: &v1::Injection) {
+        self.facts.push(origin, seq, at);
+        self.push_context(origin);
+        self.injection_no.append_option(injection.injection_no);
+        self.shot.append_option(injection.shot);
+        self.mode.push(injection.mode);
+        self.outcome.push(injection.outcome);
+        self.area.push(injection.area);
+        self.target_nl.append_option(narrow(injection.target_nl));
+        self.delivered_nl.append_option(narrow(injection.delivered_nl));
+        self.dose_source.push(injection.dose_source);
+        self.target_um.append_option(narrow(injection.target_um));
+        self.measured_um.append_option(narrow(injection.measured_um));
+        self.depth_source.push(injection.depth_source);
+        self.angle_mdeg.append_option(injection.angle_mdeg);
+        self.duration_us.append_option(narrow(injection.duration_us));
+        self.punctures.append_option(narrow(injection.punctures));
+        self.needle_count.append_option(narrow(injection.needle_count));
+        self.peak_force_mn.append_option(injection.peak_force_mn);
+        self.pressure_pa.append_option(injection.pressure_pa);
+        self.vacuum_pa.append_option(injection.vacuum_pa);
+        self.motor_ma.append_option(injection.motor_ma);
+        let unknown_enum = v1::Mode::try_from(injection.mode).is_err()
+            || v1::Outcome::try_from(injection.outcome).is_err()
+            || v1::Area::try_from(injection.area).is_err()
+            || v1::DoseSource::try_from(injection.dose_source).is_err()
+            || v1::DepthSource::try_from(injection.depth_source).is_err();
+        let flags = if unknown_enum { UNKNOWN_ENUM } else { 0 };
+        self.flags.push(flags | if origin.unknown_fields { UNKNOWN_FIELDS } else { 0 });
+    }
+
+    /// Texts that are the same for the whole report: a comparison with the row before, no look-up.
+    fn push_context(&mut self, origin: &Origin<'_>) {
+        let [needle, syringe, handpiece] = origin.slots;
+        self.clock.push(origin.clock);
+        self.needle_mount_id.push(needle.mount_id);
+        self.needle_item_id.push(needle.item_id);
+        self.syringe_mount_id.push(syringe.mount_id);
+        self.syringe_item_id.push(syringe.item_id);
+        self.handpiece_mount_id.push(handpiece.mount_id);
+        self.handpiece_item_id.push(handpiece.item_id);
+        self.dose_calibration_id.push(origin.dose_calibration_id);
+        self.depth_calibration_id.push(origin.depth_calibration_id);
+        self.preparation_id.push(origin.preparation_id);
+        self.operator_id.push(origin.operator_id);
+    }
+}
+
+fn narrow<T, U: TryFrom<T>>(value: Option<T>) -> Option<U> {
+    value.and_then(|value| value.try_into().ok())
+}

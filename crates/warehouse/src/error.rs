@@ -1,0 +1,190 @@
+//! What can go wrong with the warehouse, and what to do then.
+
+/// What to do after an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// Try again after a pause: the cause lies outside and can pass, or a person can remove it meanwhile (engine away,
+    /// overloaded or full, wrong password, schema not yet made). Whether a write took effect is unknown.
+    Retry,
+    /// What was given will never be accepted; put it aside and go on.
+    Reject,
+    /// Stop: this program and this warehouse do not fit together.
+    Fatal,
+}
+
+/// An error of the warehouse.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An option cannot be used.
+    #[error("{key} = {value:?}: {remedy}")]
+    Option {
+        /// The option.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What would be right.
+        remedy: &'static str,
+    },
+    /// The engine cannot be reached, or the connection broke.
+    #[error("clickhouse at {url} cannot be reached: {detail}")]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// The cause.
+        detail: String,
+    },
+    /// The engine did not answer in time.
+    #[error("clickhouse at {url} did not answer within {seconds} s")]
+    TimedOut {
+        /// Where.
+        url: String,
+        /// The limit that passed, s.
+        seconds: u64,
+    },
+    /// The engine refused or failed.
+    #[error("clickhouse: {message}{}", remedy(*code))]
+    Engine {
+        /// ClickHouse's error code; 0 where the answer has none.
+        code: u32,
+        /// ClickHouse's message, without its version.
+        message: String,
+    },
+    /// The answer does not have the shape this program expects.
+    #[error("answer of clickhouse: {0}")]
+    Answer(#[source] clickhouse::error::Error),
+    /// The schema is not the one this program needs.
+    #[error("{0}; run `doseline migrate`")]
+    Schema(String),
+    /// The schema cannot be used by this program, and `migrate` cannot mend that.
+    #[error("{0}")]
+    Incompatible(String),
+    /// A row given by a person cannot be used.
+    #[error("line {line}, column {column}: {fault}")]
+    Row {
+        /// Line of the file, from 1.
+        line: u64,
+        /// Name of the column.
+        column: String,
+        /// What is wrong, and what would be right.
+        fault: String,
+    },
+    /// A file given by a person is not CSV, or cannot be read.
+    #[error("csv: {0}")]
+    Csv(#[from] csv::Error),
+    /// The ingest day still has batches that are not committed, or is not over.
+    #[error("ingest day {day} is not closed: {fault}")]
+    DayOpen {
+        /// The day.
+        day: String,
+        /// Why.
+        fault: String,
+    },
+}
+
+/// ClickHouse's error codes that pass by themselves or through a person's hand.
+mod code {
+    pub const UNKNOWN_TABLE: u32 = 60;
+    pub const UNKNOWN_DATABASE: u32 = 81;
+    pub const UNKNOWN_USER: u32 = 192;
+    pub const WRONG_PASSWORD: u32 = 193;
+    pub const ACCESS_DENIED: u32 = 497;
+    pub const AUTHENTICATION_FAILED: u32 = 516;
+    pub const NOT_ENOUGH_SPACE: u32 = 243;
+    /// Time-outs, cancelled queries, limits of memory, parts and queries, read-only tables, IO and network errors.
+    pub const PASSING: &[u32] = &[
+        74, 75, 76, 77, 95, 159, 160, 198, 202, 203, 209, 210, 218, 236, 241, 242, 252, 279, 294, 319, 373, 394, 399,
+        410, 425, 439, 473, 517, 518, 571, 574, 722, 745, 999,
+    ];
+}
+
+fn remedy(code: u32) -> &'static str {
+    match code {
+        code::UNKNOWN_TABLE | code::UNKNOWN_DATABASE => "; run `doseline migrate`",
+        code::UNKNOWN_USER | code::WRONG_PASSWORD | code::AUTHENTICATION_FAILED => {
+            "; check clickhouse.user and clickhouse.password"
+        }
+        code::ACCESS_DENIED => "; grant it to clickhouse.user",
+        code::NOT_ENOUGH_SPACE => "; free space on ClickHouse's disk",
+        _ => "",
+    }
+}
+
+impl Error {
+    /// What to do after this error.
+    pub fn advice(&self) -> Advice {
+        match self {
+            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Schema(_) | Self::DayOpen { .. } => Advice::Retry,
+            Self::Engine { code, .. } if passes(*code) => Advice::Retry,
+            Self::Row { .. } | Self::Csv(_) => Advice::Reject,
+            Self::Option { .. } | Self::Engine { .. } | Self::Answer(_) | Self::Incompatible(_) => Advice::Fatal,
+        }
+    }
+
+    /// Translates an error of the client. `url` is where the engine is, `seconds` the limit that may have passed.
+    pub fn from_client(error: clickhouse::error::Error, url: &str, seconds: u64) -> Self {
+        use clickhouse::error::Error as Client;
+        match error {
+            Client::Network(source) => Self::Unreachable { url: url.to_owned(), detail: causes(source.as_ref()) },
+            Client::TimedOut => Self::TimedOut { url: url.to_owned(), seconds },
+            Client::BadResponse(answer) => Self::from_answer(&answer),
+            other => Self::Answer(other),
+        }
+    }
+
+    fn from_answer(answer: &str) -> Self {
+        let (code, message) = answer
+            .strip_prefix("Code: ")
+            .and_then(|rest| rest.split_once('.'))
+            .and_then(|(code, message)| Some((code.trim().parse().ok()?, message)))
+            .unwrap_or((0, answer));
+        let message = message.trim().trim_start_matches("DB::Exception:").trim();
+        let message = message.split(" (version ").next().unwrap_or(message).trim_end_matches('.');
+        Self::Engine { code, message: message.to_owned() }
+    }
+}
+
+fn passes(code: u32) -> bool {
+    let mended = [
+        code::UNKNOWN_TABLE,
+        code::UNKNOWN_DATABASE,
+        code::UNKNOWN_USER,
+        code::WRONG_PASSWORD,
+        code::ACCESS_DENIED,
+        code::AUTHENTICATION_FAILED,
+        code::NOT_ENOUGH_SPACE,
+    ];
+    // Without a code it is a proxy's answer or the engine starting or stopping.
+    code == 0 || mended.contains(&code) || code::PASSING.contains(&code)
+}
+
+/// An error and its causes on one line: hyper's own text is only "client error (Connect)".
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let next_text = next.to_string();
+        if !text.contains(&next_text) {
+            text = format!("{text}: {next_text}");
+        }
+        cause = next.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_classified_and_carry_a_remedy() {
+        let missing = Error::from_answer(
+            "Code: 60. DB::Exception: Table doseline.injections does not exist. (UNKNOWN_TABLE) (version 26.7.3.1)",
+        );
+        assert_eq!(missing.advice(), Advice::Retry);
+        let text = missing.to_string();
+        assert!(text.ends_with("(UNKNOWN_TABLE); run `doseline migrate`"), "{text}");
+        assert_eq!(Error::from_answer("502 Bad Gateway").advice(), Advice::Retry);
+        assert_eq!(Error::from_answer("Code: 47. DB::Exception: Unknown identifier").advice(), Advice::Fatal);
+        assert_eq!(Error::from_answer("Code: 252. DB::Exception: Too many parts").advice(), Advice::Retry);
+    }
+}
