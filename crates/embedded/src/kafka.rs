@@ -1,0 +1,267 @@
+//! A durable Kafka log in the process: enough of Apache Kafka for one machine.
+//!
+//! What it speaks: produce (idempotent too), fetch with long polling, offsets by time, topics and their configuration,
+//! consumer groups of the classic protocol and their commits. What is absent: replication, transactions, compaction, access
+//! control and TLS. It trusts its clients, so it belongs on the loopback interface.
+//!
+//! Invariants:
+//! - A record is acknowledged, and visible to a consumer, only after `fdatasync` of the file it stands in.
+//! - Batches are stored as they were sent; the log of a partition is a run of batches without a hole in its offsets.
+//! - Each partition has one writer. After a failed write or sync it writes nothing more, and the broker ends with an error.
+//! - A batch sent again by an idempotent producer is stored once, also over a restart.
+
+mod api;
+mod batch;
+mod catalog;
+mod config;
+mod connection;
+mod coordination;
+mod fetch;
+mod group;
+mod offsets;
+mod partition;
+mod produce;
+mod producers;
+mod segment;
+mod topics;
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, Write},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, mpsc, watch},
+    task::{JoinHandle, JoinSet},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{catalog::Catalog, group::Group, offsets::Offsets, partition::Signals};
+
+/// There is one node, and it leads every partition for ever.
+const NODE_ID: i32 = 1;
+const LEADER_EPOCH: i32 = 0;
+/// Connections served at once; more wait to be accepted.
+const CONNECTIONS_MAX: usize = 256;
+/// Bytes of all requests being worked on; beyond it, connections are not read.
+const REQUEST_BYTES_MAX: usize = 64 << 20;
+/// How often groups are checked for members that fell silent.
+const GROUP_TICK: Duration = Duration::from_millis(100);
+/// How long a stopping broker lets connections finish what they have begun.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+/// Why the log could not start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The address is not free or not this machine's.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// What was asked for.
+        address: SocketAddr,
+        /// The reason.
+        source: io::Error,
+    },
+    /// Another process works in the directory.
+    #[error("{} is in use by another process", .0.display())]
+    InUse(PathBuf),
+    /// Reading or writing failed, for example because the disk is full. What was acknowledged is safe.
+    #[error("kafka log storage failed in {}: {source}", path.display())]
+    Storage {
+        /// Where.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// Data that was durable once is damaged. Nothing is repaired by guessing.
+    #[error("{} is damaged", .0.display())]
+    Corrupt(PathBuf),
+    /// A task of the broker ended by itself.
+    #[error("kafka log task failed: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// Where the log lives and listens.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Everything is kept in its sub-directory `kafka`.
+    pub data_dir: PathBuf,
+    /// Port 0 takes any free one. Clients are told the address they connected to.
+    pub listen: SocketAddr,
+    /// How often segments past their topic's `retention.ms` or `retention.bytes` are looked for.
+    pub retention_interval: Duration,
+}
+
+impl Options {
+    /// The given places, with retention looked after twice a minute.
+    pub fn new(data_dir: impl Into<PathBuf>, listen: SocketAddr) -> Self {
+        Self { data_dir: data_dir.into(), listen, retention_interval: Duration::from_secs(30) }
+    }
+}
+
+/// A running log. Dropping it does not stop the log; cancelling the token given to [`start`] does.
+#[derive(Debug)]
+pub struct Handle {
+    address: SocketAddr,
+    task: JoinHandle<Result<(), Error>>,
+}
+
+impl Handle {
+    /// The bound address, which is also the one advertised.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits for the end: `Ok` after the shutdown token was cancelled and everything is on disk.
+    ///
+    /// # Errors
+    /// The log ended by itself, usually [`Error::Storage`].
+    pub async fn join(self) -> Result<(), Error> {
+        self.task.await?
+    }
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Broker {
+    catalog: Catalog,
+    offsets: Offsets,
+    groups: Mutex<HashMap<String, Group>>,
+    appended: watch::Sender<u64>,
+    request_bytes: Arc<Semaphore>,
+    shutdown: CancellationToken,
+    /// Locked as long as the broker lives.
+    _lock: File,
+}
+
+/// Opens the log in `options.data_dir` and serves it until `shutdown` is cancelled.
+///
+/// Checks the ends of all partitions first, so that it takes longer (a second for each gigabyte read) after large writes.
+///
+/// # Errors
+/// The address is taken, the directory is in use or unwritable, or the data is damaged.
+pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Handle, Error> {
+    let listening = |source| Error::Listen { address: options.listen, source };
+    let listener = TcpListener::bind(options.listen).await.map_err(listening)?;
+    let address = listener.local_addr().map_err(listening)?;
+    let (failures, failed) = mpsc::channel(1);
+    let stop = CancellationToken::new();
+    let tracker = TaskTracker::new();
+    let appended = watch::Sender::new(0);
+    let signals = Signals { appended, failures, shutdown: stop.clone(), tracker: tracker.clone() };
+    let directory = options.data_dir.join("kafka");
+    let token = shutdown.clone();
+    let broker = tokio::task::spawn_blocking(move || open(&directory, signals, token)).await??;
+    let service = Service { listener, broker: Arc::new(broker), failed, stop, tracker };
+    let task = tokio::spawn(service.run(options.retention_interval));
+    tracing::info!(%address, "kafka log serves");
+    Ok(Handle { address, task })
+}
+
+fn open(directory: &Path, signals: Signals, shutdown: CancellationToken) -> Result<Broker, Error> {
+    let failed = |source| Error::Storage { path: directory.to_owned(), source };
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    let lock = File::create(directory.join("lock")).map_err(failed)?;
+    lock.try_lock().map_err(|_| Error::InUse(directory.to_owned()))?;
+    let appended = signals.appended.clone();
+    Ok(Broker {
+        catalog: Catalog::open(directory, signals)?,
+        offsets: Offsets::open(directory.join("offsets.json"))?,
+        groups: Mutex::default(),
+        appended,
+        request_bytes: Arc::new(Semaphore::new(REQUEST_BYTES_MAX)),
+        shutdown,
+        _lock: lock,
+    })
+}
+
+struct Service {
+    listener: TcpListener,
+    broker: Arc<Broker>,
+    failed: mpsc::Receiver<Error>,
+    /// Ends the owners of the partitions; cancelled last, so that requests under way are still answered.
+    stop: CancellationToken,
+    tracker: TaskTracker,
+}
+
+impl Service {
+    async fn run(mut self, retention_interval: Duration) -> Result<(), Error> {
+        let mut connections = JoinSet::new();
+        let outcome = self.serve(&mut connections, retention_interval).await;
+        if outcome.is_ok() {
+            let drained = async { while connections.join_next().await.is_some() {} };
+            if tokio::time::timeout(DRAIN_TIME, drained).await.is_err() {
+                tracing::debug!("closing connections with unanswered requests");
+            }
+        }
+        connections.shutdown().await;
+        self.stop.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+        outcome
+    }
+
+    async fn serve(&mut self, connections: &mut JoinSet<()>, retention_interval: Duration) -> Result<(), Error> {
+        let mut group_tick = tokio::time::interval(GROUP_TICK);
+        let mut retention_tick = tokio::time::interval(retention_interval);
+        loop {
+            tokio::select! {
+                () = self.broker.shutdown.cancelled() => return Ok(()),
+                Some(error) = self.failed.recv() => return Err(error),
+                accepted = self.listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                    Ok((stream, peer)) => {
+                        tracing::debug!(%peer, "kafka connection accepted");
+                        connections.spawn(connection::serve(stream, Arc::clone(&self.broker)));
+                    }
+                    Err(error) => {
+                        // Out of file descriptors: whoever waits is accepted once some are free.
+                        tracing::warn!(%error, "cannot accept a kafka connection");
+                        tokio::time::sleep(GROUP_TICK).await;
+                    }
+                },
+                Some(ended) = connections.join_next() => ended?,
+                _ = group_tick.tick() => self.broker.tick_groups(),
+                _ = retention_tick.tick() => self.broker.retain(),
+            }
+        }
+    }
+}
+
+impl Broker {
+    fn tick_groups(&self) {
+        let now = Instant::now();
+        self.groups.lock().retain(|_, group| {
+            group.tick(now);
+            !group.is_empty()
+        });
+    }
+
+    fn retain(&self) {
+        for (_, topic) in self.catalog.topics() {
+            topic.partitions.iter().for_each(partition::Partition::retain);
+        }
+    }
+}
+
+/// Makes the names in a directory durable.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Replaces a file so that a crash leaves the old or the new content.
+fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&unfinished, path)?;
+    path.parent().map_or(Ok(()), sync_directory)
+}

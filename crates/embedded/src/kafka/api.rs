@@ -1,0 +1,178 @@
+//! Which requests are understood, and in which versions; decoding them and encoding their answers.
+
+use std::{future::Future, net::SocketAddr, sync::Arc};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{
+        ApiKey, ApiVersionsRequest, ApiVersionsResponse, RequestHeader, ResponseHeader,
+        api_versions_response::ApiVersion,
+    },
+    protocol::{Decodable, Encodable, HeaderVersion, StrBytes},
+};
+
+use super::{Broker, connection::Reply, coordination, fetch, produce, topics};
+
+/// A request that cannot be read, or that asks for what is not there; its connection is closed.
+#[derive(Debug, thiserror::Error)]
+#[error("malformed request: {0}")]
+pub(super) struct Malformed(String);
+
+impl Malformed {
+    fn new(error: impl std::fmt::Display) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// What a request is answered with.
+#[derive(Clone, Debug)]
+pub(super) struct Context {
+    pub(super) broker: Arc<Broker>,
+    /// The address the client reached the broker at, which is the one it is told.
+    pub(super) local: SocketAddr,
+}
+
+/// Requests understood, with the lowest and highest version. Fetch and Produce stay below the versions that name topics by
+/// id, `JoinGroup` below the one that lets a broker skip the assignment.
+const SUPPORTED: &[(ApiKey, i16, i16)] = &[
+    (ApiKey::Produce, 3, 9),
+    (ApiKey::Fetch, 4, 12),
+    (ApiKey::ListOffsets, 1, 7),
+    (ApiKey::Metadata, 0, 12),
+    (ApiKey::OffsetCommit, 2, 9),
+    (ApiKey::OffsetFetch, 1, 9),
+    (ApiKey::FindCoordinator, 0, 4),
+    (ApiKey::JoinGroup, 0, 7),
+    (ApiKey::Heartbeat, 0, 4),
+    (ApiKey::LeaveGroup, 0, 5),
+    (ApiKey::SyncGroup, 0, 5),
+    (ApiKey::ApiVersions, 0, 3),
+    (ApiKey::CreateTopics, 2, 7),
+    (ApiKey::DeleteTopics, 1, 6),
+    (ApiKey::InitProducerId, 0, 4),
+    (ApiKey::DescribeConfigs, 1, 4),
+];
+
+/// What an answer is addressed with.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    correlation_id: i32,
+    version: i16,
+}
+
+/// Reads a request and begins to answer it. What has to happen in the order of the requests happens before this returns;
+/// what may wait (for a disk, other clients, or time) is left to the reply.
+pub(super) async fn dispatch(context: &Context, mut frame: Bytes) -> Result<Reply, Malformed> {
+    let (key, version) = peek(&frame)?;
+    let supported = SUPPORTED.iter().any(|(known, low, high)| *known == key && (*low..=*high).contains(&version));
+    let head = Head { correlation_id: peek_correlation_id(&frame)?, version };
+    if !supported {
+        return if key == ApiKey::ApiVersions {
+            let response = api_versions().with_error_code(ResponseError::UnsupportedVersion.code());
+            Ok(reply(Head { version: 0, ..head }, async move { response }))
+        } else {
+            Err(Malformed(format!("{key:?} version {version} is not supported")))
+        };
+    }
+    let header = RequestHeader::decode(&mut frame, key.request_header_version(version)).map_err(Malformed::new)?;
+    let client_id = header.client_id.as_deref().unwrap_or_default().to_owned();
+    let context = context.clone();
+    Ok(match key {
+        ApiKey::Produce => {
+            let request = decode(&mut frame, version)?;
+            let (due, response) = produce::submit(&context, request).await;
+            if due { reply(head, response) } else { silent(response) }
+        }
+        ApiKey::Fetch => reply(head, fetch::fetch(context, decode(&mut frame, version)?)),
+        ApiKey::ListOffsets => reply(head, fetch::list_offsets(context, decode(&mut frame, version)?)),
+        ApiKey::Metadata => reply(head, topics::metadata(context, decode(&mut frame, version)?, version)),
+        ApiKey::CreateTopics => reply(head, topics::create(context, decode(&mut frame, version)?)),
+        ApiKey::DeleteTopics => reply(head, topics::delete(context, decode(&mut frame, version)?, version)),
+        ApiKey::DescribeConfigs => reply(head, topics::describe_configs(context, decode(&mut frame, version)?)),
+        ApiKey::InitProducerId => reply(head, produce::init_producer_id(context, decode(&mut frame, version)?)),
+        ApiKey::FindCoordinator => reply(head, coordination::find(context, decode(&mut frame, version)?, version)),
+        ApiKey::JoinGroup => reply(head, coordination::join(context, client_id, decode(&mut frame, version)?)),
+        ApiKey::SyncGroup => reply(head, coordination::sync(context, decode(&mut frame, version)?)),
+        ApiKey::Heartbeat => reply(head, coordination::heartbeat(context, decode(&mut frame, version)?)),
+        ApiKey::LeaveGroup => reply(head, coordination::leave(context, decode(&mut frame, version)?, version)),
+        ApiKey::OffsetCommit => reply(head, coordination::commit(context, decode(&mut frame, version)?)),
+        ApiKey::OffsetFetch => reply(head, coordination::committed(context, decode(&mut frame, version)?, version)),
+        _ => {
+            let _: ApiVersionsRequest = decode(&mut frame, version)?;
+            reply(head, async { api_versions() })
+        }
+    })
+}
+
+/// A string as the protocol crate wants it.
+pub(super) fn text(text: impl Into<String>) -> StrBytes {
+    StrBytes::from_string(text.into())
+}
+
+/// The code of an outcome: 0 for success.
+pub(super) fn code<T>(outcome: &Result<T, ResponseError>) -> i16 {
+    outcome.as_ref().err().map_or(0, ResponseError::code)
+}
+
+/// Runs what blocks (files) away from the connections' threads.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ResponseError> + Send + 'static,
+) -> Result<T, ResponseError> {
+    let outcome = tokio::task::spawn_blocking(work).await;
+    outcome.unwrap_or_else(|error| {
+        tracing::error!(%error, "kafka request failed");
+        Err(ResponseError::UnknownServerError)
+    })
+}
+
+fn decode<T: Decodable>(frame: &mut Bytes, version: i16) -> Result<T, Malformed> {
+    T::decode(frame, version).map_err(Malformed::new)
+}
+
+fn reply<R, F>(head: Head, response: F) -> Reply
+where
+    R: Encodable + HeaderVersion + Send,
+    F: Future<Output = R> + Send + 'static,
+{
+    Box::pin(async move { encode(head, &response.await).map(Some) })
+}
+
+/// For a producer that wants no answer: the work is awaited all the same, so that it counts against the pipeline.
+fn silent<R: Send>(response: impl Future<Output = R> + Send + 'static) -> Reply {
+    Box::pin(async move {
+        response.await;
+        Ok(None)
+    })
+}
+
+fn encode<R: Encodable + HeaderVersion>(head: Head, response: &R) -> Result<Bytes, Malformed> {
+    let header = ResponseHeader::default().with_correlation_id(head.correlation_id);
+    let body = response.compute_size(head.version).map_err(Malformed::new)?;
+    let mut frame = BytesMut::with_capacity(body.saturating_add(16));
+    frame.put_i32(0);
+    header.encode(&mut frame, R::header_version(head.version)).map_err(Malformed::new)?;
+    response.encode(&mut frame, head.version).map_err(Malformed::new)?;
+    let length = i32::try_from(frame.len().saturating_sub(4)).map_err(Malformed::new)?;
+    frame[0..4].copy_from_slice(&length.to_be_bytes());
+    Ok(frame.freeze())
+}
+
+fn peek(frame: &Bytes) -> Result<(ApiKey, i16), Malformed> {
+    let [k0, k1, v0, v1] = frame.first_chunk().copied().ok_or_else(|| Malformed::new("no header"))?;
+    let key = i16::from_be_bytes([k0, k1]);
+    let known = ApiKey::try_from(key).map_err(|()| Malformed(format!("unknown request {key}")))?;
+    Ok((known, i16::from_be_bytes([v0, v1])))
+}
+
+fn peek_correlation_id(frame: &Bytes) -> Result<i32, Malformed> {
+    let bytes = frame.get(4..8).and_then(|bytes| bytes.first_chunk()).ok_or_else(|| Malformed::new("no header"))?;
+    Ok(i32::from_be_bytes(*bytes))
+}
+
+fn api_versions() -> ApiVersionsResponse {
+    let version = |(key, low, high): &(ApiKey, i16, i16)| {
+        ApiVersion::default().with_api_key(*key as i16).with_min_version(*low).with_max_version(*high)
+    };
+    ApiVersionsResponse::default().with_api_keys(SUPPORTED.iter().map(version).collect())
+}

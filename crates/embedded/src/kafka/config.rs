@@ -1,0 +1,114 @@
+//! Topic configuration: which names are known, and what the enforced ones mean.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use kafka_protocol::error::ResponseError;
+
+use super::partition::Limits;
+
+/// How a value is to be read, by Kafka's numbers for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    String = 2,
+    Int = 3,
+    Long = 5,
+    List = 7,
+}
+
+/// One configuration name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) default: &'static str,
+    /// Values other than these mean nothing here and are refused; empty: any number.
+    allowed: &'static [&'static str],
+}
+
+const fn known(name: &'static str, kind: Kind, default: &'static str, allowed: &'static [&'static str]) -> Known {
+    Known { name, kind, default, allowed }
+}
+
+/// Every name a topic may carry. The first five are enforced; the rest are accepted where they ask for what a log with one
+/// copy does anyway.
+pub(super) const KNOWN: &[Known] = &[
+    known(RETENTION_MS, Kind::Long, "604800000", &[]),
+    known(RETENTION_BYTES, Kind::Long, "-1", &[]),
+    known(SEGMENT_BYTES, Kind::Int, "33554432", &[]),
+    known(MESSAGE_BYTES_MAX, Kind::Int, "4194304", &[]),
+    known("cleanup.policy", Kind::List, "delete", &["delete"]),
+    known("compression.type", Kind::String, "producer", &["producer"]),
+    known("message.timestamp.type", Kind::String, "CreateTime", &["CreateTime"]),
+    known("min.insync.replicas", Kind::Int, "1", &[]),
+    known("unclean.leader.election.enable", Kind::String, "false", &["false"]),
+];
+
+const RETENTION_MS: &str = "retention.ms";
+const RETENTION_BYTES: &str = "retention.bytes";
+const SEGMENT_BYTES: &str = "segment.bytes";
+const MESSAGE_BYTES_MAX: &str = "max.message.bytes";
+/// No batch may be larger than this, whatever its topic says.
+pub(super) const BATCH_BYTES_MAX: usize = 8 << 20;
+
+/// What a topic was created with.
+pub(super) type Values = BTreeMap<String, String>;
+
+/// Checks a name and its value.
+pub(super) fn check(name: &str, value: &str) -> Result<(), ResponseError> {
+    let known = KNOWN.iter().find(|known| known.name == name).ok_or(ResponseError::InvalidConfig)?;
+    let fits = match known.allowed {
+        [] => value.parse::<i64>().is_ok_and(|number| number >= -1),
+        allowed => allowed.contains(&value),
+    };
+    if fits { Ok(()) } else { Err(ResponseError::InvalidConfig) }
+}
+
+/// The value in force, and whether the topic itself set it.
+pub(super) fn value<'v>(values: &'v Values, known: &Known) -> (&'v str, bool) {
+    values.get(known.name).map_or((known.default, false), |value| (value.as_str(), true))
+}
+
+/// The limits that follow from a topic's configuration.
+pub(super) fn limits(values: &Values) -> Limits {
+    Limits {
+        segment_bytes: number(values, SEGMENT_BYTES).unwrap_or(u64::MAX).max(1),
+        retention: number(values, RETENTION_MS).map(Duration::from_millis),
+        retention_bytes: number(values, RETENTION_BYTES),
+    }
+}
+
+/// The largest batch a topic takes, in bytes.
+pub(super) fn batch_bytes_max(values: &Values) -> usize {
+    number(values, MESSAGE_BYTES_MAX)
+        .and_then(|bytes| usize::try_from(bytes).ok())
+        .unwrap_or(usize::MAX)
+        .min(BATCH_BYTES_MAX)
+}
+
+/// `None` for -1, which stands for no limit.
+fn number(values: &Values, name: &str) -> Option<u64> {
+    let known = KNOWN.iter().find(|known| known.name == name)?;
+    value(values, known).0.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused() {
+        assert_eq!(check("retention.ms", "-1"), Ok(()));
+        assert_eq!(check("retention.ms", "soon"), Err(ResponseError::InvalidConfig));
+        assert_eq!(check("cleanup.policy", "compact"), Err(ResponseError::InvalidConfig));
+        assert_eq!(check("flush.msgs", "1"), Err(ResponseError::InvalidConfig));
+    }
+
+    #[test]
+    fn minus_one_is_no_limit() {
+        let values =
+            Values::from([("retention.ms".into(), "-1".into()), ("max.message.bytes".into(), "2000000".into())]);
+        assert_eq!(limits(&values).retention, None);
+        assert_eq!(limits(&Values::new()).retention, Some(Duration::from_secs(7 * 24 * 3600)));
+        assert_eq!(batch_bytes_max(&values), 2_000_000);
+    }
+}

@@ -1,0 +1,278 @@
+//! Consumer groups on the wire: membership goes to [`Group`], commits to the offsets file.
+
+use std::time::{Duration, Instant};
+
+use kafka_protocol::{
+    error::ResponseError,
+    messages::{
+        BrokerId, FindCoordinatorRequest, FindCoordinatorResponse, GroupId, HeartbeatRequest, HeartbeatResponse,
+        JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, OffsetCommitRequest,
+        OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, SyncGroupRequest, SyncGroupResponse, TopicName,
+        find_coordinator_response::Coordinator,
+        join_group_response::JoinGroupResponseMember,
+        leave_group_request::MemberIdentity,
+        leave_group_response::MemberResponse,
+        offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
+        offset_fetch_request::OffsetFetchRequestTopics,
+        offset_fetch_response::{
+            OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+            OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+        },
+    },
+};
+use tokio::sync::oneshot;
+
+use super::{
+    NODE_ID,
+    api::{Context, blocking, code, text},
+    group::{Group, Join, Joined},
+    offsets::{Committed, GroupOffsets},
+};
+
+const GROUPS_MAX: usize = 1_000;
+const GROUP_KEY: i8 = 0;
+const SESSION_TIMEOUT_MS: std::ops::RangeInclusive<i32> = 100..=1_800_000;
+
+/// The one node coordinates every group.
+pub(super) async fn find(context: Context, request: FindCoordinatorRequest, version: i16) -> FindCoordinatorResponse {
+    let error = if request.key_type == GROUP_KEY { 0 } else { ResponseError::CoordinatorNotAvailable.code() };
+    let (host, port) = (text(context.local.ip().to_string()), i32::from(context.local.port()));
+    if version < 4 {
+        return FindCoordinatorResponse::default()
+            .with_error_code(error)
+            .with_node_id(BrokerId(NODE_ID))
+            .with_host(host)
+            .with_port(port);
+    }
+    let coordinator = |key| {
+        Coordinator::default()
+            .with_key(key)
+            .with_error_code(error)
+            .with_node_id(BrokerId(NODE_ID))
+            .with_host(host.clone())
+            .with_port(port)
+    };
+    FindCoordinatorResponse::default()
+        .with_coordinators(request.coordinator_keys.into_iter().map(coordinator).collect())
+}
+
+/// Waits until the group has gathered.
+pub(super) async fn join(context: Context, client_id: String, request: JoinGroupRequest) -> JoinGroupResponse {
+    let member_id = request.member_id.clone();
+    match try_join(&context, client_id, request).await {
+        Ok(joined) => {
+            let member = |member: super::group::Described| {
+                JoinGroupResponseMember::default()
+                    .with_member_id(text(member.member_id))
+                    .with_group_instance_id(member.instance_id.map(text))
+                    .with_metadata(member.metadata)
+            };
+            JoinGroupResponse::default()
+                .with_generation_id(joined.generation)
+                .with_protocol_type(Some(text(joined.protocol_type)))
+                .with_protocol_name(Some(text(joined.protocol)))
+                .with_leader(text(joined.leader))
+                .with_member_id(text(joined.member_id))
+                .with_members(joined.members.into_iter().map(member).collect())
+        }
+        Err(error) => JoinGroupResponse::default()
+            .with_error_code(error.code())
+            .with_generation_id(-1)
+            .with_protocol_name(Some(text("")))
+            .with_member_id(member_id),
+    }
+}
+
+async fn try_join(context: &Context, client_id: String, request: JoinGroupRequest) -> Result<Joined, ResponseError> {
+    if request.group_id.is_empty() {
+        return Err(ResponseError::InvalidGroupId);
+    }
+    if !SESSION_TIMEOUT_MS.contains(&request.session_timeout_ms) {
+        return Err(ResponseError::InvalidSessionTimeout);
+    }
+    let session_timeout = milliseconds(request.session_timeout_ms);
+    let join = Join {
+        member_id: request.member_id.to_string(),
+        client_id: if client_id.is_empty() { "member".to_owned() } else { client_id },
+        instance_id: request.group_instance_id.map(|id| id.to_string()),
+        protocol_type: request.protocol_type.to_string(),
+        protocols: request.protocols.into_iter().map(|entry| (entry.name.to_string(), entry.metadata)).collect(),
+        session_timeout,
+        rebalance_timeout: milliseconds(request.rebalance_timeout_ms).max(session_timeout),
+    };
+    let (reply, joined) = oneshot::channel();
+    {
+        let mut groups = context.broker.groups.lock();
+        if groups.len() >= GROUPS_MAX && !groups.contains_key(request.group_id.as_str()) {
+            return Err(ResponseError::CoordinatorNotAvailable);
+        }
+        groups.entry(request.group_id.to_string()).or_default().join(Instant::now(), join, reply);
+    }
+    answered(context, joined).await
+}
+
+/// Waits for the leader's assignment.
+pub(super) async fn sync(context: Context, request: SyncGroupRequest) -> SyncGroupResponse {
+    let (reply, assigned) = oneshot::channel();
+    let assignments = request.assignments.into_iter().map(|entry| (entry.member_id.to_string(), entry.assignment));
+    let assignments = assignments.collect();
+    let found = with_group(&context, &request.group_id, |group| {
+        group.sync(Instant::now(), &request.member_id, request.generation_id, assignments, reply);
+        Ok(())
+    });
+    let outcome = match found {
+        Ok(()) => answered(&context, assigned).await,
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(assigned) => SyncGroupResponse::default()
+            .with_protocol_type(Some(text(assigned.protocol_type)))
+            .with_protocol_name(Some(text(assigned.protocol)))
+            .with_assignment(assigned.assignment),
+        Err(error) => SyncGroupResponse::default().with_error_code(error.code()),
+    }
+}
+
+/// Keeps a member alive.
+pub(super) async fn heartbeat(context: Context, request: HeartbeatRequest) -> HeartbeatResponse {
+    let outcome = with_group(&context, &request.group_id, |group| {
+        group.heartbeat(Instant::now(), &request.member_id, request.generation_id)
+    });
+    HeartbeatResponse::default().with_error_code(code(&outcome))
+}
+
+/// Lets members go.
+pub(super) async fn leave(context: Context, request: LeaveGroupRequest, version: i16) -> LeaveGroupResponse {
+    let leave = |member: &MemberIdentity| {
+        with_group(&context, &request.group_id, |group| {
+            group.leave(Instant::now(), &member.member_id, member.group_instance_id.as_deref())
+        })
+    };
+    if version < 3 {
+        let outcome = leave(&MemberIdentity::default().with_member_id(request.member_id.clone()));
+        return LeaveGroupResponse::default().with_error_code(code(&outcome));
+    }
+    let member = |member: &MemberIdentity| {
+        MemberResponse::default()
+            .with_member_id(member.member_id.clone())
+            .with_group_instance_id(member.group_instance_id.clone())
+            .with_error_code(code(&leave(member)))
+    };
+    LeaveGroupResponse::default().with_members(request.members.iter().map(member).collect())
+}
+
+/// Stores offsets, durable when answered.
+pub(super) async fn commit(context: Context, request: OffsetCommitRequest) -> OffsetCommitResponse {
+    let mut offsets = GroupOffsets::new();
+    for topic in &request.topics {
+        let partitions = offsets.entry(topic.name.to_string()).or_default();
+        for partition in &topic.partitions {
+            let committed = Committed {
+                offset: partition.committed_offset,
+                leader_epoch: partition.committed_leader_epoch,
+                metadata: partition.committed_metadata.as_deref().unwrap_or_default().to_owned(),
+            };
+            partitions.insert(partition.partition_index, committed);
+        }
+    }
+    let (member_id, generation) = (request.member_id.clone(), request.generation_id_or_member_epoch);
+    let allowed = match context.broker.groups.lock().get_mut(request.group_id.as_str()) {
+        Some(group) => group.may_commit(Instant::now(), &member_id, generation),
+        None => Group::default().may_commit(Instant::now(), &member_id, generation),
+    };
+    let outcome = match allowed {
+        Ok(()) => blocking(move || context.broker.offsets.commit(&request.group_id, offsets)).await,
+        Err(error) => Err(error),
+    };
+    let partition =
+        |index| OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code(&outcome));
+    let topics = request.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|asked| partition(asked.partition_index)).collect();
+        OffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions)
+    });
+    OffsetCommitResponse::default().with_topics(topics.collect())
+}
+
+/// What groups have committed: -1 where nothing.
+pub(super) async fn committed(context: Context, request: OffsetFetchRequest, version: i16) -> OffsetFetchResponse {
+    if version >= 8 {
+        let group = |asked: kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup| {
+            let topics = group_offsets(&context, &asked.group_id, asked.topics);
+            OffsetFetchResponseGroup::default().with_group_id(asked.group_id).with_topics(topics)
+        };
+        return OffsetFetchResponse::default().with_groups(request.groups.into_iter().map(group).collect());
+    }
+    // The older form asks for one group; its parts have the same fields under other names.
+    let asked = request.topics.map(|topics| {
+        let topic = |topic: kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic| {
+            OffsetFetchRequestTopics::default().with_name(topic.name).with_partition_indexes(topic.partition_indexes)
+        };
+        topics.into_iter().map(topic).collect()
+    });
+    let topic = |topic: OffsetFetchResponseTopics| {
+        let partition = |partition: OffsetFetchResponsePartitions| {
+            OffsetFetchResponsePartition::default()
+                .with_partition_index(partition.partition_index)
+                .with_committed_offset(partition.committed_offset)
+                .with_committed_leader_epoch(if version >= 5 { partition.committed_leader_epoch } else { -1 })
+                .with_metadata(partition.metadata)
+        };
+        let partitions = topic.partitions.into_iter().map(partition).collect();
+        OffsetFetchResponseTopic::default().with_name(topic.name).with_partitions(partitions)
+    };
+    let topics = group_offsets(&context, &request.group_id, asked).into_iter().map(topic).collect();
+    OffsetFetchResponse::default().with_topics(topics)
+}
+
+/// The offsets asked for, or with `None` all there are.
+fn group_offsets(
+    context: &Context,
+    group: &GroupId,
+    asked: Option<Vec<OffsetFetchRequestTopics>>,
+) -> Vec<OffsetFetchResponseTopics> {
+    let offsets = context.broker.offsets.of_group(group);
+    let all = || {
+        let topic = |(name, partitions): (&String, &std::collections::BTreeMap<i32, Committed>)| {
+            OffsetFetchRequestTopics::default()
+                .with_name(TopicName(text(name.as_str())))
+                .with_partition_indexes(partitions.keys().copied().collect())
+        };
+        offsets.iter().map(topic).collect()
+    };
+    let topic = |asked: OffsetFetchRequestTopics| {
+        let partition = |index: &i32| {
+            let found = offsets.get(asked.name.as_str()).and_then(|partitions| partitions.get(index));
+            OffsetFetchResponsePartitions::default()
+                .with_partition_index(*index)
+                .with_committed_offset(found.map_or(-1, |found| found.offset))
+                .with_committed_leader_epoch(found.map_or(-1, |found| found.leader_epoch))
+                .with_metadata(Some(text(found.map_or("", |found| found.metadata.as_str()))))
+        };
+        let partitions = asked.partition_indexes.iter().map(partition).collect();
+        OffsetFetchResponseTopics::default().with_name(asked.name).with_partitions(partitions)
+    };
+    asked.unwrap_or_else(all).into_iter().map(topic).collect()
+}
+
+fn with_group<T>(
+    context: &Context,
+    group_id: &GroupId,
+    act: impl FnOnce(&mut Group) -> Result<T, ResponseError>,
+) -> Result<T, ResponseError> {
+    context.broker.groups.lock().get_mut(group_id.as_str()).map_or(Err(ResponseError::UnknownMemberId), act)
+}
+
+/// The group's answer; a stopping broker answers for it.
+async fn answered<T>(
+    context: &Context,
+    answer: oneshot::Receiver<Result<T, ResponseError>>,
+) -> Result<T, ResponseError> {
+    tokio::select! {
+        answer = answer => answer.unwrap_or(Err(ResponseError::UnknownMemberId)),
+        () = context.broker.shutdown.cancelled() => Err(ResponseError::CoordinatorNotAvailable),
+    }
+}
+
+fn milliseconds(count: i32) -> Duration {
+    Duration::from_millis(u64::try_from(count).unwrap_or(0))
+}

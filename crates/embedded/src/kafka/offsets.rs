@@ -1,0 +1,83 @@
+//! Offsets committed by consumer groups: few and rarely changed, so that the whole of them is one file, replaced on every
+//! commit.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use kafka_protocol::error::ResponseError;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::{Error, catalog::read_json, write_durably};
+
+/// Groups times partitions that may have an offset.
+const OFFSETS_MAX: usize = 10_000;
+
+/// One committed offset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Committed {
+    pub(super) offset: i64,
+    pub(super) leader_epoch: i32,
+    pub(super) metadata: String,
+}
+
+/// Offsets of one group by topic and partition.
+pub(super) type GroupOffsets = BTreeMap<String, BTreeMap<i32, Committed>>;
+
+/// The committed offsets of all groups.
+#[derive(Debug)]
+pub(super) struct Offsets {
+    path: PathBuf,
+    groups: Mutex<BTreeMap<String, GroupOffsets>>,
+}
+
+impl Offsets {
+    /// Reads the file, if there is one. Blocks.
+    pub(super) fn open(path: PathBuf) -> Result<Self, Error> {
+        let groups = Mutex::new(read_json(&path)?.unwrap_or_default());
+        Ok(Self { path, groups })
+    }
+
+    /// Stores offsets of a group, durable on return. Blocks.
+    pub(super) fn commit(&self, group: &str, offsets: GroupOffsets) -> Result<(), ResponseError> {
+        self.change(|groups| {
+            let of_group = groups.entry(group.to_owned()).or_default();
+            for (topic, partitions) in offsets {
+                of_group.entry(topic).or_default().extend(partitions);
+            }
+        })
+    }
+
+    /// Forgets what was committed for a topic that is gone. Blocks.
+    pub(super) fn forget_topic(&self, topic: &str) -> Result<(), ResponseError> {
+        self.change(|groups| {
+            groups.values_mut().for_each(|topics| {
+                topics.remove(topic);
+            });
+            groups.retain(|_, topics| !topics.is_empty());
+        })
+    }
+
+    /// What a group has committed.
+    pub(super) fn of_group(&self, group: &str) -> GroupOffsets {
+        self.groups.lock().get(group).cloned().unwrap_or_default()
+    }
+
+    /// Changes a copy, writes it, and only then lets it be seen.
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<String, GroupOffsets>)) -> Result<(), ResponseError> {
+        let mut groups = self.groups.lock();
+        let mut changed = groups.clone();
+        change(&mut changed);
+        let count: usize = changed.values().flat_map(BTreeMap::values).map(BTreeMap::len).sum();
+        if count > OFFSETS_MAX {
+            return Err(ResponseError::InvalidCommitOffsetSize);
+        }
+        let written =
+            serde_json::to_vec(&changed).map_err(Into::into).and_then(|json| write_durably(&self.path, &json));
+        written.map_err(|error| {
+            tracing::error!(%error, path = %self.path.display(), "cannot store committed offsets");
+            ResponseError::KafkaStorageError
+        })?;
+        *groups = changed;
+        Ok(())
+    }
+}

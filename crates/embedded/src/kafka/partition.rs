@@ -1,0 +1,365 @@
+//! One partition: its segments as readers see them (`Log`), and the one owner that appends (`Writer`).
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use kafka_protocol::error::ResponseError;
+use parking_lot::RwLock;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Error,
+    batch::Admitted,
+    producers::{Producers, Verdict},
+    segment::Segment,
+    sync_directory,
+};
+
+/// Commands that may wait for the owner of a partition.
+const COMMANDS_MAX: usize = 256;
+
+/// How long and how large a partition may become.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// A segment is closed once it holds this much.
+    pub(super) segment_bytes: u64,
+    /// A segment last written to longer ago is deleted; `None` keeps it.
+    pub(super) retention: Option<Duration>,
+    /// The oldest segments are deleted while the rest still holds this much; `None` keeps them.
+    pub(super) retention_bytes: Option<u64>,
+}
+
+/// The answer to an append: durable from here on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Appended {
+    pub(super) base_offset: i64,
+    pub(super) start_offset: i64,
+}
+
+type Reply = oneshot::Sender<Result<Appended, ResponseError>>;
+
+/// What the owner of a partition is asked to do.
+#[derive(Debug)]
+pub(super) enum Command {
+    Append(Admitted, Reply),
+    /// Close and delete what is past its retention.
+    Retain,
+}
+
+/// What is read of a partition.
+#[derive(Debug)]
+pub(super) struct Log {
+    directory: PathBuf,
+    /// Never empty; the last one is written to.
+    segments: RwLock<Vec<Arc<Segment>>>,
+    end: AtomicI64,
+}
+
+/// Why a read brings nothing.
+#[derive(Debug)]
+pub(super) enum ReadError {
+    OutOfRange,
+    Io(io::Error),
+}
+
+impl Log {
+    /// The first offset still there.
+    pub(super) fn start_offset(&self) -> i64 {
+        self.segments.read().first().map_or(0, |segment| segment.base_offset)
+    }
+
+    /// The offset the next durable record gets.
+    pub(super) fn end_offset(&self) -> i64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    /// Whether a read at `offset` would wait: there is nothing to read and nothing wrong.
+    pub(super) fn is_at_end(&self, offset: i64) -> bool {
+        offset == self.end_offset()
+    }
+
+    /// Whole batches from the one that holds `offset` on.
+    pub(super) fn read(&self, offset: i64, bytes_max: usize) -> Result<Bytes, ReadError> {
+        if offset == self.end_offset() {
+            return Ok(Bytes::new());
+        }
+        let segment = {
+            let segments = self.segments.read();
+            let after = segments.partition_point(|segment| segment.base_offset <= offset);
+            after.checked_sub(1).and_then(|at| segments.get(at)).cloned()
+        };
+        match segment {
+            Some(segment) if offset < self.end_offset() => segment.read(offset, bytes_max).map_err(ReadError::Io),
+            _ => Err(ReadError::OutOfRange),
+        }
+    }
+
+    /// Base offset and latest timestamp of the first batch with a record created at or after `timestamp_ms`.
+    pub(super) fn find_timestamp(&self, timestamp_ms: i64) -> io::Result<Option<(i64, i64)>> {
+        let segments = self.segments.read().clone();
+        for segment in segments {
+            if let Some(header) = segment.find_timestamp(timestamp_ms)? {
+                return Ok(Some((header.base_offset, header.max_timestamp_ms)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The one place that writes a partition.
+#[derive(Debug)]
+struct Writer {
+    log: Arc<Log>,
+    active: Arc<Segment>,
+    /// Bytes in the active segment, those not yet synced included.
+    written: u64,
+    next_offset: i64,
+    producers: Producers,
+    limits: Limits,
+}
+
+impl Writer {
+    /// Opens the partition, cutting off what a crash left half-written after the last whole batch.
+    fn open(directory: &Path, limits: Limits) -> Result<Self, Error> {
+        let failed = |source| Error::Storage { path: directory.to_owned(), source };
+        let mut segments = Vec::new();
+        for entry in std::fs::read_dir(directory).map_err(failed)? {
+            segments.extend(Segment::open(&entry.map_err(failed)?.path()).map_err(failed)?.map(Arc::new));
+        }
+        segments.sort_by_key(|segment| segment.base_offset);
+        if segments.is_empty() {
+            segments.push(Arc::new(Segment::create(directory, 0).map_err(failed)?));
+            sync_directory(directory).map_err(failed)?;
+        }
+        let (next_offset, producers) = recover(&segments)?;
+        let active = segments.last().cloned().ok_or_else(|| Error::Corrupt(directory.to_owned()))?;
+        let written = active.bytes();
+        let end = AtomicI64::new(next_offset);
+        let log = Arc::new(Log { directory: directory.to_owned(), segments: RwLock::new(segments), end });
+        Ok(Self { log, active, written, next_offset, producers, limits })
+    }
+
+    /// Carries out what was waiting, with one sync for all appends, and only then answers.
+    fn run(&mut self, commands: &mut Vec<Command>) -> io::Result<()> {
+        let mut answers = Vec::with_capacity(commands.len());
+        let outcome = self.append_all(commands, &mut answers);
+        for (reply, answer) in answers {
+            // A producer that has gone asks again and finds its batch stored.
+            let _ = reply.send(if outcome.is_ok() { answer } else { Err(ResponseError::KafkaStorageError) });
+        }
+        outcome
+    }
+
+    fn append_all(
+        &mut self,
+        commands: &mut Vec<Command>,
+        answers: &mut Vec<(Reply, Result<Appended, ResponseError>)>,
+    ) -> io::Result<()> {
+        let mut failure = None;
+        for command in commands.drain(..) {
+            match command {
+                Command::Append(mut admitted, reply) if failure.is_none() => {
+                    let answer = self.append(&mut admitted);
+                    failure = answer.as_ref().err().map(|error| io::Error::new(error.kind(), error.to_string()));
+                    answers.push((reply, answer.unwrap_or(Err(ResponseError::KafkaStorageError))));
+                }
+                Command::Append(_, reply) => answers.push((reply, Err(ResponseError::KafkaStorageError))),
+                Command::Retain if failure.is_none() => failure = self.retain().err(),
+                Command::Retain => {}
+            }
+        }
+        match failure {
+            Some(error) => Err(error),
+            None => self.sync(),
+        }
+    }
+
+    fn append(&mut self, admitted: &mut Admitted) -> io::Result<Result<Appended, ResponseError>> {
+        let start_offset = self.log.start_offset();
+        match self.producers.judge(&admitted.header) {
+            Verdict::Append => {}
+            Verdict::Duplicate(base_offset) => return Ok(Ok(Appended { base_offset, start_offset })),
+            Verdict::Reject(error) => return Ok(Err(error)),
+        }
+        let base_offset = self.next_offset;
+        let bytes = admitted.place(base_offset);
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        if self.written > 0 && self.written.saturating_add(length) > self.limits.segment_bytes {
+            self.roll()?;
+        }
+        self.active.write_at(bytes, self.written)?;
+        self.written = self.written.saturating_add(length);
+        self.next_offset = admitted.header.next_offset();
+        self.producers.note(&admitted.header);
+        Ok(Ok(Appended { base_offset, start_offset }))
+    }
+
+    /// Makes everything appended durable, then visible.
+    fn sync(&mut self) -> io::Result<()> {
+        if self.written > self.active.bytes() {
+            self.active.sync()?;
+            self.active.publish(self.written);
+        }
+        self.log.end.store(self.next_offset, Ordering::Release);
+        Ok(())
+    }
+
+    fn roll(&mut self) -> io::Result<()> {
+        self.sync()?;
+        self.active = Arc::new(Segment::create(&self.log.directory, self.next_offset)?);
+        sync_directory(&self.log.directory)?;
+        self.written = 0;
+        self.log.segments.write().push(Arc::clone(&self.active));
+        Ok(())
+    }
+
+    /// Deletes whole segments from the old end. The active one is closed first where it is past its time, so that a
+    /// quiet partition empties too.
+    fn retain(&mut self) -> io::Result<()> {
+        let expired = |segment: &Segment| -> io::Result<bool> {
+            self.limits.retention.map_or(Ok(false), |retention| Ok(segment.age()? > retention))
+        };
+        if self.written > 0 && expired(&self.active)? {
+            self.roll()?;
+        }
+        loop {
+            let oldest = {
+                let segments = self.log.segments.read();
+                let bytes: u64 = segments.iter().skip(1).map(|segment| segment.bytes()).sum();
+                let [oldest, _, ..] = segments.as_slice() else { return Ok(()) };
+                let too_large = self.limits.retention_bytes.is_some_and(|limit| bytes >= limit);
+                let too_old = self
+                    .limits
+                    .retention
+                    .map_or(Ok(false), |retention| Ok::<_, io::Error>(oldest.age()? > retention))?;
+                if !too_large && !too_old {
+                    return Ok(());
+                }
+                Arc::clone(oldest)
+            };
+            std::fs::remove_file(oldest.path())?;
+            self.log.segments.write().remove(0);
+            tracing::info!(segment = %oldest.path().display(), "deleted segment past its retention");
+        }
+    }
+}
+
+/// Checks the end of the log and returns the next offset and the producers. Only the last two segments are read: a
+/// producer that has stored nothing in a whole segment has no request on its way that could come again.
+fn recover(segments: &[Arc<Segment>]) -> Result<(i64, Producers), Error> {
+    let mut producers = Producers::default();
+    let mut next_offset = None;
+    for (at, segment) in segments.iter().enumerate().skip(segments.len().saturating_sub(2)) {
+        let failed = |source| Error::Storage { path: segment.path().to_owned(), source };
+        if next_offset.is_some_and(|expected| expected != segment.base_offset) {
+            return Err(Error::Corrupt(segment.path().to_owned()));
+        }
+        let mut end = segment.base_offset;
+        let intact = segment
+            .scan(|header| {
+                producers.note(header);
+                end = header.next_offset();
+            })
+            .map_err(failed)?;
+        let surplus = segment.bytes().saturating_sub(intact);
+        if surplus > 0 && at + 1 < segments.len() {
+            return Err(Error::Corrupt(segment.path().to_owned()));
+        }
+        if surplus > 0 {
+            tracing::warn!(segment = %segment.path().display(), bytes = surplus, "cut off an unfinished write");
+            segment.truncate(intact).map_err(failed)?;
+        }
+        next_offset = Some(end);
+    }
+    Ok((next_offset.unwrap_or(0), producers))
+}
+
+/// A partition in use.
+#[derive(Clone, Debug)]
+pub(super) struct Partition {
+    pub(super) log: Arc<Log>,
+    commands: mpsc::Sender<Command>,
+}
+
+/// Told about every partition that moved and about what broke.
+#[derive(Clone, Debug)]
+pub(super) struct Signals {
+    /// Changes whenever a record became readable anywhere.
+    pub(super) appended: watch::Sender<u64>,
+    pub(super) failures: mpsc::Sender<Error>,
+    pub(super) shutdown: CancellationToken,
+    /// Knows the owners that still work.
+    pub(super) tracker: TaskTracker,
+}
+
+impl Partition {
+    /// Opens the partition in `directory`, reading the end of its log, and starts its owner. Blocks.
+    pub(super) fn open(directory: &Path, limits: Limits, signals: Signals) -> Result<Self, Error> {
+        let writer = Writer::open(directory, limits)?;
+        let log = Arc::clone(&writer.log);
+        let (commands, waiting) = mpsc::channel(COMMANDS_MAX);
+        signals.tracker.clone().spawn(own(writer, waiting, signals));
+        Ok(Self { log, commands })
+    }
+
+    /// Hands a batch to the owner; batches of one caller are stored in the order of these calls.
+    pub(super) async fn append(&self, admitted: Admitted) -> oneshot::Receiver<Result<Appended, ResponseError>> {
+        let (reply, answer) = oneshot::channel();
+        // A closed channel drops the reply, which the receiver reports.
+        let _ = self.commands.send(Command::Append(admitted, reply)).await;
+        answer
+    }
+
+    /// Asks the owner to delete what is past its retention; skipped while it is busy.
+    pub(super) fn retain(&self) {
+        let _ = self.commands.try_send(Command::Retain);
+    }
+}
+
+/// Runs a partition's writer until nobody can send to it any more, the broker stops, or writing fails. After a failed
+/// write or sync nothing is known about the file, so the partition is given up and opened afresh by the next start.
+async fn own(mut writer: Writer, mut waiting: mpsc::Receiver<Command>, signals: Signals) {
+    let mut commands = Vec::with_capacity(COMMANDS_MAX);
+    loop {
+        let received = tokio::select! {
+            received = waiting.recv_many(&mut commands, COMMANDS_MAX) => received,
+            () = signals.shutdown.cancelled() => 0,
+        };
+        if received == 0 {
+            return;
+        }
+        let path = writer.log.directory.clone();
+        let run = tokio::task::spawn_blocking(move || {
+            let outcome = writer.run(&mut commands);
+            (writer, commands, outcome)
+        });
+        let outcome = match run.await {
+            Ok((back, emptied, outcome)) => {
+                (writer, commands) = (back, emptied);
+                outcome
+            }
+            Err(error) => {
+                let _ = signals.failures.try_send(Error::Storage { path, source: io::Error::other(error) });
+                return;
+            }
+        };
+        signals.appended.send_modify(|count| *count = count.wrapping_add(1));
+        if let Err(source) = outcome {
+            if signals.shutdown.is_cancelled() {
+                // The topic was deleted under the write.
+                return;
+            }
+            let _ = signals.failures.try_send(Error::Storage { path, source });
+            return;
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! One file of a partition: batches one after the other, named after the offset of its first record.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::batch::{HEADER_BYTES, Header};
+
+const EXTENSION: &str = "log";
+/// One index entry for each so many bytes of a segment.
+const INDEX_STEP_BYTES: u64 = 32 << 10;
+
+/// Where the batch beginning at `offset` stands in the file.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    offset: i64,
+    position: u64,
+}
+
+/// A segment as its readers see it: only bytes below `readable`, which are on disk.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) base_offset: i64,
+    path: PathBuf,
+    file: File,
+    readable: AtomicU64,
+    /// Grown by readers as they pass, so that an old segment costs nothing until somebody reads it.
+    index: Mutex<Vec<Entry>>,
+}
+
+impl Segment {
+    /// Makes an empty segment; the caller syncs the directory.
+    pub(super) fn create(directory: &Path, base_offset: i64) -> io::Result<Self> {
+        let path = directory.join(format!("{base_offset:020}.{EXTENSION}"));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        Ok(Self { base_offset, path, file, readable: AtomicU64::new(0), index: Mutex::default() })
+    }
+
+    /// Opens a segment that is there; `None` for a file that is not a segment.
+    pub(super) fn open(path: &Path) -> io::Result<Option<Self>> {
+        let is_log = path.extension().is_some_and(|extension| extension == EXTENSION);
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<i64>().ok());
+        let (true, Some(base_offset)) = (is_log, stem) else { return Ok(None) };
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let readable = AtomicU64::new(file.metadata()?.len());
+        Ok(Some(Self { base_offset, path: path.to_owned(), file, readable, index: Mutex::default() }))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes that may be read.
+    pub(super) fn bytes(&self) -> u64 {
+        self.readable.load(Ordering::Acquire)
+    }
+
+    pub(super) fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, position)
+    }
+
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Lets readers see the bytes before `bytes`, which must be synced.
+    pub(super) fn publish(&self, bytes: u64) {
+        self.readable.store(bytes, Ordering::Release);
+    }
+
+    /// Cuts the file off and syncs it.
+    pub(super) fn truncate(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_len(bytes)?;
+        self.file.sync_all()?;
+        self.publish(bytes);
+        Ok(())
+    }
+
+    /// Time since the last write, from the file's modification time.
+    pub(super) fn age(&self) -> io::Result<std::time::Duration> {
+        Ok(self.file.metadata()?.modified()?.elapsed().unwrap_or_default())
+    }
+
+    /// Calls `each` with every intact batch in order from the start, and returns the bytes they take: all of the file, or
+    /// up to the first byte that does not continue the log.
+    pub(super) fn scan(&self, mut each: impl FnMut(&Header)) -> io::Result<u64> {
+        let content = std::fs::read(&self.path)?;
+        let mut rest = content.as_slice();
+        let mut expected = self.base_offset;
+        while let Some(header) = Header::read(rest) {
+            if header.base_offset != expected || !header.is_intact(rest) {
+                break;
+            }
+            each(&header);
+            expected = header.next_offset();
+            rest = rest.get(header.bytes..).unwrap_or_default();
+        }
+        Ok(u64::try_from(content.len() - rest.len()).unwrap_or(u64::MAX))
+    }
+
+    /// Reads whole batches from the one that holds `offset` on: as many as fit `bytes_max`, but at least one.
+    pub(super) fn read(&self, offset: i64, bytes_max: usize) -> io::Result<Bytes> {
+        let end = self.bytes();
+        let Some((position, first)) = self.find(|header| header.next_offset() > offset, offset, end)? else {
+            return Ok(Bytes::new());
+        };
+        let available = usize::try_from(end.saturating_sub(position)).unwrap_or(usize::MAX);
+        let mut buffer = vec![0; bytes_max.max(first.bytes).min(available)];
+        self.file.read_exact_at(&mut buffer, position)?;
+        let mut whole = 0usize;
+        while let Some(header) = buffer.get(whole..).and_then(Header::read) {
+            match whole.checked_add(header.bytes) {
+                Some(next) if next <= buffer.len() => whole = next,
+                _ => break,
+            }
+        }
+        buffer.truncate(whole);
+        Ok(Bytes::from(buffer))
+    }
+
+    /// The first batch with a record created at or after `timestamp_ms`.
+    pub(super) fn find_timestamp(&self, timestamp_ms: i64) -> io::Result<Option<Header>> {
+        let found = self.find(|header| header.max_timestamp_ms >= timestamp_ms, self.base_offset, self.bytes())?;
+        Ok(found.map(|(_, header)| header))
+    }
+
+    /// Walks the headers from the last indexed batch at or before `from` and returns the first that `wanted` takes.
+    fn find(&self, wanted: impl Fn(&Header) -> bool, from: i64, end: u64) -> io::Result<Option<(u64, Header)>> {
+        let (mut position, mut indexed) = {
+            let index = self.index.lock();
+            let after = index.partition_point(|entry| entry.offset <= from);
+            let start = after.checked_sub(1).and_then(|at| index.get(at)).map_or(0, |entry| entry.position);
+            (start, index.last().map(|entry| entry.position))
+        };
+        let mut head = [0; HEADER_BYTES];
+        while position < end {
+            self.file.read_exact_at(&mut head, position)?;
+            let header =
+                Header::read(&head).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a batch"))?;
+            if indexed.is_none_or(|last| position >= last.saturating_add(INDEX_STEP_BYTES)) {
+                self.remember(Entry { offset: header.base_offset, position });
+                indexed = Some(position);
+            }
+            if wanted(&header) {
+                return Ok(Some((position, header)));
+            }
+            position = position.saturating_add(u64::try_from(header.bytes).unwrap_or(u64::MAX));
+        }
+        Ok(None)
+    }
+
+    fn remember(&self, entry: Entry) {
+        let mut index = self.index.lock();
+        if index.last().is_none_or(|last| last.position < entry.position) {
+            index.push(entry);
+        }
+    }
+}
