@@ -11,8 +11,6 @@
 //! with its parent; no port comes from the range that outgoing connections use, so that an engine can be killed and
 //! started again on its port; nothing waits without a deadline.
 
-#![allow(clippy::expect_used, reason = "a failed expectation in a harness is a failed test")]
-
 mod clickhouse;
 mod doseline;
 mod kafka;
