@@ -52,6 +52,9 @@ pub enum Error {
     /// The answer does not have the shape this program expects.
     #[error("answer of clickhouse: {0}")]
     Answer(#[source] clickhouse::error::Error),
+    /// Columns could not be put together: a fault of this program.
+    #[error("arrow: {0}")]
+    Arrow(#[from] arrow_schema::ArrowError),
     /// The schema is not the one this program needs.
     #[error("{0}; run `doseline migrate`")]
     Schema(String),
@@ -116,7 +119,9 @@ impl Error {
             Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Schema(_) | Self::DayOpen { .. } => Advice::Retry,
             Self::Engine { code, .. } if passes(*code) => Advice::Retry,
             Self::Row { .. } | Self::Csv(_) => Advice::Reject,
-            Self::Option { .. } | Self::Engine { .. } | Self::Answer(_) | Self::Incompatible(_) => Advice::Fatal,
+            Self::Option { .. } | Self::Engine { .. } | Self::Answer(_) | Self::Arrow(_) | Self::Incompatible(_) => {
+                Advice::Fatal
+            },
         }
     }
 

@@ -9,7 +9,10 @@
 //! - Sums are sums of integers; nothing here depends on the order or grouping of inserts.
 
 pub mod client;
+pub mod columns;
 pub mod error;
+pub mod insert;
+pub mod loader;
 
 pub use client::{Options, Secret, Warehouse};
 pub use error::{Advice, Error};

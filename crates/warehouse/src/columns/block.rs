@@ -67,11 +67,7 @@ impl fmt::Debug for Block {
 }
 
 impl Block {
-    pub(crate) fn new(
-        table: &'static str,
-        columns: Vec<(FieldRef, ArrayRef)>,
-        provenance: Provenance,
-    ) -> Option<Self> {
+    pub(crate) fn new(table: &'static str, columns: Vec<(FieldRef, ArrayRef)>, provenance: Provenance) -> Option<Self> {
         let rows = columns.first().map_or(0, |(_, array)| array.len());
         if rows == 0 {
             return None;

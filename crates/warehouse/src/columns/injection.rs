@@ -16,7 +16,6 @@ const UNKNOWN_FIELDS: u32 = 2;
 table! {
     /// Rows of `injections`.
     Injections, "injections", *Facts, {
-        /// Keys of the report's texts, in the order of the columns below.
         injection_no: PrimitiveBuilder<UInt64Type>,
         shot: PrimitiveBuilder<UInt32Type>,
         clock: Text,

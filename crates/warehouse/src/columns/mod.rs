@@ -17,13 +17,15 @@ mod sterilization;
 
 pub use accuracy::{AccuracyMinute, AccuracyRow, AccuracySession, ItemUse, ItemUses};
 pub use block::{Block, Provenance, TABLES};
-pub use commit::{CommitRows, LedgerRow};
+pub use commit::{CommitRows, Committed, LedgerRow};
 pub use device::{Calibrations, DeviceStatus, Faults, Sign};
 pub use fact::{Origin, Slot};
 pub use injection::Injections;
 pub use quarantine::{Quarantine, Quarantined};
 pub use session::{Mounts, Preparations, Sessions};
-pub use sterilization::{CycleIndicators, CycleReleases, SterilizationCycles, SterilizationItems, SterilizationSamples};
+pub use sterilization::{
+    CycleIndicators, CycleReleases, SterilizationCycles, SterilizationItems, SterilizationSamples,
+};
 
 pub(crate) use column::{Bits, Bytes, Code, List, Number, Text, Time};
 pub(crate) use fact::Facts;

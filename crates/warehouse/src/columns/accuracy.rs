@@ -1,0 +1,205 @@
+//! `accuracy_minute`, `accuracy_session` and `item_uses`: exact sums over the batch, one row for each key.
+
+use analysis::accuracy::{PercentBins, Sums};
+use arrow_array::{
+    ArrayRef,
+    builder::PrimitiveBuilder,
+    types::{Int32Type, Int64Type, UInt16Type, UInt32Type, UInt64Type},
+};
+use arrow_schema::FieldRef;
+
+use crate::columns::{List, Number, Text, Time, column::finish, table};
+
+/// What both accuracy tables have in common: the device, and the sums.
+#[derive(Default)]
+pub(crate) struct SumColumns {
+    texts: [Text; 5],
+    counts: [Number<UInt64Type>; 14],
+    dose_error: Number<Int64Type>,
+    depth_error: Number<Int64Type>,
+    extremes: [PrimitiveBuilder<Int32Type>; 4],
+    first_at: Time,
+    last_at: Time,
+}
+
+const TEXTS: [&str; 5] = ["tenant", "site", "device", "model", "firmware"];
+const COUNTS: [&str; 14] = [
+    "injections",
+    "dose_n",
+    "dose_target_nl",
+    "dose_delivered_nl",
+    "dose_error_sq",
+    "depth_n",
+    "depth_target_um",
+    "depth_measured_um",
+    "depth_error_sq",
+    "ok",
+    "partial",
+    "aborted",
+    "occluded",
+    "no_contact",
+];
+const EXTREMES: [&str; 4] = ["dose_error_min", "dose_error_max", "depth_error_min", "depth_error_max"];
+
+/// Sums of one key; the texts are tenant, site, device, model and firmware.
+#[derive(Clone, Copy, Debug)]
+pub struct AccuracyRow<'a> {
+    /// Tenant, site, device, model, firmware.
+    pub device: [&'a str; 5],
+    /// The sums. Over at most 4,000,000 injections, so that the squares of doses fit 64 bits.
+    pub sums: &'a Sums,
+}
+
+impl SumColumns {
+    fn push(&mut self, row: AccuracyRow<'_>) {
+        let AccuracyRow { device, sums } = row;
+        for (column, text) in self.texts.iter_mut().zip(device) {
+            column.push(text);
+        }
+        let (dose, depth) = (&sums.dose, &sums.depth);
+        let [ok, partial, aborted, occluded, no_contact] = sums.outcomes;
+        let counts = [
+            sums.injections,
+            dose.error.n,
+            dose.target,
+            dose.measured,
+            dose.error.sum_sq as u64,
+            depth.error.n,
+            depth.target,
+            depth.measured,
+            depth.error.sum_sq as u64,
+            ok,
+            partial,
+            aborted,
+            occluded,
+            no_contact,
+        ];
+        for (column, count) in self.counts.iter_mut().zip(counts) {
+            column.push(count);
+        }
+        self.dose_error.push(dose.error.sum as i64);
+        self.depth_error.push(depth.error.sum as i64);
+        let extremes = [dose.error.min(), dose.error.max(), depth.error.min(), depth.error.max()];
+        for (column, extreme) in self.extremes.iter_mut().zip(extremes) {
+            column.append_option(extreme.map(|extreme| extreme as i32));
+        }
+        self.first_at.push(sums.first_at);
+        self.last_at.push(sums.last_at);
+    }
+
+    pub fn finish(self, columns: &mut Vec<(FieldRef, ArrayRef)>) {
+        columns.extend(TEXTS.into_iter().zip(self.texts).map(|(name, column)| finish(name, column)));
+        columns.extend(COUNTS.into_iter().zip(self.counts).map(|(name, column)| finish(name, column)));
+        columns.push(finish("dose_error_nl", self.dose_error));
+        columns.push(finish("depth_error_um", self.depth_error));
+        columns.extend(EXTREMES.into_iter().zip(self.extremes).map(|(name, column)| finish(name, column)));
+        columns.push(finish("first_at", self.first_at));
+        columns.push(finish("last_at", self.last_at));
+    }
+}
+
+table! {
+    /// Rows of `accuracy_minute`.
+    AccuracyMinute, "accuracy_minute", *SumColumns, {
+        minute: Number<UInt32Type>,
+    }
+}
+
+impl AccuracyMinute {
+    /// Adds the sums of a device and minute; `minute` is its start, s since 1970.
+    pub fn push(&mut self, row: AccuracyRow<'_>, minute: u32) {
+        self.facts.push(row);
+        self.minute.push(minute);
+    }
+}
+
+table! {
+    /// Rows of `accuracy_session`.
+    AccuracySession, "accuracy_session", *SumColumns, {
+        session_id: Text,
+        dose_calibration_id: Text,
+        depth_calibration_id: Text,
+        target_nl: PrimitiveBuilder<UInt32Type>,
+        target_um: PrimitiveBuilder<UInt16Type>,
+        dose_error_bins: List<Int32Type>,
+        dose_error_counts: List<UInt32Type>,
+    }
+}
+
+impl AccuracySession {
+    /// Adds the sums of a visit and set point; `visit` is the session and the dose and depth calibration, `set_point` nl
+    /// and um.
+    pub fn push(
+        &mut self,
+        row: AccuracyRow<'_>,
+        visit: [&str; 3],
+        set_point: (Option<u32>, Option<u16>),
+        bins: &PercentBins,
+    ) {
+        self.facts.push(row);
+        let [session_id, dose_calibration_id, depth_calibration_id] = visit;
+        self.session_id.push(session_id);
+        self.dose_calibration_id.push(dose_calibration_id);
+        self.depth_calibration_id.push(depth_calibration_id);
+        self.target_nl.append_option(set_point.0);
+        self.target_um.append_option(set_point.1);
+        self.dose_error_bins.push(bins.iter().map(|(bin, _)| bin));
+        self.dose_error_counts.push(bins.iter().map(|(_, count)| count));
+    }
+}
+
+table! {
+    /// Rows of `item_uses`.
+    ItemUses, "item_uses", {
+        tenant: Text,
+        site: Text,
+        device: Text,
+        session_id: Text,
+        slot: Text,
+        mount_id: Text,
+        item_id: Text,
+        injections: Number<UInt64Type>,
+        punctures: Number<UInt64Type>,
+        delivered_nl: Number<UInt64Type>,
+        delivered_n: Number<UInt64Type>,
+        first_at: Time,
+        last_at: Time,
+    }
+}
+
+/// Use of one mounted item in one visit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemUse {
+    /// Injections made with it.
+    pub injections: u64,
+    /// Punctures; an injection that does not say counts 1.
+    pub punctures: u64,
+    /// Sum of the known delivered doses, nl.
+    pub delivered_nl: u64,
+    /// How many of them are known.
+    pub delivered_n: u64,
+    /// First injection, us since 1970.
+    pub first_at: i64,
+    /// Last injection, us since 1970.
+    pub last_at: i64,
+}
+
+impl ItemUses {
+    /// Adds the use of an item; `key` is tenant, site, device, session, slot, mount and item.
+    pub fn push(&mut self, key: [&str; 7], item_use: &ItemUse) {
+        let [tenant, site, device, session_id, slot, mount_id, item_id] = key;
+        self.tenant.push(tenant);
+        self.site.push(site);
+        self.device.push(device);
+        self.session_id.push(session_id);
+        self.slot.push(slot);
+        self.mount_id.push(mount_id);
+        self.item_id.push(item_id);
+        self.injections.push(item_use.injections);
+        self.punctures.push(item_use.punctures);
+        self.delivered_nl.push(item_use.delivered_nl);
+        self.delivered_n.push(item_use.delivered_n);
+        self.first_at.push(item_use.first_at);
+        self.last_at.push(item_use.last_at);
+    }
+}

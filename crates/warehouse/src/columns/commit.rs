@@ -1,0 +1,136 @@
+//! `loader_commits`: the commit row of a batch and the ledger states it changed, in one record batch.
+
+use arrow_array::{
+    RecordBatch,
+    types::{Int32Type, UInt32Type, UInt64Type},
+};
+use telemetry::{interval::IntervalSet, ledger::Ledger};
+
+use crate::{
+    columns::{List, Number, Provenance, Text, Time, block::record_batch, column::finish},
+    error::Error,
+};
+
+/// Ledger of one boot as of the end of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LedgerRow {
+    /// Tenant.
+    pub tenant: String,
+    /// Site the boot was last heard from.
+    pub site: String,
+    /// Device.
+    pub device: String,
+    /// Boot.
+    pub boot_id: u64,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Reason of the latest declaration of loss.
+    pub lost_reason: String,
+    /// When the latest report of the boot was received, us since 1970.
+    pub last_arrival: i64,
+}
+
+/// Rows of `loader_commits` of one batch.
+#[derive(Default)]
+pub struct CommitRows {
+    kind: Text,
+    incarnation: Number<UInt32Type>,
+    kafka_partition: Number<Int32Type>,
+    batch: Number<UInt64Type>,
+    batch_end: Number<UInt64Type>,
+    generation: Number<UInt32Type>,
+    rows: Number<UInt64Type>,
+    committed_at: Time,
+    tenant: Text,
+    site: Text,
+    device: Text,
+    boot_id: Number<UInt64Type>,
+    intervals: [List<UInt64Type>; 6],
+    lost_reason: Text,
+    declared_last: Number<UInt64Type>,
+    last_arrival: Time,
+}
+
+/// The batch that is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The batch.
+    pub provenance: Provenance,
+    /// End of the batch, exclusive.
+    pub batch_end: u64,
+    /// Generation of the intent it was written under.
+    pub generation: u32,
+    /// When, us since 1970, by the loader's clock.
+    pub committed_at: i64,
+}
+
+impl CommitRows {
+    /// All rows of a commit: `rows` is what the batch wrote to all tables, `lost` the offsets in it that Kafka no longer
+    /// had.
+    ///
+    /// # Errors
+    /// [`Error::Arrow`], a fault of this program.
+    pub fn of(
+        committed: &Committed,
+        rows: u64,
+        lost: &IntervalSet,
+        ledgers: &[LedgerRow],
+    ) -> Result<RecordBatch, Error> {
+        let mut commit = Self::default();
+        let offsets = Ledger { lost: lost.clone(), ..Ledger::default() };
+        let reason = if lost.intervals().is_empty() { "" } else { "kafka" };
+        let row = LedgerRow { ledger: offsets, lost_reason: reason.to_owned(), ..LedgerRow::default() };
+        commit.push("commit", committed, rows, &row);
+        for ledger in ledgers {
+            commit.push("ledger", committed, 0, ledger);
+        }
+        record_batch(commit.columns())
+    }
+
+    fn push(&mut self, kind: &str, committed: &Committed, rows: u64, row: &LedgerRow) {
+        let Committed { provenance, batch_end, generation, committed_at } = *committed;
+        self.kind.push(kind);
+        self.incarnation.push(provenance.incarnation);
+        self.kafka_partition.push(provenance.partition);
+        self.batch.push(provenance.batch);
+        self.batch_end.push(batch_end);
+        self.generation.push(generation);
+        self.rows.push(rows);
+        self.committed_at.push(committed_at);
+        self.tenant.push(&row.tenant);
+        self.site.push(&row.site);
+        self.device.push(&row.device);
+        self.boot_id.push(row.boot_id);
+        let sets = [&row.ledger.stored, &row.ledger.quarantined, &row.ledger.lost];
+        for (columns, set) in self.intervals.chunks_exact_mut(2).zip(sets) {
+            columns[0].push(set.intervals().iter().map(|interval| interval.first));
+            columns[1].push(set.intervals().iter().map(|interval| interval.last));
+        }
+        self.lost_reason.push(&row.lost_reason);
+        self.declared_last.push(row.ledger.declared_last);
+        self.last_arrival.push(row.last_arrival);
+    }
+
+    fn columns(self) -> Vec<(arrow_schema::FieldRef, arrow_array::ArrayRef)> {
+        let mut columns = vec![
+            finish("kind", self.kind),
+            finish("incarnation", self.incarnation),
+            finish("kafka_partition", self.kafka_partition),
+            finish("batch", self.batch),
+            finish("batch_end", self.batch_end),
+            finish("gen", self.generation),
+            finish("rows", self.rows),
+            finish("committed_at", self.committed_at),
+            finish("tenant", self.tenant),
+            finish("site", self.site),
+            finish("device", self.device),
+            finish("boot_id", self.boot_id),
+            finish("lost_reason", self.lost_reason),
+            finish("declared_last", self.declared_last),
+            finish("last_arrival", self.last_arrival),
+        ];
+        let names = ["stored_first", "stored_last", "quarantined_first", "quarantined_last", "lost_first", "lost_last"];
+        columns.extend(names.into_iter().zip(self.intervals).map(|(name, column)| finish(name, column)));
+        columns
+    }
+}

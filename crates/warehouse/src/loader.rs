@@ -1,0 +1,408 @@
+//! What the loader asks and writes besides rows: lives of topics, positions, intents, ledgers, read-back, commits.
+//!
+//! Every question here is about one partition of one life of one topic, a [`Shard`].
+
+use clickhouse::Row;
+use serde::Deserialize;
+use telemetry::{
+    interval::{Interval, IntervalSet},
+    ledger::Ledger,
+};
+
+use crate::{
+    client::Warehouse,
+    columns::{Block, CommitRows, Committed, LedgerRow, Provenance, TABLES},
+    error::Error,
+    insert::PINNED,
+};
+
+/// One partition of one life of a Kafka topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Shard {
+    /// Life of the topic.
+    pub incarnation: u32,
+    /// Partition.
+    pub partition: i32,
+}
+
+/// One life of a Kafka topic.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
+pub struct TopicLife {
+    /// Kafka topic.
+    pub topic: String,
+    /// Number of this life, ascending over all topics from 1.
+    pub incarnation: u32,
+    /// Number of partitions, fixed for the life.
+    pub partitions: u32,
+}
+
+/// What a batch will hold, written before the batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intent {
+    /// Where.
+    pub shard: Shard,
+    /// First offset.
+    pub batch: u64,
+    /// End, exclusive.
+    pub batch_end: u64,
+    /// Generation: rows of the batch are written under it or, where a token is burned, under one of the few after it.
+    pub generation: u32,
+    /// Version of the decoder.
+    pub decoder_version: u32,
+    /// Hash of what else decides which rows the batch holds.
+    pub plausibility_hash: u64,
+    /// Days since 1970 of the ingest day.
+    pub ingest_day: i32,
+    /// Who wrote it, for a person.
+    pub owner: String,
+}
+
+impl Intent {
+    /// The batch its rows belong to.
+    pub fn provenance(&self) -> Provenance {
+        Provenance {
+            ingest_day: self.ingest_day,
+            incarnation: self.shard.incarnation,
+            partition: self.shard.partition,
+            batch: self.batch,
+        }
+    }
+}
+
+/// How far a shard is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Latest commit: its batch, end and generation; none where nothing was ever committed.
+    pub commit: Option<LastCommit>,
+    /// Intents from the latest commit's batch on, by batch and generation.
+    pub intents: Vec<Intent>,
+}
+
+/// The latest commit of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastCommit {
+    /// First offset of the batch.
+    pub batch: u64,
+    /// End of the batch, exclusive.
+    pub batch_end: u64,
+    /// Generation of the intent it was written under.
+    pub generation: u32,
+}
+
+impl Progress {
+    /// Offset the next batch starts at; none where nothing was ever committed. A commit below the generation of its
+    /// batch's latest intent does not count: another owner has begun to write that batch again.
+    pub fn position(&self) -> Option<u64> {
+        let commit = self.commit?;
+        let rewritten =
+            self.intents.iter().any(|intent| intent.batch == commit.batch && intent.generation > commit.generation);
+        Some(if rewritten { commit.batch } else { commit.batch_end })
+    }
+}
+
+/// Rows of a batch found in a table under one generation.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
+pub struct Tally {
+    /// Table.
+    pub table: String,
+    /// Generation.
+    pub generation: u32,
+    /// Hash the rows carry.
+    pub hash: u64,
+    /// Number of rows.
+    pub rows: u64,
+}
+
+/// Identity of a ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BootKey {
+    /// Tenant.
+    pub tenant: String,
+    /// Device.
+    pub device: String,
+    /// Boot.
+    pub boot_id: u64,
+}
+
+#[derive(Row, Deserialize)]
+struct IntentRow {
+    incarnation: u32,
+    kafka_partition: i32,
+    batch: u64,
+    batch_end: u64,
+    generation: u32,
+    decoder_version: u32,
+    plausibility_hash: u64,
+    ingest_day: i32,
+    owner: String,
+}
+
+impl From<IntentRow> for Intent {
+    fn from(row: IntentRow) -> Self {
+        Self {
+            shard: Shard { incarnation: row.incarnation, partition: row.kafka_partition },
+            batch: row.batch,
+            batch_end: row.batch_end,
+            generation: row.generation,
+            decoder_version: row.decoder_version,
+            plausibility_hash: row.plausibility_hash,
+            ingest_day: row.ingest_day,
+            owner: row.owner,
+        }
+    }
+}
+
+#[derive(Row, Deserialize)]
+struct CommitCount {
+    commits: u64,
+    last: (u64, u32, u64),
+}
+
+/// Latest state of one boot: bounds of the intervals, reason, declared last, arrival, site.
+type LedgerState = (Vec<u64>, Vec<u64>, Vec<u64>, Vec<u64>, Vec<u64>, Vec<u64>, String, u64, i64, String);
+
+#[derive(Row, Deserialize)]
+struct LedgerStateRow {
+    tenant: String,
+    device: String,
+    boot_id: u64,
+    state: LedgerState,
+}
+
+/// Keys asked for in one query, so that it stays far below the longest query ClickHouse takes.
+const KEYS_PER_QUERY: usize = 500;
+
+const INTENT_COLUMNS: &str = "incarnation, kafka_partition, batch, batch_end, gen AS generation, decoder_version, \
+                              plausibility_hash, toInt32(ingest_day) AS ingest_day, owner";
+
+impl Warehouse {
+    /// All lives of all topics.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn topic_lives(&self) -> Result<Vec<TopicLife>, Error> {
+        self.rows("SELECT topic, incarnation, partitions FROM kafka_topics ORDER BY incarnation").await
+    }
+
+    /// Records a life of a topic unless its number is taken; read [`Warehouse::topic_lives`] to see who won.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`].
+    pub async fn put_topic_life(&self, life: &TopicLife, created_at: i64) -> Result<(), Error> {
+        let sql = "INSERT INTO kafka_topics (topic, incarnation, partitions, created_at) \
+                   VALUES (?, ?, ?, fromUnixTimestamp64Micro(?))";
+        let query = self.query(sql).bind(&life.topic).bind(life.incarnation).bind(life.partitions).bind(created_at);
+        self.put(query, &format!("topic/{}", life.incarnation)).await
+    }
+
+    /// How far a shard is written.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn progress(&self, shard: Shard) -> Result<Progress, Error> {
+        let Shard { incarnation, partition } = shard;
+        let sql = format!(
+            "SELECT count() AS commits, max((batch_end, gen, batch)) AS last FROM loader_commits \
+             WHERE kind = 'commit' AND incarnation = {incarnation} AND kafka_partition = {partition}"
+        );
+        let count: CommitCount = self.row(&sql).await?;
+        let (batch_end, generation, batch) = count.last;
+        let commit = (count.commits > 0).then_some(LastCommit { batch, batch_end, generation });
+        let from = commit.map_or(0, |commit| commit.batch);
+        Ok(Progress { commit, intents: self.intents(shard, from, None).await? })
+    }
+
+    /// Intents of a shard for batches from `from` on, up to and including `to`, by batch and generation.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn intents(&self, shard: Shard, from: u64, to: Option<u64>) -> Result<Vec<Intent>, Error> {
+        let Shard { incarnation, partition } = shard;
+        let upper = to.map_or_else(String::new, |to| format!(" AND batch <= {to}"));
+        let sql = format!(
+            "SELECT {INTENT_COLUMNS} FROM loader_intents WHERE incarnation = {incarnation} \
+             AND kafka_partition = {partition} AND batch >= {from}{upper} ORDER BY batch, gen, batch_end, owner"
+        );
+        let rows: Vec<IntentRow> = self.rows(&sql).await?;
+        Ok(rows.into_iter().map(Intent::from).collect())
+    }
+
+    /// Writes an intent unless there is one of its batch and generation: put-if-absent by deduplication token.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`]. Either way only [`Warehouse::intents`] says who won, and whether anybody did.
+    pub async fn put_intent(&self, intent: &Intent, created_at: i64) -> Result<(), Error> {
+        let Shard { incarnation, partition } = intent.shard;
+        let (batch, generation) = (intent.batch, intent.generation);
+        let sql = "INSERT INTO loader_intents (incarnation, kafka_partition, batch, batch_end, gen, decoder_version, \
+                   plausibility_hash, ingest_day, owner, created_at) \
+                   VALUES (?, ?, ?, ?, ?, ?, ?, toDate(?), ?, fromUnixTimestamp64Micro(?))";
+        let query = self
+            .query(sql)
+            .bind(incarnation)
+            .bind(partition)
+            .bind(batch)
+            .bind(intent.batch_end)
+            .bind(generation)
+            .bind(intent.decoder_version)
+            .bind(intent.plausibility_hash)
+            .bind(intent.ingest_day)
+            .bind(&intent.owner)
+            .bind(created_at);
+        self.put(query, &format!("{incarnation}/{partition}/{batch}/intent/{generation}")).await
+    }
+
+    /// Ledgers of boots as of the start of the batch at `as_of`; boots without one are not in the answer.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn ledgers(&self, shard: Shard, as_of: u64, keys: &[BootKey]) -> Result<Vec<LedgerRow>, Error> {
+        let Shard { incarnation, partition } = shard;
+        let mut ledgers = Vec::new();
+        for keys in keys.chunks(KEYS_PER_QUERY) {
+            let tuples: Vec<_> = keys.iter().map(|key| (&key.tenant, &key.device, key.boot_id)).collect();
+            let sql = "SELECT toString(tenant) AS tenant, toString(device) AS device, boot_id, argMax(\
+                       (stored_first, stored_last, quarantined_first, quarantined_last, lost_first, lost_last, \
+                       toString(lost_reason), declared_last, toUnixTimestamp64Micro(last_arrival), toString(site)), \
+                       (batch_end, gen)) AS state \
+                       FROM loader_commits WHERE kind = 'ledger' AND incarnation = ? AND kafka_partition = ? \
+                       AND batch_end <= ? AND (loader_commits.tenant, loader_commits.device, boot_id) IN ? \
+                       GROUP BY tenant, device, boot_id";
+            let query = self.query(sql).bind(incarnation).bind(partition).bind(as_of).bind(tuples);
+            let rows: Vec<LedgerStateRow> = self.fetch(query).await?;
+            ledgers.extend(rows.into_iter().map(ledger_row));
+        }
+        Ok(ledgers)
+    }
+
+    /// What the given tables hold of a batch.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn tallies(&self, tables: &[&str], batch: Provenance) -> Result<Vec<Tally>, Error> {
+        let of = condition(batch);
+        let parts: Vec<String> = tables
+            .iter()
+            .map(|table| {
+                format!(
+                    "SELECT '{table}' AS table, gen AS generation, batch_hash AS hash, count() AS rows FROM {table} \
+                     WHERE {of} GROUP BY gen, batch_hash"
+                )
+            })
+            .collect();
+        self.rows(&parts.join(" UNION ALL ")).await
+    }
+
+    /// Deletes the rows of a batch below a generation from every table, and burns the tokens a late writer of `fenced`
+    /// generations could still use.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`]; whatever was done may be done again.
+    pub async fn erase(&self, batch: Provenance, fenced: u32, below: u32) -> Result<(), Error> {
+        let Provenance { ingest_day, incarnation, partition, batch: first } = batch;
+        for table in TABLES {
+            // The row only carries the token into the window; the deletion takes it away again.
+            let sql = format!(
+                "INSERT INTO {table} (ingest_day, incarnation, kafka_partition, batch, gen, batch_hash) \
+                 VALUES (toDate({ingest_day}), {incarnation}, {partition}, {first}, {fenced}, 0)"
+            );
+            self.put(self.client().query_raw(&sql), &token(batch, table, fenced)).await?;
+            let sql = format!(
+                "ALTER TABLE {table} DELETE WHERE {} AND gen < {below} SETTINGS mutations_sync = 2",
+                condition(batch)
+            );
+            self.command(&sql).await?;
+        }
+        Ok(())
+    }
+
+    /// Inserts a block under a generation.
+    ///
+    /// # Errors
+    /// As [`Warehouse::insert`].
+    pub async fn insert_block(&self, block: &Block, generation: u32) -> Result<(), Error> {
+        let token = token(block.provenance(), block.table(), generation);
+        self.insert(block.table(), &block.record_batch(generation)?, &token).await
+    }
+
+    /// Records a batch and the ledgers it changed, in one insert. `attempt` counts burned tokens, from 0.
+    ///
+    /// # Errors
+    /// As [`Warehouse::insert`].
+    pub async fn commit(
+        &self,
+        committed: &Committed,
+        attempt: u32,
+        rows: u64,
+        lost: &IntervalSet,
+        ledgers: &[LedgerRow],
+    ) -> Result<(), Error> {
+        let batch = CommitRows::of(committed, rows, lost, ledgers)?;
+        let token = token(committed.provenance, "loader_commits", committed.generation + attempt);
+        self.insert("loader_commits", &batch, &token).await
+    }
+
+    /// How long the engine has been up, s: an engine that died in between is younger than it should be.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn uptime_s(&self) -> Result<u64, Error> {
+        self.row("SELECT toUInt64(uptime())").await
+    }
+
+    async fn put(&self, query: clickhouse::query::Query, token: &str) -> Result<(), Error> {
+        let pinned = PINNED.iter().fold(query, |query, (name, value)| query.with_setting(*name, *value));
+        self.execute(pinned.with_setting("insert_deduplication_token", token)).await
+    }
+}
+
+/// Token of one table's insert: `incarnation/partition/batch/table/generation`.
+pub fn token(batch: Provenance, table: &str, generation: u32) -> String {
+    let Provenance { incarnation, partition, batch, .. } = batch;
+    format!("{incarnation}/{partition}/{batch}/{table}/{generation}")
+}
+
+fn condition(batch: Provenance) -> String {
+    let Provenance { ingest_day, incarnation, partition, batch } = batch;
+    format!(
+        "ingest_day = toDate({ingest_day}) AND incarnation = {incarnation} AND kafka_partition = {partition} \
+         AND batch = {batch}"
+    )
+}
+
+fn ledger_row(row: LedgerStateRow) -> LedgerRow {
+    let (
+        stored_first,
+        stored_last,
+        quarantined_first,
+        quarantined_last,
+        lost_first,
+        lost_last,
+        reason,
+        declared,
+        arrival,
+        site,
+    ) = row.state;
+    LedgerRow {
+        tenant: row.tenant,
+        site,
+        device: row.device,
+        boot_id: row.boot_id,
+        ledger: Ledger {
+            stored: set(&stored_first, &stored_last),
+            quarantined: set(&quarantined_first, &quarantined_last),
+            lost: set(&lost_first, &lost_last),
+            declared_last: declared,
+        },
+        lost_reason: reason,
+        last_arrival: arrival,
+    }
+}
+
+fn set(firsts: &[u64], lasts: &[u64]) -> IntervalSet {
+    let mut set = IntervalSet::default();
+    for (first, last) in firsts.iter().zip(lasts) {
+        set.insert(Interval::new(*first, *last));
+    }
+    set
+}
