@@ -118,3 +118,11 @@ fn python_has_the_independent_clients() {
     .expect("write a script");
     assert_eq!(Python::run(script.to_str().expect("a plain path"), &["here"]), "here\n");
 }
+
+#[test]
+fn engines_can_be_shared_by_the_tests_of_a_file() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Mosquitto>();
+    shared::<Kafka>();
+    shared::<ClickHouse>();
+}

@@ -68,7 +68,9 @@ pub fn fetch_chdb(lock: &Lock) -> Result<PathBuf> {
         fetching(&format!("{package} from npm (180 MB)"), staging, || {
             command::read(
                 Command::new("npm")
-                    .args(["pack", &package, "--loglevel=error", "--no-update-notifier", "--fetch-retries=5"])
+                    .args(["pack", &package, "--loglevel=error", "--no-update-notifier"])
+                    // Its own waits of up to a minute look like a hang.
+                    .args(["--fetch-retries=3", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=10000"])
                     .arg("--cache")
                     .arg(&npm_cache)
                     .current_dir(staging),
