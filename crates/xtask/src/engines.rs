@@ -152,7 +152,9 @@ pub fn fetching<T>(what: &str, folder: &Path, download: impl FnOnce() -> Result<
         drop(done);
         result
     })
-    .with_context(|| format!("fetch {what}; check the network and the registry's settings, then run this again"))?;
+    .with_context(|| {
+        format!("could not fetch {what}; check the network and the registry's settings, then run this again")
+    })?;
     eprintln!("xtask:   done in {:.0} s", started.elapsed().as_secs_f64());
     Ok(result)
 }
