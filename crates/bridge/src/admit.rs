@@ -1,0 +1,254 @@
+//! What becomes of one MQTT message: pure, no IO.
+//!
+//! Each message becomes exactly one Kafka record: a report, a status, or, raw, a quarantined message. Nothing is dropped.
+
+use bytes::Bytes;
+use telemetry::{
+    json, receipt,
+    reject::{Reason, Reject},
+    report::Report,
+    status,
+    topic::{Channel, Topic},
+};
+
+/// Where a record goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// The reports topic.
+    Reports,
+    /// The status topic.
+    Status,
+    /// The quarantine topic, with the reason.
+    Quarantine(Reason),
+}
+
+/// A receipt to send once Kafka has confirmed the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The MQTT topic it goes to.
+    pub topic: String,
+    /// Encoded in the form the device sent.
+    pub payload: Vec<u8>,
+    /// Whether the device's data was refused.
+    pub rejected: bool,
+}
+
+/// What a message becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// Where it goes.
+    pub destination: Destination,
+    /// What was published; `None` where the topic is not one of the contract's.
+    pub channel: Option<Channel>,
+    /// Key of the record, `tenant/device`; `None` where the topic names no device.
+    pub key: Option<String>,
+    /// Value of the record: the bytes as received, or the transcoded report.
+    pub value: Bytes,
+    /// The receipt, where the message was a report of a device.
+    pub receipt: Option<Receipt>,
+    /// Fields and enum values this version does not know.
+    pub unknown: usize,
+    /// What exactly was wrong, for quarantined messages.
+    pub detail: Option<String>,
+}
+
+/// Decides about one message.
+///
+/// A message on a topic that is not the contract's is quarantined without a receipt: there is nobody to send it to. A
+/// status never gets one.
+pub fn admit(topic: &[u8], payload: &[u8]) -> Admitted {
+    let parsed = std::str::from_utf8(topic)
+        .map_err(|_| Reject::new(Reason::BadTopic, "the topic is not UTF-8"))
+        .and_then(Topic::parse);
+    let topic = match parsed {
+        Ok(topic) => topic,
+        Err(reject) => return quarantined(None, payload, reject),
+    };
+    let (value, accepted, unknown) = match accept(topic.channel, payload) {
+        Ok(accepted) => accepted,
+        Err(reject) => return quarantined(Some(topic), payload, reject),
+    };
+    Admitted {
+        destination: if topic.channel == Channel::Status { Destination::Status } else { Destination::Reports },
+        channel: Some(topic.channel),
+        key: Some(telemetry::kafka::record_key(topic.tenant, topic.device)),
+        value,
+        receipt: accepted.and_then(|report| {
+            let stored = receipt::stored(report.boot_id(), report.sequence());
+            receipt_to(topic, &stored, false)
+        }),
+        unknown,
+        detail: None,
+    }
+}
+
+/// Validates a payload: the record's value, the report if it is one, and how much of it is unknown.
+fn accept(channel: Channel, payload: &[u8]) -> Result<(Bytes, Option<Report>, usize), Reject> {
+    Ok(match channel {
+        Channel::Report => {
+            let report = Report::decode(payload)?;
+            let unknown = report.unknown();
+            (Bytes::copy_from_slice(payload), Some(report), unknown)
+        }
+        Channel::ReportJson => {
+            let transcoded = json::transcode_report(payload)?;
+            let report = Report::decode(&transcoded.message)?;
+            // Values unknown to JSON are gone or numbers by now; the larger count has both.
+            let unknown = transcoded.unknown.max(report.unknown());
+            (Bytes::from(transcoded.message), Some(report), unknown)
+        }
+        Channel::Status => {
+            status::parse(payload)?;
+            (Bytes::copy_from_slice(payload), None, 0)
+        }
+    })
+}
+
+fn quarantined(topic: Option<Topic<'_>>, payload: &[u8], reject: Reject) -> Admitted {
+    Admitted {
+        destination: Destination::Quarantine(reject.reason),
+        channel: topic.map(|topic| topic.channel),
+        key: topic.map(|topic| telemetry::kafka::record_key(topic.tenant, topic.device)),
+        // Copied: a slice would keep the connection's whole read buffer alive.
+        value: Bytes::copy_from_slice(payload),
+        receipt: topic.and_then(|topic| receipt_to(topic, &receipt::rejected(payload, reject.reason), true)),
+        unknown: 0,
+        detail: Some(reject.detail),
+    }
+}
+
+fn receipt_to(topic: Topic<'_>, receipt: &telemetry::v1::Receipt, rejected: bool) -> Option<Receipt> {
+    let payload = || receipt::encode(receipt, topic.channel);
+    topic.receipt().map(|to| Receipt { topic: to, payload: payload(), rejected })
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use telemetry::{
+        limits::{JSON_BYTES_MAX, REPORT_BYTES_MAX},
+        v1::{self, event::Kind},
+    };
+
+    use super::*;
+
+    const REPORT: &[u8] = b"doseline/v1/acme/berlin/d1/report";
+    const JSON: &[u8] = b"doseline/v1/acme/berlin/d1/report/json";
+    const STATUS: &[u8] = b"doseline/v1/acme/berlin/d1/status";
+
+    fn report(events: usize) -> v1::Report {
+        let event = v1::Event { offset_us: 5, kind: Some(Kind::Injection(v1::Injection::default())) };
+        v1::Report { boot_id: 9, first_seq: 3, events: vec![event; events], ..v1::Report::default() }
+    }
+
+    #[test]
+    fn a_report_passes_untouched_and_is_receipted_as_protobuf() {
+        let payload = report(2).encode_to_vec();
+        let admitted = admit(REPORT, &payload);
+        assert_eq!(admitted.destination, Destination::Reports);
+        assert_eq!(admitted.key.as_deref(), Some("acme/d1"));
+        assert_eq!(admitted.value, payload);
+        let receipt = admitted.receipt.unwrap();
+        assert_eq!((receipt.topic.as_str(), receipt.rejected), ("doseline/v1/acme/berlin/d1/receipt", false));
+        let receipt = v1::Receipt::decode(receipt.payload.as_slice()).unwrap();
+        assert_eq!((receipt.boot_id, receipt.code()), (9, v1::ReceiptCode::Stored));
+        assert_eq!(receipt.ranges, [v1::SeqRange { first: 3, last: 4 }]);
+    }
+
+    #[test]
+    fn json_is_transcoded_and_receipted_as_json() {
+        let payload = json::to_json(&report(1), "Report");
+        let admitted = admit(JSON, payload.as_bytes());
+        assert_eq!(admitted.destination, Destination::Reports);
+        assert_eq!(v1::Report::decode(admitted.value).unwrap(), report(1));
+        let receipt = admitted.receipt.unwrap();
+        assert_eq!(receipt.topic, "doseline/v1/acme/berlin/d1/receipt/json");
+        let text = String::from_utf8(receipt.payload).unwrap();
+        assert!(text.contains(r#""bootId":"9""#) && text.contains("RECEIPT_CODE_STORED"), "{text}");
+    }
+
+    #[test]
+    fn a_status_passes_untouched_without_receipt() {
+        let payload = br#"{"state":"STATE_ONLINE","battery_pct":80}"#;
+        let admitted = admit(STATUS, payload);
+        assert_eq!(admitted.destination, Destination::Status, "{:?}", admitted.detail);
+        assert_eq!((admitted.value.as_ref(), admitted.receipt), (payload.as_slice(), None));
+    }
+
+    #[test]
+    fn unknown_fields_are_counted_and_kept_working() {
+        let mut payload = report(1).encode_to_vec();
+        payload.extend([0xf8, 0x07, 1]);
+        let admitted = admit(REPORT, &payload);
+        assert_eq!((admitted.destination, admitted.unknown), (Destination::Reports, 1));
+        assert_eq!(admitted.value, payload);
+        let admitted =
+            admit(JSON, br#"{"bootId":"9","firstSeq":"1","colour":"red","events":[{"injection":{"mode":"MODE_X"}}]}"#);
+        assert_eq!((admitted.destination, admitted.unknown), (Destination::Reports, 2));
+    }
+
+    #[test]
+    fn an_unusable_message_is_quarantined_raw_with_a_rejected_receipt() {
+        let with = |change: fn(&mut v1::Report)| {
+            let mut report = report(1);
+            change(&mut report);
+            report.encode_to_vec()
+        };
+        let cases: Vec<(&str, &[u8], Vec<u8>, Reason)> = vec![
+            ("empty", REPORT, vec![], Reason::Empty),
+            ("truncated", REPORT, report(1).encode_to_vec()[..12].to_vec(), Reason::BadProtobuf),
+            ("256 KiB + 1", REPORT, vec![0; REPORT_BYTES_MAX + 1], Reason::TooLarge),
+            ("4,097 events", REPORT, report(4097).encode_to_vec(), Reason::TooManyElements),
+            ("seq 0", REPORT, with(|report| report.first_seq = 0), Reason::BadSequence),
+            ("seq overflow", REPORT, with(|report| report.first_seq = i64::MAX as u64), Reason::BadSequence),
+            ("boot 0", REPORT, with(|report| report.boot_id = 0), Reason::BadBoot),
+            ("no content", REPORT, with(|report| report.events.clear()), Reason::NoContent),
+            (
+                "session of 15 bytes",
+                REPORT,
+                with(|report| {
+                    report.context = Some(v1::Context { session_id: vec![1; 15], ..v1::Context::default() });
+                }),
+                Reason::BadSession,
+            ),
+            ("non-UTF-8 id", REPORT, vec![0x09, 1, 0, 0, 0, 0, 0, 0, 0, 0x32, 3, 0x0a, 1, 0xff], Reason::BadProtobuf),
+            ("empty JSON", JSON, vec![], Reason::Empty),
+            ("NaN", JSON, br#"{"bootId":NaN}"#.to_vec(), Reason::BadJson),
+            ("float", JSON, br#"{"bootId":"1","firstSeq":1.5}"#.to_vec(), Reason::BadJson),
+            ("large JSON", JSON, vec![b' '; JSON_BYTES_MAX + 1], Reason::TooLarge),
+            (
+                "4,097 events in JSON",
+                JSON,
+                json::to_json(&report(4097), "Report").into_bytes(),
+                Reason::TooManyElements,
+            ),
+            ("status", STATUS, b"{\"state\":".to_vec(), Reason::BadJson),
+        ];
+        for (name, topic, payload, reason) in cases {
+            let admitted = admit(topic, &payload);
+            assert_eq!(admitted.destination, Destination::Quarantine(reason), "{name}: {:?}", admitted.detail);
+            assert_eq!(admitted.value, payload, "{name}");
+            assert_eq!(admitted.key.as_deref(), Some("acme/d1"), "{name}");
+            if topic == STATUS {
+                assert_eq!(admitted.receipt, None, "{name}");
+            } else {
+                let receipt = admitted.receipt.expect(name);
+                assert!(
+                    receipt.rejected
+                        && receipt.topic.ends_with(if topic == JSON { "/receipt/json" } else { "/receipt" })
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_of_nobody_is_quarantined_without_receipt() {
+        for topic in [&b"doseline/v1/acme/berlin/d 1/report"[..], b"doseline/v1/acme/b\xff/d1/report", b"doseline/v1/x"]
+        {
+            let admitted = admit(topic, b"abc");
+            assert_eq!(admitted.destination, Destination::Quarantine(Reason::BadTopic));
+            assert_eq!((admitted.key, admitted.receipt), (None, None));
+            assert_eq!(admitted.value.as_ref(), b"abc");
+        }
+    }
+}

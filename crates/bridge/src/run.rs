@@ -1,0 +1,238 @@
+//! Wiring, start and stop.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, Semaphore, mpsc},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Error, Options, Readiness,
+    connection::{Connection, Shared},
+    desk::{Clerk, Desk, Due},
+    health::Health,
+    http,
+    metrics::Metrics,
+    sink::{Confirmations, Failure, Sink},
+};
+
+/// At shutdown: how long Kafka may take to confirm what is in flight, ...
+const DRAIN_WITHIN: Duration = Duration::from_millis(2000);
+/// ... the broker to take the acknowledgements, and the receipts, ...
+const LEAVE_WITHIN: Duration = Duration::from_millis(500);
+/// ... and the producer to end.
+const CLOSE_WITHIN: Duration = Duration::from_millis(900);
+/// How often the age of the oldest message is published.
+const OBSERVE_EVERY: Duration = Duration::from_millis(500);
+
+/// Runs a bridge until `shutdown`, then ends within 4 s.
+///
+/// What cannot be reached is retried with back-off for as long as it takes; see [`Handle::readiness`] for what is missing.
+///
+/// # Errors
+/// Invalid options, an HTTP address that cannot be bound, or a part of the bridge that ended by itself.
+pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+    Bridge::new(options)?.run(shutdown).await
+}
+
+/// What is known about a running bridge.
+#[derive(Clone)]
+pub struct Handle {
+    confirmations: Arc<Confirmations>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    http: Arc<OnceLock<SocketAddr>>,
+    changed: Arc<Notify>,
+}
+
+impl Handle {
+    /// Whether data moves, and if not, why.
+    pub fn readiness(&self) -> Readiness {
+        let now = Instant::now();
+        self.health.readiness(now, self.confirmations.oldest(now))
+    }
+
+    /// Waits until the bridge is ready for the first time.
+    pub async fn ready(&self) {
+        while !self.readiness().ready {
+            // Looked at again at every observation.
+            self.changed.notified().await;
+        }
+    }
+
+    /// The metrics in the OpenMetrics text format.
+    pub fn metrics(&self) -> String {
+        self.observe();
+        self.metrics.text()
+    }
+
+    /// Where HTTP is served, once it is.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http.get().copied()
+    }
+
+    fn observe(&self) {
+        let oldest = self.confirmations.oldest(Instant::now());
+        self.metrics.oldest_unconfirmed.set(oldest.map_or(0.0, |oldest| oldest.age.as_secs_f64()));
+    }
+}
+
+/// A bridge that is set up and not running yet.
+pub struct Bridge {
+    options: Arc<Options>,
+    sink: Arc<Sink>,
+    failures: mpsc::UnboundedReceiver<Failure>,
+    desk: Option<(Desk, mpsc::UnboundedReceiver<Due>)>,
+    handle: Handle,
+}
+
+impl Bridge {
+    /// Checks the options and sets everything up. Must be called in a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::Option`], or [`Error::Producer`] where librdkafka refuses a property.
+    pub fn new(options: Options) -> Result<Self, Error> {
+        options.validate()?;
+        let metrics = Arc::new(Metrics::new());
+        let (connections, receipts) = (options.mqtt.connections.into(), options.mqtt.receipts);
+        let health = Arc::new(Health::new(options.limits, connections, receipts));
+        let (confirmations, failures) = Confirmations::new(Arc::clone(&metrics), Arc::clone(&health));
+        let sink = Sink::new(&options, Arc::clone(&confirmations), Arc::clone(&metrics), Arc::clone(&health))?;
+        let desk = receipts.then(|| Desk::new(options.limits.receipts_queued, Arc::clone(&metrics)));
+        let handle = Handle { confirmations, health, metrics, http: Arc::default(), changed: Arc::default() };
+        Ok(Self { options: Arc::new(options), sink: Arc::new(sink), failures, desk, handle })
+    }
+
+    /// For watching it.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Runs until `shutdown`, then ends within 4 s.
+    ///
+    /// # Errors
+    /// [`Error::Listen`], or [`Error::Ended`] when a part ended by itself; the others are stopped then.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let Self { options, sink, failures, desk, handle } = self;
+        // Ours, so that a part that ends by itself can stop the others without stopping the caller.
+        let stop = shutdown.child_token();
+        let (close, finish) = (CancellationToken::new(), CancellationToken::new());
+        let mut background = JoinSet::new();
+        serve_http(&options, &handle, &mut background).await?;
+        background.spawn(observe(handle.clone()));
+        let supervised = Arc::clone(&sink);
+        background.spawn(async move {
+            supervised.supervise(failures).await;
+            "kafka supervisor"
+        });
+        let mut clerks = JoinSet::new();
+        let mut connections = JoinSet::new();
+        if sink.verify(&stop).await {
+            let (desk, queue) = desk.unzip();
+            if let Some(queue) = queue {
+                let link = options.mqtt.connections.into();
+                let (health, metrics) = (Arc::clone(&handle.health), Arc::clone(&handle.metrics));
+                let clerk =
+                    Clerk { options: Arc::clone(&options), queue, link, health, metrics, finish: finish.clone() };
+                clerks.spawn(clerk.run());
+            }
+            let shared = Arc::new(Shared {
+                options: Arc::clone(&options),
+                sink: Arc::clone(&sink),
+                desk,
+                budget: Arc::new(Semaphore::new(options.limits.in_flight_bytes.min(Semaphore::MAX_PERMITS))),
+                health: Arc::clone(&handle.health),
+                metrics: Arc::clone(&handle.metrics),
+                shutdown: stop.clone(),
+                close: close.clone(),
+            });
+            for index in 0..options.mqtt.connections {
+                connections.spawn(Connection::new(index, Arc::clone(&shared)).run());
+            }
+        }
+        let ended = tokio::select! {
+            () = stop.cancelled() => None,
+            Some(ended) = background.join_next() => Some(ended.map_or_else(|error| error.to_string(), str::to_owned)),
+            Some(ended) = connections.join_next() => Some(describe("MQTT connection", ended)),
+            Some(ended) = clerks.join_next() => Some(describe("receipts", ended)),
+        };
+        stop.cancel();
+        drain(&handle, &sink, (close, connections), (finish, clerks)).await;
+        background.shutdown().await;
+        match ended {
+            // Ended because of the shutdown, noticed in either order.
+            None => Ok(()),
+            Some(_) if shutdown.is_cancelled() => Ok(()),
+            Some(task) => Err(Error::Ended(task)),
+        }
+    }
+}
+
+fn describe(task: &str, ended: Result<(), tokio::task::JoinError>) -> String {
+    ended.map_or_else(|error| format!("{task}: {error}"), |()| task.to_owned())
+}
+
+/// Kafka first, then the acknowledgements and receipts that became due, then the ends of the connections.
+async fn drain(
+    handle: &Handle,
+    sink: &Arc<Sink>,
+    (close, mut connections): (CancellationToken, JoinSet<()>),
+    (finish, mut clerks): (CancellationToken, JoinSet<()>),
+) {
+    let began = Instant::now();
+    if timeout(DRAIN_WITHIN, handle.confirmations.drained()).await.is_err() {
+        let messages = handle.metrics.in_flight_messages.get();
+        tracing::warn!(messages, "kafka did not confirm everything in time; the broker will deliver it again");
+    }
+    close.cancel();
+    finish.cancel();
+    let left = timeout(LEAVE_WITHIN, async {
+        while connections.join_next().await.is_some() {}
+        while clerks.join_next().await.is_some() {}
+    });
+    if left.await.is_err() {
+        tracing::warn!("the MQTT broker did not take everything in time; what is left is sent again");
+    }
+    connections.shutdown().await;
+    clerks.shutdown().await;
+    let sink = Arc::clone(sink);
+    let closed = tokio::task::spawn_blocking(move || sink.close());
+    if timeout(CLOSE_WITHIN, closed).await.is_err() {
+        tracing::warn!("the kafka producer did not end in time");
+    }
+    tracing::info!(ms = began.elapsed().as_millis() as u64, "bridge stopped");
+}
+
+async fn serve_http(options: &Options, handle: &Handle, background: &mut JoinSet<&'static str>) -> Result<(), Error> {
+    let Some(address) = options.http else { return Ok(()) };
+    let listen = |source| Error::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(listen)?;
+    let bound = listener.local_addr().map_err(listen)?;
+    tracing::info!(address = %bound, "http listens");
+    let _ = handle.http.set(bound);
+    let router = http::router(handle.clone());
+    background.spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "http failed");
+        }
+        "http"
+    });
+    Ok(())
+}
+
+async fn observe(handle: Handle) -> &'static str {
+    let mut every = tokio::time::interval(OBSERVE_EVERY);
+    loop {
+        every.tick().await;
+        handle.observe();
+        handle.changed.notify_waiters();
+    }
+}
