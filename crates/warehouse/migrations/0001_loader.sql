@@ -35,10 +35,9 @@ SETTINGS non_replicated_deduplication_window = 100000
 COMMENT 'What each batch will hold, written before it: two owners of one partition adopt the same boundaries';
 
 -- One insert holds the commit row of a batch and the ledger states that the batch changed: both are there, or neither.
--- Key: kind first, so that the position (max batch_end of the commit rows) reads commit rows only; then partition and boot.
--- ReplacingMergeTree keeps the commit row of every batch and, of each boot's ledger, the latest state in every hour of
--- commits: a state that is there implies a committed batch, so what merging drops is never needed, and the table grows with
--- hours of use and not with reports. Readers take argMax(state, batch_end) and never rely on merging.
+-- Key: kind first, so that the position (max batch_end of the commit rows) reads commit rows only; then partition and boot,
+-- so that the states of one boot lie together; last the batch, because a batch that is written again needs the states as of
+-- its start. For that same reason it is a plain MergeTree: an engine that keeps the latest state only would take them away.
 CREATE TABLE IF NOT EXISTS loader_commits
 (
     kind Enum8('commit' = 1, 'ledger' = 2) CODEC(ZSTD(1)) COMMENT 'commit: the batch is written; ledger: state of one boot as of the end of the batch',
@@ -57,13 +56,13 @@ CREATE TABLE IF NOT EXISTS loader_commits
     stored_last Array(UInt64) CODEC(Delta, ZSTD(1)) COMMENT 'Last sequence numbers of the same intervals, inclusive',
     quarantined_first Array(UInt64) CODEC(Delta, ZSTD(1)) COMMENT 'First sequence numbers of the intervals that are in quarantine, ascending',
     quarantined_last Array(UInt64) CODEC(Delta, ZSTD(1)) COMMENT 'Last sequence numbers of the same intervals, inclusive',
-    lost_first Array(UInt64) CODEC(Delta, ZSTD(1)) COMMENT 'First sequence numbers of the intervals the device declared lost, ascending',
-    lost_last Array(UInt64) CODEC(Delta, ZSTD(1)) COMMENT 'Last sequence numbers of the same intervals, inclusive',
-    lost_reason LowCardinality(String) COMMENT 'Reason of the latest declaration of loss; empty = none',
+    lost_first Array(UInt64) CODEC(Delta, ZSTD(1)) COMMENT 'ledger: first sequence numbers of the intervals the device declared lost, ascending; commit: offsets that Kafka no longer had',
+    lost_last Array(UInt64) CODEC(Delta, ZSTD(1)) COMMENT 'Last numbers of the same intervals, inclusive',
+    lost_reason LowCardinality(String) COMMENT 'ledger: reason of the latest declaration of loss; commit: kafka where offsets were lost; empty = none',
     declared_last UInt64 CODEC(T64, ZSTD(1)) COMMENT 'Last sequence number the device says it made in the boot; 0 = it has not said',
-    last_arrival DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'When the latest report of the boot was received; UTC, us'
+    last_arrival DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'When the latest report of the boot, or one that declared it, was received; UTC, us'
 )
-ENGINE = ReplacingMergeTree(batch_end)
-ORDER BY (kind, incarnation, kafka_partition, tenant, device, boot_id, if(kind = 'commit', batch, toUnixTimestamp(toStartOfHour(committed_at))))
+ENGINE = MergeTree
+ORDER BY (kind, incarnation, kafka_partition, tenant, device, boot_id, batch_end)
 SETTINGS non_replicated_deduplication_window = 100000
 COMMENT 'Committed batches and the sequence ledger of every boot as of each commit';

@@ -175,7 +175,7 @@ CREATE TABLE IF NOT EXISTS accuracy_day
     device LowCardinality(String) COMMENT 'Device, from the topic',
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
     firmware LowCardinality(String) COMMENT 'Firmware as the report says; empty = not said',
-    day DateTime('UTC') CODEC(Delta, ZSTD(1)) COMMENT 'Start of the day of `at`, UTC',
+    day Date CODEC(Delta, ZSTD(1)) COMMENT 'Day of `at`, UTC',
     injections UInt64 CODEC(T64, ZSTD(1)) COMMENT 'Injections, with or without measured values',
     dose_n UInt64 CODEC(T64, ZSTD(1)) COMMENT 'Injections with target and delivered dose and a source other than SETTING',
     dose_target_nl UInt64 CODEC(T64, ZSTD(1)) COMMENT 'Sum of their targets, nl',
