@@ -44,6 +44,7 @@ AS WITH
             -- A last will is sent by the broker: not a word from the device.
             maxIf(received_at, said.state != 'LOST') AS last_seen
         FROM device_status AS said
+        WHERE device != ''
         GROUP BY tenant, device
     ),
     deliveries AS

@@ -10,9 +10,15 @@
 
 pub mod client;
 pub mod columns;
+pub mod delivery;
 pub mod error;
 pub mod insert;
 pub mod loader;
+pub mod migrate;
+pub mod registry;
+pub mod rollup;
+pub mod schema;
+mod statement;
 
 pub use client::{Options, Secret, Warehouse};
 pub use error::{Advice, Error};

@@ -7,8 +7,9 @@ use arrow_array::{
     types::{Int32Type, Int64Type, UInt16Type, UInt32Type, UInt64Type},
 };
 use arrow_schema::FieldRef;
+use telemetry::v1;
 
-use crate::columns::{List, Number, Text, Time, column::finish, table};
+use crate::columns::{Code, List, Number, Text, Time, column::finish, table};
 
 /// What both accuracy tables have in common: the device, and the sums.
 #[derive(Default)]
@@ -155,7 +156,7 @@ table! {
         site: Text,
         device: Text,
         session_id: Text,
-        slot: Text,
+        slot: Code<v1::Slot>,
         mount_id: Text,
         item_id: Text,
         injections: Number<UInt64Type>,
@@ -185,9 +186,10 @@ pub struct ItemUse {
 }
 
 impl ItemUses {
-    /// Adds the use of an item; `key` is tenant, site, device, session, slot, mount and item.
-    pub fn push(&mut self, key: [&str; 7], item_use: &ItemUse) {
-        let [tenant, site, device, session_id, slot, mount_id, item_id] = key;
+    /// Adds the use of an item; `key` is tenant, site, device, session, mount and item, `slot` the number of a
+    /// [`v1::Slot`].
+    pub fn push(&mut self, key: [&str; 6], slot: i32, item_use: &ItemUse) {
+        let [tenant, site, device, session_id, mount_id, item_id] = key;
         self.tenant.push(tenant);
         self.site.push(site);
         self.device.push(device);

@@ -1,0 +1,95 @@
+//! What has arrived and what has not, for programs; people ask the views themselves.
+
+use clickhouse::Row;
+use serde::Deserialize;
+
+use crate::{client::Warehouse, error::Error};
+
+/// Which devices are asked about; empty = all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// One tenant.
+    pub tenant: String,
+    /// One device of it.
+    pub device: String,
+}
+
+/// A row of `delivery_gaps`.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
+pub struct Gap {
+    /// Tenant.
+    pub tenant: String,
+    /// Site the boot was last heard from.
+    pub site: String,
+    /// Device.
+    pub device: String,
+    /// Boot.
+    pub boot_id: u64,
+    /// First missing sequence number.
+    pub first_missing: u64,
+    /// Last missing sequence number, inclusive.
+    pub last_missing: u64,
+    /// `OPEN` or `LOST`.
+    pub state: String,
+    /// When it was first known that something is missing here, us since 1970.
+    pub since: i64,
+}
+
+/// A row of `delivery_completeness`, without the lifetime counter.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
+pub struct Balance {
+    /// Tenant.
+    pub tenant: String,
+    /// Site the boot was last heard from.
+    pub site: String,
+    /// Device.
+    pub device: String,
+    /// Boot.
+    pub boot_id: u64,
+    /// Events known to have been made.
+    pub made: u64,
+    /// Events in their tables.
+    pub stored: u64,
+    /// Events in quarantine.
+    pub quarantined: u64,
+    /// Events declared lost.
+    pub lost: u64,
+    /// Events that have not arrived.
+    pub missing: u64,
+    /// Whether `made` is exact and not a lower bound.
+    pub tail_known: bool,
+}
+
+impl Warehouse {
+    /// Gaps in a scope that were first known at `until_us` (us since 1970) or before, ordered by boot and number. A reader
+    /// that leaves out the last seconds does not see what is only late by re-ordering.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn gaps(&self, scope: &Scope, until_us: i64) -> Result<Vec<Gap>, Error> {
+        let sql = "SELECT toString(tenant) AS tenant, site, toString(device) AS device, boot_id, first_missing, \
+                   last_missing, state, toUnixTimestamp64Micro(gaps.since) AS since \
+                   FROM delivery_gaps AS gaps \
+                   WHERE (? = '' OR gaps.tenant = ?) AND (? = '' OR gaps.device = ?) \
+                   AND toUnixTimestamp64Micro(gaps.since) <= ? \
+                   ORDER BY tenant, device, boot_id, first_missing";
+        self.fetch(self.scoped(sql, scope).bind(until_us)).await
+    }
+
+    /// The balance of every boot in a scope, ordered by device and boot.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn balances(&self, scope: &Scope) -> Result<Vec<Balance>, Error> {
+        let sql = "SELECT toString(boots.tenant) AS tenant, site, toString(boots.device) AS device, boot_id, made, \
+                   stored, quarantined, lost, missing, CAST(tail_known AS Bool) AS tail_known \
+                   FROM delivery_completeness AS boots \
+                   WHERE (? = '' OR boots.tenant = ?) AND (? = '' OR boots.device = ?) ORDER BY tenant, device, boot_id";
+        self.fetch(self.scoped(sql, scope)).await
+    }
+
+    fn scoped(&self, sql: &str, scope: &Scope) -> clickhouse::query::Query {
+        let Scope { tenant, device } = scope;
+        self.query(sql).bind(tenant).bind(tenant).bind(device).bind(device)
+    }
+}

@@ -1,0 +1,326 @@
+//! The registry of devices: import from CSV, and enrolment of what was seen.
+//!
+//! History is kept: an import adds rows and changes none. What holds now is in the views `*_latest`.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io::Read,
+};
+
+use clickhouse::Row;
+use serde::{Deserialize, Serialize};
+use telemetry::{limits::UNIX_US_MAX, topic::is_id};
+
+use crate::{client::Warehouse, error::Error};
+
+/// Kinds of devices.
+pub const KINDS: [&str; 4] = ["INJECTOR", "STERILIZER", "BENCH", "GATEWAY"];
+
+/// Longest free text, bytes.
+const TEXT_LEN_MAX: usize = 128;
+
+/// Columns of the file: those that must be there, then those that may.
+const REQUIRED: [&str; 4] = ["tenant", "site", "device", "kind"];
+const OPTIONAL: [&str; 6] = ["model", "manufacturer", "serial", "udi", "gateway", "valid_from"];
+
+/// What an import did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Lines read.
+    pub read: u64,
+    /// Rows added; the rest of the lines say what the registry says already.
+    pub added: u64,
+}
+
+/// One device as the registry holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Row, Serialize, Deserialize)]
+struct DeviceRow {
+    tenant: String,
+    device: String,
+    site: String,
+    kind: String,
+    model: String,
+    manufacturer: String,
+    serial: String,
+    udi: String,
+    gateway: String,
+    origin: String,
+    valid_from: i64,
+    recorded_at: i64,
+}
+
+/// Imports devices from CSV with a header line. `now_us` is when it happens, us since 1970, and the `valid_from` of
+/// lines that give none. Importing a file again adds nothing.
+///
+/// Columns: `tenant, site, device, kind` and, where wanted, `model, manufacturer, serial, udi, gateway, valid_from`
+/// (`YYYY-MM-DD` or `YYYY-MM-DDTHH:MM:SSZ`), in any order.
+///
+/// # Errors
+/// [`Error::Row`] with line and column for the first thing that is wrong, [`Error::Csv`] for a file that is no CSV;
+/// nothing is imported then. As [`Warehouse::execute`] otherwise.
+pub async fn import_devices(warehouse: &Warehouse, csv: impl Read, now_us: i64) -> Result<Imported, Error> {
+    let lines = parse(csv, now_us)?;
+    let sql = "SELECT tenant, device, site, kind, model, manufacturer, serial, udi, gateway, origin, \
+               toUnixTimestamp64Micro(valid_from) AS valid_from, toInt64(0) AS recorded_at \
+               FROM devices WHERE origin = 'IMPORTED'";
+    let mut known: HashMap<(String, String), Vec<DeviceRow>> = HashMap::new();
+    for row in warehouse.rows::<DeviceRow>(sql).await? {
+        known.entry((row.tenant.clone(), row.device.clone())).or_default().push(row);
+    }
+    let read = lines.len() as u64;
+    let none = Vec::new();
+    let novel: Vec<DeviceRow> = lines
+        .into_iter()
+        .filter(|line| {
+            let history = known.get(&(line.row.tenant.clone(), line.row.device.clone())).unwrap_or(&none);
+            !says_already(history, line)
+        })
+        .map(|line| DeviceRow { recorded_at: now_us, ..line.row })
+        .collect();
+    let added = novel.len() as u64;
+    insert(warehouse, &novel).await?;
+    Ok(Imported { read, added })
+}
+
+/// Takes in the devices that have been heard of and are not in the registry, with the site they were heard from. They are
+/// marked ENROLLED and get neither kind nor model nor manufacturer: the registry decides what a manufacturer may see, and
+/// a payload does not decide what is in the registry.
+///
+/// # Errors
+/// As [`Warehouse::execute`].
+pub async fn enrol(warehouse: &Warehouse) -> Result<(), Error> {
+    // Twice at once enrols twice, which changes nothing that is shown.
+    let sql = "INSERT INTO devices (tenant, device, site, origin, valid_from, recorded_at) \
+               SELECT tenant, device, argMax(heard.site, heard.at), 'ENROLLED', min(heard.at), now64(6) \
+               FROM ( \
+                   SELECT tenant, site, device, last_arrival AS at FROM loader_commits WHERE kind = 'ledger' \
+                   UNION ALL SELECT tenant, site, device, received_at FROM device_status \
+               ) AS heard \
+               WHERE device != '' AND (tenant, device) NOT IN (SELECT tenant, device FROM devices) \
+               GROUP BY tenant, device";
+    warehouse.command(sql).await
+}
+
+struct Line {
+    row: DeviceRow,
+    dated: bool,
+}
+
+/// Whether the registry says the same: at that time, or now where the line gives no time.
+fn says_already(history: &[DeviceRow], line: &Line) -> bool {
+    let candidate = if line.dated {
+        history.iter().filter(|row| row.valid_from == line.row.valid_from).collect()
+    } else {
+        let latest =
+            history.iter().filter(|row| row.valid_from <= line.row.valid_from).max_by_key(|row| row.valid_from);
+        Vec::from_iter(latest)
+    };
+    let same =
+        |row: &&DeviceRow| DeviceRow { valid_from: line.row.valid_from, recorded_at: 0, ..(**row).clone() } == line.row;
+    candidate.iter().any(same)
+}
+
+async fn insert(warehouse: &Warehouse, rows: &[DeviceRow]) -> Result<(), Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let options = warehouse.options();
+    let written = async {
+        let mut insert = warehouse
+            .client()
+            .insert::<DeviceRow>("devices")
+            .await?
+            .with_setting("async_insert", "0")
+            .with_setting("wait_end_of_query", "1")
+            .with_timeouts(Some(options.send_timeout), Some(options.receive_timeout));
+        for row in rows {
+            insert.write(row).await?;
+        }
+        insert.end().await
+    };
+    written.await.map_err(|error| warehouse.error(error))
+}
+
+fn parse(csv: impl Read, now_us: i64) -> Result<Vec<Line>, Error> {
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(csv);
+    let places = places(reader.headers()?)?;
+    let (mut lines, mut seen) = (Vec::new(), HashSet::new());
+    for record in reader.records() {
+        let record = record?;
+        let at = record.position().map_or(0, csv::Position::line);
+        let line = line(&record, &places, at, now_us)?;
+        let DeviceRow { tenant, device, valid_from, .. } = &line.row;
+        if !seen.insert((tenant.clone(), device.clone(), *valid_from)) {
+            return Err(fault(at, "device", format!("{tenant}/{device} stands twice with the same valid_from")));
+        }
+        lines.push(line);
+    }
+    Ok(lines)
+}
+
+fn places(headers: &csv::StringRecord) -> Result<HashMap<&'static str, usize>, Error> {
+    let mut places = HashMap::new();
+    for (place, header) in headers.iter().enumerate() {
+        // A byte order mark is what spreadsheets put in front.
+        let name = header.trim_start_matches('\u{feff}');
+        let Some(known) = REQUIRED.iter().chain(&OPTIONAL).find(|known| **known == name) else {
+            let all = [REQUIRED.as_slice(), OPTIONAL.as_slice()].concat().join(", ");
+            return Err(fault(1, name, format!("unknown column; known are {all}")));
+        };
+        if places.insert(*known, place).is_some() {
+            return Err(fault(1, name, "stands twice".to_owned()));
+        }
+    }
+    match REQUIRED.iter().find(|name| !places.contains_key(*name)) {
+        Some(absent) => Err(fault(1, absent, "column is absent".to_owned())),
+        None => Ok(places),
+    }
+}
+
+fn line(
+    record: &csv::StringRecord,
+    places: &HashMap<&'static str, usize>,
+    at: u64,
+    now_us: i64,
+) -> Result<Line, Error> {
+    let value = |name: &str| places.get(name).and_then(|place| record.get(*place)).unwrap_or_default().to_owned();
+    let id = |name: &'static str| {
+        let text = value(name);
+        if is_id(&text) {
+            return Ok(text);
+        }
+        Err(fault(at, name, format!("{text:?} must match [A-Za-z0-9][A-Za-z0-9_-]{{0,63}}")))
+    };
+    let text = |name: &'static str| {
+        let text = value(name);
+        if text.len() <= TEXT_LEN_MAX && !text.chars().any(char::is_control) {
+            return Ok(text);
+        }
+        Err(fault(at, name, format!("at most {TEXT_LEN_MAX} bytes without control characters, not {text:?}")))
+    };
+    let kind = value("kind");
+    if !KINDS.contains(&kind.as_str()) {
+        return Err(fault(at, "kind", format!("{kind:?} must be one of {}", KINDS.join(", "))));
+    }
+    let gateway = if value("gateway").is_empty() { String::new() } else { id("gateway")? };
+    let valid_from = value("valid_from");
+    let parsed = if valid_from.is_empty() { Some(now_us) } else { unix_us(&valid_from) };
+    let Some(valid_from_us) = parsed else {
+        let text = format!("{valid_from:?} must be YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ, 1970..2100");
+        return Err(fault(at, "valid_from", text));
+    };
+    let row = DeviceRow {
+        tenant: id("tenant")?,
+        device: id("device")?,
+        site: id("site")?,
+        kind,
+        model: text("model")?,
+        manufacturer: text("manufacturer")?,
+        serial: text("serial")?,
+        udi: text("udi")?,
+        gateway,
+        origin: "IMPORTED".to_owned(),
+        valid_from: valid_from_us,
+        recorded_at: 0,
+    };
+    Ok(Line { row, dated: !valid_from.is_empty() })
+}
+
+fn fault(line: u64, column: &str, fault: String) -> Error {
+    Error::Row { line, column: column.to_owned(), fault }
+}
+
+/// `YYYY-MM-DD` or `YYYY-MM-DDTHH:MM:SSZ` as us since 1970.
+fn unix_us(text: &str) -> Option<i64> {
+    let (day, time) = match text.split_once('T') {
+        Some((day, time)) => (day, time.strip_suffix('Z')?),
+        None => (text, "00:00:00"),
+    };
+    let number = |text: &str, length: usize| {
+        let digits = text.len() == length && text.bytes().all(|byte| byte.is_ascii_digit());
+        if digits { text.parse::<i64>().ok() } else { None }
+    };
+    let (mut date, mut clock) = (day.split('-'), time.split(':'));
+    let (year, month, day) = (number(date.next()?, 4)?, number(date.next()?, 2)?, number(date.next()?, 2)?);
+    let (hour, minute, second) = (number(clock.next()?, 2)?, number(clock.next()?, 2)?, number(clock.next()?, 2)?);
+    if date.next().is_some() || clock.next().is_some() || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let length = match month {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if !(1..=length).contains(&day) {
+        return None;
+    }
+    // Days from the civil calendar, counted in years that begin in March (Hinnant, "chrono-compatible date algorithms").
+    let years = year - i64::from(month <= 2);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = 365 * years + years.div_euclid(4) - years.div_euclid(100) + years.div_euclid(400) + of_year - 719_468;
+    let us = (((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000;
+    (0..UNIX_US_MAX).contains(&us).then_some(us)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000_000_000;
+
+    #[test]
+    fn times_are_parsed_strictly() {
+        let check =
+            |text: &str, expected: Option<i64>| assert_eq!(unix_us(text).map(|us| us / 1_000_000), expected, "{text}");
+        check("1970-01-01", Some(0));
+        check("2026-11-22", Some(1_795_305_600));
+        check("2024-02-29T23:59:59Z", Some(1_709_251_199));
+        check("2000-03-01", Some(951_868_800));
+        for bad in ["2023-02-29", "2026-13-01", "2026-1-1", "1969-12-31", "2100-01-01", "2026-11-22T00:00:00", "x", ""]
+        {
+            check(bad, None);
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_in_any_order_of_columns() {
+        let csv = "device,tenant,kind,site,valid_from,model\npen-1,acme,INJECTOR,paris,2026-01-01,MX \npen-2,acme,BENCH,paris,,\n";
+        let lines = parse(csv.as_bytes(), NOW).unwrap();
+        assert_eq!(lines[0].row.model, "MX");
+        assert_eq!(lines[0].row.valid_from, 1_767_225_600_000_000);
+        assert_eq!((lines[1].row.valid_from, lines[1].dated), (NOW, false));
+    }
+
+    #[test]
+    fn faults_name_line_and_column() {
+        let check = |csv: &str, expected: &str| {
+            let error = parse(csv.as_bytes(), NOW).err().unwrap().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        };
+        let head = "tenant,site,device,kind,gateway,valid_from\n";
+        check("tenant,site,device\n", "line 1, column kind: column is absent");
+        check("tenant,site,device,kind,colour\n", "line 1, column colour: unknown column");
+        check("tenant,tenant,site,device,kind\n", "line 1, column tenant: stands twice");
+        check(&format!("{head}a,b,c,INJECTOR,,\na,b c,d,INJECTOR,,\n"), "line 3, column site: \"b c\" must match");
+        check(&format!("{head}a,b,c,PEN,,\n"), "line 2, column kind: \"PEN\" must be one of INJECTOR");
+        check(&format!("{head}a,b,c,INJECTOR,g/1,\n"), "line 2, column gateway");
+        check(&format!("{head}a,b,c,INJECTOR,,yesterday\n"), "line 2, column valid_from");
+        check(&format!("{head}a,b,c,BENCH,,\na,x,c,BENCH,,\n"), "line 3, column device: a/c stands twice");
+        check(&format!("{head}a,b,c\n"), "csv: ");
+    }
+
+    #[test]
+    fn a_line_is_known_only_if_the_registry_says_the_same_then() {
+        let line = |text: &str| {
+            parse(format!("tenant,site,device,kind,valid_from\n{text}").as_bytes(), NOW).unwrap().remove(0)
+        };
+        let history = [line("a,b,c,BENCH,2026-01-01").row, line("a,x,c,BENCH,2026-02-01").row];
+        assert!(says_already(&history, &line("a,b,c,BENCH,2026-01-01")));
+        assert!(!says_already(&history, &line("a,b,c,BENCH,2026-03-01")));
+        assert!(!says_already(&history, &line("a,b,c,BENCH,")));
+        assert!(says_already(&history, &line("a,x,c,BENCH,")));
+        assert!(!says_already(&[], &line("a,b,c,BENCH,")));
+    }
+}

@@ -1,0 +1,154 @@
+//! Rollups of closed ingest days: hour and day from the minute.
+//!
+//! Late data lands in the ingest day of its batch, so a closed ingest day never changes, and its rollup is made once. It
+//! is made beside the table and swapped in whole: a reader sees all of it or what was there before.
+
+use clickhouse::Row;
+use serde::Deserialize;
+use tracing::info;
+
+use crate::{client::Warehouse, error::Error};
+
+/// A day as days since 1970-01-01, UTC: ClickHouse's `Date`.
+pub type Day = u16;
+
+struct Rollup {
+    table: &'static str,
+    unit: &'static str,
+    start: &'static str,
+}
+
+const ROLLUPS: [Rollup; 2] = [
+    Rollup { table: "accuracy_hour", unit: "hour", start: "toStartOfHour(minute)" },
+    Rollup { table: "accuracy_day", unit: "day", start: "toDate(minute)" },
+];
+
+const KEY: &str = "tenant, site, device, model, firmware";
+
+/// Columns of `accuracy_minute` beside key and provenance, with the aggregate that combines rows.
+const COLUMNS: &[(&str, &str)] = &[
+    ("injections", "sum"),
+    ("dose_n", "sum"),
+    ("dose_target_nl", "sum"),
+    ("dose_delivered_nl", "sum"),
+    ("dose_error_nl", "sum"),
+    ("dose_error_sq", "sum"),
+    ("dose_error_min", "min"),
+    ("dose_error_max", "max"),
+    ("depth_n", "sum"),
+    ("depth_target_um", "sum"),
+    ("depth_measured_um", "sum"),
+    ("depth_error_um", "sum"),
+    ("depth_error_sq", "sum"),
+    ("depth_error_min", "min"),
+    ("depth_error_max", "max"),
+    ("ok", "sum"),
+    ("partial", "sum"),
+    ("aborted", "sum"),
+    ("occluded", "sum"),
+    ("no_contact", "sum"),
+    ("first_at", "min"),
+    ("last_at", "max"),
+];
+
+/// How old a table that was left by an interrupted rollup must be to be swept away.
+const LEFTOVER_AGE_S: u32 = 3_600;
+
+#[derive(Row, Deserialize)]
+struct DayState {
+    text: String,
+    id: String,
+    over: bool,
+    open_shards: u64,
+    example: String,
+    suffix: String,
+}
+
+/// Makes the rollups of an ingest day and swaps them in. Doing it again gives the same.
+///
+/// # Errors
+/// [`Error::DayOpen`] when the day is not over or a batch of it, or of a day before, is not committed; as
+/// [`Warehouse::execute`] otherwise.
+pub async fn close_day(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
+    let DayState { text, id, over, open_shards, example, suffix } = day_state(warehouse, day).await?;
+    if !over {
+        return Err(Error::DayOpen { day: text, fault: "it is not over; close it after midnight UTC".to_owned() });
+    }
+    if open_shards > 0 {
+        let fault =
+            format!("{open_shards} partitions have a batch that is not committed, e.g. {example}; wait for the loader");
+        return Err(Error::DayOpen { day: text, fault });
+    }
+    for rollup in &ROLLUPS {
+        sweep(warehouse, rollup).await?;
+        let beside = format!("{}_closing_{suffix}", rollup.table);
+        warehouse.command(&format!("CREATE TABLE {beside} AS {}", rollup.table)).await?;
+        let swapped = swap(warehouse, rollup, day, &id, &beside).await;
+        // The rollup stands or falls with the swap; a table left behind is swept away later.
+        let dropped = warehouse.command(&format!("DROP TABLE IF EXISTS {beside}")).await;
+        swapped.and(dropped)?;
+    }
+    info!(day = text, "closed ingest day");
+    Ok(())
+}
+
+async fn day_state(warehouse: &Warehouse, day: Day) -> Result<DayState, Error> {
+    // A shard's batches are written one after the other: what its latest commit does not cover is open.
+    let sql = format!(
+        "SELECT toString(toDate({day})) AS text, toString(toYYYYMMDD(toDate({day}))) AS id, \
+            toDate({day}) < toDate(now('UTC')) AS over, \
+            countIf(position <= intended) AS open_shards, \
+            anyIf(concat('incarnation ', toString(incarnation), ' partition ', toString(kafka_partition), ' offset ', \
+                toString(intended)), position <= intended) AS example, \
+            replaceAll(toString(generateUUIDv4()), '-', '') AS suffix \
+         FROM ( \
+            SELECT incarnation, kafka_partition, max(batch) AS intended FROM loader_intents \
+            WHERE ingest_day <= toDate({day}) GROUP BY incarnation, kafka_partition \
+         ) AS intents \
+         LEFT JOIN ( \
+            SELECT incarnation, kafka_partition, max(batch_end) AS position FROM loader_commits \
+            WHERE kind = 'commit' GROUP BY incarnation, kafka_partition \
+         ) AS commits USING (incarnation, kafka_partition)"
+    );
+    warehouse.row(&sql).await
+}
+
+async fn swap(warehouse: &Warehouse, rollup: &Rollup, day: Day, id: &str, beside: &str) -> Result<(), Error> {
+    let Rollup { table, unit, start } = rollup;
+    let names: Vec<_> = COLUMNS.iter().map(|(name, _)| *name).collect();
+    let sums: Vec<_> = COLUMNS.iter().map(|(name, aggregate)| format!("{aggregate}(minutes.{name})")).collect();
+    let (names, sums) = (names.join(", "), sums.join(", "));
+    let insert = format!(
+        "INSERT INTO {beside} ({KEY}, {unit}, {names}, ingest_day) \
+         SELECT {KEY}, {start} AS start, {sums}, toDate({day}) \
+         FROM accuracy_minute AS minutes WHERE minutes.ingest_day = toDate({day}) GROUP BY {KEY}, start"
+    );
+    warehouse.command(&insert).await?;
+    warehouse.command(&format!("ALTER TABLE {table} REPLACE PARTITION ID '{id}' FROM {beside}")).await
+}
+
+async fn sweep(warehouse: &Warehouse, rollup: &Rollup) -> Result<(), Error> {
+    let sql = "SELECT name FROM system.tables WHERE database = ? AND startsWith(name, ?) \
+               AND metadata_modification_time < now() - ?";
+    let query = warehouse.query(sql).bind(warehouse.database());
+    let query = query.bind(format!("{}_closing_", rollup.table)).bind(LEFTOVER_AGE_S);
+    for leftover in warehouse.fetch::<String>(query).await? {
+        warehouse.command(&format!("DROP TABLE IF EXISTS {leftover}")).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migrate::MIGRATIONS;
+
+    #[test]
+    fn every_column_of_the_rollups_is_filled() {
+        let sql = MIGRATIONS.iter().find(|migration| migration.name == "0007_accuracy").unwrap().sql;
+        let table = sql.split("CREATE TABLE IF NOT EXISTS accuracy_hour\n(\n").nth(1).unwrap();
+        let columns = table.split("\n)").next().unwrap().lines().map(|line| line.split_whitespace().next().unwrap());
+        let filled: Vec<_> = KEY.split(", ").chain(["hour"]).chain(COLUMNS.iter().map(|(name, _)| *name)).collect();
+        assert_eq!(columns.collect::<Vec<_>>(), [filled, vec!["ingest_day"]].concat());
+    }
+}

@@ -1,0 +1,179 @@
+//! What the schema consists of, and whether a warehouse has it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clickhouse::Row;
+use serde::Deserialize;
+
+use crate::{
+    client::Warehouse,
+    error::Error,
+    migrate::{self, MIGRATIONS},
+};
+
+/// Blocks whose deduplication tokens every loader-written table must remember: the exactly-once scheme hangs on it.
+pub const DEDUPLICATION_WINDOW_MIN: u64 = 100_000;
+
+/// What a table or view is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A table the loader writes; it has a deduplication window.
+    Loader,
+    /// A table people fill.
+    Registry,
+    /// A table made from closed ingest days.
+    Rollup,
+    /// The table of applied migrations.
+    Migrations,
+    /// A view.
+    View,
+}
+
+/// Every table and view of the schema, with its kind.
+pub const RELATIONS: &[(&str, Kind)] = &[
+    ("accuracy_day", Kind::Rollup),
+    ("accuracy_hour", Kind::Rollup),
+    ("accuracy_minute", Kind::Loader),
+    ("accuracy_session", Kind::Loader),
+    ("calibrations", Kind::Loader),
+    ("calibrations_due", Kind::View),
+    ("course_progress", Kind::View),
+    ("cycle_indicators", Kind::Loader),
+    ("cycle_releases", Kind::Loader),
+    ("delivery_completeness", Kind::View),
+    ("delivery_gaps", Kind::View),
+    ("delivery_state", Kind::View),
+    ("depth_accuracy", Kind::View),
+    ("device_status", Kind::Loader),
+    ("devices", Kind::Registry),
+    ("devices_latest", Kind::View),
+    ("dose_accuracy", Kind::View),
+    ("faults", Kind::Loader),
+    ("fleet", Kind::View),
+    ("injection_completeness", Kind::View),
+    ("injections", Kind::Loader),
+    ("item_history", Kind::View),
+    ("item_uses", Kind::Loader),
+    ("kafka_topics", Kind::Loader),
+    ("loader_commits", Kind::Loader),
+    ("loader_intents", Kind::Loader),
+    ("lots", Kind::Registry),
+    ("lots_latest", Kind::View),
+    ("mass_balance", Kind::View),
+    ("models", Kind::Registry),
+    ("models_latest", Kind::View),
+    ("mounts", Kind::Loader),
+    ("policies", Kind::Registry),
+    ("policies_latest", Kind::View),
+    ("preparations", Kind::Loader),
+    ("quarantine", Kind::Loader),
+    ("recalls", Kind::Registry),
+    ("recalls_latest", Kind::View),
+    ("recipes", Kind::Registry),
+    ("recipes_latest", Kind::View),
+    ("schema_migrations", Kind::Migrations),
+    ("session_report", Kind::View),
+    ("sessions", Kind::Loader),
+    ("sites", Kind::Registry),
+    ("sites_latest", Kind::View),
+    ("sterilization_cycles", Kind::Loader),
+    ("sterilization_items", Kind::Loader),
+    ("sterilization_samples", Kind::Loader),
+    ("sterilizer_cycles", Kind::View),
+];
+
+/// A table or view as it is in a warehouse.
+#[derive(Debug, Row, Deserialize)]
+pub(crate) struct Found {
+    pub name: String,
+    pub view: bool,
+    pub window: u64,
+    pub fsync: bool,
+}
+
+/// All tables and views of the database.
+pub(crate) async fn found(warehouse: &Warehouse) -> Result<BTreeMap<String, Found>, Error> {
+    let sql = r"
+        SELECT
+            name,
+            engine = 'View' AS view,
+            toUInt64OrZero(extract(engine_full, 'non_replicated_deduplication_window = (\\d+)')) AS window,
+            engine_full LIKE '%fsync_after_insert = %1%' AND engine_full LIKE '%fsync_part_directory = %1%' AS fsync
+        FROM system.tables WHERE database = ?";
+    let rows: Vec<Found> = warehouse.fetch(warehouse.query(sql).bind(warehouse.database())).await?;
+    Ok(rows.into_iter().map(|found| (found.name.clone(), found)).collect())
+}
+
+/// Tables and views of the schema that are not there.
+pub(crate) fn missing(found: &BTreeMap<String, Found>) -> Vec<&'static str> {
+    RELATIONS.iter().map(|(name, _)| *name).filter(|name| !found.contains_key(*name)).collect()
+}
+
+/// Loader-written tables whose deduplication window is too small, with the window.
+pub(crate) fn narrow(found: &BTreeMap<String, Found>) -> Vec<(&'static str, u64)> {
+    let loader = RELATIONS.iter().filter(|(_, kind)| *kind == Kind::Loader);
+    loader
+        .filter_map(|(name, _)| Some((*name, found.get(*name)?.window)))
+        .filter(|(_, window)| *window < DEDUPLICATION_WINDOW_MIN)
+        .collect()
+}
+
+/// Checks that the warehouse has exactly the schema this program needs: version, tables, views, deduplication windows.
+/// To be called before the first write; it only reads.
+///
+/// # Errors
+/// [`Error::Schema`] where `doseline migrate` helps, [`Error::Incompatible`] where it does not, and as
+/// [`Warehouse::fetch`].
+pub async fn verify(warehouse: &Warehouse) -> Result<(), Error> {
+    let database = warehouse.database();
+    let found = found(warehouse).await?;
+    if !found.contains_key("schema_migrations") {
+        return Err(Error::Schema(format!("database {database} has no doseline schema")));
+    }
+    let applied = migrate::applied(warehouse).await?;
+    migrate::check(database, &applied)?;
+    let versions: BTreeSet<u32> = applied.iter().map(|applied| applied.version).collect();
+    if let Some(absent) = MIGRATIONS.iter().find(|migration| !versions.contains(&migration.version)) {
+        let (have, need) = (versions.len(), MIGRATIONS.len());
+        let name = absent.name;
+        return Err(Error::Schema(format!(
+            "database {database} has {have} of {need} migrations, the first absent one is {name}"
+        )));
+    }
+    if let Some(name) = missing(&found).first() {
+        return Err(Error::Schema(format!("{database}.{name} does not exist")));
+    }
+    if let Some((name, window)) = narrow(&found).first() {
+        return Err(Error::Schema(format!(
+            "table {database}.{name}: non_replicated_deduplication_window = {window}, at least \
+             {DEDUPLICATION_WINDOW_MIN} is needed, or a retried insert could double rows"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relations_are_sorted_and_made_by_migrations() {
+        assert!(RELATIONS.is_sorted_by(|(left, _), (right, _)| left < right));
+        let sql: String = MIGRATIONS.iter().map(|migration| migration.sql).collect();
+        for (name, kind) in RELATIONS {
+            let create = match kind {
+                Kind::View => format!("CREATE OR REPLACE VIEW {name}\n"),
+                Kind::Migrations => continue,
+                _ => format!("CREATE TABLE IF NOT EXISTS {name}\n"),
+            };
+            assert!(sql.contains(&create), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_table_of_the_loader_is_known_as_such() {
+        for table in crate::columns::TABLES {
+            assert!(RELATIONS.contains(&(table, Kind::Loader)), "{table}");
+        }
+    }
+}
