@@ -1,7 +1,7 @@
 -- What has arrived, and what has not. Everything is computed from the sequence ledger that the loader commits with each batch.
 
 -- One row for each boot: the ledgers of all lives of the Kafka topic laid over each other, and what the device itself says it
--- made.
+-- made. The condition on batch_end only spares reading the intervals of states that are not the latest of their boot.
 -- `edges` are the ends of all intervals, sorted; counting open intervals along them gives the state of every stretch between
 -- two edges: 3 stored, 2 quarantined, 1 lost, 0 missing, in this order of precedence. The last edge lies behind known_last.
 CREATE OR REPLACE VIEW delivery_state
@@ -23,7 +23,13 @@ AS WITH
             argMax((site, stored_first, stored_last, quarantined_first, quarantined_last, lost_first, lost_last,
                     declared_last, last_arrival), (batch_end, gen)) AS state
         FROM loader_commits
-        WHERE kind = 'ledger'
+        WHERE kind = 'ledger' AND (incarnation, kafka_partition, batch_end) IN
+        (
+            SELECT incarnation, kafka_partition, max(batch_end)
+            FROM loader_commits
+            WHERE kind = 'ledger'
+            GROUP BY incarnation, kafka_partition, tenant, device, boot_id
+        )
         GROUP BY tenant, device, boot_id, incarnation, kafka_partition
         UNION ALL
         SELECT
