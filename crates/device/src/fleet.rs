@@ -1,0 +1,319 @@
+//! A simulated fleet: pure iterators of what each device does, deterministic by seed and epoch.
+//!
+//! Devices come in blocks of 16 that share a site: 14 injection devices, one sterilizer (the fourth) and one calibration
+//! bench (the eighth); a smaller fleet has the first of them. A day in the fleet is compressed: sessions of 30 to 80 shots,
+//! about one a second, follow each other after [`Plan::pause`] (10 s makes one event for each device and second).
+//!
+//! Devices of a block agree without talking: what one has to know of another (which hand-pieces a cycle holds, how far a
+//! device has drifted when the bench sees it) is a function of the simulated time.
+
+mod base;
+mod bench;
+mod injector;
+mod model;
+mod noise;
+mod poison;
+mod scenario;
+mod schedule;
+mod sterilizer;
+
+use std::{sync::Arc, time::Duration};
+
+use sha2::{Digest as _, Sha256};
+use telemetry::{
+    reject::Reason,
+    v1::{self, event::Kind},
+};
+
+pub use model::{BENCH_MODEL, Model, STERILIZER_MODEL};
+pub use poison::Poison;
+pub use scenario::{Scenario, Scenarios, UnknownScenario};
+
+use crate::{
+    identity::{Form, Identity},
+    store::{Life, Stamp},
+};
+use base::Base;
+
+/// Devices of a block.
+pub const BLOCK: u32 = 16;
+const STERILIZER: u32 = 3;
+const BENCH: u32 = 7;
+
+/// What a fleet is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Decides everything random.
+    pub seed: u64,
+    /// Start of the simulated time, us since 1970.
+    pub epoch_unix_us: i64,
+    /// Number of devices.
+    pub devices: u32,
+    /// Number of tenants, at least 1; blocks are dealt out to them in turn.
+    pub tenants: u32,
+    /// Sites of each tenant, at least 1.
+    pub sites: u32,
+    /// Mean pause between two sessions of a device. Longer pauses stretch calibrations and sterilizer cycles alike.
+    pub pause: Duration,
+    /// What goes wrong.
+    pub scenarios: Scenarios,
+}
+
+impl Plan {
+    /// A healthy fleet in two tenants with two sites each.
+    pub fn new(devices: u32, seed: u64, epoch_unix_us: i64) -> Self {
+        let scenarios = Scenarios::default();
+        Self { seed, epoch_unix_us, devices, tenants: 2, sites: 2, pause: Duration::from_secs(10), scenarios }
+    }
+
+    /// What a device is.
+    pub fn role(&self, index: u32) -> Role {
+        match index % BLOCK {
+            STERILIZER => Role::Sterilizer,
+            BENCH => Role::Bench,
+            _ => Role::Injector,
+        }
+    }
+
+    /// Who a device is: `tenant-1/site-1/inj-0001`, `ster-0004`, `bench-0008`.
+    pub fn identity(&self, index: u32) -> Identity {
+        let block = index / BLOCK;
+        let (tenants, sites) = (self.tenants.max(1), self.sites.max(1));
+        let kind = match self.role(index) {
+            Role::Injector => "inj",
+            Role::Sterilizer => "ster",
+            Role::Bench => "bench",
+        };
+        Identity {
+            tenant: format!("tenant-{}", 1 + block % tenants),
+            site: format!("site-{}", 1 + block / tenants % sites),
+            device: format!("{kind}-{:04}", index + 1),
+        }
+    }
+
+    /// The model of a device.
+    pub fn model(&self, index: u32) -> &'static str {
+        match self.role(index) {
+            Role::Injector => Model::of(self.ordinal(index)).name,
+            Role::Sterilizer => STERILIZER_MODEL,
+            Role::Bench => BENCH_MODEL,
+        }
+    }
+
+    /// The firmware of a device.
+    pub fn firmware(&self, index: u32) -> &'static str {
+        if index.is_multiple_of(3) { "2.4.1" } else { "2.5.0" }
+    }
+
+    /// The form a device sends: every twentieth injection device speaks JSON.
+    pub fn form(&self, index: u32) -> Form {
+        match self.role(index) {
+            Role::Injector if self.ordinal(index) % 20 == 12 => Form::Json,
+            _ => Form::Protobuf,
+        }
+    }
+
+    /// Number of a device among those of its role, from 0.
+    pub fn ordinal(&self, index: u32) -> u32 {
+        let (blocks, rest) = (index / BLOCK, index % BLOCK);
+        match self.role(index) {
+            Role::Sterilizer | Role::Bench => blocks,
+            Role::Injector => blocks * (BLOCK - 2) + rest - u32::from(rest > STERILIZER) - u32::from(rest > BENCH),
+        }
+    }
+
+    /// Devices of a role.
+    pub fn count(&self, role: Role) -> u32 {
+        let ending_with = |place| (self.devices + BLOCK - 1 - place) / BLOCK;
+        match role {
+            Role::Sterilizer => ending_with(STERILIZER),
+            Role::Bench => ending_with(BENCH),
+            Role::Injector => self.devices - ending_with(STERILIZER) - ending_with(BENCH),
+        }
+    }
+
+    /// Whether a scenario affects a device.
+    pub fn affects(&self, scenario: Scenario, index: u32) -> bool {
+        self.scenarios.contains(scenario)
+            && scenario.role() == self.role(index)
+            && scenario.affects(self.ordinal(index), self.count(scenario.role()))
+    }
+
+    /// Injection devices of a device's block.
+    pub fn block(&self, index: u32) -> impl Iterator<Item = u32> + '_ {
+        let first = index / BLOCK * BLOCK;
+        (first..(first + BLOCK).min(self.devices)).filter(|index| self.role(*index) == Role::Injector)
+    }
+
+    /// Whether a device's block has a sterilizer.
+    pub fn has_sterilizer(&self, index: u32) -> bool {
+        index / BLOCK * BLOCK + STERILIZER < self.devices
+    }
+
+    /// The id of a boot: the counter, and a half that is random but follows from seed, epoch, device and counter. (The
+    /// epoch is in it so that two runs with one seed at different times are different boots.)
+    pub fn boot_id(&self, index: u32, counter: u32) -> u64 {
+        let mut hash = Sha256::new();
+        hash.update(b"boot");
+        hash.update(self.seed.to_le_bytes());
+        hash.update(self.epoch_unix_us.to_le_bytes());
+        hash.update(self.identity(index).to_string());
+        hash.update(counter.to_le_bytes());
+        let random = hash.finalize().iter().take(4).fold(0u64, |random, byte| random << 8 | u64::from(*byte));
+        u64::from(counter) << 32 | random
+    }
+}
+
+/// What a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Injects.
+    Injector,
+    /// Sterilizes.
+    Sterilizer,
+    /// Calibrates.
+    Bench,
+}
+
+/// What should become of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It arrives and is stored.
+    Stored,
+    /// It arrives and is quarantined.
+    Quarantined(Reason),
+    /// It is declared lost.
+    Lost,
+    /// It never arrives and is not declared, but a later boot tells how far this one reached.
+    Missing,
+}
+
+impl Fate {
+    /// As the truth file names it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Quarantined(_) => "quarantined",
+            Self::Lost => "lost",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+/// Why the simulator declares events lost.
+pub const LOST_REASON: &str = "flash error";
+
+/// A context in both its forms, shared by the events that happened in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Context {
+    /// The message.
+    pub message: v1::Context,
+    /// Its encoding.
+    pub encoded: Arc<[u8]>,
+}
+
+/// An event of a simulated device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Made {
+    /// The boot.
+    pub boot_id: u64,
+    /// Its sequence number.
+    pub seq: u64,
+    /// When it happened.
+    pub stamp: Stamp,
+    /// In which context.
+    pub context: Arc<Context>,
+    /// What happened; none is an event of a kind that no server knows.
+    pub kind: Option<Kind>,
+    /// What should become of it.
+    pub fate: Fate,
+}
+
+/// What a device does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Act {
+    /// It boots.
+    Boot {
+        /// The new boot.
+        boot_id: u64,
+    },
+    /// It makes an event.
+    Event(Made),
+    /// It sends a heartbeat, outside the sequence.
+    Heartbeat {
+        /// When.
+        stamp: Stamp,
+        /// The context.
+        context: Arc<Context>,
+        /// What it says.
+        heartbeat: v1::Heartbeat,
+    },
+    /// It loses or finds its network.
+    Link {
+        /// Whether it has one.
+        is_up: bool,
+    },
+    /// Something bad is published on its behalf.
+    Poison(Poison),
+}
+
+/// One step of a device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// When, in us of simulated time since the epoch; never before the previous step.
+    pub at_us: u64,
+    /// What.
+    pub act: Act,
+}
+
+enum Script {
+    Injector(Box<injector::Injector>),
+    Sterilizer(sterilizer::Sterilizer),
+    Bench(bench::Bench),
+}
+
+/// A simulated device: an endless iterator of its steps.
+pub struct Device {
+    base: Base,
+    script: Script,
+}
+
+impl Device {
+    /// The device with a number, continuing after its earlier lives. Its first step is a boot.
+    pub fn new(plan: Arc<Plan>, index: u32, life: Life) -> Self {
+        let role = plan.role(index);
+        let mut base = Base::new(plan, index, life);
+        let script = match role {
+            Role::Injector => Script::Injector(Box::new(injector::Injector::new(&mut base))),
+            Role::Sterilizer => Script::Sterilizer(sterilizer::Sterilizer::new(&base)),
+            Role::Bench => Script::Bench(bench::Bench::new(&base)),
+        };
+        Self { base, script }
+    }
+
+    /// Whether the steps so far end amid something that later steps settle (a lost tail whose end the next boot has to
+    /// tell, a loss to declare): whoever stops a device should go on until this is false.
+    pub fn is_unsettled(&self) -> bool {
+        self.base.is_unsettled()
+    }
+}
+
+impl Iterator for Device {
+    type Item = Step;
+
+    fn next(&mut self) -> Option<Step> {
+        loop {
+            if let Some(step) = self.base.pop() {
+                return Some(step);
+            }
+            match &mut self.script {
+                Script::Injector(injector) => injector.advance(&mut self.base),
+                Script::Sterilizer(sterilizer) => sterilizer.advance(&mut self.base),
+                Script::Bench(bench) => bench.advance(&mut self.base),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

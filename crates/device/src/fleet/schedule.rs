@@ -1,0 +1,64 @@
+//! What the devices of a block agree on without talking: functions of the simulated time.
+
+use super::{Plan, Scenario};
+
+const S: i64 = 1_000_000;
+
+/// Typical length of a session with its pause, us.
+pub(super) fn session_us(plan: &Plan) -> i64 {
+    60 * S + plan.pause.as_micros() as i64
+}
+
+/// Hand-pieces rotate in slots of this length, us: used in one, sterilized in the next, stored in the third.
+pub(super) fn slot_us(plan: &Plan) -> i64 {
+    (1_800 * S).max(4 * plan.pause.as_micros() as i64)
+}
+
+/// Hand-pieces of a device in one slot; in further sessions of the slot it takes single-use ones.
+pub(super) const HANDPIECES: u64 = 16;
+
+/// A reusable hand-piece.
+pub(super) fn handpiece(device: &str, slot: i64, number: u64) -> String {
+    format!("hp-{device}-{}-{number}", slot.rem_euclid(3))
+}
+
+/// The pack that the sterilizer put the hand-pieces into which are used in a slot: sterilized two slots after their last
+/// use, one before this.
+pub(super) fn pack(device: &str, used_in_slot: i64) -> String {
+    format!("pk-{device}-{}", used_in_slot.rem_euclid(1 << 20))
+}
+
+/// Time between two calibrations of a device, us.
+pub(super) fn calibration_us(plan: &Plan) -> i64 {
+    (6 * 3_600 * S).max(300 * session_us(plan))
+}
+
+/// When the calibration with a number takes place: number 0 at the beginning.
+pub(super) fn calibrated_us(plan: &Plan, index: u32, number: i64) -> i64 {
+    let place = i64::from(index % super::BLOCK);
+    number * calibration_us(plan) + if number == 0 { place * 3 * S / 2 } else { place * 60 * S }
+}
+
+/// The calibration in force.
+pub(super) fn calibration_at(plan: &Plan, index: u32, at_us: i64) -> i64 {
+    let number = at_us / calibration_us(plan);
+    if calibrated_us(plan, index, number) > at_us { (number - 1).max(0) } else { number }
+}
+
+/// Its id: `channel` is `dose` or `depth`.
+pub(super) fn calibration_id(plan: &Plan, index: u32, channel: &str, number: i64) -> String {
+    let second = (plan.epoch_unix_us + calibrated_us(plan, index, number)) / S;
+    format!("cal-{channel}-{}-{second}", plan.identity(index).device)
+}
+
+/// Drift as a fraction, of a device that a scenario affects: none for the first fifth of the time between two
+/// calibrations, then linear up to 12 % (dose) or 15 % (depth).
+pub(super) fn drift(plan: &Plan, index: u32, scenario: Scenario, at_us: i64) -> f64 {
+    if !plan.affects(scenario, index) {
+        return 0.0;
+    }
+    let most = if scenario == Scenario::DoseDrift { 0.12 } else { 0.15 };
+    let since = at_us - calibrated_us(plan, index, calibration_at(plan, index, at_us));
+    let fraction = since as f64 / calibration_us(plan) as f64;
+    most * ((fraction - 0.2) / 0.8).clamp(0.0, 1.0)
+}

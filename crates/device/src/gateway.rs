@@ -1,0 +1,682 @@
+//! The client: keeps events in the outbox, publishes them, takes receipts. For one device, or as a gateway for many over
+//! few connections; the code is the same.
+//!
+//! One task owns the store and all senders; each connection is a task of its own. Nothing here waits for the network: what
+//! a connection does not take now stays in the outbox.
+
+mod port;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use prost::Message as _;
+use telemetry::{
+    interval::Interval,
+    json,
+    v1::{self, Clock, ReceiptCode, State, event::Kind},
+};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+pub use crate::link::{Backoff, Broker, Tls};
+use crate::{
+    error::Error,
+    identity::{Form, Identity},
+    link::{self, Occurrence},
+    sender,
+    store::{self, Life, Stamp, Store},
+};
+use port::{Ports, Publication};
+
+/// Options of a gateway.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How events are kept.
+    pub store: store::Options,
+    /// When reports are sent.
+    pub sender: sender::Options,
+    /// Where to.
+    pub broker: Broker,
+    /// MQTT client id; with several connections, `-1`, `-2`, ... is added.
+    pub client_id: String,
+    /// Connections; devices are spread over them. With one device for each connection, its status is the last will.
+    pub connections: usize,
+    /// Waits between attempts to connect.
+    pub backoff: Backoff,
+    /// At the end, how long to wait for the last receipts.
+    pub drain: Duration,
+}
+
+impl Options {
+    /// Sensible values for one connection.
+    pub fn new(dir: impl Into<std::path::PathBuf>, broker: Broker, client_id: impl Into<String>) -> Self {
+        Self {
+            store: store::Options::new(dir),
+            sender: sender::Options::default(),
+            broker,
+            client_id: client_id.into(),
+            connections: 1,
+            backoff: Backoff::default(),
+            drain: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A device that a gateway publishes for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// Who it is; none for a device that the journal knows from an earlier run.
+    pub identity: Option<Identity>,
+    /// The form it sends.
+    pub form: Form,
+    /// Its model, for the status.
+    pub model: String,
+    /// Its firmware, for the status.
+    pub firmware: String,
+    /// Seed for repeating reports in other groupings and orders; none = as they are. For tests of the server.
+    pub regroup: Option<u64>,
+}
+
+/// What the owner of a gateway asks of it. `device` is [`Gateway::number`].
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// The device booted.
+    Boot {
+        /// The device.
+        device: usize,
+        /// Its boot: counter << 32 | random.
+        boot_id: u64,
+    },
+    /// Something happened.
+    Event {
+        /// The device.
+        device: usize,
+        /// The sequence number the owner expects it to have.
+        seq: u64,
+        /// When.
+        stamp: Stamp,
+        /// The encoded context.
+        context: Arc<[u8]>,
+        /// What; none makes an event of a kind that no server knows.
+        kind: Option<Kind>,
+    },
+    /// The next event had to be given up.
+    Lose {
+        /// The device.
+        device: usize,
+        /// Why.
+        reason: &'static str,
+    },
+    /// The next event was made, but could not be kept.
+    Forfeit {
+        /// The device.
+        device: usize,
+    },
+    /// A sign of life; the gateway adds what the outbox knows.
+    Heartbeat {
+        /// The device.
+        device: usize,
+        /// When.
+        stamp: Stamp,
+        /// The encoded context.
+        context: Arc<[u8]>,
+        /// What the device knows.
+        heartbeat: v1::Heartbeat,
+    },
+    /// The device lost or found its network.
+    Link {
+        /// The device.
+        device: usize,
+        /// Whether it has one.
+        is_up: bool,
+    },
+    /// Bytes to publish as they are. For tests of the server; not kept on disk.
+    Raw {
+        /// The device.
+        device: usize,
+        /// Where to.
+        topic: String,
+        /// What.
+        payload: Vec<u8>,
+        /// Whether a REJECTED receipt is due; then it is sent again until it comes.
+        is_receipted: bool,
+    },
+}
+
+/// What happened to events otherwise than by a STORED receipt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// An event was given up because the outbox was full; it will be declared lost.
+    GivenUp {
+        /// The device.
+        identity: Identity,
+        /// The boot.
+        boot_id: u64,
+        /// The sequence number.
+        seq: u64,
+    },
+    /// A report was rejected.
+    Rejected {
+        /// The device.
+        identity: Identity,
+        /// The boot.
+        boot_id: u64,
+        /// The events.
+        range: Interval,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Takes notices; called from the gateway's task.
+pub type Observer = Box<dyn FnMut(Notice) + Send>;
+
+/// Counters, for progress and flow control.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Events taken since the start.
+    pub made: AtomicU64,
+    /// Events receipted as stored.
+    pub receipted: AtomicU64,
+    /// Events in rejected reports.
+    pub rejected: AtomicU64,
+    /// Events given up, for whatever reason.
+    pub lost: AtomicU64,
+    /// Reports sent, first sendings only.
+    pub reports: AtomicU64,
+    /// Reports sent again.
+    pub resent: AtomicU64,
+    /// Raw payloads that got their REJECTED receipt.
+    pub refused: AtomicU64,
+    /// Events in outboxes of devices that have their network.
+    pub open: AtomicU64,
+    /// Events in outboxes of devices that are off the network.
+    pub parked: AtomicU64,
+    /// Connections that are up.
+    pub connected: AtomicU64,
+}
+
+impl Counters {
+    fn add(counter: &AtomicU64, count: u64) {
+        counter.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn subtract(counter: &AtomicU64, count: u64) {
+        counter.fetch_sub(count, Ordering::Relaxed);
+    }
+}
+
+/// A gateway, ready to run.
+pub struct Gateway {
+    options: Options,
+    store: Store,
+    ports: Ports,
+    by_topic: HashMap<String, usize>,
+    counters: Arc<Counters>,
+    observer: Observer,
+    start: Instant,
+    /// Devices to look at now.
+    dirty: BTreeSet<usize>,
+    /// Devices to look at later.
+    wakes: BTreeSet<(Duration, usize)>,
+    is_draining: bool,
+}
+
+impl Gateway {
+    /// Opens the outboxes; connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`Error::Option`], [`Error::Locked`], [`Error::File`].
+    pub fn open(
+        options: Options,
+        profiles: &[Profile],
+        counters: Arc<Counters>,
+        observer: Observer,
+    ) -> Result<Self, Error> {
+        if options.connections == 0 || options.sender.window == 0 {
+            let (key, remedy) = ("connections, window", "at least 1");
+            return Err(Error::Option { key, value: "0".to_owned(), remedy });
+        }
+        let identities: Vec<_> = profiles.iter().filter_map(|profile| profile.identity.clone()).collect();
+        let store = Store::open(options.store.clone(), &identities)?;
+        let (mut by_topic, mut ordered) = (HashMap::new(), vec![Profile::default(); store.devices()]);
+        for profile in profiles {
+            if let Some(number) = profile.identity.as_ref().and_then(|identity| store.number(identity)) {
+                ordered[number] = profile.clone();
+            }
+        }
+        for (number, profile) in ordered.iter().enumerate() {
+            by_topic.insert(store.identity(number)?.receipt_topic(profile.form), number);
+        }
+        let ports = Ports::new(ordered, options.connections.min(store.devices().max(1)));
+        for device in 0..store.devices() {
+            Counters::add(&counters.open, store.outbox(device)?.events() as u64);
+        }
+        let (start, dirty, wakes) = (Instant::now(), BTreeSet::new(), BTreeSet::new());
+        Ok(Self { options, store, ports, by_topic, counters, observer, start, dirty, wakes, is_draining: false })
+    }
+
+    /// The number of a device.
+    pub fn number(&self, identity: &Identity) -> Option<usize> {
+        self.store.number(identity)
+    }
+
+    /// What a device brings from its earlier lives.
+    ///
+    /// # Errors
+    /// [`Error::UnknownDevice`].
+    pub fn life(&self, device: usize) -> Result<Life, Error> {
+        self.store.life(device)
+    }
+
+    /// Runs until `commands` is closed and every receipt has come, the drain time is over, or `shutdown` is cancelled,
+    /// which ends the wait for receipts early. Events without a receipt stay on disk for the next run.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::EventTooLarge`], [`Error::Sequence`], [`Error::UnknownDevice`].
+    pub async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Vec<Command>>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Error> {
+        let (occurred, mut occurrences) = mpsc::channel(1024);
+        let (mut links, closing) = (JoinSet::new(), CancellationToken::new());
+        for plan in self.plans()? {
+            links.spawn(link::run(plan, occurred.clone(), closing.clone()));
+        }
+        drop(occurred);
+        let mut result = self.serve(&mut commands, &mut occurrences, &shutdown).await;
+        if result.is_ok() {
+            result = self.store.sync();
+        }
+        closing.cancel();
+        if result.is_ok() {
+            result = self.say_goodbye().await;
+        }
+        drop(occurrences);
+        let ended = async { while links.join_next().await.is_some() {} };
+        // The broker closes the connection on our DISCONNECT; one that does not is left behind.
+        if tokio::time::timeout(Duration::from_secs(2), ended).await.is_err() {
+            links.abort_all();
+        }
+        result
+    }
+
+    async fn serve(
+        &mut self,
+        commands: &mut mpsc::Receiver<Vec<Command>>,
+        occurrences: &mut mpsc::Receiver<Occurrence>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Error> {
+        let mut deadline = None;
+        loop {
+            let now = self.start.elapsed();
+            if let Some(deadline) = deadline
+                && (now >= deadline || self.is_settled()?)
+            {
+                return Ok(());
+            }
+            let wake = self.wakes.first().map(|(at, _)| *at).into_iter().chain(deadline).min();
+            let wake = self.start + wake.unwrap_or(now + Duration::from_secs(1)).max(now + Duration::from_millis(1));
+            tokio::select! {
+                occurrence = occurrences.recv() => {
+                    self.occur(occurrence.ok_or(Error::Ended("mqtt connection"))?)?;
+                    for _ in 0..256 {
+                        let Ok(occurrence) = occurrences.try_recv() else { break };
+                        self.occur(occurrence)?;
+                    }
+                }
+                batch = commands.recv(), if deadline.is_none() => match batch {
+                    Some(batch) => batch.into_iter().try_for_each(|command| self.execute(command))?,
+                    None => {
+                        deadline = Some(self.start.elapsed() + self.options.drain);
+                        self.is_draining = true;
+                        self.dirty.extend(0..self.store.devices());
+                    }
+                },
+                () = tokio::time::sleep_until(wake) => {}
+                () = shutdown.cancelled() => return Ok(()),
+            }
+            self.pump()?;
+        }
+    }
+
+    fn is_settled(&self) -> Result<bool, Error> {
+        for device in 0..self.store.devices() {
+            if !self.store.outbox(device)?.is_settled() || !self.ports.device(device)?.raws.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn plans(&self) -> Result<Vec<link::Plan>, Error> {
+        let mut plans = Vec::new();
+        for (number, port) in self.ports.links().iter().enumerate() {
+            let mut filters = Vec::with_capacity(port.devices.len());
+            for device in &port.devices {
+                let form = self.ports.device(*device)?.profile.form;
+                filters.push(self.store.identity(*device)?.receipt_topic(form));
+            }
+            let will = match port.devices.as_slice() {
+                [device] => Some(self.status(*device, State::Lost)?),
+                _ => None,
+            };
+            let client_id = match self.ports.links().len() {
+                1 => self.options.client_id.clone(),
+                _ => format!("{}-{}", self.options.client_id, number + 1),
+            };
+            let (broker, backoff) = (self.options.broker.clone(), self.options.backoff);
+            plans.push(link::Plan { number, broker, client_id, will, filters, backoff });
+        }
+        Ok(plans)
+    }
+
+    fn status(&self, device: usize, state: State) -> Result<(String, Vec<u8>), Error> {
+        let (profile, outbox) = (&self.ports.device(device)?.profile, self.store.outbox(device)?);
+        let status = v1::Status {
+            state: state.into(),
+            since_unix_us: Some(self.ports.device(device)?.unix_us).filter(|us| *us > 0),
+            model: profile.model.clone(),
+            firmware: profile.firmware.clone(),
+            boot_id: outbox.current().map(|boot| boot.id),
+            last_seq: outbox.current().map(|boot| boot.last_seq),
+            outbox_events: Some(outbox.events() as u64),
+            ..v1::Status::default()
+        };
+        let topic = self.store.identity(device)?.topic(telemetry::topic::Channel::Status);
+        Ok((topic, json::to_json(&status, "Status").into_bytes()))
+    }
+
+    fn announce(&mut self, device: usize, state: State) -> Result<(), Error> {
+        let (topic, payload) = self.status(device, state)?;
+        self.ports.queue(device, Publication { topic, payload: payload.into(), is_retained: true })
+    }
+
+    async fn say_goodbye(&mut self) -> Result<(), Error> {
+        for device in 0..self.store.devices() {
+            if self.ports.device(device)?.is_up {
+                self.announce(device, State::Off)?;
+            }
+        }
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while !self.ports.close() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
+    }
+
+    fn occur(&mut self, occurrence: Occurrence) -> Result<(), Error> {
+        match occurrence {
+            Occurrence::Up { link, client } => {
+                Counters::add(&self.counters.connected, 1);
+                tracing::info!(link, "mqtt connected");
+                for device in self.ports.connected(link, client) {
+                    self.join(device)?;
+                }
+            }
+            Occurrence::Down { link } => {
+                Counters::subtract(&self.counters.connected, 1);
+                for device in self.ports.lost(link) {
+                    self.ports.device_mut(device)?.sender.disconnected();
+                }
+            }
+            Occurrence::Message { topic, payload } => self.receipt(&topic, &payload)?,
+        }
+        Ok(())
+    }
+
+    /// A device whose connection and network are both there goes online.
+    fn join(&mut self, device: usize) -> Result<(), Error> {
+        let now = self.start.elapsed();
+        let port = self.ports.device_mut(device)?;
+        if port.is_up {
+            port.sender.connected(now, rand::random(), &self.options.sender);
+            self.announce(device, State::Online)?;
+            self.dirty.insert(device);
+        }
+        Ok(())
+    }
+
+    fn execute(&mut self, command: Command) -> Result<(), Error> {
+        match command {
+            Command::Boot { device, boot_id } => self.store.begin(device, boot_id),
+            Command::Event { device, seq, stamp, context, kind } => self.offer(device, seq, stamp, &context, kind),
+            Command::Lose { device, reason } => {
+                let outbox = self.store.outbox(device)?;
+                if let Some((boot_id, seq)) = outbox.current().map(|boot| (boot.id, boot.last_seq + 1)) {
+                    self.store.lose(device, boot_id, Interval::new(seq, seq), reason)?;
+                }
+                Counters::add(&self.counters.made, 1);
+                Counters::add(&self.counters.lost, 1);
+                Ok(())
+            }
+            Command::Forfeit { device } => {
+                Counters::add(&self.counters.made, 1);
+                self.store.forfeit(device, 1)
+            }
+            Command::Heartbeat { device, stamp, context, heartbeat } => {
+                self.heartbeat(device, stamp, &context, heartbeat)
+            }
+            Command::Link { device, is_up } => self.switch(device, is_up),
+            Command::Raw { device, topic, payload, is_receipted } => {
+                self.dirty.insert(device);
+                self.ports.device_mut(device)?.raw(topic, payload, is_receipted);
+                Ok(())
+            }
+        }
+    }
+
+    fn offer(
+        &mut self,
+        device: usize,
+        expected: u64,
+        stamp: Stamp,
+        context: &[u8],
+        kind: Option<Kind>,
+    ) -> Result<(), Error> {
+        let port = self.ports.device_mut(device)?;
+        let offered = {
+            let sender = &port.sender;
+            self.store.offer(device, stamp, context, kind, |boot_id, seq| sender.is_in_flight(boot_id, seq))?
+        };
+        if offered.seq != expected {
+            let device = self.store.identity(device)?.to_string();
+            return Err(Error::Sequence { device, got: expected, expected: offered.seq });
+        }
+        if stamp.clock == Clock::Synced {
+            port.unix_us = stamp.unix_us;
+        }
+        port.sender.offered(self.start.elapsed(), &self.options.sender);
+        let waiting = if port.is_up { &self.counters.open } else { &self.counters.parked };
+        Counters::add(waiting, 1);
+        Counters::add(&self.counters.made, 1);
+        if !offered.given_up.is_empty() {
+            let count = offered.given_up.len() as u64;
+            Counters::subtract(waiting, count);
+            Counters::add(&self.counters.lost, count);
+            let identity = self.store.identity(device)?;
+            for (boot_id, seq) in offered.given_up {
+                (self.observer)(Notice::GivenUp { identity: identity.clone(), boot_id, seq });
+            }
+        }
+        self.dirty.insert(device);
+        Ok(())
+    }
+
+    fn heartbeat(
+        &mut self,
+        device: usize,
+        stamp: Stamp,
+        context: &[u8],
+        mut heartbeat: v1::Heartbeat,
+    ) -> Result<(), Error> {
+        let port = self.ports.device(device)?;
+        let outbox = self.store.outbox(device)?;
+        // A heartbeat's receipt names no events; it must not be taken for that of a declaration of loss.
+        let Some(boot) = outbox.current().filter(|_| port.sender.is_online() && !port.sender.awaits_unsequenced())
+        else {
+            return Ok(());
+        };
+        let oldest_us = boot.entries().front().map_or(stamp.uptime_us, |oldest| oldest.uptime_us);
+        heartbeat.outbox_events = Some(outbox.events() as u64);
+        heartbeat.oldest_unreceipted_s = u32::try_from(stamp.uptime_us.saturating_sub(oldest_us) / 1_000_000).ok();
+        let report = v1::Report {
+            boot_id: boot.id,
+            first_seq: 0,
+            base_unix_us: stamp.unix_us,
+            base_uptime_us: stamp.uptime_us,
+            clock: stamp.clock.into(),
+            context: v1::Context::decode(context).ok(),
+            events: vec![v1::Event { offset_us: 0, kind: Some(Kind::Heartbeat(heartbeat)) }],
+            ..v1::Report::default()
+        };
+        let form = port.profile.form;
+        let payload = crate::draft::payload(report.encode_to_vec(), form);
+        let topic = self.store.identity(device)?.topic(form.channel());
+        self.ports.queue(device, Publication { topic, payload: payload.into(), is_retained: false })
+    }
+
+    fn switch(&mut self, device: usize, is_up: bool) -> Result<(), Error> {
+        let events = self.store.outbox(device)?.events() as u64;
+        let port = self.ports.device_mut(device)?;
+        if std::mem::replace(&mut port.is_up, is_up) == is_up {
+            return Ok(());
+        }
+        let (from, to) = match is_up {
+            true => (&self.counters.parked, &self.counters.open),
+            false => (&self.counters.open, &self.counters.parked),
+        };
+        Counters::subtract(from, events);
+        Counters::add(to, events);
+        if is_up {
+            if self.ports.is_connected(device) {
+                self.join(device)?;
+            }
+            return Ok(());
+        }
+        port.sender.disconnected();
+        self.announce(device, State::Lost)
+    }
+
+    fn receipt(&mut self, topic: &[u8], payload: &[u8]) -> Result<(), Error> {
+        let device = std::str::from_utf8(topic).ok().and_then(|topic| self.by_topic.get(topic).copied());
+        let Some(device) = device else { return Ok(()) };
+        let port = self.ports.device_mut(device)?;
+        if !port.is_up {
+            // A device off the network hears nothing; it will send again.
+            return Ok(());
+        }
+        let receipt = match port.profile.form {
+            Form::Protobuf => v1::Receipt::decode(payload).ok(),
+            Form::Json => json::from_json(payload, "Receipt").ok().map(|read| read.message),
+        };
+        let Some(receipt) = receipt else {
+            tracing::warn!(device = %self.store.identity(device)?, "receipt not understood");
+            return Ok(());
+        };
+        if receipt.code() == ReceiptCode::Rejected && port.refused(&receipt.payload_sha256) {
+            Counters::add(&self.counters.refused, 1);
+            return Ok(());
+        }
+        let now = self.start.elapsed();
+        let settlement = port.sender.receipt(&receipt, now, self.store.outbox_mut(device)?);
+        self.store.settled(device, receipt.boot_id, &settlement)?;
+        Counters::add(&self.counters.receipted, settlement.stored_events);
+        Counters::subtract(&self.counters.open, settlement.stored_events);
+        if let Some(rejected) = &settlement.rejected {
+            let events = self.store.reject(device, rejected)? as u64;
+            Counters::add(&self.counters.rejected, events);
+            Counters::subtract(&self.counters.open, events);
+            let identity = self.store.identity(device)?.clone();
+            tracing::warn!(device = %identity, reason = %rejected.reason, events, "report rejected");
+            if let Some(range) = rejected.range {
+                let (boot_id, reason) = (rejected.boot_id, rejected.reason.clone());
+                (self.observer)(Notice::Rejected { identity, boot_id, range, reason });
+            }
+        }
+        self.dirty.insert(device);
+        Ok(())
+    }
+
+    /// Commits what was taken, then publishes whatever is due as far as the connections take it.
+    fn pump(&mut self) -> Result<(), Error> {
+        self.store.commit()?;
+        self.ports.flush();
+        let now = self.start.elapsed();
+        while let Some((at, device)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
+            self.wakes.remove(&(at, device));
+            self.dirty.insert(device);
+        }
+        for device in std::mem::take(&mut self.dirty) {
+            let wake = match self.publish(device, now)? {
+                true => self.wake(device)?,
+                // The connection is busy; try again shortly.
+                false => Some(now + Duration::from_millis(5)),
+            };
+            let port = self.ports.device_mut(device)?;
+            if let Some(old) = std::mem::replace(&mut port.wake, wake) {
+                self.wakes.remove(&(old, device));
+            }
+            self.wakes.extend(wake.map(|at| (at, device)));
+        }
+        Ok(())
+    }
+
+    fn wake(&self, device: usize) -> Result<Option<Duration>, Error> {
+        let port = self.ports.device(device)?;
+        let report = port.sender.wake(self.store.outbox(device)?, port.profile.form, &self.options.sender);
+        let raw = port.raws.iter().map(|raw| raw.due).min().filter(|_| port.sender.is_online());
+        Ok(report.into_iter().chain(raw).min())
+    }
+
+    /// Publishes what is due of one device; false when the connection took no more.
+    fn publish(&mut self, device: usize, now: Duration) -> Result<bool, Error> {
+        if !self.publish_raws(device, now)? {
+            return Ok(false);
+        }
+        loop {
+            let port = self.ports.device(device)?;
+            let form = port.profile.form;
+            let next = port.sender.next(now, self.store.outbox(device)?, form, &self.options.sender);
+            let Some(mut next) = next else { return Ok(true) };
+            if !self.ports.has_room(device) {
+                return Ok(false);
+            }
+            if !next.is_resend() {
+                let outbox = self.store.outbox_mut(device)?;
+                next.attached =
+                    sender::Attached { lost: outbox.attach_lost(next.boot_id), earlier: outbox.earlier(next.boot_id) };
+            }
+            let range = next.range.unwrap_or(Interval::new(u64::MAX, u64::MAX));
+            let report = self.store.report(device, next.boot_id, range, next.attached.clone())?;
+            let topic = self.store.identity(device)?.topic(form.channel());
+            let is_resend = next.is_resend();
+            let hash = self.ports.publish(device, &topic, report, is_resend, !self.is_draining)?;
+            self.ports.device_mut(device)?.sender.sent(next, hash, now, rand::random(), &self.options.sender);
+            Counters::add(if is_resend { &self.counters.resent } else { &self.counters.reports }, 1);
+        }
+    }
+
+    fn publish_raws(&mut self, device: usize, now: Duration) -> Result<bool, Error> {
+        if !self.ports.device(device)?.sender.is_online() {
+            return Ok(true);
+        }
+        for index in (0..self.ports.device(device)?.raws.len()).rev() {
+            if self.ports.device(device)?.raws[index].due > now {
+                continue;
+            }
+            if !self.ports.has_room(device) {
+                return Ok(false);
+            }
+            self.ports.publish_raw(device, index, now, &self.options.sender)?;
+        }
+        Ok(true)
+    }
+}

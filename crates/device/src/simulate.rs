@@ -1,0 +1,488 @@
+//! Runs a simulated fleet against a broker.
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::Error,
+    fleet::{Act, Device, Fate, LOST_REASON, Plan, Scenarios, Step},
+    gateway::{Broker, Command, Counters, Gateway, Notice, Observer, Options as GatewayOptions, Profile},
+    outbox::OUTBOX_FULL,
+    store,
+    truth::{Subject, Truth},
+};
+
+/// Most steps handed to the gateway at once.
+const BATCH: usize = 512;
+/// Batches that may wait for the gateway.
+const BATCHES: usize = 8;
+
+/// How fast simulated time passes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pace {
+    /// As real time does: about one event for each device and second, at times that are now.
+    RealTime,
+    /// So that the fleet makes this many events a second.
+    EventsPerSecond(f64),
+    /// As fast as receipts come.
+    Unbounded,
+}
+
+impl Pace {
+    /// The pace for a rate in events a second over the whole fleet; 0 = as fast as receipts allow.
+    pub fn from_rate(rate: f64) -> Self {
+        if rate > 0.0 { Self::EventsPerSecond(rate) } else { Self::Unbounded }
+    }
+}
+
+/// Options of a simulated fleet.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Number of devices.
+    pub devices: u32,
+    /// Decides everything random.
+    pub seed: u64,
+    /// Start of the simulated time, us since 1970; none = now.
+    pub epoch_unix_us: Option<i64>,
+    /// How fast simulated time passes.
+    pub pace: Pace,
+    /// How long: with [`Pace::EventsPerSecond`] the first `rate * duration` events are made, else those of this much
+    /// simulated time; either way the data do not depend on the machine. None = until shutdown.
+    pub duration: Option<Duration>,
+    /// Most events to make. 0 makes none and only delivers what an earlier run left.
+    pub events_max: Option<u64>,
+    /// What goes wrong.
+    pub scenarios: Scenarios,
+    /// Number of tenants.
+    pub tenants: u32,
+    /// Sites of each tenant.
+    pub sites: u32,
+    /// Mean pause between two sessions of a device.
+    pub pause: Duration,
+    /// Where to write the truth. Appended to when the data directory continues an earlier run.
+    pub truth: Option<PathBuf>,
+    /// With [`Pace::Unbounded`], most events without a receipt.
+    pub open_max: u64,
+    /// How often to log progress; none = never.
+    pub progress: Option<Duration>,
+    /// How long a shutdown waits for the last receipts; without shutdown it is [`GatewayOptions::drain`].
+    pub shutdown_drain: Duration,
+    /// Outbox, broker and connections.
+    pub gateway: GatewayOptions,
+}
+
+impl Options {
+    /// A healthy fleet in real time, endlessly, on one connection for each 250 devices.
+    pub fn new(devices: u32, data_dir: impl Into<PathBuf>, broker: Broker) -> Self {
+        let plan = Plan::new(devices, 1, 0);
+        let mut gateway = GatewayOptions::new(data_dir, broker, format!("doseline-simulate-{}", std::process::id()));
+        gateway.connections = devices.div_ceil(250).max(1) as usize;
+        Self {
+            devices,
+            seed: plan.seed,
+            epoch_unix_us: None,
+            pace: Pace::RealTime,
+            duration: None,
+            events_max: None,
+            scenarios: plan.scenarios,
+            tenants: plan.tenants,
+            sites: plan.sites,
+            pause: plan.pause,
+            truth: None,
+            open_max: 50_000,
+            progress: Some(Duration::from_secs(5)),
+            shutdown_drain: Duration::from_secs(2),
+            gateway,
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let zero = |key, value: u64, remedy| match value {
+            0 => Err(Error::Option { key, value: "0".to_owned(), remedy }),
+            _ => Ok(()),
+        };
+        zero("devices", self.devices.into(), "at least 1")?;
+        zero("tenants", self.tenants.into(), "at least 1")?;
+        zero("sites", self.sites.into(), "at least 1")?;
+        zero("open_max", self.open_max, "at least 1")?;
+        match self.pace {
+            Pace::EventsPerSecond(rate) if !(rate.is_finite() && rate > 0.0) => {
+                let remedy = "a positive number, or 0 for as fast as receipts allow";
+                Err(Error::Option { key: "rate", value: rate.to_string(), remedy })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The fleet these options describe; the epoch defaults to `now_unix_us`.
+    pub fn plan(&self, now_unix_us: i64) -> Plan {
+        Plan {
+            seed: self.seed,
+            epoch_unix_us: self.epoch_unix_us.unwrap_or(now_unix_us),
+            devices: self.devices,
+            tenants: self.tenants,
+            sites: self.sites,
+            pause: self.pause,
+            scenarios: self.scenarios.clone(),
+        }
+    }
+}
+
+/// What a run has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Events made, whatever became of them.
+    pub made: u64,
+    /// Events receipted as stored, those of earlier runs included.
+    pub receipted: u64,
+    /// Events in rejected reports.
+    pub rejected: u64,
+    /// Events declared lost.
+    pub lost: u64,
+    /// Events that were never kept and not declared (scenario `reboot`).
+    pub missing: u64,
+    /// Bad messages published (scenario `poison`).
+    pub poison: u64,
+    /// Bad messages that got their REJECTED receipt.
+    pub refused: u64,
+    /// Reports sent, first sendings only.
+    pub reports: u64,
+    /// Reports sent again.
+    pub resent: u64,
+    /// Events still without a receipt; they are on disk for the next run.
+    pub open: u64,
+    /// Simulated time covered, us.
+    pub simulated_us: u64,
+}
+
+/// Runs a fleet until its duration is over or `shutdown`, then waits for the last receipts.
+///
+/// # Errors
+/// [`Error::Option`], [`Error::Locked`], [`Error::File`].
+pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Summary, Error> {
+    options.check()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let plan = Arc::new(options.plan(now.as_micros() as i64));
+    let truth = match &options.truth {
+        Some(path) => Some(Truth::open(path, store::exists(&options.gateway.store.dir))?),
+        None => None,
+    };
+    let truth = Arc::new(Mutex::new(truth));
+    let counters = Arc::new(Counters::default());
+    let profiles: Vec<_> = (0..options.devices).map(|index| profile(&plan, index)).collect();
+    let observer = observer(Arc::clone(&truth));
+    let gateway = Gateway::open(options.gateway.clone(), &profiles, Arc::clone(&counters), observer)?;
+    let mut fleet = Fleet::new(&plan, &profiles, &gateway, truth)?;
+
+    let (commands, batches) = mpsc::channel(BATCHES);
+    let ended = CancellationToken::new();
+    let mut serving = tokio::spawn(gateway.run(batches, ended.clone()));
+    let reporter = tokio::spawn(report(options.progress, Arc::clone(&counters), Arc::clone(&fleet.now_us)));
+    // When the gateway ends by itself, sending to it fails; its error is the one to report.
+    let driven = drive(&options, &mut fleet, &counters, commands, &shutdown).await;
+    let served = tokio::select! {
+        served = &mut serving => served,
+        () = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(options.shutdown_drain).await;
+        } => {
+            ended.cancel();
+            (&mut serving).await
+        }
+    };
+    reporter.abort();
+    served.map_err(|_| Error::Ended("gateway"))??;
+    driven?;
+    fleet.truth_flush()?;
+    let summary = fleet.summary(&counters);
+    tracing::info!(
+        made = summary.made,
+        receipted = summary.receipted,
+        rejected = summary.rejected,
+        lost = summary.lost,
+        missing = summary.missing,
+        poison = summary.poison,
+        resent = summary.resent,
+        open = summary.open,
+        "simulation ended"
+    );
+    Ok(summary)
+}
+
+fn profile(plan: &Plan, index: u32) -> Profile {
+    let is_regrouped = plan.affects(crate::fleet::Scenario::Retransmit, index);
+    Profile {
+        identity: Some(plan.identity(index)),
+        form: plan.form(index),
+        model: plan.model(index).to_owned(),
+        firmware: plan.firmware(index).to_owned(),
+        regroup: is_regrouped.then_some(plan.seed ^ u64::from(index)),
+    }
+}
+
+type SharedTruth = Arc<Mutex<Option<Truth>>>;
+
+/// Writes what really happened to the truth.
+fn observer(truth: SharedTruth) -> Observer {
+    Box::new(move |notice| {
+        let mut truth = truth.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(truth) = truth.as_mut() else { return };
+        let written = match notice {
+            Notice::GivenUp { identity, boot_id, seq } => {
+                truth.correct(&identity, boot_id, telemetry::interval::Interval::new(seq, seq), "lost", OUTBOX_FULL)
+            }
+            Notice::Rejected { identity, boot_id, range, reason } => {
+                truth.correct(&identity, boot_id, range, "quarantined", &reason)
+            }
+        };
+        if let Err(error) = written {
+            tracing::error!(%error, "truth not written");
+        }
+    })
+}
+
+/// A device's next step, taken out of it already.
+struct Upcoming {
+    step: Step,
+    /// Whether the device was unsettled before it.
+    was_unsettled: bool,
+}
+
+struct Member {
+    device: Device,
+    number: usize,
+    subject: Subject,
+    upcoming: Option<Upcoming>,
+    boot_id: u64,
+    is_up: bool,
+}
+
+impl Member {
+    fn take(&mut self) -> Option<Upcoming> {
+        let was_unsettled = self.device.is_unsettled();
+        let next = self.device.next().map(|step| Upcoming { step, was_unsettled });
+        std::mem::replace(&mut self.upcoming, next)
+    }
+}
+
+struct Fleet {
+    members: Vec<Member>,
+    /// When each member's next step is.
+    order: BinaryHeap<Reverse<(u64, usize)>>,
+    truth: SharedTruth,
+    now_us: Arc<AtomicU64>,
+    events: u64,
+    missing: u64,
+    poison: u64,
+}
+
+impl Fleet {
+    fn new(plan: &Arc<Plan>, profiles: &[Profile], gateway: &Gateway, truth: SharedTruth) -> Result<Self, Error> {
+        let (mut members, mut order) = (Vec::with_capacity(profiles.len()), BinaryHeap::new());
+        for (index, profile) in profiles.iter().enumerate() {
+            let identity = profile.identity.as_ref().ok_or(Error::UnknownDevice(index))?;
+            let number = gateway.number(identity).ok_or(Error::UnknownDevice(index))?;
+            let device = Device::new(Arc::clone(plan), index as u32, gateway.life(number)?);
+            let subject = Subject::new(identity, profile.form);
+            let mut member = Member { device, number, subject, upcoming: None, boot_id: 0, is_up: true };
+            member.take();
+            order.extend(member.upcoming.as_ref().map(|next| Reverse((next.step.at_us, index))));
+            members.push(member);
+        }
+        let now_us = Arc::new(AtomicU64::new(0));
+        Ok(Self { members, order, truth, now_us, events: 0, missing: 0, poison: 0 })
+    }
+
+    /// When the next step is, us.
+    fn next_us(&self) -> u64 {
+        self.order.peek().map_or(u64::MAX, |Reverse((at_us, _))| *at_us)
+    }
+
+    /// Takes the earliest step.
+    fn step(&mut self, batch: &mut Vec<Command>) -> Result<(), Error> {
+        let Some(Reverse((at_us, index))) = self.order.pop() else { return Ok(()) };
+        self.now_us.store(at_us, Ordering::Relaxed);
+        if let Some(upcoming) = self.members[index].take() {
+            self.perform(index, upcoming.step, batch)?;
+        }
+        let next = self.members[index].upcoming.as_ref();
+        self.order.extend(next.map(|next| Reverse((next.step.at_us, index))));
+        Ok(())
+    }
+
+    /// Ends cleanly: whatever a device still has to tell is told, and all find their network again.
+    fn settle(&mut self, batch: &mut Vec<Command>) -> Result<(), Error> {
+        for index in 0..self.members.len() {
+            while self.members[index].upcoming.as_ref().is_some_and(|next| next.was_unsettled) {
+                if let Some(upcoming) = self.members[index].take() {
+                    self.perform(index, upcoming.step, batch)?;
+                }
+            }
+            let member = &mut self.members[index];
+            if !member.is_up {
+                member.is_up = true;
+                batch.push(Command::Link { device: member.number, is_up: true });
+            }
+        }
+        self.truth_flush()
+    }
+
+    fn perform(&mut self, index: usize, step: Step, batch: &mut Vec<Command>) -> Result<(), Error> {
+        let member = &mut self.members[index];
+        if let Act::Boot { boot_id } = &step.act {
+            member.boot_id = *boot_id;
+        }
+        if let Some(truth) = self.truth.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            truth.step(&mut member.subject, &step, member.boot_id)?;
+        }
+        let device = member.number;
+        batch.push(match step.act {
+            Act::Boot { boot_id } => Command::Boot { device, boot_id },
+            Act::Event(made) => {
+                self.events += 1;
+                match made.fate {
+                    Fate::Lost => Command::Lose { device, reason: LOST_REASON },
+                    Fate::Missing => {
+                        self.missing += 1;
+                        Command::Forfeit { device }
+                    }
+                    Fate::Stored | Fate::Quarantined(_) => Command::Event {
+                        device,
+                        seq: made.seq,
+                        stamp: made.stamp,
+                        context: Arc::clone(&made.context.encoded),
+                        kind: made.kind,
+                    },
+                }
+            }
+            Act::Heartbeat { stamp, context, heartbeat } => {
+                Command::Heartbeat { device, stamp, context: Arc::clone(&context.encoded), heartbeat }
+            }
+            Act::Link { is_up } => {
+                member.is_up = is_up;
+                Command::Link { device, is_up }
+            }
+            Act::Poison(poison) => {
+                self.poison += 1;
+                let (topic, payload, is_receipted) = (poison.topic, poison.payload, poison.is_receipted);
+                Command::Raw { device, topic, payload, is_receipted }
+            }
+        });
+        Ok(())
+    }
+
+    fn truth_flush(&self) -> Result<(), Error> {
+        match self.truth.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            Some(truth) => truth.flush(),
+            None => Ok(()),
+        }
+    }
+
+    fn summary(&self, counters: &Counters) -> Summary {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Summary {
+            made: load(&counters.made),
+            receipted: load(&counters.receipted),
+            rejected: load(&counters.rejected),
+            lost: load(&counters.lost),
+            missing: self.missing,
+            poison: self.poison,
+            refused: load(&counters.refused),
+            reports: load(&counters.reports),
+            resent: load(&counters.resent),
+            open: load(&counters.open) + load(&counters.parked),
+            simulated_us: load(&self.now_us),
+        }
+    }
+}
+
+/// Hands steps to the gateway at the pace asked for, until the end.
+async fn drive(
+    options: &Options,
+    fleet: &mut Fleet,
+    counters: &Counters,
+    commands: mpsc::Sender<Vec<Command>>,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    let mut events_max = options.events_max.unwrap_or(u64::MAX);
+    let mut end_us = u64::MAX;
+    match (options.pace, options.duration) {
+        (Pace::EventsPerSecond(rate), Some(duration)) => {
+            events_max = events_max.min((rate * duration.as_secs_f64()).round() as u64);
+        }
+        (Pace::RealTime | Pace::Unbounded, Some(duration)) => end_us = duration.as_micros() as u64,
+        (_, None) => {}
+    }
+    let start = Instant::now();
+    let is_over = |fleet: &Fleet| fleet.events >= events_max || fleet.next_us() >= end_us;
+    while !shutdown.is_cancelled() && !is_over(fleet) {
+        let mut batch = Vec::new();
+        let elapsed = start.elapsed();
+        while batch.len() < BATCH && !is_over(fleet) && is_due(options, fleet, counters, elapsed) {
+            fleet.step(&mut batch)?;
+        }
+        if batch.is_empty() {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(5)) => {}
+                () = shutdown.cancelled() => {}
+                // The gateway has failed and says why.
+                () = commands.closed() => return Ok(()),
+            }
+            continue;
+        }
+        // The truth is out before the event is.
+        fleet.truth_flush()?;
+        if commands.send(batch).await.is_err() {
+            return Ok(());
+        }
+    }
+    let mut batch = Vec::new();
+    fleet.settle(&mut batch)?;
+    // As above: a gateway that is gone says why itself.
+    let _ = commands.send(batch).await;
+    Ok(())
+}
+
+fn is_due(options: &Options, fleet: &Fleet, counters: &Counters, elapsed: Duration) -> bool {
+    match options.pace {
+        Pace::RealTime => fleet.next_us() <= elapsed.as_micros() as u64,
+        Pace::EventsPerSecond(rate) => (fleet.events as f64) < elapsed.as_secs_f64() * rate,
+        Pace::Unbounded => {
+            // Events handed over but not yet taken are open too.
+            let waiting = fleet.events.saturating_sub(counters.made.load(Ordering::Relaxed));
+            counters.open.load(Ordering::Relaxed) + waiting < options.open_max
+        }
+    }
+}
+
+/// Logs progress until aborted.
+async fn report(every: Option<Duration>, counters: Arc<Counters>, now_us: Arc<AtomicU64>) {
+    let Some(every) = every else { return };
+    loop {
+        tokio::time::sleep(every).await;
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        tracing::info!(
+            made = load(&counters.made),
+            receipted = load(&counters.receipted),
+            rejected = load(&counters.rejected),
+            lost = load(&counters.lost),
+            resent = load(&counters.resent),
+            open = load(&counters.open),
+            offline = load(&counters.parked),
+            connected = load(&counters.connected),
+            simulated_s = load(&now_us) / 1_000_000,
+            "simulating"
+        );
+    }
+}
