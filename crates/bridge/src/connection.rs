@@ -16,7 +16,7 @@ use rumqttc::{
         AsyncClient, ConnectionError, Event, EventLoop,
         mqttbytes::{
             QoS,
-            v5::{ConnAck, Filter, Packet, Publish, RetainForwardRule, SubAck, SubscribeReasonCode},
+            v5::{Filter, Packet, Publish, RetainForwardRule, SubAck, SubscribeReasonCode},
         },
     },
 };
@@ -64,8 +64,6 @@ pub(crate) struct Connection {
     ring: Ring<u16>,
     /// Bounded by what is in flight: one entry for each message.
     settled: (mpsc::UnboundedSender<Slot>, mpsc::UnboundedReceiver<Slot>),
-    /// This process has subscribed on this session.
-    subscribed: bool,
     backoff: Backoff,
 }
 
@@ -88,7 +86,6 @@ impl Connection {
             shared,
             ring: Ring::default(),
             settled: mpsc::unbounded_channel(),
-            subscribed: false,
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)),
         }
     }
@@ -125,9 +122,9 @@ impl Connection {
                 }
             };
             let handled = match event {
-                Event::Incoming(Packet::ConnAck(connack)) => {
+                Event::Incoming(Packet::ConnAck(_)) => {
                     phase = Phase::Receiving;
-                    self.connected(&client, &connack)
+                    self.subscribe(&client)
                 }
                 Event::Incoming(Packet::SubAck(suback)) => self.granted(&suback),
                 Event::Incoming(Packet::Publish(publish)) => {
@@ -192,21 +189,16 @@ impl Connection {
         self.shared.metrics.acknowledged.inc_by(acknowledged);
     }
 
-    fn connected(&mut self, client: &AsyncClient, connack: &ConnAck) -> Result<(), String> {
-        // Once in each process even where the session is kept: an earlier version may have subscribed to other filters.
-        if connack.session_present && self.subscribed {
-            self.up(true);
-            return Ok(());
-        }
+    /// Subscribes, also where the broker has kept the session: Mosquitto 2.0 keeps a session over a restart and forgets its
+    /// shared subscriptions, and an earlier version of this bridge may have subscribed to other filters.
+    fn subscribe(&self, client: &AsyncClient) -> Result<(), String> {
         let group = &self.shared.options.mqtt.share_group;
         let filters = SUBSCRIPTIONS.map(|filter| Filter {
             // A shared subscription gets no retained messages at all; should a broker send them, then at most once.
             retain_forward_rule: RetainForwardRule::OnNewSubscribe,
             ..Filter::new(format!("$share/{group}/{filter}"), QoS::AtLeastOnce)
         });
-        client.try_subscribe_many(filters).map_err(|error| format!("subscribe: {error}"))?;
-        tracing::debug!(connection = self.index, session_present = connack.session_present, "subscribing");
-        Ok(())
+        client.try_subscribe_many(filters).map_err(|error| format!("subscribe: {error}"))
     }
 
     fn granted(&mut self, suback: &SubAck) -> Result<(), String> {
@@ -219,16 +211,11 @@ impl Connection {
                 code => return Err(format!("the broker refuses the subscription to {filter}: {code:?}")),
             }
         }
-        self.subscribed = true;
-        self.up(false);
-        Ok(())
-    }
-
-    fn up(&mut self, session_present: bool) {
         self.backoff.reset();
         if self.shared.health.link_up(self.index.into()) {
-            tracing::info!(connection = self.index, session_present, "MQTT connected");
+            tracing::info!(connection = self.index, "MQTT connected and subscribed");
         }
+        Ok(())
     }
 
     /// What the event loop had received and not delivered when its connection ended: into Kafka, never acknowledged.

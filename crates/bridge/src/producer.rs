@@ -40,8 +40,12 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let fatal = error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal);
-        self.confirmations.client_error(self.generation, fatal, reason);
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::Fatal) => self.confirmations.producer_died(self.generation, reason),
+            // Follows the errors of the single brokers, which say why.
+            Some(RDKafkaErrorCode::AllBrokersDown) => {}
+            _ => self.confirmations.client_error(reason),
+        }
     }
 }
 
@@ -85,11 +89,12 @@ pub(crate) fn configuration(options: &Options) -> ClientConfig {
 ///
 /// Returns that number, or what is wrong.
 pub(crate) fn verify(producer: &Producer, topics: [&str; 3], timeout: Duration) -> Result<usize, String> {
-    let metadata = producer
-        .client()
-        // All topics: asking for one by name would create it on a broker that creates topics by itself.
-        .fetch_metadata(None, timeout)
-        .map_err(|error| format!("kafka does not answer: {error}"))?;
+    let context = producer.context();
+    // All topics: asking for one by name would create it on a broker that creates topics by itself.
+    let metadata = producer.client().fetch_metadata(None, timeout).map_err(|error| {
+        let why = context.confirmations.last_client_error().unwrap_or_else(|| error.to_string());
+        format!("kafka does not answer: {why}")
+    })?;
     let partitions: BTreeMap<&str, usize> =
         metadata.topics().iter().map(|topic| (topic.name(), topic.partitions().len())).collect();
     let mut counts = Vec::new();

@@ -100,6 +100,8 @@ pub(crate) struct Confirmations {
     emptied: Notify,
     /// The last thing heard of Kafka was a confirmation.
     serving: AtomicBool,
+    /// The last error that concerned no single record.
+    client_error: Mutex<Option<String>>,
     /// The current producer has got a confirmation.
     served_since_rebuild: AtomicBool,
     metrics: Arc<Metrics>,
@@ -115,6 +117,7 @@ impl Confirmations {
             room: Notify::new(),
             emptied: Notify::new(),
             serving: AtomicBool::new(false),
+            client_error: Mutex::default(),
             served_since_rebuild: AtomicBool::new(false),
             metrics,
             health,
@@ -209,16 +212,23 @@ impl Confirmations {
         let _ = self.failures.send(failure);
     }
 
-    /// The client reports an error that concerns no single record.
-    pub fn client_error(&self, generation: u64, fatal: bool, reason: &str) {
-        if fatal {
-            let code = Some(RDKafkaErrorCode::Fatal);
-            let failure = Failure { generation, number: None, code, reason: reason.to_owned() };
-            let _ = self.failures.send(failure);
-            return;
-        }
+    /// The producer can send nothing more.
+    pub fn producer_died(&self, generation: u64, reason: &str) {
+        let code = Some(RDKafkaErrorCode::Fatal);
+        // The receiver is gone only at the end.
+        let _ = self.failures.send(Failure { generation, number: None, code, reason: reason.to_owned() });
+    }
+
+    /// The client reports an error that concerns no single record: a broker unreachable, an authentication refused.
+    pub fn client_error(&self, reason: &str) {
         self.metrics.kafka_trouble(KafkaTrouble::Client);
+        *lock(&self.client_error) = Some(reason.to_owned());
         self.troubled(reason);
+    }
+
+    /// The last of these.
+    pub fn last_client_error(&self) -> Option<String> {
+        lock(&self.client_error).clone()
     }
 
     fn troubled(&self, reason: &str) {

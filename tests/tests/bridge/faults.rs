@@ -1,0 +1,190 @@
+//! Brokers that go away, Kafka that stands still, a bridge that dies: nothing without a receipt is lost, and no receipt
+//! comes before Kafka has confirmed.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use harness::{Kafka, Mosquitto, poll};
+
+use crate::rig::{Fleet, Publication, Running, WITHIN, kafka, names, options, publication, topics};
+
+fn publications(from: u64, count: u64, events: usize) -> Vec<Publication> {
+    let one = |index: u64| publication(index as usize % 40, 1 + index * events as u64, events);
+    (from..from + count).map(one).collect()
+}
+
+fn all_names(publications: &[Publication]) -> BTreeSet<String> {
+    publications.iter().map(|publication| publication.name.clone()).collect()
+}
+
+/// Sends again what has no receipt, as devices do, until everything has one.
+fn insist(fleet: &Fleet, publications: &[Publication]) {
+    poll(WITHIN, "all receipts", || {
+        let stored = fleet.stored();
+        let open: Vec<_> = publications.iter().filter(|publication| !stored.contains(&publication.name)).collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let count = open.len();
+        std::thread::sleep(Duration::from_millis(300));
+        fleet.publish_all(open);
+        Err(format!("{count} without"))
+    });
+}
+
+/// Mosquitto 2.0 keeps the session over a restart and forgets that it was subscribed to `$share/...`: who trusts "session
+/// present" hears nothing more.
+#[test]
+fn a_broker_that_keeps_the_session_is_subscribed_to_again_all_the_same() {
+    let (mut mosquitto, kafka) = (Mosquitto::start(), kafka());
+    let topics = topics(kafka);
+    let running = Running::ready(options(&mosquitto, &kafka.bootstrap(), &topics));
+    let fleet = Fleet::connect(&mosquitto);
+    let publications = publications(0, 3000, 2);
+    for part in publications.chunks(1000) {
+        fleet.publish_all(part);
+        assert!(mosquitto.stop().success());
+        mosquitto.start_again();
+    }
+    insist(&fleet, &publications);
+    let found: BTreeSet<_> = names(&kafka.records(&topics.reports)).into_iter().collect();
+    assert_eq!(found, all_names(&publications));
+    assert!(running.metric(bridge::metrics::RECONNECTS) >= 3.0);
+    running.wait_until_ready();
+}
+
+#[test]
+fn a_broker_that_forgets_the_session_is_subscribed_to_again() {
+    let (mut mosquitto, kafka) = (Mosquitto::start(), kafka());
+    let topics = topics(kafka);
+    let running = Running::ready(options(&mosquitto, &kafka.bootstrap(), &topics));
+    let fleet = Fleet::connect(&mosquitto);
+    let publications = publications(0, 600, 2);
+    for part in publications.chunks(200) {
+        fleet.publish_all(part);
+        mosquitto.kill();
+        mosquitto.start_again();
+    }
+    insist(&fleet, &publications);
+    let found: BTreeSet<_> = names(&kafka.records(&topics.reports)).into_iter().collect();
+    assert_eq!(found, all_names(&publications));
+    running.wait_until_ready();
+}
+
+/// The trap: Kafka confirms while another connection is up than the one the messages came in on. Were they acknowledged
+/// there, the broker would forget messages that Kafka does not have.
+#[test]
+fn late_confirmations_of_an_earlier_connection_acknowledge_nothing() {
+    let (mut mosquitto, mut own) = (Mosquitto::start(), Kafka::start());
+    let topics = topics(&own);
+    let mut options = options(&mosquitto, &own.bootstrap(), &topics);
+    (options.mqtt.connections, options.mqtt.receive_maximum) = (1, 20);
+    let running = Running::ready(options);
+    let fleet = Fleet::connect(&mosquitto);
+    let publications = publications(0, 400, 2);
+    own.node(0).pause();
+    fleet.publish_all(&publications);
+    fleet.wait_until_taken(publications.len());
+    for held in [20.0, 40.0, 60.0] {
+        poll(WITHIN, "a window of messages without confirmation", || {
+            let in_flight = running.metric(bridge::metrics::IN_FLIGHT_MESSAGES);
+            if in_flight >= held { Ok(()) } else { Err(format!("{in_flight} in flight")) }
+        });
+        assert!(fleet.stored().is_empty());
+        if held < 60.0 {
+            assert!(mosquitto.stop().success());
+            mosquitto.start_again();
+        }
+    }
+    own.node(0).resume();
+    // Without sending again: the broker still has whatever was not confirmed.
+    fleet.wait_for_receipts(&publications);
+    let found: BTreeSet<_> = names(&own.records(&topics.reports)).into_iter().collect();
+    assert_eq!(found, all_names(&publications));
+}
+
+#[test]
+fn kafka_down_means_no_receipt_a_bounded_memory_and_a_reason_and_then_all_arrive() {
+    let (mosquitto, mut own) = (Mosquitto::start(), Kafka::start());
+    let topics = topics(&own);
+    let mut options = options(&mosquitto, &own.bootstrap(), &topics);
+    options.limits.in_flight_bytes = 4 << 20;
+    // Short, so that records fail and are produced again.
+    options.kafka.properties.insert("message.timeout.ms".to_owned(), "3000".to_owned());
+    let running = Running::ready(options);
+    let fleet = Fleet::connect(&mosquitto);
+    let before = publications(0, 50, 2);
+    fleet.publish_all(&before);
+    fleet.wait_for_receipts(&before);
+
+    own.kill();
+    // About 12 MB.
+    let during = publications(1000, 1500, 200);
+    let bytes: usize = during.iter().map(|publication| publication.payload.len()).sum();
+    assert!(bytes > 8 << 20, "{bytes} bytes do not fill the bound");
+    fleet.publish_all(&during);
+    running.wait_for_obstacle("the oldest unconfirmed message has waited");
+    poll(WITHIN, "records to fail", || match running.metric("doseline_bridge_kafka_errors_total{kind=\"delivery\"}") {
+        0.0 => Err("none"),
+        _ => Ok(()),
+    });
+    assert_eq!(fleet.stored().len(), before.len(), "a receipt without Kafka");
+    let in_flight = running.metric(bridge::metrics::IN_FLIGHT_BYTES);
+    assert!(in_flight > 3e6 && in_flight <= f64::from(4 << 20), "{in_flight} bytes in flight");
+    let http = running.handle.http().expect("http is served");
+    let status = ureq::get(format!("http://{http}/readyz")).call();
+    assert!(matches!(status, Err(ureq::Error::StatusCode(503))), "{status:?}");
+
+    own.start_again();
+    fleet.wait_for_receipts(&during);
+    let found: BTreeSet<_> = names(&own.records(&topics.reports)).into_iter().collect();
+    assert_eq!(found, all_names(&[before, during].concat()));
+    running.wait_until_ready();
+    assert!(running.stop() < Duration::from_secs(4));
+}
+
+#[test]
+fn the_end_comes_in_time_when_kafka_stands_still_and_the_next_bridge_takes_over() {
+    let (mosquitto, mut own) = (Mosquitto::start(), Kafka::start());
+    let topics = topics(&own);
+    let options = options(&mosquitto, &own.bootstrap(), &topics);
+    let running = Running::ready(options.clone());
+    let fleet = Fleet::connect(&mosquitto);
+    let publications = publications(0, 300, 2);
+    own.node(0).pause();
+    fleet.publish_all(&publications);
+    poll(WITHIN, "messages in flight", || match running.metric(bridge::metrics::IN_FLIGHT_MESSAGES) {
+        300.0 => Ok(()),
+        in_flight => Err(in_flight),
+    });
+    let took = running.stop();
+    assert!(took < Duration::from_secs(4), "took {took:?}");
+    assert!(fleet.stored().is_empty());
+    own.node(0).resume();
+    let running = Running::ready(options);
+    fleet.wait_for_receipts(&publications);
+    drop(running);
+}
+
+#[test]
+fn a_bridge_that_dies_loses_nothing() {
+    let (mosquitto, kafka) = (Mosquitto::start(), kafka());
+    let topics = topics(kafka);
+    let options = options(&mosquitto, &kafka.bootstrap(), &topics);
+    // The session exists from here on.
+    let mut running = Running::ready(options.clone());
+    let fleet = Fleet::connect(&mosquitto);
+    let publications = publications(0, 2000, 2);
+    for part in publications.chunks(400) {
+        fleet.publish_all(part);
+        let before = running.metric(bridge::metrics::ACKNOWLEDGED);
+        poll(WITHIN, "the stream to be under way", || match running.metric(bridge::metrics::ACKNOWLEDGED) {
+            acknowledged if acknowledged > before => Ok(()),
+            acknowledged => Err(acknowledged),
+        });
+        running.crash();
+        running = Running::ready(options.clone());
+    }
+    insist(&fleet, &publications);
+    let found: BTreeSet<_> = names(&kafka.records(&topics.reports)).into_iter().collect();
+    assert_eq!(found, all_names(&publications));
+}

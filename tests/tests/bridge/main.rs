@@ -1,0 +1,7 @@
+//! The bridge between a real Mosquitto and a real Apache Kafka.
+
+mod faults;
+mod path;
+mod poison;
+mod rig;
+mod start;
