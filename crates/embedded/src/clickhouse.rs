@@ -1,0 +1,351 @@
+//! ClickHouse in this process: `libchdb.so` behind ClickHouse's own HTTP interface, so that clients talk to it as to a
+//! server.
+//!
+//! - A statement has a connection of its own, opened and closed with it: no setting of one reaches another. A session
+//!   keeps its connection.
+//! - An `INSERT`'s data goes to the engine piece by piece, as does a result in a format that allows it: memory does not
+//!   grow with either.
+//! - A body that ends early cancels its `INSERT`; what was sent in one block leaves no row.
+
+mod compression;
+mod engine;
+mod exception;
+mod execution;
+mod http;
+mod library;
+mod reply;
+mod request;
+mod session;
+mod statement;
+mod workers;
+
+use engine::Engine;
+use http::Server;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::fmt;
+use std::fs::{File, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use workers::Workers;
+
+/// Time that running statements get to end by themselves when the server stops.
+const DRAIN_TIME: Duration = Duration::from_millis(1000);
+/// Time that they get to end once they are killed.
+const KILL_TIME: Duration = Duration::from_millis(700);
+/// Time that a client has for the head of a request.
+const HEAD_TIME: Duration = Duration::from_secs(30);
+/// How often sessions are looked through for those out of use.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How the engine is run.
+#[derive(Clone)]
+pub struct Options {
+    /// Where it keeps its data; made if missing. One process at a time.
+    pub data_dir: PathBuf,
+    /// Where it listens; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Path of `libchdb.so`. A process can open one only.
+    pub library: PathBuf,
+    /// Statements that run at once, each on a thread and a connection of its own.
+    pub connections_max: usize,
+    /// Requests that may wait for one of them to end; beyond it they get `TOO_MANY_SIMULTANEOUS_QUERIES`.
+    pub waiting_max: usize,
+    /// How long a request waits before it gets that answer, too.
+    pub waiting_time: Duration,
+    /// Password of the one user, `default`; `None` lets anyone in who reaches the port.
+    pub password: Option<String>,
+    /// Memory that the engine may take, in bytes; `None` is half of the machine's.
+    pub memory_max_bytes: Option<u64>,
+}
+
+impl Options {
+    /// Options with 16 connections, 256 waiting requests for 30 s, no password, half of the machine's memory.
+    pub fn new(data_dir: impl Into<PathBuf>, listen: SocketAddr, library: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            listen,
+            library: library.into(),
+            connections_max: 16,
+            waiting_max: 256,
+            waiting_time: Duration::from_secs(30),
+            password: None,
+            memory_max_bytes: None,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("data_dir", &self.data_dir)
+            .field("listen", &self.listen)
+            .field("library", &self.library)
+            .field("connections_max", &self.connections_max)
+            .field("waiting_max", &self.waiting_max)
+            .field("waiting_time", &self.waiting_time)
+            .field("password", &self.password.as_ref().map(|_| "redacted"))
+            .field("memory_max_bytes", &self.memory_max_bytes)
+            .finish()
+    }
+}
+
+/// Why the engine does not start, or does not run on. None of these goes away by trying again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `libchdb.so` is missing or is not what it should be.
+    #[error("cannot open the ClickHouse library {}: {reason}", path.display())]
+    Library {
+        /// Its path.
+        path: PathBuf,
+        /// What the loader says.
+        reason: String,
+    },
+    /// The data directory cannot be made, locked or written.
+    #[error("cannot use the data directory {}", path.display())]
+    DataDir {
+        /// Its path.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Another process uses the data directory.
+    #[error("the data directory {} is in use by process {pid}", path.display())]
+    Locked {
+        /// Its path.
+        path: PathBuf,
+        /// That process, as far as it says so.
+        pid: String,
+    },
+    /// The process already runs an engine.
+    #[error("this process already runs a ClickHouse engine, and there can be only one")]
+    AlreadyRunning,
+    /// The engine does not come up.
+    #[error("the ClickHouse engine does not start with its data in {}: {reason}", path.display())]
+    Boot {
+        /// The data directory.
+        path: PathBuf,
+        /// What the engine says.
+        reason: String,
+    },
+    /// The address is taken or not of this machine.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// No threads to be had.
+    #[error("cannot start threads")]
+    Threads(#[source] std::io::Error),
+    /// Statements went on although they were killed, so that the engine could not be closed.
+    #[error("{0} statements did not end in time; the engine was left to the end of the process")]
+    StillRunning(usize),
+    /// A task ended that should not have.
+    #[error("the ClickHouse server ended unexpectedly: {0}")]
+    Ended(String),
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Handle {
+    address: SocketAddr,
+    version: String,
+    task: JoinHandle<Result<(), Error>>,
+}
+
+impl Handle {
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The same as a URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The engine's version, such as `26.7.2.1`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Waits until the server has ended: within 2 s of the cancellation of its token, all connections closed.
+    ///
+    /// # Errors
+    /// It ended by itself, or statements would not.
+    pub async fn join(self) -> Result<(), Error> {
+        self.task.await.unwrap_or_else(|error| Err(Error::Ended(error.to_string())))
+    }
+}
+
+/// Free space where the data is, in bytes, as far as this user may take it.
+///
+/// # Errors
+/// The directory does not exist.
+pub fn free_bytes(data_dir: &Path) -> std::io::Result<u64> {
+    let filesystem = rustix::fs::statvfs(data_dir)?;
+    Ok(filesystem.f_bavail.saturating_mul(filesystem.f_frsize))
+}
+
+/// One engine for each process: the library keeps its state in globals.
+static RUNNING: AtomicBool = AtomicBool::new(false);
+
+/// Frees the process for the next engine.
+struct Only;
+
+impl Only {
+    fn claim() -> Result<Self, Error> {
+        if RUNNING.swap(true, Ordering::AcqRel) { Err(Error::AlreadyRunning) } else { Ok(Self) }
+    }
+}
+
+impl Drop for Only {
+    fn drop(&mut self) {
+        RUNNING.store(false, Ordering::Release);
+    }
+}
+
+/// Starts the engine and its server; both are ready when this returns. They end when `shutdown` is cancelled, which
+/// [`Handle::join`] waits for: a process that exits before lets the library's destructors run into its threads.
+///
+/// # Errors
+/// Any [`Error`] but those of the end.
+pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Handle, Error> {
+    let only = Only::claim()?;
+    let (data_dir, lock) = lock(&options.data_dir)?;
+    let listen = |source| Error::Listen { address: options.listen, source };
+    let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
+    let address = listener.local_addr().map_err(listen)?;
+
+    let workers = Workers::start(options.connections_max.max(1)).map_err(Error::Threads)?;
+    let (booted, boot) = oneshot::channel();
+    let boot_options = options.clone();
+    workers.submit(move || {
+        let _ = booted.send(Engine::boot(&boot_options, &data_dir));
+    });
+    let engine = boot.await.map_err(|_| Error::Ended("the engine's thread ended while booting".to_owned()))??;
+    let engine = Arc::new(engine);
+    let version = engine.identity.version.clone();
+    tracing::info!(%address, version, "clickhouse engine ready");
+
+    let server = Arc::new(Server {
+        engine,
+        workers,
+        permits: Arc::new(Semaphore::new(options.connections_max.max(1))),
+        waiting: AtomicUsize::new(0),
+        waiting_max: options.waiting_max,
+        waiting_time: options.waiting_time,
+        password: options.password,
+    });
+    let task = tokio::spawn(async move {
+        let connections = serve(&server, &listener, &shutdown).await;
+        drop(listener);
+        let result = stop(&server, options.connections_max.max(1), connections).await;
+        drop((lock, only));
+        result
+    });
+    Ok(Handle { address, version, task })
+}
+
+/// Makes the data directory and locks it for as long as the file lives; the kernel lets go of a killed process's lock.
+fn lock(data_dir: &Path) -> Result<(PathBuf, File), Error> {
+    let failed = |source| Error::DataDir { path: data_dir.to_owned(), source };
+    std::fs::create_dir_all(data_dir).map_err(failed)?;
+    let data_dir = data_dir.canonicalize().map_err(failed)?;
+    let path = data_dir.join("lock");
+    let mut file = File::options().create(true).truncate(false).read(true).write(true).open(path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _ = file.read_to_string(&mut pid);
+            return Err(Error::Locked { path: data_dir, pid: pid.trim().to_owned() });
+        }
+        Err(TryLockError::Error(source)) => return Err(failed(source)),
+    }
+    file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    Ok((data_dir, file))
+}
+
+/// Accepts connections until the end is asked for; returns those that are open then.
+async fn serve(server: &Arc<Server>, listener: &TcpListener, shutdown: &CancellationToken) -> JoinSet<()> {
+    let mut connections = JoinSet::new();
+    let mut expiry = tokio::time::interval(EXPIRY_INTERVAL);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return connections,
+            _ = expiry.tick() => {
+                let engine = Arc::clone(&server.engine);
+                server.workers.submit(move || engine.sessions.expire());
+            }
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(serve_connection(Arc::clone(server), stream, shutdown.clone()));
+                }
+                // out of descriptors, or the client left while still in the queue: neither lasts
+                Err(error) => {
+                    tracing::warn!(%error, "connection not accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+        }
+    }
+}
+
+async fn serve_connection(server: Arc<Server>, stream: TcpStream, shutdown: CancellationToken) {
+    // replies are written in large pieces, and small ones must not wait for an acknowledgement
+    let _ = stream.set_nodelay(true);
+    let service = hyper::service::service_fn(move |request| {
+        let server = Arc::clone(&server);
+        async move { Ok::<_, std::convert::Infallible>(server.answer(request).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// Lets statements end, kills those that do not, and closes the engine.
+async fn stop(server: &Arc<Server>, connections_max: usize, mut connections: JoinSet<()>) -> Result<(), Error> {
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN_TIME, drained).await.is_err() {
+        server.engine.abandon_all();
+        connections.shutdown().await;
+    }
+    let all = u32::try_from(connections_max).unwrap_or(u32::MAX);
+    if tokio::time::timeout(KILL_TIME, server.permits.acquire_many(all)).await.is_err() {
+        return Err(Error::StillRunning(connections_max - server.permits.available_permits()));
+    }
+    let (closed, close) = oneshot::channel();
+    let engine = Arc::clone(&server.engine);
+    server.workers.submit(move || {
+        engine.close();
+        let _ = closed.send(());
+    });
+    server.workers.close();
+    close.await.map_err(|_| Error::Ended("the engine's thread ended while closing".to_owned()))?;
+    tracing::info!("clickhouse engine closed");
+    Ok(())
+}

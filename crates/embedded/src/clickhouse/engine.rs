@@ -1,0 +1,173 @@
+//! The engine itself: its configuration files, its boot, the connections that statements run on, its end.
+
+use super::exception::Exception;
+use super::library::{Connection, Library};
+use super::reply::Identity;
+use super::session::Sessions;
+use super::workers::Workers;
+use super::{Error, Options};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Begins the value of `log_comment` by which a running statement is found again.
+const KEY: &str = "doseline-";
+
+/// Sessions kept at most; an idle one costs about 100 KiB.
+const SESSIONS_MAX: usize = 256;
+
+/// The booted engine.
+pub struct Engine {
+    library: &'static Library,
+    arguments: Vec<String>,
+    /// Keeps the engine up between statements, and kills them.
+    keeper: Mutex<Option<Connection>>,
+    /// One thread for what must not wait for a free statement thread.
+    errands: Workers,
+    /// The sessions.
+    pub sessions: Sessions,
+    /// What replies say of the engine.
+    pub identity: Identity,
+    numbers: AtomicU64,
+}
+
+/// A statement that may have to be killed.
+#[derive(Default)]
+pub struct Running {
+    /// The client is gone.
+    gone: AtomicBool,
+    /// The `log_comment` of its connection, while it runs and may be killed.
+    key: Mutex<Option<String>>,
+}
+
+impl Running {
+    /// Whether the client is gone.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// Allows the statement to be killed from now on (`Some`), or no more (`None`).
+    pub fn set_key(&self, key: Option<&str>) {
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = key.map(str::to_owned);
+    }
+}
+
+impl Engine {
+    /// Opens the library and boots the engine; blocks for some 0.2 s, longer if there are many tables.
+    ///
+    /// # Errors
+    /// The library cannot be opened, the configuration not written, or the engine does not come up.
+    pub fn boot(options: &Options, data_dir: &Path) -> Result<Self, Error> {
+        let library = Library::open(&options.library)
+            .map_err(|reason| Error::Library { path: options.library.clone(), reason })?;
+        write_configuration(options, data_dir)
+            .map_err(|source| Error::DataDir { path: data_dir.to_owned(), source })?;
+        let arguments = vec![
+            format!("--path={}", data_dir.join("engine").display()),
+            format!("--config-file={}", data_dir.join("server.xml").display()),
+            "--log-level=warning".to_owned(),
+        ];
+        let boot = |reason: Exception| Error::Boot { path: data_dir.to_owned(), reason: reason.to_string() };
+        let mut keeper = Connection::open(library, &arguments).map_err(boot)?;
+        let about = keeper.query(b"SELECT version(), timezone()", "TSVRaw", &[]).map_err(boot)?;
+        let about = String::from_utf8_lossy(about.bytes()).trim_end().to_owned();
+        let (version, timezone) = about.split_once('\t').unwrap_or((&about, "UTC"));
+        let identity = Identity { version: version.to_owned(), timezone: timezone.to_owned() };
+        Ok(Self {
+            library,
+            arguments,
+            keeper: Mutex::new(Some(keeper)),
+            errands: Workers::start(1).map_err(Error::Threads)?,
+            sessions: Sessions::new(SESSIONS_MAX),
+            identity,
+            numbers: AtomicU64::new(0),
+        })
+    }
+
+    /// Opens a connection, which costs 0.2 ms, together with the key by which its statements are found.
+    ///
+    /// # Errors
+    /// The engine refuses it.
+    pub fn connect(&self) -> Result<(Connection, String), Exception> {
+        let key = format!("{KEY}{}", self.numbers.fetch_add(1, Ordering::Relaxed));
+        let mut arguments = self.arguments.clone();
+        arguments.push(format!("--log_comment={key}"));
+        Ok((Connection::open(self.library, &arguments)?, key))
+    }
+
+    /// Notes that the client is gone and kills the statement if that is allowed. Does not wait.
+    pub fn abandon(self: &Arc<Self>, running: &Arc<Running>) {
+        running.gone.store(true, Ordering::Release);
+        let (engine, running) = (Arc::clone(self), Arc::clone(running));
+        self.errands.submit(move || {
+            // held meanwhile, so that the kill cannot hit the connection's next statement
+            let key = running.key.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(key) = &*key {
+                engine.kill(&format!("Settings['log_comment'] = '{key}'"));
+            }
+        });
+    }
+
+    /// Kills all statements. Does not wait.
+    pub fn abandon_all(self: &Arc<Self>) {
+        let engine = Arc::clone(self);
+        self.errands.submit(move || engine.kill("query NOT LIKE 'KILL QUERY%'"));
+    }
+
+    /// `ASYNC`, because a finished statement stays listed until its connection closes, and `SYNC` would wait for that.
+    fn kill(&self, condition: &str) {
+        if let Some(keeper) = &mut *self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+            && let Err(exception) = keeper.run(&format!("KILL QUERY WHERE {condition} ASYNC"))
+        {
+            tracing::warn!(%exception, "statement not killed");
+        }
+    }
+
+    /// Closes what is idle; with the last connection the engine writes out what it has and ends. Blocks.
+    pub fn close(&self) {
+        self.sessions.clear();
+        self.errands.close();
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// Writes the engine's configuration anew: what it does without is switched off, and one machine shares its memory with
+/// the other roles.
+fn write_configuration(options: &Options, data_dir: &Path) -> std::io::Result<()> {
+    let memory = match options.memory_max_bytes {
+        Some(bytes) => format!("<max_server_memory_usage>{bytes}</max_server_memory_usage>"),
+        None => "<max_server_memory_usage_to_ram_ratio>0.5</max_server_memory_usage_to_ram_ratio>".to_owned(),
+    };
+    let path = |name: &str| escape(&data_dir.join(name).display().to_string());
+    let server = format!(
+        "<!-- written at each start -->\n<clickhouse>\n  \
+         <users_config>{users}</users_config>\n  \
+         <logger><log>{log}</log><size>10M</size><count>2</count></logger>\n  {memory}\n  \
+         <mark_cache_size>268435456</mark_cache_size>\n  \
+         <background_pool_size>4</background_pool_size>\n  \
+         <background_common_pool_size>2</background_common_pool_size>\n  \
+         <background_schedule_pool_size>8</background_schedule_pool_size>\n  \
+         <background_move_pool_size>1</background_move_pool_size>\n  \
+         <background_fetches_pool_size>1</background_fetches_pool_size>\n  \
+         <merge_tree>\n    \
+         <number_of_free_entries_in_pool_to_execute_mutation>2</number_of_free_entries_in_pool_to_execute_mutation>\n    \
+         <number_of_free_entries_in_pool_to_lower_max_size_of_merge>4</number_of_free_entries_in_pool_to_lower_max_size_of_merge>\n    \
+         <number_of_free_entries_in_pool_to_execute_optimize_entire_partition>4</number_of_free_entries_in_pool_to_execute_optimize_entire_partition>\n  \
+         </merge_tree>\n</clickhouse>\n",
+        users = path("users.xml"),
+        log = path("engine.log"),
+    );
+    // SOURCES: without this, whoever reaches the port reads and writes this process's files by SQL
+    let users = "<!-- written at each start -->\n<clickhouse>\n  \
+                 <profiles><default/></profiles>\n  <quotas><default/></quotas>\n  \
+                 <users><default>\n    <password/><networks><ip>::/0</ip></networks>\n    \
+                 <profile>default</profile><quota>default</quota>\n    \
+                 <grants><query>GRANT ALL ON *.*</query><query>REVOKE SOURCES ON *.*</query></grants>\n  \
+                 </default></users>\n</clickhouse>\n";
+    std::fs::write(data_dir.join("server.xml"), server)?;
+    std::fs::write(data_dir.join("users.xml"), users)
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}

@@ -1,0 +1,318 @@
+//! One statement, from the body of its request to its reply, on a thread of its own.
+
+use super::compression::BlockReader;
+use super::engine::{Engine, Running};
+use super::exception::{Exception, SYNTAX_ERROR};
+use super::library::{Class, Connection, Counts, Output};
+use super::reply::{Gone, Reply};
+use super::request::Request;
+use super::statement::{self, Framing, Plan};
+use std::io::Read;
+
+/// Within so many bytes an `INSERT` must say where its data begins.
+const HEAD_BYTES: u64 = 1 << 20;
+/// Longest statement apart from an `INSERT`'s data; the engine's own `max_query_size` is below.
+const STATEMENT_BYTES: u64 = 16 << 20;
+/// Data is handed to an `INSERT` in pieces of this many bytes, of which the engine queues 16.
+const DATA_BYTES: usize = 256 << 10;
+/// A result that cannot be streamed (JSON, Parquet, ...) is kept in memory up to this many bytes.
+const WHOLE_RESULT_BYTES: u64 = 256 << 20;
+/// The format of results if neither statement nor request names one.
+const DEFAULT_FORMAT: &str = "TabSeparated";
+
+/// The engine's words for a statement whose result it does not hand out in chunks.
+const NOT_STREAMED: &str = "Streaming query is not supported";
+
+/// Why a statement has no reply to finish.
+enum Failure {
+    /// To be told.
+    Exception(Exception),
+    /// Nobody is there to be told.
+    Gone,
+}
+
+impl From<Exception> for Failure {
+    fn from(exception: Exception) -> Self {
+        Self::Exception(exception)
+    }
+}
+
+impl From<Gone> for Failure {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+/// Runs the statement of a request and sends its reply. Blocks.
+pub fn run(engine: &Engine, request: Request, body: Box<dyn Read + Send>, mut reply: Reply, running: &Running) {
+    match execute(engine, request, body, &mut reply, running) {
+        Ok(counts) => reply.finish(counts),
+        Err(Failure::Exception(exception)) => {
+            tracing::debug!(%exception, "statement failed");
+            reply.fail(&exception);
+        }
+        Err(Failure::Gone) => tracing::debug!("client left before the end of its statement"),
+    }
+    running.set_key(None);
+}
+
+fn execute(
+    engine: &Engine,
+    request: Request,
+    body: Box<dyn Read + Send>,
+    reply: &mut Reply,
+    running: &Running,
+) -> Result<Counts, Failure> {
+    if running.is_gone() {
+        return Err(Failure::Gone);
+    }
+    let broken = |error: std::io::Error| Exception::body_broken(&error);
+    let body = match request.body_encoding {
+        Some(encoding) => encoding.decode(body).map_err(broken)?,
+        None => body,
+    };
+    let mut body = if request.decompress { Box::new(BlockReader::new(body)) } else { body };
+    let (text, plan) = read_statement(&request, &mut body)?;
+
+    let Some(session) = request.session.clone() else {
+        let (mut connection, key) = engine.connect()?;
+        return Execution { request, text, body, running, key }.run(&mut connection, plan, reply);
+    };
+    let (mut connection, key) = match engine.sessions.take(&session)? {
+        Some(connection) => connection,
+        None => engine.connect().inspect_err(|_| engine.sessions.give_back(&session, None))?,
+    };
+    let execution = Execution { request, text, body, running, key: key.clone() };
+    let result = execution.run_in_session(&mut connection, plan, reply);
+    // the key is the connection's, whose next statement must not be killed for this one's client
+    running.set_key(None);
+    engine.sessions.give_back(&session, Some((connection, key)));
+    result
+}
+
+/// Puts together the SQL of URL and body, up to the data of an `INSERT`, the rest of which stays in `body`.
+fn read_statement(request: &Request, body: &mut dyn Read) -> Result<(Vec<u8>, Plan), Exception> {
+    let mut text = request.query.clone().into_bytes();
+    let url = request.format.as_deref().map(|format| (text.len(), format)).filter(|(length, _)| *length > 0);
+    if !text.is_empty() {
+        text.push(b'\n');
+        if let Ok(plan @ Plan::Insert { .. }) = statement::plan(&text, url) {
+            return Ok((text, plan));
+        }
+    }
+    let mut read_to = |limit: u64, text: &mut Vec<u8>| {
+        body.take(limit).read_to_end(text).map_err(|error| Exception::body_broken(&error))
+    };
+    let read = read_to(HEAD_BYTES, &mut text)?;
+    let mut plan = statement::plan(&text, url);
+    if read as u64 == HEAD_BYTES && !matches!(plan, Ok(Plan::Insert { .. })) {
+        if read_to(STATEMENT_BYTES, &mut text)? as u64 == STATEMENT_BYTES {
+            return Err(Exception::new(SYNTAX_ERROR, "SYNTAX_ERROR", "Max query size exceeded"));
+        }
+        plan = statement::plan(&text, url);
+    }
+    plan.map(|plan| (text, plan))
+}
+
+/// How the engine is asked.
+enum Mode {
+    /// `INSERT` with data: the statement's head, the data's format and where in the text the data begins.
+    Insert(Vec<u8>, String, usize),
+    /// Result in chunks.
+    Rows(String, Framing),
+    /// Result in one piece, of a statement that only reads or of another.
+    Whole(String, Class),
+}
+
+struct Execution<'r> {
+    request: Request,
+    text: Vec<u8>,
+    /// What follows `text`.
+    body: Box<dyn Read + Send>,
+    running: &'r Running,
+    key: String,
+}
+
+impl Execution<'_> {
+    /// Runs on a connection that nothing else will use.
+    fn run(mut self, connection: &mut Connection, plan: Plan, reply: &mut Reply) -> Result<Counts, Failure> {
+        let mode = self.choose_mode(connection, plan)?;
+        if let Some(database) = &self.request.database {
+            connection.run(&format!("USE {}", quote(database, '`')))?;
+        }
+        self.apply_settings(connection)?;
+        self.run_mode(connection, mode, reply)
+    }
+
+    /// Runs on a session's connection and leaves it as it was, apart from what the statement itself changes.
+    fn run_in_session(mut self, connection: &mut Connection, plan: Plan, reply: &mut Reply) -> Result<Counts, Failure> {
+        let lasting = matches!(plan, Plan::Other { session: true, .. });
+        let mode = self.choose_mode(connection, plan)?;
+        if lasting {
+            // `SET` and `USE` are meant to last: what the URL says would hide or undo it
+            return self.run_mode(connection, mode, reply);
+        }
+        let mut restore = Vec::new();
+        if let Some(database) = &self.request.database {
+            let current = text_of(&connection.query(b"SELECT currentDatabase()", "TSVRaw", &[])?);
+            connection.run(&format!("USE {}", quote(database, '`')))?;
+            restore.push(format!("USE {}", quote(current.trim_end_matches('\n'), '`')));
+        }
+        restore.extend(self.restore_settings(connection)?);
+        let result = match self.apply_settings(connection) {
+            Ok(()) => self.run_mode(connection, mode, reply),
+            Err(exception) => Err(exception.into()),
+        };
+        for statement in restore {
+            connection.run(&statement)?;
+        }
+        result
+    }
+
+    fn choose_mode(&mut self, connection: &mut Connection, plan: Plan) -> Result<Mode, Exception> {
+        let (format, streamable, session) = match plan {
+            Plan::Insert { .. } if self.request.read_only => return Err(read_only()),
+            Plan::Insert { head, format, data } => return Ok(Mode::Insert(self.text[head].to_vec(), format, data)),
+            Plan::Other { format, streamable, session } => (format, streamable, session),
+        };
+        let class = connection.classify(&self.text);
+        if self.request.read_only && !session && matches!(class, Class::Write | Class::Control) {
+            return Err(read_only());
+        }
+        let format = format.or_else(|| self.request.format.clone()).unwrap_or_else(|| DEFAULT_FORMAT.to_owned());
+        let is_set = |wanted: &str| self.request.settings.iter().any(|(name, _)| name == wanted);
+        let streamable = streamable && !is_set("extremes") && !is_set("output_format_json_array_of_rows");
+        match Framing::of(&format) {
+            Some(framing) if streamable && class == Class::Read => Ok(Mode::Rows(format, framing)),
+            _ => {
+                if class == Class::Read && !is_set("max_result_bytes") {
+                    self.request.settings.push(("max_result_bytes".to_owned(), WHOLE_RESULT_BYTES.to_string()));
+                }
+                Ok(Mode::Whole(format, class))
+            }
+        }
+    }
+
+    fn apply_settings(&mut self, connection: &mut Connection) -> Result<(), Exception> {
+        // after `readonly` no other can be set
+        self.request.settings.sort_by_key(|(name, _)| name == "readonly");
+        for settings in self.request.settings.chunks(32) {
+            let assignments: Vec<String> =
+                settings.iter().map(|(name, value)| format!("{name} = {}", quote(value, '\''))).collect();
+            connection.run(&format!("SET {}", assignments.join(", ")))?;
+        }
+        Ok(())
+    }
+
+    /// The statement that gives the settings of the request the values back which they have now.
+    fn restore_settings(&self, connection: &mut Connection) -> Result<Option<String>, Exception> {
+        if self.request.settings.is_empty() {
+            return Ok(None);
+        }
+        let names: Vec<String> = self.request.settings.iter().map(|(name, _)| quote(name, '\'')).collect();
+        let sql = format!("SELECT name, changed, value FROM system.settings WHERE name IN ({})", names.join(", "));
+        // TSV escapes a value just as a literal has to be
+        let settings = text_of(&connection.query(sql.as_bytes(), "TSV", &[])?);
+        let assignments: Vec<String> = settings
+            .lines()
+            .filter_map(|line| {
+                let mut fields = line.splitn(3, '\t');
+                match (fields.next()?, fields.next()?, fields.next()?) {
+                    (name, "1", value) => Some(format!("{name} = '{value}'")),
+                    (name, ..) => Some(format!("{name} = DEFAULT")),
+                }
+            })
+            .collect();
+        Ok((!assignments.is_empty()).then(|| format!("SET {}", assignments.join(", "))))
+    }
+
+    fn run_mode(&mut self, connection: &mut Connection, mode: Mode, reply: &mut Reply) -> Result<Counts, Failure> {
+        let (format, framing) = match mode {
+            Mode::Insert(head, format, data) => return self.insert(connection, &head, &format, data),
+            Mode::Rows(format, framing) => (format, Some(framing)),
+            Mode::Whole(format, Class::Read) => (format, None),
+            Mode::Whole(format, _) => {
+                reply.set_format(&format);
+                return self.whole(connection, &format, reply);
+            }
+        };
+        reply.set_format(&format);
+        // only what reads is killed when its client leaves
+        self.running.set_key(Some(&self.key));
+        if self.running.is_gone() {
+            return Err(Failure::Gone);
+        }
+        let Some(framing) = framing else { return self.whole(connection, &format, reply) };
+        match self.rows(connection, &format, framing, reply) {
+            Err(Failure::Exception(exception)) if exception.to_string().contains(NOT_STREAMED) => {
+                self.whole(connection, &format, reply)
+            }
+            result => result,
+        }
+    }
+
+    fn insert(
+        &mut self,
+        connection: &mut Connection,
+        head: &[u8],
+        format: &str,
+        data: usize,
+    ) -> Result<Counts, Failure> {
+        let mut stream = connection.insert(head, format, &self.request.parameters)?;
+        let mut accepted = self.text[data..].chunks(DATA_BYTES).all(|piece| stream.append(piece));
+        let mut piece = Vec::with_capacity(DATA_BYTES);
+        while accepted {
+            piece.clear();
+            // dropping the stream on a body that ends early is what leaves the table without its rows
+            let read = (&mut self.body).take(DATA_BYTES as u64).read_to_end(&mut piece);
+            if read.map_err(|error| Exception::body_broken(&error))? == 0 {
+                break;
+            }
+            accepted = stream.append(&piece);
+        }
+        Ok(stream.finish()?)
+    }
+
+    fn rows(
+        &self,
+        connection: &mut Connection,
+        format: &str,
+        framing: Framing,
+        reply: &mut Reply,
+    ) -> Result<Counts, Failure> {
+        let mut stream = connection.stream(&self.text, format, &self.request.parameters)?;
+        let (mut counts, mut first) = (Counts::default(), true);
+        while let Some(chunk) = stream.next_chunk()? {
+            let rows = chunk.bytes();
+            let header = if first { Some(0) } else { framing.header_length(rows) };
+            let header = header.ok_or_else(|| Exception::new(49, "LOGICAL_ERROR", "a chunk of rows has no header"))?;
+            first = false;
+            reply.write(&rows[header..])?;
+            counts.add(chunk.counts());
+        }
+        Ok(counts)
+    }
+
+    fn whole(&self, connection: &mut Connection, format: &str, reply: &mut Reply) -> Result<Counts, Failure> {
+        let output = connection.query(&self.text, format, &self.request.parameters)?;
+        reply.write(output.bytes())?;
+        Ok(output.counts())
+    }
+}
+
+/// GET must not change anything.
+fn read_only() -> Exception {
+    let message = "default: Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. \
+                   You should use method POST for modifying queries";
+    Exception::new(164, "READONLY", message)
+}
+
+fn text_of(output: &Output) -> String {
+    String::from_utf8_lossy(output.bytes()).into_owned()
+}
+
+/// A literal (`'`) or an identifier (`` ` ``) of SQL.
+fn quote(text: &str, quote: char) -> String {
+    let escaped = text.replace('\\', "\\\\").replace(quote, &format!("\\{quote}"));
+    format!("{quote}{escaped}{quote}")
+}

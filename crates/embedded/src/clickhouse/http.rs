@@ -1,0 +1,256 @@
+//! ClickHouse's HTTP interface: paths, admission, and the way of a request's body to the statement's thread.
+
+use super::engine::{Engine, Running};
+use super::exception::{Exception, TOO_MANY_SIMULTANEOUS_QUERIES};
+use super::execution;
+use super::reply::{Head, Receiver, Reply, ReplyBody};
+use super::request::Request;
+use super::workers::Workers;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, BodyStream};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONTENT_TYPE, HOST, ORIGIN};
+use hyper::http::response::Builder;
+use hyper::{HeaderMap, Method, Response};
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// Pieces of a request's body between its socket and the statement's thread.
+const BODY_PIECES: usize = 8;
+/// What is still read of a body that the statement does not want, so that its sender can come to read the reply.
+const UNWANTED_BYTES: usize = 64 << 20;
+/// For so long at most.
+const UNWANTED_TIME: Duration = Duration::from_secs(5);
+/// Largest field of a form.
+const FIELD_BYTES: u64 = 16 << 20;
+
+/// The body of each response.
+pub type Body = ReplyBody<Option<Guard>>;
+
+/// What all requests share.
+pub struct Server {
+    /// The engine.
+    pub engine: Arc<Engine>,
+    /// The threads of its statements.
+    pub workers: Workers,
+    /// One permit for each statement that may run.
+    pub permits: Arc<Semaphore>,
+    /// Requests that wait for a permit.
+    pub waiting: AtomicUsize,
+    /// So many may.
+    pub waiting_max: usize,
+    /// For so long.
+    pub waiting_time: Duration,
+    /// The password, if one is asked for.
+    pub password: Option<String>,
+}
+
+/// Tells the engine when the client is gone: dropped with the response, or with the wait for it.
+pub struct Guard {
+    engine: Arc<Engine>,
+    running: Arc<Running>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.engine.abandon(&self.running);
+    }
+}
+
+impl Server {
+    /// Answers one request.
+    pub async fn answer(self: Arc<Self>, request: hyper::Request<Incoming>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let reading = parts.method == Method::GET || parts.method == Method::HEAD;
+        match parts.uri.path() {
+            "/ping" | "/replicas_status" => return plain(200, "Ok.\n".to_owned()),
+            "/" if reading && parts.uri.query().is_none() => return plain(200, "Ok.\n".to_owned()),
+            "/" if reading || parts.method == Method::POST => {}
+            "/" => return self.refuse(&Exception::new(48, "NOT_IMPLEMENTED", "The method is neither GET nor POST")),
+            path => return plain(404, format!("There is no handle {path}\n")),
+        }
+        match self.run(parts.uri.query().unwrap_or_default(), &parts.headers, reading, body).await {
+            Ok(response) => response,
+            Err(exception) => self.refuse(&exception),
+        }
+    }
+
+    async fn run(
+        self: &Arc<Self>,
+        query: &str,
+        headers: &HeaderMap,
+        reading: bool,
+        body: Incoming,
+    ) -> Result<Response<Body>, Exception> {
+        refuse_foreign_page(headers)?;
+        let mut request = Request::read(query, headers, reading)?;
+        request.authenticate(self.password.as_deref())?;
+        let permit = self.admit().await?;
+
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let body: Box<dyn Read + Send> = if let Ok(boundary) = multer::parse_boundary(content_type) {
+            read_form(&mut request, body, boundary).await?;
+            Box::new(io::empty())
+        } else if body.is_end_stream() {
+            Box::new(io::empty())
+        } else {
+            let (sender, receiver) = mpsc::channel(BODY_PIECES);
+            tokio::spawn(pump(body, sender));
+            Box::new(BodyReader { pieces: receiver, piece: Bytes::new() })
+        };
+        self.start(request, body, permit).await
+    }
+
+    async fn start(
+        self: &Arc<Self>,
+        request: Request,
+        body: Box<dyn Read + Send>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Response<Body>, Exception> {
+        let lost = || Exception::new(49, "LOGICAL_ERROR", "the statement's thread ended without a reply");
+        let (reply, Receiver { head, pieces }) =
+            Reply::new(&request, &self.engine.identity).map_err(|error| Exception::body_broken(&error))?;
+        let running = Arc::new(Running::default());
+        let guard = Guard { engine: Arc::clone(&self.engine), running: Arc::clone(&running) };
+        let engine = Arc::clone(&self.engine);
+        self.workers.submit(move || {
+            execution::run(&engine, request, body, reply, &running);
+            drop(permit);
+        });
+        let Head { status, headers, first, more } = head.await.map_err(|_| lost())?;
+        let response = headers
+            .into_iter()
+            .fold(Response::builder().status(status), |response, (name, value)| response.header(name, value));
+        let guard = more.then_some(guard);
+        finish(response, ReplyBody::new(first, more.then_some(pieces), guard)).ok_or_else(lost)
+    }
+
+    /// Waits for a free thread, for a while and not together with too many others.
+    async fn admit(&self) -> Result<OwnedSemaphorePermit, Exception> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
+        if before < self.waiting_max
+            && let Ok(Ok(permit)) =
+                tokio::time::timeout(self.waiting_time, Arc::clone(&self.permits).acquire_owned()).await
+        {
+            return Ok(permit);
+        }
+        let message = "Too many simultaneous queries: all connections of the embedded engine are busy";
+        Err(Exception::new(TOO_MANY_SIMULTANEOUS_QUERIES, "TOO_MANY_SIMULTANEOUS_QUERIES", message))
+    }
+
+    fn refuse(&self, exception: &Exception) -> Response<Body> {
+        let response = Response::builder()
+            .status(exception.http_status())
+            .header(CONTENT_TYPE, "text/plain; charset=UTF-8")
+            .header("X-ClickHouse-Exception-Code", exception.code());
+        let text = exception.body(&self.engine.identity.version);
+        finish(response, ReplyBody::new(text.into(), None, None)).unwrap_or_else(|| plain(500, String::new()))
+    }
+}
+
+/// Counts a waiting request for as long as it lives.
+struct Waiting<'s>(&'s AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn plain(status: u16, text: String) -> Response<Body> {
+    let mut response = Response::new(ReplyBody::new(Bytes::from(text), None, None));
+    *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or_default();
+    response
+}
+
+fn finish(response: Builder, body: Body) -> Option<Response<Body>> {
+    response.body(body).ok()
+}
+
+/// A page of another site that is open in a browser on this machine could otherwise send SQL here: a simple POST needs
+/// no consent of the server. Clients that are no browsers send no `Origin`.
+fn refuse_foreign_page(headers: &HeaderMap) -> Result<(), Exception> {
+    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let page = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    if page.is_some() && page == host {
+        return Ok(());
+    }
+    Err(Exception::new(497, "ACCESS_DENIED", "Requests of pages of other sites are refused"))
+}
+
+/// Reads `query` and parameters out of a form, as clients send it whose parameters are too long for a URL.
+async fn read_form(request: &mut Request, body: Incoming, boundary: String) -> Result<(), Exception> {
+    let invalid = |error: multer::Error| Exception::new(36, "BAD_ARGUMENTS", format_args!("Invalid form: {error}"));
+    let limits = multer::SizeLimit::new().whole_stream(FIELD_BYTES).per_field(FIELD_BYTES);
+    let constraints = multer::Constraints::new().size_limit(limits);
+    let frames = futures::StreamExt::filter_map(BodyStream::new(body), |frame| async {
+        frame.map(|frame| frame.into_data().ok()).transpose()
+    });
+    let mut form = multer::Multipart::with_constraints(frames, boundary, constraints);
+    while let Some(field) = form.next_field().await.map_err(invalid)? {
+        if field.file_name().is_some() {
+            let message = "External data is not supported by the embedded engine: insert it into a temporary table";
+            return Err(Exception::new(48, "NOT_IMPLEMENTED", message));
+        }
+        let name = field.name().unwrap_or_default().to_owned();
+        request.read_parameter(&name, field.text().await.map_err(invalid)?)?;
+    }
+    Ok(())
+}
+
+/// Moves the body's pieces to the statement's thread; once that wants no more, reads on for a while.
+async fn pump(mut body: Incoming, pieces: mpsc::Sender<io::Result<Bytes>>) {
+    while let Some(frame) = body.frame().await {
+        let piece = match frame {
+            Ok(frame) => match frame.into_data() {
+                Ok(bytes) => Ok(bytes),
+                Err(_trailers) => continue,
+            },
+            Err(error) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, error)),
+        };
+        let ended = piece.is_err();
+        if pieces.send(piece).await.is_err() {
+            break;
+        }
+        if ended {
+            return;
+        }
+    }
+    let drain = async {
+        let mut drained = 0;
+        while drained < UNWANTED_BYTES
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            drained += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    let _ = tokio::time::timeout(UNWANTED_TIME, drain).await;
+}
+
+/// The body as the statement's thread reads it.
+struct BodyReader {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    piece: Bytes,
+}
+
+impl Read for BodyReader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.piece = piece?,
+                None => return Ok(0),
+            }
+        }
+        let count = out.len().min(self.piece.len());
+        out[..count].copy_from_slice(&self.piece.split_to(count));
+        Ok(count)
+    }
+}

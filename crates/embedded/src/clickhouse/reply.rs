@@ -1,0 +1,286 @@
+//! What goes back to the client: the head as late as possible, so that an error early on still gets its status, and
+//! then pieces of a bounded size.
+
+use super::compression::{Encoder, Encoding};
+use super::exception::Exception;
+use super::library::Counts;
+use super::request::Request;
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+use tokio::sync::{mpsc, oneshot};
+
+/// Bytes of result that are held back before the head is sent.
+const HOLD_BYTES: usize = 1 << 20;
+/// The same if the client asked to wait for the end of the statement; beyond it, the result is streamed all the same.
+const HOLD_BYTES_WAITING: usize = 64 << 20;
+/// Bytes of result in one piece.
+const PIECE_BYTES: usize = 256 << 10;
+/// Pieces between the statement's thread and the socket.
+const PIECES: usize = 4;
+
+/// What each reply says of the server.
+#[derive(Debug)]
+pub struct Identity {
+    /// The engine's version.
+    pub version: String,
+    /// The engine's time zone.
+    pub timezone: String,
+}
+
+/// Status and headers, and the body's beginning.
+pub struct Head {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// The first bytes of the body.
+    pub first: Bytes,
+    /// More pieces follow.
+    pub more: bool,
+}
+
+/// What follows the head.
+pub enum Piece {
+    /// Bytes of the body.
+    Data(Bytes),
+    /// The statement failed after the head: the body must not look complete.
+    Broken,
+    /// The body is complete.
+    End,
+}
+
+/// The client is gone.
+#[derive(Debug)]
+pub struct Gone;
+
+/// The sending half, on the statement's thread.
+pub struct Reply {
+    head: Option<oneshot::Sender<Head>>,
+    pieces: mpsc::Sender<Piece>,
+    encoder: Encoder,
+    encoding: Option<Encoding>,
+    headers: Vec<(&'static str, String)>,
+    /// Marks an exception within a body, as ClickHouse does since 25.11.
+    tag: String,
+    version: String,
+    wait_end: bool,
+    /// Plain bytes in the encoder.
+    held: usize,
+    started: Instant,
+}
+
+/// The receiving half, on the connection's task.
+pub struct Receiver {
+    /// The head, once there is one.
+    pub head: oneshot::Receiver<Head>,
+    /// The pieces after it.
+    pub pieces: mpsc::Receiver<Piece>,
+}
+
+impl Reply {
+    /// A reply to a request, and its receiving half.
+    ///
+    /// # Errors
+    /// Out of memory in an encoder.
+    pub fn new(request: &Request, identity: &Identity) -> io::Result<(Self, Receiver)> {
+        let (head, head_receiver) = oneshot::channel();
+        let (pieces, pieces_receiver) = mpsc::channel(PIECES);
+        let encoding = request.response_encoding.filter(|_| !request.compress);
+        let query_id = request.query_id.clone().filter(|id| id.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
+        let tag = uuid::Uuid::new_v4().simple().to_string();
+        let reply = Self {
+            head: Some(head),
+            pieces,
+            encoder: if request.compress { Encoder::blocks() } else { Encoder::content(encoding)? },
+            encoding,
+            headers: vec![
+                ("X-ClickHouse-Server-Display-Name", "doseline".to_owned()),
+                ("X-ClickHouse-Query-Id", query_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string())),
+                ("X-ClickHouse-Timezone", identity.timezone.clone()),
+            ],
+            tag: tag[..16].to_owned(),
+            version: identity.version.clone(),
+            wait_end: request.wait_end,
+            held: 0,
+            started: Instant::now(),
+        };
+        Ok((reply, Receiver { head: head_receiver, pieces: pieces_receiver }))
+    }
+
+    /// Names the format of the rows that follow.
+    pub fn set_format(&mut self, format: &str) {
+        if format.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            self.headers.push(("X-ClickHouse-Format", format.to_owned()));
+            self.headers.push(("Content-Type", content_type(format).to_owned()));
+        }
+    }
+
+    /// Adds rows, waiting while the client is slower.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub fn write(&mut self, rows: &[u8]) -> Result<(), Gone> {
+        for part in rows.chunks(PIECE_BYTES) {
+            self.encoder.write(part).map_err(|_| Gone)?;
+            self.held += part.len();
+            let limit = match (&self.head, self.wait_end) {
+                (None, _) => PIECE_BYTES,
+                (Some(_), false) => HOLD_BYTES,
+                (Some(_), true) => HOLD_BYTES_WAITING,
+            };
+            if self.held >= limit {
+                self.send_piece()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn send_piece(&mut self) -> Result<(), Gone> {
+        self.held = 0;
+        let bytes = Bytes::from(self.encoder.take());
+        match self.head.take() {
+            Some(head) => {
+                let mut headers = std::mem::take(&mut self.headers);
+                headers.push(("X-ClickHouse-Exception-Tag", self.tag.clone()));
+                headers.extend(self.encoding.map(|encoding| ("Content-Encoding", encoding.name().to_owned())));
+                head.send(Head { status: 200, headers, first: bytes, more: true }).map_err(|_| Gone)
+            }
+            None if bytes.is_empty() => Ok(()),
+            None => self.pieces.blocking_send(Piece::Data(bytes)).map_err(|_| Gone),
+        }
+    }
+
+    /// Ends the reply of a statement that succeeded.
+    pub fn finish(mut self, counts: Counts) {
+        let encoder = std::mem::replace(&mut self.encoder, Encoder::Plain(Vec::new()));
+        let Ok(rest) = encoder.finish() else { return };
+        let rest = Bytes::from(rest);
+        match self.head.take() {
+            Some(head) => {
+                let mut headers = std::mem::take(&mut self.headers);
+                headers.push(("X-ClickHouse-Summary", summary(counts, self.started)));
+                headers.extend(self.encoding.map(|encoding| ("Content-Encoding", encoding.name().to_owned())));
+                let _ = head.send(Head { status: 200, headers, first: rest, more: false });
+            }
+            // a client that is gone misses nothing
+            None => {
+                let _ = self.pieces.blocking_send(Piece::Data(rest));
+                let _ = self.pieces.blocking_send(Piece::End);
+            }
+        }
+    }
+
+    /// Ends the reply of a statement that failed: with a status if no row was sent yet, otherwise with a marked text at
+    /// the end of a body that does not end as it should.
+    pub fn fail(mut self, exception: &Exception) {
+        let text = exception.body(&self.version);
+        if let Some(head) = self.head.take() {
+            let mut headers = std::mem::take(&mut self.headers);
+            headers.retain(|(name, _)| !matches!(*name, "X-ClickHouse-Format" | "Content-Type"));
+            headers.push(("X-ClickHouse-Exception-Code", exception.code().to_string()));
+            headers.push(("Content-Type", "text/plain; charset=UTF-8".to_owned()));
+            let _ = head.send(Head { status: exception.http_status(), headers, first: text.into(), more: false });
+            return;
+        }
+        let tag = &self.tag;
+        let marked = format!("\r\n__exception__\r\n{tag}\r\n{text}{} {tag}\r\n__exception__\r\n", text.len());
+        let sent = self.encoder.flush().map_err(|_| Gone).and_then(|()| self.send_piece());
+        let sent = sent.and_then(|()| self.encoder.write(marked.as_bytes()).map_err(|_| Gone));
+        let sent = sent.and_then(|()| self.encoder.flush().map_err(|_| Gone));
+        if sent.and_then(|()| self.send_piece()).is_ok() {
+            let _ = self.pieces.blocking_send(Piece::Broken);
+        }
+    }
+}
+
+fn summary(counts: Counts, started: Instant) -> String {
+    serde_json::json!({
+        "read_rows": counts.read_rows.to_string(),
+        "read_bytes": counts.read_bytes.to_string(),
+        "written_rows": counts.written_rows.to_string(),
+        "written_bytes": counts.written_bytes.to_string(),
+        "total_rows_to_read": "0",
+        "result_rows": counts.result_rows.to_string(),
+        "result_bytes": "0",
+        "elapsed_ns": started.elapsed().as_nanos().to_string(),
+    })
+    .to_string()
+}
+
+fn content_type(format: &str) -> &'static str {
+    let format = format.to_ascii_lowercase();
+    if format.starts_with("json") || format == "ndjson" {
+        "application/json; charset=UTF-8"
+    } else if format.starts_with("csv") {
+        "text/csv; charset=UTF-8"
+    } else if format.starts_with("tabseparated") || format.starts_with("tsv") {
+        "text/tab-separated-values; charset=UTF-8"
+    } else if format.starts_with("pretty") || format == "vertical" {
+        "text/plain; charset=UTF-8"
+    } else {
+        "application/octet-stream"
+    }
+}
+
+/// The body of a response; `guard` is dropped with it, at its end or when the client is gone.
+pub struct ReplyBody<G> {
+    first: Bytes,
+    pieces: Option<mpsc::Receiver<Piece>>,
+    flushing: bool,
+    _guard: G,
+}
+
+impl<G> ReplyBody<G> {
+    /// A body that begins with `first` and goes on with `pieces`, if any.
+    pub const fn new(first: Bytes, pieces: Option<mpsc::Receiver<Piece>>, guard: G) -> Self {
+        Self { first, pieces, flushing: false, _guard: guard }
+    }
+}
+
+impl<G: Unpin> Body for ReplyBody<G> {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        if !self.first.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.first)))));
+        }
+        let broken = || io::Error::other("the statement failed after its result had begun");
+        if self.flushing {
+            self.pieces = None;
+            return Poll::Ready(Some(Err(broken())));
+        }
+        let Some(pieces) = &mut self.pieces else { return Poll::Ready(None) };
+        match ready!(pieces.poll_recv(context)) {
+            Some(Piece::Data(bytes)) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Some(Piece::End) => {
+                self.pieces = None;
+                Poll::Ready(None)
+            }
+            // an error makes hyper close at once: let it write out the exception first
+            Some(Piece::Broken) | None => {
+                self.flushing = true;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_empty() && self.pieces.is_none() && !self.flushing
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.pieces {
+            Some(_) => SizeHint::default(),
+            None => SizeHint::with_exact(self.first.len() as u64),
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What a request says outside its body: parameters of the URL, headers, who asks.
+
+use super::compression::Encoding;
+use super::exception::{Exception, UNKNOWN_SETTING};
+use base64::Engine as _;
+use hyper::HeaderMap;
+use hyper::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING};
+use std::time::Duration;
+
+/// Longest time a session may be kept without a request, as in ClickHouse.
+const SESSION_IDLE_MAX: Duration = Duration::from_secs(3600);
+/// Time a session is kept if the request names none, as in ClickHouse.
+const SESSION_IDLE: Duration = Duration::from_secs(60);
+
+/// Settings that steer the HTTP server, not the statement, and have no effect here.
+const SERVER_SETTINGS: [&str; 6] = [
+    "add_http_cors_header",
+    "buffer_size",
+    "cancel_http_readonly_queries_on_client_close",
+    "send_progress_in_http_headers",
+    "stacktrace",
+    "quota_key",
+];
+
+/// A session that the request belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionName {
+    /// The client's name for it.
+    pub id: String,
+    /// How long it is kept without a request.
+    pub idle: Duration,
+    /// It must exist already.
+    pub must_exist: bool,
+    /// It ends with this request.
+    pub close: bool,
+}
+
+/// A request without its body.
+#[derive(Debug, Default)]
+pub struct Request {
+    /// SQL of the URL, to which the body is added.
+    pub query: String,
+    /// Database for unqualified names.
+    pub database: Option<String>,
+    /// Format for a statement that names none.
+    pub format: Option<String>,
+    /// Settings for this one statement.
+    pub settings: Vec<(String, String)>,
+    /// Query parameters.
+    pub parameters: Vec<(String, String)>,
+    /// The client's name for the statement.
+    pub query_id: Option<String>,
+    /// The session.
+    pub session: Option<SessionName>,
+    /// The response is to be in ClickHouse's compressed blocks.
+    pub compress: bool,
+    /// The body is in ClickHouse's compressed blocks.
+    pub decompress: bool,
+    /// Encoding of the body.
+    pub body_encoding: Option<Encoding>,
+    /// Encoding of the response.
+    pub response_encoding: Option<Encoding>,
+    /// Nothing is to be sent before the statement has ended.
+    pub wait_end: bool,
+    /// Only reading is allowed: the method is GET.
+    pub read_only: bool,
+    user: Option<String>,
+    password: Option<String>,
+}
+
+impl Request {
+    /// Reads URL parameters and headers.
+    ///
+    /// # Errors
+    /// What this server does not do.
+    pub fn read(query: &str, headers: &HeaderMap, read_only: bool) -> Result<Self, Exception> {
+        let mut request = Self { read_only, ..Self::default() };
+        let mut sessions = SessionParameters::default();
+        let mut http_compression = false;
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let value = value.into_owned();
+            match &*name {
+                "enable_http_compression" => http_compression = is_on(&value),
+                "session_id" => sessions.id = value,
+                "session_timeout" => sessions.timeout = Some(value),
+                "session_check" => sessions.check = is_on(&value),
+                "close_session" => sessions.close = is_on(&value),
+                _ => request.read_parameter(&name, value)?,
+            }
+        }
+        request.session = sessions.read()?;
+        request.read_headers(headers, http_compression)?;
+        Ok(request)
+    }
+
+    /// Takes one parameter of the URL, or one field of a form.
+    ///
+    /// # Errors
+    /// A setting's name that cannot be one.
+    pub fn read_parameter(&mut self, name: &str, value: String) -> Result<(), Exception> {
+        match name {
+            "query" => self.query = value,
+            "database" => self.database = Some(value).filter(|value| !value.is_empty()),
+            "default_format" => self.format = Some(value),
+            "user" => self.user = Some(value),
+            "password" => self.password = Some(value),
+            "query_id" => self.query_id = Some(value).filter(|value| !value.is_empty()),
+            "compress" => self.compress = is_on(&value),
+            "decompress" => self.decompress = is_on(&value),
+            "wait_end_of_query" | "http_wait_end_of_query" => self.wait_end = is_on(&value),
+            "role" => {
+                return Err(Exception::new(511, "UNKNOWN_ROLE", format_args!("There is no role `{value}` here")));
+            }
+            // changes the layout of Native; clients probe for it and do without
+            "client_protocol_version" => {}
+            name if SERVER_SETTINGS.contains(&name) || name.starts_with("http_") => {}
+            name => {
+                if let Some(parameter) = name.strip_prefix("param_") {
+                    self.parameters.push((parameter.to_owned(), value));
+                } else if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') && !name.is_empty() {
+                    self.settings.push((name.to_owned(), value));
+                } else {
+                    let message = format_args!("Unknown setting '{}'", name.escape_debug());
+                    return Err(Exception::new(UNKNOWN_SETTING, "UNKNOWN_SETTING", message));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_headers(&mut self, headers: &HeaderMap, http_compression: bool) -> Result<(), Exception> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        if let Some(encoding) = text(CONTENT_ENCODING.as_str()).filter(|name| !name.is_empty() && name != "identity") {
+            self.body_encoding = Some(Encoding::parse(&encoding).ok_or_else(|| {
+                Exception::new(48, "NOT_IMPLEMENTED", format_args!("Unknown Content-Encoding '{encoding}'"))
+            })?);
+        }
+        self.response_encoding =
+            text(ACCEPT_ENCODING.as_str()).filter(|_| http_compression).and_then(|accept| Encoding::choose(&accept));
+        self.format = self.format.take().or_else(|| text("X-ClickHouse-Format"));
+        self.database = self.database.take().or_else(|| text("X-ClickHouse-Database"));
+        if let Some(user) = text("X-ClickHouse-User") {
+            self.user = Some(user);
+            self.password = text("X-ClickHouse-Key");
+        } else if let Some(basic) = text(AUTHORIZATION.as_str()).and_then(|value| decode_basic(&value)) {
+            (self.user, self.password) = (Some(basic.0), Some(basic.1));
+        }
+        Ok(())
+    }
+
+    /// Whether the one user there is asks: without a password set, any password will do.
+    ///
+    /// # Errors
+    /// `AUTHENTICATION_FAILED`.
+    pub fn authenticate(&self, password: Option<&str>) -> Result<(), Exception> {
+        let user = self.user.as_deref().filter(|user| !user.is_empty()).unwrap_or("default");
+        let given = self.password.as_deref().unwrap_or_default();
+        if user == "default" && password.is_none_or(|password| equal(password.as_bytes(), given.as_bytes())) {
+            return Ok(());
+        }
+        let message =
+            format_args!("{user}: Authentication failed: password is incorrect, or there is no user with such name");
+        Err(Exception::new(516, "AUTHENTICATION_FAILED", message))
+    }
+}
+
+#[derive(Default)]
+struct SessionParameters {
+    id: String,
+    timeout: Option<String>,
+    check: bool,
+    close: bool,
+}
+
+impl SessionParameters {
+    fn read(self) -> Result<Option<SessionName>, Exception> {
+        if self.id.is_empty() {
+            return Ok(None);
+        }
+        let idle = match self.timeout {
+            None => SESSION_IDLE,
+            Some(seconds) => seconds.parse().map(Duration::from_secs).map_err(|_| {
+                Exception::new(374, "INVALID_SESSION_TIMEOUT", format_args!("Invalid session timeout: '{seconds}'"))
+            })?,
+        };
+        let idle = idle.min(SESSION_IDLE_MAX);
+        Ok(Some(SessionName { id: self.id, idle, must_exist: self.check, close: self.close }))
+    }
+}
+
+fn is_on(value: &str) -> bool {
+    value == "1" || value.eq_ignore_ascii_case("true")
+}
+
+fn decode_basic(header: &str) -> Option<(String, String)> {
+    let (scheme, encoded) = header.split_once(' ')?;
+    let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok()?;
+    let decoded = String::from_utf8(decoded).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+    decoded.split_once(':').map(|(user, password)| (user.to_owned(), password.to_owned()))
+}
+
+/// Compares in a time that does not tell where the difference is.
+fn equal(left: &[u8], right: &[u8]) -> bool {
+    left.len() == right.len() && left.iter().zip(right).fold(0, |seen, (left, right)| seen | (left ^ right)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_settings_from_parameters() {
+        let url = "query=SELECT+1&param_x=a%09b&max_threads=1&wait_end_of_query=1&http_zlib_compression_level=3\
+                   &session_id=s&session_timeout=9&database=d&insert_deduplication_token=p%2F1";
+        let request = Request::read(url, &HeaderMap::new(), false).unwrap();
+        assert_eq!(request.query, "SELECT 1");
+        assert_eq!(request.parameters, [("x".to_owned(), "a\tb".to_owned())]);
+        let names: Vec<&str> = request.settings.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["max_threads", "insert_deduplication_token"]);
+        assert!(request.wait_end);
+        assert_eq!(request.session.unwrap().idle, Duration::from_secs(9));
+        assert_eq!(request.database.as_deref(), Some("d"));
+        assert!(Request::read("a%27b=1", &HeaderMap::new(), false).is_err());
+        assert!(Request::read("session_id=s&session_timeout=x", &HeaderMap::new(), false).is_err());
+    }
+
+    #[test]
+    fn checks_who_asks() {
+        let ask = |url: &str, name: &'static str, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().unwrap());
+            Request::read(url, &headers, false).unwrap()
+        };
+        assert!(ask("", "x-none", "1").authenticate(None).is_ok());
+        assert!(ask("", "x-none", "1").authenticate(Some("secret")).is_err());
+        assert!(ask("user=default&password=secret", "x-none", "1").authenticate(Some("secret")).is_ok());
+        assert!(ask("", "authorization", "Basic ZGVmYXVsdDpzZWNyZXQ=").authenticate(Some("secret")).is_ok());
+        assert!(ask("", "x-clickhouse-user", "root").authenticate(None).is_err());
+    }
+}

@@ -1,0 +1,374 @@
+//! The embedded ClickHouse as its clients see it. Needs `libchdb.so`: `DOSELINE_LIBCHDB`, or the cache folder.
+//!
+//! The library allows one engine for each process, so that all but one test share a server.
+
+#![allow(missing_docs)]
+
+mod support;
+
+use clickhouse::{Client, Compression, Row};
+use embedded::clickhouse::{Error, Options, free_bytes, start};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use support::{Process, arrow_batch, http, library, post};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+struct Numbered {
+    id: u64,
+    name: String,
+}
+
+fn client(process: &Process) -> Client {
+    Client::default().with_url(&process.url)
+}
+
+async fn count(client: &Client, table: &str) -> u64 {
+    client.query(&format!("SELECT count() FROM {table}")).fetch_one().await.unwrap()
+}
+
+#[test]
+fn raw_requests_get_what_a_server_answers() {
+    let process = Process::start(&[]);
+    let reply = http(&process, "GET", "/ping", &[], b"");
+    assert_eq!((reply.status, reply.text().as_str()), (200, "Ok.\n"));
+    assert_eq!(http(&process, "GET", "/", &[], b"").text(), "Ok.\n");
+    assert_eq!(http(&process, "GET", "/nosuch", &[], b"").status, 404);
+
+    let reply = http(&process, "GET", "/?query=SELECT+1+AS+x+FORMAT+JSONEachRow&query_id=mine", &[], b"");
+    assert_eq!(reply.text(), "{\"x\":1}\n");
+    assert_eq!(reply.header("x-clickhouse-query-id"), "mine");
+    assert_eq!(reply.header("x-clickhouse-format"), "JSONEachRow");
+    assert!(reply.header("x-clickhouse-summary").contains("\"read_rows\":\"1\""));
+    assert!(!reply.header("x-clickhouse-timezone").is_empty());
+
+    assert_eq!(post(&process, "", "SELECT 'body'").text(), "body\n");
+    assert_eq!(post(&process, "query=SELECT", "'both'").text(), "both\n");
+    assert_eq!(post(&process, "default_format=CSV", "SELECT 'a', 1").text(), "\"a\",1\n");
+    let reply = http(&process, "POST", "/", &[("X-ClickHouse-Format", "CSV")], b"SELECT 'a', 1");
+    assert_eq!(reply.text(), "\"a\",1\n");
+    assert_eq!(post(&process, "param_x=a%5Ctb&param_n=3", "SELECT {x:String}, {n:UInt8} + 1").text(), "a\\tb\t4\n");
+    assert_eq!(
+        post(&process, "database=system", "SELECT name FROM one_nosuch").header("x-clickhouse-exception-code"),
+        "60"
+    );
+    assert_eq!(post(&process, "database=system", "SELECT * FROM one").text(), "0\n");
+}
+
+#[test]
+fn statements_of_all_kinds_run() {
+    let process = Process::start(&[]);
+    let ok = |params: &str, body: &str| {
+        let reply = post(&process, params, body);
+        assert_eq!(reply.status, 200, "{body}: {}", reply.text());
+        reply.text()
+    };
+    ok("", "CREATE TABLE t (a UInt8, b String) ENGINE = MergeTree ORDER BY a");
+    ok("", "INSERT INTO t VALUES (1, 'x;y'), (2, 'z')");
+    ok("query=INSERT+INTO+t+FORMAT+CSV", "3,c\n4,\"d\n\n;\"\n");
+    ok("query=INSERT+INTO+t&default_format=TSV", "5\te\n");
+    ok("", "INSERT INTO t (a, b) FORMAT JSONEachRow {\"a\": 6, \"b\": \"f\"}");
+    ok("", "INSERT INTO t SELECT 7, 'g'");
+    ok("query=INSERT+INTO+t+VALUES", "(8, concat('h', 'i'))");
+    assert_eq!(
+        ok("", "SELECT count(), sum(a), groupArray(b)[4] FROM (SELECT * FROM t ORDER BY a)"),
+        "8\t36\td\\n\\n;\n"
+    );
+    assert_eq!(ok("", "SHOW TABLES"), "t\n");
+    assert_eq!(
+        ok("", "SELECT a % 2 AS o, count() FROM t GROUP BY o WITH TOTALS ORDER BY o FORMAT TSV"),
+        "0\t4\n1\t4\n\n0\t8\n"
+    );
+    assert!(ok("", "SELECT 1 AS x FORMAT JSON").contains("\"rows\": 1"));
+    assert!(ok("", "DESCRIBE TABLE t").starts_with("a\tUInt8"));
+    ok("", "DROP TABLE t SYNC");
+}
+
+#[test]
+fn errors_have_code_status_and_text() {
+    let process = Process::start(&[]);
+    let expect = |params: &str, body: &str, status: u16, code: &str| {
+        let reply = post(&process, params, body);
+        let seen = (reply.status, reply.header("x-clickhouse-exception-code"));
+        assert_eq!(seen, (status, code.to_owned()), "{body}: {}", reply.text());
+        assert!(reply.text().starts_with(&format!("Code: {code}. DB::Exception: ")), "{}", reply.text());
+    };
+    expect("", "SELEC 1", 400, "62");
+    expect("", "", 400, "62");
+    expect("", "SELECT 1; SELECT 2", 400, "62");
+    expect("", "SELECT nosuch", 404, "47");
+    expect("", "SELECT * FROM nosuch", 404, "60");
+    expect("", "INSERT INTO nosuch FORMAT CSV\n1\n", 404, "60");
+    expect("database=nosuch", "SELECT 1", 404, "81");
+    expect("nosuch=1", "SELECT 1", 404, "115");
+    expect("max_threads=x", "SELECT 1", 400, "27");
+    expect("", "SELECT {x:UInt8}", 400, "456");
+    expect("user=nobody", "SELECT 1", 403, "516");
+    expect("", "SELECT * FROM file('/etc/passwd', 'LineAsString')", 403, "497");
+    expect("", "SELECT 1 INTO OUTFILE '/tmp/x'", 500, "358");
+    expect("role=r", "SELECT 1", 404, "511");
+    let reply = http(&process, "GET", "/?query=CREATE+DATABASE+d", &[], b"");
+    assert_eq!(reply.header("x-clickhouse-exception-code"), "164");
+    let reply = http(&process, "POST", "/", &[("Origin", "http://elsewhere.example")], b"SELECT 1");
+    assert_eq!(reply.header("x-clickhouse-exception-code"), "497");
+}
+
+#[test]
+fn a_password_is_asked_for() {
+    let process = Process::start(&["--password", "se:cret"]);
+    assert_eq!(post(&process, "", "SELECT 1").header("x-clickhouse-exception-code"), "516");
+    assert_eq!(post(&process, "password=wrong", "SELECT 1").status, 403);
+    assert_eq!(post(&process, "password=se%3Acret", "SELECT 1").text(), "1\n");
+    let key = [("X-ClickHouse-User", "default"), ("X-ClickHouse-Key", "se:cret")];
+    assert_eq!(http(&process, "POST", "/", &key, b"SELECT 1").text(), "1\n");
+    let basic = [("Authorization", "Basic ZGVmYXVsdDpzZTpjcmV0")];
+    assert_eq!(http(&process, "POST", "/", &basic, b"SELECT 1").text(), "1\n");
+    assert_eq!(http(&process, "GET", "/ping", &[], b"").status, 200);
+}
+
+#[test]
+fn settings_hold_for_one_statement() {
+    let process = Process::start(&["--connections", "1"]);
+    let value = "SELECT getSetting('max_threads'), getSetting('max_block_size')";
+    let usual = post(&process, "", value).text();
+    assert_eq!(post(&process, "max_threads=7&max_block_size=123", value).text(), "7\t123\n");
+    assert_eq!(post(&process, "", value).text(), usual);
+    post(&process, "", "SET max_threads = 9");
+    assert_eq!(post(&process, "", value).text(), usual);
+    assert_eq!(post(&process, "readonly=1&max_threads=3", "CREATE TABLE r (a Int8) ENGINE = Memory").status, 500);
+
+    let session = |params: &str, body: &str| post(&process, &format!("session_id=s&{params}"), body);
+    session("", "SET max_threads = 5");
+    assert_eq!(session("max_block_size=321", value).text(), "5\t321\n");
+    assert_eq!(session("max_threads=6", "SELECT nosuch").status, 404);
+    assert!(session("", value).text().starts_with("5\t"));
+    assert!(!session("", value).text().contains("321"));
+    session("", "CREATE TEMPORARY TABLE mine (a UInt8)");
+    session("", "INSERT INTO mine VALUES (4)");
+    assert_eq!(session("database=system", "SELECT currentDatabase()").text(), "system\n");
+    assert_eq!(session("", "SELECT a, currentDatabase() FROM mine").text(), "4\tdefault\n");
+    assert_eq!(post(&process, "", "SELECT a FROM mine").status, 404);
+    assert_eq!(session("close_session=1", "SELECT 1").text(), "1\n");
+    assert_eq!(session("session_check=1", "SELECT 1").header("x-clickhouse-exception-code"), "372");
+}
+
+#[tokio::test]
+async fn the_rust_client_works_unchanged() {
+    let process = Process::start(&[]);
+    for compression in [Compression::None, Compression::Lz4] {
+        let client = client(&process).with_compression(compression);
+        client
+            .query("CREATE OR REPLACE TABLE t (id UInt64, name String) ENGINE = MergeTree ORDER BY id")
+            .execute()
+            .await
+            .unwrap();
+        let mut insert = client.insert::<Numbered>("t").await.unwrap();
+        for id in 0..150_000 {
+            insert.write(&Numbered { id, name: format!("n{id}") }).await.unwrap();
+        }
+        insert.end().await.unwrap();
+        let rows = client
+            .query("SELECT id, name FROM t WHERE id < ? ORDER BY id")
+            .bind(3)
+            .fetch_all::<Numbered>()
+            .await
+            .unwrap();
+        assert_eq!(rows.last(), Some(&Numbered { id: 2, name: "n2".to_owned() }));
+        let mut cursor = client.query("SELECT id, name FROM t ORDER BY id").fetch::<Numbered>().unwrap();
+        let mut seen = 0;
+        while let Some(row) = cursor.next().await.unwrap() {
+            assert_eq!(row.id, seen);
+            seen += 1;
+        }
+        assert_eq!(seen, 150_000);
+        let error = client.query("SELECT * FROM nosuch").fetch_all::<u64>().await.unwrap_err();
+        assert!(error.to_string().contains("UNKNOWN_TABLE"), "{error}");
+        // the error comes long after the head
+        let late = "SELECT throwIf(number = 3000000, 'late') + number FROM numbers(3100000)";
+        let error = client.query(late).fetch_all::<u64>().await.unwrap_err();
+        assert!(error.to_string().contains("late"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_arrow_insert_is_one_block_with_one_token() {
+    let process = Process::start(&[]);
+    let client = client(&process);
+    let data = arrow_batch(100_000, 1);
+    for table in ["t", "u"] {
+        let create = format!(
+            "CREATE TABLE {table} (a UInt64, s LowCardinality(String)) ENGINE = MergeTree ORDER BY a \
+             SETTINGS non_replicated_deduplication_window = 1000"
+        );
+        client.query(&create).execute().await.unwrap();
+    }
+    let send = async |table: &str, token: &str, compression: Compression| {
+        let client = client.clone().with_compression(compression);
+        let mut insert = client
+            .insert_formatted_with(format!("INSERT INTO {table} FORMAT ArrowStream"))
+            .with_setting("async_insert", "0")
+            .with_setting("deduplicate_insert", "enable")
+            .with_setting("insert_deduplication_token", token)
+            .with_setting("max_insert_threads", "1");
+        insert.send(data.clone().into()).await.unwrap();
+        insert.end().await.unwrap();
+    };
+    send("t", "1/0/0/t", Compression::None).await;
+    send("t", "1/0/0/t", Compression::Lz4).await;
+    let parts = "SELECT count() FROM system.parts WHERE active AND table = 't' AND rows = 100000";
+    assert_eq!(client.query(parts).fetch_one::<u64>().await.unwrap(), 1);
+    assert_eq!(count(&client, "t").await, 100_000);
+    send("u", "1/0/0/t", Compression::None).await;
+    assert_eq!(count(&client, "u").await, 100_000);
+    send("t", "1/0/1/t", Compression::None).await;
+    assert_eq!(count(&client, "t").await, 200_000);
+}
+
+#[test]
+fn an_insert_that_fails_or_breaks_off_leaves_nothing() {
+    let process = Process::start(&[]);
+    post(&process, "", "CREATE TABLE t (a UInt64, s String) ENGINE = MergeTree ORDER BY a");
+    let rows = || post(&process, "", "SELECT count() FROM t").text();
+    let data = arrow_batch(100_000, 1);
+    let insert = "/?query=INSERT+INTO+t+FORMAT+ArrowStream";
+    let reply = http(&process, "POST", insert, &[], &data[..data.len() / 2]);
+    assert_eq!((reply.status, reply.header("x-clickhouse-exception-code")), (500, "33".to_owned()));
+    assert_eq!(rows(), "0\n");
+    let text = format!("{}x,b\n", "1,a\n".repeat(150_000));
+    assert_eq!(post(&process, "query=INSERT+INTO+t+FORMAT+CSV", &text).status, 400);
+    assert_eq!(rows(), "0\n");
+    // all the data, but not the end of the body
+    support::break_off(&process, insert, &data, data.len() + 1);
+    support::break_off(&process, insert, &data[..data.len() - 100], data.len());
+    support::until(|| post(&process, "", "SELECT count() FROM system.processes").text() == "1\n");
+    assert_eq!(rows(), "0\n");
+    assert_eq!(http(&process, "POST", insert, &[], &data).status, 200);
+    assert_eq!(rows(), "100000\n");
+}
+
+#[test]
+fn bodies_are_decompressed_and_results_compressed() {
+    let process = Process::start(&[]);
+    let select = b"SELECT number, toString(number) FROM numbers(200000) FORMAT CSVWithNames";
+    let plain = http(&process, "POST", "/", &[], select).body;
+    assert_eq!(plain.iter().filter(|byte| **byte == b'\n').count(), 200_001);
+    for encoding in ["lz4", "zstd", "gzip", "deflate"] {
+        let reply = http(&process, "POST", "/?enable_http_compression=1", &[("Accept-Encoding", encoding)], select);
+        assert_eq!(reply.header("content-encoding"), encoding);
+        assert!(reply.body.len() < plain.len());
+        let insert = "/?query=INSERT+INTO+FUNCTION+null('n+UInt64,s+String')+FORMAT+CSVWithNames";
+        let back = http(&process, "POST", insert, &[("Content-Encoding", encoding)], &reply.body);
+        assert_eq!(back.status, 200, "{encoding}: {}", back.text());
+        assert!(back.header("x-clickhouse-summary").contains("\"written_rows\":\"200000\""));
+    }
+    let blocks = http(&process, "POST", "/?compress=1", &[], select).body;
+    assert!(blocks.len() < plain.len());
+    let insert = "/?decompress=1&query=INSERT+INTO+FUNCTION+null('n+UInt64,s+String')+FORMAT+CSVWithNames";
+    assert_eq!(http(&process, "POST", insert, &[], &blocks).status, 200);
+    let mut broken = blocks;
+    broken[50] ^= 1;
+    assert_eq!(http(&process, "POST", insert, &[], &broken).header("x-clickhouse-exception-code"), "271");
+}
+
+#[test]
+fn statements_run_at_once_and_wait_and_are_refused() {
+    let process = Arc::new(Process::start(&["--connections", "8"]));
+    let sleep = |process: Arc<Process>| move || post(&process, "", "SELECT sleep(1)").status;
+    let began = Instant::now();
+    let threads: Vec<_> = (0..8).map(|_| std::thread::spawn(sleep(Arc::clone(&process)))).collect();
+    assert!(threads.into_iter().all(|thread| thread.join().unwrap() == 200));
+    assert!(began.elapsed() < Duration::from_millis(2_500), "{:?}", began.elapsed());
+    // more than run at once: they wait
+    let threads: Vec<_> = (0..12).map(|_| std::thread::spawn(sleep(Arc::clone(&process)))).collect();
+    assert!(threads.into_iter().all(|thread| thread.join().unwrap() == 200));
+
+    let process = Arc::new(Process::start(&["--connections", "1", "--waiting", "1"]));
+    let threads: Vec<_> = (0..6).map(|_| std::thread::spawn(sleep(Arc::clone(&process)))).collect();
+    let statuses: Vec<u16> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    assert!(statuses.contains(&200) && statuses.contains(&503), "{statuses:?}");
+    assert_eq!(post(&process, "", "SELECT 1").text(), "1\n");
+}
+
+#[test]
+fn a_large_result_is_streamed_and_a_lost_client_cancels_it() {
+    let process = Process::start(&[]);
+    let before = process.resident_bytes();
+    let mut client = support::open(
+        &process,
+        "/",
+        "SELECT number, toString(number) FROM numbers(100000000) FORMAT RowBinaryWithNamesAndTypes",
+    );
+    let mut first = [0; 4096];
+    std::io::Read::read_exact(&mut client, &mut first).unwrap();
+    std::thread::sleep(Duration::from_millis(300)); // a client that does not read
+    assert!(process.resident_bytes() < before + (300 << 20), "{} -> {}", before, process.resident_bytes());
+    drop(client);
+    let running = || post(&process, "", "SELECT count() FROM system.processes").text();
+    support::until(|| running() == "1\n");
+    // one that has nothing to send yet is killed
+    let client =
+        support::open(&process, "/", "SELECT count() FROM numbers(1000000000000) WHERE NOT ignore(sipHash64(number))");
+    support::until(|| running() == "2\n");
+    drop(client);
+    support::until(|| running() == "1\n");
+}
+
+#[test]
+fn data_survives_stop_and_kill() {
+    let mut process = Process::start(&[]);
+    post(&process, "", "CREATE DATABASE d");
+    post(&process, "", "CREATE TABLE d.t (a UInt64) ENGINE = MergeTree ORDER BY a SETTINGS fsync_after_insert = 1");
+    post(&process, "", "INSERT INTO d.t VALUES (1), (2)");
+    let began = Instant::now();
+    assert!(process.terminate().success());
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    process.restart();
+    assert_eq!(post(&process, "", "SELECT sum(a) FROM d.t").text(), "3\n");
+    post(&process, "", "INSERT INTO d.t VALUES (3)");
+    process.kill();
+    process.restart();
+    assert_eq!(post(&process, "", "SELECT sum(a) FROM d.t").text(), "6\n");
+
+    // statements that would go on for long do not hold up the end
+    let url = process.url.clone();
+    let running = std::thread::spawn(move || {
+        support::post_to(&url, "", "SELECT count() FROM numbers(1000000000000) WHERE NOT ignore(sipHash64(number))")
+    });
+    support::until(|| post(&process, "", "SELECT count() FROM system.processes").text() == "2\n");
+    let began = Instant::now();
+    assert!(process.terminate().success());
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    drop(running.join());
+}
+
+#[test]
+fn a_data_directory_is_locked() {
+    let process = Process::start(&[]);
+    let second = process.second();
+    assert!(!second.status.success());
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains("is in use by process") && said.contains(&process.pid().to_string()), "{said}");
+    assert!(said.contains(&process.data_dir().display().to_string()), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn starts_and_stops_within_a_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let missing = Options::new(folder.path(), listen, "/nosuch/libchdb.so");
+    assert!(matches!(start(missing, CancellationToken::new()).await, Err(Error::Library { .. })));
+    for round in 0..3_u64 {
+        let shutdown = CancellationToken::new();
+        let options = Options::new(folder.path(), listen, library());
+        let server = start(options.clone(), shutdown.clone()).await.unwrap();
+        assert!(matches!(start(options, CancellationToken::new()).await, Err(Error::AlreadyRunning)));
+        let client = Client::default().with_url(server.url());
+        client.query("CREATE TABLE IF NOT EXISTS t (a UInt64) ENGINE = MergeTree ORDER BY a").execute().await.unwrap();
+        assert_eq!(count(&client, "t").await, round);
+        client.query("INSERT INTO t VALUES (1)").execute().await.unwrap();
+        shutdown.cancel();
+        server.join().await.unwrap();
+    }
+    assert!(free_bytes(folder.path()).unwrap() > 0);
+}
