@@ -3,7 +3,7 @@
 -- Key: tenant and time: a person works through what came in lately. The payload is the largest column and rarely read: ZSTD(3).
 CREATE TABLE IF NOT EXISTS quarantine
 (
-    reason LowCardinality(String) COMMENT 'Why, e.g. implausible; see the reasons in docs/tables.md',
+    reason LowCardinality(String) COMMENT 'Why, e.g. implausible; detail says what exactly',
     detail String CODEC(ZSTD(1)) COMMENT 'What exactly was wrong, for a person',
     topic String CODEC(ZSTD(1)) COMMENT 'MQTT topic it was published on; may be anything for bad topics',
     source LowCardinality(String) COMMENT 'Who refused it: bridge (whole report) or loader (whole record or one event)',

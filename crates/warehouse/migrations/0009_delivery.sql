@@ -104,7 +104,9 @@ AS WITH
     ),
     knowledge AS
     (
-        SELECT tenant, device, boot_id, greatest(stored_last[-1], quarantined_last[-1], lost_last[-1], declared_last) AS last, last_arrival AS at
+        SELECT
+            tenant, device, boot_id, greatest(stored_last[-1], quarantined_last[-1], lost_last[-1], declared_last) AS last,
+            last_arrival AS at
         FROM loader_commits
         WHERE kind = 'ledger' AND (tenant, device, boot_id) IN (SELECT tenant, device, boot_id FROM gaps)
         UNION ALL
@@ -116,7 +118,8 @@ AS WITH
     (
         SELECT
             tenant, device, boot_id, last,
-            min(min(at)) OVER (PARTITION BY tenant, device, boot_id ORDER BY last ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS since
+            min(min(at)) OVER (PARTITION BY tenant, device, boot_id ORDER BY last
+                ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS since
         FROM knowledge
         GROUP BY tenant, device, boot_id, last
     )
@@ -140,22 +143,22 @@ CREATE OR REPLACE VIEW injection_completeness
     tenant LowCardinality(String) COMMENT 'Tenant',
     device LowCardinality(String) COMMENT 'Device',
     received UInt64 COMMENT 'Injections received that carry a number',
-    known Int64 COMMENT 'Injections known to exist since the first one received: by their numbers and by what the device says',
+    known UInt64 COMMENT 'Injections known to exist since the first one received: by their numbers and by what the device says',
     missing Int64 COMMENT 'known - received',
-    at_least Nullable(UInt8) COMMENT '1 = the device has not said its last number, so known is a lower bound; 0 = it has, as of last_said',
+    at_least UInt8 COMMENT '1 = the device has not said its last number, so known is a lower bound; 0 = it has, as of last_said',
     first_injection_no UInt64 COMMENT 'Smallest number received',
-    last_injection_no Int64 COMMENT 'Greatest number received or said',
+    last_injection_no UInt64 COMMENT 'Greatest number received or said',
     last_said Nullable(DateTime64(6, 'UTC')) COMMENT 'When the device last said its number; NULL = never'
 )
 AS SELECT
     tenant,
     device,
     count(number) AS received,
-    assumeNotNull(greatest(max(number), ifNull(max(said), 0)) - min(number) + 1) AS known,
+    toUInt64(assumeNotNull(greatest(max(number), ifNull(max(said), 0)) - min(number) + 1)) AS known,
     toInt64(known) - toInt64(received) AS missing,
-    ifNull(max(said), 0) < max(number) AS at_least,
+    assumeNotNull(ifNull(max(said), 0) < max(number)) AS at_least,
     assumeNotNull(min(number)) AS first_injection_no,
-    first_injection_no + known - 1 AS last_injection_no,
+    toUInt64(first_injection_no + known - 1) AS last_injection_no,
     maxIf(time, said IS NOT NULL) AS last_said
 FROM
 (
@@ -186,8 +189,8 @@ CREATE OR REPLACE VIEW delivery_completeness
     tail_known UInt8 COMMENT '1 = the device has said how far the boot reached, and nothing beyond it has arrived; 0 = there may be more, made is a lower bound',
     last_arrival DateTime64(6, 'UTC') COMMENT 'When the latest report of the boot, or one that declared it, was received; 1970 = only the device''s status knows it',
     injections_received UInt64 COMMENT 'Injections of the device that arrived, all boots; 0 = none that carries a number',
-    injections_known Int64 COMMENT 'Injections of the device known to exist, all boots',
-    injections_at_least Nullable(UInt8) COMMENT '1 = injections_known is a lower bound'
+    injections_known UInt64 COMMENT 'Injections of the device known to exist, all boots',
+    injections_at_least UInt8 COMMENT '1 = injections_known is a lower bound'
 )
 AS SELECT
     boot.tenant AS tenant,

@@ -1,0 +1,29 @@
+//! The schema against the real engine: migrations, verification, registry, rollups, views.
+
+mod delivery;
+mod reading;
+mod registry;
+mod rollup;
+mod schema;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use harness::ClickHouse;
+use warehouse::{Options, Warehouse, migrate};
+
+/// A warehouse on an engine, without a schema.
+fn empty(clickhouse: &ClickHouse) -> Warehouse {
+    Warehouse::new(Options { url: clickhouse.url(), ..Options::default() }).expect("the address is valid")
+}
+
+/// A warehouse with the schema.
+async fn migrated(clickhouse: &ClickHouse) -> Warehouse {
+    let warehouse = empty(clickhouse);
+    migrate::migrate(&warehouse, migrate::Options::default()).await.expect("migrate an empty warehouse");
+    warehouse
+}
+
+fn now_us() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    i64::try_from(now.as_micros()).expect("before 2262")
+}

@@ -1,0 +1,99 @@
+//! Rollups of closed ingest days.
+
+use harness::ClickHouse;
+use warehouse::{Advice, Error, rollup};
+
+use super::migrated;
+
+const SUMS: &str = "count() > 0, sum(injections), sum(dose_n), sum(dose_target_nl), sum(dose_delivered_nl), \
+                    sum(dose_error_nl), sum(dose_error_sq), min(dose_error_min), max(dose_error_max), sum(depth_n), \
+                    sum(depth_target_um), sum(depth_measured_um), sum(depth_error_um), sum(depth_error_sq), \
+                    min(depth_error_min), max(depth_error_max), sum(ok), sum(partial), sum(aborted), sum(occluded), \
+                    sum(no_contact), min(first_at), max(last_at)";
+
+/// Days since 1970 of yesterday by the engine's clock.
+fn yesterday(clickhouse: &ClickHouse) -> u16 {
+    u16::try_from(clickhouse.number("SELECT toUInt16(toDate(now('UTC')) - 1)")).unwrap()
+}
+
+fn fill(clickhouse: &ClickHouse, day: u16, seed: u32) {
+    clickhouse.query(&format!(
+        "INSERT INTO doseline.accuracy_minute (tenant, site, device, model, firmware, minute, injections, dose_n, \
+            dose_target_nl, dose_delivered_nl, dose_error_nl, dose_error_sq, dose_error_min, dose_error_max, depth_n, \
+            depth_target_um, depth_measured_um, depth_error_um, depth_error_sq, depth_error_min, depth_error_max, \
+            ok, partial, aborted, occluded, no_contact, first_at, last_at, ingest_day, batch) \
+         SELECT 'acme', 'paris', concat('pen-', toString(number % 7)), 'MX', toString(number % 3), \
+            toStartOfMinute(toDateTime({day} * 86400, 'UTC') - (rand(1 + {seed}) % 300000)) AS minute, \
+            rand(2) % 60, rand(3) % 60, rand(4) % 1000000, rand(5) % 1000000, toInt64(rand(6) % 1000) - 500, \
+            rand(7), if(rand(8) % 3 = 0, NULL, toInt32(rand(9) % 1000) - 500), \
+            if(rand(8) % 3 = 0, NULL, toInt32(rand(10) % 1000)), rand(11) % 60, rand(12) % 100000, rand(13) % 100000, \
+            toInt64(rand(14) % 1000) - 500, rand(15), NULL, NULL, rand(16) % 9, rand(17) % 9, rand(18) % 9, \
+            rand(19) % 9, rand(20) % 9, minute, minute + 59, toDate({day}), {seed} * 100000 + number \
+         FROM numbers(20000)"
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hours_and_days_add_up_to_the_minutes() {
+    let clickhouse = ClickHouse::start();
+    let warehouse = migrated(&clickhouse).await;
+    let day = yesterday(&clickhouse);
+    fill(&clickhouse, day, 1);
+    fill(&clickhouse, day - 1, 2);
+    let sums = |table: &str, by: &str| {
+        clickhouse.query(&format!(
+            "SELECT tenant, site, device, model, firmware, {by} AS start, {SUMS} FROM doseline.{table} \
+             WHERE ingest_day = toDate({day}) GROUP BY tenant, site, device, model, firmware, start ORDER BY ALL"
+        ))
+    };
+    let rows = |table: &str| clickhouse.number(&format!("SELECT count() FROM doseline.{table}"));
+    // Doing it again, also two at once, gives the same.
+    for _ in 0..2 {
+        let (left, right) = tokio::join!(rollup::close_day(&warehouse, day), rollup::close_day(&warehouse, day));
+        left.unwrap();
+        right.unwrap();
+        assert_eq!(sums("accuracy_hour", "hour"), sums("accuracy_minute", "toStartOfHour(minute)"));
+        assert_eq!(sums("accuracy_day", "day"), sums("accuracy_minute", "toDate(minute)"));
+    }
+    let hours = rows("accuracy_hour");
+    assert!(hours > rows("accuracy_day") && hours < rows("accuracy_minute"));
+    // Another day of ingest stands beside it, one without rows takes none away.
+    rollup::close_day(&warehouse, day - 1).await.unwrap();
+    rollup::close_day(&warehouse, day - 2).await.unwrap();
+    assert!(rows("accuracy_hour") > hours);
+    assert_eq!(sums("accuracy_day", "day"), sums("accuracy_minute", "toDate(minute)"));
+    let left = "SELECT count() FROM system.tables WHERE database = 'doseline' AND name LIKE '%closing%'";
+    assert_eq!(clickhouse.number(left), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_with_an_open_batch_is_not_closed() {
+    let clickhouse = ClickHouse::start();
+    let warehouse = migrated(&clickhouse).await;
+    let day = yesterday(&clickhouse);
+    let refused = async |day: u16, expected: &str| {
+        let error = rollup::close_day(&warehouse, day).await.unwrap_err();
+        assert!(matches!(error, Error::DayOpen { .. }) && error.to_string().contains(expected), "{error}");
+        assert_eq!(error.advice(), Advice::Retry);
+    };
+    refused(day + 1, "it is not over").await;
+
+    let intend = |batch: u64, day: u16| {
+        clickhouse.query(&format!(
+            "INSERT INTO doseline.loader_intents (incarnation, kafka_partition, batch, batch_end, ingest_day) \
+             VALUES (1, 3, {batch}, {batch} + 100, toDate({day}))"
+        ));
+    };
+    let commit = |batch: u64| {
+        clickhouse.query(&format!(
+            "INSERT INTO doseline.loader_commits (kind, incarnation, kafka_partition, batch, batch_end) \
+             VALUES ('commit', 1, 3, {batch}, {batch} + 100)"
+        ));
+    };
+    intend(0, day - 1);
+    refused(day, "1 partitions have a batch that is not committed, e.g. incarnation 1 partition 3 offset 0").await;
+    commit(0);
+    rollup::close_day(&warehouse, day).await.unwrap();
+    intend(100, day + 1);
+    rollup::close_day(&warehouse, day).await.unwrap();
+}
