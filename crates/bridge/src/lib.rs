@@ -24,6 +24,7 @@ mod health;
 mod http;
 pub mod metrics;
 mod options;
+mod probe;
 mod producer;
 mod record;
 pub mod ring;
@@ -35,4 +36,5 @@ pub use health::{Obstacle, Readiness};
 pub use options::{
     Identity, Kafka, Limits, Mqtt, Options, PACKET_BYTES_MAX, RECORD_OVERHEAD_BYTES, Secret, Tls, Topics,
 };
+pub use probe::probe;
 pub use run::{Bridge, Handle, run};

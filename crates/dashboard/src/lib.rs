@@ -1,1 +1,133 @@
-//! placeholder
+//! The dashboard: one web page, and the panels it shows as JSON.
+//!
+//! What it is for: a look at the fleet for a clinic chain, over the same public views that Grafana and SQL tools use.
+//!
+//! Absent: state, writing, and any number of its own: each panel is one query over the views.
+//!
+//! Invariants: a tenant is bound as a query parameter, never pasted into SQL; every answer is bounded in rows.
+
+mod panel;
+
+use std::{future::Future, net::SocketAddr, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State},
+    http::{StatusCode, header},
+    response::{Html, IntoResponse, Response},
+    routing::get,
+};
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use warehouse::Warehouse;
+
+use crate::panel::Panel;
+
+const PAGE: &str = include_str!("index.html");
+
+/// What the dashboard needs to be told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to listen; port 0 = any free port.
+    pub listen: SocketAddr,
+}
+
+/// Why the dashboard could not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be listened on.
+    #[error("listen on {address}: {source}; choose another with serve.http or --http-port")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The server ended.
+    #[error("serve the dashboard: {0}")]
+    Serve(std::io::Error),
+}
+
+/// A dashboard that listens, and has not begun to serve.
+#[derive(Debug)]
+pub struct Dashboard {
+    listener: TcpListener,
+    address: SocketAddr,
+    warehouse: Warehouse,
+}
+
+impl Dashboard {
+    /// Listens.
+    ///
+    /// # Errors
+    /// [`Error::Listen`].
+    pub async fn bind(options: Options, warehouse: Warehouse) -> Result<Self, Error> {
+        let listen = |source| Error::Listen { address: options.listen, source };
+        let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        Ok(Self { listener, address, warehouse })
+    }
+
+    /// The address it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown`.
+    ///
+    /// # Errors
+    /// [`Error::Serve`].
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let router = Router::new()
+            .route("/", get(|| async { ([(header::CACHE_CONTROL, "no-cache")], Html(PAGE)) }))
+            .route("/api/{panel}", get(panel))
+            .route("/livez", get(|| async { "ok\n" }))
+            .route("/readyz", get(ready))
+            .with_state(Arc::new(self.warehouse));
+        axum::serve(self.listener, router).with_graceful_shutdown(until(shutdown)).await.map_err(Error::Serve)
+    }
+}
+
+fn until(shutdown: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+    async move { shutdown.cancelled().await }
+}
+
+#[derive(Deserialize)]
+struct Filter {
+    /// Empty or absent = all tenants.
+    #[serde(default)]
+    tenant: String,
+}
+
+async fn panel(
+    State(warehouse): State<Arc<Warehouse>>,
+    Path(name): Path<String>,
+    Query(filter): Query<Filter>,
+) -> Response {
+    let Some(panel) = Panel::named(&name) else {
+        let names: Vec<_> = Panel::ALL.iter().map(|panel| panel.name).collect();
+        let text = format!("there is no panel {name:?}; there are {}", names.join(", "));
+        return failure(StatusCode::NOT_FOUND, &text);
+    };
+    match panel.rows(&warehouse, &filter.tenant).await {
+        Ok(json) => {
+            ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")], json).into_response()
+        }
+        Err(error) => {
+            tracing::warn!(panel = name, %error, "panel could not be read");
+            failure(StatusCode::BAD_GATEWAY, "ClickHouse could not be asked; see the log of the dashboard")
+        }
+    }
+}
+
+async fn ready(State(warehouse): State<Arc<Warehouse>>) -> Response {
+    match warehouse.row::<u8>("SELECT toUInt8(1)").await {
+        Ok(_) => "ok\n".into_response(),
+        Err(error) => failure(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    }
+}
+
+fn failure(status: StatusCode, text: &str) -> Response {
+    (status, Json(serde_json::json!({ "error": text }))).into_response()
+}

@@ -87,7 +87,14 @@ pub struct Mqtt {
 
 impl Default for Mqtt {
     fn default() -> Self {
-        Self { host: "localhost".to_owned(), port: 1883, username: None, password: None, password_file: None, tls: None }
+        Self {
+            host: "localhost".to_owned(),
+            port: 1883,
+            username: None,
+            password: None,
+            password_file: None,
+            tls: None,
+        }
     }
 }
 
@@ -312,12 +319,19 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Reads defaults, `file` and the environment, and validates them.
+/// What `doseline up` uses where no file is named.
+const SINGLE_NODE: &str = include_str!("../../../config/single-node.toml");
+
+/// Reads defaults, `file` (for a single node without one, `config/single-node.toml`) and the environment, and validates
+/// them.
 ///
 /// # Errors
 /// Every fault found.
-pub fn load(file: Option<&Path>) -> Result<Config, Vec<Fault>> {
+pub fn load(file: Option<&Path>, is_single_node: bool) -> Result<Config, Vec<Fault>> {
     let mut figment = Figment::from(Serialized::defaults(Config::default()));
+    if is_single_node && file.is_none() {
+        figment = figment.merge(Toml::string(SINGLE_NODE));
+    }
     if let Some(path) = file {
         if !path.is_file() {
             let text = "no such file; name one with --config".to_owned();
@@ -326,9 +340,8 @@ pub fn load(file: Option<&Path>) -> Result<Config, Vec<Fault>> {
         figment = figment.merge(Toml::file_exact(path));
     }
     let figment = figment.merge(Env::prefixed(ENV_PREFIX).split("__"));
-    let config: Config = figment.extract().map_err(|error| {
-        error.into_iter().map(|error| type_fault(&error)).collect::<Vec<_>>()
-    })?;
+    let config: Config =
+        figment.extract().map_err(|error| error.into_iter().map(|error| type_fault(&error)).collect::<Vec<_>>())?;
     let faults: Vec<_> = config
         .faults()
         .into_iter()
@@ -386,7 +399,10 @@ impl Config {
         check(
             self.kafka.retention_days >= 7,
             "kafka.retention_days",
-            format!("{} days; at least 7, because Kafka is the only copy until the loader has written", self.kafka.retention_days),
+            format!(
+                "{} days; at least 7, because Kafka is the only copy until the loader has written",
+                self.kafka.retention_days
+            ),
         );
         if let Some(sasl) = &self.kafka.sasl {
             let known = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
@@ -406,7 +422,11 @@ impl Config {
         check(bridge.receive_maximum >= 1, "bridge.receive_maximum", least(1));
         check(bridge.in_flight_mib >= 4, "bridge.in_flight_mib", least(4));
         check(bridge.unconfirmed_age_max_s >= 1, "bridge.unconfirmed_age_max_s", least(1));
-        check((1_000..=1_000_000).contains(&load.batch_rows_max), "load.batch_rows_max", "must be 1000..1000000".to_owned());
+        check(
+            (1_000..=1_000_000).contains(&load.batch_rows_max),
+            "load.batch_rows_max",
+            "must be 1000..1000000".to_owned(),
+        );
         check((1..=1_024).contains(&load.batch_mib_max), "load.batch_mib_max", "must be 1..1024".to_owned());
         check((10..=60_000).contains(&load.batch_age_ms), "load.batch_age_ms", "must be 10..60000".to_owned());
         check(load.ledgers_max >= 1_000, "load.ledgers_max", least(1_000));
@@ -419,7 +439,11 @@ impl Config {
 }
 
 fn both(check: &mut impl FnMut(bool, &str, String), section: &str, password: bool, file: bool) {
-    check(!(password && file), &format!("{section}.password_file"), "give password or password_file, not both".to_owned());
+    check(
+        !(password && file),
+        &format!("{section}.password_file"),
+        "give password or password_file, not both".to_owned(),
+    );
 }
 
 #[cfg(test)]
@@ -438,7 +462,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("broken.toml");
         fs::write(&path, toml).unwrap();
-        let faults = load(Some(&path)).unwrap_err();
+        let faults = load(Some(&path), false).unwrap_err();
         faults.iter().map(|fault| fault.to_string().replace(&format!("{}/", folder.path().display()), "")).collect()
     }
 
@@ -446,7 +470,7 @@ mod tests {
     fn every_file_in_config_is_valid() {
         for entry in fs::read_dir(repository("config")).unwrap() {
             let path = entry.unwrap().path();
-            load(Some(&path)).unwrap_or_else(|faults| panic!("{}: {faults:?}", path.display()));
+            load(Some(&path), false).unwrap_or_else(|faults| panic!("{}: {faults:?}", path.display()));
         }
     }
 
@@ -483,13 +507,25 @@ mod tests {
             assert!(faults.iter().any(|fault| fault == expected), "{faults:?} lacks {expected}");
         };
         check("[mqtt]\nport = \"high\"", "broken.toml: mqtt.port: invalid type: found string \"high\", expected u16");
-        check("[mqtt]\nprot = 1", "broken.toml: mqtt.prot: no such key \"prot\"; keys here are host, port, username, password, password_file, tls");
+        check(
+            "[mqtt]\nprot = 1",
+            "broken.toml: mqtt.prot: no such key \"prot\"; keys here are host, port, username, password, password_file, tls",
+        );
         check("[kafka]\nbrokers = [\"localhost\"]", "broken.toml: kafka.brokers: \"localhost\" must be host:port");
         check("[kafka]\nreplication = 1", "broken.toml: kafka.min_insync_replicas: 2 must be 1..kafka.replication (1)");
-        check("[clickhouse]\nurl = \"tcp://x\"", "broken.toml: clickhouse.url: \"tcp://x\" must begin with http:// or https://");
+        check(
+            "[clickhouse]\nurl = \"tcp://x\"",
+            "broken.toml: clickhouse.url: \"tcp://x\" must begin with http:// or https://",
+        );
         check("[load]\ngroup = \"a b\"", "broken.toml: load.group: \"a b\" must match [A-Za-z0-9][A-Za-z0-9_-]{0,63}");
-        check("[plausibility.pen]\ndepth_um = [9, 1]", "broken.toml: plausibility.pen.depth_um: [9, 1] is empty; write [least, most]");
-        assert_eq!(load(Some(Path::new("/absent.toml"))).unwrap_err()[0].to_string(), "/absent.toml: no such file; name one with --config");
+        check(
+            "[plausibility.pen]\ndepth_um = [9, 1]",
+            "broken.toml: plausibility.pen.depth_um: [9, 1] is empty; write [least, most]",
+        );
+        assert_eq!(
+            load(Some(Path::new("/absent.toml")), false).unwrap_err()[0].to_string(),
+            "/absent.toml: no such file; name one with --config"
+        );
     }
 
     #[test]

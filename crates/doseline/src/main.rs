@@ -8,6 +8,7 @@
 mod check;
 mod config;
 mod devices;
+mod group;
 mod migrate;
 mod options;
 mod roles;
@@ -61,7 +62,9 @@ enum Command {
     /// Run a fleet of simulated devices against the configured MQTT broker
     Simulate(simulate::Arguments),
     /// Create or upgrade the ClickHouse tables and the Kafka topics
-    #[command(after_help = "Example:\n  doseline migrate --config services.toml\n\nCan be run again at any time; what is there stays.")]
+    #[command(
+        after_help = "Example:\n  doseline migrate --config services.toml\n\nCan be run again at any time; what is there stays."
+    )]
     Migrate,
     /// Validate the configuration, and with --connect try each connection
     Check(check::Arguments),
@@ -71,7 +74,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let config = match config::load(cli.config.as_deref()) {
+    let config = match config::load(cli.config.as_deref(), matches!(cli.command, Command::Up(_))) {
         Ok(config) => config,
         Err(faults) => {
             for fault in faults {

@@ -1,1 +1,187 @@
-//! placeholder
+//! Kafka to ClickHouse, exactly once.
+//!
+//! What it is for: every record of the reports, status and quarantine topics becomes rows, aggregates and ledgers in the
+//! warehouse, once. The data path is [`owner::Owner`]: poll, decode, ledger, columns and sums, insert, record; its module
+//! says why each crash point is safe. Around it: the polling thread, the start of a partition, the topics' creation
+//! ([`topics::ensure_topics`]), health and metrics ([`status::Handle`]).
+//!
+//! Absent: MQTT, receipts, verdicts, any state of its own. ClickHouse holds all of it; Kafka's committed offsets serve
+//! people who watch the lag, and nothing else.
+//!
+//! Invariants:
+//! - The core (`batch`, `owner`) reaches ClickHouse, Kafka and clocks through [`store::Store`], [`copies::Copies`],
+//!   [`inbox::Inbox`] and [`clock::Clock`] only, and gives the same rows for the same records and ledgers.
+//! - One owner for each partition, no locks between owners, each queue bounded in bytes.
+//! - Nothing is dropped: what cannot be used is in quarantine before the batch is recorded.
+
+mod aggregate;
+mod backoff;
+pub mod batch;
+pub mod clock;
+mod consumer;
+pub mod copies;
+pub mod decode;
+mod error;
+mod http;
+pub mod inbox;
+pub mod lease;
+mod ledgers;
+pub mod metrics;
+pub mod options;
+pub mod owner;
+mod partition;
+mod poller;
+mod start;
+pub mod status;
+pub mod store;
+mod tables;
+pub mod topics;
+mod wire;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use warehouse::Warehouse;
+
+use crate::{batch::Rules, clock::SystemClock, copies::QuarantineTopic, owner::Shared, poller::Poller};
+pub use crate::{
+    error::Error,
+    options::{Kafka, Limits, Options, Topics},
+    status::{Handle, Obstacle, Readiness},
+    topics::{TopicSpec, ensure_topics, inspect_topics},
+};
+
+/// A loader that has its address and has not started.
+pub struct Loader {
+    options: Options,
+    warehouse: Warehouse,
+    handle: Handle,
+    listener: Option<TcpListener>,
+}
+
+/// How long the consumer gets to leave its group at the end.
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
+/// Between two looks at topics that are not there yet.
+const TOPICS_EVERY: Duration = Duration::from_secs(2);
+
+impl Loader {
+    /// Checks the options and binds the HTTP address.
+    ///
+    /// # Errors
+    /// [`Error::Option`] or [`Error::Listen`].
+    pub async fn bind(options: Options, warehouse: Warehouse) -> Result<Self, Error> {
+        options.validate()?;
+        let listener = match options.http {
+            Some(address) => {
+                let bound = TcpListener::bind(address).await;
+                Some(bound.map_err(|source| Error::Listen { address, source })?)
+            }
+            None => None,
+        };
+        let handle = Handle::new(options.limits, Arc::new(SystemClock));
+        Ok(Self { options, warehouse, handle, listener })
+    }
+
+    /// What it says about itself.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Where `/livez`, `/readyz` and `/metrics` are served.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.listener.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Loads until `shutdown`, then lets the batches that are being written finish.
+    ///
+    /// # Errors
+    /// What a person must see; everything that can heal is retried inside.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let Self { options, warehouse, handle, listener } = self;
+        let serving = CancellationToken::new();
+        let stop_serving = serving.clone().drop_guard();
+        if let Some(listener) = listener {
+            let app = http::router(handle.clone());
+            let until = serving.clone();
+            tokio::spawn(async move {
+                let served = axum::serve(listener, app).with_graceful_shutdown(until.cancelled_owned()).await;
+                if let Err(error) = served {
+                    tracing::error!(%error, "http server ended");
+                }
+            });
+        }
+        let result = load(options, warehouse, handle, shutdown).await;
+        drop(stop_serving);
+        result
+    }
+}
+
+/// Runs a loader: [`Loader::bind`], then [`Loader::run`].
+///
+/// # Errors
+/// As both.
+pub async fn run(options: Options, warehouse: Warehouse, shutdown: CancellationToken) -> Result<(), Error> {
+    Loader::bind(options, warehouse).await?.run(shutdown).await
+}
+
+async fn load(
+    options: Options,
+    warehouse: Warehouse,
+    handle: Handle,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let Some(lives) = wait_for_topics(&options, &warehouse, &handle, &shutdown).await? else { return Ok(()) };
+    let kafka = &options.kafka;
+    let shared = Arc::new(Shared {
+        store: warehouse,
+        copies: QuarantineTopic::new(&kafka.brokers, &kafka.properties, &kafka.topics.quarantine)?,
+        rules: Rules::new(options.plausibility.clone()),
+        limits: options.limits,
+        session_timeout: kafka.session_timeout,
+        clock: Arc::new(SystemClock),
+        instance: options.instance.clone(),
+    });
+    let poller = Poller::new(options, lives, shared, handle)?;
+    let (sender, ended) = tokio::sync::oneshot::channel();
+    let (closed_sender, closed) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("kafka-poll".to_owned()).spawn(move || {
+        poller.run(&shutdown, |result| drop(sender.send(result)));
+        drop(closed_sender.send(()));
+    });
+    if thread.is_err() {
+        return Err(Error::Ended("kafka-poll".to_owned()));
+    }
+    let result = ended.await.unwrap_or_else(|_| Err(Error::Ended("kafka-poll".to_owned())));
+    // Leaving the group is a courtesy to the other loaders; without it they wait for the session time-out.
+    let _ = tokio::time::timeout(LEAVE_WITHIN, closed).await;
+    result
+}
+
+/// Asks until Kafka and the warehouse agree about the topics; none when it is to end before.
+async fn wait_for_topics(
+    options: &Options,
+    warehouse: &Warehouse,
+    handle: &Handle,
+    shutdown: &CancellationToken,
+) -> Result<Option<std::collections::BTreeMap<String, warehouse::loader::TopicLife>>, Error> {
+    loop {
+        let error = match topics::lives(&options.kafka, &options.kafka.topics, warehouse).await {
+            Ok(lives) => {
+                handle.kafka(None);
+                handle.clickhouse(None);
+                return Ok(Some(lives));
+            }
+            Err(Error::Warehouse(error)) if error.advice() == warehouse::Advice::Fatal => return Err(error.into()),
+            Err(error) => error,
+        };
+        if handle.kafka(Some(&error.to_string())) {
+            tracing::warn!(%error, "topics are not ready, trying again");
+        }
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Ok(None),
+            () = tokio::time::sleep(TOPICS_EVERY) => {}
+        }
+    }
+}

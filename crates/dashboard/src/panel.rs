@@ -1,0 +1,77 @@
+//! What the page shows: each panel is one query over the public views.
+
+use warehouse::{Error, Warehouse};
+
+/// One panel.
+#[derive(Debug)]
+pub struct Panel {
+    /// Its name in the URL.
+    pub name: &'static str,
+    sql: &'static str,
+}
+
+impl Panel {
+    /// Every panel.
+    pub const ALL: &[Self] = &[
+        Self { name: "tenants", sql: "SELECT DISTINCT tenant FROM fleet ORDER BY tenant LIMIT 1000" },
+        Self {
+            name: "overview",
+            sql: "SELECT
+                    (SELECT sum(injections) FROM accuracy_minute WHERE ? IN ('', tenant)) AS injections,
+                    (SELECT count() FROM injections WHERE ? IN ('', tenant) AND received_at > now() - 60
+                        AND ingest_day >= today() - 1) AS injections_last_minute,
+                    (SELECT count() FROM fleet WHERE ? IN ('', tenant)) AS devices,
+                    (SELECT countIf(state = 'ONLINE') FROM fleet WHERE ? IN ('', tenant)) AS devices_online,
+                    (SELECT sum(missing) FROM delivery_completeness WHERE ? IN ('', tenant)) AS missing,
+                    (SELECT sum(lost) FROM delivery_completeness WHERE ? IN ('', tenant)) AS lost,
+                    (SELECT count() FROM quarantine WHERE ? IN ('', tenant)) AS quarantined",
+        },
+        Self {
+            name: "minutes",
+            sql: "SELECT formatDateTime(minute, '%H:%i') AS minute, dateDiff('minute', any(a.minute), now()) AS minutes_ago,
+                    sum(a.injections) AS injections
+                  FROM accuracy_minute AS a
+                  WHERE ? IN ('', tenant) AND a.minute > now() - INTERVAL 59 MINUTE AND a.minute <= now()
+                  GROUP BY minute ORDER BY minutes_ago DESC",
+        },
+        Self {
+            name: "fleet",
+            sql: "SELECT tenant, site, device, any(f.model) AS model, any(f.state) AS state,
+                    if(any(f.last_seen) = 0, NULL, toUnixTimestamp(any(f.last_seen))) AS last_arrival_s,
+                    sum(a.injections) AS injections,
+                    if(sum(a.dose_target_nl) = 0, NULL, 100 * sum(a.dose_error_nl) / sum(a.dose_target_nl)) AS dose_error_pct,
+                    if(sum(a.depth_n) = 0, NULL, sum(a.depth_error_um) / sum(a.depth_n)) AS depth_error_um,
+                    any(f.missing) AS missing
+                  FROM fleet AS f
+                  LEFT JOIN (SELECT * FROM accuracy_minute WHERE minute >= today()) AS a USING (tenant, site, device)
+                  WHERE ? IN ('', tenant)
+                  GROUP BY tenant, site, device ORDER BY missing > 0 DESC, injections DESC, device LIMIT 200",
+        },
+        Self {
+            name: "gaps",
+            sql: "SELECT tenant, site, device, toString(boot_id) AS boot_id, first_missing, last_missing, state,
+                    toUnixTimestamp(since) AS since_s
+                  FROM delivery_gaps WHERE ? IN ('', tenant) ORDER BY since DESC LIMIT 100",
+        },
+        Self {
+            name: "quarantine",
+            sql: "SELECT toUnixTimestamp(received_at) AS received_s, reason, detail, topic, source
+                  FROM quarantine WHERE ? IN ('', tenant) ORDER BY received_at DESC LIMIT 20",
+        },
+    ];
+
+    /// The panel of that name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        Self::ALL.iter().find(|panel| panel.name == name)
+    }
+
+    /// Its rows as ClickHouse's `JSON` format; `tenant` empty = all.
+    pub async fn rows(&self, warehouse: &Warehouse, tenant: &str) -> Result<Vec<u8>, Error> {
+        let mut query = warehouse.query(self.sql);
+        for _ in 0..self.sql.matches('?').count() {
+            query = query.bind(tenant);
+        }
+        let mut bytes = query.fetch_bytes("JSON").map_err(|error| warehouse.error(error))?;
+        Ok(bytes.collect().await.map_err(|error| warehouse.error(error))?.to_vec())
+    }
+}

@@ -1,0 +1,49 @@
+//! `doseline devices`: the registry.
+
+use std::{
+    fs::File,
+    path::PathBuf,
+    process::ExitCode,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+
+use crate::{config::Config, options};
+
+/// Flags of `doseline devices`.
+#[derive(Args)]
+#[command(arg_required_else_help = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Add devices, or changes to them, from a CSV file
+    #[command(after_help = "\
+Columns, in any order: tenant, site, device, kind (INJECTOR, STERILIZER, BENCH, GATEWAY); and where wanted model,
+manufacturer, serial, udi, gateway, valid_from (YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ).
+History is kept: a changed line adds a row, an unchanged one adds nothing. A wrong line imports nothing.
+
+Example:
+  doseline devices import fleet.csv --config services.toml")]
+    Import {
+        /// The CSV file, with a header line
+        file: PathBuf,
+    },
+}
+
+/// `doseline devices`
+pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
+    let Action::Import { file } = arguments.action;
+    let csv = File::open(&file).with_context(|| format!("open {}", file.display()))?;
+    let now_us = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?;
+    let imported = warehouse::registry::import_devices(&options::warehouse(&config)?, csv, now_us)
+        .await
+        .with_context(|| format!("import {}", file.display()))?;
+    println!("{}: {} lines read, {} rows added", file.display(), imported.read, imported.added);
+    Ok(ExitCode::SUCCESS)
+}

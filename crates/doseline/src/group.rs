@@ -1,0 +1,87 @@
+//! Tasks that live and end together: one that ends by itself is an error, and the end has a deadline.
+
+use std::{fmt::Display, future::Future, time::Duration};
+
+use anyhow::anyhow;
+use tokio::{signal::unix, signal::unix::SignalKind, task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Tasks with one shutdown token.
+pub struct Group {
+    shutdown: CancellationToken,
+    tasks: JoinSet<(&'static str, Result<(), String>)>,
+}
+
+impl Group {
+    /// An empty group.
+    pub fn new() -> Self {
+        Self { shutdown: CancellationToken::new(), tasks: JoinSet::new() }
+    }
+
+    /// What the group's tasks watch.
+    pub fn shutdown(&self) -> CancellationToken {
+        self.shutdown.clone()
+    }
+
+    /// Adds a task that runs until the group's shutdown.
+    pub fn spawn<E: Display>(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) {
+        self.tasks.spawn(async move { (name, task.await.map_err(|error| error.to_string())) });
+    }
+
+    /// Waits for a task to end before it was asked to; for ever when there is none.
+    pub async fn failure(&mut self) -> anyhow::Error {
+        match self.tasks.join_next().await {
+            Some(Ok((name, Ok(())))) => anyhow!("{name} ended by itself"),
+            Some(Ok((name, Err(error)))) => anyhow!("{name} failed: {error}"),
+            Some(Err(error)) => anyhow!("a task crashed: {error}"),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Asks every task to end and waits for it until the deadline, then abandons it: every role survives a crash.
+    pub async fn stop(mut self, deadline: Instant) -> anyhow::Result<()> {
+        self.shutdown.cancel();
+        let mut outcome = Ok(());
+        loop {
+            match tokio::time::timeout_at(deadline, self.tasks.join_next()).await {
+                Ok(None) => return outcome,
+                Ok(Some(Ok((_, Ok(()))))) => {}
+                Ok(Some(Ok((name, Err(error))))) => {
+                    outcome = outcome.and(Err(anyhow!("{name} failed while ending: {error}")))
+                }
+                Ok(Some(Err(error))) => outcome = outcome.and(Err(anyhow!("a task crashed while ending: {error}"))),
+                Err(_) => {
+                    tracing::warn!(tasks = self.tasks.len(), "tasks did not end in time and are abandoned");
+                    return outcome;
+                }
+            }
+        }
+    }
+}
+
+/// A token that SIGINT or SIGTERM cancels.
+///
+/// # Errors
+/// The system refuses signal handlers.
+pub fn stopped_by_signal() -> anyhow::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let mut interrupt = unix::signal(SignalKind::interrupt())?;
+    let mut terminate = unix::signal(SignalKind::terminate())?;
+    let stop = token.clone();
+    tokio::spawn(async move {
+        let name = tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        };
+        tracing::info!(signal = name, "stopping");
+        stop.cancel();
+    });
+    Ok(token)
+}
+
+/// How long a service may take to end.
+pub const STOP_WITHIN: Duration = Duration::from_millis(4_800);

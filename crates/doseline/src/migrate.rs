@@ -1,0 +1,35 @@
+//! `doseline migrate`: the ClickHouse tables and the Kafka topics, created or upgraded.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::{config::Config, options};
+
+/// `doseline migrate`
+pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
+    apply(&config).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Creates or upgrades whatever is not as it should be; running it again changes nothing.
+pub async fn apply(config: &Config) -> anyhow::Result<()> {
+    let warehouse = options::warehouse(config)?;
+    let options = warehouse::migrate::Options { fsync: config.clickhouse.fsync };
+    let done = warehouse::migrate::migrate(&warehouse, options).await.context("migrate ClickHouse")?;
+    tracing::info!(
+        url = config.clickhouse.url,
+        applied = done.applied.len(),
+        restored = done.restored.len(),
+        corrected = done.corrected.len(),
+        "tables are up to date"
+    );
+    let (kafka, topics) = (options::load_kafka(config)?, options::topics(config));
+    load::ensure_topics(&kafka, &topics, &warehouse).await.context("create the Kafka topics")?;
+    tracing::info!(
+        brokers = config.kafka.brokers.join(","),
+        partitions = config.kafka.partitions,
+        "topics are up to date"
+    );
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! `doseline simulate`: a fleet of reference devices.
+
+use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, anyhow, bail};
+use clap::Args;
+use device::{
+    gateway::{Broker, Tls},
+    simulate::{Options, Pace},
+};
+use tokio::time::Instant;
+
+use crate::{
+    config::{self, Config},
+    group::{Group, STOP_WITHIN, stopped_by_signal},
+};
+
+/// Flags of `doseline simulate`.
+#[derive(Args)]
+#[command(after_help = "\
+Scenarios: healthy, dose-drift, depth-drift, retransmit, offline, clock-skew, reboot, needle-reuse, failed-cycle, poison.
+The same seed and epoch make the same data.
+
+Examples:
+  doseline simulate --devices 200 --rate 500 --duration 60
+  doseline simulate --devices 50 --rate 0 --duration 600 --seed 7 --scenario retransmit,reboot --truth truth.jsonl")]
+pub struct Arguments {
+    /// Number of devices
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    devices: u32,
+    /// Events a second over the whole fleet; 0 = as fast as receipts allow; without it real time, about 1 a device
+    #[arg(long, value_name = "R")]
+    rate: Option<f64>,
+    /// How long, s of simulated time (with --rate: R * S events are made); without it until stopped
+    #[arg(long, value_name = "S")]
+    duration: Option<u64>,
+    /// Decides everything random
+    #[arg(long, value_name = "K", default_value_t = 1)]
+    seed: u64,
+    /// What goes wrong, separated by commas
+    #[arg(long, value_name = "NAME[,NAME..]", default_value = "healthy")]
+    scenario: device::fleet::Scenarios,
+    /// Write every event made to this file, one JSON a line: the oracle of a test
+    #[arg(long, value_name = "FILE")]
+    truth: Option<PathBuf>,
+    /// Start of the simulated time, us since 1970; without it now
+    #[arg(long, value_name = "T")]
+    epoch: Option<i64>,
+    /// Where the devices keep their outboxes
+    #[arg(long, value_name = "DIR", default_value = "./doseline-simulator")]
+    data_dir: PathBuf,
+}
+
+/// `doseline simulate`
+pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
+    let stop = stopped_by_signal()?;
+    let options = Options {
+        seed: arguments.seed,
+        epoch_unix_us: arguments.epoch,
+        pace: arguments.rate.map_or(Pace::RealTime, Pace::from_rate),
+        duration: arguments.duration.map(Duration::from_secs),
+        scenarios: arguments.scenario,
+        truth: arguments.truth,
+        ..Options::new(arguments.devices, arguments.data_dir, broker(&config)?)
+    };
+    let group = Group::new();
+    let shutdown = group.shutdown();
+    let mut fleet = tokio::spawn(device::simulate::run(options, shutdown));
+    let summary = tokio::select! {
+        summary = &mut fleet => summary,
+        () = stop.cancelled() => {
+            group.stop(Instant::now()).await?;
+            tokio::time::timeout(STOP_WITHIN, fleet).await?
+        }
+    };
+    let summary = summary??;
+    println!(
+        "made {} receipted {} rejected {} lost {} never kept {} bad messages {} refused {} re-sent {} without receipt {}",
+        summary.made,
+        summary.receipted,
+        summary.rejected,
+        summary.lost,
+        summary.missing,
+        summary.poison,
+        summary.refused,
+        summary.resent,
+        summary.open
+    );
+    if summary.open > 0 {
+        tracing::warn!(
+            events = summary.open,
+            "events without a receipt stay on disk; run again with the same --data-dir to send them"
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A healthy fleet in real time, until stopped.
+pub fn endless(config: &Config, devices: u32, data_dir: PathBuf) -> anyhow::Result<Options> {
+    Ok(Options::new(devices, data_dir, broker(config)?))
+}
+
+fn broker(config: &Config) -> anyhow::Result<Broker> {
+    let mqtt = &config.mqtt;
+    let password = config::secret(mqtt.password.as_ref(), mqtt.password_file.as_deref())
+        .map_err(|error| anyhow!("read mqtt.password_file: {error}"))?;
+    let password = password.as_ref().map(|password| password.reveal().to_owned()).unwrap_or_default();
+    let tls = match &mqtt.tls {
+        Some(tls) if tls.certificate.is_some() => {
+            bail!(
+                "mqtt.tls.certificate: a simulated fleet cannot show one certificate for many devices; use a listener with passwords"
+            )
+        }
+        Some(tls) => {
+            let ca_pem = fs::read(&tls.ca).with_context(|| format!("read mqtt.tls.ca {}", tls.ca.display()))?;
+            Some(Tls::Private { ca_pem, client: None })
+        }
+        None => None,
+    };
+    Ok(Broker {
+        login: mqtt.username.clone().map(|name| (name, password)),
+        tls,
+        ..Broker::plain(mqtt.host.clone(), mqtt.port)
+    })
+}

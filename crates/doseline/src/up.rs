@@ -1,0 +1,268 @@
+//! `doseline up`: everything on one machine in one process. Engines first, then the schema, then the roles; the ready line
+//! when all of them serve. The end goes the other way round: who produces stops first.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{Read as _, Seek as _, Write as _},
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use embedded::{clickhouse, kafka, mqtt};
+use tokio::time::Instant;
+
+use crate::{
+    config::Config,
+    group::{Group, STOP_WITHIN, stopped_by_signal},
+    migrate, options, simulate,
+};
+
+/// Below this much free space everything stops cleanly, while the engines can still write what they must.
+const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
+/// How often free space is looked at.
+const FREE_BYTES_INTERVAL: Duration = Duration::from_secs(2);
+/// Longest wait for all roles to serve.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// Flags of `doseline up`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  doseline up
+  doseline up --simulate 25
+  doseline up --data-dir /var/lib/doseline --http-port 0
+
+When every role serves, one line is printed on stdout:
+  ready mqtt=HOST:PORT kafka=HOST:PORT clickhouse=http://HOST:PORT dashboard=http://HOST:PORT
+Logs go to stderr. Ctrl-C stops it; started again, nothing is gone.")]
+pub struct Arguments {
+    /// Where all data is kept
+    #[arg(long, value_name = "DIR", default_value = "./doseline-data")]
+    data_dir: PathBuf,
+    /// Port of the embedded MQTT broker; 0 = any free port
+    #[arg(long, value_name = "PORT", default_value_t = 1883)]
+    mqtt_port: u16,
+    /// Port of the embedded Kafka log; 0 = any free port
+    #[arg(long, value_name = "PORT", default_value_t = 9092)]
+    kafka_port: u16,
+    /// Port of the embedded ClickHouse's HTTP interface; 0 = any free port
+    #[arg(long, value_name = "PORT", default_value_t = 8123)]
+    clickhouse_port: u16,
+    /// Port of the dashboard; 0 = any free port
+    #[arg(long, value_name = "PORT", default_value_t = 9600)]
+    http_port: u16,
+    /// Number of simulated devices, one event a second each
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    simulate: u32,
+    /// ClickHouse as a library (libchdb.so); without it the cache folder of `cargo xtask` is looked at
+    #[arg(long, value_name = "FILE", env = "DOSELINE_LIBCHDB")]
+    libchdb: Option<PathBuf>,
+}
+
+/// Runs until a signal, a failure or a full disk.
+pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
+    let stop = stopped_by_signal()?;
+    let _lock = lock(&arguments.data_dir)?;
+    let mut machine = Machine { engines: Group::new(), load: Group::new(), bridge: Group::new(), fleet: Group::new() };
+    let outcome = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        outcome = machine.serve(&arguments, config) => outcome,
+    };
+    let stopped = machine.stop(Instant::now() + STOP_WITHIN).await;
+    outcome.and(stopped).map(|()| ExitCode::SUCCESS)
+}
+
+/// Everything that runs, in the order it is started.
+struct Machine {
+    engines: Group,
+    load: Group,
+    bridge: Group,
+    fleet: Group,
+}
+
+impl Machine {
+    /// Starts everything and returns only when something fails.
+    async fn serve(&mut self, arguments: &Arguments, mut config: Config) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let addresses = self.start_engines(arguments, &mut config).await?;
+        migrate::apply(&config).await.context("prepare tables and topics")?;
+        let dashboard = self.start_roles(arguments, &config).await?;
+        tracing::info!(seconds = format!("{:.1}", started.elapsed().as_secs_f64()), "everything serves");
+        let Addresses { mqtt, kafka, clickhouse } = addresses;
+        println!("ready mqtt={mqtt} kafka={kafka} clickhouse=http://{clickhouse} dashboard=http://{dashboard}");
+        if arguments.simulate > 0 {
+            let fleet = simulate::endless(&config, arguments.simulate, arguments.data_dir.join("simulator"))?;
+            let shutdown = self.fleet.shutdown();
+            self.fleet.spawn("simulator", async { device::simulate::run(fleet, shutdown).await.map(drop) });
+        }
+        Err(tokio::select! {
+            failure = self.failure() => failure,
+            failure = disk_full(&arguments.data_dir) => failure,
+        })
+    }
+
+    async fn start_engines(&mut self, arguments: &Arguments, config: &mut Config) -> anyhow::Result<Addresses> {
+        let data_dir = &arguments.data_dir;
+        let shutdown = self.engines.shutdown();
+        let library = library(arguments.libchdb.as_deref())?;
+        tracing::info!(data_dir = %data_dir.display(), "starting the embedded engines");
+
+        let kafka = kafka::Options::new(data_dir, loopback(arguments.kafka_port));
+        let kafka = kafka::start(kafka, shutdown.clone()).await.context("start the Kafka log (--kafka-port)")?;
+        let mqtt = mqtt::Options::new(loopback(arguments.mqtt_port));
+        let mqtt = mqtt::start(mqtt, shutdown.clone()).await.context("start the MQTT broker (--mqtt-port)")?;
+        let clickhouse =
+            clickhouse::Options::new(data_dir.join("clickhouse"), loopback(arguments.clickhouse_port), library);
+        let clickhouse =
+            clickhouse::start(clickhouse, shutdown).await.context("start ClickHouse (--clickhouse-port)")?;
+
+        let addresses = Addresses { mqtt: mqtt.address(), kafka: kafka.address(), clickhouse: clickhouse.address() };
+        config.mqtt.host = addresses.mqtt.ip().to_string();
+        config.mqtt.port = addresses.mqtt.port();
+        config.kafka.brokers = vec![addresses.kafka.to_string()];
+        config.clickhouse.url = format!("http://{}", addresses.clickhouse);
+        self.engines.spawn("Kafka log", kafka.join());
+        self.engines.spawn("MQTT broker", mqtt.join());
+        self.engines.spawn("ClickHouse", clickhouse.join());
+        Ok(addresses)
+    }
+
+    async fn start_roles(&mut self, arguments: &Arguments, config: &Config) -> anyhow::Result<SocketAddr> {
+        let warehouse = options::warehouse(config)?;
+        // One machine may run several of these: fixed ports are for those a user names.
+        let anywhere = Some(loopback(0));
+        let load = load::Options { http: anywhere, ..options::load(config)? };
+        let load = load::Loader::bind(load, warehouse.clone()).await?;
+        let (load_handle, load_http) = (load.handle(), load.http_address());
+        self.load.spawn("load", load.run(self.load.shutdown()));
+
+        let dashboard = dashboard::Options { listen: loopback(arguments.http_port) };
+        let dashboard = dashboard::Dashboard::bind(dashboard, warehouse).await?;
+        let address = dashboard.address();
+        self.load.spawn("dashboard", dashboard.run(self.load.shutdown()));
+
+        let bridge = bridge::Bridge::new(bridge::Options { http: anywhere, ..options::bridge(config)? })?;
+        let bridge_handle = bridge.handle();
+        self.bridge.spawn("bridge", bridge.run(self.bridge.shutdown()));
+
+        let ready = async {
+            bridge_handle.ready().await;
+            while !load_handle.readiness().ready {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            () = ready => {}
+            failure = self.failure() => return Err(failure),
+            () = tokio::time::sleep(READY_WITHIN) => {
+                bail!("not ready within {READY_WITHIN:?}: bridge {:?}, load {:?}", bridge_handle.readiness(), load_handle.readiness())
+            }
+        }
+        for (role, http) in [("bridge", bridge_handle.http()), ("load", load_http)] {
+            if let Some(http) = http {
+                tracing::info!(role, metrics = format!("http://{http}/metrics"), "role serves");
+            }
+        }
+        Ok(address)
+    }
+
+    /// Waits for the first task of any group to end by itself.
+    async fn failure(&mut self) -> anyhow::Error {
+        tokio::select! {
+            failure = self.engines.failure() => failure,
+            failure = self.load.failure() => failure,
+            failure = self.bridge.failure() => failure,
+            failure = self.fleet.failure() => failure,
+        }
+    }
+
+    /// Ends everything, producers first.
+    async fn stop(self, deadline: Instant) -> anyhow::Result<()> {
+        let Self { engines, load, bridge, fleet } = self;
+        // The engines need time of their own at the end.
+        let roles = deadline - Duration::from_millis(1_500);
+        let fleet = fleet.stop(roles).await;
+        let bridge = bridge.stop(roles).await;
+        let load = load.stop(roles).await;
+        fleet.and(bridge).and(load).and(engines.stop(deadline).await)
+    }
+}
+
+struct Addresses {
+    mqtt: SocketAddr,
+    kafka: SocketAddr,
+    clickhouse: SocketAddr,
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// Takes the data directory for this process; the lock ends with it, however it ends.
+fn lock(data_dir: &Path) -> anyhow::Result<File> {
+    fs::create_dir_all(data_dir)
+        .with_context(|| format!("create {}; choose another with --data-dir", data_dir.display()))?;
+    let path = data_dir.join("doseline.lock");
+    let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = open().with_context(|| format!("open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => {
+            file.set_len(0)?;
+            file.rewind()?;
+            writeln!(file, "{}", std::process::id())?;
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut process = String::new();
+            file.read_to_string(&mut process)?;
+            bail!(
+                "{} is in use by process {}; stop that one, or choose another with --data-dir",
+                data_dir.display(),
+                process.trim()
+            )
+        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", path.display())),
+    }
+}
+
+/// Where ClickHouse as a library is: as named, or the newest in the cache folder.
+fn library(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(path) = named {
+        if !path.is_file() {
+            bail!("--libchdb {}: no such file", path.display());
+        }
+        return Ok(path.to_owned());
+    }
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
+        .context("neither XDG_CACHE_HOME nor HOME is set; name libchdb.so with --libchdb")?;
+    let engines = cache.join("doseline/engines");
+    let found = fs::read_dir(&engines).into_iter().flatten().flatten().map(|entry| entry.path().join("libchdb.so"));
+    found.filter(|path| path.is_file()).max().with_context(|| {
+        format!("no libchdb.so in {}; `cargo xtask engines` fetches it, or name it with --libchdb", engines.display())
+    })
+}
+
+/// Waits until the disk is nearly full.
+async fn disk_full(data_dir: &Path) -> anyhow::Error {
+    loop {
+        match clickhouse::free_bytes(data_dir) {
+            Ok(free) if free < FREE_BYTES_MIN => {
+                return anyhow::anyhow!(
+                    "only {} MiB are free in {}; stopping while everything can still be written: free some space and start again, \
+                     nothing is lost",
+                    free >> 20,
+                    data_dir.display()
+                );
+            }
+            Ok(_) => {}
+            Err(error) => return anyhow::Error::new(error).context(format!("look at {}", data_dir.display())),
+        }
+        tokio::time::sleep(FREE_BYTES_INTERVAL).await;
+    }
+}
