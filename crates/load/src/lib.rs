@@ -147,7 +147,7 @@ async fn load(
     let (closed_sender, closed) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("kafka-poll".to_owned()).spawn(move || {
         poller.run(&shutdown, |result| drop(sender.send(result)));
-        drop(closed_sender.send(()));
+        let _ = closed_sender.send(());
     });
     if thread.is_err() {
         return Err(Error::Ended("kafka-poll".to_owned()));

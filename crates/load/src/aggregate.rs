@@ -1,0 +1,150 @@
+//! Partial sums of one batch: by device and minute, by visit and set point, by mounted item.
+//!
+//! Rows come out in the order their keys were first seen, so that the same records give the same blocks, byte for byte.
+
+use std::{collections::HashMap, hash::Hash};
+
+use analysis::accuracy::{PercentBins, Shot, Sums};
+use telemetry::v1;
+use warehouse::columns::{AccuracyMinute, AccuracyRow, AccuracySession, Block, ItemUse, ItemUses, Origin, Provenance};
+
+/// Values by key, in the order of the keys' first appearance.
+struct Keyed<K, V> {
+    index: HashMap<K, usize>,
+    rows: Vec<(K, V)>,
+    last: usize,
+}
+
+impl<K, V> Default for Keyed<K, V> {
+    fn default() -> Self {
+        Self { index: HashMap::new(), rows: Vec::new(), last: 0 }
+    }
+}
+
+impl<K: Clone + Eq + Hash, V> Keyed<K, V> {
+    /// Position of a key; neighbours mostly have the same, so the last one is tried first.
+    fn at(&mut self, key: K, new: impl FnOnce() -> V) -> usize {
+        if self.rows.get(self.last).is_some_and(|(last, _)| *last == key) {
+            return self.last;
+        }
+        self.last = *self.index.entry(key.clone()).or_insert_with(|| {
+            self.rows.push((key, new()));
+            self.rows.len() - 1
+        });
+        self.last
+    }
+
+    fn value(&mut self, key: K, new: impl FnOnce() -> V) -> &mut V {
+        let at = self.at(key, new);
+        &mut self.rows[at].1
+    }
+}
+
+/// Tenant, site, device, model, firmware.
+type Device = [Box<str>; 5];
+/// Number of the device, session, dose calibration, depth calibration.
+type Visit = (usize, [Box<str>; 3]);
+/// Tenant, site, device, session, mount, item; slot.
+type Item = ([Box<str>; 6], i32);
+
+/// The sums of one batch.
+#[derive(Default)]
+pub(crate) struct Aggregates {
+    /// Report that `device`, `visit` and `items` belong to.
+    serial: u64,
+    device: usize,
+    visit: usize,
+    items: Vec<usize>,
+    devices: Keyed<Device, ()>,
+    visits: Keyed<Visit, ()>,
+    minutes: Keyed<(usize, i64), Sums>,
+    sessions: Keyed<(usize, Option<u32>, Option<u16>), (Sums, PercentBins)>,
+    uses: Keyed<Item, ItemUse>,
+}
+
+const MINUTE_US: i64 = 60_000_000;
+
+impl Aggregates {
+    /// Adds an injection whose values are plausible. `mounts` are those of the report's context.
+    pub fn injection(&mut self, origin: &Origin<'_>, mounts: &[v1::MountInUse], at: i64, injection: &v1::Injection) {
+        if self.serial != origin.serial {
+            self.open(origin, mounts, at);
+        }
+        let shot = shot(at, injection);
+        self.minutes.value((self.device, at.div_euclid(MINUTE_US)), Sums::default).add(&shot);
+        let set_point = (narrow(injection.target_nl), narrow(injection.target_um));
+        let (sums, bins) = self.sessions.value((self.visit, set_point.0, set_point.1), Default::default);
+        sums.add(&shot);
+        if let Some((target, delivered)) = shot.dose {
+            bins.add(target, delivered);
+        }
+        for item in &self.items {
+            let item_use = &mut self.uses.rows[*item].1;
+            item_use.injections += 1;
+            item_use.punctures += u64::from(injection.punctures.unwrap_or(1));
+            item_use.delivered_nl += injection.delivered_nl.unwrap_or(0);
+            item_use.delivered_n += u64::from(injection.delivered_nl.is_some());
+            item_use.first_at = item_use.first_at.min(at);
+            item_use.last_at = item_use.last_at.max(at);
+        }
+    }
+
+    /// Looks up once what holds for the whole report.
+    fn open(&mut self, origin: &Origin<'_>, mounts: &[v1::MountInUse], at: i64) {
+        self.serial = origin.serial;
+        let device = [origin.tenant, origin.site, origin.device, origin.model, origin.firmware].map(Box::from);
+        self.device = self.devices.at(device, || ());
+        let visit = [origin.session_id, origin.dose_calibration_id, origin.depth_calibration_id].map(Box::from);
+        self.visit = self.visits.at((self.device, visit), || ());
+        self.items.clear();
+        for mount in mounts {
+            let key = [origin.tenant, origin.site, origin.device, origin.session_id, &mount.mount_id, &mount.item_id]
+                .map(Box::from);
+            let none =
+                ItemUse { injections: 0, punctures: 0, delivered_nl: 0, delivered_n: 0, first_at: at, last_at: at };
+            self.items.push(self.uses.at((key, mount.slot), || none));
+        }
+        // A mount that is named twice is used once.
+        self.items.sort_unstable();
+        self.items.dedup();
+    }
+
+    /// The blocks of the aggregate tables.
+    pub fn finish(self, provenance: Provenance) -> [Option<Block>; 3] {
+        let devices = &self.devices.rows;
+        let device = |at: usize| devices[at].0.each_ref().map(|text| &**text);
+        let mut minutes = AccuracyMinute::default();
+        for ((at, minute), sums) in &self.minutes.rows {
+            // Plausible times are below 2100, and DateTime reaches 2106.
+            minutes.push(AccuracyRow { device: device(*at), sums }, (minute * 60) as u32);
+        }
+        let mut sessions = AccuracySession::default();
+        for ((visit, target_nl, target_um), (sums, bins)) in &self.sessions.rows {
+            let (at, visit) = &self.visits.rows[*visit].0;
+            let visit = visit.each_ref().map(|text| &**text);
+            sessions.push(AccuracyRow { device: device(*at), sums }, visit, (*target_nl, *target_um), bins);
+        }
+        let mut uses = ItemUses::default();
+        for ((key, slot), item_use) in &self.uses.rows {
+            uses.push(key.each_ref().map(|text| &**text), *slot, item_use);
+        }
+        [minutes.finish(provenance), sessions.finish(provenance), uses.finish(provenance)]
+    }
+}
+
+/// What accuracy is computed from. A value that only repeats the setting is no measurement.
+fn shot(at: i64, injection: &v1::Injection) -> Shot {
+    let dose = Option::zip(narrow(injection.target_nl), narrow(injection.delivered_nl));
+    let depth = Option::zip(injection.target_um, injection.measured_um);
+    let outcome = usize::try_from(injection.outcome).ok().and_then(|outcome| outcome.checked_sub(1));
+    Shot {
+        at,
+        outcome,
+        dose: dose.filter(|_| injection.dose_source() != v1::DoseSource::Setting),
+        depth: depth.filter(|_| injection.depth_source() != v1::DepthSource::Setting),
+    }
+}
+
+fn narrow<T, U: TryFrom<T>>(value: Option<T>) -> Option<U> {
+    value.and_then(|value| value.try_into().ok())
+}

@@ -1,0 +1,413 @@
+//! What the records of one batch come to: rows by table, changed ledgers, rejects.
+//!
+//! Pure: the same records, ledgers and rules give the same rows, byte for byte. That is what lets another owner, or the
+//! same after a crash, write the batch again under the same tokens.
+
+use telemetry::{
+    interval::Interval,
+    kafka::{SOURCE_BRIDGE, SOURCE_LOADER},
+    ledger::{Fate, Ledger},
+    plausibility::{Plausibility, Ranges, check},
+    reject::{Reason, Reject},
+    report::Report,
+    topic::Topic,
+    v1::{self, event::Kind},
+};
+use warehouse::{
+    columns::{Block, Origin, Provenance, Quarantined, Slot},
+    loader::BootKey,
+};
+
+use crate::{
+    decode::{Decoded, Message},
+    ledgers::{Boot, Ledgers},
+    tables::Tables,
+    wire,
+};
+
+/// Version of everything that decides which rows a batch holds, and in which bytes: decoding, columns, aggregates, the
+/// Arrow library. It goes up with each change of them; a batch that another version has begun is deleted and written again.
+pub const DECODER_VERSION: u32 = 1;
+
+/// What is plausible, with its hash.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Ranges by model.
+    pub plausibility: Plausibility,
+    /// [`Plausibility::hash`].
+    pub hash: u64,
+}
+
+impl Rules {
+    /// The rules of a configuration.
+    pub fn new(plausibility: Plausibility) -> Self {
+        Self { hash: plausibility.hash(), plausibility }
+    }
+}
+
+/// Something this loader refused, as its copy goes to Kafka.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub reason: Reason,
+    /// MQTT topic.
+    pub topic: String,
+    /// When the bridge received it, us since 1970.
+    pub received_at: i64,
+    /// Key of the record.
+    pub key: Option<Vec<u8>>,
+    /// Raw bytes: the record, or a report that holds the one event.
+    pub payload: Vec<u8>,
+}
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records read.
+    pub records: u64,
+    /// Events that were there already.
+    pub duplicates: u64,
+    /// Fields and enum values this version does not know.
+    pub unknown: u64,
+    /// When the bridge received the first record, us since 1970.
+    pub first_received_at: Option<i64>,
+}
+
+/// A batch that is being made.
+#[derive(Default)]
+pub(crate) struct Batch {
+    tables: Tables,
+    refusals: Vec<Refusal>,
+    counts: Counts,
+}
+
+/// A batch that is ready to be written.
+pub(crate) struct Written {
+    /// One block for each table with rows.
+    pub blocks: Vec<Block>,
+    /// What was refused.
+    pub refusals: Vec<Refusal>,
+    /// What was counted.
+    pub counts: Counts,
+}
+
+impl Batch {
+    /// Adds a record. The ledgers of [`Decoded::boots`] must be open.
+    pub fn add(&mut self, decoded: &Decoded<'_>, ledgers: &mut Ledgers, rules: &Rules) {
+        self.counts.records += 1;
+        self.counts.first_received_at.get_or_insert(decoded.received_at);
+        match &decoded.message {
+            Ok(Message::Report(report)) => self.report(decoded, report, ledgers, rules),
+            Ok(Message::Status(status)) => self.status(decoded, status, ledgers),
+            Ok(Message::Quarantined(reason)) => self.quarantined(decoded, reason),
+            Ok(Message::Copy) => {}
+            Err(reject) => self.refuse(decoded, reject, None),
+        }
+    }
+
+    /// The rows, under the provenance of the batch's intent.
+    pub fn finish(self, provenance: Provenance) -> Written {
+        Written { blocks: self.tables.finish(provenance), refusals: self.refusals, counts: self.counts }
+    }
+
+    fn report(&mut self, decoded: &Decoded<'_>, report: &Report, ledgers: &mut Ledgers, rules: &Rules) {
+        // It was parsed when the record was read.
+        let Ok(topic) = Topic::parse(&decoded.topic) else { return };
+        self.counts.unknown += report.unknown() as u64;
+        let message = report.message();
+        let context = message.context.clone().unwrap_or_default();
+        let session_id = hex(&context.session_id);
+        let origin = self.origin(decoded, &topic, report, &context, &session_id);
+        let ranges = rules.plausibility.ranges(&context.model);
+        let key = |boot_id| BootKey { tenant: topic.tenant.to_owned(), device: topic.device.to_owned(), boot_id };
+
+        let source = Source { decoded, origin, context: &context, report, ranges: &ranges };
+        match report.sequence() {
+            Some(range) => {
+                let boot = ledgers.get(key(report.boot_id()));
+                arrived(boot, topic.site, decoded.received_at);
+                self.sequenced(&source, range, &mut boot.ledger);
+                declare_lost(boot, message);
+            }
+            None => {
+                for (index, event) in message.events.iter().enumerate() {
+                    self.unsequenced(&source, index, event);
+                }
+                let boot = ledgers.get(key(report.boot_id()));
+                arrived(boot, topic.site, decoded.received_at);
+                declare_lost(boot, message);
+            }
+        }
+        for earlier in &message.earlier_boots {
+            let boot = ledgers.get(key(earlier.boot_id));
+            boot.ledger.declare_last(earlier.last_seq);
+            name_site(boot, topic.site);
+        }
+        for event in &message.events {
+            if let Some(Kind::Heartbeat(v1::Heartbeat { boot_id, last_seq: Some(last), .. })) = event.kind {
+                let boot = ledgers.get(key(boot_id.unwrap_or(report.boot_id())));
+                boot.ledger.declare_last(last.min(telemetry::limits::SEQ_MAX));
+                name_site(boot, topic.site);
+            }
+        }
+    }
+
+    fn origin<'a>(
+        &self,
+        decoded: &'a Decoded<'_>,
+        topic: &Topic<'a>,
+        report: &Report,
+        context: &'a v1::Context,
+        session_id: &'a str,
+    ) -> Origin<'a> {
+        let slot = |wanted: v1::Slot| {
+            let mount = context.mounts.iter().find(|mount| mount.slot == wanted as i32);
+            mount.map_or(Slot::default(), |mount| Slot { mount_id: &mount.mount_id, item_id: &mount.item_id })
+        };
+        Origin {
+            serial: self.counts.records,
+            tenant: topic.tenant,
+            site: topic.site,
+            device: topic.device,
+            boot_id: report.boot_id(),
+            received_at: decoded.received_at,
+            kafka_offset: decoded.record.offset,
+            time_source: if report.synced_base_unix_us().is_some() { "DEVICE" } else { "RECEIVED" },
+            clock: match report.message().clock() {
+                v1::Clock::Synced => "SYNCED",
+                v1::Clock::Unsynced => "UNSYNCED",
+                v1::Clock::Unknown | v1::Clock::Unspecified => "UNKNOWN",
+            },
+            model: &context.model,
+            firmware: &context.firmware,
+            session_id,
+            dose_calibration_id: &context.dose_calibration_id,
+            depth_calibration_id: &context.depth_calibration_id,
+            preparation_id: &context.preparation_id,
+            operator_id: &context.operator_id,
+            slots: [slot(v1::Slot::Needle), slot(v1::Slot::Syringe), slot(v1::Slot::Handpiece)],
+            unknown_fields: report.unknown() > 0,
+        }
+    }
+
+    /// Events with sequence numbers: what the ledger does not have yet, in runs of one fate.
+    fn sequenced(&mut self, source: &Source<'_>, range: Interval, ledger: &mut Ledger) {
+        let novel: Vec<Interval> = ledger.novel(range).collect();
+        self.counts.duplicates += range.count() - novel.iter().map(Interval::count).sum::<u64>();
+        for Interval { first, last } in novel {
+            let mut next = first;
+            while next <= last {
+                let run = source.run(next, last);
+                let interval = Interval::new(next, next + run.rejects_or_count() - 1);
+                self.settle(source, interval, run, ledger);
+                next = interval.last + 1;
+            }
+        }
+    }
+
+    /// Puts a run of one fate into the ledger, then where it belongs.
+    fn settle(&mut self, source: &Source<'_>, interval: Interval, run: Run, ledger: &mut Ledger) {
+        let fate = if matches!(run, Run::Stored(_)) { Fate::Stored } else { Fate::Quarantined };
+        let fragmented = ledger.record(interval, fate).err();
+        let first = source.report.message().first_seq;
+        for (place, seq) in (interval.first..=interval.last).enumerate() {
+            let index = (seq - first) as usize;
+            match (&fragmented, &run) {
+                (Some(fragmented), _) => {
+                    let reject = Reject::new(Reason::Fragmented, fragmented.to_string());
+                    self.refuse(source.decoded, &reject, Some((source.report, index)));
+                }
+                (None, Run::Quarantined(rejects)) => {
+                    self.refuse(source.decoded, &rejects[place], Some((source.report, index)));
+                }
+                (None, Run::Stored(_)) => {
+                    let event = &source.report.message().events[index];
+                    self.tables.event(&source.origin, &source.context.mounts, seq, source.at(event), event);
+                }
+            }
+        }
+    }
+
+    /// A heartbeat outside the sequence: nothing to remember, and nothing to send again.
+    fn unsequenced(&mut self, source: &Source<'_>, index: usize, event: &v1::Event) {
+        match source.check(event) {
+            Ok(()) => self.tables.event(&source.origin, &source.context.mounts, 0, source.at(event), event),
+            Err(reject) => self.refuse(source.decoded, &reject, Some((source.report, index))),
+        }
+    }
+
+    fn status(&mut self, decoded: &Decoded<'_>, status: &v1::Status, ledgers: &mut Ledgers) {
+        let Ok(topic) = Topic::parse(&decoded.topic) else { return };
+        let origin = Origin {
+            serial: self.counts.records,
+            tenant: topic.tenant,
+            site: topic.site,
+            device: topic.device,
+            boot_id: status.boot_id.unwrap_or(0),
+            received_at: decoded.received_at,
+            kafka_offset: decoded.record.offset,
+            time_source: "RECEIVED",
+            clock: "UNKNOWN",
+            model: &status.model,
+            firmware: &status.firmware,
+            session_id: "",
+            dose_calibration_id: "",
+            depth_calibration_id: "",
+            preparation_id: "",
+            operator_id: "",
+            slots: [Slot::default(); 3],
+            unknown_fields: false,
+        };
+        self.tables.status(&origin, decoded.received_at, status);
+        if let Some(boot_id) = status.boot_id {
+            let key = BootKey { tenant: topic.tenant.to_owned(), device: topic.device.to_owned(), boot_id };
+            let boot = ledgers.get(key);
+            arrived(boot, topic.site, decoded.received_at);
+            boot.ledger.declare_last(status.last_seq.unwrap_or(0));
+        }
+    }
+
+    fn quarantined(&mut self, decoded: &Decoded<'_>, reason: &str) {
+        let topic = Topic::parse(&decoded.topic).ok();
+        self.tables.quarantine(&Quarantined {
+            reason,
+            detail: "",
+            topic: &decoded.topic,
+            source: SOURCE_BRIDGE,
+            payload: &decoded.record.payload,
+            received_at: decoded.received_at,
+            tenant: topic.map_or("", |topic| topic.tenant),
+            site: topic.map_or("", |topic| topic.site),
+            device: topic.map_or("", |topic| topic.device),
+            boot_id: 0,
+            seq: 0,
+            kafka_offset: decoded.record.offset,
+        });
+    }
+
+    /// Refuses a record, or one event of its report.
+    fn refuse(&mut self, decoded: &Decoded<'_>, reject: &Reject, event: Option<(&Report, usize)>) {
+        let topic = Topic::parse(&decoded.topic).ok();
+        let record = decoded.record;
+        let payload = match event {
+            Some((report, index)) => wire::single(report.message(), &record.payload, index),
+            None => record.payload.clone(),
+        };
+        let (boot_id, seq) = event.map_or((0, 0), |(report, index)| {
+            let seq = report.sequence().map_or(0, |range| range.first + index as u64);
+            (report.boot_id(), seq)
+        });
+        self.tables.quarantine(&Quarantined {
+            reason: reject.reason.as_str(),
+            detail: &reject.detail,
+            topic: &decoded.topic,
+            source: SOURCE_LOADER,
+            payload: &payload,
+            received_at: decoded.received_at,
+            tenant: topic.map_or("", |topic| topic.tenant),
+            site: topic.map_or("", |topic| topic.site),
+            device: topic.map_or("", |topic| topic.device),
+            boot_id,
+            seq,
+            kafka_offset: record.offset,
+        });
+        self.refusals.push(Refusal {
+            reason: reject.reason,
+            topic: decoded.topic.clone().into_owned(),
+            received_at: decoded.received_at,
+            key: record.key.clone(),
+            payload,
+        });
+    }
+}
+
+/// A report that is being taken apart.
+struct Source<'a> {
+    decoded: &'a Decoded<'a>,
+    origin: Origin<'a>,
+    context: &'a v1::Context,
+    report: &'a Report,
+    ranges: &'a Ranges,
+}
+
+/// Neighbouring events of one fate.
+enum Run {
+    /// So many plausible ones.
+    Stored(u64),
+    /// Implausible ones, and why.
+    Quarantined(Vec<Reject>),
+}
+
+impl Run {
+    fn rejects_or_count(&self) -> u64 {
+        match self {
+            Self::Stored(count) => *count,
+            Self::Quarantined(rejects) => rejects.len() as u64,
+        }
+    }
+}
+
+impl Source<'_> {
+    /// Time an event is stored under; one that does not fit is out of every range and refused by the check.
+    fn at(&self, event: &v1::Event) -> i64 {
+        match self.report.synced_base_unix_us() {
+            Some(base) => {
+                i64::try_from(event.offset_us).ok().and_then(|offset| base.checked_add(offset)).unwrap_or(i64::MAX)
+            }
+            None => self.decoded.received_at,
+        }
+    }
+
+    fn check(&self, event: &v1::Event) -> Result<(), Reject> {
+        check(event, self.at(event), self.ranges)
+    }
+
+    /// The longest run from `next` on, up to `last`.
+    fn run(&self, next: u64, last: u64) -> Run {
+        let message = self.report.message();
+        let events = &message.events[(next - message.first_seq) as usize..=(last - message.first_seq) as usize];
+        let mut run: Option<Run> = None;
+        for event in events {
+            run = Some(match (run, self.check(event)) {
+                (None, Ok(())) => Run::Stored(1),
+                (None, Err(reject)) => Run::Quarantined(vec![reject]),
+                (Some(Run::Stored(count)), Ok(())) => Run::Stored(count + 1),
+                (Some(Run::Quarantined(mut rejects)), Err(reject)) => {
+                    rejects.push(reject);
+                    Run::Quarantined(rejects)
+                }
+                (Some(run), _) => return run,
+            });
+        }
+        run.unwrap_or(Run::Stored(1))
+    }
+}
+
+fn arrived(boot: &mut Boot, site: &str, received_at: i64) {
+    if received_at >= boot.last_arrival {
+        boot.last_arrival = received_at;
+        name_site(boot, site);
+    }
+}
+
+fn name_site(boot: &mut Boot, site: &str) {
+    if boot.site != site {
+        site.clone_into(&mut boot.site);
+    }
+}
+
+/// A range the ledger has no room for stays visible as missing, which is true as well.
+fn declare_lost(boot: &mut Boot, message: &v1::Report) {
+    for lost in &message.lost {
+        if boot.ledger.declare_lost(Interval::new(lost.first_seq, lost.last_seq)).is_ok() {
+            lost.reason.clone_into(&mut boot.lost_reason);
+        }
+    }
+}
+
+/// Lower-case hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 15)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
+}

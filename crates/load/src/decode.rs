@@ -1,0 +1,133 @@
+//! Records of Kafka become messages: headers, topic, key, payload. What cannot be read is a [`Refused`] with its reason.
+
+use telemetry::{
+    kafka::{SOURCE_LOADER, record_key},
+    reject::{Reason, Reject},
+    report::Report,
+    status,
+    topic::Topic,
+    v1::{self, event::Kind},
+};
+use warehouse::loader::BootKey;
+
+use crate::{inbox::Record, partition};
+
+/// What a topic carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Content {
+    /// Reports of devices.
+    Reports,
+    /// Status messages of devices.
+    Status,
+    /// What could not be used.
+    Quarantine,
+}
+
+/// A record that was read.
+pub(crate) struct Decoded<'r> {
+    /// The record.
+    pub record: &'r Record,
+    /// The MQTT topic; not necessarily one of the contract.
+    pub topic: std::borrow::Cow<'r, str>,
+    /// When the bridge received it, us since 1970; Kafka's time of the record where that cannot be read.
+    pub received_at: i64,
+    /// The message, or why there is none.
+    pub message: Result<Message<'r>, Reject>,
+}
+
+/// What a record holds.
+pub(crate) enum Message<'r> {
+    /// A report.
+    Report(Box<Report>),
+    /// A status.
+    Status(Box<v1::Status>),
+    /// Something the bridge refused, for this reason.
+    Quarantined(&'r str),
+    /// A copy of what a loader refused: it stands in its table already.
+    Copy,
+}
+
+/// Where a record was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// What the topic carries.
+    pub content: Content,
+    /// Partition.
+    pub partition: i32,
+    /// Number of partitions of the topic.
+    pub partitions: u32,
+}
+
+/// Reads a record.
+pub(crate) fn decode<'r>(record: &'r Record, place: Place) -> Decoded<'r> {
+    let headers = &record.headers;
+    let topic = String::from_utf8_lossy(headers.topic.as_deref().unwrap_or_default());
+    let received_at = headers.received_at.as_deref().and_then(decimal);
+    let message = read(record, place, &topic, received_at);
+    Decoded { record, received_at: received_at.unwrap_or(record.timestamp), message, topic }
+}
+
+fn read<'r>(record: &'r Record, place: Place, topic: &str, received_at: Option<i64>) -> Result<Message<'r>, Reject> {
+    let headers = &record.headers;
+    if place.content == Content::Quarantine {
+        if headers.source.as_deref() == Some(SOURCE_LOADER.as_bytes()) {
+            return Ok(Message::Copy);
+        }
+        let reason = headers.reason.as_deref().and_then(|reason| std::str::from_utf8(reason).ok());
+        let reason = reason.filter(|reason| !reason.is_empty());
+        return reason.map(Message::Quarantined).ok_or_else(|| Reject::new(Reason::BadRecord, "no header `reason`"));
+    }
+    if headers.topic.is_none() {
+        return Err(Reject::new(Reason::BadRecord, "no header `topic`"));
+    }
+    let device = Topic::parse(topic)?;
+    if received_at.is_none() {
+        return Err(Reject::new(Reason::BadRecord, "header `received_at` is not decimal microseconds since 1970"));
+    }
+    check_key(record, place, &device)?;
+    match place.content {
+        Content::Reports => Ok(Message::Report(Box::new(Report::decode(&record.payload)?))),
+        Content::Status => Ok(Message::Status(Box::new(status::parse(&record.payload)?))),
+        Content::Quarantine => Ok(Message::Copy),
+    }
+}
+
+/// The ledger of a device lives with its partition, so a record elsewhere must not be counted.
+fn check_key(record: &Record, place: Place, topic: &Topic<'_>) -> Result<(), Reject> {
+    let expected = record_key(topic.tenant, topic.device);
+    if record.key.as_deref() != Some(expected.as_bytes()) {
+        let key = record.key.as_deref().map(String::from_utf8_lossy);
+        return Err(Reject::new(Reason::BadRecord, format!("key {key:?} is not {expected:?}")));
+    }
+    let right = partition::of(expected.as_bytes(), place.partitions);
+    if right != place.partition {
+        let detail = format!("key {expected:?} belongs to partition {right}, not {}", place.partition);
+        return Err(Reject::new(Reason::WrongPartition, detail));
+    }
+    Ok(())
+}
+
+fn decimal(bytes: &[u8]) -> Option<i64> {
+    let digits = bytes.len() <= 18 && bytes.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(bytes).ok().filter(|_| digits)?.parse().ok()
+}
+
+impl Decoded<'_> {
+    /// The boots whose ledgers the record may touch.
+    pub fn boots(&self) -> Vec<BootKey> {
+        let (Ok(message), Ok(topic)) = (&self.message, Topic::parse(&self.topic)) else { return Vec::new() };
+        let key = |boot_id| BootKey { tenant: topic.tenant.to_owned(), device: topic.device.to_owned(), boot_id };
+        match message {
+            Message::Report(report) => {
+                let earlier = report.message().earlier_boots.iter().map(|boot| boot.boot_id);
+                let beats = report.message().events.iter().filter_map(|event| match &event.kind {
+                    Some(Kind::Heartbeat(heartbeat)) => heartbeat.boot_id,
+                    _ => None,
+                });
+                std::iter::once(report.boot_id()).chain(earlier).chain(beats).map(key).collect()
+            }
+            Message::Status(status) => status.boot_id.map(key).into_iter().collect(),
+            Message::Quarantined(_) | Message::Copy => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Why the loader cannot start or has to end.
+
+use std::net::SocketAddr;
+
+/// An error that ends the loader; everything that can heal is retried inside.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An option is out of range; nothing was started.
+    #[error("invalid option {option} = {value}: {expected}")]
+    Option {
+        /// Name of the option.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// The HTTP address cannot be bound.
+    #[error("listen on http://{address}: {source}")]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// librdkafka refuses the configuration, or an operation.
+    #[error("kafka: {0}")]
+    Kafka(#[from] rdkafka::error::KafkaError),
+    /// The warehouse and this program do not fit together.
+    #[error(transparent)]
+    Warehouse(#[from] warehouse::Error),
+    /// A topic is missing, or is not what the warehouse knows.
+    #[error("kafka topic {topic}: {fault}")]
+    Topic {
+        /// The topic.
+        topic: String,
+        /// What is wrong, and what to do.
+        fault: String,
+    },
+    /// Kafka no longer has the records that come next, or has others under their offsets.
+    #[error("kafka topic {topic}, partition {partition}: {fault}")]
+    Offsets {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// What is wrong, and what to do.
+        fault: String,
+    },
+    /// A read-back found other rows than the batch has. Nothing is guessed: a person must look.
+    #[error("{table} holds {found} of batch {batch}, which has {expected}; nothing was changed")]
+    Mismatch {
+        /// The table.
+        table: String,
+        /// `incarnation/partition/first offset`.
+        batch: String,
+        /// What the table holds.
+        found: String,
+        /// What it should hold.
+        expected: String,
+    },
+    /// A part of the loader ended by itself.
+    #[error("task {0} ended unexpectedly")]
+    Ended(String),
+}

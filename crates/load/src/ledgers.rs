@@ -1,0 +1,97 @@
+//! The sequence ledgers of one shard: those of the batch that is being made, and a bounded cache of committed ones.
+//!
+//! Invariant: the cache holds committed states only. A batch moves the ledgers it touches out of the cache and back when
+//! it is committed; an owner that ends in between drops both, so that nobody takes a batch's own rows for duplicates.
+
+use std::{collections::HashMap, num::NonZeroUsize};
+
+use lru::LruCache;
+use telemetry::ledger::Ledger;
+use warehouse::{columns::LedgerRow, loader::BootKey};
+
+/// What is known of one boot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Boot {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Site it was last heard from.
+    pub site: String,
+    /// Reason of the latest declaration of loss.
+    pub lost_reason: String,
+    /// When its latest report was received, us since 1970.
+    pub last_arrival: i64,
+}
+
+/// Ledgers of one shard.
+pub struct Ledgers {
+    committed: LruCache<BootKey, Boot>,
+    open: HashMap<BootKey, Boot>,
+}
+
+impl Ledgers {
+    /// An empty cache of so many boots.
+    pub fn new(boots_max: usize) -> Self {
+        let boots_max = NonZeroUsize::new(boots_max).unwrap_or(NonZeroUsize::MIN);
+        Self { committed: LruCache::new(boots_max), open: HashMap::new() }
+    }
+
+    /// Opens the ledgers that are in memory; returns the keys of those that have to be read, each once.
+    pub fn open(&mut self, keys: impl IntoIterator<Item = BootKey>) -> Vec<BootKey> {
+        let mut missing = Vec::new();
+        for key in keys {
+            if self.open.contains_key(&key) {
+                continue;
+            }
+            match self.committed.pop(&key) {
+                Some(boot) => drop(self.open.insert(key, boot)),
+                None => missing.push(key),
+            }
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        missing
+    }
+
+    /// Opens what was read; keys without a row have no ledger yet.
+    pub fn fill(&mut self, missing: Vec<BootKey>, rows: Vec<LedgerRow>) {
+        for key in missing {
+            self.open.insert(key, Boot::default());
+        }
+        for row in rows {
+            let LedgerRow { tenant, site, device, boot_id, ledger, lost_reason, last_arrival } = row;
+            let boot = Boot { ledger, site, lost_reason, last_arrival };
+            self.open.insert(BootKey { tenant, device, boot_id }, boot);
+        }
+    }
+
+    /// An open ledger.
+    pub fn get(&mut self, key: BootKey) -> &mut Boot {
+        self.open.entry(key).or_default()
+    }
+
+    /// The ledgers the batch touched, sorted, as they are to be recorded.
+    pub fn changed(&self) -> Vec<LedgerRow> {
+        let mut rows: Vec<LedgerRow> = self.open.iter().map(|(key, boot)| row(key, boot)).collect();
+        rows.sort_unstable_by(|a, b| (&a.tenant, &a.device, a.boot_id).cmp(&(&b.tenant, &b.device, b.boot_id)));
+        rows
+    }
+
+    /// The batch is committed.
+    pub fn settle(&mut self) {
+        for (key, boot) in self.open.drain() {
+            self.committed.put(key, boot);
+        }
+    }
+}
+
+fn row(key: &BootKey, boot: &Boot) -> LedgerRow {
+    LedgerRow {
+        tenant: key.tenant.clone(),
+        site: boot.site.clone(),
+        device: key.device.clone(),
+        boot_id: key.boot_id,
+        ledger: boot.ledger.clone(),
+        lost_reason: boot.lost_reason.clone(),
+        last_arrival: boot.last_arrival,
+    }
+}

@@ -1,0 +1,161 @@
+//! Prometheus metrics. The names are public.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+
+/// Records written, by `topic`.
+pub const RECORDS: &str = "doseline_load_records_total";
+/// Rows written to all tables, by `topic`.
+pub const ROWS: &str = "doseline_load_rows_total";
+/// Batches written, by `topic`.
+pub const BATCHES: &str = "doseline_load_batches_total";
+/// Events that were in their tables already.
+pub const DUPLICATES: &str = "doseline_load_duplicates_total";
+/// Records and events put into quarantine by the loader, by `reason`.
+pub const REJECTED: &str = "doseline_load_rejected_total";
+/// Fields and enum values this version does not know.
+pub const UNKNOWN_FIELDS: &str = "doseline_load_unknown_fields_total";
+/// Age of the oldest record that was read and is not written, seconds.
+pub const OLDEST_UNWRITTEN_SECONDS: &str = "doseline_load_oldest_unwritten_seconds";
+/// Records in Kafka that are not written, by `topic` and `partition`.
+pub const LAG: &str = "doseline_load_lag_records";
+/// Time from the bridge's receipt of a batch's first record to its commit, seconds.
+pub const LATENCY_SECONDS: &str = "doseline_load_latency_seconds";
+/// Owners that ended because another loader had written further.
+pub const OVERTAKEN: &str = "doseline_load_overtaken_total";
+/// Partitions this loader owns.
+pub const PARTITIONS: &str = "doseline_load_partitions";
+
+/// Every name.
+pub const ALL: [&str; 11] = [
+    RECORDS,
+    ROWS,
+    BATCHES,
+    DUPLICATES,
+    REJECTED,
+    UNKNOWN_FIELDS,
+    OLDEST_UNWRITTEN_SECONDS,
+    LAG,
+    LATENCY_SECONDS,
+    OVERTAKEN,
+    PARTITIONS,
+];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct TopicLabel {
+    pub topic: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct PartitionLabel {
+    pub topic: String,
+    pub partition: i32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ReasonLabel {
+    pub reason: &'static str,
+}
+
+/// The metrics of one loader.
+pub(crate) struct Metrics {
+    registry: Registry,
+    pub records: Family<TopicLabel, Counter>,
+    pub rows: Family<TopicLabel, Counter>,
+    pub batches: Family<TopicLabel, Counter>,
+    pub duplicates: Counter,
+    pub rejected: Family<ReasonLabel, Counter>,
+    pub unknown_fields: Counter,
+    pub oldest_unwritten: Gauge<f64, AtomicU64>,
+    pub lag: Family<PartitionLabel, Gauge>,
+    pub latency: Histogram,
+    pub overtaken: Counter,
+    pub partitions: Gauge,
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            records: Family::default(),
+            rows: Family::default(),
+            batches: Family::default(),
+            duplicates: Counter::default(),
+            rejected: Family::default(),
+            unknown_fields: Counter::default(),
+            oldest_unwritten: Gauge::default(),
+            lag: Family::default(),
+            // 16 ms .. 9 min.
+            latency: Histogram::new(exponential_buckets(0.016, 2.0, 16)),
+            overtaken: Counter::default(),
+            partitions: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        // The encoder adds `_total` to counters itself.
+        let counter = |name: &'static str| name.strip_suffix("_total").unwrap_or(name);
+        registry.register(counter(RECORDS), "Records written", self.records.clone());
+        registry.register(counter(ROWS), "Rows written to all tables", self.rows.clone());
+        registry.register(counter(BATCHES), "Batches written", self.batches.clone());
+        registry.register(counter(DUPLICATES), "Events that were there already", self.duplicates.clone());
+        registry.register(counter(REJECTED), "Records and events put into quarantine", self.rejected.clone());
+        let help = "Fields and enum values this version does not know";
+        registry.register(counter(UNKNOWN_FIELDS), help, self.unknown_fields.clone());
+        let help = "Age of the oldest record that was read and is not written";
+        registry.register(OLDEST_UNWRITTEN_SECONDS, help, self.oldest_unwritten.clone());
+        registry.register(LAG, "Records in Kafka that are not written", self.lag.clone());
+        let help = "Time from the bridge's receipt of a batch's first record to its commit";
+        registry.register(LATENCY_SECONDS, help, self.latency.clone());
+        let help = "Owners that ended because another loader had written further";
+        registry.register(counter(OVERTAKEN), help, self.overtaken.clone());
+        registry.register(PARTITIONS, "Partitions this loader owns", self.partitions.clone());
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a `String` cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_exposed() {
+        let metrics = Metrics::new();
+        let topic = TopicLabel { topic: "t".to_owned() };
+        for family in [&metrics.records, &metrics.rows, &metrics.batches] {
+            family.get_or_create(&topic).inc();
+        }
+        metrics.rejected.get_or_create(&ReasonLabel { reason: "implausible" }).inc();
+        metrics.lag.get_or_create(&PartitionLabel { topic: "t".to_owned(), partition: 3 }).set(7);
+        metrics.latency.observe(0.3);
+        let text = metrics.text();
+        for name in ALL {
+            let exposed = text.lines().any(|line| {
+                let sample = line.split([' ', '{']).next().unwrap_or_default();
+                sample == name || sample.strip_suffix("_count") == Some(name)
+            });
+            assert!(exposed, "{name} is not in\n{text}");
+        }
+        assert!(text.contains("doseline_load_lag_records{topic=\"t\",partition=\"3\"} 7"), "{text}");
+    }
+}

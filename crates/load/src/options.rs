@@ -1,0 +1,176 @@
+//! What can be set.
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
+
+use telemetry::{
+    kafka::{QUARANTINE_TOPIC, REPORTS_TOPIC, STATUS_TOPIC},
+    plausibility::Plausibility,
+};
+
+use crate::error::Error;
+
+/// Most rows of a batch that can be asked for: keeps the sums of squares of a batch within 64 bits.
+pub const ROWS_MAX: usize = 2_000_000;
+
+/// Options of a loader.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where records come from.
+    pub kafka: Kafka,
+    /// When a batch is written, and other bounds.
+    pub limits: Limits,
+    /// What is plausible, by model. Turning it changes which events are quarantined from then on, and is safe at any time.
+    pub plausibility: Plausibility,
+    /// Name of this loader in intents and logs; different for each loader.
+    pub instance: String,
+    /// Where `/livez`, `/readyz` and `/metrics` are served; `None` serves none, port 0 takes any free port.
+    pub http: Option<SocketAddr>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            kafka: Kafka::default(),
+            limits: Limits::default(),
+            plausibility: Plausibility::default(),
+            instance: format!("load-{}", std::process::id()),
+            http: None,
+        }
+    }
+}
+
+/// The Kafka side.
+#[derive(Clone)]
+pub struct Kafka {
+    /// Bootstrap brokers, `host:port[,host:port]`.
+    pub brokers: String,
+    /// Consumer group; loaders of one group share the partitions.
+    pub group: String,
+    /// Further librdkafka properties (`security.protocol`, `sasl.password`, ...). Those that a guarantee hangs on cannot be
+    /// set.
+    pub properties: BTreeMap<String, String>,
+    /// Names of the topics.
+    pub topics: Topics,
+    /// After this long without a sign of life Kafka gives a loader's partitions to another, 1 s..=1 h; after this long a
+    /// paused loader stops writing. Shorter takes over sooner, and lets a short stall cost a rebalance.
+    pub session_timeout: Duration,
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self {
+            brokers: "localhost:9092".to_owned(),
+            group: "doseline-load".to_owned(),
+            properties: BTreeMap::new(),
+            topics: Topics::default(),
+            session_timeout: Duration::from_secs(45),
+        }
+    }
+}
+
+impl fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kafka")
+            .field("brokers", &self.brokers)
+            .field("group", &self.group)
+            .field("properties (values redacted)", &self.properties.keys().collect::<Vec<_>>())
+            .field("topics", &self.topics)
+            .field("session_timeout", &self.session_timeout)
+            .finish()
+    }
+}
+
+/// Names of the Kafka topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topics {
+    /// Reports.
+    pub reports: String,
+    /// Status messages.
+    pub status: String,
+    /// What could not be used.
+    pub quarantine: String,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self {
+            reports: REPORTS_TOPIC.to_owned(),
+            status: STATUS_TOPIC.to_owned(),
+            quarantine: QUARANTINE_TOPIC.to_owned(),
+        }
+    }
+}
+
+impl Topics {
+    /// All names.
+    pub fn all(&self) -> [&str; 3] {
+        [&self.reports, &self.status, &self.quarantine]
+    }
+}
+
+/// Bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A batch is written at this many events, 1..=[`ROWS_MAX`]; it may exceed it by one report.
+    pub rows_max: usize,
+    /// A batch is written at this many bytes of records. So much again may wait in memory for each partition.
+    pub bytes_max: usize,
+    /// A batch is written at this age of its first record. Larger: fewer and cheaper inserts. Smaller: fresher data.
+    pub age_max: Duration,
+    /// Boots whose ledgers are kept in memory, over all partitions; others are read back when needed.
+    pub ledger_cache_boots: usize,
+    /// Inserts of one batch that run at once, to independent tables.
+    pub inserts_max: usize,
+    /// Age of the oldest unwritten record at which `/readyz` fails.
+    pub unwritten_age_max: Duration,
+    /// How long batches that are being written may take to finish at the end.
+    pub drain_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            rows_max: 100_000,
+            bytes_max: 32 << 20,
+            age_max: Duration::from_secs(1),
+            ledger_cache_boots: 200_000,
+            inserts_max: 4,
+            unwritten_age_max: Duration::from_secs(60),
+            drain_max: Duration::from_secs(4),
+        }
+    }
+}
+
+impl Options {
+    /// Refuses what is out of range.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        let refuse = |option, value: String, expected| Err(Error::Option { option, value, expected });
+        let Limits { rows_max, bytes_max, age_max, ledger_cache_boots, inserts_max, .. } = self.limits;
+        if rows_max == 0 || rows_max > ROWS_MAX {
+            return refuse("rows_max", rows_max.to_string(), "1..=2000000");
+        }
+        if bytes_max < 1 << 20 {
+            return refuse("bytes_max", bytes_max.to_string(), "at least 1 MiB, or one record may not fit");
+        }
+        if age_max.is_zero() {
+            return refuse("age_max", "0".to_owned(), "more than 0");
+        }
+        if ledger_cache_boots == 0 {
+            return refuse("ledger_cache_boots", "0".to_owned(), "at least 1");
+        }
+        if inserts_max == 0 {
+            return refuse("inserts_max", "0".to_owned(), "at least 1");
+        }
+        let timeout = self.kafka.session_timeout;
+        if timeout < Duration::from_secs(1) || timeout > Duration::from_secs(3600) {
+            return refuse("session_timeout", format!("{timeout:?}"), "1 s..=1 h");
+        }
+        if self.instance.is_empty() {
+            return refuse("instance", String::new(), "a name");
+        }
+        if let Some((key, fault)) = self.plausibility.faults().into_iter().next() {
+            return refuse("plausibility", format!("{key}: {fault}"), "[least, most] within the widest range");
+        }
+        Ok(())
+    }
+}

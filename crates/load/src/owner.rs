@@ -1,0 +1,563 @@
+//! The owner of one partition: writes batch after batch, each exactly once.
+//!
+//! # The argument
+//!
+//! A batch is the records `[a, b)` of one partition of one life of a topic. ClickHouse holds all state; Kafka only has to
+//! give the same records for the same offsets. Time goes downwards, and `x` marks what is durable after a step:
+//!
+//! | step | durable | a crash here leaves |
+//! |---|---|---|
+//! | collect records | nothing | nothing; they are read again |
+//! | *intent*: put `[a, b)`, decoder, rules, day if absent; read it back | boundaries of the batch | an intent, whose boundaries, day and generation the next owner adopts |
+//! | decode with the ledgers as of `a` | nothing | the same, because decoding is pure and the ledgers are not yet changed |
+//! | *insert* one block into each table under a token | rows of some tables | rows that the next owner finds by count and hash, and completes |
+//! | *record* commit row and ledgers in one insert | position `b`, ledgers as of `b` | a committed batch |
+//!
+//! Why it is once and not never: the position moves only with the commit row, and that is written only after every block
+//! was found or accepted. Why it is once and not twice: all owners of a batch write the same blocks (same boundaries, same
+//! ledgers as of `a`, same decoder, same rules, same day) under the same tokens, and the engine accepts a token once.
+//!
+//! What an answer means. *OK* means that the token is in the engine's log: by this insert, or by an earlier one, whose
+//! rows may be gone if the engine died between its log and the part. So OK is believed only where nobody else can have
+//! used the token before: this owner put the intent itself, made no attempt before, and the engine has been up since
+//! before the intent ([`Owner::engine_unbroken`]). In every other case, and after every error, the tables are *read back*:
+//!
+//! - count and hash as they should be: done;
+//! - nothing there: insert with the same token and read back again. If the engine then says OK and there is still nothing,
+//!   the token is *burned*: nobody's insert can succeed with it any more, late ones included, so the rows go under the
+//!   token of the next generation. The token of a generation is always used up before the next one is;
+//! - anything else: [`Error::Mismatch`], stop. Nothing is guessed.
+//!
+//! Intents burn too: none there after OK means the next generation. Generations of intents are [`GENERATIONS`] apart, so
+//! that the few of their blocks do not run into them.
+//!
+//! *Other decoder or rules*: rows of two versions must not mix. The new version waits until an owner of the other one has
+//! stopped by itself (its lease), and puts an intent of the same boundaries and the next generation; whoever adopts it deletes the batch's rows below that generation from every table, after burning
+//! the tokens with which an owner of the old version could still write ([`Store::erase`]). A commit of a generation below
+//! the batch's latest intent does not move the position ([`warehouse::loader::Progress::position`]), so an old owner that
+//! commits late does not hide the deletion.
+//!
+//! *Two owners* at once therefore do no harm. An owner that finds another's intent asks for the position; if that has moved,
+//! it ends ([`Stop::Overtaken`]) and starts again from the position. Ledgers are read as of `a`, and after reading any the
+//! position is asked for as well, because committed ledgers of a later batch may have replaced those as of `a`.
+//!
+//! *The record step* is all or nothing because it is one insert into one unpartitioned table. Repeating it is harmless: the
+//! same batch has the same ledgers, and position and states are a maximum. So after an unknown outcome the position is
+//! asked for, and if it has not moved the insert is repeated, under the next token where the last was accepted and is not
+//! there.
+//!
+//! What is left: a writer that sleeps for longer than the deduplication window (100,000 inserts into one table) and then
+//! wakes between its check of the lease and its insert.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use telemetry::interval::{Interval, IntervalSet};
+use warehouse::{
+    Advice,
+    columns::{Block, Committed},
+    loader::{Intent, Shard, Tally},
+};
+
+use crate::{
+    backoff::Backoff,
+    batch::{Batch, DECODER_VERSION, Rules, Written},
+    clock::Clock,
+    copies::Copies,
+    decode::{Place, decode},
+    error::Error,
+    inbox::{Inbox, Record},
+    lease::{Lapsed, Lease},
+    ledgers::Ledgers,
+    options::Limits,
+    status::Meter,
+    store::{Commit, Store},
+    wire,
+};
+
+/// Distance of two intents' generations, and so the most generations of one intent's blocks.
+pub const GENERATIONS: u32 = 16;
+/// Records whose ledgers are read in one go.
+const CHUNK_RECORDS: usize = 256;
+/// Bytes of records that are decoded at a time: decoded reports take several times their size.
+const CHUNK_BYTES: usize = 512 << 10;
+const DAY_US: i64 = 86_400_000_000;
+
+/// Why an owner ended.
+#[derive(Debug)]
+pub enum Stop {
+    /// Its lease ended, or the loader does: nothing is wrong.
+    Lapsed,
+    /// Another owner has written further: start again from the position.
+    Overtaken,
+    /// A person must look.
+    Fatal(Error),
+}
+
+impl From<Lapsed> for Stop {
+    fn from(_: Lapsed) -> Self {
+        Self::Lapsed
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+/// What every owner of a loader shares.
+pub struct Shared<S, C> {
+    /// The warehouse.
+    pub store: S,
+    /// Takes copies of what is refused.
+    pub copies: C,
+    /// What is plausible.
+    pub rules: Rules,
+    /// Bounds.
+    pub limits: Limits,
+    /// After this long without a sign of life an owner has stopped writing.
+    pub session_timeout: Duration,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Name of the loader.
+    pub instance: String,
+}
+
+/// The owner of one partition.
+pub struct Owner<S, C> {
+    shared: Arc<Shared<S, C>>,
+    shard: Shard,
+    place: Place,
+    lease: Lease,
+    ledgers: Ledgers,
+    position: u64,
+    /// Whether nobody else can have put an intent at the position before this owner asks: it has just committed the batch
+    /// before, whose intent was its own.
+    ahead: bool,
+    name: String,
+    meter: Arc<Meter>,
+}
+
+/// Where a batch begins and ends, under which generation it is written, and what is known about earlier attempts.
+#[derive(Debug)]
+struct Claim {
+    intent: Intent,
+    /// Whether no one can have written rows of this intent before.
+    sole: bool,
+    /// Generations whose rows have to go first.
+    superseded: Vec<u32>,
+    /// Boot clock before the intent was put.
+    since: Duration,
+}
+
+impl<S: Store, C: Copies> Owner<S, C> {
+    /// An owner that starts at `position`. `nonce` makes its name differ from every other owner's.
+    pub fn new(
+        shared: Arc<Shared<S, C>>,
+        shard: Shard,
+        place: Place,
+        lease: Lease,
+        position: u64,
+        nonce: u64,
+        meter: Arc<Meter>,
+    ) -> Self {
+        let boots_max = shared.limits.ledger_cache_boots / place.partitions.max(1) as usize;
+        let name = format!("{}/{nonce:016x}", shared.instance);
+        Self { ledgers: Ledgers::new(boots_max), shared, shard, place, lease, position, ahead: false, name, meter }
+    }
+
+    /// Writes batches until the lease ends. `written` is told the position after each.
+    pub async fn run(mut self, mut inbox: Inbox, written: impl Fn(u64)) -> Stop {
+        loop {
+            match self.batch(&mut inbox).await {
+                Ok(()) => written(self.position),
+                Err(stop) => return stop,
+            }
+        }
+    }
+
+    /// One batch, from the records to the commit.
+    async fn batch(&mut self, inbox: &mut Inbox) -> Result<(), Stop> {
+        let records = self.collect(inbox).await?;
+        let claim = self.claim(&records).await?;
+        let (records, lost) = self.fit(records, &claim.intent, inbox).await?;
+        let written = self.decode(&records, &claim.intent).await?;
+        self.copy(&written).await?;
+        self.write(&written.blocks, &claim).await?;
+        self.record(&written, lost, &claim).await?;
+        self.ledgers.settle();
+        self.position = claim.intent.batch_end;
+        self.ahead = claim.sole;
+        self.meter.written(&written, self.position, self.shared.clock.unix_us());
+        Ok(())
+    }
+
+    /// Records until the batch is large or old enough.
+    async fn collect(&mut self, inbox: &mut Inbox) -> Result<Vec<Record>, Stop> {
+        let Limits { rows_max, bytes_max, age_max, .. } = self.shared.limits;
+        let (mut records, mut rows, mut bytes) = (Vec::new(), 0, 0);
+        let age = tokio::time::sleep(age_max);
+        tokio::pin!(age);
+        while rows < rows_max && bytes < bytes_max {
+            let record = tokio::select! {
+                biased;
+                () = self.lease.ending() => return Err(Stop::Lapsed),
+                record = inbox.next() => record.ok_or(Stop::Lapsed)?,
+                () = &mut age, if !records.is_empty() => break,
+            };
+            // What is left over from before a restart of this owner.
+            if record.offset < self.position {
+                continue;
+            }
+            if records.is_empty() {
+                self.meter.waiting(record.polled);
+                age.as_mut().reset(tokio::time::Instant::now() + age_max);
+            }
+            rows += wire::events(&record.payload).max(1);
+            bytes += record.bytes();
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    /// The intent at the position: the one that is there, or this owner's.
+    async fn claim(&mut self, records: &[Record]) -> Result<Claim, Stop> {
+        let since = self.shared.clock.boot();
+        let wanted = records.last().map_or(self.position, |record| record.offset + 1);
+        let (mut put, mut outwaited): (Option<u32>, bool) = (None, false);
+        let mut intents = if self.ahead { Vec::new() } else { self.intents().await? };
+        loop {
+            let next = match latest(&intents)? {
+                None => self.intent(put.map_or(0, |burned| burned + GENERATIONS), wanted, None),
+                Some(intent) if self.follows_rules(intent) => {
+                    let sole = intent.owner == self.name && put == Some(intent.generation);
+                    let superseded = superseded(&intents, intent.generation);
+                    if !sole {
+                        self.not_overtaken().await?;
+                    }
+                    let intent = intent.clone();
+                    let sole = sole && superseded.is_empty();
+                    return Ok(Claim { intent, sole, superseded, since });
+                }
+                // Nothing is deleted while an owner of the other version may still write.
+                Some(other) if !outwaited => {
+                    tracing::warn!(
+                        shard = ?self.shard, batch = self.position, decoder = other.decoder_version, owner = other.owner,
+                        "batch was begun with another decoder or other plausibility rules, writing it again after the \
+                         session time-out"
+                    );
+                    self.lease.pause(self.shared.session_timeout).await?;
+                    outwaited = true;
+                    self.not_overtaken().await?;
+                    intents = self.intents().await?;
+                    continue;
+                }
+                Some(other) => {
+                    let generation = other.generation.max(put.unwrap_or(0)) + GENERATIONS;
+                    self.intent(generation, other.batch_end, Some(other.ingest_day))
+                }
+            };
+            let now = self.shared.clock.unix_us();
+            self.persist("put intent", || self.shared.store.put_intent(&next, now)).await?;
+            put = Some(next.generation);
+            intents = self.intents().await?;
+        }
+    }
+
+    fn intent(&self, generation: u32, batch_end: u64, ingest_day: Option<i32>) -> Intent {
+        let today = self.shared.clock.unix_us().div_euclid(DAY_US);
+        Intent {
+            shard: self.shard,
+            batch: self.position,
+            batch_end,
+            generation,
+            decoder_version: DECODER_VERSION,
+            plausibility_hash: self.shared.rules.hash,
+            // A day beyond i32 is millions of years away.
+            ingest_day: ingest_day.unwrap_or(today as i32),
+            owner: self.name.clone(),
+        }
+    }
+
+    fn follows_rules(&self, intent: &Intent) -> bool {
+        intent.decoder_version == DECODER_VERSION && intent.plausibility_hash == self.shared.rules.hash
+    }
+
+    async fn intents(&self) -> Result<Vec<Intent>, Stop> {
+        self.persist("read intents", || self.shared.store.intents(self.shard, self.position)).await
+    }
+
+    async fn not_overtaken(&self) -> Result<(), Stop> {
+        let progress = self.persist("read position", || self.shared.store.progress(self.shard)).await?;
+        match progress.position() {
+            Some(position) if position != self.position => Err(Stop::Overtaken),
+            _ => Ok(()),
+        }
+    }
+
+    /// Exactly the records of the intent: too many go back, missing ones are waited for. Offsets that Kafka does not have
+    /// are returned as lost.
+    async fn fit(
+        &self,
+        mut records: Vec<Record>,
+        intent: &Intent,
+        inbox: &mut Inbox,
+    ) -> Result<(Vec<Record>, IntervalSet), Stop> {
+        let end = intent.batch_end;
+        while records.last().is_none_or(|record| record.offset + 1 < end) {
+            let record = tokio::select! {
+                biased;
+                () = self.lease.ending() => return Err(Stop::Lapsed),
+                record = inbox.next() => record.ok_or(Stop::Lapsed)?,
+            };
+            records.push(record);
+        }
+        let beyond = records.partition_point(|record| record.offset < end);
+        inbox.put_back(records.split_off(beyond));
+        let (mut lost, mut expected) = (IntervalSet::default(), intent.batch);
+        for offset in records.iter().map(|record| record.offset).chain([end]) {
+            if offset > expected {
+                lost.insert(Interval::new(expected, offset - 1));
+            }
+            expected = offset + 1;
+        }
+        if !lost.intervals().is_empty() {
+            tracing::error!(shard = ?self.shard, ?lost, "kafka does not have these offsets, recorded as lost");
+        }
+        Ok((records, lost))
+    }
+
+    /// Records become rows. A chunk at a time, because decoded reports are large.
+    async fn decode(&mut self, records: &[Record], intent: &Intent) -> Result<Written, Stop> {
+        let mut batch = Batch::default();
+        let mut read = false;
+        let mut rest = records;
+        while !rest.is_empty() {
+            let (chunk, after) = rest.split_at(chunk(rest));
+            rest = after;
+            let decoded: Vec<_> = chunk.iter().map(|record| decode(record, self.place)).collect();
+            let missing = self.ledgers.open(decoded.iter().flat_map(|decoded| decoded.boots()));
+            if !missing.is_empty() {
+                read = true;
+                let ledgers = || self.shared.store.ledgers(self.shard, self.position, &missing);
+                let rows = self.persist("read ledgers", ledgers).await?;
+                self.ledgers.fill(missing, rows);
+            }
+            for decoded in &decoded {
+                batch.add(decoded, &mut self.ledgers, &self.shared.rules);
+            }
+            // A large batch takes a while; the other owners share the thread.
+            tokio::task::yield_now().await;
+        }
+        if read {
+            self.not_overtaken().await?;
+        }
+        Ok(batch.finish(intent.provenance()))
+    }
+
+    /// A refused record or event is in the quarantine topic before the batch is recorded.
+    async fn copy(&self, written: &Written) -> Result<(), Stop> {
+        let mut backoff = Backoff::default();
+        while let Err(error) = self.shared.copies.confirm(&written.refusals).await {
+            tracing::warn!(shard = ?self.shard, %error, "quarantine copies are not confirmed, trying again");
+            self.lease.pause(backoff.next()).await?;
+        }
+        Ok(())
+    }
+
+    /// Every block is in its table, once.
+    async fn write(&self, blocks: &[Block], claim: &Claim) -> Result<(), Stop> {
+        for generation in &claim.superseded {
+            let (batch, below) = (claim.intent.provenance(), claim.intent.generation);
+            self.persist("erase batch", || self.shared.store.erase(batch, *generation, below)).await?;
+        }
+        let generation = claim.intent.generation;
+        let inserts: Vec<_> = blocks.iter().map(|block| self.bring(block, claim)).collect();
+        stream::iter(inserts).buffer_unordered(self.shared.limits.inserts_max).try_collect::<()>().await?;
+        if claim.sole && !self.engine_unbroken(claim.since).await? {
+            tracing::info!(shard = ?self.shard, batch = self.position, "engine restarted, reading the batch back");
+            for block in blocks {
+                self.settle(block, generation).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings one block to its table. OK to the first attempt of the only owner is not questioned yet.
+    async fn bring(&self, block: &Block, claim: &Claim) -> Result<(), Stop> {
+        if claim.sole && self.insert(block, claim.intent.generation).await?.is_ok() {
+            return Ok(());
+        }
+        self.settle(block, claim.intent.generation).await
+    }
+
+    /// One attempt, if the lease allows it. The inner error says that the outcome is unknown.
+    async fn insert(&self, block: &Block, generation: u32) -> Result<Result<(), warehouse::Error>, Stop> {
+        self.lease.check()?;
+        match self.shared.store.insert(block, generation).await {
+            Err(error) if error.advice() == Advice::Fatal => Err(Stop::Fatal(error.into())),
+            result => Ok(result),
+        }
+    }
+
+    /// Brings a block to its table after an unknown outcome.
+    async fn settle(&self, block: &Block, first: u32) -> Result<(), Stop> {
+        let (mut backoff, mut generation) = (Backoff::default(), first);
+        while !self.there(block).await? {
+            match self.insert(block, generation).await? {
+                Ok(()) if self.there(block).await? => break,
+                Ok(()) => {
+                    tracing::warn!(
+                        shard = ?self.shard, batch = self.position, table = block.table(), generation,
+                        "the engine accepted a token without its rows, using the next generation"
+                    );
+                    generation += 1;
+                    if generation == first + GENERATIONS {
+                        return Err(mismatch(block, &[], "the engine accepts tokens without rows").into());
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(shard = ?self.shard, table = block.table(), %error, "insert failed, reading back");
+                    self.lease.pause(backoff.next()).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the table holds the block: all of it, or none.
+    async fn there(&self, block: &Block) -> Result<bool, Stop> {
+        let (tables, batch) = ([block.table()], block.provenance());
+        let tallies = self.persist("read batch back", || self.shared.store.tallies(&tables, batch)).await?;
+        match tallies.as_slice() {
+            [] => Ok(false),
+            [tally] if tally.rows == block.rows() && tally.hash == block.hash() => Ok(true),
+            other => Err(mismatch(block, other, "").into()),
+        }
+    }
+
+    /// Whether the engine has been up since before `since`: then an OK that it gave is worth believing.
+    async fn engine_unbroken(&self, since: Duration) -> Result<bool, Stop> {
+        let uptime = self.persist("ask engine", || self.shared.store.uptime()).await?;
+        // Rounded down and taken after the answer: the engine started at this time or before.
+        let started = self.shared.clock.boot().checked_sub(uptime);
+        Ok(started.is_none_or(|started| started <= since))
+    }
+
+    /// The batch and its ledgers are recorded.
+    async fn record(&self, written: &Written, lost: IntervalSet, claim: &Claim) -> Result<(), Stop> {
+        let intent = &claim.intent;
+        let commit = Commit {
+            committed: Committed {
+                provenance: intent.provenance(),
+                batch_end: intent.batch_end,
+                generation: intent.generation,
+                committed_at: self.shared.clock.unix_us(),
+            },
+            rows: written.blocks.iter().map(Block::rows).sum(),
+            lost,
+            ledgers: self.ledgers.changed(),
+        };
+        let (mut backoff, mut attempt) = (Backoff::default(), 0);
+        loop {
+            self.lease.check()?;
+            let result = self.shared.store.commit(&commit, attempt).await;
+            if result.is_ok() && claim.sole && attempt == 0 && self.engine_unbroken(claim.since).await? {
+                return Ok(());
+            }
+            let progress = self.persist("read position", || self.shared.store.progress(self.shard)).await?;
+            match (progress.position(), result) {
+                (Some(position), _) if position == intent.batch_end => return Ok(()),
+                (Some(position), _) if position > intent.batch_end => return Err(Stop::Overtaken),
+                // Accepted and not there: a burned token, or another owner has begun to write the batch again.
+                (_, Ok(())) if superseded_by(&progress.intents, intent) => return Err(Stop::Overtaken),
+                (_, Ok(())) => attempt += 1,
+                (_, Err(error)) if error.advice() == Advice::Fatal => return Err(Stop::Fatal(error.into())),
+                (_, Err(error)) => {
+                    tracing::warn!(shard = ?self.shard, batch = self.position, %error, "commit failed, read back");
+                    self.lease.pause(backoff.next()).await?;
+                }
+            }
+        }
+    }
+
+    /// Repeats what may be repeated until it succeeds or the lease ends. Logged when the trouble begins, changes and ends.
+    async fn persist<T, F>(&self, what: &'static str, attempt: impl Fn() -> F) -> Result<T, Stop>
+    where
+        F: Future<Output = Result<T, warehouse::Error>>,
+    {
+        let (mut backoff, mut trouble) = (Backoff::default(), String::new());
+        loop {
+            self.lease.check()?;
+            match attempt().await {
+                Ok(value) => {
+                    if !trouble.is_empty() {
+                        tracing::info!(shard = ?self.shard, what, "works again");
+                    }
+                    return Ok(value);
+                }
+                Err(error) if error.advice() == Advice::Fatal => return Err(Stop::Fatal(error.into())),
+                Err(error) => {
+                    let text = error.to_string();
+                    if text != trouble {
+                        tracing::warn!(shard = ?self.shard, what, error = text, "failed, trying again");
+                        trouble = text;
+                    }
+                    self.lease.pause(backoff.next()).await?;
+                }
+            }
+        }
+    }
+}
+
+/// The intent of the highest generation. Two of one generation must be equal: put-if-absent has failed otherwise.
+fn latest(intents: &[Intent]) -> Result<Option<&Intent>, Error> {
+    let Some(latest) = intents.iter().max_by_key(|intent| intent.generation) else { return Ok(None) };
+    let mut same = intents.iter().filter(|intent| intent.generation == latest.generation);
+    if let Some(other) = same.find(|intent| *intent != latest) {
+        return Err(Error::Mismatch {
+            table: "loader_intents".to_owned(),
+            batch: format!("{}/{}/{}", latest.shard.incarnation, latest.shard.partition, latest.batch),
+            found: format!("an intent that ends at {} by {}", other.batch_end, other.owner),
+            expected: format!("one that ends at {} by {}", latest.batch_end, latest.owner),
+        });
+    }
+    Ok(Some(latest))
+}
+
+/// Generations below the adopted one.
+fn superseded(intents: &[Intent], adopted: u32) -> Vec<u32> {
+    intents.iter().map(|intent| intent.generation).filter(|generation| *generation < adopted).collect()
+}
+
+fn superseded_by(intents: &[Intent], mine: &Intent) -> bool {
+    intents.iter().any(|intent| intent.batch == mine.batch && intent.generation > mine.generation)
+}
+
+/// How many of the records are decoded next.
+fn chunk(records: &[Record]) -> usize {
+    let mut bytes = 0;
+    let fit = records.iter().take(CHUNK_RECORDS).take_while(|record| {
+        bytes += record.bytes();
+        bytes <= CHUNK_BYTES
+    });
+    fit.count().max(1)
+}
+
+fn mismatch(block: &Block, found: &[Tally], why: &str) -> Error {
+    let batch = block.provenance();
+    let mut text: VecDeque<String> = found
+        .iter()
+        .map(|tally| format!("{} rows (gen {}, hash {:016x})", tally.rows, tally.generation, tally.hash))
+        .collect();
+    if !why.is_empty() {
+        text.push_front(why.to_owned());
+    }
+    Error::Mismatch {
+        table: block.table().to_owned(),
+        batch: format!("{}/{}/{}", batch.incarnation, batch.partition, batch.batch),
+        found: text.into_iter().collect::<Vec<_>>().join(" and "),
+        expected: format!("{} rows (hash {:016x})", block.rows(), block.hash()),
+    }
+}

@@ -1,0 +1,444 @@
+//! The polling thread: hands each record to the owner of its partition, follows the group, keeps queues bounded.
+//!
+//! It never waits for anything but Kafka: positions are looked up, and batches written, by tasks that report back.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer as _},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{BorrowedMessage, Headers as _},
+};
+use telemetry::kafka::{REASON_HEADER, RECEIVED_AT_HEADER, SOURCE_HEADER, TOPIC_HEADER};
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use warehouse::loader::{Shard, TopicLife};
+
+use crate::{
+    consumer::{Consumer, Context, Rebalance, configuration},
+    copies::Copies,
+    decode::{Content, Place},
+    error::Error,
+    inbox::{Headers, Outlet, Record, inbox},
+    lease::{Lease, Pulse},
+    options::Options,
+    owner::{Owner, Shared, Stop},
+    start::{Key, Start, find},
+    status::Handle,
+    store::Store,
+    topics::client_config,
+};
+
+/// Longest wait for a record: how late a report of a task, or the end, may be noticed.
+const POLL: Duration = Duration::from_millis(20);
+/// How often positions are committed to Kafka, for people who watch the lag there.
+const COMMIT_EVERY: Duration = Duration::from_secs(2);
+/// How long the owner before gets to end by itself when its partition comes back.
+const PREDECESSOR: Duration = Duration::from_secs(5);
+
+/// What tasks tell the polling thread. `serial` says which owner or look-up of the partition it is about.
+enum Report {
+    Found { key: Key, serial: u64, start: Start },
+    Written { key: Key, serial: u64, position: u64 },
+    Ended { key: Key, serial: u64, stop: Stop },
+}
+
+/// A partition that this loader has, or is about to have.
+struct Holding {
+    serial: u64,
+    revoked: CancellationToken,
+    /// None while its start is looked up.
+    outlet: Option<Outlet>,
+    paused: bool,
+    task: JoinHandle<()>,
+}
+
+/// The polling thread's state.
+pub(crate) struct Poller<S, C> {
+    consumer: Consumer,
+    client: Arc<BaseConsumer>,
+    options: Options,
+    lives: BTreeMap<String, TopicLife>,
+    names: HashMap<String, Arc<str>>,
+    shared: Arc<Shared<S, C>>,
+    handle: Handle,
+    pulse: Arc<Pulse>,
+    runtime: tokio::runtime::Handle,
+    sender: mpsc::UnboundedSender<Report>,
+    reports: mpsc::UnboundedReceiver<Report>,
+    holdings: HashMap<Key, Holding>,
+    /// Owners of partitions that were let go, by their serial, until they have ended.
+    leaving: HashSet<u64>,
+    commits: HashMap<Key, u64>,
+    committed_at: Instant,
+    draining: CancellationToken,
+    serials: u64,
+    nonce: u64,
+}
+
+impl<S: Store, C: Copies> Poller<S, C> {
+    /// A consumer that has subscribed. Must be made inside the runtime that is to run the owners.
+    pub fn new(
+        options: Options,
+        lives: BTreeMap<String, TopicLife>,
+        shared: Arc<Shared<S, C>>,
+        handle: Handle,
+    ) -> Result<Self, Error> {
+        let consumer: Consumer =
+            configuration(&options.kafka, &options.instance).create_with_context(Context::new(handle.clone()))?;
+        consumer.subscribe(&options.kafka.topics.all())?;
+        let (sender, reports) = mpsc::unbounded_channel();
+        let names = lives.keys().map(|name| (name.clone(), Arc::from(name.as_str()))).collect();
+        let pulse = Arc::new(Pulse::new(shared.clock.clone(), options.kafka.session_timeout));
+        let nonce = shared.clock.unix_us().unsigned_abs();
+        Ok(Self {
+            consumer,
+            client: Arc::new(client_config(&options.kafka).create()?),
+            options,
+            lives,
+            names,
+            shared,
+            handle,
+            pulse,
+            runtime: tokio::runtime::Handle::current(),
+            sender,
+            reports,
+            holdings: HashMap::new(),
+            leaving: HashSet::new(),
+            commits: HashMap::new(),
+            committed_at: Instant::now(),
+            draining: CancellationToken::new(),
+            serials: 0,
+            nonce,
+        })
+    }
+
+    /// Polls until `shutdown`, or until an owner ends for a reason that a person must see. `ended` gets the result before
+    /// the consumer is closed, which may take a while where Kafka is away.
+    pub fn run(mut self, shutdown: &CancellationToken, ended: impl FnOnce(Result<(), Error>)) {
+        let result = loop {
+            if shutdown.is_cancelled() {
+                break Ok(());
+            }
+            if let Err(error) = self.step() {
+                break Err(error);
+            }
+        };
+        self.drain();
+        ended(result);
+        self.consumer.context().close();
+        // An assignment that was not answered would keep the consumer from closing.
+        if let Err(error) = self.consumer.incremental_assign(&TopicPartitionList::new()) {
+            tracing::debug!(%error, "nothing to assign");
+        }
+    }
+
+    fn step(&mut self) -> Result<(), Error> {
+        if !self.pulse.beat() {
+            self.missed_the_session();
+        }
+        for rebalance in self.consumer.context().take() {
+            match rebalance {
+                Rebalance::Assigned(partitions) => self.assigned(&partitions)?,
+                Rebalance::Revoked(partitions) => self.revoked(&partitions),
+            }
+        }
+        while let Ok(report) = self.reports.try_recv() {
+            self.report(report)?;
+        }
+        self.resume()?;
+        if self.committed_at.elapsed() >= COMMIT_EVERY {
+            self.commit();
+        }
+        self.poll()
+    }
+
+    fn poll(&mut self) -> Result<(), Error> {
+        let polled = self.shared.clock.boot();
+        let (key, record) = match self.consumer.poll(POLL) {
+            None => return Ok(()),
+            Some(Ok(message)) => {
+                let Some(topic) = self.names.get(message.topic()) else { return Ok(()) };
+                ((topic.clone(), message.partition()), detach(&message, polled))
+            }
+            Some(Err(error)) => return self.kafka_error(error),
+        };
+        let Some(holding) = self.holdings.get_mut(&key) else { return Ok(()) };
+        let Some(outlet) = &holding.outlet else { return Ok(()) };
+        outlet.push(record);
+        if !holding.paused && outlet.bytes() > self.options.limits.bytes_max {
+            self.consumer.pause(&single(&key, None)?)?;
+            holding.paused = true;
+        }
+        Ok(())
+    }
+
+    /// Errors that pass are librdkafka's to repeat; the others mean that offsets are not what ClickHouse says.
+    fn kafka_error(&self, error: KafkaError) -> Result<(), Error> {
+        let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => Err(Error::Topic {
+                topic: self.options.kafka.topics.all().join(", "),
+                fault: format!(
+                    "records that come next are gone, retention has passed or the topic was made again: {error}"
+                ),
+            }),
+            _ if fatal => Err(error.into()),
+            _ => {
+                tracing::debug!(%error, "kafka");
+                Ok(())
+            }
+        }
+    }
+
+    fn assigned(&mut self, partitions: &[(String, i32)]) -> Result<(), Error> {
+        tracing::info!(?partitions, "assigned");
+        if partitions.is_empty() {
+            self.consumer.incremental_assign(&TopicPartitionList::new())?;
+        }
+        for (topic, partition) in partitions {
+            if let Some(name) = self.names.get(topic).cloned() {
+                self.look_up((name, *partition), None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks up where to start, after the owner before has ended.
+    fn look_up(&mut self, key: Key, predecessor: Option<JoinHandle<()>>) {
+        let Some(shard) = self.shard(&key) else { return };
+        self.serials += 1;
+        let (serial, revoked) = (self.serials, CancellationToken::new());
+        let (shared, client, handle) = (self.shared.clone(), self.client.clone(), self.handle.clone());
+        let (sender, cancelled, own) = (self.sender.clone(), revoked.clone(), key.clone());
+        let task = self.runtime.spawn(async move {
+            if let Some(predecessor) = predecessor
+                && tokio::time::timeout(PREDECESSOR, predecessor).await.is_err()
+            {
+                tracing::info!(topic = %own.0, partition = own.1, "the owner before is still writing, starting beside it");
+            }
+            let report = match find(&shared.store, &client, &handle, &own, shard, &cancelled).await {
+                Ok(Some(start)) => Report::Found { key: own, serial, start },
+                Ok(None) => Report::Ended { key: own, serial, stop: Stop::Lapsed },
+                Err(error) => Report::Ended { key: own, serial, stop: Stop::Fatal(error) },
+            };
+            // The polling thread has gone when nobody listens.
+            let _ = sender.send(report);
+        });
+        self.holdings.insert(key, Holding { serial, revoked, outlet: None, paused: false, task });
+    }
+
+    fn shard(&self, key: &Key) -> Option<Shard> {
+        let life = self.lives.get(&*key.0)?;
+        Some(Shard { incarnation: life.incarnation, partition: key.1 })
+    }
+
+    fn revoked(&mut self, partitions: &[(String, i32)]) {
+        tracing::info!(?partitions, "revoked");
+        for (topic, partition) in partitions {
+            if let Some(name) = self.names.get(topic) {
+                let key = (name.clone(), *partition);
+                drop(self.let_go(&key));
+            }
+        }
+    }
+
+    /// Ends the owner of a partition; its task, which ends by itself.
+    fn let_go(&mut self, key: &Key) -> Option<JoinHandle<()>> {
+        let holding = self.holdings.remove(key)?;
+        holding.revoked.cancel();
+        self.leaving.insert(holding.serial);
+        self.commits.remove(key);
+        self.handle.remove(&key.0, key.1);
+        Some(holding.task)
+    }
+
+    /// The process was stopped for longer than the session: every partition may have another owner by now. What was read is
+    /// dropped, and reading starts again from the positions.
+    fn missed_the_session(&mut self) {
+        let timeout = self.options.kafka.session_timeout;
+        tracing::warn!(?timeout, "not run for longer than the session time-out, starting again from the positions");
+        let keys: Vec<Key> = self.holdings.keys().cloned().collect();
+        for key in keys {
+            self.start_again(key);
+        }
+        self.pulse.restart();
+    }
+
+    /// Drops what was read of a partition and looks up where it is now.
+    fn start_again(&mut self, key: Key) {
+        let assigned = self.holdings.get(&key).is_some_and(|holding| holding.outlet.is_some());
+        let predecessor = self.let_go(&key);
+        if assigned && let Err(error) = single(&key, None).and_then(|list| self.consumer.incremental_unassign(&list)) {
+            // The group has taken it away already; its revocation is on the way.
+            tracing::debug!(%error, "unassign");
+        }
+        self.look_up(key, predecessor);
+    }
+
+    fn report(&mut self, report: Report) -> Result<(), Error> {
+        match report {
+            Report::Found { key, serial, start } if self.is_current(&key, serial) => self.own(key, serial, start),
+            Report::Written { key, serial, position } if self.is_current(&key, serial) => {
+                self.commits.insert(key, position);
+                Ok(())
+            }
+            Report::Ended { key, serial, stop } => {
+                self.leaving.remove(&serial);
+                match stop {
+                    Stop::Fatal(error) => Err(error),
+                    Stop::Overtaken if self.is_current(&key, serial) => {
+                        tracing::info!(topic = %key.0, partition = key.1, "another loader has written further");
+                        self.handle.overtaken();
+                        self.start_again(key);
+                        Ok(())
+                    }
+                    Stop::Overtaken | Stop::Lapsed => Ok(()),
+                }
+            }
+            Report::Found { .. } | Report::Written { .. } => Ok(()),
+        }
+    }
+
+    fn is_current(&self, key: &Key, serial: u64) -> bool {
+        self.holdings.get(key).is_some_and(|holding| holding.serial == serial)
+    }
+
+    /// Assigns a partition at its start and begins to own it.
+    fn own(&mut self, key: Key, serial: u64, start: Start) -> Result<(), Error> {
+        let (Some(shard), Some(place)) = (self.shard(&key), self.place(&key)) else { return Ok(()) };
+        if start.fetch > start.position {
+            tracing::error!(
+                topic = %key.0, partition = key.1, from = start.position, to = start.fetch,
+                "kafka had deleted records before they were ever read, they are recorded as lost"
+            );
+        }
+        if let Err(error) = self.consumer.incremental_assign(&single(&key, Some(start.fetch))?) {
+            tracing::info!(topic = %key.0, partition = key.1, %error, "assignment came too late");
+            drop(self.let_go(&key));
+            return Ok(());
+        }
+        let Some(holding) = self.holdings.get_mut(&key) else { return Ok(()) };
+        let (outlet, inbox) = inbox();
+        let lease = Lease::new(self.pulse.clone(), holding.revoked.clone(), self.draining.clone());
+        let meter = self.handle.meter(&key.0, key.1, start.position);
+        let nonce = self.nonce ^ (serial << 48);
+        let owner = Owner::new(self.shared.clone(), shard, place, lease, start.position, nonce, meter);
+        let (sender, own) = (self.sender.clone(), key.clone());
+        let written = move |position| drop(sender.send(Report::Written { key: own.clone(), serial, position }));
+        let task = self.runtime.spawn(owner.run(inbox, written));
+        let sender = self.sender.clone();
+        tracing::info!(topic = %key.0, partition = key.1, ?start, "owned");
+        holding.outlet = Some(outlet);
+        // A task that panicked must not leave its partition without an owner in silence.
+        holding.task = self.runtime.spawn(async move {
+            let stop = task.await.unwrap_or_else(|error| Stop::Fatal(Error::Ended(format!("owner: {error}"))));
+            let _ = sender.send(Report::Ended { key, serial, stop });
+        });
+        Ok(())
+    }
+
+    fn place(&self, key: &Key) -> Option<Place> {
+        let topics = &self.options.kafka.topics;
+        let content = if *key.0 == *topics.reports {
+            Content::Reports
+        } else if *key.0 == *topics.status {
+            Content::Status
+        } else {
+            Content::Quarantine
+        };
+        Some(Place { content, partition: key.1, partitions: self.lives.get(&*key.0)?.partitions })
+    }
+
+    /// Lets paused partitions go on whose owners have caught up.
+    fn resume(&mut self) -> Result<(), Error> {
+        let half = self.options.limits.bytes_max / 2;
+        for (key, holding) in &mut self.holdings {
+            if holding.paused && holding.outlet.as_ref().is_some_and(|outlet| outlet.bytes() <= half) {
+                self.consumer.resume(&single(key, None)?)?;
+                holding.paused = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells Kafka the positions, for lag monitoring and nothing else; only of partitions owned now, and only forward.
+    fn commit(&mut self) {
+        self.committed_at = Instant::now();
+        let mut list = TopicPartitionList::new();
+        for ((topic, partition), position) in self.commits.drain() {
+            if let Ok(position) = i64::try_from(position) {
+                let _ = list.add_partition_offset(&topic, partition, Offset::Offset(position));
+            }
+        }
+        if list.count() > 0
+            && let Err(error) = self.consumer.commit(&list, CommitMode::Async)
+        {
+            tracing::debug!(%error, "commit for lag monitoring");
+        }
+    }
+
+    /// Lets owners finish the batches they are writing.
+    fn drain(&mut self) {
+        self.draining.cancel();
+        let deadline = Instant::now() + self.options.limits.drain_max;
+        let mut running: HashSet<u64> = self.holdings.values().map(|holding| holding.serial).collect();
+        running.extend(self.leaving.iter().copied());
+        for holding in self.holdings.values().filter(|holding| holding.outlet.is_none()) {
+            holding.revoked.cancel();
+        }
+        while !running.is_empty() && Instant::now() < deadline {
+            match self.reports.try_recv() {
+                Ok(Report::Ended { serial, .. } | Report::Found { serial, .. }) => drop(running.remove(&serial)),
+                Ok(Report::Written { key, position, .. }) => drop(self.commits.insert(key, position)),
+                Err(_) => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
+        for holding in self.holdings.values() {
+            holding.revoked.cancel();
+        }
+        self.commit();
+        if !running.is_empty() {
+            tracing::warn!(
+                owners = running.len(),
+                "batches were not finished in time, they are written at the next start"
+            );
+        }
+    }
+}
+
+fn single(key: &Key, offset: Option<u64>) -> Result<TopicPartitionList, KafkaError> {
+    let offset = offset.map_or(Offset::Invalid, |offset| Offset::Offset(offset as i64));
+    let mut list = TopicPartitionList::with_capacity(1);
+    list.add_partition_offset(&key.0, key.1, offset)?;
+    Ok(list)
+}
+
+/// A record of its own, with the headers the loader knows.
+fn detach(message: &BorrowedMessage<'_>, polled: Duration) -> Record {
+    let mut headers = Headers::default();
+    for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
+        let place = match header.key {
+            TOPIC_HEADER => &mut headers.topic,
+            RECEIVED_AT_HEADER => &mut headers.received_at,
+            REASON_HEADER => &mut headers.reason,
+            SOURCE_HEADER => &mut headers.source,
+            _ => continue,
+        };
+        *place = header.value.map(<[u8]>::to_vec);
+    }
+    Record {
+        // Kafka's offsets are not negative.
+        offset: message.offset().unsigned_abs(),
+        key: message.key().map(<[u8]>::to_vec),
+        payload: message.payload().unwrap_or_default().to_vec(),
+        headers,
+        timestamp: message.timestamp().to_millis().unwrap_or(0).saturating_mul(1_000),
+        polled,
+    }
+}

@@ -1,0 +1,110 @@
+//! Where reading starts: the position in ClickHouse, held against what Kafka has.
+
+use std::{sync::Arc, time::Duration};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use tokio_util::sync::CancellationToken;
+use warehouse::{Advice, loader::Shard};
+
+use crate::{backoff::Backoff, error::Error, status::Handle, store::Store};
+
+/// A partition of a topic by name.
+pub(crate) type Key = (Arc<str>, i32);
+
+/// Where an owner starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    /// Offset its first batch starts at.
+    pub position: u64,
+    /// Offset to read from; larger where Kafka no longer has the first records of a partition that was never read. The
+    /// owner records what lies between as lost.
+    pub fetch: u64,
+}
+
+const KAFKA_ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Finds where reading starts; asks again until it has answers or is cancelled.
+pub(crate) async fn find<S: Store>(
+    store: &S,
+    client: &Arc<BaseConsumer>,
+    handle: &Handle,
+    key: &Key,
+    shard: Shard,
+    cancelled: &CancellationToken,
+) -> Result<Option<Start>, Error> {
+    let mut backoff = Backoff::default();
+    loop {
+        let trouble = match attempt(store, client, key, shard).await {
+            Ok(start) => {
+                handle.clickhouse(None);
+                return Ok(Some(start));
+            }
+            Err(Trouble::Fatal(error)) => return Err(error),
+            Err(Trouble::Passing(text)) => text,
+        };
+        if handle.clickhouse(Some(&format!("positions cannot be read: {trouble}"))) {
+            tracing::warn!(topic = %key.0, partition = key.1, trouble, "position cannot be read, trying again");
+        }
+        tokio::select! {
+            biased;
+            () = cancelled.cancelled() => return Ok(None),
+            () = tokio::time::sleep(backoff.next()) => {}
+        }
+    }
+}
+
+enum Trouble {
+    Passing(String),
+    Fatal(Error),
+}
+
+async fn attempt<S: Store>(store: &S, client: &Arc<BaseConsumer>, key: &Key, shard: Shard) -> Result<Start, Trouble> {
+    let progress = store.progress(shard).await.map_err(|error| match error.advice() {
+        Advice::Retry => Trouble::Passing(error.to_string()),
+        Advice::Reject | Advice::Fatal => Trouble::Fatal(error.into()),
+    })?;
+    let (client, asked) = (client.clone(), key.clone());
+    let watermarks =
+        tokio::task::spawn_blocking(move || client.fetch_watermarks(&asked.0, asked.1, KAFKA_ANSWER_WITHIN));
+    let (low, high) = match watermarks.await {
+        Ok(Ok(watermarks)) => watermarks,
+        Ok(Err(error)) => return Err(Trouble::Passing(error.to_string())),
+        Err(_) => return Err(Trouble::Fatal(Error::Ended("kafka watermarks".to_owned()))),
+    };
+    decide(progress.position(), low.max(0) as u64, high.max(0) as u64)
+        .map_err(|fault| Trouble::Fatal(Error::Offsets { topic: key.0.to_string(), partition: key.1, fault }))
+}
+
+/// Where to start, given the position and the first and next offset that Kafka has.
+fn decide(position: Option<u64>, low: u64, high: u64) -> Result<Start, String> {
+    let Some(position) = position else { return Ok(Start { position: 0, fetch: low }) };
+    if position < low {
+        return Err(format!(
+            "the next record to write has offset {position}, but Kafka has deleted everything below {low}: its retention has \
+             passed, {} records are lost",
+            low - position
+        ));
+    }
+    if position > high {
+        return Err(format!(
+            "records up to offset {position} are written, but Kafka's next offset is {high}: the topic was made again, or \
+             lost records; use a new topic, or restore this one"
+        ));
+    }
+    Ok(Start { position, fetch: position })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_where_clickhouse_ends() {
+        assert_eq!(decide(None, 0, 9), Ok(Start { position: 0, fetch: 0 }));
+        assert_eq!(decide(None, 4, 9), Ok(Start { position: 0, fetch: 4 }));
+        assert_eq!(decide(Some(5), 4, 9), Ok(Start { position: 5, fetch: 5 }));
+        assert_eq!(decide(Some(9), 4, 9), Ok(Start { position: 9, fetch: 9 }));
+        assert!(decide(Some(3), 4, 9).unwrap_err().contains("1 records are lost"));
+        assert!(decide(Some(10), 4, 9).unwrap_err().contains("made again"));
+    }
+}

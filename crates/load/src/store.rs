@@ -1,0 +1,90 @@
+//! The port between the batch machine and ClickHouse.
+//!
+//! `contract` says what a store has to keep; it is run against the fake of the simulation and against the real engine.
+
+use std::{future::Future, time::Duration};
+
+use telemetry::interval::IntervalSet;
+use warehouse::{
+    Error, Warehouse,
+    columns::{Block, Committed, LedgerRow, Provenance},
+    loader::{BootKey, Intent, Progress, Shard, Tally},
+};
+
+/// A batch that is to be recorded as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Which batch.
+    pub committed: Committed,
+    /// Rows it wrote to all tables.
+    pub rows: u64,
+    /// Offsets in it that Kafka did not have.
+    pub lost: IntervalSet,
+    /// The ledgers it changed, as of its end.
+    pub ledgers: Vec<LedgerRow>,
+}
+
+/// Durable state. An error leaves open whether a write took effect, now or later.
+pub trait Store: Send + Sync + 'static {
+    /// How far a shard is written.
+    fn progress(&self, shard: Shard) -> impl Future<Output = Result<Progress, Error>> + Send;
+    /// All intents of one batch, by generation.
+    fn intents(&self, shard: Shard, batch: u64) -> impl Future<Output = Result<Vec<Intent>, Error>> + Send;
+    /// Writes an intent unless one of its batch and generation was ever accepted.
+    fn put_intent(&self, intent: &Intent, now: i64) -> impl Future<Output = Result<(), Error>> + Send;
+    /// Ledgers as of the start of a batch; absent boots have none.
+    fn ledgers(
+        &self,
+        shard: Shard,
+        as_of: u64,
+        keys: &[BootKey],
+    ) -> impl Future<Output = Result<Vec<LedgerRow>, Error>> + Send;
+    /// Writes a block under a generation unless one of its batch, table and generation was ever accepted.
+    fn insert(&self, block: &Block, generation: u32) -> impl Future<Output = Result<(), Error>> + Send;
+    /// What tables hold of a batch.
+    fn tallies(&self, tables: &[&str], batch: Provenance) -> impl Future<Output = Result<Vec<Tally>, Error>> + Send;
+    /// Deletes the rows of a batch below a generation from every table, and shuts out late writers of `fenced`.
+    fn erase(&self, batch: Provenance, fenced: u32, below: u32) -> impl Future<Output = Result<(), Error>> + Send;
+    /// Records a batch and its ledgers, all or nothing, unless this attempt was ever accepted.
+    fn commit(&self, commit: &Commit, attempt: u32) -> impl Future<Output = Result<(), Error>> + Send;
+    /// How long the engine has been up without a break, rounded down.
+    fn uptime(&self) -> impl Future<Output = Result<Duration, Error>> + Send;
+}
+
+impl Store for Warehouse {
+    async fn progress(&self, shard: Shard) -> Result<Progress, Error> {
+        Self::progress(self, shard).await
+    }
+
+    async fn intents(&self, shard: Shard, batch: u64) -> Result<Vec<Intent>, Error> {
+        Self::intents(self, shard, batch, Some(batch)).await
+    }
+
+    async fn put_intent(&self, intent: &Intent, now: i64) -> Result<(), Error> {
+        Self::put_intent(self, intent, now).await
+    }
+
+    async fn ledgers(&self, shard: Shard, as_of: u64, keys: &[BootKey]) -> Result<Vec<LedgerRow>, Error> {
+        Self::ledgers(self, shard, as_of, keys).await
+    }
+
+    async fn insert(&self, block: &Block, generation: u32) -> Result<(), Error> {
+        self.insert_block(block, generation).await
+    }
+
+    async fn tallies(&self, tables: &[&str], batch: Provenance) -> Result<Vec<Tally>, Error> {
+        Self::tallies(self, tables, batch).await
+    }
+
+    async fn erase(&self, batch: Provenance, fenced: u32, below: u32) -> Result<(), Error> {
+        Self::erase(self, batch, fenced, below).await
+    }
+
+    async fn commit(&self, commit: &Commit, attempt: u32) -> Result<(), Error> {
+        Self::commit(self, &commit.committed, attempt, commit.rows, &commit.lost, &commit.ledgers).await
+    }
+
+    async fn uptime(&self) -> Result<Duration, Error> {
+        self.uptime_s().await.map(Duration::from_secs)
+    }
+}

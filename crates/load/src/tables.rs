@@ -1,0 +1,90 @@
+//! All rows of one batch, by table.
+
+use telemetry::v1::{self, event::Kind};
+use warehouse::columns::{
+    Block, Calibrations, CycleIndicators, CycleReleases, DeviceStatus, Faults, Injections, Mounts, Origin,
+    Preparations, Provenance, Quarantine, Quarantined, Sessions, Sign, SterilizationCycles, SterilizationItems,
+    SterilizationSamples,
+};
+
+use crate::aggregate::Aggregates;
+
+/// The builders of every table.
+#[derive(Default)]
+pub(crate) struct Tables {
+    injections: Injections,
+    sessions: Sessions,
+    preparations: Preparations,
+    mounts: Mounts,
+    cycles: SterilizationCycles,
+    samples: SterilizationSamples,
+    items: SterilizationItems,
+    indicators: CycleIndicators,
+    releases: CycleReleases,
+    calibrations: Calibrations,
+    faults: Faults,
+    status: DeviceStatus,
+    quarantine: Quarantine,
+    aggregates: Aggregates,
+}
+
+impl Tables {
+    /// Adds an event that has passed [`telemetry::plausibility::check`].
+    pub fn event(&mut self, origin: &Origin<'_>, mounts: &[v1::MountInUse], seq: u64, at: i64, event: &v1::Event) {
+        match &event.kind {
+            // Refused by the check.
+            None => {}
+            Some(Kind::Injection(injection)) => {
+                self.injections.push(origin, seq, at, injection);
+                self.aggregates.injection(origin, mounts, at, injection);
+            }
+            Some(Kind::SessionStarted(started)) => self.sessions.started(origin, seq, at, started),
+            Some(Kind::SessionEnded(ended)) => self.sessions.ended(origin, seq, at, ended),
+            Some(Kind::ConsumableMounted(mounted)) => self.mounts.mounted(origin, seq, at, mounted),
+            Some(Kind::Primed(primed)) => self.mounts.primed(origin, seq, at, primed),
+            Some(Kind::ConsumableRemoved(removed)) => self.mounts.removed(origin, seq, at, removed),
+            Some(Kind::Preparation(preparation)) => self.preparations.push(origin, seq, at, preparation),
+            Some(Kind::SterilizationCycle(cycle)) => {
+                self.cycles.push(origin, seq, at, cycle);
+                self.samples.push(origin, seq, at, cycle);
+                self.items.push(origin, seq, at, cycle);
+            }
+            Some(Kind::CycleIndicator(indicator)) => self.indicators.push(origin, seq, at, indicator),
+            Some(Kind::CycleRelease(release)) => self.releases.push(origin, seq, at, release),
+            Some(Kind::Reprocessed(reprocessed)) => self.mounts.reprocessed(origin, seq, at, reprocessed),
+            Some(Kind::Calibration(calibration)) => self.calibrations.push(origin, seq, at, calibration),
+            Some(Kind::Fault(fault)) => self.faults.push(origin, seq, at, fault),
+            Some(Kind::Heartbeat(heartbeat)) => self.status.push(origin, seq, at, Sign::Heartbeat(heartbeat)),
+        }
+    }
+
+    /// Adds a status message.
+    pub fn status(&mut self, origin: &Origin<'_>, at: i64, status: &v1::Status) {
+        self.status.push(origin, 0, at, Sign::Status(status));
+    }
+
+    /// Adds what could not be used.
+    pub fn quarantine(&mut self, quarantined: &Quarantined<'_>) {
+        self.quarantine.push(quarantined);
+    }
+
+    /// The blocks of the tables that have rows.
+    pub fn finish(self, provenance: Provenance) -> Vec<Block> {
+        let facts = [
+            self.injections.finish(provenance),
+            self.sessions.finish(provenance),
+            self.preparations.finish(provenance),
+            self.mounts.finish(provenance),
+            self.cycles.finish(provenance),
+            self.samples.finish(provenance),
+            self.items.finish(provenance),
+            self.indicators.finish(provenance),
+            self.releases.finish(provenance),
+            self.calibrations.finish(provenance),
+            self.faults.finish(provenance),
+            self.status.finish(provenance),
+            self.quarantine.finish(provenance),
+        ];
+        facts.into_iter().chain(self.aggregates.finish(provenance)).flatten().collect()
+    }
+}
