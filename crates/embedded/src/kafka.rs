@@ -120,6 +120,11 @@ impl Handle {
         self.address
     }
 
+    /// Whether the log has ended, one way or the other.
+    pub fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
     /// Waits for the end: `Ok` after the shutdown token was cancelled and everything is on disk.
     ///
     /// # Errors

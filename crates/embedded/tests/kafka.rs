@@ -1,0 +1,359 @@
+//! The embedded log under librdkafka, the client doseline uses.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "kafka/harness.rs"]
+mod harness;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs::OpenOptions,
+    io::Write,
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command},
+    time::{Duration, Instant},
+};
+
+use embedded::kafka::{self, Error, Options};
+use harness::{Log, admin, consumer, group_consumer, poll_until, producer, read_all, wait_until};
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    consumer::{CommitMode, Consumer},
+    error::KafkaError,
+    message::{Header, Headers, OwnedHeaders},
+    producer::{BaseRecord, Producer},
+    types::RDKafkaErrorCode,
+};
+use tokio_util::sync::CancellationToken;
+
+#[test]
+fn topics_are_made_described_and_removed() {
+    let log = Log::start();
+    log.create("reports.v1", 3, &[("retention.ms", "1000000"), ("max.message.bytes", "3000000")]);
+    let consumer = consumer(log.address());
+    let metadata = consumer.fetch_metadata(None, Duration::from_secs(5)).unwrap();
+    assert_eq!(metadata.brokers()[0].port(), i32::from(log.address().port()));
+    assert_eq!(metadata.topics()[0].partitions().len(), 3);
+
+    let admin = admin(log.address());
+    let options = AdminOptions::new();
+    let again = NewTopic::new("reports.v1", 3, TopicReplication::Fixed(1));
+    let created = log.block_on(admin.create_topics(&[again], &options)).unwrap();
+    assert_eq!(created[0].as_ref().unwrap_err().1, RDKafkaErrorCode::TopicAlreadyExists);
+    let unknown = NewTopic::new("other", 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
+    let created = log.block_on(admin.create_topics(&[unknown], &options)).unwrap();
+    assert_eq!(created[0].as_ref().unwrap_err().1, RDKafkaErrorCode::InvalidConfig);
+
+    let described = log.block_on(admin.describe_configs(&[ResourceSpecifier::Topic("reports.v1")], &options)).unwrap();
+    let described = described[0].as_ref().unwrap().entry_map();
+    assert_eq!(described["retention.ms"].value.as_deref(), Some("1000000"));
+    assert_eq!(described["min.insync.replicas"].value.as_deref(), Some("1"));
+
+    assert!(log.block_on(admin.delete_topics(&["reports.v1"], &options)).unwrap()[0].is_ok());
+    assert!(consumer.fetch_metadata(None, Duration::from_secs(5)).unwrap().topics().is_empty());
+    log.stop().unwrap();
+}
+
+#[test]
+fn records_come_back_byte_for_byte() {
+    let log = Log::start();
+    log.create("t", 1, &[]);
+    let (producer, delivered) = producer(log.address());
+    let large: Vec<u8> = (0..2 << 20).map(|n: u32| (n % 251) as u8).collect();
+    let headers = OwnedHeaders::new()
+        .insert(Header { key: "received_at", value: Some("1763806000000000") })
+        .insert(Header { key: "raw", value: Some(&[0u8, 255, 10][..]) })
+        .insert::<[u8; 0]>(Header { key: "absent", value: None });
+    producer.send(BaseRecord::to("t").key("a/b").payload(&large).headers(headers)).map_err(|(error, _)| error).unwrap();
+    producer.send(BaseRecord::<str, [u8]>::to("t").key("gone")).map_err(|(error, _)| error).unwrap();
+    producer.flush(Duration::from_secs(10)).unwrap();
+    assert_eq!(delivered.lock().unwrap().len(), 2);
+
+    let records = read_all(log.address(), "t", 1, 2);
+    assert_eq!(records[0].key(), Some(&b"a/b"[..]));
+    assert_eq!(records[0].payload(), Some(large.as_slice()));
+    let read = records[0].headers().unwrap();
+    assert_eq!(read.get(0), Header { key: "received_at", value: Some(&b"1763806000000000"[..]) });
+    assert_eq!(read.get(1), Header { key: "raw", value: Some(&[0u8, 255, 10][..]) });
+    assert_eq!(read.get(2), Header { key: "absent", value: None });
+    assert_eq!((records[1].offset(), records[1].payload()), (1, None));
+    log.stop().unwrap();
+}
+
+#[test]
+fn a_record_larger_than_its_topic_allows_is_refused() {
+    let log = Log::start();
+    log.create("t", 1, &[("max.message.bytes", "1000")]);
+    let (producer, delivered) = producer(log.address());
+    for bytes in [2_000, 200] {
+        producer.send(BaseRecord::to("t").key("k").payload(&vec![1u8; bytes])).map_err(|(error, _)| error).unwrap();
+        producer.flush(Duration::from_secs(10)).unwrap();
+    }
+    assert_eq!(*delivered.lock().unwrap(), [Err(RDKafkaErrorCode::MessageSizeTooLarge), Ok(0)]);
+    log.stop().unwrap();
+}
+
+#[test]
+fn a_restart_keeps_topics_records_offsets_and_producers() {
+    let log = Log::start();
+    log.create("t", 2, &[]);
+    let (producer, delivered) = producer(log.address());
+    let send = |from: u32, to: u32| {
+        for n in from..to {
+            let payload = n.to_string();
+            producer.send(BaseRecord::to("t").key(&payload).payload(&payload)).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(Duration::from_secs(20)).unwrap();
+    };
+    send(0, 500);
+    let grouped = consumer(log.address());
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset("t", 1, Offset::Offset(17)).unwrap();
+    grouped.commit(&offsets, CommitMode::Sync).unwrap();
+    drop(grouped);
+
+    let log = log.restart();
+    send(500, 1_000);
+    assert!(delivered.lock().unwrap().iter().all(Result::is_ok));
+    let records = read_all(log.address(), "t", 2, 1_000);
+    let values: BTreeSet<u32> = records.iter().map(|record| number(record.payload())).collect();
+    assert_eq!((records.len(), values), (1_000, (0..1_000).collect()));
+
+    let grouped = consumer(log.address());
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition("t", 1);
+    let committed = grouped.committed_offsets(asked, Duration::from_secs(5)).unwrap();
+    assert_eq!(committed.elements()[0].offset(), Offset::Offset(17));
+    log.stop().unwrap();
+}
+
+#[test]
+fn a_group_shares_partitions_and_hands_them_over() {
+    let log = Log::start();
+    log.create("t", 4, &[]);
+    let first = group_consumer(log.address(), "g");
+    first.subscribe(&["t"]).unwrap();
+    poll_until(&[&first], || first.assignment().unwrap().count() == 4);
+    let second = group_consumer(log.address(), "g");
+    second.subscribe(&["t"]).unwrap();
+    let counts = || (first.assignment().unwrap().count(), second.assignment().unwrap().count());
+    poll_until(&[&first, &second], || counts() == (2, 2));
+    first.unsubscribe();
+    poll_until(&[&first, &second], || second.assignment().unwrap().count() == 4);
+    log.stop().unwrap();
+}
+
+#[test]
+fn a_record_reaches_a_waiting_consumer_at_once() {
+    let log = Log::start();
+    log.create("t", 2, &[]);
+    let consumer = consumer(log.address());
+    let mut offsets = TopicPartitionList::new();
+    (0..2).for_each(|partition| offsets.add_partition_offset("t", partition, Offset::Beginning).unwrap());
+    consumer.assign(&offsets).unwrap();
+    let (producer, _) = producer(log.address());
+    let mut latencies: Vec<Duration> = (0..100)
+        .map(|n: u32| {
+            let sent = Instant::now();
+            producer.send(BaseRecord::to("t").key(&n.to_string()).payload("x")).map_err(|(error, _)| error).unwrap();
+            consumer.poll(Duration::from_secs(10)).expect("a record").unwrap();
+            sent.elapsed()
+        })
+        .collect();
+    latencies.sort_unstable();
+    assert!(latencies[90] < Duration::from_millis(200), "{latencies:?}");
+    log.stop().unwrap();
+}
+
+#[test]
+fn what_is_past_its_retention_is_deleted_and_its_reader_told() {
+    let log = Log::start();
+    log.create("t", 1, &[("retention.ms", "200"), ("segment.bytes", "20000")]);
+    log.create("kept", 1, &[("retention.ms", "-1"), ("retention.bytes", "60000"), ("segment.bytes", "20000")]);
+    let (producer, _) = producer(log.address());
+    for n in 0..200 {
+        for topic in ["t", "kept"] {
+            producer.send(BaseRecord::to(topic).key("k").payload(&vec![n; 1_000])).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(Duration::from_secs(10)).unwrap();
+    }
+    let consumer = consumer(log.address());
+    let marks = |topic| consumer.fetch_watermarks(topic, 0, Duration::from_secs(5)).unwrap();
+    wait_until("all is past its time", || marks("t") == (200, 200));
+    wait_until("the size is within its limit", || (100..190).contains(&marks("kept").0));
+    assert_eq!(marks("kept").1, 200);
+
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset("t", 0, Offset::Offset(3)).unwrap();
+    consumer.assign(&offsets).unwrap();
+    let told = consumer.poll(Duration::from_secs(10)).expect("an answer").map(|record| record.offset());
+    let expected = [RDKafkaErrorCode::OffsetOutOfRange, RDKafkaErrorCode::AutoOffsetReset];
+    assert!(matches!(&told, Err(KafkaError::MessageConsumption(code)) if expected.contains(code)), "{told:?}");
+    log.stop().unwrap();
+}
+
+#[test]
+fn offsets_are_found_by_time() {
+    let log = Log::start();
+    log.create("t", 1, &[("segment.bytes", "2000")]);
+    let (producer, _) = producer(log.address());
+    for n in 0..100i64 {
+        let record = BaseRecord::to("t").key("k").payload("some bytes of payload").timestamp(1_000_000 + n * 10);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+        producer.flush(Duration::from_secs(10)).unwrap();
+    }
+    let consumer = consumer(log.address());
+    let find = |timestamp| {
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition_offset("t", 0, Offset::Offset(timestamp)).unwrap();
+        consumer.offsets_for_times(asked, Duration::from_secs(5)).unwrap().elements()[0].offset()
+    };
+    assert_eq!(find(1_000_000), Offset::Offset(0));
+    assert_eq!(find(1_000_555), Offset::Offset(56));
+    assert_eq!(find(2_000_000), Offset::End);
+    log.stop().unwrap();
+}
+
+#[test]
+fn an_unfinished_write_is_cut_off_and_damage_is_reported() {
+    let log = Log::start();
+    log.create("t", 1, &[("segment.bytes", "3000")]);
+    let (producer, _) = producer(log.address());
+    let send = |n: u32| {
+        let payload = format!("{n:0100}");
+        producer.send(BaseRecord::to("t").key("k").payload(&payload)).map_err(|(error, _)| error).unwrap();
+        producer.flush(Duration::from_secs(20)).unwrap();
+    };
+    (0..40).for_each(send);
+    let segments = |log: &Log| -> Vec<_> {
+        let files = std::fs::read_dir(log.directory().join("kafka/topics/t/0")).unwrap();
+        files.map(|file| file.unwrap().path()).collect::<BTreeSet<_>>().into_iter().collect()
+    };
+    let log = log.restart_after(|log| {
+        let last = segments(log).pop().unwrap();
+        OpenOptions::new().append(true).open(last).unwrap().write_all(&[7; 90]).unwrap();
+    });
+    send(40);
+    let records = read_all(log.address(), "t", 1, 41);
+    assert_eq!(records.iter().map(|record| number(record.payload())).collect::<Vec<_>>(), (0..41).collect::<Vec<_>>());
+
+    let sealed = segments(&log).into_iter().rev().nth(1).unwrap();
+    let directory = log.keep();
+    let mut content = std::fs::read(&sealed).unwrap();
+    content[100] ^= 1;
+    std::fs::write(&sealed, content).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let options = Options::new(directory.path(), loopback());
+    let refused = runtime.block_on(kafka::start(options, CancellationToken::new())).err();
+    assert!(matches!(refused, Some(Error::Corrupt(path)) if path == sealed));
+}
+
+#[test]
+fn a_directory_has_one_log() {
+    let log = Log::start();
+    let options = Options::new(log.directory(), loopback());
+    let second = log.block_on(kafka::start(options, CancellationToken::new())).err();
+    assert!(matches!(second, Some(Error::InUse(_))), "{second:?}");
+    log.stop().unwrap();
+}
+
+const KILLS: u32 = 5;
+
+/// The broker is killed again and again under a producer that goes on: what was acknowledged is there, once and in order.
+#[test]
+fn kills_lose_and_double_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut process = Process::start(directory.path(), loopback());
+    let address = process.address;
+    harness::create(address, "t", 2, &[("segment.bytes", "100000")]);
+    let (producer, delivered) = producer(address);
+    let mut next = 0u32;
+    for kill in 0..KILLS {
+        let until = Instant::now() + Duration::from_millis(150 + 97 * u64::from(kill));
+        while Instant::now() < until {
+            let payload = next.to_string();
+            let key = format!("k{}", next % 7);
+            match producer.send(BaseRecord::to("t").key(&key).payload(&payload)) {
+                Ok(()) => next += 1,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => std::thread::yield_now(),
+                Err((error, _)) => panic!("{error}"),
+            }
+            if next % 500 == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        process.kill();
+        process = Process::start(directory.path(), address);
+    }
+    producer.flush(Duration::from_secs(60)).unwrap();
+    {
+        let delivered = delivered.lock().unwrap();
+        assert_eq!(delivered.len(), usize::try_from(next).unwrap());
+        assert!(delivered.iter().all(Result::is_ok));
+    }
+    let records = read_all(address, "t", 2, usize::try_from(next).unwrap());
+    let mut by_key: BTreeMap<Vec<u8>, Vec<u32>> = BTreeMap::new();
+    for record in &records {
+        by_key.entry(record.key().unwrap().to_vec()).or_default().push(number(record.payload()));
+    }
+    for (key, values) in by_key {
+        assert!(values.is_sorted_by(|a, b| a < b), "{} doubled or out of order", String::from_utf8_lossy(&key));
+    }
+    assert_eq!(records.len(), usize::try_from(next).unwrap());
+    process.kill();
+}
+
+/// A broker in a process of its own: this test binary, called again for the test below.
+struct Process {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Process {
+    fn start(directory: &Path, address: SocketAddr) -> Self {
+        let announced = directory.join("address");
+        let _ = std::fs::remove_file(&announced);
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "serve_until_killed", "--ignored"])
+            .env("EMBEDDED_TEST_DIRECTORY", directory)
+            .env("EMBEDDED_TEST_ADDRESS", address.to_string())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let read = || std::fs::read_to_string(&announced).ok().and_then(|text| text.parse().ok());
+        wait_until("the broker has announced itself", || read().is_some());
+        Self { child, address: read().unwrap() }
+    }
+
+    /// SIGKILL, and the port is free again.
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+#[test]
+#[ignore = "a process for the test above"]
+fn serve_until_killed() {
+    let environment: HashMap<_, _> = std::env::vars().collect();
+    let Some(directory) = environment.get("EMBEDDED_TEST_DIRECTORY") else { return };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let options = Options::new(directory, environment["EMBEDDED_TEST_ADDRESS"].parse().unwrap());
+        let handle = kafka::start(options, CancellationToken::new()).await.unwrap();
+        let announced = Path::new(directory).join("address.new");
+        std::fs::write(&announced, handle.address().to_string()).unwrap();
+        std::fs::rename(&announced, Path::new(directory).join("address")).unwrap();
+        handle.join().await.unwrap();
+    });
+}
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+fn number(payload: Option<&[u8]>) -> u32 {
+    std::str::from_utf8(payload.unwrap()).unwrap().parse().unwrap()
+}
