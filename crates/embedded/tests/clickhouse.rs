@@ -2,7 +2,7 @@
 //!
 //! The library allows one engine for each process, so that all but one test share a server.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
 

@@ -3,7 +3,7 @@
 use super::engine::{Engine, Running};
 use super::exception::{Exception, TOO_MANY_SIMULTANEOUS_QUERIES};
 use super::execution;
-use super::reply::{Head, Receiver, Reply, ReplyBody};
+use super::reply::{Head, IDLE_TIME, Receiver, Reply, ReplyBody};
 use super::request::Request;
 use super::workers::Workers;
 use bytes::Bytes;
@@ -208,13 +208,15 @@ async fn read_form(request: &mut Request, body: Incoming, boundary: String) -> R
 
 /// Moves the body's pieces to the statement's thread; once that wants no more, reads on for a while.
 async fn pump(mut body: Incoming, pieces: mpsc::Sender<io::Result<Bytes>>) {
-    while let Some(frame) = body.frame().await {
-        let piece = match frame {
-            Ok(frame) => match frame.into_data() {
+    loop {
+        let piece = match tokio::time::timeout(IDLE_TIME, body.frame()).await {
+            Ok(None) => break,
+            Ok(Some(Ok(frame))) => match frame.into_data() {
                 Ok(bytes) => Ok(bytes),
                 Err(_trailers) => continue,
             },
-            Err(error) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, error)),
+            Ok(Some(Err(error))) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, error)),
+            Err(elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, elapsed)),
         };
         let ended = piece.is_err();
         if pieces.send(piece).await.is_err() {

@@ -10,7 +10,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// Bytes of result that are held back before the head is sent.
@@ -21,6 +21,8 @@ const HOLD_BYTES_WAITING: usize = 64 << 20;
 const PIECE_BYTES: usize = 256 << 10;
 /// Pieces between the statement's thread and the socket.
 const PIECES: usize = 4;
+/// A client that takes nothing for so long is as good as gone: it holds up a thread that others wait for.
+pub const IDLE_TIME: Duration = Duration::from_secs(300);
 
 /// What each reply says of the server.
 #[derive(Debug)]
@@ -61,6 +63,7 @@ pub struct Gone;
 pub struct Reply {
     head: Option<oneshot::Sender<Head>>,
     pieces: mpsc::Sender<Piece>,
+    runtime: tokio::runtime::Handle,
     encoder: Encoder,
     encoding: Option<Encoding>,
     headers: Vec<(&'static str, String)>,
@@ -82,7 +85,7 @@ pub struct Receiver {
 }
 
 impl Reply {
-    /// A reply to a request, and its receiving half.
+    /// A reply to a request, and its receiving half. Has to be called within a runtime.
     ///
     /// # Errors
     /// Out of memory in an encoder.
@@ -95,6 +98,7 @@ impl Reply {
         let reply = Self {
             head: Some(head),
             pieces,
+            runtime: tokio::runtime::Handle::current(),
             encoder: if request.compress { Encoder::blocks() } else { Encoder::content(encoding)? },
             encoding,
             headers: vec![
@@ -150,8 +154,14 @@ impl Reply {
                 head.send(Head { status: 200, headers, first: bytes, more: true }).map_err(|_| Gone)
             }
             None if bytes.is_empty() => Ok(()),
-            None => self.pieces.blocking_send(Piece::Data(bytes)).map_err(|_| Gone),
+            None => self.send(Piece::Data(bytes)),
         }
+    }
+
+    fn send(&self, piece: Piece) -> Result<(), Gone> {
+        // a timer can be made within the runtime only
+        let sent = self.runtime.block_on(async { tokio::time::timeout(IDLE_TIME, self.pieces.send(piece)).await });
+        sent.map_err(|_| Gone)?.map_err(|_| Gone)
     }
 
     /// Ends the reply of a statement that succeeded.
@@ -168,8 +178,7 @@ impl Reply {
             }
             // a client that is gone misses nothing
             None => {
-                let _ = self.pieces.blocking_send(Piece::Data(rest));
-                let _ = self.pieces.blocking_send(Piece::End);
+                let _ = self.send(Piece::Data(rest)).and_then(|()| self.send(Piece::End));
             }
         }
     }
@@ -192,7 +201,7 @@ impl Reply {
         let sent = sent.and_then(|()| self.encoder.write(marked.as_bytes()).map_err(|_| Gone));
         let sent = sent.and_then(|()| self.encoder.flush().map_err(|_| Gone));
         if sent.and_then(|()| self.send_piece()).is_ok() {
-            let _ = self.pieces.blocking_send(Piece::Broken);
+            let _ = self.send(Piece::Broken);
         }
     }
 }
