@@ -15,6 +15,7 @@ mod gate;
 mod retained;
 mod shares;
 mod topic;
+mod unsent;
 
 use std::{
     io,
@@ -212,18 +213,21 @@ async fn serve(
     let context = ServerContext::new().busy_check_enable(false).build().await;
     *context.extends.shared_subscription_mut().await = Box::new(shares::RoundRobin::default());
     *context.extends.retain_mut().await = Box::new(retained::Retained::new(options.retained_max));
-    let hooks = context.extends.hook_mgr().register();
+    let hooks = Hooks { gate: Arc::clone(&gate), dropped, unsent: Arc::default() };
+    let register = context.extends.hook_mgr().register();
     for event in [
-        Type::MessagePublishCheckAcl,
+        Type::ClientDisconnected,
+        Type::MessageAcked,
         Type::MessageDelivered,
         Type::MessageDropped,
+        Type::MessagePublishCheckAcl,
         Type::SessionSubscribed,
         Type::SessionUnsubscribed,
         Type::SessionTerminated,
     ] {
-        hooks.add(event, Box::new(Hooks { gate: Arc::clone(&gate), dropped: dropped.clone() })).await;
+        register.add(event, Box::new(hooks.clone())).await;
     }
-    hooks.start().await;
+    register.start().await;
     let server = MqttServer::new(context.clone()).listener_by_id(listener, LISTENER).build();
     let serving = async move {
         let mut checks = tokio::time::interval(CHECK_INTERVAL);

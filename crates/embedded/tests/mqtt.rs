@@ -149,10 +149,14 @@ async fn a_shared_subscription_gets_each_message_once() {
     let [first, second] = members.as_mut_slice() else { unreachable!() };
     let (mut seen, mut of_second) = (Vec::new(), 0);
     while seen.len() < 500 {
-        let publish = tokio::select! {
-            publish = first.next() => publish,
-            publish = second.next() => { of_second += 1; publish }
+        let (publish, client) = tokio::select! {
+            publish = first.received.recv() => (publish.unwrap(), &first.client),
+            publish = second.received.recv() => {
+                of_second += 1;
+                (publish.unwrap(), &second.client)
+            }
         };
+        client.ack(&publish).await.unwrap();
         seen.push(number(&publish));
     }
     assert!((100..400).contains(&of_second), "{of_second} of 500 to the second");

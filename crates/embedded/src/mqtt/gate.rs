@@ -20,7 +20,7 @@ use rmqtt::{
 };
 use tokio::sync::Notify;
 
-use super::{Dropped, Options, topic};
+use super::{Dropped, Options, topic, unsent::Unsent};
 
 /// A session with shared subscriptions.
 #[derive(Debug)]
@@ -175,10 +175,12 @@ impl Gate {
     }
 }
 
-/// What the broker reports to the gate and the count of drops.
+/// What the broker reports goes to the gate, the count of drops and the messages being sent.
+#[derive(Clone)]
 pub(super) struct Hooks {
     pub(super) gate: Arc<Gate>,
     pub(super) dropped: Dropped,
+    pub(super) unsent: Arc<Unsent>,
 }
 
 impl Hooks {
@@ -207,7 +209,16 @@ impl Handler for Hooks {
                     return (false, Some(HookResult::PublishAclResult(PublishAclResult(refused))));
                 }
             }
-            Parameter::MessageDelivered(session, _, publish) => self.gate.settle(&session.id, publish),
+            Parameter::MessageDelivered(session, from, publish) => {
+                self.unsent.sending(&session.id, from, publish);
+                self.gate.settle(&session.id, publish);
+            }
+            Parameter::MessageAcked(session, _, publish) => self.unsent.acknowledged(&session.id, publish),
+            Parameter::ClientDisconnected(session, _) => {
+                if let Err(publish) = self.unsent.disconnected(session).await {
+                    self.count_drop(Some(&session.id), &publish, "queue is full");
+                }
+            }
             Parameter::MessageDropped(to, _, publish, reason) => {
                 self.count_drop(to.as_ref(), publish, &reason.to_string());
             }
