@@ -18,16 +18,16 @@ COMMENT 'Lives of Kafka topics: a topic that is deleted and made again gets a ne
 -- Codecs: offsets and times ascend (Delta), the rest repeats (ZSTD).
 CREATE TABLE IF NOT EXISTS loader_intents
 (
-    incarnation UInt32 CODEC(ZSTD(1)) COMMENT 'Life of the Kafka topic, see kafka_topics',
-    kafka_partition Int32 CODEC(ZSTD(1)) COMMENT 'Kafka partition',
-    batch UInt64 CODEC(Delta, ZSTD(1)) COMMENT 'First Kafka offset of the batch, inclusive',
-    batch_end UInt64 CODEC(Delta, ZSTD(1)) COMMENT 'End of the batch, exclusive: the offset the next batch starts at',
-    gen UInt32 CODEC(ZSTD(1)) COMMENT 'Attempt: rises when a deduplication token is burned',
-    decoder_version UInt32 CODEC(ZSTD(1)) COMMENT 'Version of the decoder that decides what rows the batch holds',
-    plausibility_hash UInt64 CODEC(ZSTD(1)) COMMENT 'Hash of the plausibility configuration that decides what rows the batch holds',
-    ingest_day Date CODEC(ZSTD(1)) COMMENT 'Day every row of the batch carries, UTC; never changes for the batch',
-    owner String CODEC(ZSTD(1)) COMMENT 'Loader that wrote the intent, for a person',
-    created_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'When the intent was written, by the loader''s clock; UTC, us'
+    incarnation UInt32 COMMENT 'Life of the Kafka topic, see kafka_topics' CODEC(ZSTD(1)),
+    kafka_partition Int32 COMMENT 'Kafka partition' CODEC(ZSTD(1)),
+    batch UInt64 COMMENT 'First Kafka offset of the batch, inclusive' CODEC(Delta, ZSTD(1)),
+    batch_end UInt64 COMMENT 'End of the batch, exclusive: the offset the next batch starts at' CODEC(Delta, ZSTD(1)),
+    gen UInt32 COMMENT 'Attempt: rises when a deduplication token is burned' CODEC(ZSTD(1)),
+    decoder_version UInt32 COMMENT 'Version of the decoder that decides what rows the batch holds' CODEC(ZSTD(1)),
+    plausibility_hash UInt64 COMMENT 'Hash of the plausibility configuration that decides what rows the batch holds' CODEC(ZSTD(1)),
+    ingest_day Date COMMENT 'Day every row of the batch carries, UTC; never changes for the batch' CODEC(ZSTD(1)),
+    owner String COMMENT 'Loader that wrote the intent, for a person' CODEC(ZSTD(1)),
+    created_at DateTime64(6, 'UTC') COMMENT 'When the intent was written, by the loader''s clock; UTC, us' CODEC(Delta, ZSTD(1))
 )
 ENGINE = MergeTree
 ORDER BY (incarnation, kafka_partition, batch, gen)
@@ -40,27 +40,27 @@ COMMENT 'What each batch will hold, written before it: two owners of one partiti
 -- its start. For that same reason it is a plain MergeTree: an engine that keeps the latest state only would take them away.
 CREATE TABLE IF NOT EXISTS loader_commits
 (
-    kind Enum8('commit' = 1, 'ledger' = 2) CODEC(ZSTD(1)) COMMENT 'commit: the batch is written; ledger: state of one boot as of the end of the batch',
-    incarnation UInt32 CODEC(ZSTD(1)) COMMENT 'Life of the Kafka topic, see kafka_topics',
-    kafka_partition Int32 CODEC(ZSTD(1)) COMMENT 'Kafka partition',
-    batch UInt64 CODEC(Delta, ZSTD(1)) COMMENT 'First Kafka offset of the batch, inclusive',
-    batch_end UInt64 CODEC(Delta, ZSTD(1)) COMMENT 'End of the batch, exclusive; the position of the partition is the greatest of its commit rows',
-    gen UInt32 CODEC(ZSTD(1)) COMMENT 'Attempt the batch was written under',
-    rows UInt64 CODEC(T64, ZSTD(1)) COMMENT 'commit: rows the batch wrote to all tables; ledger: 0',
-    committed_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'When the batch was committed, by the loader''s clock; UTC, us',
+    kind Enum8('commit' = 1, 'ledger' = 2) COMMENT 'commit: the batch is written; ledger: state of one boot as of the end of the batch' CODEC(ZSTD(1)),
+    incarnation UInt32 COMMENT 'Life of the Kafka topic, see kafka_topics' CODEC(ZSTD(1)),
+    kafka_partition Int32 COMMENT 'Kafka partition' CODEC(ZSTD(1)),
+    batch UInt64 COMMENT 'First Kafka offset of the batch, inclusive' CODEC(Delta, ZSTD(1)),
+    batch_end UInt64 COMMENT 'End of the batch, exclusive; the position of the partition is the greatest of its commit rows' CODEC(Delta, ZSTD(1)),
+    gen UInt32 COMMENT 'Attempt the batch was written under' CODEC(ZSTD(1)),
+    rows UInt64 COMMENT 'commit: rows the batch wrote to all tables; ledger: 0' CODEC(T64, ZSTD(1)),
+    committed_at DateTime64(6, 'UTC') COMMENT 'When the batch was committed, by the loader''s clock; UTC, us' CODEC(Delta, ZSTD(1)),
     tenant LowCardinality(String) COMMENT 'ledger: tenant; commit: empty',
     site LowCardinality(String) COMMENT 'ledger: site the boot was last heard from; commit: empty',
     device LowCardinality(String) COMMENT 'ledger: device; commit: empty',
-    boot_id UInt64 CODEC(ZSTD(1)) COMMENT 'ledger: boot; commit: 0',
-    stored_first Array(UInt64) CODEC(Delta, ZSTD(1)) COMMENT 'First sequence numbers of the intervals that are in their tables, ascending',
-    stored_last Array(UInt64) CODEC(Delta, ZSTD(1)) COMMENT 'Last sequence numbers of the same intervals, inclusive',
-    quarantined_first Array(UInt64) CODEC(Delta, ZSTD(1)) COMMENT 'First sequence numbers of the intervals that are in quarantine, ascending',
-    quarantined_last Array(UInt64) CODEC(Delta, ZSTD(1)) COMMENT 'Last sequence numbers of the same intervals, inclusive',
-    lost_first Array(UInt64) CODEC(Delta, ZSTD(1)) COMMENT 'ledger: first sequence numbers of the intervals the device declared lost, ascending; commit: offsets that Kafka no longer had',
-    lost_last Array(UInt64) CODEC(Delta, ZSTD(1)) COMMENT 'Last numbers of the same intervals, inclusive',
+    boot_id UInt64 COMMENT 'ledger: boot; commit: 0' CODEC(ZSTD(1)),
+    stored_first Array(UInt64) COMMENT 'First sequence numbers of the intervals that are in their tables, ascending' CODEC(Delta, ZSTD(1)),
+    stored_last Array(UInt64) COMMENT 'Last sequence numbers of the same intervals, inclusive' CODEC(Delta, ZSTD(1)),
+    quarantined_first Array(UInt64) COMMENT 'First sequence numbers of the intervals that are in quarantine, ascending' CODEC(Delta, ZSTD(1)),
+    quarantined_last Array(UInt64) COMMENT 'Last sequence numbers of the same intervals, inclusive' CODEC(Delta, ZSTD(1)),
+    lost_first Array(UInt64) COMMENT 'ledger: first sequence numbers of the intervals the device declared lost, ascending; commit: offsets that Kafka no longer had' CODEC(Delta, ZSTD(1)),
+    lost_last Array(UInt64) COMMENT 'Last numbers of the same intervals, inclusive' CODEC(Delta, ZSTD(1)),
     lost_reason LowCardinality(String) COMMENT 'ledger: reason of the latest declaration of loss; commit: kafka where offsets were lost; empty = none',
-    declared_last UInt64 CODEC(T64, ZSTD(1)) COMMENT 'Last sequence number the device says it made in the boot; 0 = it has not said',
-    last_arrival DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'When the latest report of the boot, or one that declared it, was received; UTC, us'
+    declared_last UInt64 COMMENT 'Last sequence number the device says it made in the boot; 0 = it has not said' CODEC(T64, ZSTD(1)),
+    last_arrival DateTime64(6, 'UTC') COMMENT 'When the latest report of the boot, or one that declared it, was received; UTC, us' CODEC(Delta, ZSTD(1))
 )
 ENGINE = MergeTree
 ORDER BY (kind, incarnation, kafka_partition, tenant, device, boot_id, batch_end)

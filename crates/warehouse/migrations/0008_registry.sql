@@ -13,8 +13,8 @@ CREATE TABLE IF NOT EXISTS devices
     udi String COMMENT 'UDI of the device; empty = not known',
     gateway LowCardinality(String) COMMENT 'Device that may publish for it; empty = none',
     origin LowCardinality(String) COMMENT 'IMPORTED = registered by a person; ENROLLED = taken in because it was seen',
-    valid_from DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'From when the row holds; UTC, us; the latest that is not in the future wins',
-    recorded_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'When the row was recorded; UTC, us; decides between rows with the same valid_from'
+    valid_from DateTime64(6, 'UTC') COMMENT 'From when the row holds; UTC, us; the latest that is not in the future wins' CODEC(Delta, ZSTD(1)),
+    recorded_at DateTime64(6, 'UTC') COMMENT 'When the row was recorded; UTC, us; decides between rows with the same valid_from' CODEC(Delta, ZSTD(1))
 )
 ENGINE = MergeTree
 ORDER BY (tenant, device, valid_from, recorded_at)
@@ -58,8 +58,8 @@ CREATE TABLE IF NOT EXISTS sites
     time_zone LowCardinality(String) COMMENT 'IANA time zone, e.g. Europe/Paris',
     open_days Array(UInt8) COMMENT 'Opening days of the week: 1 = Monday to 7 = Sunday',
     closed_dates Array(Date) COMMENT 'Days it is closed beside that, local dates',
-    valid_from DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'From when the row holds; UTC, us; the latest that is not in the future wins',
-    recorded_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'When the row was recorded; UTC, us; decides between rows with the same valid_from'
+    valid_from DateTime64(6, 'UTC') COMMENT 'From when the row holds; UTC, us; the latest that is not in the future wins' CODEC(Delta, ZSTD(1)),
+    recorded_at DateTime64(6, 'UTC') COMMENT 'When the row was recorded; UTC, us; decides between rows with the same valid_from' CODEC(Delta, ZSTD(1))
 )
 ENGINE = MergeTree
 ORDER BY (tenant, site, valid_from, recorded_at)
@@ -104,8 +104,8 @@ CREATE TABLE IF NOT EXISTS models
     dose_bands_nl Array(UInt32) COMMENT 'Upper edges of the dose set-point bands, nl, ascending',
     depth_bands_um Array(UInt16) COMMENT 'Upper edges of the depth set-point bands, um, ascending',
     shots_per_s_max UInt16 COMMENT 'Greatest rate, injections a second',
-    valid_from DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'From when the row holds; UTC, us; the latest that is not in the future wins',
-    recorded_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'When the row was recorded; UTC, us; decides between rows with the same valid_from'
+    valid_from DateTime64(6, 'UTC') COMMENT 'From when the row holds; UTC, us; the latest that is not in the future wins' CODEC(Delta, ZSTD(1)),
+    recorded_at DateTime64(6, 'UTC') COMMENT 'When the row was recorded; UTC, us; decides between rows with the same valid_from' CODEC(Delta, ZSTD(1))
 )
 ENGINE = MergeTree
 ORDER BY (model, valid_from, recorded_at)
@@ -164,8 +164,8 @@ CREATE TABLE IF NOT EXISTS recipes
     z_mk UInt32 COMMENT 'z value of F0, thousandths of a kelvin',
     saturated_steam Bool COMMENT 'Whether temperature and pressure must agree as in saturated steam',
     prevacuum Bool COMMENT 'Whether a passed Bowie-Dick test of the day is required',
-    valid_from DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'From when the row holds; UTC, us; the latest that is not in the future wins',
-    recorded_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'When the row was recorded; UTC, us; decides between rows with the same valid_from'
+    valid_from DateTime64(6, 'UTC') COMMENT 'From when the row holds; UTC, us; the latest that is not in the future wins' CODEC(Delta, ZSTD(1)),
+    recorded_at DateTime64(6, 'UTC') COMMENT 'When the row was recorded; UTC, us; decides between rows with the same valid_from' CODEC(Delta, ZSTD(1))
 )
 ENGINE = MergeTree
 ORDER BY (tenant, recipe, valid_from, recorded_at)
@@ -209,8 +209,8 @@ CREATE TABLE IF NOT EXISTS lots
     manufacturer LowCardinality(String) COMMENT 'Manufacturer',
     manufactured Nullable(Date32) COMMENT 'Day of manufacture; NULL = not known',
     expiry Nullable(Date32) COMMENT 'Last day of use; NULL = not known',
-    valid_from DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'From when the row holds; UTC, us; the latest that is not in the future wins',
-    recorded_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'When the row was recorded; UTC, us; decides between rows with the same valid_from'
+    valid_from DateTime64(6, 'UTC') COMMENT 'From when the row holds; UTC, us; the latest that is not in the future wins' CODEC(Delta, ZSTD(1)),
+    recorded_at DateTime64(6, 'UTC') COMMENT 'When the row was recorded; UTC, us; decides between rows with the same valid_from' CODEC(Delta, ZSTD(1))
 )
 ENGINE = MergeTree
 ORDER BY (udi_di, lot, valid_from, recorded_at)
@@ -245,8 +245,8 @@ CREATE TABLE IF NOT EXISTS recalls
     lot LowCardinality(String) COMMENT 'Lot; empty = all lots',
     reason String COMMENT 'Why',
     state LowCardinality(String) COMMENT 'OPEN or CLOSED',
-    valid_from DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'From when the row holds; UTC, us; the latest that is not in the future wins',
-    recorded_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'When the row was recorded; UTC, us; decides between rows with the same valid_from'
+    valid_from DateTime64(6, 'UTC') COMMENT 'From when the row holds; UTC, us; the latest that is not in the future wins' CODEC(Delta, ZSTD(1)),
+    recorded_at DateTime64(6, 'UTC') COMMENT 'When the row was recorded; UTC, us; decides between rows with the same valid_from' CODEC(Delta, ZSTD(1))
 )
 ENGINE = MergeTree
 ORDER BY (recall_id, udi_di, lot, valid_from, recorded_at)
@@ -276,8 +276,8 @@ CREATE TABLE IF NOT EXISTS policies
     tenant LowCardinality(String) COMMENT 'Tenant; empty = every tenant that has none of its own',
     name LowCardinality(String) COMMENT 'Policy, e.g. unknown_devices',
     value String COMMENT 'Its value, e.g. keep or quarantine',
-    valid_from DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'From when the row holds; UTC, us; the latest that is not in the future wins',
-    recorded_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'When the row was recorded; UTC, us; decides between rows with the same valid_from'
+    valid_from DateTime64(6, 'UTC') COMMENT 'From when the row holds; UTC, us; the latest that is not in the future wins' CODEC(Delta, ZSTD(1)),
+    recorded_at DateTime64(6, 'UTC') COMMENT 'When the row was recorded; UTC, us; decides between rows with the same valid_from' CODEC(Delta, ZSTD(1))
 )
 ENGINE = MergeTree
 ORDER BY (tenant, name, valid_from, recorded_at)
