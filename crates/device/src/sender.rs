@@ -332,3 +332,6 @@ impl Sender {
         [resend, fresh].into_iter().flatten().min().map(|at| at.max(self.held_until))
     }
 }
+
+#[cfg(test)]
+mod tests;

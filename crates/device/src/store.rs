@@ -477,3 +477,6 @@ pub fn exists(dir: &Path) -> bool {
         })
     })
 }
+
+#[cfg(test)]
+mod tests;
