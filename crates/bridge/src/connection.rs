@@ -280,3 +280,6 @@ impl Connection {
         Arc::clone(&self.shared.budget).acquire_many_owned(cost).await.ok()
     }
 }
+
+#[cfg(test)]
+mod tests;

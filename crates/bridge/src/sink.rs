@@ -464,3 +464,6 @@ impl Sink {
         drop(producer);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! The bridge between a real Mosquitto and a real Apache Kafka.
 
+mod cost;
 mod faults;
 mod path;
 mod poison;

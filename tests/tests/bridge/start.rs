@@ -1,8 +1,8 @@
 //! What is missing at the start is said in one clear line, and waited for.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
-use bridge::Secret;
+use bridge::{Identity, Secret, Tls};
 use harness::{Mosquitto, Scratch, free_port};
 
 use crate::rig::{Running, create, kafka, options, planned_topics, topics};
@@ -64,5 +64,49 @@ fn a_wrong_password_is_named_and_a_new_one_is_read_without_a_restart() {
     let running = Running::start(options);
     running.wait_for_obstacle("the broker refuses the user name, password or certificate");
     fs::write(&secret, "right\n").expect("write a secret");
+    running.wait_until_ready();
+}
+
+fn openssl(scratch: &Scratch, arguments: &str) {
+    let output = Command::new("openssl").args(arguments.split(' ')).current_dir(scratch.path()).output();
+    let output = output.expect("start openssl");
+    assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// `{name}.pem` and `{name}.key`, signed by `ca.pem`.
+fn certificate(scratch: &Scratch, name: &str, subject: &str) {
+    let request = "req -newkey rsa:2048 -nodes -addext subjectAltName=IP:127.0.0.1";
+    openssl(scratch, &format!("{request} -subj /CN={subject} -keyout {name}.key -out {name}.csr"));
+    let sign = "x509 -req -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -copy_extensions copy";
+    openssl(scratch, &format!("{sign} -in {name}.csr -out {name}.pem"));
+}
+
+#[test]
+fn mutual_tls_works_and_an_authority_that_is_not_trusted_is_named() {
+    let scratch = Scratch::new("tls");
+    let path = |name: &str| -> PathBuf { scratch.join(name) };
+    for authority in ["ca", "other"] {
+        let request = format!("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={authority}");
+        openssl(&scratch, &format!("{request} -keyout {authority}.key -out {authority}.pem"));
+    }
+    certificate(&scratch, "broker", "127.0.0.1");
+    certificate(&scratch, "bridge", "doseline-bridge");
+    let setting = |name: &str, file: &str| format!("{name} {}", path(file).display());
+    let mosquitto = Mosquitto::start_with(&[
+        &setting("cafile", "ca.pem"),
+        &setting("certfile", "broker.pem"),
+        &setting("keyfile", "broker.key"),
+        "require_certificate true",
+        "use_identity_as_username true",
+    ]);
+    let kafka = kafka();
+    let mut options = options(&mosquitto, &kafka.bootstrap(), &topics(kafka));
+    let identity = Identity { cert: path("bridge.pem"), key: path("bridge.key") };
+    // Trusted is what stands in this file at each attempt.
+    fs::copy(path("other.pem"), path("trusted.pem")).expect("copy a file");
+    options.mqtt.tls = Some(Tls { ca: Some(path("trusted.pem")), identity: Some(identity) });
+    let running = Running::start(options);
+    running.wait_for_obstacle("TLS refused");
+    fs::copy(path("ca.pem"), path("trusted.pem")).expect("copy a file");
     running.wait_until_ready();
 }

@@ -1,0 +1,250 @@
+//! Against a broker that does what the test says, byte by byte; Kafka's confirmations are given by hand.
+
+use bytes::BytesMut;
+use rumqttc::v5::mqttbytes::{
+    Error as CodecError,
+    v5::{ConnAck, ConnectReturnCode, Disconnect, DisconnectReasonCode},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+use super::*;
+use crate::sink::Confirmations;
+
+const WITHIN: Duration = Duration::from_secs(20);
+
+/// The broker's side of one network connection.
+struct Peer {
+    stream: TcpStream,
+    buffer: BytesMut,
+}
+
+impl Peer {
+    /// Accepts a bridge that connects and subscribes.
+    async fn accept(listener: &TcpListener, session_present: bool) -> Self {
+        let (stream, _) = tokio::time::timeout(WITHIN, listener.accept()).await.unwrap().unwrap();
+        let mut peer = Self { stream, buffer: BytesMut::new() };
+        let Packet::Connect(connect, ..) = peer.read().await else { panic!("no CONNECT") };
+        assert!(!connect.clean_start);
+        let connack = ConnAck { session_present, code: ConnectReturnCode::Success, properties: None };
+        peer.write(&[Packet::ConnAck(connack)]).await;
+        let Packet::Subscribe(subscribe) = peer.read().await else { panic!("no SUBSCRIBE") };
+        let filters: Vec<_> = subscribe.filters.iter().map(|filter| filter.path.as_str()).collect();
+        let expected = SUBSCRIPTIONS.map(|filter| format!("$share/doseline-bridge/{filter}"));
+        assert_eq!(filters, expected);
+        let return_codes = vec![SubscribeReasonCode::Success(QoS::AtLeastOnce); 3];
+        peer.write(&[Packet::SubAck(SubAck { pkid: subscribe.pkid, return_codes, properties: None })]).await;
+        peer
+    }
+
+    async fn read(&mut self) -> Packet {
+        loop {
+            // The short form of DISCONNECT, which the client library writes and does not read.
+            if self.buffer.starts_with(&[0xe0, 0]) {
+                return Packet::Disconnect(Disconnect::new(DisconnectReasonCode::NormalDisconnection));
+            }
+            match Packet::read(&mut self.buffer, None) {
+                Ok(packet) => return packet,
+                Err(CodecError::InsufficientBytes(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+            let read = tokio::time::timeout(WITHIN, self.stream.read_buf(&mut self.buffer)).await;
+            assert!(read.unwrap().unwrap() > 0, "the bridge closed the connection");
+        }
+    }
+
+    async fn write(&mut self, packets: &[Packet]) {
+        self.stream.write_all(&encoded(packets)).await.unwrap();
+    }
+
+    /// The acknowledgements up to DISCONNECT.
+    async fn acknowledgements(&mut self) -> Vec<u16> {
+        let mut acknowledged = Vec::new();
+        loop {
+            match self.read().await {
+                Packet::PubAck(ack) => acknowledged.push(ack.pkid),
+                Packet::Disconnect(_) => return acknowledged,
+                Packet::PingReq(_) => {}
+                packet => panic!("unexpected {packet:?}"),
+            }
+        }
+    }
+}
+
+fn encoded(packets: &[Packet]) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    for packet in packets {
+        packet.write(&mut bytes, None).unwrap();
+    }
+    bytes
+}
+
+fn publish(pkid: u16, payload: &str) -> Packet {
+    let topic = "doseline/v1/acme/berlin/d1/report";
+    let mut publish = Publish::new(topic, QoS::AtLeastOnce, payload.to_owned(), None);
+    publish.pkid = pkid;
+    Packet::Publish(publish)
+}
+
+struct Rig {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    confirmations: Arc<Confirmations>,
+    running: tokio::task::JoinHandle<()>,
+}
+
+async fn rig() -> Rig {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut options = Options::default();
+    options.mqtt.host = "127.0.0.1".to_owned();
+    options.mqtt.port = listener.local_addr().unwrap().port();
+    options.mqtt.connections = 1;
+    // Nobody is there: nothing is confirmed but by hand.
+    options.kafka.brokers = "127.0.0.1:1".to_owned();
+    options.kafka.properties.insert("message.timeout.ms".to_owned(), "0".to_owned());
+    let metrics = Arc::new(Metrics::new());
+    let health = Arc::new(Health::new(options.limits, 1, false));
+    let (confirmations, _failures) = Confirmations::new(Arc::clone(&metrics), Arc::clone(&health));
+    let sink = Sink::new(&options, Arc::clone(&confirmations), Arc::clone(&metrics), Arc::clone(&health)).unwrap();
+    let shared = Arc::new(Shared {
+        budget: Arc::new(Semaphore::new(options.limits.in_flight_bytes)),
+        options: Arc::new(options),
+        sink: Arc::new(sink),
+        desk: None,
+        health,
+        metrics,
+        shutdown: CancellationToken::new(),
+        close: CancellationToken::new(),
+    });
+    let running = tokio::spawn(Connection::new(0, Arc::clone(&shared)).run());
+    Rig { listener, shared, confirmations, running }
+}
+
+impl Rig {
+    async fn wait_for_in_flight(&self, messages: i64) {
+        let deadline = Instant::now() + WITHIN;
+        while self.shared.metrics.in_flight_messages.get() != messages {
+            let in_flight = self.shared.metrics.in_flight_messages.get();
+            assert!(Instant::now() < deadline, "{in_flight} messages in flight, not {messages}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    async fn end(self) {
+        tokio::time::timeout(WITHIN, self.running).await.unwrap().unwrap();
+        tokio::task::spawn_blocking(move || self.shared.sink.close()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledgements_go_out_in_the_order_of_receipt() {
+    let rig = rig().await;
+    let mut peer = Peer::accept(&rig.listener, false).await;
+    peer.write(&[publish(11, "a"), publish(12, "b"), publish(13, "c")]).await;
+    rig.wait_for_in_flight(3).await;
+    for number in [2, 1, 0] {
+        rig.confirmations.confirm(number);
+    }
+    rig.shared.shutdown.cancel();
+    assert_eq!(peer.acknowledgements().await, [11, 12, 13]);
+    rig.end().await;
+}
+
+/// What was confirmed late, for an earlier connection, is acknowledged neither there nor here, where its packet id means
+/// another message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn confirmations_of_an_earlier_connection_acknowledge_nothing() {
+    let rig = rig().await;
+    let mut peer = Peer::accept(&rig.listener, false).await;
+    peer.write(&[publish(1, "a"), publish(2, "b")]).await;
+    rig.wait_for_in_flight(2).await;
+    drop(peer);
+    let mut peer = Peer::accept(&rig.listener, true).await;
+    // Other messages under the same packet ids.
+    peer.write(&[publish(1, "c"), publish(2, "d"), publish(3, "e")]).await;
+    rig.wait_for_in_flight(5).await;
+    for earlier in [0, 1] {
+        rig.confirmations.confirm(earlier);
+    }
+    rig.confirmations.confirm(2);
+    rig.confirmations.confirm(4);
+    rig.wait_for_in_flight(1).await;
+    rig.shared.shutdown.cancel();
+    // "d" is never confirmed: neither it nor "e" behind it may be acknowledged.
+    rig.shared.close.cancel();
+    assert_eq!(peer.acknowledgements().await, [1]);
+    rig.end().await;
+}
+
+/// Messages that had arrived when the connection ended, and were not looked at, go to Kafka; nobody acknowledges them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_buffered_at_the_end_of_a_connection_is_rescued() {
+    let rig = rig().await;
+    let mut peer = Peer::accept(&rig.listener, false).await;
+    let packets: Vec<_> = (1..=5).map(|pkid| publish(pkid, "a")).collect();
+    let mut bytes = encoded(&packets);
+    // DISCONNECT, "server shutting down": in one segment with the messages, so that it is read together with them.
+    bytes.extend_from_slice(&[0xe0, 2, 0x8b, 0]);
+    peer.stream.write_all(&bytes).await.unwrap();
+    rig.wait_for_in_flight(5).await;
+    let mut peer = Peer::accept(&rig.listener, true).await;
+    for number in 0..5 {
+        rig.confirmations.confirm(number);
+    }
+    rig.shared.shutdown.cancel();
+    assert_eq!(peer.acknowledgements().await, [0u16; 0]);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_subscription_is_named() {
+    let rig = rig().await;
+    let (stream, _) = rig.listener.accept().await.unwrap();
+    let mut peer = Peer { stream, buffer: BytesMut::new() };
+    peer.read().await;
+    let connack = ConnAck { session_present: false, code: ConnectReturnCode::Success, properties: None };
+    peer.write(&[Packet::ConnAck(connack)]).await;
+    let Packet::Subscribe(subscribe) = peer.read().await else { panic!("no SUBSCRIBE") };
+    let granted = SubscribeReasonCode::Success(QoS::AtLeastOnce);
+    let return_codes = vec![granted, SubscribeReasonCode::NotAuthorized, granted];
+    peer.write(&[Packet::SubAck(SubAck { pkid: subscribe.pkid, return_codes, properties: None })]).await;
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        let readiness = rig.shared.health.readiness(Instant::now(), None);
+        let expected = "the broker refuses the subscription to doseline/v1/+/+/+/report/json: NotAuthorized";
+        if readiness.obstacles.iter().any(|obstacle| obstacle.reason.ends_with(expected)) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{readiness:?}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    rig.shared.shutdown.cancel();
+    rig.end().await;
+}
+
+/// At the limit of bytes in flight MQTT is not read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_in_flight_are_bounded() {
+    let rig = rig().await;
+    // Leaves room for two of the messages.
+    let each = 1_000_000 + "doseline/v1/acme/berlin/d1/report".len() + MESSAGE_OVERHEAD_BYTES;
+    let total = rig.shared.options.limits.in_flight_bytes;
+    let held = u32::try_from(total - 2 * each).unwrap();
+    let held = Arc::clone(&rig.shared.budget).acquire_many_owned(held).await.unwrap();
+    let mut peer = Peer::accept(&rig.listener, false).await;
+    let large = "x".repeat(1_000_000);
+    peer.write(&[publish(1, &large), publish(2, &large), publish(3, &large)]).await;
+    rig.wait_for_in_flight(2).await;
+    assert_eq!(rig.shared.budget.available_permits(), 0);
+    rig.confirmations.confirm(0);
+    rig.wait_for_in_flight(2).await;
+    drop(held);
+    rig.confirmations.confirm(1);
+    rig.confirmations.confirm(2);
+    rig.wait_for_in_flight(0).await;
+    rig.shared.shutdown.cancel();
+    assert_eq!(peer.acknowledgements().await, [1, 2, 3]);
+    rig.end().await;
+}
