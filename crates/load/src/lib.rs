@@ -3,7 +3,7 @@
 //! What it is for: every record of the reports, status and quarantine topics becomes rows, aggregates and ledgers in the
 //! warehouse, once. The data path is [`owner::Owner`]: poll, decode, ledger, columns and sums, insert, record; its module
 //! says why each crash point is safe. Around it: the polling thread, the start of a partition, the topics' creation
-//! ([`topics::ensure_topics`]), health and metrics ([`status::Handle`]).
+//! ([`ensure_topics`]), health and metrics ([`status::Handle`]).
 //!
 //! Absent: MQTT, receipts, verdicts, any state of its own. ClickHouse holds all of it; Kafka's committed offsets serve
 //! people who watch the lag, and nothing else.
@@ -19,6 +19,8 @@ mod backoff;
 pub mod batch;
 pub mod clock;
 mod consumer;
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 pub mod copies;
 pub mod decode;
 mod error;
@@ -31,11 +33,13 @@ pub mod options;
 pub mod owner;
 mod partition;
 mod poller;
+#[cfg(test)]
+mod simulation;
 mod start;
 pub mod status;
 pub mod store;
 mod tables;
-pub mod topics;
+mod topics;
 mod wire;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -49,7 +53,7 @@ pub use crate::{
     error::Error,
     options::{Kafka, Limits, Options, Topics},
     status::{Handle, Obstacle, Readiness},
-    topics::{TopicSpec, ensure_topics, inspect_topics},
+    topics::{Ensured, TopicSpec, ensure_topics, inspect_topics},
 };
 
 /// A loader that has its address and has not started.

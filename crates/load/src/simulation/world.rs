@@ -1,0 +1,184 @@
+//! One seed: owners come, die, are paused and overtaken, until the log is written.
+
+use std::{sync::Arc, time::Duration};
+
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
+use rdkafka::error::KafkaError;
+use telemetry::plausibility::{Plausibility, Range, Ranges};
+use tokio::{task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+use warehouse::loader::Shard;
+
+use super::{
+    engine::Engine,
+    log::{Log, generate},
+    truth::check,
+};
+use crate::{
+    batch::{Refusal, Rules},
+    clock::Clock,
+    copies::Copies,
+    decode::{Content, Place},
+    inbox::inbox,
+    lease::{Lease, Pulse},
+    options::Limits,
+    owner::{Owner, Shared, Stop},
+    status::Handle,
+    store::Store as _,
+};
+
+const SHARD: Shard = Shard { incarnation: 1, partition: 0 };
+const SESSION: Duration = Duration::from_secs(10);
+/// Virtual time that no seed needs.
+const LONGEST: Duration = Duration::from_secs(3_600);
+
+/// Virtual time; days go by quickly, so that batches meet midnight.
+pub struct VirtualClock(pub Instant);
+
+impl Clock for VirtualClock {
+    fn unix_us(&self) -> i64 {
+        1_700_000_000_000_000 + self.boot().as_micros() as i64 * 10_000
+    }
+
+    fn boot(&self) -> Duration {
+        // The machine has been up for a while.
+        Duration::from_secs(1_000) + self.0.elapsed()
+    }
+}
+
+struct NoCopies;
+
+impl Copies for NoCopies {
+    async fn confirm(&self, _refusals: &[Refusal]) -> Result<(), KafkaError> {
+        Ok(())
+    }
+}
+
+/// Two configurations that differ in what they quarantine.
+fn rules(narrow: bool) -> Rules {
+    let mut plausibility = Plausibility::default();
+    if narrow {
+        let ranges = Ranges { depth_um: Range(0, 10_000), ..Ranges::default() };
+        plausibility.models.insert("pen".to_owned(), ranges);
+    }
+    Rules::new(plausibility)
+}
+
+struct Running {
+    task: JoinHandle<Stop>,
+    revoked: CancellationToken,
+    /// Killed at this time at the latest, which is how a crash in the middle of a call looks.
+    until: Instant,
+}
+
+struct World {
+    engine: Engine,
+    log: Log,
+    clock: Arc<VirtualClock>,
+    nonce: u64,
+    narrow: bool,
+}
+
+/// Runs one seed; how often each failure has struck.
+pub async fn world(seed: u64) -> std::collections::BTreeMap<String, u64> {
+    let engine = Engine::new(seed);
+    let log = generate(&mut ChaCha8Rng::seed_from_u64(!seed), 20 + (seed % 30) as usize);
+    engine.trouble([0, 50, 150, 300][(seed % 4) as usize]);
+    let mut world = World { engine, log, clock: Arc::new(VirtualClock(Instant::now())), nonce: 0, narrow: false };
+    world.run().await;
+    check(&world.engine, &world.log);
+    world.engine.seen()
+}
+
+impl World {
+    async fn run(&mut self) {
+        let end = self.log.records.len() as u64;
+        let mut owners: Vec<Running> = Vec::new();
+        while self.position().await != Some(end) {
+            assert!(self.clock.0.elapsed() < LONGEST, "stuck at {:?}", self.position().await);
+            // A second owner now and then: a rebalance that the first has not noticed yet.
+            let wanted = if self.engine.below(4) == 0 { 2 } else { 1 };
+            while owners.len() < wanted {
+                let owner = self.start().await;
+                owners.push(owner);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            self.reap(&mut owners).await;
+        }
+        for owner in owners {
+            owner.task.abort();
+        }
+        // Late writes must change nothing.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        self.position().await;
+    }
+
+    async fn position(&self) -> Option<u64> {
+        let calm = self.engine.connect(None);
+        loop {
+            if let Ok(progress) = calm.progress(SHARD).await {
+                return progress.position();
+            }
+        }
+    }
+
+    /// Takes away owners that have ended or are to die.
+    async fn reap(&mut self, owners: &mut Vec<Running>) {
+        let mut left = Vec::new();
+        for owner in owners.drain(..) {
+            if owner.task.is_finished() {
+                match owner.task.await.unwrap() {
+                    Stop::Lapsed | Stop::Overtaken => {}
+                    Stop::Fatal(error) => panic!("{error}"),
+                }
+            } else if Instant::now() > owner.until {
+                owner.task.abort();
+            } else {
+                if self.engine.below(40) == 0 {
+                    owner.revoked.cancel();
+                }
+                left.push(owner);
+            }
+        }
+        *owners = left;
+    }
+
+    async fn start(&mut self) -> Running {
+        // Owners of two configurations never live at once for longer than the session: the old one has been revoked.
+        let change = self.engine.below(10) == 0;
+        self.narrow ^= change;
+        let position = self.position().await.unwrap_or(0);
+        let dies = (self.engine.below(2) == 0).then(|| (self.engine.below(30), self.engine.below(2) == 0));
+        let limits = Limits {
+            rows_max: 1 + self.engine.below(20) as usize,
+            age_max: Duration::from_millis(1 + self.engine.below(100)),
+            ledger_cache_boots: 1 + self.engine.below(4) as usize,
+            ..Limits::default()
+        };
+        let shared = Arc::new(Shared {
+            store: self.engine.connect(dies),
+            copies: NoCopies,
+            rules: rules(self.narrow),
+            limits,
+            session_timeout: SESSION,
+            clock: self.clock.clone(),
+            instance: "simulated".to_owned(),
+        });
+        self.nonce += 1;
+        let (revoked, draining) = (CancellationToken::new(), CancellationToken::new());
+        let lease = Lease::new(Arc::new(Pulse::new(self.clock.clone(), SESSION)), revoked.clone(), draining);
+        let place = Place { content: Content::Reports, partition: 0, partitions: 1 };
+        let meter = Handle::new(limits, self.clock.clone()).meter("reports", 0, position);
+        let owner = Owner::new(shared, SHARD, place, lease, position, self.nonce, meter);
+        let (outlet, inbox) = inbox();
+        for record in &self.log.records[position as usize..] {
+            outlet.push(record.clone());
+        }
+        let task = tokio::spawn(async move {
+            let _open = outlet;
+            owner.run(inbox, |_| ()).await
+        });
+        let until = Instant::now() + Duration::from_millis(self.engine.below(8_000));
+        Running { task, revoked, until }
+    }
+}
