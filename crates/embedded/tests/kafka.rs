@@ -280,7 +280,7 @@ fn kills_lose_and_double_nothing() {
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => std::thread::yield_now(),
                 Err((error, _)) => panic!("{error}"),
             }
-            if next % 500 == 0 {
+            if next.is_multiple_of(500) {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }

@@ -197,17 +197,26 @@ impl Hooks {
     }
 }
 
+/// Disconnects a publisher without an acknowledgement, so that it sends again.
+fn refuse(publisher: &Id) -> HookResult {
+    tracing::warn!(client = %publisher.client_id, "mqtt publisher disconnected, its message does not fit");
+    let reason = Some("subscribers are behind".into());
+    HookResult::PublishAclResult(PublishAclResult(PublishResult::reason_code(
+        PublishAckReason::QuotaExceeded,
+        reason,
+        true,
+    )))
+}
+
 #[async_trait]
 impl Handler for Hooks {
     async fn hook(&self, event: &Parameter, acc: Option<HookResult>) -> ReturnType {
         match event {
             Parameter::MessagePublishCheckAcl(session, publish) => {
-                if !self.gate.admit(publish).await {
-                    tracing::warn!(client = %session.id.client_id, "mqtt publisher disconnected, its message does not fit");
-                    let reason = Some("subscribers are behind".into());
-                    let refused = PublishResult::reason_code(PublishAckReason::QuotaExceeded, reason, true);
-                    return (false, Some(HookResult::PublishAclResult(PublishAclResult(refused))));
-                }
+                return match self.gate.admit(publish).await {
+                    true => (true, acc),
+                    false => (false, Some(refuse(&session.id))),
+                };
             }
             Parameter::MessageDelivered(session, from, publish) => {
                 self.unsent.sending(&session.id, from, publish);
