@@ -16,15 +16,13 @@ impl Panel {
         Self { name: "tenants", sql: "SELECT DISTINCT tenant FROM fleet ORDER BY tenant LIMIT 1000" },
         Self {
             name: "overview",
-            sql: "SELECT
-                    (SELECT sum(injections) FROM accuracy_minute WHERE ? IN ('', tenant)) AS injections,
-                    (SELECT count() FROM injections WHERE ? IN ('', tenant) AND received_at > now() - 60
-                        AND ingest_day >= today() - 1) AS injections_last_minute,
-                    (SELECT count() FROM fleet WHERE ? IN ('', tenant)) AS devices,
-                    (SELECT countIf(state = 'ONLINE') FROM fleet WHERE ? IN ('', tenant)) AS devices_online,
-                    (SELECT sum(missing) FROM delivery_completeness WHERE ? IN ('', tenant)) AS missing,
-                    (SELECT sum(lost) FROM delivery_completeness WHERE ? IN ('', tenant)) AS lost,
-                    (SELECT count() FROM quarantine WHERE ? IN ('', tenant)) AS quarantined",
+            sql: "SELECT injections, injections_last_minute, devices, devices_online, missing, lost, quarantined
+                  FROM (SELECT sum(injections) AS injections FROM accuracy_minute WHERE ? IN ('', tenant)) AS stored,
+                    (SELECT count() AS injections_last_minute FROM injections WHERE ? IN ('', tenant)
+                        AND received_at > now() - 60 AND ingest_day >= today() - 1) AS latest,
+                    (SELECT count() AS devices, countIf(state = 'ONLINE') AS devices_online, sum(missing_events) AS missing,
+                        sum(lost_events) AS lost FROM fleet WHERE ? IN ('', tenant)) AS seen,
+                    (SELECT count() AS quarantined FROM quarantine WHERE ? IN ('', tenant)) AS refused",
         },
         Self {
             name: "minutes",
@@ -37,11 +35,11 @@ impl Panel {
         Self {
             name: "fleet",
             sql: "SELECT tenant, site, device, any(f.model) AS model, any(f.state) AS state,
-                    if(any(f.last_seen) = 0, NULL, toUnixTimestamp(any(f.last_seen))) AS last_arrival_s,
+                    toUnixTimestamp(any(f.last_seen)) AS last_arrival_s,
                     sum(a.injections) AS injections,
                     if(sum(a.dose_target_nl) = 0, NULL, 100 * sum(a.dose_error_nl) / sum(a.dose_target_nl)) AS dose_error_pct,
                     if(sum(a.depth_n) = 0, NULL, sum(a.depth_error_um) / sum(a.depth_n)) AS depth_error_um,
-                    any(f.missing) AS missing
+                    any(f.missing_events) AS missing
                   FROM fleet AS f
                   LEFT JOIN (SELECT * FROM accuracy_minute WHERE minute >= today()) AS a USING (tenant, site, device)
                   WHERE ? IN ('', tenant)

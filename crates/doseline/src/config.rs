@@ -53,7 +53,7 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info".to_owned() }
+        Self { format: LogFormat::Text, filter: "info,rmqtt=warn,rmqtt_net=warn".to_owned() }
     }
 }
 

@@ -1,0 +1,176 @@
+//! `doseline up`: everything on one machine, as a user meets it.
+
+use std::{path::Path, process::Command, time::Duration};
+
+use harness::{Doseline, Ready, Scratch, Signal, poll};
+
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// What the user is promised between Ctrl-C and the end.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+fn up(data_dir: &Path, more: &[&str]) -> Doseline {
+    let data_dir = data_dir.to_str().expect("UTF-8 path");
+    let any_port = ["--mqtt-port", "0", "--kafka-port", "0", "--clickhouse-port", "0", "--http-port", "0"];
+    let arguments: Vec<&str> =
+        ["up", "--data-dir", data_dir].into_iter().chain(any_port).chain(more.iter().copied()).collect();
+    Doseline::start(&arguments)
+}
+
+fn number(ready: &Ready, sql: &str) -> u64 {
+    let text = ready.query(sql);
+    text.trim().parse().unwrap_or_else(|_| panic!("{sql} gave {text:?}"))
+}
+
+fn injections(ready: &Ready) -> u64 {
+    number(ready, "SELECT count() FROM doseline.injections")
+}
+
+/// What must hold whenever nothing is on its way: each event once, in the base table and in every aggregate.
+fn assert_exactly_once(ready: &Ready) {
+    let stored = injections(ready);
+    let identities = "SELECT uniqExact(tenant, device, boot_id, seq) FROM doseline.injections";
+    assert_eq!(number(ready, identities), stored, "an injection stands twice");
+    for table in ["accuracy_minute", "accuracy_session"] {
+        assert_eq!(number(ready, &format!("SELECT sum(injections) FROM doseline.{table}")), stored, "{table}");
+    }
+}
+
+fn wait_for_more(ready: &Ready, than: u64, within: Duration) -> u64 {
+    poll(within, &format!("more than {than} injections"), || match injections(ready) {
+        count if count > than => Ok(count),
+        count => Err(format!("{count} injections")),
+    })
+}
+
+/// No simulated event may be missing once the devices have sent everything again.
+fn wait_for_no_gap(ready: &Ready) {
+    poll(Duration::from_secs(90), "no gap", || match ready.query("SELECT * FROM doseline.delivery_gaps").trim() {
+        "" => Ok(()),
+        gaps => Err(gaps.to_owned()),
+    });
+}
+
+#[test]
+fn injections_arrive_within_seconds_and_outlive_stop_and_start() {
+    let scratch = Scratch::new("up");
+    let mut doseline = up(scratch.path(), &["--simulate", "25"]);
+    let ready = doseline.wait_until_ready(READY_WITHIN);
+    wait_for_more(&ready, 0, Duration::from_secs(5));
+    wait_for_more(&ready, 100, Duration::from_secs(60));
+    let lines = doseline.stdout();
+    assert_eq!(lines.lines().count(), 1, "stdout holds the ready line alone: {lines}");
+    let (status, took) = doseline.stop(Duration::from_secs(20));
+    assert!(status.success() && took < STOP_WITHIN, "{status} after {took:?}");
+
+    let mut quiet = up(scratch.path(), &[]);
+    let ready = quiet.wait_until_ready(READY_WITHIN);
+    let kept = injections(&ready);
+    assert!(kept > 100);
+    assert_exactly_once(&ready);
+    assert_eq!(quiet.stop(Duration::from_secs(20)).0.code(), Some(0));
+
+    let mut again = up(scratch.path(), &["--simulate", "25"]);
+    let ready = again.wait_until_ready(READY_WITHIN);
+    wait_for_more(&ready, kept, Duration::from_secs(30));
+    wait_for_no_gap(&ready);
+    again.process().signal(Signal::SIGINT);
+    assert!(again.process().wait(STOP_WITHIN).success(), "Ctrl-C ends it in time");
+}
+
+#[test]
+fn a_kill_loses_and_doubles_nothing() {
+    let scratch = Scratch::new("up-kill");
+    for round in 0..3 {
+        let mut doseline = up(scratch.path(), &["--simulate", "25"]);
+        let ready = doseline.wait_until_ready(READY_WITHIN);
+        let before = injections(&ready);
+        wait_for_more(&ready, before + 50 + round * 13, Duration::from_secs(90));
+        doseline.kill();
+    }
+    let mut doseline = up(scratch.path(), &["--simulate", "25"]);
+    let ready = doseline.wait_until_ready(READY_WITHIN);
+    wait_for_no_gap(&ready);
+    assert!(doseline.stop(Duration::from_secs(20)).0.success());
+    let mut quiet = up(scratch.path(), &[]);
+    let ready = quiet.wait_until_ready(READY_WITHIN);
+    assert_exactly_once(&ready);
+    let lost = "SELECT countIf(state = 'LOST') FROM doseline.delivery_gaps";
+    assert_eq!(number(&ready, lost), 0);
+    quiet.kill();
+}
+
+#[test]
+fn a_data_directory_has_one_process() {
+    let scratch = Scratch::new("up-twice");
+    let mut first = up(scratch.path(), &[]);
+    first.wait_until_ready(READY_WITHIN);
+    let mut second = up(scratch.path(), &[]);
+    assert_eq!(second.process().wait(Duration::from_secs(10)).code(), Some(1));
+    let said = second.stderr();
+    let named =
+        said.contains(&scratch.path().display().to_string()) && said.contains(&first.process().id().to_string());
+    assert!(named && said.contains("--data-dir"), "{said}");
+    first.kill();
+}
+
+#[test]
+fn a_role_that_fails_ends_the_whole_with_exit_code_1() {
+    let scratch = Scratch::new("up-role");
+    let mut doseline = up(scratch.path(), &["--simulate", "5"]);
+    let ready = doseline.wait_until_ready(READY_WITHIN);
+    wait_for_more(&ready, 0, Duration::from_secs(30));
+    // Somebody changes what the loader wrote: that must stop it, because it may not guess.
+    ready.query("DROP TABLE doseline.injections SYNC");
+    ready.query("CREATE TABLE doseline.injections (x UInt8) ENGINE = MergeTree ORDER BY x");
+    assert_eq!(doseline.process().wait(Duration::from_secs(30)).code(), Some(1));
+    let said = doseline.stderr();
+    assert!(said.lines().any(|line| line.contains("ERROR") && line.contains("load")), "{said}");
+}
+
+#[test]
+fn a_port_in_use_is_named_with_its_flag() {
+    let scratch = Scratch::new("up-port");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("its address").port().to_string();
+    let mut doseline = up(scratch.path(), &[]);
+    doseline.kill();
+    let flags = ["--mqtt-port", "--kafka-port", "--clickhouse-port", "--http-port"];
+    for flag in flags {
+        let data_dir = scratch.join(flag);
+        let mut arguments = vec!["up", "--data-dir", data_dir.to_str().expect("UTF-8 path")];
+        for other in flags {
+            arguments.extend([other, if other == flag { &port } else { "0" }]);
+        }
+        let ended = Doseline::run(&arguments, &[], READY_WITHIN);
+        assert_eq!(ended.code, Some(1), "{flag}: {}", ended.stderr);
+        assert!(ended.stderr.contains(flag) && ended.stderr.contains(&port), "{flag}: {}", ended.stderr);
+        assert!(ended.stdout.is_empty(), "not ready, and says so: {}", ended.stdout);
+    }
+}
+
+#[test]
+fn the_page_shows_the_fleet_in_a_browser() {
+    let scratch = Scratch::new("up-page");
+    let mut doseline = up(scratch.path(), &["--simulate", "5"]);
+    let ready = doseline.wait_until_ready(READY_WITHIN);
+    wait_for_more(&ready, 5, Duration::from_secs(60));
+    let profile = scratch.join("browser");
+    let page = Command::new("chromium")
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"])
+        .args([
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--virtual-time-budget=4000",
+            "--dump-dom",
+        ])
+        .arg(format!("--user-data-dir={}", profile.display()))
+        .arg(&ready.dashboard)
+        .output()
+        .expect("chromium runs");
+    let page = String::from_utf8_lossy(&page.stdout);
+    assert!(page.contains("as of "), "the page could not read its panels: {page}");
+    for text in ["inj-0000", "ONLINE", "injections stored", "Nothing is missing.", "Nothing is in quarantine."] {
+        assert!(page.contains(text), "the page lacks {text}: {page}");
+    }
+    doseline.kill();
+}
