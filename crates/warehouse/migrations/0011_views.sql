@@ -69,7 +69,8 @@ AS WITH
     )
 SELECT
     known.tenant AS tenant,
-    multiIf(status.last_seen > delivery.last_seen, status.site, delivery.site != '', delivery.site, registered.site) AS site,
+    multiIf(status.site != '' AND status.last_seen >= delivery.last_seen, status.site, delivery.site != '', delivery.site,
+        registered.site) AS site,
     known.device AS device,
     multiIf(registered.device = '', 'UNKNOWN', registered.origin = 'IMPORTED', 'REGISTERED', 'ENROLLED') AS registration,
     registered.site AS registered_site,

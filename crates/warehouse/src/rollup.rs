@@ -92,6 +92,19 @@ pub async fn close_day(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
     Ok(())
 }
 
+/// Ingest days that are over, have minutes and have no rollup yet, ascending: what a timer closes. An hour after midnight
+/// is early enough, and late enough for a loader whose clock is behind.
+///
+/// # Errors
+/// As [`Warehouse::fetch`].
+pub async fn due(warehouse: &Warehouse) -> Result<Vec<Day>, Error> {
+    let sql = "SELECT toUInt16(toDateOrZero(partition)) AS day FROM system.parts \
+               WHERE database = ? AND active AND table IN ('accuracy_minute', 'accuracy_day') \
+               AND toDateOrZero(partition) < toDate(now('UTC')) \
+               GROUP BY day HAVING countIf(table = 'accuracy_day') = 0 ORDER BY day";
+    warehouse.fetch(warehouse.query(sql).bind(warehouse.database())).await
+}
+
 async fn day_state(warehouse: &Warehouse, day: Day) -> Result<DayState, Error> {
     // A shard's batches are written one after the other: what its latest commit does not cover is open.
     let sql = format!(
@@ -124,7 +137,14 @@ async fn swap(warehouse: &Warehouse, rollup: &Rollup, day: Day, id: &str, beside
          FROM accuracy_minute AS minutes WHERE minutes.ingest_day = toDate({day}) GROUP BY {KEY}, start"
     );
     warehouse.command(&insert).await?;
-    warehouse.command(&format!("ALTER TABLE {table} REPLACE PARTITION ID '{id}' FROM {beside}")).await
+    let rows: u64 = warehouse.row(&format!("SELECT count() FROM {beside}")).await?;
+    // ClickHouse refuses to swap in what is empty.
+    let change = if rows > 0 {
+        format!("REPLACE PARTITION ID '{id}' FROM {beside}")
+    } else {
+        format!("DROP PARTITION ID '{id}'")
+    };
+    warehouse.command(&format!("ALTER TABLE {table} {change}")).await
 }
 
 async fn sweep(warehouse: &Warehouse, rollup: &Rollup) -> Result<(), Error> {

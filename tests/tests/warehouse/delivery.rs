@@ -127,7 +127,7 @@ async fn gaps_are_what_the_ledger_misses_and_since_it_was_known() {
     let early: Vec<Gap> = expected.iter().filter(|gap| gap.since <= 100_000 * SECOND_US).cloned().collect();
     assert_eq!(warehouse.gaps(&Scope::default(), 100_000 * SECOND_US).await.unwrap(), early);
     let elsewhere = Scope { tenant: "acme".to_owned(), device: "pen-2".to_owned() };
-    assert_eq!(warehouse.gaps(&elsewhere, i64::MAX).await.unwrap(), []);
+    assert!(warehouse.gaps(&elsewhere, i64::MAX).await.unwrap().is_empty());
 
     let found = warehouse.balances(&Scope { tenant: "acme".to_owned(), ..Scope::default() }).await.unwrap();
     for balance in &found {

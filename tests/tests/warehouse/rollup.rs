@@ -47,6 +47,7 @@ async fn hours_and_days_add_up_to_the_minutes() {
         ))
     };
     let rows = |table: &str| clickhouse.number(&format!("SELECT count() FROM doseline.{table}"));
+    assert_eq!(rollup::due(&warehouse).await.unwrap(), [day - 1, day]);
     // Doing it again, also two at once, gives the same.
     for _ in 0..2 {
         let (left, right) = tokio::join!(rollup::close_day(&warehouse, day), rollup::close_day(&warehouse, day));
@@ -62,6 +63,7 @@ async fn hours_and_days_add_up_to_the_minutes() {
     rollup::close_day(&warehouse, day - 2).await.unwrap();
     assert!(rows("accuracy_hour") > hours);
     assert_eq!(sums("accuracy_day", "day"), sums("accuracy_minute", "toDate(minute)"));
+    assert!(rollup::due(&warehouse).await.unwrap().is_empty());
     let left = "SELECT count() FROM system.tables WHERE database = 'doseline' AND name LIKE '%closing%'";
     assert_eq!(clickhouse.number(left), 0);
 }
