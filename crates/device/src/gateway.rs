@@ -4,14 +4,14 @@
 //! One task owns the store and all senders; each connection is a task of its own. Nothing here waits for the network: what
 //! a connection does not take now stays in the outbox.
 
+mod command;
+mod counters;
 mod port;
+mod presence;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,6 +25,9 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::link::{Backoff, Broker, Tls};
+pub use command::{Command, Notice, Observer};
+pub use counters::Counters;
+
 use crate::{
     error::Error,
     identity::{Form, Identity},
@@ -32,7 +35,7 @@ use crate::{
     sender,
     store::{self, Life, Stamp, Store},
 };
-use port::{Ports, Publication};
+use port::Ports;
 
 /// Options of a gateway.
 #[derive(Clone, Debug)]
@@ -81,135 +84,6 @@ pub struct Profile {
     pub firmware: String,
     /// Seed for repeating reports in other groupings and orders; none = as they are. For tests of the server.
     pub regroup: Option<u64>,
-}
-
-/// What the owner of a gateway asks of it. `device` is [`Gateway::number`].
-#[derive(Clone, Debug)]
-pub enum Command {
-    /// The device booted.
-    Boot {
-        /// The device.
-        device: usize,
-        /// Its boot: counter << 32 | random.
-        boot_id: u64,
-    },
-    /// Something happened.
-    Event {
-        /// The device.
-        device: usize,
-        /// The sequence number the owner expects it to have.
-        seq: u64,
-        /// When.
-        stamp: Stamp,
-        /// The encoded context.
-        context: Arc<[u8]>,
-        /// What; none makes an event of a kind that no server knows.
-        kind: Option<Kind>,
-    },
-    /// The next event had to be given up.
-    Lose {
-        /// The device.
-        device: usize,
-        /// Why.
-        reason: &'static str,
-    },
-    /// The next event was made, but could not be kept.
-    Forfeit {
-        /// The device.
-        device: usize,
-    },
-    /// A sign of life; the gateway adds what the outbox knows.
-    Heartbeat {
-        /// The device.
-        device: usize,
-        /// When.
-        stamp: Stamp,
-        /// The encoded context.
-        context: Arc<[u8]>,
-        /// What the device knows.
-        heartbeat: v1::Heartbeat,
-    },
-    /// The device lost or found its network.
-    Link {
-        /// The device.
-        device: usize,
-        /// Whether it has one.
-        is_up: bool,
-    },
-    /// Bytes to publish as they are. For tests of the server; not kept on disk.
-    Raw {
-        /// The device.
-        device: usize,
-        /// Where to.
-        topic: String,
-        /// What.
-        payload: Vec<u8>,
-        /// Whether a REJECTED receipt is due; then it is sent again until it comes.
-        is_receipted: bool,
-    },
-}
-
-/// What happened to events otherwise than by a STORED receipt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// An event was given up because the outbox was full; it will be declared lost.
-    GivenUp {
-        /// The device.
-        identity: Identity,
-        /// The boot.
-        boot_id: u64,
-        /// The sequence number.
-        seq: u64,
-    },
-    /// A report was rejected.
-    Rejected {
-        /// The device.
-        identity: Identity,
-        /// The boot.
-        boot_id: u64,
-        /// The events.
-        range: Interval,
-        /// Why.
-        reason: String,
-    },
-}
-
-/// Takes notices; called from the gateway's task.
-pub type Observer = Box<dyn FnMut(Notice) + Send>;
-
-/// Counters, for progress and flow control.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Events taken since the start.
-    pub made: AtomicU64,
-    /// Events receipted as stored.
-    pub receipted: AtomicU64,
-    /// Events in rejected reports.
-    pub rejected: AtomicU64,
-    /// Events given up, for whatever reason.
-    pub lost: AtomicU64,
-    /// Reports sent, first sendings only.
-    pub reports: AtomicU64,
-    /// Reports sent again.
-    pub resent: AtomicU64,
-    /// Raw payloads that got their REJECTED receipt.
-    pub refused: AtomicU64,
-    /// Events in outboxes of devices that have their network.
-    pub open: AtomicU64,
-    /// Events in outboxes of devices that are off the network.
-    pub parked: AtomicU64,
-    /// Connections that are up.
-    pub connected: AtomicU64,
-}
-
-impl Counters {
-    fn add(counter: &AtomicU64, count: u64) {
-        counter.fetch_add(count, Ordering::Relaxed);
-    }
-
-    fn subtract(counter: &AtomicU64, count: u64) {
-        counter.fetch_sub(count, Ordering::Relaxed);
-    }
 }
 
 /// A gateway, ready to run.
@@ -336,8 +210,7 @@ impl Gateway {
                     Some(batch) => batch.into_iter().try_for_each(|command| self.execute(command))?,
                     None => {
                         deadline = Some(self.start.elapsed() + self.options.drain);
-                        self.is_draining = true;
-                        self.dirty.extend(0..self.store.devices());
+                        self.drain()?;
                     }
                 },
                 () = tokio::time::sleep_until(wake) => {}
@@ -345,6 +218,17 @@ impl Gateway {
             }
             self.pump()?;
         }
+    }
+
+    /// From here on there is nothing to wait for but receipts.
+    fn drain(&mut self) -> Result<(), Error> {
+        self.is_draining = true;
+        self.dirty.extend(0..self.store.devices());
+        for device in 0..self.store.devices() {
+            let channel = self.ports.device(device)?.profile.form.channel();
+            self.ports.release(device, self.store.identity(device)?.topic(channel))?;
+        }
+        Ok(())
     }
 
     fn is_settled(&self) -> Result<bool, Error> {
@@ -376,40 +260,6 @@ impl Gateway {
             plans.push(link::Plan { number, broker, client_id, will, filters, backoff });
         }
         Ok(plans)
-    }
-
-    fn status(&self, device: usize, state: State) -> Result<(String, Vec<u8>), Error> {
-        let (profile, outbox) = (&self.ports.device(device)?.profile, self.store.outbox(device)?);
-        let status = v1::Status {
-            state: state.into(),
-            since_unix_us: Some(self.ports.device(device)?.unix_us).filter(|us| *us > 0),
-            model: profile.model.clone(),
-            firmware: profile.firmware.clone(),
-            boot_id: outbox.current().map(|boot| boot.id),
-            last_seq: outbox.current().map(|boot| boot.last_seq),
-            outbox_events: Some(outbox.events() as u64),
-            ..v1::Status::default()
-        };
-        let topic = self.store.identity(device)?.topic(telemetry::topic::Channel::Status);
-        Ok((topic, json::to_json(&status, "Status").into_bytes()))
-    }
-
-    fn announce(&mut self, device: usize, state: State) -> Result<(), Error> {
-        let (topic, payload) = self.status(device, state)?;
-        self.ports.queue(device, Publication { topic, payload: payload.into(), is_retained: true })
-    }
-
-    async fn say_goodbye(&mut self) -> Result<(), Error> {
-        for device in 0..self.store.devices() {
-            if self.ports.device(device)?.is_up {
-                self.announce(device, State::Off)?;
-            }
-        }
-        let deadline = Instant::now() + Duration::from_secs(2);
-        while !self.ports.close() && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        Ok(())
     }
 
     fn occur(&mut self, occurrence: Occurrence) -> Result<(), Error> {
@@ -508,39 +358,6 @@ impl Gateway {
         }
         self.dirty.insert(device);
         Ok(())
-    }
-
-    fn heartbeat(
-        &mut self,
-        device: usize,
-        stamp: Stamp,
-        context: &[u8],
-        mut heartbeat: v1::Heartbeat,
-    ) -> Result<(), Error> {
-        let port = self.ports.device(device)?;
-        let outbox = self.store.outbox(device)?;
-        // A heartbeat's receipt names no events; it must not be taken for that of a declaration of loss.
-        let Some(boot) = outbox.current().filter(|_| port.sender.is_online() && !port.sender.awaits_unsequenced())
-        else {
-            return Ok(());
-        };
-        let oldest_us = boot.entries().front().map_or(stamp.uptime_us, |oldest| oldest.uptime_us);
-        heartbeat.outbox_events = Some(outbox.events() as u64);
-        heartbeat.oldest_unreceipted_s = u32::try_from(stamp.uptime_us.saturating_sub(oldest_us) / 1_000_000).ok();
-        let report = v1::Report {
-            boot_id: boot.id,
-            first_seq: 0,
-            base_unix_us: stamp.unix_us,
-            base_uptime_us: stamp.uptime_us,
-            clock: stamp.clock.into(),
-            context: v1::Context::decode(context).ok(),
-            events: vec![v1::Event { offset_us: 0, kind: Some(Kind::Heartbeat(heartbeat)) }],
-            ..v1::Report::default()
-        };
-        let form = port.profile.form;
-        let payload = crate::draft::payload(report.encode_to_vec(), form);
-        let topic = self.store.identity(device)?.topic(form.channel());
-        self.ports.queue(device, Publication { topic, payload: payload.into(), is_retained: false })
     }
 
     fn switch(&mut self, device: usize, is_up: bool) -> Result<(), Error> {

@@ -54,6 +54,11 @@ impl Regroup {
         payloads
     }
 
+    /// What is held back still.
+    pub(crate) fn release(&mut self) -> Option<Vec<u8>> {
+        self.held.take()
+    }
+
     fn remember(&mut self, report: Report) {
         self.history.push_back(report);
         if self.history.len() > HISTORY {

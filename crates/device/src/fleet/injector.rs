@@ -237,7 +237,10 @@ impl Injector {
         let is_reusable = base.plan.has_sterilizer(base.index) && number < schedule::HANDPIECES;
         let sterilizer = base.plan.identity(base.index / super::BLOCK * super::BLOCK + super::STERILIZER).device;
         let (item_id, pack_id) = match is_reusable {
-            true => (schedule::handpiece(&base.name, slot, number), schedule::pack(&sterilizer, slot)),
+            true => (
+                schedule::handpiece(&base.plan, &base.name, slot, number),
+                schedule::pack(&base.plan, &sterilizer, slot),
+            ),
             false => (format!("hs-{}-{}-{}", base.name, base.life + 1, self.sessions), String::new()),
         };
         let mounted = ConsumableMounted {

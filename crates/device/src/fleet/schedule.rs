@@ -17,15 +17,15 @@ pub(super) fn slot_us(plan: &Plan) -> i64 {
 /// Hand-pieces of a device in one slot; in further sessions of the slot it takes single-use ones.
 pub(super) const HANDPIECES: u64 = 16;
 
-/// A reusable hand-piece.
-pub(super) fn handpiece(device: &str, slot: i64, number: u64) -> String {
-    format!("hp-{device}-{}-{number}", slot.rem_euclid(3))
+/// A reusable hand-piece. Each epoch has its own: what an earlier run used would lack a cycle since.
+pub(super) fn handpiece(plan: &Plan, device: &str, slot: i64, number: u64) -> String {
+    format!("hp-{device}-{}-{}-{number}", plan.epoch_unix_us / S, slot.rem_euclid(3))
 }
 
 /// The pack that the sterilizer put the hand-pieces into which are used in a slot: sterilized two slots after their last
 /// use, one before this.
-pub(super) fn pack(device: &str, used_in_slot: i64) -> String {
-    format!("pk-{device}-{}", used_in_slot.rem_euclid(1 << 20))
+pub(super) fn pack(plan: &Plan, device: &str, used_in_slot: i64) -> String {
+    format!("pk-{device}-{}-{used_in_slot}", plan.epoch_unix_us / S)
 }
 
 /// Time between two calibrations of a device, us.

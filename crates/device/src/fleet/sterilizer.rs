@@ -60,11 +60,11 @@ impl Sterilizer {
 
     fn items(&self, base: &Base, slot: i64) -> Vec<CycleItem> {
         // Washed and packed now, used in the slot after the next.
-        let pack_id = schedule::pack(&base.name, slot + 2);
+        let pack_id = schedule::pack(&base.plan, &base.name, slot + 2);
         let devices = base.plan.block(base.index).map(|device| base.plan.identity(device).device);
         devices
             .flat_map(|device| {
-                (0..schedule::HANDPIECES).map(move |number| schedule::handpiece(&device, slot - 1, number))
+                (0..schedule::HANDPIECES).map(move |number| schedule::handpiece(&base.plan, &device, slot - 1, number))
             })
             .map(|item_id| CycleItem { item_id, pack_id: pack_id.clone() })
             .collect()

@@ -181,6 +181,15 @@ impl Ports {
         Ok(hash)
     }
 
+    /// Publishes a report that regrouping holds back.
+    pub(super) fn release(&mut self, device: usize, topic: String) -> Result<(), Error> {
+        let port = self.device_mut(device)?;
+        let form = port.profile.form;
+        let Some(report) = port.regroup.as_mut().and_then(Regroup::release) else { return Ok(()) };
+        let payload = draft::payload(report, form).into();
+        self.queue(device, Publication { topic, payload, is_retained: false })
+    }
+
     /// Publishes one of the raw payloads; it is forgotten unless a receipt is due.
     pub(super) fn publish_raw(
         &mut self,
