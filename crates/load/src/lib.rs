@@ -147,6 +147,9 @@ async fn load(
         instance: options.instance.clone(),
     });
     let poller = Poller::new(options, lives, shared, handle)?;
+    // The thread ends with this future, however that ends.
+    let shutdown = shutdown.child_token();
+    let _dropped = shutdown.clone().drop_guard();
     let (sender, ended) = tokio::sync::oneshot::channel();
     let (closed_sender, closed) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("kafka-poll".to_owned()).spawn(move || {

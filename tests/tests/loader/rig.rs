@@ -1,0 +1,153 @@
+//! Engines, a schema, topics, loaders.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use harness::{ClickHouse, Kafka};
+use load::{Limits, Loader, Options, TopicSpec, Topics};
+use prost::Message as _;
+use rdkafka::{
+    message::{Header, OwnedHeaders},
+    producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer},
+};
+use telemetry::{kafka, v1};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use warehouse::{Warehouse, migrate};
+
+/// Time a record is said to have been received at; each record one microsecond later.
+pub const RECEIVED_US: i64 = 1_750_000_000_000_000;
+
+/// Everything a loader needs.
+pub struct Rig {
+    pub clickhouse: ClickHouse,
+    pub kafka: Kafka,
+    pub warehouse: Warehouse,
+    producer: ThreadedProducer<DefaultProducerContext>,
+    produced: i64,
+}
+
+/// A loader that runs.
+pub struct Running {
+    shutdown: CancellationToken,
+    pub task: JoinHandle<Result<(), load::Error>>,
+    pub handle: load::Handle,
+}
+
+impl Running {
+    /// Ends it as SIGTERM does.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.expect("the loader does not panic").expect("the loader ends well");
+    }
+
+    /// Drops it where it is.
+    pub async fn abandon(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}
+
+impl Rig {
+    pub async fn start(partitions: u32) -> Self {
+        let (clickhouse, kafka) = (ClickHouse::start(), Kafka::start());
+        let url = clickhouse.url();
+        let warehouse = Warehouse::new(warehouse::Options { url, ..Default::default() }).expect("a valid address");
+        migrate::migrate(&warehouse, migrate::Options::default()).await.expect("migrate");
+        let mut config = kafka.config();
+        config.set("partitioner", "murmur2_random").set("linger.ms", "2").set("message.max.bytes", "4000000");
+        let producer = config.create().expect("create a producer");
+        let rig = Self { clickhouse, kafka, warehouse, producer, produced: 0 };
+        let spec = TopicSpec {
+            partitions,
+            replication: 1,
+            min_insync_replicas: 1,
+            retention: Duration::from_secs(7 * 86_400),
+        };
+        let kafka = rig.options().kafka;
+        load::ensure_topics(&kafka, &spec, &rig.warehouse).await.expect("create topics");
+        load::ensure_topics(&kafka, &spec, &rig.warehouse).await.expect("find topics");
+        rig
+    }
+
+    pub fn options(&self) -> Options {
+        Options {
+            kafka: load::Kafka {
+                brokers: self.kafka.bootstrap(),
+                session_timeout: Duration::from_secs(6),
+                topics: Topics::default(),
+                ..load::Kafka::default()
+            },
+            limits: Limits { rows_max: 5_000, age_max: Duration::from_millis(100), ..Limits::default() },
+            ..Options::default()
+        }
+    }
+
+    pub async fn load(&self, options: Options) -> Running {
+        let shutdown = CancellationToken::new();
+        let loader = Loader::bind(options, self.warehouse.clone()).await.expect("valid options");
+        let handle = loader.handle();
+        let task = tokio::spawn(loader.run(shutdown.clone()));
+        Running { shutdown, task, handle }
+    }
+
+    /// Produces a report as the bridge does.
+    pub fn report(&mut self, device: &str, report: &v1::Report) {
+        let topic = format!("doseline/v1/acme/berlin/{device}/report");
+        self.produce(kafka::REPORTS_TOPIC, &format!("acme/{device}"), &topic, &report.encode_to_vec(), &[]);
+    }
+
+    /// Produces any record with the headers of the bridge and others.
+    pub fn produce(&mut self, to: &str, key: &str, topic: &str, payload: &[u8], more: &[(&str, &str)]) {
+        let received_at = (RECEIVED_US + self.produced).to_string();
+        self.produced += 1;
+        let header = |key, value| Header { key, value: Some(value) };
+        let mut headers = OwnedHeaders::new()
+            .insert(header(kafka::TOPIC_HEADER, topic))
+            .insert(header(kafka::RECEIVED_AT_HEADER, received_at.as_str()));
+        for (key, value) in more {
+            headers = headers.insert(header(key, value));
+        }
+        let record = BaseRecord::to(to).key(key).payload(payload).headers(headers);
+        self.producer.send(record).map_err(|(error, _)| error).expect("room in the producer's queue");
+    }
+
+    pub fn flush(&self) {
+        self.producer.flush(Duration::from_secs(30)).expect("produce");
+    }
+
+    /// Waits until everything in Kafka is written.
+    pub async fn written(&self) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
+        loop {
+            let (ends, positions) = (self.ends(), self.positions());
+            if ends == positions {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "written {positions:?} of {ends:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn ends(&self) -> BTreeMap<(String, i32), u64> {
+        let mut ends = BTreeMap::new();
+        for topic in Topics::default().all() {
+            for (partition, end) in self.kafka.end_offsets(topic) {
+                if end > 0 {
+                    ends.insert((topic.to_owned(), partition), end.unsigned_abs());
+                }
+            }
+        }
+        ends
+    }
+
+    fn positions(&self) -> BTreeMap<(String, i32), u64> {
+        let sql = "SELECT topic, kafka_partition, max(batch_end) AS position FROM doseline.loader_commits \
+                   JOIN doseline.kafka_topics USING (incarnation) WHERE kind = 'commit' GROUP BY ALL";
+        let row = |row: &serde_json::Value| {
+            let partition = row["kafka_partition"].as_i64().and_then(|partition| i32::try_from(partition).ok());
+            let topic = row["topic"].as_str().expect("text").to_owned();
+            ((topic, partition.expect("a partition")), row["position"].as_u64().expect("a number"))
+        };
+        self.clickhouse.rows(sql).iter().map(row).collect()
+    }
+}

@@ -1,0 +1,98 @@
+//! What the batch machine relies on, on the real engine.
+
+use harness::ClickHouse;
+use telemetry::v1;
+use warehouse::{
+    Warehouse,
+    columns::{Block, Injections, Origin, Provenance, Slot},
+    migrate,
+};
+
+async fn migrated(clickhouse: &ClickHouse) -> Warehouse {
+    let url = clickhouse.url();
+    let warehouse = Warehouse::new(warehouse::Options { url, ..Default::default() }).expect("a valid address");
+    migrate::migrate(&warehouse, migrate::Options::default()).await.expect("migrate");
+    warehouse
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_engine_keeps_the_contract() {
+    let clickhouse = ClickHouse::start();
+    let warehouse = migrated(&clickhouse).await;
+    load::contract::check(&warehouse, 1).await;
+}
+
+fn block(rows: u64) -> Block {
+    let origin = Origin {
+        serial: 1,
+        tenant: "acme",
+        site: "berlin",
+        device: "pen-1",
+        boot_id: 1 << 63,
+        received_at: 1_750_000_000_000_000,
+        kafka_offset: 7,
+        time_source: "DEVICE",
+        clock: "SYNCED",
+        model: "pen",
+        firmware: "1.0",
+        session_id: "00112233445566778899aabbccddeeff",
+        dose_calibration_id: "c1",
+        depth_calibration_id: "",
+        preparation_id: "",
+        operator_id: "",
+        slots: [Slot::default(); 3],
+        unknown_fields: false,
+    };
+    let mut injections = Injections::default();
+    for seq in 1..=rows {
+        let injection = v1::Injection {
+            injection_no: Some(seq),
+            delivered_nl: (seq % 3 > 0).then_some(20_000 + seq % 100),
+            pressure_pa: Some(-5),
+            mode: (seq % 5) as i32,
+            ..Default::default()
+        };
+        injections.push(&origin, seq, 1_750_000_000_000_000 + seq as i64, &injection);
+    }
+    let provenance = Provenance { ingest_day: 20_300, incarnation: 1, partition: 3, batch: 100 };
+    injections.finish(provenance).expect("there are rows")
+}
+
+/// Two blocks would be two tokens: a repeated insert would double what the first attempt had written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_block_is_one_part_and_is_taken_once() {
+    let clickhouse = ClickHouse::start();
+    let warehouse = migrated(&clickhouse).await;
+    clickhouse.query("SYSTEM STOP MERGES doseline.injections");
+    let block = block(150_000);
+    for _ in 0..3 {
+        warehouse.insert_block(&block, 0).await.expect("insert");
+    }
+    let parts = "SELECT count(), sum(rows), max(level) FROM system.parts \
+                 WHERE database = 'doseline' AND table = 'injections' AND active";
+    assert_eq!(clickhouse.query(parts), "1\t150000\t0");
+    let sql = "SELECT count(), uniqExact(seq), min(boot_id), sum(delivered_nl), countIf(delivered_nl IS NULL), \
+               any(session_id), min(at), max(at), groupUniqArray(pressure_pa), arraySort(groupUniqArray(toString(mode))), \
+               any(ingest_day), any(kafka_partition), any(batch), any(batch_hash) FROM doseline.injections";
+    let delivered: u64 = (1..=150_000u64).filter(|seq| seq % 3 > 0).map(|seq| 20_000 + seq % 100).sum();
+    let expected = format!(
+        "150000\t150000\t9223372036854775808\t{delivered}\t50000\t00112233445566778899aabbccddeeff\t\
+         2025-06-15 15:06:40.000001\t2025-06-15 15:06:40.150000\t[-5]\t['','4','BURST','CONTINUOUS','SINGLE']\t\
+         2025-07-31\t3\t100\t{}",
+        block.hash()
+    );
+    assert_eq!(clickhouse.query(sql), expected);
+}
+
+/// The deduplication log survives the engine, killed or not: that is what shuts out late writers.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_outlive_the_engine() {
+    let mut clickhouse = ClickHouse::start();
+    let warehouse = migrated(&clickhouse).await;
+    let block = block(1_000);
+    warehouse.insert_block(&block, 0).await.expect("insert");
+    clickhouse.kill();
+    clickhouse.start_again();
+    warehouse.insert_block(&block, 0).await.expect("insert again");
+    assert_eq!(clickhouse.query("SELECT count() FROM doseline.injections"), "1000");
+}
