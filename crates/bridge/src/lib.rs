@@ -1,6 +1,6 @@
 //! MQTT -> Kafka: takes what devices publish, puts it into Kafka, and tells the devices once it is safe there.
 //!
-//! What it is for: receiving over several MQTT 5 connections that share one subscription ([`Options`], [`run`]), deciding
+//! What it is for: receiving over several MQTT 5 connections that share one subscription ([`Options`], [`run()`]), deciding
 //! what each message becomes ([`admit`]), producing it, acknowledging to the broker in order ([`ring`]) and sending the
 //! device its receipt.
 //!

@@ -6,7 +6,6 @@ use harness::{Mosquitto, poll};
 
 use crate::rig::{Fleet, Publication, Running, WITHIN, kafka, options, publication, topics};
 
-const REPORTS: u64 = 50_000;
 const EVENTS: usize = 10;
 
 /// CPU time of the bridge's threads and librdkafka's, us, from the kernel's 10 ms ticks.
@@ -26,7 +25,7 @@ fn cpu_us() -> u64 {
 #[ignore = "measures"]
 fn cpu_per_report() {
     let (mosquitto, kafka) = (Mosquitto::start(), kafka());
-    for form in ["protobuf", "JSON"] {
+    for (form, reports) in [("protobuf", 50_000u32), ("JSON", 10_000)] {
         let mut options = options(&mosquitto, &kafka.bootstrap(), &topics(kafka));
         options.mqtt.share_group = form.to_owned();
         options.mqtt.session_expiry = std::time::Duration::ZERO;
@@ -34,20 +33,20 @@ fn cpu_per_report() {
         let fleet = Fleet::connect(&mosquitto);
         let device = |index: u64| if form == "JSON" { index % 100 * 3 } else { index % 100 * 3 + 1 };
         let one = |index: u64| publication(device(index) as usize, 1 + index * EVENTS as u64, EVENTS);
-        let publications: Vec<Publication> = (0..REPORTS).map(one).collect();
+        let publications: Vec<Publication> = (0..u64::from(reports)).map(one).collect();
         let bytes: usize = publications.iter().map(|publication| publication.payload.len()).sum();
         let (began, cpu) = (Instant::now(), cpu_us());
         fleet.publish_all(&publications);
         poll(WITHIN, "all acknowledgements", || match running.metric(bridge::metrics::ACKNOWLEDGED) {
-            acknowledged if acknowledged >= REPORTS as f64 => Ok(()),
+            acknowledged if acknowledged >= f64::from(reports) => Ok(()),
             acknowledged => Err(acknowledged),
         });
         let (took, cpu) = (began.elapsed(), cpu_us() - cpu);
         eprintln!(
             "{form}: {} bytes a report; {:.1} us CPU a report; {:.0} reports/s",
-            bytes as u64 / REPORTS,
-            cpu as f64 / REPORTS as f64,
-            REPORTS as f64 / took.as_secs_f64(),
+            bytes / reports as usize,
+            cpu as f64 / f64::from(reports),
+            f64::from(reports) / took.as_secs_f64(),
         );
         fleet.wait_for_receipts(&publications);
         running.stop();

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -221,6 +221,7 @@ pub struct Fleet {
     pub receipts: Arc<Mutex<Vec<Received>>>,
     /// Publications the broker has acknowledged.
     taken: Arc<AtomicUsize>,
+    closed: Arc<AtomicBool>,
 }
 
 impl Fleet {
@@ -232,6 +233,8 @@ impl Fleet {
         let receipts: Arc<Mutex<Vec<Received>>> = Arc::default();
         let taken: Arc<AtomicUsize> = Arc::default();
         let taking = Arc::clone(&taken);
+        let closed: Arc<AtomicBool> = Arc::default();
+        let closing = Arc::clone(&closed);
         let (collected, subscriber) = (Arc::clone(&receipts), client.clone());
         let (told, subscribed) = std::sync::mpsc::channel();
         thread::spawn(move || {
@@ -248,13 +251,14 @@ impl Fleet {
                         collected.lock().expect("no panic").push(received(&publish.topic, &publish.payload));
                     }
                     Ok(_) => {}
-                    // Closed by the test, or the broker is away: it comes back.
+                    Err(_) if closing.load(Ordering::Relaxed) => return,
+                    // The broker is away: it comes back.
                     Err(_) => thread::sleep(Duration::from_millis(20)),
                 }
             }
         });
         subscribed.recv_timeout(WITHIN).expect("the fleet is subscribed");
-        Self { client, receipts, taken }
+        Self { client, receipts, taken, closed }
     }
 
     pub fn publish(&self, topic: &str, payload: &[u8]) {
@@ -305,6 +309,7 @@ impl Fleet {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
+        self.closed.store(true, Ordering::Relaxed);
         let _ = self.client.try_disconnect();
     }
 }
