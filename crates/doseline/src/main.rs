@@ -14,6 +14,7 @@ mod options;
 mod roles;
 mod simulate;
 mod up;
+mod upkeep;
 
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
 

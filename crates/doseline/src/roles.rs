@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::{
     config::Config,
     group::{Group, STOP_WITHIN, stopped_by_signal},
-    options,
+    options, upkeep,
 };
 
 /// `doseline bridge`
@@ -20,7 +20,9 @@ pub async fn bridge(config: Config) -> anyhow::Result<ExitCode> {
 /// `doseline load`
 pub async fn load(config: Config) -> anyhow::Result<ExitCode> {
     let mut group = Group::new();
-    group.spawn("load", load::run(options::load(&config)?, options::warehouse(&config)?, group.shutdown()));
+    let warehouse = options::warehouse(&config)?;
+    group.spawn("load", load::run(options::load(&config)?, warehouse.clone(), group.shutdown()));
+    group.spawn("rollup", upkeep::roll_up(warehouse, group.shutdown()));
     until_stopped(group).await
 }
 

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::{
     config::Config,
     group::{Group, STOP_WITHIN, stopped_by_signal},
-    migrate, options, simulate,
+    migrate, options, simulate, upkeep,
 };
 
 /// Below this much free space everything stops cleanly, while the engines can still write what they must.
@@ -139,6 +139,8 @@ impl Machine {
         let load = load::Loader::bind(load, warehouse.clone()).await?;
         let (load_handle, load_http) = (load.handle(), load.http_address());
         self.load.spawn("load", load.run(self.load.shutdown()));
+        self.load.spawn("rollup", upkeep::roll_up(warehouse.clone(), self.load.shutdown()));
+        self.load.spawn("enrolment", upkeep::enrol(warehouse.clone(), self.load.shutdown()));
 
         let dashboard = dashboard::Options { listen: loopback(arguments.http_port) };
         let dashboard = dashboard::Dashboard::bind(dashboard, warehouse).await?;

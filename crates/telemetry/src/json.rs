@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     DESCRIPTOR_SET,
-    limits::{JSON_BYTES_MAX, REPORT_BYTES_MAX},
+    limits::{ELEMENTS_MAX, JSON_BYTES_MAX, REPORT_BYTES_MAX},
     reject::{Reason, Reject},
 };
 
@@ -29,7 +29,7 @@ pub struct FromJson<M> {
 /// Transcodes a report from JSON to protobuf bytes.
 ///
 /// # Errors
-/// [`Reason::Empty`], [`Reason::TooLarge`] (as JSON, or as protobuf) or [`Reason::BadJson`].
+/// [`Reason::Empty`], [`Reason::TooLarge`] (as JSON, or as protobuf), [`Reason::TooManyElements`] or [`Reason::BadJson`].
 pub fn transcode_report(json: &[u8]) -> Result<FromJson<Vec<u8>>, Reject> {
     if json.is_empty() {
         return Err(Reject::new(Reason::Empty, "the payload is empty"));
@@ -69,10 +69,22 @@ pub fn to_json<M: Message>(message: &M, name: &str) -> String {
 fn dynamic(json: &[u8], name: &str) -> Result<(DynamicMessage, usize), Reject> {
     let descriptor = descriptor(name);
     let mut value: Value = serde_json::from_slice(json).map_err(bad)?;
+    if elements(&value) > ELEMENTS_MAX {
+        return Err(Reject::new(Reason::TooManyElements, format!("more than {ELEMENTS_MAX} list elements in all")));
+    }
     let unknown = sanitize(&mut value, &descriptor);
     let options = DeserializeOptions::new().deny_unknown_fields(false);
     let message = DynamicMessage::deserialize_with_options(descriptor, value, &options).map_err(bad)?;
     Ok((message, unknown))
+}
+
+/// Elements of all lists, at any depth.
+fn elements(value: &Value) -> usize {
+    match value {
+        Value::Array(values) => values.len() + values.iter().map(elements).sum::<usize>(),
+        Value::Object(object) => object.values().map(elements).sum(),
+        _ => 0,
+    }
 }
 
 fn bad(error: impl std::fmt::Display) -> Reject {
@@ -181,6 +193,8 @@ mod tests {
             assert_eq!(report(json).unwrap_err().reason, Reason::BadJson, "{json}");
         }
         assert_eq!(report("").unwrap_err().reason, Reason::Empty);
+        let many = format!("{{\"events\":[{}{{}}]}}", "{},".repeat(ELEMENTS_MAX));
+        assert_eq!(report(&many).unwrap_err().reason, Reason::TooManyElements);
         let large = format!("{{\"x\":\"{}\"}}", "y".repeat(JSON_BYTES_MAX));
         assert_eq!(report(&large).unwrap_err().reason, Reason::TooLarge);
     }
