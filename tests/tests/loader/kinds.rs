@@ -137,10 +137,10 @@ async fn every_kind_has_its_table_and_every_reject_its_reason() {
 fn kinds_are_in_their_tables(rig: &Rig) {
     check(
         rig,
-        "SELECT seq, measured_um, target_um, at FROM injections WHERE device = 'pen-1'",
+        "SELECT seq, measured_um, target_um, at FROM injections WHERE boot_id = 10",
         "1\t\\N\t1500\t2025-06-15 15:06:00.001000",
     );
-    check(rig, "SELECT depth_n, dose_n, injections FROM accuracy_minute WHERE device = 'pen-1'", "0\t0\t1");
+    check(rig, "SELECT sum(depth_n), sum(dose_n), sum(injections) FROM accuracy_minute WHERE device = 'pen-1'", "0\t0\t2");
     check(
         rig,
         "SELECT seq, event, course_id, course_index, allergy_result, allergy_at, shots, reason, session_id FROM sessions ORDER BY seq",
@@ -149,7 +149,7 @@ fn kinds_are_in_their_tables(rig: &Rig) {
     );
     check(
         rig,
-        "SELECT seq, event, slot, mount_id, item_id, id_kind, type, reusable, fill_nl, volume_nl, residual_nl, residual_source, rinse_water FROM mounts ORDER BY seq",
+        "SELECT seq, event, slot, mount_id, item_id, id_kind, type, reusable, fill_nl, volume_nl, residual_nl, residual_source, rinse_water FROM mounts WHERE boot_id = 10 ORDER BY seq",
         "4\tMOUNTED\tSYRINGE\tm1\ts1\tLOT_ONLY\t1 ml\tfalse\t1000000\t\\N\t\\N\t\t\n\
          5\tPRIMED\t\tm1\t\t\t\t\\N\t\\N\t5000\t\\N\t\t\n\
          6\tREMOVED\t\tm1\t\t\t\t\\N\t\\N\t\\N\t70000\tSCALE\t\n\
