@@ -142,6 +142,8 @@ fn a_group_shares_partitions_and_hands_them_over() {
     poll_until(&[&first, &second], || counts() == (2, 2));
     first.unsubscribe();
     poll_until(&[&first, &second], || second.assignment().unwrap().count() == 4);
+    // They leave while there is somebody to leave.
+    drop((first, second));
     log.stop().unwrap();
 }
 
