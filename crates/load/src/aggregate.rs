@@ -47,6 +47,9 @@ type Visit = (usize, [Box<str>; 3]);
 /// Tenant, site, device, session, mount, item; slot.
 type Item = ([Box<str>; 6], i32);
 
+/// Number of the visit; set points, nl and um.
+type SetPoint = (usize, Option<u32>, Option<u16>);
+
 /// The sums of one batch.
 #[derive(Default)]
 pub(crate) struct Aggregates {
@@ -58,7 +61,7 @@ pub(crate) struct Aggregates {
     devices: Keyed<Device, ()>,
     visits: Keyed<Visit, ()>,
     minutes: Keyed<(usize, i64), Sums>,
-    sessions: Keyed<(usize, Option<u32>, Option<u16>), (Sums, PercentBins)>,
+    sessions: Keyed<SetPoint, (Sums, PercentBins)>,
     uses: Keyed<Item, ItemUse>,
 }
 

@@ -99,7 +99,8 @@ impl Copies for QuarantineTopic {
         }
         for delivery in pending {
             match delivery.await {
-                Ok(result) => drop(result.map_err(|(error, _)| error)?),
+                Ok(Ok(_)) => {}
+                Ok(Err((error, _))) => return Err(error),
                 Err(_) => return Err(KafkaError::Canceled),
             }
         }

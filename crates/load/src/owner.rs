@@ -20,7 +20,7 @@
 //! What an answer means. *OK* means that the token is in the engine's log: by this insert, or by an earlier one, whose
 //! rows may be gone if the engine died between its log and the part. So OK is believed only where nobody else can have
 //! used the token before: this owner put the intent itself, made no attempt before, and the engine has been up since
-//! before the intent ([`Owner::engine_unbroken`]). In every other case, and after every error, the tables are *read back*:
+//! before the intent (`engine_unbroken`). In every other case, and after every error, the tables are *read back*:
 //!
 //! - count and hash as they should be: done;
 //! - nothing there: insert with the same token and read back again. If the engine then says OK and there is still nothing,
@@ -49,19 +49,20 @@
 //! What is left: a writer that sleeps for longer than the deduplication window (100,000 inserts into one table) and then
 //! wakes between its check of the lease and its insert.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+mod claim;
+mod write;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use std::{sync::Arc, time::Duration};
+
 use telemetry::interval::{Interval, IntervalSet};
 use warehouse::{
     Advice,
-    columns::{Block, Committed},
-    loader::{Intent, Shard, Tally},
+    loader::{Intent, Shard},
 };
 
 use crate::{
     backoff::Backoff,
-    batch::{Batch, DECODER_VERSION, Rules, Written},
+    batch::{Batch, Rules, Written},
     clock::Clock,
     copies::Copies,
     decode::{Place, decode},
@@ -71,7 +72,7 @@ use crate::{
     ledgers::Ledgers,
     options::Limits,
     status::Meter,
-    store::{Commit, Store},
+    store::Store,
     wire,
 };
 
@@ -81,7 +82,6 @@ pub const GENERATIONS: u32 = 16;
 const CHUNK_RECORDS: usize = 256;
 /// Bytes of records that are decoded at a time: decoded reports take several times their size.
 const CHUNK_BYTES: usize = 512 << 10;
-const DAY_US: i64 = 86_400_000_000;
 
 /// Why an owner ended.
 #[derive(Debug)]
@@ -137,18 +137,6 @@ pub struct Owner<S, C> {
     ahead: bool,
     name: String,
     meter: Arc<Meter>,
-}
-
-/// Where a batch begins and ends, under which generation it is written, and what is known about earlier attempts.
-#[derive(Debug)]
-struct Claim {
-    intent: Intent,
-    /// Whether no one can have written rows of this intent before.
-    sole: bool,
-    /// Generations whose rows have to go first.
-    superseded: Vec<u32>,
-    /// Boot clock before the intent was put.
-    since: Duration,
 }
 
 impl<S: Store, C: Copies> Owner<S, C> {
@@ -221,81 +209,6 @@ impl<S: Store, C: Copies> Owner<S, C> {
         Ok(records)
     }
 
-    /// The intent at the position: the one that is there, or this owner's.
-    async fn claim(&mut self, records: &[Record]) -> Result<Claim, Stop> {
-        let since = self.shared.clock.boot();
-        let wanted = records.last().map_or(self.position, |record| record.offset + 1);
-        let (mut put, mut outwaited): (Option<u32>, bool) = (None, false);
-        let mut intents = if self.ahead { Vec::new() } else { self.intents().await? };
-        loop {
-            let next = match latest(&intents)? {
-                None => self.intent(put.map_or(0, |burned| burned + GENERATIONS), wanted, None),
-                Some(intent) if self.follows_rules(intent) => {
-                    let sole = intent.owner == self.name && put == Some(intent.generation);
-                    let superseded = superseded(&intents, intent.generation);
-                    if !sole {
-                        self.not_overtaken().await?;
-                    }
-                    let intent = intent.clone();
-                    let sole = sole && superseded.is_empty();
-                    return Ok(Claim { intent, sole, superseded, since });
-                }
-                // Nothing is deleted while an owner of the other version may still write.
-                Some(other) if !outwaited => {
-                    tracing::warn!(
-                        shard = ?self.shard, batch = self.position, decoder = other.decoder_version, owner = other.owner,
-                        "batch was begun with another decoder or other plausibility rules, writing it again after the \
-                         session time-out"
-                    );
-                    self.lease.pause(self.shared.session_timeout).await?;
-                    outwaited = true;
-                    self.not_overtaken().await?;
-                    intents = self.intents().await?;
-                    continue;
-                }
-                Some(other) => {
-                    let generation = other.generation.max(put.unwrap_or(0)) + GENERATIONS;
-                    self.intent(generation, other.batch_end, Some(other.ingest_day))
-                }
-            };
-            let now = self.shared.clock.unix_us();
-            self.persist("put intent", || self.shared.store.put_intent(&next, now)).await?;
-            put = Some(next.generation);
-            intents = self.intents().await?;
-        }
-    }
-
-    fn intent(&self, generation: u32, batch_end: u64, ingest_day: Option<i32>) -> Intent {
-        let today = self.shared.clock.unix_us().div_euclid(DAY_US);
-        Intent {
-            shard: self.shard,
-            batch: self.position,
-            batch_end,
-            generation,
-            decoder_version: DECODER_VERSION,
-            plausibility_hash: self.shared.rules.hash,
-            // A day beyond i32 is millions of years away.
-            ingest_day: ingest_day.unwrap_or(today as i32),
-            owner: self.name.clone(),
-        }
-    }
-
-    fn follows_rules(&self, intent: &Intent) -> bool {
-        intent.decoder_version == DECODER_VERSION && intent.plausibility_hash == self.shared.rules.hash
-    }
-
-    async fn intents(&self) -> Result<Vec<Intent>, Stop> {
-        self.persist("read intents", || self.shared.store.intents(self.shard, self.position)).await
-    }
-
-    async fn not_overtaken(&self) -> Result<(), Stop> {
-        let progress = self.persist("read position", || self.shared.store.progress(self.shard)).await?;
-        match progress.position() {
-            Some(position) if position != self.position => Err(Stop::Overtaken),
-            _ => Ok(()),
-        }
-    }
-
     /// Exactly the records of the intent: too many go back, missing ones are waited for. Offsets that Kafka does not have
     /// are returned as lost.
     async fn fit(
@@ -366,122 +279,6 @@ impl<S: Store, C: Copies> Owner<S, C> {
         Ok(())
     }
 
-    /// Every block is in its table, once.
-    async fn write(&self, blocks: &[Block], claim: &Claim) -> Result<(), Stop> {
-        for generation in &claim.superseded {
-            let (batch, below) = (claim.intent.provenance(), claim.intent.generation);
-            self.persist("erase batch", || self.shared.store.erase(batch, *generation, below)).await?;
-        }
-        let generation = claim.intent.generation;
-        let inserts: Vec<_> = blocks.iter().map(|block| self.bring(block, claim)).collect();
-        stream::iter(inserts).buffer_unordered(self.shared.limits.inserts_max).try_collect::<()>().await?;
-        if claim.sole && !self.engine_unbroken(claim.since).await? {
-            tracing::info!(shard = ?self.shard, batch = self.position, "engine restarted, reading the batch back");
-            for block in blocks {
-                self.settle(block, generation).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Brings one block to its table. OK to the first attempt of the only owner is not questioned yet.
-    async fn bring(&self, block: &Block, claim: &Claim) -> Result<(), Stop> {
-        if claim.sole && self.insert(block, claim.intent.generation).await?.is_ok() {
-            return Ok(());
-        }
-        self.settle(block, claim.intent.generation).await
-    }
-
-    /// One attempt, if the lease allows it. The inner error says that the outcome is unknown.
-    async fn insert(&self, block: &Block, generation: u32) -> Result<Result<(), warehouse::Error>, Stop> {
-        self.lease.check()?;
-        match self.shared.store.insert(block, generation).await {
-            Err(error) if error.advice() == Advice::Fatal => Err(Stop::Fatal(error.into())),
-            result => Ok(result),
-        }
-    }
-
-    /// Brings a block to its table after an unknown outcome.
-    async fn settle(&self, block: &Block, first: u32) -> Result<(), Stop> {
-        let (mut backoff, mut generation) = (Backoff::default(), first);
-        while !self.there(block).await? {
-            match self.insert(block, generation).await? {
-                Ok(()) if self.there(block).await? => break,
-                Ok(()) => {
-                    tracing::warn!(
-                        shard = ?self.shard, batch = self.position, table = block.table(), generation,
-                        "the engine accepted a token without its rows, using the next generation"
-                    );
-                    generation += 1;
-                    if generation == first + GENERATIONS {
-                        return Err(mismatch(block, &[], "the engine accepts tokens without rows").into());
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(shard = ?self.shard, table = block.table(), %error, "insert failed, reading back");
-                    self.lease.pause(backoff.next()).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the table holds the block: all of it, or none.
-    async fn there(&self, block: &Block) -> Result<bool, Stop> {
-        let (tables, batch) = ([block.table()], block.provenance());
-        let tallies = self.persist("read batch back", || self.shared.store.tallies(&tables, batch)).await?;
-        match tallies.as_slice() {
-            [] => Ok(false),
-            [tally] if tally.rows == block.rows() && tally.hash == block.hash() => Ok(true),
-            other => Err(mismatch(block, other, "").into()),
-        }
-    }
-
-    /// Whether the engine has been up since before `since`: then an OK that it gave is worth believing.
-    async fn engine_unbroken(&self, since: Duration) -> Result<bool, Stop> {
-        let uptime = self.persist("ask engine", || self.shared.store.uptime()).await?;
-        // Rounded down and taken after the answer: the engine started at this time or before.
-        let started = self.shared.clock.boot().checked_sub(uptime);
-        Ok(started.is_none_or(|started| started <= since))
-    }
-
-    /// The batch and its ledgers are recorded.
-    async fn record(&self, written: &Written, lost: IntervalSet, claim: &Claim) -> Result<(), Stop> {
-        let intent = &claim.intent;
-        let commit = Commit {
-            committed: Committed {
-                provenance: intent.provenance(),
-                batch_end: intent.batch_end,
-                generation: intent.generation,
-                committed_at: self.shared.clock.unix_us(),
-            },
-            rows: written.blocks.iter().map(Block::rows).sum(),
-            lost,
-            ledgers: self.ledgers.changed(),
-        };
-        let (mut backoff, mut attempt) = (Backoff::default(), 0);
-        loop {
-            self.lease.check()?;
-            let result = self.shared.store.commit(&commit, attempt).await;
-            if result.is_ok() && claim.sole && attempt == 0 && self.engine_unbroken(claim.since).await? {
-                return Ok(());
-            }
-            let progress = self.persist("read position", || self.shared.store.progress(self.shard)).await?;
-            match (progress.position(), result) {
-                (Some(position), _) if position == intent.batch_end => return Ok(()),
-                (Some(position), _) if position > intent.batch_end => return Err(Stop::Overtaken),
-                // Accepted and not there: a burned token, or another owner has begun to write the batch again.
-                (_, Ok(())) if superseded_by(&progress.intents, intent) => return Err(Stop::Overtaken),
-                (_, Ok(())) => attempt += 1,
-                (_, Err(error)) if error.advice() == Advice::Fatal => return Err(Stop::Fatal(error.into())),
-                (_, Err(error)) => {
-                    tracing::warn!(shard = ?self.shard, batch = self.position, %error, "commit failed, read back");
-                    self.lease.pause(backoff.next()).await?;
-                }
-            }
-        }
-    }
-
     /// Repeats what may be repeated until it succeeds or the lease ends. Logged when the trouble begins, changes and ends.
     async fn persist<T, F>(&self, what: &'static str, attempt: impl Fn() -> F) -> Result<T, Stop>
     where
@@ -511,30 +308,6 @@ impl<S: Store, C: Copies> Owner<S, C> {
     }
 }
 
-/// The intent of the highest generation. Two of one generation must be equal: put-if-absent has failed otherwise.
-fn latest(intents: &[Intent]) -> Result<Option<&Intent>, Error> {
-    let Some(latest) = intents.iter().max_by_key(|intent| intent.generation) else { return Ok(None) };
-    let mut same = intents.iter().filter(|intent| intent.generation == latest.generation);
-    if let Some(other) = same.find(|intent| *intent != latest) {
-        return Err(Error::Mismatch {
-            table: "loader_intents".to_owned(),
-            batch: format!("{}/{}/{}", latest.shard.incarnation, latest.shard.partition, latest.batch),
-            found: format!("an intent that ends at {} by {}", other.batch_end, other.owner),
-            expected: format!("one that ends at {} by {}", latest.batch_end, latest.owner),
-        });
-    }
-    Ok(Some(latest))
-}
-
-/// Generations below the adopted one.
-fn superseded(intents: &[Intent], adopted: u32) -> Vec<u32> {
-    intents.iter().map(|intent| intent.generation).filter(|generation| *generation < adopted).collect()
-}
-
-fn superseded_by(intents: &[Intent], mine: &Intent) -> bool {
-    intents.iter().any(|intent| intent.batch == mine.batch && intent.generation > mine.generation)
-}
-
 /// How many of the records are decoded next.
 fn chunk(records: &[Record]) -> usize {
     let mut bytes = 0;
@@ -543,21 +316,4 @@ fn chunk(records: &[Record]) -> usize {
         bytes <= CHUNK_BYTES
     });
     fit.count().max(1)
-}
-
-fn mismatch(block: &Block, found: &[Tally], why: &str) -> Error {
-    let batch = block.provenance();
-    let mut text: VecDeque<String> = found
-        .iter()
-        .map(|tally| format!("{} rows (gen {}, hash {:016x})", tally.rows, tally.generation, tally.hash))
-        .collect();
-    if !why.is_empty() {
-        text.push_front(why.to_owned());
-    }
-    Error::Mismatch {
-        table: block.table().to_owned(),
-        batch: format!("{}/{}/{}", batch.incarnation, batch.partition, batch.batch),
-        found: text.into_iter().collect::<Vec<_>>().join(" and "),
-        expected: format!("{} rows (hash {:016x})", block.rows(), block.hash()),
-    }
 }

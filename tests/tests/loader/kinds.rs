@@ -140,7 +140,11 @@ fn kinds_are_in_their_tables(rig: &Rig) {
         "SELECT seq, measured_um, target_um, at FROM injections WHERE boot_id = 10",
         "1\t\\N\t1500\t2025-06-15 15:06:00.001000",
     );
-    check(rig, "SELECT sum(depth_n), sum(dose_n), sum(injections) FROM accuracy_minute WHERE device = 'pen-1'", "0\t0\t2");
+    check(
+        rig,
+        "SELECT sum(depth_n), sum(dose_n), sum(injections) FROM accuracy_minute WHERE device = 'pen-1'",
+        "0\t0\t2",
+    );
     check(
         rig,
         "SELECT seq, event, course_id, course_index, allergy_result, allergy_at, shots, reason, session_id FROM sessions ORDER BY seq",
@@ -178,7 +182,7 @@ fn kinds_are_in_their_tables(rig: &Rig) {
         "SELECT seq, `index`, points, subject_device, channel, target, phase, k, calibration_id FROM calibrations ORDER BY seq",
         "12\t0\t1\tpen-9\tDOSE\t-5\tAS_FOUND\t2000\t\n13\t0\t0\t\t\t\\N\t\t\\N\tempty",
     );
-    check(rig, "SELECT seq, code, state, detail FROM faults", "14\tE1\t77\twhat");
+    check(rig, "SELECT seq, code, state, detail FROM faults ORDER BY boot_id", "14\tE1\t77\twhat\n1\tE5\t\t");
     check(
         rig,
         "SELECT source, seq, state, battery_pct, last_boot_id, last_seq FROM device_status ORDER BY source, seq",
@@ -193,7 +197,7 @@ fn ledgers_are_kept(rig: &Rig, count: u64) {
     // 10: all kinds; 11: the heartbeat's word; 12: the status topic's word; 20: see `produce_rejects`; 30: earlier boot.
     let expected = format!(
         "10\t([1],[{count}],[],[],[],[],'',0)\n11\t([],[],[],[],[],[],'',40)\n12\t([],[],[],[],[],[],'',6)\n\
-         20\t([1,3],[1,3],[2,4],[2,4],[6],[7],'outbox full',7)\n30\t([],[],[],[],[],[],'',99)"
+         20\t([1,3],[1,3],[2,4],[2,4],[6],[7],'outbox full',7)\n30\t([],[],[],[],[],[],'',99)\n50\t([1],[1],[],[],[],[],'',0)"
     );
     check(rig, sql, &expected);
 }
@@ -220,6 +224,11 @@ fn produce_rejects(rig: &mut Rig) {
     rig.produce(REPORTS_TOPIC, "acme/pen-1", topic, b"\xff\xff", &[]);
     rig.produce(REPORTS_TOPIC, "acme/pen-1", "doseline/v2/nonsense", &whole, &[]);
     rig.produce(REPORTS_TOPIC, "acme/pen-2", topic, &whole, &[]);
+    // One of the two is the wrong one.
+    let faulty = report(50, 1, vec![event(Kind::Fault(v1::Fault { code: "E5".to_owned(), ..Default::default() }))]);
+    for partition in 0..2 {
+        rig.produce_into(Some(partition), REPORTS_TOPIC, "acme/pen-1", topic, &faulty.encode_to_vec(), &[]);
+    }
     let status = br#"{"state":"STATE_LOST","bootId":"12","lastSeq":"6"}"#;
     rig.produce(STATUS_TOPIC, "acme/pen-1", "doseline/v1/acme/berlin/pen-1/status", status, &[]);
     rig.produce(STATUS_TOPIC, "acme/pen-1", "doseline/v1/acme/berlin/pen-1/status", b"{", &[]);
@@ -238,7 +247,8 @@ fn rejects_are_in_quarantine(rig: &Rig) {
          bad_topic\tloader\t\t0\t0\t0\n\
          implausible\tloader\tpen-1\t20\t2\t1\n\
          too_large\tbridge\tpen-1\t0\t0\t1\n\
-         unknown_event\tloader\tpen-1\t20\t4\t1",
+         unknown_event\tloader\tpen-1\t20\t4\t1\n\
+         wrong_partition\tloader\tpen-1\t0\t0\t1",
     );
     check(rig, "SELECT hex(payload), detail FROM quarantine WHERE reason = 'too_large'", "00FF20726177\t");
     check(
@@ -265,6 +275,15 @@ fn rejects_are_in_quarantine(rig: &Rig) {
         .filter_map(|record| record.header("reason"))
         .collect();
     copies.sort();
-    let expected = ["bad_boot", "bad_json", "bad_protobuf", "bad_record", "bad_topic", "implausible", "unknown_event"];
+    let expected = [
+        "bad_boot",
+        "bad_json",
+        "bad_protobuf",
+        "bad_record",
+        "bad_topic",
+        "implausible",
+        "unknown_event",
+        "wrong_partition",
+    ];
     assert_eq!(copies, expected);
 }

@@ -13,7 +13,7 @@ use crate::rig::Rig;
 const DEVICES: usize = 40;
 const BASE_US: i64 = 1_749_000_000_000_000;
 
-fn injection(random: &mut StdRng, number: u64) -> v1::Event {
+pub fn injection(random: &mut StdRng, number: u64) -> v1::Event {
     let target = 10_000 * random.random_range(1..4u64);
     let injection = v1::Injection {
         injection_no: Some(number),

@@ -98,6 +98,19 @@ impl Rig {
 
     /// Produces any record with the headers of the bridge and others.
     pub fn produce(&mut self, to: &str, key: &str, topic: &str, payload: &[u8], more: &[(&str, &str)]) {
+        self.produce_into(None, to, key, topic, payload, more);
+    }
+
+    /// The same into a partition, rightly or wrongly.
+    pub fn produce_into(
+        &mut self,
+        partition: Option<i32>,
+        to: &str,
+        key: &str,
+        topic: &str,
+        payload: &[u8],
+        more: &[(&str, &str)],
+    ) {
         let received_at = (RECEIVED_US + self.produced).to_string();
         self.produced += 1;
         let header = |key, value| Header { key, value: Some(value) };
@@ -107,7 +120,8 @@ impl Rig {
         for (key, value) in more {
             headers = headers.insert(header(key, value));
         }
-        let record = BaseRecord::to(to).key(key).payload(payload).headers(headers);
+        let mut record = BaseRecord::to(to).key(key).payload(payload).headers(headers);
+        record.partition = partition;
         self.producer.send(record).map_err(|(error, _)| error).expect("room in the producer's queue");
     }
 

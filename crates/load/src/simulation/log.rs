@@ -60,7 +60,7 @@ pub fn generate(random: &mut impl RngCore, reports: usize) -> Log {
             }
             _ => {
                 let count = 1 + (random.next_u64() as usize) % 5;
-                let skipped = if random.next_u64() % 10 == 0 { 2 } else { 0 };
+                let skipped = if random.next_u64().is_multiple_of(10) { 2 } else { 0 };
                 for _ in 0..count + skipped {
                     let event = event(random);
                     device.made.push(event);

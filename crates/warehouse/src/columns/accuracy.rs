@@ -88,7 +88,8 @@ impl SumColumns {
         self.last_at.push(sums.last_at);
     }
 
-    pub fn finish(self, columns: &mut Vec<(FieldRef, ArrayRef)>) {
+    /// Adds its columns to the table's own.
+    pub fn finish(self, mut columns: Vec<(FieldRef, ArrayRef)>) -> Vec<(FieldRef, ArrayRef)> {
         columns.extend(TEXTS.into_iter().zip(self.texts).map(|(name, column)| finish(name, column)));
         columns.extend(COUNTS.into_iter().zip(self.counts).map(|(name, column)| finish(name, column)));
         columns.push(finish("dose_error_nl", self.dose_error));
@@ -96,6 +97,7 @@ impl SumColumns {
         columns.extend(EXTREMES.into_iter().zip(self.extremes).map(|(name, column)| finish(name, column)));
         columns.push(finish("first_at", self.first_at));
         columns.push(finish("last_at", self.last_at));
+        columns
     }
 }
 

@@ -107,7 +107,8 @@ impl Facts {
         first
     }
 
-    pub fn finish(self, columns: &mut Vec<(FieldRef, ArrayRef)>) {
+    /// Adds its columns to the table's own.
+    pub fn finish(self, mut columns: Vec<(FieldRef, ArrayRef)>) -> Vec<(FieldRef, ArrayRef)> {
         columns.push(finish("tenant", self.tenant));
         columns.push(finish("site", self.site));
         columns.push(finish("device", self.device));
@@ -120,5 +121,6 @@ impl Facts {
         columns.push(finish("firmware", self.firmware));
         columns.push(finish("session_id", self.session_id));
         columns.push(finish("kafka_offset", self.kafka_offset));
+        columns
     }
 }

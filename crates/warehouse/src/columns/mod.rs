@@ -44,10 +44,10 @@ macro_rules! table {
         impl $name {
             /// Turns the rows into the batch's block for this table; none without rows.
             pub fn finish(self, provenance: $crate::columns::Provenance) -> Option<$crate::columns::Block> {
-                #[allow(unused_mut)]
-                let mut columns = Vec::new();
-                $(<$group>::finish(self.facts, &mut columns);)?
-                $(columns.push($crate::columns::column::finish($crate::columns::table!(@name $field $($column)?), self.$field));)*
+                let columns = vec![
+                    $($crate::columns::column::finish($crate::columns::table!(@name $field $($column)?), self.$field),)*
+                ];
+                $(let columns = <$group>::finish(self.facts, columns);)?
                 $crate::columns::Block::new($table, columns, provenance)
             }
         }

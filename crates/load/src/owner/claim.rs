@@ -1,0 +1,120 @@
+//! The intent step: what the next batch is, and what is known about earlier attempts to write it.
+
+use std::time::Duration;
+
+use warehouse::loader::Intent;
+
+use super::{GENERATIONS, Owner, Stop};
+use crate::{batch::DECODER_VERSION, copies::Copies, error::Error, inbox::Record, store::Store};
+
+const DAY_US: i64 = 86_400_000_000;
+
+/// Where a batch begins and ends, under which generation it is written, and what is known about earlier attempts.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pub intent: Intent,
+    /// Whether no one can have written rows of this intent before.
+    pub sole: bool,
+    /// Generations whose rows have to go first.
+    pub superseded: Vec<u32>,
+    /// Boot clock before the intent was put.
+    pub since: Duration,
+}
+
+impl<S: Store, C: Copies> Owner<S, C> {
+    /// The intent at the position: the one that is there, or this owner's.
+    pub(super) async fn claim(&mut self, records: &[Record]) -> Result<Claim, Stop> {
+        let since = self.shared.clock.boot();
+        let wanted = records.last().map_or(self.position, |record| record.offset + 1);
+        let (mut put, mut outwaited): (Option<u32>, bool) = (None, false);
+        let mut intents = if self.ahead { Vec::new() } else { self.intents().await? };
+        loop {
+            let next = match latest(&intents)? {
+                None => self.intent(put.map_or(0, |burned| burned + GENERATIONS), wanted, None),
+                Some(intent) if self.follows_rules(intent) => {
+                    let sole = intent.owner == self.name && put == Some(intent.generation);
+                    let superseded = superseded(&intents, intent.generation);
+                    if !sole {
+                        self.not_overtaken().await?;
+                    }
+                    let intent = intent.clone();
+                    let sole = sole && superseded.is_empty();
+                    return Ok(Claim { intent, sole, superseded, since });
+                }
+                // Nothing is deleted while an owner of the other version may still write.
+                Some(other) if !outwaited => {
+                    tracing::warn!(
+                        shard = ?self.shard, batch = self.position, decoder = other.decoder_version, owner = other.owner,
+                        "batch was begun with another decoder or other plausibility rules, writing it again after the \
+                         session time-out"
+                    );
+                    self.lease.pause(self.shared.session_timeout).await?;
+                    outwaited = true;
+                    self.not_overtaken().await?;
+                    intents = self.intents().await?;
+                    continue;
+                }
+                Some(other) => {
+                    let generation = other.generation.max(put.unwrap_or(0)) + GENERATIONS;
+                    self.intent(generation, other.batch_end, Some(other.ingest_day))
+                }
+            };
+            let now = self.shared.clock.unix_us();
+            self.persist("put intent", || self.shared.store.put_intent(&next, now)).await?;
+            put = Some(next.generation);
+            intents = self.intents().await?;
+        }
+    }
+
+    fn intent(&self, generation: u32, batch_end: u64, ingest_day: Option<i32>) -> Intent {
+        let today = self.shared.clock.unix_us().div_euclid(DAY_US);
+        Intent {
+            shard: self.shard,
+            batch: self.position,
+            batch_end,
+            generation,
+            decoder_version: DECODER_VERSION,
+            plausibility_hash: self.shared.rules.hash,
+            // A day beyond i32 is millions of years away.
+            ingest_day: ingest_day.unwrap_or(today as i32),
+            owner: self.name.clone(),
+        }
+    }
+
+    fn follows_rules(&self, intent: &Intent) -> bool {
+        intent.decoder_version == DECODER_VERSION && intent.plausibility_hash == self.shared.rules.hash
+    }
+
+    async fn intents(&self) -> Result<Vec<Intent>, Stop> {
+        self.persist("read intents", || self.shared.store.intents(self.shard, self.position)).await
+    }
+
+    /// Whether the position is still the one this owner works at.
+    pub(super) async fn not_overtaken(&self) -> Result<(), Stop> {
+        let progress = self.persist("read position", || self.shared.store.progress(self.shard)).await?;
+        match progress.position() {
+            Some(position) if position != self.position => Err(Stop::Overtaken),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The intent of the highest generation. Two of one generation must be equal: put-if-absent has failed otherwise.
+fn latest(intents: &[Intent]) -> Result<Option<&Intent>, Error> {
+    let Some(latest) = intents.iter().max_by_key(|intent| intent.generation) else { return Ok(None) };
+    let mut same = intents.iter().filter(|intent| intent.generation == latest.generation);
+    if let Some(other) = same.find(|intent| *intent != latest) {
+        return Err(Error::Mismatch {
+            table: "loader_intents".to_owned(),
+            batch: format!("{}/{}/{}", latest.shard.incarnation, latest.shard.partition, latest.batch),
+            found: format!("an intent that ends at {} by {}", other.batch_end, other.owner),
+            expected: format!("one that ends at {} by {}", latest.batch_end, latest.owner),
+        });
+    }
+    Ok(Some(latest))
+}
+
+/// Generations below the adopted one.
+fn superseded(intents: &[Intent], adopted: u32) -> Vec<u32> {
+    intents.iter().map(|intent| intent.generation).filter(|generation| *generation < adopted).collect()
+}

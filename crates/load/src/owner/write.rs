@@ -1,0 +1,159 @@
+//! The insert and record steps: each block once in its table, then the commit.
+
+use std::time::Duration;
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use telemetry::interval::IntervalSet;
+use warehouse::{
+    Advice,
+    columns::{Block, Committed},
+    loader::{Intent, Tally},
+};
+
+use super::{GENERATIONS, Owner, Stop, claim::Claim};
+use crate::{
+    backoff::Backoff,
+    batch::Written,
+    copies::Copies,
+    error::Error,
+    store::{Commit, Store},
+};
+
+impl<S: Store, C: Copies> Owner<S, C> {
+    /// Every block is in its table, once.
+    pub(super) async fn write(&self, blocks: &[Block], claim: &Claim) -> Result<(), Stop> {
+        for generation in &claim.superseded {
+            let (batch, below) = (claim.intent.provenance(), claim.intent.generation);
+            self.persist("erase batch", || self.shared.store.erase(batch, *generation, below)).await?;
+        }
+        let generation = claim.intent.generation;
+        let inserts: Vec<_> = blocks.iter().map(|block| self.bring(block, claim)).collect();
+        stream::iter(inserts).buffer_unordered(self.shared.limits.inserts_max).try_collect::<()>().await?;
+        if claim.sole && !self.engine_unbroken(claim.since).await? {
+            tracing::info!(shard = ?self.shard, batch = self.position, "engine restarted, reading the batch back");
+            for block in blocks {
+                self.settle(block, generation).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings one block to its table. OK to the first attempt of the only owner is not questioned yet.
+    async fn bring(&self, block: &Block, claim: &Claim) -> Result<(), Stop> {
+        if claim.sole && self.insert(block, claim.intent.generation).await?.is_ok() {
+            return Ok(());
+        }
+        self.settle(block, claim.intent.generation).await
+    }
+
+    /// One attempt, if the lease allows it. The inner error says that the outcome is unknown.
+    async fn insert(&self, block: &Block, generation: u32) -> Result<Result<(), warehouse::Error>, Stop> {
+        self.lease.check()?;
+        match self.shared.store.insert(block, generation).await {
+            Err(error) if error.advice() == Advice::Fatal => Err(Stop::Fatal(error.into())),
+            result => Ok(result),
+        }
+    }
+
+    /// Brings a block to its table after an unknown outcome.
+    async fn settle(&self, block: &Block, first: u32) -> Result<(), Stop> {
+        let (mut backoff, mut generation) = (Backoff::default(), first);
+        while !self.there(block).await? {
+            match self.insert(block, generation).await? {
+                Ok(()) if self.there(block).await? => break,
+                Ok(()) => {
+                    tracing::warn!(
+                        shard = ?self.shard, batch = self.position, table = block.table(), generation,
+                        "the engine accepted a token without its rows, using the next generation"
+                    );
+                    generation += 1;
+                    if generation == first + GENERATIONS {
+                        return Err(mismatch(block, &[], "the engine accepts tokens without rows").into());
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(shard = ?self.shard, table = block.table(), %error, "insert failed, reading back");
+                    self.lease.pause(backoff.next()).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the table holds the block: all of it, or none.
+    async fn there(&self, block: &Block) -> Result<bool, Stop> {
+        let (tables, batch) = ([block.table()], block.provenance());
+        let tallies = self.persist("read batch back", || self.shared.store.tallies(&tables, batch)).await?;
+        match tallies.as_slice() {
+            [] => Ok(false),
+            [tally] if tally.rows == block.rows() && tally.hash == block.hash() => Ok(true),
+            other => Err(mismatch(block, other, "").into()),
+        }
+    }
+
+    /// Whether the engine has been up since before `since`: then an OK that it gave is worth believing.
+    async fn engine_unbroken(&self, since: Duration) -> Result<bool, Stop> {
+        let uptime = self.persist("ask engine", || self.shared.store.uptime()).await?;
+        // Rounded down and taken after the answer: the engine started at this time or before.
+        let started = self.shared.clock.boot().checked_sub(uptime);
+        Ok(started.is_none_or(|started| started <= since))
+    }
+
+    /// The batch and its ledgers are recorded.
+    pub(super) async fn record(&self, written: &Written, lost: IntervalSet, claim: &Claim) -> Result<(), Stop> {
+        let intent = &claim.intent;
+        let commit = Commit {
+            committed: Committed {
+                provenance: intent.provenance(),
+                batch_end: intent.batch_end,
+                generation: intent.generation,
+                committed_at: self.shared.clock.unix_us(),
+            },
+            rows: written.blocks.iter().map(Block::rows).sum(),
+            lost,
+            ledgers: self.ledgers.changed(),
+        };
+        let (mut backoff, mut attempt) = (Backoff::default(), 0);
+        loop {
+            self.lease.check()?;
+            let result = self.shared.store.commit(&commit, attempt).await;
+            if result.is_ok() && claim.sole && attempt == 0 && self.engine_unbroken(claim.since).await? {
+                return Ok(());
+            }
+            let progress = self.persist("read position", || self.shared.store.progress(self.shard)).await?;
+            match (progress.position(), result) {
+                (Some(position), _) if position == intent.batch_end => return Ok(()),
+                (Some(position), _) if position > intent.batch_end => return Err(Stop::Overtaken),
+                // Accepted and not there: a burned token, or another owner has begun to write the batch again.
+                (_, Ok(())) if superseded_by(&progress.intents, intent) => return Err(Stop::Overtaken),
+                (_, Ok(())) => attempt += 1,
+                (_, Err(error)) if error.advice() == Advice::Fatal => return Err(Stop::Fatal(error.into())),
+                (_, Err(error)) => {
+                    tracing::warn!(shard = ?self.shard, batch = self.position, %error, "commit failed, read back");
+                    self.lease.pause(backoff.next()).await?;
+                }
+            }
+        }
+    }
+}
+
+fn superseded_by(intents: &[Intent], mine: &Intent) -> bool {
+    intents.iter().any(|intent| intent.batch == mine.batch && intent.generation > mine.generation)
+}
+
+fn mismatch(block: &Block, found: &[Tally], why: &str) -> Error {
+    let batch = block.provenance();
+    let mut text: Vec<String> = found
+        .iter()
+        .map(|tally| format!("{} rows (gen {}, hash {:016x})", tally.rows, tally.generation, tally.hash))
+        .collect();
+    if !why.is_empty() {
+        text.insert(0, why.to_owned());
+    }
+    Error::Mismatch {
+        table: block.table().to_owned(),
+        batch: format!("{}/{}/{}", batch.incarnation, batch.partition, batch.batch),
+        found: text.join(" and "),
+        expected: format!("{} rows (hash {:016x})", block.rows(), block.hash()),
+    }
+}
