@@ -20,6 +20,7 @@ mod ports;
 mod process;
 mod python;
 mod scratch;
+mod stack;
 mod wait;
 
 pub use clickhouse::{ClickHouse, Refused};
@@ -31,4 +32,5 @@ pub use ports::free_port;
 pub use process::Process;
 pub use python::Python;
 pub use scratch::Scratch;
+pub use stack::Stack;
 pub use wait::poll;

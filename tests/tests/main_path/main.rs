@@ -1,0 +1,108 @@
+//! The main job: what 200 simulated devices make stands in ClickHouse, once each and in every value, with its
+//! aggregates; what is missing shows, and what cannot be used is in quarantine. The oracle is the simulator's truth.
+
+mod delivery;
+mod expected;
+mod rows;
+mod sums;
+mod truth;
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use harness::{ClickHouse, Doseline, Scratch, Stack, poll};
+
+use sums::Sums;
+use truth::Truth;
+
+/// Long enough for a loaded machine.
+const WITHIN: Duration = Duration::from_secs(300);
+const SCENARIOS: &str =
+    "healthy,dose-drift,depth-drift,retransmit,offline,clock-skew,reboot,needle-reuse,failed-cycle,poison";
+
+fn now_us() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros().try_into().expect("before 294,247")
+}
+
+fn wait_for_injections(clickhouse: &ClickHouse, wanted: u64) {
+    poll(WITHIN, &format!("{wanted} injections"), || {
+        match clickhouse.number("SELECT count() FROM doseline.injections") {
+            count if count >= wanted => Ok(()),
+            count => Err(count),
+        }
+    });
+}
+
+fn stop(mut loader: Doseline) {
+    let (status, took) = loader.stop(Duration::from_secs(15));
+    assert!(status.success(), "a loader ended with {status}:\n{}", loader.stderr());
+    println!("a loader stopped within {took:.1?}");
+}
+
+/// The number after a word of the simulator's last line.
+fn told(summary: &str, word: &str) -> u64 {
+    let rest = summary.split_once(&format!("{word} ")).unwrap_or_else(|| panic!("no {word} in {summary:?}")).1;
+    rest.split_whitespace().next().expect("a number").parse().expect("a number")
+}
+
+#[test]
+fn everything_a_fleet_makes_arrives_once_and_exactly() {
+    let (began, scratch) = (Instant::now(), Scratch::new("main-path"));
+    let passed = |what: &str| println!("{:6.1} s: {what}", began.elapsed().as_secs_f64());
+    let stack = Stack::start("[load]\nbatch_age_ms = 500");
+    let _bridge = stack.role("bridge");
+    let first = stack.role("load");
+    passed("the path is ready");
+
+    let from = now_us();
+    let (truth, data) = (scratch.join("truth.jsonl"), scratch.join("devices"));
+    let (truth, data) = (truth.to_str().expect("a plain path"), data.to_str().expect("a plain path"));
+    let mut simulator = stack.doseline(&[
+        "simulate",
+        "--devices=200",
+        "--rate=0",
+        "--duration=1000",
+        "--seed=7",
+        "--scenario",
+        SCENARIOS,
+        "--truth",
+        truth,
+        "--data-dir",
+        data,
+    ]);
+    // Loaders come and go amid the stream: two share the partitions, then the first is gone, then it is back alone.
+    wait_for_injections(&stack.clickhouse, 20_000);
+    let second = stack.role("load");
+    passed("a second loader has joined");
+    wait_for_injections(&stack.clickhouse, 60_000);
+    stop(first);
+    wait_for_injections(&stack.clickhouse, 90_000);
+    let _third = stack.role("load");
+    stop(second);
+    passed("one loader left, another came");
+
+    let status = simulator.process().wait(WITHIN);
+    assert!(status.success(), "{}", simulator.stderr());
+    let summary = simulator.stdout();
+    passed(&format!("the simulator ended: {}", summary.trim()));
+    assert_eq!(told(&summary, "without receipt"), 0);
+    let truth = Truth::read(truth.as_ref());
+    assert_eq!(told(&summary, "made"), truth.events.len() as u64);
+    let receipted = truth.poisons.iter().filter(|poison| poison["receipt"] == true).count() as u64;
+    assert_eq!(told(&summary, "refused"), receipted, "each bad message gets its REJECTED receipt");
+    poll(WITHIN, "everything to be written", || {
+        delivery::are_poisons_there(&stack.clickhouse, &truth)?;
+        delivery::is_committed(&stack.clickhouse, &stack.kafka)
+    });
+    passed("everything is written");
+
+    let mut sums = Sums::default();
+    let received = from - 1_000_000..=now_us();
+    rows::check(&stack.clickhouse, &truth, &received, &mut sums);
+    rows::check_heartbeats(&stack.clickhouse, &truth, &received);
+    passed("base rows are compared");
+    sums.check(&stack.clickhouse);
+    delivery::check_gaps(&stack.clickhouse, &truth);
+    delivery::check_completeness(&stack.clickhouse, &truth);
+    delivery::check_quarantine(&stack.clickhouse, &truth);
+    passed("aggregates, gaps and quarantine are compared");
+}
