@@ -108,6 +108,14 @@ impl Truth {
         let text = |poison: &Value, name| string(poison, name).to_owned();
         self.poisons.iter().map(|poison| ["topic", "reason", "payload_sha256"].map(|name| text(poison, name))).collect()
     }
+
+    /// How many bad messages must get a receipt: distinct ones, and all.
+    pub fn receipted_poisons(&self) -> (u64, u64) {
+        let receipted: Vec<_> = self.poisons.iter().filter(|poison| poison["receipt"] == true).collect();
+        let distinct: BTreeSet<_> =
+            receipted.iter().map(|poison| ["topic", "payload_sha256"].map(|name| string(poison, name))).collect();
+        (distinct.len() as u64, receipted.len() as u64)
+    }
 }
 
 pub fn parse(line: &str) -> Value {

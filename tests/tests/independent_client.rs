@@ -1,0 +1,124 @@
+//! Clients that share no code with doseline: a device in Python, written from `/proto` alone, and a reader of ClickHouse.
+
+use std::{path::Path, time::Duration};
+
+use harness::{ClickHouse, Python, Scratch, Stack, poll};
+use serde_json::{Value, json};
+
+const WITHIN: Duration = Duration::from_secs(60);
+/// Tables that the report has rows for, and how many.
+const TABLES: [(&str, u64); 4] = [("injections", 2), ("sessions", 2), ("mounts", 1), ("faults", 1)];
+/// What differs between two devices that sent the same.
+const OWN: &str = "device, received_at, kafka_offset, ingest_day, incarnation, kafka_partition, batch, gen, batch_hash";
+
+#[test]
+fn a_device_in_python_sends_json_and_protobuf_and_both_become_the_same_rows() {
+    let (stack, scratch) = (Stack::start("[load]\nbatch_age_ms = 200"), Scratch::new("independent"));
+    let (_bridge, _load) = (stack.role("bridge"), stack.role("load"));
+    let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto");
+    let proto = proto.canonicalize().expect("the contract");
+    let port = stack.mosquitto.port().to_string();
+    let folder = |path: &Path| path.to_str().expect("a plain path").to_owned();
+    let arguments = ["127.0.0.1", &port, &folder(&proto), &folder(scratch.path())];
+    print!("{}", Python::run("independent_client.py", &arguments));
+
+    let clickhouse = &stack.clickhouse;
+    for (table, rows) in TABLES {
+        let count = format!("SELECT count() FROM doseline.{table} WHERE tenant = 'independent'");
+        poll(WITHIN, &format!("the rows of {table}"), || match clickhouse.number(&count) {
+            count if count == 2 * rows => Ok(()),
+            count => Err(count),
+        });
+        let of = |device: &str| {
+            let condition = format!("tenant = 'independent' AND device = '{device}'");
+            clickhouse.query(&format!(
+                "SELECT * EXCEPT ({OWN}) FROM doseline.{table} WHERE {condition} ORDER BY seq FORMAT JSONEachRow"
+            ))
+        };
+        let (json, protobuf) = (of("by-json"), of("by-protobuf"));
+        assert_eq!(json.lines().count() as u64, rows, "{table}");
+        assert_eq!(json, protobuf, "{table}");
+    }
+    check_values(clickhouse);
+    let quarantined = "SELECT device, reason, payload FROM doseline.quarantine ORDER BY device";
+    let expected = "by-json\tbad_json\t{this is no report}\nby-protobuf\tbad_protobuf\t\\bthis is no report";
+    poll(WITHIN, "the quarantine", || match clickhouse.query(quarantined) {
+        rows if rows == expected => Ok(()),
+        rows => Err(rows),
+    });
+}
+
+/// That they are equal does not say that they are right.
+fn check_values(clickhouse: &ClickHouse) {
+    let select = |table: &str| {
+        let times = "toUnixTimestamp64Micro(at) AS at";
+        let allergy = if table == "sessions" { ", toUnixTimestamp64Micro(allergy_at) AS allergy_at" } else { "" };
+        clickhouse.rows(&format!(
+            "SELECT * EXCEPT ({OWN}) REPLACE ({times}{allergy}) FROM doseline.{table} WHERE device = 'by-json' ORDER BY seq"
+        ))
+    };
+    let row = |seq: u64, at: u64, more: Value| {
+        let mut row = json!({
+            "tenant": "independent", "site": "clinic", "boot_id": 12_897_550_318_u64, "seq": seq,
+            "at": 1_790_000_000_000_000 + at, "time_source": "DEVICE", "model": "mesogun-2", "firmware": "2.5.0",
+            "session_id": "000102030405060708090a0b0c0d0e0f",
+        });
+        let (row_fields, more) = (row.as_object_mut().expect("an object"), more.as_object().expect("an object"));
+        row_fields.extend(more.clone());
+        row
+    };
+    let injection = |more: Value| {
+        let mut injection = json!({
+            "clock": "SYNCED", "area": "", "target_um": null, "measured_um": null, "depth_source": "",
+            "angle_mdeg": null, "duration_us": null, "punctures": null, "needle_count": null, "peak_force_mn": null,
+            "pressure_pa": null, "vacuum_pa": null, "motor_ma": null, "needle_mount_id": "mount-1",
+            "needle_item_id": "needle 30G \u{e9}", "syringe_mount_id": "mount-2", "syringe_item_id": "",
+            "handpiece_mount_id": "", "handpiece_item_id": "", "dose_calibration_id": "cal-1",
+            "depth_calibration_id": "", "preparation_id": "", "operator_id": "op-7", "flags": 0,
+        });
+        injection.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        injection
+    };
+    let first = json!({
+        "injection_no": 18_000_000_001_u64, "shot": 1, "mode": "SINGLE", "outcome": "OK", "area": "FACE",
+        "target_nl": 20_000, "delivered_nl": 19_985, "dose_source": "ENCODER", "target_um": 1_500,
+        "measured_um": 1_483, "depth_source": "OPTICAL", "angle_mdeg": 90_000, "duration_us": 81_000,
+        "needle_count": 1, "peak_force_mn": 2_400, "pressure_pa": -350, "vacuum_pa": 0, "motor_ma": 310,
+    });
+    let second = json!({
+        "injection_no": 18_000_000_002_u64, "shot": 2, "mode": "", "outcome": "PARTIAL", "target_nl": 20_000,
+        "delivered_nl": 0, "dose_source": "",
+    });
+    let injections = [row(3, 2_500_000, injection(first)), row(4, 3_500_000, injection(second))];
+    assert_eq!(select("injections"), injections);
+
+    let started = json!({
+        "event": "STARTED", "operator_id": "op-7", "course_id": "ff0001", "course_index": 2, "course_planned": null,
+        "interval_days": null, "client_ref": "client 9", "allergy_result": "NEGATIVE",
+        "allergy_at": 1_780_000_000_000_001_u64, "allergy_formula_id": "", "licence": "", "shots": null,
+        "delivered_nl": null, "reason": "",
+    });
+    let ended = json!({
+        "event": "ENDED", "operator_id": "op-7", "course_id": "", "course_index": null, "course_planned": null,
+        "interval_days": null, "client_ref": "", "allergy_result": "", "allergy_at": null, "allergy_formula_id": "",
+        "licence": "", "shots": 2, "delivered_nl": 19_985, "reason": "done",
+    });
+    assert_eq!(select("sessions"), [row(1, 0, started), row(6, 9_000_000, ended)]);
+
+    let mounted = json!({
+        "event": "MOUNTED", "slot": "NEEDLE", "mount_id": "mount-1", "item_id": "needle 30G \u{e9}", "id_kind": "",
+        "udi_di": "", "lot": "", "expiry": "2028-02-29", "type": "", "gauge": 30, "reusable": false, "pack_id": "",
+        "pack_intact": true, "fill_nl": null, "volume_nl": null, "residual_nl": null, "residual_source": "",
+        "rinse_water": "", "operator_id": "op-7",
+    });
+    assert_eq!(select("mounts"), [row(2, 1_000, mounted)]);
+
+    let fault = json!({"code": "E-17", "state": "RAISED", "detail": "occlusion \u{2265} 3 bar"});
+    assert_eq!(select("faults"), [row(5, 3_600_000, fault)]);
+}
+
+#[test]
+fn clickhouse_connect_uses_the_engine_unchanged() {
+    let clickhouse = ClickHouse::start();
+    print!("{}", Python::run("clickhouse_connect_check.py", &["127.0.0.1", &clickhouse.port().to_string()]));
+}
