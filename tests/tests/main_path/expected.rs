@@ -137,7 +137,10 @@ fn injection(row: &mut Row, line: &Value, of: &Value) {
         row.set(item_id, text(&mount["itemId"]));
     }
     row.texts(context, &["dose_calibration_id", "depth_calibration_id", "preparation_id", "operator_id"]);
-    row.set("flags", 0.into());
+    // Bit 0: an enum value that this version does not know, which JSON writes as a number.
+    let is_unknown =
+        ["mode", "outcome", "area", "doseSource", "depthSource"].iter().any(|field| of[*field].is_number());
+    row.set("flags", u64::from(is_unknown).into());
 }
 
 fn session(row: &mut Row, context: &Value, kind: &str, of: &Value) {

@@ -60,7 +60,7 @@ fn everything_a_fleet_makes_arrives_once_and_exactly() {
         "simulate",
         "--devices=200",
         "--rate=0",
-        "--duration=1000",
+        "--duration=1050",
         "--seed=7",
         "--scenario",
         SCENARIOS,
