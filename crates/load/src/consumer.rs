@@ -94,10 +94,22 @@ impl ConsumerContext for Context {
                 self.note(Rebalance::Assigned(list));
             }
         } else {
-            answer(consumer.incremental_unassign(partitions));
+            answer(held(consumer, partitions).and_then(|held| consumer.incremental_unassign(&held)));
             self.note(Rebalance::Revoked(list));
         }
     }
+}
+
+/// Those that have been assigned: librdkafka refuses the whole answer for one that is not, e.g. because its start was still
+/// being looked up. An empty answer is one too.
+fn held(consumer: &BaseConsumer<Context>, revoked: &TopicPartitionList) -> Result<TopicPartitionList, KafkaError> {
+    let (assignment, mut held) = (consumer.assignment()?, TopicPartitionList::new());
+    for element in revoked.elements() {
+        if assignment.find_partition(element.topic(), element.partition()).is_some() {
+            held.add_partition(element.topic(), element.partition());
+        }
+    }
+    Ok(held)
 }
 
 fn answer(result: Result<(), KafkaError>) {

@@ -72,8 +72,8 @@ pub(crate) struct Poller<S, C> {
     sender: mpsc::UnboundedSender<Report>,
     reports: mpsc::UnboundedReceiver<Report>,
     holdings: HashMap<Key, Holding>,
-    /// Owners of partitions that were let go, by their serial, until they have ended.
-    leaving: HashSet<u64>,
+    /// Owners of partitions that were let go, with their serials, until they have ended.
+    leaving: HashMap<Key, (u64, JoinHandle<()>)>,
     commits: HashMap<Key, u64>,
     committed_at: Instant,
     draining: CancellationToken,
@@ -109,7 +109,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
             sender,
             reports,
             holdings: HashMap::new(),
-            leaving: HashSet::new(),
+            leaving: HashMap::new(),
             commits: HashMap::new(),
             committed_at: Instant::now(),
             draining: CancellationToken::new(),
@@ -202,16 +202,18 @@ impl<S: Store, C: Copies> Poller<S, C> {
             self.consumer.incremental_assign(&TopicPartitionList::new())?;
         }
         for (topic, partition) in partitions {
-            if let Some(name) = self.names.get(topic).cloned() {
-                self.look_up((name, *partition), None);
-            }
+            let Some(name) = self.names.get(topic).cloned() else { continue };
+            let key = (name, *partition);
+            self.let_go(&key);
+            self.look_up(key);
         }
         Ok(())
     }
 
     /// Looks up where to start, after the owner before has ended.
-    fn look_up(&mut self, key: Key, predecessor: Option<JoinHandle<()>>) {
+    fn look_up(&mut self, key: Key) {
         let Some(shard) = self.shard(&key) else { return };
+        let predecessor = self.leaving.remove(&key).map(|(_, task)| task);
         self.serials += 1;
         let (serial, revoked) = (self.serials, CancellationToken::new());
         let (shared, client, handle) = (self.shared.clone(), self.client.clone(), self.handle.clone());
@@ -243,19 +245,19 @@ impl<S: Store, C: Copies> Poller<S, C> {
         for (topic, partition) in partitions {
             if let Some(name) = self.names.get(topic) {
                 let key = (name.clone(), *partition);
-                drop(self.let_go(&key));
+                self.let_go(&key);
             }
         }
     }
 
-    /// Ends the owner of a partition; its task, which ends by itself.
-    fn let_go(&mut self, key: &Key) -> Option<JoinHandle<()>> {
-        let holding = self.holdings.remove(key)?;
-        holding.revoked.cancel();
-        self.leaving.insert(holding.serial);
-        self.commits.remove(key);
-        self.handle.remove(&key.0, key.1);
-        Some(holding.task)
+    /// Ends the owner of a partition, if there is one; it ends by itself.
+    fn let_go(&mut self, key: &Key) {
+        if let Some(holding) = self.holdings.remove(key) {
+            holding.revoked.cancel();
+            self.leaving.insert(key.clone(), (holding.serial, holding.task));
+            self.commits.remove(key);
+            self.handle.remove(&key.0, key.1);
+        }
     }
 
     /// The process was stopped for longer than the session: every partition may have another owner by now. What was read is
@@ -273,12 +275,12 @@ impl<S: Store, C: Copies> Poller<S, C> {
     /// Drops what was read of a partition and looks up where it is now.
     fn start_again(&mut self, key: Key) {
         let assigned = self.holdings.get(&key).is_some_and(|holding| holding.outlet.is_some());
-        let predecessor = self.let_go(&key);
+        self.let_go(&key);
         if assigned && let Err(error) = single(&key, None).and_then(|list| self.consumer.incremental_unassign(&list)) {
             // The group has taken it away already; its revocation is on the way.
             tracing::debug!(%error, "unassign");
         }
-        self.look_up(key, predecessor);
+        self.look_up(key);
     }
 
     fn report(&mut self, report: Report) -> Result<(), Error> {
@@ -289,7 +291,9 @@ impl<S: Store, C: Copies> Poller<S, C> {
                 Ok(())
             }
             Report::Ended { key, serial, stop } => {
-                self.leaving.remove(&serial);
+                if self.leaving.get(&key).is_some_and(|(leaving, _)| *leaving == serial) {
+                    self.leaving.remove(&key);
+                }
                 match stop {
                     Stop::Fatal(error) => Err(error),
                     Stop::Overtaken if self.is_current(&key, serial) => {
@@ -320,7 +324,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
         }
         if let Err(error) = self.consumer.incremental_assign(&single(&key, Some(start.fetch))?) {
             tracing::info!(topic = %key.0, partition = key.1, %error, "assignment came too late");
-            drop(self.let_go(&key));
+            self.let_go(&key);
             return Ok(());
         }
         let Some(holding) = self.holdings.get_mut(&key) else { return Ok(()) };
@@ -388,7 +392,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
         self.draining.cancel();
         let deadline = Instant::now() + self.options.limits.drain_max;
         let mut running: HashSet<u64> = self.holdings.values().map(|holding| holding.serial).collect();
-        running.extend(self.leaving.iter().copied());
+        running.extend(self.leaving.values().map(|(serial, _)| *serial));
         for holding in self.holdings.values().filter(|holding| holding.outlet.is_none()) {
             holding.revoked.cancel();
         }

@@ -141,6 +141,39 @@ async fn every_event_stands_once_though_the_loader_stops_and_starts() {
     compare(&rig, &boots);
 }
 
+/// Partitions are taken away while their start is still being looked up, and come back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_change_hands_while_the_engine_is_away() {
+    let random = &mut StdRng::seed_from_u64(11);
+    let mut rig = Rig::start(4).await;
+    let boots = boots(random, 300);
+    let mut queues: Vec<_> = boots.iter().map(|_| groupings(random, 300).into_iter()).collect();
+    let first = rig.load(rig.options()).await;
+    for _ in 0..3 {
+        for (boot, queue) in boots.iter().zip(&mut queues) {
+            for (from, to) in queue.by_ref().take(4) {
+                rig.report(&boot.device, &boot.report(from, to));
+            }
+        }
+        rig.flush();
+        rig.clickhouse.pause();
+        let second = rig.load(rig.options()).await;
+        tokio::time::sleep(Duration::from_millis(random.random_range(500..4_000))).await;
+        second.abandon().await;
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..4_000))).await;
+        rig.clickhouse.resume();
+    }
+    for (boot, queue) in boots.iter().zip(&mut queues) {
+        for (from, to) in queue {
+            rig.report(&boot.device, &boot.report(from, to));
+        }
+    }
+    rig.flush();
+    rig.written().await;
+    first.stop().await;
+    compare(&rig, &boots);
+}
+
 fn compare(rig: &Rig, boots: &[Boot]) {
     let sql = "SELECT device, boot_id, seq, injection_no, target_nl, delivered_nl, measured_um, toString(outcome) AS outcome, \
                toUnixTimestamp64Micro(at) AS at FROM doseline.injections";
@@ -191,8 +224,8 @@ const AGGREGATES: [(&str, &str, &str); 3] = [
          measured_um IS NOT NULL AND target_um IS NOT NULL AND depth_source != 'SETTING' AS depth, \
          toInt64(delivered_nl) - toInt64(target_nl) AS de, toInt64(measured_um) - toInt64(target_um) AS pe \
          SELECT tenant, site, device, model, firmware, toStartOfMinute(at) AS minute, count(), countIf(dose), \
-         sumIf(target_nl, dose), sumIf(delivered_nl, dose), sumIf(de, dose), sumIf(de * de, dose), minIf(de, dose), \
-         maxIf(de, dose), countIf(depth), sumIf(pe, depth), sumIf(pe * pe, depth), countIf(outcome = 'OK'), \
+         ifNull(sumIf(target_nl, dose), 0), ifNull(sumIf(delivered_nl, dose), 0), ifNull(sumIf(de, dose), 0), ifNull(sumIf(de * de, dose), 0), minIf(de, dose), \
+         maxIf(de, dose), countIf(depth), ifNull(sumIf(pe, depth), 0), ifNull(sumIf(pe * pe, depth), 0), countIf(outcome = 'OK'), \
          countIf(outcome = 'PARTIAL'), countIf(outcome = 'ABORTED'), countIf(outcome = 'OCCLUDED'), \
          countIf(outcome = 'NO_CONTACT'), min(at), max(at) FROM doseline.injections \
          GROUP BY tenant, site, device, model, firmware, minute ORDER BY device, minute",
@@ -206,7 +239,7 @@ const AGGREGATES: [(&str, &str, &str); 3] = [
          measured_um IS NOT NULL AND target_um IS NOT NULL AND depth_source != 'SETTING' AS depth, \
          toInt64(delivered_nl) - toInt64(target_nl) AS de, toInt64(measured_um) - toInt64(target_um) AS pe \
          SELECT device, session_id, dose_calibration_id, depth_calibration_id, target_nl, target_um, count(), \
-         countIf(dose), sumIf(de, dose), countIf(depth), sumIf(pe, depth), \
+         countIf(dose), ifNull(sumIf(de, dose), 0), countIf(depth), ifNull(sumIf(pe, depth), 0), \
          sumMapIf([toInt32(floor(100 * de / target_nl))], [toUInt64(1)], dose) \
          FROM doseline.injections GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6",
     ),

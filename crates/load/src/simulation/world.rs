@@ -145,7 +145,7 @@ impl World {
 
     async fn start(&mut self) -> Running {
         // Owners of two configurations never live at once for longer than the session: the old one has been revoked.
-        let change = self.engine.below(10) == 0;
+        let change = self.engine.below(4) == 0;
         self.narrow ^= change;
         let position = self.position().await.unwrap_or(0);
         let dies = (self.engine.below(2) == 0).then(|| (self.engine.below(30), self.engine.below(2) == 0));
