@@ -19,6 +19,7 @@ use prost::Message as _;
 use telemetry::{
     interval::Interval,
     json,
+    limits::UNIX_US_MAX,
     v1::{self, Clock, ReceiptCode, State, event::Kind},
 };
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
@@ -340,7 +341,8 @@ impl Gateway {
             let device = self.store.identity(device)?.to_string();
             return Err(Error::Sequence { device, got: expected, expected: offered.seq });
         }
-        if stamp.clock == Clock::Synced {
+        // An impossible time in a status would have it refused.
+        if stamp.clock == Clock::Synced && (0..UNIX_US_MAX).contains(&stamp.unix_us) {
             port.unix_us = stamp.unix_us;
         }
         port.sender.offered(self.start.elapsed(), &self.options.sender);

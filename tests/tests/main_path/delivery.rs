@@ -130,7 +130,14 @@ pub fn check_completeness(clickhouse: &ClickHouse, truth: &Truth) {
 
 /// The quarantine = the events and the messages that the truth says cannot be used, with their reasons and bytes.
 pub fn check_quarantine(clickhouse: &ClickHouse, truth: &Truth) {
-    assert_eq!(poisons(clickhouse), truth.poisons(), "bad messages");
+    let (made, arrived) = (truth.poisons(), poisons(clickhouse));
+    let mut differences = Differences::default();
+    for message in made.symmetric_difference(&arrived) {
+        differences.add(|| {
+            format!("only in {}: {message:?}", if made.contains(message) { "the truth" } else { "quarantine" })
+        });
+    }
+    differences.assert_none("the quarantined messages");
     check_quarantined_topics(clickhouse, truth);
     let sql = "SELECT tenant, device, boot_id, seq, reason, source, site, topic, hex(payload), detail \
                FROM doseline.quarantine WHERE seq > 0";
