@@ -131,7 +131,7 @@ fn a_wrong_password_and_a_missing_table_are_said_and_then_healed() {
             ("DOSELINE__LOAD__HTTP", "127.0.0.1:0".to_owned()),
         ]
     };
-    fn borrowed(owned: &[(&'static str, String)]) -> Vec<(&'static str, &str)> {
+    fn borrowed<'a>(owned: &'a [(&'static str, String)]) -> Vec<(&'static str, &'a str)> {
         owned.iter().map(|(name, value)| (*name, value.as_str())).collect()
     }
     let (right, wrong) = (environment("right"), environment("wrong"));

@@ -136,8 +136,12 @@ mod tests {
 
     fn shot() -> impl Strategy<Value = Shot> {
         let pair = || prop::option::of((0u32..2_000_000, 0u32..2_000_000));
-        (0i64..1_000, prop::option::of(0usize..OUTCOMES), pair(), pair())
-            .prop_map(|(at, outcome, dose, depth)| Shot { at, outcome, dose, depth })
+        (0i64..1_000, prop::option::of(0usize..OUTCOMES), pair(), pair()).prop_map(|(at, outcome, dose, depth)| Shot {
+            at,
+            outcome,
+            dose,
+            depth,
+        })
     }
 
     proptest! {

@@ -121,7 +121,7 @@ impl Error {
             Self::Row { .. } | Self::Csv(_) => Advice::Reject,
             Self::Option { .. } | Self::Engine { .. } | Self::Answer(_) | Self::Arrow(_) | Self::Incompatible(_) => {
                 Advice::Fatal
-            },
+            }
         }
     }
 
