@@ -8,7 +8,7 @@
 
 mod panel;
 
-use std::{future::Future, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -85,12 +85,11 @@ impl Dashboard {
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .with_state(Arc::new(self.warehouse));
-        axum::serve(self.listener, router).with_graceful_shutdown(until(shutdown)).await.map_err(Error::Serve)
+        axum::serve(self.listener, router)
+            .with_graceful_shutdown(shutdown.cancelled_owned())
+            .await
+            .map_err(Error::Serve)
     }
-}
-
-fn until(shutdown: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
-    async move { shutdown.cancelled().await }
 }
 
 #[derive(Deserialize)]

@@ -1,6 +1,8 @@
 //! The wire contract may only grow. `proto/doseline.telemetry.v1.json` is the contract as it was last published; after
 //! adding a field, `UPDATE_CONTRACT=1 cargo test --release -p telemetry --test contract` publishes the addition.
 
+#![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
+
 use std::{collections::BTreeMap, env, fs, path::PathBuf};
 
 use prost_reflect::DescriptorPool;

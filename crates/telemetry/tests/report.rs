@@ -1,5 +1,7 @@
 //! Each bad report, by name, and the good ones beside it.
 
+#![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
+
 use prost::Message as _;
 use telemetry::{
     limits::REPORT_BYTES_MAX,
