@@ -1,4 +1,4 @@
-//! Configuration: defaults < file < environment `DOSELINE__SECTION__KEY` < flags, then [`Config::validate`].
+//! Configuration: defaults < file < environment `DOSELINE__SECTION__KEY` < flags, then [`Config::faults`].
 //!
 //! Every field's comment says what changes when it is turned. `docs/configuration.md` is the same as a table; a test
 //! keeps both in step.
