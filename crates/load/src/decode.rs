@@ -1,4 +1,4 @@
-//! Records of Kafka become messages: headers, topic, key, payload. What cannot be read is a [`Refused`] with its reason.
+//! Records of Kafka become messages: headers, topic, key, payload. What cannot be read comes with the reason.
 
 use telemetry::{
     kafka::{SOURCE_LOADER, record_key},
