@@ -28,7 +28,7 @@ use crate::{
 };
 
 const SHARD: Shard = Shard { incarnation: 1, partition: 0 };
-const SESSION: Duration = Duration::from_secs(10);
+const SESSION: Duration = Duration::from_secs(2);
 /// Virtual time that no seed needs.
 const LONGEST: Duration = Duration::from_secs(3_600);
 
@@ -99,7 +99,7 @@ impl World {
             // A second owner now and then: a rebalance that the first has not noticed yet.
             let wanted = if self.engine.below(4) == 0 { 2 } else { 1 };
             while owners.len() < wanted {
-                let owner = self.start().await;
+                let owner = self.start(&owners).await;
                 owners.push(owner);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -143,10 +143,12 @@ impl World {
         *owners = left;
     }
 
-    async fn start(&mut self) -> Running {
-        // Owners of two configurations never live at once for longer than the session: the old one has been revoked.
-        let change = self.engine.below(4) == 0;
-        self.narrow ^= change;
+    async fn start(&mut self, others: &[Running]) -> Running {
+        // Owners of two configurations never live at once for longer than the session: the old ones have been revoked.
+        if self.engine.below(4) == 0 {
+            self.narrow = !self.narrow;
+            others.iter().for_each(|other| other.revoked.cancel());
+        }
         let position = self.position().await.unwrap_or(0);
         let dies = (self.engine.below(2) == 0).then(|| (self.engine.below(30), self.engine.below(2) == 0));
         let limits = Limits {
@@ -166,7 +168,9 @@ impl World {
         });
         self.nonce += 1;
         let (revoked, draining) = (CancellationToken::new(), CancellationToken::new());
-        let lease = Lease::new(Arc::new(Pulse::new(self.clock.clone(), SESSION)), revoked.clone(), draining);
+        // Nobody polls here: what a lost pulse does, a revocation does.
+        let pulse = Arc::new(Pulse::new(self.clock.clone(), LONGEST));
+        let lease = Lease::new(pulse, revoked.clone(), draining);
         let place = Place { content: Content::Reports, partition: 0, partitions: 1 };
         let meter = Handle::new(limits, self.clock.clone()).meter("reports", 0, position);
         let owner = Owner::new(shared, SHARD, place, lease, position, self.nonce, meter);
