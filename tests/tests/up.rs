@@ -169,7 +169,7 @@ fn the_page_shows_the_fleet_in_a_browser() {
         .expect("chromium runs");
     let page = String::from_utf8_lossy(&page.stdout);
     assert!(page.contains("as of "), "the page could not read its panels: {page}");
-    for text in ["inj-0000", "ONLINE", "injections stored", "Nothing is missing.", "Nothing is in quarantine."] {
+    for text in ["inj-0001", "ONLINE", "injections stored", "Nothing is missing.", "Nothing is in quarantine."] {
         assert!(page.contains(text), "the page lacks {text}: {page}");
     }
     doseline.kill();

@@ -319,6 +319,9 @@ impl fmt::Display for Fault {
     }
 }
 
+/// Origin of a value that nobody set.
+const DEFAULTS: &str = "defaults";
+
 /// What `doseline up` uses where no file is named.
 const SINGLE_NODE: &str = include_str!("../../../config/single-node.toml");
 
@@ -345,7 +348,14 @@ pub fn load(file: Option<&Path>, is_single_node: bool) -> Result<Config, Vec<Fau
     let faults: Vec<_> = config
         .faults()
         .into_iter()
-        .map(|(key, text)| Fault { origin: origin(figment.find_metadata(&key)), key, text })
+        .map(|(key, text)| {
+            // A default that does not fit what the file says is the file's to set.
+            let origin = match (origin(figment.find_metadata(&key)), file) {
+                (origin, Some(path)) if origin == DEFAULTS => path.display().to_string(),
+                (origin, _) => origin,
+            };
+            Fault { origin, key, text }
+        })
         .collect();
     if faults.is_empty() { Ok(config) } else { Err(faults) }
 }
@@ -365,7 +375,7 @@ fn origin(metadata: Option<&figment::Metadata>) -> String {
         Some(metadata) => match metadata.source.as_ref().and_then(|source| source.file_path()) {
             Some(path) => path.display().to_string(),
             None if metadata.name.contains("environment") => format!("environment {ENV_PREFIX}*"),
-            None => "defaults".to_owned(),
+            None => DEFAULTS.to_owned(),
         },
         None => "configuration".to_owned(),
     }

@@ -7,11 +7,13 @@ use super::library::Counts;
 use super::request::Request;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Sleep;
 
 /// Bytes of result that are held back before the head is sent.
 const HOLD_BYTES: usize = 1 << 20;
@@ -21,6 +23,8 @@ const HOLD_BYTES_WAITING: usize = 64 << 20;
 const PIECE_BYTES: usize = 256 << 10;
 /// Pieces between the statement's thread and the socket.
 const PIECES: usize = 4;
+/// A client has so long to take the exception that ends a result early, before the connection is broken off.
+const FLUSH_TIME: Duration = Duration::from_millis(250);
 /// A client that takes nothing for so long is as good as gone: it holds up a thread that others wait for.
 pub const IDLE_TIME: Duration = Duration::from_secs(300);
 
@@ -239,14 +243,14 @@ fn content_type(format: &str) -> &'static str {
 pub struct ReplyBody<G> {
     first: Bytes,
     pieces: Option<mpsc::Receiver<Piece>>,
-    flushing: bool,
+    flushing: Option<Pin<Box<Sleep>>>,
     _guard: G,
 }
 
 impl<G> ReplyBody<G> {
     /// A body that begins with `first` and goes on with `pieces`, if any.
     pub const fn new(first: Bytes, pieces: Option<mpsc::Receiver<Piece>>, guard: G) -> Self {
-        Self { first, pieces, flushing: false, _guard: guard }
+        Self { first, pieces, flushing: None, _guard: guard }
     }
 }
 
@@ -262,7 +266,8 @@ impl<G: Unpin> Body for ReplyBody<G> {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.first)))));
         }
         let broken = || io::Error::other("the statement failed after its result had begun");
-        if self.flushing {
+        if let Some(flushing) = &mut self.flushing {
+            ready!(flushing.as_mut().poll(context));
             self.pieces = None;
             return Poll::Ready(Some(Err(broken())));
         }
@@ -273,17 +278,18 @@ impl<G: Unpin> Body for ReplyBody<G> {
                 self.pieces = None;
                 Poll::Ready(None)
             }
-            // an error makes hyper close at once: let it write out the exception first
+            // an error makes hyper close at once, with whatever the socket has not taken yet: let the exception out first
             Some(Piece::Broken) | None => {
-                self.flushing = true;
-                context.waker().wake_by_ref();
+                let flushing = self.flushing.insert(Box::pin(tokio::time::sleep(FLUSH_TIME)));
+                // asks to be woken; it cannot be over already
+                let _ = flushing.as_mut().poll(context);
                 Poll::Pending
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_empty() && self.pieces.is_none() && !self.flushing
+        self.first.is_empty() && self.pieces.is_none() && self.flushing.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
