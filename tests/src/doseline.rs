@@ -48,10 +48,22 @@ impl Doseline {
 
     /// The same with variables in its environment, such as `("DOSELINE__LOAD__BATCH_ROWS_MAX", "100")`.
     pub fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let binary = locate::binary("doseline", "doseline");
+        Self::launch(Command::new(binary), arguments, environment)
+    }
+
+    /// The same under another program, which becomes the binary at its end, as `env` or `unshare` do.
+    pub fn start_under(program: &str, its_arguments: &[&str], arguments: &[&str]) -> Self {
+        let mut wrapper = Command::new(program);
+        wrapper.args(its_arguments).arg(locate::binary("doseline", "doseline"));
+        Self::launch(wrapper, arguments, &[])
+    }
+
+    fn launch(mut command: Command, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let name = format!("doseline {}", arguments.first().copied().unwrap_or_default());
         let scratch = Scratch::new(&name.replace(' ', "-"));
-        let mut command = command(arguments, environment);
-        command.current_dir(scratch.path());
+        isolate(&mut command, environment);
+        command.args(arguments).current_dir(scratch.path());
         let process = Process::start(&name, command, &scratch.join("stderr"), Some(&scratch.join("stdout")));
         Self { process, scratch }
     }
@@ -161,15 +173,13 @@ impl Ready {
     }
 }
 
-fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(locate::binary("doseline", "doseline"));
+fn isolate(command: &mut Command, environment: &[(&str, &str)]) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with(SETTINGS_PREFIX) {
             command.env_remove(&name);
         }
     }
-    command.env("DOSELINE_LIBCHDB", locate::libchdb()).envs(environment.iter().copied()).args(arguments);
-    command
+    command.env("DOSELINE_LIBCHDB", locate::libchdb()).envs(environment.iter().copied());
 }
 
 #[cfg(test)]

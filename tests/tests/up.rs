@@ -9,11 +9,13 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 fn up(data_dir: &Path, more: &[&str]) -> Doseline {
+    Doseline::start(&arguments(data_dir, more))
+}
+
+fn arguments<'a>(data_dir: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
     let data_dir = data_dir.to_str().expect("UTF-8 path");
     let any_port = ["--mqtt-port", "0", "--kafka-port", "0", "--clickhouse-port", "0", "--http-port", "0"];
-    let arguments: Vec<&str> =
-        ["up", "--data-dir", data_dir].into_iter().chain(any_port).chain(more.iter().copied()).collect();
-    Doseline::start(&arguments)
+    ["up", "--data-dir", data_dir].into_iter().chain(any_port).chain(more.iter().copied()).collect()
 }
 
 fn number(ready: &Ready, sql: &str) -> u64 {
@@ -128,12 +130,31 @@ fn a_role_that_fails_ends_the_whole_with_exit_code_1() {
 }
 
 #[test]
+fn a_disk_that_fills_up_stops_it_cleanly() {
+    let scratch = Scratch::new("up-disk");
+    let disk = scratch.path().to_str().expect("UTF-8 path");
+    // A disk of its own in a mount namespace of its own, which needs no rights.
+    let mount = "mount -t tmpfs -o size=420m tmpfs \"$0\" && exec \"$@\"";
+    let data_dir = scratch.join("data");
+    let mut doseline = Doseline::start_under(
+        "unshare",
+        &["--map-root-user", "--mount", "sh", "-c", mount, disk],
+        &arguments(&data_dir, &["--simulate", "5"]),
+    );
+    let ready = doseline.wait_until_ready(READY_WITHIN);
+    wait_for_more(&ready, 0, Duration::from_secs(30));
+    let seen_by_it = format!("/proc/{}/root{disk}/ballast", doseline.process().id());
+    std::fs::write(seen_by_it, vec![1; 250 << 20]).expect("fill the disk");
+    assert_eq!(doseline.process().wait(Duration::from_secs(20)).code(), Some(1));
+    let said = doseline.stderr();
+    assert!(said.contains("MiB are free in") && said.contains("nothing is lost"), "{said}");
+}
+
+#[test]
 fn a_port_in_use_is_named_with_its_flag() {
     let scratch = Scratch::new("up-port");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("its address").port().to_string();
-    let mut doseline = up(scratch.path(), &[]);
-    doseline.kill();
     let flags = ["--mqtt-port", "--kafka-port", "--clickhouse-port", "--http-port"];
     for flag in flags {
         let data_dir = scratch.join(flag);
