@@ -83,14 +83,27 @@ impl IntervalSet {
         self.intervals.splice(from..to, [merged]);
     }
 
-    /// Removes `number`.
-    pub fn remove(&mut self, number: u64) {
-        if let Ok(index) = self.at(number) {
-            let Interval { first, last } = self.intervals[index];
-            let left = (first < number).then(|| Interval::new(first, number - 1));
-            let right = (number < last).then(|| Interval::new(number + 1, last));
-            self.intervals.splice(index..=index, left.into_iter().chain(right));
-        }
+    /// Removes every member of `removed`.
+    pub fn subtract(&mut self, removed: Interval) {
+        let from = self.intervals.partition_point(|interval| interval.last < removed.first);
+        let to = self.intervals.partition_point(|interval| interval.first <= removed.last);
+        let (left, right) = match self.intervals.get(from..to) {
+            Some(touched @ [first, ..]) => {
+                let last = touched[touched.len() - 1].last;
+                let left = (first.first < removed.first).then(|| Interval::new(first.first, removed.first - 1));
+                let right = (last > removed.last).then(|| Interval::new(removed.last + 1, last));
+                (left, right)
+            }
+            _ => return,
+        };
+        self.intervals.splice(from..to, left.into_iter().chain(right));
+    }
+
+    /// The members within a range, ascending.
+    pub fn within(&self, range: Interval) -> impl Iterator<Item = Interval> + '_ {
+        let from = self.intervals.partition_point(|interval| interval.last < range.first);
+        let touched = self.intervals[from..].iter().take_while(move |interval| interval.first <= range.last);
+        touched.map(move |interval| Interval::new(interval.first.max(range.first), interval.last.min(range.last)))
     }
 
     /// How many intervals the set would have after `insert(added)`.
@@ -129,13 +142,13 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Insert(u64, u64),
-        Remove(u64),
+        Subtract(u64, u64),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             3 => (1u64..60, 0u64..8).prop_map(|(first, length)| Step::Insert(first, first + length)),
-            1 => (1u64..60).prop_map(Step::Remove),
+            1 => (1u64..60, 0u64..8).prop_map(|(first, length)| Step::Subtract(first, first + length)),
         ]
     }
 
@@ -151,9 +164,12 @@ mod tests {
                         model.extend(first..=last);
                         prop_assert_eq!(set.intervals().len(), expected);
                     }
-                    Step::Remove(number) => {
-                        set.remove(number);
-                        model.remove(&number);
+                    Step::Subtract(first, last) => {
+                        let within: u64 = set.within(Interval::new(first, last)).map(|interval| interval.count()).sum();
+                        prop_assert_eq!(within, model.range(first..=last).count() as u64);
+                        set.subtract(Interval::new(first, last));
+                        model.retain(|number| !(first..=last).contains(number));
+                        prop_assert_eq!(set.within(Interval::new(first, last)).count(), 0);
                     }
                 }
                 prop_assert_eq!(set.count(), model.len() as u64);
@@ -174,5 +190,9 @@ mod tests {
         assert_eq!(set.intervals(), [Interval::new(0, 0), Interval::new(u64::MAX, u64::MAX)]);
         set.insert(Interval::new(0, u64::MAX));
         assert_eq!(set.intervals(), [Interval::new(0, u64::MAX)]);
+        set.subtract(Interval::new(1, u64::MAX - 1));
+        assert_eq!(set.intervals(), [Interval::new(0, 0), Interval::new(u64::MAX, u64::MAX)]);
+        set.subtract(Interval::new(0, u64::MAX));
+        assert_eq!(set.intervals(), []);
     }
 }

@@ -92,14 +92,14 @@ fn bad(error: impl std::fmt::Display) -> Reject {
 }
 
 #[allow(clippy::expect_used, reason = "the descriptor set is compiled into the binary and covered by every test")]
-fn descriptor(name: &str) -> MessageDescriptor {
+pub(crate) fn descriptor(name: &str) -> MessageDescriptor {
     static POOL: LazyLock<DescriptorPool> =
         LazyLock::new(|| DescriptorPool::decode(DESCRIPTOR_SET).expect("compiled descriptor set"));
     POOL.get_message_by_name(&format!("{PACKAGE}.{name}")).expect("message of the contract")
 }
 
 /// Removes unknown fields and replaces unknown enum names by 0; returns how many there were.
-fn sanitize(value: &mut Value, message: &MessageDescriptor) -> usize {
+pub(crate) fn sanitize(value: &mut Value, message: &MessageDescriptor) -> usize {
     let Value::Object(object) = value else { return 0 };
     let mut unknown = 0;
     object.retain(|name, value| {

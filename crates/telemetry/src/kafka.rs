@@ -26,6 +26,14 @@ pub const SOURCE_BRIDGE: &str = "bridge";
 /// Value of [`SOURCE_HEADER`]: refused after Kafka.
 pub const SOURCE_LOADER: &str = "loader";
 
+/// Header of records that a person replays out of quarantine: which row it is, a [`crate::quarantine::Id`] as text. A
+/// device cannot set it: the bridge composes all headers of what devices send.
+pub const REPLAY_HEADER: &str = "replay";
+/// Header of replayed records: who replays.
+pub const REPLAYED_BY_HEADER: &str = "replayed_by";
+/// Header of replayed records: when the replay was asked for, decimal microseconds since 1970 in ASCII.
+pub const REPLAYED_AT_HEADER: &str = "replayed_at";
+
 /// Key of a record: everything of one device lands in one partition, in order.
 pub fn record_key(tenant: &str, device: &str) -> String {
     format!("{tenant}/{device}")

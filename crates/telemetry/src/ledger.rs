@@ -2,6 +2,8 @@
 //!
 //! It decides what is a duplicate. Because it is a set of intervals and not a high-water mark, a device may re-send in
 //! any grouping and any order: `[1..10]`, then `[5..15]`, stores 1..15 once each.
+//!
+//! A number that is stored stays so. One that is in quarantine can be released by a replay, once: it is stored then.
 
 use crate::interval::{Interval, IntervalSet};
 
@@ -57,6 +59,53 @@ impl Ledger {
         }
         set.insert(range);
         Ok(())
+    }
+
+    /// The parts of a range that are not stored, ascending, each with whether it is in quarantine: what a replay may bring.
+    pub fn unstored(&self, range: Interval) -> Vec<(Interval, bool)> {
+        let (mut parts, mut next) = (Vec::new(), Some(range.first));
+        while let Some(first) = next.filter(|next| *next <= range.last) {
+            let stored = self.stored.run(first, range.last);
+            let quarantined = self.quarantined.run(first, range.last);
+            let end = match (stored, quarantined) {
+                (Err(end), _) => end,
+                (Ok(_), Err(end)) => {
+                    let end = end.min(range.last);
+                    parts.push((Interval::new(first, end), true));
+                    end
+                }
+                (Ok(stored), Ok(quarantined)) => {
+                    let end = stored.min(quarantined);
+                    parts.push((Interval::new(first, end), false));
+                    end
+                }
+            };
+            next = end.checked_add(1);
+        }
+        parts
+    }
+
+    /// Moves what is in quarantine of a range to stored, and leaves the rest of the range as it is. Returns how many numbers
+    /// moved: a second release of the same range moves none.
+    ///
+    /// # Errors
+    /// [`Fragmented`] when the ledger would grow and exceed [`INTERVALS_MAX`]: it is unchanged, and the numbers stay in
+    /// quarantine. Releasing neighbours first, in ascending order, needs the fewest intervals.
+    pub fn release(&mut self, range: Interval) -> Result<u64, Fragmented> {
+        let released: Vec<Interval> = self.quarantined.within(range).collect();
+        let (mut stored, mut quarantined) = (self.stored.clone(), self.quarantined.clone());
+        for interval in &released {
+            stored.insert(*interval);
+            quarantined.subtract(*interval);
+        }
+        let intervals =
+            |stored: &IntervalSet, quarantined: &IntervalSet| stored.intervals().len() + quarantined.intervals().len();
+        let (before, after) = (intervals(&self.stored, &self.quarantined), intervals(&stored, &quarantined));
+        if after > before && after > INTERVALS_MAX {
+            return Err(Fragmented);
+        }
+        (self.stored, self.quarantined) = (stored, quarantined);
+        Ok(released.iter().map(Interval::count).sum())
     }
 
     /// Records numbers the device will never send. At the limit of intervals the range is not recorded and so stays
@@ -167,6 +216,109 @@ mod tests {
                 prop_assert_eq!(ledger.quarantined.contains(seq), fates.get(&seq) == Some(&Fate::Quarantined));
             }
         }
+    }
+
+    /// What a device or a person does: a report (first, more, which numbers are bad), or a replay of the same.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Report(u64, u64, u64),
+        Replay(u64, u64, u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (1u64..80, 0u64..12, 0u64..5).prop_map(|(first, more, bad)| Step::Report(first, more, bad)),
+            (1u64..80, 0u64..12, 0u64..5).prop_map(|(first, more, bad)| Step::Replay(first, more, bad)),
+        ]
+    }
+
+    proptest! {
+        /// Whatever is replayed, and how often: a number moves from quarantine to stored or not at all, and once.
+        #[test]
+        fn a_number_moves_only_from_quarantined_to_stored(steps in prop::collection::vec(step(), 0..80)) {
+            let (mut ledger, mut fates) = (Ledger::default(), BTreeMap::new());
+            for step in steps {
+                let (before, known) = (ledger.clone(), fates.len());
+                match step {
+                    Step::Report(first, more, bad) => {
+                        for novel in ledger.novel(Interval::new(first, first + more)).collect::<Vec<_>>() {
+                            for seq in novel.first..=novel.last {
+                                let fate = if seq % 5 == bad { Fate::Quarantined } else { Fate::Stored };
+                                ledger.record(Interval::new(seq, seq), fate).unwrap();
+                                fates.insert(seq, fate);
+                            }
+                        }
+                    }
+                    Step::Replay(first, more, bad) => {
+                        let range = Interval::new(first, first + more);
+                        let parts = ledger.unstored(range);
+                        let listed: u64 = parts.iter().map(|(part, _)| part.count()).sum();
+                        prop_assert_eq!(listed + ledger.stored.within(range).map(|part| part.count()).sum::<u64>(), range.count());
+                        for (part, quarantined) in parts {
+                            for seq in part.first..=part.last {
+                                prop_assert_eq!(fates.get(&seq), quarantined.then_some(&Fate::Quarantined));
+                            }
+                            if quarantined && part.first % 5 != bad {
+                                prop_assert_eq!(ledger.release(part), Ok(part.count()));
+                                fates.extend((part.first..=part.last).map(|seq| (seq, Fate::Stored)));
+                                prop_assert_eq!(ledger.release(part), Ok(0), "released twice");
+                            }
+                        }
+                        prop_assert_eq!(fates.len(), known);
+                        prop_assert_eq!(
+                            ledger.stored.count() + ledger.quarantined.count(),
+                            before.stored.count() + before.quarantined.count(),
+                            "a replay moves, it neither makes nor loses"
+                        );
+                        prop_assert_eq!(ledger.missing(), before.missing());
+                        prop_assert_eq!(ledger.known_last(), before.known_last());
+                    }
+                }
+                for seq in 1..100 {
+                    prop_assert!(!before.stored.contains(seq) || ledger.stored.contains(seq), "{} was stored", seq);
+                    prop_assert_eq!(ledger.stored.contains(seq), fates.get(&seq) == Some(&Fate::Stored));
+                    prop_assert_eq!(ledger.quarantined.contains(seq), fates.get(&seq) == Some(&Fate::Quarantined));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_release_leaves_what_is_not_in_quarantine() {
+        let mut ledger = Ledger::default();
+        ledger.record(Interval::new(1, 3), Fate::Stored).unwrap();
+        ledger.record(Interval::new(4, 6), Fate::Quarantined).unwrap();
+        assert_eq!(ledger.release(Interval::new(2, 9)), Ok(3));
+        assert_eq!(ledger.stored.intervals(), [Interval::new(1, 6)]);
+        assert_eq!((ledger.quarantined.count(), ledger.missing()), (0, vec![]));
+    }
+
+    #[test]
+    fn at_the_limit_a_release_that_needs_room_is_refused_and_one_that_gives_room_is_not() {
+        let mut ledger = Ledger::default();
+        ledger.record(Interval::new(10, 20), Fate::Quarantined).unwrap();
+        let holes = INTERVALS_MAX as u64 - ledger.quarantined.intervals().len() as u64;
+        for hole in 0..holes {
+            ledger.record(Interval::new(100 + hole * 2, 100 + hole * 2), Fate::Stored).unwrap();
+        }
+        let before = ledger.clone();
+        // Out of the middle: one interval of quarantine becomes two, and one more is stored.
+        assert_eq!(ledger.release(Interval::new(15, 15)), Err(Fragmented));
+        // From the edge: one more is stored.
+        assert_eq!(ledger.release(Interval::new(10, 10)), Err(Fragmented));
+        assert_eq!(ledger, before);
+        // The whole interval changes sides and needs no more room.
+        assert_eq!(ledger.release(Interval::new(10, 20)), Ok(11));
+        assert_eq!(ledger.stored.intervals().len(), INTERVALS_MAX);
+        assert_eq!(ledger.release(Interval::new(10, 20)), Ok(0));
+        // What closes a hole between stored numbers gives room.
+        let mut ledger = Ledger::default();
+        for seq in 1..=INTERVALS_MAX as u64 {
+            let fate = if seq % 2 == 0 { Fate::Quarantined } else { Fate::Stored };
+            ledger.record(Interval::new(seq, seq), fate).unwrap();
+        }
+        assert_eq!(ledger.release(Interval::new(2, 2)), Ok(1));
+        assert_eq!(ledger.stored.intervals()[0], Interval::new(1, 3));
     }
 
     #[test]

@@ -2,21 +2,24 @@
 //!
 //! What it is for: the message types of `/proto` ([`v1`]), the topic grammar ([`topic`]), the limits that hold before
 //! anything is allocated ([`limits`]), canonical JSON ([`json`]), reports that only exist validated ([`report`]),
-//! plausibility by model ([`plausibility`]) and the sequence ledger ([`ledger`]) with its interval sets ([`interval`]).
+//! plausibility by model ([`plausibility`]), the sequence ledger ([`ledger`]) with its interval sets ([`interval`]), the
+//! names of quarantined things ([`quarantine`]) and a reader that goes as far as damaged bytes allow ([`inspect`]).
 //!
 //! Absent: IO, clocks, threads, randomness. Time comes in as a value, so everything here can be replayed.
 //!
 //! Invariants:
 //! - A [`report::Report`] has been checked against every limit of the contract; code that holds one need not check again.
 //! - Nothing here changes a measured value: what cannot be used is refused with a [`reject::Reason`].
-//! - A [`ledger::Ledger`] admits each sequence number of a boot once.
+//! - A [`ledger::Ledger`] admits each sequence number of a boot once; from quarantine it moves to stored, never back.
 
+pub mod inspect;
 pub mod interval;
 pub mod json;
 pub mod kafka;
 pub mod ledger;
 pub mod limits;
 pub mod plausibility;
+pub mod quarantine;
 pub mod receipt;
 pub mod reject;
 pub mod report;
