@@ -1,7 +1,12 @@
 //! What the records of one batch come to: rows by table, changed ledgers, rejects.
 //!
+//! A record that a person replays out of quarantine goes the same way, except that it may also bring what its ledger has as
+//! quarantined, and that nothing of it is put into quarantine twice; see [`replay`].
+//!
 //! Pure: the same records, ledgers and rules give the same rows, byte for byte. That is what lets another owner, or the
 //! same after a crash, write the batch again under the same tokens.
+
+mod replay;
 
 use telemetry::{
     interval::Interval,
@@ -27,7 +32,7 @@ use crate::{
 
 /// Version of everything that decides which rows a batch holds, and in which bytes: decoding, columns, aggregates, the
 /// Arrow library. It goes up with each change of them; a batch that another version has begun is deleted and written again.
-pub const DECODER_VERSION: u32 = 1;
+pub const DECODER_VERSION: u32 = 2;
 
 /// What is plausible, with its hash.
 #[derive(Clone, Debug)]
@@ -79,6 +84,21 @@ pub(crate) struct Batch {
     tables: Tables,
     refusals: Vec<Refusal>,
     counts: Counts,
+    /// What came of the events of the record at hand.
+    tally: Tally,
+}
+
+/// What came of the events of one record.
+#[derive(Debug, Default)]
+struct Tally {
+    stored: u64,
+    refused: u64,
+    /// Events that were stored before.
+    duplicates: u64,
+    /// Whether something of it stays where it was: in quarantine, as the row that is replayed.
+    stays: bool,
+    /// Why something was refused, the first reason.
+    reject: Option<Reject>,
 }
 
 /// A batch that is ready to be written.
@@ -95,13 +115,21 @@ impl Batch {
     /// Adds a record. The ledgers of [`Decoded::boots`] must be open.
     pub fn add(&mut self, decoded: &Decoded<'_>, ledgers: &mut Ledgers, rules: &Rules) {
         self.counts.records += 1;
-        self.counts.first_received_at.get_or_insert(decoded.received_at);
+        self.tally = Tally::default();
+        if decoded.replay.is_none() {
+            // A replay brings the time of years ago, which says nothing about the path's latency.
+            self.counts.first_received_at.get_or_insert(decoded.received_at);
+        }
         match &decoded.message {
             Ok(Message::Report(report)) => self.report(decoded, report, ledgers, rules),
             Ok(Message::Status(status)) => self.status(decoded, status, ledgers),
             Ok(Message::Quarantined(reason)) => self.quarantined(decoded, reason),
             Ok(Message::Copy) => {}
             Err(reject) => self.refuse(decoded, reject, None),
+        }
+        self.counts.duplicates += self.tally.duplicates;
+        if let Some(replay) = &decoded.replay {
+            self.replayed(decoded, replay);
         }
     }
 
@@ -126,12 +154,17 @@ impl Batch {
             Some(range) => {
                 let boot = ledgers.get(key(report.boot_id()));
                 arrived(boot, topic.site, decoded.received_at);
-                self.sequenced(&source, range, &mut boot.ledger);
+                match decoded.replay {
+                    Some(_) => self.replay_sequenced(&source, range, &mut boot.ledger),
+                    None => self.sequenced(&source, range, &mut boot.ledger),
+                }
                 declare_lost(boot, message);
             }
             None => {
-                for (index, event) in message.events.iter().enumerate() {
-                    self.unsequenced(&source, index, event);
+                if self.admits_unnumbered(&source, ledgers) {
+                    for (index, event) in message.events.iter().enumerate() {
+                        self.unsequenced(&source, index, event);
+                    }
                 }
                 let boot = ledgers.get(key(report.boot_id()));
                 arrived(boot, topic.site, decoded.received_at);
@@ -145,6 +178,8 @@ impl Batch {
         }
         for event in &message.events {
             if let Some(Kind::Heartbeat(v1::Heartbeat { boot_id, last_seq: Some(last), .. })) = event.kind {
+                // A boot 0 is none; its place is taken, see `REPLAYED_BOOT`.
+                let boot_id = boot_id.filter(|boot_id| *boot_id > 0);
                 let boot = ledgers.get(key(boot_id.unwrap_or(report.boot_id())));
                 boot.ledger.declare_last(last.min(telemetry::limits::SEQ_MAX));
                 name_site(boot, topic.site);
@@ -193,7 +228,7 @@ impl Batch {
     /// Events with sequence numbers: what the ledger does not have yet, in runs of one fate.
     fn sequenced(&mut self, source: &Source<'_>, range: Interval, ledger: &mut Ledger) {
         let novel: Vec<Interval> = ledger.novel(range).collect();
-        self.counts.duplicates += range.count() - novel.iter().map(Interval::count).sum::<u64>();
+        self.tally.duplicates += range.count() - novel.iter().map(Interval::count).sum::<u64>();
         for Interval { first, last } in novel {
             let mut next = first;
             while next <= last {
@@ -221,23 +256,32 @@ impl Batch {
                     self.refuse(source.decoded, &rejects[place], Some((source.report, index)));
                 }
                 (None, Run::Stored(_)) => {
-                    let event = &source.report.message().events[index];
-                    self.tables.event(&source.origin, &source.context.mounts, seq, source.at(event), event);
+                    self.store(source, index, seq);
                 }
             }
         }
     }
 
+    fn store(&mut self, source: &Source<'_>, index: usize, seq: u64) {
+        let event = &source.report.message().events[index];
+        self.tally.stored += 1;
+        self.tables.event(&source.origin, &source.context.mounts, seq, source.at(event), event);
+    }
+
     /// A heartbeat outside the sequence: nothing to remember, and nothing to send again.
     fn unsequenced(&mut self, source: &Source<'_>, index: usize, event: &v1::Event) {
         match source.check(event) {
-            Ok(()) => self.tables.event(&source.origin, &source.context.mounts, 0, source.at(event), event),
+            Ok(()) => self.store(source, index, 0),
             Err(reject) => self.refuse(source.decoded, &reject, Some((source.report, index))),
         }
     }
 
     fn status(&mut self, decoded: &Decoded<'_>, status: &v1::Status, ledgers: &mut Ledgers) {
         let Ok(topic) = Topic::parse(&decoded.topic) else { return };
+        if decoded.replay.is_some() && !self.admits_number(decoded, &topic, 1, ledgers) {
+            return;
+        }
+        self.tally.stored += 1;
         let origin = Origin {
             serial: self.counts.records,
             tenant: topic.tenant,
@@ -259,7 +303,7 @@ impl Batch {
             unknown_fields: false,
         };
         self.tables.status(&origin, decoded.received_at, status);
-        if let Some(boot_id) = status.boot_id {
+        if let Some(boot_id) = status.boot_id.filter(|boot_id| *boot_id > 0) {
             let key = BootKey { tenant: topic.tenant.to_owned(), device: topic.device.to_owned(), boot_id };
             let boot = ledgers.get(key);
             arrived(boot, topic.site, decoded.received_at);
@@ -289,14 +333,20 @@ impl Batch {
     fn refuse(&mut self, decoded: &Decoded<'_>, reject: &Reject, event: Option<(&Report, usize)>) {
         let topic = Topic::parse(&decoded.topic).ok();
         let record = decoded.record;
-        let payload = match event {
-            Some((report, index)) => wire::single(report.message(), &record.payload, index),
-            None => record.payload.clone(),
-        };
         let (boot_id, seq) = event.map_or((0, 0), |(report, index)| {
             let seq = report.sequence().map_or(0, |range| range.first + index as u64);
             (report.boot_id(), seq)
         });
+        self.tally.refused += 1;
+        self.tally.reject.get_or_insert_with(|| reject.clone());
+        if replay::stands(decoded, event.map(|_| seq)) {
+            self.tally.stays = true;
+            return;
+        }
+        let payload = match event {
+            Some((report, index)) => wire::single(report.message(), &record.payload, index),
+            None => record.payload.clone(),
+        };
         self.tables.quarantine(&Quarantined {
             reason: reject.reason.as_str(),
             detail: &reject.detail,

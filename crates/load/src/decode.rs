@@ -1,14 +1,15 @@
 //! Records of Kafka become messages: headers, topic, key, payload. What cannot be read comes with the reason.
 
 use telemetry::{
-    kafka::{SOURCE_LOADER, record_key},
+    kafka::{REPLAY_HEADER, SOURCE_LOADER, record_key},
+    quarantine::{self, Id},
     reject::{Reason, Reject},
     report::Report,
     status,
     topic::Topic,
     v1::{self, event::Kind},
 };
-use warehouse::loader::BootKey;
+use warehouse::{columns::REPLAYED_BOOT, loader::BootKey};
 
 use crate::{inbox::Record, partition};
 
@@ -31,8 +32,21 @@ pub(crate) struct Decoded<'r> {
     pub topic: std::borrow::Cow<'r, str>,
     /// When the bridge received it, us since 1970; Kafka's time of the record where that cannot be read.
     pub received_at: i64,
+    /// What a person replays with it; the loader knows that this stands in quarantine.
+    pub replay: Option<Replay<'r>>,
     /// The message, or why there is none.
     pub message: Result<Message<'r>, Reject>,
+}
+
+/// The mark of a record that a person replays out of quarantine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Replay<'r> {
+    /// The row.
+    pub id: Id,
+    /// Who replays it.
+    pub by: std::borrow::Cow<'r, str>,
+    /// When that was asked for, us since 1970; 0 where it does not say.
+    pub at: i64,
 }
 
 /// What a record holds.
@@ -63,8 +77,27 @@ pub(crate) fn decode<'r>(record: &'r Record, place: Place) -> Decoded<'r> {
     let headers = &record.headers;
     let topic = String::from_utf8_lossy(headers.topic.as_deref().unwrap_or_default());
     let received_at = headers.received_at.as_deref().and_then(decimal);
-    let message = read(record, place, &topic, received_at);
-    Decoded { record, received_at: received_at.unwrap_or(record.timestamp), message, topic }
+    let (replay, message) = match replay(record, place) {
+        Ok(replay) => (replay, read(record, place, &topic, received_at)),
+        Err(reject) => (None, Err(reject)),
+    };
+    Decoded { record, received_at: received_at.unwrap_or(record.timestamp), replay, message, topic }
+}
+
+/// The mark of a replay. One that cannot be read is refused: taken for a device's own record it could count twice.
+fn replay(record: &Record, place: Place) -> Result<Option<Replay<'_>>, Reject> {
+    let headers = &record.headers;
+    let Some(mark) = headers.replay.as_deref().filter(|_| place.content != Content::Quarantine) else {
+        return Ok(None);
+    };
+    let mark = String::from_utf8_lossy(mark);
+    let id =
+        mark.parse().map_err(|error| Reject::new(Reason::BadRecord, format!("header `{REPLAY_HEADER}`: {error}")))?;
+    Ok(Some(Replay {
+        id,
+        by: String::from_utf8_lossy(headers.replayed_by.as_deref().unwrap_or_default()),
+        at: headers.replayed_at.as_deref().and_then(decimal).unwrap_or(0),
+    }))
 }
 
 fn read<'r>(record: &'r Record, place: Place, topic: &str, received_at: Option<i64>) -> Result<Message<'r>, Reject> {
@@ -113,20 +146,34 @@ fn decimal(bytes: &[u8]) -> Option<i64> {
 }
 
 impl Decoded<'_> {
+    /// The number of a message that has no sequence numbers, for the ledger of [`REPLAYED_BOOT`].
+    pub fn number(&self) -> u64 {
+        quarantine::number(&self.topic, self.received_at, &self.record.payload)
+    }
+
     /// The boots whose ledgers the record may touch.
     pub fn boots(&self) -> Vec<BootKey> {
         let (Ok(message), Ok(topic)) = (&self.message, Topic::parse(&self.topic)) else { return Vec::new() };
         let key = |boot_id| BootKey { tenant: topic.tenant.to_owned(), device: topic.device.to_owned(), boot_id };
+        let numbered = match message {
+            Message::Report(report) => report.sequence().is_some(),
+            _ => false,
+        };
+        let replayed = self.replay.as_ref().filter(|_| !numbered).map(|_| REPLAYED_BOOT);
         match message {
             Message::Report(report) => {
                 let earlier = report.message().earlier_boots.iter().map(|boot| boot.boot_id);
                 let beats = report.message().events.iter().filter_map(|event| match &event.kind {
-                    Some(Kind::Heartbeat(heartbeat)) => heartbeat.boot_id,
+                    Some(Kind::Heartbeat(heartbeat)) => heartbeat.boot_id.filter(|boot_id| *boot_id > 0),
                     _ => None,
                 });
-                std::iter::once(report.boot_id()).chain(earlier).chain(beats).map(key).collect()
+                let boots = std::iter::once(report.boot_id()).chain(earlier).chain(beats);
+                boots.chain(replayed).map(key).collect()
             }
-            Message::Status(status) => status.boot_id.map(key).into_iter().collect(),
+            Message::Status(status) => {
+                let boot = status.boot_id.filter(|boot_id| *boot_id > 0);
+                boot.into_iter().chain(replayed).map(key).collect()
+            }
             Message::Quarantined(_) | Message::Copy => Vec::new(),
         }
     }

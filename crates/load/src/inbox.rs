@@ -39,6 +39,12 @@ pub struct Headers {
     pub reason: Option<Vec<u8>>,
     /// Quarantine: who refused it.
     pub source: Option<Vec<u8>>,
+    /// Replay out of quarantine: which row.
+    pub replay: Option<Vec<u8>>,
+    /// Replay: who replays it.
+    pub replayed_by: Option<Vec<u8>>,
+    /// Replay: when that was asked for, us since 1970, decimal.
+    pub replayed_at: Option<Vec<u8>>,
 }
 
 /// What a record costs beside its bytes.

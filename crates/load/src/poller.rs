@@ -14,7 +14,10 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers as _},
 };
-use telemetry::kafka::{REASON_HEADER, RECEIVED_AT_HEADER, SOURCE_HEADER, TOPIC_HEADER};
+use telemetry::kafka::{
+    REASON_HEADER, RECEIVED_AT_HEADER, REPLAY_HEADER, REPLAYED_AT_HEADER, REPLAYED_BY_HEADER, SOURCE_HEADER,
+    TOPIC_HEADER,
+};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use warehouse::loader::{Shard, TopicLife};
@@ -432,6 +435,9 @@ fn detach(message: &BorrowedMessage<'_>, polled: Duration) -> Record {
             RECEIVED_AT_HEADER => &mut headers.received_at,
             REASON_HEADER => &mut headers.reason,
             SOURCE_HEADER => &mut headers.source,
+            REPLAY_HEADER => &mut headers.replay,
+            REPLAYED_BY_HEADER => &mut headers.replayed_by,
+            REPLAYED_AT_HEADER => &mut headers.replayed_at,
             _ => continue,
         };
         *place = header.value.map(<[u8]>::to_vec);

@@ -3,8 +3,8 @@
 use telemetry::v1::{self, event::Kind};
 use warehouse::columns::{
     Block, Calibrations, CycleIndicators, CycleReleases, DeviceStatus, Faults, Injections, Mounts, Origin,
-    Preparations, Provenance, Quarantine, Quarantined, Sessions, Sign, SterilizationCycles, SterilizationItems,
-    SterilizationSamples,
+    Preparations, Provenance, Quarantine, QuarantineReplays, Quarantined, Replayed, Sessions, Sign,
+    SterilizationCycles, SterilizationItems, SterilizationSamples,
 };
 
 use crate::aggregate::Aggregates;
@@ -25,6 +25,7 @@ pub(crate) struct Tables {
     faults: Faults,
     status: DeviceStatus,
     quarantine: Quarantine,
+    replays: QuarantineReplays,
     aggregates: Aggregates,
 }
 
@@ -68,6 +69,11 @@ impl Tables {
         self.quarantine.push(quarantined);
     }
 
+    /// Adds what came of a replay.
+    pub fn replay(&mut self, replayed: &Replayed<'_>) {
+        self.replays.push(replayed);
+    }
+
     /// The blocks of the tables that have rows.
     pub fn finish(self, provenance: Provenance) -> Vec<Block> {
         let facts = [
@@ -84,6 +90,7 @@ impl Tables {
             self.faults.finish(provenance),
             self.status.finish(provenance),
             self.quarantine.finish(provenance),
+            self.replays.finish(provenance),
         ];
         facts.into_iter().chain(self.aggregates.finish(provenance)).flatten().collect()
     }

@@ -265,7 +265,7 @@ impl Warehouse {
                        (stored_first, stored_last, quarantined_first, quarantined_last, lost_first, lost_last, \
                        toString(lost_reason), declared_last, toUnixTimestamp64Micro(last_arrival), toString(site)), \
                        (batch_end, gen)) AS state \
-                       FROM loader_commits WHERE kind = 'ledger' AND incarnation = ? AND kafka_partition = ? \
+                       FROM loader_commits WHERE kind IN ('ledger', 'replay') AND incarnation = ? AND kafka_partition = ? \
                        AND batch_end <= ? AND (loader_commits.tenant, loader_commits.device, boot_id) IN ? \
                        GROUP BY tenant, device, boot_id";
             let query = self.query(sql).bind(incarnation).bind(partition).bind(as_of).bind(tuples);

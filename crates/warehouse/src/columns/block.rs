@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::{columns::column::repeat, error::Error};
 
 /// Every table the loader writes with provenance, base tables and aggregates.
-pub const TABLES: [&str; 16] = [
+pub const TABLES: [&str; 17] = [
     "injections",
     "sessions",
     "preparations",
@@ -27,6 +27,7 @@ pub const TABLES: [&str; 16] = [
     "faults",
     "device_status",
     "quarantine",
+    "quarantine_replays",
     "accuracy_minute",
     "accuracy_session",
     "item_uses",

@@ -11,6 +11,10 @@ use crate::{
     error::Error,
 };
 
+/// The boot of a device whose ledger has the numbers of replayed messages without a sequence number, see
+/// [`telemetry::quarantine::number`]. It is kept under a kind of its own: no view takes it for a boot.
+pub const REPLAYED_BOOT: u64 = 0;
+
 /// Ledger of one boot as of the end of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LedgerRow {
@@ -82,7 +86,9 @@ impl CommitRows {
         let row = LedgerRow { ledger: offsets, lost_reason: reason.to_owned(), ..LedgerRow::default() };
         commit.push("commit", committed, rows, &row);
         for ledger in ledgers {
-            commit.push("ledger", committed, 0, ledger);
+            // No boot of a device has the number 0.
+            let kind = if ledger.boot_id == REPLAYED_BOOT { "replay" } else { "ledger" };
+            commit.push(kind, committed, 0, ledger);
         }
         record_batch(commit.columns())
     }

@@ -17,11 +17,11 @@ mod sterilization;
 
 pub use accuracy::{AccuracyMinute, AccuracyRow, AccuracySession, ItemUse, ItemUses};
 pub use block::{Block, Provenance, TABLES};
-pub use commit::{CommitRows, Committed, LedgerRow};
+pub use commit::{CommitRows, Committed, LedgerRow, REPLAYED_BOOT};
 pub use device::{Calibrations, DeviceStatus, Faults, Sign};
 pub use fact::{Origin, Slot};
 pub use injection::Injections;
-pub use quarantine::{Quarantine, Quarantined};
+pub use quarantine::{Outcome, Quarantine, QuarantineReplays, Quarantined, Replayed};
 pub use session::{Mounts, Preparations, Sessions};
 pub use sterilization::{
     CycleIndicators, CycleReleases, SterilizationCycles, SterilizationItems, SterilizationSamples,

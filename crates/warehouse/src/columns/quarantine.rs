@@ -1,6 +1,7 @@
-//! `quarantine`.
+//! `quarantine` and `quarantine_replays`.
 
-use arrow_array::types::UInt64Type;
+use arrow_array::types::{Int32Type, UInt32Type, UInt64Type};
+use telemetry::quarantine::Id;
 
 use crate::columns::{Bytes, Number, Text, Time, table};
 
@@ -66,5 +67,109 @@ impl Quarantine {
         self.boot_id.push(quarantined.boot_id);
         self.seq.push(quarantined.seq);
         self.kafka_offset.push(quarantined.kafka_offset);
+    }
+}
+
+table! {
+    /// Rows of `quarantine_replays`.
+    QuarantineReplays, "quarantine_replays", {
+        source_incarnation: Number<UInt32Type>,
+        source_partition: Number<Int32Type>,
+        source_offset: Number<UInt64Type>,
+        source_seq: Number<UInt64Type>,
+        outcome: Text,
+        stored: Number<UInt64Type>,
+        duplicates: Number<UInt64Type>,
+        refused: Number<UInt64Type>,
+        detail: Text,
+        replayed_by: Text,
+        replayed_at: Time,
+        tenant: Text,
+        site: Text,
+        device: Text,
+        boot_id: Number<UInt64Type>,
+        received_at: Time,
+        kafka_offset: Number<UInt64Type>,
+    }
+}
+
+/// What came of a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is in its tables now.
+    Stored,
+    /// It was there already.
+    Duplicate,
+    /// It stays in quarantine.
+    Refused,
+    /// The message is readable now, and its events are in quarantine one by one.
+    RefusedSingly,
+}
+
+impl Outcome {
+    /// As it stands in the table.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "STORED",
+            Self::Duplicate => "DUPLICATE",
+            Self::Refused => "REFUSED",
+            Self::RefusedSingly => "REFUSED_SINGLY",
+        }
+    }
+}
+
+/// A replay and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replayed<'a> {
+    /// The row that was replayed.
+    pub id: Id,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Events it stored.
+    pub stored: u64,
+    /// Events that were stored before.
+    pub duplicates: u64,
+    /// Events that are in quarantine still or again.
+    pub refused: u64,
+    /// Why something was refused again, or empty.
+    pub detail: &'a str,
+    /// Who replayed it.
+    pub by: &'a str,
+    /// When that was asked for, us since 1970.
+    pub at: i64,
+    /// Tenant, or empty.
+    pub tenant: &'a str,
+    /// Site, or empty.
+    pub site: &'a str,
+    /// Device, or empty.
+    pub device: &'a str,
+    /// Boot, or 0.
+    pub boot_id: u64,
+    /// When the bridge received it first, us since 1970.
+    pub received_at: i64,
+    /// Offset of the record that replayed it.
+    pub kafka_offset: u64,
+}
+
+impl QuarantineReplays {
+    /// Adds a row.
+    pub fn push(&mut self, replayed: &Replayed<'_>) {
+        self.source_incarnation.push(replayed.id.incarnation);
+        self.source_partition.push(replayed.id.partition);
+        self.source_offset.push(replayed.id.offset);
+        self.source_seq.push(replayed.id.seq.unwrap_or(0));
+        self.outcome.push(replayed.outcome.as_str());
+        self.stored.push(replayed.stored);
+        self.duplicates.push(replayed.duplicates);
+        self.refused.push(replayed.refused);
+        self.detail.push(replayed.detail);
+        self.replayed_by.push(replayed.by);
+        self.replayed_at.push(replayed.at);
+        self.tenant.push(replayed.tenant);
+        self.site.push(replayed.site);
+        self.device.push(replayed.device);
+        self.boot_id.push(replayed.boot_id);
+        self.received_at.push(replayed.received_at);
+        self.kafka_offset.push(replayed.kafka_offset);
     }
 }
