@@ -22,7 +22,7 @@ impl Panel {
                         AND received_at > now() - 60 AND ingest_day >= today() - 1) AS latest,
                     (SELECT count() AS devices, countIf(state = 'ONLINE') AS devices_online, sum(missing_events) AS missing,
                         sum(lost_events) AS lost FROM fleet WHERE ? IN ('', tenant)) AS seen,
-                    (SELECT count() AS quarantined FROM quarantine WHERE ? IN ('', tenant)) AS refused",
+                    (SELECT count() AS quarantined FROM quarantine WHERE NOT replayed AND ? IN ('', tenant)) AS refused",
         },
         Self {
             name: "minutes",

@@ -37,6 +37,8 @@ pub struct Config {
     pub load: Load,
     /// The dashboard role.
     pub serve: Serve,
+    /// Limits of the quarantine.
+    pub quarantine: Quarantine,
     /// Plausible ranges by device model; a model that is not named has the widest.
     pub plausibility: Plausibility,
 }
@@ -271,6 +273,24 @@ impl Default for Serve {
     }
 }
 
+/// `[quarantine]`: at 80 % of a limit the loader warns, at 100 % it reports an error. Nothing is deleted by itself.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Quarantine {
+    /// Rows in quarantine; at this many somebody should have looked.
+    pub rows_max: u64,
+    /// MiB of payloads in quarantine.
+    pub mib_max: u32,
+    /// Age of the oldest row, days. `quarantine purge` refuses rows that are younger.
+    pub age_days_max: u32,
+}
+
+impl Default for Quarantine {
+    fn default() -> Self {
+        Self { rows_max: 1_000_000, mib_max: 1_024, age_days_max: 90 }
+    }
+}
+
 /// A text that is never shown.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -441,6 +461,16 @@ impl Config {
         check((10..=60_000).contains(&load.batch_age_ms), "load.batch_age_ms", "must be 10..60000".to_owned());
         check(load.ledgers_max >= 1_000, "load.ledgers_max", least(1_000));
         check(load.unwritten_age_max_s >= 1, "load.unwritten_age_max_s", least(1));
+        check(self.quarantine.rows_max >= 1, "quarantine.rows_max", least(1));
+        check(self.quarantine.mib_max >= 1, "quarantine.mib_max", least(1));
+        check(
+            self.quarantine.age_days_max >= self.kafka.retention_days,
+            "quarantine.age_days_max",
+            format!(
+                "{} days must be at least kafka.retention_days ({}): a day that can be rebuilt from Kafka is not to be deleted",
+                self.quarantine.age_days_max, self.kafka.retention_days
+            ),
+        );
         for (key, text) in self.plausibility.faults() {
             check(false, &format!("plausibility.{key}"), text);
         }
@@ -528,6 +558,11 @@ mod tests {
             "broken.toml: clickhouse.url: \"tcp://x\" must begin with http:// or https://",
         );
         check("[load]\ngroup = \"a b\"", "broken.toml: load.group: \"a b\" must match [A-Za-z0-9][A-Za-z0-9_-]{0,63}");
+        check(
+            "[quarantine]\nage_days_max = 3",
+            "broken.toml: quarantine.age_days_max: 3 days must be at least kafka.retention_days (7): a day that can be rebuilt \
+             from Kafka is not to be deleted",
+        );
         check(
             "[plausibility.pen]\ndepth_um = [9, 1]",
             "broken.toml: plausibility.pen.depth_um: [9, 1] is empty; write [least, most]",

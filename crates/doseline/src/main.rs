@@ -11,6 +11,7 @@ mod devices;
 mod group;
 mod migrate;
 mod options;
+mod quarantine;
 mod roles;
 mod simulate;
 mod up;
@@ -44,6 +45,7 @@ Examples:
   doseline bridge --config services.toml          MQTT to Kafka
   doseline load --config services.toml            Kafka to ClickHouse
   doseline serve --config services.toml           dashboard
+  doseline quarantine list --config services.toml what could not be used, and why
 
 Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 64 invalid configuration.";
 
@@ -71,6 +73,8 @@ enum Command {
     Check(check::Arguments),
     /// Keep the registry of devices
     Devices(devices::Arguments),
+    /// Work through what could not be used: list, show, replay, purge
+    Quarantine(quarantine::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -109,6 +113,7 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Migrate => migrate::run(config).await,
             Command::Check(arguments) => check::run(arguments, config).await,
             Command::Devices(arguments) => devices::run(arguments, config).await,
+            Command::Quarantine(arguments) => quarantine::run(arguments, config).await,
         }
     });
     // A blocking call into an engine must not hold up the end.

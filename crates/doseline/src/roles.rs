@@ -21,7 +21,10 @@ pub async fn bridge(config: Config) -> anyhow::Result<ExitCode> {
 pub async fn load(config: Config) -> anyhow::Result<ExitCode> {
     let mut group = Group::new();
     let warehouse = options::warehouse(&config)?;
-    group.spawn("load", load::run(options::load(&config)?, warehouse.clone(), group.shutdown()));
+    let load = load::Loader::bind(options::load(&config)?, warehouse.clone()).await?;
+    let watch = upkeep::watch_quarantine(warehouse.clone(), load.handle(), config.quarantine, group.shutdown());
+    group.spawn("load", load.run(group.shutdown()));
+    group.spawn("quarantine watch", watch);
     group.spawn("rollup", upkeep::roll_up(warehouse, group.shutdown()));
     until_stopped(group).await
 }

@@ -139,6 +139,9 @@ impl Machine {
         let load = load::Loader::bind(load, warehouse.clone()).await?;
         let (load_handle, load_http) = (load.handle(), load.http_address());
         self.load.spawn("load", load.run(self.load.shutdown()));
+        let watch =
+            upkeep::watch_quarantine(warehouse.clone(), load_handle.clone(), config.quarantine, self.load.shutdown());
+        self.load.spawn("quarantine watch", watch);
         self.load.spawn("rollup", upkeep::roll_up(warehouse.clone(), self.load.shutdown()));
         self.load.spawn("enrolment", upkeep::enrol(warehouse.clone(), self.load.shutdown()));
 

@@ -1,12 +1,18 @@
-//! What the warehouse needs now and then, beside the data path: rollups of ingest days that are over, and in `up` the
-//! enrolment of devices that were heard of.
+//! What the warehouse needs now and then, beside the data path: rollups of ingest days that are over, the quarantine's
+//! column `replayed` and its limits, and in `up` the enrolment of devices that were heard of.
 
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use warehouse::{Warehouse, registry, rollup};
 
+use crate::{
+    config::Quarantine,
+    quarantine::limits::{Level, Limit, limits},
+};
+
 const ROLLUP_INTERVAL: Duration = Duration::from_secs(600);
+const QUARANTINE_INTERVAL: Duration = Duration::from_secs(30);
 const ENROL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Rolls up every ingest day that is over, until `shutdown`. Several loaders may do so at once: a day is swapped in whole.
@@ -37,4 +43,58 @@ pub async fn enrol(warehouse: Warehouse, shutdown: CancellationToken) -> Result<
         }
     }
     Ok(())
+}
+
+/// Keeps the quarantine's column `replayed` in line and looks at its limits, until `shutdown`. An alarm is logged when it
+/// begins, rises and ends; the metrics have it all the time.
+pub async fn watch_quarantine(
+    warehouse: Warehouse,
+    handle: load::Handle,
+    configured: Quarantine,
+    shutdown: CancellationToken,
+) -> Result<(), warehouse::Error> {
+    let mut interval = tokio::time::interval(QUARANTINE_INTERVAL);
+    let mut known = Vec::new();
+    while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
+        match look_at_quarantine(&warehouse, &handle, configured).await {
+            Ok(limits) => {
+                let levels: Vec<Level> = limits.iter().map(|limit| limit.level).collect();
+                if levels != known {
+                    limits.iter().for_each(raise);
+                    if known.iter().any(|level| *level != Level::Fine)
+                        && levels.iter().all(|level| *level == Level::Fine)
+                    {
+                        tracing::info!("the quarantine is within its limits again");
+                    }
+                    known = levels;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the quarantine could not be looked at; trying again in {QUARANTINE_INTERVAL:?}")
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn look_at_quarantine(
+    warehouse: &Warehouse,
+    handle: &load::Handle,
+    configured: Quarantine,
+) -> Result<[Limit; 3], warehouse::Error> {
+    warehouse.mark_replayed().await?;
+    let usage = warehouse.quarantine_usage().await?;
+    let limits = limits(&usage, configured);
+    let ratios = limits.each_ref().map(|limit| (limit.name, limit.ratio()));
+    handle.quarantine(usage.rows, usage.bytes, usage.waiting, &ratios);
+    Ok(limits)
+}
+
+fn raise(limit: &Limit) {
+    const REMEDY: &str = "`doseline quarantine list` shows it; replay what can be used, nothing is deleted by itself";
+    match limit.level {
+        Level::Fine => {}
+        Level::Warning => tracing::warn!(limit = limit.name, "quarantine: {limit}; {REMEDY}"),
+        Level::Error => tracing::error!(limit = limit.name, "quarantine: {limit}; {REMEDY}"),
+    }
 }

@@ -398,14 +398,9 @@ impl Run {
 }
 
 impl Source<'_> {
-    /// Time an event is stored under; one that does not fit is out of every range and refused by the check.
+    /// Time an event is stored under.
     fn at(&self, event: &v1::Event) -> i64 {
-        match self.report.synced_base_unix_us() {
-            Some(base) => {
-                i64::try_from(event.offset_us).ok().and_then(|offset| base.checked_add(offset)).unwrap_or(i64::MAX)
-            }
-            None => self.decoded.received_at,
-        }
+        self.report.at(event, self.decoded.received_at)
     }
 
     fn check(&self, event: &v1::Event) -> Result<(), Reject> {

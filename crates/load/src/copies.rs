@@ -21,7 +21,7 @@ pub trait Copies: Send + Sync + 'static {
 }
 
 /// Logs what librdkafka has to say at a level that does not wake anybody: errors arrive with each attempt as well.
-struct Quiet;
+pub(crate) struct Quiet;
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {

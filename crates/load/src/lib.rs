@@ -33,6 +33,7 @@ pub mod options;
 pub mod owner;
 mod partition;
 mod poller;
+pub mod replay;
 #[cfg(test)]
 mod simulation;
 mod start;

@@ -36,8 +36,17 @@ pub const OVERTAKEN: &str = "doseline_load_overtaken_total";
 /// Partitions this loader owns.
 pub const PARTITIONS: &str = "doseline_load_partitions";
 
+/// Rows in quarantine, in the whole warehouse.
+pub const QUARANTINE_ROWS: &str = "doseline_load_quarantine_rows";
+/// Bytes of payloads in quarantine, in the whole warehouse.
+pub const QUARANTINE_BYTES: &str = "doseline_load_quarantine_bytes";
+/// Rows in quarantine that have not been replayed, in the whole warehouse.
+pub const QUARANTINE_WAITING: &str = "doseline_load_quarantine_waiting_rows";
+/// How far the quarantine's limits are used, by `limit` (`rows`, `mib`, `age`): alarm at 0.8 and at 1.
+pub const QUARANTINE_LIMIT_RATIO: &str = "doseline_load_quarantine_limit_ratio";
+
 /// Every name.
-pub const ALL: [&str; 11] = [
+pub const ALL: [&str; 15] = [
     RECORDS,
     ROWS,
     BATCHES,
@@ -49,6 +58,10 @@ pub const ALL: [&str; 11] = [
     LATENCY_SECONDS,
     OVERTAKEN,
     PARTITIONS,
+    QUARANTINE_ROWS,
+    QUARANTINE_BYTES,
+    QUARANTINE_WAITING,
+    QUARANTINE_LIMIT_RATIO,
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -67,6 +80,11 @@ pub(crate) struct ReasonLabel {
     pub reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct LimitLabel {
+    pub limit: &'static str,
+}
+
 /// The metrics of one loader.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -81,6 +99,10 @@ pub(crate) struct Metrics {
     pub latency: Histogram,
     pub overtaken: Counter,
     pub partitions: Gauge,
+    pub quarantine_rows: Gauge,
+    pub quarantine_bytes: Gauge,
+    pub quarantine_waiting: Gauge,
+    pub quarantine_limit_ratio: Family<LimitLabel, Gauge<f64, AtomicU64>>,
 }
 
 impl Metrics {
@@ -99,6 +121,10 @@ impl Metrics {
             latency: Histogram::new(exponential_buckets(0.016, 2.0, 16)),
             overtaken: Counter::default(),
             partitions: Gauge::default(),
+            quarantine_rows: Gauge::default(),
+            quarantine_bytes: Gauge::default(),
+            quarantine_waiting: Gauge::default(),
+            quarantine_limit_ratio: Family::default(),
         };
         metrics.register();
         metrics
@@ -123,6 +149,12 @@ impl Metrics {
         let help = "Owners that ended because another loader had written further";
         registry.register(counter(OVERTAKEN), help, self.overtaken.clone());
         registry.register(PARTITIONS, "Partitions this loader owns", self.partitions.clone());
+        registry.register(QUARANTINE_ROWS, "Rows in quarantine", self.quarantine_rows.clone());
+        registry.register(QUARANTINE_BYTES, "Bytes of payloads in quarantine", self.quarantine_bytes.clone());
+        let help = "Rows in quarantine that have not been replayed";
+        registry.register(QUARANTINE_WAITING, help, self.quarantine_waiting.clone());
+        let help = "How far a limit of the quarantine is used, 1 = reached";
+        registry.register(QUARANTINE_LIMIT_RATIO, help, self.quarantine_limit_ratio.clone());
     }
 
     /// All metrics in the OpenMetrics text format.
@@ -148,6 +180,7 @@ mod tests {
         metrics.rejected.get_or_create(&ReasonLabel { reason: "implausible" }).inc();
         metrics.lag.get_or_create(&PartitionLabel { topic: "t".to_owned(), partition: 3 }).set(7);
         metrics.latency.observe(0.3);
+        metrics.quarantine_limit_ratio.get_or_create(&LimitLabel { limit: "rows" }).set(0.5);
         let text = metrics.text();
         for name in ALL {
             let exposed = text.lines().any(|line| {

@@ -12,7 +12,7 @@ use std::{
 use crate::{
     batch::Written,
     clock::Clock,
-    metrics::{Metrics, PartitionLabel, ReasonLabel, TopicLabel},
+    metrics::{LimitLabel, Metrics, PartitionLabel, ReasonLabel, TopicLabel},
     options::Limits,
 };
 
@@ -112,6 +112,17 @@ impl Handle {
     /// What is waited for from ClickHouse before a partition can be read; whether that is new.
     pub(crate) fn clickhouse(&self, trouble: Option<&str>) -> bool {
         replace(&self.0.clickhouse, trouble)
+    }
+
+    /// What the quarantine of the warehouse holds: rows, bytes, rows that wait, and how far each limit is used.
+    pub fn quarantine(&self, rows: u64, bytes: u64, waiting: u64, limits: &[(&'static str, f64)]) {
+        let (metrics, gauge) = (&self.0.metrics, |value: u64| i64::try_from(value).unwrap_or(i64::MAX));
+        metrics.quarantine_rows.set(gauge(rows));
+        metrics.quarantine_bytes.set(gauge(bytes));
+        metrics.quarantine_waiting.set(gauge(waiting));
+        for (limit, ratio) in limits {
+            metrics.quarantine_limit_ratio.get_or_create(&LimitLabel { limit }).set(*ratio);
+        }
     }
 
     pub(crate) fn overtaken(&self) {

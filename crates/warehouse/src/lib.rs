@@ -15,6 +15,7 @@ pub mod error;
 pub mod insert;
 pub mod loader;
 pub mod migrate;
+pub mod quarantine;
 pub mod registry;
 pub mod rollup;
 pub mod schema;

@@ -70,15 +70,7 @@ struct DayState {
 /// [`Error::DayOpen`] when the day is not over or a batch of it, or of a day before, is not committed; as
 /// [`Warehouse::execute`] otherwise.
 pub async fn close_day(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
-    let DayState { text, id, over, open_shards, example, suffix } = day_state(warehouse, day).await?;
-    if !over {
-        return Err(Error::DayOpen { day: text, fault: "it is not over; close it after midnight UTC".to_owned() });
-    }
-    if open_shards > 0 {
-        let fault =
-            format!("{open_shards} partitions have a batch that is not committed, e.g. {example}; wait for the loader");
-        return Err(Error::DayOpen { day: text, fault });
-    }
+    let DayState { text, id, suffix, .. } = require_closed_state(warehouse, day).await?;
     for rollup in &ROLLUPS {
         sweep(warehouse, rollup).await?;
         let beside = format!("{}_closing_{suffix}", rollup.table);
@@ -90,6 +82,31 @@ pub async fn close_day(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
     }
     info!(day = text, "closed ingest day");
     Ok(())
+}
+
+/// Whether an ingest day is over, and every batch of it and of the days before is committed.
+///
+/// # Errors
+/// [`Error::DayOpen`] when not.
+pub(crate) async fn require_closed(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
+    require_closed_state(warehouse, day).await.map(drop)
+}
+
+async fn require_closed_state(warehouse: &Warehouse, day: Day) -> Result<DayState, Error> {
+    let state = day_state(warehouse, day).await?;
+    let DayState { text, over, open_shards, example, .. } = &state;
+    if !over {
+        return Err(Error::DayOpen {
+            day: text.clone(),
+            fault: "it is not over; close it after midnight UTC".to_owned(),
+        });
+    }
+    if *open_shards > 0 {
+        let fault =
+            format!("{open_shards} partitions have a batch that is not committed, e.g. {example}; wait for the loader");
+        return Err(Error::DayOpen { day: text.clone(), fault });
+    }
+    Ok(state)
 }
 
 /// Ingest days that are over, have minutes and have no rollup yet, ascending: what a timer closes. An hour after midnight

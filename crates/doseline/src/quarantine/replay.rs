@@ -1,0 +1,203 @@
+//! `doseline quarantine replay`.
+//!
+//! It only puts records into Kafka. Whether something is stored, was stored before or is refused again is the loader's to
+//! decide, and is read from what the loader wrote.
+
+use std::{collections::HashSet, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use clap::Args;
+use load::replay::{Record, Replayer};
+use telemetry::{
+    quarantine::Id,
+    reject::{Reason, Reject},
+};
+use tokio::time::Instant;
+use warehouse::{
+    Warehouse,
+    quarantine::{Item, Raw, ReplayResult},
+};
+
+use super::{Selection, now_us, remake::remake, who};
+use crate::{config::Config, options};
+
+/// Bytes of payloads held at a time.
+const CHUNK_BYTES: u64 = 8 << 20;
+/// Rows held at a time.
+const CHUNK_ROWS: usize = 1_000;
+/// Lines that are printed about rows that stay.
+const LINES: usize = 20;
+/// Between two looks at what the loader has written.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Flags of `doseline quarantine replay`.
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    selection: Selection,
+    /// Say what would be replayed and what would be refused still, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Who replays; otherwise the user of the operating system
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+    /// Most rows of one run
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    limit: u64,
+    /// How long to wait for the loader, s; 0 = not at all
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    wait: u64,
+}
+
+/// `doseline quarantine replay`
+pub async fn run(arguments: Arguments, config: &Config) -> anyhow::Result<ExitCode> {
+    let warehouse = options::warehouse(config)?;
+    let by = who(arguments.by.as_deref())?;
+    // A row that somebody names may be replayed again; nothing comes of it but the word DUPLICATE.
+    let filter = arguments.selection.filter(arguments.selection.ids.is_empty());
+    let items = warehouse.quarantine_items(&filter, arguments.limit).await.context("look into the quarantine")?;
+    if items.is_empty() {
+        println!("nothing to replay");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let at_us = now_us()?;
+    let replayer = Replayer::new(&options::load_kafka(config)?, &by, at_us)?;
+    let mut command = Command { replayer, warehouse, config, refused: Vec::new(), produced: 0 };
+    for chunk in chunks(&items) {
+        command.replay(&chunk, arguments.dry_run).await?;
+    }
+    command.report_refused();
+    let Command { warehouse, refused, produced, .. } = command;
+    if arguments.dry_run {
+        println!("{produced} rows can be replayed, {} are refused still; nothing was done", refused.len());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let results = wait(&warehouse, &by, at_us, produced, Duration::from_secs(arguments.wait)).await?;
+    let done = report(&results, produced);
+    if done {
+        // The loader does this too, a little later.
+        warehouse.mark_replayed().await.context("mark the rows as replayed")?;
+    }
+    Ok(if done && refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+struct Command<'a> {
+    replayer: Replayer,
+    warehouse: Warehouse,
+    config: &'a Config,
+    refused: Vec<(Id, Reject)>,
+    produced: usize,
+}
+
+impl Command<'_> {
+    async fn replay(&mut self, ids: &[Id], dry_run: bool) -> anyhow::Result<()> {
+        let raws = self.warehouse.quarantine_raw(ids).await.context("read from quarantine")?;
+        let registered = self.registered(&raws).await?;
+        let mut records: Vec<Record> = Vec::new();
+        for raw in &raws {
+            let known = raw.reason != Reason::UnknownDevice.as_str()
+                || registered.contains(&(raw.tenant.clone(), raw.device.clone()));
+            let unknown = || {
+                let detail = format!("{}/{} is not registered; `doseline devices import`", raw.tenant, raw.device);
+                Reject::new(Reason::UnknownDevice, detail)
+            };
+            match known.then_some(()).ok_or_else(unknown).and_then(|()| remake(raw, &self.config.plausibility)) {
+                Ok(record) => records.push(record),
+                Err(reject) => self.refused.push((raw.id, reject)),
+            }
+        }
+        self.produced += records.len();
+        if !dry_run {
+            self.replayer
+                .produce(&records)
+                .await
+                .context("put replays into Kafka; run it again, nothing counts twice")?;
+        }
+        Ok(())
+    }
+
+    /// Of the devices that were refused because nobody knew them, those that somebody knows now.
+    async fn registered(&self, raws: &[Raw]) -> anyhow::Result<HashSet<(String, String)>> {
+        let unknown = raws.iter().filter(|raw| raw.reason == Reason::UnknownDevice.as_str());
+        let devices: HashSet<_> = unknown.map(|raw| (raw.tenant.clone(), raw.device.clone())).collect();
+        let devices: Vec<_> = devices.into_iter().collect();
+        Ok(self.warehouse.registered(&devices).await.context("look into the registry")?.into_iter().collect())
+    }
+
+    fn report_refused(&self) {
+        if self.refused.is_empty() {
+            return;
+        }
+        println!("{} rows are refused still, by the rules of this configuration, and stay:", self.refused.len());
+        for (id, reject) in self.refused.iter().take(LINES) {
+            println!("  {id}  {reject}");
+        }
+        if self.refused.len() > LINES {
+            println!("  and {} more", self.refused.len() - LINES);
+        }
+    }
+}
+
+/// Names of the rows, so many at a time as fit into memory.
+fn chunks(items: &[Item]) -> Vec<Vec<Id>> {
+    let (mut chunks, mut chunk, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for item in items {
+        // The view makes ids of the same form.
+        let Ok(id) = item.id.parse::<Id>() else { continue };
+        if chunk.len() == CHUNK_ROWS || (bytes + item.bytes > CHUNK_BYTES && !chunk.is_empty()) {
+            chunks.push(std::mem::take(&mut chunk));
+            bytes = 0;
+        }
+        bytes += item.bytes;
+        if chunk.last() != Some(&id) {
+            chunk.push(id);
+        }
+    }
+    chunks.push(chunk);
+    chunks
+}
+
+/// What the loader has written about the replay, once it is complete or the time is over.
+async fn wait(
+    warehouse: &Warehouse,
+    by: &str,
+    at_us: i64,
+    produced: usize,
+    within: Duration,
+) -> anyhow::Result<Vec<ReplayResult>> {
+    let deadline = Instant::now() + within;
+    loop {
+        let results = warehouse.quarantine_results(by, at_us).await.context("read what the loader has written")?;
+        if results.len() >= produced || Instant::now() >= deadline {
+            return Ok(results);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Says what came of it; whether everything that was produced is out of quarantine.
+fn report(results: &[ReplayResult], produced: usize) -> bool {
+    let refused: Vec<_> = results.iter().filter(|result| result.outcome == "REFUSED").collect();
+    if !refused.is_empty() {
+        println!("{} rows are refused by the loader, by its rules, and stay:", refused.len());
+    }
+    for result in refused.iter().take(LINES) {
+        println!("  {}-{}-{}  {}", result.incarnation, result.partition, result.offset, result.detail);
+    }
+    let count = |outcome: &str| results.iter().filter(|result| result.outcome == outcome).count();
+    println!(
+        "replayed {produced} rows: {} stored, {} were there already, {} refused again, {} refused event by event ({} events stored)",
+        count("STORED"),
+        count("DUPLICATE"),
+        refused.len(),
+        count("REFUSED_SINGLY"),
+        results.iter().map(|result| result.stored).sum::<u64>()
+    );
+    if results.len() < produced {
+        println!(
+            "the loader has not written {} of them yet; they are in Kafka, and `doseline quarantine list` shows when they are",
+            produced - results.len()
+        );
+    }
+    refused.is_empty() && results.len() >= produced
+}

@@ -1,0 +1,95 @@
+//! Produces what a person replays out of quarantine: records as the bridge makes them, with the mark that the loader knows.
+//!
+//! They go through Kafka because the loader is the only writer. That one of them reaches the topic twice does no harm: see
+//! [`crate::batch`].
+
+use rdkafka::{
+    ClientConfig,
+    message::{Header, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord},
+};
+use telemetry::{
+    kafka::{RECEIVED_AT_HEADER, REPLAY_HEADER, REPLAYED_AT_HEADER, REPLAYED_BY_HEADER, TOPIC_HEADER},
+    quarantine::Id,
+};
+
+use crate::{copies::Quiet, error::Error, options::Kafka};
+
+/// Something that goes out of quarantine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The row of quarantine.
+    pub id: Id,
+    /// Whether it is a status, not a report.
+    pub is_status: bool,
+    /// Key, `tenant/device`.
+    pub key: String,
+    /// The report as protobuf, or the status as JSON.
+    pub value: Vec<u8>,
+    /// The MQTT topic it came in on.
+    pub topic: String,
+    /// When the bridge received it first, us since 1970.
+    pub received_at: i64,
+}
+
+/// Produces replays of one command.
+pub struct Replayer {
+    producer: FutureProducer<Quiet>,
+    topics: crate::options::Topics,
+    by: String,
+    at_us: i64,
+}
+
+impl Replayer {
+    /// Prepares the producer; nothing is sent. `by` and `at_us` (us since 1970) say who asked for it and when.
+    ///
+    /// # Errors
+    /// [`Error::Kafka`] when librdkafka refuses the configuration.
+    pub fn new(kafka: &Kafka, by: &str, at_us: i64) -> Result<Self, Error> {
+        let mut config = ClientConfig::new();
+        for (name, value) in &kafka.properties {
+            config.set(name, value);
+        }
+        config
+            .set("bootstrap.servers", &kafka.brokers)
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("partitioner", "murmur2_random")
+            .set("message.max.bytes", "4194304")
+            .set("message.timeout.ms", "30000")
+            .set("queue.buffering.max.kbytes", "65536")
+            .set("linger.ms", "5");
+        let producer = config.create_with_context(Quiet)?;
+        Ok(Self { producer, topics: kafka.topics.clone(), by: by.to_owned(), at_us })
+    }
+
+    /// Produces records and returns when Kafka has confirmed all of them. At most 32 MiB at a time.
+    ///
+    /// # Errors
+    /// [`Error::Kafka`]: some may have been confirmed; producing all again does no harm.
+    pub async fn produce(&self, records: &[Record]) -> Result<(), Error> {
+        let mut pending = Vec::new();
+        for record in records {
+            let (id, received_at) = (record.id.to_string(), record.received_at.to_string());
+            let at = self.at_us.to_string();
+            let header = |key, value| Header { key, value: Some(value) };
+            let headers = OwnedHeaders::new_with_capacity(5)
+                .insert(header(TOPIC_HEADER, record.topic.as_str()))
+                .insert(header(RECEIVED_AT_HEADER, &received_at))
+                .insert(header(REPLAY_HEADER, &id))
+                .insert(header(REPLAYED_BY_HEADER, &self.by))
+                .insert(header(REPLAYED_AT_HEADER, &at));
+            let topic = if record.is_status { &self.topics.status } else { &self.topics.reports };
+            let record = FutureRecord::to(topic).key(&record.key).payload(&record.value).headers(headers);
+            pending.push(self.producer.send_result(record).map_err(|(error, _)| error)?);
+        }
+        for delivery in pending {
+            match delivery.await {
+                Ok(Ok(_)) => {}
+                Ok(Err((error, _))) => return Err(error.into()),
+                Err(_) => return Err(rdkafka::error::KafkaError::Canceled.into()),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,364 @@
+//! Working through the quarantine: what is in it, what came of replays, and deletion by a person.
+
+use clickhouse::Row;
+use serde::{Deserialize, Serialize};
+use telemetry::quarantine::Id;
+
+use crate::{client::Warehouse, error::Error, rollup};
+
+/// Which rows; the default is all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// One reason; empty = all.
+    pub reason: String,
+    /// One tenant; empty = all.
+    pub tenant: String,
+    /// One device; empty = all.
+    pub device: String,
+    /// Received at this time or later, us since 1970; 0 = all.
+    pub from_us: i64,
+    /// Received before this time, us since 1970; 0 = all.
+    pub to_us: i64,
+    /// These rows; empty = all.
+    pub ids: Vec<Id>,
+    /// Only what has not been replayed.
+    pub waiting: bool,
+}
+
+/// The rows of one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct Group {
+    /// Why they were refused.
+    pub reason: String,
+    /// Number of rows.
+    pub rows: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+    /// Of the rows, those that have been replayed.
+    pub replayed: u64,
+    /// When the oldest was received, `YYYY-MM-DD HH:MM:SS`, UTC.
+    pub oldest: String,
+    /// When the newest was received, `YYYY-MM-DD HH:MM:SS`, UTC.
+    pub newest: String,
+}
+
+/// A row without its payload.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct Item {
+    /// Its name.
+    pub id: String,
+    /// Why it was refused.
+    pub reason: String,
+    /// What exactly was wrong; empty where the bridge refused.
+    pub detail: String,
+    /// MQTT topic.
+    pub topic: String,
+    /// Who refused it: `bridge` or `loader`.
+    pub source: String,
+    /// Size of the payload.
+    pub bytes: u64,
+    /// When the bridge received it, `YYYY-MM-DD HH:MM:SS.ffffff`, UTC.
+    pub received: String,
+    /// The same, us since 1970.
+    pub received_at_us: i64,
+    /// Tenant, or empty.
+    pub tenant: String,
+    /// Device, or empty.
+    pub device: String,
+    /// Boot, or 0.
+    pub boot_id: u64,
+    /// Sequence number, or 0.
+    pub seq: u64,
+    /// Whether it has been replayed.
+    pub replayed: bool,
+    /// Outcome of its replay, or empty.
+    pub outcome: String,
+    /// Who replayed it last, or empty.
+    pub replayed_by: String,
+}
+
+#[derive(Row, Deserialize)]
+struct PayloadRow {
+    incarnation: u32,
+    partition: i32,
+    offset: u64,
+    seq: u64,
+    boot_id: u64,
+    reason: String,
+    tenant: String,
+    device: String,
+    topic: String,
+    source: String,
+    received_at: i64,
+    payload: String,
+}
+
+/// A row as it can be replayed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Raw {
+    /// Its name.
+    pub id: Id,
+    /// Why it was refused.
+    pub reason: String,
+    /// Tenant, or empty.
+    pub tenant: String,
+    /// Device, or empty.
+    pub device: String,
+    /// MQTT topic.
+    pub topic: String,
+    /// Who refused it: `bridge` or `loader`.
+    pub source: String,
+    /// When the bridge received it, us since 1970.
+    pub received_at: i64,
+    /// Raw bytes.
+    pub payload: Vec<u8>,
+}
+
+/// What came of one replayed row.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct ReplayResult {
+    /// Life of the topic of the row.
+    pub incarnation: u32,
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: u64,
+    /// Its sequence number, or 0.
+    pub seq: u64,
+    /// `STORED`, `DUPLICATE`, `REFUSED` or `REFUSED_SINGLY`.
+    pub outcome: String,
+    /// Events stored.
+    pub stored: u64,
+    /// Events that were there before.
+    pub duplicates: u64,
+    /// Events that are in quarantine still or again.
+    pub refused: u64,
+    /// Why, or empty.
+    pub detail: String,
+}
+
+/// How much the quarantine holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct Usage {
+    /// Rows, replayed ones too.
+    pub rows: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+    /// Rows that have not been replayed.
+    pub waiting: u64,
+    /// Age of the oldest row, s; 0 = there is none.
+    pub oldest_s: u64,
+}
+
+/// A deletion that a person asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purge {
+    /// Rows of ingest days before this one, days since 1970.
+    pub before: u16,
+    /// Rows of this reason; empty = all.
+    pub reason: String,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub because: String,
+    /// When, us since 1970.
+    pub now_us: i64,
+}
+
+/// What a deletion deletes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct Purged {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+    /// Rows that have not been replayed: this data is gone then.
+    pub waiting: u64,
+}
+
+/// Columns that name a replayed row.
+const SOURCE: &str = "source_incarnation, source_partition, source_offset, source_seq";
+
+impl Warehouse {
+    /// Rows by reason, the most frequent first.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn quarantine_groups(&self, filter: &Filter) -> Result<Vec<Group>, Error> {
+        let sql = format!(
+            "SELECT toString(state.reason) AS reason, count() AS rows, sum(state.bytes) AS bytes, \
+             countIf(state.replayed) AS replayed, \
+             formatDateTime(min(state.received_at), '%Y-%m-%d %H:%i:%S', 'UTC') AS oldest, \
+             formatDateTime(max(state.received_at), '%Y-%m-%d %H:%i:%S', 'UTC') AS newest \
+             FROM quarantine_state AS state WHERE {} GROUP BY state.reason ORDER BY rows DESC, reason",
+            condition(filter)
+        );
+        self.fetch(self.filtered(&sql, filter)).await
+    }
+
+    /// Rows in the order of their devices' events, `limit` at most.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn quarantine_items(&self, filter: &Filter, limit: u64) -> Result<Vec<Item>, Error> {
+        let sql = format!(
+            "SELECT state.id AS id, toString(state.reason) AS reason, state.detail AS detail, state.topic AS topic, \
+             toString(state.source) AS source, state.bytes AS bytes, toString(state.received_at) AS received, \
+             toUnixTimestamp64Micro(state.received_at) AS received_at_us, toString(state.tenant) AS tenant, \
+             toString(state.device) AS device, state.boot_id AS boot_id, state.seq AS seq, \
+             state.replayed AS replayed, state.outcome AS outcome, state.replayed_by AS replayed_by \
+             FROM quarantine_state AS state WHERE {} \
+             ORDER BY state.tenant, state.device, state.boot_id, state.seq, state.received_at, id LIMIT {limit}",
+            condition(filter)
+        );
+        self.fetch(self.filtered(&sql, filter)).await
+    }
+
+    fn filtered(&self, sql: &str, filter: &Filter) -> clickhouse::query::Query {
+        let Filter { reason, tenant, device, from_us, to_us, ids, .. } = filter;
+        let query = self.query(sql).bind(reason).bind(reason).bind(tenant).bind(tenant).bind(device).bind(device);
+        let query = query.bind(from_us).bind(from_us).bind(to_us).bind(to_us);
+        if ids.is_empty() { query } else { query.bind(ids.iter().map(ToString::to_string).collect::<Vec<_>>()) }
+    }
+
+    /// Rows with their payloads, in the order of their devices' events.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn quarantine_raw(&self, ids: &[Id]) -> Result<Vec<Raw>, Error> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = "SELECT incarnation, kafka_partition AS partition, kafka_offset AS offset, seq, boot_id, \
+                   toString(q.reason) AS reason, toString(q.tenant) AS tenant, toString(q.device) AS device, topic, \
+                   toString(q.source) AS source, toUnixTimestamp64Micro(q.received_at) AS received_at, \
+                   hex(q.payload) AS payload FROM quarantine AS q \
+                   WHERE (incarnation, kafka_partition, kafka_offset, seq) IN ? \
+                   ORDER BY q.tenant, q.device, boot_id, seq, q.received_at, incarnation, partition, offset";
+        let keys: Vec<_> =
+            ids.iter().map(|id| (id.incarnation, id.partition, id.offset, id.seq.unwrap_or(0))).collect();
+        let rows: Vec<PayloadRow> = self.fetch(self.query(sql).bind(keys)).await?;
+        Ok(rows.into_iter().map(raw).filter(|raw| ids.contains(&raw.id)).collect())
+    }
+
+    /// What came of the rows that one command replayed, as far as the loader has written it.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn quarantine_results(&self, by: &str, at_us: i64) -> Result<Vec<ReplayResult>, Error> {
+        let sql = "SELECT source_incarnation AS incarnation, source_partition AS partition, source_offset AS offset, \
+                   source_seq AS seq, toString(r.outcome) AS outcome, stored, duplicates, refused, detail \
+                   FROM quarantine_replays AS r \
+                   WHERE r.replayed_by = ? AND toUnixTimestamp64Micro(r.replayed_at) = ? ORDER BY offset, seq";
+        self.fetch(self.query(sql).bind(by).bind(at_us)).await
+    }
+
+    /// Brings the column `replayed` of the table in line with the replays; returns how many rows differed. Counts and hashes
+    /// of batches do not depend on it. A row that was replayed and is written again (by a rebuild of its day, or by rules that
+    /// changed in a crash) is found here the next time.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`].
+    pub async fn mark_replayed(&self) -> Result<u64, Error> {
+        let differs = format!(
+            "replayed != ((incarnation, kafka_partition, kafka_offset, seq) IN \
+             (SELECT {SOURCE} FROM quarantine_replays WHERE outcome != 'REFUSED'))"
+        );
+        let count: u64 = self.row(&format!("SELECT count() FROM quarantine WHERE {differs}")).await?;
+        if count > 0 {
+            let sql = format!(
+                "ALTER TABLE quarantine UPDATE replayed = NOT replayed WHERE {differs} SETTINGS mutations_sync = 2"
+            );
+            self.command(&sql).await?;
+        }
+        Ok(count)
+    }
+
+    /// How much the quarantine holds.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn quarantine_usage(&self) -> Result<Usage, Error> {
+        let sql = "SELECT count() AS rows, sum(length(payload)) AS bytes, countIf(NOT replayed) AS waiting, \
+                   toUInt64(if(rows = 0, 0, greatest(0, dateDiff('second', min(received_at), now64(6, 'UTC'))))) AS oldest_s \
+                   FROM quarantine";
+        self.row(sql).await
+    }
+
+    /// Of these devices (tenant, device), those that a person has registered.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn registered(&self, devices: &[(String, String)]) -> Result<Vec<(String, String)>, Error> {
+        if devices.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = "SELECT toString(d.tenant) AS tenant, toString(d.device) AS device FROM devices_latest AS d \
+                   WHERE d.origin = 'IMPORTED' AND (d.tenant, d.device) IN ?";
+        self.fetch(self.query(sql).bind(devices)).await
+    }
+
+    /// What [`Warehouse::purge_quarantine`] would delete.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn purgeable(&self, before: u16, reason: &str) -> Result<Purged, Error> {
+        let sql = "SELECT count() AS rows, sum(length(payload)) AS bytes, countIf(NOT replayed) AS waiting \
+                   FROM quarantine WHERE ingest_day < toDate(?) AND (? = '' OR reason = ?)";
+        let rows = self.fetch(self.query(sql).bind(before).bind(reason).bind(reason)).await?;
+        Ok(rows.into_iter().next().unwrap_or_default())
+    }
+
+    /// Deletes rows of old ingest days, after it has written down which. The ledgers stay as they are: what was quarantined
+    /// counts as quarantined for ever.
+    ///
+    /// # Errors
+    /// [`Error::DayOpen`] when a batch of those days is not committed: its rows are still being counted. As
+    /// [`Warehouse::execute`] otherwise; then the journal may name rows that are still there, and doing it again is right.
+    pub async fn purge_quarantine(&self, purge: &Purge) -> Result<(), Error> {
+        let Purge { before, reason, by, because, now_us } = purge;
+        rollup::require_closed(self, before.saturating_sub(1)).await?;
+        let sql = "INSERT INTO quarantine_purges SELECT fromUnixTimestamp64Micro(?) AS purged_at, ? AS purged_by, \
+                   ? AS because, ingest_day, tenant, reason, count() AS rows, countIf(NOT replayed) AS not_replayed, \
+                   sum(length(payload)) AS bytes, \
+                   lower(hex(SHA256(arrayStringConcat(arraySort(groupArray(hex(SHA256(payload)))))))) AS sha256, \
+                   min(received_at) AS first_received_at, max(received_at) AS last_received_at \
+                   FROM quarantine WHERE ingest_day < toDate(?) AND (? = '' OR reason = ?) \
+                   GROUP BY ingest_day, tenant, reason";
+        let query = self.query(sql).bind(now_us).bind(by).bind(because).bind(before).bind(reason).bind(reason);
+        self.execute(query).await?;
+        let sql = "ALTER TABLE quarantine DELETE WHERE ingest_day < toDate(?) AND (? = '' OR reason = ?) \
+                   SETTINGS mutations_sync = 2";
+        self.execute(self.query(sql).bind(before).bind(reason).bind(reason)).await
+    }
+}
+
+fn condition(filter: &Filter) -> String {
+    let mut sql = "(? = '' OR state.reason = ?) AND (? = '' OR state.tenant = ?) AND (? = '' OR state.device = ?) \
+                   AND (? = 0 OR toUnixTimestamp64Micro(state.received_at) >= ?) \
+                   AND (? = 0 OR toUnixTimestamp64Micro(state.received_at) < ?)"
+        .to_owned();
+    if !filter.ids.is_empty() {
+        sql.push_str(" AND state.id IN ?");
+    }
+    if filter.waiting {
+        sql.push_str(" AND NOT state.replayed");
+    }
+    sql
+}
+
+fn raw(row: PayloadRow) -> Raw {
+    let PayloadRow { incarnation, partition, offset, seq, boot_id, reason, tenant, device, topic, source, .. } = row;
+    let digits = row.payload.as_bytes().chunks_exact(2);
+    let nibble = |digit: u8| char::from(digit).to_digit(16).unwrap_or(0) as u8;
+    Raw {
+        id: Id { incarnation, partition, offset, seq: (boot_id > 0).then_some(seq) },
+        reason,
+        tenant,
+        device,
+        topic,
+        source,
+        received_at: row.received_at,
+        payload: digits.map(|pair| nibble(pair[0]) << 4 | nibble(pair[1])).collect(),
+    }
+}
