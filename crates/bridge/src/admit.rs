@@ -11,6 +11,8 @@ use telemetry::{
     topic::{Channel, Topic},
 };
 
+use crate::registry::Registry;
+
 /// Where a record goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
@@ -46,6 +48,8 @@ pub struct Admitted {
     pub value: Bytes,
     /// The receipt, where the message was a report of a device.
     pub receipt: Option<Receipt>,
+    /// Whether it is a report whose events have sequence numbers.
+    pub numbered: bool,
     /// Fields and enum values this version does not know.
     pub unknown: usize,
     /// What exactly was wrong, for quarantined messages.
@@ -73,6 +77,7 @@ pub fn admit(topic: &[u8], payload: &[u8]) -> Admitted {
         channel: Some(topic.channel),
         key: Some(telemetry::kafka::record_key(topic.tenant, topic.device)),
         value,
+        numbered: accepted.as_ref().is_some_and(|report| report.sequence().is_some()),
         receipt: accepted.and_then(|report| {
             let stored = receipt::stored(report.boot_id(), report.sequence());
             receipt_to(topic, &stored, false)
@@ -80,6 +85,23 @@ pub fn admit(topic: &[u8], payload: &[u8]) -> Admitted {
         unknown,
         detail: None,
     }
+}
+
+/// Decides about one message by the registry too.
+///
+/// Numbered reports of a device that is not registered are quarantined where the tenant refuses them. A status or a heartbeat
+/// outside the sequence passes: it holds nothing that was measured, and shows that there is such a device, and by its last
+/// sequence number how much of it has not been stored.
+pub fn admit_registered(topic: &[u8], payload: &[u8], registry: Option<&Registry>) -> Admitted {
+    let admitted = admit(topic, payload);
+    let refuses = |key: &String| registry.is_some_and(|registry| registry.refuses(key));
+    if !admitted.numbered || !admitted.key.as_ref().is_some_and(refuses) {
+        return admitted;
+    }
+    let topic = std::str::from_utf8(topic).ok().and_then(|topic| Topic::parse(topic).ok());
+    let device = admitted.key.unwrap_or_default();
+    let detail = format!("{device} is not registered, and the policy unknown_devices of its tenant is quarantine");
+    quarantined(topic, payload, Reject::new(Reason::UnknownDevice, detail))
 }
 
 /// Validates a payload: the record's value, the report if it is one, and how much of it is unknown.
@@ -112,6 +134,7 @@ fn quarantined(topic: Option<Topic<'_>>, payload: &[u8], reject: Reject) -> Admi
         // Copied: a slice would keep the connection's whole read buffer alive.
         value: Bytes::copy_from_slice(payload),
         receipt: topic.and_then(|topic| receipt_to(topic, &receipt::rejected(payload, reject.reason), true)),
+        numbered: false,
         unknown: 0,
         detail: Some(reject.detail),
     }
@@ -239,6 +262,29 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn numbered_reports_of_unknown_devices_are_refused_where_the_tenant_says_so() {
+        let (known, acme) = ("acme".to_owned(), "acme".to_owned());
+        let registry = Registry::new([(acme, true)], [(known, "d1".to_owned())]);
+        let stranger = b"doseline/v1/acme/berlin/d2/report";
+        let payload = report(1).encode_to_vec();
+        let beat = v1::Event { offset_us: 0, kind: Some(Kind::Heartbeat(v1::Heartbeat::default())) };
+        let beat = v1::Report { boot_id: 9, events: vec![beat], ..v1::Report::default() }.encode_to_vec();
+        let check = |topic: &[u8], payload: &[u8], registry: Option<&Registry>, expected: Destination| {
+            let admitted = admit_registered(topic, payload, registry);
+            assert_eq!(admitted.destination, expected, "{:?}", admitted.detail);
+            assert_eq!(admitted.value, payload);
+            admitted
+        };
+        check(REPORT, &payload, Some(&registry), Destination::Reports);
+        check(stranger, &payload, None, Destination::Reports);
+        check(stranger, &beat, Some(&registry), Destination::Reports);
+        let refused = check(stranger, &payload, Some(&registry), Destination::Quarantine(Reason::UnknownDevice));
+        assert_eq!(refused.key.as_deref(), Some("acme/d2"));
+        let receipt = v1::Receipt::decode(refused.receipt.unwrap().payload.as_slice()).unwrap();
+        assert_eq!((receipt.code(), receipt.reason.as_str()), (v1::ReceiptCode::Rejected, "unknown_device"));
     }
 
     #[test]

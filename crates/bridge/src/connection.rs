@@ -25,7 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admit::{Destination, admit},
+    admit::{Destination, admit_registered},
     backoff::Backoff,
     broker::{self, Purpose},
     desk::Desk,
@@ -237,7 +237,9 @@ impl Connection {
         let received_at_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
         let taken = async {
             let Some(permit) = self.budgeted(publish).await else { return };
-            let admitted = admit(&publish.topic, &publish.payload);
+            // Not held over the awaits below: it is replaced while messages wait.
+            let registry = shared.options.registry.as_ref().and_then(|current| current.borrow().clone());
+            let admitted = admit_registered(&publish.topic, &publish.payload, registry.as_deref());
             shared.metrics.received(admitted.channel, publish.payload.len());
             shared.metrics.unknown_fields.inc_by(admitted.unknown as u64);
             if let Destination::Quarantine(reason) = admitted.destination {

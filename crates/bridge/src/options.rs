@@ -22,6 +22,8 @@ pub struct Options {
     pub kafka: Kafka,
     /// Bounds.
     pub limits: Limits,
+    /// The registry; without one, reports of every device are taken. With one, nothing is received before it was read.
+    pub registry: Option<crate::registry::Current>,
     /// Where `/livez`, `/readyz` and `/metrics` are served; `None` serves none, port 0 takes any free port.
     pub http: Option<SocketAddr>,
 }

@@ -135,7 +135,7 @@ impl Bridge {
         });
         let mut clerks = JoinSet::new();
         let mut connections = JoinSet::new();
-        if sink.verify(&stop).await {
+        if registry_read(&options, &stop).await && sink.verify(&stop).await {
             let (desk, queue) = desk.unzip();
             if let Some(queue) = queue {
                 let link = options.mqtt.connections.into();
@@ -173,6 +173,18 @@ impl Bridge {
             Some(_) if shutdown.is_cancelled() => Ok(()),
             Some(task) => Err(Error::Ended(task)),
         }
+    }
+}
+
+/// Waits until the registry was read, where one is to be asked; false when it is to end before.
+async fn registry_read(options: &Options, stop: &CancellationToken) -> bool {
+    let Some(mut current) = options.registry.clone() else { return true };
+    if current.borrow().is_none() {
+        tracing::info!("waiting for the registry of devices before anything is received");
+    }
+    tokio::select! {
+        read = current.wait_for(Option::is_some) => read.is_ok(),
+        () = stop.cancelled() => false,
     }
 }
 

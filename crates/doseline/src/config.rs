@@ -208,6 +208,9 @@ pub struct Bridge {
     pub in_flight_mib: u32,
     /// Age of the oldest unconfirmed message at which `/readyz` fails, s.
     pub unconfirmed_age_max_s: u32,
+    /// `keep` takes and flags reports of devices that nobody registered; `policy` asks the registry in ClickHouse, and
+    /// quarantines them where the tenant's policy says so.
+    pub unknown_devices: UnknownDevices,
 }
 
 impl Default for Bridge {
@@ -221,8 +224,19 @@ impl Default for Bridge {
             session_expiry_s: 86_400,
             in_flight_mib: 64,
             unconfirmed_age_max_s: 30,
+            unknown_devices: UnknownDevices::Keep,
         }
     }
+}
+
+/// What becomes of reports of devices that nobody registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownDevices {
+    /// Kept, and flagged in `fleet`.
+    Keep,
+    /// As the registry's policies say, by tenant.
+    Policy,
 }
 
 /// `[load]`

@@ -34,11 +34,33 @@ Example:
         /// The CSV file, with a header line
         file: PathBuf,
     },
+    /// Say what becomes of reports of devices that nobody registered
+    #[command(after_help = "\
+Bridges that run with bridge.unknown_devices = \"policy\" follow within seconds.
+
+Example:
+  doseline devices unknown quarantine --tenant acme --config services.toml")]
+    Unknown {
+        /// Keep and flag them, or put them into quarantine
+        #[arg(value_parser = ["keep", "quarantine"])]
+        policy: String,
+        /// Of this tenant; otherwise of every tenant that has no policy of its own
+        #[arg(long, default_value = "")]
+        tenant: String,
+    },
 }
 
 /// `doseline devices`
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
-    let Action::Import { file } = arguments.action;
+    let file = match arguments.action {
+        Action::Import { file } => file,
+        Action::Unknown { policy, tenant } => {
+            let warehouse = options::warehouse(&config)?;
+            warehouse.set_unknown_device_policy(&tenant, &policy).await.context("set the policy")?;
+            println!("unknown devices of {}: {policy}", if tenant.is_empty() { "all other tenants" } else { &tenant });
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     let csv = File::open(&file).with_context(|| format!("open {}", file.display()))?;
     let now_us = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?;
     let imported = warehouse::registry::import_devices(&options::warehouse(&config)?, csv, now_us)

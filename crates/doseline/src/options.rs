@@ -40,6 +40,7 @@ pub fn bridge(config: &Config) -> anyhow::Result<bridge::Options> {
             unconfirmed_age: Duration::from_secs(section.unconfirmed_age_max_s.into()),
             ..bridge::Limits::default()
         },
+        registry: None,
         http: Some(section.http),
     })
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use tokio::time::Instant;
 
 use crate::{
-    config::Config,
+    config::{Config, UnknownDevices},
     group::{Group, STOP_WITHIN, stopped_by_signal},
     options, upkeep,
 };
@@ -13,7 +13,14 @@ use crate::{
 /// `doseline bridge`
 pub async fn bridge(config: Config) -> anyhow::Result<ExitCode> {
     let mut group = Group::new();
-    group.spawn("bridge", bridge::run(options::bridge(&config)?, group.shutdown()));
+    let mut options = options::bridge(&config)?;
+    if config.bridge.unknown_devices == UnknownDevices::Policy {
+        let (sender, current) = tokio::sync::watch::channel(None);
+        options.registry = Some(current);
+        let warehouse = options::warehouse(&config)?;
+        group.spawn("registry", upkeep::read_registry(warehouse, sender, group.shutdown()));
+    }
+    group.spawn("bridge", bridge::run(options, group.shutdown()));
     until_stopped(group).await
 }
 

@@ -16,7 +16,7 @@ use embedded::{clickhouse, kafka, mqtt};
 use tokio::time::Instant;
 
 use crate::{
-    config::Config,
+    config::{Config, UnknownDevices},
     group::{Group, STOP_WITHIN, stopped_by_signal},
     migrate, options, simulate, upkeep,
 };
@@ -146,11 +146,17 @@ impl Machine {
         self.load.spawn("enrolment", upkeep::enrol(warehouse.clone(), self.load.shutdown()));
 
         let dashboard = dashboard::Options { listen: loopback(arguments.http_port) };
-        let dashboard = dashboard::Dashboard::bind(dashboard, warehouse).await?;
+        let dashboard = dashboard::Dashboard::bind(dashboard, warehouse.clone()).await?;
         let address = dashboard.address();
         self.load.spawn("dashboard", dashboard.run(self.load.shutdown()));
 
-        let bridge = bridge::Bridge::new(bridge::Options { http: anywhere, ..options::bridge(config)? })?;
+        let mut bridge = bridge::Options { http: anywhere, ..options::bridge(config)? };
+        if config.bridge.unknown_devices == UnknownDevices::Policy {
+            let (sender, current) = tokio::sync::watch::channel(None);
+            bridge.registry = Some(current);
+            self.load.spawn("registry", upkeep::read_registry(warehouse.clone(), sender, self.load.shutdown()));
+        }
+        let bridge = bridge::Bridge::new(bridge)?;
         let bridge_handle = bridge.handle();
         self.bridge.spawn("bridge", bridge.run(self.bridge.shutdown()));
 

@@ -1,8 +1,10 @@
 //! What the warehouse needs now and then, beside the data path: rollups of ingest days that are over, the quarantine's
 //! column `replayed` and its limits, and in `up` the enrolment of devices that were heard of.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use bridge::registry::Registry;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use warehouse::{Warehouse, registry, rollup};
 
@@ -13,6 +15,7 @@ use crate::{
 
 const ROLLUP_INTERVAL: Duration = Duration::from_secs(600);
 const QUARANTINE_INTERVAL: Duration = Duration::from_secs(30);
+const REGISTRY_INTERVAL: Duration = Duration::from_secs(5);
 const ENROL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Rolls up every ingest day that is over, until `shutdown`. Several loaders may do so at once: a day is swapped in whole.
@@ -97,4 +100,33 @@ fn raise(limit: &Limit) {
         Level::Warning => tracing::warn!(limit = limit.name, "quarantine: {limit}; {REMEDY}"),
         Level::Error => tracing::error!(limit = limit.name, "quarantine: {limit}; {REMEDY}"),
     }
+}
+
+/// Reads registered devices and policies for the bridge again and again, until `shutdown`. While they cannot be read, what
+/// was read last holds.
+pub async fn read_registry(
+    warehouse: Warehouse,
+    current: watch::Sender<Option<Arc<Registry>>>,
+    shutdown: CancellationToken,
+) -> Result<(), warehouse::Error> {
+    let mut interval = tokio::time::interval(REGISTRY_INTERVAL);
+    while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
+        match registry(&warehouse).await {
+            Ok(registry) => drop(current.send_if_modified(|known| {
+                let new = known.as_deref() != Some(&registry);
+                if new {
+                    *known = Some(Arc::new(registry));
+                }
+                new
+            })),
+            Err(error) => tracing::warn!(%error, "the registry cannot be read; what was read last holds"),
+        }
+    }
+    Ok(())
+}
+
+async fn registry(warehouse: &Warehouse) -> Result<Registry, warehouse::Error> {
+    let policies = warehouse.unknown_device_policies().await?;
+    let refusing = policies.into_iter().map(|(tenant, value)| (tenant, value == "quarantine"));
+    Ok(Registry::new(refusing, warehouse.all_registered().await?))
 }

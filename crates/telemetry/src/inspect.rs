@@ -203,7 +203,7 @@ pub fn json(bytes: &[u8], name: &str) -> Inspection {
     let mut value: Value = match serde_json::from_slice(bytes) {
         Ok(value) => value,
         Err(error) => {
-            let offset = offset_of(bytes, error.line(), error.column());
+            let offset = if error.is_eof() { bytes.len() } else { offset_of(bytes, error.line(), error.column()) };
             let stopped = Stop { offset: Some(offset), path: String::new(), what: error.to_string() };
             return Inspection { fields: salvage(&bytes[..offset]), stopped: Some(stopped) };
         }

@@ -298,6 +298,34 @@ impl Warehouse {
         self.fetch(self.query(sql).bind(devices)).await
     }
 
+    /// Every device that a person has registered, as (tenant, device).
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn all_registered(&self) -> Result<Vec<(String, String)>, Error> {
+        self.rows("SELECT toString(d.tenant), toString(d.device) FROM devices_latest AS d WHERE d.origin = 'IMPORTED'")
+            .await
+    }
+
+    /// Policies about unknown devices as (tenant, `keep` or `quarantine`); the tenant `""` stands for all others.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn unknown_device_policies(&self) -> Result<Vec<(String, String)>, Error> {
+        let sql = "SELECT toString(p.tenant), p.value FROM policies_latest AS p WHERE p.name = 'unknown_devices'";
+        self.rows(sql).await
+    }
+
+    /// Sets the policy about unknown devices from now on; the tenant `""` stands for all that have none of their own.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`].
+    pub async fn set_unknown_device_policy(&self, tenant: &str, value: &str) -> Result<(), Error> {
+        let sql = "INSERT INTO policies (tenant, name, value, valid_from, recorded_at) \
+                   SELECT ?, 'unknown_devices', ?, now64(6), now64(6)";
+        self.execute(self.query(sql).bind(tenant).bind(value)).await
+    }
+
     /// What [`Warehouse::purge_quarantine`] would delete.
     ///
     /// # Errors
