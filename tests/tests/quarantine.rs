@@ -266,7 +266,7 @@ async fn messages_that_the_bridge_refused_are_replayed_once() {
 
     // The rules are widened too: the last event that can be saved is.
     let loader = rig.load(rig.options_with(Plausibility::default())).await;
-    let told = rig.done(&["replay", "--reason", "implausible"], 0).await;
+    let told = rig.done(&["replay", "--reason", "implausible", "--by", "ann"], 0).await;
     assert!(told.contains("replayed 1 rows: 1 stored"), "{told}");
     rig.written().await;
     assert_eq!(rig.number("SELECT count() FROM doseline.injections"), 4);

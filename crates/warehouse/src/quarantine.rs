@@ -260,14 +260,16 @@ impl Warehouse {
     /// # Errors
     /// As [`Warehouse::execute`].
     pub async fn mark_replayed(&self) -> Result<u64, Error> {
-        let differs = format!(
-            "replayed != ((incarnation, kafka_partition, kafka_offset, seq) IN \
+        let replayed = format!(
+            "((incarnation, kafka_partition, kafka_offset, seq) IN \
              (SELECT {SOURCE} FROM quarantine_replays WHERE outcome != 'REFUSED'))"
         );
-        let count: u64 = self.row(&format!("SELECT count() FROM quarantine WHERE {differs}")).await?;
+        let count: u64 = self.row(&format!("SELECT count() FROM quarantine WHERE replayed != {replayed}")).await?;
         if count > 0 {
+            // Set, not flipped: two who do this at once come to the same.
             let sql = format!(
-                "ALTER TABLE quarantine UPDATE replayed = NOT replayed WHERE {differs} SETTINGS mutations_sync = 2"
+                "ALTER TABLE quarantine UPDATE replayed = {replayed} WHERE replayed != {replayed} \
+                 SETTINGS mutations_sync = 2"
             );
             self.command(&sql).await?;
         }

@@ -126,8 +126,10 @@ impl Batch {
         let outcome = match tally {
             tally if tally.stays => Outcome::Refused,
             tally if tally.stored > 0 => Outcome::Stored,
+            tally if tally.duplicates > 0 => Outcome::Duplicate,
             tally if tally.refused > 0 => Outcome::RefusedSingly,
-            _ => Outcome::Duplicate,
+            // No events, but losses or earlier boots: they are in the ledgers.
+            _ => Outcome::Stored,
         };
         let topic = Topic::parse(&decoded.topic).ok();
         let boot_id = match &decoded.message {

@@ -2,9 +2,16 @@
 
 use prost::Message as _;
 use rand_chacha::rand_core::RngCore;
-use telemetry::v1::{self, event::Kind};
+use telemetry::{
+    quarantine::Id,
+    report::Report,
+    v1::{self, event::Kind},
+};
 
-use crate::inbox::{Headers, Record};
+use crate::{
+    inbox::{Headers, Record},
+    wire,
+};
 
 /// What devices did.
 #[derive(Default)]
@@ -52,6 +59,8 @@ pub fn generate(random: &mut impl RngCore, reports: usize) -> Log {
                 };
                 log.push(&device.name, report.encode_to_vec());
             }
+            // A person replays an event, whether it is in quarantine or not.
+            9 if !log.records.is_empty() => log.replay(random),
             // Again, in another grouping.
             3..=8 if device.sent > 0 => {
                 let first = (random.next_u64() as usize) % device.sent;
@@ -112,6 +121,19 @@ impl Log {
             ..Default::default()
         };
         self.push(&device.name, report.encode_to_vec());
+    }
+
+    fn replay(&mut self, random: &mut impl RngCore) {
+        let record = &self.records[(random.next_u64() as usize) % self.records.len()];
+        let Ok(report) = Report::decode(&record.payload) else { return };
+        let Some(range) = report.sequence() else { return };
+        let index = (random.next_u64() % range.count()) as usize;
+        let payload = wire::single(report.message(), &record.payload, index);
+        let seq = Some(range.first + index as u64);
+        let id = Id { incarnation: 1, partition: 0, offset: record.offset, seq };
+        let headers = Headers { replay: Some(id.to_string().into_bytes()), ..record.headers.clone() };
+        let offset = self.records.len() as u64;
+        self.records.push(Record { offset, payload, headers, ..record.clone() });
     }
 
     fn push(&mut self, device: &str, payload: Vec<u8>) {
