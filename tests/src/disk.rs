@@ -51,6 +51,11 @@ impl Disk {
         command
     }
 
+    /// Whether a path on it, as processes on it see it, is there.
+    pub fn holds(&self, path: &Path) -> bool {
+        seen(self.holder.id(), path).exists()
+    }
+
     /// Fills it to the last byte.
     pub fn fill(&self) {
         let mut ballast = File::create(self.ballast()).expect("create ballast");

@@ -13,7 +13,7 @@ const SCENARIOS: &str = "retransmit,offline,clock-skew,reboot,poison";
 /// A device sends again after this long without a receipt, s.
 const RESEND_S: u64 = 5;
 /// A fleet sends what it has and gets its receipts within this long after its last event.
-const DRAINED_WITHIN: Duration = Duration::from_secs(240);
+const DRAINED_WITHIN: Duration = Duration::from_secs(900);
 
 /// How much load, and for how long each fleet makes it.
 #[derive(Clone, Copy, Debug)]

@@ -38,7 +38,8 @@ pub fn below_min_insync(stage: &mut Stage, random: &mut Random) -> Outcome {
     others.iter().for_each(|node| stage.kafka.node(*node).kill());
     // What the cluster had confirmed before gets its receipt still.
     sleep(Duration::from_secs(2));
-    let receipts = |stage: &Stage| -> f64 { stage.bridges.iter().flatten().map(|role| stage.metric(role, RECEIPTS)).sum() };
+    let receipts =
+        |stage: &Stage| -> f64 { stage.bridges.iter().flatten().map(|role| stage.metric(role, RECEIPTS)).sum() };
     let memory = |stage: &mut Stage| -> Vec<f64> {
         stage.bridges.iter_mut().flatten().filter_map(|role| resident_kib(role.id())).collect()
     };

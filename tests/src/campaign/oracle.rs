@@ -201,12 +201,17 @@ impl Oracle {
     }
 
     /// Compares everything, when nothing is on its way any more.
-    pub fn check_all(&mut self, clickhouse: &ClickHouse) -> Findings {
-        let mut findings = self.compare(clickhouse, "1", "1", Duration::from_secs(60));
+    pub fn check_all(&self, clickhouse: &ClickHouse) -> Findings {
+        let mut findings = self.compare_all(clickhouse, Duration::from_secs(60));
         self.check_boots(clickhouse, &mut findings);
         self.check_invented(clickhouse, &mut findings);
         self.check_poisons(clickhouse, &mut findings);
         findings
+    }
+
+    /// Events, aggregates and batches, all of them; what is not there is waited for as long as `within`.
+    pub fn compare_all(&self, clickhouse: &ClickHouse, within: Duration) -> Findings {
+        self.compare(clickhouse, "1", "1", within)
     }
 
     fn compare(&self, clickhouse: &ClickHouse, mark: &str, window: &str, within: Duration) -> Findings {

@@ -138,6 +138,13 @@ impl Stage {
         self.fleet().finish();
     }
 
+    /// A last fleet with another load, from its first event to its last receipt.
+    pub fn last_load(&mut self, load: Load) {
+        let mut fleet = Fleet::new(Load { seed: load.seed + 999, ..load }, &self.configuration);
+        fleet.keep_going();
+        fleet.finish();
+    }
+
     pub fn fleet(&self) -> MutexGuard<'_, Fleet> {
         self.fleet.lock().expect("the fleets are well")
     }

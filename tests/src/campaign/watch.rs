@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn the_slope_of_a_line_is_found_and_the_beginning_does_not_count() {
-        let samples: Vec<_> = (0..600).map(|s| (f64::from(s), if s < 120 { 9e9 } else { 1024.0 * f64::from(s) })).collect();
+        let samples: Vec<_> =
+            (0..600).map(|s| (f64::from(s), if s < 120 { 9e9 } else { 1024.0 * f64::from(s) })).collect();
         let memory = memory("x", &samples).expect("enough samples");
         assert!((memory.slope_mib_h - 3600.0).abs() < 1e-6, "{memory:?}");
         assert!((memory.most_mib - 599.0).abs() < 1e-9);

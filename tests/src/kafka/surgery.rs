@@ -32,6 +32,8 @@ impl Observer {
     pub fn ends(&self) -> Result<Offsets, String> {
         let mut ends = Offsets::new();
         for topic in &self.topics {
+            // Leaders may have died since the last question.
+            self.consumer.fetch_metadata(Some(topic), ANSWER_WITHIN).map_err(|error| error.to_string())?;
             for partition in 0..self.partitions {
                 let bounds = self.consumer.fetch_watermarks(topic, partition, ANSWER_WITHIN);
                 let (_, end) = bounds.map_err(|error| error.to_string())?;
@@ -82,7 +84,8 @@ impl Kafka {
         let consumer: BaseConsumer = self.config().create().expect("create a Kafka client");
         poll(WITHIN, "all copies to be in sync", || {
             for topic in topics {
-                let metadata = consumer.fetch_metadata(Some(topic), ANSWER_WITHIN).map_err(|error| error.to_string())?;
+                let metadata =
+                    consumer.fetch_metadata(Some(topic), ANSWER_WITHIN).map_err(|error| error.to_string())?;
                 for partition in metadata.topics()[0].partitions() {
                     if partition.isr().len() < partition.replicas().len() || partition.leader() < 0 {
                         return Err(format!("{topic} {} has {:?} in sync", partition.id(), partition.isr()));
