@@ -29,7 +29,9 @@ pub use oracle::Findings;
 pub use report::{Report, Row};
 use stage::{Setting, Stage};
 
-/// How long what was made until the end of a turn may take to arrive. Devices without a network come back in this time.
+/// What was made this long ago should have arrived: devices without a network have it back.
+const ARRIVED_AFTER: Duration = Duration::from_secs(60);
+/// How long it may take on top.
 const ARRIVED_WITHIN: Duration = Duration::from_secs(180);
 /// Attempts at an injection that does not strike, such as the rename of a merge instead of an insert.
 const ATTEMPTS: u32 = 4;
@@ -176,13 +178,29 @@ impl Campaign {
             recoveries.push(outcome.recovery_s);
         }
         self.stage.read_truth();
-        let findings = self.stage.oracle.check(&self.stage.clickhouse, ARRIVED_WITHIN);
+        let findings = self.stage.oracle.check(&self.stage.clickhouse, fault.name);
         let slowest = recoveries.iter().copied().fold(0.0, f64::max);
         self.say(&format!("{} x{struck}, slowest recovery {slowest:.1} s: {}", fault.name, findings.summary()));
+        self.report.add(fault.name, struck, &recoveries);
+        self.found(fault.name, &findings);
+        self.look_for_earlier(ARRIVED_AFTER);
+    }
+
+    /// What was made in earlier turns.
+    fn look_for_earlier(&mut self, age: Duration) {
+        for (turn, findings) in self.stage.oracle.arrived(&self.stage.clickhouse, age, ARRIVED_WITHIN) {
+            if !findings.none() {
+                self.say(&format!("{turn}: {}", findings.summary()));
+            }
+            self.found(turn, &findings);
+        }
+    }
+
+    fn found(&mut self, turn: &str, findings: &Findings) {
         for example in &findings.examples {
             eprintln!("campaign:            {example}");
         }
-        self.report.add(fault.name, struck, &recoveries, &findings);
+        self.report.found(turn, findings);
     }
 
     /// All receipts, everything written, everything compared.
@@ -192,6 +210,7 @@ impl Campaign {
         self.say("the fleets have all receipts");
         self.stage.wait_until_drained();
         self.say("everything is written");
+        self.look_for_earlier(Duration::ZERO);
         self.stage.read_truth();
         let findings = self.stage.oracle.check_all(&self.stage.clickhouse);
         self.say(&format!("all of it: {}", findings.summary()));

@@ -61,6 +61,8 @@ pub struct Oracle {
     /// us since 1970 of the last check's end: batches committed before were looked at.
     checked_us: i64,
     events: u64,
+    /// Marks whose events were not looked for yet, with their turn and when they were read.
+    open: Vec<(u32, &'static str, Instant)>,
     /// Topic, reason and hash of bad messages, and whether they are sent until their receipt has come.
     poisons: BTreeMap<[String; 3], bool>,
     /// The last events made, for devices that send them again.
@@ -120,7 +122,7 @@ impl Oracle {
              ENGINE = MergeTree PARTITION BY intDiv(mark, 20) ORDER BY (tenant, device, boot_id, seq)",
         );
         let (poisons, recent) = (BTreeMap::new(), Recent::default());
-        Self { mark: 1, checked_us: 0, events: 0, poisons, recent }
+        Self { mark: 1, checked_us: 0, events: 0, open: Vec::new(), poisons, recent }
     }
 
     /// Events of the truth so far.
@@ -189,15 +191,35 @@ impl Oracle {
         }
     }
 
-    /// Compares what is new. What has not arrived is waited for as long as `within`, then it is lost.
-    pub fn check(&mut self, clickhouse: &ClickHouse, within: Duration) -> Findings {
-        let mark = format!("mark = {}", self.mark);
+    /// Compares what was committed since the last call; `turn` is what has happened meanwhile.
+    pub fn check(&mut self, clickhouse: &ClickHouse, turn: &'static str) -> Findings {
+        let mut findings = Findings::default();
         let until = unix_us();
         let window = format!("toUnixTimestamp64Micro(committed_at) BETWEEN {} AND {until}", self.checked_us);
-        let findings = self.compare(clickhouse, &mark, &window, within);
+        findings.compare_rows(clickhouse, &format!("mark = {}", self.mark), &window);
+        self.open.push((self.mark, turn, Instant::now()));
         self.mark += 1;
         self.checked_us = until + 1;
         findings
+    }
+
+    /// Looks for what was made in earlier turns, from `age` ago on back: a device without a network may hold it that long.
+    /// What is not there is waited for as long as `within`, then it is lost. By turn.
+    pub fn arrived(
+        &mut self,
+        clickhouse: &ClickHouse,
+        age: Duration,
+        within: Duration,
+    ) -> Vec<(&'static str, Findings)> {
+        let due = |(_, _, read): &(u32, &'static str, Instant)| read.elapsed() >= age;
+        let (due, open): (Vec<_>, Vec<_>) = self.open.drain(..).partition(due);
+        self.open = open;
+        let look = |(mark, turn, _): (u32, &'static str, Instant)| {
+            let mut findings = Findings::default();
+            findings.wait_for_all(clickhouse, &format!("mark = {mark}"), within);
+            (turn, findings)
+        };
+        due.into_iter().map(look).collect()
     }
 
     /// Compares everything, when nothing is on its way any more.
@@ -211,32 +233,9 @@ impl Oracle {
 
     /// Events, aggregates and batches, all of them; what is not there is waited for as long as `within`.
     pub fn compare_all(&self, clickhouse: &ClickHouse, within: Duration) -> Findings {
-        self.compare(clickhouse, "1", "1", within)
-    }
-
-    fn compare(&self, clickhouse: &ClickHouse, mark: &str, window: &str, within: Duration) -> Findings {
         let mut findings = Findings::default();
-        let deadline = Instant::now() + within;
-        let lost = lost(mark);
-        findings.lost = loop {
-            match clickhouse.number(&format!("SELECT count() FROM ({lost})")) {
-                0 => break 0,
-                lost if Instant::now() > deadline => break lost,
-                _ => std::thread::sleep(PAUSE),
-            }
-        };
-        if findings.lost > 0 {
-            findings.example(clickhouse, "lost", &lost);
-        }
-        let doubled = doubled(mark);
-        findings.doubled = findings.count(clickhouse, "doubled", &doubled);
-        let batches = format!(
-            "(SELECT incarnation, kafka_partition, batch FROM doseline.loader_commits WHERE kind = 'commit' AND {window})"
-        );
-        for (name, sql) in sums::comparisons(&batches) {
-            findings.unequal += findings.count(clickhouse, name, &sql);
-        }
-        findings.unequal += findings.count(clickhouse, "rows of a batch", &batch_rows(window));
+        findings.wait_for_all(clickhouse, "1", within);
+        findings.compare_rows(clickhouse, "1", "1");
         findings
     }
 
@@ -286,6 +285,32 @@ impl Oracle {
 }
 
 impl Findings {
+    fn wait_for_all(&mut self, clickhouse: &ClickHouse, mark: &str, within: Duration) {
+        let deadline = Instant::now() + within;
+        let lost = lost(mark);
+        self.lost = loop {
+            match clickhouse.number(&format!("SELECT count() FROM ({lost})")) {
+                0 => break 0,
+                lost if Instant::now() >= deadline => break lost,
+                _ => std::thread::sleep(PAUSE),
+            }
+        };
+        if self.lost > 0 {
+            self.example(clickhouse, "lost", &lost);
+        }
+    }
+
+    fn compare_rows(&mut self, clickhouse: &ClickHouse, mark: &str, window: &str) {
+        self.doubled += self.count(clickhouse, "doubled", &doubled(mark));
+        let batches = format!(
+            "(SELECT incarnation, kafka_partition, batch FROM doseline.loader_commits WHERE kind = 'commit' AND {window})"
+        );
+        for (name, sql) in sums::comparisons(&batches) {
+            self.unequal += self.count(clickhouse, name, &sql);
+        }
+        self.unequal += self.count(clickhouse, "rows of a batch", &batch_rows(window));
+    }
+
     fn count(&mut self, clickhouse: &ClickHouse, what: &str, sql: &str) -> u64 {
         let count = clickhouse.number(&format!("SELECT count() FROM ({sql})"));
         if count > 0 {

@@ -87,13 +87,23 @@ impl Report {
         }
     }
 
-    pub(super) fn add(&mut self, name: &str, times: u32, recoveries: &[f64], findings: &Findings) {
-        let row = self.rows.iter_mut().find(|row| row.name == name).expect("a row for each fault");
+    /// A fault has struck.
+    pub(super) fn add(&mut self, name: &str, times: u32, recoveries: &[f64]) {
+        let row = self.row(name);
         row.times += times;
+        row.recoveries.extend(recoveries);
+    }
+
+    fn row(&mut self, name: &str) -> &mut Row {
+        self.rows.iter_mut().find(|row| row.name == name).expect("a row for each fault")
+    }
+
+    /// What was found of the turns of a fault.
+    pub(super) fn found(&mut self, name: &str, findings: &Findings) {
+        let row = self.row(name);
         row.lost += findings.lost;
         row.doubled += findings.doubled;
         row.unequal += findings.unequal;
-        row.recoveries.extend(recoveries);
     }
 
     /// Whether nothing was lost, doubled or unequal, and nothing went back.

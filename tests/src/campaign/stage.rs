@@ -22,7 +22,7 @@ pub const SLOTS: usize = 6;
 pub const BRIDGES: usize = 2;
 const MIGRATED_WITHIN: Duration = Duration::from_secs(120);
 /// How long anything may take to work again.
-pub const RECOVERED_WITHIN: Duration = Duration::from_secs(240);
+pub const RECOVERED_WITHIN: Duration = Duration::from_secs(420);
 
 /// What a stage is like.
 #[derive(Clone, Debug)]
