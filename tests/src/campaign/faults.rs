@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::gateway::{Hold, Moment, Statement, holds};
+use super::gateway::{Gateway, Hold, Moment, Statement, holds};
 use super::kafka;
 use super::stage::{BRIDGES, RECOVERED_WITHIN, SLOTS, Stage, bridge_id};
 use crate::{Process, Scratch, Signal};
@@ -377,32 +377,30 @@ fn broker_killed(stage: &mut Stage, random: &mut Random) -> Outcome {
     once(began.elapsed().as_secs_f64())
 }
 
+/// How often ClickHouse has answered loaders with an error.
+fn errors(stage: &Stage) -> u64 {
+    stage.gateways.iter().map(Gateway::errors).sum()
+}
+
 /// Somebody's view of a base table fails; the insert's outcome is unknown each time.
 fn view_fails(stage: &mut Stage, random: &mut Random) -> Outcome {
+    let before = errors(stage);
     let table = ["injections", "accuracy_minute", "item_uses"][random.random_range(0..3)];
     stage.clickhouse.query(&format!(
         "CREATE MATERIALIZED VIEW oracle.failing ENGINE = Null AS SELECT throwIf(1, 'somebody''s view') AS x FROM doseline.{table}"
     ));
-    let complained = holds(HELD_WITHIN, || {
-        let mut loaders = stage.loaders.iter().flatten();
-        loaders.any(|role| role.doseline.stderr().contains("somebody's view"))
-    });
+    let complained = holds(HELD_WITHIN, || errors(stage) > before);
     sleep(Duration::from_millis(random.random_range(0..1_500)));
     stage.clickhouse.query("DROP VIEW oracle.failing SYNC");
     Outcome { times: complained.into(), recovery_s: stage.recovered() }
 }
 
 fn disk_full(stage: &mut Stage, random: &mut Random) -> Outcome {
+    let before = errors(stage);
     stage.clickhouse.disk().fill();
     let ends = stage.observer.ends().expect("kafka is well");
     // Nothing new can be written: what comes now waits.
-    let stuck = holds(Duration::from_secs(30), || {
-        sleep(Duration::from_secs(1));
-        stage.loaders.iter().flatten().any(|role| {
-            let said = role.doseline.stderr();
-            said.contains("No space left") || said.contains("NOT_ENOUGH_SPACE") || said.contains("free space")
-        })
-    });
+    let stuck = holds(Duration::from_secs(30), || errors(stage) > before + 2);
     sleep(Duration::from_millis(random.random_range(0..2_000)));
     stage.clickhouse.disk().empty();
     if stage.clickhouse.process().exit_status().is_some() {

@@ -5,12 +5,16 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::free_port;
+
+/// How an answer begins that is an error of the engine.
+const ERROR: &[u8; 10] = b"HTTP/1.1 5";
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +85,7 @@ impl Hold {
 pub struct Gateway {
     port: u16,
     orders: Arc<Mutex<Vec<Order>>>,
+    errors: Arc<AtomicU64>,
 }
 
 impl Gateway {
@@ -89,18 +94,24 @@ impl Gateway {
         let port = free_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("listen for a loader");
         let orders: Arc<Mutex<Vec<Order>>> = Arc::default();
-        let shared = Arc::clone(&orders);
+        let errors: Arc<AtomicU64> = Arc::default();
+        let shared = (Arc::clone(&orders), Arc::clone(&errors));
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let orders = Arc::clone(&shared);
+                let (orders, errors) = shared.clone();
                 thread::spawn(move || {
                     // A connection that breaks is what a campaign is about: the loader sees it.
-                    let _ = serve(&client, upstream, &orders);
+                    let _ = serve(&client, upstream, &orders, &errors);
                     let _ = client.shutdown(Shutdown::Both);
                 });
             }
         });
-        Self { port, orders }
+        Self { port, orders, errors }
+    }
+
+    /// How often ClickHouse has answered with an error.
+    pub fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
     }
 
     /// Where the loader finds it.
@@ -120,7 +131,7 @@ fn lock(orders: &Mutex<Vec<Order>>) -> std::sync::MutexGuard<'_, Vec<Order>> {
     orders.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn serve(client: &TcpStream, upstream: u16, orders: &Mutex<Vec<Order>>) -> io::Result<()> {
+fn serve(client: &TcpStream, upstream: u16, orders: &Mutex<Vec<Order>>, errors: &AtomicU64) -> io::Result<()> {
     client.set_nodelay(true)?;
     let request = Request::read(client)?;
     let order = request.statement().and_then(|statement| take(orders, statement));
@@ -149,6 +160,10 @@ fn serve(client: &TcpStream, upstream: u16, orders: &Mutex<Vec<Order>>) -> io::R
         engine.read_to_end(&mut answer)?;
         return if passes(order) { client.write_all(&answer) } else { Ok(()) };
     }
+    let mut begin = [0; ERROR.len()];
+    engine.read_exact(&mut begin)?;
+    errors.fetch_add(u64::from(&begin == ERROR), Ordering::Relaxed);
+    client.write_all(&begin)?;
     io::copy(&mut engine, &mut client).map(drop)
 }
 
