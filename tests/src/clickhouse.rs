@@ -8,18 +8,19 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::process::read_lossy;
-use crate::{Process, Scratch, Signal, free_port, locate, poll};
+use crate::{Disk, Process, Scratch, Signal, free_port, locate, poll};
 
 const PROGRAM: &str = "doseline-clickhouse";
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
-/// A ClickHouse on 127.0.0.1 with its data in a temporary folder.
+/// A ClickHouse on 127.0.0.1 with its data in a temporary folder or on a disk of its own.
 pub struct ClickHouse {
     port: u16,
     agent: ureq::Agent,
     process: Option<Process>,
+    disk: Option<Disk>,
     // Deleted after the process has ended.
     scratch: Scratch,
 }
@@ -42,20 +43,34 @@ impl Display for Refused {
 impl ClickHouse {
     /// Starts an engine with empty data and waits until it answers.
     pub fn start() -> Self {
+        Self::start_on(None)
+    }
+
+    /// The same with its data on a disk.
+    pub fn start_on(disk: Option<Disk>) -> Self {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(ANSWER_WITHIN))
             .build()
             .new_agent();
         let scratch = Scratch::new("clickhouse");
-        let mut clickhouse = Self { port: free_port(), agent, process: None, scratch };
+        let mut clickhouse = Self { port: free_port(), agent, process: None, disk, scratch };
         clickhouse.start_again();
         clickhouse
     }
 
     /// Starts it on the same port with the same data, after `kill` or `stop`.
     pub fn start_again(&mut self) {
-        let command = self.with_arguments(Command::new(locate::binary(PROGRAM, "embedded")));
+        let binary = locate::binary(PROGRAM, "embedded");
+        let command = match &self.disk {
+            Some(disk) => {
+                let mut command = disk.enter();
+                command.arg(binary);
+                command
+            }
+            None => Command::new(binary),
+        };
+        let command = self.with_arguments(command);
         self.start_command(command);
     }
 
@@ -124,9 +139,17 @@ impl ClickHouse {
         self.port
     }
 
-    /// The folder of its data.
+    /// The folder of its data, as it sees it.
     pub fn data_dir(&self) -> PathBuf {
-        self.scratch.join("data")
+        self.disk.as_ref().map_or_else(|| self.scratch.join("data"), |disk| disk.path().join("data"))
+    }
+
+    /// The disk of its data.
+    ///
+    /// # Panics
+    /// If it was started without.
+    pub fn disk(&self) -> &Disk {
+        self.disk.as_ref().expect("it was started on a disk")
     }
 
     /// Executes a statement and returns the answer as text (TabSeparated, unless it says FORMAT), without the last

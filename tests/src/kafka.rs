@@ -2,6 +2,7 @@
 
 mod client;
 mod node;
+mod surgery;
 
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 pub use client::Record;
 pub use node::Node;
+pub use surgery::{Observer, Offsets};
 
 use crate::poll;
 

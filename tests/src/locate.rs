@@ -21,8 +21,9 @@ pub fn libchdb() -> PathBuf {
 /// A binary of the workspace, built beside this test.
 pub fn binary(name: &str, package: &str) -> PathBuf {
     let test = std::env::current_exe().expect("know the path of this test");
-    // target/PROFILE/deps/this-test
-    let profile = test.parent().and_then(Path::parent).expect("a test stands two folders below target");
+    // target/PROFILE/deps/this-test, or target/PROFILE/this-program
+    let folder = test.parent().expect("a file stands in a folder");
+    let profile = if folder.ends_with("deps") { folder.parent().expect("below target") } else { folder };
     let path = profile.join(name);
     assert!(
         path.exists(),

@@ -257,6 +257,9 @@ pub struct Load {
     pub ledgers_max: u32,
     /// Age of the oldest unwritten record at which `/readyz` fails, s.
     pub unwritten_age_max_s: u32,
+    /// Silence after which Kafka gives a loader's partitions to another, and a paused loader stops writing, s. Shorter =
+    /// sooner taken over; Kafka's `group.min.session.timeout.ms` (6 s by default) is the least it accepts.
+    pub session_timeout_s: u32,
 }
 
 impl Default for Load {
@@ -269,6 +272,7 @@ impl Default for Load {
             batch_age_ms: 1_000,
             ledgers_max: 200_000,
             unwritten_age_max_s: 60,
+            session_timeout_s: 45,
         }
     }
 }
@@ -485,6 +489,8 @@ impl Config {
                 self.quarantine.age_days_max, self.kafka.retention_days
             ),
         );
+        let timeout = load.session_timeout_s;
+        check((1..=3_600).contains(&timeout), "load.session_timeout_s", format!("{timeout} must be 1..3600"));
         for (key, text) in self.plausibility.faults() {
             check(false, &format!("plausibility.{key}"), text);
         }
@@ -572,6 +578,7 @@ mod tests {
             "broken.toml: clickhouse.url: \"tcp://x\" must begin with http:// or https://",
         );
         check("[load]\ngroup = \"a b\"", "broken.toml: load.group: \"a b\" must match [A-Za-z0-9][A-Za-z0-9_-]{0,63}");
+        check("[load]\nsession_timeout_s = 0", "broken.toml: load.session_timeout_s: 0 must be 1..3600");
         check(
             "[quarantine]\nage_days_max = 3",
             "broken.toml: quarantine.age_days_max: 3 days must be at least kafka.retention_days (7): a day that can be rebuilt \

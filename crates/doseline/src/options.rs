@@ -133,6 +133,7 @@ pub fn load_kafka(config: &Config) -> anyhow::Result<load::Kafka> {
         brokers: config.kafka.brokers.join(","),
         group: config.load.group.clone(),
         properties: kafka_properties(config)?,
+        session_timeout: Duration::from_secs(config.load.session_timeout_s.into()),
         ..load::Kafka::default()
     })
 }

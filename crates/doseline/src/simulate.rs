@@ -46,6 +46,9 @@ pub struct Arguments {
     /// Start of the simulated time, us since 1970; without it now
     #[arg(long, value_name = "T")]
     epoch: Option<i64>,
+    /// How long a device waits for a receipt before it sends again, s; then twice as long, and so on
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=900))]
+    resend: u64,
     /// Where the devices keep their outboxes
     #[arg(long, value_name = "DIR", default_value = "./doseline-simulator")]
     data_dir: PathBuf,
@@ -54,7 +57,7 @@ pub struct Arguments {
 /// `doseline simulate`
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let stop = stopped_by_signal()?;
-    let options = Options {
+    let mut options = Options {
         seed: arguments.seed,
         epoch_unix_us: arguments.epoch,
         pace: arguments.rate.map_or(Pace::RealTime, Pace::from_rate),
@@ -63,6 +66,7 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
         truth: arguments.truth,
         ..Options::new(arguments.devices, arguments.data_dir, broker(&config)?)
     };
+    options.gateway.sender.resend_first = Duration::from_secs(arguments.resend);
     let group = Group::new();
     let shutdown = group.shutdown();
     let mut fleet = tokio::spawn(device::simulate::run(options, shutdown));

@@ -64,8 +64,12 @@ async fn attempt<S: Store>(store: &S, client: &Arc<BaseConsumer>, key: &Key, sha
         Advice::Reject | Advice::Fatal => Trouble::Fatal(error.into()),
     })?;
     let (client, asked) = (client.clone(), key.clone());
-    let watermarks =
-        tokio::task::spawn_blocking(move || client.fetch_watermarks(&asked.0, asked.1, KAFKA_ANSWER_WITHIN));
+    let watermarks = tokio::task::spawn_blocking(move || {
+        // This client does nothing else, so it knows leaders from its last question: one that has died since would be waited
+        // for until librdkafka looks again by itself, after minutes.
+        client.fetch_metadata(Some(&asked.0), KAFKA_ANSWER_WITHIN)?;
+        client.fetch_watermarks(&asked.0, asked.1, KAFKA_ANSWER_WITHIN)
+    });
     let (low, high) = match watermarks.await {
         Ok(Ok(watermarks)) => watermarks,
         Ok(Err(error)) => return Err(Trouble::Passing(error.to_string())),

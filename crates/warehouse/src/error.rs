@@ -42,7 +42,7 @@ pub enum Error {
         seconds: u64,
     },
     /// The engine refused or failed.
-    #[error("clickhouse: {message}{}", remedy(*code))]
+    #[error("clickhouse: {message}{}", remedy(*code, message))]
     Engine {
         /// ClickHouse's error code; 0 where the answer has none.
         code: u32,
@@ -100,8 +100,9 @@ mod code {
     ];
 }
 
-fn remedy(code: u32) -> &'static str {
+fn remedy(code: u32, message: &str) -> &'static str {
     match code {
+        _ if is_of_view(message) => "; mend or drop that view",
         code::UNKNOWN_TABLE | code::UNKNOWN_DATABASE => "; run `doseline migrate`",
         code::UNKNOWN_USER | code::WRONG_PASSWORD | code::AUTHENTICATION_FAILED => {
             "; check clickhouse.user and clickhouse.password"
@@ -117,7 +118,7 @@ impl Error {
     pub fn advice(&self) -> Advice {
         match self {
             Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Schema(_) | Self::DayOpen { .. } => Advice::Retry,
-            Self::Engine { code, .. } if passes(*code) => Advice::Retry,
+            Self::Engine { code, message } if passes(*code) || is_of_view(message) => Advice::Retry,
             Self::Row { .. } | Self::Csv(_) => Advice::Reject,
             Self::Option { .. } | Self::Engine { .. } | Self::Answer(_) | Self::Arrow(_) | Self::Incompatible(_) => {
                 Advice::Fatal
@@ -146,6 +147,12 @@ impl Error {
         let message = message.split(" (version ").next().unwrap_or(message).trim_end_matches('.');
         Self::Engine { code, message: message.to_owned() }
     }
+}
+
+/// Whether somebody's materialized view failed, with whatever code: the insert itself is well, and a person can mend the
+/// view meanwhile. The rows may be in the table already.
+fn is_of_view(message: &str) -> bool {
+    message.contains("while pushing to view")
 }
 
 fn passes(code: u32) -> bool {
@@ -188,6 +195,12 @@ mod tests {
         assert_eq!(missing.advice(), Advice::Retry);
         let text = missing.to_string();
         assert!(text.ends_with("(UNKNOWN_TABLE); run `doseline migrate`"), "{text}");
+        let view = Error::from_answer(
+            "Code: 395. DB::Exception: broken: while executing 'FUNCTION throwIf(1)': while pushing to view d.v. \
+             (FUNCTION_THROW_IF_VALUE_IS_NON_ZERO) (version 26.7.2.1)",
+        );
+        assert_eq!(view.advice(), Advice::Retry);
+        assert!(view.to_string().ends_with("; mend or drop that view"), "{view}");
         assert_eq!(Error::from_answer("502 Bad Gateway").advice(), Advice::Retry);
         assert_eq!(Error::from_answer("Code: 47. DB::Exception: Unknown identifier").advice(), Advice::Fatal);
         assert_eq!(Error::from_answer("Code: 252. DB::Exception: Too many parts").advice(), Advice::Retry);

@@ -11,6 +11,7 @@
 mod cache;
 mod command;
 mod engines;
+mod soak;
 mod suite;
 mod system;
 mod tally;
@@ -53,6 +54,16 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         filter: Option<String>,
     },
+    /// Kill, stop, cut and fill everything while a simulated fleet sends, and compare all of it with the truth
+    #[command(
+        after_help = "Examples:\n  cargo xtask soak --minutes 60 --seed 1 --json soak.json\n  cargo xtask soak --minutes 5 --faults engine-rename,disk-full\n  cargo xtask soak --help    (all options, from the campaign itself)",
+        disable_help_flag = true
+    )]
+    Soak {
+        /// Arguments for the campaign
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        arguments: Vec<String>,
+    },
     /// Fetch the engines and tools the tests need, and nothing else
     #[command(after_help = "Example:\n  cargo xtask engines    (then work without a network)")]
     Engines,
@@ -65,6 +76,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Up { arguments } => up::run(&arguments),
         Command::Test { filter } => suite::run(filter.as_deref()),
+        Command::Soak { arguments } => soak::run(&arguments),
         Command::Engines => system::install(system::FOR_TESTS).and_then(|()| engines::fetch_all()),
         Command::CleanCache => cache::clean(),
     };

@@ -23,7 +23,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
 }
 
 /// Where cargo builds to, whatever the environment and its configuration say.
-fn target() -> Result<PathBuf> {
+pub fn target() -> Result<PathBuf> {
     let metadata = command::read(&mut command::cargo(["metadata", "--no-deps", "--format-version=1"])?)?;
     let metadata: Value = serde_json::from_str(&metadata).context("parse cargo metadata")?;
     let folder = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;

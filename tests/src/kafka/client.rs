@@ -137,7 +137,7 @@ impl Kafka {
         config.create().expect("create a Kafka consumer")
     }
 
-    fn admin(&self) -> AdminClient<DefaultClientContext> {
+    pub(super) fn admin(&self) -> AdminClient<DefaultClientContext> {
         self.config().create().expect("create a Kafka admin client")
     }
 }

@@ -48,6 +48,7 @@ impl Node {
                  transaction.state.log.replication.factor={replicas}\n\
                  transaction.state.log.min.isr=1\n\
                  group.initial.rebalance.delay.ms=0\n\
+                 group.min.session.timeout.ms=1000\n\
                  broker.session.timeout.ms=3000\n\
                  broker.heartbeat.interval.ms=500\n\
                  num.network.threads=2\n\
@@ -123,7 +124,7 @@ impl Node {
 }
 
 /// Java with Kafka on its path, tuned to start quickly on a small machine rather than to run fast for long.
-fn java() -> Command {
+pub(super) fn java() -> Command {
     let libs = locate::engine("kafka-4.1.0").join("libs/*");
     let mut command = Command::new("java");
     command.args(["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]);

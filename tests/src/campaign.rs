@@ -1,0 +1,263 @@
+//! The fault campaign: everything that can be killed, stopped, cut or filled is, again and again, while a simulated fleet
+//! goes on sending; engines stay up between the faults. What the fleet says it made is the oracle.
+//!
+//! After each turn of one kind of fault, what was made meanwhile must stand in ClickHouse, once and with its values, and
+//! the aggregates of the batches committed meanwhile must equal their base rows; at the end the same holds for everything.
+//! The seed decides which fault comes when and where it strikes; the machine decides the rest.
+
+mod faults;
+mod finale;
+mod fleet;
+mod gateway;
+mod kafka;
+mod oracle;
+mod recent;
+mod relay;
+mod report;
+mod stage;
+mod sums;
+mod watch;
+
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+
+use faults::{FAULTS, Fault, Random};
+use fleet::Load;
+pub use oracle::Findings;
+pub use report::{Report, Row};
+use stage::{Setting, Stage};
+
+/// What was made this long ago should have arrived: devices without a network have it back.
+const ARRIVED_AFTER: Duration = Duration::from_secs(60);
+/// How long it may take on top.
+const ARRIVED_WITHIN: Duration = Duration::from_secs(180);
+/// Attempts at an injection that does not strike, such as the rename of a merge instead of an insert.
+const ATTEMPTS: u32 = 4;
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Decides which fault comes when and where it strikes.
+    pub seed: u64,
+    /// How long faults are injected, turn by turn; none = each as often as continuous integration wants it, then the end.
+    pub minutes: Option<u64>,
+    /// Names of faults; empty = all.
+    pub faults: Vec<String>,
+    /// Events a second.
+    pub rate: u32,
+    /// Devices of each fleet.
+    pub devices: u32,
+    /// Partitions of each topic.
+    pub partitions: i32,
+}
+
+/// Names of all faults, with what they are and how often continuous integration has them.
+pub fn names() -> Vec<(&'static str, &'static str, u32)> {
+    FAULTS.iter().map(|fault| (fault.name, fault.what, fault.ci)).collect()
+}
+
+/// A fault that does not exist.
+///
+/// # Errors
+/// Names it, and those that do.
+pub fn check_names(faults: &[String]) -> Result<(), String> {
+    match faults.iter().find(|name| !FAULTS.iter().any(|fault| fault.name == **name)) {
+        None => Ok(()),
+        Some(unknown) => {
+            let known: Vec<_> = FAULTS.iter().map(|fault| fault.name).collect();
+            Err(format!("there is no fault {unknown:?}; known are {}", known.join(", ")))
+        }
+    }
+}
+
+/// Runs a campaign to its end.
+///
+/// # Panics
+/// If something does not work again in time, or a process ends that was not told to.
+pub fn run(options: &Options) -> Report {
+    let mut campaign = Campaign::start(options);
+    match options.minutes {
+        None => campaign.once_each(),
+        Some(minutes) => campaign.turns(Duration::from_secs(minutes * 60)),
+    }
+    campaign.finish()
+}
+
+struct Campaign {
+    options: Options,
+    stage: Stage,
+    random: Random,
+    report: Report,
+    began: Instant,
+}
+
+impl Campaign {
+    fn start(options: &Options) -> Self {
+        check_names(&options.faults).unwrap_or_else(|error| panic!("{error}"));
+        let began = Instant::now();
+        let is_long = options.minutes.is_some();
+        let load = Load {
+            devices: options.devices,
+            rate: options.rate,
+            chapter: Duration::from_secs(if is_long { 240 } else { 30 }),
+            seed: options.seed.wrapping_mul(1_000),
+        };
+        let setting = Setting {
+            partitions: options.partitions,
+            loaders: if is_long { 3 } else { 2 },
+            kept: is_long,
+            session_timeout_s: if is_long { 6 } else { 3 },
+            batch_age_ms: 1_000,
+            disk_mib: if is_long { 8_192 } else { 2_048 },
+            load,
+        };
+        eprintln!("campaign: seed {}, {} events/s by {} devices", options.seed, options.rate, options.devices);
+        let stage = Stage::start(setting);
+        let rows = FAULTS.iter().filter(|fault| chosen(options, fault)).map(|fault| Row::new(fault.name, fault.what));
+        let report = Report::new(options, rows.collect());
+        let campaign =
+            Self { options: options.clone(), stage, random: Random::seed_from_u64(options.seed), report, began };
+        campaign.say("data moves");
+        campaign
+    }
+
+    fn say(&self, what: &str) {
+        eprintln!("campaign: {:7.1} s: {what}", self.began.elapsed().as_secs_f64());
+    }
+
+    /// Each fault as often as continuous integration wants it, in a random order.
+    fn once_each(&mut self) {
+        let mut order: Vec<_> = self.chosen().filter(|fault| fault.ci > 0).collect();
+        order.shuffle(&mut self.random);
+        for fault in order {
+            self.turn(fault, fault.ci);
+        }
+    }
+
+    /// Turns in a random order, all kinds before any comes again; those that last have their own times.
+    fn turns(&mut self, length: Duration) {
+        let mut lasting: Vec<_> = self.chosen().filter(|fault| fault.turn == 0).collect();
+        lasting.shuffle(&mut self.random);
+        let count = lasting.len();
+        let mut deck: Vec<&'static Fault> = Vec::new();
+        while self.began.elapsed() < length {
+            let passed = self.began.elapsed().as_secs_f64() / length.as_secs_f64();
+            let due = (count - lasting.len() + 1) as f64 / (count + 1) as f64;
+            if passed >= due
+                && let Some(fault) = lasting.pop()
+            {
+                self.turn(fault, 1);
+                continue;
+            }
+            if deck.is_empty() {
+                deck = self.chosen().filter(|fault| fault.turn > 0).collect();
+                deck.shuffle(&mut self.random);
+            }
+            match deck.pop() {
+                Some(fault) => self.turn(fault, fault.turn),
+                None => std::thread::sleep(Duration::from_secs(1)),
+            }
+        }
+    }
+
+    fn chosen(&self) -> impl Iterator<Item = &'static Fault> + use<> {
+        let options = self.options.clone();
+        FAULTS.iter().filter(move |fault| chosen(&options, fault))
+    }
+
+    /// Injects a fault until it has struck so often, then compares.
+    fn turn(&mut self, fault: &Fault, times: u32) {
+        let (mut struck, mut failed) = (0, 0);
+        let mut recoveries = Vec::new();
+        while struck < times && failed < ATTEMPTS {
+            let outcome = (fault.inject)(&mut self.stage, &mut self.random);
+            struck += outcome.times;
+            failed += u32::from(outcome.times == 0);
+            recoveries.push(outcome.recovery_s);
+        }
+        self.stage.read_truth();
+        let findings = self.stage.oracle.check(&self.stage.clickhouse, fault.name);
+        let slowest = recoveries.iter().copied().fold(0.0, f64::max);
+        self.say(&format!("{} x{struck}, slowest recovery {slowest:.1} s: {}", fault.name, findings.summary()));
+        self.report.add(fault.name, struck, &recoveries);
+        self.found(fault.name, &findings);
+        self.look_for_earlier(ARRIVED_AFTER);
+    }
+
+    /// What was made in earlier turns.
+    fn look_for_earlier(&mut self, age: Duration) {
+        for (turn, findings) in self.stage.oracle.arrived(&self.stage.clickhouse, age, ARRIVED_WITHIN) {
+            if !findings.none() {
+                self.say(&format!("{turn}: {}", findings.summary()));
+            }
+            self.found(turn, &findings);
+        }
+    }
+
+    fn found(&mut self, turn: &str, findings: &Findings) {
+        for example in &findings.examples {
+            eprintln!("campaign:            {example}");
+        }
+        self.report.found(turn, findings);
+    }
+
+    /// All receipts, everything written, everything compared.
+    fn finish(mut self) -> Report {
+        self.say("no more faults");
+        self.stage.end_load();
+        self.say("the fleets have all receipts");
+        self.stage.wait_until_drained();
+        self.say("everything is written");
+        self.look_for_earlier(Duration::ZERO);
+        self.stage.read_truth();
+        let findings = self.stage.oracle.check_all(&self.stage.clickhouse);
+        self.say(&format!("all of it: {}", findings.summary()));
+        for example in &findings.examples {
+            eprintln!("campaign:            {example}");
+        }
+        let (made, resent) = self.stage.fleet().totals();
+        assert_eq!(made, self.stage.oracle.events(), "the truth holds what the fleets say they made");
+        let stored = self.stage.clickhouse.number("SELECT count() FROM doseline.injections");
+        let (rewinds, looks) = self.stage.watch.rewinds();
+        for rewind in &rewinds {
+            eprintln!("campaign: went back: {rewind}");
+        }
+        self.report.minutes = self.began.elapsed().as_secs_f64() / 60.0;
+        (self.report.made, self.report.resent, self.report.injections) = (made, resent, stored);
+        (self.report.rewinds, self.report.looks) = (rewinds.len(), looks);
+        self.report.memory = self.stage.watch.memory();
+        self.report.samples = self.stage.watch.samples();
+        self.report.total = findings;
+        if self.options.minutes.is_none() && self.options.faults.is_empty() {
+            let last = [finale::retention_passed(&mut self.stage), finale::topic_recreated(&mut self.stage)];
+            self.report.rows.extend(last);
+            self.say("lost records and a new topic were detected");
+            finale::prove_oracle(&mut self.stage);
+            self.say("the oracle finds what is wrong");
+        }
+        self.report
+    }
+}
+
+fn chosen(options: &Options, fault: &Fault) -> bool {
+    options.faults.is_empty() || options.faults.iter().any(|name| name == fault.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_fault_is_named_with_those_that_exist() {
+        let error = check_names(&["bridge-kill".to_owned(), "flood".to_owned()]).expect_err("no flood");
+        assert!(error.contains("\"flood\"") && error.contains("disk-full"), "{error}");
+    }
+
+    #[test]
+    fn faults_have_names_of_their_own() {
+        let names: std::collections::BTreeSet<_> = FAULTS.iter().map(|fault| fault.name).collect();
+        assert_eq!(names.len(), FAULTS.len());
+    }
+}

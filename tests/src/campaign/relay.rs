@@ -1,0 +1,82 @@
+//! A TCP connection's way that can be cut and slowed.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::free_port;
+
+/// Passes bytes both ways between clients and one port.
+pub struct Relay {
+    port: u16,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    delay_ms: AtomicU64,
+    streams: Mutex<Vec<TcpStream>>,
+}
+
+impl Relay {
+    /// Listens, for a server on this port.
+    pub fn start(upstream: u16) -> Self {
+        let port = free_port();
+        let listener = TcpListener::bind(("127.0.0.1", port)).expect("listen for clients");
+        let shared: Arc<Shared> = Arc::default();
+        let own = Arc::clone(&shared);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                // Nobody there: the client sees its connection closed.
+                let Ok(server) = TcpStream::connect(("127.0.0.1", upstream)) else { continue };
+                let _ = (client.set_nodelay(true), server.set_nodelay(true));
+                pass(&own, &client, &server);
+                pass(&own, &server, &client);
+                let mut streams = own.streams.lock().unwrap_or_else(PoisonError::into_inner);
+                streams.retain(|stream| stream.peer_addr().is_ok());
+                streams.extend([client, server]);
+            }
+        });
+        Self { port, shared }
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Cuts every connection; new ones are let through.
+    pub fn cut(&self) {
+        let mut streams = self.shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        for stream in streams.drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Each piece waits this long before it goes on; zero ends it.
+    pub fn delay(&self, delay: Duration) {
+        let ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        self.shared.delay_ms.store(ms, Ordering::Relaxed);
+    }
+}
+
+fn pass(shared: &Arc<Shared>, from: &TcpStream, to: &TcpStream) {
+    let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { return };
+    let shared = Arc::clone(shared);
+    thread::spawn(move || {
+        let mut bytes = vec![0; 1 << 16];
+        while let Ok(count @ 1..) = from.read(&mut bytes) {
+            match shared.delay_ms.load(Ordering::Relaxed) {
+                0 => {}
+                ms => thread::sleep(Duration::from_millis(ms)),
+            }
+            if to.write_all(&bytes[..count]).is_err() {
+                break;
+            }
+        }
+        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    });
+}

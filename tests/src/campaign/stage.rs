@@ -1,0 +1,324 @@
+//! What a campaign plays on: three Kafka nodes, Mosquitto, ClickHouse on a small disk, bridges and loaders, a fleet.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::fleet::{Fleet, Load};
+use super::gateway::{Gateway, holds};
+use super::oracle::{Oracle, positions};
+use super::relay::Relay;
+use super::watch::Watch;
+use crate::{ClickHouse, Disk, Doseline, Kafka, Mosquitto, Observer, Scratch, Signal, free_port, poll};
+
+/// Topics that the loader reads.
+pub const TOPICS: [&str; 3] = ["doseline.reports.v1", "doseline.status.v1", "doseline.quarantine.v1"];
+pub const REPORTS: &str = TOPICS[0];
+const GROUP: &str = "doseline-load";
+/// Places for loaders: the regular ones, and those that come on top for a while.
+pub const SLOTS: usize = 6;
+pub const BRIDGES: usize = 2;
+const MIGRATED_WITHIN: Duration = Duration::from_secs(120);
+/// How long anything may take to work again.
+pub const RECOVERED_WITHIN: Duration = Duration::from_secs(420);
+
+/// What a stage is like.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// Partitions of each topic.
+    pub partitions: i32,
+    /// Loaders that run all the time.
+    pub loaders: usize,
+    /// Whether the first loader and the first bridge are never killed: their memory is watched.
+    pub kept: bool,
+    /// Kafka session time-out of the loaders, s.
+    pub session_timeout_s: u32,
+    /// Age at which a loader writes a batch, ms.
+    pub batch_age_ms: u32,
+    /// Disk of ClickHouse, MiB.
+    pub disk_mib: u64,
+    /// The load.
+    pub load: Load,
+}
+
+/// A bridge or a loader.
+pub struct Role {
+    pub doseline: Doseline,
+    address: String,
+}
+
+pub struct Stage {
+    pub setting: Setting,
+    pub mosquitto: Mosquitto,
+    pub kafka: Kafka,
+    pub clickhouse: ClickHouse,
+    /// Between the devices and the broker.
+    pub devices: Relay,
+    /// Between the bridges and the broker.
+    pub bridges_way: Relay,
+    pub gateways: Vec<Gateway>,
+    pub loaders: Vec<Option<Role>>,
+    pub bridges: Vec<Option<Role>>,
+    pub observer: Observer,
+    pub oracle: Oracle,
+    pub watch: Watch,
+    fleet: Arc<Mutex<Fleet>>,
+    going: Arc<AtomicBool>,
+    keeper: Option<JoinHandle<()>>,
+    agent: ureq::Agent,
+    pub configuration: String,
+    _scratch: Scratch,
+}
+
+impl Stage {
+    /// Starts everything, and the load.
+    pub fn start(setting: Setting) -> Self {
+        let scratch = Scratch::new("campaign");
+        let (mosquitto, kafka, clickhouse) = thread::scope(|scope| {
+            let kafka = scope.spawn(|| Kafka::cluster(3));
+            let clickhouse = ClickHouse::start_on(Some(Disk::new(setting.disk_mib)));
+            (Mosquitto::start(), kafka.join().expect("kafka starts"), clickhouse)
+        });
+        let (devices, bridges_way) = (Relay::start(mosquitto.port()), Relay::start(mosquitto.port()));
+        let configuration = scratch.join("doseline.toml");
+        let text = configuration_text(&setting, devices.port(), &kafka.bootstrap(), &clickhouse.url());
+        std::fs::write(&configuration, text).expect("write the configuration");
+        let configuration = configuration.into_os_string().into_string().expect("a plain path");
+        let migrated = Doseline::run(&["migrate", "--config", &configuration], &[], MIGRATED_WITHIN);
+        assert_eq!(migrated.code, Some(0), "{}", migrated.stderr);
+        let fleet = Arc::new(Mutex::new(Fleet::new(setting.load, &configuration)));
+        let watch = Watch::start(kafka.observer(GROUP, &TOPICS, setting.partitions), clickhouse.url());
+        let mut stage = Self {
+            gateways: (0..SLOTS).map(|_| Gateway::start(clickhouse.port())).collect(),
+            loaders: (0..SLOTS).map(|_| None).collect(),
+            bridges: (0..BRIDGES).map(|_| None).collect(),
+            observer: kafka.observer(GROUP, &TOPICS, setting.partitions),
+            oracle: Oracle::new(&clickhouse),
+            watch,
+            keeper: None,
+            going: Arc::default(),
+            agent: agent(),
+            setting,
+            mosquitto,
+            kafka,
+            clickhouse,
+            devices,
+            bridges_way,
+            fleet,
+            configuration,
+            _scratch: scratch,
+        };
+        (0..BRIDGES).for_each(|index| stage.start_bridge(index));
+        stage.start_regular_loaders();
+        stage.begin_load();
+        stage.recovered();
+        stage
+    }
+
+    /// Fleets come one after the other until `end_load`.
+    pub fn begin_load(&mut self) {
+        self.going.store(true, Ordering::Relaxed);
+        let (fleet, going) = (Arc::clone(&self.fleet), Arc::clone(&self.going));
+        self.keeper = Some(thread::spawn(move || {
+            while going.load(Ordering::Relaxed) {
+                fleet.lock().expect("the fleets are well").keep_going();
+                thread::sleep(Duration::from_millis(200));
+            }
+        }));
+    }
+
+    /// Lets the last fleet end and waits for all receipts.
+    pub fn end_load(&mut self) {
+        self.going.store(false, Ordering::Relaxed);
+        if let Some(keeper) = self.keeper.take() {
+            keeper.join().expect("the fleets are well");
+        }
+        self.fleet().finish();
+    }
+
+    /// A last fleet with another load, from its first event to its last receipt.
+    pub fn last_load(&mut self, load: Load) {
+        let mut fleet = Fleet::new(Load { seed: load.seed + 999, ..load }, &self.configuration);
+        fleet.keep_going();
+        fleet.finish();
+    }
+
+    pub fn fleet(&self) -> MutexGuard<'_, Fleet> {
+        self.fleet.lock().expect("the fleets are well")
+    }
+
+    /// The oracle gets to know what was made meanwhile.
+    pub fn read_truth(&mut self) {
+        let fleet = Arc::clone(&self.fleet);
+        self.oracle.take(&self.clickhouse, |take| fleet.lock().expect("the fleets are well").read(take));
+    }
+
+    pub fn start_bridge(&mut self, index: usize) {
+        let (id, port) = (bridge_id(index), self.bridges_way.port().to_string());
+        let more = [("DOSELINE__BRIDGE__CLIENT_ID", id.as_str()), ("DOSELINE__MQTT__PORT", port.as_str())];
+        let mut role = self.role("bridge", &more);
+        self.watch.process(&format!("bridge {index}"), role.id());
+        self.bridges[index] = Some(role);
+    }
+
+    /// Starts a loader in a place, in the regular group or another.
+    pub fn start_loader(&mut self, slot: usize, group: &str) {
+        let url = self.gateways[slot].url();
+        let more = [("DOSELINE__CLICKHOUSE__URL", url.as_str()), ("DOSELINE__LOAD__GROUP", group)];
+        let mut role = self.role("load", &more);
+        self.watch.process(&format!("load {slot}"), role.id());
+        self.loaders[slot] = Some(role);
+    }
+
+    /// Starts those regular loaders that do not run.
+    pub fn start_regular_loaders(&mut self) {
+        for slot in 0..self.setting.loaders {
+            if self.loaders[slot].is_none() {
+                self.start_loader(slot, GROUP);
+            }
+        }
+    }
+
+    /// Starts another loader of the regular group.
+    pub fn start_further_loader(&mut self, slot: usize) {
+        self.start_loader(slot, GROUP);
+    }
+
+    fn role(&self, name: &str, more: &[(&str, &str)]) -> Role {
+        let address = format!("127.0.0.1:{}", free_port());
+        let variable = format!("DOSELINE__{}__HTTP", name.to_uppercase());
+        let environment: Vec<_> = more.iter().copied().chain([(variable.as_str(), address.as_str())]).collect();
+        let doseline = Doseline::start_with(&[name, "--config", &self.configuration], &environment);
+        Role { doseline, address }
+    }
+
+    /// Regular loaders and bridges that may be killed.
+    pub fn victims(&self) -> Vec<usize> {
+        (usize::from(self.setting.kept)..self.setting.loaders).collect()
+    }
+
+    pub fn bridge_victims(&self) -> Vec<usize> {
+        (usize::from(self.setting.kept)..BRIDGES).collect()
+    }
+
+    /// SIGKILL.
+    pub fn kill_loader(&mut self, slot: usize) {
+        self.loaders[slot].take().expect("it runs").doseline.kill();
+    }
+
+    /// SIGKILL and the next start.
+    pub fn replace_bridge(&mut self, index: usize) {
+        self.bridges[index].take().expect("it runs").doseline.kill();
+        self.start_bridge(index);
+    }
+
+    /// The answer to GET on a role's port: status and text; none if it does not answer.
+    pub fn get(&self, role: &Role, path: &str) -> Option<(bool, String)> {
+        let mut answer = self.agent.get(format!("http://{}{path}", role.address)).call().ok()?;
+        let text = answer.body_mut().read_to_string().ok()?;
+        Some((answer.status().is_success(), text))
+    }
+
+    /// Sum of a metric over its labels; 0 where a role does not answer.
+    pub fn metric(&self, role: &Role, name: &str) -> f64 {
+        let text = self.get(role, "/metrics").map(|(_, text)| text).unwrap_or_default();
+        let value = |line: &str| {
+            let (sample, value) = line.rsplit_once(' ')?;
+            (sample.split('{').next()? == name).then(|| value.parse::<f64>().ok())?
+        };
+        text.lines().filter_map(value).sum()
+    }
+
+    /// No role has ended by itself.
+    pub fn assert_all_run(&mut self) {
+        for role in self.loaders.iter_mut().chain(&mut self.bridges).flatten() {
+            role.doseline.process().alive().unwrap_or_else(|ended| panic!("{ended}"));
+        }
+    }
+
+    /// Waits until new data comes through the bridges, and all that stands in Kafka now is written; how long that took, s.
+    pub fn recovered(&mut self) -> f64 {
+        let began = Instant::now();
+        let mut base = None;
+        poll(RECOVERED_WITHIN, "data to move again", || {
+            self.assert_all_run();
+            let ends = self.observer.ends()?;
+            let first = base.get_or_insert_with(|| ends.clone());
+            let sum = |offsets: &BTreeMap<(String, i32), i64>| -> i64 {
+                offsets.iter().filter(|((topic, _), _)| topic == REPORTS).map(|(_, end)| end).sum()
+            };
+            if sum(&ends) <= sum(first) {
+                return Err("no new reports in kafka".to_owned());
+            }
+            self.written(first)
+        });
+        began.elapsed().as_secs_f64()
+    }
+
+    /// Whether everything below these offsets is written.
+    pub fn written(&self, ends: &BTreeMap<(String, i32), i64>) -> Result<(), String> {
+        let positions = positions(&self.clickhouse)?;
+        let behind = ends.iter().find(|(key, end)| **end > positions.get(*key).copied().unwrap_or(0));
+        match behind {
+            None => Ok(()),
+            Some((key, end)) => Err(format!("{key:?} is at {:?} of {end}", positions.get(key))),
+        }
+    }
+
+    /// Waits until everything in Kafka is written, when nothing comes any more.
+    pub fn wait_until_drained(&mut self) {
+        poll(RECOVERED_WITHIN, "everything to be written", || {
+            self.assert_all_run();
+            self.written(&self.observer.ends()?)
+        });
+    }
+
+    /// Waits until the engine has gone by itself, killed by whatever was set up for it.
+    pub fn engine_gone(&mut self, within: Duration) -> bool {
+        let process = self.clickhouse.process();
+        holds(within, || process.exit_status().is_some())
+    }
+
+    /// Session time-out of the loaders.
+    pub fn session_timeout(&self) -> Duration {
+        Duration::from_secs(self.setting.session_timeout_s.into())
+    }
+}
+
+impl Role {
+    pub fn id(&mut self) -> u32 {
+        self.doseline.process().id()
+    }
+
+    pub fn signal(&mut self, signal: Signal) {
+        self.doseline.process().signal(signal);
+    }
+}
+
+/// MQTT client id of a bridge; its connections add `-0`, `-1`.
+pub fn bridge_id(index: usize) -> String {
+    format!("campaign-bridge-{index}")
+}
+
+fn configuration_text(setting: &Setting, mqtt: u16, kafka: &str, clickhouse: &str) -> String {
+    let Setting { partitions, session_timeout_s, batch_age_ms, .. } = setting;
+    let brokers: Vec<_> = kafka.split(',').map(|broker| format!("\"{broker}\"")).collect();
+    format!(
+        "[mqtt]\nhost = \"127.0.0.1\"\nport = {mqtt}\n\n\
+         [kafka]\nbrokers = [{}]\npartitions = {partitions}\nreplication = 3\nmin_insync_replicas = 2\n\n\
+         [clickhouse]\nurl = \"{clickhouse}\"\nfsync = false\n\n\
+         [bridge]\nin_flight_mib = 16\nunconfirmed_age_max_s = 5\n\n\
+         [load]\nbatch_age_ms = {batch_age_ms}\nsession_timeout_s = {session_timeout_s}\nunwritten_age_max_s = 20\n",
+        brokers.join(", ")
+    )
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(5)))
+        .build()
+        .new_agent()
+}

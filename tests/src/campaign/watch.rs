@@ -1,0 +1,200 @@
+//! What is watched from the first load to the end: memory of processes, and offsets that must never go back.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::oracle;
+use crate::{Observer, Offsets};
+
+/// Time between two looks.
+const EVERY: Duration = Duration::from_secs(2);
+/// Memory that is taken at the beginning says nothing about growth.
+const WARM_UP: Duration = Duration::from_secs(120);
+const MIB: f64 = 1024.0;
+
+/// Samples of one process: time since the start, and resident memory in KiB.
+#[derive(Default)]
+struct Samples {
+    process: u32,
+    samples: Vec<(f64, f64)>,
+}
+
+#[derive(Default)]
+struct State {
+    memory: BTreeMap<String, Samples>,
+    committed: Offsets,
+    positions: Offsets,
+    rewinds: Vec<String>,
+    looks: u64,
+}
+
+/// The watch. Its thread ends with it.
+pub struct Watch {
+    state: Arc<Mutex<State>>,
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How the memory of a process went.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    /// Its name.
+    pub name: String,
+    /// Minutes of the samples that count.
+    pub minutes: f64,
+    /// Resident at the first of them, MiB.
+    pub first_mib: f64,
+    /// Most, MiB.
+    pub most_mib: f64,
+    /// At the last, MiB.
+    pub last_mib: f64,
+    /// Straight line through all, MiB an hour.
+    pub slope_mib_h: f64,
+}
+
+impl Watch {
+    /// Begins to look; `clickhouse` is the engine's address.
+    pub fn start(observer: Observer, clickhouse: String) -> Self {
+        let (state, ended): (Arc<Mutex<State>>, Arc<AtomicBool>) = (Arc::default(), Arc::default());
+        let (shared, over) = (Arc::clone(&state), Arc::clone(&ended));
+        let thread = thread::spawn(move || {
+            let began = Instant::now();
+            let agent = ureq::Agent::config_builder()
+                .http_status_as_error(false)
+                .timeout_global(Some(Duration::from_secs(10)))
+                .build()
+                .new_agent();
+            while !over.load(Ordering::Relaxed) {
+                // Engines that are away say nothing.
+                let (committed, positions) = (observer.committed(), oracle::positions_at(&agent, &clickhouse));
+                look(&mut lock(&shared), began.elapsed(), committed.ok(), positions.ok());
+                thread::sleep(EVERY);
+            }
+        });
+        Self { state, ended, thread: Some(thread) }
+    }
+
+    /// The memory of this process is to be watched from now on. One of the same name before it is forgotten.
+    pub fn process(&self, name: &str, id: u32) {
+        lock(&self.state).memory.insert(name.to_owned(), Samples { process: id, samples: Vec::new() });
+    }
+
+    /// Forgets the offsets seen so far: they are about to go back on purpose.
+    pub fn forget_offsets(&self) {
+        let mut state = lock(&self.state);
+        (state.committed, state.positions) = Default::default();
+    }
+
+    /// Every offset that was seen to go back, and how often was looked.
+    pub fn rewinds(&self) -> (Vec<String>, u64) {
+        let state = lock(&self.state);
+        (state.rewinds.clone(), state.looks)
+    }
+
+    /// Memory by process.
+    pub fn memory(&self) -> Vec<Memory> {
+        let state = lock(&self.state);
+        state.memory.iter().filter_map(|(name, samples)| memory(name, &samples.samples)).collect()
+    }
+
+    /// All samples, for a plot: seconds and KiB by process.
+    pub fn samples(&self) -> Value {
+        let state = lock(&self.state);
+        let thin = |samples: &Samples| {
+            let every = (samples.samples.len() / 200).max(1);
+            samples.samples.iter().step_by(every).map(|(s, kib)| json!([s.round(), kib])).collect::<Vec<_>>()
+        };
+        state.memory.iter().map(|(name, samples)| (name.clone(), json!(thin(samples)))).collect()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn look(state: &mut State, at: Duration, committed: Option<Offsets>, positions: Option<Offsets>) {
+    state.looks += 1;
+    for samples in state.memory.values_mut() {
+        if let Some(kib) = resident_kib(samples.process) {
+            samples.samples.push((at.as_secs_f64(), kib));
+        }
+    }
+    let State { rewinds, committed: last_committed, positions: last_positions, .. } = state;
+    for (what, last, now) in [("commit", last_committed, committed), ("position", last_positions, positions)] {
+        let Some(now) = now else { continue };
+        for (partition, offset) in last.iter() {
+            if let Some(next) = now.get(partition).filter(|next| *next < offset) {
+                rewinds.push(format!("{what} of {partition:?} went from {offset} to {next}"));
+            }
+        }
+        *last = now;
+    }
+}
+
+/// Resident memory of a process, KiB.
+pub fn resident_kib(process: u32) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().trim_end_matches("kB").trim().parse().ok()
+}
+
+fn memory(name: &str, samples: &[(f64, f64)]) -> Option<Memory> {
+    let began = samples.first()?.0;
+    let warm: Vec<_> = samples.iter().filter(|(at, _)| at - began >= WARM_UP.as_secs_f64()).collect();
+    let (first, last) = (warm.first()?, warm.last()?);
+    let count = warm.len() as f64;
+    let mean = |of: &dyn Fn(&(f64, f64)) -> f64| warm.iter().map(|sample| of(sample)).sum::<f64>() / count;
+    let (time, kib) = (mean(&|sample| sample.0), mean(&|sample| sample.1));
+    let covariance = mean(&|sample| (sample.0 - time) * (sample.1 - kib));
+    let variance = mean(&|sample| (sample.0 - time).powi(2));
+    let slope = if variance > 0.0 { covariance / variance } else { 0.0 };
+    Some(Memory {
+        name: name.to_owned(),
+        minutes: (last.0 - first.0) / 60.0,
+        first_mib: first.1 / MIB,
+        most_mib: warm.iter().map(|sample| sample.1).fold(0.0, f64::max) / MIB,
+        last_mib: last.1 / MIB,
+        slope_mib_h: slope * 3600.0 / MIB,
+    })
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slope_of_a_line_is_found_and_the_beginning_does_not_count() {
+        let samples: Vec<_> =
+            (0..600).map(|s| (f64::from(s), if s < 120 { 9e9 } else { 1024.0 * f64::from(s) })).collect();
+        let memory = memory("x", &samples).expect("enough samples");
+        assert!((memory.slope_mib_h - 3600.0).abs() < 1e-6, "{memory:?}");
+        assert!((memory.most_mib - 599.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_offset_that_goes_back_is_seen() {
+        let (mut state, key) = (State::default(), ("t".to_owned(), 0));
+        let offsets = |offset: i64| Some(Offsets::from([(key.clone(), offset)]));
+        for offset in [5, 7, 7, 9] {
+            look(&mut state, Duration::ZERO, offsets(offset), None);
+        }
+        assert!(state.rewinds.is_empty());
+        look(&mut state, Duration::ZERO, offsets(8), None);
+        assert_eq!(state.rewinds.len(), 1);
+    }
+}

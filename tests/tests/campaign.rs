@@ -1,0 +1,20 @@
+//! Every fault of the reliability table, as often as continuous integration wants it, under load: nothing is lost, nothing
+//! doubled, aggregates are the sums of their rows, no offset goes back. `cargo xtask soak --seed S` replays a run.
+
+use harness::campaign::{self, Options};
+
+#[test]
+fn nothing_is_lost_and_nothing_doubled_whatever_fails() {
+    let seed = std::env::var("DOSELINE_CAMPAIGN_SEED").ok().map_or_else(
+        || u64::from(std::process::id()),
+        |seed| seed.parse().expect("DOSELINE_CAMPAIGN_SEED is a number"),
+    );
+    let options = Options { seed, minutes: None, faults: Vec::new(), rate: 400, devices: 60, partitions: 6 };
+    let report = campaign::run(&options);
+    println!("{report}");
+    for (row, (name, _, wanted)) in report.rows.iter().zip(campaign::names()) {
+        assert!(row.times >= wanted, "{name} struck {} times, not {wanted}", row.times);
+    }
+    assert!(report.made > 10_000, "{} events are no load", report.made);
+    assert!(report.is_clean(), "seed {seed}: {:?}", report.total.examples);
+}
