@@ -191,7 +191,7 @@ pub fn verdict(cycle: &Cycle<'_>, recipe: &Recipe) -> Result<Verdict> {
             None => return Ok(figures(Outcome::Indeterminate, format!("sensor {} has a single sample", number + 1))),
         }
     }
-    if shortest < recipe.hold_s - ROUNDING_S {
+    if shortest < recipe.hold_s - ROUNDING_S || holds.iter().any(|hold| hold.span.is_none()) {
         let Band { low, high } = recipe.band;
         let reason = format!("held {low} to {high} C for {shortest:.1} s of {} s", recipe.hold_s);
         return Ok(figures(Outcome::Failed, reason));
