@@ -5,6 +5,7 @@
 //!
 //! Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 64 invalid configuration.
 
+mod calc;
 mod check;
 mod config;
 mod devices;
@@ -46,6 +47,7 @@ Examples:
   doseline load --config services.toml            Kafka to ClickHouse
   doseline serve --config services.toml           dashboard
   doseline quarantine list --config services.toml what could not be used, and why
+  doseline calc saturation --kpa 313              a formula on numbers of your own
 
 Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 64 invalid configuration.";
 
@@ -75,10 +77,19 @@ enum Command {
     Devices(devices::Arguments),
     /// Work through what could not be used: list, show, replay, purge
     Quarantine(quarantine::Arguments),
+    /// Every formula on numbers of your own: JSON on standard input or flags in, JSON out
+    Calc(calc::Arguments),
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return calc::usage(&error),
+    };
+    // Arithmetic needs no configuration, and a wrong one must not stand in its way.
+    if let Command::Calc(arguments) = cli.command {
+        return calc::run(arguments);
+    }
     let config = match config::load(cli.config.as_deref(), matches!(cli.command, Command::Up(_))) {
         Ok(config) => config,
         Err(faults) => {
@@ -114,6 +125,7 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Check(arguments) => check::run(arguments, config).await,
             Command::Devices(arguments) => devices::run(arguments, config).await,
             Command::Quarantine(arguments) => quarantine::run(arguments, config).await,
+            Command::Calc(arguments) => Ok(calc::run(arguments)),
         }
     });
     // A blocking call into an engine must not hold up the end.
