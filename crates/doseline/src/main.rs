@@ -11,6 +11,9 @@ mod devices;
 mod group;
 mod migrate;
 mod options;
+mod progress;
+mod rebuild;
+mod reconcile;
 mod roles;
 mod simulate;
 mod up;
@@ -44,6 +47,7 @@ Examples:
   doseline bridge --config services.toml          MQTT to Kafka
   doseline load --config services.toml            Kafka to ClickHouse
   doseline serve --config services.toml           dashboard
+  doseline reconcile --config services.toml       is everything there, once?
 
 Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 64 invalid configuration.";
 
@@ -69,6 +73,10 @@ enum Command {
     Migrate,
     /// Validate the configuration, and with --connect try each connection
     Check(check::Arguments),
+    /// Compare what devices say, Kafka, tables and sums; name every difference
+    Reconcile(reconcile::Arguments),
+    /// Make a closed ingest day again from Kafka, compare, and swap it in
+    Rebuild(rebuild::Arguments),
     /// Keep the registry of devices
     Devices(devices::Arguments),
 }
@@ -108,6 +116,8 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Simulate(arguments) => simulate::run(arguments, config).await,
             Command::Migrate => migrate::run(config).await,
             Command::Check(arguments) => check::run(arguments, config).await,
+            Command::Reconcile(arguments) => reconcile::run(arguments, config).await,
+            Command::Rebuild(arguments) => rebuild::run(arguments, config).await,
             Command::Devices(arguments) => devices::run(arguments, config).await,
         }
     });

@@ -231,7 +231,7 @@ fn fault(line: u64, column: &str, fault: String) -> Error {
 }
 
 /// `YYYY-MM-DD` or `YYYY-MM-DDTHH:MM:SSZ` as us since 1970.
-fn unix_us(text: &str) -> Option<i64> {
+pub(crate) fn unix_us(text: &str) -> Option<i64> {
     let (day, time) = match text.split_once('T') {
         Some((day, time)) => (day, time.strip_suffix('Z')?),
         None => (text, "00:00:00"),
