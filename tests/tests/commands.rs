@@ -14,7 +14,8 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> harness::Finished {
 fn every_sub_command_explains_itself_with_an_example() {
     let help = run(&["--help"], &[]);
     assert_eq!(help.code, Some(0));
-    for command in ["up", "bridge", "load", "serve", "simulate", "migrate", "check", "devices"] {
+    for command in ["up", "bridge", "load", "serve", "simulate", "migrate", "check", "reconcile", "rebuild", "devices"]
+    {
         assert!(help.stdout.contains(command), "--help lacks {command}");
         let arguments =
             if command == "devices" { vec!["devices", "import", "--help"] } else { vec![command, "--help"] };

@@ -13,6 +13,9 @@ mod group;
 mod migrate;
 mod options;
 mod quarantine;
+mod progress;
+mod rebuild;
+mod reconcile;
 mod roles;
 mod simulate;
 mod up;
@@ -48,6 +51,7 @@ Examples:
   doseline serve --config services.toml           dashboard
   doseline quarantine list --config services.toml what could not be used, and why
   doseline calc saturation --kpa 313              a formula on numbers of your own
+  doseline reconcile --config services.toml       is everything there, once?
 
 Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 64 invalid configuration.";
 
@@ -73,6 +77,10 @@ enum Command {
     Migrate,
     /// Validate the configuration, and with --connect try each connection
     Check(check::Arguments),
+    /// Compare what devices say, Kafka, tables and sums; name every difference
+    Reconcile(reconcile::Arguments),
+    /// Make a closed ingest day again from Kafka, compare, and swap it in
+    Rebuild(rebuild::Arguments),
     /// Keep the registry of devices
     Devices(devices::Arguments),
     /// Work through what could not be used: list, show, replay, purge
@@ -123,6 +131,8 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Simulate(arguments) => simulate::run(arguments, config).await,
             Command::Migrate => migrate::run(config).await,
             Command::Check(arguments) => check::run(arguments, config).await,
+            Command::Reconcile(arguments) => reconcile::run(arguments, config).await,
+            Command::Rebuild(arguments) => rebuild::run(arguments, config).await,
             Command::Devices(arguments) => devices::run(arguments, config).await,
             Command::Quarantine(arguments) => quarantine::run(arguments, config).await,
             Command::Calc(arguments) => Ok(calc::run(arguments)),

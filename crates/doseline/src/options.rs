@@ -102,6 +102,18 @@ pub fn warehouse(config: &Config) -> anyhow::Result<warehouse::Warehouse> {
     Ok(warehouse::Warehouse::new(options)?)
 }
 
+/// The same for questions over whole days, which take a while.
+///
+/// # Errors
+/// As [`warehouse`].
+pub fn patient_warehouse(config: &Config) -> anyhow::Result<warehouse::Warehouse> {
+    let options = warehouse(config)?.options().clone();
+    Ok(warehouse::Warehouse::new(warehouse::Options { receive_timeout: LONG_QUERY, ..options })?)
+}
+
+/// Longest wait for the answer to a question over whole days.
+const LONG_QUERY: Duration = Duration::from_secs(4 * 3_600);
+
 /// Options of the loader.
 ///
 /// # Errors

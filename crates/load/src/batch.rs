@@ -34,19 +34,21 @@ use crate::{
 /// Arrow library. It goes up with each change of them; a batch that another version has begun is deleted and written again.
 pub const DECODER_VERSION: u32 = 2;
 
-/// What is plausible, with its hash.
+/// What decides which rows a batch holds: what is plausible, with its hash, and the version of the decoder.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// Ranges by model.
     pub plausibility: Plausibility,
     /// [`Plausibility::hash`].
     pub hash: u64,
+    /// [`DECODER_VERSION`]; another one only where a loader of another version is played.
+    pub decoder_version: u32,
 }
 
 impl Rules {
     /// The rules of a configuration.
     pub fn new(plausibility: Plausibility) -> Self {
-        Self { hash: plausibility.hash(), plausibility }
+        Self { hash: plausibility.hash(), plausibility, decoder_version: DECODER_VERSION }
     }
 }
 

@@ -35,6 +35,16 @@ impl Ledgers {
         Self { committed: LruCache::new(boots_max), open: HashMap::new() }
     }
 
+    /// A cache that keeps every boot: where a state that was dropped could not be read again.
+    pub fn unbounded() -> Self {
+        Self { committed: LruCache::unbounded(), open: HashMap::new() }
+    }
+
+    /// Every ledger in memory, in no order.
+    pub fn rows(&self) -> Vec<LedgerRow> {
+        self.committed.iter().chain(&self.open).map(|(key, boot)| row(key, boot)).collect()
+    }
+
     /// Opens the ledgers that are in memory; returns the keys of those that have to be read, each once.
     pub fn open(&mut self, keys: impl IntoIterator<Item = BootKey>) -> Vec<BootKey> {
         let mut missing = Vec::new();

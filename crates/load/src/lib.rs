@@ -3,7 +3,8 @@
 //! What it is for: every record of the reports, status and quarantine topics becomes rows, aggregates and ledgers in the
 //! warehouse, once. The data path is [`owner::Owner`]: poll, decode, ledger, columns and sums, insert, record; its module
 //! says why each crash point is safe. Around it: the polling thread, the start of a partition, the topics' creation
-//! ([`ensure_topics`]), health and metrics ([`status::Handle`]).
+//! ([`ensure_topics`]), health and metrics ([`status::Handle`]). Beside it: what a stretch of Kafka came to, made again or
+//! looked at ([`again`]).
 //!
 //! Absent: MQTT, receipts, verdicts, any state of its own. ClickHouse holds all of it; Kafka's committed offsets serve
 //! people who watch the lag, and nothing else.
@@ -14,6 +15,7 @@
 //! - One owner for each partition, no locks between owners, each queue bounded in bytes.
 //! - Nothing is dropped: what cannot be used is in quarantine before the batch is recorded.
 
+pub mod again;
 mod aggregate;
 mod backoff;
 pub mod batch;
@@ -49,7 +51,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use warehouse::Warehouse;
 
-use crate::{batch::Rules, clock::SystemClock, copies::QuarantineTopic, owner::Shared, poller::Poller};
+use crate::{
+    batch::{DECODER_VERSION, Rules},
+    clock::{Clock, SystemClock},
+    copies::QuarantineTopic,
+    owner::Shared,
+    poller::Poller,
+};
 pub use crate::{
     error::Error,
     options::{Kafka, Limits, Options, Topics},
@@ -63,6 +71,8 @@ pub struct Loader {
     warehouse: Warehouse,
     handle: Handle,
     listener: Option<TcpListener>,
+    clock: Arc<dyn Clock>,
+    decoder_version: u32,
 }
 
 /// How long the consumer gets to leave its group at the end.
@@ -85,7 +95,18 @@ impl Loader {
             None => None,
         };
         let handle = Handle::new(options.limits, Arc::new(SystemClock));
-        Ok(Self { options, warehouse, handle, listener })
+        let clock = Arc::new(SystemClock);
+        Ok(Self { options, warehouse, handle, listener, clock, decoder_version: DECODER_VERSION })
+    }
+
+    /// Another clock than the machine's: a test that needs an ingest day that is over.
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// Another version of the decoder than this program's: a test that plays an upgrade.
+    pub fn with_decoder_version(self, decoder_version: u32) -> Self {
+        Self { decoder_version, ..self }
     }
 
     /// What it says about itself.
@@ -103,7 +124,8 @@ impl Loader {
     /// # Errors
     /// What a person must see; everything that can heal is retried inside.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self { options, warehouse, handle, listener } = self;
+        let Self { options, warehouse, handle, listener, clock, decoder_version } = self;
+        let rules = Rules { decoder_version, ..Rules::new(options.plausibility.clone()) };
         let serving = CancellationToken::new();
         let stop_serving = serving.clone().drop_guard();
         if let Some(listener) = listener {
@@ -116,7 +138,7 @@ impl Loader {
                 }
             });
         }
-        let result = load(options, warehouse, handle, shutdown).await;
+        let result = load(options, warehouse, handle, rules, clock, shutdown).await;
         drop(stop_serving);
         result
     }
@@ -134,6 +156,8 @@ async fn load(
     options: Options,
     warehouse: Warehouse,
     handle: Handle,
+    rules: Rules,
+    clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let Some(lives) = wait_for_topics(&options, &warehouse, &handle, &shutdown).await? else { return Ok(()) };
@@ -141,10 +165,10 @@ async fn load(
     let shared = Arc::new(Shared {
         store: warehouse,
         copies: QuarantineTopic::new(&kafka.brokers, &kafka.properties, &kafka.topics.quarantine)?,
-        rules: Rules::new(options.plausibility.clone()),
+        rules,
         limits: options.limits,
         session_timeout: kafka.session_timeout,
-        clock: Arc::new(SystemClock),
+        clock,
         instance: options.instance.clone(),
     });
     let poller = Poller::new(options, lives, shared, handle)?;

@@ -309,7 +309,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
 }
 
 /// How many of the records are decoded next.
-fn chunk(records: &[Record]) -> usize {
+pub(crate) fn chunk(records: &[Record]) -> usize {
     let mut bytes = 0;
     let fit = records.iter().take(CHUNK_RECORDS).take_while(|record| {
         bytes += record.bytes();

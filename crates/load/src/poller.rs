@@ -427,7 +427,7 @@ fn single(key: &Key, offset: Option<u64>) -> Result<TopicPartitionList, KafkaErr
 }
 
 /// A record of its own, with the headers the loader knows.
-fn detach(message: &BorrowedMessage<'_>, polled: Duration) -> Record {
+pub(crate) fn detach(message: &BorrowedMessage<'_>, polled: Duration) -> Record {
     let mut headers = Headers::default();
     for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
         let place = match header.key {

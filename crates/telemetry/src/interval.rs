@@ -62,6 +62,33 @@ impl IntervalSet {
         self.at(number).is_ok()
     }
 
+    /// Adds every member of another set.
+    pub fn extend(&mut self, other: &Self) {
+        other.intervals.iter().for_each(|interval| self.insert(*interval));
+    }
+
+    /// The members that are not in `other`.
+    pub fn minus(&self, other: &Self) -> Self {
+        let mut rest = Self::default();
+        for Interval { first, last } in &self.intervals {
+            let mut next = *first;
+            while next <= *last {
+                next = match other.run(next, *last) {
+                    Ok(end) => {
+                        rest.insert(Interval::new(next, end));
+                        end
+                    }
+                    Err(end) => end,
+                };
+                match next.checked_add(1) {
+                    Some(after) => next = after,
+                    None => break,
+                }
+            }
+        }
+        rest
+    }
+
     /// Adds every member of `added`.
     pub fn insert(&mut self, added: Interval) {
         // Appending to the last interval is what nearly every report does.
@@ -184,10 +211,30 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn what_is_left_is_what_the_other_has_not(
+            left in prop::collection::vec((1u64..60, 0u64..8), 0..12),
+            right in prop::collection::vec((1u64..60, 0u64..8), 0..12),
+        ) {
+            let set = |ranges: &[(u64, u64)]| IntervalSet::from_ranges(ranges.iter().map(|(at, more)| (*at, at + more)));
+            let (left, right) = (set(&left), set(&right));
+            let mut both = left.clone();
+            both.extend(&right);
+            for number in 0..70 {
+                let expected = left.contains(number) && !right.contains(number);
+                prop_assert_eq!(left.minus(&right).contains(number), expected);
+                prop_assert_eq!(both.contains(number), left.contains(number) || right.contains(number));
+            }
+        }
+    }
+
     #[test]
     fn reaches_the_ends_of_the_range() {
         let mut set = IntervalSet::from_ranges([(u64::MAX, u64::MAX), (0, 0), (5, 3)]);
         assert_eq!(set.intervals(), [Interval::new(0, 0), Interval::new(u64::MAX, u64::MAX)]);
+        assert_eq!(set.minus(&IntervalSet::from_ranges([(5, u64::MAX)])).intervals(), [Interval::new(0, 0)]);
+        assert_eq!(set.minus(&IntervalSet::default()), set);
         set.insert(Interval::new(0, u64::MAX));
         assert_eq!(set.intervals(), [Interval::new(0, u64::MAX)]);
         set.subtract(Interval::new(1, u64::MAX - 1));

@@ -10,12 +10,15 @@
 
 pub mod client;
 pub mod columns;
+pub mod compare;
 pub mod delivery;
 pub mod error;
 pub mod insert;
 pub mod loader;
 pub mod migrate;
 pub mod quarantine;
+pub mod rebuild;
+pub mod reconcile;
 pub mod registry;
 pub mod rollup;
 pub mod schema;

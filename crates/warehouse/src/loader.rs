@@ -162,7 +162,7 @@ struct CommitCount {
 type LedgerState = (Vec<u64>, Vec<u64>, Vec<u64>, Vec<u64>, Vec<u64>, Vec<u64>, String, u64, i64, String);
 
 #[derive(Row, Deserialize)]
-struct LedgerStateRow {
+pub(crate) struct LedgerStateRow {
     tenant: String,
     device: String,
     boot_id: u64,
@@ -174,6 +174,11 @@ const KEYS_PER_QUERY: usize = 500;
 
 const INTENT_COLUMNS: &str = "incarnation, kafka_partition, batch, batch_end, gen AS generation, decoder_version, \
                               plausibility_hash, toInt32(ingest_day) AS ingest_day, owner";
+
+/// The latest state of a boot, grouped by tenant, device and boot, as [`LedgerStateRow`] takes it.
+pub(crate) const LEDGER_STATE: &str = "toString(tenant) AS tenant, toString(device) AS device, boot_id, argMax(\
+    (stored_first, stored_last, quarantined_first, quarantined_last, lost_first, lost_last, toString(lost_reason), \
+    declared_last, toUnixTimestamp64Micro(last_arrival), toString(site)), (batch_end, gen)) AS state";
 
 impl Warehouse {
     /// All lives of all topics.
@@ -261,14 +266,12 @@ impl Warehouse {
         let mut ledgers = Vec::new();
         for keys in keys.chunks(KEYS_PER_QUERY) {
             let tuples: Vec<_> = keys.iter().map(|key| (&key.tenant, &key.device, key.boot_id)).collect();
-            let sql = "SELECT toString(tenant) AS tenant, toString(device) AS device, boot_id, argMax(\
-                       (stored_first, stored_last, quarantined_first, quarantined_last, lost_first, lost_last, \
-                       toString(lost_reason), declared_last, toUnixTimestamp64Micro(last_arrival), toString(site)), \
-                       (batch_end, gen)) AS state \
-                       FROM loader_commits WHERE kind IN ('ledger', 'replay') AND incarnation = ? AND kafka_partition = ? \
-                       AND batch_end <= ? AND (loader_commits.tenant, loader_commits.device, boot_id) IN ? \
-                       GROUP BY tenant, device, boot_id";
-            let query = self.query(sql).bind(incarnation).bind(partition).bind(as_of).bind(tuples);
+            let sql = format!(
+                "SELECT {LEDGER_STATE} FROM loader_commits WHERE kind IN ('ledger', 'replay') AND incarnation = ? \
+                 AND kafka_partition = ? AND batch_end <= ? \
+                 AND (loader_commits.tenant, loader_commits.device, boot_id) IN ? GROUP BY tenant, device, boot_id"
+            );
+            let query = self.query(&sql).bind(incarnation).bind(partition).bind(as_of).bind(tuples);
             let rows: Vec<LedgerStateRow> = self.fetch(query).await?;
             ledgers.extend(rows.into_iter().map(ledger_row));
         }
@@ -370,7 +373,7 @@ fn condition(batch: Provenance) -> String {
     )
 }
 
-fn ledger_row(row: LedgerStateRow) -> LedgerRow {
+pub(crate) fn ledger_row(row: LedgerStateRow) -> LedgerRow {
     let (
         stored_first,
         stored_last,

@@ -12,6 +12,25 @@ use crate::{client::Warehouse, error::Error};
 /// A day as days since 1970-01-01, UTC: ClickHouse's `Date`.
 pub type Day = u16;
 
+/// The day that `YYYY-MM-DD` names, 1970 to 2099.
+pub fn parse_day(text: &str) -> Option<Day> {
+    let us = crate::registry::unix_us(text).filter(|_| text.len() == "YYYY-MM-DD".len())?;
+    Day::try_from(us / 86_400_000_000).ok()
+}
+
+/// A day as `YYYY-MM-DD`.
+pub fn day_text(day: Day) -> String {
+    // The civil calendar from days, in years that begin in March (Hinnant, "chrono-compatible date algorithms").
+    let days = u32::from(day) + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let of_march = (5 * of_year + 2) / 153;
+    let (month, date) =
+        (if of_march < 10 { of_march + 3 } else { of_march - 9 }, of_year - (153 * of_march + 2) / 5 + 1);
+    format!("{:04}-{month:02}-{date:02}", year + era * 400 + u32::from(month <= 2))
+}
+
 struct Rollup {
     table: &'static str,
     unit: &'static str,
@@ -23,7 +42,8 @@ const ROLLUPS: [Rollup; 2] = [
     Rollup { table: "accuracy_day", unit: "day", start: "toDate(minute)" },
 ];
 
-const KEY: &str = "tenant, site, device, model, firmware";
+/// Key of the rollups beside the unit of time.
+pub(crate) const KEY: &str = "tenant, site, device, model, firmware";
 
 /// Columns of `accuracy_minute` beside key and provenance, with the aggregate that combines rows.
 const COLUMNS: &[(&str, &str)] = &[
@@ -70,7 +90,7 @@ struct DayState {
 /// [`Error::DayOpen`] when the day is not over or a batch of it, or of a day before, is not committed; as
 /// [`Warehouse::execute`] otherwise.
 pub async fn close_day(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
-    let DayState { text, id, suffix, .. } = require_closed_state(warehouse, day).await?;
+    let DayState { text, id, suffix, .. } = closed(warehouse, day).await?;
     for rollup in &ROLLUPS {
         sweep(warehouse, rollup).await?;
         let beside = format!("{}_closing_{suffix}", rollup.table);
@@ -84,31 +104,6 @@ pub async fn close_day(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether an ingest day is over, and every batch of it and of the days before is committed.
-///
-/// # Errors
-/// [`Error::DayOpen`] when not.
-pub(crate) async fn require_closed(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
-    require_closed_state(warehouse, day).await.map(drop)
-}
-
-async fn require_closed_state(warehouse: &Warehouse, day: Day) -> Result<DayState, Error> {
-    let state = day_state(warehouse, day).await?;
-    let DayState { text, over, open_shards, example, .. } = &state;
-    if !over {
-        return Err(Error::DayOpen {
-            day: text.clone(),
-            fault: "it is not over; close it after midnight UTC".to_owned(),
-        });
-    }
-    if *open_shards > 0 {
-        let fault =
-            format!("{open_shards} partitions have a batch that is not committed, e.g. {example}; wait for the loader");
-        return Err(Error::DayOpen { day: text.clone(), fault });
-    }
-    Ok(state)
-}
-
 /// Ingest days that are over, have minutes and have no rollup yet, ascending: what a timer closes. An hour after midnight
 /// is early enough, and late enough for a loader whose clock is behind.
 ///
@@ -120,6 +115,42 @@ pub async fn due(warehouse: &Warehouse) -> Result<Vec<Day>, Error> {
                AND toDateOrZero(partition) < toDate(now('UTC')) \
                GROUP BY day HAVING countIf(table = 'accuracy_day') = 0 ORDER BY day";
     warehouse.fetch(warehouse.query(sql).bind(warehouse.database())).await
+}
+
+/// The state of a day that is over and whose batches, and those of the days before, are all committed.
+async fn closed(warehouse: &Warehouse, day: Day) -> Result<DayState, Error> {
+    let state = day_state(warehouse, day).await?;
+    let DayState { text, over, open_shards, example, .. } = &state;
+    if !over {
+        let fault = "it is not over; close it after midnight UTC".to_owned();
+        return Err(Error::DayOpen { day: text.clone(), fault });
+    }
+    if *open_shards > 0 {
+        let fault =
+            format!("{open_shards} partitions have a batch that is not committed, e.g. {example}; wait for the loader");
+        return Err(Error::DayOpen { day: text.clone(), fault });
+    }
+    Ok(state)
+}
+
+/// Refuses a day that is not closed; otherwise the day as `YYYY-MM-DD`, and the id of its partitions.
+///
+/// # Errors
+/// [`Error::DayOpen`]; as [`Warehouse::fetch`].
+pub async fn require_closed(warehouse: &Warehouse, day: Day) -> Result<(String, String), Error> {
+    closed(warehouse, day).await.map(|state| (state.text, state.id))
+}
+
+/// Table, unit and start of the unit in terms of `minute`, of each rollup.
+pub(crate) fn units() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    ROLLUPS.iter().map(|rollup| (rollup.table, rollup.unit, rollup.start))
+}
+
+/// Names of the summed columns, and the sums of a table named `minutes` under these names.
+pub(crate) fn sums() -> (String, String) {
+    let names: Vec<_> = COLUMNS.iter().map(|(name, _)| *name).collect();
+    let sum = |(name, aggregate): &(&str, &str)| format!("{aggregate}(minutes.{name}) AS {name}");
+    (names.join(", "), COLUMNS.iter().map(sum).collect::<Vec<_>>().join(", "))
 }
 
 async fn day_state(warehouse: &Warehouse, day: Day) -> Result<DayState, Error> {
@@ -179,6 +210,16 @@ async fn sweep(warehouse: &Warehouse, rollup: &Rollup) -> Result<(), Error> {
 mod tests {
     use super::*;
     use crate::migrate::MIGRATIONS;
+
+    #[test]
+    fn days_have_names() {
+        for day in [0, 58, 59, 364, 365, 11_016, 11_017, 20_781, 47_481] {
+            assert_eq!(parse_day(&day_text(day)), Some(day), "{}", day_text(day));
+        }
+        assert_eq!(day_text(20_781), "2026-11-24");
+        assert_eq!(parse_day("2026-11-24T00:00:00Z"), None);
+        assert_eq!(parse_day("yesterday"), None);
+    }
 
     #[test]
     fn every_column_of_the_rollups_is_filled() {

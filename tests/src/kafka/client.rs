@@ -85,6 +85,15 @@ impl Kafka {
         }
     }
 
+    /// Deletes the records below an offset, as retention does.
+    pub fn delete_records(&self, topic: &str, partition: i32, below: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(below)).expect("a valid offset");
+        let options = AdminOptions::new().operation_timeout(Some(ANSWER_WITHIN));
+        let deleted = block_on(self.admin().delete_records(&list, &options)).expect("delete records");
+        assert!(deleted.elements().iter().all(|element| element.error().is_ok()), "{deleted:?}");
+    }
+
     /// The offset after the last record, by partition; empty where there is no such topic.
     pub fn end_offsets(&self, topic: &str) -> BTreeMap<i32, i64> {
         let bounds = bounds(&self.consumer(), topic);

@@ -83,8 +83,11 @@ impl Rig {
     }
 
     pub async fn load(&self, options: Options) -> Running {
+        Self::run(Loader::bind(options, self.warehouse.clone()).await.expect("valid options"))
+    }
+
+    pub fn run(loader: Loader) -> Running {
         let shutdown = CancellationToken::new();
-        let loader = Loader::bind(options, self.warehouse.clone()).await.expect("valid options");
         let handle = loader.handle();
         let task = tokio::spawn(loader.run(shutdown.clone()));
         Running { shutdown, task, handle }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use warehouse::loader::Intent;
 
 use super::{GENERATIONS, Owner, Stop};
-use crate::{batch::DECODER_VERSION, copies::Copies, error::Error, inbox::Record, store::Store};
+use crate::{copies::Copies, error::Error, inbox::Record, store::Store};
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -73,7 +73,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
             batch: self.position,
             batch_end,
             generation,
-            decoder_version: DECODER_VERSION,
+            decoder_version: self.shared.rules.decoder_version,
             plausibility_hash: self.shared.rules.hash,
             // A day beyond i32 is millions of years away.
             ingest_day: ingest_day.unwrap_or(today as i32),
@@ -82,7 +82,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
     }
 
     fn follows_rules(&self, intent: &Intent) -> bool {
-        intent.decoder_version == DECODER_VERSION && intent.plausibility_hash == self.shared.rules.hash
+        let rules = &self.shared.rules;
+        intent.decoder_version == rules.decoder_version && intent.plausibility_hash == rules.hash
     }
 
     async fn intents(&self) -> Result<Vec<Intent>, Stop> {

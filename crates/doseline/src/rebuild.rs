@@ -1,0 +1,460 @@
+//! `doseline rebuild`: a closed ingest day once more from Kafka into shadow tables, compared with the live ones and, with
+//! `--apply`, put in their place.
+//!
+//! The batches are those of the day (the loader's intents say which), decoded by the same pure code, with the ledgers as of
+//! the day's first batch carried forward. A run that was interrupted goes on: what stands in the shadow tables is
+//! recognised by batch, count and hash.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+use load::{
+    again::{self, Reader, Remake},
+    batch::{DECODER_VERSION, Rules},
+    decode::Place,
+    inbox::Record,
+};
+use telemetry::interval::{Interval, IntervalSet};
+use warehouse::{
+    Warehouse,
+    columns::{Block, LedgerRow, Provenance, TABLES},
+    loader::{BootKey, Shard},
+    rebuild::{Comparison, DayShard, Shadow, Written},
+    rollup::{self, Day},
+};
+
+use crate::{
+    config::{self, Config},
+    options,
+    progress::Progress,
+    reconcile::day,
+};
+
+/// Flags of `doseline rebuild`.
+#[derive(Args)]
+#[command(after_help = "\
+The day must be over, all of its batches committed, and its records still in Kafka. Without --apply nothing that anybody
+reads is changed: the day is made in shadow tables (rebuild_YYYYMMDD_*), compared and reported. Interrupted, run it again:
+it goes on where it was. With --apply the day's partition of each table is replaced in one step and its rollups are made
+again; a reader may see some tables already swapped and others not yet.
+Exit codes: 0 no difference, or swapped in; 1 differences, or refused.
+
+Examples:
+  doseline rebuild --day 2026-11-24 --config services.toml
+  doseline rebuild --day 2026-11-24 --apply --config services.toml
+  doseline rebuild --day 2026-11-24 --discard --config services.toml")]
+pub struct Arguments {
+    /// The ingest day, UTC
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = day)]
+    day: Day,
+    /// Put the rebuilt rows in the place of the live ones
+    #[arg(long)]
+    apply: bool,
+    /// Remove the shadow tables that an earlier run has left, and nothing else
+    #[arg(long, conflicts_with = "apply")]
+    discard: bool,
+    /// Configuration file of an earlier time: batches written under its [plausibility] are made with it; may be repeated
+    #[arg(long, value_name = "FILE")]
+    rules: Vec<PathBuf>,
+}
+
+/// Rows that are written at a time; so many wait in memory beside one batch.
+const GROUP_ROWS: u64 = 100_000;
+/// Differing rows printed for each table.
+const PRINTED_MAX: usize = 20;
+
+/// `doseline rebuild`
+pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
+    let warehouse = options::patient_warehouse(&config)?;
+    warehouse::schema::verify(&warehouse).await?;
+    let (text, id) = rollup::require_closed(&warehouse, arguments.day).await?;
+    let shadow = Shadow::new(&warehouse, arguments.day, &id);
+    if arguments.discard {
+        shadow.discard().await?;
+        println!("ingest day {text}: shadow tables removed");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rules = rules(&arguments, &config)?;
+    let mut rebuild = Rebuild::plan(&warehouse, options::load_kafka(&config)?, arguments.day, rules).await?;
+    rebuild.fill(&text, &shadow).await?;
+    shadow.carry_notes().await?;
+    let comparisons = shadow.compare().await?;
+    let differing = print(&text, &rebuild, &comparisons);
+    if !arguments.apply {
+        if differing == 0 {
+            shadow.discard().await?;
+            println!("no difference");
+            return Ok(ExitCode::SUCCESS);
+        }
+        println!("{differing} tables differ; --apply swaps the rebuilt rows in, --discard removes the shadow tables");
+        return Ok(ExitCode::FAILURE);
+    }
+    if !rebuild.moved.is_empty() {
+        bail!(
+            "nothing was swapped: the rebuilt day gives {} stretches of sequence numbers another fate than the loader \
+             recorded, and later days rest on that record. Where the plausibility rules have changed, name the configuration \
+             of that time with --rules; what is in quarantine is brought in by `doseline quarantine replay`",
+            rebuild.moved.len()
+        );
+    }
+    if differing > 0 {
+        rebuild.require_unchanged().await?;
+        for table in TABLES {
+            shadow.swap(table).await.with_context(|| format!("swap {table}; run the same command again"))?;
+        }
+    }
+    rollup::close_day(&warehouse, arguments.day).await.context("make the rollups again; run the same command again")?;
+    shadow.discard().await?;
+    println!("{differing} tables swapped in, rollups made again");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The rules of the configuration, then those of earlier ones.
+fn rules(arguments: &Arguments, config: &Config) -> anyhow::Result<Vec<Rules>> {
+    let mut rules = vec![Rules::new(config.plausibility.clone())];
+    for path in &arguments.rules {
+        let earlier = config::load(Some(path), false);
+        let earlier = earlier.map_err(|faults| anyhow::anyhow!("--rules {}: {}", path.display(), joined(&faults)))?;
+        rules.push(Rules::new(earlier.plausibility));
+    }
+    Ok(rules)
+}
+
+fn joined(faults: &[config::Fault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// A day that is being rebuilt.
+struct Rebuild<'w> {
+    warehouse: &'w Warehouse,
+    kafka: load::Kafka,
+    day: Day,
+    rules: Vec<Rules>,
+    shards: Vec<Source>,
+    /// Rows and sum of their hashes that the shadow of each table must hold.
+    made: BTreeMap<&'static str, (u64, u64)>,
+    batches: u64,
+    /// Batches that were written by another decoder, or under rules that are not known any more.
+    by_others: u64,
+    /// Stretches of sequence numbers that would have another fate.
+    moved: Vec<String>,
+}
+
+/// A shard and where it is in Kafka.
+struct Source {
+    of: DayShard,
+    topic: String,
+    place: Place,
+    /// First offset that Kafka holds.
+    first: u64,
+    /// Offsets that Kafka did not have when the loader came to them.
+    lost: IntervalSet,
+}
+
+/// How a pass over a shard ended.
+enum Pass {
+    Whole,
+    /// The shadow tables hold something else: begin again without it.
+    Stale,
+}
+
+impl<'w> Rebuild<'w> {
+    /// Finds the day's batches; refuses a day of which Kafka does not hold everything any more.
+    async fn plan(warehouse: &'w Warehouse, kafka: load::Kafka, day: Day, rules: Vec<Rules>) -> anyhow::Result<Self> {
+        let lives = warehouse.topic_lives().await?;
+        let (mut shards, mut held) = (Vec::new(), HashMap::new());
+        for of in warehouse.day_shards(day).await? {
+            let shard = of.shard;
+            let life = lives.iter().find(|life| life.incarnation == shard.incarnation);
+            let life = life.with_context(|| format!("no topic of incarnation {} is known", shard.incarnation))?;
+            let latest = lives.iter().filter(|other| other.topic == life.topic).map(|other| other.incarnation).max();
+            ensure!(latest == Some(life.incarnation), "Kafka topic {} was made again since that day", life.topic);
+            let content = again::content(&kafka.topics, &life.topic)
+                .with_context(|| format!("Kafka topic {} is not one of the loader's any more", life.topic))?;
+            if !held.contains_key(&life.topic) {
+                let answer = again::held(&kafka, &life.topic).await.context("ask Kafka what it holds")?;
+                held.insert(life.topic.clone(), answer);
+            }
+            let lost = warehouse.lost_offsets(shard, of.from, of.to).await?;
+            let first = held[&life.topic].get(&shard.partition).filter(|held| held.end >= of.to);
+            let first = first.with_context(|| {
+                format!("Kafka topic {} partition {} does not reach offset {}", life.topic, shard.partition, of.to)
+            })?;
+            let mut gone = IntervalSet::default();
+            if first.first > of.from {
+                gone.insert(Interval::new(of.from, first.first.min(of.to) - 1));
+            }
+            let gone = gone.minus(&lost);
+            if gone.count() > 0 {
+                bail!(
+                    "ingest day {} can no longer be rebuilt: of offsets {}..{} of {} partition {} Kafka holds those from {} on, {} \
+                     records of the day are gone (retention)",
+                    rollup::day_text(day),
+                    of.from,
+                    of.to,
+                    life.topic,
+                    shard.partition,
+                    first.first,
+                    gone.count()
+                );
+            }
+            let place = Place { content, partition: shard.partition, partitions: life.partitions };
+            shards.push(Source { of, topic: life.topic.clone(), place, first: first.first.max(of.from), lost });
+        }
+        ensure!(!shards.is_empty(), "no batch was loaded on ingest day {}", rollup::day_text(day));
+        let made = BTreeMap::new();
+        Ok(Self { warehouse, kafka, day, rules, shards, made, batches: 0, by_others: 0, moved: Vec::new() })
+    }
+
+    /// Makes everything that does not stand in the shadow tables yet.
+    async fn fill(&mut self, text: &str, shadow: &Shadow<'_>) -> anyhow::Result<()> {
+        shadow.create().await?;
+        if matches!(self.pass(text, shadow).await?, Pass::Stale) {
+            eprintln!("the shadow tables hold rows that an earlier run made otherwise; beginning again");
+            shadow.discard().await?;
+            shadow.create().await?;
+            if matches!(self.pass(text, shadow).await?, Pass::Stale) {
+                bail!("the shadow tables change under this run; is another one under way?");
+            }
+        }
+        for table in TABLES {
+            let (rows, hashes) = self.made.get(table).copied().unwrap_or_default();
+            if !shadow.holds(table, rows, hashes).await? {
+                bail!("the shadow of {table} does not hold what was made; remove it with --discard and begin again");
+            }
+        }
+        Ok(())
+    }
+
+    async fn pass(&mut self, text: &str, shadow: &Shadow<'_>) -> anyhow::Result<Pass> {
+        (self.made, self.batches, self.by_others, self.moved) = Default::default();
+        let records = self.shards.iter().map(|source| source.of.to - source.first).sum();
+        let mut progress = Progress::new(format!("rebuild {text}"), "records", records);
+        for index in 0..self.shards.len() {
+            if matches!(self.shard(index, shadow, &mut progress).await?, Pass::Stale) {
+                return Ok(Pass::Stale);
+            }
+        }
+        Ok(Pass::Whole)
+    }
+
+    async fn shard(&mut self, index: usize, shadow: &Shadow<'_>, progress: &mut Progress) -> anyhow::Result<Pass> {
+        let Source { of: DayShard { shard, from, to, .. }, topic, place, first, lost } = &self.shards[index];
+        let (shard, from, to, place) = (*shard, *from, *to, *place);
+        let written = self.warehouse.batches(shard, from, to).await?;
+        let mut next = from;
+        for batch in &written {
+            ensure!(batch.batch == next, "{topic} partition {}: no batch starts at offset {next}", shard.partition);
+            next = batch.batch_end;
+        }
+        ensure!(next == to, "{topic} partition {}: the batches end at offset {next}, not {to}", shard.partition);
+        let Some(mut standing) = shadow.standing(shard).await? else { return Ok(Pass::Stale) };
+        let mut records =
+            Records { reader: Reader::open(&self.kafka, topic, shard.partition, *first, to)?, ahead: None };
+        let (lost, warehouse) = (lost.clone(), self.warehouse);
+        let mut remake = Remake::new(warehouse, shard, place, from);
+        let mut group = Group::default();
+        for batch in written {
+            let read = records.batch(&batch, &lost).await?;
+            let rules = self.rules.iter().find(|rules| rules.hash == batch.plausibility_hash);
+            let other = rules.is_none() || batch.decoder_version != DECODER_VERSION;
+            let rules = rules.unwrap_or(&self.rules[0]);
+            let Shard { incarnation, partition } = shard;
+            let provenance = Provenance { ingest_day: batch.ingest_day, incarnation, partition, batch: batch.batch };
+            let blocks =
+                remake.batch(&read, rules, provenance).await.context("read ledgers; run the same command again")?;
+            progress.add(batch.batch_end.saturating_sub(batch.batch.max(self.shards[index].first)));
+            if batch.ingest_day != i32::from(self.day) {
+                continue;
+            }
+            (self.batches, self.by_others) = (self.batches + 1, self.by_others + u64::from(other));
+            for block in blocks {
+                let made = self.made.entry(block.table()).or_default();
+                made.0 += block.rows();
+                made.1 = made.1.wrapping_add(block.hash().wrapping_mul(block.rows()));
+                match standing.remove(&(block.table(), batch.batch)) {
+                    None => group.add(block, batch.generation),
+                    Some(stands) if stands == (block.hash(), block.rows()) => {}
+                    Some(_) => return Ok(Pass::Stale),
+                }
+            }
+            if group.rows >= GROUP_ROWS {
+                group.write(shadow).await?;
+            }
+        }
+        group.write(shadow).await?;
+        if !standing.is_empty() {
+            return Ok(Pass::Stale);
+        }
+        let rebuilt = remake.ledgers();
+        let keys: Vec<BootKey> = rebuilt.iter().map(key).collect();
+        let recorded = self.warehouse.ledgers(shard, to, &keys).await?;
+        self.moved.extend(moved(&rebuilt, &recorded));
+        Ok(Pass::Whole)
+    }
+
+    /// Whoever wrote another batch into the day since has a clock that is behind: its rows must not be swapped away.
+    async fn require_unchanged(&self) -> anyhow::Result<()> {
+        rollup::require_closed(self.warehouse, self.day).await?;
+        let now = self.warehouse.day_shards(self.day).await?;
+        let same = now.iter().eq(self.shards.iter().map(|source| &source.of));
+        ensure!(same, "a loader has written batches into the day meanwhile: is its clock right? Nothing was swapped");
+        Ok(())
+    }
+}
+
+/// The records of one shard, batch by batch.
+struct Records {
+    reader: Reader,
+    ahead: Option<Record>,
+}
+
+impl Records {
+    /// Exactly the records of a batch. What is not there must have been missing when the loader came to it.
+    async fn batch(&mut self, batch: &Written, lost: &IntervalSet) -> anyhow::Result<Vec<Record>> {
+        let mut records = Vec::new();
+        loop {
+            let record = match self.ahead.take() {
+                Some(record) => Some(record),
+                None => self.reader.next().await?,
+            };
+            match record {
+                Some(record) if record.offset < batch.batch_end => records.push(record),
+                rest => {
+                    self.ahead = rest;
+                    break;
+                }
+            }
+        }
+        let there = IntervalSet::from_ranges(records.iter().map(|record| (record.offset, record.offset)));
+        let mut absent = IntervalSet::from_ranges([(batch.batch, batch.batch_end - 1)]).minus(&there).minus(lost);
+        absent.extend(&there.minus(&there.minus(lost)));
+        if let Some(Interval { first, .. }) = absent.intervals().first() {
+            bail!(
+                "the batch at offset {}: Kafka does not hold the records it held when it was loaded, e.g. offset {first}",
+                batch.batch
+            );
+        }
+        Ok(records)
+    }
+}
+
+/// Blocks that wait to be written together.
+#[derive(Default)]
+struct Group {
+    blocks: BTreeMap<&'static str, Vec<(Block, u32)>>,
+    rows: u64,
+}
+
+impl Group {
+    fn add(&mut self, block: Block, generation: u32) {
+        self.rows += block.rows();
+        self.blocks.entry(block.table()).or_default().push((block, generation));
+    }
+
+    async fn write(&mut self, shadow: &Shadow<'_>) -> anyhow::Result<()> {
+        for (table, blocks) in std::mem::take(&mut self.blocks) {
+            let context =
+                || format!("write the shadow of {table}; run the same command again, it goes on where it was");
+            shadow.write(table, &blocks).await.with_context(context)?;
+        }
+        self.rows = 0;
+        Ok(())
+    }
+}
+
+fn key(row: &LedgerRow) -> BootKey {
+    BootKey { tenant: row.tenant.clone(), device: row.device.clone(), boot_id: row.boot_id }
+}
+
+/// Stretches whose fate in the rebuilt ledgers is not the recorded one.
+fn moved(rebuilt: &[LedgerRow], recorded: &[LedgerRow]) -> Vec<String> {
+    let recorded: HashMap<BootKey, &LedgerRow> = recorded.iter().map(|row| (key(row), row)).collect();
+    let nothing = LedgerRow::default();
+    let mut moved = Vec::new();
+    for row in rebuilt {
+        let before = recorded.get(&key(row)).copied().unwrap_or(&nothing);
+        let fates = [
+            ("stored", &row.ledger.stored, &before.ledger.stored),
+            ("quarantined", &row.ledger.quarantined, &before.ledger.quarantined),
+        ];
+        for (fate, now, then) in fates {
+            for (set, text) in [(now.minus(then), "would be"), (then.minus(now), "would no longer be")] {
+                moved.extend(set.intervals().iter().map(|Interval { first, last }| {
+                    let LedgerRow { tenant, device, boot_id, .. } = row;
+                    format!("tenant {tenant} device {device} boot {boot_id} seq {first}..{last} {text} {fate}")
+                }));
+            }
+        }
+    }
+    moved
+}
+
+/// Prints the comparison; how many tables differ.
+fn print(text: &str, rebuild: &Rebuild<'_>, comparisons: &[Comparison]) -> usize {
+    let Rebuild { shards, batches, by_others, moved, .. } = rebuild;
+    println!("ingest day {text}: {} partitions, {batches} batches", shards.len());
+    if *by_others > 0 {
+        println!("note: {by_others} batches were written by another decoder version or under other plausibility rules");
+    }
+    println!("{:<24} {:>12} {:>12} {:>18}", "TABLE", "LIVE", "REBUILT", "DIFFERING BATCHES");
+    for Comparison { table, live, rebuilt, batches, .. } in comparisons {
+        println!("{table:<24} {live:>12} {rebuilt:>12} {batches:>18}");
+    }
+    for comparison in comparisons {
+        for difference in comparison.differences.iter().take(PRINTED_MAX) {
+            let table = comparison.table;
+            match (difference.left, difference.right) {
+                (live, 0) => println!("{table}: only live ({live} rows): {}", difference.key),
+                (0, rebuilt) => println!("{table}: only rebuilt ({rebuilt} rows): {}", difference.key),
+                (live, rebuilt) if live != rebuilt => {
+                    println!("{table}: {live} rows live, {rebuilt} rebuilt: {}", difference.key);
+                }
+                _ => {
+                    let columns = difference.columns.iter();
+                    let columns: Vec<String> = columns
+                        .map(|(column, live, rebuilt)| format!("{column} live {live}, rebuilt {rebuilt}"))
+                        .collect();
+                    println!("{table}: different: {}: {}", difference.key, columns.join("; "));
+                }
+            }
+        }
+    }
+    moved.iter().take(PRINTED_MAX).for_each(|line| println!("ledger: {line}"));
+    comparisons.iter().filter(|comparison| comparison.batches > 0).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use telemetry::ledger::Ledger;
+
+    #[test]
+    fn a_fate_that_moves_is_named() {
+        let row = |stored: &[(u64, u64)], quarantined: &[(u64, u64)]| LedgerRow {
+            device: "pen".to_owned(),
+            tenant: "acme".to_owned(),
+            boot_id: 7,
+            ledger: Ledger {
+                stored: IntervalSet::from_ranges(stored.iter().copied()),
+                quarantined: IntervalSet::from_ranges(quarantined.iter().copied()),
+                ..Ledger::default()
+            },
+            ..LedgerRow::default()
+        };
+        assert!(moved(&[row(&[(1, 9)], &[])], &[row(&[(1, 9)], &[])]).is_empty());
+        let found = moved(&[row(&[(1, 9)], &[])], &[row(&[(1, 8)], &[(9, 9)])]);
+        assert_eq!(
+            found,
+            [
+                "tenant acme device pen boot 7 seq 9..9 would be stored",
+                "tenant acme device pen boot 7 seq 9..9 would no longer be quarantined"
+            ]
+        );
+    }
+}

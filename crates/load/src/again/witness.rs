@@ -1,0 +1,328 @@
+//! What Kafka says of each boot, whatever the loader made of it.
+//!
+//! Bounded: for each boot a set of intervals, and for each event 28 bytes in one of 64 temporary files, of which one at a
+//! time is read back. So memory is the boots of one partition, and a 64th of its events.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io::{BufReader, BufWriter, Read as _, Seek as _, Write as _},
+};
+
+use prost::Message as _;
+use telemetry::{
+    interval::{Interval, IntervalSet},
+    json,
+    report::Report,
+    topic::Topic,
+    v1::{self, event::Kind},
+};
+use warehouse::loader::BootKey;
+
+use crate::{
+    decode::{Message, Place, decode},
+    inbox::Record,
+};
+
+/// Whose records count; empty = everybody's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Only {
+    /// Tenant.
+    pub tenant: Option<String>,
+    /// Device.
+    pub device: Option<String>,
+}
+
+/// What Kafka holds of one boot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Site the latest record came from.
+    pub site: String,
+    /// Sequence numbers in reports.
+    pub arrived: IntervalSet,
+    /// Sequence numbers the device declared lost.
+    pub lost: IntervalSet,
+    /// Last sequence number that the device says it made, or that arrived, in records old enough that everything before
+    /// them should be there.
+    pub known_last: u64,
+}
+
+/// One sequence number with two contents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The boot.
+    pub boot: BootKey,
+    /// Sequence number.
+    pub seq: u64,
+    /// Offset of the record that came first: its content stands.
+    pub first_offset: u64,
+    /// Offset of the first record with other content.
+    pub other_offset: u64,
+}
+
+/// Everything a witness has to say.
+#[derive(Debug, Default)]
+pub struct Testimony {
+    /// By boot.
+    pub boots: BTreeMap<BootKey, Seen>,
+    /// By boot and sequence number.
+    pub conflicts: Vec<Conflict>,
+}
+
+const BUCKETS: usize = 64;
+const NOTE_BYTES: usize = 28;
+
+/// One event: number of its boot, sequence number, offset of the record, hash of the content.
+type Note = (u32, u64, u64, u64);
+
+/// Listens to the records of one partition.
+pub struct Witness {
+    place: Place,
+    only: Only,
+    /// Words and arrivals received later say nothing about what is missing.
+    settled: i64,
+    numbers: HashMap<BootKey, u32>,
+    boots: Vec<(BootKey, Seen)>,
+    buckets: Vec<BufWriter<File>>,
+}
+
+impl Witness {
+    /// A witness of one partition. What was received after `settled`, us since 1970, may have predecessors under way.
+    ///
+    /// # Errors
+    /// Temporary files cannot be made.
+    pub fn new(place: Place, only: Only, settled: i64) -> std::io::Result<Self> {
+        let bucket = |_| tempfile::tempfile().map(BufWriter::new);
+        let buckets = (0..BUCKETS).map(bucket).collect::<std::io::Result<_>>()?;
+        Ok(Self { place, only, settled, numbers: HashMap::new(), boots: Vec::new(), buckets })
+    }
+
+    /// Hears a record.
+    ///
+    /// # Errors
+    /// A temporary file cannot be written.
+    pub fn hear(&mut self, record: &Record) -> std::io::Result<()> {
+        let decoded = decode(record, self.place);
+        let (Ok(message), Ok(topic)) = (&decoded.message, Topic::parse(&decoded.topic)) else { return Ok(()) };
+        let Only { tenant, device } = &self.only;
+        let other = |wanted: &Option<String>, name: &str| wanted.as_ref().is_some_and(|wanted| wanted != name);
+        if other(tenant, topic.tenant) || other(device, topic.device) {
+            return Ok(());
+        }
+        let settled = decoded.received_at <= self.settled;
+        match message {
+            Message::Report(report) => self.report(record.offset, &topic, report, settled),
+            Message::Status(status) => {
+                if let Some(boot_id) = status.boot_id {
+                    self.words(&topic, boot_id, status.last_seq.unwrap_or(0), settled);
+                }
+                Ok(())
+            }
+            Message::Quarantined(_) | Message::Copy => Ok(()),
+        }
+    }
+
+    fn report(&mut self, offset: u64, topic: &Topic<'_>, report: &Report, settled: bool) -> std::io::Result<()> {
+        let message = report.message();
+        for earlier in &message.earlier_boots {
+            self.words(topic, earlier.boot_id, earlier.last_seq, settled);
+        }
+        for event in &message.events {
+            if let Some(Kind::Heartbeat(v1::Heartbeat { boot_id, last_seq: Some(last), .. })) = event.kind {
+                self.words(topic, boot_id.unwrap_or(report.boot_id()), last, settled);
+            }
+        }
+        let number = self.number(topic, report.boot_id());
+        let (_, seen) = &mut self.boots[number as usize];
+        topic.site.clone_into(&mut seen.site);
+        for lost in &message.lost {
+            seen.lost.insert(Interval::new(lost.first_seq, lost.last_seq));
+            seen.known_last = seen.known_last.max(if settled { lost.last_seq } else { 0 });
+        }
+        let Some(range) = report.sequence() else { return Ok(()) };
+        seen.arrived.insert(range);
+        seen.known_last = seen.known_last.max(if settled { range.last } else { 0 });
+        let context = message.context.as_ref().map(v1::Context::encode_to_vec).unwrap_or_default();
+        for (seq, event) in (range.first..=range.last).zip(&message.events) {
+            let hash = content_hash(message, &context, event);
+            let bucket = (u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seq) as usize % BUCKETS;
+            write(&mut self.buckets[bucket], (number, seq, offset, hash))?;
+        }
+        Ok(())
+    }
+
+    fn words(&mut self, topic: &Topic<'_>, boot_id: u64, last: u64, settled: bool) {
+        let number = self.number(topic, boot_id);
+        let (_, seen) = &mut self.boots[number as usize];
+        topic.site.clone_into(&mut seen.site);
+        if settled {
+            seen.known_last = seen.known_last.max(last.min(telemetry::limits::SEQ_MAX));
+        }
+    }
+
+    fn number(&mut self, topic: &Topic<'_>, boot_id: u64) -> u32 {
+        let key = BootKey { tenant: topic.tenant.to_owned(), device: topic.device.to_owned(), boot_id };
+        if let Some(number) = self.numbers.get(&key) {
+            return *number;
+        }
+        // A partition has fewer boots than u32 has numbers.
+        let number = self.boots.len() as u32;
+        self.boots.push((key.clone(), Seen::default()));
+        self.numbers.insert(key, number);
+        number
+    }
+
+    /// What was heard. Conflicts are looked for here.
+    ///
+    /// # Errors
+    /// A temporary file cannot be read back.
+    pub fn finish(self) -> std::io::Result<Testimony> {
+        let mut conflicts = Vec::new();
+        for bucket in self.buckets {
+            let mut notes = read(bucket)?;
+            notes.sort_unstable();
+            for same in notes.chunk_by(|(boot, seq, ..), (other, other_seq, ..)| (boot, seq) == (other, other_seq)) {
+                let (number, seq, first_offset, hash) = same[0];
+                if let Some((_, _, other_offset, _)) = same.iter().find(|(.., other)| *other != hash) {
+                    let boot = self.boots[number as usize].0.clone();
+                    conflicts.push(Conflict { boot, seq, first_offset, other_offset: *other_offset });
+                }
+            }
+        }
+        conflicts.sort_unstable_by(|a, b| (&a.boot, a.seq).cmp(&(&b.boot, b.seq)));
+        Ok(Testimony { boots: self.boots.into_iter().collect(), conflicts })
+    }
+}
+
+/// Device time of an event if its clock is synced, else its time since boot: the same in whatever report it is sent again.
+fn time(report: &v1::Report, event: &v1::Event) -> (i32, u64) {
+    let clock = match report.clock() {
+        v1::Clock::Unspecified => v1::Clock::Unknown,
+        clock => clock,
+    };
+    let base = if clock == v1::Clock::Synced { report.base_unix_us as u64 } else { report.base_uptime_us };
+    (clock as i32, base.wrapping_add(event.offset_us))
+}
+
+fn content_hash(report: &v1::Report, context: &[u8], event: &v1::Event) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    time(report, event).hash(&mut hasher);
+    context.hash(&mut hasher);
+    let alone = v1::Event { offset_us: 0, kind: event.kind.clone() };
+    alone.encode_to_vec().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The content of one sequence number of a record as JSON of a report of its own, for a person who compares two; none where
+/// the record does not hold it.
+pub fn contents(record: &Record, place: Place, seq: u64) -> Option<String> {
+    let Ok(Message::Report(report)) = decode(record, place).message else { return None };
+    let message = report.message();
+    let event = message.events.get(usize::try_from(seq.checked_sub(message.first_seq)?).ok()?)?;
+    let (clock, at) = time(message, event);
+    let synced = clock == v1::Clock::Synced as i32;
+    let alone = v1::Report {
+        clock,
+        base_unix_us: if synced { at as i64 } else { 0 },
+        base_uptime_us: if synced { 0 } else { at },
+        context: message.context.clone(),
+        events: vec![v1::Event { offset_us: 0, kind: event.kind.clone() }],
+        ..Default::default()
+    };
+    Some(json::to_json(&alone, "Report"))
+}
+
+fn write(bucket: &mut BufWriter<File>, (boot, seq, offset, hash): Note) -> std::io::Result<()> {
+    let mut note = [0; NOTE_BYTES];
+    note[..4].copy_from_slice(&boot.to_le_bytes());
+    note[4..12].copy_from_slice(&seq.to_le_bytes());
+    note[12..20].copy_from_slice(&offset.to_le_bytes());
+    note[20..].copy_from_slice(&hash.to_le_bytes());
+    bucket.write_all(&note)
+}
+
+fn read(bucket: BufWriter<File>) -> std::io::Result<Vec<Note>> {
+    let mut file = bucket.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    let length = file.stream_position()?;
+    file.rewind()?;
+    let mut reader = BufReader::new(file);
+    let mut notes = Vec::with_capacity((length / NOTE_BYTES as u64) as usize);
+    for _ in 0..length / NOTE_BYTES as u64 {
+        let mut boot = [0; 4];
+        reader.read_exact(&mut boot)?;
+        let mut numbers = [0; 3];
+        for number in &mut numbers {
+            let mut bytes = [0; 8];
+            reader.read_exact(&mut bytes)?;
+            *number = u64::from_le_bytes(bytes);
+        }
+        notes.push((u32::from_le_bytes(boot), numbers[0], numbers[1], numbers[2]));
+    }
+    Ok(notes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{decode::Content, inbox::Headers};
+
+    const PLACE: Place = Place { content: Content::Reports, partition: 0, partitions: 1 };
+
+    fn record(offset: u64, received_at: i64, report: &v1::Report) -> Record {
+        let topic = Some(b"doseline/v1/acme/berlin/pen-1/report".to_vec());
+        let headers = Headers { topic, received_at: Some(received_at.to_string().into()), ..Headers::default() };
+        Record {
+            offset,
+            key: Some(b"acme/pen-1".to_vec()),
+            payload: report.encode_to_vec(),
+            headers,
+            ..Record::default()
+        }
+    }
+
+    fn fault(code: &str, offset_us: u64) -> v1::Event {
+        let fault = v1::Fault { code: code.to_owned(), ..Default::default() };
+        v1::Event { offset_us, kind: Some(Kind::Fault(fault)) }
+    }
+
+    fn report(first_seq: u64, base_unix_us: i64, events: Vec<v1::Event>) -> v1::Report {
+        v1::Report {
+            boot_id: 7,
+            first_seq,
+            base_unix_us,
+            clock: v1::Clock::Synced as i32,
+            events,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn the_same_event_in_another_report_is_no_conflict_and_another_one_is() {
+        let records = [
+            record(3, 10, &report(1, 1_000, vec![fault("a", 5), fault("b", 10)])),
+            record(4, 20, &report(2, 1_004, vec![fault("b", 6), fault("c", 8)])),
+            record(5, 30, &report(3, 1_004, vec![fault("d", 8)])),
+            record(6, 90, &report(9, 0, vec![fault("e", 0)])),
+        ];
+        let mut witness = Witness::new(PLACE, Only::default(), 50).unwrap();
+        records.iter().for_each(|record| witness.hear(record).unwrap());
+        let testimony = witness.finish().unwrap();
+        let boot = BootKey { tenant: "acme".to_owned(), device: "pen-1".to_owned(), boot_id: 7 };
+        let seen = &testimony.boots[&boot];
+        assert_eq!(seen.arrived, IntervalSet::from_ranges([(1, 3), (9, 9)]));
+        assert_eq!(seen.known_last, 3, "what came after the grace says nothing yet");
+        let conflict = Conflict { boot, seq: 3, first_offset: 4, other_offset: 5 };
+        assert_eq!(testimony.conflicts, [conflict]);
+        assert!(contents(&records[2], PLACE, 3).unwrap().contains("\"d\""));
+        assert_eq!(contents(&records[2], PLACE, 4), None);
+    }
+
+    #[test]
+    fn others_are_not_heard() {
+        let only = Only { tenant: None, device: Some("pen-2".to_owned()) };
+        let mut witness = Witness::new(PLACE, only, 50).unwrap();
+        witness.hear(&record(0, 1, &report(1, 0, vec![fault("a", 0)]))).unwrap();
+        assert!(witness.finish().unwrap().boots.is_empty());
+    }
+}

@@ -1,0 +1,368 @@
+//! A closed ingest day made again beside the live one, for `rebuild`: what its batches were, shadow tables, comparison,
+//! swap.
+//!
+//! A shadow table has the name `rebuild_YYYYMMDD_TABLE` and the definition of its table, so that its partition can replace
+//! the day's in whole. What stands in it is found again by batch, count and hash: an interrupted run goes on.
+
+use std::collections::HashMap;
+
+use arrow_select::concat::concat_batches;
+use clickhouse::Row;
+use serde::Deserialize;
+use telemetry::interval::IntervalSet;
+
+use crate::{
+    client::Warehouse,
+    columns::{Block, TABLES},
+    compare::{Difference, Pair, SPILL, concatenated},
+    error::Error,
+    loader::Shard,
+    rollup::Day,
+};
+
+/// One batch as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// First offset.
+    pub batch: u64,
+    /// End, exclusive.
+    pub batch_end: u64,
+    /// Generation of its latest intent.
+    pub generation: u32,
+    /// Version of the decoder that wrote it.
+    pub decoder_version: u32,
+    /// Hash of the plausibility rules it was written under.
+    pub plausibility_hash: u64,
+    /// Its ingest day, days since 1970.
+    pub ingest_day: i32,
+}
+
+/// Batches of a day in one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DayShard {
+    /// The shard.
+    pub shard: Shard,
+    /// Offset its first batch starts at.
+    pub from: u64,
+    /// Offset its last batch ends at, exclusive. Between the two there may be batches of a neighbouring day.
+    pub to: u64,
+    /// Number of the day's batches.
+    pub batches: u64,
+}
+
+/// A table of the day, live and rebuilt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Comparison {
+    /// The table.
+    pub table: &'static str,
+    /// Rows in the live table.
+    pub live: u64,
+    /// Rows in the rebuilt one.
+    pub rebuilt: u64,
+    /// Batches whose rows differ.
+    pub batches: u64,
+    /// Differing rows of the first of these batches; left is live, right is rebuilt.
+    pub differences: Vec<Difference>,
+}
+
+/// Differing batches looked into, and differing rows listed, for each table.
+const LISTED_MAX: usize = 200;
+
+#[derive(Row, Deserialize)]
+struct DayShardRow {
+    incarnation: u32,
+    kafka_partition: i32,
+    from: u64,
+    to: u64,
+    batches: u64,
+}
+
+#[derive(Row, Deserialize)]
+struct WrittenRow {
+    batch: u64,
+    batch_end: u64,
+    generation: u32,
+    decoder_version: u32,
+    plausibility_hash: u64,
+    ingest_day: i32,
+}
+
+#[derive(Row, Deserialize)]
+struct TallyRow {
+    batch: u64,
+    hash: u64,
+    rows: u64,
+}
+
+#[derive(Row, Deserialize)]
+struct BatchRow {
+    incarnation: u32,
+    kafka_partition: i32,
+    batch: u64,
+}
+
+impl Warehouse {
+    /// The shards with batches of an ingest day.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn day_shards(&self, day: Day) -> Result<Vec<DayShard>, Error> {
+        let sql = format!(
+            "SELECT incarnation, kafka_partition, min(batch) AS from, max(batch_end) AS to, uniqExact(batch) AS batches \
+             FROM loader_intents WHERE ingest_day = toDate({day}) GROUP BY incarnation, kafka_partition \
+             ORDER BY incarnation, kafka_partition"
+        );
+        let shard = |row: DayShardRow| DayShard {
+            shard: Shard { incarnation: row.incarnation, partition: row.kafka_partition },
+            from: row.from,
+            to: row.to,
+            batches: row.batches,
+        };
+        Ok(self.rows::<DayShardRow>(&sql).await?.into_iter().map(shard).collect())
+    }
+
+    /// All batches of a shard that start in `[from, to)`, whatever their day, in order.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn batches(&self, shard: Shard, from: u64, to: u64) -> Result<Vec<Written>, Error> {
+        let Shard { incarnation, partition } = shard;
+        let sql = format!(
+            "SELECT batch, argMax(batch_end, gen) AS batch_end, max(gen) AS generation, \
+                argMax(decoder_version, gen) AS decoder_version, argMax(plausibility_hash, gen) AS plausibility_hash, \
+                toInt32(argMax(ingest_day, gen)) AS ingest_day \
+             FROM loader_intents WHERE incarnation = {incarnation} AND kafka_partition = {partition} \
+             AND batch >= {from} AND batch < {to} GROUP BY batch ORDER BY batch"
+        );
+        let written = |row: WrittenRow| Written {
+            batch: row.batch,
+            batch_end: row.batch_end,
+            generation: row.generation,
+            decoder_version: row.decoder_version,
+            plausibility_hash: row.plausibility_hash,
+            ingest_day: row.ingest_day,
+        };
+        Ok(self.rows::<WrittenRow>(&sql).await?.into_iter().map(written).collect())
+    }
+
+    /// Offsets in `[from, to)` that Kafka did not have when the loader came to them.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn lost_offsets(&self, shard: Shard, from: u64, to: u64) -> Result<IntervalSet, Error> {
+        let Shard { incarnation, partition } = shard;
+        let sql = format!(
+            "SELECT first, last FROM loader_commits ARRAY JOIN lost_first AS first, lost_last AS last WHERE kind = 'commit' \
+             AND incarnation = {incarnation} AND kafka_partition = {partition} AND batch >= {from} AND batch < {to}"
+        );
+        let lost: Vec<(u64, u64)> = self.rows(&sql).await?;
+        Ok(IntervalSet::from_ranges(lost))
+    }
+}
+
+/// The shadow tables of a day.
+pub struct Shadow<'w> {
+    warehouse: &'w Warehouse,
+    day: Day,
+    id: String,
+}
+
+impl<'w> Shadow<'w> {
+    /// The shadow tables of a day whose partitions have this id ([`crate::rollup::require_closed`] says it).
+    pub fn new(warehouse: &'w Warehouse, day: Day, id: &str) -> Self {
+        Self { warehouse, day, id: id.to_owned() }
+    }
+
+    fn name(&self, table: &str) -> String {
+        format!("rebuild_{}_{table}", self.id)
+    }
+
+    /// Makes those that are not there.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`].
+    pub async fn create(&self) -> Result<(), Error> {
+        for table in TABLES {
+            self.warehouse.command(&format!("CREATE TABLE IF NOT EXISTS {} AS {table}", self.name(table))).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes them.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`].
+    pub async fn discard(&self) -> Result<(), Error> {
+        for table in TABLES {
+            self.warehouse.command(&format!("DROP TABLE IF EXISTS {} SYNC", self.name(table))).await?;
+        }
+        Ok(())
+    }
+
+    /// What stands there of a shard: hash and number of rows by table and batch; none where two hashes are mixed.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn standing(&self, shard: Shard) -> Result<Option<HashMap<(&'static str, u64), (u64, u64)>>, Error> {
+        let Shard { incarnation, partition } = shard;
+        let mut standing = HashMap::new();
+        for table in TABLES {
+            let sql = format!(
+                "SELECT batch, batch_hash AS hash, count() AS rows FROM {} \
+                 WHERE incarnation = {incarnation} AND kafka_partition = {partition} GROUP BY batch, batch_hash",
+                self.name(table)
+            );
+            for TallyRow { batch, hash, rows } in self.warehouse.rows(&sql).await? {
+                if standing.insert((table, batch), (hash, rows)).is_some() {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(standing))
+    }
+
+    /// Writes blocks of one table, each under its generation, as one insert: all of them are there, or none.
+    ///
+    /// # Errors
+    /// As [`Warehouse::insert`].
+    pub async fn write(&self, table: &str, blocks: &[(Block, u32)]) -> Result<(), Error> {
+        let batches: Result<Vec<_>, Error> =
+            blocks.iter().map(|(block, generation)| block.record_batch(*generation)).collect();
+        let batches = batches?;
+        let (Some(first), Some((block, _))) = (batches.first(), blocks.first()) else { return Ok(()) };
+        let whole = concat_batches(&first.schema(), &batches)?;
+        // What stands is read back before anything is written, so a token has nothing to do but be another one each time.
+        let unique: String = self.warehouse.row("SELECT toString(generateUUIDv4())").await?;
+        let token = format!("rebuild/{table}/{}/{unique}", block.provenance().batch);
+        self.warehouse.insert(&self.name(table), &whole, &token).await
+    }
+
+    /// Whether a table holds so many rows whose hashes come to this sum (modulo 2^64), and no others.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn holds(&self, table: &str, rows: u64, hashes: u64) -> Result<bool, Error> {
+        let sql = format!("SELECT count(), sum(batch_hash) FROM {}", self.name(table));
+        let found: (u64, u64) = self.warehouse.row(&sql).await?;
+        Ok(found == (rows, hashes))
+    }
+
+    /// Takes over what was noted in live rows after they were written: that a rejected one has been replayed.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`].
+    pub async fn carry_notes(&self) -> Result<(), Error> {
+        let (shadow, day) = (self.name("quarantine"), self.day);
+        let key = "incarnation, kafka_partition, kafka_offset, boot_id, seq";
+        let sql = format!(
+            "ALTER TABLE {shadow} UPDATE replayed = 1 WHERE ({key}) IN \
+             (SELECT {key} FROM quarantine WHERE ingest_day = toDate({day}) AND replayed) SETTINGS mutations_sync = 2"
+        );
+        self.warehouse.command(&sql).await
+    }
+
+    /// Compares every table with the live one, row by row.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn compare(&self) -> Result<Vec<Comparison>, Error> {
+        let mut comparisons = Vec::new();
+        for table in TABLES {
+            comparisons.push(self.compare_table(table).await?);
+        }
+        Ok(comparisons)
+    }
+
+    async fn compare_table(&self, table: &'static str) -> Result<Comparison, Error> {
+        let (warehouse, shadow, day) = (self.warehouse, self.name(table), self.day);
+        let columns = columns(warehouse, table).await?;
+        let names: Vec<&str> = columns.iter().map(String::as_str).collect();
+        let hash = format!("cityHash64({})", concatenated(&names));
+        let of = |side: u8, table: &str| {
+            format!(
+                "SELECT {side} AS side, incarnation, kafka_partition, batch, {hash} AS h FROM {table} WHERE ingest_day = toDate({day})"
+            )
+        };
+        let sql = format!(
+            "SELECT incarnation, kafka_partition, batch FROM ({} UNION ALL {}) GROUP BY incarnation, kafka_partition, batch \
+             HAVING countIf(side = 0) != countIf(side = 1) OR sumIf(h, side = 0) != sumIf(h, side = 1) ORDER BY ALL{SPILL}",
+            of(0, table),
+            of(1, &shadow)
+        );
+        let batches: Vec<BatchRow> = warehouse.rows(&sql).await?;
+        let listed: Vec<String> = batches
+            .iter()
+            .take(LISTED_MAX)
+            .map(|row| format!("({}, {}, {})", row.incarnation, row.kafka_partition, row.batch))
+            .collect();
+        let mut differences = Vec::new();
+        if !listed.is_empty() {
+            let of = |table: &str| {
+                format!(
+                    "SELECT * FROM {table} WHERE ingest_day = toDate({day}) \
+                     AND (incarnation, kafka_partition, batch) IN ({})",
+                    listed.join(", ")
+                )
+            };
+            let keys: Vec<&str> = keys(table).iter().copied().filter(|key| names.contains(key)).collect();
+            let rest: Vec<&str> = names.iter().copied().filter(|name| !keys.contains(name)).collect();
+            let (left, right) = (of(table), of(&shadow));
+            let pair = Pair { left: &left, right: &right, keys: &keys, columns: &rest };
+            differences = pair.differences(warehouse, LISTED_MAX).await?;
+        }
+        let rows = |table: &str| format!("SELECT count() FROM {table} WHERE ingest_day = toDate({day})");
+        Ok(Comparison {
+            table,
+            live: warehouse.row(&rows(table)).await?,
+            rebuilt: warehouse.row(&rows(&shadow)).await?,
+            batches: batches.len() as u64,
+            differences,
+        })
+    }
+
+    /// Puts a table's rebuilt rows in the place of the day's live ones, in one step.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`]; may be done again.
+    pub async fn swap(&self, table: &str) -> Result<(), Error> {
+        let (shadow, id, day) = (self.name(table), &self.id, self.day);
+        let rows: u64 = self.warehouse.row(&format!("SELECT count() FROM {shadow}")).await?;
+        // ClickHouse refuses to swap in what is empty; and to drop a partition would forget the tokens of its inserts, which
+        // shut out late writers.
+        let change = if rows > 0 {
+            format!("REPLACE PARTITION ID '{id}' FROM {shadow}")
+        } else {
+            format!("DELETE WHERE ingest_day = toDate({day}) SETTINGS mutations_sync = 2")
+        };
+        self.warehouse.command(&format!("ALTER TABLE {table} {change}")).await
+    }
+}
+
+/// Columns whose values count: how often a batch was tried, and how its rows hash, do not.
+async fn columns(warehouse: &Warehouse, table: &str) -> Result<Vec<String>, Error> {
+    let sql = "SELECT name FROM system.columns WHERE database = ? AND table = ? AND name NOT IN ('gen', 'batch_hash') \
+               AND default_kind NOT IN ('ALIAS', 'MATERIALIZED') ORDER BY position";
+    warehouse.fetch(warehouse.query(sql).bind(warehouse.database()).bind(table)).await
+}
+
+/// Columns that name a row of a table to a person. Names a table does not have are left out.
+fn keys(table: &str) -> &'static [&'static str] {
+    match table {
+        "accuracy_minute" => &["tenant", "site", "device", "model", "firmware", "minute", "batch"],
+        "accuracy_session" => &[
+            "tenant",
+            "device",
+            "session_id",
+            "dose_calibration_id",
+            "depth_calibration_id",
+            "target_nl",
+            "target_um",
+            "model",
+            "firmware",
+            "site",
+            "batch",
+        ],
+        "item_uses" => &["tenant", "site", "device", "session_id", "slot", "mount_id", "item_id", "batch"],
+        _ => &["tenant", "device", "boot_id", "seq", "index", "kafka_offset"],
+    }
+}

@@ -1,0 +1,448 @@
+//! What the warehouse holds of a period, for `reconcile`: its own ledgers, its rows, its sums and their recomputation.
+//!
+//! A period is a range of ingest days, and for each shard the offsets from the first batch of its first day up to the first
+//! batch of the day after its last: there the loader's ledgers are kept. Nothing behind a shard's position is looked at, so
+//! that data on its way is no difference.
+
+use std::collections::BTreeMap;
+
+use clickhouse::Row;
+use serde::Deserialize;
+use telemetry::interval::{Interval, IntervalSet};
+
+use crate::{
+    client::Warehouse,
+    columns::LedgerRow,
+    compare::{Difference, Pair, SPILL, quoted},
+    error::Error,
+    loader::{BootKey, LEDGER_STATE, LedgerStateRow, Shard, ledger_row},
+    rollup::{self, Day},
+};
+
+/// Batches of one shard that belong to a period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The shard.
+    pub shard: Shard,
+    /// Offset the first batch starts at.
+    pub from: u64,
+    /// Offset the last batch ends at, exclusive; at or before the position.
+    pub to: u64,
+}
+
+/// What is compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// First ingest day.
+    pub from: Day,
+    /// Last ingest day.
+    pub to: Day,
+    /// Batches by shard.
+    pub spans: Vec<Span>,
+    /// One tenant; none = all.
+    pub tenant: Option<String>,
+    /// One device; none = all.
+    pub device: Option<String>,
+}
+
+/// Rows of one boot in the event tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// Sequence numbers in the tables of facts.
+    pub stored: IntervalSet,
+    /// Sequence numbers in quarantine.
+    pub quarantined: IntervalSet,
+    /// Sequence numbers in quarantine because the ledger had no room; the ledger does not know them.
+    pub fragmented: IntervalSet,
+    /// Stretches of sequence numbers that stand more than once: table, rows for each number.
+    pub doubled: Vec<(Interval, String, u64)>,
+}
+
+/// An event whose rows are not as many as the event says.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
+pub struct Parts {
+    /// Table.
+    pub table: String,
+    /// Tenant.
+    pub tenant: String,
+    /// Device.
+    pub device: String,
+    /// Boot.
+    pub boot_id: u64,
+    /// Sequence number.
+    pub seq: u64,
+    /// Rows it should have.
+    pub expected: u64,
+    /// Rows it has.
+    pub found: u64,
+    /// How many of them are different parts.
+    pub distinct: u64,
+}
+
+/// A count that a device told, and what the tables hold of it.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
+pub struct Told {
+    /// Tenant.
+    pub tenant: String,
+    /// Device.
+    pub device: String,
+    /// What it is about: a session, or empty for lifetime numbers.
+    pub session_id: String,
+    /// Injections the device says it made.
+    pub said: u64,
+    /// Injections in the table.
+    pub found: u64,
+}
+
+/// Tables of facts that hold exactly one row of each event they are about, with the condition that picks it.
+const EVENTS: [(&str, &str); 10] = [
+    ("injections", ""),
+    ("sessions", ""),
+    ("preparations", " AND index = 0"),
+    ("mounts", ""),
+    ("sterilization_cycles", ""),
+    ("cycle_indicators", ""),
+    ("cycle_releases", ""),
+    ("calibrations", " AND index = 0"),
+    ("faults", ""),
+    ("device_status", " AND source = 'HEARTBEAT' AND seq > 0"),
+];
+
+/// Differences listed of one comparison.
+pub const DIFFERENCES_MAX: usize = 1_000;
+
+#[derive(Row, Deserialize)]
+struct SpanRow {
+    incarnation: u32,
+    kafka_partition: i32,
+    any: bool,
+    from: u64,
+    any_after: bool,
+    after: u64,
+}
+
+#[derive(Row, Deserialize)]
+struct RunRow {
+    tenant: String,
+    device: String,
+    boot_id: u64,
+    fate: u8,
+    copies: u64,
+    table: String,
+    runs: Vec<(u64, u64)>,
+}
+
+impl Scope {
+    fn filter(&self) -> String {
+        let equal = |column: &str, value: &Option<String>| {
+            value.as_ref().map_or_else(String::new, |value| format!(" AND {column} = {}", quoted(value)))
+        };
+        equal("tenant", &self.tenant) + &equal("device", &self.device)
+    }
+
+    /// Rows of the spans; `ingest_day` only spares reading.
+    fn rows(&self, spans: &[Span]) -> String {
+        let span = |span: &Span| {
+            let Span { shard: Shard { incarnation, partition }, from, to } = span;
+            format!(
+                "(incarnation = {incarnation} AND kafka_partition = {partition} AND batch >= {from} AND batch < {to})"
+            )
+        };
+        let spans: Vec<String> = spans.iter().filter(|span| span.from < span.to).map(span).collect();
+        let spans = if spans.is_empty() { "0".to_owned() } else { spans.join(" OR ") };
+        // Two loaders whose clocks differ may mix two neighbouring days.
+        let (first, last) = (self.from.saturating_sub(1), self.to.saturating_add(1));
+        format!("ingest_day BETWEEN toDate({first}) AND toDate({last}) AND ({spans}){}", self.filter())
+    }
+}
+
+impl Warehouse {
+    /// Today, by the engine's clock, UTC.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn today(&self) -> Result<Day, Error> {
+        self.row("SELECT toUInt16(toDate(now('UTC')))").await
+    }
+
+    /// The batches of a range of ingest days, by shard; a shard without any has an empty span at its position.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn spans(&self, from: Day, to: Day) -> Result<Vec<Span>, Error> {
+        let sql = format!(
+            "SELECT incarnation, kafka_partition, countIf(ingest_day >= toDate({from})) > 0 AS any, \
+                minIf(batch, ingest_day >= toDate({from})) AS from, countIf(ingest_day > toDate({to})) > 0 AS any_after, minIf(batch, ingest_day > toDate({to})) AS after \
+             FROM loader_intents GROUP BY incarnation, kafka_partition ORDER BY incarnation, kafka_partition"
+        );
+        let mut spans = Vec::new();
+        for row in self.rows::<SpanRow>(&sql).await? {
+            let shard = Shard { incarnation: row.incarnation, partition: row.kafka_partition };
+            let position = self.progress(shard).await?.position().unwrap_or(0);
+            let to = if row.any_after { position.min(row.after) } else { position };
+            let from = if row.any { row.from.min(to) } else { to };
+            spans.push(Span { shard, from, to });
+        }
+        Ok(spans)
+    }
+
+    /// Ledgers of every boot in scope as of the batch that starts at `as_of`.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn ledgers_of(&self, shard: Shard, as_of: u64, scope: &Scope) -> Result<Vec<LedgerRow>, Error> {
+        let Shard { incarnation, partition } = shard;
+        let filter = scope.filter().replace("AND tenant", "AND loader_commits.tenant");
+        let filter = filter.replace("AND device", "AND loader_commits.device");
+        let sql = format!(
+            "SELECT {LEDGER_STATE} FROM loader_commits WHERE kind = 'ledger' AND incarnation = {incarnation} \
+             AND kafka_partition = {partition} AND batch_end <= {as_of}{filter} GROUP BY tenant, device, boot_id{SPILL}"
+        );
+        let rows: Vec<LedgerStateRow> = self.rows(&sql).await?;
+        Ok(rows.into_iter().map(ledger_row).collect())
+    }
+
+    /// The rows of one span by boot.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn rows_of(&self, span: Span, scope: &Scope) -> Result<BTreeMap<BootKey, Rows>, Error> {
+        let of = scope.rows(&[span]);
+        let event = |(table, condition): &(&str, &str)| {
+            format!(
+                "SELECT toString(tenant) AS tenant, toString(device) AS device, boot_id, seq, 0 AS fate, '{table}' AS table \
+                 FROM {table} WHERE {of}{condition}"
+            )
+        };
+        let mut events: Vec<String> = EVENTS.iter().map(event).collect();
+        // The same event may be refused in several batches, as fragmented; only one row for each record is no copy.
+        events.push(format!(
+            "SELECT toString(tenant) AS tenant, toString(device) AS device, boot_id, seq, \
+                if(reason = 'fragmented', 2, 1) AS fate, 'quarantine' AS table \
+             FROM quarantine WHERE {of} AND seq > 0 AND source = 'loader'"
+        ));
+        let sql = format!(
+            "SELECT tenant, device, boot_id, fate, copies, table, arraySort(groupArray((first, last))) AS runs FROM ( \
+                SELECT tenant, device, boot_id, fate, copies, table, min(seq) AS first, max(seq) AS last FROM ( \
+                    SELECT tenant, device, boot_id, toUInt8(fate) AS fate, seq, count() AS copies, \
+                        if(copies > 1, min(table), '') AS table, \
+                        seq - row_number() OVER (PARTITION BY tenant, device, boot_id, fate, copies, table ORDER BY seq) AS island \
+                    FROM ({}) GROUP BY tenant, device, boot_id, fate, seq \
+                ) GROUP BY tenant, device, boot_id, fate, copies, table, island \
+             ) GROUP BY tenant, device, boot_id, fate, copies, table{SPILL}",
+            events.join(" UNION ALL ")
+        );
+        let mut boots: BTreeMap<BootKey, Rows> = BTreeMap::new();
+        for row in self.rows::<RunRow>(&sql).await? {
+            let key = BootKey { tenant: row.tenant, device: row.device, boot_id: row.boot_id };
+            let rows = boots.entry(key).or_default();
+            for (first, last) in row.runs {
+                let run = Interval::new(first, last);
+                match row.fate {
+                    0 => rows.stored.insert(run),
+                    1 => rows.quarantined.insert(run),
+                    _ => rows.fragmented.insert(run),
+                }
+                if row.copies > 1 && row.fate < 2 {
+                    rows.doubled.push((run, row.table.clone(), row.copies));
+                }
+            }
+        }
+        Ok(boots)
+    }
+
+    /// Events of several rows that do not have as many as they should.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn incomplete_events(&self, scope: &Scope) -> Result<Vec<Parts>, Error> {
+        let of = scope.rows(&scope.spans);
+        const KEY: &str = "tenant, device, boot_id, seq";
+        let own = |table: &str, count: &str| {
+            format!(
+                "SELECT '{table}' AS table, {KEY}, toUInt64(greatest(max({count}), 1)) AS expected, count() AS found, \
+                    uniqExact(index) AS distinct FROM {table} WHERE {of} GROUP BY {KEY}"
+            )
+        };
+        let child = |table: &str, count: &str| {
+            format!(
+                "SELECT '{table}' AS table, {KEY}, sum(said) AS expected, countIf(part) AS found, uniqExactIf(number, part) AS distinct \
+                 FROM (SELECT {KEY}, toUInt64({count}) AS said, 0 AS part, 0 AS number FROM sterilization_cycles WHERE {of} \
+                    UNION ALL SELECT {KEY}, 0, 1, index FROM {table} WHERE {of}) GROUP BY {KEY}"
+            )
+        };
+        let all = [
+            own("preparations", "components"),
+            own("calibrations", "points"),
+            child("sterilization_samples", "samples"),
+            child("sterilization_items", "items"),
+        ];
+        let sql = format!(
+            "SELECT table, toString(tenant) AS tenant, toString(device) AS device, boot_id, seq, expected, found, distinct \
+             FROM ({}) WHERE expected != found OR found != distinct ORDER BY ALL LIMIT {DIFFERENCES_MAX}{SPILL}",
+            all.join(" UNION ALL ")
+        );
+        self.rows(&sql).await
+    }
+
+    /// Sessions that ended in the period with another number of shots than the table has, over all days.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn sessions_told(&self, scope: &Scope) -> Result<Vec<Told>, Error> {
+        let (of, filter) = (scope.rows(&scope.spans), scope.filter());
+        let ended = format!("{of} AND event = 'ENDED' AND shots IS NOT NULL AND session_id != ''");
+        let sql = format!(
+            "SELECT toString(ended.tenant) AS tenant, toString(ended.device) AS device, ended.session_id AS session_id, \
+                ended.said AS said, made.found AS found \
+             FROM (SELECT tenant, device, session_id, toUInt64(assumeNotNull(max(shots))) AS said FROM sessions \
+                WHERE {ended} GROUP BY tenant, device, session_id) AS ended \
+             LEFT JOIN (SELECT tenant, device, session_id, uniqExact(boot_id, seq) AS found FROM injections \
+                WHERE session_id IN (SELECT session_id FROM sessions WHERE {ended}){filter} GROUP BY tenant, device, session_id) AS made \
+             USING (tenant, device, session_id) WHERE said != found ORDER BY ALL{SPILL}"
+        );
+        self.rows(&sql).await
+    }
+
+    /// Devices whose lifetime numbers, between the smallest and the greatest of the period, are not all in the table.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn numbers_told(&self, scope: &Scope, settled: i64) -> Result<Vec<Told>, Error> {
+        let (of, filter) = (scope.rows(&scope.spans), scope.filter());
+        let sql = format!(
+            "SELECT toString(told.tenant) AS tenant, toString(told.device) AS device, '' AS session_id, \
+                toUInt64(any(told.last) - least(greatest(any(told.first), min(made.injection_no)), any(told.last)) + 1) AS said, \
+                uniqExactIf(made.injection_no, made.injection_no BETWEEN told.first AND told.last) AS found \
+             FROM (SELECT tenant, device, assumeNotNull(injection_no) AS injection_no FROM injections \
+                WHERE injection_no IS NOT NULL{filter}) AS made \
+             INNER JOIN (SELECT tenant, device, min(number) AS first, max(number) AS last FROM ( \
+                    SELECT tenant, device, assumeNotNull(injection_no) AS number FROM injections WHERE {of} AND injection_no IS NOT NULL \
+                    UNION ALL SELECT tenant, device, assumeNotNull(injection_no) FROM device_status \
+                    WHERE {of} AND injection_no > 0 AND received_at <= fromUnixTimestamp64Micro({settled}) \
+                ) GROUP BY tenant, device) AS told USING (tenant, device) \
+             GROUP BY told.tenant, told.device HAVING said != found ORDER BY ALL{SPILL}"
+        );
+        self.rows(&sql).await
+    }
+
+    /// Aggregates that are not the recomputation from the base rows, and rollups that are not the sum of their minutes:
+    /// table and difference; left is the aggregate, right what it should be.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn wrong_sums(&self, scope: &Scope) -> Result<Vec<(&'static str, Difference)>, Error> {
+        let of = scope.rows(&scope.spans);
+        let mut wrong = Vec::new();
+        for sums in sums(&of) {
+            let keys: Vec<&str> = sums.keys.split(", ").collect();
+            let columns: Vec<&str> = sums.columns.split(", ").collect();
+            let pair = Pair { left: &sums.found, right: &sums.expected, keys: &keys, columns: &columns };
+            let differences = pair.differences(self, DIFFERENCES_MAX).await?;
+            wrong.extend(differences.into_iter().map(|difference| (sums.table, difference)));
+        }
+        let (from, to, filter) = (scope.from, scope.to, scope.filter());
+        for (table, unit, start) in rollup::units() {
+            let days = format!("ingest_day BETWEEN toDate({from}) AND toDate({to}){filter}");
+            let (names, minutes) = rollup::sums();
+            let key = rollup::KEY;
+            let rolled = format!("SELECT ingest_day, {key}, {unit}, {names} FROM {table} WHERE {days}");
+            // A day without a rollup is not closed yet.
+            let expected = format!(
+                "SELECT ingest_day, {key}, {start} AS {unit}, {minutes} FROM accuracy_minute AS minutes \
+                 WHERE {days} AND ingest_day IN (SELECT DISTINCT ingest_day FROM {table}) GROUP BY ingest_day, {key}, {unit}"
+            );
+            let keys: Vec<&str> = ["ingest_day"].into_iter().chain(key.split(", ")).chain([unit]).collect();
+            let columns: Vec<&str> = names.split(", ").collect();
+            let pair = Pair { left: &rolled, right: &expected, keys: &keys, columns: &columns };
+            let differences = pair.differences(self, DIFFERENCES_MAX).await?;
+            wrong.extend(differences.into_iter().map(|difference| (table, difference)));
+        }
+        Ok(wrong)
+    }
+}
+
+/// An aggregate table, and the same from the base rows.
+struct Sums {
+    table: &'static str,
+    keys: String,
+    columns: String,
+    found: String,
+    expected: String,
+}
+
+/// The sums of the accuracy tables, from base rows, in the order of the rollup's columns.
+const FROM_BASE: &str = "count() AS injections, \
+    countIf(dose) AS dose_n, ifNull(sumIf(target_nl, dose), 0) AS dose_target_nl, \
+    ifNull(sumIf(delivered_nl, dose), 0) AS dose_delivered_nl, ifNull(sumIf(dose_error, dose), 0) AS dose_error_nl, \
+    ifNull(sumIf(dose_error * dose_error, dose), 0) AS dose_error_sq, minIf(dose_error, dose) AS dose_error_min, \
+    maxIf(dose_error, dose) AS dose_error_max, \
+    countIf(depth) AS depth_n, ifNull(sumIf(target_um, depth), 0) AS depth_target_um, \
+    ifNull(sumIf(measured_um, depth), 0) AS depth_measured_um, ifNull(sumIf(depth_error, depth), 0) AS depth_error_um, \
+    ifNull(sumIf(depth_error * depth_error, depth), 0) AS depth_error_sq, minIf(depth_error, depth) AS depth_error_min, \
+    maxIf(depth_error, depth) AS depth_error_max, countIf(outcome = 'OK') AS ok, countIf(outcome = 'PARTIAL') AS partial, \
+    countIf(outcome = 'ABORTED') AS aborted, countIf(outcome = 'OCCLUDED') AS occluded, \
+    countIf(outcome = 'NO_CONTACT') AS no_contact, min(at) AS first_at, max(at) AS last_at";
+
+const MEASURED: &str = "base.delivered_nl IS NOT NULL AND base.target_nl IS NOT NULL AND base.dose_source != 'SETTING' AS dose, \
+    base.measured_um IS NOT NULL AND base.target_um IS NOT NULL AND base.depth_source != 'SETTING' AS depth, \
+    toInt64(base.delivered_nl) - toInt64(base.target_nl) AS dose_error, \
+    toInt64(base.measured_um) - toInt64(base.target_um) AS depth_error";
+
+fn sums(of: &str) -> [Sums; 3] {
+    let device = "tenant, site, device, model, firmware";
+    let (names, partial) = rollup::sums();
+    let partial = partial.replace("minutes.", "sums.");
+    let base = format!("(SELECT *, {MEASURED} FROM injections AS base WHERE {of})");
+    let session = format!("{device}, session_id, dose_calibration_id, depth_calibration_id, set_nl, set_um");
+    let session_of = "session_id, dose_calibration_id, depth_calibration_id, target_nl AS set_nl, target_um AS set_um";
+    let item = "tenant, site, device, session_id, slot, mount_id, item_id";
+    let uses = "injections, punctures, delivered_nl, delivered_n, first_at, last_at";
+    let minute = format!("{device}, minute");
+    [
+        Sums {
+            table: "accuracy_minute",
+            found: format!("SELECT {minute}, {partial} FROM accuracy_minute AS sums WHERE {of} GROUP BY {minute}"),
+            expected: format!(
+                "SELECT {device}, toStartOfMinute(at) AS minute, {FROM_BASE} FROM {base} GROUP BY {minute}"
+            ),
+            keys: minute,
+            columns: names.clone(),
+        },
+        Sums {
+            table: "accuracy_session",
+            found: format!(
+                "SELECT {device}, {session_of}, {partial}, sumMap(dose_error_bins, dose_error_counts) AS histogram \
+                 FROM accuracy_session AS sums WHERE {of} GROUP BY {session}"
+            ),
+            expected: format!(
+                "SELECT {device}, {session_of}, {FROM_BASE}, \
+                    sumMapIf([toInt32(floor(100 * dose_error / target_nl))], [toUInt64(1)], dose AND target_nl > 0) AS histogram \
+                 FROM {base} GROUP BY {session}"
+            ),
+            keys: session,
+            columns: format!("{names}, histogram"),
+        },
+        Sums {
+            table: "item_uses",
+            // The base rows have one mount of each of these slots; others are in the reports only.
+            found: format!(
+                "SELECT {item}, sum(sums.injections) AS injections, sum(sums.punctures) AS punctures, \
+                    sum(sums.delivered_nl) AS delivered_nl, sum(sums.delivered_n) AS delivered_n, min(sums.first_at) AS first_at, \
+                    max(sums.last_at) AS last_at FROM item_uses AS sums \
+                 WHERE {of} AND slot IN ('NEEDLE', 'SYRINGE', 'HANDPIECE') AND (mount_id != '' OR item_id != '') GROUP BY {item}"
+            ),
+            expected: format!(
+                "SELECT {item}, count() AS injections, sum(ifNull(base.punctures, 1)) AS punctures, \
+                    sum(ifNull(base.delivered_nl, 0)) AS delivered_nl, count(base.delivered_nl) AS delivered_n, min(at) AS first_at, \
+                    max(at) AS last_at FROM (SELECT * FROM injections WHERE {of}) AS base \
+                 ARRAY JOIN ['NEEDLE', 'SYRINGE', 'HANDPIECE'] AS slot, \
+                    [needle_mount_id, syringe_mount_id, handpiece_mount_id] AS mount_id, \
+                    [needle_item_id, syringe_item_id, handpiece_item_id] AS item_id \
+                 WHERE mount_id != '' OR item_id != '' GROUP BY {item}"
+            ),
+            keys: item.to_owned(),
+            columns: uses.to_owned(),
+        },
+    ]
+}

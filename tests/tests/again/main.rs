@@ -1,0 +1,12 @@
+//! What was loaded, looked at once more: `reconcile` names each difference, `rebuild` makes a day again from Kafka, and a
+//! new version takes over while data flows.
+
+mod fleet;
+#[path = "../loader/rig.rs"]
+#[allow(dead_code, reason = "these tests need a part of it")]
+mod rig;
+mod world;
+
+mod rebuild;
+mod reconcile;
+mod upgrade;

@@ -1,0 +1,111 @@
+//! A new version takes over from the one before while data flows: exact at the end, and no partition stands still for
+//! longer than a session time-out.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use load::{Loader, Options, batch::DECODER_VERSION};
+
+use crate::{
+    fleet::{Device, expected, fleet},
+    rig::{Rig, Running},
+    world::World,
+};
+
+const SESSION: Duration = Duration::from_secs(20);
+const DEVICES: usize = 24;
+
+async fn version(world: &World, decoder: u32) -> Running {
+    let rig = &world.rig;
+    let mut options: Options = rig.options();
+    options.kafka.session_timeout = SESSION;
+    options.instance = format!("version-{decoder}");
+    let loader = Loader::bind(options, rig.warehouse.clone()).await.expect("valid options");
+    Rig::run(loader.with_decoder_version(decoder))
+}
+
+/// Positions of the partitions of the reports topic, and how long each has stood still while there was something to write.
+#[derive(Default)]
+struct Watch {
+    moved: BTreeMap<String, (u64, Instant)>,
+    longest: Duration,
+}
+
+impl Watch {
+    fn look(&mut self, world: &World) {
+        let sql = "SELECT toString(kafka_partition) AS partition, max(batch_end) AS position FROM doseline.loader_commits \
+                   WHERE kind = 'commit' AND incarnation IN (SELECT incarnation FROM doseline.kafka_topics \
+                   WHERE topic = 'doseline.reports.v1') GROUP BY kafka_partition";
+        for row in world.rig.clickhouse.rows(sql) {
+            let (partition, position) = (row["partition"].to_string(), row["position"].as_u64().expect("a number"));
+            let (last, since) = self.moved.entry(partition).or_insert((position, Instant::now()));
+            if *last != position {
+                (*last, *since) = (position, Instant::now());
+            }
+            self.longest = self.longest.max(since.elapsed());
+        }
+    }
+}
+
+/// Data flows for a while: each device makes visits, each partition gets something every time.
+async fn flow(world: &mut World, devices: &mut [Device], rounds: usize, watch: &mut Watch) {
+    for _ in 0..rounds {
+        for device in devices.iter_mut() {
+            device.visit(&mut world.rig);
+        }
+        world.rig.flush();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        watch.look(world);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_version_takes_over_while_data_flows() {
+    let mut world = World::start(4).await;
+    let mut devices = fleet(DEVICES);
+    let (old, new) = (DECODER_VERSION - 1, DECODER_VERSION);
+    let (first, second) = (version(&world, old).await, version(&world, old).await);
+    let mut watch = Watch::default();
+    flow(&mut world, &mut devices, 8, &mut watch).await;
+    // Loading began; what it took to get there is not the upgrade's.
+    world.rig.written().await;
+    let mut watch = Watch::default();
+    let third = version(&world, new).await;
+    flow(&mut world, &mut devices, 12, &mut watch).await;
+    first.stop().await;
+    flow(&mut world, &mut devices, 12, &mut watch).await;
+    let fourth = version(&world, new).await;
+    flow(&mut world, &mut devices, 8, &mut watch).await;
+    second.stop().await;
+    flow(&mut world, &mut devices, 12, &mut watch).await;
+    println!("longest stop of a partition: {:.1?}, session time-out {SESSION:?}", watch.longest);
+    assert!(watch.longest < SESSION, "a partition stood still for {:?}", watch.longest);
+
+    // One of the old version comes back and is killed in the middle: its batch is written again by the new one.
+    third.stop().await;
+    fourth.stop().await;
+    for _ in 0..3 {
+        let back = version(&world, old).await;
+        flow(&mut world, &mut devices, 2, &mut watch).await;
+        back.abandon().await;
+    }
+    let last = version(&world, new).await;
+    world.rig.written().await;
+    last.stop().await;
+    exact(&world, &devices);
+}
+
+fn exact(world: &World, devices: &[Device]) {
+    let clickhouse = &world.rig.clickhouse;
+    let visits = devices.iter().map(|device| device.made() / crate::fleet::VISIT).sum();
+    let (stored, quarantined) = expected(visits);
+    assert_eq!(clickhouse.number("SELECT count() FROM doseline.injections"), stored);
+    assert_eq!(clickhouse.number("SELECT uniqExact(device, boot_id, seq) FROM doseline.injections"), stored);
+    assert_eq!(clickhouse.number("SELECT count() FROM doseline.quarantine"), quarantined);
+    assert_eq!(clickhouse.number("SELECT sum(missing) FROM doseline.delivery_completeness"), 0);
+    let versions = clickhouse.query("SELECT arraySort(groupUniqArray(decoder_version)) FROM doseline.loader_intents");
+    assert_eq!(versions, format!("[{},{DECODER_VERSION}]", DECODER_VERSION - 1));
+    world.is_clean();
+}
