@@ -27,6 +27,7 @@ mod options;
 mod probe;
 mod producer;
 mod record;
+mod replicas;
 pub mod ring;
 mod run;
 mod sink;

@@ -22,7 +22,8 @@ pub async fn load(config: Config) -> anyhow::Result<ExitCode> {
     let mut group = Group::new();
     let warehouse = options::warehouse(&config)?;
     group.spawn("load", load::run(options::load(&config)?, warehouse.clone(), group.shutdown()));
-    group.spawn("rollup", upkeep::roll_up(warehouse, group.shutdown()));
+    group.spawn("rollup", upkeep::roll_up(warehouse.clone(), group.shutdown()));
+    group.spawn("pruning", upkeep::prune(warehouse, config.kafka.retention_days, group.shutdown()));
     until_stopped(group).await
 }
 

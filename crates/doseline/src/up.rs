@@ -140,6 +140,8 @@ impl Machine {
         let (load_handle, load_http) = (load.handle(), load.http_address());
         self.load.spawn("load", load.run(self.load.shutdown()));
         self.load.spawn("rollup", upkeep::roll_up(warehouse.clone(), self.load.shutdown()));
+        let days = config.kafka.retention_days;
+        self.load.spawn("pruning", upkeep::prune(warehouse.clone(), days, self.load.shutdown()));
         self.load.spawn("enrolment", upkeep::enrol(warehouse.clone(), self.load.shutdown()));
 
         let dashboard = dashboard::Options { listen: loopback(arguments.http_port) };

@@ -27,7 +27,7 @@ use crate::{
 
 /// Version of everything that decides which rows a batch holds, and in which bytes: decoding, columns, aggregates, the
 /// Arrow library. It goes up with each change of them; a batch that another version has begun is deleted and written again.
-pub const DECODER_VERSION: u32 = 1;
+pub const DECODER_VERSION: u32 = 2;
 
 /// What is plausible, with its hash.
 #[derive(Clone, Debug)]
@@ -281,6 +281,7 @@ impl Batch {
             device: topic.map_or("", |topic| topic.device),
             boot_id: 0,
             seq: 0,
+            injection_no: None,
             kafka_offset: decoded.record.offset,
         });
     }
@@ -309,6 +310,7 @@ impl Batch {
             device: topic.map_or("", |topic| topic.device),
             boot_id,
             seq,
+            injection_no: event.and_then(|(report, index)| injection_no(&report.message().events[index])),
             kafka_offset: record.offset,
         });
         self.refusals.push(Refusal {
@@ -393,6 +395,13 @@ fn arrived(boot: &mut Boot, site: &str, received_at: i64) {
 fn name_site(boot: &mut Boot, site: &str) {
     if boot.site != site {
         site.clone_into(&mut boot.site);
+    }
+}
+
+fn injection_no(event: &v1::Event) -> Option<u64> {
+    match &event.kind {
+        Some(Kind::Injection(injection)) => injection.injection_no,
+        _ => None,
     }
 }
 

@@ -9,12 +9,14 @@
 //! - Sums are sums of integers; nothing here depends on the order or grouping of inserts.
 
 pub mod client;
+pub mod closing;
 pub mod columns;
 pub mod delivery;
 pub mod error;
 pub mod insert;
 pub mod loader;
 pub mod migrate;
+pub mod prune;
 pub mod registry;
 pub mod rollup;
 pub mod schema;
