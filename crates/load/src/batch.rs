@@ -141,13 +141,13 @@ impl Batch {
         for earlier in &message.earlier_boots {
             let boot = ledgers.get(key(earlier.boot_id));
             boot.ledger.declare_last(earlier.last_seq);
-            name_site(boot, topic.site);
+            arrived(boot, topic.site, decoded.received_at);
         }
         for event in &message.events {
             if let Some(Kind::Heartbeat(v1::Heartbeat { boot_id, last_seq: Some(last), .. })) = event.kind {
                 let boot = ledgers.get(key(boot_id.unwrap_or(report.boot_id())));
                 boot.ledger.declare_last(last.min(telemetry::limits::SEQ_MAX));
-                name_site(boot, topic.site);
+                arrived(boot, topic.site, decoded.received_at);
             }
         }
     }
@@ -385,16 +385,13 @@ impl Source<'_> {
     }
 }
 
+/// A report of the boot has arrived, or one that tells of it: `delivery_gaps.since` is this time.
 fn arrived(boot: &mut Boot, site: &str, received_at: i64) {
     if received_at >= boot.last_arrival {
         boot.last_arrival = received_at;
-        name_site(boot, site);
-    }
-}
-
-fn name_site(boot: &mut Boot, site: &str) {
-    if boot.site != site {
-        site.clone_into(&mut boot.site);
+        if boot.site != site {
+            site.clone_into(&mut boot.site);
+        }
     }
 }
 

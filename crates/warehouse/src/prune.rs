@@ -202,12 +202,12 @@ async fn decide(warehouse: &Warehouse, horizons: &[Horizon], doomed: &str) -> Re
                     row_number() OVER (PARTITION BY incarnation, kafka_partition, tenant, device, boot_id, stretch \
                         ORDER BY batch_end DESC, gen DESC) AS rank, \
                     at = min(at) OVER (PARTITION BY incarnation, kafka_partition, tenant, device, boot_id \
-                        ORDER BY known, at DESC ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS is_first \
+                        ORDER BY known, at DESC, batch_end, gen ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS is_first \
                 FROM states \
             ), \
             told AS ( \
                 SELECT *, max(if(is_first, known, 0)) OVER (PARTITION BY incarnation, kafka_partition, tenant, device, \
-                    boot_id ORDER BY known, at DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS known_before \
+                    boot_id ORDER BY known, at DESC, batch_end, gen ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS known_before \
                 FROM ranked \
             ) \
          SELECT incarnation, kafka_partition, tenant, device, boot_id, batch_end, gen \

@@ -23,6 +23,14 @@ fn wait_for_obstacle(loader: &Running, text: &str) {
     });
 }
 
+/// Waits until it owns so many partitions.
+fn wait_for_partitions(loader: &Running, partitions: u64) {
+    poll(WITHIN, "the loader to own its partitions", || match metric(loader, "doseline_load_partitions") {
+        owned if owned == partitions => Ok(()),
+        owned => Err(owned),
+    });
+}
+
 fn metric(loader: &Running, sample: &str) -> u64 {
     let text = loader.handle.metrics();
     let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
@@ -163,10 +171,7 @@ async fn what_retention_took_is_recorded_and_reading_goes_on() {
     };
     loader.stop().await;
     let loader = rig.load(options).await;
-    poll(WITHIN, "the loader to be ready", || match loader.handle.readiness() {
-        readiness if readiness.ready => Ok(()),
-        readiness => Err(format!("{readiness:?}")),
-    });
+    wait_for_partitions(&loader, 6);
     rig.clickhouse.pause();
     send_nonsense(&mut rig, 0, 6_000);
     poll(WITHIN, "polling to pause", || match metric(&loader, "doseline_load_memory_bytes") {
@@ -192,10 +197,7 @@ async fn memory_is_bounded_over_all_partitions() {
         ..rig.options()
     };
     let loader = rig.load(options).await;
-    poll(WITHIN, "the loader to be ready", || match loader.handle.readiness() {
-        readiness if readiness.ready => Ok(()),
-        readiness => Err(format!("{readiness:?}")),
-    });
+    wait_for_partitions(&loader, 12);
     rig.clickhouse.pause();
     // Old records: half of Kafka's retention of 7 days is used up while they wait.
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
