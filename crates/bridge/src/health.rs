@@ -52,6 +52,8 @@ pub(crate) struct Health {
     limits: Limits,
     links: Mutex<Vec<Link>>,
     kafka: Mutex<KafkaState>,
+    /// Why Kafka has too few replicas to confirm anything.
+    replicas: Mutex<Option<String>>,
     receipts: bool,
 }
 
@@ -61,7 +63,7 @@ impl Health {
         let down = Link::Down { since: Instant::now(), reason: "not connected yet".to_owned(), was_up: false };
         let kafka = KafkaState::Unverified { reason: "not connected yet".to_owned() };
         let links = vec![down; connections + usize::from(receipts)];
-        Self { limits, links: Mutex::new(links), kafka: Mutex::new(kafka), receipts }
+        Self { limits, links: Mutex::new(links), kafka: Mutex::new(kafka), replicas: Mutex::default(), receipts }
     }
 
     /// Notes that a connection works; whether it did not before.
@@ -90,6 +92,16 @@ impl Health {
     /// Notes the state of Kafka; the state before.
     pub fn kafka(&self, state: KafkaState) -> KafkaState {
         std::mem::replace(&mut *lock(&self.kafka), state)
+    }
+
+    /// Notes that Kafka has too few replicas, or enough again; whether that is new.
+    pub fn replicas(&self, shortage: Option<&str>) -> bool {
+        let mut known = lock(&self.replicas);
+        let new = known.as_deref() != shortage;
+        if new {
+            *known = shortage.map(str::to_owned);
+        }
+        new
     }
 
     /// Notes a client error, unless something worse is known; whether it is new.
@@ -121,6 +133,9 @@ impl Health {
             KafkaState::Troubled { reason } => reason,
             KafkaState::Serving => "",
         };
+        if let Some(reason) = lock(&self.replicas).clone() {
+            obstacles.push(Obstacle { part: "kafka", reason });
+        }
         if let Some(oldest) = oldest.filter(|oldest| oldest.age > self.limits.unconfirmed_age) {
             let (age, limit) = (oldest.age.as_secs(), self.limits.unconfirmed_age.as_secs());
             let mut reason = format!("the oldest unconfirmed message has waited {age} s, limit {limit} s");
@@ -202,6 +217,17 @@ mod tests {
         let readiness = health.readiness(Instant::now() + Duration::from_secs(40), None);
         assert_eq!(readiness.obstacles.len(), 1);
         assert!(readiness.obstacles[0].reason.ends_with("wrong password"), "{readiness:?}");
+    }
+
+    #[test]
+    fn too_few_replicas_are_an_obstacle_before_anything_waits() {
+        let health = serving();
+        assert!(health.replicas(Some("NOT_ENOUGH_REPLICAS: ...")));
+        assert!(!health.replicas(Some("NOT_ENOUGH_REPLICAS: ...")));
+        let readiness = health.readiness(Instant::now(), None);
+        assert_eq!((readiness.ready, readiness.obstacles[0].part), (false, "kafka"));
+        assert!(health.replicas(None));
+        assert!(health.readiness(Instant::now(), None).ready);
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod probe;
 mod producer;
 mod record;
 pub mod registry;
+mod replicas;
 pub mod ring;
 mod run;
 mod sink;

@@ -21,6 +21,7 @@ use crate::{
     health::Health,
     http,
     metrics::Metrics,
+    replicas::Replicas,
     sink::{Confirmations, Failure, Sink},
 };
 
@@ -89,6 +90,7 @@ impl Handle {
 pub struct Bridge {
     options: Arc<Options>,
     sink: Arc<Sink>,
+    replicas: Replicas,
     failures: mpsc::UnboundedReceiver<Failure>,
     desk: Option<(Desk, mpsc::UnboundedReceiver<Due>)>,
     handle: Handle,
@@ -108,7 +110,8 @@ impl Bridge {
         let sink = Sink::new(&options, Arc::clone(&confirmations), Arc::clone(&metrics), Arc::clone(&health))?;
         let desk = receipts.then(|| Desk::new(options.limits.receipts_queued, Arc::clone(&metrics)));
         let handle = Handle { confirmations, health, metrics, http: Arc::default(), changed: Arc::default() };
-        Ok(Self { options: Arc::new(options), sink: Arc::new(sink), failures, desk, handle })
+        let replicas = Replicas::new(&options.kafka)?;
+        Ok(Self { options: Arc::new(options), sink: Arc::new(sink), replicas, failures, desk, handle })
     }
 
     /// For watching it.
@@ -121,7 +124,7 @@ impl Bridge {
     /// # Errors
     /// [`Error::Listen`], or [`Error::Ended`] when a part ended by itself; the others are stopped then.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self { options, sink, failures, desk, handle } = self;
+        let Self { options, sink, replicas, failures, desk, handle } = self;
         // Ours, so that a part that ends by itself can stop the others without stopping the caller.
         let stop = shutdown.child_token();
         let (close, finish) = (CancellationToken::new(), CancellationToken::new());
@@ -133,6 +136,7 @@ impl Bridge {
             supervised.supervise(failures).await;
             "kafka supervisor"
         });
+        background.spawn(replicas.run(Arc::clone(&handle.health)));
         let mut clerks = JoinSet::new();
         let mut connections = JoinSet::new();
         if registry_read(&options, &stop).await && sink.verify(&stop).await {

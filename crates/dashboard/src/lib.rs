@@ -4,11 +4,13 @@
 //!
 //! Absent: state, writing, and any number of its own: each panel is one query over the views.
 //!
-//! Invariants: a tenant is bound as a query parameter, never pasted into SQL; every answer is bounded in rows.
+//! Invariants: a tenant is bound as a query parameter, never pasted into SQL; every answer is bounded in rows; however many
+//! pages are open, ClickHouse is asked for each panel of each tenant once in [`FRESH`].
 
+mod cache;
 mod panel;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -22,9 +24,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use warehouse::Warehouse;
 
-use crate::panel::Panel;
+use crate::{cache::Cache, panel::Panel};
 
 const PAGE: &str = include_str!("index.html");
+
+/// How old an answer may be. The page asks every 3 s.
+const FRESH: Duration = Duration::from_millis(2_500);
 
 /// What the dashboard needs to be told.
 #[derive(Clone, Debug)]
@@ -84,12 +89,18 @@ impl Dashboard {
             .route("/api/{panel}", get(panel))
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
-            .with_state(Arc::new(self.warehouse));
+            .with_state(Arc::new(Source { warehouse: self.warehouse, cache: Cache::new(FRESH) }));
         axum::serve(self.listener, router)
             .with_graceful_shutdown(shutdown.cancelled_owned())
             .await
             .map_err(Error::Serve)
     }
+}
+
+/// Where answers come from.
+struct Source {
+    warehouse: Warehouse,
+    cache: Cache,
 }
 
 #[derive(Deserialize)]
@@ -100,7 +111,7 @@ struct Filter {
 }
 
 async fn panel(
-    State(warehouse): State<Arc<Warehouse>>,
+    State(source): State<Arc<Source>>,
     Path(name): Path<String>,
     Query(filter): Query<Filter>,
 ) -> Response {
@@ -109,7 +120,8 @@ async fn panel(
         let text = format!("there is no panel {name:?}; there are {}", names.join(", "));
         return failure(StatusCode::NOT_FOUND, &text);
     };
-    match panel.rows(&warehouse, &filter.tenant).await {
+    let tenant = filter.tenant.as_str();
+    match source.cache.get((panel.name, tenant), panel.rows(&source.warehouse, tenant)).await {
         Ok(json) => {
             ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")], json).into_response()
         }
@@ -120,8 +132,8 @@ async fn panel(
     }
 }
 
-async fn ready(State(warehouse): State<Arc<Warehouse>>) -> Response {
-    match warehouse.row::<u8>("SELECT toUInt8(1)").await {
+async fn ready(State(source): State<Arc<Source>>) -> Response {
+    match source.warehouse.row::<u8>("SELECT toUInt8(1)").await {
         Ok(_) => "ok\n".into_response(),
         Err(error) => failure(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     }

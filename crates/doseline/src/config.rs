@@ -251,6 +251,9 @@ pub struct Load {
     pub batch_rows_max: u32,
     /// A batch is written at this many MiB of records; also bounds memory for each partition.
     pub batch_mib_max: u32,
+    /// MiB of records in memory over all partitions; at the limit polling pauses. Smaller saves memory, larger lets more
+    /// partitions make large batches at once.
+    pub memory_mib_max: u32,
     /// A batch is written at this age, ms: the larger, the fewer and cheaper inserts, the later the data.
     pub batch_age_ms: u32,
     /// Boots whose ledgers are kept in memory, over all partitions; the others are read back when needed.
@@ -260,6 +263,8 @@ pub struct Load {
     /// Silence after which Kafka gives a loader's partitions to another, and a paused loader stops writing, s. Shorter =
     /// sooner taken over; Kafka's `group.min.session.timeout.ms` (6 s by default) is the least it accepts.
     pub session_timeout_s: u32,
+    /// How long `/readyz` fails after Kafka was found to have deleted records that were not written, s.
+    pub loss_shown_s: u32,
 }
 
 impl Default for Load {
@@ -269,10 +274,12 @@ impl Default for Load {
             group: "doseline-load".to_owned(),
             batch_rows_max: 100_000,
             batch_mib_max: 32,
+            memory_mib_max: 512,
             batch_age_ms: 1_000,
             ledgers_max: 200_000,
             unwritten_age_max_s: 60,
             session_timeout_s: 45,
+            loss_shown_s: 3_600,
         }
     }
 }
@@ -476,6 +483,11 @@ impl Config {
             "must be 1000..1000000".to_owned(),
         );
         check((1..=1_024).contains(&load.batch_mib_max), "load.batch_mib_max", "must be 1..1024".to_owned());
+        check(
+            (load.batch_mib_max..=65_536).contains(&load.memory_mib_max),
+            "load.memory_mib_max",
+            format!("{} must be load.batch_mib_max ({})..65536", load.memory_mib_max, load.batch_mib_max),
+        );
         check((10..=60_000).contains(&load.batch_age_ms), "load.batch_age_ms", "must be 10..60000".to_owned());
         check(load.ledgers_max >= 1_000, "load.ledgers_max", least(1_000));
         check(load.unwritten_age_max_s >= 1, "load.unwritten_age_max_s", least(1));

@@ -125,6 +125,8 @@ pub fn load(config: &Config) -> anyhow::Result<load::Options> {
         limits: load::Limits {
             rows_max: section.batch_rows_max as usize,
             bytes_max: section.batch_mib_max as usize * 1024 * 1024,
+            memory_max: section.memory_mib_max as usize * 1024 * 1024,
+            loss_shown: Duration::from_secs(section.loss_shown_s.into()),
             age_max: Duration::from_millis(section.batch_age_ms.into()),
             ledger_cache_boots: section.ledgers_max as usize,
             unwritten_age_max: Duration::from_secs(section.unwritten_age_max_s.into()),

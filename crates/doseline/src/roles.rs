@@ -32,7 +32,8 @@ pub async fn load(config: Config) -> anyhow::Result<ExitCode> {
     let watch = upkeep::watch_quarantine(warehouse.clone(), load.handle(), config.quarantine, group.shutdown());
     group.spawn("load", load.run(group.shutdown()));
     group.spawn("quarantine watch", watch);
-    group.spawn("rollup", upkeep::roll_up(warehouse, group.shutdown()));
+    group.spawn("rollup", upkeep::roll_up(warehouse.clone(), group.shutdown()));
+    group.spawn("pruning", upkeep::prune(warehouse, config.kafka.retention_days, group.shutdown()));
     until_stopped(group).await
 }
 

@@ -143,6 +143,8 @@ impl Machine {
             upkeep::watch_quarantine(warehouse.clone(), load_handle.clone(), config.quarantine, self.load.shutdown());
         self.load.spawn("quarantine watch", watch);
         self.load.spawn("rollup", upkeep::roll_up(warehouse.clone(), self.load.shutdown()));
+        let days = config.kafka.retention_days;
+        self.load.spawn("pruning", upkeep::prune(warehouse.clone(), days, self.load.shutdown()));
         self.load.spawn("enrolment", upkeep::enrol(warehouse.clone(), self.load.shutdown()));
 
         let dashboard = dashboard::Options { listen: loopback(arguments.http_port) };

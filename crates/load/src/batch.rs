@@ -176,7 +176,7 @@ impl Batch {
         for earlier in &message.earlier_boots {
             let boot = ledgers.get(key(earlier.boot_id));
             boot.ledger.declare_last(earlier.last_seq);
-            name_site(boot, topic.site);
+            arrived(boot, topic.site, decoded.received_at);
         }
         for event in &message.events {
             if let Some(Kind::Heartbeat(v1::Heartbeat { boot_id, last_seq: Some(last), .. })) = event.kind {
@@ -184,7 +184,7 @@ impl Batch {
                 let boot_id = boot_id.filter(|boot_id| *boot_id > 0);
                 let boot = ledgers.get(key(boot_id.unwrap_or(report.boot_id())));
                 boot.ledger.declare_last(last.min(telemetry::limits::SEQ_MAX));
-                name_site(boot, topic.site);
+                arrived(boot, topic.site, decoded.received_at);
             }
         }
     }
@@ -327,6 +327,7 @@ impl Batch {
             device: topic.map_or("", |topic| topic.device),
             boot_id: 0,
             seq: 0,
+            injection_no: None,
             kafka_offset: decoded.record.offset,
         });
     }
@@ -361,6 +362,7 @@ impl Batch {
             device: topic.map_or("", |topic| topic.device),
             boot_id,
             seq,
+            injection_no: event.and_then(|(report, index)| injection_no(&report.message().events[index])),
             kafka_offset: record.offset,
         });
         self.refusals.push(Refusal {
@@ -430,16 +432,20 @@ impl Source<'_> {
     }
 }
 
+/// A report of the boot has arrived, or one that tells of it: `delivery_gaps.since` is this time.
 fn arrived(boot: &mut Boot, site: &str, received_at: i64) {
     if received_at >= boot.last_arrival {
         boot.last_arrival = received_at;
-        name_site(boot, site);
+        if boot.site != site {
+            site.clone_into(&mut boot.site);
+        }
     }
 }
 
-fn name_site(boot: &mut Boot, site: &str) {
-    if boot.site != site {
-        site.clone_into(&mut boot.site);
+fn injection_no(event: &v1::Event) -> Option<u64> {
+    match &event.kind {
+        Some(Kind::Injection(injection)) => injection.injection_no,
+        _ => None,
     }
 }
 

@@ -63,6 +63,7 @@ fn block(provenance: Provenance, rows: u64, detail: &str) -> Block {
             device: "c",
             boot_id: u64::MAX,
             seq,
+            injection_no: None,
             kafka_offset: seq,
         });
     }

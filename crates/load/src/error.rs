@@ -47,6 +47,27 @@ pub enum Error {
         /// What is wrong, and what to do.
         fault: String,
     },
+    /// A topic was deleted and made again; `doseline migrate` gives it a new life.
+    #[error(
+        "kafka topic {topic} was deleted and made again (its id is {found}, was {known}): nothing of it is read until \
+         `doseline migrate` has begun its new life"
+    )]
+    MadeAgain {
+        /// The topic.
+        topic: String,
+        /// The id of the life that the warehouse knows.
+        known: String,
+        /// The id it has now.
+        found: String,
+    },
+    /// The life of the topic was closed: another one has begun, or is about to.
+    #[error("life {incarnation} of the kafka topic has ended (partition {partition}): it is read in its new life")]
+    Closed {
+        /// The life.
+        incarnation: u32,
+        /// The partition that was found closed.
+        partition: i32,
+    },
     /// A read-back found other rows than the batch has. Nothing is guessed: a person must look.
     #[error("{table} holds {found} of batch {batch}, which has {expected}; nothing was changed")]
     Mismatch {

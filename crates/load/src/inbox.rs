@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -59,23 +59,64 @@ impl Record {
     }
 }
 
+/// Bytes of records in memory, over all partitions: handed over, or taken into batches that are not written yet.
+#[derive(Clone, Debug, Default)]
+pub struct Budget(Arc<AtomicUsize>);
+
+impl Budget {
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What both ends of one partition see.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Handed over and not yet taken into a batch.
+    bytes: AtomicUsize,
+    /// Whether the owner cannot go on without a next record.
+    starving: AtomicBool,
+    budget: Budget,
+}
+
 /// The polling thread's end. It never blocks: the thread pauses the partition when [`Outlet::bytes`] passes the limit.
 #[derive(Clone, Debug)]
 pub struct Outlet {
     records: mpsc::UnboundedSender<Record>,
-    bytes: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
 }
 
 impl Outlet {
     /// Hands a record over; false when its owner has ended.
     pub fn push(&self, record: Record) -> bool {
-        self.bytes.fetch_add(record.bytes(), Ordering::Relaxed);
-        self.records.send(record).is_ok()
+        let bytes = record.bytes();
+        self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.shared.budget.take(bytes);
+        let sent = self.records.send(record).is_ok();
+        if !sent {
+            self.shared.budget.give_back(bytes);
+        }
+        sent
     }
 
     /// Bytes handed over and not yet taken into a batch.
     pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.shared.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether the owner has a batch to complete and cannot go on without a next record: it gets one whatever the budget
+    /// says, or all would wait for each other.
+    pub fn starving(&self) -> bool {
+        self.shared.starving.load(Ordering::Relaxed)
     }
 }
 
@@ -83,16 +124,23 @@ impl Outlet {
 #[derive(Debug)]
 pub struct Inbox {
     records: mpsc::UnboundedReceiver<Record>,
-    bytes: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
     /// Read and put back.
     unread: VecDeque<Record>,
+    /// Bytes taken into the batch that is being made.
+    taken: usize,
 }
 
 /// The two ends for one partition.
 pub fn inbox() -> (Outlet, Inbox) {
+    inbox_within(&Budget::default())
+}
+
+/// The two ends for one partition, whose records count against a budget.
+pub fn inbox_within(budget: &Budget) -> (Outlet, Inbox) {
     let (sender, records) = mpsc::unbounded_channel();
-    let bytes = Arc::new(AtomicUsize::new(0));
-    (Outlet { records: sender, bytes: bytes.clone() }, Inbox { records, bytes, unread: VecDeque::new() })
+    let shared = Arc::new(Shared { budget: budget.clone(), ..Shared::default() });
+    (Outlet { records: sender, shared: shared.clone() }, Inbox { records, shared, unread: VecDeque::new(), taken: 0 })
 }
 
 impl Inbox {
@@ -102,15 +150,73 @@ impl Inbox {
             Some(record) => record,
             None => self.records.recv().await?,
         };
-        self.bytes.fetch_sub(record.bytes(), Ordering::Relaxed);
+        self.shared.bytes.fetch_sub(record.bytes(), Ordering::Relaxed);
+        self.taken += record.bytes();
         Some(record)
     }
 
     /// Puts records back that were read too far, in order.
     pub fn put_back(&mut self, records: Vec<Record>) {
         for record in records.into_iter().rev() {
-            self.bytes.fetch_add(record.bytes(), Ordering::Relaxed);
+            self.shared.bytes.fetch_add(record.bytes(), Ordering::Relaxed);
+            self.taken = self.taken.saturating_sub(record.bytes());
             self.unread.push_front(record);
         }
+    }
+
+    /// The batch is written: its records count no more.
+    pub fn release(&mut self) {
+        self.shared.budget.give_back(std::mem::take(&mut self.taken));
+    }
+
+    /// Says whether nothing can go on without a next record.
+    pub fn starve(&self, starving: bool) {
+        self.shared.starving.store(starving, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        // What is sent from here on is refused, and its sender takes it off the budget.
+        self.records.close();
+        let mut left = self.taken + self.unread.iter().map(Record::bytes).sum::<usize>();
+        while let Ok(record) = self.records.try_recv() {
+            left += record.bytes();
+        }
+        self.shared.budget.give_back(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(offset: u64) -> Record {
+        Record { offset, payload: vec![0; 744], ..Record::default() }
+    }
+
+    /// Every record counts from the moment it is handed over until its batch is written or its owner has gone.
+    #[tokio::test]
+    async fn the_budget_counts_what_is_in_memory() {
+        let budget = Budget::default();
+        let (outlet, mut inbox) = inbox_within(&budget);
+        let (other, other_inbox) = inbox_within(&budget);
+        for offset in 0..4 {
+            assert!(outlet.push(record(offset)));
+        }
+        assert!(other.push(record(0)));
+        assert_eq!((outlet.bytes(), budget.used()), (4_000, 5_000));
+        let batch = vec![inbox.next().await.unwrap(), inbox.next().await.unwrap(), inbox.next().await.unwrap()];
+        assert_eq!((outlet.bytes(), budget.used()), (1_000, 5_000));
+        inbox.put_back(batch[2..].to_vec());
+        assert_eq!((outlet.bytes(), budget.used()), (2_000, 5_000));
+        inbox.release();
+        assert_eq!((outlet.bytes(), budget.used()), (2_000, 3_000));
+        assert_eq!(inbox.next().await.unwrap().offset, 2);
+        drop(inbox);
+        assert_eq!(budget.used(), 1_000);
+        assert!(!outlet.push(record(9)));
+        drop(other_inbox);
+        assert_eq!(budget.used(), 0);
     }
 }

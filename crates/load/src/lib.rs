@@ -42,14 +42,15 @@ mod start;
 pub mod status;
 pub mod store;
 mod tables;
+mod topic_ids;
 mod topics;
 mod wire;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use warehouse::Warehouse;
+use warehouse::{Warehouse, loader::TopicLife};
 
 use crate::{
     batch::{DECODER_VERSION, Rules},
@@ -57,6 +58,7 @@ use crate::{
     copies::QuarantineTopic,
     owner::Shared,
     poller::Poller,
+    topics::Watch,
 };
 pub use crate::{
     error::Error,
@@ -160,31 +162,67 @@ async fn load(
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let Some(lives) = wait_for_topics(&options, &warehouse, &handle, &shutdown).await? else { return Ok(()) };
-    let kafka = &options.kafka;
-    let shared = Arc::new(Shared {
-        store: warehouse,
-        copies: QuarantineTopic::new(&kafka.brokers, &kafka.properties, &kafka.topics.quarantine)?,
-        rules,
-        limits: options.limits,
-        session_timeout: kafka.session_timeout,
-        clock,
-        instance: options.instance.clone(),
-    });
-    let poller = Poller::new(options, lives, shared, handle)?;
+    loop {
+        let Some(lives) = wait_for_topics(&options, &warehouse, &handle, &shutdown).await? else { return Ok(()) };
+        let watch = Watch::new(&options.kafka)?;
+        let kafka = &options.kafka;
+        let shared = Arc::new(Shared {
+            store: warehouse.clone(),
+            copies: QuarantineTopic::new(&kafka.brokers, &kafka.properties, &kafka.topics.quarantine)?,
+            rules: rules.clone(),
+            limits: options.limits,
+            session_timeout: kafka.session_timeout,
+            clock: clock.clone(),
+            instance: options.instance.clone(),
+        });
+        let result = load_lives(&options, shared, &handle, &shutdown, &watch, &lives).await;
+        let error = match result {
+            // Offsets that do not fit may be those of another topic of the same name.
+            Err(error @ Error::Offsets { .. }) => watch.changed(&lives).await.ok().flatten().unwrap_or(error),
+            Err(error) => error,
+            Ok(()) => return Ok(()),
+        };
+        match error {
+            Error::MadeAgain { .. } | Error::Closed { .. } | Error::Topic { .. } if !shutdown.is_cancelled() => {
+                tracing::error!(%error, "stopped reading");
+                handle.kafka(Some(&error.to_string()));
+            }
+            error => return Err(error),
+        }
+    }
+}
+
+/// Loads while the topics are what they are.
+async fn load_lives(
+    options: &Options,
+    shared: Arc<Shared<Warehouse, QuarantineTopic>>,
+    handle: &Handle,
+    shutdown: &CancellationToken,
+    watch: &Watch,
+    lives: &BTreeMap<String, TopicLife>,
+) -> Result<(), Error> {
+    let poller = Poller::new(options.clone(), lives.clone(), shared, handle.clone())?;
     // The thread ends with this future, however that ends.
-    let shutdown = shutdown.child_token();
-    let _dropped = shutdown.clone().drop_guard();
-    let (sender, ended) = tokio::sync::oneshot::channel();
+    let stop = shutdown.child_token();
+    let _dropped = stop.clone().drop_guard();
+    let (sender, mut ended) = tokio::sync::oneshot::channel();
+    let until = stop.clone();
     let (closed_sender, closed) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("kafka-poll".to_owned()).spawn(move || {
-        poller.run(&shutdown, |result| drop(sender.send(result)));
+        poller.run(&until, |result| drop(sender.send(result)));
         let _ = closed_sender.send(());
     });
     if thread.is_err() {
         return Err(Error::Ended("kafka-poll".to_owned()));
     }
-    let result = ended.await.unwrap_or_else(|_| Err(Error::Ended("kafka-poll".to_owned())));
+    let gone = || Err(Error::Ended("kafka-poll".to_owned()));
+    let result = tokio::select! {
+        result = &mut ended => result.unwrap_or_else(|_| gone()),
+        changed = watch.run(lives, handle) => {
+            stop.cancel();
+            (&mut ended).await.unwrap_or_else(|_| gone()).and(Err(changed))
+        }
+    };
     // Leaving the group is a courtesy to the other loaders; without it they wait for the session time-out.
     let _ = tokio::time::timeout(LEAVE_WITHIN, closed).await;
     result
@@ -196,7 +234,7 @@ async fn wait_for_topics(
     warehouse: &Warehouse,
     handle: &Handle,
     shutdown: &CancellationToken,
-) -> Result<Option<std::collections::BTreeMap<String, warehouse::loader::TopicLife>>, Error> {
+) -> Result<Option<BTreeMap<String, TopicLife>>, Error> {
     loop {
         let error = match topics::lives(&options.kafka, &options.kafka.topics, warehouse).await {
             Ok(lives) => {
@@ -208,7 +246,11 @@ async fn wait_for_topics(
             Err(error) => error,
         };
         if handle.kafka(Some(&error.to_string())) {
-            tracing::warn!(%error, "topics are not ready, trying again");
+            if matches!(error, Error::MadeAgain { .. }) {
+                tracing::error!(%error, "nothing is read, waiting");
+            } else {
+                tracing::warn!(%error, "topics are not ready, trying again");
+            }
         }
         tokio::select! {
             biased;

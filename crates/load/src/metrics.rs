@@ -33,6 +33,10 @@ pub const LAG: &str = "doseline_load_lag_records";
 pub const LATENCY_SECONDS: &str = "doseline_load_latency_seconds";
 /// Owners that ended because another loader had written further.
 pub const OVERTAKEN: &str = "doseline_load_overtaken_total";
+/// Records that Kafka had deleted before they were written, by `topic`.
+pub const LOST: &str = "doseline_load_lost_records_total";
+/// Bytes of records in memory.
+pub const MEMORY_BYTES: &str = "doseline_load_memory_bytes";
 /// Partitions this loader owns.
 pub const PARTITIONS: &str = "doseline_load_partitions";
 
@@ -46,7 +50,7 @@ pub const QUARANTINE_WAITING: &str = "doseline_load_quarantine_waiting_rows";
 pub const QUARANTINE_LIMIT_RATIO: &str = "doseline_load_quarantine_limit_ratio";
 
 /// Every name.
-pub const ALL: [&str; 15] = [
+pub const ALL: [&str; 17] = [
     RECORDS,
     ROWS,
     BATCHES,
@@ -57,6 +61,8 @@ pub const ALL: [&str; 15] = [
     LAG,
     LATENCY_SECONDS,
     OVERTAKEN,
+    LOST,
+    MEMORY_BYTES,
     PARTITIONS,
     QUARANTINE_ROWS,
     QUARANTINE_BYTES,
@@ -98,6 +104,8 @@ pub(crate) struct Metrics {
     pub lag: Family<PartitionLabel, Gauge>,
     pub latency: Histogram,
     pub overtaken: Counter,
+    pub lost: Family<TopicLabel, Counter>,
+    pub memory: Gauge,
     pub partitions: Gauge,
     pub quarantine_rows: Gauge,
     pub quarantine_bytes: Gauge,
@@ -120,6 +128,8 @@ impl Metrics {
             // 16 ms .. 9 min.
             latency: Histogram::new(exponential_buckets(0.016, 2.0, 16)),
             overtaken: Counter::default(),
+            lost: Family::default(),
+            memory: Gauge::default(),
             partitions: Gauge::default(),
             quarantine_rows: Gauge::default(),
             quarantine_bytes: Gauge::default(),
@@ -148,6 +158,9 @@ impl Metrics {
         registry.register(LATENCY_SECONDS, help, self.latency.clone());
         let help = "Owners that ended because another loader had written further";
         registry.register(counter(OVERTAKEN), help, self.overtaken.clone());
+        let help = "Records that Kafka had deleted before they were written";
+        registry.register(counter(LOST), help, self.lost.clone());
+        registry.register(MEMORY_BYTES, "Bytes of records in memory", self.memory.clone());
         registry.register(PARTITIONS, "Partitions this loader owns", self.partitions.clone());
         registry.register(QUARANTINE_ROWS, "Rows in quarantine", self.quarantine_rows.clone());
         registry.register(QUARANTINE_BYTES, "Bytes of payloads in quarantine", self.quarantine_bytes.clone());
@@ -174,7 +187,7 @@ mod tests {
     fn every_name_is_exposed() {
         let metrics = Metrics::new();
         let topic = TopicLabel { topic: "t".to_owned() };
-        for family in [&metrics.records, &metrics.rows, &metrics.batches] {
+        for family in [&metrics.records, &metrics.rows, &metrics.batches, &metrics.lost] {
             family.get_or_create(&topic).inc();
         }
         metrics.rejected.get_or_create(&ReasonLabel { reason: "implausible" }).inc();

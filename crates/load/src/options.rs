@@ -121,6 +121,12 @@ pub struct Limits {
     pub ledger_cache_boots: usize,
     /// Inserts of one batch that run at once, to independent tables.
     pub inserts_max: usize,
+    /// Bytes of records in memory over all partitions, from `bytes_max`: in queues, and in batches that are being written. At
+    /// the limit polling pauses. The rows made of a batch take about as much again while it is written.
+    pub memory_max: usize,
+    /// How long `/readyz` fails after Kafka was found to have deleted records that were not written. Their loss stays in
+    /// `kafka_losses`.
+    pub loss_shown: Duration,
     /// Age of the oldest unwritten record at which `/readyz` fails.
     pub unwritten_age_max: Duration,
     /// How long batches that are being written may take to finish at the end.
@@ -135,6 +141,8 @@ impl Default for Limits {
             age_max: Duration::from_secs(1),
             ledger_cache_boots: 200_000,
             inserts_max: 4,
+            memory_max: 512 << 20,
+            loss_shown: Duration::from_secs(3_600),
             unwritten_age_max: Duration::from_secs(60),
             drain_max: Duration::from_secs(4),
         }
@@ -151,6 +159,9 @@ impl Options {
         }
         if bytes_max < 1 << 20 {
             return refuse("bytes_max", bytes_max.to_string(), "at least 1 MiB, or one record may not fit");
+        }
+        if self.limits.memory_max < bytes_max {
+            return refuse("memory_max", self.limits.memory_max.to_string(), "at least bytes_max, or one batch may not fit");
         }
         if age_max.is_zero() {
             return refuse("age_max", "0".to_owned(), "more than 0");

@@ -37,6 +37,15 @@
 //! the batch's latest intent does not move the position ([`warehouse::loader::Progress::position`]), so an old owner that
 //! commits late does not hide the deletion.
 //!
+//! *Records that Kafka no longer has* are lost, and the batch says which. Where the first of a batch are gone, an intent of
+//! somebody else is not adopted, because he may have had them and have written their rows: the batch gets the next generation
+//! of the same boundaries, as with another decoder.
+//!
+//! *A topic that was made again* has a new life, whose shards are others. Before it is numbered the shards of the old one are
+//! closed ([`warehouse::closing`]): an intent of decoder version 0 at the position, which every owner finds that comes there,
+//! and ends ([`Error::Closed`]). So the last committed ledgers of the earlier lives never change again, and those of the new
+//! life begin with them ([`warehouse::Warehouse::ledgers`]).
+//!
 //! *Two owners* at once therefore do no harm. An owner that finds another's intent asks for the position; if that has moved,
 //! it ends ([`Stop::Overtaken`]) and starts again from the position. Ledgers are read as of `a`, and after reading any the
 //! position is asked for as well, because committed ledgers of a later batch may have replaced those as of `a`.
@@ -77,7 +86,7 @@ use crate::{
 };
 
 /// Distance of two intents' generations, and so the most generations of one intent's blocks.
-pub const GENERATIONS: u32 = 16;
+pub const GENERATIONS: u32 = warehouse::loader::GENERATIONS;
 /// Records whose ledgers are read in one go.
 const CHUNK_RECORDS: usize = 256;
 /// Bytes of records that are decoded at a time: decoded reports take several times their size.
@@ -132,6 +141,8 @@ pub struct Owner<S, C> {
     lease: Lease,
     ledgers: Ledgers,
     position: u64,
+    /// First offset that Kafka still has; what lies before it is recorded as lost.
+    fetch: u64,
     /// Whether nobody else can have put an intent at the position before this owner asks: it has just committed the batch
     /// before, whose intent was its own.
     ahead: bool,
@@ -152,7 +163,25 @@ impl<S: Store, C: Copies> Owner<S, C> {
     ) -> Self {
         let boots_max = shared.limits.ledger_cache_boots / place.partitions.max(1) as usize;
         let name = format!("{}/{nonce:016x}", shared.instance);
-        Self { ledgers: Ledgers::new(boots_max), shared, shard, place, lease, position, ahead: false, name, meter }
+        Self {
+            ledgers: Ledgers::new(boots_max),
+            shared,
+            shard,
+            place,
+            lease,
+            position,
+            fetch: position,
+            ahead: false,
+            name,
+            meter,
+        }
+    }
+
+    /// Lets it record offsets below `fetch`, which Kafka no longer has, as lost.
+    #[must_use]
+    pub fn fetching_from(mut self, fetch: u64) -> Self {
+        self.fetch = fetch.max(self.position);
+        self
     }
 
     /// Writes batches until the lease ends. `written` is told the position after each.
@@ -173,16 +202,22 @@ impl<S: Store, C: Copies> Owner<S, C> {
         let written = self.decode(&records, &claim.intent).await?;
         self.copy(&written).await?;
         self.write(&written.blocks, &claim).await?;
+        let lost_count = lost.count();
         self.record(&written, lost, &claim).await?;
+        inbox.release();
         self.ledgers.settle();
         self.position = claim.intent.batch_end;
         self.ahead = claim.sole;
-        self.meter.written(&written, self.position, self.shared.clock.unix_us());
+        self.meter.written(&written, lost_count, self.position, self.shared.clock.unix_us());
         Ok(())
     }
 
-    /// Records until the batch is large or old enough.
+    /// Records until the batch is large or old enough. None where the batch only says what is lost: that is not to wait for
+    /// a next record.
     async fn collect(&mut self, inbox: &mut Inbox) -> Result<Vec<Record>, Stop> {
+        if self.position < self.fetch {
+            return Ok(Vec::new());
+        }
         let Limits { rows_max, bytes_max, age_max, .. } = self.shared.limits;
         let (mut records, mut rows, mut bytes) = (Vec::new(), 0, 0);
         let age = tokio::time::sleep(age_max);
@@ -199,7 +234,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
                 continue;
             }
             if records.is_empty() {
-                self.meter.waiting(record.polled);
+                self.meter.waiting(&record);
                 age.as_mut().reset(tokio::time::Instant::now() + age_max);
             }
             rows += wire::events(&record.payload).max(1);
@@ -218,7 +253,9 @@ impl<S: Store, C: Copies> Owner<S, C> {
         inbox: &mut Inbox,
     ) -> Result<(Vec<Record>, IntervalSet), Stop> {
         let end = intent.batch_end;
-        while records.last().is_none_or(|record| record.offset + 1 < end) {
+        while records.last().map_or(self.fetch, |record| record.offset + 1) < end {
+            // Whatever the limits: nothing else can go on in this partition.
+            inbox.starve(true);
             let record = tokio::select! {
                 biased;
                 () = self.lease.ending() => return Err(Stop::Lapsed),
@@ -226,6 +263,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
             };
             records.push(record);
         }
+        inbox.starve(false);
         let beyond = records.partition_point(|record| record.offset < end);
         inbox.put_back(records.split_off(beyond));
         let (mut lost, mut expected) = (IntervalSet::default(), intent.batch);

@@ -27,7 +27,7 @@ use crate::{
     copies::Copies,
     decode::{Content, Place},
     error::Error,
-    inbox::{Headers, Outlet, Record, inbox},
+    inbox::{Headers, Outlet, Record, inbox_within},
     lease::{Lease, Pulse},
     options::Options,
     owner::{Owner, Shared, Stop},
@@ -41,6 +41,9 @@ use crate::{
 const POLL: Duration = Duration::from_millis(20);
 /// How often positions are committed to Kafka, for people who watch the lag there.
 const COMMIT_EVERY: Duration = Duration::from_secs(2);
+/// How often Kafka is asked what it has, and how long it has to answer.
+const BOUNDS_EVERY: Duration = Duration::from_secs(1);
+const BOUNDS_WITHIN: Duration = Duration::from_secs(10);
 /// How long the owner before gets to end by itself when its partition comes back.
 const PREDECESSOR: Duration = Duration::from_secs(5);
 
@@ -49,6 +52,8 @@ enum Report {
     Found { key: Key, serial: u64, start: Start },
     Written { key: Key, serial: u64, position: u64 },
     Ended { key: Key, serial: u64, stop: Stop },
+    /// First and next offset that Kafka has of a partition in which it did not have the next record.
+    Bounds { key: Key, serial: u64, low: u64, high: u64 },
 }
 
 /// A partition that this loader has, or is about to have.
@@ -57,6 +62,8 @@ struct Holding {
     revoked: CancellationToken,
     /// None while its start is looked up.
     outlet: Option<Outlet>,
+    /// Offset of the record that is polled next.
+    next: u64,
     paused: bool,
     task: JoinHandle<()>,
 }
@@ -79,6 +86,8 @@ pub(crate) struct Poller<S, C> {
     leaving: HashMap<Key, (u64, JoinHandle<()>)>,
     commits: HashMap<Key, u64>,
     committed_at: Instant,
+    /// When it was last asked what Kafka has; none before.
+    asked_at: Option<Instant>,
     draining: CancellationToken,
     serials: u64,
     nonce: u64,
@@ -115,6 +124,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
             leaving: HashMap::new(),
             commits: HashMap::new(),
             committed_at: Instant::now(),
+            asked_at: None,
             draining: CancellationToken::new(),
             serials: 0,
             nonce,
@@ -173,8 +183,15 @@ impl<S: Store, C: Copies> Poller<S, C> {
         };
         let Some(holding) = self.holdings.get_mut(&key) else { return Ok(()) };
         let Some(outlet) = &holding.outlet else { return Ok(()) };
+        // What was still on its way from before a jump.
+        if record.offset < holding.next {
+            return Ok(());
+        }
+        holding.next = record.offset + 1;
         outlet.push(record);
-        if !holding.paused && outlet.bytes() > self.options.limits.bytes_max {
+        let limits = &self.options.limits;
+        let full = self.handle.budget().used() > limits.memory_max && !outlet.starving();
+        if !holding.paused && (full || outlet.bytes() > limits.bytes_max) {
             self.consumer.pause(&single(&key, None)?)?;
             holding.paused = true;
         }
@@ -182,21 +199,73 @@ impl<S: Store, C: Copies> Poller<S, C> {
     }
 
     /// Errors that pass are librdkafka's to repeat; the others mean that offsets are not what ClickHouse says.
-    fn kafka_error(&self, error: KafkaError) -> Result<(), Error> {
+    fn kafka_error(&mut self, error: KafkaError) -> Result<(), Error> {
         let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => Err(Error::Topic {
-                topic: self.options.kafka.topics.all().join(", "),
-                fault: format!(
-                    "records that come next are gone, retention has passed or the topic was made again: {error}"
-                ),
-            }),
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                self.ask_for_bounds();
+                Ok(())
+            }
             _ if fatal => Err(error.into()),
             _ => {
                 tracing::debug!(%error, "kafka");
                 Ok(())
             }
         }
+    }
+
+    /// The error does not say of which partition the next record is gone, so all are asked for, at most once a second.
+    fn ask_for_bounds(&mut self) {
+        if self.asked_at.is_some_and(|asked| asked.elapsed() < BOUNDS_EVERY) {
+            return;
+        }
+        self.asked_at = Some(Instant::now());
+        for (key, holding) in self.holdings.iter().filter(|(_, holding)| holding.outlet.is_some()) {
+            let (key, serial) = (key.clone(), holding.serial);
+            let (client, sender) = (self.client.clone(), self.sender.clone());
+            self.runtime.spawn_blocking(move || {
+                match client.fetch_watermarks(&key.0, key.1, BOUNDS_WITHIN) {
+                    Ok((low, high)) => {
+                        let (low, high) = (low.max(0).unsigned_abs(), high.max(0).unsigned_abs());
+                        let _ = sender.send(Report::Bounds { key, serial, low, high });
+                    }
+                    // librdkafka repeats its error, and so this is asked again.
+                    Err(error) => tracing::debug!(%error, "bounds of a partition"),
+                }
+            });
+        }
+    }
+
+    /// Goes on behind what Kafka has deleted. What was read before the hole stays with the owner, which records the hole as
+    /// lost with the batch it falls into.
+    fn bounds(&mut self, key: &Key, low: u64, high: u64) -> Result<(), Error> {
+        let Some(holding) = self.holdings.get_mut(key) else { return Ok(()) };
+        let next = holding.next;
+        if next > high {
+            let (topic, partition) = (key.0.to_string(), key.1);
+            let fault = format!(
+                "the next record to read has offset {next}, but Kafka's next offset is {high}: the topic was made again, or \
+                 lost records that were confirmed"
+            );
+            return Err(Error::Offsets { topic, partition, fault });
+        }
+        let from = next.max(low);
+        if next < low {
+            holding.next = low;
+            self.handle.lost(&key.0, key.1, next, low);
+        }
+        // librdkafka has stopped reading the partition where the error was, which may be any.
+        let moved = single(key, None)
+            .and_then(|list| self.consumer.incremental_unassign(&list))
+            .and_then(|()| self.assign(key, from));
+        if let Some(holding) = self.holdings.get_mut(key) {
+            holding.paused = false;
+        }
+        if let Err(error) = moved {
+            tracing::info!(topic = %key.0, partition = key.1, %error, "assignment came too late");
+            self.let_go(key);
+        }
+        Ok(())
     }
 
     fn assigned(&mut self, partitions: &[(String, i32)]) -> Result<(), Error> {
@@ -235,7 +304,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
             // The polling thread has gone when nobody listens.
             let _ = sender.send(report);
         });
-        self.holdings.insert(key, Holding { serial, revoked, outlet: None, paused: false, task });
+        self.holdings.insert(key, Holding { serial, revoked, outlet: None, next: 0, paused: false, task });
     }
 
     fn shard(&self, key: &Key) -> Option<Shard> {
@@ -308,7 +377,8 @@ impl<S: Store, C: Copies> Poller<S, C> {
                     Stop::Overtaken | Stop::Lapsed => Ok(()),
                 }
             }
-            Report::Found { .. } | Report::Written { .. } => Ok(()),
+            Report::Bounds { key, serial, low, high } if self.is_current(&key, serial) => self.bounds(&key, low, high),
+            Report::Found { .. } | Report::Written { .. } | Report::Bounds { .. } => Ok(()),
         }
     }
 
@@ -320,34 +390,39 @@ impl<S: Store, C: Copies> Poller<S, C> {
     fn own(&mut self, key: Key, serial: u64, start: Start) -> Result<(), Error> {
         let (Some(shard), Some(place)) = (self.shard(&key), self.place(&key)) else { return Ok(()) };
         if start.fetch > start.position {
-            tracing::error!(
-                topic = %key.0, partition = key.1, from = start.position, to = start.fetch,
-                "kafka had deleted records before they were ever read, they are recorded as lost"
-            );
+            self.handle.lost(&key.0, key.1, start.position, start.fetch);
         }
-        if let Err(error) = self.consumer.incremental_assign(&single(&key, Some(start.fetch))?) {
+        if let Err(error) = self.assign(&key, start.fetch) {
             tracing::info!(topic = %key.0, partition = key.1, %error, "assignment came too late");
             self.let_go(&key);
             return Ok(());
         }
         let Some(holding) = self.holdings.get_mut(&key) else { return Ok(()) };
-        let (outlet, inbox) = inbox();
+        let (outlet, inbox) = inbox_within(self.handle.budget());
         let lease = Lease::new(self.pulse.clone(), holding.revoked.clone(), self.draining.clone());
         let meter = self.handle.meter(&key.0, key.1, start.position);
         let nonce = self.nonce ^ (serial << 48);
-        let owner = Owner::new(self.shared.clone(), shard, place, lease, start.position, nonce, meter);
+        let owner = Owner::new(self.shared.clone(), shard, place, lease, start.position, nonce, meter)
+            .fetching_from(start.fetch);
         let (sender, own) = (self.sender.clone(), key.clone());
         let written = move |position| drop(sender.send(Report::Written { key: own.clone(), serial, position }));
         let task = self.runtime.spawn(owner.run(inbox, written));
         let sender = self.sender.clone();
         tracing::info!(topic = %key.0, partition = key.1, ?start, "owned");
         holding.outlet = Some(outlet);
+        holding.next = start.fetch;
         // A task that panicked must not leave its partition without an owner in silence.
         holding.task = self.runtime.spawn(async move {
             let stop = task.await.unwrap_or_else(|error| Stop::Fatal(Error::Ended(format!("owner: {error}"))));
             let _ = sender.send(Report::Ended { key, serial, stop });
         });
         Ok(())
+    }
+
+    /// Begins to read a partition. librdkafka keeps a pause over assignments, so it is ended: nobody else would.
+    fn assign(&self, key: &Key, from: u64) -> Result<(), KafkaError> {
+        self.consumer.incremental_assign(&single(key, Some(from))?)?;
+        self.consumer.resume(&single(key, None)?)
     }
 
     fn place(&self, key: &Key) -> Option<Place> {
@@ -365,8 +440,11 @@ impl<S: Store, C: Copies> Poller<S, C> {
     /// Lets paused partitions go on whose owners have caught up.
     fn resume(&mut self) -> Result<(), Error> {
         let half = self.options.limits.bytes_max / 2;
+        // Some way below the limit: each pause makes librdkafka fetch again what it had fetched.
+        let room = self.handle.budget().used() <= self.options.limits.memory_max / 4 * 3;
+        let goes_on = |outlet: &Outlet| outlet.bytes() <= half && (room || outlet.starving());
         for (key, holding) in &mut self.holdings {
-            if holding.paused && holding.outlet.as_ref().is_some_and(|outlet| outlet.bytes() <= half) {
+            if holding.paused && holding.outlet.as_ref().is_some_and(goes_on) {
                 self.consumer.resume(&single(key, None)?)?;
                 holding.paused = false;
             }
@@ -403,6 +481,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
             match self.reports.try_recv() {
                 Ok(Report::Ended { serial, .. } | Report::Found { serial, .. }) => drop(running.remove(&serial)),
                 Ok(Report::Written { key, position, .. }) => drop(self.commits.insert(key, position)),
+                Ok(Report::Bounds { .. }) => {}
                 Err(_) => std::thread::sleep(Duration::from_millis(2)),
             }
         }

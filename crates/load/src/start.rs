@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tokio_util::sync::CancellationToken;
-use warehouse::{Advice, loader::Shard};
+use warehouse::{
+    Advice,
+    loader::{CLOSED, Shard},
+};
 
 use crate::{backoff::Backoff, error::Error, status::Handle, store::Store};
 
@@ -16,8 +19,8 @@ pub(crate) type Key = (Arc<str>, i32);
 pub(crate) struct Start {
     /// Offset its first batch starts at.
     pub position: u64,
-    /// Offset to read from; larger where Kafka no longer has the first records of a partition that was never read. The
-    /// owner records what lies between as lost.
+    /// Offset to read from; larger where Kafka no longer has the records that come next. The owner records what lies between
+    /// as lost.
     pub fetch: u64,
 }
 
@@ -75,27 +78,25 @@ async fn attempt<S: Store>(store: &S, client: &Arc<BaseConsumer>, key: &Key, sha
         Ok(Err(error)) => return Err(Trouble::Passing(error.to_string())),
         Err(_) => return Err(Trouble::Fatal(Error::Ended("kafka watermarks".to_owned()))),
     };
+    if progress.position() == Some(CLOSED) {
+        let Shard { incarnation, partition } = shard;
+        return Err(Trouble::Fatal(Error::Closed { incarnation, partition }));
+    }
     decide(progress.position(), low.max(0) as u64, high.max(0) as u64)
         .map_err(|fault| Trouble::Fatal(Error::Offsets { topic: key.0.to_string(), partition: key.1, fault }))
 }
 
 /// Where to start, given the position and the first and next offset that Kafka has.
 fn decide(position: Option<u64>, low: u64, high: u64) -> Result<Start, String> {
-    let Some(position) = position else { return Ok(Start { position: 0, fetch: low }) };
-    if position < low {
-        return Err(format!(
-            "the next record to write has offset {position}, but Kafka has deleted everything below {low}: its retention has \
-             passed, {} records are lost",
-            low - position
-        ));
-    }
+    let position = position.unwrap_or(0);
     if position > high {
         return Err(format!(
             "records up to offset {position} are written, but Kafka's next offset is {high}: the topic was made again, or \
-             lost records; use a new topic, or restore this one"
+             lost records that were confirmed; restore it, or delete it, make it again and run `doseline migrate`"
         ));
     }
-    Ok(Start { position, fetch: position })
+    // Retention has passed the position: what is behind must not wait for what is gone.
+    Ok(Start { position, fetch: position.max(low) })
 }
 
 #[cfg(test)]
@@ -108,7 +109,8 @@ mod tests {
         assert_eq!(decide(None, 4, 9), Ok(Start { position: 0, fetch: 4 }));
         assert_eq!(decide(Some(5), 4, 9), Ok(Start { position: 5, fetch: 5 }));
         assert_eq!(decide(Some(9), 4, 9), Ok(Start { position: 9, fetch: 9 }));
-        assert!(decide(Some(3), 4, 9).unwrap_err().contains("1 records are lost"));
+        assert_eq!(decide(Some(3), 4, 9), Ok(Start { position: 3, fetch: 4 }));
+        assert_eq!(decide(Some(3), 9, 9), Ok(Start { position: 3, fetch: 9 }));
         assert!(decide(Some(10), 4, 9).unwrap_err().contains("made again"));
     }
 }

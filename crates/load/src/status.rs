@@ -12,6 +12,7 @@ use std::{
 use crate::{
     batch::Written,
     clock::Clock,
+    inbox::{Budget, Record},
     metrics::{LimitLabel, Metrics, PartitionLabel, ReasonLabel, TopicLabel},
     options::Limits,
 };
@@ -45,6 +46,11 @@ struct Inner {
     meters: Mutex<BTreeMap<(String, i32), Arc<Meter>>>,
     kafka: Mutex<Option<String>>,
     clickhouse: Mutex<Option<String>>,
+    /// The latest loss: when it was found, on the boot clock, and what it was.
+    loss: Mutex<Option<(Duration, String)>>,
+    /// How long Kafka keeps the records of each topic; topics that it keeps for ever are not in it.
+    retentions: Mutex<BTreeMap<String, Duration>>,
+    budget: Budget,
 }
 
 /// What is known of one partition.
@@ -54,6 +60,8 @@ pub struct Meter {
     partition: i32,
     /// Boot clock of the oldest unwritten record, us; [`NONE`] without one.
     oldest_us: AtomicU64,
+    /// Kafka's time of the oldest unwritten record, us since 1970; 0 without one.
+    oldest_timestamp: AtomicI64,
     /// Offset the next batch starts at.
     position: AtomicU64,
     /// End of the partition in Kafka, as far as known; negative = not yet.
@@ -73,7 +81,31 @@ impl Handle {
             meters: Mutex::default(),
             kafka: Mutex::new(starting.clone()),
             clickhouse: Mutex::new(starting),
+            loss: Mutex::default(),
+            retentions: Mutex::default(),
+            budget: Budget::default(),
         }))
+    }
+
+    /// What the records in memory count against.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.0.budget
+    }
+
+    /// Kafka has deleted records that were not written: a person must look.
+    pub(crate) fn lost(&self, topic: &str, partition: i32, from: u64, to: u64) {
+        let text = format!(
+            "kafka has deleted records {from} to {} of topic {topic}, partition {partition}, before they were written; see \
+             kafka_losses",
+            to.saturating_sub(1)
+        );
+        tracing::error!(topic, partition, from, to, "kafka has deleted records before they were written");
+        *lock(&self.0.loss) = Some((self.0.clock.boot(), text));
+    }
+
+    /// How long Kafka keeps the records of each topic.
+    pub(crate) fn retentions(&self, retentions: BTreeMap<String, Duration>) {
+        *lock(&self.0.retentions) = retentions;
     }
 
     /// The meter of a partition that this loader begins to own.
@@ -83,6 +115,7 @@ impl Handle {
             topic: topic.to_owned(),
             partition,
             oldest_us: AtomicU64::new(NONE),
+            oldest_timestamp: AtomicI64::new(0),
             position: AtomicU64::new(position),
             high: AtomicI64::new(-1),
         });
@@ -143,13 +176,43 @@ impl Handle {
                 format!("the oldest unwritten record has waited {age} s, limit {limit} s"),
             ));
         }
+        obstacles.extend(self.retention_used().map(|reason| obstacle("kafka", reason)));
+        if let Some((found, reason)) = lock(&self.0.loss).clone()
+            && self.0.clock.boot().saturating_sub(found) <= self.0.limits.loss_shown
+        {
+            obstacles.push(obstacle("kafka", reason));
+        }
         Readiness { ready: obstacles.is_empty(), obstacles }
+    }
+
+    /// The partition whose oldest unwritten record has used up most of its retention, if that is half of it or more.
+    fn retention_used(&self) -> Option<String> {
+        let now = self.0.clock.unix_us();
+        let (retentions, meters) = (lock(&self.0.retentions), lock(&self.0.meters));
+        let used = meters.values().filter_map(|meter| {
+            let oldest = meter.oldest_timestamp.load(Ordering::Relaxed);
+            let age = Duration::from_micros(u64::try_from(now.checked_sub(oldest)?).ok()?);
+            let retention = *retentions.get(&meter.topic).filter(|_| oldest > 0)?;
+            (age * 2 >= retention).then(|| (retention.saturating_sub(age), age, retention, meter.clone()))
+        });
+        let (left, age, retention, meter) = used.min_by_key(|(left, ..)| *left)?;
+        let hours = |time: Duration| time.as_secs() / 3_600;
+        Some(format!(
+            "the oldest unwritten record of topic {}, partition {}, is {} h old: half of kafka's retention of {} h is used up, \
+             it is deleted in {} h",
+            meter.topic,
+            meter.partition,
+            hours(age),
+            hours(retention),
+            hours(left)
+        ))
     }
 
     /// All metrics in the OpenMetrics text format.
     pub fn metrics(&self) -> String {
         let metrics = &self.0.metrics;
         metrics.oldest_unwritten.set(self.oldest_age().as_secs_f64());
+        metrics.memory.set(i64::try_from(self.0.budget.used()).unwrap_or(i64::MAX));
         let meters = lock(&self.0.meters);
         metrics.partitions.set(meters.len() as i64);
         for meter in meters.values() {
@@ -173,20 +236,25 @@ impl Handle {
 }
 
 impl Meter {
-    /// A batch has begun with a record that was polled at this time.
-    pub(crate) fn waiting(&self, polled: Duration) {
-        self.oldest_us.store(u64::try_from(polled.as_micros()).unwrap_or(NONE - 1), Ordering::Relaxed);
+    /// A batch has begun with a record.
+    pub(crate) fn waiting(&self, record: &Record) {
+        self.oldest_us.store(u64::try_from(record.polled.as_micros()).unwrap_or(NONE - 1), Ordering::Relaxed);
+        self.oldest_timestamp.store(record.timestamp, Ordering::Relaxed);
     }
 
-    /// A batch is written up to `position`.
-    pub(crate) fn written(&self, written: &Written, position: u64, now_unix_us: i64) {
+    /// A batch is written up to `position`; so many of its offsets Kafka did not have.
+    pub(crate) fn written(&self, written: &Written, lost: u64, position: u64, now_unix_us: i64) {
         self.oldest_us.store(NONE, Ordering::Relaxed);
+        self.oldest_timestamp.store(0, Ordering::Relaxed);
         self.position.store(position, Ordering::Relaxed);
         let metrics = &self.handle.0.metrics;
         let topic = TopicLabel { topic: self.topic.clone() };
         metrics.records.get_or_create(&topic).inc_by(written.counts.records);
         metrics.rows.get_or_create(&topic).inc_by(written.blocks.iter().map(warehouse::columns::Block::rows).sum());
         metrics.batches.get_or_create(&topic).inc();
+        if lost > 0 {
+            metrics.lost.get_or_create(&topic).inc_by(lost);
+        }
         metrics.duplicates.inc_by(written.counts.duplicates);
         metrics.unknown_fields.inc_by(written.counts.unknown);
         for refusal in &written.refusals {
@@ -210,4 +278,70 @@ fn replace(state: &Mutex<Option<String>>, trouble: Option<&str>) -> bool {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing is left half-changed by a panic under these locks.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed;
+
+    const NOW_US: i64 = 1_700_000_000_000_000;
+    const HOUR_US: i64 = 3_600_000_000;
+
+    impl Clock for Fixed {
+        fn unix_us(&self) -> i64 {
+            NOW_US
+        }
+
+        fn boot(&self) -> Duration {
+            Duration::from_secs(10_000)
+        }
+    }
+
+    fn serving(limits: Limits) -> Handle {
+        let handle = Handle::new(limits, Arc::new(Fixed));
+        handle.kafka(None);
+        handle.clickhouse(None);
+        handle.retentions([("t".to_owned(), Duration::from_secs(168 * 3_600))].into());
+        handle
+    }
+
+    #[test]
+    fn half_of_the_retention_is_an_obstacle() {
+        let handle = serving(Limits::default());
+        let record = |hours: i64| Record {
+            timestamp: NOW_US - hours * HOUR_US,
+            polled: Duration::from_secs(10_000),
+            ..Record::default()
+        };
+        let (meter, unlimited) = (handle.meter("t", 3, 0), handle.meter("kept for ever", 0, 0));
+        unlimited.waiting(&record(10_000));
+        meter.waiting(&record(83));
+        assert!(handle.readiness().ready, "{:?}", handle.readiness());
+        meter.waiting(&record(85));
+        let readiness = handle.readiness();
+        assert!(!readiness.ready);
+        assert_eq!(
+            readiness.obstacles[0].reason,
+            "the oldest unwritten record of topic t, partition 3, is 85 h old: half of kafka's retention of 168 h is used up, \
+             it is deleted in 83 h"
+        );
+        // Without a time nothing can be said.
+        meter.waiting(&Record { timestamp: 0, ..record(0) });
+        assert!(handle.readiness().ready);
+    }
+
+    #[test]
+    fn a_loss_is_an_obstacle_for_a_while() {
+        let handle = serving(Limits { loss_shown: Duration::from_secs(100), ..Limits::default() });
+        assert!(handle.readiness().ready);
+        handle.lost("t", 1, 5, 9);
+        let readiness = handle.readiness();
+        assert!(readiness.obstacles[0].reason.contains("records 5 to 8 of topic t, partition 1"), "{readiness:?}");
+        if let Some((found, _)) = &mut *lock(&handle.0.loss) {
+            *found = Duration::from_secs(10_000 - 101);
+        }
+        assert!(handle.readiness().ready);
+    }
 }

@@ -9,6 +9,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
 };
+use std::sync::Arc;
 use telemetry::kafka::ALERTS_TOPIC;
 use warehouse::{Warehouse, loader::TopicLife};
 
@@ -16,6 +17,8 @@ use crate::{
     clock::{Clock as _, SystemClock},
     error::Error,
     options::{Kafka, Topics},
+    status::Handle,
+    topic_ids,
 };
 
 /// How topics are created.
@@ -44,8 +47,11 @@ pub struct Ensured {
 const MESSAGE_BYTES_MAX: u32 = 4 << 20;
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
-/// Creates the topics that are missing, and gives those that are new to the warehouse a number. Existing ones are left as
-/// they are. The alerts topic is created with them; nobody loads it.
+/// How often the topics are looked at while they are read.
+const WATCH_EVERY: Duration = Duration::from_secs(10);
+
+/// Creates the topics that are missing, and gives those that are new to the warehouse a number: those it never saw, and those
+/// that were deleted and made again since, whose life before is closed first. Existing ones are left as they are. The alerts topic is created with them; nobody loads it.
 ///
 /// # Errors
 /// [`Error::Kafka`], [`Error::Warehouse`], or [`Error::Topic`] where a topic has another number of partitions than asked
@@ -54,6 +60,7 @@ pub async fn ensure_topics(kafka: &Kafka, spec: &TopicSpec, warehouse: &Warehous
     let wanted = kafka.topics.all();
     let created = create(kafka, spec).await?;
     let counts = settle_counts(kafka, &wanted).await?;
+    let ids = Watch::new(kafka)?.ids(&wanted).await?;
     let mut ensured = Vec::new();
     for topic in wanted {
         let found = counts.get(topic).copied().unwrap_or(0);
@@ -64,7 +71,8 @@ pub async fn ensure_topics(kafka: &Kafka, spec: &TopicSpec, warehouse: &Warehous
             );
             return Err(Error::Topic { topic: topic.to_owned(), fault });
         }
-        let life = number(warehouse, topic, found).await?;
+        let id = ids.get(topic).map_or("", String::as_str);
+        let life = number(warehouse, topic, found, id).await?;
         ensured.push(Ensured { life, created: created.contains(&topic.to_owned()) });
     }
     Ok(ensured)
@@ -130,22 +138,50 @@ pub(crate) async fn partition_counts(kafka: &Kafka) -> Result<BTreeMap<String, u
     Ok(counts.await.map_err(|_| Error::Ended("kafka metadata".to_owned()))??)
 }
 
-/// The current life of a topic, numbered now if the warehouse does not know the topic.
-async fn number(warehouse: &Warehouse, topic: &str, partitions: u32) -> Result<TopicLife, Error> {
+/// The current life of a topic, numbered now if the warehouse does not know the topic, or knows it with another id.
+async fn number(warehouse: &Warehouse, topic: &str, partitions: u32, id: &str) -> Result<TopicLife, Error> {
     let mut tried = 0;
     loop {
         let lives = warehouse.topic_lives().await?;
         if let Some(life) = lives.iter().rev().find(|life| life.topic == topic) {
-            check_count(life, partitions)?;
-            return Ok(life.clone());
+            if made_again(life, id).is_none() {
+                note_id(warehouse, life, id).await?;
+                check_count(life, partitions)?;
+                return Ok(life.clone());
+            }
+            // Before the new life has a number: nobody may still write into the old one when the new one's ledgers are read.
+            for closed in warehouse.close_life(life, SystemClock.unix_us()).await? {
+                tracing::warn!(
+                    topic, incarnation = life.incarnation, partition = closed.shard.partition, from = closed.position,
+                    "the topic was deleted and made again; what it still held from this offset on was never written"
+                );
+            }
         }
         // Two that migrate at once take turns: a number goes to one of them, the other finds it taken and tries the next. So
         // does one whose token was burned.
         let incarnation = lives.last().map_or(0, |life| life.incarnation).max(tried) + 1;
         tried = incarnation;
-        let life = TopicLife { topic: topic.to_owned(), incarnation, partitions };
+        let life = TopicLife { topic: topic.to_owned(), incarnation, partitions, topic_id: id.to_owned() };
         warehouse.put_topic_life(&life, SystemClock.unix_us()).await?;
     }
+}
+
+/// Fills in the id of a life that was numbered without one.
+async fn note_id(warehouse: &Warehouse, life: &TopicLife, id: &str) -> Result<(), Error> {
+    if life.topic_id.is_empty() && !id.is_empty() {
+        warehouse.note_topic_id(life.incarnation, id).await?;
+    }
+    Ok(())
+}
+
+/// Whether a topic has another id than in this life. Where either is not known, only the offsets can tell.
+fn made_again(life: &TopicLife, id: &str) -> Option<Error> {
+    let differs = !life.topic_id.is_empty() && !id.is_empty() && life.topic_id != id;
+    differs.then(|| Error::MadeAgain {
+        topic: life.topic.clone(),
+        known: life.topic_id.clone(),
+        found: id.to_owned(),
+    })
 }
 
 fn check_count(life: &TopicLife, partitions: u32) -> Result<(), Error> {
@@ -171,6 +207,7 @@ pub(crate) async fn lives(
 ) -> Result<BTreeMap<String, TopicLife>, Error> {
     let known = warehouse.topic_lives().await?;
     let counts = partition_counts(kafka).await?;
+    let ids = Watch::new(kafka)?.ids(&topics.all()).await?;
     let mut lives = BTreeMap::new();
     for topic in topics.all() {
         let missing = |whose: &str| Error::Topic {
@@ -179,10 +216,88 @@ pub(crate) async fn lives(
         };
         let life = known.iter().rev().find(|life| life.topic == topic).ok_or_else(|| missing("the warehouse"))?;
         let partitions = counts.get(topic).copied().ok_or_else(|| missing("kafka"))?;
+        let id = ids.get(topic).map_or("", String::as_str);
+        if let Some(error) = made_again(life, id) {
+            return Err(error);
+        }
+        note_id(warehouse, life, id).await?;
         check_count(life, partitions)?;
-        lives.insert(topic.to_owned(), life.clone());
+        let topic_id = if id.is_empty() { life.topic_id.clone() } else { id.to_owned() };
+        lives.insert(topic.to_owned(), TopicLife { topic_id, ..life.clone() });
     }
     Ok(lives)
+}
+
+/// Looks at the topics while they are read.
+pub(crate) struct Watch {
+    client: Arc<BaseConsumer>,
+    admin: AdminClient<DefaultClientContext>,
+}
+
+impl Watch {
+    pub fn new(kafka: &Kafka) -> Result<Self, Error> {
+        let config = client_config(kafka);
+        Ok(Self { client: Arc::new(config.create()?), admin: config.create()? })
+    }
+
+    /// Ids of those of the topics that exist; empty where the broker gives none.
+    pub async fn ids(&self, topics: &[&str]) -> Result<BTreeMap<String, String>, Error> {
+        let (client, owned) = (self.client.clone(), topics.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let described = tokio::task::spawn_blocking(move || {
+            let names: Vec<&str> = owned.iter().map(String::as_str).collect();
+            topic_ids::describe(&client, &names, ANSWER_WITHIN)
+        });
+        match described.await.map_err(|_| Error::Ended("kafka topics".to_owned()))? {
+            Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnsupportedFeature) => {
+                Ok(topics.iter().map(|topic| (topic.to_string(), String::new())).collect())
+            }
+            result => Ok(result?),
+        }
+    }
+
+    /// The first topic that is not the one of its life any more.
+    pub async fn changed(&self, lives: &BTreeMap<String, TopicLife>) -> Result<Option<Error>, Error> {
+        let topics: Vec<&str> = lives.keys().map(String::as_str).collect();
+        let ids = self.ids(&topics).await?;
+        Ok(lives.values().find_map(|life| match ids.get(&life.topic) {
+            Some(id) => made_again(life, id),
+            None => {
+                let fault = "is not there any more; run `doseline migrate`".to_owned();
+                Some(Error::Topic { topic: life.topic.clone(), fault })
+            }
+        }))
+    }
+
+    /// How long Kafka keeps the records of each topic; those it keeps for ever, or does not tell about, are not in it.
+    async fn retentions(&self, topics: &[&str]) -> Result<BTreeMap<String, Duration>, Error> {
+        let resources: Vec<_> = topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));
+        let configs = self.admin.describe_configs(&resources, &options).await?;
+        let retention = |(topic, config): (&&str, Result<rdkafka::admin::ConfigResource, _>)| {
+            let config = config.ok()?;
+            let milliseconds = config.entry_map().get("retention.ms")?.value.as_deref()?.parse().ok()?;
+            Some(((*topic).to_owned(), Duration::from_millis(milliseconds)))
+        };
+        Ok(topics.iter().zip(configs).filter_map(retention).collect())
+    }
+
+    /// Looks again and again, until a topic is not what it was.
+    pub async fn run(&self, lives: &BTreeMap<String, TopicLife>, handle: &Handle) -> Error {
+        let topics: Vec<&str> = lives.keys().map(String::as_str).collect();
+        loop {
+            match self.retentions(&topics).await {
+                Ok(retentions) => handle.retentions(retentions),
+                Err(error) => tracing::debug!(%error, "retention of the topics cannot be read"),
+            }
+            tokio::time::sleep(WATCH_EVERY).await;
+            match self.changed(lives).await {
+                Ok(Some(error)) => return error,
+                Ok(None) => {}
+                // Whether Kafka can be reached is seen elsewhere.
+                Err(error) => tracing::debug!(%error, "topics cannot be looked at"),
+            }
+        }
+    }
 }
 
 /// What every client of this loader is configured with.

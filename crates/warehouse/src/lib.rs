@@ -9,6 +9,7 @@
 //! - Sums are sums of integers; nothing here depends on the order or grouping of inserts.
 
 pub mod client;
+pub mod closing;
 pub mod columns;
 pub mod compare;
 pub mod delivery;
@@ -19,6 +20,7 @@ pub mod migrate;
 pub mod quarantine;
 pub mod rebuild;
 pub mod reconcile;
+pub mod prune;
 pub mod registry;
 pub mod rollup;
 pub mod schema;

@@ -2,6 +2,8 @@
 //!
 //! Every question here is about one partition of one life of one topic, a [`Shard`].
 
+use std::collections::{BTreeMap, HashSet};
+
 use clickhouse::Row;
 use serde::Deserialize;
 use telemetry::{
@@ -34,7 +36,16 @@ pub struct TopicLife {
     pub incarnation: u32,
     /// Number of partitions, fixed for the life.
     pub partitions: u32,
+    /// Kafka's id of the topic; empty where the broker gives none or it was not looked at yet.
+    pub topic_id: String,
 }
+
+/// Distance of two intents' generations, and so the most generations of one intent's blocks.
+pub const GENERATIONS: u32 = 16;
+/// Decoder version of the intent that closes a shard; see [`crate::closing`]. Decoders count from 1.
+pub const CLOSING: u32 = 0;
+/// Position of a shard that is closed.
+pub const CLOSED: u64 = u64::MAX;
 
 /// What a batch will hold, written before the batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,8 +105,9 @@ impl Progress {
     /// batch's latest intent does not count: another owner has begun to write that batch again.
     pub fn position(&self) -> Option<u64> {
         let commit = self.commit?;
-        let rewritten =
-            self.intents.iter().any(|intent| intent.batch == commit.batch && intent.generation > commit.generation);
+        let rewritten = self.intents.iter().any(|intent| {
+            intent.batch == commit.batch && intent.generation > commit.generation && intent.decoder_version != CLOSING
+        });
         Some(if rewritten { commit.batch } else { commit.batch_end })
     }
 }
@@ -186,7 +198,7 @@ impl Warehouse {
     /// # Errors
     /// As [`Warehouse::fetch`].
     pub async fn topic_lives(&self) -> Result<Vec<TopicLife>, Error> {
-        self.rows("SELECT topic, incarnation, partitions FROM kafka_topics ORDER BY incarnation").await
+        self.rows("SELECT topic, incarnation, partitions, topic_id FROM kafka_topics ORDER BY incarnation").await
     }
 
     /// Records a life of a topic unless its number is taken; read [`Warehouse::topic_lives`] to see who won.
@@ -194,10 +206,20 @@ impl Warehouse {
     /// # Errors
     /// As [`Warehouse::execute`].
     pub async fn put_topic_life(&self, life: &TopicLife, created_at: i64) -> Result<(), Error> {
-        let sql = "INSERT INTO kafka_topics (topic, incarnation, partitions, created_at) \
-                   VALUES (?, ?, ?, fromUnixTimestamp64Micro(?))";
+        let sql = "INSERT INTO kafka_topics (topic, incarnation, partitions, created_at, topic_id) \
+                   VALUES (?, ?, ?, fromUnixTimestamp64Micro(?), ?)";
         let query = self.query(sql).bind(&life.topic).bind(life.incarnation).bind(life.partitions).bind(created_at);
-        self.put(query, &format!("topic/{}", life.incarnation)).await
+        self.put(query.bind(&life.topic_id), &format!("topic/{}", life.incarnation)).await
+    }
+
+    /// Notes Kafka's id of a topic in a life that was numbered without one.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`].
+    pub async fn note_topic_id(&self, incarnation: u32, topic_id: &str) -> Result<(), Error> {
+        let sql = "ALTER TABLE kafka_topics UPDATE topic_id = ? WHERE incarnation = ? AND topic_id = '' \
+                   SETTINGS mutations_sync = 2";
+        self.execute(self.query(sql).bind(topic_id).bind(incarnation)).await
     }
 
     /// How far a shard is written.
@@ -259,23 +281,43 @@ impl Warehouse {
 
     /// Ledgers of boots as of the start of the batch at `as_of`; boots without one are not in the answer.
     ///
+    /// A boot without a state in this life of the topic begins with what the earlier lives say of it, all their partitions
+    /// laid over each other: a device sends again what it has no receipt for, and that may have been stored before the topic
+    /// was made again. Earlier lives are closed before a life begins ([`crate::closing`]), so that everybody reads the same; a
+    /// state of this life holds all of them.
+    ///
     /// # Errors
     /// As [`Warehouse::fetch`].
     pub async fn ledgers(&self, shard: Shard, as_of: u64, keys: &[BootKey]) -> Result<Vec<LedgerRow>, Error> {
         let Shard { incarnation, partition } = shard;
+        let own = format!("incarnation = {incarnation} AND kafka_partition = {partition} AND batch_end <= {as_of}");
+        let earlier = format!(
+            "incarnation IN (SELECT incarnation FROM kafka_topics WHERE incarnation < {incarnation} \
+             AND topic IN (SELECT topic FROM kafka_topics WHERE incarnation = {incarnation}))"
+        );
         let mut ledgers = Vec::new();
         for keys in keys.chunks(KEYS_PER_QUERY) {
-            let tuples: Vec<_> = keys.iter().map(|key| (&key.tenant, &key.device, key.boot_id)).collect();
-            let sql = format!(
-                "SELECT {LEDGER_STATE} FROM loader_commits WHERE kind IN ('ledger', 'replay') AND incarnation = ? \
-                 AND kafka_partition = ? AND batch_end <= ? \
-                 AND (loader_commits.tenant, loader_commits.device, boot_id) IN ? GROUP BY tenant, device, boot_id"
-            );
-            let query = self.query(&sql).bind(incarnation).bind(partition).bind(as_of).bind(tuples);
-            let rows: Vec<LedgerStateRow> = self.fetch(query).await?;
-            ledgers.extend(rows.into_iter().map(ledger_row));
+            let known = self.states(&own, keys.iter()).await?;
+            let there: HashSet<BootKey> = known.iter().map(key_of).collect();
+            let absent: Vec<&BootKey> = keys.iter().filter(|key| !there.contains(key)).collect();
+            ledgers.extend(known);
+            if !absent.is_empty() {
+                ledgers.extend(united(self.states(&earlier, absent.into_iter()).await?));
+            }
         }
         Ok(ledgers)
+    }
+
+    /// The latest state of each boot in each shard that meets a condition.
+    async fn states(&self, of: &str, keys: impl Iterator<Item = &BootKey>) -> Result<Vec<LedgerRow>, Error> {
+        let tuples: Vec<_> = keys.map(|key| (&key.tenant, &key.device, key.boot_id)).collect();
+        let sql = format!(
+            "SELECT {LEDGER_STATE} FROM loader_commits WHERE kind IN ('ledger', 'replay') AND {of} \
+             AND (loader_commits.tenant, loader_commits.device, boot_id) IN ? \
+             GROUP BY tenant, device, boot_id, incarnation, kafka_partition"
+        );
+        let rows: Vec<LedgerStateRow> = self.fetch(self.query(&sql).bind(tuples)).await?;
+        Ok(rows.into_iter().map(ledger_row).collect())
     }
 
     /// What the given tables hold of a batch.
@@ -353,7 +395,7 @@ impl Warehouse {
         self.row("SELECT toUInt64(uptime())").await
     }
 
-    async fn put(&self, query: clickhouse::query::Query, token: &str) -> Result<(), Error> {
+    pub(crate) async fn put(&self, query: clickhouse::query::Query, token: &str) -> Result<(), Error> {
         let pinned = PINNED.iter().fold(query, |query, (name, value)| query.with_setting(*name, *value));
         self.execute(pinned.with_setting("insert_deduplication_token", token)).await
     }
@@ -365,7 +407,7 @@ pub fn token(batch: Provenance, table: &str, generation: u32) -> String {
     format!("{incarnation}/{partition}/{batch}/{table}/{generation}")
 }
 
-fn condition(batch: Provenance) -> String {
+pub(crate) fn condition(batch: Provenance) -> String {
     let Provenance { ingest_day, incarnation, partition, batch } = batch;
     format!(
         "ingest_day = toDate({ingest_day}) AND incarnation = {incarnation} AND kafka_partition = {partition} \
@@ -400,6 +442,35 @@ pub(crate) fn ledger_row(row: LedgerStateRow) -> LedgerRow {
         lost_reason: reason,
         last_arrival: arrival,
     }
+}
+
+fn key_of(row: &LedgerRow) -> BootKey {
+    BootKey { tenant: row.tenant.clone(), device: row.device.clone(), boot_id: row.boot_id }
+}
+
+/// The states of each boot laid over each other; what is not a set comes from where it was last heard from.
+fn united(rows: Vec<LedgerRow>) -> Vec<LedgerRow> {
+    let mut boots: BTreeMap<BootKey, LedgerRow> = BTreeMap::new();
+    for row in rows {
+        let key = key_of(&row);
+        let Some(known) = boots.remove(&key) else {
+            boots.insert(key, row);
+            continue;
+        };
+        // The order of the rows must not matter: two owners have to come to the same.
+        let age = |row: &LedgerRow| (row.last_arrival, row.site.clone(), row.lost_reason.clone());
+        let (mut latest, other) = if age(&row) > age(&known) { (row, known) } else { (known, row) };
+        let Ledger { stored, quarantined, lost, declared_last } = other.ledger;
+        let ledger = &mut latest.ledger;
+        for (set, more) in
+            [(&mut ledger.stored, stored), (&mut ledger.quarantined, quarantined), (&mut ledger.lost, lost)]
+        {
+            more.intervals().iter().for_each(|interval| set.insert(*interval));
+        }
+        ledger.declare_last(declared_last);
+        boots.insert(key, latest);
+    }
+    boots.into_values().collect()
 }
 
 fn set(firsts: &[u64], lasts: &[u64]) -> IntervalSet {

@@ -94,6 +94,28 @@ impl Kafka {
         assert!(deleted.elements().iter().all(|element| element.error().is_ok()), "{deleted:?}");
     }
 
+    /// Deletes a topic and makes it again, empty.
+    pub fn make_again(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
+        self.delete_topic(topic);
+        poll(ANSWER_WITHIN, "a topic to be gone", || match self.end_offsets(topic) {
+            ends if ends.is_empty() => Ok(()),
+            ends => Err(format!("it has {ends:?}")),
+        });
+        self.create_topic(topic, partitions, settings);
+    }
+
+    /// Commits an offset for every partition of a topic in the name of a group that nobody is in.
+    pub fn reset_group(&self, group: &str, topic: &str, offset: i64) {
+        let consumer: BaseConsumer = self.config().set("group.id", group).create().expect("create a Kafka consumer");
+        let mut list = TopicPartitionList::new();
+        for partition in self.end_offsets(topic).into_keys() {
+            list.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("a valid offset");
+        }
+        poll(ANSWER_WITHIN, "a group's offsets to be reset", || {
+            consumer.commit(&list, rdkafka::consumer::CommitMode::Sync).map_err(|error| error.to_string())
+        });
+    }
+
     /// The offset after the last record, by partition; empty where there is no such topic.
     pub fn end_offsets(&self, topic: &str) -> BTreeMap<i32, i64> {
         let bounds = bounds(&self.consumer(), topic);

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use harness::{Kafka, Mosquitto, poll};
 
-use crate::rig::{Fleet, Publication, Running, WITHIN, kafka, names, options, publication, topics};
+use crate::rig::{Fleet, Publication, Running, WITHIN, kafka, names, options, planned_topics, publication, topics};
 
 fn publications(from: u64, count: u64, events: usize) -> Vec<Publication> {
     let one = |index: u64| publication(index as usize % 40, 1 + index * events as u64, events);
@@ -140,6 +140,34 @@ fn kafka_down_means_no_receipt_a_bounded_memory_and_a_reason_and_then_all_arrive
     assert_eq!(found, all_names(&[before, during].concat()));
     running.wait_until_ready();
     assert!(running.stop() < Duration::from_secs(4));
+}
+
+#[test]
+fn too_few_replicas_are_named_before_and_while_messages_wait() {
+    let (mosquitto, mut own) = (Mosquitto::start(), Kafka::cluster(3));
+    let topics = planned_topics();
+    for topic in [&topics.reports, &topics.status, &topics.quarantine] {
+        own.create_topic(topic, 3, &[("max.message.bytes", "4194304"), ("min.insync.replicas", "3")]);
+    }
+    let running = Running::ready(options(&mosquitto, &own.bootstrap(), &topics));
+    let fleet = Fleet::connect(&mosquitto);
+    let before = publications(0, 20, 2);
+    fleet.publish_all(&before);
+    fleet.wait_for_receipts(&before);
+
+    // Two of three are left: the cluster works, and confirms nothing in these topics.
+    own.node(2).kill();
+    running.wait_for_obstacle("NOT_ENOUGH_REPLICAS");
+    running.wait_for_obstacle("has 2 in-sync replicas, min.insync.replicas is 3");
+    let during = publications(100, 20, 2);
+    fleet.publish_all(&during);
+    running.wait_for_obstacle("the oldest unconfirmed message has waited");
+    running.wait_for_obstacle("NOT_ENOUGH_REPLICAS");
+    assert_eq!(fleet.stored().len(), before.len(), "a receipt without enough replicas");
+
+    own.start_again();
+    fleet.wait_for_receipts(&during);
+    running.wait_until_ready();
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! The loader against Apache Kafka and the ClickHouse engine.
 
 mod cost;
+mod gaps;
 mod kinds;
+mod lives;
 mod path;
 mod rig;
 mod store;

@@ -34,14 +34,14 @@ pub fn injection(random: &mut StdRng, number: u64) -> v1::Event {
 }
 
 /// What a device made in one boot.
-struct Boot {
-    device: String,
+pub struct Boot {
+    pub device: String,
     boot_id: u64,
     events: Vec<v1::Event>,
 }
 
 impl Boot {
-    fn report(&self, first: usize, last: usize) -> v1::Report {
+    pub fn report(&self, first: usize, last: usize) -> v1::Report {
         // One context for each 500 events: a visit.
         let visit = (first / 500) as u8;
         let mount = v1::MountInUse {
@@ -68,7 +68,7 @@ impl Boot {
     }
 }
 
-fn boots(random: &mut StdRng, events: usize) -> Vec<Boot> {
+pub fn boots(random: &mut StdRng, events: usize) -> Vec<Boot> {
     let boot = |number: usize, random: &mut StdRng| Boot {
         device: format!("pen-{number}"),
         boot_id: (number as u64 + 1) << 32 | 7,
@@ -78,7 +78,7 @@ fn boots(random: &mut StdRng, events: usize) -> Vec<Boot> {
 }
 
 /// First..=last of each report to send: all events, some repeatedly and in other groupings, out of order.
-fn groupings(random: &mut StdRng, events: usize) -> Vec<(usize, usize)> {
+pub fn groupings(random: &mut StdRng, events: usize) -> Vec<(usize, usize)> {
     let mut reports = Vec::new();
     let mut next = 0;
     while next < events {
@@ -174,7 +174,7 @@ async fn partitions_change_hands_while_the_engine_is_away() {
     compare(&rig, &boots);
 }
 
-fn compare(rig: &Rig, boots: &[Boot]) {
+pub fn compare(rig: &Rig, boots: &[Boot]) {
     let sql = "SELECT device, boot_id, seq, injection_no, target_nl, delivered_nl, measured_um, toString(outcome) AS outcome, \
                toUnixTimestamp64Micro(at) AS at FROM doseline.injections";
     let (mut rows, mut twice) = (BTreeMap::new(), BTreeSet::new());
@@ -204,7 +204,7 @@ fn compare(rig: &Rig, boots: &[Boot]) {
         let (found, expected) = (rig.clickhouse.query(aggregate), rig.clickhouse.query(base));
         assert!(!expected.is_empty() && found == expected, "{name}\n{found}\nis not\n{expected}");
     }
-    let ledgers = "SELECT device, boot_id, argMax((stored_first, stored_last), batch_end) FROM doseline.loader_commits \
+    let ledgers = "SELECT device, boot_id, argMax((stored_first, stored_last), (incarnation, batch_end)) FROM doseline.loader_commits \
                    WHERE kind = 'ledger' GROUP BY ALL ORDER BY boot_id FORMAT TSV";
     let whole: Vec<String> =
         boots.iter().map(|boot| format!("{}\t{}\t([1],[{}])", boot.device, boot.boot_id, boot.events.len())).collect();

@@ -22,8 +22,11 @@ pub struct Rig {
     pub clickhouse: ClickHouse,
     pub kafka: Kafka,
     pub warehouse: Warehouse,
+    /// Kafka's time of the records that are produced, ms since 1970; now where there is none.
+    pub timestamp_ms: Option<i64>,
     producer: ThreadedProducer<DefaultProducerContext>,
     produced: i64,
+    partitions: u32,
 }
 
 /// A loader that runs.
@@ -56,17 +59,21 @@ impl Rig {
         let mut config = kafka.config();
         config.set("partitioner", "murmur2_random").set("linger.ms", "2").set("message.max.bytes", "4000000");
         let producer = config.create().expect("create a producer");
-        let rig = Self { clickhouse, kafka, warehouse, producer, produced: 0 };
+        let rig = Self { clickhouse, kafka, warehouse, timestamp_ms: None, producer, produced: 0, partitions };
+        rig.ensure_topics().await;
+        rig.ensure_topics().await;
+        rig
+    }
+
+    /// What `doseline migrate` does with the topics.
+    pub async fn ensure_topics(&self) -> Vec<load::Ensured> {
         let spec = TopicSpec {
-            partitions,
+            partitions: self.partitions,
             replication: 1,
             min_insync_replicas: 1,
             retention: Duration::from_secs(7 * 86_400),
         };
-        let kafka = rig.options().kafka;
-        load::ensure_topics(&kafka, &spec, &rig.warehouse).await.expect("create topics");
-        load::ensure_topics(&kafka, &spec, &rig.warehouse).await.expect("find topics");
-        rig
+        load::ensure_topics(&self.options().kafka, &spec, &self.warehouse).await.expect("ensure topics")
     }
 
     pub fn options(&self) -> Options {
@@ -125,6 +132,7 @@ impl Rig {
         }
         let mut record = BaseRecord::to(to).key(key).payload(payload).headers(headers);
         record.partition = partition;
+        record.timestamp = self.timestamp_ms;
         self.producer.send(record).map_err(|(error, _)| error).expect("room in the producer's queue");
     }
 
@@ -159,7 +167,8 @@ impl Rig {
 
     fn positions(&self) -> BTreeMap<(String, i32), u64> {
         let sql = "SELECT topic, kafka_partition, max(batch_end) AS position FROM doseline.loader_commits \
-                   JOIN doseline.kafka_topics USING (incarnation) WHERE kind = 'commit' GROUP BY ALL";
+                   JOIN doseline.kafka_topics USING (incarnation) WHERE kind = 'commit' \
+                   AND incarnation IN (SELECT max(incarnation) FROM doseline.kafka_topics GROUP BY topic) GROUP BY ALL";
         let row = |row: &serde_json::Value| {
             let partition = row["kafka_partition"].as_i64().and_then(|partition| i32::try_from(partition).ok());
             let topic = row["topic"].as_str().expect("text").to_owned();

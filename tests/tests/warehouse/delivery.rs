@@ -182,3 +182,43 @@ async fn injections_are_counted_against_the_lifetime_counter() {
                FROM doseline.injection_completeness ORDER BY device";
     assert_eq!(clickhouse.query(sql), "pen-1\t3\t8\t5\t0\t100\t107\npen-2\t1\t1\t0\t1\t7\t7");
 }
+
+/// Quarantined is not missing; what a visit lacks is known between two received numbers and from its end, and otherwise "at
+/// least".
+#[tokio::test(flavor = "multi_thread")]
+async fn visits_are_counted_by_numbers_and_by_their_end() {
+    let clickhouse = ClickHouse::start();
+    migrated(&clickhouse).await;
+    // Visit a has a hole that is in quarantine, b one that its end tells of, c one that nobody ends; e carries no numbers.
+    clickhouse.query(
+        "INSERT INTO doseline.injections (tenant, device, boot_id, seq, injection_no, session_id) VALUES \
+         ('acme', 'pen-1', 1, 1, 1, 'a'), ('acme', 'pen-1', 1, 2, 2, 'a'), ('acme', 'pen-1', 1, 4, 4, 'a'), \
+         ('acme', 'pen-1', 1, 10, 10, 'b'), ('acme', 'pen-1', 1, 12, 12, 'b'), \
+         ('acme', 'pen-1', 1, 20, 20, 'c'), ('acme', 'pen-1', 1, 22, 22, 'c'), \
+         ('acme', 'pen-2', 1, 1, NULL, 'e'), ('acme', 'pen-2', 1, 2, NULL, 'e'), ('acme', 'pen-2', 1, 3, 9, '')",
+    );
+    // The second was replayed and stands among the injections now.
+    clickhouse.query(
+        "INSERT INTO doseline.quarantine (tenant, device, boot_id, seq, injection_no) VALUES \
+         ('acme', 'pen-1', 1, 3, 3), ('acme', 'pen-1', 1, 2, 2), ('acme', 'pen-1', 1, 99, NULL), ('acme', 'pen-3', 1, 1, 5)",
+    );
+    clickhouse.query(
+        "INSERT INTO doseline.sessions (tenant, device, boot_id, seq, session_id, event, shots, at) VALUES \
+         ('acme', 'pen-1', 1, 9, 'b', 'STARTED', NULL, fromUnixTimestamp64Micro(1)), \
+         ('acme', 'pen-1', 1, 13, 'b', 'ENDED', 4, fromUnixTimestamp64Micro(2000000)), \
+         ('acme', 'pen-1', 1, 30, 'd', 'ENDED', 5, fromUnixTimestamp64Micro(3000000)), \
+         ('acme', 'pen-2', 1, 4, 'e', 'ENDED', NULL, fromUnixTimestamp64Micro(4000000))",
+    );
+    let sql = "SELECT device, session_id, received, known, missing, at_least, first_injection_no, last_injection_no, \
+               toUnixTimestamp(ended_at) FROM doseline.session_completeness ORDER BY session_id";
+    let expected = [
+        "pen-1\ta\t4\t4\t0\t1\t1\t4\t\\N",
+        "pen-1\tb\t2\t4\t2\t0\t10\t12\t2",
+        "pen-1\tc\t2\t3\t1\t1\t20\t22\t\\N",
+        "pen-1\td\t0\t5\t5\t0\t\\N\t\\N\t3",
+        "pen-2\te\t2\t2\t0\t1\t\\N\t\\N\t4",
+    ];
+    assert_eq!(clickhouse.query(sql), expected.join("\n"));
+    let sql = "SELECT device, received, known, missing, at_least FROM doseline.injection_completeness ORDER BY device";
+    assert_eq!(clickhouse.query(sql), "pen-1\t8\t22\t14\t1\npen-2\t1\t1\t0\t1\npen-3\t1\t1\t0\t1");
+}

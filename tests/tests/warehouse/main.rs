@@ -1,6 +1,8 @@
 //! The schema against the real engine: migrations, verification, registry, rollups, views.
 
 mod delivery;
+mod lives;
+mod prune;
 mod reading;
 mod registry;
 mod rollup;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use warehouse::loader::Intent;
+use warehouse::loader::{CLOSING, Intent};
 
 use super::{GENERATIONS, Owner, Stop};
 use crate::{copies::Copies, error::Error, inbox::Record, store::Store};
@@ -25,13 +25,19 @@ impl<S: Store, C: Copies> Owner<S, C> {
     /// The intent at the position: the one that is there, or this owner's.
     pub(super) async fn claim(&mut self, records: &[Record]) -> Result<Claim, Stop> {
         let since = self.shared.clock.boot();
-        let wanted = records.last().map_or(self.position, |record| record.offset + 1);
+        let wanted = records.last().map_or(self.fetch, |record| record.offset + 1);
+        // Others may have had the records that are gone: what they wrote cannot be completed without them.
+        let short = records.first().map_or(self.fetch, |record| record.offset) > self.position;
         let (mut put, mut outwaited): (Option<u32>, bool) = (None, false);
         let mut intents = if self.ahead { Vec::new() } else { self.intents().await? };
         loop {
             let next = match latest(&intents)? {
                 None => self.intent(put.map_or(0, |burned| burned + GENERATIONS), wanted, None),
-                Some(intent) if self.follows_rules(intent) => {
+                Some(Intent { decoder_version: CLOSING, shard, .. }) => {
+                    let (incarnation, partition) = (shard.incarnation, shard.partition);
+                    return Err(Error::Closed { incarnation, partition }.into());
+                }
+                Some(intent) if self.follows_rules(intent) && (!short || intent.owner == self.name) => {
                     let sole = intent.owner == self.name && put == Some(intent.generation);
                     let superseded = superseded(&intents, intent.generation);
                     if !sole {
@@ -45,8 +51,9 @@ impl<S: Store, C: Copies> Owner<S, C> {
                 Some(other) if !outwaited => {
                     tracing::warn!(
                         shard = ?self.shard, batch = self.position, decoder = other.decoder_version, owner = other.owner,
-                        "batch was begun with another decoder or other plausibility rules, writing it again after the \
-                         session time-out"
+                        short,
+                        "batch was begun with another decoder, other plausibility rules or records that are gone, writing it \
+                         again after the session time-out"
                     );
                     self.lease.pause(self.shared.session_timeout).await?;
                     outwaited = true;

@@ -1,6 +1,9 @@
 //! `quarantine` and `quarantine_replays`.
 
-use arrow_array::types::{Int32Type, UInt32Type, UInt64Type};
+use arrow_array::{
+    builder::PrimitiveBuilder,
+    types::{Int32Type, UInt32Type, UInt64Type},
+};
 use telemetry::quarantine::Id;
 
 use crate::columns::{Bytes, Number, Text, Time, table};
@@ -19,6 +22,7 @@ table! {
         device: Text,
         boot_id: Number<UInt64Type>,
         seq: Number<UInt64Type>,
+        injection_no: PrimitiveBuilder<UInt64Type>,
         kafka_offset: Number<UInt64Type>,
     }
 }
@@ -48,6 +52,8 @@ pub struct Quarantined<'a> {
     pub boot_id: u64,
     /// Sequence number of the event, or 0.
     pub seq: u64,
+    /// Lifetime number of the injection, where it is one and carries it.
+    pub injection_no: Option<u64>,
     /// Offset of the Kafka record.
     pub kafka_offset: u64,
 }
@@ -66,6 +72,7 @@ impl Quarantine {
         self.device.push(quarantined.device);
         self.boot_id.push(quarantined.boot_id);
         self.seq.push(quarantined.seq);
+        self.injection_no.append_option(quarantined.injection_no);
         self.kafka_offset.push(quarantined.kafka_offset);
     }
 }

@@ -1,0 +1,88 @@
+//! Whether Kafka has as many in-sync replicas as it needs to confirm anything.
+//!
+//! librdkafka repeats what a broker refuses with NOT_ENOUGH_REPLICAS without a word until the record's time-out, so the replicas
+//! are looked at.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, ResourceSpecifier},
+    client::DefaultClientContext,
+    error::KafkaError,
+};
+
+use crate::{health::Health, options::Kafka};
+
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Looks at the replicas again and again.
+pub(crate) struct Replicas {
+    admin: Arc<AdminClient<DefaultClientContext>>,
+    topics: [String; 3],
+}
+
+impl Replicas {
+    pub fn new(kafka: &Kafka) -> Result<Self, KafkaError> {
+        let mut config = ClientConfig::new();
+        config.set("log.connection.close", "false").set("reconnect.backoff.max.ms", "2000");
+        for (name, value) in &kafka.properties {
+            config.set(name, value);
+        }
+        config.set("bootstrap.servers", &kafka.brokers);
+        let topics = &kafka.topics;
+        let topics = [&topics.reports, &topics.status, &topics.quarantine].map(String::clone);
+        Ok(Self { admin: Arc::new(config.create()?), topics })
+    }
+
+    /// Tells `health` what it sees; never ends.
+    pub async fn run(self, health: Arc<Health>) -> &'static str {
+        loop {
+            match self.shortage().await {
+                Ok(shortage) => {
+                    if health.replicas(shortage.as_deref()) {
+                        match shortage {
+                            Some(shortage) => tracing::warn!(shortage, "kafka confirms nothing"),
+                            None => tracing::info!("kafka has enough replicas"),
+                        }
+                    }
+                }
+                // Whether Kafka can be reached is seen elsewhere.
+                Err(error) => tracing::debug!(error, "replicas cannot be looked at"),
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// The first partition with fewer in-sync replicas than it needs, if there is one.
+    async fn shortage(&self) -> Result<Option<String>, String> {
+        let resources: Vec<_> = self.topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));
+        let configs = self.admin.describe_configs(&resources, &options).await.map_err(|error| error.to_string())?;
+        let needed = |(topic, config): (&String, Result<rdkafka::admin::ConfigResource, _>)| {
+            let config = config.ok()?;
+            let needed = config.entry_map().get("min.insync.replicas")?.value.as_deref()?.parse().ok()?;
+            Some((topic.clone(), needed))
+        };
+        let needed: BTreeMap<String, usize> = self.topics.iter().zip(configs).filter_map(needed).collect();
+        let admin = Arc::clone(&self.admin);
+        // All topics: asking for one by name would create it on a broker that creates topics by itself.
+        let metadata = tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, ANSWER_WITHIN));
+        let metadata = metadata.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        for topic in metadata.topics() {
+            let Some(needed) = needed.get(topic.name()) else { continue };
+            if let Some(partition) = topic.partitions().iter().find(|partition| partition.isr().len() < *needed) {
+                return Ok(Some(text(topic.name(), partition.id(), partition.isr().len(), *needed)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn text(topic: &str, partition: i32, in_sync: usize, needed: usize) -> String {
+    format!(
+        "NOT_ENOUGH_REPLICAS: kafka topic {topic}, partition {partition}, has {in_sync} in-sync replicas, \
+         min.insync.replicas is {needed}: nothing in it is confirmed, and devices keep what they send; bring brokers back"
+    )
+}

@@ -1,0 +1,178 @@
+//! The end of a topic's life: nothing can be written into it any more.
+//!
+//! A topic that was deleted and made again has other records under the same offsets, so it gets a new life, with ledgers that
+//! begin where those of the earlier lives ended. That end must be final, or two owners would read different beginnings, and an
+//! event that a late owner of the old life commits could be written again by the new one. So a life is closed, shard by shard,
+//! before the next one is numbered. At the position `p` of a shard:
+//!
+//! 1. *Fence*: an intent of decoder version [`CLOSING`] is put at `p`, by put-if-absent like any other, above those that are
+//!    there. An owner that comes to `p` finds it when it reads its own intent back, and stops. What was begun at `p` before is
+//!    known from here on: the intents below.
+//! 2. *Burn*: every token with which those could still be committed is used up by an empty commit row. From here on the batch
+//!    at `p` either has its commit, or never gets one. If it has, it is whole, because a commit comes after all blocks: the
+//!    same begins again at its end. An owner that runs on can do so for a few batches, and each time has to commit before it is
+//!    fenced.
+//! 3. *Erase*: without a commit, rows of the batch must not stay. Every token with which they could still be inserted is used
+//!    up, and they are deleted, together with a commit that a rewriting owner had already begun to undo.
+//! 4. *Close*: a commit row that ends at [`CLOSED`] and says that records from `p` on were never written. Whoever asks for the
+//!    position afterwards learns that the shard is closed.
+//!
+//! Each step may be repeated, and two that close at once do the same. The deletions touch rows of generations below the
+//! fence's, whose tokens are used up: nothing that somebody could still be writing.
+
+use clickhouse::Row;
+use serde::Deserialize;
+
+use crate::{
+    client::Warehouse,
+    columns::{Provenance, TABLES},
+    error::Error,
+    loader::{CLOSED, CLOSING, GENERATIONS, Intent, Shard, TopicLife, condition, token},
+};
+
+/// A shard that is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// The shard.
+    pub shard: Shard,
+    /// Records from this offset on were never written; how many there were nobody knows.
+    pub position: u64,
+}
+
+#[derive(Row, Deserialize)]
+struct CommitsThere {
+    commits: u64,
+    generation: u32,
+}
+
+impl Warehouse {
+    /// Closes every shard of a life; done again, it changes nothing. `now` is us since 1970.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`]; to be repeated until it succeeds, and before another life of the topic is numbered.
+    pub async fn close_life(&self, life: &TopicLife, now: i64) -> Result<Vec<Closed>, Error> {
+        let mut closed = Vec::new();
+        // Kafka has far fewer partitions than i32 has numbers.
+        for partition in 0..life.partitions.cast_signed() {
+            let shard = Shard { incarnation: life.incarnation, partition };
+            closed.push(Closed { shard, position: self.close_shard(shard, now).await? });
+        }
+        Ok(closed)
+    }
+
+    async fn close_shard(&self, shard: Shard, now: i64) -> Result<u64, Error> {
+        let mut attempt = 0;
+        loop {
+            let progress = self.progress(shard).await?;
+            if let Some(commit) = progress.commit.filter(|commit| commit.batch_end == CLOSED) {
+                return Ok(commit.batch);
+            }
+            let position = progress.position().unwrap_or(0);
+            let (fence, begun) = self.fence(shard, position, now).await?;
+            for intent in &begun {
+                self.burn_commits(intent).await?;
+            }
+            let there = self.commits_there(shard, position).await?;
+            let newest = begun.iter().map(|intent| intent.generation).max();
+            if newest.is_some_and(|newest| there.commits > 0 && there.generation >= newest) {
+                continue;
+            }
+            if !begun.is_empty() {
+                self.erase_begun(&fence, &begun).await?;
+            }
+            self.put_closing_commit(&fence, attempt, now).await?;
+            attempt += 1;
+        }
+    }
+
+    /// The intent that closes a shard at a position, put there if nobody has, and the intents below it.
+    async fn fence(&self, shard: Shard, position: u64, now: i64) -> Result<(Intent, Vec<Intent>), Error> {
+        let mut put: Option<u32> = None;
+        loop {
+            let intents = self.intents(shard, position, Some(position)).await?;
+            if let Some(fence) = intents.iter().find(|intent| intent.decoder_version == CLOSING).cloned() {
+                let begun = intents.into_iter().filter(|intent| intent.generation < fence.generation).collect();
+                return Ok((fence, begun));
+            }
+            // As an owner does: a number that is taken or burned leads to the next.
+            let latest = intents.iter().map(|intent| intent.generation).max().max(put);
+            let generation = latest.map_or(0, |latest| latest + GENERATIONS);
+            put = Some(generation);
+            const DAY_US: i64 = 86_400_000_000;
+            let day = intents.first().map_or(now.div_euclid(DAY_US) as i32, |intent| intent.ingest_day);
+            let fence = Intent {
+                shard,
+                batch: position,
+                batch_end: CLOSED,
+                generation,
+                decoder_version: CLOSING,
+                plausibility_hash: 0,
+                ingest_day: day,
+                owner: "closed: the topic was made again".to_owned(),
+            };
+            self.put_intent(&fence, now).await?;
+        }
+    }
+
+    /// Uses up every token with which an intent could still be committed.
+    async fn burn_commits(&self, intent: &Intent) -> Result<(), Error> {
+        let Shard { incarnation, partition } = intent.shard;
+        let batch = intent.batch;
+        for generation in intent.generation..intent.generation + GENERATIONS {
+            let sql = format!(
+                "INSERT INTO loader_commits (kind, incarnation, kafka_partition, batch, batch_end, gen) \
+                 VALUES ('commit', {incarnation}, {partition}, {batch}, {batch}, 0)"
+            );
+            let token = token(intent.provenance(), "loader_commits", generation);
+            self.put(self.client().query_raw(&sql), &token).await?;
+        }
+        Ok(())
+    }
+
+    /// Commits of a batch, other than burned tokens, and the greatest generation among them.
+    async fn commits_there(&self, shard: Shard, batch: u64) -> Result<CommitsThere, Error> {
+        let Shard { incarnation, partition } = shard;
+        let sql = format!(
+            "SELECT count() AS commits, max(gen) AS generation FROM loader_commits WHERE kind = 'commit' \
+             AND incarnation = {incarnation} AND kafka_partition = {partition} AND batch = {batch} \
+             AND batch_end > batch AND batch_end < {CLOSED}"
+        );
+        self.row(&sql).await
+    }
+
+    /// Takes away what was begun and can never be committed.
+    async fn erase_begun(&self, fence: &Intent, begun: &[Intent]) -> Result<(), Error> {
+        let Provenance { ingest_day, incarnation, partition, batch } = fence.provenance();
+        let below = fence.generation;
+        for table in TABLES {
+            for generation in begun.iter().flat_map(|intent| intent.generation..intent.generation + GENERATIONS) {
+                // The row only carries the token into the window; the deletion takes it away again.
+                let sql = format!(
+                    "INSERT INTO {table} (ingest_day, incarnation, kafka_partition, batch, gen, batch_hash) \
+                     VALUES (toDate({ingest_day}), {incarnation}, {partition}, {batch}, {generation}, 0)"
+                );
+                self.put(self.client().query_raw(&sql), &token(fence.provenance(), table, generation)).await?;
+            }
+            let of = condition(fence.provenance());
+            let sql = format!("ALTER TABLE {table} DELETE WHERE {of} AND gen < {below} SETTINGS mutations_sync = 2");
+            self.command(&sql).await?;
+        }
+        let sql = format!(
+            "ALTER TABLE loader_commits DELETE WHERE incarnation = {incarnation} AND kafka_partition = {partition} \
+             AND batch = {batch} AND batch_end > batch AND gen < {below} SETTINGS mutations_sync = 2"
+        );
+        self.command(&sql).await
+    }
+
+    async fn put_closing_commit(&self, fence: &Intent, attempt: u32, now: i64) -> Result<(), Error> {
+        let Shard { incarnation, partition } = fence.shard;
+        let (batch, generation) = (fence.batch, fence.generation);
+        let sql = format!(
+            "INSERT INTO loader_commits (kind, incarnation, kafka_partition, batch, batch_end, gen, committed_at, \
+             lost_first, lost_last, lost_reason) VALUES ('commit', {incarnation}, {partition}, {batch}, {CLOSED}, \
+             {generation}, fromUnixTimestamp64Micro({now}), [{batch}], [{CLOSED}], 'topic')"
+        );
+        let token = token(fence.provenance(), "loader_commits", generation + attempt);
+        self.put(self.client().query_raw(&sql), &token).await
+    }
+}

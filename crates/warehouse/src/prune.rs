@@ -1,0 +1,232 @@
+//! Deletes what the loader's own tables need no more: ledger states that newer ones have replaced, and old commits and
+//! intents.
+//!
+//! What stays, for each boot in each shard:
+//!
+//! - every state since the start of the batch that was committed last but one, and the latest as of that start. The position
+//!   never falls back behind the start of the batch that was committed last ([`crate::loader::Progress::position`]), so whoever
+//!   may still write reads states as of a later offset. An owner that works at an earlier one reads what it likes: after
+//!   reading ledgers it asks for the position, finds that it was overtaken, and ends;
+//! - the latest state as of the first batch of every ingest day that Kafka still holds, so that such a day can be made again;
+//! - states that first told of a number that is still missing or lost: `delivery_gaps.since` is computed from them. A state
+//!   tells of the numbers up to its last known one, and is the first to do so where no state with as high a number is older.
+//!
+//! Commits and intents stay while their day may be made again; commits with losses, and each shard's last two, always.
+//!
+//! Why deleting is safe beside loaders that write: which rows go is decided first and written down (in a table of its own for
+//! ledgers, as literals for the rest), so that it does not matter when the engine gets round to it. All of them lie before the
+//! commit before last: no batch in flight has such rows, and no commit can bring any, because the position has passed. A
+//! mutation does not touch parts that are inserted after it. Tokens of deleted rows may be forgotten with them; whoever could
+//! use one would have to have slept since before the last two commits, and for days where whole parts of intents go: a lease
+//! does not last so long. Two that prune at once decide the same or a part of it.
+
+use std::{future::Future, time::Duration};
+
+use clickhouse::Row;
+use serde::Deserialize;
+
+use crate::{client::Warehouse, error::Error};
+
+/// Fewer rows are not worth a rewrite of their parts.
+pub const ROWS_MIN: u64 = 1_000;
+/// How old a table that was left by an interrupted run must be to be swept away.
+const LEFTOVER_AGE_S: u32 = 3_600;
+/// Between two looks at a deletion that runs.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+const DOOMED: &str = "loader_commits_pruning_";
+
+/// What was deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Ledger states.
+    pub ledgers: u64,
+    /// Commit rows.
+    pub commits: u64,
+    /// Intents.
+    pub intents: u64,
+}
+
+/// How far a shard may be pruned.
+#[derive(Row, Deserialize)]
+struct Horizon {
+    incarnation: u32,
+    partition: i32,
+    /// First offset of the batch committed last but one.
+    batch: u64,
+    /// First offset of each ingest day that is kept.
+    days: Vec<u64>,
+}
+
+/// Deletes what is not needed any more. Ingest days of the last `days` days can be made again afterwards as before. Nothing is
+/// done while an earlier deletion still runs, or for fewer than `rows_min` rows of a kind. `stopped` ends the waiting, not the
+/// deletion.
+///
+/// # Errors
+/// As [`Warehouse::execute`]; whatever was done may be done again.
+pub async fn prune(
+    warehouse: &Warehouse,
+    days: u32,
+    rows_min: u64,
+    stopped: impl Future<Output = ()>,
+) -> Result<Pruned, Error> {
+    let mut pruned = Pruned::default();
+    if unfinished(warehouse).await? {
+        return Ok(pruned);
+    }
+    sweep(warehouse).await?;
+    let horizons = horizons(warehouse, days).await?;
+    if horizons.is_empty() {
+        return Ok(pruned);
+    }
+    let suffix: String = warehouse.row("SELECT replaceAll(toString(generateUUIDv4()), '-', '')").await?;
+    let doomed = format!("{DOOMED}{suffix}");
+    pruned.ledgers = decide(warehouse, &horizons, &doomed).await?;
+    if pruned.ledgers >= rows_min {
+        let database = warehouse.database();
+        let sql = format!(
+            "ALTER TABLE loader_commits DELETE WHERE kind = 'ledger' AND (incarnation, kafka_partition, \
+             toString(tenant), toString(device), boot_id, batch_end, gen) IN (SELECT * FROM {database}.{doomed}) \
+             SETTINGS mutations_sync = 0"
+        );
+        warehouse.command(&sql).await?;
+    } else {
+        pruned.ledgers = 0;
+    }
+    let kept_from: u16 = warehouse.row(&format!("SELECT toUInt16(toDate(now('UTC')) - {days})")).await?;
+    let old = |day: &str| format!("{day} < toDate({kept_from})");
+    let commits = format!("kind = 'commit' AND empty(lost_first) AND {}", behind(&horizons, "batch"));
+    pruned.commits = delete(warehouse, "loader_commits", &commits, &old("toDate(committed_at)"), rows_min).await?;
+    let intents = behind(&horizons, "batch");
+    pruned.intents = delete(warehouse, "loader_intents", &intents, &old("ingest_day"), rows_min).await?;
+
+    let finished = async {
+        while unfinished(warehouse).await? {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        warehouse.command(&format!("DROP TABLE IF EXISTS {doomed}")).await
+    };
+    tokio::select! {
+        result = finished => result?,
+        // The table stays for the engine to finish; the next run sweeps it away.
+        () = stopped => {}
+    }
+    Ok(pruned)
+}
+
+async fn unfinished(warehouse: &Warehouse) -> Result<bool, Error> {
+    let sql = "SELECT count() > 0 FROM system.mutations WHERE database = ? AND NOT is_done \
+               AND table IN ('loader_commits', 'loader_intents')";
+    let query = warehouse.query(sql).bind(warehouse.database());
+    Ok(warehouse.fetch::<bool>(query).await?.first().copied().unwrap_or(false))
+}
+
+async fn sweep(warehouse: &Warehouse) -> Result<(), Error> {
+    let sql = "SELECT name FROM system.tables WHERE database = ? AND startsWith(name, ?) \
+               AND metadata_modification_time < now() - ?";
+    let query = warehouse.query(sql).bind(warehouse.database()).bind(DOOMED).bind(LEFTOVER_AGE_S);
+    for leftover in warehouse.fetch::<String>(query).await? {
+        warehouse.command(&format!("DROP TABLE IF EXISTS {leftover}")).await?;
+    }
+    Ok(())
+}
+
+/// Shards with two commits at least.
+async fn horizons(warehouse: &Warehouse, days: u32) -> Result<Vec<Horizon>, Error> {
+    let sql = format!(
+        "SELECT incarnation, kafka_partition AS partition, latest.batch AS batch, days.batches AS days \
+         FROM ( \
+            SELECT incarnation, kafka_partition, min(batch) AS batch FROM ( \
+                SELECT DISTINCT incarnation, kafka_partition, batch FROM loader_commits \
+                WHERE kind = 'commit' AND batch_end > batch \
+                ORDER BY batch DESC LIMIT 2 BY incarnation, kafka_partition \
+            ) GROUP BY incarnation, kafka_partition HAVING count() = 2 \
+         ) AS latest \
+         LEFT JOIN ( \
+            SELECT incarnation, kafka_partition, groupArray(first) AS batches FROM ( \
+                SELECT incarnation, kafka_partition, ingest_day, min(batch) AS first FROM loader_intents \
+                WHERE ingest_day >= toDate(now('UTC')) - {days} GROUP BY incarnation, kafka_partition, ingest_day \
+            ) GROUP BY incarnation, kafka_partition \
+         ) AS days USING (incarnation, kafka_partition)"
+    );
+    warehouse.rows(&sql).await
+}
+
+fn behind(horizons: &[Horizon], column: &str) -> String {
+    let shard = |horizon: &Horizon| {
+        let Horizon { incarnation, partition, batch, .. } = horizon;
+        format!("(incarnation = {incarnation} AND kafka_partition = {partition} AND {column} < {batch})")
+    };
+    format!("({})", horizons.iter().map(shard).collect::<Vec<_>>().join(" OR "))
+}
+
+/// Writes down which ledger states go; how many.
+async fn decide(warehouse: &Warehouse, horizons: &[Horizon], doomed: &str) -> Result<u64, Error> {
+    let create = format!(
+        "CREATE TABLE {doomed} (incarnation UInt32, kafka_partition Int32, tenant String, device String, boot_id UInt64, \
+         batch_end UInt64, gen UInt32) ENGINE = MergeTree ORDER BY tuple() \
+         COMMENT 'Ledger states that are being deleted from loader_commits'"
+    );
+    warehouse.command(&create).await?;
+    let shard = |horizon: &Horizon| {
+        let Horizon { incarnation, partition, batch, days } = horizon;
+        let mut ends: Vec<u64> = days.iter().copied().filter(|first| first < batch).chain([*batch]).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        let ends: Vec<String> = ends.iter().map(u64::to_string).collect();
+        format!(
+            "SELECT toUInt32({incarnation}) AS incarnation, toInt32({partition}) AS kafka_partition, \
+             [{}]::Array(UInt64) AS ends",
+            ends.join(",")
+        )
+    };
+    let shards: Vec<String> = horizons.iter().map(shard).collect();
+    // `stretch`: the horizon a state is the latest as of, or 0 behind the last one: such states stay.
+    // `since`: the earliest time at which a number as high as this state's last was known.
+    let sql = format!(
+        "INSERT INTO {doomed} \
+         WITH \
+            shards AS ({shards}), \
+            gaps AS ( \
+                SELECT tenant, device, boot_id, \
+                    arrayFilter(run -> run.state IN ('MISSING', 'LOST'), runs) AS gaps FROM delivery_state \
+                WHERE notEmpty(gaps) \
+            ), \
+            states AS ( \
+                SELECT incarnation, kafka_partition, tenant, device, boot_id, batch_end, gen, last_arrival AS at, \
+                    greatest(stored_last[-1], quarantined_last[-1], lost_last[-1], declared_last) AS known, \
+                    arrayFirst(first -> first >= batch_end, shards.ends) AS stretch \
+                FROM loader_commits INNER JOIN shards USING (incarnation, kafka_partition) WHERE kind = 'ledger' \
+            ), \
+            ranked AS ( \
+                SELECT *, \
+                    row_number() OVER (PARTITION BY incarnation, kafka_partition, tenant, device, boot_id, stretch \
+                        ORDER BY batch_end DESC, gen DESC) AS rank, \
+                    at = min(at) OVER (PARTITION BY incarnation, kafka_partition, tenant, device, boot_id \
+                        ORDER BY known, at DESC, batch_end, gen ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS is_first \
+                FROM states \
+            ), \
+            told AS ( \
+                SELECT *, max(if(is_first, known, 0)) OVER (PARTITION BY incarnation, kafka_partition, tenant, device, \
+                    boot_id ORDER BY known, at DESC, batch_end, gen ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS known_before \
+                FROM ranked \
+            ) \
+         SELECT incarnation, kafka_partition, tenant, device, boot_id, batch_end, gen \
+         FROM told LEFT JOIN gaps USING (tenant, device, boot_id) \
+         WHERE stretch > 0 AND rank > 1 \
+            AND NOT (is_first AND arrayExists(gap -> gap.first <= known AND gap.last > known_before, gaps.gaps)) \
+         SETTINGS max_bytes_before_external_sort = 1000000000",
+        shards = shards.join(" UNION ALL "),
+    );
+    warehouse.command(&sql).await?;
+    warehouse.row(&format!("SELECT count() FROM {doomed}")).await
+}
+
+/// Deletes the rows of a table that meet two conditions, if there are enough; how many.
+async fn delete(warehouse: &Warehouse, table: &str, which: &str, old: &str, rows_min: u64) -> Result<u64, Error> {
+    let rows: u64 = warehouse.row(&format!("SELECT count() FROM {table} WHERE {which} AND {old}")).await?;
+    if rows < rows_min {
+        return Ok(0);
+    }
+    warehouse.command(&format!("ALTER TABLE {table} DELETE WHERE {which} AND {old} SETTINGS mutations_sync = 0")).await?;
+    Ok(rows)
+}

@@ -1,0 +1,225 @@
+//! What becomes of records that Kafka no longer has: retention, topics made again, offsets reset, and how much waits.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use harness::poll;
+use load::{Limits, Options};
+use rand::{SeedableRng as _, rngs::StdRng};
+use telemetry::kafka;
+
+use crate::{
+    path::{Boot, boots, compare, groupings},
+    rig::{Rig, Running},
+};
+
+/// Long enough for a loaded machine.
+const WITHIN: Duration = Duration::from_secs(120);
+
+fn wait_for_obstacle(loader: &Running, text: &str) {
+    poll(WITHIN, "an obstacle", || {
+        let readiness = loader.handle.readiness();
+        let named = readiness.obstacles.iter().any(|obstacle| obstacle.reason.contains(text));
+        if named && !readiness.ready { Ok(()) } else { Err(format!("{text:?} is not in {readiness:?}")) }
+    });
+}
+
+/// Waits until it owns so many partitions.
+fn wait_for_partitions(loader: &Running, partitions: u64) {
+    poll(WITHIN, "the loader to own its partitions", || match metric(loader, "doseline_load_partitions") {
+        owned if owned == partitions => Ok(()),
+        owned => Err(owned),
+    });
+}
+
+fn metric(loader: &Running, sample: &str) -> u64 {
+    let text = loader.handle.metrics();
+    let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    line.map_or(0, |value| value.parse().expect("a number"))
+}
+
+fn send_all(rig: &mut Rig, boots: &[Boot], random: &mut StdRng, events: usize) {
+    for boot in boots {
+        for (first, last) in groupings(random, events) {
+            rig.report(&boot.device, &boot.report(first, last));
+        }
+    }
+    rig.flush();
+}
+
+/// The new topic soon holds more records than the old one did, and under the same offsets: only its id tells. Devices send
+/// again what was stored in the old life, and nothing stands twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_made_again_is_noticed_and_nothing_doubles() {
+    let random = &mut StdRng::seed_from_u64(21);
+    let mut rig = Rig::start(4).await;
+    let boots = boots(random, 200);
+    for boot in &boots {
+        for (first, last) in groupings(random, 120) {
+            rig.report(&boot.device, &boot.report(first, last));
+        }
+    }
+    rig.flush();
+    let loader = rig.load(rig.options()).await;
+    rig.written().await;
+
+    rig.kafka.make_again(kafka::REPORTS_TOPIC, 4, &[("max.message.bytes", "4194304")]);
+    send_all(&mut rig, &boots, random, 200);
+    send_all(&mut rig, &boots, random, 200);
+    wait_for_obstacle(&loader, "was deleted and made again");
+    assert!(!loader.task.is_finished());
+    let ensured = rig.ensure_topics().await;
+    assert_eq!(ensured.iter().map(|topic| topic.life.incarnation).collect::<Vec<_>>(), [4, 2, 3]);
+    rig.ensure_topics().await;
+    rig.written().await;
+    poll(WITHIN, "the loader to be ready", || match loader.handle.readiness() {
+        readiness if readiness.ready => Ok(()),
+        readiness => Err(format!("{readiness:?}")),
+    });
+    loader.stop().await;
+    compare(&rig, &boots);
+    let losses = "SELECT topic, incarnation, count(), countIf(records IS NULL AND last_offset IS NULL), any(reason) \
+                  FROM doseline.kafka_losses GROUP BY ALL FORMAT TSV";
+    assert_eq!(rig.clickhouse.query(losses), "doseline.reports.v1\t1\t4\t4\tTOPIC_MADE_AGAIN");
+}
+
+/// The group's offsets are for people: whatever they say, reading goes on where ClickHouse ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offsets_of_the_group_mean_nothing() {
+    let random = &mut StdRng::seed_from_u64(22);
+    let mut rig = Rig::start(2).await;
+    let boots = boots(random, 60);
+    send_all(&mut rig, &boots, random, 60);
+    let loader = rig.load(rig.options()).await;
+    rig.written().await;
+    loader.stop().await;
+    for offset in [0, 1_000_000] {
+        rig.kafka.reset_group(&rig.options().kafka.group, kafka::REPORTS_TOPIC, offset);
+        send_all(&mut rig, &boots, random, 60);
+        let loader = rig.load(rig.options()).await;
+        rig.written().await;
+        assert!(metric(&loader, "doseline_load_duplicates_total") > 0);
+        loader.stop().await;
+    }
+    compare(&rig, &boots);
+}
+
+/// Offsets of a topic that are in `kafka_losses`.
+fn lost(rig: &Rig) -> BTreeSet<(i64, u64)> {
+    let sql = "SELECT topic, kafka_partition, first_offset, last_offset, records, reason FROM doseline.kafka_losses";
+    let mut lost = BTreeSet::new();
+    for row in rig.clickhouse.rows(sql) {
+        assert_eq!((row["topic"].as_str(), row["reason"].as_str()), (Some(kafka::REPORTS_TOPIC), Some("RETENTION")));
+        let number = |column: &str| row[column].as_u64().expect("a number");
+        assert_eq!(number("records"), number("last_offset") - number("first_offset") + 1);
+        let partition = row["kafka_partition"].as_i64().expect("a number");
+        for offset in number("first_offset")..=number("last_offset") {
+            assert!(lost.insert((partition, offset)), "{partition}/{offset} is lost twice");
+        }
+    }
+    lost
+}
+
+/// Each record of the reports topic that was ever produced is either written or lost.
+fn check_offsets(rig: &Rig) -> usize {
+    let lost = lost(rig);
+    let sql = "SELECT DISTINCT kafka_partition, kafka_offset FROM doseline.quarantine WHERE source = 'loader'";
+    let mut all = lost.clone();
+    for row in rig.clickhouse.rows(sql) {
+        let offset = row["kafka_offset"].as_u64().expect("a number");
+        assert!(all.insert((row["kafka_partition"].as_i64().expect("a number"), offset)), "{row} is lost and written");
+    }
+    for (partition, end) in rig.kafka.end_offsets(kafka::REPORTS_TOPIC) {
+        for offset in 0..end.unsigned_abs() {
+            assert!(all.contains(&(i64::from(partition), offset)), "{partition}/{offset} is neither written nor lost");
+        }
+    }
+    lost.len()
+}
+
+/// Records that go to quarantine one by one, so that each offset shows; 1 kB each.
+fn send_nonsense(rig: &mut Rig, partition: i32, count: usize) {
+    for _ in 0..count {
+        let topic = "doseline/v1/acme/berlin/pen-1/report";
+        rig.produce_into(Some(partition), kafka::REPORTS_TOPIC, "acme/pen-1", topic, &[0xff; 1_000], &[]);
+    }
+    rig.flush();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_retention_took_is_recorded_and_reading_goes_on() {
+    let mut rig = Rig::start(2).await;
+    send_nonsense(&mut rig, 0, 10);
+    let loader = rig.load(rig.options()).await;
+    rig.written().await;
+    loader.stop().await;
+
+    // Behind the position; before anything was read; and all of it.
+    send_nonsense(&mut rig, 0, 10);
+    send_nonsense(&mut rig, 1, 7);
+    rig.kafka.delete_records(kafka::REPORTS_TOPIC, 0, 14);
+    rig.kafka.delete_records(kafka::REPORTS_TOPIC, 1, 7);
+    let loader = rig.load(rig.options()).await;
+    rig.written().await;
+    wait_for_obstacle(&loader, "see kafka_losses");
+    assert_eq!(check_offsets(&rig), 4 + 7);
+    assert_eq!(metric(&loader, "doseline_load_lost_records_total{topic=\"doseline.reports.v1\"}"), 11);
+
+    // While it runs, and the engine is too slow.
+    let options = Options {
+        limits: Limits { bytes_max: 1 << 20, memory_max: 1 << 20, ..rig.options().limits },
+        ..rig.options()
+    };
+    loader.stop().await;
+    let loader = rig.load(options).await;
+    wait_for_partitions(&loader, 6);
+    rig.clickhouse.pause();
+    send_nonsense(&mut rig, 0, 6_000);
+    poll(WITHIN, "polling to pause", || match metric(&loader, "doseline_load_memory_bytes") {
+        bytes if bytes > 1 << 20 => Ok(()),
+        bytes => Err(bytes),
+    });
+    rig.kafka.delete_records(kafka::REPORTS_TOPIC, 0, 5_900);
+    rig.clickhouse.resume();
+    rig.written().await;
+    wait_for_obstacle(&loader, "see kafka_losses");
+    let lost = check_offsets(&rig);
+    assert!(lost > 1_000, "{lost} are lost");
+    loader.stop().await;
+}
+
+/// Many partitions, an engine that stands still: what waits in memory has a limit over all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_is_bounded_over_all_partitions() {
+    let mut rig = Rig::start(4).await;
+    let limit = 2 << 20;
+    let options = Options {
+        limits: Limits { bytes_max: 1 << 20, memory_max: limit, ..rig.options().limits },
+        ..rig.options()
+    };
+    let loader = rig.load(options).await;
+    wait_for_partitions(&loader, 12);
+    rig.clickhouse.pause();
+    // Old records: half of Kafka's retention of 7 days is used up while they wait.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    rig.timestamp_ms = Some(i64::try_from(now.as_millis()).expect("before 2262") - 4 * 86_400_000);
+    for partition in 0..4 {
+        send_nonsense(&mut rig, partition, 4_000);
+    }
+    wait_for_obstacle(&loader, "half of kafka's retention of 168 h is used up");
+    let mut most = 0;
+    poll(WITHIN, "the limit to be reached", || {
+        let bytes = metric(&loader, "doseline_load_memory_bytes");
+        most = most.max(bytes);
+        // One more record of each partition may be on its way.
+        assert!(bytes <= limit as u64 + 4 * 2_000, "{bytes} bytes in memory");
+        if bytes > limit as u64 { Ok(()) } else { Err(most) }
+    });
+    rig.clickhouse.resume();
+    rig.written().await;
+    assert_eq!(check_offsets(&rig), 0);
+    poll(WITHIN, "memory to be given back", || match metric(&loader, "doseline_load_memory_bytes") {
+        0 => Ok(()),
+        bytes => Err(bytes),
+    });
+    loader.stop().await;
+}
