@@ -33,8 +33,8 @@ pub mod options;
 pub mod owner;
 mod partition;
 mod poller;
-#[cfg(test)]
-mod simulation;
+#[cfg(any(test, feature = "contract"))]
+pub mod simulation;
 mod start;
 pub mod status;
 pub mod store;
