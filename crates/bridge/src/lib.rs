@@ -1,8 +1,8 @@
 //! MQTT -> Kafka: takes what devices publish, puts it into Kafka, and tells the devices once it is safe there.
 //!
 //! What it is for: receiving over several MQTT 5 connections that share one subscription ([`Options`], [`run()`]), deciding
-//! what each message becomes ([`admit`]), producing it, acknowledging to the broker in order ([`ring`]) and sending the
-//! device its receipt.
+//! what each message becomes ([`admit`]), producing it ([`unconfirmed`]), acknowledging to the broker in order ([`ring`]) and
+//! sending the device its receipt.
 //!
 //! Absent: the meaning of values (the loader's), state on disk (the broker's session, Kafka and the devices' outboxes
 //! have it all), the order of records (the ledger needs none).
@@ -32,6 +32,7 @@ mod replicas;
 pub mod ring;
 mod run;
 mod sink;
+pub mod unconfirmed;
 
 pub use error::Error;
 pub use health::{Obstacle, Readiness};

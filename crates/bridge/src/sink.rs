@@ -1,11 +1,11 @@
 //! The way into Kafka: every record is kept until Kafka has confirmed it.
 //!
-//! [`Confirmations`] holds the records and is what librdkafka's callbacks reach; [`Sink`] holds the producer. A record
+//! [`Confirmations`] holds the records ([`Unconfirmed`]) and is what librdkafka's callbacks reach; [`Sink`] holds the producer. A record
 //! that fails is produced again, after a fatal error by a new producer. Idempotence holds for the life of one producer, so
 //! a record can reach its topic twice; the loader's ledger takes care of that.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -30,6 +30,7 @@ use crate::{
     producer::{self, Context, Producer},
     record::Record,
     ring::Slot,
+    unconfirmed::Unconfirmed,
 };
 
 /// How often a full queue is tried again when no delivery report says that there is room.
@@ -52,13 +53,9 @@ pub(crate) struct OnConfirm {
     pub permit: OwnedSemaphorePermit,
 }
 
-struct Unconfirmed {
+struct Waiting {
     record: Arc<Record>,
     on_confirm: OnConfirm,
-    /// How often it has failed.
-    failures: u32,
-    /// Why, the last time.
-    reason: Option<String>,
 }
 
 /// The oldest record that Kafka has not confirmed.
@@ -68,13 +65,6 @@ pub(crate) struct Oldest {
     pub age: Duration,
     /// Why it failed the last time, if it did.
     pub reason: Option<String>,
-}
-
-#[derive(Default)]
-struct Pending {
-    next: usize,
-    /// By number, which is the order of arrival.
-    entries: BTreeMap<usize, Unconfirmed>,
 }
 
 /// Why a record, or a producer, failed.
@@ -91,7 +81,7 @@ pub(crate) struct Failure {
 ///
 /// Invariant: a record leaves only by Kafka's confirmation; its slot is settled and its receipt is due after that.
 pub(crate) struct Confirmations {
-    pending: Mutex<Pending>,
+    pending: Mutex<Unconfirmed<Waiting>>,
     /// At most one entry for each record in flight, and a few for the producer.
     failures: mpsc::UnboundedSender<Failure>,
     /// A record was confirmed or failed: the producer's queue has room.
@@ -128,57 +118,53 @@ impl Confirmations {
     fn insert(&self, record: Arc<Record>, on_confirm: OnConfirm) -> usize {
         self.metrics.in_flight_messages.inc();
         self.metrics.in_flight_bytes.inc_by(on_confirm.permit.num_permits() as i64);
-        let mut pending = lock(&self.pending);
-        let number = pending.next;
-        pending.next += 1;
-        pending.entries.insert(number, Unconfirmed { record, on_confirm, failures: 0, reason: None });
-        number
+        lock(&self.pending).insert(Waiting { record, on_confirm })
     }
 
     fn record(&self, number: usize) -> Option<Arc<Record>> {
-        lock(&self.pending).entries.get(&number).map(|unconfirmed| Arc::clone(&unconfirmed.record))
+        lock(&self.pending).get(number).map(|waiting| Arc::clone(&waiting.record))
     }
 
     fn numbers(&self) -> Vec<usize> {
-        lock(&self.pending).entries.keys().copied().collect()
+        lock(&self.pending).numbers().collect()
     }
 
     fn is_empty(&self) -> bool {
-        lock(&self.pending).entries.is_empty()
+        lock(&self.pending).is_empty()
     }
 
     /// The oldest record that is not confirmed.
     pub fn oldest(&self, now: Instant) -> Option<Oldest> {
         let pending = lock(&self.pending);
-        let (_, oldest) = pending.entries.first_key_value()?;
+        let (oldest, reason) = pending.oldest()?;
         let age = now.saturating_duration_since(oldest.on_confirm.received);
-        Some(Oldest { age, reason: oldest.reason.clone() })
+        Some(Oldest { age, reason: reason.map(str::to_owned) })
     }
 
     /// Notes a failure of a record; how long to wait before it is produced again, `None` if it is confirmed by now.
     fn failed(&self, failure: &Failure, number: usize) -> Option<Duration> {
         let mut pending = lock(&self.pending);
-        let unconfirmed = pending.entries.get_mut(&number)?;
-        let first = unconfirmed.failures == 0;
-        unconfirmed.failures = unconfirmed.failures.saturating_add(1);
-        unconfirmed.reason = Some(failure.reason.clone());
-        if failure.code == Some(RDKafkaErrorCode::MessageSizeTooLarge) && first {
+        let failures = pending.fail(number, &failure.reason)?;
+        if failure.code == Some(RDKafkaErrorCode::MessageSizeTooLarge)
+            && failures == 1
+            && let Some(Waiting { record, .. }) = pending.get(number)
+        {
             tracing::error!(
-                bytes = unconfirmed.record.value.len(),
-                destination = ?unconfirmed.record.destination,
+                bytes = record.value.len(),
+                destination = ?record.destination,
                 "kafka refuses a record for its size, and its connection waits; raise the topic's max.message.bytes"
             );
         }
-        Some(backoff::wait(RETRY_FIRST, RETRY_MOST, unconfirmed.failures - 1))
+        Some(backoff::wait(RETRY_FIRST, RETRY_MOST, failures - 1))
     }
 
     /// Kafka has confirmed a record, whichever producer sent it.
     pub fn confirm(&self, number: usize) {
-        let (unconfirmed, empty) = {
+        let (waiting, empty) = {
             let mut pending = lock(&self.pending);
-            (pending.entries.remove(&number), pending.entries.is_empty())
+            (pending.confirm(number), pending.is_empty())
         };
-        if let Some(Unconfirmed { on_confirm: OnConfirm { slot, receipt, received, permit }, .. }) = unconfirmed {
+        if let Some(Waiting { on_confirm: OnConfirm { slot, receipt, received, permit }, .. }) = waiting {
             self.metrics.in_flight_messages.dec();
             self.metrics.in_flight_bytes.dec_by(permit.num_permits() as i64);
             self.metrics.confirmed(received.elapsed());

@@ -63,7 +63,11 @@ impl Options {
 }
 
 /// What a report carries besides its events. It stays the same when the report is sent again, so that a receipt for any
-/// of its copies settles it.
+/// of its copies settles it; receipts of other reports may cover the report's events as well, and settle nothing of this.
+///
+/// A receipt names a report by its sequence numbers, so there are two cases in which it cannot tell: a report that only
+/// declares losses, after another such report of its boot; and, after a restart, a report of an earlier boot with the same
+/// events as one sent before the restart. A loss may then stay undeclared; it still shows, as an open gap.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Attached {
     /// Losses declared.
@@ -84,6 +88,8 @@ struct Flight {
     /// None: only losses.
     range: Option<Interval>,
     attached: Attached,
+    /// The events that each sending carried: fewer, once others have settled some.
+    copies: Vec<Interval>,
     hashes: Vec<Hash>,
     attempts: u32,
     due: Duration,
@@ -99,6 +105,8 @@ pub struct Next {
     pub range: Option<Interval>,
     /// What else the report carries.
     pub attached: Attached,
+    /// The events it carries in fact: what is still in the outbox, up to a hole.
+    copy: Option<Interval>,
 }
 
 impl Next {
@@ -136,6 +144,14 @@ pub struct Settlement {
     pub told: Vec<u64>,
     /// A report that was refused. Its events are still in the outbox: the caller logs and settles them.
     pub rejected: Option<Rejected>,
+}
+
+/// The events of a range that a report carries when it is made now: what is left of them, up to the first hole.
+fn carried(outbox: &Outbox, boot_id: u64, range: Interval) -> Option<Interval> {
+    let mut entries = outbox.boot(boot_id)?.within(range).map(|entry| entry.seq);
+    let first = entries.next()?;
+    let last = entries.zip(first + 1..).take_while(|(seq, next)| seq == next).last().map_or(first, |(seq, _)| seq);
+    Some(Interval::new(first, last))
 }
 
 /// The sending side of one device.
@@ -195,7 +211,8 @@ impl Sender {
         let due = self.flights.iter().enumerate().filter(|(_, flight)| flight.due <= now);
         if let Some((index, flight)) = due.min_by_key(|(_, flight)| flight.due) {
             let Flight { boot_id, range, ref attached, .. } = *flight;
-            return Some(Next { flight: Some(index), boot_id, range, attached: attached.clone() });
+            let copy = range.and_then(|range| carried(outbox, boot_id, range));
+            return Some(Next { flight: Some(index), boot_id, range, attached: attached.clone(), copy });
         }
         if self.flights.len() >= options.window {
             return None;
@@ -203,13 +220,19 @@ impl Sender {
         match self.draft(outbox, form) {
             Some(draft) if draft.closed || self.linger_until.is_none_or(|until| until <= now) => {
                 let Draft { boot_id, range, .. } = draft;
-                Some(Next { flight: None, boot_id, range: Some(range), attached: Attached::default() })
+                Some(Next {
+                    flight: None,
+                    boot_id,
+                    range: Some(range),
+                    attached: Attached::default(),
+                    copy: Some(range),
+                })
             }
             Some(_) => None,
             // Losses ride on events; alone they go only when there is nothing for them to ride on.
             None if self.flights.is_empty() => {
                 let boot = outbox.boots().iter().find(|boot| boot.has_undeclared())?;
-                Some(Next { flight: None, boot_id: boot.id, range: None, attached: Attached::default() })
+                Some(Next { flight: None, boot_id: boot.id, range: None, attached: Attached::default(), copy: None })
             }
             None => None,
         }
@@ -235,12 +258,13 @@ impl Sender {
         if let Some(flight) = next.flight.and_then(|index| self.flights.get_mut(index)) {
             flight.attempts += 1;
             flight.due = now + options.wait(flight.attempts, random);
+            flight.copies.extend(next.copy.filter(|copy| flight.copies.last() != Some(copy)));
             if flight.hashes.last() != Some(&hash) {
                 flight.hashes.push(hash);
             }
             return;
         }
-        let Next { boot_id, range, attached, .. } = next;
+        let Next { boot_id, range, attached, copy, .. } = next;
         if let Some(range) = range {
             match self.sent.iter_mut().find(|(id, _)| *id == boot_id) {
                 Some((_, seq)) => *seq = range.last,
@@ -249,7 +273,8 @@ impl Sender {
         }
         self.linger_until = None;
         let due = now + options.wait(1, random);
-        self.flights.push(Flight { boot_id, range, attached, hashes: vec![hash], attempts: 1, due });
+        let copies = copy.into_iter().collect();
+        self.flights.push(Flight { boot_id, range, attached, copies, hashes: vec![hash], attempts: 1, due });
     }
 
     /// Takes a receipt.
@@ -276,15 +301,26 @@ impl Sender {
                 settlement.places.extend(places);
             }
         }
-        self.flights.retain(|flight| {
-            let is_open = match flight.range {
-                _ if flight.boot_id != receipt.boot_id => true,
-                None => !receipt.ranges.is_empty(),
-                Some(range) => outbox.boot(flight.boot_id).is_some_and(|boot| boot.within(range).next().is_some()),
+        let is_copy =
+            |copy: &Interval| receipt.ranges.iter().any(|range| (range.first, range.last) == (copy.first, copy.last));
+        self.flights.retain_mut(|flight| {
+            if flight.boot_id != receipt.boot_id {
+                return true;
+            }
+            let (is_open, has_arrived) = match flight.range {
+                None => (!receipt.ranges.is_empty(), receipt.ranges.is_empty()),
+                Some(range) => {
+                    let left = outbox.boot(flight.boot_id).is_some_and(|boot| boot.within(range).next().is_some());
+                    (left, flight.copies.iter().any(is_copy))
+                }
             };
-            if !is_open {
-                settlement.lost.extend(flight.attached.losses(flight.boot_id));
-                settlement.told.extend(flight.attached.earlier.iter().map(|boot| boot.boot_id));
+            if has_arrived {
+                let attached = std::mem::take(&mut flight.attached);
+                settlement.lost.extend(attached.losses(flight.boot_id));
+                settlement.told.extend(attached.earlier.iter().map(|boot| boot.boot_id));
+            } else if !is_open {
+                // Its events went with other reports. What it carries besides rides on the next one.
+                outbox.detach_lost(flight.boot_id, &flight.attached.lost);
             }
             is_open
         });

@@ -3,7 +3,7 @@
 //! Invariant: the cache holds committed states only. A batch moves the ledgers it touches out of the cache and back when
 //! it is committed; an owner that ends in between drops both, so that nobody takes a batch's own rows for duplicates.
 
-use std::{collections::HashMap, num::NonZeroUsize};
+use std::{collections::BTreeMap, num::NonZeroUsize};
 
 use lru::LruCache;
 use telemetry::ledger::Ledger;
@@ -25,14 +25,15 @@ pub struct Boot {
 /// Ledgers of one shard.
 pub struct Ledgers {
     committed: LruCache<BootKey, Boot>,
-    open: HashMap<BootKey, Boot>,
+    /// Ordered, so that what the cache forgets depends on nothing but what was read.
+    open: BTreeMap<BootKey, Boot>,
 }
 
 impl Ledgers {
     /// An empty cache of so many boots.
     pub fn new(boots_max: usize) -> Self {
         let boots_max = NonZeroUsize::new(boots_max).unwrap_or(NonZeroUsize::MIN);
-        Self { committed: LruCache::new(boots_max), open: HashMap::new() }
+        Self { committed: LruCache::new(boots_max), open: BTreeMap::new() }
     }
 
     /// A cache that keeps every boot: where a state that was dropped could not be read again.
@@ -81,14 +82,12 @@ impl Ledgers {
 
     /// The ledgers the batch touched, sorted, as they are to be recorded.
     pub fn changed(&self) -> Vec<LedgerRow> {
-        let mut rows: Vec<LedgerRow> = self.open.iter().map(|(key, boot)| row(key, boot)).collect();
-        rows.sort_unstable_by(|a, b| (&a.tenant, &a.device, a.boot_id).cmp(&(&b.tenant, &b.device, b.boot_id)));
-        rows
+        self.open.iter().map(|(key, boot)| row(key, boot)).collect()
     }
 
     /// The batch is committed.
     pub fn settle(&mut self) {
-        for (key, boot) in self.open.drain() {
+        for (key, boot) in std::mem::take(&mut self.open) {
             self.committed.put(key, boot);
         }
     }

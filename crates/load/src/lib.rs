@@ -36,8 +36,8 @@ pub mod owner;
 mod partition;
 mod poller;
 pub mod replay;
-#[cfg(test)]
-mod simulation;
+#[cfg(any(test, feature = "contract"))]
+pub mod simulation;
 mod start;
 pub mod status;
 pub mod store;

@@ -306,3 +306,34 @@ fn events_wait_for_company_and_no_longer() {
     world.play(Step::Events { count: 1, context: 1 });
     assert_eq!(world.network[1].seqs, [3]);
 }
+
+/// A receipt of another report settles events, not what the report that also carries them declares besides.
+#[test]
+fn a_declaration_is_settled_by_its_own_report_only() {
+    let mut world = World::default();
+    world.boot();
+    world.sender.connected(world.now, 0.5, &world.options);
+    world.play(Step::Events { count: 4, context: 0 });
+    // Given up before it was ever sent; the loss rides on the report of the others.
+    world.play(Step::GiveUp);
+    world.play(Step::Wait(1_000));
+    let message = world.network.remove(0);
+    assert_eq!((message.seqs.as_slice(), message.attached.lost.len()), ([2, 3, 4].as_slice(), 1));
+    let receipt = |first, last| {
+        let ranges = vec![SeqRange { first, last }];
+        Receipt { boot_id: message.boot_id, ranges, code: ReceiptCode::Stored.into(), ..Receipt::default() }
+    };
+    // Reports of before, in another grouping.
+    world.receipt(&receipt(2, 3));
+    world.receipt(&receipt(4, 4));
+    assert!(world.sender.flights.is_empty());
+    assert!(world.outbox.current().unwrap().has_undeclared(), "the loss was never declared");
+    world.play(Step::Events { count: 1, context: 0 });
+    world.play(Step::Wait(1_000));
+    assert_eq!(world.network[0].attached.lost.len(), 1);
+    let arrived = world.network.remove(0);
+    world.arrive(&arrived);
+    let receipt = world.receipts.remove(0);
+    world.receipt(&receipt);
+    assert!(world.outbox.is_settled());
+}

@@ -1,8 +1,12 @@
-//! A fake ClickHouse: deduplication tokens, commits that are all or nothing, and the failures of the real one.
+//! A fake ClickHouse: deduplication windows, commits that are all or nothing, and the failures of the real one.
+//!
+//! Harsher than the real one in one thing: a token used for one table is used for all of them, whereas the real engine
+//! keeps a log for each table. So a token that does not name its table shows.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    collections::{BTreeMap, BTreeSet, VecDeque, hash_map::DefaultHasher},
+    hash::{Hash as _, Hasher as _},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -14,42 +18,68 @@ use rand_chacha::{
 use tokio::time::Instant;
 use warehouse::{
     Error,
-    columns::{Block, LedgerRow, Provenance},
+    columns::{Block, Committed, LedgerRow, Provenance},
     loader::{BootKey, Intent, LastCommit, Progress, Shard, Tally, token},
 };
 
 use crate::store::{Commit, Store};
 
+/// Inserts into a table that the engine remembers unless told otherwise: the migrations' window.
+const WINDOW: usize = 100_000;
+
 /// One written block.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Part {
+    /// Its table.
     pub table: &'static str,
+    /// Its batch.
     pub batch: Provenance,
+    /// The generation it was written under.
     pub generation: u32,
+    /// What its rows carry as `batch_hash`.
     pub hash: u64,
+    /// Its rows.
     pub rows: RecordBatch,
 }
 
-#[derive(Default)]
-struct Disk {
-    tokens: BTreeSet<String>,
-    parts: Vec<Part>,
-    intents: Vec<Intent>,
-    commits: Vec<Commit>,
+impl Part {
+    /// A block as it is written under a generation.
+    ///
+    /// # Errors
+    /// As [`Block::record_batch`].
+    pub fn of(block: &Block, generation: u32) -> Result<Self, Error> {
+        let rows = block.record_batch(generation)?;
+        Ok(Self { table: block.table(), batch: block.provenance(), generation, hash: block.hash(), rows })
+    }
 }
 
-/// A write that may take effect now, later, or never.
-#[derive(Clone)]
-enum Write {
+/// One insert or deletion.
+#[derive(Clone, Debug)]
+pub enum Write {
+    /// Into `loader_intents`.
     Intent(Intent),
-    Block(Box<Part>),
-    Commit(Box<Commit>),
+    /// Into the part's table.
+    Block(Part),
+    /// Into `loader_commits`: the commit row, where there is one, and ledgers as of the end of a batch.
+    Commit(Option<Committed>, Vec<(Committed, LedgerRow)>),
+    /// Rows of a batch below a generation go, the tokens of another generation are used up.
     Erase(Provenance, u32, u32),
 }
 
-/// How a write that does not simply succeed goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+impl Write {
+    fn table(&self) -> &'static str {
+        match self {
+            Self::Intent(_) => "loader_intents",
+            Self::Block(part) => part.table,
+            Self::Commit(..) => "loader_commits",
+            Self::Erase(..) => "",
+        }
+    }
+}
+
+/// How a call that does not simply succeed goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
     /// Refused, nothing happened.
     Before,
     /// Done, and the answer lost.
@@ -62,95 +92,193 @@ enum Fault {
     Restart,
 }
 
+/// Every way of failing.
+pub const FAULTS: [Fault; 5] = [Fault::Before, Fault::After, Fault::Zombie, Fault::Burn, Fault::Restart];
+
+/// The deduplication logs.
+struct Tokens {
+    window: usize,
+    known: BTreeSet<String>,
+    /// By table, oldest first.
+    logs: BTreeMap<&'static str, VecDeque<String>>,
+}
+
+impl Tokens {
+    /// Whether the token is new; it is known from then on, for as many inserts into its table as the window holds.
+    fn take(&mut self, table: &'static str, token: &str) -> bool {
+        if self.window == 0 {
+            return true;
+        }
+        if !self.known.insert(token.to_owned()) {
+            return false;
+        }
+        let log = self.logs.entry(table).or_default();
+        log.push_back(token.to_owned());
+        if log.len() > self.window
+            && let Some(oldest) = log.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
+}
+
+struct Disk {
+    tokens: Tokens,
+    parts: Vec<Part>,
+    intents: Vec<Intent>,
+    commits: Vec<Committed>,
+    states: Vec<(Committed, LedgerRow)>,
+}
+
 struct Inner {
     disk: Disk,
     random: ChaCha8Rng,
     started: Instant,
-    zombies: Vec<(Instant, String, Write)>,
+    zombies: Vec<(Instant, Vec<(String, Write)>)>,
     /// Of 1,000 calls, how many fail.
     trouble: u64,
-    seen: BTreeMap<String, u64>,
+    faults: Vec<Fault>,
+    seen: BTreeMap<Fault, u64>,
+    trace: DefaultHasher,
 }
 
-/// The engine. Clones are connections to it.
+/// What one client of the engine goes through.
+#[derive(Default)]
+struct Connection {
+    /// Its owner dies at this call, before or after the effect.
+    dies: Option<(u64, bool)>,
+    /// Its owner is stopped until then: what it sends arrives later, and what is answered is read later.
+    frozen: Option<Instant>,
+}
+
+/// The engine. Clones share one connection to it.
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Mutex<Inner>>,
-    /// The connection's owner dies at this call, before or after the effect.
-    dies: Arc<Mutex<Option<(u64, bool)>>>,
+    connection: Arc<Mutex<Connection>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Engine {
+    /// An empty engine. Must be made inside a runtime, whose time it lives in.
     pub fn new(seed: u64) -> Self {
+        let tokens = Tokens { window: WINDOW, known: BTreeSet::new(), logs: BTreeMap::new() };
+        let disk = Disk { tokens, parts: Vec::new(), intents: Vec::new(), commits: Vec::new(), states: Vec::new() };
         let inner = Inner {
-            disk: Disk::default(),
+            disk,
             random: ChaCha8Rng::seed_from_u64(seed),
             started: Instant::now(),
             zombies: Vec::new(),
             trouble: 0,
+            faults: FAULTS.to_vec(),
             seen: BTreeMap::new(),
+            trace: DefaultHasher::new(),
         };
-        Self { inner: Arc::new(Mutex::new(inner)), dies: Arc::default() }
+        Self { inner: Arc::new(Mutex::new(inner)), connection: Arc::default() }
     }
 
     /// A number below `bound`.
     pub fn below(&self, bound: u64) -> u64 {
-        self.inner.lock().unwrap().random.next_u64() % bound
+        lock(&self.inner).random.next_u64() % bound
     }
 
+    /// How many of 1,000 calls fail.
     pub fn trouble(&self, per_mille: u64) {
-        self.inner.lock().unwrap().trouble = per_mille;
+        lock(&self.inner).trouble = per_mille;
     }
 
-    /// A connection without failures.
-    pub fn calm(&self) -> Self {
-        self.trouble(0);
-        self.connect(None)
+    /// The ways in which calls fail, if they do.
+    pub fn faults(&self, faults: &[Fault]) {
+        lock(&self.inner).faults = faults.to_vec();
     }
 
-    /// A connection of its own, whose owner may die at a call.
+    /// How many inserts into a table are remembered.
+    pub fn window(&self, inserts: usize) {
+        lock(&self.inner).disk.tokens.window = inserts;
+    }
+
+    /// A connection of its own, whose owner may die at a call, before or after its effect.
     pub fn connect(&self, dies: Option<(u64, bool)>) -> Self {
-        Self { inner: self.inner.clone(), dies: Arc::new(Mutex::new(dies)) }
+        let connection = Connection { dies, frozen: None };
+        Self { inner: self.inner.clone(), connection: Arc::new(Mutex::new(connection)) }
     }
 
+    /// Stops the owner of this connection until then.
+    pub fn freeze(&self, until: Instant) {
+        lock(&self.connection).frozen = Some(until);
+    }
+
+    /// All parts of all tables.
     pub fn parts(&self) -> Vec<Part> {
-        self.inner.lock().unwrap().disk.parts.clone()
+        lock(&self.inner).disk.parts.clone()
     }
 
-    pub fn commits(&self) -> Vec<Commit> {
-        self.inner.lock().unwrap().disk.commits.clone()
+    /// All ledgers ever recorded, each as of the end of a batch.
+    pub fn states(&self) -> Vec<(Committed, LedgerRow)> {
+        lock(&self.inner).disk.states.clone()
+    }
+
+    /// How far a shard is written, without a call that could fail.
+    pub fn position(&self, shard: Shard) -> Option<u64> {
+        lock(&self.inner).progress(shard).position()
     }
 
     /// How often each failure has struck.
-    pub fn seen(&self) -> BTreeMap<String, u64> {
-        self.inner.lock().unwrap().seen.clone()
+    pub fn seen(&self) -> BTreeMap<Fault, u64> {
+        lock(&self.inner).seen.clone()
     }
 
-    /// What happens around every call: time passes, zombies rise, owners die, calls fail.
-    async fn call(&self, write: Option<(String, Write)>) -> Result<(), Error> {
+    /// Hash of everything that was asked of the engine, when, and how it went.
+    pub fn trace(&self) -> u64 {
+        lock(&self.inner).trace.finish()
+    }
+
+    /// One statement: its writes happen together, each under its token.
+    ///
+    /// # Errors
+    /// Simulated ones.
+    pub async fn write(&self, writes: Vec<(String, Write)>) -> Result<(), Error> {
+        self.call(writes).await
+    }
+
+    /// What happens around every call: time passes, zombies rise, owners die or are stopped, calls fail.
+    async fn call(&self, writes: Vec<(String, Write)>) -> Result<(), Error> {
         let wait = self.below(20);
         tokio::time::sleep(Duration::from_millis(wait)).await;
-        let dies = {
-            let mut dies = self.dies.lock().unwrap();
-            match &mut *dies {
-                Some((0, after)) => Some(*after),
-                Some((calls, _)) => {
-                    *calls -= 1;
-                    None
-                }
-                None => None,
+        self.thawed().await;
+        let dies = match &mut lock(&self.connection).dies {
+            Some((0, after)) => Some(*after),
+            Some((calls, _)) => {
+                *calls -= 1;
+                None
             }
+            None => None,
         };
         if dies == Some(false) {
             return std::future::pending().await;
         }
-        let result = self.inner.lock().unwrap().execute(write);
+        let result = lock(&self.inner).execute(writes);
         if dies == Some(true) {
             return std::future::pending().await;
         }
         let wait = self.below(20);
         tokio::time::sleep(Duration::from_millis(wait)).await;
+        self.thawed().await;
         result
+    }
+
+    async fn thawed(&self) {
+        loop {
+            let frozen = lock(&self.connection).frozen;
+            match frozen {
+                Some(until) if until > Instant::now() => tokio::time::sleep_until(until).await,
+                _ => return,
+            }
+        }
     }
 }
 
@@ -159,33 +287,38 @@ fn unreachable() -> Error {
 }
 
 impl Inner {
-    fn execute(&mut self, write: Option<(String, Write)>) -> Result<(), Error> {
+    fn execute(&mut self, writes: Vec<(String, Write)>) -> Result<(), Error> {
         let now = Instant::now();
-        let (due, later) = std::mem::take(&mut self.zombies).into_iter().partition(|(at, ..)| *at <= now);
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.zombies).into_iter().partition(|(at, _)| *at <= now);
         self.zombies = later;
-        let due: Vec<(Instant, String, Write)> = due;
-        for (_, token, write) in due {
-            self.apply(&token, write);
+        for (_, writes) in due {
+            self.apply(writes);
         }
-        let Some(fault) = self.fault() else {
-            if let Some((token, write)) = write {
-                self.apply(&token, write);
-            }
+        let fault = self.fault();
+        (now.duration_since(self.started).as_millis(), fault.map(|fault| fault as u8)).hash(&mut self.trace);
+        writes.iter().for_each(|(token, write)| (token, write.table()).hash(&mut self.trace));
+        let Some(fault) = fault else {
+            self.apply(writes);
             return Ok(());
         };
-        *self.seen.entry(format!("{fault:?}")).or_default() += 1;
-        match (fault, write) {
-            (Fault::Before, _) | (_, None) => {}
-            (Fault::After, Some((token, write))) => self.apply(&token, write),
-            (Fault::Zombie, Some((token, write))) => {
+        *self.seen.entry(fault).or_default() += 1;
+        match fault {
+            Fault::Before => {}
+            Fault::After => self.apply(writes),
+            Fault::Zombie if writes.is_empty() => {}
+            Fault::Zombie => {
                 let later = now + Duration::from_millis(self.random.next_u64() % 3_000);
-                self.zombies.push((later, token, write));
+                self.zombies.push((later, writes));
             }
-            (Fault::Burn, Some((token, _))) => {
-                self.disk.tokens.insert(token);
+            Fault::Burn | Fault::Restart if writes.is_empty() => {}
+            Fault::Burn => {
+                for (token, write) in &writes {
+                    self.disk.tokens.take(write.table(), token);
+                }
                 self.restart();
             }
-            (Fault::Restart, Some(_)) => self.restart(),
+            Fault::Restart => self.restart(),
         }
         Err(unreachable())
     }
@@ -200,97 +333,97 @@ impl Inner {
         if self.random.next_u64() % 1_000 >= self.trouble {
             return None;
         }
-        let faults = [Fault::Before, Fault::After, Fault::Zombie, Fault::Burn, Fault::Restart];
-        Some(faults[(self.random.next_u64() % 5) as usize])
+        let chosen = self.random.next_u64() as usize % self.faults.len().max(1);
+        self.faults.get(chosen).copied()
     }
 
-    fn apply(&mut self, token: &str, write: Write) {
-        let disk = &mut self.disk;
-        if let Write::Erase(batch, fenced, below) = write {
-            for table in warehouse::columns::TABLES {
-                disk.tokens.insert(warehouse::loader::token(batch, table, fenced));
+    fn apply(&mut self, writes: Vec<(String, Write)>) {
+        for (token, write) in writes {
+            let disk = &mut self.disk;
+            if let Write::Erase(batch, fenced, below) = write {
+                for table in warehouse::columns::TABLES {
+                    disk.tokens.take(table, &warehouse::loader::token(batch, table, fenced));
+                }
+                disk.parts.retain(|part| part.batch != batch || part.generation >= below);
+                continue;
             }
-            disk.parts.retain(|part| part.batch != batch || part.generation >= below);
-            return;
-        }
-        if !disk.tokens.insert(token.to_owned()) {
-            return;
-        }
-        match write {
-            Write::Intent(intent) => disk.intents.push(intent),
-            Write::Block(part) => disk.parts.push(*part),
-            Write::Commit(commit) => disk.commits.push(*commit),
-            Write::Erase(..) => {}
+            if !disk.tokens.take(write.table(), &token) {
+                continue;
+            }
+            match write {
+                Write::Intent(intent) => disk.intents.push(intent),
+                Write::Block(part) => disk.parts.push(part),
+                Write::Commit(committed, states) => {
+                    disk.commits.extend(committed);
+                    disk.states.extend(states);
+                }
+                Write::Erase(..) => {}
+            }
         }
     }
-}
 
-impl Store for Engine {
-    async fn progress(&self, shard: Shard) -> Result<Progress, Error> {
-        self.call(None).await?;
-        let inner = self.inner.lock().unwrap();
-        let of = |commit: &&Commit| shard_of(commit.committed.provenance) == shard;
-        let last = inner
-            .disk
-            .commits
-            .iter()
-            .filter(of)
-            .map(|commit| commit.committed)
-            .max_by_key(|committed| (committed.batch_end, committed.generation, committed.provenance.batch));
+    fn progress(&self, shard: Shard) -> Progress {
+        let of_shard = self.disk.commits.iter().filter(|committed| shard_of(committed.provenance) == shard);
+        let last =
+            of_shard.max_by_key(|committed| (committed.batch_end, committed.generation, committed.provenance.batch));
         let commit = last.map(|last| LastCommit {
             batch: last.provenance.batch,
             batch_end: last.batch_end,
             generation: last.generation,
         });
         let from = commit.map_or(0, |commit| commit.batch);
-        Ok(Progress { commit, intents: inner.intents(shard, |batch| batch >= from) })
+        Progress { commit, intents: self.intents(shard, |batch| batch >= from) }
+    }
+
+    fn intents(&self, shard: Shard, wanted: impl Fn(u64) -> bool) -> Vec<Intent> {
+        let mut intents: Vec<Intent> =
+            self.disk.intents.iter().filter(|intent| intent.shard == shard && wanted(intent.batch)).cloned().collect();
+        intents.sort_by_key(|intent| (intent.batch, intent.generation));
+        intents
+    }
+}
+
+impl Store for Engine {
+    async fn progress(&self, shard: Shard) -> Result<Progress, Error> {
+        self.call(Vec::new()).await?;
+        Ok(lock(&self.inner).progress(shard))
     }
 
     async fn intents(&self, shard: Shard, batch: u64) -> Result<Vec<Intent>, Error> {
-        self.call(None).await?;
-        Ok(self.inner.lock().unwrap().intents(shard, |first| first == batch))
+        self.call(Vec::new()).await?;
+        Ok(lock(&self.inner).intents(shard, |first| first == batch))
     }
 
     async fn put_intent(&self, intent: &Intent, _now: i64) -> Result<(), Error> {
         let token = token(intent.provenance(), "loader_intents", intent.generation);
-        self.call(Some((token, Write::Intent(intent.clone())))).await
+        self.call(vec![(token, Write::Intent(intent.clone()))]).await
     }
 
     async fn ledgers(&self, shard: Shard, as_of: u64, keys: &[BootKey]) -> Result<Vec<LedgerRow>, Error> {
-        self.call(None).await?;
-        let inner = self.inner.lock().unwrap();
-        let mut states: BTreeMap<BootKey, ((u64, u32), LedgerRow)> = BTreeMap::new();
-        for commit in &inner.disk.commits {
-            let committed = commit.committed;
+        self.call(Vec::new()).await?;
+        let inner = lock(&self.inner);
+        let mut states: BTreeMap<BootKey, ((u64, u32), &LedgerRow)> = BTreeMap::new();
+        for (committed, row) in &inner.disk.states {
             if shard_of(committed.provenance) != shard || committed.batch_end > as_of {
                 continue;
             }
-            for row in &commit.ledgers {
-                let key = BootKey { tenant: row.tenant.clone(), device: row.device.clone(), boot_id: row.boot_id };
-                let age = (committed.batch_end, committed.generation);
-                if keys.contains(&key) && states.get(&key).is_none_or(|(known, _)| *known <= age) {
-                    states.insert(key, (age, row.clone()));
-                }
+            let key = BootKey { tenant: row.tenant.clone(), device: row.device.clone(), boot_id: row.boot_id };
+            let age = (committed.batch_end, committed.generation);
+            if keys.contains(&key) && states.get(&key).is_none_or(|(known, _)| *known <= age) {
+                states.insert(key, (age, row));
             }
         }
-        Ok(states.into_values().map(|(_, row)| row).collect())
+        Ok(states.into_values().map(|(_, row)| row.clone()).collect())
     }
 
     async fn insert(&self, block: &Block, generation: u32) -> Result<(), Error> {
-        let part = Part {
-            table: block.table(),
-            batch: block.provenance(),
-            generation,
-            hash: block.hash(),
-            rows: block.record_batch(generation)?,
-        };
         let token = token(block.provenance(), block.table(), generation);
-        self.call(Some((token, Write::Block(Box::new(part))))).await
+        self.call(vec![(token, Write::Block(Part::of(block, generation)?))]).await
     }
 
     async fn tallies(&self, tables: &[&str], batch: Provenance) -> Result<Vec<Tally>, Error> {
-        self.call(None).await?;
-        let inner = self.inner.lock().unwrap();
+        self.call(Vec::new()).await?;
+        let inner = lock(&self.inner);
         let mut tallies: BTreeMap<(&str, u32, u64), u64> = BTreeMap::new();
         for part in inner.disk.parts.iter().filter(|part| part.batch == batch && tables.contains(&part.table)) {
             *tallies.entry((part.table, part.generation, part.hash)).or_default() += part.rows.num_rows() as u64;
@@ -305,28 +438,20 @@ impl Store for Engine {
     }
 
     async fn erase(&self, batch: Provenance, fenced: u32, below: u32) -> Result<(), Error> {
-        self.call(Some((String::new(), Write::Erase(batch, fenced, below)))).await
+        self.call(vec![(String::new(), Write::Erase(batch, fenced, below))]).await
     }
 
     async fn commit(&self, commit: &Commit, attempt: u32) -> Result<(), Error> {
         let committed = commit.committed;
         let token = token(committed.provenance, "loader_commits", committed.generation + attempt);
-        self.call(Some((token, Write::Commit(Box::new(commit.clone()))))).await
+        let states = commit.ledgers.iter().map(|row| (committed, row.clone())).collect();
+        self.call(vec![(token, Write::Commit(Some(committed), states))]).await
     }
 
     async fn uptime(&self) -> Result<Duration, Error> {
-        self.call(None).await?;
-        let uptime = self.inner.lock().unwrap().started.elapsed();
+        self.call(Vec::new()).await?;
+        let uptime = lock(&self.inner).started.elapsed();
         Ok(Duration::from_secs(uptime.as_secs()))
-    }
-}
-
-impl Inner {
-    fn intents(&self, shard: Shard, wanted: impl Fn(u64) -> bool) -> Vec<Intent> {
-        let mut intents: Vec<Intent> =
-            self.disk.intents.iter().filter(|intent| intent.shard == shard && wanted(intent.batch)).cloned().collect();
-        intents.sort_by_key(|intent| (intent.batch, intent.generation));
-        intents
     }
 }
 

@@ -1,5 +1,7 @@
 //! What has to hold in the end.
 
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a failed check is how a simulation fails")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_array::{
@@ -7,16 +9,17 @@ use arrow_array::{
     cast::AsArray as _,
     types::{Int32Type, Int64Type, TimestampMicrosecondType, UInt16Type, UInt32Type, UInt64Type},
 };
-use telemetry::{
-    interval::{Interval, IntervalSet},
-    report::Report,
-};
+use telemetry::interval::IntervalSet;
+#[cfg(test)]
+use telemetry::{interval::Interval, report::Report};
 use warehouse::columns::LedgerRow;
 
-use super::{engine::Engine, log::Log};
+use super::engine::Engine;
+#[cfg(test)]
+use super::log::Log;
 
 /// Device, boot, sequence number.
-type Identity = (String, u64, u64);
+pub type Identity = (String, u64, u64);
 
 fn text(rows: &RecordBatch, column: &str, row: usize) -> String {
     let column = rows.column_by_name(column).unwrap().as_dictionary::<Int32Type>();
@@ -28,41 +31,74 @@ fn number(rows: &RecordBatch, column: &str, row: usize) -> u64 {
     rows.column_by_name(column).unwrap().as_primitive::<UInt64Type>().value(row)
 }
 
-/// Checks the engine's tables against the log and against each other.
-pub fn check(engine: &Engine, log: &Log) {
-    let (mut facts, mut quarantine, mut nonsense) = (BTreeSet::new(), BTreeSet::new(), 0);
-    for part in engine.parts() {
-        for row in 0..part.rows.num_rows() {
-            let identity = || {
-                (text(&part.rows, "device", row), number(&part.rows, "boot_id", row), number(&part.rows, "seq", row))
-            };
-            match part.table {
-                "injections" | "faults" => {
-                    assert!(facts.insert(identity()), "twice in {}: {:?}", part.table, identity())
-                }
-                "quarantine" if number(&part.rows, "boot_id", row) == 0 => nonsense += 1,
-                "quarantine" => assert!(quarantine.insert(identity()), "twice in quarantine: {:?}", identity()),
-                _ => {}
-            }
-        }
-    }
-    let (sent, unreadable) = sent(log);
-    let everything: BTreeSet<Identity> = facts.union(&quarantine).cloned().collect();
-    assert_eq!(everything, sent, "not what was sent");
-    assert_eq!(nonsense, unreadable, "unreadable records");
-    // What a replay has released stands in both; the ledger has it as stored.
-    let released: BTreeSet<Identity> = facts.intersection(&quarantine).cloned().collect();
-    assert!(released.is_subset(&replayed(log)), "in a table and in quarantine without a replay");
-    ledgers(engine, &facts, &quarantine.difference(&facts).cloned().collect());
-    aggregates(engine);
+/// What stands in the engine's tables.
+#[derive(Debug, Default)]
+pub struct Standing {
+    /// Events in the tables of their kind.
+    pub facts: BTreeSet<Identity>,
+    /// Events in quarantine and nowhere else.
+    pub quarantined: BTreeSet<Identity>,
+    /// Events in quarantine that a replay has brought to their tables.
+    pub released: BTreeSet<Identity>,
+    /// Payloads in quarantine that are no event of a boot.
+    pub raw: Vec<Vec<u8>>,
+    /// The latest ledger of each device's boot.
+    pub ledgers: BTreeMap<(String, u64), LedgerRow>,
 }
 
+impl Standing {
+    /// Reads everything, and checks that it agrees with itself: each event once, the ledgers are what is in the tables, the
+    /// aggregates are their recomputation.
+    pub fn of(engine: &Engine) -> Self {
+        let mut standing = Self::default();
+        let Self { facts, quarantined, released, raw, ledgers } = &mut standing;
+        for part in engine.parts() {
+            let rows = &part.rows;
+            for row in 0..rows.num_rows() {
+                let identity = || (text(rows, "device", row), number(rows, "boot_id", row), number(rows, "seq", row));
+                match part.table {
+                    "injections" | "faults" => {
+                        assert!(facts.insert(identity()), "twice in {}: {:?}", part.table, identity());
+                    }
+                    "quarantine" if number(rows, "boot_id", row) == 0 => {
+                        let payload = rows.column_by_name("payload").unwrap().as_binary::<i32>();
+                        raw.push(payload.value(row).to_vec());
+                    }
+                    "quarantine" => {
+                        assert!(quarantined.insert(identity()), "twice in quarantine: {:?}", identity());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        *released = facts.intersection(quarantined).cloned().collect();
+        quarantined.retain(|identity| !released.contains(identity));
+        *ledgers = latest(engine);
+        agree(ledgers, facts, quarantined);
+        aggregates(engine);
+        standing
+    }
+}
+
+/// Checks the engine's tables against the log and against each other.
+#[cfg(test)]
+pub(super) fn check(engine: &Engine, log: &Log) {
+    let standing = Standing::of(engine);
+    let (sent, unreadable) = sent(log);
+    let everything: BTreeSet<Identity> = standing.facts.union(&standing.quarantined).cloned().collect();
+    assert_eq!(everything, sent, "not what was sent");
+    assert_eq!(standing.raw.len(), unreadable, "unreadable records");
+    assert!(standing.released.is_subset(&replayed(log)), "in a table and in quarantine without a replay");
+}
+
+#[cfg(test)]
 fn replayed(log: &Log) -> BTreeSet<Identity> {
     let marked =
         Log { records: log.records.iter().filter(|record| record.headers.replay.is_some()).cloned().collect() };
     sent(&marked).0
 }
 
+#[cfg(test)]
 fn sent(log: &Log) -> (BTreeSet<Identity>, usize) {
     let (mut sent, mut unreadable) = (BTreeSet::new(), 0);
     for record in &log.records {
@@ -80,25 +116,27 @@ fn sent(log: &Log) -> (BTreeSet<Identity>, usize) {
     (sent, unreadable)
 }
 
-/// The latest ledger of each boot says exactly what is in the tables.
-fn ledgers(engine: &Engine, facts: &BTreeSet<Identity>, quarantine: &BTreeSet<Identity>) {
+fn latest(engine: &Engine) -> BTreeMap<(String, u64), LedgerRow> {
     let mut latest: BTreeMap<(String, u64), ((u64, u32), LedgerRow)> = BTreeMap::new();
-    for commit in engine.commits() {
-        let age = (commit.committed.batch_end, commit.committed.generation);
-        for row in commit.ledgers {
-            let key = (row.device.clone(), row.boot_id);
-            if latest.get(&key).is_none_or(|(known, _)| *known <= age) {
-                latest.insert(key, (age, row));
-            }
+    for (committed, row) in engine.states() {
+        let age = (committed.batch_end, committed.generation);
+        let key = (row.device.clone(), row.boot_id);
+        if latest.get(&key).is_none_or(|(known, _)| *known <= age) {
+            latest.insert(key, (age, row));
         }
     }
+    latest.into_iter().map(|(key, (_, row))| (key, row)).collect()
+}
+
+/// The latest ledger of each boot says exactly what is in the tables.
+fn agree(ledgers: &BTreeMap<(String, u64), LedgerRow>, facts: &BTreeSet<Identity>, quarantine: &BTreeSet<Identity>) {
     let (mut stored, mut quarantined) = (BTreeSet::new(), BTreeSet::new());
     let spread = |set: &IntervalSet, key: &(String, u64), all: &mut BTreeSet<Identity>| {
         for interval in set.intervals() {
             all.extend((interval.first..=interval.last).map(|seq| (key.0.clone(), key.1, seq)));
         }
     };
-    for (key, (_, row)) in &latest {
+    for (key, row) in ledgers {
         spread(&row.ledger.stored, key, &mut stored);
         spread(&row.ledger.quarantined, key, &mut quarantined);
     }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use warehouse::loader::Shard;
 
 use super::{
-    engine::Engine,
+    engine::{Engine, Fault},
     log::{Log, generate},
     truth::check,
 };
@@ -80,7 +80,7 @@ struct World {
 }
 
 /// Runs one seed; how often each failure has struck.
-pub async fn world(seed: u64) -> std::collections::BTreeMap<String, u64> {
+pub async fn world(seed: u64) -> std::collections::BTreeMap<Fault, u64> {
     let engine = Engine::new(seed);
     let log = generate(&mut ChaCha8Rng::seed_from_u64(!seed), 20 + (seed % 30) as usize);
     engine.trouble([0, 50, 150, 300][(seed % 4) as usize]);

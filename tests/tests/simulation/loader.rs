@@ -1,0 +1,278 @@
+//! The loaders: real owners of the partitions, with rebalances, two at once, pauses beyond their lease, deaths at any call.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use load::{
+    batch::{Refusal, Rules},
+    clock::Clock,
+    copies::Copies,
+    decode::{Content, Place},
+    inbox::{Outlet, inbox},
+    lease::{Lease, Pulse},
+    options::Limits,
+    owner::{Owner, Shared, Stop},
+    simulation::{engine::Engine, meter},
+    store::Store as _,
+};
+use rdkafka::error::KafkaError;
+use telemetry::plausibility::{Plausibility, Range, Ranges};
+use tokio::{task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+use warehouse::loader::Shard;
+
+use crate::{
+    bug::{Bug, Client},
+    chance::Chance,
+    kafka::{Kafka, LOGS, Log, PARTITIONS},
+};
+
+/// After this long without a sign of life a partition has another owner, and a paused one stops writing.
+pub const SESSION: Duration = Duration::from_secs(2);
+/// Longest pause of an owner.
+const PAUSE_MS: u64 = 5_000;
+
+/// Virtual time; days go by quickly, so that batches meet midnight.
+pub struct VirtualClock(pub Instant);
+
+impl Clock for VirtualClock {
+    fn unix_us(&self) -> i64 {
+        1_700_000_000_000_000 + self.boot().as_micros() as i64 * 10_000
+    }
+
+    fn boot(&self) -> Duration {
+        // The machine has been up for a while.
+        Duration::from_secs(1_000) + self.0.elapsed()
+    }
+}
+
+/// Copies of what was refused; now and then they are not taken.
+#[derive(Clone)]
+struct Copier {
+    copies: Arc<Mutex<Vec<Refusal>>>,
+    engine: Engine,
+    calm: bool,
+}
+
+impl Copies for Copier {
+    async fn confirm(&self, refusals: &[Refusal]) -> Result<(), KafkaError> {
+        if refusals.is_empty() {
+            return Ok(());
+        }
+        let wait = self.engine.below(30);
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        if !self.calm && self.engine.below(10) == 0 {
+            return Err(KafkaError::Canceled);
+        }
+        lock(&self.copies).extend_from_slice(refusals);
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Running {
+    log: Log,
+    task: JoinHandle<Stop>,
+    revoked: CancellationToken,
+    pulse: Arc<Pulse>,
+    client: Client,
+    outlet: Outlet,
+    /// Where it began, once it knows; then the next record it gets.
+    next: Arc<Mutex<Option<u64>>>,
+    frozen: Option<Instant>,
+    /// When the group heard of it last.
+    heard: Instant,
+    /// Killed at this time at the latest, which is how a crash in the middle of a call looks.
+    until: Option<Instant>,
+}
+
+/// All loaders of the group.
+pub struct Loaders {
+    pub engine: Engine,
+    bug: Option<Bug>,
+    clock: Arc<VirtualClock>,
+    running: Vec<Running>,
+    copies: Arc<Mutex<Vec<Refusal>>>,
+    commits: Arc<Mutex<BTreeMap<Log, u64>>>,
+    /// Pauses beyond the lease; without them every write of an owner comes soon after its check.
+    pauses: bool,
+    nonce: u64,
+    narrow: bool,
+}
+
+/// The shard that a log is.
+pub fn shard(log: Log) -> Shard {
+    match log {
+        Log::Reports(partition) => Shard { incarnation: 1, partition },
+        Log::Quarantine => Shard { incarnation: 2, partition: 0 },
+    }
+}
+
+fn place(log: Log) -> Place {
+    match log {
+        Log::Reports(partition) => Place { content: Content::Reports, partition, partitions: PARTITIONS },
+        Log::Quarantine => Place { content: Content::Quarantine, partition: 0, partitions: 1 },
+    }
+}
+
+/// Two configurations that differ in what they quarantine.
+fn rules(narrow: bool) -> Rules {
+    let mut plausibility = Plausibility::default();
+    if narrow {
+        let ranges = Ranges { depth_um: Range(0, 10_000), ..Ranges::default() };
+        plausibility.models.insert("pen".to_owned(), ranges);
+    }
+    Rules::new(plausibility)
+}
+
+impl Loaders {
+    pub fn new(engine: Engine, bug: Option<Bug>, pauses: bool) -> Self {
+        Self {
+            engine,
+            bug,
+            clock: Arc::new(VirtualClock(Instant::now())),
+            running: Vec::new(),
+            copies: Arc::default(),
+            commits: Arc::default(),
+            pauses,
+            nonce: 0,
+            narrow: false,
+        }
+    }
+
+    /// Whether everything in Kafka is written.
+    pub fn is_idle(&self, kafka: &Kafka) -> bool {
+        let written = |log: &Log| self.engine.position(shard(*log)).unwrap_or(0) == kafka.log(*log).len() as u64;
+        lock(&self.copies).is_empty() && LOGS.iter().all(written)
+    }
+
+    /// Owners end, come, are stopped, go on and get records.
+    pub async fn step(&mut self, now: Instant, chance: &mut Chance, kafka: &mut Kafka) -> Result<(), String> {
+        for refusal in lock(&self.copies).drain(..) {
+            kafka.copy(refusal);
+        }
+        kafka.commits.clone_from(&lock(&self.commits));
+        self.reap(now, chance).await?;
+        for log in LOGS {
+            // One that has not been heard of for the session has lost its partition, and does not know it yet.
+            let owners = self.running.iter().filter(|owner| owner.log == log && owner.heard + SESSION >= now).count();
+            // A second owner now and then: a rebalance that the first has not noticed yet.
+            let wanted = if chance.mishap(60) { 2 } else { 1 };
+            if owners < wanted && (!kafka.log(log).is_empty() || chance.calm) {
+                let owner = self.start(now, log, chance, kafka);
+                self.running.push(owner);
+            }
+        }
+        for owner in &self.running {
+            let mut next = lock(&owner.next);
+            if let Some(next) = next.as_mut() {
+                for record in kafka.log(owner.log).iter().skip(*next as usize) {
+                    owner.outlet.push(record.clone());
+                    *next += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn reap(&mut self, now: Instant, chance: &mut Chance) -> Result<(), String> {
+        let mut left = Vec::new();
+        for mut owner in std::mem::take(&mut self.running) {
+            if owner.task.is_finished() {
+                match owner.task.await {
+                    Ok(Stop::Lapsed | Stop::Overtaken) => chance.note(("ended", owner.log)),
+                    Ok(Stop::Fatal(error)) => return Err(error.to_string()),
+                    Err(error) => return Err(format!("owner: {error}")),
+                }
+                continue;
+            }
+            if owner.until.is_some_and(|until| until <= now) {
+                owner.task.abort();
+                continue;
+            }
+            match owner.frozen {
+                Some(until) if until > now => {}
+                _ => {
+                    (owner.frozen, owner.heard) = (None, now);
+                    if !owner.pulse.beat() || chance.mishap(120) {
+                        owner.revoked.cancel();
+                    }
+                    if self.pauses && chance.mishap(80) {
+                        let until = now + chance.within(PAUSE_MS);
+                        owner.client.engine.freeze(until);
+                        owner.frozen = Some(until);
+                    }
+                }
+            }
+            left.push(owner);
+        }
+        self.running = left;
+        Ok(())
+    }
+
+    fn start(&mut self, now: Instant, log: Log, chance: &mut Chance, kafka: &Kafka) -> Running {
+        // Loaders of two configurations are never at work at once for longer than the session: the old ones have been ended.
+        if chance.mishap(15) {
+            self.narrow = !self.narrow;
+            self.running.iter().for_each(|other| other.revoked.cancel());
+        }
+        let dies = chance.mishap(3).then(|| (chance.below(30), chance.once_in(2)));
+        let limits = Limits {
+            rows_max: 1 + chance.below(20) as usize,
+            age_max: Duration::from_millis(1 + chance.below(100)),
+            ledger_cache_boots: 1 + chance.below(6) as usize,
+            inserts_max: 1 + chance.below(4) as usize,
+            ..Limits::default()
+        };
+        let client = Client::new(self.engine.connect(dies), self.bug);
+        let copies = Copier { copies: self.copies.clone(), engine: self.engine.clone(), calm: chance.calm };
+        let shared = Arc::new(Shared {
+            store: client.clone(),
+            copies,
+            rules: rules(self.narrow),
+            limits,
+            session_timeout: SESSION,
+            clock: self.clock.clone(),
+            instance: "simulated".to_owned(),
+        });
+        self.nonce += 1;
+        chance.note(("start", log, self.nonce, self.narrow));
+        let revoked = CancellationToken::new();
+        let pulse = Arc::new(Pulse::new(self.clock.clone(), SESSION));
+        let lease = Lease::new(pulse.clone(), revoked.clone(), CancellationToken::new());
+        let (outlet, inbox) = inbox();
+        let next = Arc::new(Mutex::new(None));
+        let committed = (self.bug == Some(Bug::TrustTheCommits)).then(|| kafka.commits.get(&log).copied().unwrap_or(0));
+        let (nonce, clock, commits) = (self.nonce, self.clock.clone(), self.commits.clone());
+        let (begun, store) = (next.clone(), client.engine.clone());
+        let task = tokio::spawn(async move {
+            let position = loop {
+                match store.progress(shard(log)).await {
+                    Ok(progress) => break committed.or(progress.position()).unwrap_or(0),
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            };
+            *lock(&begun) = Some(position);
+            let meter = meter(limits, clock, "simulated", shard(log).partition, position);
+            let owner = Owner::new(shared, shard(log), place(log), lease, position, nonce, meter);
+            // Fenced by nothing: an owner that was overtaken commits too, and so takes the group back.
+            let committed = move |position| {
+                lock(&commits).insert(log, position);
+            };
+            owner.run(inbox, committed).await
+        });
+        let until = (!chance.calm).then(|| now + chance.within(8_000));
+        Running { log, task, revoked, pulse, client, outlet, next, frozen: None, heard: now, until }
+    }
+
+    /// Nobody is left who could write.
+    pub fn end(&mut self) {
+        self.running.drain(..).for_each(|owner| owner.task.abort());
+    }
+}

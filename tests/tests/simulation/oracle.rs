@@ -1,0 +1,62 @@
+//! What has to hold in the end.
+
+use std::collections::BTreeSet;
+
+use load::simulation::{
+    engine::Engine,
+    truth::{Identity, Standing},
+};
+use sha2::{Digest as _, Sha256};
+
+use crate::device::Device;
+
+/// Every event stands once, stored or quarantined, or its device knows why not; gaps are visible; nothing is invented.
+///
+/// [`Standing::of`] has checked by then that no event stands twice, that ledgers are what is in the tables, and that
+/// aggregates are their recomputation.
+///
+/// Returns how many losses show as gaps only, because a receipt could not tell which of two declarations it was for
+/// (`device::sender::Attached`).
+pub fn check(engine: &Engine, devices: &[Device]) -> u64 {
+    let (standing, mut undeclared) = (Standing::of(engine), 0);
+    assert!(standing.released.is_empty(), "stored and quarantined: {:?}", standing.released);
+    let raw: BTreeSet<[u8; 32]> = standing.raw.iter().map(|payload| Sha256::digest(payload).into()).collect();
+    let mut known: BTreeSet<Identity> = BTreeSet::new();
+    for device in devices {
+        let (name, truth) = (&device.identity.device, &device.truth);
+        known.extend(truth.made.iter().map(|(boot, seq)| (name.clone(), *boot, *seq)));
+        for event @ (boot, seq) in &truth.made {
+            let identity = (name.clone(), *boot, *seq);
+            if standing.facts.contains(&identity) || standing.quarantined.contains(&identity) {
+                continue;
+            }
+            let ledger = standing.ledgers.get(&(name.clone(), *boot)).map(|row| &row.ledger);
+            let lost = ledger.is_some_and(|ledger| ledger.lost.contains(*seq));
+            let missing = ledger.is_some_and(|ledger| {
+                ledger.missing().iter().any(|missing| missing.first <= *seq && *seq <= missing.last)
+            });
+            if lost {
+                assert!(truth.given_up.contains(event), "declared lost and not given up: {identity:?}");
+            } else if let Some(sha256) = truth.rejected.get(event) {
+                assert!(raw.contains(sha256), "refused, and not in quarantine: {identity:?}");
+            } else if truth.given_up.contains(event) && missing {
+                undeclared += 1;
+            } else {
+                assert!(truth.forgotten.contains(event), "lost: {identity:?}");
+            }
+            // What a device does not know to have made cannot be missed.
+            assert!(lost || missing || !truth.forfeited.contains(event), "a gap that does not show: {identity:?}");
+            assert!(!(lost && missing), "lost and missing: {identity:?}");
+        }
+        for ((_, boot), row) in standing.ledgers.iter().filter(|((of, _), _)| of == name) {
+            for missing in row.ledger.missing() {
+                for seq in missing.first..=missing.last {
+                    assert!(truth.made.contains(&(*boot, seq)), "missing and never made: {name} {boot} {seq}");
+                }
+            }
+        }
+    }
+    let all: BTreeSet<Identity> = standing.facts.union(&standing.quarantined).cloned().collect();
+    assert!(all.is_subset(&known), "invented: {:?}", all.difference(&known));
+    undeclared
+}
