@@ -8,10 +8,13 @@
 //! - Every table the loader writes has a deduplication window of at least 100,000 blocks; [`schema::verify`] refuses less.
 //! - Sums are sums of integers; nothing here depends on the order or grouping of inserts.
 
+pub mod alerts;
+pub mod changes;
 pub mod client;
 pub mod columns;
 pub mod delivery;
 pub mod error;
+pub mod incidents;
 pub mod insert;
 pub mod loader;
 pub mod migrate;
@@ -19,6 +22,9 @@ pub mod registry;
 pub mod rollup;
 pub mod schema;
 mod statement;
+pub mod sterility;
+pub mod trace;
+pub mod verdicts;
 
 pub use client::{Options, Secret, Warehouse};
 pub use error::{Advice, Error};

@@ -51,6 +51,9 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     9 "0009_delivery",
     10 "0010_accuracy_views",
     11 "0011_views",
+    16 "0016_alerts",
+    17 "0017_sterility",
+    18 "0018_incidents",
 };
 
 impl Migration {
