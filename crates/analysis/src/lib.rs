@@ -1,11 +1,58 @@
-//! The mathematics of dose and depth accuracy.
+//! The mathematics of dose and depth accuracy, drift and sterility.
 //!
-//! What it is for: exact integer [`moments`], and the [`accuracy`] sums made of them, from which every figure is derived.
+//! What it is for, by noun:
+//! - accuracy: exact integer [`moments`] and the [`accuracy`] sums made of them, [`sample`] figures of decimals, the
+//!   [`tolerance`] factor, the [`verdict`] on independent and on [`clustered`] values, [`nonparametric`] intervals, [`wilson`]
+//!   intervals of a share, the [`trumpet`] curve;
+//! - drift: [`standard`]ised session means on [`cusum`], [`ewma`] and [`shewhart`] charts (together: [`chart`]), whose run
+//!   lengths are computed by [`arl`] and whose limits are solved from an alarm [`budget`]; [`regression`] and the
+//!   [`forecast`] made of it;
+//! - sterility: [`lethality`], [`hold`] time, [`saturation`] of steam;
+//! - identity: [`gs1`] element strings.
+//!
+//! Each formula is documented with its source where it stands, and with an example in `docs/analysis.md`.
 //!
 //! Absent: IO, clocks, threads, randomness, and any knowledge of devices, tables or messages. Numbers in, numbers out.
 //!
 //! Invariants:
 //! - Partial results merge associatively and commutatively; no figure depends on the order data arrived in.
+//! - A figure that cannot be given is an [`Error`] or none, never NaN.
 
 pub mod accuracy;
+pub mod arl;
+pub mod budget;
+pub mod chart;
+pub mod clustered;
+pub mod cusum;
+mod error;
+pub mod ewma;
+pub mod forecast;
+pub mod gs1;
+pub mod hold;
+pub mod lethality;
+mod linear;
 pub mod moments;
+pub mod nonparametric;
+pub mod quadrature;
+pub mod regression;
+mod root;
+pub mod sample;
+pub mod saturation;
+pub mod shewhart;
+pub mod special;
+pub mod standard;
+pub mod tolerance;
+pub mod trumpet;
+pub mod verdict;
+pub mod wilson;
+
+pub use error::{Error, Result};
+
+/// A side of a chart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Too much.
+    Upper,
+    /// Too little.
+    Lower,
+}

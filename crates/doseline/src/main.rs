@@ -5,14 +5,19 @@
 //!
 //! Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 64 invalid configuration.
 
+mod calc;
+mod alerts;
 mod check;
 mod config;
 mod devices;
 mod group;
+mod incident;
 mod migrate;
+mod monitor;
 mod options;
 mod roles;
 mod simulate;
+mod trace;
 mod up;
 mod upkeep;
 
@@ -43,7 +48,10 @@ Examples:
   doseline migrate --config services.toml         create or upgrade tables and topics
   doseline bridge --config services.toml          MQTT to Kafka
   doseline load --config services.toml            Kafka to ClickHouse
+  doseline monitor --config services.toml         verdicts and alerts
   doseline serve --config services.toml           dashboard
+  doseline trace --item hp-0017                   where has it been, and on whom
+  doseline calc saturation --kpa 313              a formula on numbers of your own
 
 Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 64 invalid configuration.";
 
@@ -57,6 +65,8 @@ enum Command {
     /// Run the Kafka to ClickHouse role
     #[command(after_help = "Example:\n  doseline load --config services.toml")]
     Load,
+    /// Run the role that judges: verdicts and alerts
+    Monitor(monitor::Arguments),
     /// Run the dashboard
     #[command(after_help = "Example:\n  doseline serve --config services.toml")]
     Serve,
@@ -71,10 +81,25 @@ enum Command {
     Check(check::Arguments),
     /// Keep the registry of devices
     Devices(devices::Arguments),
+    /// Show open alerts, and acknowledge them
+    Alerts(alerts::Arguments),
+    /// Follow the links of sterility, both ways
+    Trace(trace::Arguments),
+    /// Record what people report, and list it
+    Incident(incident::Arguments),
+    /// Every formula on numbers of your own: JSON on standard input or flags in, JSON out
+    Calc(calc::Arguments),
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return calc::usage(&error),
+    };
+    // Arithmetic needs no configuration, and a wrong one must not stand in its way.
+    if let Command::Calc(arguments) = cli.command {
+        return calc::run(arguments);
+    }
     let config = match config::load(cli.config.as_deref(), matches!(cli.command, Command::Up(_))) {
         Ok(config) => config,
         Err(faults) => {
@@ -105,10 +130,15 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Bridge => roles::bridge(config).await,
             Command::Load => roles::load(config).await,
             Command::Serve => roles::serve(config).await,
+            Command::Monitor(arguments) => monitor::run(arguments, config).await,
             Command::Simulate(arguments) => simulate::run(arguments, config).await,
             Command::Migrate => migrate::run(config).await,
             Command::Check(arguments) => check::run(arguments, config).await,
             Command::Devices(arguments) => devices::run(arguments, config).await,
+            Command::Alerts(arguments) => alerts::run(arguments, config).await,
+            Command::Trace(arguments) => trace::run(arguments, config).await,
+            Command::Incident(arguments) => incident::run(arguments, config).await,
+            Command::Calc(arguments) => Ok(calc::run(arguments)),
         }
     });
     // A blocking call into an engine must not hold up the end.

@@ -1,4 +1,4 @@
-//! The roles as services of their own: `bridge`, `load` and `serve` against engines that run elsewhere.
+//! The roles as services of their own: `bridge`, `load`, `monitor` and `serve` against engines that run elsewhere.
 
 use std::process::ExitCode;
 
@@ -23,6 +23,13 @@ pub async fn load(config: Config) -> anyhow::Result<ExitCode> {
     let warehouse = options::warehouse(&config)?;
     group.spawn("load", load::run(options::load(&config)?, warehouse.clone(), group.shutdown()));
     group.spawn("rollup", upkeep::roll_up(warehouse, group.shutdown()));
+    until_stopped(group).await
+}
+
+/// `doseline monitor`
+pub async fn monitor(monitor: monitor::Monitor) -> anyhow::Result<ExitCode> {
+    let mut group = Group::new();
+    group.spawn("monitor", monitor.run(group.shutdown()));
     until_stopped(group).await
 }
 

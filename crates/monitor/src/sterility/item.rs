@@ -131,6 +131,8 @@ impl<'a> Item<'a> {
             visit.synced &= mount.is_some_and(|mount| mount.synced);
             visit.identified |= mount.is_some_and(|mount| mount.id_kind == "SERIAL");
         }
+        let mut reprocessings = facts.reprocessings.clone();
+        reprocessings.sort_unstable();
         let mut visits: Vec<_> = visits.into_values().collect();
         visits.sort_by_key(|visit| (visit.first_at, visit.session_id));
         let serial = || mounts.values().filter(|mount| mount.id_kind == "SERIAL");
@@ -147,7 +149,7 @@ impl<'a> Item<'a> {
             said_single_use,
             visits,
             treatments: treatments(facts, standings),
-            reprocessings: facts.reprocessings.clone(),
+            reprocessings,
             book,
             clock,
         }

@@ -39,7 +39,9 @@ pub fn unit(session_id: &str) -> String {
 pub fn evaluate(facts: &SessionFacts<'_>, book: &Book, clock: Clock) -> Vec<Verdict> {
     let unit = unit(facts.session_id);
     let mut by_device: BTreeMap<&str, Vec<&Shots>> = BTreeMap::new();
-    for shots in &facts.shots {
+    let mut all = facts.shots.clone();
+    all.sort_unstable();
+    for shots in all {
         by_device.entry(&shots.device).or_default().push(shots);
     }
     let mut verdicts: Vec<Verdict> =
@@ -123,8 +125,11 @@ fn needle(facts: &SessionFacts<'_>, device: &str, shots: &[&Shots], clock: Clock
 
 /// Rules 6 and 12 for a mixture: used after its time, or made of something expired or recalled.
 fn mixture(facts: &SessionFacts<'_>, mixture: &str, book: &Book, unit: &str) -> Vec<Verdict> {
-    let used: Vec<_> = facts.shots.iter().filter(|part| part.preparation_id == mixture).collect();
-    let components: Vec<_> = facts.components.iter().filter(|component| component.preparation_id == mixture).collect();
+    let mut used: Vec<_> = facts.shots.iter().filter(|part| part.preparation_id == mixture).collect();
+    used.sort_unstable();
+    let of_mixture = facts.components.iter().filter(|component| component.preparation_id == mixture);
+    let mut components: Vec<_> = of_mixture.collect();
+    components.sort_unstable();
     let first_at = used.iter().map(|part| part.first_at).min().unwrap_or_default();
     let last_at = used.iter().map(|part| part.last_at).max().unwrap_or_default();
     let say = |rule: u8, key: String, subject: String, state, reason: String, lot: String, evidence: Value| {

@@ -1,0 +1,324 @@
+//! GS1 element strings: what stands in the bar code of a device or an item (UDI).
+//!
+//! Both ways of writing are read: with brackets, `(01)51022222233336(17)150707(10)A213B1`, and as scanned, with FNC1 (the
+//! character GS, 0x1D) after values of variable length and perhaps a symbology identifier in front (`]d2`). GS1 General
+//! Specifications: section 3 (application identifiers), 7.9 (check digits), 7.12 (century of a date). DI is the element
+//! (01); PI is all the others, in their order.
+//!
+//! A value with brackets may itself hold `(21)`; written with brackets that cannot be told from the next element.
+
+mod identifiers;
+
+use std::fmt;
+
+use identifiers::{Form, Identifier};
+
+/// What ends a value of variable length.
+const FNC1: char = '\u{1d}';
+
+/// Longest element string that is read: more does not fit any GS1 symbol.
+pub const LENGTH_MAX: usize = 4096;
+
+/// Why an element string cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Nothing there.
+    #[error("the element string is empty")]
+    Empty,
+    /// More than [`LENGTH_MAX`] characters.
+    #[error("the element string has {0} characters; at most {LENGTH_MAX} are read")]
+    TooLong(usize),
+    /// No application identifier of this kind exists, or it is not one that is read here.
+    #[error("unknown application identifier at {0:?}")]
+    UnknownIdentifier(String),
+    /// A value has the wrong form.
+    #[error("({ai}) {value:?}: must be {right}")]
+    Value {
+        /// The application identifier.
+        ai: String,
+        /// What stands there.
+        value: String,
+        /// What would be right.
+        right: String,
+    },
+    /// The check digit does not belong to the digits before it.
+    #[error("({ai}) {value}: wrong check digit {found}, the digits before it need {expected}")]
+    CheckDigit {
+        /// The application identifier.
+        ai: String,
+        /// The digits.
+        value: String,
+        /// The last of them.
+        found: u8,
+        /// What it should be.
+        expected: u8,
+    },
+    /// The same identifier stands there twice with different values.
+    #[error("({ai}) stands there twice: {first:?} and {second:?}")]
+    Twice {
+        /// The application identifier.
+        ai: String,
+        /// Its first value.
+        first: String,
+        /// Its second value.
+        second: String,
+    },
+}
+
+/// A calendar date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Date {
+    /// Year, all four digits.
+    pub year: i32,
+    /// Month, 1 to 12.
+    pub month: u8,
+    /// Day of the month. Where the code has 00, the last one.
+    pub day: u8,
+}
+
+impl fmt::Display for Date {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:04}-{:02}-{:02}", self.year, self.month, self.day)
+    }
+}
+
+/// An application identifier and its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Element {
+    /// The digits of the identifier.
+    pub ai: String,
+    /// Its data title in GS1's words.
+    pub title: &'static str,
+    /// Its value as it stands in the code.
+    pub value: String,
+    /// Its value as a date, for dates.
+    pub date: Option<Date>,
+}
+
+/// A read element string: every value has the form its identifier asks for, every check digit is right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ElementString {
+    /// The elements in their order, each identifier once.
+    pub elements: Vec<Element>,
+}
+
+impl ElementString {
+    /// Reads an element string. Dates have two digits for the year; `year` is the current one, which decides the century.
+    ///
+    /// # Errors
+    /// The string is not one; which element is wrong, and what would be right.
+    pub fn parse(text: &str, year: i32) -> Result<Self, Error> {
+        let text = text.trim_matches([' ', '\t', '\r', '\n']);
+        let text = ["]C1", "]e0", "]d2", "]Q3", "]J1"].iter().find_map(|id| text.strip_prefix(id)).unwrap_or(text);
+        let text = text.strip_prefix(FNC1).unwrap_or(text);
+        match text.len() {
+            0 => return Err(Error::Empty),
+            length if length > LENGTH_MAX => return Err(Error::TooLong(length)),
+            _ => {}
+        }
+        let mut read = Self { elements: Vec::new() };
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (ai, identifier, value, after) = if text.starts_with('(') { bracketed(rest)? } else { scanned(rest)? };
+            read.add(check(ai, identifier, value, year)?)?;
+            rest = after;
+        }
+        Ok(read)
+    }
+
+    fn add(&mut self, element: Element) -> Result<(), Error> {
+        match self.elements.iter().find(|other| other.ai == element.ai) {
+            None => self.elements.push(element),
+            Some(other) if other.value == element.value => {}
+            Some(other) => {
+                let (first, second) = (other.value.clone(), element.value);
+                return Err(Error::Twice { ai: element.ai, first, second });
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of an identifier.
+    pub fn get(&self, ai: &str) -> Option<&str> {
+        self.elements.iter().find(|element| element.ai == ai).map(|element| element.value.as_str())
+    }
+
+    /// The date of an identifier.
+    pub fn date(&self, ai: &str) -> Option<Date> {
+        self.elements.iter().find(|element| element.ai == ai).and_then(|element| element.date)
+    }
+
+    /// Device identifier of a UDI: the GTIN.
+    pub fn di(&self) -> Option<&str> {
+        self.get("01")
+    }
+
+    /// Production identifier of a UDI: all but the GTIN, with brackets.
+    pub fn pi(&self) -> String {
+        let others = self.elements.iter().filter(|element| element.ai != "01");
+        others.map(|element| format!("({}){}", element.ai, element.value)).collect()
+    }
+}
+
+type Split<'a> = (&'a str, &'static Identifier, &'a str, &'a str);
+
+/// Splits off `(ai)value`.
+fn bracketed(text: &str) -> Result<Split<'_>, Error> {
+    let unknown = || Error::UnknownIdentifier(text.chars().take(8).collect());
+    let (ai, rest) = text.strip_prefix('(').and_then(|text| text.split_once(')')).ok_or_else(unknown)?;
+    let identifier = Identifier::exactly(ai).ok_or_else(unknown)?;
+    let end = rest.match_indices('(').map(|(at, _)| at).find(|at| opens(&rest[*at..])).unwrap_or(rest.len());
+    let (value, after) = rest.split_at(end);
+    Ok((ai, identifier, value.strip_suffix(FNC1).unwrap_or(value), after))
+}
+
+/// Does an identifier in brackets stand here?
+fn opens(text: &str) -> bool {
+    let ai = text.strip_prefix('(').and_then(|text| text.split_once(')')).map(|(ai, _)| ai);
+    ai.is_some_and(|ai| (2..=4).contains(&ai.len()) && ai.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Splits off an identifier and its value, as scanned.
+fn scanned(text: &str) -> Result<Split<'_>, Error> {
+    let unknown = || Error::UnknownIdentifier(text.chars().take(4).collect());
+    let (ai, identifier) = (2..=4)
+        .filter_map(|length| text.get(..length))
+        .find_map(|ai| Some((ai, Identifier::exactly(ai)?)))
+        .ok_or_else(unknown)?;
+    let rest = &text[ai.len()..];
+    let end = match identifier.form.fixed_length() {
+        Some(length) if identifier.predefined(ai) => {
+            rest.char_indices().nth(length).map_or(rest.len(), |(at, _)| at).min(rest.find(FNC1).unwrap_or(rest.len()))
+        }
+        _ => rest.find(FNC1).unwrap_or(rest.len()),
+    };
+    let (value, after) = rest.split_at(end);
+    Ok((ai, identifier, value, after.strip_prefix(FNC1).unwrap_or(after)))
+}
+
+fn check(ai: &str, identifier: &'static Identifier, value: &str, year: i32) -> Result<Element, Error> {
+    let wrong = |right: String| Error::Value { ai: ai.into(), value: value.into(), right };
+    if let Err(right) = identifier.form.check(value) {
+        return Err(wrong(right));
+    }
+    let mut date = None;
+    match identifier.form {
+        Form::Keyed { key, .. } => {
+            let key = &value[..key];
+            let (digits, last) = key.split_at(key.len() - 1);
+            let (expected, found) = (check_digit(digits), last.as_bytes()[0] - b'0');
+            if expected != found {
+                return Err(Error::CheckDigit { ai: ai.into(), value: key.into(), found, expected });
+            }
+        }
+        Form::Date => {
+            date = Some(read_date(value, year).ok_or_else(|| wrong("a date, YYMMDD".into()))?);
+        }
+        Form::Digits(..) | Form::Text(..) => {}
+    }
+    Ok(Element { ai: ai.into(), title: identifier.title, value: value.into(), date })
+}
+
+/// The check digit that belongs after these digits: weights 3 and 1 from the right, up to the next ten.
+fn check_digit(digits: &str) -> u8 {
+    let weighted = digits
+        .bytes()
+        .rev()
+        .enumerate()
+        .map(|(place, byte)| u32::from(byte - b'0') * if place % 2 == 0 { 3 } else { 1 });
+    ((10 - weighted.sum::<u32>() % 10) % 10) as u8
+}
+
+/// YYMMDD, in the century that is nearest by GS1's rule: 51 or more years ahead is the last one, 50 or more behind the next.
+fn read_date(value: &str, year: i32) -> Option<Date> {
+    let part = |from: usize| value.get(from..from + 2)?.parse::<u8>().ok();
+    let (two_digits, month, day) = (i32::from(part(0)?), part(2)?, part(4)?);
+    let ahead = two_digits - year.rem_euclid(100);
+    let century = year - year.rem_euclid(100)
+        + if ahead >= 51 {
+            -100
+        } else if ahead <= -50 {
+            100
+        } else {
+            0
+        };
+    let year = century + two_digits;
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let last = match month {
+        2 if leap => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    (day <= last).then(|| Date { year, month, day: if day == 0 { last } else { day } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = "(01)51022222233336(11)141231(17)150707(10)A213B1(21)1234";
+
+    fn parse(text: &str) -> Result<ElementString, Error> {
+        ElementString::parse(text, 2026)
+    }
+
+    #[test]
+    fn both_ways_of_writing_are_the_same() {
+        let read = parse(EXAMPLE).unwrap();
+        assert_eq!(read.di(), Some("51022222233336"));
+        assert_eq!(read.pi(), "(11)141231(17)150707(10)A213B1(21)1234");
+        assert_eq!(read.date("17").map(|date| date.to_string()), Some("2015-07-07".into()));
+        let scanned = "0151022222233336111412311715070710A213B1\u{1d}211234";
+        assert_eq!(parse(scanned), Ok(read.clone()));
+        assert_eq!(parse(&format!("]d2{scanned}")), Ok(read.clone()));
+        assert_eq!(parse(&format!("]C1\u{1d}{scanned}\u{1d}")), Ok(read));
+    }
+
+    #[test]
+    fn brackets_may_stand_in_a_value() {
+        let read = parse("(10)A(1)B(x)(21)7").unwrap();
+        assert_eq!((read.get("10"), read.get("21")), (Some("A(1)B(x)"), Some("7")));
+    }
+
+    #[test]
+    fn wrong_strings_say_what_is_wrong() {
+        let cases = [
+            ("", "the element string is empty"),
+            ("(01)51022222233337", "(01) 51022222233337: wrong check digit 7, the digits before it need 6"),
+            ("(01)5102222223333", "(01) \"5102222223333\": must be 14 digits"),
+            ("(05)1", "unknown application identifier at \"(05)1\""),
+            ("0551022222233336", "unknown application identifier at \"0551\""),
+            ("hello", "unknown application identifier at \"hell\""),
+            ("(17)151301", "(17) \"151301\": must be a date, YYMMDD"),
+            ("(17)150229", "(17) \"150229\": must be a date, YYMMDD"),
+            ("(10)", "(10) \"\": must be 1 to 20 characters"),
+            ("(10)A\u{e9}", "(10) \"A\u{e9}\": must be without 'é', which GS1 does not allow in a value"),
+            ("(21)1(21)2", "(21) stands there twice: \"1\" and \"2\""),
+            ("(01", "unknown application identifier at \"(01\""),
+            ("(01)51022222233336x", "(01) \"51022222233336x\": must be 14 digits"),
+        ];
+        for (text, message) in cases {
+            assert_eq!(parse(text).unwrap_err().to_string(), message, "{text:?}");
+        }
+        assert!(matches!(parse(&"9".repeat(5000)), Err(Error::TooLong(5000))));
+    }
+
+    #[test]
+    fn dates_take_the_nearest_century_and_the_last_day() {
+        let date = |text: &str, year| read_date(text, year).map(|date| date.to_string());
+        assert_eq!(date("240200", 2026), Some("2024-02-29".into()));
+        assert_eq!(date("760101", 2026), Some("2076-01-01".into()));
+        assert_eq!(date("770101", 2026), Some("1977-01-01".into()));
+        assert_eq!(date("100101", 2070), Some("2110-01-01".into()));
+    }
+
+    #[test]
+    fn decimals_and_keys_with_a_tail() {
+        let read = parse("(3103)001250(8003)09501101530003ABC(30)7").unwrap();
+        assert_eq!(read.elements[0].title, "NET WEIGHT (kg)");
+        assert_eq!(read.get("8003"), Some("09501101530003ABC"));
+        assert_eq!(parse("3103001250307").unwrap().get("30"), Some("7"));
+    }
+}

@@ -1,0 +1,105 @@
+//! Mean and variance of numbers that are not whole.
+//!
+//! [`Sample::of`] takes the decimals as they were written: 10000000.2 is the integer 100000002 with one decimal place, and
+//! integers are summed exactly. So the result does not lose the digits that sums of squares in floating point lose (NIST
+//! NumAcc4: a variance of -2.0 instead of 0.01). Numbers that span too many places go through [`FloatMoments`].
+
+use crate::{
+    error::{Result, all_finite},
+    moments::Moments,
+};
+
+/// Count, mean and sum of squared deviations in floating point.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct FloatMoments {
+    /// Number of values.
+    pub n: u64,
+    /// Arithmetic mean.
+    pub mean: f64,
+    /// Sum of the squared deviations from the mean.
+    pub m2: f64,
+}
+
+impl FloatMoments {
+    /// Adds one value (Welford 1962).
+    pub fn add(&mut self, value: f64) {
+        self.merge(&Self { n: 1, mean: value, m2: 0.0 });
+    }
+
+    /// Adds the values that `other` summarizes (Chan, Golub & LeVeque 1979). The result depends on the order by rounding
+    /// only; where it must not, use [`Moments`].
+    pub fn merge(&mut self, other: &Self) {
+        if other.n == 0 {
+            return;
+        }
+        if self.n == 0 {
+            *self = *other;
+            return;
+        }
+        let (left, right) = (self.n as f64, other.n as f64);
+        let all = left + right;
+        let difference = other.mean - self.mean;
+        self.n += other.n;
+        self.mean += difference * (right / all);
+        self.m2 += other.m2 + difference * difference * (left * right / all);
+    }
+
+    /// Unbiased variance; none for fewer than two values.
+    pub fn variance(&self) -> Option<f64> {
+        (self.n > 1).then(|| self.m2 / (self.n - 1) as f64)
+    }
+}
+
+impl FromIterator<f64> for FloatMoments {
+    fn from_iter<T: IntoIterator<Item = f64>>(values: T) -> Self {
+        let mut moments = Self::default();
+        values.into_iter().for_each(|value| moments.add(value));
+        moments
+    }
+}
+
+/// Mean and standard deviation of a series.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// Number of values.
+    pub n: u64,
+    /// Arithmetic mean; none without values.
+    pub mean: Option<f64>,
+    /// Standard deviation with divisor n - 1; none for fewer than two values.
+    pub sd: Option<f64>,
+}
+
+impl Sample {
+    /// The figures of these values.
+    ///
+    /// # Errors
+    /// A value that is not finite.
+    pub fn of(values: &[f64]) -> Result<Self> {
+        all_finite("x", values)?;
+        Ok(Self::of_decimals(values).unwrap_or_else(|| {
+            let moments: FloatMoments = values.iter().copied().collect();
+            Self { n: moments.n, mean: (moments.n > 0).then_some(moments.mean), sd: moments.variance().map(f64::sqrt) }
+        }))
+    }
+
+    /// The same through exact integers; none where the decimals do not fit 18 digits before and after the point together.
+    fn of_decimals(values: &[f64]) -> Option<Self> {
+        let written: Vec<String> = values.iter().map(f64::to_string).collect();
+        let places = written.iter().map(|text| text.split_once('.').map_or(0, |(_, places)| places.len())).max()?;
+        if places > 18 {
+            return None;
+        }
+        let mut moments = Moments::default();
+        for text in &written {
+            let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+            let digits = format!("{whole}{fraction:0<places$}");
+            moments.add(digits.parse().ok()?);
+        }
+        let scale: f64 = format!("1e{places}").parse().ok()?;
+        Some(Self {
+            n: moments.n,
+            mean: moments.mean().map(|mean| mean / scale),
+            sd: moments.variance().map(|variance| variance.sqrt() / scale),
+        })
+    }
+}
