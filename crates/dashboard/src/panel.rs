@@ -52,6 +52,13 @@ impl Panel {
                   FROM delivery_gaps WHERE ? IN ('', tenant) ORDER BY since DESC LIMIT 100",
         },
         Self {
+            name: "alerts",
+            sql: "SELECT severity, tenant, site, device, title, length(sessions) AS visits, toUnixTimestamp(raised_at) AS raised_s,
+                    alert_key
+                  FROM open_alerts WHERE ? IN ('', tenant)
+                  ORDER BY indexOf(['critical', 'high', 'medium', 'low'], severity), raised_at DESC LIMIT 100",
+        },
+        Self {
             name: "quarantine",
             sql: "SELECT toUnixTimestamp(received_at) AS received_s, reason, detail, topic, source
                   FROM quarantine WHERE ? IN ('', tenant) ORDER BY received_at DESC LIMIT 20",

@@ -35,6 +35,8 @@ pub struct Config {
     pub bridge: Bridge,
     /// The Kafka to ClickHouse role.
     pub load: Load,
+    /// The role that judges.
+    pub monitor: Monitor,
     /// The dashboard role.
     pub serve: Serve,
     /// Limits of the quarantine.
@@ -284,6 +286,32 @@ impl Default for Load {
     }
 }
 
+/// `[monitor]`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Monitor {
+    /// Address of `/livez`, `/readyz` and `/metrics`.
+    pub http: SocketAddr,
+    /// Pause between two passes, ms: shorter sees data earlier and asks ClickHouse more often.
+    pub interval_ms: u32,
+    /// How long a sterilizer's data are awaited after a use before their absence is a breach, s: longer raises fewer alerts
+    /// that later data take back, and raises them later.
+    pub late_s: u32,
+    /// Time without a finished pass at which `/readyz` fails, s.
+    pub stalled_s: u32,
+}
+
+impl Default for Monitor {
+    fn default() -> Self {
+        Self {
+            http: SocketAddr::from(([127, 0, 0, 1], 9603)),
+            interval_ms: 2_000,
+            late_s: 5,
+            stalled_s: 120,
+        }
+    }
+}
+
 /// `[serve]`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -503,6 +531,10 @@ impl Config {
         );
         let timeout = load.session_timeout_s;
         check((1..=3_600).contains(&timeout), "load.session_timeout_s", format!("{timeout} must be 1..3600"));
+        let monitor = &self.monitor;
+        check((100..=60_000).contains(&monitor.interval_ms), "monitor.interval_ms", "must be 100..60000".to_owned());
+        check(monitor.late_s <= 604_800, "monitor.late_s", "must be at most 604800, a week".to_owned());
+        check(monitor.stalled_s >= 10, "monitor.stalled_s", least(10));
         for (key, text) in self.plausibility.faults() {
             check(false, &format!("plausibility.{key}"), text);
         }

@@ -6,11 +6,14 @@
 //! Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 64 invalid configuration.
 
 mod calc;
+mod alerts;
 mod check;
 mod config;
 mod devices;
 mod group;
+mod incident;
 mod migrate;
+mod monitor;
 mod options;
 mod quarantine;
 mod progress;
@@ -18,6 +21,7 @@ mod rebuild;
 mod reconcile;
 mod roles;
 mod simulate;
+mod trace;
 mod up;
 mod upkeep;
 
@@ -48,8 +52,10 @@ Examples:
   doseline migrate --config services.toml         create or upgrade tables and topics
   doseline bridge --config services.toml          MQTT to Kafka
   doseline load --config services.toml            Kafka to ClickHouse
+  doseline monitor --config services.toml         verdicts and alerts
   doseline serve --config services.toml           dashboard
   doseline quarantine list --config services.toml what could not be used, and why
+  doseline trace --item hp-0017                   where has it been, and on whom
   doseline calc saturation --kpa 313              a formula on numbers of your own
   doseline reconcile --config services.toml       is everything there, once?
 
@@ -65,6 +71,8 @@ enum Command {
     /// Run the Kafka to ClickHouse role
     #[command(after_help = "Example:\n  doseline load --config services.toml")]
     Load,
+    /// Run the role that judges: verdicts and alerts
+    Monitor(monitor::Arguments),
     /// Run the dashboard
     #[command(after_help = "Example:\n  doseline serve --config services.toml")]
     Serve,
@@ -85,6 +93,12 @@ enum Command {
     Devices(devices::Arguments),
     /// Work through what could not be used: list, show, replay, purge
     Quarantine(quarantine::Arguments),
+    /// Show open alerts, and acknowledge them
+    Alerts(alerts::Arguments),
+    /// Follow the links of sterility, both ways
+    Trace(trace::Arguments),
+    /// Record what people report, and list it
+    Incident(incident::Arguments),
     /// Every formula on numbers of your own: JSON on standard input or flags in, JSON out
     Calc(calc::Arguments),
 }
@@ -128,6 +142,7 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Bridge => roles::bridge(config).await,
             Command::Load => roles::load(config).await,
             Command::Serve => roles::serve(config).await,
+            Command::Monitor(arguments) => monitor::run(arguments, config).await,
             Command::Simulate(arguments) => simulate::run(arguments, config).await,
             Command::Migrate => migrate::run(config).await,
             Command::Check(arguments) => check::run(arguments, config).await,
@@ -135,6 +150,9 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Rebuild(arguments) => rebuild::run(arguments, config).await,
             Command::Devices(arguments) => devices::run(arguments, config).await,
             Command::Quarantine(arguments) => quarantine::run(arguments, config).await,
+            Command::Alerts(arguments) => alerts::run(arguments, config).await,
+            Command::Trace(arguments) => trace::run(arguments, config).await,
+            Command::Incident(arguments) => incident::run(arguments, config).await,
             Command::Calc(arguments) => Ok(calc::run(arguments)),
         }
     });

@@ -138,6 +138,17 @@ pub fn load(config: &Config) -> anyhow::Result<load::Options> {
     })
 }
 
+/// Options of the monitor.
+pub fn monitor(config: &Config) -> monitor::Options {
+    let section = &config.monitor;
+    monitor::Options {
+        interval: Duration::from_millis(section.interval_ms.into()),
+        late: Duration::from_secs(section.late_s.into()),
+        stalled_after: Duration::from_secs(section.stalled_s.into()),
+        http: Some(section.http),
+    }
+}
+
 /// How to reach Kafka, for the loader and for the topics it reads.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! The roles as services of their own: `bridge`, `load` and `serve` against engines that run elsewhere.
+//! The roles as services of their own: `bridge`, `load`, `monitor` and `serve` against engines that run elsewhere.
 
 use std::process::ExitCode;
 
@@ -34,6 +34,13 @@ pub async fn load(config: Config) -> anyhow::Result<ExitCode> {
     group.spawn("quarantine watch", watch);
     group.spawn("rollup", upkeep::roll_up(warehouse.clone(), group.shutdown()));
     group.spawn("pruning", upkeep::prune(warehouse, config.kafka.retention_days, group.shutdown()));
+    until_stopped(group).await
+}
+
+/// `doseline monitor`
+pub async fn monitor(monitor: monitor::Monitor) -> anyhow::Result<ExitCode> {
+    let mut group = Group::new();
+    group.spawn("monitor", monitor.run(group.shutdown()));
     until_stopped(group).await
 }
 

@@ -147,6 +147,11 @@ impl Machine {
         self.load.spawn("pruning", upkeep::prune(warehouse.clone(), days, self.load.shutdown()));
         self.load.spawn("enrolment", upkeep::enrol(warehouse.clone(), self.load.shutdown()));
 
+        let monitor = monitor::Options { http: anywhere, ..options::monitor(config) };
+        let monitor = monitor::Monitor::bind(monitor, warehouse.clone()).await?;
+        let (monitor_handle, monitor_http) = (monitor.handle(), monitor.http_address());
+        self.load.spawn("monitor", monitor.run(self.load.shutdown()));
+
         let dashboard = dashboard::Options { listen: loopback(arguments.http_port) };
         let dashboard = dashboard::Dashboard::bind(dashboard, warehouse.clone()).await?;
         let address = dashboard.address();
@@ -164,7 +169,7 @@ impl Machine {
 
         let ready = async {
             bridge_handle.ready().await;
-            while !load_handle.readiness().ready {
+            while !load_handle.readiness().ready || !monitor_handle.readiness().ready {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -172,10 +177,12 @@ impl Machine {
             () = ready => {}
             failure = self.failure() => return Err(failure),
             () = tokio::time::sleep(READY_WITHIN) => {
-                bail!("not ready within {READY_WITHIN:?}: bridge {:?}, load {:?}", bridge_handle.readiness(), load_handle.readiness())
+                let (bridge, load, monitor) =
+                    (bridge_handle.readiness(), load_handle.readiness(), monitor_handle.readiness());
+                bail!("not ready within {READY_WITHIN:?}: bridge {bridge:?}, load {load:?}, monitor {monitor:?}")
             }
         }
-        for (role, http) in [("bridge", bridge_handle.http()), ("load", load_http)] {
+        for (role, http) in [("bridge", bridge_handle.http()), ("load", load_http), ("monitor", monitor_http)] {
             if let Some(http) = http {
                 tracing::info!(role, metrics = format!("http://{http}/metrics"), "role serves");
             }

@@ -8,12 +8,15 @@
 //! - Every table the loader writes has a deduplication window of at least 100,000 blocks; [`schema::verify`] refuses less.
 //! - Sums are sums of integers; nothing here depends on the order or grouping of inserts.
 
+pub mod alerts;
+pub mod changes;
 pub mod client;
 pub mod closing;
 pub mod columns;
 pub mod compare;
 pub mod delivery;
 pub mod error;
+pub mod incidents;
 pub mod insert;
 pub mod loader;
 pub mod migrate;
@@ -25,6 +28,9 @@ pub mod registry;
 pub mod rollup;
 pub mod schema;
 mod statement;
+pub mod sterility;
+pub mod trace;
+pub mod verdicts;
 
 pub use client::{Options, Secret, Warehouse};
 pub use error::{Advice, Error};

@@ -54,6 +54,9 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     13 "0013_quarantine_workflow",
     14 "0014_topic_lives",
     15 "0015_completeness",
+    16 "0016_alerts",
+    17 "0017_sterility",
+    18 "0018_incidents",
 };
 
 impl Migration {

@@ -1,0 +1,84 @@
+//! `doseline incident`: what people report, and where a trace starts.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use monitor::trace::trace;
+use warehouse::incidents::Incident;
+
+use crate::{config::Config, options, trace as subject};
+
+/// Flags of `doseline incident`.
+#[derive(Args)]
+#[command(arg_required_else_help = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Record an incident, and show what it leads to
+    #[command(after_help = "\
+Incidents are never changed: a correction is another one.
+
+Example:
+  doseline incident add --item hp-0017 --note \"abscess, client 4711\" --by \"Dr. Ada\"
+  doseline trace --incident INC-…")]
+    Add {
+        #[command(flatten)]
+        about: subject::About,
+        /// Tenant, where several know the id
+        #[arg(long, value_name = "TENANT")]
+        tenant: Option<String>,
+        /// What happened
+        #[arg(long, value_name = "TEXT")]
+        note: String,
+        /// Who reports it
+        #[arg(long, value_name = "NAME")]
+        by: String,
+    },
+    /// Every incident, the latest first
+    #[command(after_help = "Example:\n  doseline incident list --tenant acme")]
+    List {
+        /// One tenant only
+        #[arg(long, value_name = "TENANT", default_value = "")]
+        tenant: String,
+    },
+}
+
+/// `doseline incident`
+pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
+    let warehouse = options::warehouse(&config)?;
+    match arguments.action {
+        Action::Add { about, tenant, note, by } => {
+            for (flag, text) in [("--note", &note), ("--by", &by)] {
+                if text.trim().is_empty() {
+                    bail!("{flag} {text:?} is empty; say it in words");
+                }
+            }
+            let (tenant, subject) = subject::resolve(&warehouse, &about, tenant.as_deref()).await?;
+            let recorded_at = monitor::now_us();
+            let incident = Incident {
+                incident_id: format!("INC-{recorded_at}"),
+                tenant: tenant.clone(),
+                subject_kind: subject.kind().to_owned(),
+                subject: subject.id().to_owned(),
+                note,
+                reported_by: by,
+                recorded_at,
+            };
+            warehouse.add_incident(&incident).await.context("record the incident")?;
+            println!("{}", incident.incident_id);
+            print!("{}", trace(&warehouse, &tenant, &subject).await.context("follow the links")?.text());
+        }
+        Action::List { tenant } => {
+            for incident in warehouse.incidents(&tenant).await.context("read the incidents")? {
+                let Incident { incident_id, tenant, subject_kind, subject, note, reported_by, .. } = incident;
+                println!("{incident_id}\t{tenant}\t{subject_kind} {subject}\t{reported_by}\t{note}");
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,48 @@
+//! `doseline monitor`: verdicts and alerts, as a service or once.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::{config::Config, options, roles};
+
+/// Flags of `doseline monitor`.
+#[derive(Args)]
+#[command(after_help = "\
+Evaluates what has changed since the last pass and writes verdicts and alerts; running it again changes nothing.
+Several may run at once: they write the same.
+
+Examples:
+  doseline monitor --config services.toml
+  doseline monitor --once --config services.toml
+  doseline monitor --once --from-scratch --config services.toml")]
+pub struct Arguments {
+    /// One pass, then end
+    #[arg(long)]
+    once: bool,
+    /// Evaluate everything, not only what has changed
+    #[arg(long)]
+    from_scratch: bool,
+}
+
+/// `doseline monitor`
+pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
+    let warehouse = options::warehouse(&config)?;
+    let mut options = options::monitor(&config);
+    if arguments.once {
+        options.http = None;
+    }
+    let mut monitor = ::monitor::Monitor::bind(options, warehouse).await?;
+    if arguments.from_scratch {
+        monitor.start_over();
+    }
+    if !arguments.once {
+        return roles::monitor(monitor).await;
+    }
+    let summary = monitor.pass(::monitor::now_us()).await.context("evaluate")?;
+    let ::monitor::sterility::pass::Summary { units, verdicts, alerts, whole } = summary;
+    let scope = if whole { "everything" } else { "what has changed" };
+    println!("evaluated {scope}: {units} units, {verdicts} verdicts and {alerts} alerts changed");
+    Ok(ExitCode::SUCCESS)
+}

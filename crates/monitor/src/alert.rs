@@ -1,0 +1,218 @@
+//! What becomes of an alert: pure.
+//!
+//! One alert for each condition. It is raised when the condition holds, changes with it, and ends when it holds no more; a
+//! critical one ends only after somebody has acknowledged it as it stands. Nothing happens without a row of history.
+
+use warehouse::alerts::{Alert, AlertEvent};
+
+/// Severities, the greatest last.
+pub const SEVERITIES: [&str; 4] = ["low", "medium", "high", "critical"];
+
+/// The severity that latches.
+pub const CRITICAL: &str = "critical";
+
+/// Place of a severity among [`SEVERITIES`]; unknown ones are below all.
+pub fn rank(severity: &str) -> usize {
+    SEVERITIES.iter().position(|known| *known == severity).map_or(0, |place| place + 1)
+}
+
+/// A condition that holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// Tenant.
+    pub tenant: String,
+    /// Stable key.
+    pub alert_key: String,
+    /// What it is about.
+    pub kind: String,
+    /// Severity.
+    pub severity: String,
+    /// Site; empty = several.
+    pub site: String,
+    /// Device; empty = several.
+    pub device: String,
+    /// In words.
+    pub title: String,
+    /// Visits affected, ascending.
+    pub sessions: Vec<String>,
+    /// Items, ascending.
+    pub items: Vec<String>,
+    /// Cycles, ascending.
+    pub cycles: Vec<String>,
+    /// SQL that shows the rows behind it.
+    pub evidence_query: String,
+    /// Facts, JSON array.
+    pub evidence_rows: String,
+    /// Time of the first fact of it, us since 1970.
+    pub since: i64,
+    /// Version of the rules.
+    pub rule_version: u32,
+    /// Limits used, JSON.
+    pub parameters: String,
+    /// What was known to be missing.
+    pub completeness: String,
+}
+
+/// What an alert becomes, and the event to record with it; none where nothing changes. `acknowledged` is the greatest
+/// `attention` that somebody has acknowledged, `condition` what holds now.
+pub fn settle(
+    previous: Option<&Alert>,
+    acknowledged: u32,
+    condition: Option<&Condition>,
+    now_us: i64,
+) -> Option<(Alert, AlertEvent)> {
+    let (alert, event) = match (previous, condition) {
+        (None, None) => return None,
+        (Some(previous), None) => end(previous, acknowledged)?,
+        (Some(previous), Some(condition)) if previous.state == "OPEN" => change(previous, condition)?,
+        (previous, Some(condition)) => raise(previous, condition, now_us),
+    };
+    let alert = Alert { computed_at: now_us, ..alert };
+    let event = AlertEvent {
+        tenant: alert.tenant.clone(),
+        alert_key: alert.alert_key.clone(),
+        at: now_us,
+        event: event.to_owned(),
+        actor: String::new(),
+        kind: alert.kind.clone(),
+        severity: alert.severity.clone(),
+        holds: alert.holds,
+        attention: alert.attention,
+        sessions: alert.sessions.clone(),
+        note: alert.title.clone(),
+        evidence_rows: alert.evidence_rows.clone(),
+    };
+    Some((alert, event))
+}
+
+fn raise(previous: Option<&Alert>, condition: &Condition, now_us: i64) -> (Alert, &'static str) {
+    let attention = previous.map_or(0, |previous| previous.attention) + 1;
+    (Alert { attention, raised_at: now_us, ..written(condition) }, "RAISED")
+}
+
+fn change(previous: &Alert, condition: &Condition) -> Option<(Alert, &'static str)> {
+    let mut alert = written(condition);
+    // Less severe by later data is still what it was raised as, until it ends.
+    if rank(&previous.severity) > rank(&alert.severity) {
+        alert.severity.clone_from(&previous.severity);
+    }
+    let spreads = alert.sessions.iter().any(|session| !previous.sessions.contains(session));
+    let escalates = rank(&alert.severity) > rank(&previous.severity);
+    alert.attention = previous.attention + u32::from(spreads || escalates || !previous.holds);
+    alert.raised_at = previous.raised_at;
+    let plain = |alert: &Alert| Alert { computed_at: 0, completeness: String::new(), ..alert.clone() };
+    (plain(&alert) != plain(previous)).then_some((alert, "CHANGED"))
+}
+
+fn end(previous: &Alert, acknowledged: u32) -> Option<(Alert, &'static str)> {
+    let is_latched = previous.severity == CRITICAL && acknowledged < previous.attention;
+    let gone = Alert { holds: false, ..previous.clone() };
+    match (previous.state.as_str(), is_latched) {
+        ("OPEN", false) => Some((Alert { state: "CLEARED".to_owned(), ..gone }, "CLEARED")),
+        ("OPEN", true) if previous.holds => Some((gone, "RETRACTED")),
+        _ => None,
+    }
+}
+
+fn written(condition: &Condition) -> Alert {
+    let Condition { tenant, alert_key, kind, severity, site, device, title, .. } = condition.clone();
+    let Condition { sessions, items, cycles, evidence_query, evidence_rows, .. } = condition.clone();
+    let Condition { since, rule_version, parameters, completeness, .. } = condition.clone();
+    Alert {
+        tenant,
+        alert_key,
+        kind,
+        severity,
+        state: "OPEN".to_owned(),
+        holds: true,
+        attention: 1,
+        site,
+        device,
+        title,
+        sessions,
+        items,
+        cycles,
+        evidence_query,
+        evidence_rows,
+        since,
+        raised_at: 0,
+        rule_version,
+        parameters,
+        completeness,
+        computed_at: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn condition(severity: &str, sessions: &[&str]) -> Condition {
+        Condition {
+            alert_key: "k".to_owned(),
+            severity: severity.to_owned(),
+            sessions: sessions.iter().map(|session| (*session).to_owned()).collect(),
+            ..Condition::default()
+        }
+    }
+
+    /// Plays conditions and acknowledgements one after the other: events, then state, holds and severity.
+    fn play(steps: &[(Option<Condition>, bool)]) -> (Vec<String>, Option<Alert>) {
+        let (mut alert, mut acknowledged, mut events) = (None::<Alert>, 0, Vec::new());
+        for (at, (condition, acknowledge)) in steps.iter().enumerate() {
+            if let Some((settled, event)) = settle(alert.as_ref(), acknowledged, condition.as_ref(), at as i64 + 1) {
+                events.push(event.event);
+                alert = Some(settled);
+            }
+            if *acknowledge {
+                acknowledged = alert.as_ref().map_or(0, |alert| alert.attention);
+            }
+        }
+        (events, alert)
+    }
+
+    #[test]
+    fn a_condition_raises_one_alert_however_often_it_is_evaluated() {
+        let holds = || (Some(condition("high", &["a"])), false);
+        let (events, alert) = play(&[holds(), holds(), holds()]);
+        assert_eq!(events, ["RAISED"]);
+        assert_eq!(alert.map(|alert| (alert.attention, alert.raised_at)), Some((1, 1)));
+    }
+
+    #[test]
+    fn a_critical_alert_stays_until_it_is_acknowledged() {
+        let holds = (Some(condition("critical", &["a"])), false);
+        let (events, alert) = play(&[holds.clone(), (None, false), (None, false)]);
+        assert_eq!(events, ["RAISED", "RETRACTED"]);
+        assert_eq!(alert.map(|alert| (alert.state, alert.holds)), Some(("OPEN".to_owned(), false)));
+        let (events, alert) = play(&[holds, (None, true), (None, false)]);
+        assert_eq!(events, ["RAISED", "RETRACTED", "CLEARED"]);
+        assert_eq!(alert.map(|alert| alert.state), Some("CLEARED".to_owned()));
+    }
+
+    #[test]
+    fn an_acknowledgement_covers_what_stood_then() {
+        let acknowledged = (Some(condition("critical", &["a"])), true);
+        let (events, alert) = play(&[acknowledged.clone(), (Some(condition("critical", &["a", "b"])), false), (None, false)]);
+        assert_eq!(events, ["RAISED", "CHANGED", "RETRACTED"], "another visit is affected");
+        assert_eq!(alert.map(|alert| alert.attention), Some(2));
+        let (_, alert) = play(&[(Some(condition("high", &["a"])), true), acknowledged]);
+        assert_eq!(alert.map(|alert| alert.attention), Some(2), "it got worse");
+    }
+
+    #[test]
+    fn a_lesser_alert_ends_with_its_condition_and_says_so() {
+        let holds = || (Some(condition("medium", &["a"])), false);
+        let (events, alert) = play(&[holds(), (None, false), (None, false), holds()]);
+        assert_eq!(events, ["RAISED", "CLEARED", "RAISED"]);
+        assert_eq!(alert.map(|alert| (alert.attention, alert.raised_at)), Some((2, 4)));
+    }
+
+    #[test]
+    fn severity_never_falls_while_it_is_open() {
+        let step = |severity| (Some(condition(severity, &["a"])), false);
+        let (events, alert) = play(&[step("critical"), step("low"), (None, false)]);
+        assert_eq!(events, ["RAISED", "RETRACTED"]);
+        assert_eq!(alert.map(|alert| alert.severity), Some("critical".to_owned()));
+    }
+}

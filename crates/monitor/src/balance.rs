@@ -1,0 +1,70 @@
+//! Mass balance of syringes and cartridges: what went in against what was delivered.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use warehouse::{
+    Error, Warehouse,
+    sterility::{IDS_MAX, Imbalance, Scope, quoted},
+};
+
+use crate::{alert::Condition, settlement};
+
+/// Beyond this many percent of what left it a balance is off.
+pub const LIMIT_PCT: u32 = 5;
+
+/// Key of the alert of a mount.
+pub fn key(tenant: &str, device: &str, mount_id: &str) -> String {
+    format!("mass-balance/{tenant}/{device}/{mount_id}")
+}
+
+/// Settles the alerts of the syringes and cartridges in a scope, whose keys are given.
+///
+/// # Errors
+/// As [`Warehouse::fetch`].
+pub async fn settle(
+    warehouse: &Warehouse,
+    scope: Scope<'_>,
+    keys: &BTreeSet<String>,
+    now_us: i64,
+) -> Result<u64, Error> {
+    if keys.is_empty() {
+        return Ok(0);
+    }
+    let conditions: Vec<_> = warehouse.imbalances(scope, LIMIT_PCT).await?.iter().map(condition).collect();
+    let keys: Vec<_> = keys.iter().cloned().collect();
+    let mut changed = 0;
+    for keys in keys.chunks(IDS_MAX) {
+        let of_keys = conditions.iter().filter(|condition| keys.binary_search(&condition.alert_key).is_ok());
+        changed += settlement::settle(warehouse, keys, of_keys.cloned().collect(), now_us).await?;
+    }
+    Ok(changed)
+}
+
+fn condition(balance: &Imbalance) -> Condition {
+    let Imbalance { tenant, device, mount_id, .. } = balance;
+    let missing = if balance.balance_nl > 0 { "more left it than was delivered" } else { "less left it than was delivered" };
+    let row = json!({"mount": mount_id, "fill_nl": balance.fill_nl, "primed_nl": balance.primed_nl,
+        "residual_nl": balance.residual_nl, "delivered_nl": balance.delivered_nl, "balance_nl": balance.balance_nl});
+    Condition {
+        tenant: tenant.clone(),
+        alert_key: key(tenant, device, mount_id),
+        kind: "mass-balance".to_owned(),
+        severity: "medium".to_owned(),
+        site: balance.site.clone(),
+        device: device.clone(),
+        title: format!("syringe {mount_id} of {device}: {missing}, {:.1} %", balance.balance_pct),
+        items: Some(balance.item_id.clone()).filter(|item_id| !item_id.is_empty()).into_iter().collect(),
+        evidence_query: format!(
+            "SELECT * FROM mass_balance WHERE tenant = {} AND device = {} AND mount_id = {}",
+            quoted(tenant),
+            quoted(device),
+            quoted(mount_id)
+        ),
+        evidence_rows: format!("[{row}]"),
+        since: balance.removed_at,
+        rule_version: 1,
+        parameters: json!({"limit_pct": LIMIT_PCT}).to_string(),
+        ..Condition::default()
+    }
+}

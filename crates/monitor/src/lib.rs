@@ -1,0 +1,180 @@
+//! The monitor: reads what has changed in the warehouse, judges it, and writes verdicts and alerts.
+//!
+//! What it is for: was that needle sterile ([`sterility`]), do syringes balance ([`balance`]). Each pass asks what was
+//! inserted since the last, evaluates the items, mounts, visits and sterilizers that this concerns, writes the verdicts that
+//! say something else than before, and settles the alerts they belong to ([`alert`], [`settlement`]).
+//!
+//! Absent: MQTT, Kafka, delivery of alerts to people, the mathematics (`analysis`), SQL (`warehouse`). The rules do no IO and
+//! know no clock.
+//!
+//! Invariants:
+//! - A verdict is a function of facts, registry and time; not of the order of arrival, nor of verdicts before. Evaluating
+//!   what changed, doing it twice, and evaluating everything end in the same verdicts.
+//! - One alert for each condition, by a stable key. Late data can raise an alert, and never ends a critical one: it stays
+//!   until somebody acknowledges it. Every change leaves a row in `alert_history`.
+//! - What has been seen is recorded last: whatever a pass did not finish, the next does.
+
+pub mod alert;
+pub mod balance;
+mod http;
+pub mod settlement;
+pub mod status;
+pub mod sterility;
+pub mod trace;
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use warehouse::{Advice, Warehouse};
+
+pub use crate::status::{Handle, Readiness};
+use crate::sterility::pass::{Sterility, Summary};
+
+/// What the monitor needs to be told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Between the ends and beginnings of passes. Shorter sees data earlier and asks ClickHouse more often.
+    pub interval: Duration,
+    /// How long a sterilizer's data are awaited after a use before their absence means anything. Longer raises fewer alerts
+    /// that later data take back, and raises them later.
+    pub late: Duration,
+    /// Time without a finished pass at which `/readyz` fails.
+    pub stalled_after: Duration,
+    /// Where `/livez`, `/readyz` and `/metrics` are served; `None` serves none, port 0 takes any free port.
+    pub http: Option<SocketAddr>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(2),
+            late: Duration::from_secs(5),
+            stalled_after: Duration::from_secs(120),
+            http: None,
+        }
+    }
+}
+
+/// Why the monitor ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be listened on.
+    #[error("listen on {address}: {source}; choose another with monitor.http")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The warehouse.
+    #[error(transparent)]
+    Warehouse(#[from] warehouse::Error),
+}
+
+/// A monitor that has its address and has not started.
+pub struct Monitor {
+    options: Options,
+    handle: Handle,
+    listener: Option<TcpListener>,
+    sterility: Sterility,
+}
+
+impl Monitor {
+    /// Binds the HTTP address.
+    ///
+    /// # Errors
+    /// [`Error::Listen`].
+    pub async fn bind(options: Options, warehouse: Warehouse) -> Result<Self, Error> {
+        let listener = match options.http {
+            Some(address) => {
+                let bound = TcpListener::bind(address).await;
+                Some(bound.map_err(|source| Error::Listen { address, source })?)
+            }
+            None => None,
+        };
+        let handle = Handle::new(options.stalled_after);
+        let late = i64::try_from(options.late.as_micros()).unwrap_or(i64::MAX);
+        Ok(Self { options, handle, listener, sterility: Sterility::new(warehouse, late) })
+    }
+
+    /// What it says about itself.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Where `/livez`, `/readyz` and `/metrics` are served.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.listener.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// The next pass evaluates everything.
+    pub fn start_over(&mut self) {
+        self.sterility.start_over();
+    }
+
+    /// One pass, as of `now_us`, us since 1970.
+    ///
+    /// # Errors
+    /// [`Error::Warehouse`]; the next pass takes up what this one did not finish.
+    pub async fn pass(&mut self, now_us: i64) -> Result<Summary, Error> {
+        let began = Instant::now();
+        let summary = self.sterility.pass(now_us).await?;
+        self.handle.finished(&summary, began.elapsed());
+        if summary != Summary::default() {
+            let Summary { units, verdicts, alerts, whole } = summary;
+            tracing::debug!(units, verdicts, alerts, whole, seconds = began.elapsed().as_secs_f64(), "pass finished");
+        }
+        Ok(summary)
+    }
+
+    /// Passes until `shutdown`.
+    ///
+    /// # Errors
+    /// What a person must see; everything that can heal is tried again.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
+        let serving = CancellationToken::new();
+        let _stop_serving = serving.clone().drop_guard();
+        if let Some(listener) = self.listener.take() {
+            let app = http::router(self.handle());
+            tokio::spawn(async move {
+                let served = axum::serve(listener, app).with_graceful_shutdown(serving.cancelled_owned()).await;
+                if let Err(error) = served {
+                    tracing::error!(%error, "http server ended");
+                }
+            });
+        }
+        loop {
+            match shutdown.run_until_cancelled(self.pass(now_us())).await {
+                None => return Ok(()),
+                Some(Ok(_)) => {}
+                Some(Err(Error::Warehouse(error))) if error.advice() != Advice::Fatal => {
+                    if self.handle.failed(&error.to_string()) {
+                        tracing::warn!(%error, "pass failed, trying again");
+                    }
+                }
+                Some(Err(error)) => return Err(error),
+            }
+            if shutdown.run_until_cancelled(tokio::time::sleep(self.options.interval)).await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The system's clock, us since 1970.
+pub fn now_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Runs a monitor: [`Monitor::bind`], then [`Monitor::run`].
+///
+/// # Errors
+/// As both.
+pub async fn run(options: Options, warehouse: Warehouse, shutdown: CancellationToken) -> Result<(), Error> {
+    Monitor::bind(options, warehouse).await?.run(shutdown).await
+}

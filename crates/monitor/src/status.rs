@@ -1,0 +1,180 @@
+//! Whether the monitor keeps up, and how much it does. Metric names are public.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{
+        counter::Counter,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+
+use crate::sterility::pass::Summary;
+
+/// Passes that finished.
+pub const PASSES: &str = "doseline_monitor_passes_total";
+/// Passes that failed.
+pub const FAILURES: &str = "doseline_monitor_failures_total";
+/// Items, mounts, visits and sterilizers evaluated.
+pub const UNITS: &str = "doseline_monitor_units_total";
+/// Verdicts written.
+pub const VERDICTS: &str = "doseline_monitor_verdicts_total";
+/// Alerts raised, changed or ended.
+pub const ALERTS: &str = "doseline_monitor_alerts_total";
+/// Time since the last pass that finished, seconds.
+pub const SINCE_PASS_SECONDS: &str = "doseline_monitor_since_pass_seconds";
+/// Time that a pass takes, seconds.
+pub const PASS_SECONDS: &str = "doseline_monitor_pass_seconds";
+
+/// Every name.
+pub const ALL: [&str; 7] = [PASSES, FAILURES, UNITS, VERDICTS, ALERTS, SINCE_PASS_SECONDS, PASS_SECONDS];
+
+/// Whether the monitor is ready, and if not, why.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Readiness {
+    /// Whether it keeps up.
+    pub ready: bool,
+    /// What is in the way; empty when ready.
+    pub obstacles: Vec<String>,
+}
+
+/// What a monitor says about itself. Clones share it.
+#[derive(Clone)]
+pub struct Handle(Arc<Inner>);
+
+struct Inner {
+    stalled_after: Duration,
+    state: Mutex<State>,
+    registry: Registry,
+    passes: Counter,
+    failures: Counter,
+    units: Counter,
+    verdicts: Counter,
+    alerts: Counter,
+    since_pass: Gauge<f64, std::sync::atomic::AtomicU64>,
+    seconds: Histogram,
+}
+
+struct State {
+    began: Instant,
+    finished: Option<Instant>,
+    trouble: Option<String>,
+}
+
+impl Handle {
+    /// A handle for one monitor; it is ready once a pass has finished, until none has for `stalled_after`.
+    pub fn new(stalled_after: Duration) -> Self {
+        let mut registry = Registry::default();
+        // The encoder adds `_total` to counters itself.
+        let counter = |name: &'static str| name.strip_suffix("_total").unwrap_or(name);
+        let (passes, failures, units) = (Counter::default(), Counter::default(), Counter::default());
+        let (verdicts, alerts, since_pass) = (Counter::default(), Counter::default(), Gauge::default());
+        let seconds = Histogram::new(exponential_buckets(0.01, 2.0, 14));
+        registry.register(counter(PASSES), "Passes that finished", passes.clone());
+        registry.register(counter(FAILURES), "Passes that failed", failures.clone());
+        registry.register(counter(UNITS), "Items, mounts, visits and sterilizers evaluated", units.clone());
+        registry.register(counter(VERDICTS), "Verdicts written", verdicts.clone());
+        registry.register(counter(ALERTS), "Alerts raised, changed or ended", alerts.clone());
+        registry.register(SINCE_PASS_SECONDS, "Time since the last pass that finished", since_pass.clone());
+        registry.register(PASS_SECONDS, "Time that a pass takes", seconds.clone());
+        let state = Mutex::new(State { began: Instant::now(), finished: None, trouble: None });
+        Self(Arc::new(Inner {
+            stalled_after,
+            state,
+            registry,
+            passes,
+            failures,
+            units,
+            verdicts,
+            alerts,
+            since_pass,
+            seconds,
+        }))
+    }
+
+    pub(crate) fn finished(&self, summary: &Summary, took: Duration) {
+        let Inner { passes, units, verdicts, alerts, seconds, .. } = &*self.0;
+        passes.inc();
+        units.inc_by(summary.units);
+        verdicts.inc_by(summary.verdicts);
+        alerts.inc_by(summary.alerts);
+        seconds.observe(took.as_secs_f64());
+        self.with(|state| (state.finished, state.trouble) = (Some(Instant::now()), None));
+    }
+
+    /// Whether the trouble is new.
+    pub(crate) fn failed(&self, trouble: &str) -> bool {
+        self.0.failures.inc();
+        self.with(|state| state.trouble.replace(trouble.to_owned()).as_deref() != Some(trouble))
+    }
+
+    /// Whether it keeps up.
+    pub fn readiness(&self) -> Readiness {
+        let limit = self.0.stalled_after;
+        let obstacles = self.with(|state| {
+            let age = state.finished.unwrap_or(state.began).elapsed();
+            let cause = state.trouble.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default();
+            match state.finished {
+                None => vec![format!("no pass has finished yet{cause}")],
+                Some(_) if age > limit => {
+                    vec![format!("no pass has finished for {} s, limit {} s{cause}", age.as_secs(), limit.as_secs())]
+                }
+                Some(_) => Vec::new(),
+            }
+        });
+        Readiness { ready: obstacles.is_empty(), obstacles }
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    pub fn metrics(&self) -> String {
+        self.0.since_pass.set(self.with(|state| state.finished.unwrap_or(state.began).elapsed().as_secs_f64()));
+        let mut text = String::new();
+        // Writing to a `String` cannot fail.
+        let _ = encode(&mut text, &self.0.registry);
+        text
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        // Nothing is left half-changed by a panic under this lock.
+        work(&mut self.0.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_ready_after_a_pass_and_until_it_stalls() {
+        let handle = Handle::new(Duration::from_secs(60));
+        assert!(!handle.readiness().ready);
+        assert!(handle.failed("engine away") && !handle.failed("engine away"));
+        assert_eq!(handle.readiness().obstacles, ["no pass has finished yet: engine away"]);
+        handle.finished(&Summary::default(), Duration::from_millis(5));
+        assert!(handle.readiness().ready);
+        let hasty = Handle::new(Duration::ZERO);
+        hasty.finished(&Summary::default(), Duration::ZERO);
+        std::thread::yield_now();
+        assert!(!hasty.readiness().ready);
+    }
+
+    #[test]
+    fn every_name_is_exposed() {
+        let handle = Handle::new(Duration::from_secs(60));
+        handle.finished(&Summary::default(), Duration::from_millis(5));
+        let text = handle.metrics();
+        for name in ALL {
+            let exposed = text.lines().any(|line| {
+                let sample = line.split([' ', '{']).next().unwrap_or_default();
+                sample == name || sample.strip_suffix("_count") == Some(name)
+            });
+            assert!(exposed, "{name} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Days as labels give them.
+
+/// Days since 1970-01-01 of a date of the proleptic Gregorian calendar (Hinnant, "chrono-compatible low-level date
+/// algorithms").
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let of_era = year.rem_euclid(400);
+    let of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+/// Last day of use by a label: `YYYY-MM-DD`, where day 00 is the end of the month. None where it is no date.
+pub fn last_day(label: &str) -> Option<i64> {
+    let mut parts = label.split('-').map(|part| part.parse::<i64>().ok());
+    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+    if parts.next().is_some() || !(1..=12).contains(&month) || !(0..=31).contains(&day) {
+        return None;
+    }
+    match day {
+        0 if month == 12 => Some(days(year + 1, 1, 1) - 1),
+        0 => Some(days(year, month + 1, 1) - 1),
+        _ => Some(days(year, month, day)),
+    }
+}
+
+/// Day, UTC, of a time in us since 1970.
+pub fn day_of(at_us: i64) -> i64 {
+    at_us.div_euclid(86_400_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_read() {
+        assert_eq!(last_day("1970-01-01"), Some(0));
+        assert_eq!(last_day("2026-06-30"), last_day("2026-06-00"));
+        assert_eq!(last_day("2024-02-00"), last_day("2024-02-29"));
+        assert_eq!(last_day("2025-12-00"), Some(20_453));
+        assert_eq!(day_of(20_453 * 86_400_000_000 + 1), 20_453);
+        for wrong in ["", "2026", "2026-13-01", "2026-06-32", "2026-06-30-1", "soon"] {
+            assert_eq!(last_day(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! A cycle's curve against its recipe: the boundary to `analysis`, which has the mathematics.
+
+use std::collections::BTreeMap;
+
+use analysis::{
+    hold::{self, Band, Series},
+    lethality::lethality,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use warehouse::sterility::{Curve, Cycle, Recipe};
+
+/// What is known of a cycle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Outcome {
+    /// Everything required was reached.
+    Passed,
+    /// Something was not.
+    Failed,
+    /// It cannot be said, and never will be by what is there.
+    Indeterminate,
+    /// Not everything of it has arrived.
+    #[default]
+    Pending,
+}
+
+impl Outcome {
+    /// Its name in tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "PASSED",
+            Self::Failed => "FAILED",
+            Self::Indeterminate => "INDETERMINATE",
+            Self::Pending => "PENDING",
+        }
+    }
+}
+
+/// What a curve says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Physical {
+    /// The outcome.
+    pub outcome: Outcome,
+    /// In words.
+    pub reason: String,
+    /// Time of the last sample, ms from the start.
+    pub end_ms: u32,
+    /// Samples it was judged by.
+    pub samples: u32,
+    /// Longest continuous time in the band, least over the sensors, ms.
+    pub hold_ms: Option<i64>,
+    /// Conservative lethality, least over the sensors, ms at the reference temperature.
+    pub f0_ms: Option<i64>,
+    /// The same by the trapezoid rule.
+    pub f0_trapezoid_ms: Option<i64>,
+    /// Largest difference to saturated steam in the hold, mK.
+    pub saturation_mk: Option<i64>,
+}
+
+/// The limits of a recipe, as they are stored with a verdict.
+pub fn parameters(recipe: Option<&Recipe>) -> Value {
+    let Some(recipe) = recipe else { return json!({}) };
+    json!({
+        "recipe": recipe.recipe,
+        "temperature_min_mc": recipe.temperature_min_mc,
+        "temperature_max_mc": recipe.temperature_max_mc,
+        "hold_ms": recipe.hold_ms,
+        "gap_max_ms": recipe.gap_max_ms,
+        "reference_mc": recipe.reference_mc,
+        "z_mk": recipe.z_mk,
+        "saturated_steam": recipe.saturated_steam,
+        "prevacuum": recipe.prevacuum,
+        "saturation_max_mk": ms(analysis::saturation::DIFFERENCE_MAX),
+    })
+}
+
+/// Samples of one sensor.
+#[derive(Default)]
+struct Sensor {
+    times: Vec<f64>,
+    celsius: Vec<f64>,
+    /// None as soon as one sample has no pressure.
+    kpa: Option<Vec<f64>>,
+}
+
+/// Judges the curve of a cycle. A cycle that says nothing about what it had to reach, or of which samples are missing for
+/// good, is indeterminate; one whose samples have not all arrived is pending.
+pub fn judge(cycle: &Cycle, curve: Option<&Curve>, recipe: Option<&Recipe>) -> Physical {
+    let samples = curve.map_or(&[][..], |curve| &curve.samples);
+    let found = u32::try_from(samples.len()).unwrap_or(u32::MAX);
+    let end_ms = samples.iter().map(|sample| sample.0).max().unwrap_or(0);
+    let known = Physical { end_ms, samples: found, ..Physical::default() };
+    let unknown = |reason: String| Physical { outcome: Outcome::Indeterminate, reason, ..known.clone() };
+    if found < cycle.samples {
+        return Physical { reason: format!("{found} of {} samples have arrived", cycle.samples), ..known };
+    }
+    let Some(recipe) = recipe else {
+        return unknown(format!("recipe {:?} is not registered", cycle.recipe));
+    };
+    let sensors = sensors(samples);
+    if sensors.is_empty() {
+        return unknown("no temperatures were recorded".to_owned());
+    }
+    let series: Vec<_> =
+        sensors.iter().map(|sensor| Series { times: &sensor.times, celsius: &sensor.celsius }).collect();
+    let measured = hold::Cycle { sensors: &series, kpa: sensors[0].kpa.as_deref() };
+    let required = hold::Recipe {
+        band: Band { low: celsius(recipe.temperature_min_mc), high: celsius(recipe.temperature_max_mc) },
+        hold_s: f64::from(recipe.hold_ms) / 1e3,
+        gap_max_s: f64::from(recipe.gap_max_ms) / 1e3,
+        saturation_max_k: recipe.saturated_steam.then_some(analysis::saturation::DIFFERENCE_MAX),
+    };
+    let verdict = match hold::verdict(&measured, &required) {
+        Ok(verdict) => verdict,
+        Err(error) => return unknown(format!("the samples cannot be used: {error}")),
+    };
+    let (f0_ms, f0_trapezoid_ms) = f0(&sensors, recipe);
+    Physical {
+        outcome: match verdict.outcome {
+            hold::Outcome::Passed => Outcome::Passed,
+            hold::Outcome::Failed => Outcome::Failed,
+            hold::Outcome::Indeterminate => Outcome::Indeterminate,
+        },
+        reason: verdict.reason,
+        hold_ms: verdict.hold_s.map(ms),
+        f0_ms,
+        f0_trapezoid_ms,
+        saturation_mk: verdict.saturation_k.map(ms),
+        ..known
+    }
+}
+
+fn sensors(samples: &[(u32, u32, Option<i32>, Option<u32>)]) -> Vec<Sensor> {
+    let mut sensors: BTreeMap<u32, Sensor> = BTreeMap::new();
+    for (offset_ms, sensor, temperature_mc, pressure_pa) in samples {
+        let Some(temperature_mc) = temperature_mc else { continue };
+        let sensor = sensors.entry(*sensor).or_insert_with(|| Sensor { kpa: Some(Vec::new()), ..Sensor::default() });
+        sensor.times.push(f64::from(*offset_ms) / 1e3);
+        sensor.celsius.push(celsius(*temperature_mc));
+        sensor.kpa = sensor.kpa.take().zip(*pressure_pa).map(|(mut kpa, pa)| {
+            kpa.push(f64::from(pa) / 1e3);
+            kpa
+        });
+    }
+    sensors.into_values().collect()
+}
+
+fn f0(sensors: &[Sensor], recipe: &Recipe) -> (Option<i64>, Option<i64>) {
+    let (reference, z) = (celsius(recipe.reference_mc), f64::from(recipe.z_mk) / 1e3);
+    let of_sensors = sensors.iter().map(|sensor| lethality(&sensor.times, &sensor.celsius, reference, z));
+    match of_sensors.collect::<Result<Vec<_>, _>>() {
+        Ok(all) => {
+            let least = |of: fn(&analysis::lethality::Lethality) -> f64| {
+                all.iter().map(of).min_by(f64::total_cmp).map(ms)
+            };
+            (least(|lethality| lethality.conservative), least(|lethality| lethality.trapezoid))
+        }
+        Err(_) => (None, None),
+    }
+}
+
+fn celsius(millidegrees: i32) -> f64 {
+    f64::from(millidegrees) / 1e3
+}
+
+/// Thousandths, rounded.
+fn ms(value: f64) -> i64 {
+    (value * 1e3).round() as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe() -> Recipe {
+        Recipe {
+            recipe: "134C-3min".to_owned(),
+            temperature_min_mc: 134_000,
+            temperature_max_mc: 137_000,
+            hold_ms: 180_000,
+            gap_max_ms: 15_000,
+            reference_mc: 121_100,
+            z_mk: 10_000,
+            ..Recipe::default()
+        }
+    }
+
+    /// A plateau of so many seconds, a sample each two, `without` left out.
+    fn plateau(seconds: u32, without: std::ops::Range<u32>) -> (Cycle, Curve) {
+        let outside = |offset: u32| !without.contains(&offset);
+        let samples: Vec<_> = (0..=seconds).step_by(2).filter(|offset| outside(*offset)).map(|offset| (offset * 1_000, 0, Some(134_500), None)).collect();
+        let cycle = Cycle { samples: samples.len() as u32, ..Cycle::default() };
+        (cycle, Curve { samples, ..Curve::default() })
+    }
+
+    #[test]
+    fn hold_time_decides_and_a_gap_makes_it_indeterminate() {
+        let outcome = |seconds, without| {
+            let (cycle, curve) = plateau(seconds, without);
+            judge(&cycle, Some(&curve), Some(&recipe())).outcome
+        };
+        assert_eq!(outcome(180, 0..0), Outcome::Passed);
+        assert_eq!(outcome(178, 0..0), Outcome::Failed);
+        assert_eq!(outcome(400, 100..116), Outcome::Indeterminate);
+        assert_eq!(outcome(400, 100..110), Outcome::Passed);
+    }
+
+    #[test]
+    fn what_has_not_arrived_is_awaited_and_what_is_not_registered_is_never_passed() {
+        let (cycle, curve) = plateau(300, 0..0);
+        let more = Cycle { samples: cycle.samples + 1, ..cycle.clone() };
+        assert_eq!(judge(&more, Some(&curve), Some(&recipe())).outcome, Outcome::Pending);
+        assert_eq!(judge(&cycle, Some(&curve), None).outcome, Outcome::Indeterminate);
+        assert_eq!(judge(&Cycle::default(), None, Some(&recipe())).outcome, Outcome::Indeterminate);
+        let steam = Recipe { saturated_steam: true, ..recipe() };
+        assert_eq!(judge(&cycle, Some(&curve), Some(&steam)).outcome, Outcome::Indeterminate, "no pressure");
+    }
+}

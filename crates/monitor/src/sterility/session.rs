@@ -1,0 +1,198 @@
+//! One visit: rule 1 (no needle mount), and what its mixtures were made of (rules 6 and 12).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde_json::{Value, json};
+use warehouse::{
+    sterility::{Component, Mount, Shots, quoted},
+    verdicts::Verdict,
+};
+
+use super::{
+    calendar::{day_of, last_day},
+    rules::{Book, Clock, Finding, State, stamp},
+};
+
+/// Everything known of one visit.
+#[derive(Clone, Debug, Default)]
+pub struct SessionFacts<'a> {
+    /// Tenant.
+    pub tenant: &'a str,
+    /// The visit.
+    pub session_id: &'a str,
+    /// Its injections.
+    pub shots: Vec<&'a Shots>,
+    /// Mounts that its injections name, by device and mount.
+    pub mounts: HashMap<(&'a str, &'a str), &'a Mount>,
+    /// Components of its mixtures.
+    pub components: Vec<&'a Component>,
+    /// Events of its devices that have not arrived, by device; none = not asked yet.
+    pub missing: HashMap<&'a str, u64>,
+}
+
+/// The unit of a visit.
+pub fn unit(session_id: &str) -> String {
+    format!("session/{session_id}")
+}
+
+/// Judges a visit.
+pub fn evaluate(facts: &SessionFacts<'_>, book: &Book, clock: Clock) -> Vec<Verdict> {
+    let unit = unit(facts.session_id);
+    let mut by_device: BTreeMap<&str, Vec<&Shots>> = BTreeMap::new();
+    let mut all = facts.shots.clone();
+    all.sort_unstable();
+    for shots in all {
+        by_device.entry(&shots.device).or_default().push(shots);
+    }
+    let mut verdicts: Vec<Verdict> =
+        by_device.iter().filter_map(|(device, shots)| needle(facts, device, shots, clock, &unit)).collect();
+    let mixtures: BTreeSet<&str> =
+        facts.shots.iter().map(|shots| shots.preparation_id.as_str()).filter(|mixture| !mixture.is_empty()).collect();
+    verdicts.extend(mixtures.into_iter().flat_map(|mixture| self::mixture(facts, mixture, book, &unit)));
+    verdicts
+}
+
+/// Rule 1: injections with no needle mount in this visit.
+fn needle(facts: &SessionFacts<'_>, device: &str, shots: &[&Shots], clock: Clock, unit: &str) -> Option<Verdict> {
+    let mut none = 0;
+    let mut elsewhere = BTreeSet::new();
+    let mut unknown = BTreeSet::new();
+    let mut last_at = i64::MIN;
+    for part in shots {
+        let mount_id = part.needle_mount_id.as_str();
+        let is_told = match facts.mounts.get(&(device, mount_id)) {
+            _ if mount_id.is_empty() => {
+                none += part.injections;
+                false
+            }
+            // Mounted before the visit began is mounted for it; in another visit is not.
+            Some(mount) if mount.session_id.is_empty() || mount.session_id == facts.session_id => true,
+            Some(mount) => {
+                elsewhere.insert((mount_id, mount.session_id.as_str()));
+                false
+            }
+            None => {
+                unknown.insert(mount_id);
+                false
+            }
+        };
+        if !is_told {
+            last_at = last_at.max(part.last_at);
+        }
+    }
+    let missing = facts.missing.get(device).copied().unwrap_or_default();
+    let late = last_at.saturating_add(clock.late);
+    let (state, what) = match (none, elsewhere.is_empty(), unknown.is_empty()) {
+        (0, true, true) => return None,
+        (0, true, false) if missing > 0 => (State::Pending(0), "the needle's mounting has not arrived".to_owned()),
+        (0, true, false) if clock.now < late => (State::Pending(late), "the needle's mounting has not arrived".to_owned()),
+        (0, true, false) => (State::Indeterminate, "the needle's mounting is not known".to_owned()),
+        (0, false, _) => (State::Confirmed, "the needle had been mounted in another visit".to_owned()),
+        (count, _, _) => (State::Confirmed, format!("{count} injections had no needle mount")),
+    };
+    let first_at = shots.iter().map(|part| part.first_at).min().unwrap_or_default();
+    let elsewhere: Vec<_> = elsewhere.iter().map(|(mount, session)| json!({"mount": mount, "session": session})).collect();
+    let finding = Finding {
+        tenant: facts.tenant,
+        unit,
+        rule: 1,
+        key: device.to_owned(),
+        subject: format!("{}/{device}", facts.session_id),
+        state,
+        severity: "high",
+        reason: format!("device {device}, visit {}: {what}", facts.session_id),
+        evidence: json!({"device": device, "session": facts.session_id, "without_mount": none,
+            "mounted_elsewhere": elsewhere, "mounting_unknown": unknown, "first": stamp(first_at)}),
+        query: format!(
+            "SELECT at, shot, needle_mount_id, needle_item_id FROM injections WHERE tenant = {} AND device = {} AND \
+             session_id = {} ORDER BY boot_id, seq",
+            quoted(facts.tenant),
+            quoted(device),
+            quoted(facts.session_id),
+        ),
+        parameters: json!({}),
+        at: first_at,
+    };
+    let completeness = if missing > 0 { format!("{missing} events of {device} have not arrived") } else { String::new() };
+    Some(Verdict {
+        site: shots.first().map(|part| part.site.clone()).unwrap_or_default(),
+        device: device.to_owned(),
+        sessions: vec![facts.session_id.to_owned()],
+        completeness,
+        ..finding.verdict()
+    })
+}
+
+/// Rules 6 and 12 for a mixture: used after its time, or made of something expired or recalled.
+fn mixture(facts: &SessionFacts<'_>, mixture: &str, book: &Book, unit: &str) -> Vec<Verdict> {
+    let mut used: Vec<_> = facts.shots.iter().filter(|part| part.preparation_id == mixture).collect();
+    used.sort_unstable();
+    let of_mixture = facts.components.iter().filter(|component| component.preparation_id == mixture);
+    let mut components: Vec<_> = of_mixture.collect();
+    components.sort_unstable();
+    let first_at = used.iter().map(|part| part.first_at).min().unwrap_or_default();
+    let last_at = used.iter().map(|part| part.last_at).max().unwrap_or_default();
+    let say = |rule: u8, key: String, subject: String, state, reason: String, lot: String, evidence: Value| {
+        let finding = Finding {
+            tenant: facts.tenant,
+            unit,
+            rule,
+            key,
+            subject,
+            state,
+            severity: "high",
+            reason,
+            evidence,
+            query: format!(
+                "SELECT * FROM preparations WHERE tenant = {} AND preparation_id = {} ORDER BY index",
+                quoted(facts.tenant),
+                quoted(mixture)
+            ),
+            parameters: json!({}),
+            at: first_at,
+        };
+        Verdict {
+            site: used.first().map(|part| part.site.clone()).unwrap_or_default(),
+            device: used.first().map(|part| part.device.clone()).unwrap_or_default(),
+            sessions: vec![facts.session_id.to_owned()],
+            lot,
+            ..finding.verdict()
+        }
+    };
+    let mut verdicts = Vec::new();
+    let evidence = |what: Value| json!({"mixture": mixture, "session": facts.session_id, "first": stamp(first_at), "fact": what});
+    let expired_then = |expiry: &str| last_day(expiry).is_some_and(|last| day_of(last_at) > last);
+    let use_by = components.iter().filter_map(|component| component.use_by).min().filter(|use_by| last_at > *use_by);
+    let expired = components.iter().find(|component| expired_then(&component.expiry));
+    if use_by.is_some() || expired.is_some() {
+        let what = match (use_by, expired) {
+            (Some(use_by), _) => format!("after its use-by time {}", stamp(use_by)),
+            (None, Some(component)) => format!("with lot {} expired {}", component.lot, component.expiry),
+            (None, None) => String::new(),
+        };
+        let key = format!("mixture/{mixture}");
+        let reason = format!("mixture {mixture} was used {what}");
+        let fact = json!({"use_by": use_by.map(stamp), "expired_lot": expired.map(|component| &component.lot)});
+        verdicts.push(say(6, key.clone(), key, State::Confirmed, reason, mixture.to_owned(), evidence(fact)));
+    }
+    for component in &components {
+        let product = format!("{}/{}", component.udi_di, component.lot);
+        let fact = || evidence(json!({"product": component.udi_di, "lot": component.lot, "container": component.container_id}));
+        for (recall, is_certain) in book.recalls(&component.udi_di, &component.lot) {
+            let subject = format!("recall/{}/{}/{}", recall.recall_id, recall.udi_di, recall.lot);
+            let reason = format!("mixture {mixture} was used; recall {}: {}", recall.recall_id, recall.reason);
+            let (key, state) = (format!("{subject}/{mixture}/{product}"), State::sure(is_certain));
+            verdicts.push(say(12, key, subject, state, reason, product.clone(), fact()));
+        }
+        if book.expiry(&component.udi_di, &component.lot).is_some_and(|last| day_of(last_at) > last) {
+            let subject = format!("expired/{product}");
+            let reason = format!("mixture {mixture} was used after lot {} had expired", component.lot);
+            let key = format!("{subject}/{mixture}");
+            verdicts.push(say(12, key, subject, State::Confirmed, reason, product, fact()));
+        }
+    }
+    // Two components of one lot are one finding.
+    verdicts.sort_by(|left, right| left.verdict_key.cmp(&right.verdict_key));
+    verdicts.dedup_by(|left, right| left.verdict_key == right.verdict_key);
+    verdicts
+}

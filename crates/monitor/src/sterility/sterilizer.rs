@@ -1,0 +1,424 @@
+//! One sterilizer with all its cycles: what each cycle is worth, what its tests say, and what a positive biological
+//! indicator recalls. Rules 5 (the cycle itself), 8 and 9.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use warehouse::{
+    sterility::{Cycle, Indicator, Release},
+    verdicts::Verdict,
+};
+
+use super::{
+    curve::{self, Outcome, Physical},
+    rules::{Book, Clock, Finding, HOUR_US, RULE_VERSION, State, cycle_query, stamp},
+};
+
+/// Everything known of one sterilizer.
+pub struct Chamber<'a> {
+    /// Tenant.
+    pub tenant: &'a str,
+    /// The sterilizer.
+    pub device: &'a str,
+    /// Its cycles.
+    pub cycles: Vec<&'a Cycle>,
+    /// What their curves say.
+    pub physical: HashMap<&'a str, Physical>,
+    /// Readings.
+    pub indicators: Vec<&'a Indicator>,
+    /// Decisions.
+    pub releases: Vec<&'a Release>,
+}
+
+/// What a cycle is worth to the items that were in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// By curve and chemical indicators.
+    pub outcome: Outcome,
+    /// In words.
+    pub reason: String,
+    /// The curve.
+    pub physical: Physical,
+    /// Latest decision: `RELEASED`, `REJECTED`; empty = none yet.
+    pub release: String,
+    /// The load came out wet.
+    pub wet: bool,
+    /// Cycles whose positive biological indicator recalls it.
+    pub recalled_by: Vec<String>,
+    /// Whether it was for a load (and not a test of the sterilizer).
+    pub for_load: bool,
+    /// Start, us since 1970.
+    pub at: i64,
+    /// End, us since 1970.
+    pub end: i64,
+    /// Whether the sterilizer's clock was synced.
+    pub synced: bool,
+    /// The sterilizer.
+    pub device: String,
+    /// Its site.
+    pub site: String,
+}
+
+impl Standing {
+    /// Whether its items are sterile: passed, released, dry, not recalled.
+    pub fn is_sterile(&self) -> bool {
+        self.for_load && self.outcome == Outcome::Passed && self.release == "RELEASED" && !self.wet && !self.is_recalled()
+    }
+
+    /// Whether a positive biological indicator recalls it.
+    pub fn is_recalled(&self) -> bool {
+        !self.recalled_by.is_empty()
+    }
+
+    /// Whether something about it is awaited and nothing speaks against it yet.
+    pub fn is_awaited(&self) -> bool {
+        let open = self.outcome == Outcome::Pending || (self.outcome == Outcome::Passed && self.release.is_empty());
+        self.for_load && open && !self.is_recalled() && !self.wet && self.release != "REJECTED"
+    }
+}
+
+/// Standings by tenant and cycle.
+pub type Standings = HashMap<(String, String), Standing>;
+
+/// What a sterilizer's evaluation gives.
+#[derive(Debug, Default)]
+pub struct Evaluated {
+    /// Of every cycle.
+    pub standings: Vec<(String, Standing)>,
+    /// Rows.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// The unit of a sterilizer.
+pub fn unit(device: &str) -> String {
+    format!("sterilizer/{device}")
+}
+
+/// Judges every cycle of a sterilizer.
+pub fn evaluate(chamber: &Chamber<'_>, book: &Book, clock: Clock) -> Evaluated {
+    let unit = unit(chamber.device);
+    let view = View::new(chamber);
+    let mut evaluated = Evaluated::default();
+    for cycle in &view.cycles {
+        let standing = view.standing(cycle, chamber);
+        evaluated.verdicts.push(on_cycle(cycle, &standing, book, &unit));
+        if standing.for_load {
+            evaluated.verdicts.extend(failed(cycle, &standing, &unit));
+        }
+        evaluated.standings.push((cycle.cycle_uid.clone(), standing));
+    }
+    evaluated.verdicts.extend(view.positive.iter().map(|cycle| positive(cycle, &evaluated.standings, &unit)));
+    evaluated.verdicts.extend(tests(&view, &evaluated.standings, book, clock, &unit));
+    evaluated
+}
+
+/// A sterilizer's cycles with what was read and decided about each.
+struct View<'a> {
+    cycles: Vec<&'a Cycle>,
+    readings: HashMap<&'a str, Vec<&'a Indicator>>,
+    releases: HashMap<&'a str, &'a Release>,
+    positive: Vec<&'a Cycle>,
+    negative: Vec<&'a Cycle>,
+}
+
+impl<'a> View<'a> {
+    fn new(chamber: &Chamber<'a>) -> Self {
+        let mut by_uid: BTreeMap<&str, &Cycle> = BTreeMap::new();
+        for cycle in &chamber.cycles {
+            // Told twice under two numbers: the first stands.
+            let first = by_uid.entry(&cycle.cycle_uid).or_insert(cycle);
+            *first = (*first).min(*cycle);
+        }
+        let mut cycles: Vec<_> = by_uid.into_values().collect();
+        cycles.sort_by_key(|cycle| (cycle.boot_id, cycle.seq));
+        let mut readings: HashMap<&str, Vec<&Indicator>> = HashMap::new();
+        for indicator in &chamber.indicators {
+            readings.entry(&indicator.cycle_uid).or_default().push(indicator);
+        }
+        for readings in readings.values_mut() {
+            readings.sort_unstable();
+        }
+        let mut releases: HashMap<&str, &Release> = HashMap::new();
+        for release in &chamber.releases {
+            let latest = releases.entry(&release.cycle_uid).or_insert(release);
+            *latest = (*latest).max(*release);
+        }
+        let biological = |cycle: &&&Cycle, result: &str| {
+            let of_cycle = readings.get(cycle.cycle_uid.as_str()).into_iter().flatten();
+            of_cycle.filter(|reading| reading.kind == "BIOLOGICAL").any(|reading| reading.result == result)
+        };
+        let positive: Vec<_> = cycles.iter().filter(|cycle| biological(cycle, "POSITIVE")).copied().collect();
+        let negative = cycles.iter().filter(|cycle| biological(cycle, "NEGATIVE") && !biological(cycle, "POSITIVE"));
+        let negative = negative.copied().collect();
+        Self { cycles, readings, releases, positive, negative }
+    }
+
+    fn result(&self, cycle: &Cycle, kinds: &[&str]) -> Option<&'static str> {
+        let of_cycle = self.readings.get(cycle.cycle_uid.as_str()).into_iter().flatten();
+        let results: Vec<_> =
+            of_cycle.filter(|reading| kinds.contains(&reading.kind.as_str())).map(|reading| &*reading.result).collect();
+        ["POSITIVE", "NEGATIVE", "INVALID"].into_iter().find(|result| results.contains(result))
+    }
+
+    fn standing(&self, cycle: &Cycle, chamber: &Chamber<'_>) -> Standing {
+        let physical = chamber.physical.get(cycle.cycle_uid.as_str()).cloned().unwrap_or_default();
+        let chemical = self.result(cycle, &["CHEMICAL", "BOWIE_DICK", ""]);
+        let (outcome, reason) = match (chemical, physical.outcome) {
+            (Some("POSITIVE"), _) => (Outcome::Failed, "the chemical indicator failed".to_owned()),
+            (Some("INVALID"), Outcome::Passed) => {
+                (Outcome::Indeterminate, "the chemical indicator could not be read".to_owned())
+            }
+            _ => (physical.outcome, physical.reason.clone()),
+        };
+        let release = self.releases.get(cycle.cycle_uid.as_str()).map_or("", |release| &release.decision);
+        let for_load = !matches!(cycle.purpose.as_str(), "BOWIE_DICK" | "LEAK");
+        Standing {
+            outcome,
+            reason,
+            release: release.to_owned(),
+            wet: cycle.load_dry == Some(false),
+            recalled_by: if for_load { self.recalled_by(cycle) } else { Vec::new() },
+            for_load,
+            at: cycle.at,
+            end: cycle.at + i64::from(physical.end_ms) * 1_000,
+            synced: cycle.synced,
+            device: cycle.device.clone(),
+            site: cycle.site.clone(),
+            physical,
+        }
+    }
+
+    /// Positive cycles with no negative one for certain between them and this: the loads since the last negative
+    /// indicator, and those after the positive one until the next negative.
+    fn recalled_by(&self, cycle: &Cycle) -> Vec<String> {
+        let recalls = |positive: &&&Cycle| {
+            let cleared = |negative: &&Cycle| {
+                negative.cycle_uid == cycle.cycle_uid
+                    || (before(cycle, negative) && before(negative, positive))
+                    || (before(positive, negative) && before(negative, cycle))
+            };
+            positive.cycle_uid == cycle.cycle_uid || !self.negative.iter().any(cleared)
+        };
+        let mut uids: Vec<_> = self.positive.iter().filter(recalls).map(|positive| positive.cycle_uid.clone()).collect();
+        uids.sort_unstable();
+        uids
+    }
+}
+
+/// Whether one cycle was for certain before another of its sterilizer: boot and number say so, and synced clocks do not
+/// contradict (a boot counter starts again after a factory reset).
+fn before(left: &Cycle, right: &Cycle) -> bool {
+    let contradicts = left.synced && right.synced && left.at > right.at;
+    (left.boot_id, left.seq) < (right.boot_id, right.seq) && !contradicts
+}
+
+fn concerning(cycle: &Cycle, verdict: Verdict) -> Verdict {
+    Verdict {
+        site: cycle.site.clone(),
+        device: cycle.device.clone(),
+        cycle_uid: cycle.cycle_uid.clone(),
+        ..verdict
+    }
+}
+
+/// Rule 0: the verdict on the cycle, which is also where its curve's judgement is kept.
+fn on_cycle(cycle: &Cycle, standing: &Standing, book: &Book, unit: &str) -> Verdict {
+    let recipe = book.recipe(&cycle.tenant, &cycle.recipe);
+    Verdict {
+        tenant: cycle.tenant.clone(),
+        unit: unit.to_owned(),
+        verdict_key: format!("0/{}", cycle.cycle_uid),
+        state: standing.outcome.as_str().to_owned(),
+        site: cycle.site.clone(),
+        device: cycle.device.clone(),
+        cycle_uid: cycle.cycle_uid.clone(),
+        at: cycle.at,
+        reason: standing.reason.clone(),
+        evidence: json!(standing).to_string(),
+        evidence_query: format!(
+            "SELECT * FROM sterilization_samples WHERE cycle_uid = {} ORDER BY index",
+            warehouse::sterility::quoted(&cycle.cycle_uid)
+        ),
+        rule_version: RULE_VERSION,
+        parameters: curve::parameters(recipe).to_string(),
+        ..Verdict::default()
+    }
+}
+
+/// Rule 5, as far as the cycle alone goes: the uses are found at the items.
+fn failed(cycle: &Cycle, standing: &Standing, unit: &str) -> Option<Verdict> {
+    let state = match standing.outcome {
+        Outcome::Failed => State::Confirmed,
+        Outcome::Indeterminate => State::Indeterminate,
+        Outcome::Passed | Outcome::Pending => return None,
+    };
+    let verb = if state == State::Confirmed { "failed" } else { "is indeterminate" };
+    let released = if standing.release == "RELEASED" { " and was released" } else { "" };
+    let finding = Finding {
+        tenant: &cycle.tenant,
+        unit,
+        rule: 5,
+        key: cycle.cycle_uid.clone(),
+        subject: cycle.cycle_uid.clone(),
+        state,
+        severity: if standing.release == "RELEASED" { "high" } else { "medium" },
+        reason: format!("cycle {} {verb}{released}: {}", cycle.cycle_uid, standing.reason),
+        evidence: json!({"cycle": cycle.cycle_uid, "sterilizer": cycle.device, "outcome": standing.outcome.as_str(),
+            "reason": standing.reason, "release": standing.release, "started": stamp(cycle.at)}),
+        query: cycle_query(&cycle.tenant, &cycle.cycle_uid),
+        parameters: json!({"recipe": cycle.recipe}),
+        at: cycle.at,
+    };
+    Some(concerning(cycle, finding.verdict()))
+}
+
+/// Rule 9: the positive cycle itself, whether or not anything of the recalled loads has been used.
+fn positive(cycle: &Cycle, standings: &[(String, Standing)], unit: &str) -> Verdict {
+    let recalled: Vec<_> = standings
+        .iter()
+        .filter(|(_, standing)| standing.recalled_by.contains(&cycle.cycle_uid))
+        .map(|(uid, _)| uid.as_str())
+        .collect();
+    let finding = Finding {
+        tenant: &cycle.tenant,
+        unit,
+        rule: 9,
+        key: cycle.cycle_uid.clone(),
+        subject: cycle.cycle_uid.clone(),
+        state: State::Confirmed,
+        severity: "critical",
+        reason: format!(
+            "biological indicator of cycle {} was positive: {} loads since the last negative one are recalled",
+            cycle.cycle_uid,
+            recalled.len()
+        ),
+        evidence: json!({"positive": cycle.cycle_uid, "sterilizer": cycle.device, "started": stamp(cycle.at),
+            "recalled_cycles": recalled}),
+        query: cycle_query(&cycle.tenant, &cycle.cycle_uid),
+        parameters: json!({}),
+        at: cycle.at,
+    };
+    concerning(cycle, finding.verdict())
+}
+
+/// Rule 8: loads without the tests they need.
+fn tests(view: &View<'_>, standings: &[(String, Standing)], book: &Book, clock: Clock, unit: &str) -> Vec<Verdict> {
+    let outcomes: HashMap<&str, Outcome> =
+        standings.iter().map(|(uid, standing)| (uid.as_str(), standing.physical.outcome)).collect();
+    let mut found: BTreeMap<String, Verdict> = BTreeMap::new();
+    for load in view.cycles.iter().filter(|cycle| matches!(cycle.purpose.as_str(), "LOAD" | "")) {
+        let recipe = book.recipe(&load.tenant, &load.recipe);
+        if recipe.is_some_and(|recipe| recipe.prevacuum) && book.bowie_dick(&load.tenant) {
+            keep(&mut found, bowie_dick(view, load, &outcomes, book, clock, unit));
+        }
+        keep(&mut found, biological(view, load, book, clock, unit));
+        keep(&mut found, leak(view, load, unit));
+    }
+    found.into_values().collect()
+}
+
+/// One verdict for each test that is missing: by the first load that needed it, and surer ones win.
+fn keep(found: &mut BTreeMap<String, Verdict>, verdict: Option<Verdict>) {
+    let Some(verdict) = verdict else { return };
+    let sureness = |verdict: &Verdict| (verdict.state == "CONFIRMED", super::super::alert::rank(&verdict.severity));
+    match found.get_mut(&verdict.verdict_key) {
+        Some(known) if sureness(known) >= sureness(&verdict) => {}
+        _ => drop(found.insert(verdict.verdict_key.clone(), verdict)),
+    }
+}
+
+fn test(load: &Cycle, unit: &str, key: String, state: State, severity: &str, reason: String, at: i64) -> Verdict {
+    let finding = Finding {
+        tenant: &load.tenant,
+        unit,
+        rule: 8,
+        subject: format!("{}/{key}", load.device),
+        key,
+        state,
+        severity,
+        evidence: json!({"load": load.cycle_uid, "sterilizer": load.device, "started": stamp(load.at), "reason": reason}),
+        reason,
+        query: format!(
+            "SELECT * FROM sterilizer_cycles WHERE tenant = {} AND device = {} AND started_at BETWEEN \
+             fromUnixTimestamp64Micro({at}) - toIntervalDay(1) AND fromUnixTimestamp64Micro({at}) + toIntervalDay(1) \
+             ORDER BY started_at",
+            warehouse::sterility::quoted(&load.tenant),
+            warehouse::sterility::quoted(&load.device),
+        ),
+        parameters: json!({}),
+        at,
+    };
+    concerning(load, finding.verdict())
+}
+
+/// A passed Bowie-Dick test on the same day, before the load; the latest before it counts.
+fn bowie_dick(
+    view: &View<'_>,
+    load: &Cycle,
+    outcomes: &HashMap<&str, Outcome>,
+    book: &Book,
+    clock: Clock,
+    unit: &str,
+) -> Option<Verdict> {
+    let of_day = |cycle: &&&Cycle| cycle.purpose == "BOWIE_DICK" && cycle.day == load.day && before(cycle, load);
+    let key = format!("bowie-dick/{}", load.day);
+    let say = |state, severity, reason| Some(test(load, unit, key.clone(), state, severity, reason, load.at));
+    let Some(latest) = view.cycles.iter().rev().find(of_day) else {
+        let reason = format!("no Bowie-Dick test on sterilizer {} before load {}", load.device, load.cycle_uid);
+        return say(State::sure(load.synced), "medium", reason);
+    };
+    let uid = &latest.cycle_uid;
+    match (view.result(latest, &["BOWIE_DICK", "CHEMICAL"]), outcomes.get(uid.as_str()).copied()) {
+        (Some("POSITIVE"), _) | (_, Some(Outcome::Failed)) => {
+            say(State::Confirmed, "high", format!("Bowie-Dick test {uid} failed before load {}", load.cycle_uid))
+        }
+        (Some("NEGATIVE"), _) => None,
+        (Some(_), _) => say(State::Indeterminate, "high", format!("Bowie-Dick test {uid} could not be read")),
+        (None, _) => {
+            let until = latest.at + i64::try_from(book.release_hours(&load.tenant)).unwrap_or(i64::MAX / HOUR_US) * HOUR_US;
+            let reason = format!("the result of Bowie-Dick test {uid} has not arrived");
+            let state = if clock.now < until { State::Pending(until) } else { State::Confirmed };
+            say(state, "medium", reason)
+        }
+    }
+}
+
+/// A biological test within the last days. Before a sterilizer has been known for so long nobody can say.
+fn biological(view: &View<'_>, load: &Cycle, book: &Book, clock: Clock, unit: &str) -> Option<Verdict> {
+    let days = i64::try_from(book.biological_days(&load.tenant)).unwrap_or_default().min(36_500);
+    let (span, first) = (days * 24 * HOUR_US, view.cycles.first()?);
+    if days == 0 || load.at - first.at < span {
+        return None;
+    }
+    let tested = |cycle: &&&Cycle| before(cycle, load) || cycle.cycle_uid == load.cycle_uid;
+    let last = view.negative.iter().rev().find(tested);
+    if last.is_some_and(|last| load.at - last.at <= span) {
+        return None;
+    }
+    // The indicator of a cycle that was meant as a test is read days later.
+    let awaited = view.cycles.iter().rev().filter(tested).find(|cycle| {
+        cycle.purpose == "BI" && load.at - cycle.at <= span && view.result(cycle, &["BIOLOGICAL"]).is_none()
+    });
+    let until = |cycle: &Cycle| {
+        cycle.at + i64::try_from(book.release_hours(&load.tenant)).unwrap_or(i64::MAX / HOUR_US) * HOUR_US
+    };
+    let state = match awaited.map(|cycle| until(cycle)) {
+        Some(until) if clock.now < until => State::Pending(until),
+        _ => State::sure(load.synced),
+    };
+    let since = last.map_or("ever".to_owned(), |last| format!("since cycle {}", last.cycle_uid));
+    let key = format!("biological/{}", last.map_or("none", |last| &last.cycle_uid));
+    let reason = format!("no negative biological indicator on sterilizer {} {since}, more than {days} days", load.device);
+    Some(test(load, unit, key, state, "medium", reason, load.at))
+}
+
+/// The latest leak test of the day before the load must not have failed. None is required unless one was made.
+fn leak(view: &View<'_>, load: &Cycle, unit: &str) -> Option<Verdict> {
+    let of_day = |cycle: &&&Cycle| cycle.purpose == "LEAK" && cycle.day == load.day && before(cycle, load);
+    let latest = view.cycles.iter().rev().find(of_day)?;
+    let failed = view.result(latest, &["CHEMICAL", "BOWIE_DICK", ""]) == Some("POSITIVE")
+        || view.releases.get(latest.cycle_uid.as_str()).is_some_and(|release| release.decision == "REJECTED");
+    let reason = format!("leak test {} failed before load {}", latest.cycle_uid, load.cycle_uid);
+    failed.then(|| test(load, unit, format!("leak/{}", latest.cycle_uid), State::Confirmed, "high", reason, load.at))
+}

@@ -1,0 +1,206 @@
+//! Alerts and what people did about them.
+
+use clickhouse::Row;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    client::Warehouse,
+    error::Error,
+    sterility::{list, quoted},
+};
+
+/// An alert as the monitor last wrote it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct Alert {
+    /// Tenant.
+    pub tenant: String,
+    /// Stable key of the condition.
+    pub alert_key: String,
+    /// What it is about, e.g. `sterility-2`.
+    pub kind: String,
+    /// `critical`, `high`, `medium`, `low`.
+    pub severity: String,
+    /// `OPEN` or `CLEARED`.
+    pub state: String,
+    /// Whether the condition holds by all data that has arrived.
+    pub holds: bool,
+    /// Rises whenever there is something new to acknowledge.
+    pub attention: u32,
+    /// Site.
+    pub site: String,
+    /// Device.
+    pub device: String,
+    /// In words.
+    pub title: String,
+    /// Visits affected, ascending.
+    pub sessions: Vec<String>,
+    /// Items, ascending.
+    pub items: Vec<String>,
+    /// Cycles, ascending.
+    pub cycles: Vec<String>,
+    /// SQL that shows the rows behind it.
+    pub evidence_query: String,
+    /// Facts, JSON array.
+    pub evidence_rows: String,
+    /// Time of the first fact of it, us since 1970.
+    pub since: i64,
+    /// When it was raised, us since 1970.
+    pub raised_at: i64,
+    /// Version of the rules.
+    pub rule_version: u32,
+    /// Limits used, JSON.
+    pub parameters: String,
+    /// What was known to be missing.
+    pub completeness: String,
+    /// When it was computed, us since 1970.
+    pub computed_at: i64,
+}
+
+/// Something that happened to an alert.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct AlertEvent {
+    /// Tenant.
+    pub tenant: String,
+    /// The alert.
+    pub alert_key: String,
+    /// When, us since 1970.
+    pub at: i64,
+    /// `RAISED`, `CHANGED`, `RETRACTED`, `CLEARED` by the monitor; `ACKNOWLEDGED` by a person.
+    pub event: String,
+    /// Who; empty = the monitor.
+    pub actor: String,
+    /// What it is about.
+    pub kind: String,
+    /// Severity then.
+    pub severity: String,
+    /// Whether the condition held then.
+    pub holds: bool,
+    /// The alert's `attention` then; an acknowledgement covers up to it.
+    pub attention: u32,
+    /// Visits affected then.
+    pub sessions: Vec<String>,
+    /// In words: the title, or the person's note.
+    pub note: String,
+    /// Facts then, JSON array.
+    pub evidence_rows: String,
+}
+
+/// An alert that waits for somebody.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct OpenAlert {
+    /// Tenant.
+    pub tenant: String,
+    /// Stable key.
+    pub alert_key: String,
+    /// Severity.
+    pub severity: String,
+    /// What it is about.
+    pub kind: String,
+    /// Site.
+    pub site: String,
+    /// Device.
+    pub device: String,
+    /// In words.
+    pub title: String,
+    /// Whether the condition still holds.
+    pub holds: bool,
+    /// Visits affected.
+    pub sessions: u64,
+    /// When it was raised, us since 1970.
+    pub raised_at: i64,
+}
+
+const COLUMNS: &str = "tenant, alert_key, kind, severity, state, holds, attention, site, device, title, sessions, items, \
+                       cycles, evidence_query, evidence_rows, toUnixTimestamp64Micro(alert.since) AS since, \
+                       toUnixTimestamp64Micro(alert.raised_at) AS raised_at, rule_version, parameters, completeness, \
+                       toUnixTimestamp64Micro(alert.computed_at) AS computed_at";
+
+impl Warehouse {
+    /// Alerts by their keys, over all tenants.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn alerts(&self, keys: &[String]) -> Result<Vec<Alert>, Error> {
+        let keys = list(keys.iter().map(String::as_str));
+        self.rows(&format!(
+            "SELECT {COLUMNS} FROM (SELECT * FROM alerts FINAL WHERE alert_key IN {keys}) AS alert"
+        ))
+        .await
+    }
+
+    /// Up to which `attention` alerts are acknowledged, by tenant and key.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn acknowledged(&self, keys: &[String]) -> Result<Vec<(String, String, u32)>, Error> {
+        let keys = list(keys.iter().map(String::as_str));
+        self.rows(&format!(
+            "SELECT toString(tenant), alert_key, max(attention) FROM alert_history \
+             WHERE event = 'ACKNOWLEDGED' AND alert_key IN {keys} GROUP BY tenant, alert_key"
+        ))
+        .await
+    }
+
+    /// Keys of alerts that are latched by their severity alone: acknowledged since, and their condition gone.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn released_alerts(&self) -> Result<Vec<String>, Error> {
+        let sql = "SELECT DISTINCT alert_key FROM alerts FINAL WHERE state = 'OPEN' AND NOT holds \
+                   AND (tenant, alert_key, attention) IN \
+                     (SELECT tenant, alert_key, max(attention) FROM alert_history WHERE event = 'ACKNOWLEDGED' \
+                      GROUP BY tenant, alert_key)";
+        self.rows(sql).await
+    }
+
+    /// Writes alerts and what happened to them: history first, so that no change is without its row.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`].
+    pub async fn write_alerts(&self, alerts: &[Alert], events: &[AlertEvent]) -> Result<(), Error> {
+        self.add("alert_history", events).await?;
+        self.add("alerts", alerts).await
+    }
+
+    /// Alerts that wait for somebody, the most severe first; `tenant` empty = all.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn open_alerts(&self, tenant: &str) -> Result<Vec<OpenAlert>, Error> {
+        let tenant = quoted(tenant);
+        self.rows(&format!(
+            "SELECT tenant, alert_key, severity, kind, site, device, title, holds, length(open.sessions) AS sessions, \
+             toUnixTimestamp64Micro(open.raised_at) AS raised_at FROM open_alerts AS open \
+             WHERE {tenant} IN ('', tenant) \
+             ORDER BY indexOf(['critical', 'high', 'medium', 'low'], severity), open.raised_at, alert_key"
+        ))
+        .await
+    }
+
+    /// Acknowledges an alert by name, as it stands now.
+    ///
+    /// # Errors
+    /// [`Error::Row`] where there is no such alert; as [`Warehouse::execute`] otherwise.
+    pub async fn acknowledge(&self, key: &str, by: &str, note: &str, now_us: i64) -> Result<Vec<Alert>, Error> {
+        let alerts = self.alerts(&[key.to_owned()]).await?;
+        let events: Vec<_> = alerts
+            .iter()
+            .map(|alert| AlertEvent {
+                tenant: alert.tenant.clone(),
+                alert_key: alert.alert_key.clone(),
+                at: now_us,
+                event: "ACKNOWLEDGED".to_owned(),
+                actor: by.to_owned(),
+                kind: alert.kind.clone(),
+                severity: alert.severity.clone(),
+                holds: alert.holds,
+                attention: alert.attention,
+                sessions: alert.sessions.clone(),
+                note: note.to_owned(),
+                evidence_rows: alert.evidence_rows.clone(),
+            })
+            .collect();
+        self.add("alert_history", &events).await?;
+        Ok(alerts)
+    }
+}

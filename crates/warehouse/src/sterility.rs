@@ -1,0 +1,731 @@
+//! The facts that sterility is judged from, read in slices or by id.
+//!
+//! What can be demanded of a visit (its injections and what they were made with) is read from committed batches only, so
+//! that a batch which is being written never shows a use without the mount it names; everything else is read as it is.
+
+use std::fmt::Write as _;
+
+use clickhouse::Row;
+use serde::Deserialize;
+
+use crate::{client::Warehouse, error::Error};
+
+/// Quotes a text for SQL.
+pub fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('\'');
+    for letter in text.chars() {
+        if matches!(letter, '\'' | '\\') {
+            quoted.push('\\');
+        }
+        quoted.push(letter);
+    }
+    quoted.push('\'');
+    quoted
+}
+
+/// A parenthesised list of quoted texts, for `IN`.
+pub(crate) fn list<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+    let texts: Vec<_> = texts.into_iter().map(quoted).collect();
+    format!("({})", texts.join(", "))
+}
+
+/// A parenthesised list of quoted pairs, for `IN`.
+fn pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let pairs: Vec<_> =
+        pairs.into_iter().map(|(left, right)| format!("({}, {})", quoted(left), quoted(right))).collect();
+    format!("({})", pairs.join(", "))
+}
+
+/// Which ids are read.
+#[derive(Clone, Copy, Debug)]
+pub enum Scope<'a> {
+    /// These, a thousand at most: the text of a query is bounded.
+    Ids(&'a [String]),
+    /// One part of all, by hash.
+    Slice {
+        /// Number of the part, from 0.
+        index: u64,
+        /// Parts, at least 1.
+        of: u64,
+    },
+}
+
+/// Most ids of [`Scope::Ids`].
+pub const IDS_MAX: usize = 500;
+
+impl Scope<'_> {
+    pub(crate) fn filter(&self, column: &str) -> String {
+        match self {
+            Self::Ids(ids) => format!("{column} IN {}", list(ids.iter().map(String::as_str))),
+            Self::Slice { of: 0 | 1, .. } => format!("{column} != ''"),
+            Self::Slice { index, of } => format!("{column} != '' AND cityHash64({column}) % {of} = {index}"),
+        }
+    }
+}
+
+/// How far each Kafka partition is committed. Rows beyond are being written, or will be written again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Horizon {
+    positions: Vec<(u32, i32, u64)>,
+}
+
+impl Horizon {
+    pub(crate) fn filter(&self) -> String {
+        let mut filter = "1".to_owned();
+        for (incarnation, partition, position) in &self.positions {
+            let _ = write!(
+                filter,
+                " AND NOT (incarnation = {incarnation} AND kafka_partition = {partition} AND batch >= {position})"
+            );
+        }
+        filter
+    }
+}
+
+/// A consumable as it was mounted. Several rows of one mount are told apart by the caller.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+pub struct Mount {
+    /// Tenant.
+    pub tenant: String,
+    /// Device.
+    pub device: String,
+    /// The mount.
+    pub mount_id: String,
+    /// When, us since 1970.
+    pub at: i64,
+    /// Site.
+    pub site: String,
+    /// Visit it was mounted in; empty = outside a session.
+    pub session_id: String,
+    /// Slot.
+    pub slot: String,
+    /// The item; empty = not said.
+    pub item_id: String,
+    /// `SERIAL`, `LOT_ONLY`, `NONE`; empty = not said.
+    pub id_kind: String,
+    /// UDI device identifier; empty = not said.
+    pub udi_di: String,
+    /// Lot; empty = not said.
+    pub lot: String,
+    /// Expiry as on the label; empty = not said.
+    pub expiry: String,
+    /// Type designation; empty = not said.
+    pub designation: String,
+    /// Whether it may be reprocessed; none = not said.
+    pub reusable: Option<bool>,
+    /// Sterile pack; empty = not said.
+    pub pack_id: String,
+    /// Whether the pack was intact; none = not said.
+    pub pack_intact: Option<bool>,
+    /// Whether the device's clock was synced when it was mounted.
+    pub synced: bool,
+}
+
+/// What injections of one visit were made with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+pub struct Use {
+    /// Tenant.
+    pub tenant: String,
+    /// Device.
+    pub device: String,
+    /// Visit; empty = outside a session.
+    pub session_id: String,
+    /// Slot.
+    pub slot: String,
+    /// The mount; empty = not said.
+    pub mount_id: String,
+    /// The item as the device knew it; empty = not said.
+    pub item_id: String,
+    /// Site.
+    pub site: String,
+    /// Injections.
+    pub injections: u64,
+    /// Punctures.
+    pub punctures: u64,
+    /// First injection, us since 1970.
+    pub first_at: i64,
+    /// Last injection, us since 1970.
+    pub last_at: i64,
+}
+
+/// Injections of one visit and device with the same needle mount and mixture.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+pub struct Shots {
+    /// Tenant.
+    pub tenant: String,
+    /// Visit.
+    pub session_id: String,
+    /// Device.
+    pub device: String,
+    /// Mount in the needle slot; empty = none was said.
+    pub needle_mount_id: String,
+    /// Mixture; empty = none was said.
+    pub preparation_id: String,
+    /// Site.
+    pub site: String,
+    /// Injections that touched the skin.
+    pub injections: u64,
+    /// First, us since 1970.
+    pub first_at: i64,
+    /// Last, us since 1970.
+    pub last_at: i64,
+}
+
+/// One component of a mixture.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+pub struct Component {
+    /// Tenant.
+    pub tenant: String,
+    /// The mixture.
+    pub preparation_id: String,
+    /// Use by, us since 1970; none = not said.
+    pub use_by: Option<i64>,
+    /// UDI device identifier; empty = not said.
+    pub udi_di: String,
+    /// Lot; empty = not said.
+    pub lot: String,
+    /// Expiry as on the label; empty = not said.
+    pub expiry: String,
+    /// Container; empty = not said.
+    pub container_id: String,
+}
+
+/// A sterilizer's cycle, without its curve.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+pub struct Cycle {
+    /// Tenant.
+    pub tenant: String,
+    /// The sterilizer.
+    pub device: String,
+    /// Its boot.
+    pub boot_id: u64,
+    /// Sequence number in the boot.
+    pub seq: u64,
+    /// The cycle.
+    pub cycle_uid: String,
+    /// Site.
+    pub site: String,
+    /// Start, us since 1970.
+    pub at: i64,
+    /// Day of the start at the site, days since 1970.
+    pub day: u16,
+    /// Whether the sterilizer's clock was synced.
+    pub synced: bool,
+    /// Recipe; empty = not said.
+    pub recipe: String,
+    /// `LOAD`, `BOWIE_DICK`, `LEAK`, `BI`; empty = not said.
+    pub purpose: String,
+    /// Whether the load came out dry; none = not said.
+    pub load_dry: Option<bool>,
+    /// Items reported.
+    pub items: u32,
+    /// Samples reported.
+    pub samples: u32,
+}
+
+/// The curve of a cycle, in the order of its samples.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+pub struct Curve {
+    /// Tenant.
+    pub tenant: String,
+    /// The cycle.
+    pub cycle_uid: String,
+    /// Time from the start, ms; sensor; temperature, millidegrees Celsius; absolute pressure, Pa.
+    pub samples: Vec<(u32, u32, Option<i32>, Option<u32>)>,
+}
+
+/// An item in the chamber.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+pub struct Load {
+    /// Tenant.
+    pub tenant: String,
+    /// The item.
+    pub item_id: String,
+    /// The sterilizer.
+    pub device: String,
+    /// The cycle.
+    pub cycle_uid: String,
+    /// Pack it was in; empty = not said.
+    pub pack_id: String,
+}
+
+/// A reading of an indicator.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+pub struct Indicator {
+    /// Tenant.
+    pub tenant: String,
+    /// The cycle.
+    pub cycle_uid: String,
+    /// `CHEMICAL`, `BIOLOGICAL`, `BOWIE_DICK`; empty = not said.
+    pub kind: String,
+    /// `NEGATIVE`, `POSITIVE`, `INVALID`; empty = not said.
+    pub result: String,
+    /// Lot; empty = not said.
+    pub lot: String,
+    /// When it was read, us since 1970.
+    pub at: i64,
+}
+
+/// A decision on a load.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+pub struct Release {
+    /// Tenant.
+    pub tenant: String,
+    /// The cycle.
+    pub cycle_uid: String,
+    /// When, us since 1970.
+    pub at: i64,
+    /// `RELEASED`, `REJECTED`; empty = not said.
+    pub decision: String,
+    /// Who.
+    pub actor: String,
+}
+
+/// A syringe or cartridge of which more or less left than was delivered.
+#[derive(Clone, Debug, Default, PartialEq, Row, Deserialize)]
+pub struct Imbalance {
+    /// Tenant.
+    pub tenant: String,
+    /// Site.
+    pub site: String,
+    /// Device.
+    pub device: String,
+    /// The mount.
+    pub mount_id: String,
+    /// The item; empty = not said.
+    pub item_id: String,
+    /// Filling, nl.
+    pub fill_nl: i64,
+    /// Used for priming, nl.
+    pub primed_nl: i64,
+    /// Left in it, nl.
+    pub residual_nl: i64,
+    /// Delivered, nl.
+    pub delivered_nl: i64,
+    /// fill - primed - residual - delivered, nl.
+    pub balance_nl: i64,
+    /// The same in percent of what left it.
+    pub balance_pct: f64,
+    /// When it was removed, us since 1970.
+    pub removed_at: i64,
+}
+
+/// An item was cleaned.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+pub struct Reprocessing {
+    /// Tenant.
+    pub tenant: String,
+    /// The item.
+    pub item_id: String,
+    /// When, us since 1970.
+    pub at: i64,
+    /// Device that told.
+    pub device: String,
+    /// Site.
+    pub site: String,
+    /// `STERILE`, `DEMINERALISED`, `TAP`; empty = not said.
+    pub rinse_water: String,
+}
+
+/// A recipe in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+pub struct Recipe {
+    /// Tenant; empty = every tenant.
+    pub tenant: String,
+    /// Name.
+    pub recipe: String,
+    /// Lower edge of the band, millidegrees Celsius, inclusive.
+    pub temperature_min_mc: i32,
+    /// Upper edge, inclusive.
+    pub temperature_max_mc: i32,
+    /// Least continuous time in the band, ms.
+    pub hold_ms: u32,
+    /// Greatest gap between samples, ms.
+    pub gap_max_ms: u32,
+    /// Reference temperature of F0, millidegrees Celsius.
+    pub reference_mc: i32,
+    /// z, thousandths of a kelvin.
+    pub z_mk: u32,
+    /// Whether temperature and pressure must agree.
+    pub saturated_steam: bool,
+    /// Whether a Bowie-Dick test of the day is required.
+    pub prevacuum: bool,
+}
+
+/// A lot with its last day.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+pub struct LotExpiry {
+    /// UDI device identifier.
+    pub udi_di: String,
+    /// Lot.
+    pub lot: String,
+    /// Last day of use, days since 1970.
+    pub expiry: i32,
+}
+
+/// A recall that is open.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+pub struct Recall {
+    /// The recall.
+    pub recall_id: String,
+    /// UDI device identifier.
+    pub udi_di: String,
+    /// Lot; empty = all.
+    pub lot: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A policy in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+pub struct Policy {
+    /// Tenant; empty = every tenant without one of its own.
+    pub tenant: String,
+    /// Name.
+    pub name: String,
+    /// Value.
+    pub value: String,
+}
+
+/// A site with a time zone that the engine knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+pub struct Zone {
+    /// Tenant.
+    pub tenant: String,
+    /// Site.
+    pub site: String,
+    /// IANA time zone.
+    pub time_zone: String,
+}
+
+/// What people have registered about sterility.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registry {
+    /// Recipes.
+    pub recipes: Vec<Recipe>,
+    /// Lots with an expiry.
+    pub lots: Vec<LotExpiry>,
+    /// Open recalls.
+    pub recalls: Vec<Recall>,
+    /// Policies.
+    pub policies: Vec<Policy>,
+    /// Sites.
+    pub zones: Vec<Zone>,
+}
+
+impl Registry {
+    /// SQL of the local day of `at`.
+    fn day(&self) -> String {
+        let mut by_zone: std::collections::BTreeMap<&str, Vec<(&str, &str)>> = std::collections::BTreeMap::new();
+        for zone in &self.zones {
+            by_zone.entry(&zone.time_zone).or_default().push((&zone.tenant, &zone.site));
+        }
+        let branches: Vec<_> = by_zone
+            .into_iter()
+            .map(|(zone, sites)| format!("(tenant, site) IN {}, toDate(at, {})", pairs(sites), quoted(zone)))
+            .collect();
+        if branches.is_empty() {
+            "toDate(at, 'UTC')".to_owned()
+        } else {
+            format!("multiIf({}, toDate(at, 'UTC'))", branches.join(", "))
+        }
+    }
+}
+
+const MOUNT: &str = "tenant, device, mount_id, toUnixTimestamp64Micro(mount.at) AS at, site, session_id, slot, item_id, id_kind, \
+                     udi_di, lot, expiry, type AS designation, reusable, pack_id, pack_intact, \
+                     CAST(time_source = 'DEVICE' AS Bool) AS synced";
+const CYCLE: &str = "tenant, device, boot_id, seq, cycle_uid, site, toUnixTimestamp64Micro(cycle.at) AS at";
+
+impl Warehouse {
+    /// How far batches are committed.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn horizon(&self) -> Result<Horizon, Error> {
+        let sql = "SELECT incarnation, kafka_partition, max(batch_end) AS position FROM ( \
+                     SELECT incarnation, kafka_partition, toUInt64(0) AS batch_end FROM loader_intents \
+                     UNION ALL \
+                     SELECT incarnation, kafka_partition, batch_end FROM loader_commits WHERE kind = 'commit' \
+                   ) GROUP BY incarnation, kafka_partition ORDER BY incarnation, kafka_partition";
+        Ok(Horizon { positions: self.rows(sql).await? })
+    }
+
+    /// Everything registered about sterility.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn sterility_registry(&self) -> Result<Registry, Error> {
+        let recipes = "SELECT tenant, recipe, temperature_min_mc, temperature_max_mc, hold_ms, gap_max_ms, reference_mc, \
+                       z_mk, saturated_steam, prevacuum FROM recipes_latest ORDER BY tenant, recipe";
+        let lots = "SELECT udi_di, lot, toInt32(assumeNotNull(expiry)) AS expiry FROM lots_latest \
+                    WHERE expiry IS NOT NULL ORDER BY udi_di, lot";
+        let recalls = "SELECT recall_id, udi_di, lot, reason FROM recalls_latest WHERE state = 'OPEN' ORDER BY 1, 2, 3";
+        let policies = "SELECT tenant, name, value FROM policies_latest ORDER BY tenant, name";
+        let zones = "SELECT tenant, site, time_zone FROM sites_latest \
+                     WHERE time_zone IN (SELECT time_zone FROM system.time_zones) ORDER BY tenant, site";
+        Ok(Registry {
+            recipes: self.rows(recipes).await?,
+            lots: self.rows(lots).await?,
+            recalls: self.rows(recalls).await?,
+            policies: self.rows(policies).await?,
+            zones: self.rows(zones).await?,
+        })
+    }
+
+    /// Mounts of items.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn mounts_of_items(&self, items: Scope<'_>) -> Result<Vec<Mount>, Error> {
+        self.mounts_where(&items.filter("item_id")).await
+    }
+
+    pub(crate) async fn mounts_where(&self, filter: &str) -> Result<Vec<Mount>, Error> {
+        self.rows(&format!("SELECT {MOUNT} FROM (SELECT * FROM mounts WHERE event = 'MOUNTED' AND {filter}) AS mount")).await
+    }
+
+    /// Uses of items, also of those whose item only the mount tells.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn uses_of_items(&self, items: Scope<'_>, horizon: &Horizon) -> Result<Vec<Use>, Error> {
+        let filter = items.filter("item_id");
+        let mounted = format!("FROM mounts WHERE event = 'MOUNTED' AND mount_id != '' AND {filter}");
+        self.uses(&format!(
+            "(({filter}) OR (mount_id IN (SELECT mount_id {mounted}) \
+             AND (tenant, device, mount_id) IN (SELECT tenant, device, mount_id {mounted})))",
+        ), horizon)
+        .await
+    }
+
+    /// Mounts by their ids.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn mounts_by_id(&self, mounts: Scope<'_>) -> Result<Vec<Mount>, Error> {
+        self.mounts_where(&mounts.filter("mount_id")).await
+    }
+
+    /// Uses of mounts.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn uses_of_mounts(&self, mounts: Scope<'_>, horizon: &Horizon) -> Result<Vec<Use>, Error> {
+        self.uses(&mounts.filter("mount_id"), horizon).await
+    }
+
+    pub(crate) async fn uses(&self, filter: &str, horizon: &Horizon) -> Result<Vec<Use>, Error> {
+        let committed = horizon.filter();
+        self.rows(&format!(
+            "SELECT tenant, device, session_id, slot, mount_id, item_id, max(row.site) AS site, \
+             sum(row.injections) AS injections, sum(row.punctures) AS punctures, \
+             toUnixTimestamp64Micro(min(row.first_at)) AS first_at, toUnixTimestamp64Micro(max(row.last_at)) AS last_at \
+             FROM (SELECT * FROM item_uses WHERE {filter} AND {committed}) AS row \
+             GROUP BY tenant, device, session_id, slot, mount_id, item_id"
+        ))
+        .await
+    }
+
+    /// Injections of visits.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn shots_of_sessions(&self, sessions: Scope<'_>, horizon: &Horizon) -> Result<Vec<Shots>, Error> {
+        self.shots(&sessions.filter("session_id"), horizon).await
+    }
+
+    pub(crate) async fn shots(&self, filter: &str, horizon: &Horizon) -> Result<Vec<Shots>, Error> {
+        let committed = horizon.filter();
+        self.rows(&format!(
+            "SELECT tenant, session_id, device, needle_mount_id, preparation_id, max(row.site) AS site, \
+             count() AS injections, toUnixTimestamp64Micro(min(row.at)) AS first_at, \
+             toUnixTimestamp64Micro(max(row.at)) AS last_at \
+             FROM (SELECT tenant, session_id, device, needle_mount_id, preparation_id, site, at FROM injections \
+                   WHERE {filter} AND outcome != 'NO_CONTACT' AND {committed}) AS row \
+             GROUP BY tenant, session_id, device, needle_mount_id, preparation_id"
+        ))
+        .await
+    }
+
+    /// Components of mixtures.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn components(&self, preparations: Scope<'_>) -> Result<Vec<Component>, Error> {
+        self.components_where(&preparations.filter("preparation_id")).await
+    }
+
+    pub(crate) async fn components_where(&self, filter: &str) -> Result<Vec<Component>, Error> {
+        self.rows(&format!(
+            "SELECT tenant, preparation_id, toUnixTimestamp64Micro(use_by) AS use_by, udi_di, lot, expiry, container_id \
+             FROM (SELECT * FROM preparations WHERE {filter}) ORDER BY ALL"
+        ))
+        .await
+    }
+
+    /// What was in chambers, by item.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn loads_of_items(&self, items: Scope<'_>) -> Result<Vec<Load>, Error> {
+        let filter = items.filter("item_id");
+        let sql = "SELECT DISTINCT tenant, item_id, device, cycle_uid, pack_id FROM sterilization_items WHERE";
+        self.rows(&format!("{sql} {filter} ORDER BY ALL")).await
+    }
+
+    /// Items of cycles.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn items_of_cycles(&self, cycles: &[&Cycle]) -> Result<Vec<Load>, Error> {
+        let keys = events(cycles);
+        let sql = "SELECT DISTINCT tenant, item_id, device, cycle_uid, pack_id FROM sterilization_items WHERE item_id != ''";
+        self.rows(&format!("{sql} AND (tenant, site, device, boot_id, seq) IN {keys} ORDER BY ALL")).await
+    }
+
+    /// How an item was cleaned.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn reprocessings(&self, items: Scope<'_>) -> Result<Vec<Reprocessing>, Error> {
+        let filter = items.filter("item_id");
+        self.rows(&format!(
+            "SELECT tenant, item_id, toUnixTimestamp64Micro(row.at) AS at, device, site, rinse_water \
+             FROM (SELECT * FROM mounts WHERE event = 'REPROCESSED' AND {filter}) AS row ORDER BY ALL"
+        ))
+        .await
+    }
+
+    /// All cycles of sterilizers.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn cycles(&self, sterilizers: Scope<'_>, registry: &Registry) -> Result<Vec<Cycle>, Error> {
+        self.cycles_where(&sterilizers.filter("device"), registry).await
+    }
+
+    pub(crate) async fn cycles_where(&self, filter: &str, registry: &Registry) -> Result<Vec<Cycle>, Error> {
+        let day = registry.day();
+        self.rows(&format!(
+            "SELECT {CYCLE}, toUInt16(day) AS day, CAST(time_source = 'DEVICE' AS Bool) AS synced, recipe, purpose, \
+             load_dry, items, samples \
+             FROM (SELECT *, {day} AS day FROM sterilization_cycles WHERE {filter} AND cycle_uid != '') AS cycle \
+             ORDER BY tenant, device, boot_id, seq"
+        ))
+        .await
+    }
+
+    /// The curves of cycles.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn curves(&self, cycles: &[&Cycle]) -> Result<Vec<Curve>, Error> {
+        let keys = events(cycles);
+        self.rows(&format!(
+            "SELECT tenant, cycle_uid, groupArray((offset_ms, sensor, temperature_mc, pressure_pa)) AS samples FROM ( \
+               SELECT tenant, cycle_uid, offset_ms, sensor, temperature_mc, pressure_pa FROM sterilization_samples \
+               WHERE (tenant, site, device, boot_id, seq) IN {keys} ORDER BY tenant, cycle_uid, boot_id, seq, index \
+             ) GROUP BY tenant, cycle_uid"
+        ))
+        .await
+    }
+
+    /// Indicators of the cycles of sterilizers.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn indicators(&self, sterilizers: Scope<'_>) -> Result<Vec<Indicator>, Error> {
+        let filter = sterilizers.filter("device");
+        self.rows(&format!(
+            "SELECT tenant, cycle_uid, kind, result, lot, toUnixTimestamp64Micro(ifNull(read_at, row.at)) AS at \
+             FROM cycle_indicators AS row \
+             WHERE (tenant, cycle_uid) IN (SELECT tenant, cycle_uid FROM sterilization_cycles WHERE {filter}) ORDER BY ALL"
+        ))
+        .await
+    }
+
+    /// Decisions on the cycles of sterilizers.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn releases(&self, sterilizers: Scope<'_>) -> Result<Vec<Release>, Error> {
+        let filter = sterilizers.filter("device");
+        self.rows(&format!(
+            "SELECT tenant, cycle_uid, toUnixTimestamp64Micro(ifNull(decided_at, row.at)) AS at, decision, actor \
+             FROM cycle_releases AS row \
+             WHERE (tenant, cycle_uid) IN (SELECT tenant, cycle_uid FROM sterilization_cycles WHERE {filter}) ORDER BY ALL"
+        ))
+        .await
+    }
+
+    /// Syringes and cartridges that were removed and whose balance is beyond a limit, percent.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn imbalances(&self, mounts: Scope<'_>, limit_pct: u32) -> Result<Vec<Imbalance>, Error> {
+        let filter = mounts.filter("mount_id");
+        self.rows(&format!(
+            "SELECT tenant, site, device, mount_id, item_id, toInt64(assumeNotNull(fill_nl)) AS fill_nl, \
+             toInt64(assumeNotNull(primed_nl)) AS primed_nl, toInt64(assumeNotNull(residual_nl)) AS residual_nl, \
+             toInt64(delivered_nl) AS delivered_nl, assumeNotNull(balance_nl) AS balance_nl, \
+             assumeNotNull(balance_pct) AS balance_pct, toUnixTimestamp64Micro(assumeNotNull(removed_at)) AS removed_at \
+             FROM mass_balance WHERE {filter} AND removed_at IS NOT NULL AND abs(balance_pct) > {limit_pct}"
+        ))
+        .await
+    }
+
+    /// Sequence numbers of devices that have not arrived, by tenant and device; devices without any are left out.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn missing_events(&self, devices: &[(&str, &str)]) -> Result<Vec<(String, String, u64)>, Error> {
+        let devices = pairs(devices.iter().copied());
+        self.rows(&format!(
+            "SELECT toString(tenant), toString(device), toUInt64(sum(last_missing - first_missing + 1)) \
+             FROM delivery_gaps WHERE state = 'OPEN' AND (tenant, device) IN {devices} GROUP BY tenant, device"
+        ))
+        .await
+    }
+
+    /// Rows of the largest of the tables that are read in slices.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn sterility_rows(&self) -> Result<u64, Error> {
+        let sql = "SELECT max(rows) FROM (SELECT sum(rows) AS rows FROM system.parts WHERE database = ? AND active \
+                   AND table IN ('item_uses', 'mounts', 'sterilization_items') GROUP BY table)";
+        let rows: Vec<u64> = self.fetch(self.query(sql).bind(self.database())).await?;
+        Ok(rows.first().copied().unwrap_or_default())
+    }
+}
+
+fn events(cycles: &[&Cycle]) -> String {
+    let keys: Vec<_> = cycles
+        .iter()
+        .map(|cycle| {
+            let (tenant, site, device) = (quoted(&cycle.tenant), quoted(&cycle.site), quoted(&cycle.device));
+            format!("({tenant}, {site}, {device}, {}, {})", cycle.boot_id, cycle.seq)
+        })
+        .collect();
+    format!("({})", keys.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_quoted_for_sql() {
+        assert_eq!(quoted("it's \\"), r"'it\'s \\'");
+        assert_eq!(list(["a", "b"]), "('a', 'b')");
+    }
+
+    #[test]
+    fn a_batch_beyond_its_partition_s_position_is_left_out() {
+        let horizon = Horizon { positions: vec![(1, 0, 7)] };
+        assert_eq!(horizon.filter(), "1 AND NOT (incarnation = 1 AND kafka_partition = 0 AND batch >= 7)");
+        assert_eq!(Horizon::default().filter(), "1");
+    }
+}

@@ -1,0 +1,141 @@
+//! Links between visits, items, lots and cycles, for one question at a time.
+
+use clickhouse::Row;
+use serde::Deserialize;
+
+use crate::{
+    client::Warehouse,
+    error::Error,
+    sterility::{Component, Cycle, Horizon, Load, Mount, Registry, Scope, Shots, Use, list, quoted},
+};
+
+/// A visit, as its devices told of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+pub struct Visit {
+    /// Tenant.
+    pub tenant: String,
+    /// The visit.
+    pub session_id: String,
+    /// Opaque reference of the clinic; empty = not said.
+    pub client_ref: String,
+    /// Start, us since 1970; 0 = not said.
+    pub started_at: i64,
+}
+
+/// Rows that one question returns at most.
+pub const ROWS_MAX: usize = 10_000;
+
+impl Warehouse {
+    /// Tenants that know a visit, item, lot (`DI/LOT` or the lot alone) or cycle.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn tenants_of(&self, kind: &str, subject: &str) -> Result<Vec<String>, Error> {
+        let id = quoted(subject);
+        let sql = match kind {
+            "SESSION" => format!(
+                "SELECT tenant FROM sessions WHERE session_id = {id} \
+                 UNION DISTINCT SELECT tenant FROM item_uses WHERE session_id = {id} \
+                 UNION DISTINCT SELECT tenant FROM injections WHERE session_id = {id}"
+            ),
+            "ITEM" => format!(
+                "SELECT tenant FROM mounts WHERE item_id = {id} \
+                 UNION DISTINCT SELECT tenant FROM item_uses WHERE item_id = {id} \
+                 UNION DISTINCT SELECT tenant FROM sterilization_items WHERE item_id = {id}"
+            ),
+            "CYCLE" => format!(
+                "SELECT tenant FROM sterilization_cycles WHERE cycle_uid = {id} \
+                 UNION DISTINCT SELECT tenant FROM sterilization_items WHERE cycle_uid = {id} \
+                 UNION DISTINCT SELECT tenant FROM cycle_indicators WHERE cycle_uid = {id} \
+                 UNION DISTINCT SELECT tenant FROM cycle_releases WHERE cycle_uid = {id}"
+            ),
+            _ => {
+                let lot = of_lot(subject);
+                format!("SELECT tenant FROM mounts WHERE {lot} UNION DISTINCT SELECT tenant FROM preparations WHERE {lot}")
+            }
+        };
+        self.rows(&format!("SELECT DISTINCT toString(tenant) AS tenant FROM ({sql}) ORDER BY tenant")).await
+    }
+
+    /// What visits were made with.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn uses_of_sessions(&self, sessions: Scope<'_>) -> Result<Vec<Use>, Error> {
+        self.uses(&sessions.filter("session_id"), &Horizon::default()).await
+    }
+
+    /// Injections made with mixtures.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn shots_of_mixtures(&self, mixtures: Scope<'_>) -> Result<Vec<Shots>, Error> {
+        self.shots(&mixtures.filter("preparation_id"), &Horizon::default()).await
+    }
+
+    /// Mixtures made with a lot.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn components_of_lot(&self, lot: &str) -> Result<Vec<Component>, Error> {
+        self.components_where(&of_lot(lot)).await
+    }
+
+    /// Mixtures taken from containers.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn components_of_containers(&self, containers: Scope<'_>) -> Result<Vec<Component>, Error> {
+        self.components_where(&containers.filter("container_id")).await
+    }
+
+    /// Mounts of a lot.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn mounts_of_lot(&self, lot: &str) -> Result<Vec<Mount>, Error> {
+        self.mounts_where(&format!("{} LIMIT {ROWS_MAX}", of_lot(lot))).await
+    }
+
+    /// What is said of visits.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn visits(&self, sessions: &[String]) -> Result<Vec<Visit>, Error> {
+        let sessions = list(sessions.iter().map(String::as_str));
+        self.rows(&format!(
+            "SELECT tenant, session_id, max(visit.client_ref) AS client_ref, \
+             toUnixTimestamp64Micro(min(visit.at)) AS started_at FROM sessions AS visit \
+             WHERE session_id IN {sessions} GROUP BY tenant, session_id"
+        ))
+        .await
+    }
+
+    /// Cycles by their ids.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn cycles_by_uid(&self, uids: Scope<'_>) -> Result<Vec<Cycle>, Error> {
+        self.cycles_where(&uids.filter("cycle_uid"), &Registry::default()).await
+    }
+
+    /// Items of a cycle.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn loads_of_cycle(&self, cycle_uid: &str) -> Result<Vec<Load>, Error> {
+        let uid = quoted(cycle_uid);
+        self.rows(&format!(
+            "SELECT DISTINCT tenant, item_id, device, cycle_uid, pack_id FROM sterilization_items \
+             WHERE cycle_uid = {uid} AND item_id != '' ORDER BY ALL LIMIT {ROWS_MAX}"
+        ))
+        .await
+    }
+}
+
+fn of_lot(subject: &str) -> String {
+    match subject.split_once('/') {
+        Some((udi_di, lot)) => format!("udi_di = {} AND lot = {}", quoted(udi_di), quoted(lot)),
+        None => format!("lot = {}", quoted(subject)),
+    }
+}

@@ -1,0 +1,182 @@
+//! The monitor's verdicts about sterility, one row for each finding and change of it.
+
+use clickhouse::{Row, RowOwned, RowWrite};
+use serde::{Deserialize, Serialize};
+
+use crate::{client::Warehouse, error::Error, sterility::{Scope, list}};
+
+/// A verdict: what one rule says about one thing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Tenant.
+    pub tenant: String,
+    /// What was evaluated as a whole: `item/ID`, `mount/DEVICE/ID`, `session/ID`, `sterilizer/DEVICE`.
+    pub unit: String,
+    /// Key within the unit: rule and what else tells it apart.
+    pub verdict_key: String,
+    /// Alert it belongs to; empty = none.
+    pub alert_key: String,
+    /// Breach rule, 1..=12; 0 = verdict on a cycle.
+    pub rule: u8,
+    /// `CONFIRMED`, `INDETERMINATE`, `PENDING`, `CLEARED`; for cycles `PASSED`, `FAILED`, `INDETERMINATE`, `PENDING`.
+    pub state: String,
+    /// `critical`, `high`, `medium`, `low`; empty = none.
+    pub severity: String,
+    /// Site.
+    pub site: String,
+    /// Device, or sterilizer.
+    pub device: String,
+    /// The item; empty = none.
+    pub item_id: String,
+    /// The mount; empty = none.
+    pub mount_id: String,
+    /// The cycle; empty = none.
+    pub cycle_uid: String,
+    /// Product and lot, or mixture; empty = none.
+    pub lot: String,
+    /// Visits affected, ascending.
+    pub sessions: Vec<String>,
+    /// Time of the first fact of it, us since 1970.
+    pub at: i64,
+    /// When time alone changes it, us since 1970; 0 = not by time.
+    pub decide_at: i64,
+    /// In words.
+    pub reason: String,
+    /// Facts, JSON.
+    pub evidence: String,
+    /// SQL that shows the rows behind it.
+    pub evidence_query: String,
+    /// Version of the rules.
+    pub rule_version: u32,
+    /// Limits used, JSON.
+    pub parameters: String,
+    /// What was known to be missing.
+    pub completeness: String,
+    /// When it was computed, us since 1970.
+    pub computed_at: i64,
+}
+
+impl Verdict {
+    /// Whether two say the same, whenever they were computed and whatever else was on its way then.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let plain = |verdict: &Self| Self { computed_at: 0, completeness: String::new(), ..verdict.clone() };
+        plain(self) == plain(other)
+    }
+
+    /// Whether it stands as a breach, or cannot be excluded.
+    pub fn holds(&self) -> bool {
+        matches!(self.state.as_str(), "CONFIRMED" | "INDETERMINATE")
+    }
+}
+
+const COLUMNS: &str = "tenant, unit, verdict_key, alert_key, rule, state, severity, site, device, item_id, mount_id, \
+                       cycle_uid, lot, sessions, toUnixTimestamp64Micro(verdict.at) AS at, \
+                       toUnixTimestamp64Micro(verdict.decide_at) AS decide_at, reason, evidence, evidence_query, \
+                       rule_version, parameters, completeness, toUnixTimestamp64Micro(verdict.computed_at) AS computed_at";
+
+impl Warehouse {
+    /// The latest verdicts of units of one kind: `item`, `mount`, `session` or `sterilizer`, by the last part of their name.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn verdicts_of_units(&self, kind: &str, scope: Scope<'_>) -> Result<Vec<Verdict>, Error> {
+        let name = match kind {
+            "mount" => "arrayElement(splitByChar('/', unit, 3), 3)".to_owned(),
+            kind => format!("substring(unit, {})", kind.len() + 2),
+        };
+        self.verdicts(&format!("startsWith(unit, '{kind}/') AND {}", scope.filter(&name))).await
+    }
+
+    /// The latest verdicts on cycles.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn verdicts_of_cycles(&self, cycles: &[String]) -> Result<Vec<Verdict>, Error> {
+        let keys: Vec<_> = cycles.iter().map(|cycle| format!("0/{cycle}")).collect();
+        let keys = list(keys.iter().map(String::as_str));
+        self.verdicts(&format!("startsWith(unit, 'sterilizer/') AND verdict_key IN {keys} AND state != 'CLEARED'")).await
+    }
+
+    /// The latest verdicts that belong to alerts.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn verdicts_of_alerts(&self, alert_keys: &[String]) -> Result<Vec<Verdict>, Error> {
+        let keys = list(alert_keys.iter().map(String::as_str));
+        self.verdicts(&format!("alert_key IN {keys}")).await
+    }
+
+    /// The latest verdicts that concern a visit, item or cycle.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn verdicts_about(&self, tenant: &str, subject: &str) -> Result<Vec<Verdict>, Error> {
+        let (tenant, subject) = (crate::sterility::quoted(tenant), crate::sterility::quoted(subject));
+        self.verdicts(&format!(
+            "tenant = {tenant} AND (has(sessions, {subject}) OR item_id = {subject} OR cycle_uid = {subject} \
+             OR lot = {subject} OR endsWith(lot, concat('/', {subject})))"
+        ))
+        .await
+    }
+
+    async fn verdicts(&self, filter: &str) -> Result<Vec<Verdict>, Error> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM (SELECT * FROM sterility_verdicts FINAL WHERE {filter}) AS verdict \
+             ORDER BY tenant, unit, verdict_key"
+        );
+        self.rows(&sql).await
+    }
+
+    /// Units with a verdict that is pending, and when time alone decides it (0 = something must arrive).
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn pending_units(&self) -> Result<Vec<(String, i64)>, Error> {
+        let sql = "SELECT unit, toUnixTimestamp64Micro(min(decide_at)) FROM sterility_verdicts FINAL \
+                   WHERE state = 'PENDING' GROUP BY unit";
+        self.rows(sql).await
+    }
+
+    /// Whether any verdict of another version of the rules stands, or none at all: everything is to be evaluated then.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn verdicts_are_current(&self, rule_version: u32) -> Result<bool, Error> {
+        let sql = format!("SELECT count() > 0 AND countIf(rule_version != {rule_version}) = 0 FROM \
+                           (SELECT rule_version FROM sterility_verdicts FINAL WHERE state != 'CLEARED')");
+        Ok(self.row::<u8>(&sql).await? != 0)
+    }
+
+    /// Adds verdicts; the latest of a key stands.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`].
+    pub async fn add_verdicts(&self, verdicts: &[Verdict]) -> Result<(), Error> {
+        self.add("sterility_verdicts", verdicts).await
+    }
+
+    /// Inserts rows whose repetition does no harm.
+    pub(crate) async fn add<T>(&self, table: &str, rows: &[T]) -> Result<(), Error>
+    where
+        T: RowOwned + RowWrite,
+    {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let options = self.options();
+        let written = async {
+            let mut insert = self
+                .client()
+                .insert::<T>(table)
+                .await?
+                .with_setting("async_insert", "0")
+                .with_setting("wait_end_of_query", "1")
+                .with_timeouts(Some(options.send_timeout), Some(options.receive_timeout));
+            for row in rows {
+                insert.write(row).await?;
+            }
+            insert.end().await
+        };
+        written.await.map_err(|error| self.error(error))
+    }
+}

@@ -1,0 +1,57 @@
+//! The monitor against the real engine.
+
+mod cost;
+mod sterility;
+
+use harness::ClickHouse;
+use monitor::{Monitor, Options};
+use warehouse::{Warehouse, migrate};
+
+/// An engine with the schema, and a monitor on it.
+struct Rig {
+    clickhouse: ClickHouse,
+    warehouse: Warehouse,
+    monitor: Monitor,
+}
+
+impl Rig {
+    async fn start() -> Self {
+        let clickhouse = ClickHouse::start();
+        let options = warehouse::Options { url: clickhouse.url(), ..warehouse::Options::default() };
+        let warehouse = Warehouse::new(options).expect("a valid address");
+        migrate::migrate(&warehouse, migrate::Options::default()).await.expect("migrate");
+        let monitor = Self::monitor(&warehouse).await;
+        Self { clickhouse, warehouse, monitor }
+    }
+
+    /// Another monitor, as after a restart.
+    async fn monitor(warehouse: &Warehouse) -> Monitor {
+        Monitor::bind(Options::default(), warehouse.clone()).await.expect("no address to bind")
+    }
+
+    async fn pass(&mut self) -> monitor::sterility::pass::Summary {
+        self.monitor.pass(monitor::now_us()).await.expect("a pass")
+    }
+
+    /// Every verdict that stands, without the time it was computed at.
+    fn verdicts(&self) -> String {
+        self.clickhouse.query(
+            "SELECT * EXCEPT (computed_at, completeness) FROM doseline.sterility_verdicts FINAL WHERE state != 'CLEARED' \
+             ORDER BY tenant, unit, verdict_key",
+        )
+    }
+
+    /// Every alert, without the times it was raised and computed at.
+    fn alerts(&self) -> String {
+        self.clickhouse.query(
+            "SELECT * EXCEPT (computed_at, raised_at, completeness, attention) FROM doseline.alerts FINAL \
+             WHERE state = 'OPEN' AND holds ORDER BY tenant, alert_key",
+        )
+    }
+
+    /// Open alerts: severity and key.
+    fn open(&self) -> Vec<String> {
+        let sql = "SELECT severity, alert_key FROM doseline.open_alerts ORDER BY alert_key";
+        self.clickhouse.query(sql).lines().map(|line| line.replace('\t', " ")).collect()
+    }
+}

@@ -1,0 +1,253 @@
+//! Facts arrive, early, late and in any order; passes follow.
+
+use std::fmt::Write as _;
+
+use super::Rig;
+
+/// Facts of a small clinic by SQL, as the loader's columns hold them. Hours are those of 2026-01-05, UTC.
+struct Facts<'a>(&'a Rig);
+
+fn at(hour: i64) -> String {
+    format!("toDateTime64('2026-01-05 00:00:00', 6, 'UTC') + toIntervalHour({hour})")
+}
+
+impl Facts<'_> {
+    fn insert(&self, table: &str, columns: &str, values: &str) {
+        self.0.clickhouse.query(&format!("INSERT INTO doseline.{table} ({columns}) VALUES {values}"));
+    }
+
+    fn mount(&self, item: &str, session: &str, hour: i64, slot: &str, reusable: bool) {
+        self.insert(
+            "mounts",
+            "tenant, site, device, boot_id, seq, at, time_source, event, slot, mount_id, item_id, id_kind, udi_di, lot, \
+             reusable, pack_intact, session_id",
+            &format!(
+                "('acme', 'paris', 'pen-1', 1, {hour}, {}, 'DEVICE', 'MOUNTED', '{slot}', 'm-{session}-{item}', '{item}', \
+                 'SERIAL', 'di-{slot}', 'L1', {reusable}, true, '{session}')",
+                at(hour)
+            ),
+        );
+    }
+
+    fn uses(&self, item: &str, session: &str, hour: i64, slot: &str) {
+        self.insert(
+            "item_uses",
+            "tenant, site, device, session_id, slot, mount_id, item_id, injections, punctures, first_at, last_at",
+            &format!(
+                "('acme', 'paris', 'pen-1', '{session}', '{slot}', 'm-{session}-{item}', '{item}', 20, 20, {}, {} + \
+                 toIntervalMinute(30))",
+                at(hour),
+                at(hour)
+            ),
+        );
+    }
+
+    fn handpiece(&self, item: &str, session: &str, hour: i64) {
+        self.mount(item, session, hour, "HANDPIECE", true);
+        self.uses(item, session, hour, "HANDPIECE");
+    }
+
+    fn needle(&self, item: &str, session: &str, hour: i64) {
+        self.mount(item, session, hour, "NEEDLE", false);
+        self.uses(item, session, hour, "NEEDLE");
+    }
+
+    /// A cycle with a plateau of so many seconds at 134.5 C, saturated steam, a sample every 5 s.
+    fn cycle(&self, uid: &str, hour: i64, hold_s: u32, items: &[&str]) {
+        let seq = hour + 1_000;
+        let key = format!("'acme', 'paris', 'steri-1', 1, {seq}, {}, 'DEVICE', '{uid}'", at(hour));
+        let columns = "tenant, site, device, boot_id, seq, at, time_source, cycle_uid";
+        let samples = hold_s / 5 + 1;
+        self.insert(
+            "sterilization_cycles",
+            &format!("{columns}, recipe, purpose, load_dry, items, samples"),
+            &format!("({key}, '134C-3min', 'LOAD', true, {}, {samples})", items.len()),
+        );
+        let mut values = String::new();
+        for place in 0..samples {
+            let _ = write!(values, "({key}, {place}, {}, 0, 134500, 308500),", place * 5_000);
+        }
+        let more = format!("{columns}, index, offset_ms, sensor, temperature_mc, pressure_pa");
+        self.insert("sterilization_samples", &more, values.trim_end_matches(','));
+        for (place, item) in items.iter().enumerate() {
+            self.insert("sterilization_items", &format!("{columns}, index, item_id"), &format!("({key}, {place}, '{item}')"));
+        }
+    }
+
+    fn release(&self, uid: &str, hour: i64, decision: &str) {
+        self.insert(
+            "cycle_releases",
+            "tenant, site, device, boot_id, seq, at, cycle_uid, decision, actor, decided_at",
+            &format!("('acme', 'paris', 'steri-1', 1, {}, {}, '{uid}', '{decision}', 'op', {})", hour + 5_000, at(hour), at(hour)),
+        );
+    }
+
+    fn biological(&self, uid: &str, hour: i64, result: &str) {
+        self.insert(
+            "cycle_indicators",
+            "tenant, site, device, boot_id, seq, at, cycle_uid, kind, result, read_at",
+            &format!(
+                "('acme', 'paris', 'tablet', 1, {}, {}, '{uid}', 'BIOLOGICAL', '{result}', {})",
+                hour + 9_000,
+                at(hour),
+                at(hour)
+            ),
+        );
+    }
+
+    fn policies(&self) {
+        self.insert("policies", "tenant, name, value, valid_from, recorded_at", "('', 'sterility.bowie_dick', 'off', 0, 0)");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_data_raise_what_was_not_seen_and_a_pass_from_scratch_agrees() {
+    let mut rig = Rig::start().await;
+    assert_eq!(rig.pass().await.verdicts, 0, "an empty warehouse");
+    let facts = Facts(&rig);
+    facts.policies();
+    facts.needle("N1", "a", 1);
+    facts.needle("N2", "b", 2);
+    facts.cycle("c1", 1, 200, &["H1", "H2"]);
+    facts.release("c1", 2, "RELEASED");
+    facts.handpiece("H1", "a", 3);
+    facts.handpiece("H2", "b", 4);
+    rig.pass().await;
+    assert_eq!(rig.open(), [""; 0], "all is well so far");
+    assert_eq!(rig.pass().await, monitor::sterility::pass::Summary::default(), "nothing has changed");
+
+    // Rule 2, late: a visit before the one that is known, from a device that was offline.
+    Facts(&rig).needle("N1", "early", 0);
+    rig.pass().await;
+    assert_eq!(rig.open(), ["critical sterility-2/acme/item/N1"]);
+    // Rule 4, late: a visit between cycle and use, so that the use had no cycle of its own.
+    Facts(&rig).handpiece("H1", "before", 2);
+    rig.pass().await;
+    let reused = ["critical sterility-2/acme/item/N1", "critical sterility-4/acme/H1/a"];
+    assert_eq!(rig.open(), reused);
+    // Rule 9, late: the indicator is read two days later, on a tablet.
+    Facts(&rig).biological("c1", 50, "POSITIVE");
+    rig.pass().await;
+    let open = rig.open();
+    assert!(open.contains(&"critical sterility-9/acme/c1".to_owned()), "{open:?}");
+    let recalled = "SELECT arraySort(sessions) FROM doseline.open_alerts WHERE kind = 'sterility-9'";
+    assert_eq!(rig.clickhouse.query(recalled), "['a','b','before']");
+
+    // Again, by another monitor that goes on, and from scratch: the same rows.
+    let (verdicts, alerts) = (rig.verdicts(), rig.alerts());
+    rig.monitor = Rig::monitor(&rig.warehouse).await;
+    assert_eq!(rig.pass().await.verdicts, 0);
+    rig.monitor.start_over();
+    let again = rig.pass().await;
+    assert!(again.whole && again.verdicts == 0 && again.alerts == 0, "{again:?}");
+    for table in ["sterility_verdicts", "alerts", "alert_history", "monitor_positions"] {
+        rig.clickhouse.query(&format!("TRUNCATE TABLE doseline.{table}"));
+    }
+    rig.monitor = Rig::monitor(&rig.warehouse).await;
+    assert!(rig.pass().await.whole);
+    assert_eq!(rig.verdicts(), verdicts);
+    assert_eq!(rig.alerts(), alerts);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_critical_alert_stays_until_somebody_acknowledges_it() {
+    let mut rig = Rig::start().await;
+    let facts = Facts(&rig);
+    facts.policies();
+    facts.handpiece("H1", "a", 1);
+    facts.cycle("c0", 0, 200, &["H1"]);
+    facts.release("c0", 0, "RELEASED");
+    facts.handpiece("H1", "b", 20);
+    rig.pass().await;
+    let key = "sterility-4/acme/H1/b";
+    assert_eq!(rig.open(), [format!("critical {key}")]);
+    // The cycle in between arrives late: it was sterile after all.
+    let facts = Facts(&rig);
+    facts.cycle("c1", 10, 200, &["H1"]);
+    facts.release("c1", 11, "RELEASED");
+    rig.pass().await;
+    assert_eq!(rig.open(), [format!("critical {key}")], "late data do not clear it silently");
+    let history = "SELECT groupArray(event) FROM (SELECT event FROM doseline.alert_history ORDER BY at)";
+    assert_eq!(rig.clickhouse.query(history), "['RAISED','RETRACTED']");
+
+    rig.warehouse.acknowledge(key, "Ada", "cycle arrived late", monitor::now_us()).await.expect("acknowledge");
+    assert_eq!(rig.open(), [""; 0]);
+    rig.pass().await;
+    assert_eq!(rig.clickhouse.query(history), "['RAISED','RETRACTED','ACKNOWLEDGED','CLEARED']");
+    let by = "SELECT actor, note FROM doseline.alert_history WHERE event = 'ACKNOWLEDGED'";
+    assert_eq!(rig.clickhouse.query(by), "Ada\tcycle arrived late");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn curves_recalls_and_lots_are_judged_where_they_change() {
+    let mut rig = Rig::start().await;
+    let facts = Facts(&rig);
+    facts.policies();
+    facts.cycle("short", 1, 100, &["H1"]);
+    facts.release("short", 2, "RELEASED");
+    facts.cycle("good", 1, 200, &["H2"]);
+    facts.release("good", 2, "RELEASED");
+    facts.handpiece("H1", "a", 3);
+    facts.handpiece("H2", "b", 3);
+    rig.pass().await;
+    let verdicts = "SELECT cycle_uid, verdict, hold_ms, release FROM doseline.cycle_verdicts ORDER BY cycle_uid";
+    assert_eq!(rig.clickhouse.query(verdicts), "good\tPASSED\t200000\tRELEASED\nshort\tFAILED\t100000\tRELEASED");
+    assert_eq!(rig.open(), ["critical sterility-4/acme/H1/a", "critical sterility-5/acme/short"]);
+
+    // A lot is recalled: every use of it, once, under one alert.
+    Facts(&rig).insert(
+        "recalls",
+        "recall_id, udi_di, lot, reason, state, valid_from, recorded_at",
+        "('R7', 'di-HANDPIECE', 'L1', 'cracks', 'OPEN', 0, 0)",
+    );
+    rig.pass().await;
+    let recalled = "SELECT sessions FROM doseline.open_alerts WHERE alert_key = 'sterility-12/acme/recall/R7/di-HANDPIECE/L1'";
+    assert_eq!(rig.clickhouse.query(recalled), "['a','b']");
+    // Another recipe: the good one was too short for it.
+    Facts(&rig).insert(
+        "recipes",
+        "recipe, temperature_min_mc, temperature_max_mc, hold_ms, gap_max_ms, reference_mc, z_mk, valid_from",
+        "('134C-3min', 134000, 137000, 240000, 15000, 121100, 10000, 0)",
+    );
+    rig.pass().await;
+    assert!(rig.clickhouse.query(verdicts).starts_with("good\tFAILED\t200000"));
+    let query = "SELECT evidence_query FROM doseline.open_alerts";
+    for query in rig.clickhouse.query(query).lines() {
+        let query = query.replace("\\'", "'").replace("\\\\", "\\");
+        assert_ne!(rig.warehouse.query(&query).with_setting("max_threads", "1").fetch_bytes("TSV").map(|_| ()).is_ok(), false);
+        let rows = rig.clickhouse.query(&query.replace("FROM ", "FROM doseline."));
+        assert!(!rows.is_empty(), "{query} shows nothing");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_walks_both_ways() {
+    use monitor::trace::{Subject, trace};
+    let mut rig = Rig::start().await;
+    let facts = Facts(&rig);
+    facts.policies();
+    facts.cycle("c1", 1, 200, &["H1"]);
+    facts.release("c1", 2, "RELEASED");
+    facts.handpiece("H1", "a", 3);
+    facts.needle("N1", "a", 3);
+    facts.needle("N1", "b", 5);
+    facts.insert(
+        "sessions",
+        "tenant, site, device, seq, at, session_id, event, client_ref",
+        &format!("('acme', 'paris', 'pen-1', 1, {}, 'a', 'STARTED', 'ref-1')", at(3)),
+    );
+    rig.pass().await;
+    let text = async |subject: Subject| trace(&rig.warehouse, "acme", &subject).await.expect("a trace").text();
+    let session = text(Subject::Session("a".to_owned())).await;
+    for part in ["client ref-1", "<- item H1", "<- cycle c1", "PASSED", "RELEASED", "-> visit b", "also used item N1", "rule 2"] {
+        assert!(session.contains(part), "{part} is not in\n{session}");
+    }
+    assert!(session.contains("the start of visit b has not arrived"), "{session}");
+    let cycle = text(Subject::Cycle("c1".to_owned())).await;
+    assert!(cycle.contains("-> item H1") && cycle.contains("-> visit a"), "{cycle}");
+    let lot = text(Subject::Lot("di-NEEDLE/L1".to_owned())).await;
+    assert!(lot.contains("2 mountings") && lot.contains("-> visit a") && lot.contains("-> visit b"), "{lot}");
+    let item = text(Subject::Item("N1".to_owned())).await;
+    assert!(item.contains("single use") && item.contains("-> visit b"), "{item}");
+    assert_eq!(rig.warehouse.tenants_of("ITEM", "N1").await.expect("tenants"), ["acme"]);
+}
