@@ -109,7 +109,7 @@ impl Campaign {
             loaders: if is_long { 3 } else { 2 },
             kept: is_long,
             session_timeout_s: if is_long { 6 } else { 3 },
-            batch_age_ms: 1_000,
+            batch_age_ms: if is_long { 2_000 } else { 1_000 },
             disk_mib: if is_long { 8_192 } else { 2_048 },
             load,
         };
