@@ -31,7 +31,7 @@ use crate::{
     lease::{Lease, Pulse},
     options::Options,
     owner::{Owner, Shared, Stop},
-    start::{Key, Start, find},
+    start::{Key, Start, find, watermarks},
     status::Handle,
     store::Store,
     topics::client_config,
@@ -41,19 +41,35 @@ use crate::{
 const POLL: Duration = Duration::from_millis(20);
 /// How often positions are committed to Kafka, for people who watch the lag there.
 const COMMIT_EVERY: Duration = Duration::from_secs(2);
-/// How often Kafka is asked what it has, and how long it has to answer.
+/// How often Kafka is asked what it has.
 const BOUNDS_EVERY: Duration = Duration::from_secs(1);
-const BOUNDS_WITHIN: Duration = Duration::from_secs(10);
 /// How long the owner before gets to end by itself when its partition comes back.
 const PREDECESSOR: Duration = Duration::from_secs(5);
 
 /// What tasks tell the polling thread. `serial` says which owner or look-up of the partition it is about.
 enum Report {
-    Found { key: Key, serial: u64, start: Start },
-    Written { key: Key, serial: u64, position: u64 },
-    Ended { key: Key, serial: u64, stop: Stop },
+    Found {
+        key: Key,
+        serial: u64,
+        start: Start,
+    },
+    Written {
+        key: Key,
+        serial: u64,
+        position: u64,
+    },
+    Ended {
+        key: Key,
+        serial: u64,
+        stop: Stop,
+    },
     /// First and next offset that Kafka has of a partition in which it did not have the next record.
-    Bounds { key: Key, serial: u64, low: u64, high: u64 },
+    Bounds {
+        key: Key,
+        serial: u64,
+        low: u64,
+        high: u64,
+    },
 }
 
 /// A partition that this loader has, or is about to have.
@@ -224,7 +240,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
             let (key, serial) = (key.clone(), holding.serial);
             let (client, sender) = (self.client.clone(), self.sender.clone());
             self.runtime.spawn_blocking(move || {
-                match client.fetch_watermarks(&key.0, key.1, BOUNDS_WITHIN) {
+                match watermarks(&client, &key) {
                     Ok((low, high)) => {
                         let (low, high) = (low.max(0).unsigned_abs(), high.max(0).unsigned_abs());
                         let _ = sender.send(Report::Bounds { key, serial, low, high });

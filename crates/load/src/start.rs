@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{
+    consumer::{BaseConsumer, Consumer as _},
+    error::KafkaError,
+};
 use tokio_util::sync::CancellationToken;
 use warehouse::{
     Advice,
@@ -67,12 +70,7 @@ async fn attempt<S: Store>(store: &S, client: &Arc<BaseConsumer>, key: &Key, sha
         Advice::Reject | Advice::Fatal => Trouble::Fatal(error.into()),
     })?;
     let (client, asked) = (client.clone(), key.clone());
-    let watermarks = tokio::task::spawn_blocking(move || {
-        // This client does nothing else, so it knows leaders from its last question: one that has died since would be waited
-        // for until librdkafka looks again by itself, after minutes.
-        client.fetch_metadata(Some(&asked.0), KAFKA_ANSWER_WITHIN)?;
-        client.fetch_watermarks(&asked.0, asked.1, KAFKA_ANSWER_WITHIN)
-    });
+    let watermarks = tokio::task::spawn_blocking(move || watermarks(&client, &asked));
     let (low, high) = match watermarks.await {
         Ok(Ok(watermarks)) => watermarks,
         Ok(Err(error)) => return Err(Trouble::Passing(error.to_string())),
@@ -84,6 +82,14 @@ async fn attempt<S: Store>(store: &S, client: &Arc<BaseConsumer>, key: &Key, sha
     }
     decide(progress.position(), low.max(0) as u64, high.max(0) as u64)
         .map_err(|fault| Trouble::Fatal(Error::Offsets { topic: key.0.to_string(), partition: key.1, fault }))
+}
+
+/// The first and the next offset that Kafka has. Blocks.
+pub(crate) fn watermarks(client: &BaseConsumer, key: &Key) -> Result<(i64, i64), KafkaError> {
+    // A client that does nothing else knows leaders from its last question: one that has died since would be waited for until
+    // librdkafka looks again by itself, after minutes.
+    client.fetch_metadata(Some(&key.0), KAFKA_ANSWER_WITHIN)?;
+    client.fetch_watermarks(&key.0, key.1, KAFKA_ANSWER_WITHIN)
 }
 
 /// Where to start, given the position and the first and next offset that Kafka has.
