@@ -6,64 +6,82 @@ use std::time::{Duration, Instant};
 use super::report::Row;
 use super::stage::{REPORTS, Stage};
 use super::{Findings, fleet::Load};
-use crate::poll;
+use crate::{Doseline, poll};
 
-const WITHIN: Duration = Duration::from_secs(90);
+const WITHIN: Duration = Duration::from_secs(120);
 const STOPPED_WITHIN: Duration = Duration::from_secs(40);
-/// What a loader says that cannot go on, or had to go on without records.
-const RETENTION: [&str; 2] = ["retention has passed", "recorded as lost"];
-const MADE_AGAIN: &str = "made again";
 
 fn row(name: &'static str, what: &'static str, began: Instant) -> Row {
     Row { times: 1, recoveries: vec![began.elapsed().as_secs_f64()], ..Row::new(name, what) }
 }
 
-/// While loaders are away, Kafka deletes what they have not read: detected and said, never silent.
+fn a_little(stage: &Stage) -> Load {
+    Load { chapter: Duration::from_secs(3), ..stage.setting.load }
+}
+
+/// While loaders are away, Kafka deletes what they have not read: each of these records is in `kafka_losses`, `/readyz` says
+/// so, and what comes afterwards is loaded.
 pub fn retention_passed(stage: &mut Stage) -> Row {
-    stop_loaders(stage);
-    stage.last_load(Load { chapter: Duration::from_secs(3), ..stage.setting.load });
-    let ends = stage.observer.ends().expect("kafka is well");
-    stage.kafka.delete_records(&ends.into_iter().filter(|((topic, _), _)| topic == REPORTS).collect());
-    let began = Instant::now();
-    stage.start_regular_loaders();
-    detected(stage, "the loss of records", &RETENTION);
-    row("retention-passed", "retention passed: detected", began)
-}
-
-/// A topic that was deleted and created is noticed.
-pub fn topic_recreated(stage: &mut Stage) -> Row {
-    stop_loaders(stage);
-    let began = Instant::now();
-    stage.kafka.delete_topic(REPORTS);
-    // The name is free when every node has forgotten it.
-    poll(WITHIN, "the topic to be gone", || match stage.observer.ends() {
-        Err(_) => Ok(()),
-        Ok(_) => Err("it is there"),
-    });
-    stage.kafka.create_topic(REPORTS, stage.setting.partitions, &[("min.insync.replicas", "2")]);
-    stage.start_regular_loaders();
-    detected(stage, "the new topic", &[MADE_AGAIN]);
-    row("topic-recreated", "topic recreated: detected", began)
-}
-
-/// Waits until a loader has said one of these, whether it goes on or ends.
-fn detected(stage: &mut Stage, what: &str, words: &[&str]) {
-    poll(WITHIN, &format!("{what} to be detected"), || {
-        let said: Vec<_> = stage.loaders.iter().flatten().map(|role| role.doseline.stderr()).collect();
-        match said.iter().any(|said| words.iter().any(|word| said.contains(word))) {
-            true => Ok(()),
-            false => Err(said.iter().filter_map(|said| said.lines().last()).collect::<Vec<_>>().join(" / ")),
-        }
-    });
-}
-
-fn stop_loaders(stage: &mut Stage) {
     for slot in 0..stage.loaders.len() {
-        // One that has ended for what was done to it before is gone already.
         if let Some(mut role) = stage.loaders[slot].take() {
             role.doseline.stop(STOPPED_WITHIN);
         }
     }
+    let written = stage.observer.ends().expect("kafka is well");
+    stage.last_load(a_little(stage));
+    let mut ends = stage.observer.ends().expect("kafka is well");
+    ends.retain(|(topic, _), _| topic == REPORTS);
+    let gone: i64 = ends.iter().map(|(key, end)| end - written.get(key).copied().unwrap_or(0)).sum();
+    assert!(gone > 0, "nothing to delete");
+    for ((topic, partition), end) in &ends {
+        stage.kafka.delete_records(topic, *partition, *end);
+    }
+    let began = Instant::now();
+    stage.start_regular_loaders();
+    said(stage, "has deleted records");
+    // A loss is recorded with the batch behind it.
+    let before = stored(stage);
+    stage.last_load(a_little(stage));
+    stage.wait_until_drained();
+    let losses = "SELECT sum(assumeNotNull(records)) FROM doseline.kafka_losses WHERE reason = 'RETENTION'";
+    assert_eq!(stage.clickhouse.number(losses), gone.unsigned_abs(), "kafka_losses has the records that were deleted");
+    assert!(stored(stage) > before, "what came afterwards is loaded");
+    row("retention-passed", "retention passed: recorded, said, gone on", began)
+}
+
+/// A topic that was deleted and made again is noticed by loaders that run; nothing of it is read until `migrate` has begun
+/// its new life.
+pub fn topic_recreated(stage: &mut Stage) -> Row {
+    let began = Instant::now();
+    stage.kafka.delete_topic(REPORTS);
+    // The name is free when every node has forgotten it.
+    poll(WITHIN, "the topic to be made again", || stage.kafka.try_create_topic(REPORTS, stage.setting.partitions));
+    said(stage, "made again");
+    let migrated = Doseline::run(&["migrate", "--config", &stage.configuration], &[], WITHIN);
+    assert_eq!(migrated.code, Some(0), "{}", migrated.stderr);
+    let lives = format!("SELECT count() FROM doseline.kafka_topics WHERE topic = '{REPORTS}'");
+    assert_eq!(stage.clickhouse.number(&lives), 2, "it has a new life");
+    let before = stored(stage);
+    stage.last_load(a_little(stage));
+    stage.wait_until_drained();
+    assert!(stored(stage) > before, "the new life is loaded");
+    row("topic-recreated", "topic recreated: said, read in a new life after migrate", began)
+}
+
+fn stored(stage: &Stage) -> u64 {
+    stage.clickhouse.number("SELECT count() FROM doseline.injections")
+}
+
+/// Waits until a loader is not ready for this reason.
+fn said(stage: &mut Stage, words: &str) {
+    poll(WITHIN, &format!("a loader to say `{words}`"), || {
+        stage.assert_all_run();
+        let answers: Vec<_> = stage.loaders.iter().flatten().filter_map(|role| stage.get(role, "/readyz")).collect();
+        match answers.iter().any(|(ready, text)| !ready && text.contains(words)) {
+            true => Ok(()),
+            false => Err(format!("{answers:?}")),
+        }
+    });
 }
 
 /// An oracle that cannot find anything proves nothing: each kind of damage is done, and must be found.

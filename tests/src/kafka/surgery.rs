@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use futures::executor::block_on;
-use rdkafka::admin::AdminOptions;
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
@@ -79,6 +79,14 @@ impl Kafka {
         Observer { consumer, topics: topics.iter().map(|topic| (*topic).to_owned()).collect(), partitions }
     }
 
+    /// Creates a topic with three copies, two of which confirm; an error while the name is still taken by one that goes.
+    pub fn try_create_topic(&self, topic: &str, partitions: i32) -> Result<(), String> {
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(3)).set("min.insync.replicas", "2");
+        let options = AdminOptions::new().operation_timeout(Some(ANSWER_WITHIN));
+        let results = block_on(self.admin().create_topics([&new], &options)).map_err(|error| error.to_string())?;
+        results.into_iter().try_for_each(|result| result.map(drop).map_err(|(_, error)| error.to_string()))
+    }
+
     /// Waits until every partition of these topics has all of its copies in sync.
     pub fn wait_until_in_sync(&self, topics: &[&str]) {
         let consumer: BaseConsumer = self.config().create().expect("create a Kafka client");
@@ -102,19 +110,6 @@ impl Kafka {
         let metadata = consumer.fetch_metadata(Some(topic), ANSWER_WITHIN).ok()?;
         let leader = metadata.topics().first()?.partitions().get(partition)?.leader();
         usize::try_from(leader - 1).ok()
-    }
-
-    /// Deletes every record below the ends given.
-    pub fn delete_records(&self, ends: &Offsets) {
-        let mut list = TopicPartitionList::new();
-        for ((topic, partition), end) in ends {
-            list.add_partition_offset(topic, *partition, Offset::Offset(*end)).expect("a valid offset");
-        }
-        let options = AdminOptions::new().operation_timeout(Some(WITHIN));
-        let deleted = block_on(self.admin().delete_records(&list, &options)).expect("delete records");
-        for element in deleted.elements() {
-            element.error().unwrap_or_else(|error| panic!("delete records of {}: {error}", element.topic()));
-        }
     }
 
     /// Gives one partition these copies, by node id. With fewer than `min.insync.replicas` it takes no more records.
