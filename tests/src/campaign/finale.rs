@@ -53,9 +53,7 @@ pub fn retention_passed(stage: &mut Stage) -> Row {
 /// its new life.
 pub fn topic_recreated(stage: &mut Stage) -> Row {
     let began = Instant::now();
-    stage.kafka.delete_topic(REPORTS);
-    // The name is free when every node has forgotten it.
-    poll(WITHIN, "the topic to be made again", || stage.kafka.try_create_topic(REPORTS, stage.setting.partitions));
+    stage.kafka.make_again(REPORTS, stage.setting.partitions, &[("min.insync.replicas", "2")]);
     said(stage, "made again");
     let migrated = Doseline::run(&["migrate", "--config", &stage.configuration], &[], WITHIN);
     assert_eq!(migrated.code, Some(0), "{}", migrated.stderr);

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use futures::executor::block_on;
-use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
@@ -77,14 +75,6 @@ impl Kafka {
         config.set("group.id", group).set("enable.auto.commit", "false");
         let consumer = config.create().expect("create a Kafka consumer");
         Observer { consumer, topics: topics.iter().map(|topic| (*topic).to_owned()).collect(), partitions }
-    }
-
-    /// Creates a topic with three copies, two of which confirm; an error while the name is still taken by one that goes.
-    pub fn try_create_topic(&self, topic: &str, partitions: i32) -> Result<(), String> {
-        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(3)).set("min.insync.replicas", "2");
-        let options = AdminOptions::new().operation_timeout(Some(ANSWER_WITHIN));
-        let results = block_on(self.admin().create_topics([&new], &options)).map_err(|error| error.to_string())?;
-        results.into_iter().try_for_each(|result| result.map(drop).map_err(|(_, error)| error.to_string()))
     }
 
     /// Waits until every partition of these topics has all of its copies in sync.
