@@ -9,7 +9,7 @@ fn nothing_is_lost_and_nothing_doubled_whatever_fails() {
         || u64::from(std::process::id()),
         |seed| seed.parse().expect("DOSELINE_CAMPAIGN_SEED is a number"),
     );
-    let options = Options { seed, minutes: None, faults: Vec::new(), rate: 400, devices: 60, partitions: 6 };
+    let options = Options { seed, minutes: None, faults: Vec::new(), rate: 300, devices: 60, partitions: 4 };
     let report = campaign::run(&options);
     println!("{report}");
     for (row, (name, _, wanted)) in report.rows.iter().zip(campaign::names()) {
