@@ -65,6 +65,8 @@ pub struct Arguments {
 
 /// Rows that are written at a time; so many wait in memory beside one batch.
 const GROUP_ROWS: u64 = 100_000;
+/// Characters printed of one value.
+const VALUE_CHARS_MAX: usize = 100;
 /// Differing rows printed for each table.
 const PRINTED_MAX: usize = 20;
 
@@ -418,7 +420,9 @@ fn print(text: &str, rebuild: &Rebuild<'_>, comparisons: &[Comparison]) -> usize
                 _ => {
                     let columns = difference.columns.iter();
                     let columns: Vec<String> = columns
-                        .map(|(column, live, rebuilt)| format!("{column} live {live}, rebuilt {rebuilt}"))
+                        .map(|(column, live, rebuilt)| {
+                            format!("{column} live {}, rebuilt {}", short(live), short(rebuilt))
+                        })
                         .collect();
                     println!("{table}: different: {}: {}", difference.key, columns.join("; "));
                 }
@@ -427,6 +431,11 @@ fn print(text: &str, rebuild: &Rebuild<'_>, comparisons: &[Comparison]) -> usize
     }
     moved.iter().take(PRINTED_MAX).for_each(|line| println!("ledger: {line}"));
     comparisons.iter().filter(|comparison| comparison.batches > 0).count()
+}
+
+/// The beginning of a value: payloads are large.
+fn short(value: &str) -> &str {
+    value.char_indices().nth(VALUE_CHARS_MAX).map_or(value, |(at, _)| &value[..at])
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@
 //! that the few of their blocks do not run into them.
 //!
 //! *Other decoder or rules*: rows of two versions must not mix. The new version waits until an owner of the other one has
-//! stopped by itself (its lease), and puts an intent of the same boundaries and the next generation; whoever adopts it deletes the batch's rows below that generation from every table, after burning
+//! stopped by itself (its lease) or has written the batch, and puts an intent of the same boundaries and the next generation; whoever adopts it deletes the batch's rows below that generation from every table, after burning
 //! the tokens with which an owner of the old version could still write ([`Store::erase`]). A commit of a generation below
 //! the batch's latest intent does not move the position ([`warehouse::loader::Progress::position`]), so an old owner that
 //! commits late does not hide the deletion.

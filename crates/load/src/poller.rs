@@ -76,11 +76,20 @@ enum Report {
 struct Holding {
     serial: u64,
     revoked: CancellationToken,
+    /// Ends the owner between two batches.
+    draining: CancellationToken,
     /// None while its start is looked up.
     outlet: Option<Outlet>,
     /// Offset of the record that is polled next.
     next: u64,
     paused: bool,
+    task: JoinHandle<()>,
+}
+
+/// An owner that is about to end.
+struct Leaving {
+    serial: u64,
+    revoked: CancellationToken,
     task: JoinHandle<()>,
 }
 
@@ -98,8 +107,8 @@ pub(crate) struct Poller<S, C> {
     sender: mpsc::UnboundedSender<Report>,
     reports: mpsc::UnboundedReceiver<Report>,
     holdings: HashMap<Key, Holding>,
-    /// Owners of partitions that were let go, with their serials, until they have ended.
-    leaving: HashMap<Key, (u64, JoinHandle<()>)>,
+    /// Owners of partitions that were let go or handed over, until they have ended.
+    leaving: HashMap<Key, Leaving>,
     commits: HashMap<Key, u64>,
     committed_at: Instant,
     /// When it was last asked what Kafka has; none before.
@@ -301,9 +310,12 @@ impl<S: Store, C: Copies> Poller<S, C> {
     /// Looks up where to start, after the owner before has ended.
     fn look_up(&mut self, key: Key) {
         let Some(shard) = self.shard(&key) else { return };
-        let predecessor = self.leaving.remove(&key).map(|(_, task)| task);
+        let predecessor = self.leaving.remove(&key).map(|leaving| {
+            leaving.revoked.cancel();
+            leaving.task
+        });
         self.serials += 1;
-        let (serial, revoked) = (self.serials, CancellationToken::new());
+        let (serial, revoked, draining) = (self.serials, CancellationToken::new(), self.draining.child_token());
         let (shared, client, handle) = (self.shared.clone(), self.client.clone(), self.handle.clone());
         let (sender, cancelled, own) = (self.sender.clone(), revoked.clone(), key.clone());
         let task = self.runtime.spawn(async move {
@@ -320,7 +332,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
             // The polling thread has gone when nobody listens.
             let _ = sender.send(report);
         });
-        self.holdings.insert(key, Holding { serial, revoked, outlet: None, next: 0, paused: false, task });
+        self.holdings.insert(key, Holding { serial, revoked, draining, outlet: None, next: 0, paused: false, task });
     }
 
     fn shard(&self, key: &Key) -> Option<Shard> {
@@ -333,16 +345,38 @@ impl<S: Store, C: Copies> Poller<S, C> {
         for (topic, partition) in partitions {
             if let Some(name) = self.names.get(topic) {
                 let key = (name.clone(), *partition);
-                self.let_go(&key);
+                self.hand_over(&key);
             }
+        }
+    }
+
+    /// Lets the owner of a partition finish the batch it is writing: two owners do no harm, and whoever comes next, perhaps
+    /// of another version, does not have to outwait one that was left open.
+    fn hand_over(&mut self, key: &Key) {
+        match self.holdings.get(key) {
+            Some(holding) if holding.outlet.is_some() => {
+                holding.draining.cancel();
+                self.forget(key);
+            }
+            _ => self.let_go(key),
         }
     }
 
     /// Ends the owner of a partition, if there is one; it ends by itself.
     fn let_go(&mut self, key: &Key) {
-        if let Some(holding) = self.holdings.remove(key) {
+        if let Some(holding) = self.holdings.get(key) {
             holding.revoked.cancel();
-            self.leaving.insert(key.clone(), (holding.serial, holding.task));
+            self.forget(key);
+        }
+    }
+
+    /// The partition is no longer this loader's; its owner has been told.
+    fn forget(&mut self, key: &Key) {
+        if let Some(holding) = self.holdings.remove(key) {
+            let Holding { serial, revoked, task, .. } = holding;
+            if let Some(before) = self.leaving.insert(key.clone(), Leaving { serial, revoked, task }) {
+                before.revoked.cancel();
+            }
             self.commits.remove(key);
             self.handle.remove(&key.0, key.1);
         }
@@ -353,6 +387,8 @@ impl<S: Store, C: Copies> Poller<S, C> {
     fn missed_the_session(&mut self) {
         let timeout = self.options.kafka.session_timeout;
         tracing::warn!(?timeout, "not run for longer than the session time-out, starting again from the positions");
+        // Those that were still finishing a batch too: their leases would count again after the pulse's restart.
+        self.leaving.values().for_each(|leaving| leaving.revoked.cancel());
         let keys: Vec<Key> = self.holdings.keys().cloned().collect();
         for key in keys {
             self.start_again(key);
@@ -379,7 +415,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
                 Ok(())
             }
             Report::Ended { key, serial, stop } => {
-                if self.leaving.get(&key).is_some_and(|(leaving, _)| *leaving == serial) {
+                if self.leaving.get(&key).is_some_and(|leaving| leaving.serial == serial) {
                     self.leaving.remove(&key);
                 }
                 match stop {
@@ -415,7 +451,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
         }
         let Some(holding) = self.holdings.get_mut(&key) else { return Ok(()) };
         let (outlet, inbox) = inbox_within(self.handle.budget());
-        let lease = Lease::new(self.pulse.clone(), holding.revoked.clone(), self.draining.clone());
+        let lease = Lease::new(self.pulse.clone(), holding.revoked.clone(), holding.draining.clone());
         let meter = self.handle.meter(&key.0, key.1, start.position);
         let nonce = self.nonce ^ (serial << 48);
         let owner = Owner::new(self.shared.clone(), shard, place, lease, start.position, nonce, meter)
@@ -489,7 +525,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
         self.draining.cancel();
         let deadline = Instant::now() + self.options.limits.drain_max;
         let mut running: HashSet<u64> = self.holdings.values().map(|holding| holding.serial).collect();
-        running.extend(self.leaving.values().map(|(serial, _)| *serial));
+        running.extend(self.leaving.values().map(|leaving| leaving.serial));
         for holding in self.holdings.values().filter(|holding| holding.outlet.is_none()) {
             holding.revoked.cancel();
         }
@@ -501,8 +537,9 @@ impl<S: Store, C: Copies> Poller<S, C> {
                 Err(_) => std::thread::sleep(Duration::from_millis(2)),
             }
         }
-        for holding in self.holdings.values() {
-            holding.revoked.cancel();
+        let revoked = self.holdings.values().map(|holding| &holding.revoked);
+        for revoked in revoked.chain(self.leaving.values().map(|leaving| &leaving.revoked)) {
+            revoked.cancel();
         }
         self.commit();
         if !running.is_empty() {

@@ -70,9 +70,16 @@ impl Pair<'_> {
             return Ok(Vec::new());
         }
         let keys: Vec<String> = keys.iter().map(u64::to_string).collect();
-        let name = self.keys.iter().map(|key| format!("'{key}=', {}", text(key))).collect::<Vec<_>>().join(", ' ', ");
+        // Raw payloads are any bytes; a person reads text.
+        let name = self
+            .keys
+            .iter()
+            .map(|key| format!("'{key}=', toValidUTF8({})", text(key)))
+            .collect::<Vec<_>>()
+            .join(", ' ', ");
         let values = |column: &str, side: u8| {
-            format!("arrayStringConcat(arraySort(groupArrayIf({}, side = {side})), ', ')", text(column))
+            let values = format!("arrayStringConcat(arraySort(groupArrayIf({}, side = {side})), ', ')", text(column));
+            format!("toValidUTF8({values})")
         };
         let columns: Vec<String> = self
             .columns

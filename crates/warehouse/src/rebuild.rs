@@ -6,7 +6,11 @@
 
 use std::collections::HashMap;
 
-use arrow_select::concat::concat_batches;
+use arrow_array::{
+    Array, ArrayRef, RecordBatch, StringArray, builder::StringDictionaryBuilder, cast::AsArray as _, types::Int32Type,
+};
+use arrow_schema::{ArrowError, DataType};
+use arrow_select::concat::concat;
 use clickhouse::Row;
 use serde::Deserialize;
 use telemetry::interval::IntervalSet;
@@ -229,8 +233,8 @@ impl<'w> Shadow<'w> {
         let batches: Result<Vec<_>, Error> =
             blocks.iter().map(|(block, generation)| block.record_batch(*generation)).collect();
         let batches = batches?;
-        let (Some(first), Some((block, _))) = (batches.first(), blocks.first()) else { return Ok(()) };
-        let whole = concat_batches(&first.schema(), &batches)?;
+        let Some((block, _)) = blocks.first() else { return Ok(()) };
+        let whole = join(&batches)?;
         // What stands is read back before anything is written, so a token has nothing to do but be another one each time.
         let unique: String = self.warehouse.row("SELECT toString(generateUUIDv4())").await?;
         let token = format!("rebuild/{table}/{}/{unique}", block.provenance().batch);
@@ -338,6 +342,27 @@ impl<'w> Shadow<'w> {
     }
 }
 
+/// Record batches of one table as one. Its texts are looked up again: ClickHouse refuses a dictionary that has a value twice.
+fn join(batches: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
+    let Some(first) = batches.first() else { return Err(ArrowError::InvalidArgumentError("no batch".to_owned())) };
+    let column = |index: usize| -> Result<ArrayRef, ArrowError> {
+        let arrays: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(index).as_ref()).collect();
+        if !matches!(first.column(index).data_type(), DataType::Dictionary(..)) {
+            return concat(&arrays);
+        }
+        let mut texts = StringDictionaryBuilder::<Int32Type>::new();
+        for array in arrays {
+            let array = array.as_dictionary::<Int32Type>().downcast_dict::<StringArray>();
+            let array =
+                array.ok_or_else(|| ArrowError::CastError("a dictionary of something else than text".to_owned()))?;
+            array.into_iter().for_each(|text| texts.append_option(text));
+        }
+        Ok(std::sync::Arc::new(texts.finish()))
+    };
+    let columns: Result<Vec<ArrayRef>, ArrowError> = (0..first.num_columns()).map(column).collect();
+    RecordBatch::try_new(first.schema(), columns?)
+}
+
 /// Columns whose values count: how often a batch was tried, and how its rows hash, do not.
 async fn columns(warehouse: &Warehouse, table: &str) -> Result<Vec<String>, Error> {
     let sql = "SELECT name FROM system.columns WHERE database = ? AND table = ? AND name NOT IN ('gen', 'batch_hash') \
@@ -364,5 +389,52 @@ fn keys(table: &str) -> &'static [&'static str] {
         ],
         "item_uses" => &["tenant", "site", "device", "session_id", "slot", "mount_id", "item_id", "batch"],
         _ => &["tenant", "device", "boot_id", "seq", "index", "kafka_offset"],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::columns::{Faults, Origin, Provenance, Slot};
+    use telemetry::v1;
+
+    fn batch(codes: &[&str], batch: u64) -> RecordBatch {
+        let origin = Origin {
+            serial: 1,
+            tenant: "acme",
+            site: "berlin",
+            device: "pen-1",
+            boot_id: 7,
+            received_at: 1,
+            kafka_offset: 2,
+            time_source: "DEVICE",
+            clock: "SYNCED",
+            model: "pen",
+            firmware: "1",
+            session_id: "",
+            dose_calibration_id: "",
+            depth_calibration_id: "",
+            preparation_id: "",
+            operator_id: "",
+            slots: [Slot::default(); 3],
+            unknown_fields: false,
+        };
+        let mut faults = Faults::default();
+        for code in codes {
+            faults.push(&origin, 1, 1, &v1::Fault { code: (*code).to_owned(), ..Default::default() });
+        }
+        let provenance = Provenance { ingest_day: 20_000, incarnation: 1, partition: 0, batch };
+        faults.finish(provenance).unwrap().record_batch(0).unwrap()
+    }
+
+    #[test]
+    fn joined_texts_are_in_the_dictionary_once() {
+        let joined = join(&[batch(&["E1", "E2"], 0), batch(&["E2", "E1", "E3"], 5)]).unwrap();
+        assert_eq!(joined.num_rows(), 5);
+        let codes = joined.column_by_name("code").unwrap().as_dictionary::<Int32Type>();
+        assert_eq!(codes.values().len(), 3);
+        let texts = codes.downcast_dict::<StringArray>().unwrap();
+        assert_eq!(texts.into_iter().flatten().collect::<Vec<_>>(), ["E1", "E2", "E2", "E1", "E3"]);
+        assert_eq!(joined.column_by_name("tenant").unwrap().as_dictionary::<Int32Type>().values().len(), 1);
     }
 }

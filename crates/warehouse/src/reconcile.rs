@@ -417,7 +417,7 @@ fn sums(of: &str) -> [Sums; 3] {
             ),
             expected: format!(
                 "SELECT {device}, {session_of}, {FROM_BASE}, \
-                    sumMapIf([toInt32(floor(100 * dose_error / target_nl))], [toUInt64(1)], dose AND target_nl > 0) AS histogram \
+                    sumMapIf([toInt32(floor(100 * dose_error / greatest(target_nl, 1)))], [toUInt64(1)], dose AND target_nl > 0) AS histogram \
                  FROM {base} GROUP BY {session}"
             ),
             keys: session,

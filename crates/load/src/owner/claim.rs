@@ -7,6 +7,8 @@ use warehouse::loader::{CLOSING, Intent};
 use super::{GENERATIONS, Owner, Stop};
 use crate::{copies::Copies, error::Error, inbox::Record, store::Store};
 
+/// How often it is asked whether an owner of another version has finished its batch.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 const DAY_US: i64 = 86_400_000_000;
 
 /// Where a batch begins and ends, under which generation it is written, and what is known about earlier attempts.
@@ -55,9 +57,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
                         "batch was begun with another decoder, other plausibility rules or records that are gone, writing it \
                          again after the session time-out"
                     );
-                    self.lease.pause(self.shared.session_timeout).await?;
+                    self.outwait().await?;
                     outwaited = true;
-                    self.not_overtaken().await?;
                     intents = self.intents().await?;
                     continue;
                 }
@@ -71,6 +72,18 @@ impl<S: Store, C: Copies> Owner<S, C> {
             put = Some(next.generation);
             intents = self.intents().await?;
         }
+    }
+
+    /// Waits until an owner of the other version has stopped by itself, or has written its batch after all.
+    async fn outwait(&self) -> Result<(), Stop> {
+        let mut left = self.shared.session_timeout;
+        while !left.is_zero() {
+            let wait = left.min(LOOK_EVERY);
+            self.lease.pause(wait).await?;
+            self.not_overtaken().await?;
+            left -= wait;
+        }
+        Ok(())
     }
 
     fn intent(&self, generation: u32, batch_end: u64, ingest_day: Option<i32>) -> Intent {
