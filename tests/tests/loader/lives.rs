@@ -165,8 +165,10 @@ async fn what_retention_took_is_recorded_and_reading_goes_on() {
     assert_eq!(metric(&loader, "doseline_load_lost_records_total{topic=\"doseline.reports.v1\"}"), 11);
 
     // While it runs, and the engine is too slow.
-    let options =
-        Options { limits: Limits { bytes_max: 1 << 20, memory_max: 1 << 20, ..rig.options().limits }, ..rig.options() };
+    let options = Options {
+        limits: Limits { bytes_max: 1 << 20, memory_max: 1 << 20, ..rig.options().limits },
+        ..rig.options()
+    };
     loader.stop().await;
     let loader = rig.load(options).await;
     wait_for_partitions(&loader, 6);
@@ -190,8 +192,10 @@ async fn what_retention_took_is_recorded_and_reading_goes_on() {
 async fn memory_is_bounded_over_all_partitions() {
     let mut rig = Rig::start(4).await;
     let limit = 2 << 20;
-    let options =
-        Options { limits: Limits { bytes_max: 1 << 20, memory_max: limit, ..rig.options().limits }, ..rig.options() };
+    let options = Options {
+        limits: Limits { bytes_max: 1 << 20, memory_max: limit, ..rig.options().limits },
+        ..rig.options()
+    };
     let loader = rig.load(options).await;
     wait_for_partitions(&loader, 12);
     rig.clickhouse.pause();

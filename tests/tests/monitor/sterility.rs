@@ -70,11 +70,7 @@ impl Facts<'_> {
         let more = format!("{columns}, index, offset_ms, sensor, temperature_mc, pressure_pa");
         self.insert("sterilization_samples", &more, values.trim_end_matches(','));
         for (place, item) in items.iter().enumerate() {
-            self.insert(
-                "sterilization_items",
-                &format!("{columns}, index, item_id"),
-                &format!("({key}, {place}, '{item}')"),
-            );
+            self.insert("sterilization_items", &format!("{columns}, index, item_id"), &format!("({key}, {place}, '{item}')"));
         }
     }
 
@@ -82,12 +78,7 @@ impl Facts<'_> {
         self.insert(
             "cycle_releases",
             "tenant, site, device, boot_id, seq, at, cycle_uid, decision, actor, decided_at",
-            &format!(
-                "('acme', 'paris', 'steri-1', 1, {}, {}, '{uid}', '{decision}', 'op', {})",
-                hour + 5_000,
-                at(hour),
-                at(hour)
-            ),
+            &format!("('acme', 'paris', 'steri-1', 1, {}, {}, '{uid}', '{decision}', 'op', {})", hour + 5_000, at(hour), at(hour)),
         );
     }
 
@@ -105,11 +96,7 @@ impl Facts<'_> {
     }
 
     fn policies(&self) {
-        self.insert(
-            "policies",
-            "tenant, name, value, valid_from, recorded_at",
-            "('', 'sterility.bowie_dick', 'off', 0, 0)",
-        );
+        self.insert("policies", "tenant, name, value, valid_from, recorded_at", "('', 'sterility.bowie_dick', 'off', 0, 0)");
     }
 }
 
@@ -214,8 +201,7 @@ async fn curves_recalls_and_lots_are_judged_where_they_change() {
         "('R7', 'di-HANDPIECE', 'L1', 'cracks', 'OPEN', 0, 0)",
     );
     rig.pass().await;
-    let recalled =
-        "SELECT sessions FROM doseline.open_alerts WHERE alert_key = 'sterility-12/acme/recall/R7/di-HANDPIECE/L1'";
+    let recalled = "SELECT sessions FROM doseline.open_alerts WHERE alert_key = 'sterility-12/acme/recall/R7/di-HANDPIECE/L1'";
     assert_eq!(rig.clickhouse.query(recalled), "['a','b']");
     // Another recipe: the good one was too short for it.
     Facts(&rig).insert(
@@ -228,10 +214,7 @@ async fn curves_recalls_and_lots_are_judged_where_they_change() {
     let query = "SELECT evidence_query FROM doseline.open_alerts";
     for query in rig.clickhouse.query(query).lines() {
         let query = query.replace("\\'", "'").replace("\\\\", "\\");
-        assert_ne!(
-            rig.warehouse.query(&query).with_setting("max_threads", "1").fetch_bytes("TSV").map(|_| ()).is_ok(),
-            false
-        );
+        assert_ne!(rig.warehouse.query(&query).with_setting("max_threads", "1").fetch_bytes("TSV").map(|_| ()).is_ok(), false);
         let rows = rig.clickhouse.query(&query.replace("FROM ", "FROM doseline."));
         assert!(!rows.is_empty(), "{query} shows nothing");
     }
@@ -256,9 +239,7 @@ async fn a_trace_walks_both_ways() {
     rig.pass().await;
     let text = async |subject: Subject| trace(&rig.warehouse, "acme", &subject).await.expect("a trace").text();
     let session = text(Subject::Session("a".to_owned())).await;
-    for part in
-        ["client ref-1", "<- item H1", "<- cycle c1", "PASSED", "RELEASED", "-> visit b", "also used item N1", "rule 2"]
-    {
+    for part in ["client ref-1", "<- item H1", "<- cycle c1", "PASSED", "RELEASED", "-> visit b", "also used item N1", "rule 2"] {
         assert!(session.contains(part), "{part} is not in\n{session}");
     }
     assert!(session.contains("the start of visit b has not arrived"), "{session}");
