@@ -14,11 +14,26 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> harness::Finished {
 fn every_sub_command_explains_itself_with_an_example() {
     let help = run(&["--help"], &[]);
     assert_eq!(help.code, Some(0));
-    for command in ["up", "bridge", "load", "serve", "simulate", "migrate", "check", "reconcile", "rebuild", "devices"]
-    {
+    const COMMANDS: [&str; 11] = [
+        "up",
+        "bridge",
+        "load",
+        "serve",
+        "simulate",
+        "migrate",
+        "check",
+        "reconcile",
+        "rebuild",
+        "devices",
+        "quarantine",
+    ];
+    for command in COMMANDS {
         assert!(help.stdout.contains(command), "--help lacks {command}");
-        let arguments =
-            if command == "devices" { vec!["devices", "import", "--help"] } else { vec![command, "--help"] };
+        let arguments = match command {
+            "devices" => vec!["devices", "import", "--help"],
+            "quarantine" => vec!["quarantine", "replay", "--help"],
+            command => vec![command, "--help"],
+        };
         let own = run(&arguments, &[]);
         assert_eq!(own.code, Some(0), "{command}");
         assert!(

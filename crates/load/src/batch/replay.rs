@@ -155,3 +155,144 @@ impl Batch {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use telemetry::{
+        ledger::INTERVALS_MAX,
+        plausibility::{Plausibility, Range, Ranges},
+        quarantine::Id,
+        v1::{self, event::Kind},
+    };
+    use warehouse::columns::Provenance;
+
+    use super::*;
+    use crate::{
+        batch::{Rules, Written},
+        decode::{Content, Place, decode},
+        inbox::{Headers, Record},
+    };
+
+    const BOOT: u64 = 9;
+
+    fn rules(depth_um_max: i64) -> Rules {
+        let mut plausibility = Plausibility::default();
+        let ranges = Ranges { depth_um: Range(0, depth_um_max), ..Ranges::default() };
+        plausibility.models.insert(String::new(), ranges);
+        Rules::new(plausibility)
+    }
+
+    fn record(payload: Vec<u8>, channel: &str, replay: Option<&str>) -> Record {
+        let bytes = |text: &str| Some(text.as_bytes().to_vec());
+        let headers = Headers {
+            topic: bytes(&format!("doseline/v1/acme/berlin/d1/{channel}")),
+            received_at: bytes("1700000000000000"),
+            replay: replay.and_then(bytes),
+            ..Headers::default()
+        };
+        Record { key: bytes("acme/d1"), payload, headers, ..Record::default() }
+    }
+
+    fn report(first_seq: u64, depths_um: &[u32]) -> Vec<u8> {
+        let event = |measured_um| v1::Event {
+            offset_us: 0,
+            kind: Some(Kind::Injection(v1::Injection { measured_um: Some(measured_um), ..v1::Injection::default() })),
+        };
+        let events = depths_um.iter().copied().map(event).collect();
+        v1::Report { boot_id: BOOT, first_seq, events, ..v1::Report::default() }.encode_to_vec()
+    }
+
+    fn written(ledgers: &mut Ledgers, rules: &Rules, content: Content, record: &Record) -> Written {
+        let place = Place { content, partition: 0, partitions: 1 };
+        let (decoded, mut batch) = (decode(record, place), Batch::default());
+        let missing = ledgers.open(decoded.boots());
+        ledgers.fill(missing, Vec::new());
+        batch.add(&decoded, ledgers, rules);
+        ledgers.settle();
+        batch.finish(Provenance { ingest_day: 20_000, incarnation: 1, partition: 0, batch: 0 })
+    }
+
+    /// Rows written to injections, device_status, quarantine and quarantine_replays.
+    fn rows(written: &Written) -> [u64; 4] {
+        ["injections", "device_status", "quarantine", "quarantine_replays"].map(|table| {
+            written.blocks.iter().filter(|block| block.table() == table).map(warehouse::columns::Block::rows).sum()
+        })
+    }
+
+    fn ledger(ledgers: &mut Ledgers) -> &mut Ledger {
+        let key = BootKey { tenant: "acme".to_owned(), device: "d1".to_owned(), boot_id: BOOT };
+        let missing = ledgers.open([key.clone()]);
+        ledgers.fill(missing, Vec::new());
+        &mut ledgers.get(key).ledger
+    }
+
+    #[test]
+    fn an_event_leaves_quarantine_when_the_rules_allow_it_and_once() {
+        let (mut ledgers, narrow, wide) = (Ledgers::new(10), rules(2_000), rules(4_000));
+        let mut add = |rules: &Rules, record: &Record| rows(&written(&mut ledgers, rules, Content::Reports, record));
+        assert_eq!(add(&narrow, &record(report(1, &[1_500, 3_000, 5_000]), "report", None)), [1, 0, 2, 0]);
+        let replay = record(report(2, &[3_000]), "report", Some("1-0-0-2"));
+        assert_eq!(add(&narrow, &replay), [0, 0, 0, 1], "refused again, without a second row");
+        assert_eq!(add(&wide, &record(report(2, &[3_000]), "report", None)), [0, 0, 0, 0], "a device cannot");
+        assert_eq!(add(&wide, &replay), [1, 0, 0, 1]);
+        assert_eq!(add(&wide, &replay), [0, 0, 0, 1]);
+        assert_eq!(add(&narrow, &replay), [0, 0, 0, 1], "never back");
+        assert_eq!(add(&wide, &record(report(3, &[5_000]), "report", Some("1-0-0-3"))), [0, 0, 0, 1]);
+        let ledger = ledger(&mut ledgers);
+        assert_eq!((ledger.stored.count(), ledger.quarantined.count()), (2, 1));
+    }
+
+    #[test]
+    fn the_events_of_a_replayed_message_go_where_they_belong() {
+        let (mut ledgers, narrow) = (Ledgers::new(10), rules(2_000));
+        let message = record(report(1, &[1_500, 3_000]), "report", Some("3-0-7"));
+        let mut add = |record: &Record| rows(&written(&mut ledgers, &narrow, Content::Reports, record));
+        assert_eq!(add(&message), [1, 0, 1, 1]);
+        assert_eq!(add(&message), [0, 0, 0, 1]);
+        assert_eq!(add(&record(vec![0xff], "report", Some("3-0-8"))), [0, 0, 0, 1], "the message stands there already");
+        let unmarked =
+            rows(&written(&mut ledgers, &narrow, Content::Reports, &record(vec![0xff], "report", Some("3.0"))));
+        assert_eq!(unmarked, [0, 0, 1, 0], "a mark that is none is refused");
+    }
+
+    #[test]
+    fn what_has_no_number_is_told_by_its_content() {
+        let (mut ledgers, rules) = (Ledgers::new(10), rules(2_000));
+        let beat = |battery_pct| {
+            let heartbeat = v1::Heartbeat { battery_pct: Some(battery_pct), ..v1::Heartbeat::default() };
+            let event = v1::Event { offset_us: 0, kind: Some(Kind::Heartbeat(heartbeat)) };
+            v1::Report { boot_id: BOOT, events: vec![event], ..v1::Report::default() }.encode_to_vec()
+        };
+        let mut add = |content, record: &Record| rows(&written(&mut ledgers, &rules, content, record));
+        for expected in [1, 0, 0] {
+            let replay = record(beat(50), "report", Some("3-0-7"));
+            assert_eq!(add(Content::Reports, &replay), [0, expected, 0, 1]);
+            let status = record(br#"{"state":"STATE_ONLINE","bootId":"0"}"#.to_vec(), "status", Some("3-0-9"));
+            assert_eq!(add(Content::Status, &status), [0, expected, 0, 1]);
+        }
+        assert_eq!(add(Content::Reports, &record(beat(51), "report", Some("3-0-8"))), [0, 1, 0, 1]);
+        // Refused still: it uses up no number.
+        for _ in 0..2 {
+            assert_eq!(add(Content::Reports, &record(beat(101), "report", Some("3-0-8-0"))), [0, 0, 0, 1]);
+        }
+    }
+
+    #[test]
+    fn a_fragmented_event_waits_for_room() {
+        let (mut ledgers, rules) = (Ledgers::new(10), rules(2_000));
+        for hole in 1..=INTERVALS_MAX as u64 {
+            ledger(&mut ledgers).record(Interval::new(hole * 2, hole * 2), Fate::Stored).unwrap();
+        }
+        ledgers.settle();
+        let seq = 1 << 20;
+        let mut add = |record: &Record| rows(&written(&mut ledgers, &rules, Content::Reports, record));
+        assert_eq!(add(&record(report(seq, &[1_500]), "report", None)), [0, 0, 1, 0]);
+        let id = Id { incarnation: 1, partition: 0, offset: 0, seq: Some(seq) }.to_string();
+        let replay = record(report(seq, &[1_500]), "report", Some(&id));
+        assert_eq!(add(&replay), [0, 0, 0, 1], "no room, no second row");
+        assert_eq!(add(&record(report(3, &[1_500]), "report", None)), [1, 0, 0, 0], "closes a hole");
+        assert_eq!(add(&replay), [1, 0, 0, 1]);
+        assert_eq!(add(&replay), [0, 0, 0, 1]);
+    }
+}

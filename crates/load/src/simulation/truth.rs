@@ -80,15 +80,16 @@ impl Standing {
     }
 }
 
-/// Checks the engine's tables against the log and against each other.
+/// Checks the engine's tables against the log and against each other; how many events replays have released.
 #[cfg(test)]
-pub(super) fn check(engine: &Engine, log: &Log) {
+pub(super) fn check(engine: &Engine, log: &Log) -> usize {
     let standing = Standing::of(engine);
     let (sent, unreadable) = sent(log);
     let everything: BTreeSet<Identity> = standing.facts.union(&standing.quarantined).cloned().collect();
     assert_eq!(everything, sent, "not what was sent");
     assert_eq!(standing.raw.len(), unreadable, "unreadable records");
     assert!(standing.released.is_subset(&replayed(log)), "in a table and in quarantine without a replay");
+    standing.released.len()
 }
 
 #[cfg(test)]

@@ -79,15 +79,15 @@ struct World {
     narrow: bool,
 }
 
-/// Runs one seed; how often each failure has struck.
-pub async fn world(seed: u64) -> std::collections::BTreeMap<Fault, u64> {
+/// Runs one seed; how often each failure has struck, and how many events replays have released.
+pub async fn world(seed: u64) -> (std::collections::BTreeMap<Fault, u64>, usize) {
     let engine = Engine::new(seed);
     let log = generate(&mut ChaCha8Rng::seed_from_u64(!seed), 20 + (seed % 30) as usize);
     engine.trouble([0, 50, 150, 300][(seed % 4) as usize]);
     let mut world = World { engine, log, clock: Arc::new(VirtualClock(Instant::now())), nonce: 0, narrow: false };
     world.run().await;
-    check(&world.engine, &world.log);
-    world.engine.seen()
+    let released = check(&world.engine, &world.log);
+    (world.engine.seen(), released)
 }
 
 impl World {
