@@ -161,7 +161,11 @@ impl Options {
             return refuse("bytes_max", bytes_max.to_string(), "at least 1 MiB, or one record may not fit");
         }
         if self.limits.memory_max < bytes_max {
-            return refuse("memory_max", self.limits.memory_max.to_string(), "at least bytes_max, or one batch may not fit");
+            return refuse(
+                "memory_max",
+                self.limits.memory_max.to_string(),
+                "at least bytes_max, or one batch may not fit",
+            );
         }
         if age_max.is_zero() {
             return refuse("age_max", "0".to_owned(), "more than 0");

@@ -49,11 +49,28 @@ const PREDECESSOR: Duration = Duration::from_secs(5);
 
 /// What tasks tell the polling thread. `serial` says which owner or look-up of the partition it is about.
 enum Report {
-    Found { key: Key, serial: u64, start: Start },
-    Written { key: Key, serial: u64, position: u64 },
-    Ended { key: Key, serial: u64, stop: Stop },
+    Found {
+        key: Key,
+        serial: u64,
+        start: Start,
+    },
+    Written {
+        key: Key,
+        serial: u64,
+        position: u64,
+    },
+    Ended {
+        key: Key,
+        serial: u64,
+        stop: Stop,
+    },
     /// First and next offset that Kafka has of a partition in which it did not have the next record.
-    Bounds { key: Key, serial: u64, low: u64, high: u64 },
+    Bounds {
+        key: Key,
+        serial: u64,
+        low: u64,
+        high: u64,
+    },
 }
 
 /// A partition that this loader has, or is about to have.

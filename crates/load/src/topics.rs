@@ -152,7 +152,10 @@ async fn number(warehouse: &Warehouse, topic: &str, partitions: u32, id: &str) -
             // Before the new life has a number: nobody may still write into the old one when the new one's ledgers are read.
             for closed in warehouse.close_life(life, SystemClock.unix_us()).await? {
                 tracing::warn!(
-                    topic, incarnation = life.incarnation, partition = closed.shard.partition, from = closed.position,
+                    topic,
+                    incarnation = life.incarnation,
+                    partition = closed.shard.partition,
+                    from = closed.position,
                     "the topic was deleted and made again; what it still held from this offset on was never written"
                 );
             }
@@ -177,11 +180,7 @@ async fn note_id(warehouse: &Warehouse, life: &TopicLife, id: &str) -> Result<()
 /// Whether a topic has another id than in this life. Where either is not known, only the offsets can tell.
 fn made_again(life: &TopicLife, id: &str) -> Option<Error> {
     let differs = !life.topic_id.is_empty() && !id.is_empty() && life.topic_id != id;
-    differs.then(|| Error::MadeAgain {
-        topic: life.topic.clone(),
-        known: life.topic_id.clone(),
-        found: id.to_owned(),
-    })
+    differs.then(|| Error::MadeAgain { topic: life.topic.clone(), known: life.topic_id.clone(), found: id.to_owned() })
 }
 
 fn check_count(life: &TopicLife, partitions: u32) -> Result<(), Error> {

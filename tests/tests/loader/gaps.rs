@@ -44,7 +44,8 @@ async fn gaps_tails_and_whole_boots_are_visible_until_they_arrive() {
     // Boot 1 lost its tail, boot 2 arrived with nothing, boot 3 says nothing about itself, boot 4 has a hole and a loss.
     rig.report("pen-1", &report(boot(1), 1, 3));
     // And boot 9 is known by name only.
-    let earlier_boots = [(1, 5), (2, 4), (9, 0)].map(|(number, last_seq)| v1::EarlierBoot { boot_id: boot(number), last_seq });
+    let earlier_boots =
+        [(1, 5), (2, 4), (9, 0)].map(|(number, last_seq)| v1::EarlierBoot { boot_id: boot(number), last_seq });
     rig.report("pen-1", &v1::Report { earlier_boots: earlier_boots.to_vec(), ..report(boot(3), 1, 2) });
     let lost = v1::LostRange { first_seq: 1, last_seq: 1, reason: "outbox full".to_owned() };
     rig.report("pen-1", &v1::Report { lost: vec![lost], ..report(boot(4), 3, 4) });
@@ -58,9 +59,16 @@ async fn gaps_tails_and_whole_boots_are_visible_until_they_arrive() {
         gaps(&rig),
         "pen-1\t1\t4\t5\tOPEN\npen-1\t2\t1\t4\tOPEN\npen-1\t4\t1\t1\tLOST\npen-1\t4\t2\t2\tOPEN\npen-2\t1\t1\t2\tOPEN"
     );
-    let expected = ["1\t5\t3\t0\t0\t2\t1", "2\t4\t0\t0\t0\t4\t1", "3\t2\t2\t0\t0\t0\t0", "4\t4\t2\t0\t1\t1\t0", "9\t0\t0\t0\t0\t0\t0"];
+    let expected = [
+        "1\t5\t3\t0\t0\t2\t1",
+        "2\t4\t0\t0\t0\t4\t1",
+        "3\t2\t2\t0\t0\t0\t0",
+        "4\t4\t2\t0\t1\t1\t0",
+        "9\t0\t0\t0\t0\t0\t0",
+    ];
     assert_eq!(balances(&rig), expected.join("\n"));
-    let since = "SELECT toUnixTimestamp64Micro(min(since)), toUnixTimestamp64Micro(max(since)) FROM doseline.delivery_gaps";
+    let since =
+        "SELECT toUnixTimestamp64Micro(min(since)), toUnixTimestamp64Micro(max(since)) FROM doseline.delivery_gaps";
     let since = rig.clickhouse.query(since);
 
     // A part of it arrives late: a gap becomes smaller, and is as old as it was.
@@ -88,7 +96,13 @@ async fn gaps_tails_and_whole_boots_are_visible_until_they_arrive() {
     rig.flush();
     rig.written().await;
     assert_eq!(gaps(&rig), "");
-    let expected = ["1\t5\t5\t0\t0\t0\t1", "2\t4\t4\t0\t0\t0\t1", "3\t2\t2\t0\t0\t0\t0", "4\t4\t3\t1\t0\t0\t0", "9\t0\t0\t0\t0\t0\t0"];
+    let expected = [
+        "1\t5\t5\t0\t0\t0\t1",
+        "2\t4\t4\t0\t0\t0\t1",
+        "3\t2\t2\t0\t0\t0\t0",
+        "4\t4\t3\t1\t0\t0\t0",
+        "9\t0\t0\t0\t0\t0\t0",
+    ];
     assert_eq!(balances(&rig), expected.join("\n"));
     let numbered = "SELECT injection_no, reason FROM doseline.quarantine";
     assert_eq!(rig.clickhouse.query(numbered), "77\timplausible");

@@ -106,7 +106,8 @@ async fn a_closed_life_takes_nothing_more_and_the_next_begins_with_its_ledgers()
     // Nothing at all; all committed; a batch under way; one that is being written again; one of another generation.
     let parts: Vec<Shard> = (0..5).map(|partition| shard(1, partition)).collect();
     batch(&warehouse, parts[1], (0, 10), vec![ledger("d1", &[(1, 5)], &[(6, 6)], 10)]).await;
-    batch(&warehouse, parts[2], (0, 10), vec![ledger("d2", &[(1, 5)], &[], 10), ledger("d1", &[(9, 9)], &[], 20)]).await;
+    batch(&warehouse, parts[2], (0, 10), vec![ledger("d2", &[(1, 5)], &[], 10), ledger("d1", &[(9, 9)], &[], 20)])
+        .await;
     warehouse.put_intent(&intent(parts[2], 10, 20, 0), 1).await.unwrap();
     warehouse.insert_block(&block(parts[2], 10, 3), 0).await.unwrap();
     batch(&warehouse, parts[3], (0, 10), vec![ledger("d3", &[(1, 5)], &[], 10)]).await;
@@ -168,7 +169,8 @@ async fn a_closed_life_takes_nothing_more_and_the_next_begins_with_its_ledgers()
 
     let sql = "SELECT topic, incarnation, kafka_partition, first_offset, last_offset, records, reason \
                FROM doseline.kafka_losses ORDER BY kafka_partition";
-    let line = |(partition, first): (usize, &u64)| format!("reports\t1\t{partition}\t{first}\t\\N\t\\N\tTOPIC_MADE_AGAIN");
+    let line =
+        |(partition, first): (usize, &u64)| format!("reports\t1\t{partition}\t{first}\t\\N\t\\N\tTOPIC_MADE_AGAIN");
     let lines: Vec<String> = positions.iter().enumerate().map(line).collect();
     assert_eq!(clickhouse.query(sql), lines.join("\n"));
 }
@@ -189,7 +191,8 @@ async fn offsets_that_kafka_did_not_have_are_a_loss() {
     for attempt in 0..2 {
         record(&warehouse, &lossy, attempt).await;
     }
-    let sql = "SELECT topic, first_offset, last_offset, records, reason FROM doseline.kafka_losses ORDER BY first_offset";
+    let sql =
+        "SELECT topic, first_offset, last_offset, records, reason FROM doseline.kafka_losses ORDER BY first_offset";
     assert_eq!(clickhouse.query(sql), "reports\t10\t13\t4\tRETENTION\nreports\t20\t20\t1\tRETENTION");
     let named = TopicLife { topic_id: String::new(), topic: "old".to_owned(), ..life(9, 1) };
     warehouse.put_topic_life(&named, 1).await.unwrap();

@@ -61,10 +61,11 @@ fn history(random: &mut StdRng, shard: Shard, batches: u64, boots: u64) -> Histo
             numbers.dedup();
             let text = numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
             let said = if random.random_bool(0.1) { next + 2 } else { 0 };
-            let arrival = format!("fromUnixTimestamp64Micro({})", at + i64::from(random.random_range(-3..3)) * SECOND_US);
-            history.commits.push(format!(
-                "('ledger', {place}, {time}, 'pen-1', {boot}, [{text}], [{text}], {said}, {arrival})"
-            ));
+            let arrival =
+                format!("fromUnixTimestamp64Micro({})", at + i64::from(random.random_range(-3..3)) * SECOND_US);
+            history
+                .commits
+                .push(format!("('ledger', {place}, {time}, 'pen-1', {boot}, [{text}], [{text}], {said}, {arrival})"));
         }
     }
     history
