@@ -38,7 +38,7 @@ impl Ledgers {
 
     /// A cache that keeps every boot: where a state that was dropped could not be read again.
     pub fn unbounded() -> Self {
-        Self { committed: LruCache::unbounded(), open: HashMap::new() }
+        Self { committed: LruCache::unbounded(), open: BTreeMap::new() }
     }
 
     /// Every ledger in memory, in no order.
