@@ -110,11 +110,7 @@ struct Filter {
     tenant: String,
 }
 
-async fn panel(
-    State(source): State<Arc<Source>>,
-    Path(name): Path<String>,
-    Query(filter): Query<Filter>,
-) -> Response {
+async fn panel(State(source): State<Arc<Source>>, Path(name): Path<String>, Query(filter): Query<Filter>) -> Response {
     let Some(panel) = Panel::named(&name) else {
         let names: Vec<_> = Panel::ALL.iter().map(|panel| panel.name).collect();
         let text = format!("there is no panel {name:?}; there are {}", names.join(", "));

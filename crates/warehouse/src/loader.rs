@@ -467,6 +467,8 @@ fn united(rows: Vec<LedgerRow>) -> Vec<LedgerRow> {
         {
             more.intervals().iter().for_each(|interval| set.insert(*interval));
         }
+        // A number moves from quarantined to stored, never back.
+        ledger.quarantined = ledger.quarantined.minus(&ledger.stored);
         ledger.declare_last(declared_last);
         boots.insert(key, latest);
     }

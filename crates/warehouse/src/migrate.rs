@@ -57,6 +57,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     16 "0016_alerts",
     17 "0017_sterility",
     18 "0018_incidents",
+    19 "0019_deduplication",
 };
 
 impl Migration {
@@ -185,6 +186,9 @@ async fn correct(warehouse: &Warehouse, options: Options) -> Result<Vec<String>,
         let window = format!("non_replicated_deduplication_window = {DEDUPLICATION_WINDOW_MIN}");
         settings.entry(table).or_default().push(window);
     }
+    for table in schema::forgetful(&found) {
+        settings.entry(table).or_default().push("remove_empty_parts = 0".to_owned());
+    }
     let tables = found.values().filter(|found| !found.view && !found.fsync && options.fsync);
     for table in tables {
         let fsync = ["fsync_after_insert = 1", "fsync_part_directory = 1"].map(str::to_owned);
@@ -258,6 +262,9 @@ mod tests {
                 let code = code.join("\n");
                 let adds = code.starts_with("ALTER TABLE ") && code.contains(" ADD COLUMN IF NOT EXISTS ");
                 assert!(altered || adds || again.iter().any(|start| code.trim_start().starts_with(start)), "{statement}");
+                let adds = code.trim_start().starts_with("ALTER TABLE ")
+                    && (code.contains(" ADD COLUMN IF NOT EXISTS ") || code.contains(" MODIFY SETTING "));
+                assert!(adds || again.iter().any(|start| code.trim_start().starts_with(start)), "{statement}");
             }
         }
     }

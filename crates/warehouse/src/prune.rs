@@ -227,6 +227,8 @@ async fn delete(warehouse: &Warehouse, table: &str, which: &str, old: &str, rows
     if rows < rows_min {
         return Ok(0);
     }
-    warehouse.command(&format!("ALTER TABLE {table} DELETE WHERE {which} AND {old} SETTINGS mutations_sync = 0")).await?;
+    warehouse
+        .command(&format!("ALTER TABLE {table} DELETE WHERE {which} AND {old} SETTINGS mutations_sync = 0"))
+        .await?;
     Ok(rows)
 }

@@ -104,6 +104,7 @@ pub(crate) struct Found {
     pub view: bool,
     pub window: u64,
     pub fsync: bool,
+    pub keeps_empty_parts: bool,
 }
 
 /// All tables and views of the database.
@@ -113,7 +114,8 @@ pub(crate) async fn found(warehouse: &Warehouse) -> Result<BTreeMap<String, Foun
             name,
             engine = 'View' AS view,
             toUInt64OrZero(extract(engine_full, 'non_replicated_deduplication_window = (\\d+)')) AS window,
-            engine_full LIKE '%fsync_after_insert = %1%' AND engine_full LIKE '%fsync_part_directory = %1%' AS fsync
+            engine_full LIKE '%fsync_after_insert = %1%' AND engine_full LIKE '%fsync_part_directory = %1%' AS fsync,
+            match(engine_full, 'remove_empty_parts = (0|false)') AS keeps_empty_parts
         FROM system.tables WHERE database = ?";
     let rows: Vec<Found> = warehouse.fetch(warehouse.query(sql).bind(warehouse.database())).await?;
     Ok(rows.into_iter().map(|found| (found.name.clone(), found)).collect())
@@ -131,6 +133,12 @@ pub(crate) fn narrow(found: &BTreeMap<String, Found>) -> Vec<(&'static str, u64)
         .filter_map(|(name, _)| Some((*name, found.get(*name)?.window)))
         .filter(|(_, window)| *window < DEDUPLICATION_WINDOW_MIN)
         .collect()
+}
+
+/// Loader-written tables that forget deduplication tokens together with parts whose rows were deleted.
+pub(crate) fn forgetful(found: &BTreeMap<String, Found>) -> Vec<&'static str> {
+    let loader = RELATIONS.iter().filter(|(_, kind)| *kind == Kind::Loader).map(|(name, _)| *name);
+    loader.filter(|name| found.get(*name).is_some_and(|found| !found.keeps_empty_parts)).collect()
 }
 
 /// Checks that the warehouse has exactly the schema this program needs: version, tables, views, deduplication windows.

@@ -6,6 +6,7 @@ use harness::poll;
 use load::{Limits, Options};
 use rand::{SeedableRng as _, rngs::StdRng};
 use telemetry::kafka;
+use warehouse::prune::prune;
 
 use crate::{
     path::{Boot, boots, compare, groupings},
@@ -218,4 +219,54 @@ async fn memory_is_bounded_over_all_partitions() {
         bytes => Err(bytes),
     });
     loader.stop().await;
+}
+
+/// Ledger states go while loaders write, stop, start and read them again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pruning_beside_loaders_changes_nothing() {
+    let random = &mut StdRng::seed_from_u64(24);
+    let mut rig = Rig::start(2).await;
+    let boots = boots(random, 300);
+    let mut queues: Vec<_> = boots.iter().map(|_| groupings(random, 300).into_iter()).collect();
+    // Nearly every batch has to read its ledgers back.
+    let base = rig.options();
+    let options = || Options { limits: Limits { ledger_cache_boots: 8, ..base.limits }, ..base.clone() };
+    let mut pruned = 0;
+    for round in 0..6 {
+        let loaders = [rig.load(options()).await, rig.load(options()).await];
+        for _ in 0..8 {
+            let mut reports = Vec::new();
+            for (boot, queue) in boots.iter().zip(&mut queues) {
+                reports.extend(queue.next().map(|(first, last)| (boot.device.clone(), boot.report(first, last))));
+            }
+            reports.iter().for_each(|(device, report)| rig.report(device, report));
+            rig.flush();
+            // Some rounds let batches grow and fall into each other, the others make many.
+            if round % 3 > 0 {
+                rig.written().await;
+            }
+            let done = prune(&rig.warehouse, 8, 1, std::future::pending()).await.expect("prune");
+            pruned += done.ledgers;
+        }
+        for loader in loaders {
+            if round % 2 == 0 {
+                loader.abandon().await;
+            } else {
+                loader.stop().await;
+            }
+        }
+    }
+    let loader = rig.load(options()).await;
+    for (boot, queue) in boots.iter().zip(queues) {
+        for (first, last) in queue {
+            rig.report(&boot.device, &boot.report(first, last));
+        }
+    }
+    rig.flush();
+    rig.written().await;
+    pruned += prune(&rig.warehouse, 8, 1, std::future::pending()).await.expect("prune").ledgers;
+    println!("{pruned} states were pruned");
+    assert!(pruned > 50, "{pruned} states were pruned");
+    loader.stop().await;
+    compare(&rig, &boots);
 }

@@ -6,6 +6,8 @@
 pub mod engine;
 #[cfg(test)]
 mod log;
+#[cfg(test)]
+mod lost;
 pub mod truth;
 #[cfg(test)]
 mod world;

@@ -1,0 +1,96 @@
+//! Kafka deletes records while a batch that holds them is under way: an owner dies at every call it makes, and the next one no
+//! longer gets the first records.
+
+use std::{sync::Arc, time::Duration};
+
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
+use rdkafka::error::KafkaError;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use warehouse::loader::Shard;
+
+use super::{
+    engine::Engine,
+    log::{Log, generate},
+    truth::check,
+    world::VirtualClock,
+};
+use crate::{
+    batch::{Refusal, Rules},
+    copies::Copies,
+    decode::{Content, Place},
+    inbox::inbox,
+    lease::{Lease, Pulse},
+    options::Limits,
+    owner::{Owner, Shared, Stop},
+    status::Handle,
+};
+
+const SHARD: Shard = Shard { incarnation: 1, partition: 0 };
+/// First offset that is still there when the second owner starts.
+const LOW: u64 = 9;
+
+struct NoCopies;
+
+impl Copies for NoCopies {
+    async fn confirm(&self, _refusals: &[Refusal]) -> Result<(), KafkaError> {
+        Ok(())
+    }
+}
+
+/// An owner of the records from `fetch` on, for so long.
+async fn own(engine: Engine, clock: Arc<VirtualClock>, log: &Log, position: u64, fetch: u64, time: Duration) {
+    let limits = Limits { rows_max: 20, age_max: Duration::from_millis(20), ..Limits::default() };
+    let meter = Handle::new(limits, clock.clone()).meter("reports", 0, position);
+    let shared = Arc::new(Shared {
+        store: engine,
+        copies: NoCopies,
+        rules: Rules::new(telemetry::plausibility::Plausibility::default()),
+        limits,
+        session_timeout: Duration::from_secs(2),
+        clock: clock.clone(),
+        instance: "simulated".to_owned(),
+    });
+    let pulse = Arc::new(Pulse::new(clock, Duration::from_secs(3_600)));
+    let lease = Lease::new(pulse, CancellationToken::new(), CancellationToken::new());
+    let place = Place { content: Content::Reports, partition: 0, partitions: 1 };
+    let owner = Owner::new(shared, SHARD, place, lease, position, fetch, meter).fetching_from(fetch);
+    let (outlet, inbox) = inbox();
+    for record in &log.records[fetch as usize..] {
+        outlet.push(record.clone());
+    }
+    if let Ok(Stop::Fatal(error)) = tokio::time::timeout(time, owner.run(inbox, |_| ())).await {
+        panic!("{error}");
+    }
+}
+
+/// Virtual time, one thread.
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(future)
+}
+
+#[test]
+fn records_that_are_gone_are_lost_and_nothing_else() {
+    let (mut lossy, mut whole) = (0, 0);
+    for call in 0..120 {
+        let lost = run(async {
+            let (engine, clock) = (Engine::new(call), Arc::new(VirtualClock(Instant::now())));
+            let mut log = generate(&mut ChaCha8Rng::seed_from_u64(call), 40);
+            // What was never in quarantine cannot be replayed out of it.
+            log.records.iter_mut().for_each(|record| record.headers.replay = None);
+            let end = log.records.len() as u64;
+            let dies = engine.connect(Some((call / 2, call % 2 == 0)));
+            own(dies, clock.clone(), &log, 0, 0, Duration::from_secs(3)).await;
+
+            let before = engine.position(SHARD).unwrap_or(0);
+            own(engine.connect(None), clock, &log, before, before.max(LOW), Duration::from_secs(30)).await;
+            assert_eq!(engine.position(SHARD), Some(end), "call {call}");
+            let lost = before..before.max(LOW);
+            let is_there = |record: &&crate::inbox::Record| !lost.contains(&record.offset);
+            check(&engine, &Log { records: log.records.iter().filter(is_there).cloned().collect() });
+            !lost.is_empty()
+        });
+        if lost { lossy += 1 } else { whole += 1 }
+    }
+    assert!(lossy > 5 && whole > 5, "{lossy} with losses, {whole} without");
+}
