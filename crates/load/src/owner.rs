@@ -2,8 +2,8 @@
 //!
 //! # The argument
 //!
-//! A batch is the records `[a, b)` of one partition of one life of a topic. ClickHouse holds all state; Kafka only has to
-//! give the same records for the same offsets. Time goes downwards, and `x` marks what is durable after a step:
+//! A batch is the records `[a, b)` of one partition of one life of a topic. ClickHouse holds all state; Kafka only has
+//! to give the same records for the same offsets. Time goes downwards, and `x` marks what is durable after a step:
 //!
 //! | step | durable | a crash here leaves |
 //! |---|---|---|
@@ -13,9 +13,10 @@
 //! | *insert* one block into each table under a token | rows of some tables | rows that the next owner finds by count and hash, and completes |
 //! | *record* commit row and ledgers in one insert | position `b`, ledgers as of `b` | a committed batch |
 //!
-//! Why it is once and not never: the position moves only with the commit row, and that is written only after every block
-//! was found or accepted. Why it is once and not twice: all owners of a batch write the same blocks (same boundaries, same
-//! ledgers as of `a`, same decoder, same rules, same day) under the same tokens, and the engine accepts a token once.
+//! Why it is once and not never: the position moves only with the commit row, and that is written only after every
+//! block was found or accepted. Why it is once and not twice: all owners of a batch write the same blocks (same
+//! boundaries, same ledgers as of `a`, same decoder, same rules, same day) under the same tokens, and the engine
+//! accepts a token once.
 //!
 //! What an answer means. *OK* means that the token is in the engine's log: by this insert, or by an earlier one, whose
 //! rows may be gone if the engine died between its log and the part. So OK is believed only where nobody else can have
@@ -23,19 +24,21 @@
 //! before the intent (`engine_unbroken`). In every other case, and after every error, the tables are *read back*:
 //!
 //! - count and hash as they should be: done;
-//! - nothing there: insert with the same token and read back again. If the engine then says OK and there is still nothing,
-//!   the token is *burned*: nobody's insert can succeed with it any more, late ones included, so the rows go under the
-//!   token of the next generation. The token of a generation is always used up before the next one is;
+//! - nothing there: insert with the same token and read back again. If the engine then says OK and there is still
+//!   nothing, the token is *burned*: nobody's insert can succeed with it any more, late ones included, so the rows go
+//!   under the token of the next generation. The token of a generation is always used up before the next one is;
 //! - anything else: [`Error::Mismatch`], stop. Nothing is guessed.
 //!
-//! Intents burn too: none there after OK means the next generation. Generations of intents are [`GENERATIONS`] apart, so
-//! that the few of their blocks do not run into them.
+//! Intents burn too: none there after OK means the next generation. Generations of intents are [`GENERATIONS`] apart,
+//! so that the few of their blocks do not run into them.
 //!
-//! *Other decoder or rules*: rows of two versions must not mix. The new version waits until an owner of the other one has
-//! stopped by itself (its lease) or has written the batch, and puts an intent of the same boundaries and the next generation; whoever adopts it deletes the batch's rows below that generation from every table, after burning
-//! the tokens with which an owner of the old version could still write ([`Store::erase`]). A commit of a generation below
-//! the batch's latest intent does not move the position ([`warehouse::loader::Progress::position`]), so an old owner that
-//! commits late does not hide the deletion.
+//! *Other decoder or rules*: rows of two versions must not mix. The new version waits until an owner of the other one
+//! has stopped by itself (its lease) or has written the batch, and puts an intent of the same boundaries and the next generation; whoever adopts
+//! it deletes the batch's rows below that generation from every table, after burning every token with which an owner of
+//! the old version could still write ([`Store::erase`]): those of all generations in between, since one that had found
+//! the first burned and was stopped then would wake with the next. A commit of a generation below the batch's latest
+//! intent does not move the position ([`warehouse::loader::Progress::position`]), so an old owner that commits late
+//! does not hide the deletion.
 //!
 //! *Records that Kafka no longer has* are lost, and the batch says which. Where the first of a batch are gone, an intent of
 //! somebody else is not adopted, because he may have had them and have written their rows: the batch gets the next generation
@@ -46,17 +49,56 @@
 //! and ends ([`Error::Closed`]). So the last committed ledgers of the earlier lives never change again, and those of the new
 //! life begin with them ([`warehouse::Warehouse::ledgers`]).
 //!
-//! *Two owners* at once therefore do no harm. An owner that finds another's intent asks for the position; if that has moved,
-//! it ends ([`Stop::Overtaken`]) and starts again from the position. Ledgers are read as of `a`, and after reading any the
-//! position is asked for as well, because committed ledgers of a later batch may have replaced those as of `a`.
+//! *Two owners* at once therefore do no harm. An owner that finds another's intent asks for the position; if that has
+//! moved, it ends ([`Stop::Overtaken`]) and starts again from the position. Ledgers are read as of `a`, and after
+//! reading any the position is asked for as well, because committed ledgers of a later batch may have replaced those as
+//! of `a`.
 //!
-//! *The record step* is all or nothing because it is one insert into one unpartitioned table. Repeating it is harmless: the
-//! same batch has the same ledgers, and position and states are a maximum. So after an unknown outcome the position is
-//! asked for, and if it has not moved the insert is repeated, under the next token where the last was accepted and is not
-//! there.
+//! *The record step* is all or nothing because it is one insert into one unpartitioned table. Repeating it is harmless:
+//! the same batch has the same ledgers, and position and states are a maximum. So after an unknown outcome the position
+//! is asked for, and if it has not moved the insert is repeated, under the next token where the last was accepted and
+//! is not there.
 //!
-//! What is left: a writer that sleeps for longer than the deduplication window (100,000 inserts into one table) and then
-//! wakes between its check of the lease and its insert.
+//! # What the deduplication window has to hold
+//!
+//! The engine forgets a token after 100,000 further inserts into the same table. A token has to be remembered from its
+//! first acceptance until the *last* write that may still come under it, so what counts is how late a write can be, in
+//! inserts:
+//!
+//! - *How many inserts.* A batch makes one insert in each table it has rows for, one intent and one commit (a burned
+//!   token one more). `loader_intents` and `loader_commits` see every partition of every topic and therefore turn over
+//!   first. A batch ends by age, or by size, which takes longer than its rows take to insert. With 3 topics of 12
+//!   partitions and a batch a second each that is 36 inserts/s: the window holds 100,000 / 36 = 2,700 s; with `up`'s 2
+//!   partitions and 300 ms, 20 inserts/s, 5,000 s. A table of facts sees one topic: three times as long.
+//! - *How late a write can be.* An owner asks its lease before each insert, so that one which wakes after the session
+//!   time-out (45 s) writes nothing more; the insert under way ends with its time-outs (connect 5 s, send 30 s, receive
+//!   60 s). So a writer that keeps running is late by 140 s at most, a twentieth of the window. What remains is a
+//!   writer that is stopped *between* the check and the first byte of its insert, and for longer than the window lasts.
+//!
+//! Beyond the window a token is as good as new. Then:
+//!
+//! - whoever *looks before it writes* does no harm, whatever the window: an owner that meets a batch others have begun
+//!   reads intents, position and tables first, and a retry after an unknown outcome reads back first. A window of six
+//!   inserts is enough for that (simulated: `a_small_window_suffices_where_no_write_is_late`);
+//! - a late *block* stands twice: as rows of a committed batch that nobody reads back again. Its count then differs
+//!   from the commit row's (`rows`), which is how it is found; ledgers and position stay right, so it is not spread
+//!   further;
+//! - a late *intent* stands beside the one it lost to. Owners of that batch stop ([`Error::Mismatch`]); a batch that is
+//!   committed has none any more, and the late owner itself finds that it was overtaken;
+//! - a late *commit row* repeats a smaller end and ledgers as of it: position and states are a maximum, nothing
+//!   changes.
+//!
+//! With a window of 0, or one that late writes outlast, the simulation finds intents and rows twice at once
+//! (`a_window_of_0_is_found`, `a_window_that_late_writes_outlast_is_found`), which is why a table without its window is
+//! refused at the start.
+//!
+//! # How it is checked
+//!
+//! `simulation` drives owners against a fake engine that fails in every way seen; `tests/tests/simulation` drives them
+//! behind real devices' and the bridge's cores, and plants one bug for each sentence above to see that it is found. Two
+//! checks cover each other: without asking for the position (*overtaken*), an owner still reads the ledgers as of its
+//! batch and so writes the blocks that are there; with ledgers as of now, it still finds that it was overtaken. Only
+//! both together lose.
 
 mod claim;
 mod write;

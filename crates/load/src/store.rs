@@ -43,7 +43,8 @@ pub trait Store: Send + Sync + 'static {
     fn insert(&self, block: &Block, generation: u32) -> impl Future<Output = Result<(), Error>> + Send;
     /// What tables hold of a batch.
     fn tallies(&self, tables: &[&str], batch: Provenance) -> impl Future<Output = Result<Vec<Tally>, Error>> + Send;
-    /// Deletes the rows of a batch below a generation from every table, and shuts out late writers of `fenced`.
+    /// Deletes the rows of a batch below a generation from every table, and shuts out late writers of the generations
+    /// `fenced..below`.
     fn erase(&self, batch: Provenance, fenced: u32, below: u32) -> impl Future<Output = Result<(), Error>> + Send;
     /// Records a batch and its ledgers, all or nothing, unless this attempt was ever accepted.
     fn commit(&self, commit: &Commit, attempt: u32) -> impl Future<Output = Result<(), Error>> + Send;

@@ -338,20 +338,22 @@ impl Warehouse {
         self.rows(&parts.join(" UNION ALL ")).await
     }
 
-    /// Deletes the rows of a batch below a generation from every table, and burns the tokens a late writer of `fenced`
-    /// generations could still use.
+    /// Deletes the rows of a batch below a generation from every table, and burns the tokens that a late writer of the
+    /// generations `fenced..below` could still use.
     ///
     /// # Errors
     /// As [`Warehouse::execute`]; whatever was done may be done again.
     pub async fn erase(&self, batch: Provenance, fenced: u32, below: u32) -> Result<(), Error> {
         let Provenance { ingest_day, incarnation, partition, batch: first } = batch;
         for table in TABLES {
-            // The row only carries the token into the window; the deletion takes it away again.
-            let sql = format!(
-                "INSERT INTO {table} (ingest_day, incarnation, kafka_partition, batch, gen, batch_hash) \
-                 VALUES (toDate({ingest_day}), {incarnation}, {partition}, {first}, {fenced}, 0)"
-            );
-            self.put(self.client().query_raw(&sql), &token(batch, table, fenced)).await?;
+            for generation in fenced..below {
+                // The row only carries the token into the window; the deletion takes it away again.
+                let sql = format!(
+                    "INSERT INTO {table} (ingest_day, incarnation, kafka_partition, batch, gen, batch_hash) \
+                     VALUES (toDate({ingest_day}), {incarnation}, {partition}, {first}, {generation}, 0)"
+                );
+                self.put(self.client().query_raw(&sql), &token(batch, table, generation)).await?;
+            }
             let sql = format!(
                 "ALTER TABLE {table} DELETE WHERE {} AND gen < {below} SETTINGS mutations_sync = 2",
                 condition(batch)

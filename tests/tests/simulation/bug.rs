@@ -9,6 +9,7 @@ use std::{
 
 use bridge::ring::{Ring, Slot};
 use load::{
+    owner::GENERATIONS,
     simulation::engine::{Engine, Part, Write},
     store::{Commit, Store},
 };
@@ -47,6 +48,8 @@ pub enum Bug {
     WindowZero,
     /// The engine remembers fewer tokens than are used while a late write is under way.
     WindowTooSmall,
+    /// When a batch is written again under other rules, only the first token of the old version is used up.
+    FenceOne,
     /// Owners begin at what the group has committed to Kafka.
     TrustTheCommits,
     /// An owner does not ask whether it was overtaken.
@@ -164,13 +167,16 @@ impl Client {
             self.engine.write(vec![(token, Write::Commit(None, states))]).await?;
         }
         let held = self.state().held.clone();
-        for (block, mut generation) in held.into_iter().filter(|(block, _)| block.provenance() == committed.provenance)
-        {
-            while self.engine.tallies(&[block.table()], block.provenance()).await?.is_empty() {
-                self.engine.insert(&block, generation).await?;
-                if self.engine.tallies(&[block.table()], block.provenance()).await?.is_empty() {
-                    generation += 1;
+        for (block, first) in held.into_iter().filter(|(block, _)| block.provenance() == committed.provenance) {
+            for generation in first..first + GENERATIONS {
+                if !self.engine.tallies(&[block.table()], block.provenance()).await?.is_empty() {
+                    break;
                 }
+                self.engine.insert(&block, generation).await?;
+            }
+            if self.engine.tallies(&[block.table()], block.provenance()).await?.is_empty() {
+                // Shut out: others write the batch again.
+                return Err(Error::Unreachable { url: "fake".to_owned(), detail: "shut out".to_owned() });
             }
         }
         self.engine.commit(commit, attempt).await
@@ -260,6 +266,10 @@ impl Store for Client {
     }
 
     async fn erase(&self, batch: Provenance, fenced: u32, below: u32) -> Result<(), Error> {
+        if self.is(&[Bug::FenceOne]) {
+            let erase = Write::Erase(batch, fenced..fenced + 1, below);
+            return self.engine.write(vec![(String::new(), erase)]).await;
+        }
         self.engine.erase(batch, fenced, below).await
     }
 

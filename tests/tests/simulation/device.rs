@@ -345,8 +345,8 @@ fn replay(journal: &[Noted]) -> Outbox {
 
 fn kind(chance: &mut Chance) -> Kind {
     let depth = match chance.below(40) {
-        // Longer than the contract takes: the bridge refuses the report.
-        0 => return Kind::Fault(v1::Fault { detail: "x".repeat(300), ..Default::default() }),
+        // Longer than the contract takes: the bridge refuses the report, and whatever else it carries.
+        0 if !chance.calm => return Kind::Fault(v1::Fault { detail: "x".repeat(300), ..Default::default() }),
         1..5 => return Kind::Fault(v1::Fault { code: "E7".to_owned(), ..Default::default() }),
         // Implausible: the loader refuses the event.
         5..7 => Some(60_000),

@@ -137,6 +137,7 @@ planted! {
     a_window_of_0_is_found: turns_red(WindowZero);
     a_window_that_late_writes_outlast_is_found: turns_red(WindowTooSmall);
     trusting_the_commits_of_the_group_is_found: turns_red(TrustTheCommits);
+    a_fence_of_one_token_is_found: turns_red(FenceOne);
     overtaken_owners_with_ledgers_as_of_now_are_found: turns_red(OvertakenAndAsOfNow);
 
     blocks_that_only_come_late_do_no_harm: stays_green(BlocksLate);

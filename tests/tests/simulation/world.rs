@@ -114,18 +114,19 @@ impl World {
         }
         self.chance.calm = true;
         self.loaders.engine.trouble(0);
-        let (mut ended, mut settled) = (false, None);
+        let (mut last_words, mut settled) = (0, None);
         loop {
             tokio::time::sleep(TICK).await;
             self.step().await?;
             let now = Instant::now();
-            // What a device says last names its earlier boots.
-            if !ended && self.devices.iter().all(Device::is_online) {
+            // What a device says last names its earlier boots; the first time it may be refused together with older events.
+            let quiet = self.devices.iter().all(Device::is_online) && (last_words == 0 || self.is_idle());
+            if quiet && last_words < 2 {
                 let uptime = now - self.start;
                 self.devices.iter_mut().for_each(|device| device.make(uptime, &mut self.chance));
-                ended = true;
+                last_words += 1;
             }
-            let idle = ended && self.is_idle();
+            let idle = last_words == 2 && self.is_idle();
             settled = if idle { settled.or(Some(now)) } else { None };
             // Late writes and owners that wake up must change nothing.
             if settled.is_some_and(|since| now - since > SESSION * 4) {

@@ -17,8 +17,8 @@ pub(super) struct Claim {
     pub intent: Intent,
     /// Whether no one can have written rows of this intent before.
     pub sole: bool,
-    /// Generations whose rows have to go first.
-    pub superseded: Vec<u32>,
+    /// The first of the generations whose rows have to go before; all below the intent's are meant.
+    pub superseded: Option<u32>,
     /// Boot clock before the intent was put.
     pub since: Duration,
 }
@@ -46,7 +46,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
                         self.not_overtaken().await?;
                     }
                     let intent = intent.clone();
-                    let sole = sole && superseded.is_empty();
+                    let sole = sole && superseded.is_none();
                     return Ok(Claim { intent, sole, superseded, since });
                 }
                 // Nothing is deleted while an owner of the other version may still write.
@@ -135,7 +135,7 @@ fn latest(intents: &[Intent]) -> Result<Option<&Intent>, Error> {
     Ok(Some(latest))
 }
 
-/// Generations below the adopted one.
-fn superseded(intents: &[Intent], adopted: u32) -> Vec<u32> {
-    intents.iter().map(|intent| intent.generation).filter(|generation| *generation < adopted).collect()
+/// The least generation below the adopted one.
+fn superseded(intents: &[Intent], adopted: u32) -> Option<u32> {
+    intents.iter().map(|intent| intent.generation).filter(|generation| *generation < adopted).min()
 }

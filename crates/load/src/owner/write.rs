@@ -22,9 +22,9 @@ use crate::{
 impl<S: Store, C: Copies> Owner<S, C> {
     /// Every block is in its table, once.
     pub(super) async fn write(&self, blocks: &[Block], claim: &Claim) -> Result<(), Stop> {
-        for generation in &claim.superseded {
+        if let Some(fenced) = claim.superseded {
             let (batch, below) = (claim.intent.provenance(), claim.intent.generation);
-            self.persist("erase batch", || self.shared.store.erase(batch, *generation, below)).await?;
+            self.persist("erase batch", || self.shared.store.erase(batch, fenced, below)).await?;
         }
         let generation = claim.intent.generation;
         let inserts: Vec<_> = blocks.iter().map(|block| self.bring(block, claim)).collect();

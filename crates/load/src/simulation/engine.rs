@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque, hash_map::DefaultHasher},
     hash::{Hash as _, Hasher as _},
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -62,8 +63,8 @@ pub enum Write {
     Block(Part),
     /// Into `loader_commits`: the commit row, where there is one, and ledgers as of the end of a batch.
     Commit(Option<Committed>, Vec<(Committed, LedgerRow)>),
-    /// Rows of a batch below a generation go, the tokens of another generation are used up.
-    Erase(Provenance, u32, u32),
+    /// Rows of a batch below a generation go, and the tokens of some generations are used up.
+    Erase(Provenance, Range<u32>, u32),
 }
 
 impl Write {
@@ -342,7 +343,9 @@ impl Inner {
             let disk = &mut self.disk;
             if let Write::Erase(batch, fenced, below) = write {
                 for table in warehouse::columns::TABLES {
-                    disk.tokens.take(table, &warehouse::loader::token(batch, table, fenced));
+                    for generation in fenced.clone() {
+                        disk.tokens.take(table, &warehouse::loader::token(batch, table, generation));
+                    }
                 }
                 disk.parts.retain(|part| part.batch != batch || part.generation >= below);
                 continue;
@@ -438,7 +441,7 @@ impl Store for Engine {
     }
 
     async fn erase(&self, batch: Provenance, fenced: u32, below: u32) -> Result<(), Error> {
-        self.call(vec![(String::new(), Write::Erase(batch, fenced, below))]).await
+        self.call(vec![(String::new(), Write::Erase(batch, fenced..below, below))]).await
     }
 
     async fn commit(&self, commit: &Commit, attempt: u32) -> Result<(), Error> {
