@@ -1,5 +1,7 @@
 //! Does the verdict keep its promise where shots of a session resemble each other? The simple one does not.
 
+#![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
+
 use analysis::{clustered::Components, moments::Moments, special::normal_below, tolerance, verdict::Claim};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

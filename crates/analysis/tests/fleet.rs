@@ -1,6 +1,8 @@
 //! A simulated fleet over a year: the alarm budget with parameters estimated as in practice, detection delays beside what the
 //! run lengths predict, and forecasts against the true crossing. `docs/analysis.md` has the tables that these tests print.
 
+#![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
+
 use analysis::{
     Side, arl,
     budget::{Budget, Shares, Thresholds},
@@ -74,8 +76,8 @@ fn pooled(fleet: &[Device]) -> Spread {
     standard::pool(fleet.iter().map(|device| &device.sessions[..PHASE_I])).unwrap()
 }
 
-fn thresholds(false_alarms: f64, forecasts: f64) -> Thresholds {
-    let shares = Shares { forecasts, ..Shares::default() };
+fn thresholds(false_alarms: f64) -> Thresholds {
+    let shares = Shares::default();
     let budget = Budget { false_alarms, points_per_day: POINTS_PER_DAY as f64, channels: 1, bands: 1, shares };
     budget.thresholds(0.5, false, 0.1).unwrap()
 }
@@ -138,14 +140,14 @@ fn poisson_interval(mean: f64) -> (u32, u32) {
 
 #[test]
 fn the_budget_is_kept_with_estimated_parameters() {
-    // Ten fleets of 300 devices for a year, 0.2 false alarms for a device: 600 are allowed.
+    // Five fleets of 300 devices for a year, 0.2 false alarms for a device: 300 are allowed.
     let budget = 0.2;
-    let allowed = poisson_interval(budget * (10 * DEVICES) as f64);
-    let thresholds = thresholds(budget, 0.0);
+    let allowed = poisson_interval(budget * (5 * DEVICES) as f64);
+    let thresholds = thresholds(budget);
     for source in [Source::Pooled, Source::SelfStarting] {
         for known_centre in [false, true] {
             let mut counted = Alarms::default();
-            for seed in 0..10 {
+            for seed in 0..5 {
                 let fleet = fleet(100 + seed, HEALTHY, DEVICES, DAYS);
                 let spread = Spread { source, ..pooled(&fleet) };
                 for device in &fleet {
@@ -163,7 +165,7 @@ fn the_budget_is_kept_with_estimated_parameters() {
 /// The trap: centre and sigma taken once from 20 sessions and then believed.
 #[test]
 fn frozen_estimates_break_the_budget() {
-    let thresholds = thresholds(0.2, 0.0);
+    let thresholds = thresholds(0.2);
     let mut counted = Alarms::default();
     for device in &fleet(100, HEALTHY, DEVICES, DAYS) {
         let (first, rest) = device.sessions.split_at(PHASE_I);
@@ -180,7 +182,7 @@ fn frozen_estimates_break_the_budget() {
 
 /// Points from the change to the first signal of CUSUM, EWMA and either, on the right side after the change.
 fn delays(fate: Fate, source: Source, known_centre: bool, seed: u64) -> [Vec<f64>; 3] {
-    let thresholds = thresholds(0.2, 0.0);
+    let thresholds = thresholds(0.2);
     let spread = Spread { source, ..pooled(&fleet(seed, HEALTHY, DEVICES, 5)) };
     let mut delays = [vec![], vec![], vec![]];
     for device in &fleet(seed + 1, fate, 300, 2 * DAYS) {
@@ -215,7 +217,7 @@ fn mean(values: &[f64]) -> f64 {
 #[test]
 fn detection_delays_are_those_that_the_run_lengths_predict() {
     let sigma = (BETWEEN * BETWEEN + WITHIN * WITHIN * mean_inverse_shots()).sqrt();
-    let thresholds = thresholds(0.2, 0.0);
+    let thresholds = thresholds(0.2);
     let (cusum, ewma) = (thresholds.cusum.unwrap(), thresholds.ewma.unwrap());
     println!("sigma {sigma:.3} %, h {:.3}, limit {:.3}", cusum.h, ewma.limit);
     for (name, percent_a_day, step_percent) in
@@ -255,31 +257,32 @@ fn mean_inverse_shots() -> f64 {
 /// 30 of 300 devices change, as in the field; what is found, what is not, and what alarms besides.
 #[test]
 fn thirty_of_three_hundred_devices() {
-    let thresholds = thresholds(0.2, 0.0);
+    let thresholds = thresholds(0.2);
     let healthy = fleet(7, HEALTHY, DEVICES - 30, DAYS);
     let spread = pooled(&healthy);
+    let mut false_alarms = Alarms::default();
+    healthy.iter().for_each(|device| alarms(device, Centre::PhaseI, spread, &thresholds, &mut false_alarms));
+    println!("270 healthy devices: {false_alarms:?} of 54 allowed");
+    assert!(false_alarms.all() <= poisson_interval(54.0).1, "{false_alarms:?}");
     for (name, percent_a_day, step_percent) in
         [("0.02 %/day", 0.02, 0.0), ("0.1 %/day", 0.1, 0.0), ("2 % step", 0.0, 2.0)]
     {
         let changed = fleet(8, Fate { from_day: 60.0, percent_a_day, step_percent }, 30, DAYS);
-        let mut false_alarms = Alarms::default();
-        healthy.iter().for_each(|device| alarms(device, Centre::PhaseI, spread, &thresholds, &mut false_alarms));
         let mut found = 0;
         for device in &changed {
             let mut alarmed = Alarms::default();
             alarms(device, Centre::PhaseI, spread, &thresholds, &mut alarmed);
             found += u32::from(alarmed.cusum + alarmed.ewma > 0);
         }
-        println!("{name}: {found} of 30 found within the year; false alarms {false_alarms:?} of 54 allowed");
+        println!("{name}: {found} of 30 found within the year");
         assert!(found >= 29, "{name}: {found}");
-        assert!(false_alarms.all() <= poisson_interval(54.0).1, "{false_alarms:?}");
     }
 }
 
 /// The interval of the first forecast that is allowed, and of one two weeks later, against the true crossing.
 #[test]
 fn forecasts_cover_the_true_crossing() {
-    let thresholds = thresholds(0.2, 0.0);
+    let thresholds = thresholds(0.2);
     let (mut first_covered, mut later_covered, mut given, mut late) = (0, 0, 0, 0);
     let mut random = ChaCha8Rng::seed_from_u64(5);
     let spread = pooled(&fleet(6, HEALTHY, DEVICES, 5));
@@ -340,16 +343,16 @@ fn forecasts_without_the_chart_would_cry_wolf() {
     assert!(cried >= 15, "{cried}");
 }
 
-/// A chart whose centre and sigma are taken from m sessions and then believed.
+/// A chart solved for 10,000 points whose centre and sigma are taken from m sessions and then believed: its mean rate of
+/// alarms is that of a chart with about 340, 1,230 and 4,900.
 #[test]
 fn what_estimation_costs() {
     let design = cusum::Design { k: 0.5, h: 8.053, fast_start: false };
     let mut random = ChaCha8Rng::seed_from_u64(3);
-    for sessions in [20u32, 50, 200] {
+    for (sessions, expected) in [(20u32, 340.0), (50, 1_230.0), (200, 4_900.0)] {
         let m = f64::from(sessions);
         let mut rates = 0.0;
-        let mut all = vec![];
-        let rounds = 1_000;
+        let rounds = 2_000;
         for _ in 0..rounds {
             let shift = normal(&mut random) / m.sqrt();
             let chi: f64 = (0..sessions - 1).map(|_| normal(&mut random).powi(2)).sum();
@@ -358,9 +361,9 @@ fn what_estimation_costs() {
             let real = cusum::Design { k: design.k * scale, h: design.h * scale, fast_start: false };
             let arl = arl::cusum(&real, shift).unwrap_or(f64::INFINITY);
             rates += 1.0 / arl;
-            all.push(arl);
         }
-        all.sort_by(f64::total_cmp);
-        println!("{sessions} sessions: {:.0} by the rate of alarms, median {:.0}", f64::from(rounds) / rates, all[500]);
+        let real = f64::from(rounds) / rates;
+        println!("{sessions} sessions: {real:.0}");
+        assert!((real / expected - 1.0).abs() < 0.15, "{sessions} sessions: {real} instead of {expected}");
     }
 }

@@ -1,5 +1,7 @@
 //! NIST Statistical Reference Datasets: certified values of univariate summaries and of a straight line.
 
+#![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
+
 use analysis::{regression::Fit, sample::Sample};
 
 /// How many leading digits agree.

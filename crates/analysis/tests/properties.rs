@@ -1,5 +1,7 @@
 //! What has to hold for any numbers.
 
+#![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
+
 use std::time::{Duration, Instant};
 
 use analysis::{
