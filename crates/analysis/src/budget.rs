@@ -42,14 +42,14 @@ pub struct Shares {
     /// Shewhart's limit.
     pub spike: f64,
     /// Forecast alarms for each false alarm of a drift chart. A forecast needs such an alarm first and is one alert for each
-    /// calibration, so 1 is the upper bound.
+    /// calibration, so 1 is the upper bound; a simulated fleet has 1 in 200 (`tests/fleet.rs`).
     pub forecasts: f64,
 }
 
 impl Default for Shares {
-    /// The same for each chart, and the upper bound for forecasts.
+    /// The same for each chart, and four times the forecasts that a simulated fleet has.
     fn default() -> Self {
-        Self { cusum: 1.0, ewma: 1.0, spike: 1.0, forecasts: 1.0 }
+        Self { cusum: 1.0, ewma: 1.0, spike: 1.0, forecasts: 0.02 }
     }
 }
 

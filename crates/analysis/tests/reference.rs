@@ -1,5 +1,7 @@
 //! Against scipy (`vectors/scipy_reference.py` says how) and against published tables.
 
+#![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
+
 use analysis::{
     arl::{self, EwmaLimits},
     cusum, ewma,

@@ -1,5 +1,7 @@
 //! Limits solved from run lengths.
 
+#![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
+
 use analysis::{
     arl::{self, EwmaLimits},
     cusum, ewma, shewhart,

@@ -1,5 +1,7 @@
 //! The project's test vectors: each case of each file.
 
+#![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
+
 use analysis::{
     arl, clustered, cusum, ewma, gs1,
     lethality::lethality,

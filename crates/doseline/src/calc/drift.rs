@@ -278,8 +278,8 @@ pub struct Budget {
     /// Set-point bands of each channel
     #[arg(long, default_value_t = 1)]
     bands: u32,
-    /// Forecast alarms for each false alarm of a drift chart: 1 at most
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    /// Forecast alarms for each false alarm of a drift chart: at most 1
+    #[arg(long, default_value_t = budget::Shares::default().forecasts, allow_negative_numbers = true)]
     forecasts: f64,
     /// CUSUM: reference value, sigma
     #[arg(long, default_value_t = 0.5, allow_negative_numbers = true)]

@@ -102,7 +102,7 @@ fn charts() {
 fn run_lengths_and_thresholds() {
     check("arl --chart cusum --k 0.5 --h 5 --shift 0", "", json!({ "arl": 465.44 }));
     check("arl --chart cusum --k 0.5 --h 5 --shift 1 --fir", "", json!({ "arl": 6.34685 }));
-    check("arl --chart ewma --lambda 0.5 --limit 3.071 --shift -0.5", "", json!({ "arl": 88.757 }));
+    check("arl --chart ewma --lambda 0.5 --limit 3.071 --shift -0.5", "", json!({ "arl": 88.7954 }));
     check("arl --chart shewhart --limit 3", "", json!({ "arl": 370.398 }));
     check("threshold --chart cusum --arl 10000", "", json!({ "h": 8.0535 }));
     check("threshold --chart ewma --arl 10000 --lambda 0.1", "", json!({ "limit": 3.7492 }));
