@@ -14,10 +14,17 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> harness::Finished {
 fn every_sub_command_explains_itself_with_an_example() {
     let help = run(&["--help"], &[]);
     assert_eq!(help.code, Some(0));
-    for command in ["up", "bridge", "load", "serve", "simulate", "migrate", "check", "devices"] {
+    for command in [
+        "up", "bridge", "load", "monitor", "serve", "simulate", "migrate", "check", "devices", "alerts", "trace",
+        "incident",
+    ] {
         assert!(help.stdout.contains(command), "--help lacks {command}");
-        let arguments =
-            if command == "devices" { vec!["devices", "import", "--help"] } else { vec![command, "--help"] };
+        let arguments = match command {
+            "devices" => vec!["devices", "import", "--help"],
+            "alerts" => vec!["alerts", "acknowledge", "--help"],
+            "incident" => vec!["incident", "add", "--help"],
+            command => vec![command, "--help"],
+        };
         let own = run(&arguments, &[]);
         assert_eq!(own.code, Some(0), "{command}");
         assert!(
@@ -30,9 +37,15 @@ fn every_sub_command_explains_itself_with_an_example() {
 
 #[test]
 fn wrong_usage_ends_with_2() {
-    for arguments in
-        [&["upp"][..], &["up", "--simulate", "many"], &["simulate", "--scenario", "flood"], &["devices"], &[]]
-    {
+    for arguments in [
+        &["upp"][..],
+        &["up", "--simulate", "many"],
+        &["simulate", "--scenario", "flood"],
+        &["devices"],
+        &["trace"],
+        &["alerts", "acknowledge", "k"],
+        &[],
+    ] {
         let ended = run(arguments, &[]);
         assert_eq!(ended.code, Some(2), "{arguments:?}: {}", ended.stderr);
         assert!(!ended.stderr.is_empty());
