@@ -14,24 +14,32 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> harness::Finished {
 fn every_sub_command_explains_itself_with_an_example() {
     let help = run(&["--help"], &[]);
     assert_eq!(help.code, Some(0));
-    const COMMANDS: [&str; 11] = [
+    const COMMANDS: [&str; 16] = [
         "up",
         "bridge",
         "load",
+        "monitor",
         "serve",
         "simulate",
         "migrate",
         "check",
         "reconcile",
         "rebuild",
-        "devices",
         "quarantine",
+        "calc",
+        "devices",
+        "alerts",
+        "trace",
+        "incident",
     ];
     for command in COMMANDS {
         assert!(help.stdout.contains(command), "--help lacks {command}");
         let arguments = match command {
             "devices" => vec!["devices", "import", "--help"],
             "quarantine" => vec!["quarantine", "replay", "--help"],
+            "calc" => vec!["calc", "verdict", "--help"],
+            "alerts" => vec!["alerts", "acknowledge", "--help"],
+            "incident" => vec!["incident", "add", "--help"],
             command => vec![command, "--help"],
         };
         let own = run(&arguments, &[]);
@@ -46,9 +54,15 @@ fn every_sub_command_explains_itself_with_an_example() {
 
 #[test]
 fn wrong_usage_ends_with_2() {
-    for arguments in
-        [&["upp"][..], &["up", "--simulate", "many"], &["simulate", "--scenario", "flood"], &["devices"], &[]]
-    {
+    for arguments in [
+        &["upp"][..],
+        &["up", "--simulate", "many"],
+        &["simulate", "--scenario", "flood"],
+        &["devices"],
+        &["trace"],
+        &["alerts", "acknowledge", "k"],
+        &[],
+    ] {
         let ended = run(arguments, &[]);
         assert_eq!(ended.code, Some(2), "{arguments:?}: {}", ended.stderr);
         assert!(!ended.stderr.is_empty());

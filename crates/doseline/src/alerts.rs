@@ -1,11 +1,11 @@
 //! `doseline alerts`: what waits for somebody, and the answer to it.
 
-use std::process::ExitCode;
+use std::{fmt::Write as _, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 
-use crate::{config::Config, options};
+use crate::{config::Config, options, trace::show};
 
 /// Flags of `doseline alerts`.
 #[derive(Args)]
@@ -47,10 +47,12 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     let warehouse = options::warehouse(&config)?;
     match arguments.action {
         Action::List { tenant } => {
+            let mut text = String::new();
             for alert in warehouse.open_alerts(&tenant).await.context("read the alerts")? {
                 let gone = if alert.holds { "" } else { " (later data say otherwise)" };
-                println!("{}\t{}\t{}{gone}", alert.severity, alert.alert_key, alert.title);
+                let _ = writeln!(text, "{}\t{}\t{}{gone}", alert.severity, alert.alert_key, alert.title);
             }
+            show(&text)?;
         }
         Action::Acknowledge { key, by, note } => {
             if by.trim().is_empty() {

@@ -303,12 +303,7 @@ pub struct Monitor {
 
 impl Default for Monitor {
     fn default() -> Self {
-        Self {
-            http: SocketAddr::from(([127, 0, 0, 1], 9603)),
-            interval_ms: 2_000,
-            late_s: 5,
-            stalled_s: 120,
-        }
+        Self { http: SocketAddr::from(([127, 0, 0, 1], 9603)), interval_ms: 2_000, late_s: 5, stalled_s: 120 }
     }
 }
 

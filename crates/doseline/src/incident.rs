@@ -1,6 +1,6 @@
 //! `doseline incident`: what people report, and where a trace starts.
 
-use std::process::ExitCode;
+use std::{fmt::Write as _, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
@@ -70,14 +70,16 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
                 recorded_at,
             };
             warehouse.add_incident(&incident).await.context("record the incident")?;
-            println!("{}", incident.incident_id);
-            print!("{}", trace(&warehouse, &tenant, &subject).await.context("follow the links")?.text());
+            let found = trace(&warehouse, &tenant, &subject).await.context("follow the links")?;
+            subject::show(&format!("{}\n{}", incident.incident_id, found.text()))?;
         }
         Action::List { tenant } => {
+            let mut text = String::new();
             for incident in warehouse.incidents(&tenant).await.context("read the incidents")? {
                 let Incident { incident_id, tenant, subject_kind, subject, note, reported_by, .. } = incident;
-                println!("{incident_id}\t{tenant}\t{subject_kind} {subject}\t{reported_by}\t{note}");
+                let _ = writeln!(text, "{incident_id}\t{tenant}\t{subject_kind} {subject}\t{reported_by}\t{note}");
             }
+            subject::show(&text)?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -5,8 +5,8 @@
 //!
 //! Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 64 invalid configuration.
 
-mod calc;
 mod alerts;
+mod calc;
 mod check;
 mod config;
 mod devices;

@@ -1,6 +1,9 @@
 //! `doseline trace`: the links of sterility, both ways.
 
-use std::process::ExitCode;
+use std::{
+    io::{ErrorKind, Write as _},
+    process::ExitCode,
+};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -56,12 +59,17 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     let warehouse = options::warehouse(&config)?;
     let (tenant, subject) = resolve(&warehouse, &arguments.about, arguments.tenant.as_deref()).await?;
     let found = trace(&warehouse, &tenant, &subject).await.context("follow the links")?;
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&found)?);
-    } else {
-        print!("{}", found.text());
-    }
+    let text = if arguments.json { serde_json::to_string_pretty(&found)? + "\n" } else { found.text() };
+    show(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes to standard output; a reader that has seen enough and left is no fault.
+pub fn show(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("write to standard output"),
+        _ => Ok(()),
+    }
 }
 
 /// The subject, and the one tenant that knows it.

@@ -193,7 +193,8 @@ mod tests {
     #[test]
     fn an_acknowledgement_covers_what_stood_then() {
         let acknowledged = (Some(condition("critical", &["a"])), true);
-        let (events, alert) = play(&[acknowledged.clone(), (Some(condition("critical", &["a", "b"])), false), (None, false)]);
+        let (events, alert) =
+            play(&[acknowledged.clone(), (Some(condition("critical", &["a", "b"])), false), (None, false)]);
         assert_eq!(events, ["RAISED", "CHANGED", "RETRACTED"], "another visit is affected");
         assert_eq!(alert.map(|alert| alert.attention), Some(2));
         let (_, alert) = play(&[(Some(condition("high", &["a"])), true), acknowledged]);

@@ -43,7 +43,8 @@ pub async fn settle(
 
 fn condition(balance: &Imbalance) -> Condition {
     let Imbalance { tenant, device, mount_id, .. } = balance;
-    let missing = if balance.balance_nl > 0 { "more left it than was delivered" } else { "less left it than was delivered" };
+    let missing =
+        if balance.balance_nl > 0 { "more left it than was delivered" } else { "less left it than was delivered" };
     let row = json!({"mount": mount_id, "fill_nl": balance.fill_nl, "primed_nl": balance.primed_nl,
         "residual_nl": balance.residual_nl, "delivered_nl": balance.delivered_nl, "balance_nl": balance.balance_nl});
     Condition {

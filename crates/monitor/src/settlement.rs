@@ -44,7 +44,12 @@ pub async fn settle(
         .collect();
     for (alert, event) in &settled {
         tracing::info!(
-            tenant = alert.tenant, alert = alert.alert_key, severity = alert.severity, event = event.event, "{}", alert.title
+            tenant = alert.tenant,
+            alert = alert.alert_key,
+            severity = alert.severity,
+            event = event.event,
+            "{}",
+            alert.title
         );
     }
     let (alerts, events): (Vec<_>, Vec<_>) = settled.into_iter().unzip();

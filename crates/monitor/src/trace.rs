@@ -123,8 +123,10 @@ pub async fn trace(warehouse: &Warehouse, tenant: &str, subject: &Subject) -> Re
     let lot = subject.id().rsplit('/').next().unwrap_or_default();
     let about = if matches!(subject, Subject::Lot(_)) { lot } else { subject.id() };
     let verdicts = warehouse.verdicts_about(tenant, about).await?;
-    let mut breaches: Vec<_> = verdicts.into_iter().filter(|verdict| verdict.rule > 0 && verdict.state != "CLEARED").collect();
-    breaches.sort_by_key(|verdict| (std::cmp::Reverse(crate::alert::rank(&verdict.severity)), verdict.rule, verdict.at));
+    let mut breaches: Vec<_> =
+        verdicts.into_iter().filter(|verdict| verdict.rule > 0 && verdict.state != "CLEARED").collect();
+    breaches
+        .sort_by_key(|verdict| (std::cmp::Reverse(crate::alert::rank(&verdict.severity)), verdict.rule, verdict.at));
     let breach = |verdict: Verdict| Breach {
         rule: verdict.rule,
         state: verdict.state,
@@ -151,20 +153,27 @@ impl Walk<'_> {
         let mut items = BTreeSet::new();
         for used in &uses {
             let mount = mounts.get(&(used.device.clone(), used.mount_id.clone()));
-            let item_id = mount.map(|mount| mount.item_id.clone()).filter(|item| !item.is_empty()).unwrap_or_else(|| used.item_id.clone());
+            let item_id = mount
+                .map(|mount| mount.item_id.clone())
+                .filter(|item| !item.is_empty())
+                .unwrap_or_else(|| used.item_id.clone());
             if mount.is_none() {
                 self.unknown.insert(format!("the mounting of {} on {} has not arrived", used.mount_id, used.device));
             }
             let is_serial = mount.is_some_and(|mount| mount.id_kind == "SERIAL");
             if !is_serial {
                 let name = if item_id.is_empty() { &used.mount_id } else { &item_id };
-                self.unknown.insert(format!("{} {name} is not known by serial number and cannot be followed", used.slot.to_lowercase()));
+                self.unknown.insert(format!(
+                    "{} {name} is not known by serial number and cannot be followed",
+                    used.slot.to_lowercase()
+                ));
                 root.backwards.push(Node::new("item", name, facts_of(used, mount)));
             } else if items.insert(item_id.clone()) {
                 let mut node = Node::new("item", &item_id, facts_of(used, mount));
                 let history = self.history(&item_id).await?;
                 node.backwards = history.backwards;
-                node.backwards.retain(|past| past.facts.first().is_none_or(|at| at.as_str() <= stamp(used.first_at).as_str()));
+                node.backwards
+                    .retain(|past| past.facts.first().is_none_or(|at| at.as_str() <= stamp(used.first_at).as_str()));
                 root.forwards.extend(history.forwards.into_iter().filter(|visit| visit.id != id).map(|mut visit| {
                     visit.facts.push(format!("also used item {item_id}"));
                     visit
@@ -173,7 +182,8 @@ impl Walk<'_> {
             }
         }
         let shots = self.warehouse.shots_of_sessions(Scope::Ids(&ids), &Horizon::default()).await?;
-        let mixtures: BTreeSet<_> = shots.iter().map(|part| part.preparation_id.clone()).filter(|id| !id.is_empty()).collect();
+        let mixtures: BTreeSet<_> =
+            shots.iter().map(|part| part.preparation_id.clone()).filter(|id| !id.is_empty()).collect();
         if !shots.is_empty() && shots.iter().any(|part| part.needle_mount_id.is_empty()) {
             self.unknown.insert("some injections name no needle mount".to_owned());
         }
@@ -268,9 +278,12 @@ impl Walk<'_> {
             }
         }
         node.backwards.sort_by(|left, right| left.facts.cmp(&right.facts));
-        node.forwards = self.visit_nodes(uses.iter().map(|used| used.session_id.clone()).filter(|id| !id.is_empty()).collect()).await?;
+        node.forwards = self
+            .visit_nodes(uses.iter().map(|used| used.session_id.clone()).filter(|id| !id.is_empty()).collect())
+            .await?;
         for visit in &mut node.forwards {
-            let devices: BTreeSet<_> = uses.iter().filter(|used| used.session_id == visit.id).map(|used| used.device.as_str()).collect();
+            let devices: BTreeSet<_> =
+                uses.iter().filter(|used| used.session_id == visit.id).map(|used| used.device.as_str()).collect();
             visit.facts.push(format!("on {}", devices.into_iter().collect::<Vec<_>>().join(", ")));
         }
         Ok(node)
@@ -328,12 +341,17 @@ impl Walk<'_> {
             match standings.get(uid) {
                 Some(standing) => {
                     facts.push(format!("{}: {}", standing.outcome.as_str(), standing.reason));
-                    facts.push(if standing.release.is_empty() { "not decided on".to_owned() } else { standing.release.clone() });
+                    facts.push(if standing.release.is_empty() {
+                        "not decided on".to_owned()
+                    } else {
+                        standing.release.clone()
+                    });
                     if standing.release.is_empty() && standing.for_load {
                         self.unknown.insert(format!("whether the load of cycle {uid} was released"));
                     }
                     if standing.is_recalled() {
-                        facts.push(format!("RECALLED by the positive indicator of {}", standing.recalled_by.join(", ")));
+                        facts
+                            .push(format!("RECALLED by the positive indicator of {}", standing.recalled_by.join(", ")));
                     }
                 }
                 None => drop(self.unknown.insert(format!("cycle {uid} has not been judged yet"))),
@@ -348,12 +366,12 @@ impl Walk<'_> {
         let mut root = Node::new("lot", id, Vec::new());
         let mounts = self.warehouse.mounts_of_lot(id).await?;
         let mounts: Vec<Mount> = self.mine(mounts, |mount| &mount.tenant);
-        let ids: BTreeSet<_> = mounts.iter().map(|mount| mount.mount_id.clone()).filter(|id| !id.is_empty()).collect();
+        let named = mounts.iter().filter(|mount| !mount.mount_id.is_empty());
+        let ids: BTreeSet<_> = named.map(|mount| format!("{}/{}", mount.device, mount.mount_id)).collect();
         let mut sessions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for ids in chunks(&ids) {
             for used in self.warehouse.uses_of_mounts(Scope::Ids(&ids), &Horizon::default()).await? {
-                let is_of_lot = mounts.iter().any(|mount| mount.device == used.device && mount.mount_id == used.mount_id);
-                if used.tenant == self.tenant && is_of_lot && !used.session_id.is_empty() {
+                if used.tenant == self.tenant && !used.session_id.is_empty() {
                     let what = format!("{} (mount {})", used.slot.to_lowercase(), used.mount_id);
                     sessions.entry(used.session_id).or_default().insert(what);
                 }
@@ -376,7 +394,8 @@ impl Walk<'_> {
             visit.facts.push(format!("by {}", how.join(", ")));
         }
         if mounts.len() >= warehouse::trace::ROWS_MAX {
-            self.unknown.insert(format!("more than {} mountings: only so many were followed", warehouse::trace::ROWS_MAX));
+            self.unknown
+                .insert(format!("more than {} mountings: only so many were followed", warehouse::trace::ROWS_MAX));
         }
         Ok(root)
     }
@@ -400,14 +419,16 @@ impl Walk<'_> {
         };
         let mut nodes: Vec<_> = ids.iter().map(node).collect();
         for unheard in nodes.iter().filter(|node| node.facts.is_empty()) {
-            self.unknown.insert(format!("the start of visit {} has not arrived, so its client is not known", unheard.id));
+            self.unknown
+                .insert(format!("the start of visit {} has not arrived, so its client is not known", unheard.id));
         }
         nodes.sort_by(|left, right| left.facts.cmp(&right.facts));
         Ok(nodes)
     }
 
     async fn mounts(&self, uses: &[Use]) -> Result<HashMap<(String, String), Mount>, Error> {
-        let ids: BTreeSet<_> = uses.iter().map(|used| used.mount_id.clone()).filter(|id| !id.is_empty()).collect();
+        let named = uses.iter().filter(|used| !used.mount_id.is_empty());
+        let ids = named.map(|used| format!("{}/{}", used.device, used.mount_id)).collect();
         let mut mounts: HashMap<(String, String), Mount> = HashMap::new();
         for ids in chunks(&ids) {
             for mount in self.warehouse.mounts_by_id(Scope::Ids(&ids)).await? {
@@ -430,7 +451,8 @@ fn chunks(ids: &BTreeSet<String>) -> Vec<Vec<String>> {
 }
 
 fn facts_of(used: &Use, mount: Option<&Mount>) -> Vec<String> {
-    let mut facts = vec![format!("{} on {}", used.slot.to_lowercase(), used.device), format!("{} injections", used.injections)];
+    let mut facts =
+        vec![format!("{} on {}", used.slot.to_lowercase(), used.device), format!("{} injections", used.injections)];
     facts.extend(mount.map(about_mount).unwrap_or_default());
     facts
 }
@@ -484,12 +506,8 @@ impl Trace {
 fn draw(text: &mut String, node: &Node, head: &str, tail: &str) {
     let facts = node.facts.iter().map(|fact| format!("  {fact}")).collect::<String>();
     let _ = writeln!(text, "{head}{} {}{facts}", node.kind, node.id);
-    let branches: Vec<_> = node
-        .backwards
-        .iter()
-        .map(|node| ("<- ", node))
-        .chain(node.forwards.iter().map(|node| ("-> ", node)))
-        .collect();
+    let branches: Vec<_> =
+        node.backwards.iter().map(|node| ("<- ", node)).chain(node.forwards.iter().map(|node| ("-> ", node))).collect();
     for (place, (arrow, branch)) in branches.iter().enumerate() {
         let (corner, line) = if place + 1 == branches.len() { ("└", " ") } else { ("├", "│") };
         draw(text, branch, &format!("{tail}{corner}{arrow}"), &format!("{tail}{line}  "));

@@ -122,10 +122,8 @@ impl Warehouse {
     /// As [`Warehouse::fetch`].
     pub async fn alerts(&self, keys: &[String]) -> Result<Vec<Alert>, Error> {
         let keys = list(keys.iter().map(String::as_str));
-        self.rows(&format!(
-            "SELECT {COLUMNS} FROM (SELECT * FROM alerts FINAL WHERE alert_key IN {keys}) AS alert"
-        ))
-        .await
+        self.rows(&format!("SELECT {COLUMNS} FROM (SELECT * FROM alerts FINAL WHERE alert_key IN {keys}) AS alert"))
+            .await
     }
 
     /// Up to which `attention` alerts are acknowledged, by tenant and key.

@@ -8,7 +8,11 @@ use std::collections::BTreeMap;
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
-use crate::{client::Warehouse, error::Error, sterility::{Horizon, list}};
+use crate::{
+    client::Warehouse,
+    error::Error,
+    sterility::{Horizon, list},
+};
 
 /// A part that is active.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
@@ -117,7 +121,7 @@ impl Warehouse {
         let committed = horizon.filter();
         self.rows(&format!(
             "SELECT DISTINCT toString({column}) AS text FROM {table} \
-             WHERE ingest_day >= today('UTC') - 2 AND NOT ({committed}) AND text != '' LIMIT {limit}"
+             WHERE ingest_day >= toDate(now('UTC')) - 2 AND NOT ({committed}) AND text != '' LIMIT {limit}"
         ))
         .await
     }
@@ -142,7 +146,12 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn sterilizers_of_cycles(&self, table: &str, parts: &[&Part], limit: usize) -> Result<Vec<String>, Error> {
+    pub async fn sterilizers_of_cycles(
+        &self,
+        table: &str,
+        parts: &[&Part],
+        limit: usize,
+    ) -> Result<Vec<String>, Error> {
         let names = list(parts.iter().map(|part| part.name.as_str()));
         self.rows(&format!(
             "SELECT DISTINCT toString(device) AS text FROM sterilization_cycles \

@@ -40,7 +40,7 @@ fn pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
 /// Which ids are read.
 #[derive(Clone, Copy, Debug)]
 pub enum Scope<'a> {
-    /// These, a thousand at most: the text of a query is bounded.
+    /// These, [`IDS_MAX`] at most: the text of a query is bounded.
     Ids(&'a [String]),
     /// One part of all, by hash.
     Slice {
@@ -60,6 +60,23 @@ impl Scope<'_> {
             Self::Ids(ids) => format!("{column} IN {}", list(ids.iter().map(String::as_str))),
             Self::Slice { of: 0 | 1, .. } => format!("{column} != ''"),
             Self::Slice { index, of } => format!("{column} != '' AND cityHash64({column}) % {of} = {index}"),
+        }
+    }
+}
+
+/// SQL of a mount's name: mounts are numbered by each device.
+pub(crate) const MOUNT_NAME: &str = "concat(device, '/', mount_id)";
+
+impl Scope<'_> {
+    /// For mounts, whose ids here are `DEVICE/MOUNT`. The mount's own column is what the index knows.
+    pub(crate) fn mounts(&self) -> String {
+        let named = self.filter(MOUNT_NAME);
+        match self {
+            Self::Ids(ids) => {
+                let mounts = ids.iter().map(|id| id.split_once('/').map_or(id.as_str(), |(_, mount)| mount));
+                format!("mount_id IN {} AND {named}", list(mounts))
+            }
+            Self::Slice { .. } => format!("mount_id != '' AND {named}"),
         }
     }
 }
@@ -483,7 +500,8 @@ impl Warehouse {
     }
 
     pub(crate) async fn mounts_where(&self, filter: &str) -> Result<Vec<Mount>, Error> {
-        self.rows(&format!("SELECT {MOUNT} FROM (SELECT * FROM mounts WHERE event = 'MOUNTED' AND {filter}) AS mount")).await
+        self.rows(&format!("SELECT {MOUNT} FROM (SELECT * FROM mounts WHERE event = 'MOUNTED' AND {filter}) AS mount"))
+            .await
     }
 
     /// Uses of items, also of those whose item only the mount tells.
@@ -493,27 +511,30 @@ impl Warehouse {
     pub async fn uses_of_items(&self, items: Scope<'_>, horizon: &Horizon) -> Result<Vec<Use>, Error> {
         let filter = items.filter("item_id");
         let mounted = format!("FROM mounts WHERE event = 'MOUNTED' AND mount_id != '' AND {filter}");
-        self.uses(&format!(
-            "(({filter}) OR (mount_id IN (SELECT mount_id {mounted}) \
+        self.uses(
+            &format!(
+                "(({filter}) OR (mount_id IN (SELECT mount_id {mounted}) \
              AND (tenant, device, mount_id) IN (SELECT tenant, device, mount_id {mounted})))",
-        ), horizon)
+            ),
+            horizon,
+        )
         .await
     }
 
-    /// Mounts by their ids.
+    /// Mounts by their names, `DEVICE/MOUNT`.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
     pub async fn mounts_by_id(&self, mounts: Scope<'_>) -> Result<Vec<Mount>, Error> {
-        self.mounts_where(&mounts.filter("mount_id")).await
+        self.mounts_where(&mounts.mounts()).await
     }
 
-    /// Uses of mounts.
+    /// Uses of mounts by their names, `DEVICE/MOUNT`.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
     pub async fn uses_of_mounts(&self, mounts: Scope<'_>, horizon: &Horizon) -> Result<Vec<Use>, Error> {
-        self.uses(&mounts.filter("mount_id"), horizon).await
+        self.uses(&mounts.mounts(), horizon).await
     }
 
     pub(crate) async fn uses(&self, filter: &str, horizon: &Horizon) -> Result<Vec<Use>, Error> {
@@ -581,7 +602,8 @@ impl Warehouse {
     /// As [`Warehouse::fetch`].
     pub async fn items_of_cycles(&self, cycles: &[&Cycle]) -> Result<Vec<Load>, Error> {
         let keys = events(cycles);
-        let sql = "SELECT DISTINCT tenant, item_id, device, cycle_uid, pack_id FROM sterilization_items WHERE item_id != ''";
+        let sql =
+            "SELECT DISTINCT tenant, item_id, device, cycle_uid, pack_id FROM sterilization_items WHERE item_id != ''";
         self.rows(&format!("{sql} AND (tenant, site, device, boot_id, seq) IN {keys} ORDER BY ALL")).await
     }
 
@@ -660,12 +682,12 @@ impl Warehouse {
         .await
     }
 
-    /// Syringes and cartridges that were removed and whose balance is beyond a limit, percent.
+    /// Syringes and cartridges, by their names `DEVICE/MOUNT`, that were removed and whose balance is beyond a limit, percent.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
     pub async fn imbalances(&self, mounts: Scope<'_>, limit_pct: u32) -> Result<Vec<Imbalance>, Error> {
-        let filter = mounts.filter("mount_id");
+        let filter = mounts.mounts();
         self.rows(&format!(
             "SELECT tenant, site, device, mount_id, item_id, toInt64(assumeNotNull(fill_nl)) AS fill_nl, \
              toInt64(assumeNotNull(primed_nl)) AS primed_nl, toInt64(assumeNotNull(residual_nl)) AS residual_nl, \

@@ -51,7 +51,9 @@ impl Warehouse {
             ),
             _ => {
                 let lot = of_lot(subject);
-                format!("SELECT tenant FROM mounts WHERE {lot} UNION DISTINCT SELECT tenant FROM preparations WHERE {lot}")
+                format!(
+                    "SELECT tenant FROM mounts WHERE {lot} UNION DISTINCT SELECT tenant FROM preparations WHERE {lot}"
+                )
             }
         };
         self.rows(&format!("SELECT DISTINCT toString(tenant) AS tenant FROM ({sql}) ORDER BY tenant")).await

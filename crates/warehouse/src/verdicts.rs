@@ -3,7 +3,11 @@
 use clickhouse::{Row, RowOwned, RowWrite};
 use serde::{Deserialize, Serialize};
 
-use crate::{client::Warehouse, error::Error, sterility::{Scope, list}};
+use crate::{
+    client::Warehouse,
+    error::Error,
+    sterility::{Scope, list},
+};
 
 /// A verdict: what one rule says about one thing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
@@ -75,15 +79,12 @@ const COLUMNS: &str = "tenant, unit, verdict_key, alert_key, rule, state, severi
                        rule_version, parameters, completeness, toUnixTimestamp64Micro(verdict.computed_at) AS computed_at";
 
 impl Warehouse {
-    /// The latest verdicts of units of one kind: `item`, `mount`, `session` or `sterilizer`, by the last part of their name.
+    /// The latest verdicts of units of one kind: `item`, `mount`, `session` or `sterilizer`, by what follows in their name.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
     pub async fn verdicts_of_units(&self, kind: &str, scope: Scope<'_>) -> Result<Vec<Verdict>, Error> {
-        let name = match kind {
-            "mount" => "arrayElement(splitByChar('/', unit, 3), 3)".to_owned(),
-            kind => format!("substring(unit, {})", kind.len() + 2),
-        };
+        let name = format!("substring(unit, {})", kind.len() + 2);
         self.verdicts(&format!("startsWith(unit, '{kind}/') AND {}", scope.filter(&name))).await
     }
 
@@ -94,7 +95,8 @@ impl Warehouse {
     pub async fn verdicts_of_cycles(&self, cycles: &[String]) -> Result<Vec<Verdict>, Error> {
         let keys: Vec<_> = cycles.iter().map(|cycle| format!("0/{cycle}")).collect();
         let keys = list(keys.iter().map(String::as_str));
-        self.verdicts(&format!("startsWith(unit, 'sterilizer/') AND verdict_key IN {keys} AND state != 'CLEARED'")).await
+        self.verdicts(&format!("startsWith(unit, 'sterilizer/') AND verdict_key IN {keys} AND state != 'CLEARED'"))
+            .await
     }
 
     /// The latest verdicts that belong to alerts.
@@ -142,8 +144,10 @@ impl Warehouse {
     /// # Errors
     /// As [`Warehouse::fetch`].
     pub async fn verdicts_are_current(&self, rule_version: u32) -> Result<bool, Error> {
-        let sql = format!("SELECT count() > 0 AND countIf(rule_version != {rule_version}) = 0 FROM \
-                           (SELECT rule_version FROM sterility_verdicts FINAL WHERE state != 'CLEARED')");
+        let sql = format!(
+            "SELECT count() > 0 AND countIf(rule_version != {rule_version}) = 0 FROM \
+                           (SELECT rule_version FROM sterility_verdicts FINAL WHERE state != 'CLEARED')"
+        );
         Ok(self.row::<u8>(&sql).await? != 0)
     }
 

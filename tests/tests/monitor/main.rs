@@ -1,6 +1,7 @@
 //! The monitor against the real engine.
 
 mod cost;
+mod fleet;
 mod sterility;
 
 use harness::ClickHouse;

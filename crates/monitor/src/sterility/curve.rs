@@ -151,9 +151,8 @@ fn f0(sensors: &[Sensor], recipe: &Recipe) -> (Option<i64>, Option<i64>) {
     let of_sensors = sensors.iter().map(|sensor| lethality(&sensor.times, &sensor.celsius, reference, z));
     match of_sensors.collect::<Result<Vec<_>, _>>() {
         Ok(all) => {
-            let least = |of: fn(&analysis::lethality::Lethality) -> f64| {
-                all.iter().map(of).min_by(f64::total_cmp).map(ms)
-            };
+            let least =
+                |of: fn(&analysis::lethality::Lethality) -> f64| all.iter().map(of).min_by(f64::total_cmp).map(ms);
             (least(|lethality| lethality.conservative), least(|lethality| lethality.trapezoid))
         }
         Err(_) => (None, None),
@@ -189,7 +188,11 @@ mod tests {
     /// A plateau of so many seconds, a sample each two, `without` left out.
     fn plateau(seconds: u32, without: std::ops::Range<u32>) -> (Cycle, Curve) {
         let outside = |offset: u32| !without.contains(&offset);
-        let samples: Vec<_> = (0..=seconds).step_by(2).filter(|offset| outside(*offset)).map(|offset| (offset * 1_000, 0, Some(134_500), None)).collect();
+        let samples: Vec<_> = (0..=seconds)
+            .step_by(2)
+            .filter(|offset| outside(*offset))
+            .map(|offset| (offset * 1_000, 0, Some(134_500), None))
+            .collect();
         let cycle = Cycle { samples: samples.len() as u32, ..Cycle::default() };
         (cycle, Curve { samples, ..Curve::default() })
     }

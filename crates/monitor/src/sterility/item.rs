@@ -103,8 +103,12 @@ impl<'a> Item<'a> {
         }
         mounts.retain(|_, mount| mount.udi_di.is_empty() || product.is_empty() || mount.udi_di == product);
         let foreign = |mount: &Mount| !product.is_empty() && !mount.udi_di.is_empty() && mount.udi_di != product;
-        let foreign: BTreeSet<(&str, &str)> =
-            facts.mounts.iter().filter(|mount| foreign(mount)).map(|mount| (&*mount.device, &*mount.mount_id)).collect();
+        let foreign: BTreeSet<(&str, &str)> = facts
+            .mounts
+            .iter()
+            .filter(|mount| foreign(mount))
+            .map(|mount| (&*mount.device, &*mount.mount_id))
+            .collect();
         let mut visits: BTreeMap<&str, Visit<'a>> = BTreeMap::new();
         let mut slot = "";
         for used in facts.uses.iter().filter(|used| !used.session_id.is_empty()) {
@@ -156,7 +160,8 @@ impl<'a> Item<'a> {
     }
 
     fn verdicts(&self) -> Vec<Verdict> {
-        let mut verdicts: Vec<Verdict> = self.reuse().into_iter().chain(self.worn_out()).chain(self.tap_water()).collect();
+        let mut verdicts: Vec<Verdict> =
+            self.reuse().into_iter().chain(self.worn_out()).chain(self.tap_water()).collect();
         if self.said_single_use {
             verdicts.extend(self.treatments.iter().map(|treatment| self.sterilized_single_use(treatment)));
         }
@@ -191,7 +196,11 @@ impl<'a> Item<'a> {
         let reason = format!("single-use item {} was used in {} visits{doubt}", self.item_id, visits.len());
         let found = self.find(2, "item".to_owned(), state, "critical", reason);
         let found = Found { subject: format!("item/{}", self.item_id), ..found };
-        Some(found.verdict(&visits, json!({"visits": visits.iter().map(|visit| visit.json()).collect::<Vec<_>>()}), json!({})))
+        Some(found.verdict(
+            &visits,
+            json!({"visits": visits.iter().map(|visit| visit.json()).collect::<Vec<_>>()}),
+            json!({}),
+        ))
     }
 
     /// Rule 3: a single-use item inside a cycle.
@@ -272,7 +281,8 @@ impl<'a> Item<'a> {
     fn by_cycle(&self) -> Vec<Verdict> {
         let mut taken: BTreeMap<&str, (&Treatment<'_>, Vec<&Visit<'_>>)> = BTreeMap::new();
         for visit in &self.visits {
-            let ended = |treatment: &&Treatment<'_>| treatment.standing.for_load && treatment.standing.end <= visit.first_at;
+            let ended =
+                |treatment: &&Treatment<'_>| treatment.standing.for_load && treatment.standing.end <= visit.first_at;
             if let Some(last) = self.treatments.iter().filter(ended).next_back() {
                 taken.entry(last.cycle_uid).or_insert_with(|| (last, Vec::new())).1.push(visit);
             }
@@ -282,7 +292,8 @@ impl<'a> Item<'a> {
             let (uid, standing) = (treatment.cycle_uid, treatment.standing);
             let is_sure = standing.synced && visits.iter().all(|visit| visit.synced);
             let mut say = |rule: u8, key: String, subject: &str, is_sure: bool, what: String| {
-                let reason = format!("item {} was used in {} visits after cycle {uid}, {what}", self.item_id, visits.len());
+                let reason =
+                    format!("item {} was used in {} visits after cycle {uid}, {what}", self.item_id, visits.len());
                 let found = self.find(rule, key, State::sure(is_sure), "critical", reason);
                 let found = Found { subject: subject.to_owned(), ..found };
                 let visits_json: Vec<_> = visits.iter().map(|visit| visit.json()).collect();
@@ -335,7 +346,9 @@ impl<'a> Item<'a> {
         let later: Vec<_> = self.visits.iter().filter(after).collect();
         let between = |rinse: i64, visit: &Visit<'_>| {
             let sterile = self.treatments.iter().filter(|treatment| treatment.standing.is_sterile());
-            sterile.into_iter().any(|treatment| treatment.standing.at >= rinse && treatment.standing.end <= visit.first_at)
+            sterile
+                .into_iter()
+                .any(|treatment| treatment.standing.at >= rinse && treatment.standing.end <= visit.first_at)
         };
         let is_bare = later.iter().any(|visit| {
             let last = rinses.iter().rev().find(|rinse| rinse.at <= visit.first_at);
@@ -396,7 +409,8 @@ impl Found<'_> {
         let item = self.item;
         let mut sessions: Vec<_> = visits.iter().map(|visit| visit.session_id.to_owned()).collect();
         sessions.sort_unstable();
-        let devices: BTreeSet<&str> = visits.iter().flat_map(|visit| visit.mounts.iter().map(|mount| mount.0)).collect();
+        let devices: BTreeSet<&str> =
+            visits.iter().flat_map(|visit| visit.mounts.iter().map(|mount| mount.0)).collect();
         let sites: BTreeSet<&str> = visits.iter().map(|visit| visit.site).collect();
         let only = |names: &BTreeSet<&str>| match names.len() {
             1 => names.first().map(|name| (*name).to_owned()).unwrap_or_default(),

@@ -135,7 +135,15 @@ impl Judge<'_> {
             let reason = format!("{} was used after its expiry {}", self.name(), mount.expiry);
             let evidence = json!({"expiry": mount.expiry});
             let state = State::sure(mount.synced);
-            self.say(Found { rule: 6, key: "expired".to_owned(), subject, reason, evidence, state, ..Found::confirmed("high") })
+            self.say(Found {
+                rule: 6,
+                key: "expired".to_owned(),
+                subject,
+                reason,
+                evidence,
+                state,
+                ..Found::confirmed("high")
+            })
         })
     }
 
@@ -145,7 +153,14 @@ impl Judge<'_> {
             let subject = format!("pack/{}/{}", self.facts.device, self.facts.mount_id);
             let reason = format!("{} was used from a breached pack", self.name());
             let evidence = json!({"pack": mount.pack_id});
-            self.say(Found { rule: 6, key: "pack".to_owned(), subject, reason, evidence, ..Found::confirmed("critical") })
+            self.say(Found {
+                rule: 6,
+                key: "pack".to_owned(),
+                subject,
+                reason,
+                evidence,
+                ..Found::confirmed("critical")
+            })
         })
     }
 

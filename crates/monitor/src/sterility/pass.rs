@@ -35,6 +35,8 @@ const FACTS: [&str; 9] = [
     "cycle_indicators",
     "cycle_releases",
 ];
+/// SQL of the name of a mount, `DEVICE/MOUNT`; empty where there is none.
+const MOUNT: &str = "if(mount_id = '', '', concat(device, '/', mount_id))";
 /// Registries: a change of one concerns everything.
 const REGISTRIES: [&str; 5] = ["recipes", "lots", "recalls", "policies", "sites"];
 /// More changed ids than this and everything is evaluated instead, in slices.
@@ -61,7 +63,7 @@ pub struct Summary {
     pub whole: bool,
 }
 
-/// Ids of units to evaluate.
+/// Ids of units to evaluate; those of mounts are `DEVICE/MOUNT`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Dirty {
     items: BTreeSet<String>,
@@ -93,7 +95,7 @@ impl Dirty {
             "item" => (&mut self.items, name),
             "session" => (&mut self.sessions, name),
             "sterilizer" => (&mut self.sterilizers, name),
-            _ => (&mut self.mounts, name.split_once('/').map_or(name, |(_, mount)| mount)),
+            _ => (&mut self.mounts, name),
         };
         ids.insert(id.to_owned());
     }
@@ -245,9 +247,9 @@ impl Sterility {
             None => Ok(Vec::new()),
         };
         dirty.sessions.extend(texts("injections", "session_id").await?);
-        dirty.mounts.extend(texts("item_uses", "mount_id").await?);
+        dirty.mounts.extend(texts("item_uses", MOUNT).await?);
         dirty.items.extend(texts("item_uses", "item_id").await?);
-        dirty.mounts.extend(texts("mounts", "mount_id").await?);
+        dirty.mounts.extend(texts("mounts", MOUNT).await?);
         dirty.items.extend(texts("mounts", "item_id").await?);
         dirty.items.extend(texts("sterilization_items", "item_id").await?);
         for table in ["sterilization_cycles", "sterilization_samples", "sterilization_items"] {
@@ -271,7 +273,7 @@ impl Sterility {
         };
         Ok(Dirty {
             sessions: texts("injections", "session_id").await?,
-            mounts: texts("item_uses", "mount_id").await?,
+            mounts: texts("item_uses", MOUNT).await?,
             items: texts("item_uses", "item_id").await?,
             sterilizers: BTreeSet::new(),
         })
@@ -395,11 +397,15 @@ impl Work<'_> {
             verdicts.extend(evaluated.verdicts);
             units.push(sterilizer::unit(chamber.device));
             let tenant = chamber.tenant.to_owned();
-            self.standings.extend(evaluated.standings.into_iter().map(|(uid, standing)| ((tenant.clone(), uid), standing)));
+            self.standings
+                .extend(evaluated.standings.into_iter().map(|(uid, standing)| ((tenant.clone(), uid), standing)));
         }
         let changed = self.write(verdicts, known, units).await?;
-        let changed: HashSet<_> =
-            changed.iter().filter(|verdict| verdict.rule == 0).map(|verdict| (&verdict.tenant, &verdict.cycle_uid)).collect();
+        let changed: HashSet<_> = changed
+            .iter()
+            .filter(|verdict| verdict.rule == 0)
+            .map(|verdict| (&verdict.tenant, &verdict.cycle_uid))
+            .collect();
         let of_changed: Vec<_> =
             cycles.iter().filter(|cycle| changed.contains(&(&cycle.tenant, &cycle.cycle_uid))).collect();
         if matches!(scope, Scope::Ids(_)) {
@@ -496,9 +502,8 @@ impl Work<'_> {
 
     /// Learns the standings of cycles that this pass did not evaluate.
     async fn learn<'c>(&mut self, cycles: impl Iterator<Item = Named<'c>>) -> Result<(), Error> {
-        let unknown = cycles.filter(|(tenant, uid)| {
-            !self.standings.contains_key(&((*tenant).to_owned(), (*uid).to_owned()))
-        });
+        let unknown =
+            cycles.filter(|(tenant, uid)| !self.standings.contains_key(&((*tenant).to_owned(), (*uid).to_owned())));
         let uids: BTreeSet<String> = unknown.map(|(_, uid)| uid.to_owned()).collect();
         for uids in chunks(&uids) {
             for verdict in self.warehouse.verdicts_of_cycles(&uids).await? {
@@ -518,11 +523,21 @@ impl Work<'_> {
         let known = warehouse.verdicts_of_units("mount", scope).await?;
         let mut mounts: BTreeMap<(&str, &str, &str), MountFacts<'_>> = BTreeMap::new();
         for mount in &announced {
-            let empty = || MountFacts { tenant: &mount.tenant, device: &mount.device, mount_id: &mount.mount_id, ..MountFacts::default() };
+            let empty = || MountFacts {
+                tenant: &mount.tenant,
+                device: &mount.device,
+                mount_id: &mount.mount_id,
+                ..MountFacts::default()
+            };
             mounts.entry(name_of(mount)).or_insert_with(empty).announced.push(mount);
         }
         for used in &uses {
-            let empty = || MountFacts { tenant: &used.tenant, device: &used.device, mount_id: &used.mount_id, ..MountFacts::default() };
+            let empty = || MountFacts {
+                tenant: &used.tenant,
+                device: &used.device,
+                mount_id: &used.mount_id,
+                ..MountFacts::default()
+            };
             let name = (used.tenant.as_str(), used.device.as_str(), used.mount_id.as_str());
             mounts.entry(name).or_insert_with(empty).uses.push(used);
         }
@@ -545,8 +560,10 @@ impl Work<'_> {
         let warehouse = self.warehouse;
         let shots = warehouse.shots_of_sessions(scope, self.horizon).await?;
         let known = warehouse.verdicts_of_units("session", scope).await?;
-        let needles: BTreeSet<String> = shots.iter().map(|part| part.needle_mount_id.clone()).filter(|id| !id.is_empty()).collect();
-        let mixtures: BTreeSet<String> = shots.iter().map(|part| part.preparation_id.clone()).filter(|id| !id.is_empty()).collect();
+        let needles = shots.iter().filter(|part| !part.needle_mount_id.is_empty());
+        let needles = needles.map(|part| format!("{}/{}", part.device, part.needle_mount_id)).collect();
+        let mixtures: BTreeSet<String> =
+            shots.iter().map(|part| part.preparation_id.clone()).filter(|id| !id.is_empty()).collect();
         let (mut mounts, mut components) = (Vec::new(), Vec::new());
         for ids in chunks(&needles) {
             mounts.extend(warehouse.mounts_by_id(Scope::Ids(&ids)).await?);
@@ -585,7 +602,8 @@ impl Work<'_> {
         let missing = self.missing(&visits).await?;
         for visit in visits.values_mut() {
             let devices = visit.shots.iter().map(|part| part.device.as_str());
-            let missing = devices.filter_map(|device| Some((device, *missing.get(&(visit.tenant.to_owned(), device.to_owned()))?)));
+            let missing = devices
+                .filter_map(|device| Some((device, *missing.get(&(visit.tenant.to_owned(), device.to_owned()))?)));
             visit.missing = missing.collect();
             verdicts.extend(session::evaluate(visit, &self.book, self.clock));
             units.push(session::unit(visit.session_id));
@@ -600,9 +618,10 @@ impl Work<'_> {
         visits: &BTreeMap<Named<'_>, SessionFacts<'_>>,
     ) -> Result<HashMap<(String, String), u64>, Error> {
         let unknown = visits.values().flat_map(|visit| {
-            let parts = visit.shots.iter().filter(|part| {
-                !visit.mounts.contains_key(&(part.device.as_str(), part.needle_mount_id.as_str()))
-            });
+            let parts = visit
+                .shots
+                .iter()
+                .filter(|part| !visit.mounts.contains_key(&(part.device.as_str(), part.needle_mount_id.as_str())));
             parts.map(|part| (part.tenant.as_str(), part.device.as_str()))
         });
         let devices: Vec<_> = unknown.collect::<BTreeSet<_>>().into_iter().collect();

@@ -85,13 +85,16 @@ fn needle(facts: &SessionFacts<'_>, device: &str, shots: &[&Shots], clock: Clock
     let (state, what) = match (none, elsewhere.is_empty(), unknown.is_empty()) {
         (0, true, true) => return None,
         (0, true, false) if missing > 0 => (State::Pending(0), "the needle's mounting has not arrived".to_owned()),
-        (0, true, false) if clock.now < late => (State::Pending(late), "the needle's mounting has not arrived".to_owned()),
+        (0, true, false) if clock.now < late => {
+            (State::Pending(late), "the needle's mounting has not arrived".to_owned())
+        }
         (0, true, false) => (State::Indeterminate, "the needle's mounting is not known".to_owned()),
         (0, false, _) => (State::Confirmed, "the needle had been mounted in another visit".to_owned()),
         (count, _, _) => (State::Confirmed, format!("{count} injections had no needle mount")),
     };
     let first_at = shots.iter().map(|part| part.first_at).min().unwrap_or_default();
-    let elsewhere: Vec<_> = elsewhere.iter().map(|(mount, session)| json!({"mount": mount, "session": session})).collect();
+    let elsewhere: Vec<_> =
+        elsewhere.iter().map(|(mount, session)| json!({"mount": mount, "session": session})).collect();
     let finding = Finding {
         tenant: facts.tenant,
         unit,
@@ -113,7 +116,8 @@ fn needle(facts: &SessionFacts<'_>, device: &str, shots: &[&Shots], clock: Clock
         parameters: json!({}),
         at: first_at,
     };
-    let completeness = if missing > 0 { format!("{missing} events of {device} have not arrived") } else { String::new() };
+    let completeness =
+        if missing > 0 { format!("{missing} events of {device} have not arrived") } else { String::new() };
     Some(Verdict {
         site: shots.first().map(|part| part.site.clone()).unwrap_or_default(),
         device: device.to_owned(),
@@ -160,7 +164,8 @@ fn mixture(facts: &SessionFacts<'_>, mixture: &str, book: &Book, unit: &str) -> 
         }
     };
     let mut verdicts = Vec::new();
-    let evidence = |what: Value| json!({"mixture": mixture, "session": facts.session_id, "first": stamp(first_at), "fact": what});
+    let evidence =
+        |what: Value| json!({"mixture": mixture, "session": facts.session_id, "first": stamp(first_at), "fact": what});
     let expired_then = |expiry: &str| last_day(expiry).is_some_and(|last| day_of(last_at) > last);
     let use_by = components.iter().filter_map(|component| component.use_by).min().filter(|use_by| last_at > *use_by);
     let expired = components.iter().find(|component| expired_then(&component.expiry));
@@ -177,7 +182,9 @@ fn mixture(facts: &SessionFacts<'_>, mixture: &str, book: &Book, unit: &str) -> 
     }
     for component in &components {
         let product = format!("{}/{}", component.udi_di, component.lot);
-        let fact = || evidence(json!({"product": component.udi_di, "lot": component.lot, "container": component.container_id}));
+        let fact = || {
+            evidence(json!({"product": component.udi_di, "lot": component.lot, "container": component.container_id}))
+        };
         for (recall, is_certain) in book.recalls(&component.udi_di, &component.lot) {
             let subject = format!("recall/{}/{}/{}", recall.recall_id, recall.udi_di, recall.lot);
             let reason = format!("mixture {mixture} was used; recall {}: {}", recall.recall_id, recall.reason);

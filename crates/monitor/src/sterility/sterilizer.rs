@@ -63,7 +63,11 @@ pub struct Standing {
 impl Standing {
     /// Whether its items are sterile: passed, released, dry, not recalled.
     pub fn is_sterile(&self) -> bool {
-        self.for_load && self.outcome == Outcome::Passed && self.release == "RELEASED" && !self.wet && !self.is_recalled()
+        self.for_load
+            && self.outcome == Outcome::Passed
+            && self.release == "RELEASED"
+            && !self.wet
+            && !self.is_recalled()
     }
 
     /// Whether a positive biological indicator recalls it.
@@ -200,7 +204,8 @@ impl<'a> View<'a> {
             };
             positive.cycle_uid == cycle.cycle_uid || !self.negative.iter().any(cleared)
         };
-        let mut uids: Vec<_> = self.positive.iter().filter(recalls).map(|positive| positive.cycle_uid.clone()).collect();
+        let mut uids: Vec<_> =
+            self.positive.iter().filter(recalls).map(|positive| positive.cycle_uid.clone()).collect();
         uids.sort_unstable();
         uids
     }
@@ -214,12 +219,7 @@ fn before(left: &Cycle, right: &Cycle) -> bool {
 }
 
 fn concerning(cycle: &Cycle, verdict: Verdict) -> Verdict {
-    Verdict {
-        site: cycle.site.clone(),
-        device: cycle.device.clone(),
-        cycle_uid: cycle.cycle_uid.clone(),
-        ..verdict
-    }
+    Verdict { site: cycle.site.clone(), device: cycle.device.clone(), cycle_uid: cycle.cycle_uid.clone(), ..verdict }
 }
 
 /// Rule 0: the verdict on the cycle, which is also where its curve's judgement is kept.
@@ -376,7 +376,8 @@ fn bowie_dick(
         (Some("NEGATIVE"), _) => None,
         (Some(_), _) => say(State::Indeterminate, "high", format!("Bowie-Dick test {uid} could not be read")),
         (None, _) => {
-            let until = latest.at + i64::try_from(book.release_hours(&load.tenant)).unwrap_or(i64::MAX / HOUR_US) * HOUR_US;
+            let until =
+                latest.at + i64::try_from(book.release_hours(&load.tenant)).unwrap_or(i64::MAX / HOUR_US) * HOUR_US;
             let reason = format!("the result of Bowie-Dick test {uid} has not arrived");
             let state = if clock.now < until { State::Pending(until) } else { State::Confirmed };
             say(state, "medium", reason)
@@ -409,7 +410,8 @@ fn biological(view: &View<'_>, load: &Cycle, book: &Book, clock: Clock, unit: &s
     };
     let since = last.map_or("ever".to_owned(), |last| format!("since cycle {}", last.cycle_uid));
     let key = format!("biological/{}", last.map_or("none", |last| &last.cycle_uid));
-    let reason = format!("no negative biological indicator on sterilizer {} {since}, more than {days} days", load.device);
+    let reason =
+        format!("no negative biological indicator on sterilizer {} {since}, more than {days} days", load.device);
     Some(test(load, unit, key, state, "medium", reason, load.at))
 }
 

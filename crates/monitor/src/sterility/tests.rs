@@ -3,7 +3,10 @@
 
 use proptest::prelude::*;
 use warehouse::{
-    sterility::{Component, Cycle, Indicator, LotExpiry, Load, Mount, Policy, Recall, Registry, Release, Reprocessing, Shots, Use},
+    sterility::{
+        Component, Cycle, Indicator, Load, LotExpiry, Mount, Policy, Recall, Registry, Release, Reprocessing, Shots,
+        Use,
+    },
     verdicts::Verdict,
 };
 
@@ -46,7 +49,11 @@ enum Fact {
 
 macro_rules! all {
     ($world:expr, $kind:ident) => {
-        $world.facts.iter().filter_map(|fact| if let Fact::$kind(fact) = fact { Some(fact) } else { None }).collect::<Vec<_>>()
+        $world
+            .facts
+            .iter()
+            .filter_map(|fact| if let Fact::$kind(fact) = fact { Some(fact) } else { None })
+            .collect::<Vec<_>>()
     };
 }
 
@@ -125,7 +132,14 @@ impl World {
         self.uses(item, session, hour, reusable)
     }
 
-    fn cycle_with(self, uid: &str, hour: i64, outcome: Outcome, items: &[&str], change: impl FnOnce(&mut Cycle)) -> Self {
+    fn cycle_with(
+        self,
+        uid: &str,
+        hour: i64,
+        outcome: Outcome,
+        items: &[&str],
+        change: impl FnOnce(&mut Cycle),
+    ) -> Self {
         let mut cycle = Cycle {
             tenant: text("acme"),
             site: text("paris"),
@@ -165,7 +179,13 @@ impl World {
 
     fn decided(self, uid: &str, hour: i64, decision: &str) -> Self {
         let (cycle_uid, at) = (text(uid), T0 + hour * HOUR);
-        self.fact(Fact::Release(Release { tenant: text("acme"), cycle_uid, at, decision: text(decision), actor: text("op") }))
+        self.fact(Fact::Release(Release {
+            tenant: text("acme"),
+            cycle_uid,
+            at,
+            decision: text(decision),
+            actor: text("op"),
+        }))
     }
 
     fn indicator(self, uid: &str, hour: i64, kind: &str, result: &str) -> Self {
@@ -219,11 +239,16 @@ impl World {
         let mut verdicts = Vec::new();
         let mut standings = Standings::new();
         for (tenant, device) in [("acme", "steri-1")] {
-            let cycles: Vec<_> = self.facts.iter().filter_map(|fact| if let Fact::Cycle(cycle, _) = fact { Some(cycle) } else { None }).collect();
+            let cycles: Vec<_> = self
+                .facts
+                .iter()
+                .filter_map(|fact| if let Fact::Cycle(cycle, _) = fact { Some(cycle) } else { None })
+                .collect();
             let physical = self.facts.iter().filter_map(|fact| match fact {
-                Fact::Cycle(cycle, outcome) => {
-                    Some((cycle.cycle_uid.as_str(), Physical { outcome: *outcome, reason: text("curve"), ..Physical::default() }))
-                }
+                Fact::Cycle(cycle, outcome) => Some((
+                    cycle.cycle_uid.as_str(),
+                    Physical { outcome: *outcome, reason: text("curve"), ..Physical::default() },
+                )),
                 _ => None,
             });
             let chamber = Chamber {
@@ -266,8 +291,16 @@ impl World {
                 tenant: "acme",
                 device,
                 mount_id,
-                announced: mounts.iter().filter(|mount| (&*mount.device, &*mount.mount_id) == (device, mount_id)).copied().collect(),
-                uses: uses.iter().filter(|used| (&*used.device, &*used.mount_id) == (device, mount_id)).copied().collect(),
+                announced: mounts
+                    .iter()
+                    .filter(|mount| (&*mount.device, &*mount.mount_id) == (device, mount_id))
+                    .copied()
+                    .collect(),
+                uses: uses
+                    .iter()
+                    .filter(|used| (&*used.device, &*used.mount_id) == (device, mount_id))
+                    .copied()
+                    .collect(),
             };
             verdicts.extend(mount::evaluate(&facts, &book));
         }
@@ -368,14 +401,19 @@ fn rule_3_a_single_use_item_does_not_belong_into_a_cycle() {
 
 #[test]
 fn rule_4_a_reusable_item_needs_a_released_passed_cycle_since_its_previous_visit() {
-    let used_twice = || World::new().cycle("c0", 0, PASSED, &["H1"]).released("c0", 0).handpiece("H1", "a", 1).handpiece("H1", "b", 20);
+    let used_twice = || {
+        World::new().cycle("c0", 0, PASSED, &["H1"]).released("c0", 0).handpiece("H1", "a", 1).handpiece("H1", "b", 20)
+    };
     used_twice().check(4, &["CONFIRMED critical b"]);
     used_twice().cycle("c1", 10, PASSED, &["H1"]).released("c1", 11).check(4, NONE);
     used_twice().cycle("c1", 10, PASSED, &["H2"]).released("c1", 11).check(4, &["CONFIRMED critical b"]);
     used_twice().cycle("c1", 0, PASSED, &["H1"]).released("c1", 11).check(4, &["CONFIRMED critical b"]);
     used_twice().cycle("c1", 30, PASSED, &["H1"]).released("c1", 31).check(4, &["CONFIRMED critical b"]);
     used_twice().cycle("c1", 10, Outcome::Failed, &["H1"]).released("c1", 11).check(4, &["CONFIRMED critical b"]);
-    used_twice().cycle("c1", 10, Outcome::Indeterminate, &["H1"]).released("c1", 11).check(4, &["INDETERMINATE high b"]);
+    used_twice()
+        .cycle("c1", 10, Outcome::Indeterminate, &["H1"])
+        .released("c1", 11)
+        .check(4, &["INDETERMINATE high b"]);
     used_twice().cycle("c1", 10, PASSED, &["H1"]).decided("c1", 11, "REJECTED").check(4, &["CONFIRMED critical b"]);
     let wet = |cycle: &mut Cycle| cycle.load_dry = Some(false);
     used_twice().cycle_with("c1", 10, PASSED, &["H1"], wet).released("c1", 11).check(4, &["CONFIRMED critical b"]);
@@ -390,7 +428,14 @@ fn rule_4_a_reusable_item_needs_a_released_passed_cycle_since_its_previous_visit
 
 #[test]
 fn rule_4_awaits_the_release_and_then_decides() {
-    let used = || World::new().cycle("c0", 0, PASSED, &["H1"]).released("c0", 0).handpiece("H1", "a", 1).cycle("c1", 10, PASSED, &["H1"]).handpiece("H1", "b", 20);
+    let used = || {
+        World::new()
+            .cycle("c0", 0, PASSED, &["H1"])
+            .released("c0", 0)
+            .handpiece("H1", "a", 1)
+            .cycle("c1", 10, PASSED, &["H1"])
+            .handpiece("H1", "b", 20)
+    };
     let soon = T0 + 30 * HOUR;
     used().at(soon).check(4, &["PENDING critical b"]);
     used().released("c1", 40).at(T0 + 41 * HOUR).check(4, NONE);
@@ -416,7 +461,8 @@ fn rule_4_is_indeterminate_where_a_clock_is_not_synchronised() {
     assert_eq!(world(false, true).rule(4), ["INDETERMINATE high a", "INDETERMINATE high b"]);
     assert_eq!(world(true, false).rule(4), ["INDETERMINATE high a", "INDETERMINATE high b"]);
     // Without any cycle no order of things makes it sterile.
-    let never = World::new().handpiece("H1", "a", 1).uses("H1", "b", 20, |mount| (reusable(mount), mount.synced = false).0);
+    let never =
+        World::new().handpiece("H1", "a", 1).uses("H1", "b", 20, |mount| (reusable(mount), mount.synced = false).0);
     assert_eq!(never.rule(4), ["CONFIRMED critical b", "INDETERMINATE high a"]);
 }
 
@@ -425,8 +471,14 @@ fn rule_5_a_failed_cycle_is_worse_the_further_its_load_got() {
     let world = |outcome| World::new().policy("sterility.bowie_dick", "off").cycle("c1", 1, outcome, &["H1"]);
     world(Outcome::Failed).decided("c1", 2, "REJECTED").check(5, &["CONFIRMED medium "]);
     world(Outcome::Failed).released("c1", 2).check(5, &["CONFIRMED high "]);
-    world(Outcome::Failed).released("c1", 2).handpiece("H1", "a", 3).check(5, &["CONFIRMED critical a", "CONFIRMED high "]);
-    world(Outcome::Indeterminate).released("c1", 2).handpiece("H1", "a", 3).check(5, &["INDETERMINATE high a", "INDETERMINATE medium "]);
+    world(Outcome::Failed)
+        .released("c1", 2)
+        .handpiece("H1", "a", 3)
+        .check(5, &["CONFIRMED critical a", "CONFIRMED high "]);
+    world(Outcome::Indeterminate)
+        .released("c1", 2)
+        .handpiece("H1", "a", 3)
+        .check(5, &["INDETERMINATE high a", "INDETERMINATE medium "]);
     world(PASSED).released("c1", 2).handpiece("H1", "a", 3).check(5, NONE);
     world(Outcome::Pending).check(5, NONE);
     world(PASSED).indicator("c1", 2, "CHEMICAL", "POSITIVE").check(5, &["CONFIRMED medium "]);
@@ -469,7 +521,8 @@ fn rule_7_reprocessed_more_often_than_allowed() {
     world(2).check(7, NONE);
     world(3).check(7, &["CONFIRMED high "]);
     world(3).handpiece("H1", "b", 9).check(7, &["CONFIRMED high b"]);
-    let washed = (1..=3).fold(World::new().policy("sterility.reprocessings_max", "2"), |world, at| world.rinsed("H1", at, "STERILE"));
+    let washed = (1..=3)
+        .fold(World::new().policy("sterility.reprocessings_max", "2"), |world, at| world.rinsed("H1", at, "STERILE"));
     washed.check(7, &["CONFIRMED high "]);
     let mut unlimited = world(3);
     unlimited.registry = Registry::default();
@@ -487,15 +540,25 @@ fn rule_8_required_tests() {
     tested().check(8, &["CONFIRMED medium "]);
     tested().at(T0 + 6 * HOUR).check(8, &["PENDING medium "]);
     // After the load, or the day before, it does not count.
-    load().cycle_with("bd", 6, PASSED, &[], test("BOWIE_DICK")).indicator("bd", 7, "BOWIE_DICK", "NEGATIVE").check(8, &["CONFIRMED medium "]);
-    load().cycle_with("bd", -20, PASSED, &[], test("BOWIE_DICK")).indicator("bd", -19, "BOWIE_DICK", "NEGATIVE").check(8, &["CONFIRMED medium "]);
+    load()
+        .cycle_with("bd", 6, PASSED, &[], test("BOWIE_DICK"))
+        .indicator("bd", 7, "BOWIE_DICK", "NEGATIVE")
+        .check(8, &["CONFIRMED medium "]);
+    load()
+        .cycle_with("bd", -20, PASSED, &[], test("BOWIE_DICK"))
+        .indicator("bd", -19, "BOWIE_DICK", "NEGATIVE")
+        .check(8, &["CONFIRMED medium "]);
     load().policy("sterility.bowie_dick", "off").check(8, NONE);
     World::new().cycle_with("c1", 5, PASSED, &[], |cycle| cycle.recipe = text("121C-15min")).check(8, NONE);
     // Biological, weekly.
-    let weeks = |bi_day: i64| {
-        let world = World::new().policy("sterility.bowie_dick", "off").cycle("c0", 0, PASSED, &[]);
-        world.cycle("bi", bi_day * 24, PASSED, &[]).indicator("bi", bi_day * 24 + 48, "BIOLOGICAL", "NEGATIVE").cycle("c9", 9 * 24, PASSED, &[])
-    };
+    let weeks =
+        |bi_day: i64| {
+            let world = World::new().policy("sterility.bowie_dick", "off").cycle("c0", 0, PASSED, &[]);
+            world
+                .cycle("bi", bi_day * 24, PASSED, &[])
+                .indicator("bi", bi_day * 24 + 48, "BIOLOGICAL", "NEGATIVE")
+                .cycle("c9", 9 * 24, PASSED, &[])
+        };
     weeks(3).check(8, NONE);
     weeks(1).check(8, &["CONFIRMED medium "]);
     weeks(1).policy("sterility.biological_days", "0").check(8, NONE);
@@ -509,7 +572,9 @@ fn rule_9_a_positive_indicator_recalls_back_to_the_last_negative_one() {
             let uid = format!("c{number}");
             world.cycle(&uid, 10 * number, PASSED, &[&format!("H{number}")]).released(&uid, 10 * number + 1)
         });
-        let world = (1..=5).fold(world, |world, number| world.handpiece(&format!("H{number}"), &format!("s{number}"), 10 * number + 5));
+        let world = (1..=5).fold(world, |world, number| {
+            world.handpiece(&format!("H{number}"), &format!("s{number}"), 10 * number + 5)
+        });
         world.indicator("c2", 60, "BIOLOGICAL", "NEGATIVE").indicator("c4", 99, "BIOLOGICAL", result)
     };
     world("NEGATIVE").check(9, NONE);
@@ -524,7 +589,10 @@ fn rule_9_a_positive_indicator_recalls_back_to_the_last_negative_one() {
     let of_recall: Vec<_> = verdicts.iter().filter(|verdict| verdict.rule == 9).collect();
     let alert = condition(&of_recall).unwrap();
     assert_eq!(alert.alert_key, "sterility-9/acme/c4");
-    assert_eq!((alert.sessions, alert.cycles), (vec![text("s3"), text("s4"), text("s5")], vec![text("c3"), text("c4"), text("c5")]));
+    assert_eq!(
+        (alert.sessions, alert.cycles),
+        (vec![text("s3"), text("s4"), text("s5")], vec![text("c3"), text("c4"), text("c5")])
+    );
     // Items of recalled cycles are not sterile either.
     world("POSITIVE").check(4, &["CONFIRMED critical s3", "CONFIRMED critical s4", "CONFIRMED critical s5"]);
 }
@@ -555,7 +623,10 @@ fn rule_12_recalled_or_expired_lots() {
     world().recall("di-1", "").check(12, &["CONFIRMED high a", "CONFIRMED high b"]);
     world().recall("di-1", "L2").check(12, NONE);
     world().recall("di-7", "L1").check(12, NONE);
-    World::new().uses("N1", "a", 1, |mount| mount.udi_di.clear()).recall("di-7", "L1").check(12, &["INDETERMINATE medium a"]);
+    World::new()
+        .uses("N1", "a", 1, |mount| mount.udi_di.clear())
+        .recall("di-7", "L1")
+        .check(12, &["INDETERMINATE medium a"]);
     let expires = |day: i64| {
         let mut world = world();
         let expiry = (T0 / DAY + day) as i32;
@@ -590,7 +661,12 @@ fn worlds() -> impl Strategy<Value = World> {
                 5 => world.decided(&uid, hour, ["RELEASED", "RELEASED", "REJECTED"][usize::from(choice)]),
                 6 => world.indicator(&uid, hour, ["BIOLOGICAL", "CHEMICAL"][usize::from(choice) % 2], result),
                 7 => world.rinsed(&handpiece, hour, ["STERILE", "TAP", "DEMINERALISED"][usize::from(choice)]),
-                _ => world.shots(&session, hour, &format!("m-{session}-{needle}"), "p1").component("p1", "L1", "2026-01-00", hour),
+                _ => world.shots(&session, hour, &format!("m-{session}-{needle}"), "p1").component(
+                    "p1",
+                    "L1",
+                    "2026-01-00",
+                    hour,
+                ),
             }
         })
     })
