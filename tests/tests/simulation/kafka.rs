@@ -208,6 +208,7 @@ impl Kafka {
             received_at: Some(received_at.to_string().into_bytes()),
             reason,
             source,
+            ..Headers::default()
         };
         self.push(log, Record { key: key.map(String::into_bytes), payload: value, headers, ..Record::default() });
     }
@@ -220,6 +221,7 @@ impl Kafka {
             received_at: Some(received_at.to_string().into_bytes()),
             reason: Some(reason.as_str().as_bytes().to_vec()),
             source: Some(SOURCE_LOADER.as_bytes().to_vec()),
+            ..Headers::default()
         };
         self.push(Log::Quarantine, Record { key, payload, headers, ..Record::default() });
     }
