@@ -51,12 +51,12 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     9 "0009_delivery",
     10 "0010_accuracy_views",
     11 "0011_views",
-    13 "0013_quarantine_workflow",
-    14 "0014_topic_lives",
-    15 "0015_completeness",
-    16 "0016_alerts",
-    17 "0017_sterility",
-    18 "0018_incidents",
+    12 "0012_quarantine_workflow",
+    13 "0013_topic_lives",
+    14 "0014_completeness",
+    15 "0015_alerts",
+    16 "0016_sterility",
+    17 "0017_incidents",
     19 "0019_deduplication",
 };
 
