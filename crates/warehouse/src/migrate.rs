@@ -57,7 +57,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     15 "0015_alerts",
     16 "0016_sterility",
     17 "0017_incidents",
-    19 "0019_deduplication",
+    18 "0018_deduplication",
 };
 
 impl Migration {
