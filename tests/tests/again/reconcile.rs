@@ -210,7 +210,7 @@ fn a_simulated_fleet_that_loses_nothing_is_clean() {
         "simulate",
         "--devices=24",
         "--rate=0",
-        "--duration=200",
+        "--duration=400",
         "--seed=11",
         "--scenario=healthy,dose-drift,depth-drift,retransmit,offline,clock-skew,needle-reuse,failed-cycle",
     ]);
