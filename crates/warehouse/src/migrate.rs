@@ -261,7 +261,10 @@ mod tests {
                 let again = ["CREATE TABLE IF NOT EXISTS ", "CREATE OR REPLACE VIEW "];
                 let code = code.join("\n");
                 let adds = code.starts_with("ALTER TABLE ") && code.contains(" ADD COLUMN IF NOT EXISTS ");
-                assert!(altered || adds || again.iter().any(|start| code.trim_start().starts_with(start)), "{statement}");
+                assert!(
+                    altered || adds || again.iter().any(|start| code.trim_start().starts_with(start)),
+                    "{statement}"
+                );
                 let adds = code.trim_start().starts_with("ALTER TABLE ")
                     && (code.contains(" ADD COLUMN IF NOT EXISTS ") || code.contains(" MODIFY SETTING "));
                 assert!(adds || again.iter().any(|start| code.trim_start().starts_with(start)), "{statement}");

@@ -15,7 +15,7 @@ use crate::{
     columns::LedgerRow,
     compare::{Difference, Pair, SPILL, quoted},
     error::Error,
-    loader::{BootKey, LEDGER_STATE, LedgerStateRow, Shard, ledger_row},
+    loader::{BootKey, CLOSED, LEDGER_STATE, LedgerStateRow, Shard, ledger_row},
     rollup::{self, Day},
 };
 
@@ -178,7 +178,10 @@ impl Warehouse {
         let mut spans = Vec::new();
         for row in self.rows::<SpanRow>(&sql).await? {
             let shard = Shard { incarnation: row.incarnation, partition: row.kafka_partition };
-            let position = self.progress(shard).await?.position().unwrap_or(0);
+            let progress = self.progress(shard).await?;
+            // A shard whose life has ended is written up to where it was closed.
+            let closed = progress.commit.filter(|commit| commit.batch_end == CLOSED).map(|commit| commit.batch);
+            let position = closed.or(progress.position()).unwrap_or(0);
             let to = if row.any_after { position.min(row.after) } else { position };
             let from = if row.any { row.from.min(to) } else { to };
             spans.push(Span { shard, from, to });
