@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn finds_roots_on_either_side_of_the_start() {
-        for start in [0.0, 1.0, 1.4142, 2.0, 9.0] {
+        for start in [0.0, 1.0, 1.3, 2.0, 9.0] {
             let root = rising(0.0, start, 0.7, 1e-12, |x| Ok(x * x - 2.0)).unwrap();
             assert!((root - 2f64.sqrt()).abs() < 1e-11, "from {start}: {root}");
         }

@@ -5,7 +5,7 @@
 //! NumAcc4: a variance of -2.0 instead of 0.01). Numbers that span too many places go through [`FloatMoments`].
 
 use crate::{
-    error::{Result, all_finite},
+    error::{Result, all_finite, finite},
     moments::Moments,
 };
 
@@ -73,33 +73,71 @@ impl Sample {
     /// The figures of these values.
     ///
     /// # Errors
-    /// A value that is not finite.
+    /// A value that is not finite; values so far apart that their squares are not.
     pub fn of(values: &[f64]) -> Result<Self> {
         all_finite("x", values)?;
-        Ok(Self::of_decimals(values).unwrap_or_else(|| {
-            let moments: FloatMoments = values.iter().copied().collect();
-            Self { n: moments.n, mean: (moments.n > 0).then_some(moments.mean), sd: moments.variance().map(f64::sqrt) }
-        }))
+        if let Some(sample) = Self::of_decimals(values) {
+            return Ok(sample);
+        }
+        let moments: FloatMoments = values.iter().copied().collect();
+        let sample =
+            Self { n: moments.n, mean: (moments.n > 0).then_some(moments.mean), sd: moments.variance().map(f64::sqrt) };
+        finite("mean", sample.mean.unwrap_or_default())?;
+        finite("standard deviation", sample.sd.unwrap_or_default())?;
+        Ok(sample)
     }
 
-    /// The same through exact integers; none where the decimals do not fit 18 digits before and after the point together.
+    /// The same through exact integers, counted from the first value so that their squares stay small; none where the
+    /// decimals span too many places for it.
     fn of_decimals(values: &[f64]) -> Option<Self> {
         let written: Vec<String> = values.iter().map(f64::to_string).collect();
         let places = written.iter().map(|text| text.split_once('.').map_or(0, |(_, places)| places.len())).max()?;
         if places > 18 {
             return None;
         }
+        let integer = |text: &String| -> Option<i64> {
+            let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+            format!("{whole}{fraction:0<places$}").parse().ok()
+        };
+        let first = integer(written.first()?)?;
+        // With n values below this, n times the sum of squares fits 128 bits.
+        let largest = i64::MAX / i64::try_from(values.len()).ok()?;
         let mut moments = Moments::default();
         for text in &written {
-            let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-            let digits = format!("{whole}{fraction:0<places$}");
-            moments.add(digits.parse().ok()?);
+            let from_first = integer(text)?.checked_sub(first)?;
+            if from_first.checked_abs()? > largest {
+                return None;
+            }
+            moments.add(from_first);
         }
         let scale: f64 = format!("1e{places}").parse().ok()?;
+        let sum = moments.sum + i128::from(first) * i128::from(moments.n);
         Some(Self {
             n: moments.n,
-            mean: moments.mean().map(|mean| mean / scale),
+            mean: Some(sum as f64 / moments.n as f64 / scale),
             sd: moments.variance().map(|variance| variance.sqrt() / scale),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_magnitude_has_its_figures() {
+        for x in [
+            vec![9.0e18, -9.0e18, 9.0e18],
+            vec![0.1, 1e17],
+            vec![1e-300, 2e-300],
+            vec![0.123_456_789_012_345_67, 12_345.678_9],
+            vec![9_000_000_000_000_000_000.0; 1000],
+        ] {
+            let sample = Sample::of(&x).unwrap();
+            assert_eq!(sample.n, x.len() as u64);
+            assert!(sample.mean.unwrap().is_finite(), "{x:?}: {sample:?}");
+        }
+        assert_eq!(Sample::of(&[]).unwrap(), Sample { n: 0, mean: None, sd: None });
+        assert!(Sample::of(&[f64::INFINITY]).is_err() && Sample::of(&[1e300, -1e300]).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! Saturated steam: does the temperature belong to the pressure?
 //!
-//! T[K] = 42.6776 - 3892.70 / (ln P[MPa] - 9.48654), the three-constant equation for 273.16 to 600 K (Popiel & Wojtkowiak
+//! `T[K] = 42.6776 - 3892.70 / (ln P[MPa] - 9.48654)`, the three-constant equation for 273.16 to 600 K (Popiel & Wojtkowiak
 //! 2007 use it as well). Air left in the chamber shows as a pressure that is too high for the temperature.
 
 use crate::error::{Result, finite, positive, require};

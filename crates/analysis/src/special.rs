@@ -63,9 +63,9 @@ pub fn ln_gamma(x: f64) -> f64 {
 
 /// P(T > t) of Student's distribution with `df` degrees of freedom.
 pub fn student_above(t: f64, df: f64) -> f64 {
-    // The incomplete beta function is taken on the side where its argument does not round to 1.
+    // Near the centre the argument would round to 1, far out the difference from 1 would lose the tail.
     let square = t * t;
-    let tail = if square < df {
+    let tail = if square < 1.0 {
         0.5 * (1.0 - beta_reg(0.5, 0.5 * df, square / (df + square)))
     } else {
         0.5 * beta_reg(0.5 * df, 0.5, df / (df + square))

@@ -251,7 +251,7 @@ fn read_date(value: &str, year: i32) -> Option<Date> {
         1..=12 => 31,
         _ => return None,
     };
-    (day <= last).then(|| Date { year, month, day: if day == 0 { last } else { day } })
+    (day <= last).then_some(Date { year, month, day: if day == 0 { last } else { day } })
 }
 
 #[cfg(test)]
