@@ -14,6 +14,7 @@ pub mod client;
 pub mod columns;
 pub mod delivery;
 pub mod error;
+mod facts;
 pub mod incidents;
 pub mod insert;
 pub mod loader;
