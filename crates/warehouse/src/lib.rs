@@ -16,6 +16,7 @@ pub mod columns;
 pub mod compare;
 pub mod delivery;
 pub mod error;
+mod facts;
 pub mod incidents;
 pub mod insert;
 pub mod loader;

@@ -1,5 +1,6 @@
 //! The monitor against the real engine.
 
+mod commands;
 mod cost;
 mod fleet;
 mod sterility;

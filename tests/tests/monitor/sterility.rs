@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 
+use rand::{Rng as _, SeedableRng as _};
+
 use super::Rig;
 
 /// Facts of a small clinic by SQL, as the loader's columns hold them. Hours are those of 2026-01-05, UTC.
-struct Facts<'a>(&'a Rig);
+pub struct Facts<'a>(pub &'a Rig);
 
 fn at(hour: i64) -> String {
     format!("toDateTime64('2026-01-05 00:00:00', 6, 'UTC') + toIntervalHour({hour})")
@@ -42,18 +44,18 @@ impl Facts<'_> {
         );
     }
 
-    fn handpiece(&self, item: &str, session: &str, hour: i64) {
+    pub fn handpiece(&self, item: &str, session: &str, hour: i64) {
         self.mount(item, session, hour, "HANDPIECE", true);
         self.uses(item, session, hour, "HANDPIECE");
     }
 
-    fn needle(&self, item: &str, session: &str, hour: i64) {
+    pub fn needle(&self, item: &str, session: &str, hour: i64) {
         self.mount(item, session, hour, "NEEDLE", false);
         self.uses(item, session, hour, "NEEDLE");
     }
 
     /// A cycle with a plateau of so many seconds at 134.5 C, saturated steam, a sample every 5 s.
-    fn cycle(&self, uid: &str, hour: i64, hold_s: u32, items: &[&str]) {
+    pub fn cycle(&self, uid: &str, hour: i64, hold_s: u32, items: &[&str]) {
         let seq = hour + 1_000;
         let key = format!("'acme', 'paris', 'steri-1', 1, {seq}, {}, 'DEVICE', '{uid}'", at(hour));
         let columns = "tenant, site, device, boot_id, seq, at, time_source, cycle_uid";
@@ -78,7 +80,7 @@ impl Facts<'_> {
         }
     }
 
-    fn release(&self, uid: &str, hour: i64, decision: &str) {
+    pub fn release(&self, uid: &str, hour: i64, decision: &str) {
         self.insert(
             "cycle_releases",
             "tenant, site, device, boot_id, seq, at, cycle_uid, decision, actor, decided_at",
@@ -104,12 +106,13 @@ impl Facts<'_> {
         );
     }
 
-    fn policies(&self) {
+    pub fn policies(&self) {
         self.insert(
             "policies",
             "tenant, name, value, valid_from, recorded_at",
             "('', 'sterility.bowie_dick', 'off', 0, 0)",
         );
+        self.insert("sites", "tenant, site, time_zone", "('acme', 'paris', 'Europe/Paris'), ('acme', 'x', 'No/Where')");
     }
 }
 
@@ -160,6 +163,54 @@ async fn late_data_raise_what_was_not_seen_and_a_pass_from_scratch_agrees() {
     assert!(rig.pass().await.whole);
     assert_eq!(rig.verdicts(), verdicts);
     assert_eq!(rig.alerts(), alerts);
+}
+
+/// Whatever happens to a few items, told in any order and judged at any time between.
+#[tokio::test(flavor = "multi_thread")]
+async fn facts_in_steps_and_in_any_order_end_in_what_a_pass_from_scratch_says() {
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+    let mut rig = Rig::start().await;
+    Facts(&rig).policies();
+    let mut cycles = std::collections::BTreeSet::new();
+    for _ in 0..12 {
+        for _ in 0..random.random_range(1..6) {
+            let facts = Facts(&rig);
+            let (hour, item) = (random.random_range(0..40), random.random_range(0..3));
+            let (handpiece, needle, session) =
+                (format!("H{item}"), format!("N{item}"), format!("s{}", random.random_range(0..5)));
+            let uid = format!("c{}", random.random_range(0..6));
+            match random.random_range(0..9) {
+                0 => facts.needle(&needle, &session, hour),
+                // A use whose mounting comes later, or never.
+                1 => facts.uses(&needle, &session, hour, "NEEDLE"),
+                2 => facts.mount(&needle, &session, hour, "NEEDLE", false),
+                3 | 4 => facts.handpiece(&handpiece, &session, hour),
+                5 | 6 if cycles.insert(uid.clone()) => {
+                    facts.cycle(
+                        &uid,
+                        hour,
+                        random.random_range(150..220),
+                        &[handpiece.as_str(), needle.as_str()][..random.random_range(1..3)],
+                    );
+                }
+                7 => facts.biological(&uid, hour, if random.random_bool(0.3) { "POSITIVE" } else { "NEGATIVE" }),
+                _ => facts.release(&uid, hour, if random.random_bool(0.8) { "RELEASED" } else { "REJECTED" }),
+            }
+        }
+        rig.pass().await;
+    }
+    let holding =
+        "SELECT alert_key, sessions, items, cycles, title FROM doseline.alerts FINAL WHERE holds ORDER BY alert_key";
+    let (verdicts, alerts) = (rig.verdicts(), rig.clickhouse.query(holding));
+    for table in ["sterility_verdicts", "alerts", "alert_history", "monitor_positions"] {
+        rig.clickhouse.query(&format!("TRUNCATE TABLE doseline.{table}"));
+    }
+    rig.monitor = Rig::monitor(&rig.warehouse).await;
+    assert!(rig.pass().await.whole);
+    assert_eq!(rig.verdicts(), verdicts);
+    assert_eq!(rig.clickhouse.query(holding), alerts);
 }
 
 #[tokio::test(flavor = "multi_thread")]

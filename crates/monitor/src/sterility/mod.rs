@@ -2,8 +2,8 @@
 //!
 //! Facts are grouped into units that are judged as a whole, each from all that is known of it: an [`item`], a [`mount`], a
 //! visit ([`session`]), a [`sterilizer`] with its cycles. A verdict depends on the facts alone, not on the order in which
-//! they arrived nor on verdicts before; so evaluating what changed gives the same as evaluating everything. `pass` finds
-//! the units that a change concerns; it is the only part that does IO.
+//! they arrived nor on verdicts before; so evaluating what changed gives the same as evaluating everything. [`pass`] finds
+//! the units that a change concerns, and `work` reads their facts; only these two do IO.
 //!
 //! | rule | unit | what |
 //! |---|---|---|
@@ -31,5 +31,6 @@ pub mod session;
 pub mod sterilizer;
 #[cfg(test)]
 mod tests;
+mod work;
 
 pub use rules::{Book, Clock, RULE_VERSION};

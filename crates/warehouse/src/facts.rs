@@ -1,0 +1,320 @@
+//! Rows of the facts that sterility is judged from.
+
+use clickhouse::Row;
+use serde::Deserialize;
+
+/// A consumable as it was mounted. Several rows of one mount are told apart by the caller.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+pub struct Mount {
+    /// Tenant.
+    pub tenant: String,
+    /// Device.
+    pub device: String,
+    /// The mount.
+    pub mount_id: String,
+    /// When, us since 1970.
+    pub at: i64,
+    /// Site.
+    pub site: String,
+    /// Visit it was mounted in; empty = outside a session.
+    pub session_id: String,
+    /// Slot.
+    pub slot: String,
+    /// The item; empty = not said.
+    pub item_id: String,
+    /// `SERIAL`, `LOT_ONLY`, `NONE`; empty = not said.
+    pub id_kind: String,
+    /// UDI device identifier; empty = not said.
+    pub udi_di: String,
+    /// Lot; empty = not said.
+    pub lot: String,
+    /// Expiry as on the label; empty = not said.
+    pub expiry: String,
+    /// Type designation; empty = not said.
+    pub designation: String,
+    /// Whether it may be reprocessed; none = not said.
+    pub reusable: Option<bool>,
+    /// Sterile pack; empty = not said.
+    pub pack_id: String,
+    /// Whether the pack was intact; none = not said.
+    pub pack_intact: Option<bool>,
+    /// Whether the device's clock was synced when it was mounted.
+    pub synced: bool,
+}
+
+/// What injections of one visit were made with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+pub struct Use {
+    /// Tenant.
+    pub tenant: String,
+    /// Device.
+    pub device: String,
+    /// Visit; empty = outside a session.
+    pub session_id: String,
+    /// Slot.
+    pub slot: String,
+    /// The mount; empty = not said.
+    pub mount_id: String,
+    /// The item as the device knew it; empty = not said.
+    pub item_id: String,
+    /// Site.
+    pub site: String,
+    /// Injections.
+    pub injections: u64,
+    /// Punctures.
+    pub punctures: u64,
+    /// First injection, us since 1970.
+    pub first_at: i64,
+    /// Last injection, us since 1970.
+    pub last_at: i64,
+}
+
+/// Injections of one visit and device with the same needle mount and mixture.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+pub struct Shots {
+    /// Tenant.
+    pub tenant: String,
+    /// Visit.
+    pub session_id: String,
+    /// Device.
+    pub device: String,
+    /// Mount in the needle slot; empty = none was said.
+    pub needle_mount_id: String,
+    /// Mixture; empty = none was said.
+    pub preparation_id: String,
+    /// Site.
+    pub site: String,
+    /// Injections that touched the skin.
+    pub injections: u64,
+    /// First, us since 1970.
+    pub first_at: i64,
+    /// Last, us since 1970.
+    pub last_at: i64,
+}
+
+/// One component of a mixture.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+pub struct Component {
+    /// Tenant.
+    pub tenant: String,
+    /// The mixture.
+    pub preparation_id: String,
+    /// Use by, us since 1970; none = not said.
+    pub use_by: Option<i64>,
+    /// UDI device identifier; empty = not said.
+    pub udi_di: String,
+    /// Lot; empty = not said.
+    pub lot: String,
+    /// Expiry as on the label; empty = not said.
+    pub expiry: String,
+    /// Container; empty = not said.
+    pub container_id: String,
+}
+
+/// A sterilizer's cycle, without its curve.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+pub struct Cycle {
+    /// Tenant.
+    pub tenant: String,
+    /// The sterilizer.
+    pub device: String,
+    /// Its boot.
+    pub boot_id: u64,
+    /// Sequence number in the boot.
+    pub seq: u64,
+    /// The cycle.
+    pub cycle_uid: String,
+    /// Site.
+    pub site: String,
+    /// Start, us since 1970.
+    pub at: i64,
+    /// Day of the start at the site, days since 1970.
+    pub day: u16,
+    /// Whether the sterilizer's clock was synced.
+    pub synced: bool,
+    /// Recipe; empty = not said.
+    pub recipe: String,
+    /// `LOAD`, `BOWIE_DICK`, `LEAK`, `BI`; empty = not said.
+    pub purpose: String,
+    /// Whether the load came out dry; none = not said.
+    pub load_dry: Option<bool>,
+    /// Items reported.
+    pub items: u32,
+    /// Samples reported.
+    pub samples: u32,
+}
+
+/// The curve of a cycle, in the order of its samples.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+pub struct Curve {
+    /// Tenant.
+    pub tenant: String,
+    /// The cycle.
+    pub cycle_uid: String,
+    /// Time from the start, ms; sensor; temperature, millidegrees Celsius; absolute pressure, Pa.
+    pub samples: Vec<(u32, u32, Option<i32>, Option<u32>)>,
+}
+
+/// An item in the chamber.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+pub struct Load {
+    /// Tenant.
+    pub tenant: String,
+    /// The item.
+    pub item_id: String,
+    /// The sterilizer.
+    pub device: String,
+    /// The cycle.
+    pub cycle_uid: String,
+    /// Pack it was in; empty = not said.
+    pub pack_id: String,
+}
+
+/// A reading of an indicator.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+pub struct Indicator {
+    /// Tenant.
+    pub tenant: String,
+    /// The cycle.
+    pub cycle_uid: String,
+    /// `CHEMICAL`, `BIOLOGICAL`, `BOWIE_DICK`; empty = not said.
+    pub kind: String,
+    /// `NEGATIVE`, `POSITIVE`, `INVALID`; empty = not said.
+    pub result: String,
+    /// Lot; empty = not said.
+    pub lot: String,
+    /// When it was read, us since 1970.
+    pub at: i64,
+}
+
+/// A decision on a load.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+pub struct Release {
+    /// Tenant.
+    pub tenant: String,
+    /// The cycle.
+    pub cycle_uid: String,
+    /// When, us since 1970.
+    pub at: i64,
+    /// `RELEASED`, `REJECTED`; empty = not said.
+    pub decision: String,
+    /// Who.
+    pub actor: String,
+}
+
+/// A syringe or cartridge of which more or less left than was delivered.
+#[derive(Clone, Debug, Default, PartialEq, Row, Deserialize)]
+pub struct Imbalance {
+    /// Tenant.
+    pub tenant: String,
+    /// Site.
+    pub site: String,
+    /// Device.
+    pub device: String,
+    /// The mount.
+    pub mount_id: String,
+    /// The item; empty = not said.
+    pub item_id: String,
+    /// Filling, nl.
+    pub fill_nl: i64,
+    /// Used for priming, nl.
+    pub primed_nl: i64,
+    /// Left in it, nl.
+    pub residual_nl: i64,
+    /// Delivered, nl.
+    pub delivered_nl: i64,
+    /// fill - primed - residual - delivered, nl.
+    pub balance_nl: i64,
+    /// The same in percent of what left it.
+    pub balance_pct: f64,
+    /// When it was removed, us since 1970.
+    pub removed_at: i64,
+}
+
+/// An item was cleaned.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+pub struct Reprocessing {
+    /// Tenant.
+    pub tenant: String,
+    /// The item.
+    pub item_id: String,
+    /// When, us since 1970.
+    pub at: i64,
+    /// Device that told.
+    pub device: String,
+    /// Site.
+    pub site: String,
+    /// `STERILE`, `DEMINERALISED`, `TAP`; empty = not said.
+    pub rinse_water: String,
+}
+
+/// A recipe in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+pub struct Recipe {
+    /// Tenant; empty = every tenant.
+    pub tenant: String,
+    /// Name.
+    pub recipe: String,
+    /// Lower edge of the band, millidegrees Celsius, inclusive.
+    pub temperature_min_mc: i32,
+    /// Upper edge, inclusive.
+    pub temperature_max_mc: i32,
+    /// Least continuous time in the band, ms.
+    pub hold_ms: u32,
+    /// Greatest gap between samples, ms.
+    pub gap_max_ms: u32,
+    /// Reference temperature of F0, millidegrees Celsius.
+    pub reference_mc: i32,
+    /// z, thousandths of a kelvin.
+    pub z_mk: u32,
+    /// Whether temperature and pressure must agree.
+    pub saturated_steam: bool,
+    /// Whether a Bowie-Dick test of the day is required.
+    pub prevacuum: bool,
+}
+
+/// A lot with its last day.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+pub struct LotExpiry {
+    /// UDI device identifier.
+    pub udi_di: String,
+    /// Lot.
+    pub lot: String,
+    /// Last day of use, days since 1970.
+    pub expiry: i32,
+}
+
+/// A recall that is open.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+pub struct Recall {
+    /// The recall.
+    pub recall_id: String,
+    /// UDI device identifier.
+    pub udi_di: String,
+    /// Lot; empty = all.
+    pub lot: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A policy in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+pub struct Policy {
+    /// Tenant; empty = every tenant without one of its own.
+    pub tenant: String,
+    /// Name.
+    pub name: String,
+    /// Value.
+    pub value: String,
+}
+
+/// A site with a time zone that the engine knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+pub struct Zone {
+    /// Tenant.
+    pub tenant: String,
+    /// Site.
+    pub site: String,
+    /// IANA time zone.
+    pub time_zone: String,
+}
