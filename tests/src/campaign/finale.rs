@@ -82,6 +82,9 @@ fn said(stage: &mut Stage, words: &str) {
     });
 }
 
+/// What is done, by which statement, and which count must tell of it.
+type Damage<'a> = (&'a str, String, fn(&Findings) -> u64);
+
 /// An oracle that cannot find anything proves nothing: each kind of damage is done, and must be found.
 ///
 /// # Panics
@@ -95,7 +98,7 @@ pub fn prove_oracle(stage: &mut Stage) {
         )
     };
     let sync = "SETTINGS mutations_sync = 2, allow_nondeterministic_mutations = 1";
-    let damages: [(&str, String, fn(&Findings) -> u64); 5] = [
+    let damages: [Damage<'_>; 5] = [
         ("a row that is gone", format!("ALTER TABLE {table} DELETE WHERE {} {sync}", one(0)), |found| found.lost),
         ("a row that stands twice", format!("INSERT INTO {table} SELECT * FROM {table} WHERE {}", one(1)), |found| {
             found.doubled
