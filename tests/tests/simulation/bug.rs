@@ -13,11 +13,14 @@ use load::{
     simulation::engine::{Engine, Part, Write},
     store::{Commit, Store},
 };
+use tokio::time::Instant;
 use warehouse::{
     Error,
     columns::{Block, LedgerRow, Provenance},
     loader::{BootKey, Intent, Progress, Shard, Tally, token},
 };
+
+use crate::loader::PAUSE_MS;
 
 /// What is done wrongly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,12 +127,14 @@ struct State {
 pub struct Client {
     pub engine: Engine,
     bug: Option<Bug>,
+    /// Whether it may be stopped.
+    pauses: bool,
     state: Arc<Mutex<State>>,
 }
 
 impl Client {
-    pub fn new(engine: Engine, bug: Option<Bug>) -> Self {
-        Self { engine, bug, state: Arc::default() }
+    pub fn new(engine: Engine, bug: Option<Bug>, pauses: bool) -> Self {
+        Self { engine, bug, pauses, state: Arc::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -224,6 +229,11 @@ impl Store for Client {
     }
 
     async fn insert(&self, block: &Block, generation: u32) -> Result<(), Error> {
+        // A moment that chance alone hardly meets: it was allowed to write, has found a token burned, and is stopped.
+        if self.pauses && !generation.is_multiple_of(GENERATIONS) && self.engine.below(2) == 0 {
+            let pause = Duration::from_millis(PAUSE_MS / 2 + self.engine.below(PAUSE_MS));
+            self.engine.freeze(Instant::now() + pause);
+        }
         match self.bug {
             Some(Bug::TwoRecordBatches) => self.insert_split(block, generation).await,
             Some(Bug::TokenWithoutTable) => {

@@ -33,7 +33,7 @@ use crate::{
 /// After this long without a sign of life a partition has another owner, and a paused one stops writing.
 pub const SESSION: Duration = Duration::from_secs(2);
 /// Longest pause of an owner.
-const PAUSE_MS: u64 = 5_000;
+pub const PAUSE_MS: u64 = 5_000;
 
 /// Virtual time; days go by quickly, so that batches meet midnight.
 pub struct VirtualClock(pub Instant);
@@ -85,7 +85,6 @@ struct Running {
     outlet: Outlet,
     /// Where it began, once it knows; then the next record it gets.
     next: Arc<Mutex<Option<u64>>>,
-    frozen: Option<Instant>,
     /// When the group heard of it last.
     heard: Instant,
     /// Killed at this time at the latest, which is how a crash in the middle of a call looks.
@@ -196,18 +195,13 @@ impl Loaders {
                 owner.task.abort();
                 continue;
             }
-            match owner.frozen {
-                Some(until) if until > now => {}
-                _ => {
-                    (owner.frozen, owner.heard) = (None, now);
-                    if !owner.pulse.beat() || chance.mishap(120) {
-                        owner.revoked.cancel();
-                    }
-                    if self.pauses && chance.mishap(80) {
-                        let until = now + chance.within(PAUSE_MS);
-                        owner.client.engine.freeze(until);
-                        owner.frozen = Some(until);
-                    }
+            if !owner.client.engine.is_frozen() {
+                owner.heard = now;
+                if !owner.pulse.beat() || chance.mishap(120) {
+                    owner.revoked.cancel();
+                }
+                if self.pauses && chance.mishap(80) {
+                    owner.client.engine.freeze(now + chance.within(PAUSE_MS));
                 }
             }
             left.push(owner);
@@ -218,7 +212,7 @@ impl Loaders {
 
     fn start(&mut self, now: Instant, log: Log, chance: &mut Chance, kafka: &Kafka) -> Running {
         // Loaders of two configurations are never at work at once for longer than the session: the old ones have been ended.
-        if chance.mishap(15) {
+        if chance.mishap(6) {
             self.narrow = !self.narrow;
             self.running.iter().for_each(|other| other.revoked.cancel());
         }
@@ -230,7 +224,7 @@ impl Loaders {
             inserts_max: 1 + chance.below(4) as usize,
             ..Limits::default()
         };
-        let client = Client::new(self.engine.connect(dies), self.bug);
+        let client = Client::new(self.engine.connect(dies), self.bug, self.pauses && !chance.calm);
         let copies = Copier { copies: self.copies.clone(), engine: self.engine.clone(), calm: chance.calm };
         let shared = Arc::new(Shared {
             store: client.clone(),
@@ -268,7 +262,7 @@ impl Loaders {
             owner.run(inbox, committed).await
         });
         let until = (!chance.calm).then(|| now + chance.within(8_000));
-        Running { log, task, revoked, pulse, client, outlet, next, frozen: None, heard: now, until }
+        Running { log, task, revoked, pulse, client, outlet, next, heard: now, until }
     }
 
     /// Nobody is left who could write.

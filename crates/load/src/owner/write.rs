@@ -58,9 +58,9 @@ impl<S: Store, C: Copies> Owner<S, C> {
     /// Brings a block to its table after an unknown outcome.
     async fn settle(&self, block: &Block, first: u32) -> Result<(), Stop> {
         let (mut backoff, mut generation) = (Backoff::default(), first);
-        while !self.there(block).await? {
+        while !self.there(block, first).await? {
             match self.insert(block, generation).await? {
-                Ok(()) if self.there(block).await? => break,
+                Ok(()) if self.there(block, first).await? => break,
                 Ok(()) => {
                     tracing::warn!(
                         shard = ?self.shard, batch = self.position, table = block.table(), generation,
@@ -80,12 +80,14 @@ impl<S: Store, C: Copies> Owner<S, C> {
         Ok(())
     }
 
-    /// Whether the table holds the block: all of it, or none.
-    async fn there(&self, block: &Block) -> Result<bool, Stop> {
+    /// Whether the table holds the block: all of it, or none. `first` is the intent's generation.
+    async fn there(&self, block: &Block, first: u32) -> Result<bool, Stop> {
         let (tables, batch) = ([block.table()], block.provenance());
         let tallies = self.persist("read batch back", || self.shared.store.tallies(&tables, batch)).await?;
         match tallies.as_slice() {
             [] => Ok(false),
+            // Rows of a later intent: this owner was stopped meanwhile, and the batch is written again under other rules.
+            later if later.iter().any(|tally| tally.generation >= first + GENERATIONS) => Err(Stop::Overtaken),
             [tally] if tally.rows == block.rows() && tally.hash == block.hash() => Ok(true),
             other => Err(mismatch(block, other, "").into()),
         }

@@ -213,6 +213,11 @@ impl Engine {
         lock(&self.connection).frozen = Some(until);
     }
 
+    /// Whether the owner of this connection is stopped.
+    pub fn is_frozen(&self) -> bool {
+        lock(&self.connection).frozen.is_some_and(|until| until > Instant::now())
+    }
+
     /// All parts of all tables.
     pub fn parts(&self) -> Vec<Part> {
         lock(&self.inner).disk.parts.clone()
