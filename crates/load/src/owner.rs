@@ -78,8 +78,9 @@
 //! Beyond the window a token is as good as new. Then:
 //!
 //! - whoever *looks before it writes* does no harm, whatever the window: an owner that meets a batch others have begun
-//!   reads intents, position and tables first, and a retry after an unknown outcome reads back first. A window of six
-//!   inserts is enough for that (simulated: `a_small_window_suffices_where_no_write_is_late`);
+//!   reads intents, position and tables first, and a retry after an unknown outcome reads back first. A window of 40
+//!   inserts is enough for that, of which deleting a batch uses up 16 or 32 (simulated:
+//!   `a_small_window_suffices_where_no_write_is_late`);
 //! - a late *block* stands twice: as rows of a committed batch that nobody reads back again. Its count then differs
 //!   from the commit row's (`rows`), which is how it is found; ledgers and position stay right, so it is not spread
 //!   further;
