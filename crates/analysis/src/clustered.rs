@@ -10,8 +10,8 @@
 //! - n_e = a (R + 1) / (R + 1/n), the number of independent values that the mean is worth,
 //!
 //! give the exact factor k(n_e, df) of [`crate::tolerance`]; the interval is mean +- k sqrt(T). The level of the bound is
-//! what Mee & Owen (1983) found to keep the confidence: 0.85, 0.905, 0.975 for 0.90, 0.95, 0.99. Where every session has
-//! one shot, this is the simple factor. `tests/clustered.rs` shows the confidence reached.
+//! what Mee & Owen (1983) give: 0.85, 0.905, 0.975 for 0.90, 0.95, 0.99 (recalled; simulation supports it).
+//! Where every session has one shot, this is the simple factor. `tests/clustered.rs` shows the confidence reached.
 
 use crate::{
     error::{Error, Result},

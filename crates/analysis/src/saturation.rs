@@ -1,7 +1,7 @@
 //! Saturated steam: does the temperature belong to the pressure?
 //!
-//! `T[K] = 42.6776 - 3892.70 / (ln P[MPa] - 9.48654)`, the three-constant equation for 273.16 to 600 K (Popiel & Wojtkowiak
-//! 2007 use it as well). Air left in the chamber shows as a pressure that is too high for the temperature.
+//! `T[K] = 42.6776 - 3892.70 / (ln P[MPa] - 9.48654)`, the three-constant equation for 273.16 to 600 K (Irvine & Liley 1984,
+//! recalled). Air left in the chamber shows as a pressure that is too high for the temperature.
 
 use crate::error::{Result, finite, positive, require};
 
