@@ -283,7 +283,7 @@ impl<'a> Item<'a> {
         for visit in &self.visits {
             let ended =
                 |treatment: &&Treatment<'_>| treatment.standing.for_load && treatment.standing.end <= visit.first_at;
-            if let Some(last) = self.treatments.iter().filter(ended).next_back() {
+            if let Some(last) = self.treatments.iter().rfind(ended) {
                 taken.entry(last.cycle_uid).or_insert_with(|| (last, Vec::new())).1.push(visit);
             }
         }

@@ -224,7 +224,7 @@ impl Sterility {
             let now_there: HashSet<String> =
                 self.warehouse.parts(&tables).await?.into_iter().map(|part| part.table + &part.name).collect();
             let is_read = |part: &&Part| now_there.contains(&format!("{}{}", part.table, part.name));
-            if dirty.is_none() || news.values().flatten().all(|part| is_read(part)) {
+            if dirty.is_none() || news.values().flatten().all(is_read) {
                 return Ok(Found { seen: next, dirty, has_news });
             }
         }

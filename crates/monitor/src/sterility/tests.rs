@@ -238,31 +238,30 @@ impl World {
         let clock = Clock { now: self.now, late: 5_000_000 };
         let mut verdicts = Vec::new();
         let mut standings = Standings::new();
-        for (tenant, device) in [("acme", "steri-1")] {
-            let cycles: Vec<_> = self
-                .facts
-                .iter()
-                .filter_map(|fact| if let Fact::Cycle(cycle, _) = fact { Some(cycle) } else { None })
-                .collect();
-            let physical = self.facts.iter().filter_map(|fact| match fact {
-                Fact::Cycle(cycle, outcome) => Some((
-                    cycle.cycle_uid.as_str(),
-                    Physical { outcome: *outcome, reason: text("curve"), ..Physical::default() },
-                )),
-                _ => None,
-            });
-            let chamber = Chamber {
-                tenant,
-                device,
-                cycles,
-                physical: physical.collect(),
-                indicators: all!(self, Indicator),
-                releases: all!(self, Release),
-            };
-            let evaluated = sterilizer::evaluate(&chamber, &book, clock);
-            verdicts.extend(evaluated.verdicts);
-            standings.extend(evaluated.standings.into_iter().map(|(uid, standing)| ((text(tenant), uid), standing)));
-        }
+        let (tenant, device) = ("acme", "steri-1");
+        let cycles: Vec<_> = self
+            .facts
+            .iter()
+            .filter_map(|fact| if let Fact::Cycle(cycle, _) = fact { Some(cycle) } else { None })
+            .collect();
+        let physical = self.facts.iter().filter_map(|fact| match fact {
+            Fact::Cycle(cycle, outcome) => Some((
+                cycle.cycle_uid.as_str(),
+                Physical { outcome: *outcome, reason: text("curve"), ..Physical::default() },
+            )),
+            _ => None,
+        });
+        let chamber = Chamber {
+            tenant,
+            device,
+            cycles,
+            physical: physical.collect(),
+            indicators: all!(self, Indicator),
+            releases: all!(self, Release),
+        };
+        let evaluated = sterilizer::evaluate(&chamber, &book, clock);
+        verdicts.extend(evaluated.verdicts);
+        standings.extend(evaluated.standings.into_iter().map(|(uid, standing)| ((text(tenant), uid), standing)));
         let (mounts, uses, loads) = (all!(self, Mount), all!(self, Use), all!(self, Load));
         let reprocessings = all!(self, Reprocessing);
         let mut items: Vec<&str> = mounts.iter().map(|mount| mount.item_id.as_str()).collect();

@@ -156,12 +156,12 @@ impl Work<'_> {
         };
         let (mut physical, mut open) = (HashMap::new(), Vec::new());
         for cycle in cycles {
-            let recipe = self.book.recipe(&cycle.tenant, &cycle.recipe);
+            let limits = curve::parameters(self.book.recipe(&cycle.tenant, &cycle.recipe)).to_string();
             match judged(cycle) {
                 Some((parameters, said))
                     if said.outcome != curve::Outcome::Pending
                         && said.samples == cycle.samples
-                        && parameters == curve::parameters(recipe).to_string() =>
+                        && parameters == limits =>
                 {
                     physical.insert((cycle.tenant.as_str(), cycle.cycle_uid.as_str()), said);
                 }
