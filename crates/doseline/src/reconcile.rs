@@ -238,8 +238,8 @@ impl<'w> Audit<'w> {
             let mut progress = Progress::new(format!("{}/{partition}", stretch.topic), "records", count(&stretch));
             let testimony = self.hear(&stretch, &mut progress).await?;
             drop(progress);
-            let before = ledgers(self.warehouse.ledgers_of(span.shard, span.from, &self.scope).await?);
-            let after = ledgers(self.warehouse.ledgers_of(span.shard, span.to, &self.scope).await?);
+            let before = ledgers(self.warehouse.ledgers_of(span.shard, span.from, &self.scope).await?, stretch.place);
+            let after = ledgers(self.warehouse.ledgers_of(span.shard, span.to, &self.scope).await?, stretch.place);
             self.compare_boots(&stretch, whole, &testimony, &before, &after).await?;
             self.conflicts(&stretch, &testimony).await?;
         }
@@ -413,10 +413,12 @@ fn count(stretch: &Stretch) -> u64 {
     stretch.readable.map_or(0, |first| stretch.span.to.saturating_sub(first))
 }
 
-fn ledgers(rows: Vec<LedgerRow>) -> BTreeMap<BootKey, Ledger> {
+/// Ledgers by boot, of the boots that a partition may hold: earlier lives of the topic may have had them elsewhere.
+fn ledgers(rows: Vec<LedgerRow>, place: Place) -> BTreeMap<BootKey, Ledger> {
+    let rows = rows.into_iter().filter(|row| again::may_hold(place, &row.tenant, &row.device));
     let ledger =
         |row: LedgerRow| (BootKey { tenant: row.tenant, device: row.device, boot_id: row.boot_id }, row.ledger);
-    rows.into_iter().map(ledger).collect()
+    rows.map(ledger).collect()
 }
 
 /// What was found.

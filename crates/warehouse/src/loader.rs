@@ -291,10 +291,7 @@ impl Warehouse {
     pub async fn ledgers(&self, shard: Shard, as_of: u64, keys: &[BootKey]) -> Result<Vec<LedgerRow>, Error> {
         let Shard { incarnation, partition } = shard;
         let own = format!("incarnation = {incarnation} AND kafka_partition = {partition} AND batch_end <= {as_of}");
-        let earlier = format!(
-            "incarnation IN (SELECT incarnation FROM kafka_topics WHERE incarnation < {incarnation} \
-             AND topic IN (SELECT topic FROM kafka_topics WHERE incarnation = {incarnation}))"
-        );
+        let earlier = earlier_lives(incarnation);
         let mut ledgers = Vec::new();
         for keys in keys.chunks(KEYS_PER_QUERY) {
             let known = self.states(&own, keys.iter()).await?;
@@ -446,12 +443,20 @@ pub(crate) fn ledger_row(row: LedgerStateRow) -> LedgerRow {
     }
 }
 
-fn key_of(row: &LedgerRow) -> BootKey {
+pub(crate) fn key_of(row: &LedgerRow) -> BootKey {
     BootKey { tenant: row.tenant.clone(), device: row.device.clone(), boot_id: row.boot_id }
 }
 
+/// Rows of earlier lives of the topic of a life.
+pub(crate) fn earlier_lives(incarnation: u32) -> String {
+    format!(
+        "incarnation IN (SELECT incarnation FROM kafka_topics WHERE incarnation < {incarnation} \
+         AND topic IN (SELECT topic FROM kafka_topics WHERE incarnation = {incarnation}))"
+    )
+}
+
 /// The states of each boot laid over each other; what is not a set comes from where it was last heard from.
-fn united(rows: Vec<LedgerRow>) -> Vec<LedgerRow> {
+pub(crate) fn united(rows: Vec<LedgerRow>) -> Vec<LedgerRow> {
     let mut boots: BTreeMap<BootKey, LedgerRow> = BTreeMap::new();
     for row in rows {
         let key = key_of(&row);

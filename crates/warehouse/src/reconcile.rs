@@ -4,7 +4,7 @@
 //! batch of the day after its last: there the loader's ledgers are kept. Nothing behind a shard's position is looked at, so
 //! that data on its way is no difference.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use clickhouse::Row;
 use serde::Deserialize;
@@ -15,7 +15,7 @@ use crate::{
     columns::LedgerRow,
     compare::{Difference, Pair, SPILL, quoted},
     error::Error,
-    loader::{BootKey, CLOSED, LEDGER_STATE, LedgerStateRow, Shard, ledger_row},
+    loader::{BootKey, CLOSED, LEDGER_STATE, LedgerStateRow, Shard, earlier_lives, key_of, ledger_row, united},
     rollup::{self, Day},
 };
 
@@ -189,7 +189,8 @@ impl Warehouse {
         Ok(spans)
     }
 
-    /// Ledgers of every boot in scope as of the batch that starts at `as_of`.
+    /// Ledgers of every boot in scope as of the batch that starts at `as_of`. As for the loader, a boot without a state in this
+    /// life of the topic has what earlier lives say of it, in whatever partition.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -197,12 +198,21 @@ impl Warehouse {
         let Shard { incarnation, partition } = shard;
         let filter = scope.filter().replace("AND tenant", "AND loader_commits.tenant");
         let filter = filter.replace("AND device", "AND loader_commits.device");
-        let sql = format!(
-            "SELECT {LEDGER_STATE} FROM loader_commits WHERE kind = 'ledger' AND incarnation = {incarnation} \
-             AND kafka_partition = {partition} AND batch_end <= {as_of}{filter} GROUP BY tenant, device, boot_id{SPILL}"
-        );
-        let rows: Vec<LedgerStateRow> = self.rows(&sql).await?;
-        Ok(rows.into_iter().map(ledger_row).collect())
+        let states = async |of: &str| -> Result<Vec<LedgerRow>, Error> {
+            let sql = format!(
+                "SELECT {LEDGER_STATE} FROM loader_commits WHERE kind = 'ledger' AND {of}{filter} \
+                 GROUP BY tenant, device, boot_id, incarnation, kafka_partition{SPILL}"
+            );
+            let rows: Vec<LedgerStateRow> = self.rows(&sql).await?;
+            Ok(rows.into_iter().map(ledger_row).collect())
+        };
+        let own = format!("incarnation = {incarnation} AND kafka_partition = {partition} AND batch_end <= {as_of}");
+        let own = states(&own).await?;
+        let there: HashSet<BootKey> = own.iter().map(key_of).collect();
+        let mut ledgers = united(states(&earlier_lives(incarnation)).await?);
+        ledgers.retain(|row| !there.contains(&key_of(row)));
+        ledgers.extend(own);
+        Ok(ledgers)
     }
 
     /// The rows of one span by boot.
