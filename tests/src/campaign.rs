@@ -55,7 +55,8 @@ pub struct Options {
 
 /// Names of all faults, with what they are and how often continuous integration has them.
 pub fn names() -> Vec<(&'static str, &'static str, u32)> {
-    FAULTS.iter().map(|fault| (fault.name, fault.what, fault.ci)).collect()
+    let last = finale::LAST.iter().map(|last| (last.name, last.what, 1));
+    FAULTS.iter().map(|fault| (fault.name, fault.what, fault.ci)).chain(last).collect()
 }
 
 /// A fault that does not exist.
@@ -63,12 +64,10 @@ pub fn names() -> Vec<(&'static str, &'static str, u32)> {
 /// # Errors
 /// Names it, and those that do.
 pub fn check_names(faults: &[String]) -> Result<(), String> {
-    match faults.iter().find(|name| !FAULTS.iter().any(|fault| fault.name == **name)) {
+    let known: Vec<_> = names().into_iter().map(|(name, ..)| name).collect();
+    match faults.iter().find(|name| !known.contains(&name.as_str())) {
         None => Ok(()),
-        Some(unknown) => {
-            let known: Vec<_> = FAULTS.iter().map(|fault| fault.name).collect();
-            Err(format!("there is no fault {unknown:?}; known are {}", known.join(", ")))
-        }
+        Some(unknown) => Err(format!("there is no fault {unknown:?}; known are {}", known.join(", "))),
     }
 }
 
@@ -230,10 +229,12 @@ impl Campaign {
         self.report.memory = self.stage.watch.memory();
         self.report.samples = self.stage.watch.samples();
         self.report.total = findings;
-        if self.options.minutes.is_none() && self.options.faults.is_empty() {
-            let last = [finale::retention_passed(&mut self.stage), finale::topic_recreated(&mut self.stage)];
-            self.report.rows.extend(last);
-            self.say("lost records and a new topic were detected");
+        let is_ci = self.options.minutes.is_none();
+        for last in finale::LAST.iter().filter(|last| is_ci && is_wanted(&self.options, last.name)) {
+            self.report.rows.push(last.strike(&mut self.stage));
+            self.say(last.name);
+        }
+        if is_ci {
             finale::prove_oracle(&mut self.stage);
             self.say("the oracle finds what is wrong");
         }
@@ -242,7 +243,11 @@ impl Campaign {
 }
 
 fn chosen(options: &Options, fault: &Fault) -> bool {
-    options.faults.is_empty() || options.faults.iter().any(|name| name == fault.name)
+    is_wanted(options, fault.name)
+}
+
+fn is_wanted(options: &Options, name: &str) -> bool {
+    options.faults.is_empty() || options.faults.iter().any(|wanted| wanted == name)
 }
 
 #[cfg(test)]
@@ -257,7 +262,7 @@ mod tests {
 
     #[test]
     fn faults_have_names_of_their_own() {
-        let names: std::collections::BTreeSet<_> = FAULTS.iter().map(|fault| fault.name).collect();
-        assert_eq!(names.len(), FAULTS.len());
+        let distinct: std::collections::BTreeSet<_> = names().into_iter().map(|(name, ..)| name).collect();
+        assert_eq!(distinct.len(), names().len());
     }
 }

@@ -11,8 +11,36 @@ use crate::{Doseline, poll};
 const WITHIN: Duration = Duration::from_secs(120);
 const STOPPED_WITHIN: Duration = Duration::from_secs(40);
 
-fn row(name: &'static str, what: &'static str, began: Instant) -> Row {
-    Row { times: 1, recoveries: vec![began.elapsed().as_secs_f64()], ..Row::new(name, what) }
+/// A fault that loses records by its nature: it comes once, after everything was compared.
+pub struct Last {
+    /// As `--faults` names it.
+    pub name: &'static str,
+    /// For the table.
+    pub what: &'static str,
+    inject: fn(&mut Stage),
+}
+
+/// All of them, in their order.
+pub const LAST: [Last; 2] = [
+    Last {
+        name: "retention-passed",
+        what: "retention passed: each lost record told, the rest goes on",
+        inject: retention_passed,
+    },
+    Last {
+        name: "topic-recreated",
+        what: "topic deleted and made again: told, read in a new life after migrate",
+        inject: topic_recreated,
+    },
+];
+
+impl Last {
+    /// Does it; what it expects is asserted.
+    pub fn strike(&self, stage: &mut Stage) -> Row {
+        let began = Instant::now();
+        (self.inject)(stage);
+        Row { times: 1, recoveries: vec![began.elapsed().as_secs_f64()], ..Row::new(self.name, self.what) }
+    }
 }
 
 fn a_little(stage: &Stage) -> Load {
@@ -21,7 +49,7 @@ fn a_little(stage: &Stage) -> Load {
 
 /// While loaders are away, Kafka deletes what they have not read: each of these records is in `kafka_losses`, `/readyz` says
 /// so, and what comes afterwards is loaded.
-pub fn retention_passed(stage: &mut Stage) -> Row {
+fn retention_passed(stage: &mut Stage) {
     for slot in 0..stage.loaders.len() {
         if let Some(mut role) = stage.loaders[slot].take() {
             role.doseline.stop(STOPPED_WITHIN);
@@ -36,7 +64,6 @@ pub fn retention_passed(stage: &mut Stage) -> Row {
     for ((topic, partition), end) in &ends {
         stage.kafka.delete_records(topic, *partition, *end);
     }
-    let began = Instant::now();
     stage.start_regular_loaders();
     said(stage, "has deleted records");
     // A loss is recorded with the batch behind it.
@@ -46,13 +73,11 @@ pub fn retention_passed(stage: &mut Stage) -> Row {
     let losses = "SELECT sum(assumeNotNull(records)) FROM doseline.kafka_losses WHERE reason = 'RETENTION'";
     assert_eq!(stage.clickhouse.number(losses), gone.unsigned_abs(), "kafka_losses has the records that were deleted");
     assert!(stored(stage) > before, "what came afterwards is loaded");
-    row("retention-passed", "retention passed: recorded, said, gone on", began)
 }
 
 /// A topic that was deleted and made again is noticed by loaders that run; nothing of it is read until `migrate` has begun
 /// its new life.
-pub fn topic_recreated(stage: &mut Stage) -> Row {
-    let began = Instant::now();
+fn topic_recreated(stage: &mut Stage) {
     stage.kafka.make_again(REPORTS, stage.setting.partitions, &[("min.insync.replicas", "2")]);
     said(stage, "made again");
     let migrated = Doseline::run(&["migrate", "--config", &stage.configuration], &[], WITHIN);
@@ -63,7 +88,6 @@ pub fn topic_recreated(stage: &mut Stage) -> Row {
     stage.last_load(a_little(stage));
     stage.wait_until_drained();
     assert!(stored(stage) > before, "the new life is loaded");
-    row("topic-recreated", "topic recreated: said, read in a new life after migrate", began)
 }
 
 fn stored(stage: &Stage) -> u64 {
