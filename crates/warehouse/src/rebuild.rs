@@ -113,7 +113,7 @@ impl Warehouse {
     pub async fn day_shards(&self, day: Day) -> Result<Vec<DayShard>, Error> {
         let sql = format!(
             "SELECT incarnation, kafka_partition, min(batch) AS from, max(batch_end) AS to, uniqExact(batch) AS batches \
-             FROM loader_intents WHERE ingest_day = toDate({day}) AND decoder_version != {CLOSING} GROUP BY incarnation, kafka_partition \
+             FROM loader_intents WHERE ingest_day = toDate({day}) AND loader_intents.decoder_version != {CLOSING} GROUP BY incarnation, kafka_partition \
              ORDER BY incarnation, kafka_partition"
         );
         let shard = |row: DayShardRow| DayShard {
@@ -136,7 +136,7 @@ impl Warehouse {
                 argMax(decoder_version, gen) AS decoder_version, argMax(plausibility_hash, gen) AS plausibility_hash, \
                 toInt32(argMax(ingest_day, gen)) AS ingest_day \
              FROM loader_intents WHERE incarnation = {incarnation} AND kafka_partition = {partition} \
-             AND batch >= {from} AND batch < {to} AND decoder_version != {CLOSING} GROUP BY batch ORDER BY batch"
+             AND batch >= {from} AND batch < {to} AND loader_intents.decoder_version != {CLOSING} GROUP BY batch ORDER BY batch"
         );
         let written = |row: WrittenRow| Written {
             batch: row.batch,

@@ -115,9 +115,9 @@ impl Device {
             delivered_nl: if shot == IMPLAUSIBLE { Some(9_000_000) } else { Some(target - 300 + shot * 17) },
             dose_source: 1 + (shot % 4) as i32,
             target_um: Some(1_500),
-            measured_um: (shot % 4 > 0).then_some(1_400 + shot as u32 * 3),
+            measured_um: (!shot.is_multiple_of(4)).then_some(1_400 + shot as u32 * 3),
             depth_source: 1,
-            punctures: (shot % 2 > 0).then_some(5),
+            punctures: (!shot.is_multiple_of(2)).then_some(5),
             ..Default::default()
         }
     }
