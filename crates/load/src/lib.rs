@@ -228,7 +228,8 @@ async fn load_lives(
     result
 }
 
-/// Asks until Kafka and the warehouse agree about the topics; none when it is to end before.
+/// Asks until every table remembers its tokens, and Kafka and the warehouse agree about the topics; none when it is to end
+/// before.
 async fn wait_for_topics(
     options: &Options,
     warehouse: &Warehouse,
@@ -236,7 +237,11 @@ async fn wait_for_topics(
     shutdown: &CancellationToken,
 ) -> Result<Option<BTreeMap<String, TopicLife>>, Error> {
     loop {
-        let error = match topics::lives(&options.kafka, &options.kafka.topics, warehouse).await {
+        let found = match warehouse::schema::verify_windows(warehouse).await {
+            Ok(()) => topics::lives(&options.kafka, &options.kafka.topics, warehouse).await,
+            Err(error) => Err(error.into()),
+        };
+        let error = match found {
             Ok(lives) => {
                 handle.kafka(None);
                 handle.clickhouse(None);
@@ -249,7 +254,7 @@ async fn wait_for_topics(
             if matches!(error, Error::MadeAgain { .. }) {
                 tracing::error!(%error, "nothing is read, waiting");
             } else {
-                tracing::warn!(%error, "topics are not ready, trying again");
+                tracing::warn!(%error, "topics or tables are not ready, trying again");
             }
         }
         tokio::select! {

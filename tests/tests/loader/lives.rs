@@ -83,6 +83,24 @@ async fn a_topic_made_again_is_noticed_and_nothing_doubles() {
     assert_eq!(rig.clickhouse.query(losses), "doseline.reports.v1\t1\t4\t4\tTOPIC_MADE_AGAIN");
 }
 
+/// A table that forgets its tokens could double rows: nothing is read before it is mended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_without_a_window_is_refused() {
+    let random = &mut StdRng::seed_from_u64(20);
+    let mut rig = Rig::start(1).await;
+    let setting = "ALTER TABLE doseline.injections MODIFY SETTING non_replicated_deduplication_window =";
+    rig.clickhouse.query(&format!("{setting} 0"));
+    let boots = boots(random, 50);
+    let loader = rig.load(rig.options()).await;
+    wait_for_obstacle(&loader, "doseline.injections: non_replicated_deduplication_window = 0");
+    send_all(&mut rig, &boots, random, 50);
+    assert_eq!(rig.clickhouse.number("SELECT count() FROM doseline.loader_intents"), 0);
+    rig.clickhouse.query(&format!("{setting} 100000"));
+    rig.written().await;
+    loader.stop().await;
+    compare(&rig, &boots);
+}
+
 /// The group's offsets are for people: whatever they say, reading goes on where ClickHouse ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn offsets_of_the_group_mean_nothing() {
