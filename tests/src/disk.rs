@@ -56,11 +56,13 @@ impl Disk {
         seen(self.holder.id(), path).exists()
     }
 
-    /// Fills it to the last byte.
+    /// Fills it to the last byte; the last hundreds of MiB no faster than a real disk takes them.
     pub fn fill(&self) {
         let mut ballast = File::create(self.ballast()).expect("create ballast");
         let block = vec![1; 1 << 20];
-        while ballast.write_all(&block).is_ok() {}
+        while ballast.write_all(&block).is_ok() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Ends a `fill`.

@@ -93,6 +93,8 @@ mod code {
     pub const ACCESS_DENIED: u32 = 497;
     pub const AUTHENTICATION_FAILED: u32 = 516;
     pub const NOT_ENOUGH_SPACE: u32 = 243;
+    /// A part cannot be read. After a merge on a full disk the parts before it are still there for `old_parts_lifetime`.
+    pub const CORRUPTED_DATA: u32 = 246;
     /// Time-outs, cancelled queries, limits of memory, parts and queries, read-only tables, IO and network errors.
     pub const PASSING: &[u32] = &[
         74, 75, 76, 77, 95, 159, 160, 198, 202, 203, 209, 210, 218, 236, 241, 242, 252, 279, 294, 319, 373, 394, 399,
@@ -109,6 +111,9 @@ fn remedy(code: u32, message: &str) -> &'static str {
         }
         code::ACCESS_DENIED => "; grant it to clickhouse.user",
         code::NOT_ENOUGH_SPACE => "; free space on ClickHouse's disk",
+        code::CORRUPTED_DATA => {
+            "; if its disk was full, restart ClickHouse within 8 minutes: it goes back to the parts before the merge"
+        }
         _ => "",
     }
 }
@@ -164,6 +169,7 @@ fn passes(code: u32) -> bool {
         code::ACCESS_DENIED,
         code::AUTHENTICATION_FAILED,
         code::NOT_ENOUGH_SPACE,
+        code::CORRUPTED_DATA,
     ];
     // Without a code it is a proxy's answer or the engine starting or stopping.
     code == 0 || mended.contains(&code) || code::PASSING.contains(&code)
@@ -201,6 +207,9 @@ mod tests {
         );
         assert_eq!(view.advice(), Advice::Retry);
         assert!(view.to_string().ends_with("; mend or drop that view"), "{view}");
+        let corrupted = Error::from_answer("Code: 246. DB::Exception: Empty marks file 'data.cmrk4'. (CORRUPTED_DATA)");
+        assert_eq!(corrupted.advice(), Advice::Retry);
+        assert!(corrupted.to_string().contains("restart ClickHouse"), "{corrupted}");
         assert_eq!(Error::from_answer("502 Bad Gateway").advice(), Advice::Retry);
         assert_eq!(Error::from_answer("Code: 47. DB::Exception: Unknown identifier").advice(), Advice::Fatal);
         assert_eq!(Error::from_answer("Code: 252. DB::Exception: Too many parts").advice(), Advice::Retry);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::{client::Warehouse, error::Error};
 
 /// Settings of every insert of the loader. A token only means something when all of them hold.
-pub const PINNED: [(&str, &str); 10] = [
+pub const PINNED: [(&str, &str); 11] = [
     // Answered means written, and by this statement alone.
     ("async_insert", "0"),
     ("wait_end_of_query", "1"),
@@ -23,6 +23,9 @@ pub const PINNED: [(&str, &str); 10] = [
     ("min_insert_block_size_rows", "0"),
     ("min_insert_block_size_bytes", "0"),
     ("max_insert_block_size", "1000000000"),
+    // Seen in 26.7: a part that is written while the last byte of the disk is taken may be accepted without its marks; it is
+    // answered OK, cannot be read, and is thrown away at the next start. So no insert begins below 128 MiB.
+    ("min_free_disk_bytes_to_perform_insert", "134217728"),
     // A batch has one ingest day; more would be a fault, and two parts.
     ("max_partitions_per_insert_block", "1"),
 ];
