@@ -37,7 +37,6 @@ fn every_sub_command_explains_itself_with_an_example() {
         let arguments = match command {
             "devices" => vec!["devices", "import", "--help"],
             "quarantine" => vec!["quarantine", "replay", "--help"],
-            "calc" => vec!["calc", "verdict", "--help"],
             "alerts" => vec!["alerts", "acknowledge", "--help"],
             "incident" => vec!["incident", "add", "--help"],
             command => vec![command, "--help"],

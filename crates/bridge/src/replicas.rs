@@ -21,6 +21,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct Replicas {
     admin: Arc<AdminClient<DefaultClientContext>>,
     topics: [String; 3],
+    /// `min.insync.replicas` by topic, as last heard.
+    needed: BTreeMap<String, usize>,
 }
 
 impl Replicas {
@@ -33,11 +35,11 @@ impl Replicas {
         config.set("bootstrap.servers", &kafka.brokers);
         let topics = &kafka.topics;
         let topics = [&topics.reports, &topics.status, &topics.quarantine].map(String::clone);
-        Ok(Self { admin: Arc::new(config.create()?), topics })
+        Ok(Self { admin: Arc::new(config.create()?), topics, needed: BTreeMap::new() })
     }
 
     /// Tells `health` what it sees; never ends.
-    pub async fn run(self, health: Arc<Health>) -> &'static str {
+    pub async fn run(mut self, health: Arc<Health>) -> &'static str {
         loop {
             match self.shortage().await {
                 Ok(shortage) => {
@@ -56,7 +58,27 @@ impl Replicas {
     }
 
     /// The first partition with fewer in-sync replicas than it needs, if there is one.
-    async fn shortage(&self) -> Result<Option<String>, String> {
+    async fn shortage(&mut self) -> Result<Option<String>, String> {
+        match self.ask_needed().await {
+            Ok(needed) => self.needed = needed,
+            // The question may have gone to the very broker that is away; what was heard before will do.
+            Err(error) if self.needed.is_empty() => return Err(error),
+            Err(error) => tracing::debug!(error, "min.insync.replicas cannot be asked"),
+        }
+        let admin = Arc::clone(&self.admin);
+        // All topics: asking for one by name would create it on a broker that creates topics by itself.
+        let metadata = tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, ANSWER_WITHIN));
+        let metadata = metadata.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        for topic in metadata.topics() {
+            let Some(needed) = self.needed.get(topic.name()) else { continue };
+            if let Some(partition) = topic.partitions().iter().find(|partition| partition.isr().len() < *needed) {
+                return Ok(Some(text(topic.name(), partition.id(), partition.isr().len(), *needed)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn ask_needed(&self) -> Result<BTreeMap<String, usize>, String> {
         let resources: Vec<_> = self.topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));
         let configs = self.admin.describe_configs(&resources, &options).await.map_err(|error| error.to_string())?;
@@ -65,18 +87,7 @@ impl Replicas {
             let needed = config.entry_map().get("min.insync.replicas")?.value.as_deref()?.parse().ok()?;
             Some((topic.clone(), needed))
         };
-        let needed: BTreeMap<String, usize> = self.topics.iter().zip(configs).filter_map(needed).collect();
-        let admin = Arc::clone(&self.admin);
-        // All topics: asking for one by name would create it on a broker that creates topics by itself.
-        let metadata = tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, ANSWER_WITHIN));
-        let metadata = metadata.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        for topic in metadata.topics() {
-            let Some(needed) = needed.get(topic.name()) else { continue };
-            if let Some(partition) = topic.partitions().iter().find(|partition| partition.isr().len() < *needed) {
-                return Ok(Some(text(topic.name(), partition.id(), partition.isr().len(), *needed)));
-            }
-        }
-        Ok(None)
+        Ok(self.topics.iter().zip(configs).filter_map(needed).collect())
     }
 }
 
