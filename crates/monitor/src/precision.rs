@@ -1,0 +1,331 @@
+//! The half of the monitor that judges accuracy, drift and devices: one pass, which devices and visits a change concerns, what
+//! is known of them, what becomes of verdicts and alerts.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+use warehouse::{
+    Error, Warehouse,
+    accuracy::{AccuracyVerdict, DEVICE, DriftState, Due, SessionSum},
+    changes::Seen,
+    devices::FLEET,
+    sterility::{Horizon, IDS_MAX, Scope},
+};
+
+use crate::{
+    accuracy::{self, Factors, Models, RULE_VERSION},
+    alert::Condition,
+    conditions::{self, OF_DEVICES, OF_VISITS},
+    drift, settlement,
+    sterility::pass::Summary,
+};
+
+/// Name of this half in `monitor_positions`.
+const READER: &str = "accuracy";
+/// Tables that are looked at for changes; of the last, a change concerns everything.
+const TABLES: [&str; 4] = ["accuracy_session", "injections", "calibrations", "models"];
+/// More changed devices and visits than this and everything is evaluated instead, in slices.
+const CHANGED_MAX: usize = 20_000;
+/// Rows of a slice of everything: bounds memory.
+const SLICE_ROWS: u64 = 200_000;
+/// Tries to read a set of parts that merges do not take away meanwhile.
+const TRIES: usize = 5;
+/// Between two records of what has been seen, us.
+const RECORD_US: i64 = 60_000_000;
+/// Between two looks at the whole fleet, us.
+const FLEET_US: i64 = 5_000_000;
+
+/// `TENANT/DEVICE` and `TENANT/DEVICE/VISIT` to evaluate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Dirty {
+    devices: BTreeSet<String>,
+    visits: BTreeSet<String>,
+}
+
+impl Dirty {
+    fn count(&self) -> usize {
+        self.devices.len() + self.visits.len()
+    }
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Position {
+    seen: Seen,
+    again: Dirty,
+}
+
+/// The accuracy half of the monitor.
+pub struct Precision {
+    warehouse: Warehouse,
+    position: Option<Position>,
+    factors: Factors,
+    recorded_at: i64,
+    looked_at_fleet: i64,
+}
+
+type Rows = (Vec<AccuracyVerdict>, Vec<DriftState>);
+
+impl Precision {
+    /// Nothing is read yet.
+    pub fn new(warehouse: Warehouse) -> Self {
+        Self { warehouse, position: None, factors: Factors::default(), recorded_at: 0, looked_at_fleet: 0 }
+    }
+
+    /// Forgets what has been seen: the next pass evaluates everything.
+    pub fn start_over(&mut self) {
+        self.position = Some(Position::default());
+    }
+
+    /// Evaluates what has changed since the last pass. Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`]; the next pass takes up everything that this one did not finish.
+    pub async fn pass(&mut self, now: i64) -> Result<Summary, Error> {
+        let mut position = match self.position.take() {
+            Some(position) => position,
+            None => self.stored_position().await?,
+        };
+        let outcome = self.evaluate(&mut position, now).await;
+        self.position = Some(position);
+        outcome
+    }
+
+    async fn stored_position(&self) -> Result<Position, Error> {
+        if !self.warehouse.accuracy_is_current(RULE_VERSION).await? {
+            return Ok(Position::default());
+        }
+        let stored = self.warehouse.monitor_position(READER).await?;
+        Ok(stored.and_then(|stored| serde_json::from_str(&stored).ok()).unwrap_or_default())
+    }
+
+    async fn evaluate(&mut self, position: &mut Position, now: i64) -> Result<Summary, Error> {
+        let horizon = self.warehouse.horizon().await?;
+        let (seen, found, has_news) = self.changes(&position.seen).await?;
+        let mut summary = Summary { whole: found.is_none(), ..Summary::default() };
+        let models: Models =
+            self.warehouse.models().await?.into_iter().map(|model| (model.model.clone(), model)).collect();
+        if let Some(mut dirty) = found {
+            dirty.devices.extend(position.again.devices.iter().cloned());
+            dirty.visits.extend(position.again.visits.iter().cloned());
+            let released = self.warehouse.released_alerts().await?;
+            dirty.visits.extend(released.iter().filter_map(|key| key.strip_prefix("depth-unsafe/")).map(str::to_owned));
+            for ids in chunks(&dirty.devices) {
+                self.devices(Scope::Ids(&ids), &horizon, &models, now, &mut summary).await?;
+            }
+            for ids in chunks(&dirty.visits) {
+                self.visits(Scope::Ids(&ids), &horizon, now, &mut summary).await?;
+            }
+        } else {
+            let of = 1 + self.warehouse.session_rows().await? / SLICE_ROWS;
+            for index in 0..of {
+                self.devices(Scope::Slice { index, of }, &horizon, &models, now, &mut summary).await?;
+            }
+            self.visits(Scope::Slice { index: 0, of: 1 }, &horizon, now, &mut summary).await?;
+        }
+        if now - self.looked_at_fleet >= FLEET_US || summary.whole {
+            self.fleet(now, &mut summary).await?;
+            self.looked_at_fleet = now;
+        }
+        let again = if has_news { self.beyond(&horizon).await? } else { position.again.clone() };
+        let next = Position { seen, again };
+        if has_news && (summary.whole || now - self.recorded_at >= RECORD_US) {
+            let json = serde_json::to_string(&next).unwrap_or_default();
+            self.warehouse.record_monitor_position(READER, &json, now).await?;
+            self.recorded_at = now;
+        }
+        *position = next;
+        Ok(summary)
+    }
+
+    /// What will have been seen, what is new (none = everything), and whether anything is.
+    async fn changes(&self, seen: &Seen) -> Result<(Seen, Option<Dirty>, bool), Error> {
+        for _ in 0..TRIES {
+            let parts = self.warehouse.parts(&TABLES).await?;
+            let news = seen.news(&parts);
+            let mut next = seen.clone();
+            next.see(&parts);
+            let whole = *seen == Seen::default() || news.contains_key("models");
+            if whole {
+                return Ok((next, None, !news.is_empty()));
+            }
+            let (warehouse, limit, mut dirty) = (&self.warehouse, CHANGED_MAX + 1, Dirty::default());
+            if let Some(parts) = news.get("accuracy_session") {
+                dirty.devices.extend(warehouse.texts("accuracy_session", DEVICE, parts, limit).await?);
+            }
+            if let Some(parts) = news.get("calibrations") {
+                dirty.devices.extend(warehouse.calibrated_devices(parts, limit).await?);
+            }
+            if let Some(parts) = news.get("injections") {
+                dirty.visits.extend(warehouse.visits_in(parts, limit).await?);
+            }
+            if dirty.count() > CHANGED_MAX {
+                return Ok((next, None, true));
+            }
+            // A part that was merged away meanwhile has not been read.
+            let there: HashSet<String> =
+                warehouse.parts(&TABLES).await?.into_iter().map(|part| part.table + &part.name).collect();
+            if news.values().flatten().all(|part| there.contains(&format!("{}{}", part.table, part.name))) {
+                let has_news = !news.is_empty();
+                return Ok((next, Some(dirty), has_news));
+            }
+        }
+        let parts = self.warehouse.parts(&TABLES).await?;
+        let mut next = seen.clone();
+        next.see(&parts);
+        Ok((next, None, true))
+    }
+
+    /// What has rows that are not committed yet.
+    async fn beyond(&self, horizon: &Horizon) -> Result<Dirty, Error> {
+        let devices = self.warehouse.texts_beyond("accuracy_session", DEVICE, horizon, CHANGED_MAX).await?;
+        let visits = self.warehouse.visits_beyond(horizon, CHANGED_MAX).await?;
+        Ok(Dirty { devices: devices.into_iter().collect(), visits: visits.into_iter().collect() })
+    }
+
+    async fn devices(
+        &mut self,
+        scope: Scope<'_>,
+        horizon: &Horizon,
+        models: &Models,
+        now: i64,
+        summary: &mut Summary,
+    ) -> Result<(), Error> {
+        let sums = self.warehouse.session_sums(scope, horizon).await?;
+        let dues = self.warehouse.due_dates(scope).await?;
+        let known = (self.warehouse.accuracy_verdicts(scope).await?, self.warehouse.drift_states(scope).await?);
+        let mut of_device: BTreeMap<(&str, &str), (Vec<&SessionSum>, Vec<&Due>)> = BTreeMap::new();
+        for sum in &sums {
+            of_device.entry((&sum.tenant, &sum.device)).or_default().0.push(sum);
+        }
+        for due in &dues {
+            if let Some(facts) = of_device.get_mut(&(due.tenant.as_str(), due.device.as_str())) {
+                facts.1.push(due);
+            }
+        }
+        let (mut rows, mut holding) = (Rows::default(), Vec::new());
+        for (sums, dues) in of_device.values() {
+            let (verdicts, charts) = judge(sums, models, &mut self.factors);
+            holding.extend(conditions::of_device(&verdicts, &charts, sums, dues));
+            rows.0.extend(verdicts);
+            rows.1.extend(charts);
+        }
+        let evaluated: HashSet<(String, String)> =
+            of_device.keys().map(|(tenant, device)| ((*tenant).to_owned(), (*device).to_owned())).collect();
+        let (verdicts, charts) = changed(rows, known, &evaluated, now);
+        summary.units += evaluated.len() as u64;
+        summary.verdicts += (verdicts.len() + charts.len()) as u64;
+        self.warehouse.add_accuracy(&verdicts, &charts).await?;
+        let open = self.warehouse.open_keys(&OF_DEVICES, Some(scope)).await?;
+        summary.alerts += self.settle(open, holding, now).await?;
+        Ok(())
+    }
+
+    async fn visits(
+        &self,
+        scope: Scope<'_>,
+        horizon: &Horizon,
+        now: i64,
+        summary: &mut Summary,
+    ) -> Result<(), Error> {
+        let shots = self.warehouse.alarming_shots(scope, horizon).await?;
+        let holding: Vec<_> = shots.iter().flat_map(conditions::of_visit).collect();
+        let keys = match scope {
+            Scope::Ids(ids) => ids.iter().flat_map(|visit| conditions::visit_keys(visit)).collect(),
+            Scope::Slice { .. } => self.warehouse.open_keys(&OF_VISITS, None).await?,
+        };
+        summary.alerts += self.settle(keys, holding, now).await?;
+        Ok(())
+    }
+
+    async fn fleet(&self, now: i64, summary: &mut Summary) -> Result<(), Error> {
+        for (kind, severity, _) in FLEET {
+            let found = self.warehouse.findings(kind).await?;
+            // Of several findings under one key the earliest stands.
+            let mut holding: BTreeMap<(String, String), Condition> = BTreeMap::new();
+            for finding in &found {
+                let condition = conditions::of_fleet(kind, severity, finding);
+                let name = (condition.tenant.clone(), condition.alert_key.clone());
+                let earlier = holding.get(&name).is_none_or(|known| condition.since < known.since);
+                if earlier {
+                    holding.insert(name, condition);
+                }
+            }
+            let open = self.warehouse.open_keys(&[kind], None).await?;
+            summary.alerts += self.settle(open, holding.into_values().collect(), now).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle(&self, open: Vec<String>, holding: Vec<Condition>, now: i64) -> Result<u64, Error> {
+        let keys: BTreeSet<String> =
+            open.into_iter().chain(holding.iter().map(|condition| condition.alert_key.clone())).collect();
+        let mut by_key: HashMap<&str, Vec<&Condition>> = HashMap::new();
+        for condition in &holding {
+            by_key.entry(&condition.alert_key).or_default().push(condition);
+        }
+        let mut changed = 0;
+        for keys in chunks(&keys) {
+            let of_keys = keys.iter().filter_map(|key| by_key.get(key.as_str())).flatten().copied().cloned();
+            changed += settlement::settle(&self.warehouse, &keys, of_keys.collect(), now).await?;
+        }
+        Ok(changed)
+    }
+}
+
+/// Judges and charts one device, channel by channel.
+pub fn judge(sums: &[&SessionSum], models: &Models, factors: &mut Factors) -> Rows {
+    let mut rows = Rows::default();
+    for channel in ["DOSE", "DEPTH"] {
+        let sums: Vec<_> = sums.iter().copied().filter(|sum| sum.channel == channel).collect();
+        rows.0.extend(accuracy::evaluate(&sums, models, factors));
+        match drift::evaluate(&sums, models) {
+            Ok(charts) => rows.1.extend(charts),
+            Err(error) => tracing::error!(%error, channel, "a device cannot be charted"),
+        }
+    }
+    rows
+}
+
+/// What says something else than before, and what is to be cleared as its facts are gone.
+fn changed(rows: Rows, known: Rows, evaluated: &HashSet<(String, String)>, now: i64) -> Rows {
+    let name = |row: &AccuracyVerdict| {
+        (row.tenant.clone(), row.device.clone(), row.channel.clone(), row.calibration_id.clone(), row.target)
+    };
+    let mut before: HashMap<_, _> = known.0.into_iter().map(|row| (name(&row), row)).collect();
+    let mut verdicts = Vec::new();
+    for row in rows.0 {
+        let said = before.remove(&name(&row)).map(|said| AccuracyVerdict { computed_at: 0, ..said });
+        if said.as_ref() != Some(&row) {
+            verdicts.push(AccuracyVerdict { computed_at: now, ..row });
+        }
+    }
+    let is_gone = |state: &str, tenant: &str, device: &str| {
+        state != "CLEARED" && evaluated.contains(&(tenant.to_owned(), device.to_owned()))
+    };
+    let gone = before.into_values().filter(|row| is_gone(&row.state, &row.tenant, &row.device));
+    let cleared = |row| AccuracyVerdict { state: "CLEARED".to_owned(), current: false, computed_at: now, ..row };
+    verdicts.extend(gone.map(cleared));
+
+    let name = |row: &DriftState| {
+        let DriftState { tenant, device, channel, calibration_id, firmware, .. } = row.clone();
+        (tenant, device, channel, row.band, calibration_id, firmware)
+    };
+    let mut before: HashMap<_, _> = known.1.into_iter().map(|row| (name(&row), row)).collect();
+    let mut charts = Vec::new();
+    for row in rows.1 {
+        let said = before.remove(&name(&row)).map(|said| DriftState { computed_at: 0, ..said });
+        if said.as_ref() != Some(&row) {
+            charts.push(DriftState { computed_at: now, ..row });
+        }
+    }
+    let gone = before.into_values().filter(|row| is_gone(&row.state, &row.tenant, &row.device));
+    let cleared =
+        |row| DriftState { state: "CLEARED".to_owned(), current: false, alarm: false, computed_at: now, ..row };
+    charts.extend(gone.map(cleared));
+    (verdicts, charts)
+}
+
+fn chunks(ids: &BTreeSet<String>) -> Vec<Vec<String>> {
+    let ids: Vec<_> = ids.iter().cloned().collect();
+    ids.chunks(IDS_MAX).map(<[String]>::to_vec).collect()
+}
