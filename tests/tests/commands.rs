@@ -30,6 +30,7 @@ fn every_sub_command_explains_itself_with_an_example() {
         "devices",
         "alerts",
         "trace",
+        "impact",
         "incident",
     ];
     for command in COMMANDS {
@@ -38,7 +39,7 @@ fn every_sub_command_explains_itself_with_an_example() {
             "devices" => vec!["devices", "import", "--help"],
             "quarantine" => vec!["quarantine", "replay", "--help"],
             "calc" => vec!["calc", "verdict", "--help"],
-            "alerts" => vec!["alerts", "acknowledge", "--help"],
+            "alerts" => vec!["alerts", "ack", "--help"],
             "incident" => vec!["incident", "add", "--help"],
             command => vec![command, "--help"],
         };
@@ -60,7 +61,8 @@ fn wrong_usage_ends_with_2() {
         &["simulate", "--scenario", "flood"],
         &["devices"],
         &["trace"],
-        &["alerts", "acknowledge", "k"],
+        &["alerts", "ack", "k"],
+        &["impact"],
         &[],
     ] {
         let ended = run(arguments, &[]);

@@ -214,6 +214,11 @@ pub fn now_us() -> i64 {
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// A time, us since 1970, as a date and time in UTC, seconds cut off.
+pub fn day(at_us: i64) -> String {
+    sterility::rules::stamp(at_us)
+}
+
 /// Runs a monitor: [`Monitor::bind`], then [`Monitor::run`].
 ///
 /// # Errors

@@ -329,3 +329,155 @@ fn chunks(ids: &BTreeSet<String>) -> Vec<Vec<String>> {
     let ids: Vec<_> = ids.iter().cloned().collect();
     ids.chunks(IDS_MAX).map(<[String]>::to_vec).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use warehouse::accuracy::Model;
+
+    use super::*;
+
+    fn models() -> Models {
+        let model = Model {
+            model: "pen".to_owned(),
+            dose_resolution_nl: 100,
+            dose_tolerance_ppm: 100_000,
+            dose_bands_nl: vec![15_000, 50_000],
+            ..Model::default()
+        };
+        [("pen".to_owned(), model)].into()
+    }
+
+    /// A visit a day of 20 injections at 10,000 nl, each off by the same, but for 200 nl either way.
+    fn visit(number: i64, error_nl: i64) -> SessionSum {
+        SessionSum {
+            tenant: "acme".to_owned(),
+            device: "pen-1".to_owned(),
+            channel: "DOSE".to_owned(),
+            calibration_id: "c1".to_owned(),
+            target: 10_000,
+            session_id: format!("s{number:03}"),
+            model: "pen".to_owned(),
+            n: 20,
+            error: 20 * error_nl,
+            error_sq: 20 * (error_nl * error_nl + 200 * 200),
+            targets: 200_000,
+            first_at: number * 86_400_000_000,
+            last_at: number * 86_400_000_000 + 1_200_000_000,
+            ..SessionSum::default()
+        }
+    }
+
+    /// Deviation of a visit's mean, nl: the same every time.
+    fn scatter(number: i64) -> i64 {
+        (number * 7_919 + number * number * 31).rem_euclid(101) - 50
+    }
+
+    fn judged(sums: &[SessionSum]) -> Rows {
+        judge(&sums.iter().collect::<Vec<_>>(), &models(), &mut Factors::default())
+    }
+
+    fn alerts(sums: &[SessionSum], dues: &[Due]) -> Vec<String> {
+        let (verdicts, charts) = judged(sums);
+        let sums: Vec<_> = sums.iter().collect();
+        let found = conditions::of_device(&verdicts, &charts, &sums, &dues.iter().collect::<Vec<_>>());
+        found.into_iter().map(|condition| format!("{} {}", condition.severity, condition.alert_key)).collect()
+    }
+
+    fn series(visits: i64, error_nl: impl Fn(i64) -> i64) -> Vec<SessionSum> {
+        (1..=visits).map(|number| visit(number, scatter(number) + error_nl(number))).collect()
+    }
+
+    #[test]
+    fn a_healthy_device_raises_nothing() {
+        let (verdicts, charts) = judged(&series(80, |_| 60));
+        assert_eq!((verdicts.len(), verdicts[0].state.as_str(), verdicts[0].sessions), (1, "PASS", 80));
+        assert_eq!((charts.len(), charts[0].state.as_str(), charts[0].band), (1, "IN_CONTROL", 15_000));
+        assert_eq!(alerts(&series(80, |_| 60), &[]), [""; 0]);
+    }
+
+    #[test]
+    fn a_drifting_device_is_forecast_and_then_fails() {
+        let ramp = |number: i64| 8 * (number - 30).max(0);
+        let (_, charts) = judged(&series(70, ramp));
+        assert_eq!((charts[0].state.as_str(), charts[0].side.as_str()), ("DRIFT", "UPPER"));
+        assert!(charts[0].signal_session.as_str() > "s030", "{}", charts[0].signal_session);
+        assert_eq!(charts[0].forecast, "CROSSING");
+        let early = alerts(&series(70, ramp), &[]);
+        assert!(early.contains(&"medium drift/acme/pen-1/dose/15000".to_owned()), "{early:?}");
+        let late = alerts(&series(160, ramp), &[]);
+        assert!(late.contains(&"high accuracy-verdict/acme/pen-1/dose/10000".to_owned()), "{late:?}");
+        // The next calibration starts anew; what the old one was found to be stays readable.
+        let mut calibrated = series(160, ramp);
+        calibrated.push(SessionSum { calibration_id: "c2".to_owned(), ..visit(161, 0) });
+        assert_eq!(alerts(&calibrated, &[]), [""; 0]);
+        assert!(judged(&calibrated).0.iter().any(|verdict| verdict.state == "FAIL" && !verdict.current));
+    }
+
+    #[test]
+    fn one_visit_far_off_is_a_spike() {
+        let found = alerts(&series(60, |number| if number == 50 { 1_500 } else { 0 }), &[]);
+        assert!(found.contains(&"high spike/acme/pen-1/dose/15000/c1".to_owned()), "{found:?}");
+    }
+
+    #[test]
+    fn few_visits_and_unregistered_models_decide_nothing() {
+        assert_eq!(judged(&series(3, |_| 900)).0[0].state, "UNDECIDED");
+        let unknown: Vec<_> =
+            series(30, |_| 5_000).into_iter().map(|sum| SessionSum { model: "x".to_owned(), ..sum }).collect();
+        let (verdicts, charts) = judged(&unknown);
+        assert_eq!((verdicts[0].state.as_str(), verdicts[0].limit_low), ("UNDECIDED", None));
+        assert!(verdicts[0].reason.contains("no tolerance is registered"), "{}", verdicts[0].reason);
+        assert_eq!((charts[0].band, charts[0].forecast.as_str()), (0, "NO_TOLERANCE"));
+        assert!(judged(&[visit(1, 0)]).1[0].state == "LEARNING");
+    }
+
+    #[test]
+    fn use_beyond_the_due_date_names_the_visits() {
+        let due = Due {
+            tenant: "acme".to_owned(),
+            device: "pen-1".to_owned(),
+            channel: "DOSE".to_owned(),
+            calibration_id: "c1".to_owned(),
+            due_at: 11 * 86_400_000_000,
+        };
+        assert_eq!(alerts(&series(12, |_| 0), &[due.clone()]), ["high calibration-overdue/acme/pen-1/dose/c1"]);
+        assert_eq!(alerts(&series(10, |_| 0), &[due]), [""; 0]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn no_order_and_no_grouping_of_the_sums_matters(
+            errors in prop::collection::vec(-400i64..400, 2..50),
+            seed in any::<u64>(),
+        ) {
+            let sums: Vec<_> = errors.iter().enumerate().map(|(number, error)| visit(number as i64, *error)).collect();
+            let expected = judged(&sums);
+            let mut parts = Vec::new();
+            for (number, sum) in sums.iter().enumerate() {
+                // A visit in two parts of which the second comes from another site.
+                let share = 1 + ((seed >> (number % 60)) % 18) as i64;
+                let part = |n: i64| SessionSum { n, targets: n * 10_000, error: n * errors[number],
+                    error_sq: n * (errors[number].pow(2) + 40_000), ..sum.clone() };
+                parts.push(part(share));
+                parts.insert(parts.len() / 2, part(20 - share));
+            }
+            parts.sort_by_key(|sum| (sum.n.wrapping_mul(seed as i64 | 1), sum.first_at));
+            prop_assert_eq!(judged(&parts), expected);
+        }
+    }
+
+    #[test]
+    fn what_says_the_same_is_not_written_again() {
+        let rows = judged(&series(12, |_| 0));
+        let known = (
+            rows.0.iter().map(|row| AccuracyVerdict { computed_at: 5, ..row.clone() }).collect(),
+            rows.1.iter().map(|row| DriftState { computed_at: 5, ..row.clone() }).collect(),
+        );
+        let all = HashSet::from([("acme".to_owned(), "pen-1".to_owned())]);
+        assert_eq!(changed(rows.clone(), known, &all, 9), Rows::default());
+        let gone = changed(Rows::default(), rows, &all, 9);
+        assert!(gone.0.iter().all(|row| row.state == "CLEARED" && row.computed_at == 9) && gone.1.len() == 1);
+    }
+}

@@ -78,6 +78,7 @@ SELECT hex(randomString(64)), now64(6) WHERE (SELECT count() FROM unit_secret) =
 
 -- For manufacturers, over tenants: no tenant, no site, no session, no serial number; days instead of times. A unit is known by
 -- HMAC-SHA-256 of its UDI (of its serial number where no UDI is registered) under unit_secret. One that has neither is left out.
+-- They read with the rights of who made them, so that a manufacturer's role needs no grant but that on the view.
 CREATE OR REPLACE VIEW calibration_by_unit
 (
     manufacturer LowCardinality(String) COMMENT 'Manufacturer by the registry; a row policy on it decides who sees the row',
@@ -93,6 +94,7 @@ CREATE OR REPLACE VIEW calibration_by_unit
     sum_error_sq Int128 COMMENT 'Exact sum of squares of measured - target',
     sum_target Int128 COMMENT 'Exact sum of targets'
 )
+DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS WITH
     (SELECT unhex(argMin(secret, made_at)) FROM unit_secret) AS secret,
     arrayStringConcat(arrayMap(place -> char(bitXor(reinterpretAsUInt8(substring(secret, place, 1)), 54)), range(1, 65))) AS inner_pad,
@@ -150,6 +152,7 @@ CREATE OR REPLACE VIEW calibration_by_model
     error_pct Nullable(Float64) COMMENT '100 * sum of errors / sum of targets; NULL at target 0',
     adjusted_error_pct Nullable(Float64) COMMENT 'The same after each unit''s own mean at the set point is taken off: drift of the model without the mix of units; NULL at target 0'
 )
+DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS WITH own AS
 (
     SELECT

@@ -252,7 +252,7 @@ impl Warehouse {
         self.rows(&format!(
             "SELECT toString(tenant) AS tenant, toString(subject_device) AS device, toString(done.channel) AS channel, \
              toString(done.calibration_id) AS calibration_id, toUnixTimestamp64Micro(assumeNotNull(max(done.due_at))) AS due_at \
-             FROM calibrations AS done WHERE due_at IS NOT NULL AND calibration_id != '' AND {filter} \
+             FROM calibrations AS done WHERE done.due_at IS NOT NULL AND calibration_id != '' AND {filter} \
              GROUP BY tenant, device, channel, calibration_id ORDER BY tenant, device, channel, calibration_id"
         ))
         .await
@@ -309,6 +309,66 @@ impl Warehouse {
         let sql = format!(
             "SELECT count() > 0 AND countIf(rule_version != {rule_version}) = 0 FROM \
              (SELECT rule_version FROM accuracy_verdicts FINAL WHERE state != 'CLEARED')"
+        );
+        Ok(self.row::<u8>(&sql).await? != 0)
+    }
+}
+
+/// A visit between the last calibration and one that raises a question.
+#[derive(Clone, Debug, Default, PartialEq, Row, Serialize, Deserialize)]
+pub struct Affected {
+    /// Tenant.
+    pub tenant: String,
+    /// The device that was calibrated.
+    pub device: String,
+    /// `DOSE` or `DEPTH`.
+    pub channel: String,
+    /// When the calibration was performed, us since 1970.
+    pub performed_at: i64,
+    /// When the one before it was, us since 1970; 0 = there was none.
+    pub since: i64,
+    /// Largest as-found error, percent.
+    pub as_found_error_pct: Option<f64>,
+    /// Visit; empty = outside a session.
+    pub session_id: String,
+    /// Site.
+    pub site: String,
+    /// Time of the first injection, us since 1970.
+    pub first_at: i64,
+    /// Time of the last injection, us since 1970.
+    pub last_at: i64,
+    /// Injections.
+    pub injections: u64,
+}
+
+impl Warehouse {
+    /// Visits that a calibration concerns, from `calibration_impact`; `tenant` empty = all.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn affected(&self, calibration_id: &str, tenant: &str) -> Result<Vec<Affected>, Error> {
+        let (id, tenant) = (crate::sterility::quoted(calibration_id), crate::sterility::quoted(tenant));
+        self.rows(&format!(
+            "SELECT toString(shot.tenant) AS tenant, toString(shot.device) AS device, shot.channel AS channel, \
+             toUnixTimestamp64Micro(shot.performed_at) AS performed_at, toUnixTimestamp64Micro(shot.since) AS since, \
+             shot.as_found_error_pct AS as_found_error_pct, shot.session_id AS session_id, \
+             toString(argMax(shot.site, shot.at)) AS site, toUnixTimestamp64Micro(min(shot.at)) AS first_at, \
+             toUnixTimestamp64Micro(max(shot.at)) AS last_at, count() AS injections \
+             FROM calibration_impact AS shot WHERE shot.calibration_id = {id} AND {tenant} IN ('', shot.tenant) \
+             GROUP BY tenant, device, channel, performed_at, since, as_found_error_pct, session_id \
+             ORDER BY tenant, device, channel, first_at, session_id"
+        ))
+        .await
+    }
+
+    /// Whether a calibration has been told of.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn calibration_is_known(&self, calibration_id: &str, tenant: &str) -> Result<bool, Error> {
+        let (id, tenant) = (crate::sterility::quoted(calibration_id), crate::sterility::quoted(tenant));
+        let sql = format!(
+            "SELECT count() > 0 FROM calibrations WHERE calibration_id = {id} AND {tenant} IN ('', calibrations.tenant)"
         );
         Ok(self.row::<u8>(&sql).await? != 0)
     }
