@@ -544,7 +544,11 @@ impl Config {
         check((100..=60_000).contains(&monitor.interval_ms), "monitor.interval_ms", "must be 100..60000".to_owned());
         check(monitor.late_s <= 604_800, "monitor.late_s", "must be at most 604800, a week".to_owned());
         check(monitor.stalled_s >= 10, "monitor.stalled_s", least(10));
-        check((5..=3_600).contains(&monitor.webhook_repeat_s), "monitor.webhook_repeat_s", "must be 5..3600".to_owned());
+        check(
+            (5..=3_600).contains(&monitor.webhook_repeat_s),
+            "monitor.webhook_repeat_s",
+            "must be 5..3600".to_owned(),
+        );
         let is_address = |url: &String| url.starts_with("http://") || url.starts_with("https://");
         check(
             monitor.webhook.as_ref().is_none_or(is_address),

@@ -77,7 +77,9 @@ pub fn evaluate(sums: &[&SessionSum], models: &Models, factors: &mut Factors) ->
         cells.entry((&sum.calibration_id, sum.target)).or_default().push(sum);
     }
     let judged = cells.into_values().filter_map(|cell| judge(&cell, models, factors));
-    judged.map(|verdict| AccuracyVerdict { current: verdict.calibration_id == latest.calibration_id, ..verdict }).collect()
+    judged
+        .map(|verdict| AccuracyVerdict { current: verdict.calibration_id == latest.calibration_id, ..verdict })
+        .collect()
 }
 
 fn judge(cell: &[&SessionSum], models: &Models, factors: &mut Factors) -> Option<AccuracyVerdict> {

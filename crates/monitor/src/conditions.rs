@@ -108,11 +108,8 @@ fn drifting(chart: &DriftState) -> Condition {
 fn leaving(chart: &DriftState) -> Condition {
     // Not the dates: they move with every visit, and the alert is the same.
     let row = json!({"calibration": chart.calibration_id, "side": chart.side});
-    let title = format!(
-        "the {} of {} may be out of tolerance within 30 days",
-        chart.channel.to_lowercase(),
-        chart.device
-    );
+    let title =
+        format!("the {} of {} may be out of tolerance within 30 days", chart.channel.to_lowercase(), chart.device);
     Condition { title, evidence_rows: format!("[{row}]"), ..charted("forecast", "medium", chart) }
 }
 
@@ -231,7 +228,11 @@ pub fn of_fleet(kind: &str, severity: &str, finding: &Finding) -> Condition {
         alert_key: key,
         title: finding.detail.clone(),
         sessions: Some(session_id.clone()).filter(|session| !session.is_empty()).into_iter().collect(),
-        evidence_query: format!("SELECT * FROM {table} WHERE tenant = {} AND device = {}", quoted(tenant), quoted(device)),
+        evidence_query: format!(
+            "SELECT * FROM {table} WHERE tenant = {} AND device = {}",
+            quoted(tenant),
+            quoted(device)
+        ),
         evidence_rows: json!([{"detail": finding.detail}]).to_string(),
         since: finding.since,
         ..base

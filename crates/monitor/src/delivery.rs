@@ -343,7 +343,14 @@ mod tests {
 
     fn waiting(key: &str, severity: &str, attention: u32) -> Waiting {
         let (tenant, kind) = ("acme".to_owned(), "drift".to_owned());
-        Waiting { tenant, kind, alert_key: key.to_owned(), severity: severity.to_owned(), attention, ..Waiting::default() }
+        Waiting {
+            tenant,
+            kind,
+            alert_key: key.to_owned(),
+            severity: severity.to_owned(),
+            attention,
+            ..Waiting::default()
+        }
     }
 
     /// Plays what waits, round by round: status and severity of every notice.

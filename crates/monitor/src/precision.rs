@@ -33,7 +33,7 @@ const TRIES: usize = 5;
 /// Between two records of what has been seen, us.
 const RECORD_US: i64 = 60_000_000;
 /// Between two looks at the whole fleet, us.
-const FLEET_US: i64 = 5_000_000;
+const FLEET_US: i64 = 8_000_000;
 
 /// `TENANT/DEVICE` and `TENANT/DEVICE/VISIT` to evaluate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +51,10 @@ impl Dirty {
 #[derive(Default, Serialize, Deserialize)]
 struct Position {
     seen: Seen,
+    /// What has rows of batches that were not committed.
     again: Dirty,
+    /// Whether everything has been evaluated once.
+    begun: bool,
 }
 
 /// The accuracy half of the monitor.
@@ -100,7 +103,7 @@ impl Precision {
 
     async fn evaluate(&mut self, position: &mut Position, now: i64) -> Result<Summary, Error> {
         let horizon = self.warehouse.horizon().await?;
-        let (seen, found, has_news) = self.changes(&position.seen).await?;
+        let (seen, found, has_news) = self.changes(position).await?;
         let mut summary = Summary { whole: found.is_none(), ..Summary::default() };
         let models: Models =
             self.warehouse.models().await?.into_iter().map(|model| (model.model.clone(), model)).collect();
@@ -126,8 +129,9 @@ impl Precision {
             self.fleet(now, &mut summary).await?;
             self.looked_at_fleet = now;
         }
-        let again = if has_news { self.beyond(&horizon).await? } else { position.again.clone() };
-        let next = Position { seen, again };
+        let is_open = has_news || position.again.count() > 0;
+        let again = if is_open { self.beyond(&horizon).await? } else { Dirty::default() };
+        let next = Position { seen, again, begun: true };
         if has_news && (summary.whole || now - self.recorded_at >= RECORD_US) {
             let json = serde_json::to_string(&next).unwrap_or_default();
             self.warehouse.record_monitor_position(READER, &json, now).await?;
@@ -138,13 +142,14 @@ impl Precision {
     }
 
     /// What will have been seen, what is new (none = everything), and whether anything is.
-    async fn changes(&self, seen: &Seen) -> Result<(Seen, Option<Dirty>, bool), Error> {
+    async fn changes(&self, position: &Position) -> Result<(Seen, Option<Dirty>, bool), Error> {
+        let seen = &position.seen;
         for _ in 0..TRIES {
             let parts = self.warehouse.parts(&TABLES).await?;
             let news = seen.news(&parts);
             let mut next = seen.clone();
             next.see(&parts);
-            let whole = *seen == Seen::default() || news.contains_key("models");
+            let whole = !position.begun || news.contains_key("models");
             if whole {
                 return Ok((next, None, !news.is_empty()));
             }
@@ -220,13 +225,7 @@ impl Precision {
         Ok(())
     }
 
-    async fn visits(
-        &self,
-        scope: Scope<'_>,
-        horizon: &Horizon,
-        now: i64,
-        summary: &mut Summary,
-    ) -> Result<(), Error> {
+    async fn visits(&self, scope: Scope<'_>, horizon: &Horizon, now: i64, summary: &mut Summary) -> Result<(), Error> {
         let shots = self.warehouse.alarming_shots(scope, horizon).await?;
         let holding: Vec<_> = shots.iter().flat_map(conditions::of_visit).collect();
         let keys = match scope {

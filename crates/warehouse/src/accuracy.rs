@@ -208,7 +208,8 @@ impl Warehouse {
     /// As [`Warehouse::fetch`].
     pub async fn session_sums(&self, scope: Scope<'_>, horizon: &Horizon) -> Result<Vec<SessionSum>, Error> {
         let filter = format!("{} AND {}", devices(scope), horizon.filter());
-        let dose = channel("DOSE", ["target_nl", "delivered_nl", "dose_source", "dose_calibration_id", "dose"], &filter);
+        let dose =
+            channel("DOSE", ["target_nl", "delivered_nl", "dose_source", "dose_calibration_id", "dose"], &filter);
         let depth =
             channel("DEPTH", ["target_um", "measured_um", "depth_source", "depth_calibration_id", "depth"], &filter);
         self.rows(&format!(

@@ -70,7 +70,8 @@ fn register(rig: &Rig) {
 }
 
 fn kinds(rig: &Rig) -> Vec<String> {
-    let sql = "SELECT DISTINCT severity, kind, device FROM doseline.open_alerts WHERE kind != 'spike' ORDER BY kind, device";
+    let sql =
+        "SELECT DISTINCT severity, kind, device FROM doseline.open_alerts WHERE kind != 'spike' ORDER BY kind, device";
     rig.clickhouse.query(sql).lines().map(|line| line.replace('\t', " ")).collect()
 }
 
@@ -106,9 +107,11 @@ async fn drift_is_found_in_any_order_and_a_healthy_device_raises_nothing() {
     }
     let found = kinds(&rig);
     assert_eq!(found, ["high accuracy-verdict pen-drift", "medium drift pen-drift", "medium forecast pen-drift"]);
-    let said = "SELECT state, sessions, n FROM doseline.accuracy_verdicts FINAL WHERE device = 'pen-ok' AND channel = 'DOSE'";
+    let said =
+        "SELECT state, sessions, n FROM doseline.accuracy_verdicts FINAL WHERE device = 'pen-ok' AND channel = 'DOSE'";
     assert_eq!(rig.clickhouse.query(said), "PASS\t70\t1400", "aborted injections say nothing of accuracy");
-    let drift = "SELECT channel, band, state, side FROM doseline.calibration_drift WHERE device = 'pen-drift' ORDER BY channel";
+    let drift =
+        "SELECT channel, band, state, side FROM doseline.calibration_drift WHERE device = 'pen-drift' ORDER BY channel";
     assert_eq!(rig.clickhouse.query(drift).lines().last(), Some("DOSE\t15000\tDRIFT\tUPPER"));
 
     // Again, from scratch, and by a monitor that knows nothing: the same rows.
@@ -164,9 +167,8 @@ async fn single_injections_overdue_use_and_devices_raise_their_alerts() {
          ('acme', 'paris', 'pen-1', 1, 1, '2026-01-05', 'fine', 'STARTED', 'EXPIRED'), \
          ('other', 'rome', 'pen-9', 1, 1, '2026-01-05', 'else', 'STARTED', 'EXPIRED')",
     );
-    rig.clickhouse.query(
-        "INSERT INTO doseline.policies (tenant, name, value) VALUES ('acme', 'session.licence', 'required')",
-    );
+    rig.clickhouse
+        .query("INSERT INTO doseline.policies (tenant, name, value) VALUES ('acme', 'session.licence', 'required')");
     rig.monitor.start_over();
     rig.pass().await;
     let keys: Vec<_> = rig.open().into_iter().filter(|key| !key.contains("sterility")).collect();
@@ -184,7 +186,8 @@ async fn single_injections_overdue_use_and_devices_raise_their_alerts() {
         ]
     );
     // The evidence of each can be asked for.
-    let queries = rig.clickhouse.rows("SELECT evidence_query FROM doseline.open_alerts WHERE NOT startsWith(kind, 'sterility')");
+    let queries =
+        rig.clickhouse.rows("SELECT evidence_query FROM doseline.open_alerts WHERE NOT startsWith(kind, 'sterility')");
     for query in &queries {
         let query = query["evidence_query"].as_str().expect("SQL");
         rig.warehouse.command(query).await.unwrap_or_else(|error| panic!("{error}\nin {query}"));
@@ -222,7 +225,10 @@ async fn a_failed_calibration_names_its_injections_and_a_manufacturer_sees_no_vi
                   WHERE calibration_id = 'bad'";
     assert_eq!(rig.clickhouse.query(impact), "63\t3\t9", "three visits of 21 injections since the good one");
     let affected = rig.warehouse.affected("bad", "acme").await.expect("the visits");
-    assert_eq!(affected.iter().map(|visit| visit.session_id.as_str()).collect::<Vec<_>>(), ["pen-1-2", "pen-1-3", "pen-1-4"]);
+    assert_eq!(
+        affected.iter().map(|visit| visit.session_id.as_str()).collect::<Vec<_>>(),
+        ["pen-1-2", "pen-1-3", "pen-1-4"]
+    );
     assert!(rig.warehouse.affected("bad", "other").await.expect("none").is_empty());
     assert!(!rig.warehouse.calibration_is_known("x", "").await.expect("an answer"));
 
@@ -244,7 +250,10 @@ async fn a_failed_calibration_names_its_injections_and_a_manufacturer_sees_no_vi
     for view in ["calibration_by_unit", "calibration_by_model"] {
         for column in rig.clickhouse.rows(&format!("DESCRIBE TABLE doseline.{view}")) {
             let name = column["name"].as_str().expect("a name").to_owned();
-            assert!(!["tenant", "site", "session_id", "device", "serial", "udi"].contains(&name.as_str()), "{view}.{name}");
+            assert!(
+                !["tenant", "site", "session_id", "device", "serial", "udi"].contains(&name.as_str()),
+                "{view}.{name}"
+            );
             assert!(!column["type"].as_str().expect("a type").contains("DateTime"), "{view}.{name}");
         }
     }
