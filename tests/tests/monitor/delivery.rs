@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use harness::poll;
+use harness::{Kafka, poll};
 use monitor::{Monitor, Options, delivery};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -98,6 +98,40 @@ async fn alertmanager_hears_of_each_condition_once_and_that_it_is_over() {
     let last = told().pop().expect("a notice");
     assert_eq!(last["labels"], first[0]["labels"]);
     assert!(last["endsAt"].as_str() < first[0]["endsAt"].as_str(), "{last}");
+    shutdown.cancel();
+    running.await.expect("it ends").expect("without an error");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_gets_a_record_for_each_change() {
+    let kafka = Kafka::start();
+    kafka.create_topic(delivery::TOPIC, 1, &[]);
+    let rig = Rig::start().await;
+    let facts = Facts(&rig);
+    facts.policies();
+    facts.needle("N1", "a", 1);
+    facts.needle("N1", "b", 5);
+    let properties = [("bootstrap.servers".to_owned(), kafka.bootstrap())].into();
+    let interval = Duration::from_millis(100);
+    let delivery = delivery::Options { kafka: Some(properties), interval, ..delivery::Options::default() };
+    let options = Options { interval, delivery, ..Options::default() };
+    let shutdown = CancellationToken::new();
+    let monitor = Monitor::bind(options, rig.warehouse.clone()).await.expect("a monitor");
+    let running = tokio::spawn(monitor.run(shutdown.clone()));
+    let records = |count: usize| {
+        poll(SOON, "the records", || match kafka.records(delivery::TOPIC) {
+            records if records.len() == count => Ok(records),
+            records => Err(format!("{} records", records.len())),
+        })
+    };
+    records(1);
+    let key = "sterility-2/acme/item/N1";
+    rig.warehouse.acknowledge(key, "Ada", "client informed", monitor::now_us()).await.expect("acknowledged");
+    let said: Vec<Value> =
+        records(2).iter().map(|record| serde_json::from_slice(&record.value).expect("JSON")).collect();
+    let states: Vec<_> = said.iter().map(|said| (said["status"].as_str(), said["alert_key"].as_str())).collect();
+    assert_eq!(states, [(Some("firing"), Some(key)), (Some("resolved"), Some(key))]);
+    assert_eq!(said[0]["fingerprint"], said[1]["fingerprint"]);
     shutdown.cancel();
     running.await.expect("it ends").expect("without an error");
 }
