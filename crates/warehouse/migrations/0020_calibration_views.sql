@@ -81,7 +81,7 @@ SELECT hex(randomString(64)), now64(6) WHERE (SELECT count() FROM unit_secret) =
 -- They read with the rights of who made them, so that a manufacturer's role needs no grant but that on the view.
 CREATE OR REPLACE VIEW calibration_by_unit
 (
-    manufacturer LowCardinality(String) COMMENT 'Manufacturer by the registry; a row policy on it decides who sees the row',
+    manufacturer LowCardinality(String) COMMENT 'Manufacturer by the registry: who may see the row',
     unit_key String COMMENT 'Pseudonym of the unit: HMAC-SHA-256 of its UDI, 64 hex digits',
     model LowCardinality(String) COMMENT 'Model as reported',
     firmware LowCardinality(String) COMMENT 'Firmware as reported',
@@ -139,7 +139,7 @@ COMMENT 'Accuracy sums by pseudonymous unit and day, for manufacturers';
 
 CREATE OR REPLACE VIEW calibration_by_model
 (
-    manufacturer LowCardinality(String) COMMENT 'Manufacturer by the registry; a row policy on it decides who sees the row',
+    manufacturer LowCardinality(String) COMMENT 'Manufacturer by the registry: who may see the row',
     model LowCardinality(String) COMMENT 'Model as reported',
     firmware LowCardinality(String) COMMENT 'Firmware as reported',
     lot String COMMENT 'Lot of the units; empty = not said',

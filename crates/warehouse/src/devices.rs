@@ -43,7 +43,7 @@ pub struct Shots {
 }
 
 /// A condition of a device.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Finding {
     /// Tenant.
     pub tenant: String,
@@ -228,7 +228,18 @@ impl Warehouse {
     pub async fn findings(&self, kind: &str) -> Result<Vec<Finding>, Error> {
         let Some((_, _, sql)) = FLEET.iter().find(|(name, _, _)| *name == kind) else { return Ok(Vec::new()) };
         let policy = required(if kind == "session-licence" { "session.licence" } else { "session.allergy" });
-        self.rows(&sql.replace("POLICY", &policy)).await
+        type Found = (String, String, String, String, String, i64, String);
+        let rows: Vec<Found> = self.rows(&sql.replace("POLICY", &policy)).await?;
+        let finding = |(tenant, site, device, subject, session_id, since, detail): Found| Finding {
+            tenant,
+            site,
+            device,
+            subject,
+            session_id,
+            since,
+            detail,
+        };
+        Ok(rows.into_iter().map(finding).collect())
     }
 }
 
