@@ -70,8 +70,7 @@ fn register(rig: &Rig) {
 }
 
 fn kinds(rig: &Rig) -> Vec<String> {
-    let sql =
-        "SELECT DISTINCT severity, kind, device FROM doseline.open_alerts WHERE kind != 'spike' ORDER BY kind, device";
+    let sql = "SELECT DISTINCT severity, kind, device FROM doseline.open_alerts WHERE kind != 'spike' AND kind NOT LIKE 'sterility-%' ORDER BY kind, device";
     rig.clickhouse.query(sql).lines().map(|line| line.replace('\t', " ")).collect()
 }
 
@@ -156,7 +155,7 @@ async fn single_injections_overdue_use_and_devices_raise_their_alerts() {
     rig.clickhouse.query(
         "INSERT INTO doseline.calibrations (tenant, site, device, boot_id, seq, at, subject_device, channel, calibration_id, \
          performed_at, due_at) VALUES ('acme', 'paris', 'bench', 1, 1, '2025-01-05', 'pen-1', 'DOSE', 'c1', '2025-01-05', \
-         '2026-01-05 08:00:04')",
+         '2026-01-05 08:00:03')",
     );
     rig.clickhouse.query(
         "INSERT INTO doseline.device_status (tenant, site, device, boot_id, received_at, battery_pct, ingest_day) \

@@ -106,6 +106,7 @@ async fn alertmanager_hears_of_each_condition_once_and_that_it_is_over() {
 async fn kafka_gets_a_record_for_each_change() {
     let kafka = Kafka::start();
     kafka.create_topic(delivery::TOPIC, 1, &[]);
+    kafka.wait_until_in_sync(&[delivery::TOPIC]);
     let rig = Rig::start().await;
     let facts = Facts(&rig);
     facts.policies();
