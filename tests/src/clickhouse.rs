@@ -11,7 +11,7 @@ use crate::process::read_lossy;
 use crate::{Disk, Process, Scratch, Signal, free_port, locate, poll};
 
 const PROGRAM: &str = "doseline-clickhouse";
-const READY_WITHIN: Duration = Duration::from_secs(30);
+const READY_WITHIN: Duration = Duration::from_secs(120);
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 

@@ -14,7 +14,7 @@ pub use surgery::{Observer, Offsets};
 
 use crate::poll;
 
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_secs(180);
 
 /// A cluster on 127.0.0.1 that never creates a topic by itself.
 ///

@@ -12,7 +12,7 @@ use super::Kafka;
 use super::node::java;
 use crate::{Process, Scratch, poll};
 
-const WITHIN: Duration = Duration::from_secs(90);
+const WITHIN: Duration = Duration::from_secs(240);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Offsets by topic and partition.
