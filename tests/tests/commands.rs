@@ -14,7 +14,7 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> harness::Finished {
 fn every_sub_command_explains_itself_with_an_example() {
     let help = run(&["--help"], &[]);
     assert_eq!(help.code, Some(0));
-    const COMMANDS: [&str; 16] = [
+    const COMMANDS: [&str; 17] = [
         "up",
         "bridge",
         "load",
