@@ -14,7 +14,7 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> harness::Finished {
 fn every_sub_command_explains_itself_with_an_example() {
     let help = run(&["--help"], &[]);
     assert_eq!(help.code, Some(0));
-    const COMMANDS: [&str; 16] = [
+    const COMMANDS: [&str; 17] = [
         "up",
         "bridge",
         "load",
@@ -30,6 +30,7 @@ fn every_sub_command_explains_itself_with_an_example() {
         "devices",
         "alerts",
         "trace",
+        "impact",
         "incident",
     ];
     for command in COMMANDS {
@@ -37,7 +38,7 @@ fn every_sub_command_explains_itself_with_an_example() {
         let arguments = match command {
             "devices" => vec!["devices", "import", "--help"],
             "quarantine" => vec!["quarantine", "replay", "--help"],
-            "alerts" => vec!["alerts", "acknowledge", "--help"],
+            "alerts" => vec!["alerts", "ack", "--help"],
             "incident" => vec!["incident", "add", "--help"],
             command => vec![command, "--help"],
         };
@@ -59,7 +60,8 @@ fn wrong_usage_ends_with_2() {
         &["simulate", "--scenario", "flood"],
         &["devices"],
         &["trace"],
-        &["alerts", "acknowledge", "k"],
+        &["alerts", "ack", "k"],
+        &["impact"],
         &[],
     ] {
         let ended = run(arguments, &[]);

@@ -29,8 +29,9 @@ enum Action {
 A critical alert stays until this. It comes back when more visits are affected or it gets worse.
 
 Example:
-  doseline alerts acknowledge sterility-2/acme/item/N30-1 --by \"Dr. Ada\" --note \"client informed\"")]
-    Acknowledge {
+  doseline alerts ack sterility-2/acme/item/N30-1 --by \"Dr. Ada\" --note \"client informed\"")]
+    #[command(alias = "acknowledge")]
+    Ack {
         /// The alert, as `list` shows it
         key: String,
         /// Who acknowledges it
@@ -54,7 +55,7 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
             }
             show(&text)?;
         }
-        Action::Acknowledge { key, by, note } => {
+        Action::Ack { key, by, note } => {
             if by.trim().is_empty() {
                 bail!("--by {by:?} is empty; an alert is acknowledged by name");
             }

@@ -299,11 +299,25 @@ pub struct Monitor {
     pub late_s: u32,
     /// Time without a finished pass at which `/readyz` fails, s.
     pub stalled_s: u32,
+    /// Whether alerts go to Kafka (`doseline.alerts.v1`).
+    pub kafka: bool,
+    /// Alertmanager's `http://HOST:9093/api/v2/alerts`; none tells nobody.
+    pub webhook: Option<String>,
+    /// Between two repetitions of what fires, s; Alertmanager takes what is not repeated four times as resolved.
+    pub webhook_repeat_s: u32,
 }
 
 impl Default for Monitor {
     fn default() -> Self {
-        Self { http: SocketAddr::from(([127, 0, 0, 1], 9603)), interval_ms: 2_000, late_s: 5, stalled_s: 120 }
+        Self {
+            http: SocketAddr::from(([127, 0, 0, 1], 9603)),
+            interval_ms: 2_000,
+            late_s: 5,
+            stalled_s: 120,
+            kafka: true,
+            webhook: None,
+            webhook_repeat_s: 60,
+        }
     }
 }
 
@@ -530,6 +544,17 @@ impl Config {
         check((100..=60_000).contains(&monitor.interval_ms), "monitor.interval_ms", "must be 100..60000".to_owned());
         check(monitor.late_s <= 604_800, "monitor.late_s", "must be at most 604800, a week".to_owned());
         check(monitor.stalled_s >= 10, "monitor.stalled_s", least(10));
+        check(
+            (5..=3_600).contains(&monitor.webhook_repeat_s),
+            "monitor.webhook_repeat_s",
+            "must be 5..3600".to_owned(),
+        );
+        let is_address = |url: &String| url.starts_with("http://") || url.starts_with("https://");
+        check(
+            monitor.webhook.as_ref().is_none_or(is_address),
+            "monitor.webhook",
+            format!("{:?} must be an address like http://alertmanager:9093/api/v2/alerts", monitor.webhook),
+        );
         for (key, text) in self.plausibility.faults() {
             check(false, &format!("plausibility.{key}"), text);
         }

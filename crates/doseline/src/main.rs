@@ -11,6 +11,7 @@ mod check;
 mod config;
 mod devices;
 mod group;
+mod impact;
 mod incident;
 mod migrate;
 mod monitor;
@@ -56,6 +57,7 @@ Examples:
   doseline serve --config services.toml           dashboard
   doseline quarantine list --config services.toml what could not be used, and why
   doseline trace --item hp-0017                   where has it been, and on whom
+  doseline impact --calibration cal-2026-0117     which injections does it put in question
   doseline calc saturation --kpa 313              a formula on numbers of your own
   doseline reconcile --config services.toml       is everything there, once?
 
@@ -97,6 +99,8 @@ enum Command {
     Alerts(alerts::Arguments),
     /// Follow the links of sterility, both ways
     Trace(trace::Arguments),
+    /// List the injections that a failed calibration puts in question
+    Impact(impact::Arguments),
     /// Record what people report, and list it
     Incident(incident::Arguments),
     /// Every formula on numbers of your own: JSON on standard input or flags in, JSON out
@@ -152,6 +156,7 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Quarantine(arguments) => quarantine::run(arguments, config).await,
             Command::Alerts(arguments) => alerts::run(arguments, config).await,
             Command::Trace(arguments) => trace::run(arguments, config).await,
+            Command::Impact(arguments) => impact::run(arguments, config).await,
             Command::Incident(arguments) => incident::run(arguments, config).await,
             Command::Calc(arguments) => Ok(calc::run(arguments)),
         }

@@ -29,9 +29,11 @@ pub struct Arguments {
 /// `doseline monitor`
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let warehouse = options::warehouse(&config)?;
-    let mut options = options::monitor(&config);
+    let mut options = options::monitor(&config)?;
     if arguments.once {
         options.http = None;
+        // Telling of alerts is the service's: it would wait for others here.
+        options.delivery = ::monitor::delivery::Options::default();
     }
     let mut monitor = ::monitor::Monitor::bind(options, warehouse).await?;
     if arguments.from_scratch {

@@ -139,14 +139,25 @@ pub fn load(config: &Config) -> anyhow::Result<load::Options> {
 }
 
 /// Options of the monitor.
-pub fn monitor(config: &Config) -> monitor::Options {
+///
+/// # Errors
+/// A password file that cannot be read.
+pub fn monitor(config: &Config) -> anyhow::Result<monitor::Options> {
     let section = &config.monitor;
-    monitor::Options {
+    let mut kafka = kafka_properties(config)?;
+    kafka.insert("bootstrap.servers".to_owned(), config.kafka.brokers.join(","));
+    Ok(monitor::Options {
         interval: Duration::from_millis(section.interval_ms.into()),
         late: Duration::from_secs(section.late_s.into()),
         stalled_after: Duration::from_secs(section.stalled_s.into()),
         http: Some(section.http),
-    }
+        delivery: monitor::delivery::Options {
+            webhook: section.webhook.clone(),
+            repeat: Duration::from_secs(section.webhook_repeat_s.into()),
+            kafka: section.kafka.then_some(kafka),
+            ..monitor::delivery::Options::default()
+        },
+    })
 }
 
 /// How to reach Kafka, for the loader and for the topics it reads.

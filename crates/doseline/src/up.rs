@@ -147,7 +147,7 @@ impl Machine {
         self.load.spawn("pruning", upkeep::prune(warehouse.clone(), days, self.load.shutdown()));
         self.load.spawn("enrolment", upkeep::enrol(warehouse.clone(), self.load.shutdown()));
 
-        let monitor = monitor::Options { http: anywhere, ..options::monitor(config) };
+        let monitor = monitor::Options { http: anywhere, ..options::monitor(config)? };
         let monitor = monitor::Monitor::bind(monitor, warehouse.clone()).await?;
         let (monitor_handle, monitor_http) = (monitor.handle(), monitor.http_address());
         self.load.spawn("monitor", monitor.run(self.load.shutdown()));

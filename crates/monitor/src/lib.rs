@@ -1,11 +1,12 @@
 //! The monitor: reads what has changed in the warehouse, judges it, and writes verdicts and alerts.
 //!
-//! What it is for: was that needle sterile ([`sterility`]), do syringes balance ([`balance`]). Each pass asks what was
-//! inserted since the last, evaluates the items, mounts, visits and sterilizers that this concerns, writes the verdicts that
-//! say something else than before, and settles the alerts they belong to ([`alert`], [`settlement`]).
+//! What it is for: was that needle sterile ([`sterility`]), do syringes balance ([`balance`]), does a device keep its
+//! tolerance ([`accuracy`]), does it drift ([`drift`]), what is the matter with single visits and devices ([`conditions`]).
+//! Each pass asks what was inserted since the last, evaluates the items, mounts, visits, sterilizers and devices that this
+//! concerns, writes the verdicts that say something else than before, and settles the alerts they belong to ([`alert`],
+//! [`settlement`]). [`delivery`] tells of alerts outside.
 //!
-//! Absent: MQTT, Kafka, delivery of alerts to people, the mathematics (`analysis`), SQL (`warehouse`). The rules do no IO and
-//! know no clock.
+//! Absent: MQTT, the mathematics (`analysis`), SQL (`warehouse`). The rules do no IO and know no clock.
 //!
 //! Invariants:
 //! - A verdict is a function of facts, registry and time; not of the order of arrival, nor of verdicts before. Evaluating
@@ -14,9 +15,14 @@
 //!   until somebody acknowledges it. Every change leaves a row in `alert_history`.
 //! - What has been seen is recorded last: whatever a pass did not finish, the next does.
 
+pub mod accuracy;
 pub mod alert;
 pub mod balance;
+pub mod conditions;
+pub mod delivery;
+pub mod drift;
 mod http;
+pub mod precision;
 pub mod settlement;
 pub mod status;
 pub mod sterility;
@@ -32,7 +38,11 @@ use tokio_util::sync::CancellationToken;
 use warehouse::{Advice, Warehouse};
 
 pub use crate::status::{Handle, Readiness};
-use crate::sterility::pass::{Sterility, Summary};
+use crate::{
+    delivery::Courier,
+    precision::Precision,
+    sterility::pass::{Sterility, Summary},
+};
 
 /// What the monitor needs to be told.
 #[derive(Clone, Debug)]
@@ -46,6 +56,8 @@ pub struct Options {
     pub stalled_after: Duration,
     /// Where `/livez`, `/readyz` and `/metrics` are served; `None` serves none, port 0 takes any free port.
     pub http: Option<SocketAddr>,
+    /// Where alerts are told outside.
+    pub delivery: delivery::Options,
 }
 
 impl Default for Options {
@@ -55,6 +67,7 @@ impl Default for Options {
             late: Duration::from_secs(5),
             stalled_after: Duration::from_secs(120),
             http: None,
+            delivery: delivery::Options::default(),
         }
     }
 }
@@ -73,6 +86,9 @@ pub enum Error {
     /// The warehouse.
     #[error(transparent)]
     Warehouse(#[from] warehouse::Error),
+    /// Delivery of alerts.
+    #[error(transparent)]
+    Delivery(#[from] delivery::Error),
 }
 
 /// A monitor that has its address and has not started.
@@ -81,6 +97,8 @@ pub struct Monitor {
     handle: Handle,
     listener: Option<TcpListener>,
     sterility: Sterility,
+    precision: Precision,
+    courier: Option<Courier>,
 }
 
 impl Monitor {
@@ -98,7 +116,9 @@ impl Monitor {
         };
         let handle = Handle::new(options.stalled_after);
         let late = i64::try_from(options.late.as_micros()).unwrap_or(i64::MAX);
-        Ok(Self { options, handle, listener, sterility: Sterility::new(warehouse, late) })
+        let courier = Some(Courier::new(options.delivery.clone(), warehouse.clone())?);
+        let (sterility, precision) = (Sterility::new(warehouse.clone(), late), Precision::new(warehouse));
+        Ok(Self { options, handle, listener, sterility, precision, courier })
     }
 
     /// What it says about itself.
@@ -114,6 +134,7 @@ impl Monitor {
     /// The next pass evaluates everything.
     pub fn start_over(&mut self) {
         self.sterility.start_over();
+        self.precision.start_over();
     }
 
     /// One pass, as of `now_us`, us since 1970.
@@ -122,7 +143,14 @@ impl Monitor {
     /// [`Error::Warehouse`]; the next pass takes up what this one did not finish.
     pub async fn pass(&mut self, now_us: i64) -> Result<Summary, Error> {
         let began = Instant::now();
-        let summary = self.sterility.pass(now_us).await?;
+        let sterility = self.sterility.pass(now_us).await?;
+        let precision = self.precision.pass(now_us).await?;
+        let summary = Summary {
+            units: sterility.units + precision.units,
+            verdicts: sterility.verdicts + precision.verdicts,
+            alerts: sterility.alerts + precision.alerts,
+            whole: sterility.whole || precision.whole,
+        };
         self.handle.finished(&summary, began.elapsed());
         if summary != Summary::default() {
             let Summary { units, verdicts, alerts, whole } = summary;
@@ -147,6 +175,21 @@ impl Monitor {
                 }
             });
         }
+        // A target that does not answer must not hold up what is judged.
+        let courier = self.courier.take();
+        let telling = courier.map(|courier| tokio::spawn(courier.run(shutdown.clone())));
+        let ended = self.judge(&shutdown).await;
+        // Over with the service, or with what ended it.
+        if let Some(telling) = telling {
+            if ended.is_err() {
+                telling.abort();
+            }
+            let _ = telling.await;
+        }
+        ended
+    }
+
+    async fn judge(&mut self, shutdown: &CancellationToken) -> Result<(), Error> {
         loop {
             match shutdown.run_until_cancelled(self.pass(now_us())).await {
                 None => return Ok(()),
@@ -169,6 +212,11 @@ impl Monitor {
 pub fn now_us() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// A time, us since 1970, as a date and time in UTC, seconds cut off.
+pub fn day(at_us: i64) -> String {
+    sterility::rules::stamp(at_us)
 }
 
 /// Runs a monitor: [`Monitor::bind`], then [`Monitor::run`].

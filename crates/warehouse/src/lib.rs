@@ -8,6 +8,7 @@
 //! - Every table the loader writes has a deduplication window of at least 100,000 blocks; [`schema::verify`] refuses less.
 //! - Sums are sums of integers; nothing here depends on the order or grouping of inserts.
 
+pub mod accuracy;
 pub mod alerts;
 pub mod changes;
 pub mod client;
@@ -15,12 +16,14 @@ pub mod closing;
 pub mod columns;
 pub mod compare;
 pub mod delivery;
+pub mod devices;
 pub mod error;
 mod facts;
 pub mod incidents;
 pub mod insert;
 pub mod loader;
 pub mod migrate;
+pub mod notices;
 pub mod prune;
 pub mod quarantine;
 pub mod rebuild;

@@ -58,6 +58,9 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     16 "0016_sterility",
     17 "0017_incidents",
     18 "0018_deduplication",
+    19 "0019_accuracy_verdicts",
+    20 "0020_calibration_views",
+    21 "0021_alert_delivery",
 };
 
 impl Migration {

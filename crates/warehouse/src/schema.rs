@@ -37,8 +37,14 @@ pub const RELATIONS: &[(&str, Kind)] = &[
     ("accuracy_hour", Kind::Rollup),
     ("accuracy_minute", Kind::Loader),
     ("accuracy_session", Kind::Loader),
+    ("accuracy_verdicts", Kind::Monitor),
+    ("alert_deliveries", Kind::Monitor),
     ("alert_history", Kind::Monitor),
     ("alerts", Kind::Monitor),
+    ("calibration_by_model", Kind::View),
+    ("calibration_by_unit", Kind::View),
+    ("calibration_drift", Kind::View),
+    ("calibration_impact", Kind::View),
     ("calibrations", Kind::Loader),
     ("calibrations_due", Kind::View),
     ("course_progress", Kind::View),
@@ -53,6 +59,7 @@ pub const RELATIONS: &[(&str, Kind)] = &[
     ("devices", Kind::Registry),
     ("devices_latest", Kind::View),
     ("dose_accuracy", Kind::View),
+    ("drift", Kind::Monitor),
     ("faults", Kind::Loader),
     ("fleet", Kind::View),
     ("incidents", Kind::Monitor),
@@ -95,6 +102,7 @@ pub const RELATIONS: &[(&str, Kind)] = &[
     ("sterilization_items", Kind::Loader),
     ("sterilization_samples", Kind::Loader),
     ("sterilizer_cycles", Kind::View),
+    ("unit_secret", Kind::Monitor),
 ];
 
 /// A table or view as it is in a warehouse.

@@ -29,9 +29,9 @@ async fn a_person_finds_acknowledges_traces_and_reports() {
 
     let key = "sterility-2/acme/item/N1";
     assert!(run(&["alerts", "list"]).stdout.starts_with(&format!("critical\t{key}\t")));
-    let nobody = run(&["alerts", "acknowledge", key, "--by", " "]);
+    let nobody = run(&["alerts", "ack", key, "--by", " "]);
     assert!(nobody.code == Some(1) && nobody.stderr.contains("by name"), "{}", nobody.stderr);
-    let unknown = run(&["alerts", "acknowledge", "sterility-2/x", "--by", "Ada"]);
+    let unknown = run(&["alerts", "ack", "sterility-2/x", "--by", "Ada"]);
     assert!(unknown.code == Some(1) && unknown.stderr.contains("doseline alerts list"), "{}", unknown.stderr);
     assert_eq!(run(&["alerts", "acknowledge", key, "--by", "Ada"]).code, Some(0));
     assert_eq!(run(&["alerts", "list"]).stdout, "");

@@ -64,6 +64,18 @@ async fn a_pass_over_ten_thousand_devices_takes_less_than_30_cpu_seconds() {
          toString(slot)), 'RELEASED' {cycles}"
     ));
     rig.clickhouse.query("INSERT INTO doseline.policies (name, value) VALUES ('sterility.bowie_dick', 'off')");
+    let error = "(toInt64(cityHash64(device, visit) % 4001) - 2000)";
+    rig.clickhouse.query(&format!(
+        "INSERT INTO doseline.accuracy_session (tenant, site, device, model, firmware, session_id, dose_calibration_id, \
+         depth_calibration_id, target_nl, target_um, injections, dose_n, dose_target_nl, dose_error_nl, dose_error_sq, depth_n, \
+         depth_target_um, depth_error_um, depth_error_sq, first_at, last_at) SELECT 'acme', 'paris', {name}, 'pen', 'f1', {visit}, \
+         'c1', 'd1', 10000, 3000, 40, 40, 400000, {error}, intDiv({error} * {error}, 40) + 1600000, 40, 120000, intDiv({error}, 4), \
+         intDiv({error} * {error}, 640) + 36000, time + 60, time + 1200 {base}"
+    ));
+    rig.clickhouse.query(
+        "INSERT INTO doseline.models (model, dose_tolerance_ppm, depth_tolerance_um, safe_depth_um) \
+         VALUES ('pen', 100000, 200, map('FACE', 4000))",
+    );
 
     let engine = rig.clickhouse.process().id();
     let (before, began) = ((cpu_s(std::process::id()), cpu_s(engine)), std::time::Instant::now());
@@ -79,7 +91,12 @@ async fn a_pass_over_ten_thousand_devices_takes_less_than_30_cpu_seconds() {
     assert!(summary.whole && summary.units > 200_000, "{summary:?}");
     let reused = "SELECT count() FROM doseline.open_alerts WHERE kind = 'sterility-2'";
     assert_eq!(rig.clickhouse.number(reused), 10);
-    assert_eq!(rig.clickhouse.number("SELECT count() FROM doseline.open_alerts"), 10);
+    assert_eq!(
+        rig.clickhouse.number("SELECT count() FROM doseline.open_alerts WHERE kind LIKE 'sterility-%' AND holds"),
+        10
+    );
+    let judged = "SELECT count() FROM doseline.accuracy_verdicts FINAL WHERE sessions = 8 AND k_clustered > 0";
+    assert_eq!(rig.clickhouse.number(judged), 2 * 9_375);
 
     // One more visit: what changed, not everything.
     rig.clickhouse.query(

@@ -1,7 +1,9 @@
 //! The monitor against the real engine.
 
+mod accuracy;
 mod commands;
 mod cost;
+mod delivery;
 mod fleet;
 mod sterility;
 

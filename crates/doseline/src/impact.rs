@@ -1,0 +1,90 @@
+//! `doseline impact`: which injections a failed calibration puts in question.
+
+use std::{fmt::Write as _, process::ExitCode};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use warehouse::accuracy::Affected;
+
+use crate::{config::Config, options, trace::show};
+
+/// Flags of `doseline impact`.
+#[derive(Args)]
+#[command(after_help = "\
+A device that was found out of tolerance may have been so since its last calibration: every injection between the two is
+listed, by visit. The injections themselves are in the view calibration_impact.
+
+Example:
+  doseline impact --calibration cal-2026-0117")]
+pub struct Arguments {
+    /// The calibration that found the device out of tolerance
+    #[arg(long, value_name = "ID")]
+    calibration: String,
+    /// One tenant only
+    #[arg(long, value_name = "TENANT", default_value = "")]
+    tenant: String,
+}
+
+/// `doseline impact`
+pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
+    let Arguments { calibration, tenant } = arguments;
+    let warehouse = options::patient_warehouse(&config)?;
+    if !warehouse.calibration_is_known(&calibration, &tenant).await.context("look up the calibration")? {
+        bail!("nothing is known of calibration {calibration:?}; see SELECT DISTINCT calibration_id FROM calibrations");
+    }
+    let affected = warehouse.affected(&calibration, &tenant).await.context("read calibration_impact")?;
+    show(&text(&calibration, &affected))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(calibration: &str, affected: &[Affected]) -> String {
+    let mut text = String::new();
+    let subject = |visit: &Affected| (visit.tenant.clone(), visit.device.clone(), visit.channel.clone());
+    for visits in affected.chunk_by(|left, right| subject(left) == subject(right)) {
+        let first = &visits[0];
+        let found = match first.as_found_error_pct {
+            Some(error) => format!("found {error:+.2} % off"),
+            None => "with no as-found error said".to_owned(),
+        };
+        let since = if first.since == 0 { "ever".to_owned() } else { monitor::day(first.since) };
+        let injections: u64 = visits.iter().map(|visit| visit.injections).sum();
+        let _ = writeln!(
+            text,
+            "{}/{} {} {found} on {} by {calibration}; last calibrated before: {since}; {injections} injections in {} visits",
+            first.tenant,
+            first.device,
+            first.channel.to_lowercase(),
+            monitor::day(first.performed_at),
+            visits.len(),
+        );
+        for Affected { session_id, site, first_at, injections, .. } in visits {
+            let visit = if session_id.is_empty() { "(outside a visit)" } else { session_id };
+            let _ = writeln!(text, "{visit}\t{site}\t{}\t{injections}", monitor::day(*first_at));
+        }
+    }
+    if affected.is_empty() {
+        let _ = writeln!(text, "no injection between {calibration} and the calibration before it");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn visits_are_listed_under_their_device() {
+        let visit = |session: &str, injections| Affected {
+            tenant: "acme".to_owned(),
+            device: "pen-1".to_owned(),
+            channel: "DOSE".to_owned(),
+            session_id: session.to_owned(),
+            as_found_error_pct: Some(7.5),
+            injections,
+            ..Affected::default()
+        };
+        let text = text("c2", &[visit("a", 3), visit("", 2)]);
+        assert!(text.starts_with("acme/pen-1 dose found +7.50 % off on 1970-01-01"), "{text}");
+        assert!(text.contains("5 injections in 2 visits") && text.contains("(outside a visit)\t\t"), "{text}");
+    }
+}

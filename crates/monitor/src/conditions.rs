@@ -1,0 +1,240 @@
+//! From what was found to the conditions of alerts: pure. One key for each condition, the same however it was found.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+use warehouse::{
+    accuracy::{AccuracyVerdict, DriftState, Due, SessionSum},
+    devices::{Finding, Shots},
+    sterility::quoted,
+};
+
+use crate::{accuracy::RULE_VERSION, alert::Condition};
+
+/// Kinds of alerts that a device's sums and charts raise.
+pub const OF_DEVICES: [&str; 5] = ["accuracy-verdict", "drift", "forecast", "spike", "calibration-overdue"];
+/// Kinds of alerts that the injections of a visit raise.
+pub const OF_VISITS: [&str; 4] = ["depth-unsafe", "single-dose", "single-depth", "occlusion"];
+
+/// Keys of everything that the injections of a visit, `TENANT/DEVICE/VISIT`, may raise.
+pub fn visit_keys(visit: &str) -> impl Iterator<Item = String> {
+    OF_VISITS.iter().map(move |kind| format!("{kind}/{visit}"))
+}
+
+fn base(kind: &str, severity: &str, tenant: &str, site: &str, device: &str) -> Condition {
+    Condition {
+        tenant: tenant.to_owned(),
+        alert_key: format!("{kind}/{tenant}/{device}"),
+        kind: kind.to_owned(),
+        severity: severity.to_owned(),
+        site: site.to_owned(),
+        device: device.to_owned(),
+        rule_version: RULE_VERSION,
+        parameters: "{}".to_owned(),
+        ..Condition::default()
+    }
+}
+
+fn unit(channel: &str) -> &'static str {
+    if channel == "DOSE" { "nl" } else { "um" }
+}
+
+/// What the verdicts, charts and calibrations of one device raise.
+pub fn of_device(
+    verdicts: &[AccuracyVerdict],
+    charts: &[DriftState],
+    sums: &[&SessionSum],
+    dues: &[&Due],
+) -> Vec<Condition> {
+    let failed = verdicts.iter().filter(|verdict| verdict.current && verdict.state == "FAIL").map(failed);
+    let current = || charts.iter().filter(|chart| chart.current);
+    let drifting = current().filter(|chart| chart.state == "DRIFT").map(drifting);
+    let leaving = current().filter(|chart| chart.alarm).map(leaving);
+    failed.chain(drifting).chain(leaving).chain(spikes(charts)).chain(overdue(sums, dues)).collect()
+}
+
+fn failed(verdict: &AccuracyVerdict) -> Condition {
+    let AccuracyVerdict { tenant, device, channel, target, .. } = verdict;
+    let base = base("accuracy-verdict", "high", tenant, &verdict.site, device);
+    let name = channel.to_lowercase();
+    let row = json!({"calibration": verdict.calibration_id, "sessions": verdict.sessions, "n": verdict.n,
+        "mean_error": verdict.mean_error, "k": verdict.k_clustered, "k_actual": verdict.k_actual,
+        "limits": [verdict.limit_low, verdict.limit_high]});
+    Condition {
+        alert_key: format!("{}/{name}/{target}", base.alert_key),
+        title: format!("{device} does not keep its {name} tolerance at {target} {}", unit(channel)),
+        evidence_query: format!(
+            "SELECT * FROM accuracy_verdicts FINAL WHERE tenant = {} AND device = {} AND channel = {} AND target = {target}",
+            quoted(tenant),
+            quoted(device),
+            quoted(channel)
+        ),
+        evidence_rows: format!("[{row}]"),
+        since: verdict.first_at,
+        parameters: verdict.parameters.clone(),
+        ..base
+    }
+}
+
+fn charted(kind: &str, severity: &str, chart: &DriftState) -> Condition {
+    let DriftState { tenant, device, channel, band, .. } = chart;
+    let base = base(kind, severity, tenant, &chart.site, device);
+    Condition {
+        alert_key: format!("{}/{}/{band}", base.alert_key, channel.to_lowercase()),
+        evidence_query: format!(
+            "SELECT * FROM drift FINAL WHERE tenant = {} AND device = {} AND channel = {} AND band = {band}",
+            quoted(tenant),
+            quoted(device),
+            quoted(channel)
+        ),
+        since: chart.first_at,
+        parameters: chart.parameters.clone(),
+        ..base
+    }
+}
+
+fn drifting(chart: &DriftState) -> Condition {
+    let direction = if chart.side == "UPPER" { "up" } else { "down" };
+    let row = json!({"calibration": chart.calibration_id, "signal_session": chart.signal_session,
+        "onset_session": chart.onset_session, "side": chart.side});
+    Condition {
+        title: format!("the {} of {} drifts {direction}", chart.channel.to_lowercase(), chart.device),
+        sessions: Some(chart.signal_session.clone()).filter(|session| !session.is_empty()).into_iter().collect(),
+        evidence_rows: format!("[{row}]"),
+        ..charted("drift", "medium", chart)
+    }
+}
+
+fn leaving(chart: &DriftState) -> Condition {
+    // Not the dates: they move with every visit, and the alert is the same.
+    let row = json!({"calibration": chart.calibration_id, "side": chart.side});
+    let title =
+        format!("the {} of {} may be out of tolerance within 30 days", chart.channel.to_lowercase(), chart.device);
+    Condition { title, evidence_rows: format!("[{row}]"), ..charted("forecast", "medium", chart) }
+}
+
+fn spikes(charts: &[DriftState]) -> impl Iterator<Item = Condition> {
+    let mut found: BTreeMap<(&str, u32, &str), (&DriftState, BTreeSet<&String>)> = BTreeMap::new();
+    for chart in charts.iter().filter(|chart| !chart.spikes.is_empty()) {
+        let key = (chart.channel.as_str(), chart.band, chart.calibration_id.as_str());
+        found.entry(key).or_insert_with(|| (chart, BTreeSet::new())).1.extend(&chart.spikes);
+    }
+    found.into_values().map(|(chart, sessions)| {
+        let base = charted("spike", "high", chart);
+        Condition {
+            alert_key: format!("{}/{}", base.alert_key, chart.calibration_id),
+            title: format!("the {} of {} was far off in a visit", chart.channel.to_lowercase(), chart.device),
+            evidence_rows: json!([{"calibration": chart.calibration_id, "sessions": sessions}]).to_string(),
+            sessions: sessions.into_iter().cloned().collect(),
+            ..base
+        }
+    })
+}
+
+fn overdue(sums: &[&SessionSum], dues: &[&Due]) -> Vec<Condition> {
+    let condition = |due: &&Due| {
+        let used = sums.iter().filter(|sum| {
+            sum.channel == due.channel && sum.calibration_id == due.calibration_id && sum.last_at > due.due_at
+        });
+        let used: Vec<_> = used.collect();
+        let first = used.iter().min_by_key(|sum| (sum.last_at, &sum.session_id))?;
+        let name = due.channel.to_lowercase();
+        let sessions: BTreeSet<&String> =
+            used.iter().map(|sum| &sum.session_id).filter(|session| !session.is_empty()).collect();
+        let base = base("calibration-overdue", "high", &due.tenant, &first.site, &due.device);
+        Some(Condition {
+            alert_key: format!("{}/{name}/{}", base.alert_key, due.calibration_id),
+            title: format!("{} was used after its {name} calibration was due", due.device),
+            sessions: sessions.into_iter().cloned().collect(),
+            evidence_query: format!(
+                "SELECT session_id, min(at) FROM injections WHERE tenant = {} AND device = {} AND {name}_calibration_id = {} \
+                 AND at > fromUnixTimestamp64Micro({}) GROUP BY session_id",
+                quoted(&due.tenant),
+                quoted(&due.device),
+                quoted(&due.calibration_id),
+                due.due_at
+            ),
+            evidence_rows: json!([{"calibration": due.calibration_id, "due_us": due.due_at}]).to_string(),
+            since: due.due_at,
+            ..base
+        })
+    };
+    dues.iter().filter_map(condition).collect()
+}
+
+/// What the injections of a visit raise.
+pub fn of_visit(shots: &Shots) -> Vec<Condition> {
+    let Shots { tenant, device, session_id, .. } = shots;
+    let query = |filter: &str| {
+        format!(
+            "SELECT * FROM injections WHERE tenant = {} AND device = {} AND session_id = {} AND {filter}",
+            quoted(tenant),
+            quoted(device),
+            quoted(session_id)
+        )
+    };
+    let condition = |kind: &str, severity: &str, title: String, filter: &str, row: serde_json::Value| {
+        let base = base(kind, severity, tenant, &shots.site, device);
+        Condition {
+            alert_key: format!("{}/{session_id}", base.alert_key),
+            title,
+            sessions: Some(session_id.clone()).filter(|session| !session.is_empty()).into_iter().collect(),
+            evidence_query: query(filter),
+            evidence_rows: json!([row]).to_string(),
+            since: shots.since,
+            ..base
+        }
+    };
+    let mut conditions = Vec::new();
+    if shots.unsafe_n > 0 {
+        let (title, row) = (
+            format!("{device} injected deeper than is safe for the area, up to {} um", shots.unsafe_um),
+            json!({"injections": shots.unsafe_n, "deepest_um": shots.unsafe_um}),
+        );
+        conditions.push(condition("depth-unsafe", "critical", title, "measured_um IS NOT NULL", row));
+    }
+    if shots.dose_n > 0 {
+        let title = format!("a dose of {device} was off by more than twice the tolerance, {} nl", shots.dose_nl);
+        let row = json!({"injections": shots.dose_n, "largest_error_nl": shots.dose_nl});
+        conditions.push(condition("single-dose", "high", title, "delivered_nl != target_nl", row));
+    }
+    if shots.depth_n > 0 {
+        let title = format!("a depth of {device} was off by more than twice the tolerance, {} um", shots.depth_um);
+        let row = json!({"injections": shots.depth_n, "largest_error_um": shots.depth_um});
+        conditions.push(condition("single-depth", "high", title, "measured_um != target_um", row));
+    }
+    if shots.occlusions > 0 {
+        let title = format!("{device} was occluded three times in a row");
+        let row = json!({"times": shots.occlusions});
+        conditions.push(condition("occlusion", "high", title, "outcome = 'OCCLUDED'", row));
+    }
+    conditions
+}
+
+/// A finding about the fleet, as a condition.
+pub fn of_fleet(kind: &str, severity: &str, finding: &Finding) -> Condition {
+    let Finding { tenant, site, device, subject, session_id, .. } = finding;
+    let base = base(kind, severity, tenant, site, device);
+    let key = if subject.is_empty() { base.alert_key.clone() } else { format!("{}/{subject}", base.alert_key) };
+    let table = match kind {
+        "device-lost" | "device-silent" => "fleet",
+        "session-allergy" | "session-licence" => "sessions",
+        "calibration-due" => "calibrations_due",
+        "battery" => "device_status",
+        "sequence-gap" => "delivery_gaps",
+        _ => "injections",
+    };
+    Condition {
+        alert_key: key,
+        title: finding.detail.clone(),
+        sessions: Some(session_id.clone()).filter(|session| !session.is_empty()).into_iter().collect(),
+        evidence_query: format!(
+            "SELECT * FROM {table} WHERE tenant = {} AND device = {}",
+            quoted(tenant),
+            quoted(device)
+        ),
+        evidence_rows: json!([{"detail": finding.detail}]).to_string(),
+        since: finding.since,
+        ..base
+    }
+}

@@ -1,0 +1,226 @@
+//! Is a device drifting? Charts of the error of each visit since the last calibration, as pure functions of sums.
+//!
+//! A chart belongs to a device, channel, set-point band, calibration and firmware. Its state is made anew from its visits, in
+//! the order of their time, whenever one arrives: late ones fall into their place. Centre and scale are the device's own
+//! (self-starting): a spread pooled over the model would let one device's data change another's verdict.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::OnceLock,
+};
+
+use analysis::{
+    Side,
+    budget::{Budget, Shares},
+    chart::{Chart, Settings},
+    forecast::{Forecast, Rule, forecast},
+    standard::{Centre, Source, Spread},
+};
+use serde_json::json;
+use warehouse::accuracy::{DriftState, Model, SessionSum};
+
+use crate::accuracy::{Models, RULE_VERSION, latest, limits};
+
+/// The alarm budget: false alarms of a device in a year over both channels and this many set-point bands of each, at this
+/// many visits a day.
+pub const BUDGET: Budget = Budget {
+    false_alarms: 0.2,
+    points_per_day: 5.0,
+    channels: 2,
+    bands: 3,
+    shares: Shares { cusum: 1.0, ewma: 1.0, spike: 1.0, forecasts: 0.02 },
+};
+/// Reference value of the CUSUM: half the shift to find quickly, sigma.
+const CUSUM_K: f64 = 0.5;
+/// Weight of the newest visit in the EWMA.
+const EWMA_LAMBDA: f64 = 0.1;
+/// Variation between visits to that of the shots in a visit, percent: with charts that find the scale themselves, only
+/// their ratio matters, and only where visits differ in their number of shots.
+const SPREAD: Spread = Spread { between: 0.5, within: 2.0, source: Source::SelfStarting };
+const DAY_US: f64 = 86_400e6;
+
+/// The charts' limits, solved once from [`BUDGET`].
+///
+/// # Errors
+/// None with the budget as it is.
+pub fn settings() -> Result<&'static Settings, analysis::Error> {
+    static SETTINGS: OnceLock<Result<Settings, analysis::Error>> = OnceLock::new();
+    let solve = || BUDGET.thresholds(CUSUM_K, false, EWMA_LAMBDA)?.settings(Centre::PhaseI, SPREAD);
+    SETTINGS.get_or_init(solve).as_ref().map_err(Clone::clone)
+}
+
+/// Upper edge of the band that a set point is in; 0 = above the last edge, or no bands.
+pub fn band(model: Option<&Model>, channel: &str, target: u32) -> u32 {
+    let Some(model) = model else { return 0 };
+    let edges: Vec<u32> = if channel == "DOSE" {
+        model.dose_bands_nl.clone()
+    } else {
+        model.depth_bands_um.iter().map(|edge| u32::from(*edge)).collect()
+    };
+    edges.into_iter().filter(|edge| *edge >= target).min().unwrap_or(0)
+}
+
+/// A visit on a chart.
+#[derive(Clone, Debug, Default)]
+struct Visit<'a> {
+    session: &'a str,
+    at: i64,
+    error: i64,
+    targets: i64,
+    shots: u64,
+}
+
+/// Charts one device on one channel; `sums` are all there are of it, in any order. Injections outside a visit, and those
+/// with target 0, are not charted.
+///
+/// # Errors
+/// As [`settings`].
+pub fn evaluate(sums: &[&SessionSum], models: &Models) -> Result<Vec<DriftState>, analysis::Error> {
+    let charted: Vec<_> = sums.iter().copied().filter(|sum| !sum.session_id.is_empty() && sum.targets > 0).collect();
+    let Some(latest) = latest(&charted) else { return Ok(Vec::new()) };
+    let mut charts: BTreeMap<(u32, &str, &str), Vec<&SessionSum>> = BTreeMap::new();
+    for sum in &charted {
+        let band = band(models.get(&sum.model), &sum.channel, sum.target);
+        charts.entry((band, &sum.calibration_id, &sum.firmware)).or_default().push(sum);
+    }
+    let states = charts.into_iter().map(|((band, calibration, firmware), sums)| {
+        let current = calibration == latest.calibration_id && firmware == latest.firmware;
+        chart(&sums, models).map(|state| DriftState { band, current, ..state })
+    });
+    states.collect()
+}
+
+fn visits<'a>(sums: &[&'a SessionSum]) -> Vec<Visit<'a>> {
+    let mut visits: BTreeMap<&str, Visit<'_>> = BTreeMap::new();
+    for sum in sums {
+        let empty = || Visit { session: &sum.session_id, at: i64::MAX, ..Visit::default() };
+        let visit = visits.entry(&sum.session_id).or_insert_with(empty);
+        visit.at = visit.at.min(sum.first_at);
+        visit.error += sum.error;
+        visit.targets += sum.targets;
+        visit.shots += sum.n.unsigned_abs();
+    }
+    let mut visits: Vec<_> = visits.into_values().collect();
+    visits.sort_unstable_by_key(|visit| (visit.at, visit.session));
+    visits
+}
+
+fn chart(sums: &[&SessionSum], models: &Models) -> Result<DriftState, analysis::Error> {
+    let settings = settings()?;
+    let visits = visits(sums);
+    let last = latest(sums).cloned().unwrap_or_default();
+    let mut chart = Chart::new(settings)?;
+    let (mut point, mut spikes, mut errors) = (None, Vec::new(), Vec::new());
+    for visit in &visits {
+        let error = 100.0 * visit.error as f64 / visit.targets as f64;
+        let added = chart.add(error, visit.shots)?;
+        if added.spike.is_some() {
+            spikes.push(visit.session.to_owned());
+        }
+        errors.push(error);
+        point = Some(added);
+    }
+    let drift = chart.drift();
+    let named = |number: u64| {
+        let place = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+        place.and_then(|place| visits.get(place)).map(|visit| visit.session.to_owned()).unwrap_or_default()
+    };
+    let state = match (drift, point.and_then(|point| point.z)) {
+        (Some(_), _) => "DRIFT",
+        (None, None) => "LEARNING",
+        (None, Some(_)) => "IN_CONTROL",
+    };
+    let side = match drift.map(|drift| drift.side) {
+        Some(Side::Upper) => "UPPER",
+        Some(Side::Lower) => "LOWER",
+        None => "",
+    };
+    let state = DriftState {
+        state: state.to_owned(),
+        side: side.to_owned(),
+        sessions: visits.len() as u64,
+        n: visits.iter().map(|visit| visit.shots).sum(),
+        last_error_pct: errors.last().copied().unwrap_or_default(),
+        last_z: point.and_then(|point| point.z),
+        cusum_upper: point.and_then(|point| point.cusum).map(|point| point.upper),
+        cusum_lower: point.and_then(|point| point.cusum).map(|point| point.lower),
+        ewma: point.and_then(|point| point.ewma).map(|point| point.average),
+        ewma_limit: point.and_then(|point| point.ewma).map(|point| point.bound),
+        signal_session: drift.map(|drift| named(drift.session)).unwrap_or_default(),
+        onset_session: drift.and_then(|drift| drift.onset).map(named).unwrap_or_default(),
+        spikes,
+        tenant: last.tenant.clone(),
+        device: last.device.clone(),
+        channel: last.channel.clone(),
+        calibration_id: last.calibration_id.clone(),
+        firmware: last.firmware.clone(),
+        site: last.site.clone(),
+        model: last.model.clone(),
+        first_at: visits.first().map(|visit| visit.at).unwrap_or_default(),
+        last_at: last.last_at,
+        rule_version: RULE_VERSION,
+        parameters: parameters(settings),
+        ..DriftState::default()
+    };
+    Ok(forecasted(state, sums, &visits, &errors, models))
+}
+
+/// Adds when the chart's line leaves the tolerance: that of its set points that is tightest relative to it.
+fn forecasted(
+    state: DriftState,
+    sums: &[&SessionSum],
+    visits: &[Visit<'_>],
+    errors: &[f64],
+    models: &Models,
+) -> DriftState {
+    let targets: BTreeSet<u32> = sums.iter().map(|sum| sum.target).collect();
+    let tolerance = targets.into_iter().filter_map(|target| {
+        let limits = limits(models.get(&state.model), &state.channel, target)?;
+        Some(100.0 * (limits.high - f64::from(target)) / f64::from(target))
+    });
+    let Some(tolerance) = tolerance.min_by(f64::total_cmp) else {
+        return DriftState { forecast: "NO_TOLERANCE".to_owned(), ..state };
+    };
+    // The series rises strictly: of visits that begin at the same microsecond the first is taken.
+    let mut series: Vec<(f64, f64)> = Vec::new();
+    for (visit, error) in visits.iter().zip(errors) {
+        let day = (visit.at - state.first_at) as f64 / DAY_US;
+        if series.last().is_none_or(|last| last.0 < day) {
+            series.push((day, *error));
+        }
+    }
+    let (days, errors): (Vec<f64>, Vec<f64>) = series.into_iter().unzip();
+    let said = forecast(&days, &errors, tolerance, state.state == "DRIFT", &Rule::default());
+    let time = |day: f64| {
+        let at = state.first_at as f64 + day * DAY_US;
+        // What the engine's times can hold; a crossing beyond is none that matters.
+        (0.0..9.2e18).contains(&at).then_some(at as i64).filter(|at| *at < 4_102_444_800_000_000)
+    };
+    match said {
+        Ok(Forecast::Crossing { at, alarm, .. }) => DriftState {
+            forecast: "CROSSING".to_owned(),
+            crossing_at: time(at.at),
+            crossing_low: time(at.low),
+            crossing_high: time(at.high),
+            alarm,
+            ..state
+        },
+        Ok(Forecast::NoSlope { .. }) => DriftState { forecast: "NO_SLOPE".to_owned(), ..state },
+        Ok(Forecast::TooShort) => DriftState { forecast: "TOO_SHORT".to_owned(), ..state },
+        Ok(Forecast::NotSignalled) | Err(_) => DriftState { forecast: "NOT_SIGNALLED".to_owned(), ..state },
+    }
+}
+
+fn parameters(settings: &Settings) -> String {
+    json!({
+        "false_alarms_per_device_year": BUDGET.false_alarms,
+        "cusum_k": settings.cusum.k,
+        "cusum_h": settings.cusum.h,
+        "ewma_lambda": settings.ewma.lambda,
+        "ewma_limit": settings.ewma.limit,
+        "spike": settings.spike,
+        "centre": "phase I, self-starting",
+        "between_to_within": SPREAD.between / SPREAD.within,
+    })
+    .to_string()
+}

@@ -1,0 +1,482 @@
+//! The half of the monitor that judges accuracy, drift and devices: one pass, which devices and visits a change concerns, what
+//! is known of them, what becomes of verdicts and alerts.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+use warehouse::{
+    Error, Warehouse,
+    accuracy::{AccuracyVerdict, DEVICE, DriftState, Due, SessionSum},
+    changes::Seen,
+    devices::FLEET,
+    sterility::{Horizon, IDS_MAX, Scope},
+};
+
+use crate::{
+    accuracy::{self, Factors, Models, RULE_VERSION},
+    alert::Condition,
+    conditions::{self, OF_DEVICES, OF_VISITS},
+    drift, settlement,
+    sterility::pass::Summary,
+};
+
+/// Name of this half in `monitor_positions`.
+const READER: &str = "accuracy";
+/// Tables that are looked at for changes; of the last, a change concerns everything.
+const TABLES: [&str; 4] = ["accuracy_session", "injections", "calibrations", "models"];
+/// More changed devices and visits than this and everything is evaluated instead, in slices.
+const CHANGED_MAX: usize = 20_000;
+/// Rows of a slice of everything: bounds memory.
+const SLICE_ROWS: u64 = 200_000;
+/// Tries to read a set of parts that merges do not take away meanwhile.
+const TRIES: usize = 5;
+/// Between two records of what has been seen, us.
+const RECORD_US: i64 = 60_000_000;
+/// Between two looks at the whole fleet, us.
+const FLEET_US: i64 = 8_000_000;
+
+/// `TENANT/DEVICE` and `TENANT/DEVICE/VISIT` to evaluate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Dirty {
+    devices: BTreeSet<String>,
+    visits: BTreeSet<String>,
+}
+
+impl Dirty {
+    fn count(&self) -> usize {
+        self.devices.len() + self.visits.len()
+    }
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Position {
+    seen: Seen,
+    /// What has rows of batches that were not committed.
+    again: Dirty,
+    /// Whether everything has been evaluated once.
+    begun: bool,
+}
+
+/// The accuracy half of the monitor.
+pub struct Precision {
+    warehouse: Warehouse,
+    position: Option<Position>,
+    factors: Factors,
+    recorded_at: i64,
+    looked_at_fleet: i64,
+}
+
+type Rows = (Vec<AccuracyVerdict>, Vec<DriftState>);
+
+impl Precision {
+    /// Nothing is read yet.
+    pub fn new(warehouse: Warehouse) -> Self {
+        Self { warehouse, position: None, factors: Factors::default(), recorded_at: 0, looked_at_fleet: 0 }
+    }
+
+    /// Forgets what has been seen: the next pass evaluates everything.
+    pub fn start_over(&mut self) {
+        self.position = Some(Position::default());
+    }
+
+    /// Evaluates what has changed since the last pass. Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`]; the next pass takes up everything that this one did not finish.
+    pub async fn pass(&mut self, now: i64) -> Result<Summary, Error> {
+        let mut position = match self.position.take() {
+            Some(position) => position,
+            None => self.stored_position().await?,
+        };
+        let outcome = self.evaluate(&mut position, now).await;
+        self.position = Some(position);
+        outcome
+    }
+
+    async fn stored_position(&self) -> Result<Position, Error> {
+        if !self.warehouse.accuracy_is_current(RULE_VERSION).await? {
+            return Ok(Position::default());
+        }
+        let stored = self.warehouse.monitor_position(READER).await?;
+        Ok(stored.and_then(|stored| serde_json::from_str(&stored).ok()).unwrap_or_default())
+    }
+
+    async fn evaluate(&mut self, position: &mut Position, now: i64) -> Result<Summary, Error> {
+        let horizon = self.warehouse.horizon().await?;
+        let (seen, found, has_news) = self.changes(position).await?;
+        let mut summary = Summary { whole: found.is_none(), ..Summary::default() };
+        let models: Models =
+            self.warehouse.models().await?.into_iter().map(|model| (model.model.clone(), model)).collect();
+        if let Some(mut dirty) = found {
+            dirty.devices.extend(position.again.devices.iter().cloned());
+            dirty.visits.extend(position.again.visits.iter().cloned());
+            let released = self.warehouse.released_alerts().await?;
+            dirty.visits.extend(released.iter().filter_map(|key| key.strip_prefix("depth-unsafe/")).map(str::to_owned));
+            for ids in chunks(&dirty.devices) {
+                self.devices(Scope::Ids(&ids), &horizon, &models, now, &mut summary).await?;
+            }
+            for ids in chunks(&dirty.visits) {
+                self.visits(Scope::Ids(&ids), &horizon, now, &mut summary).await?;
+            }
+        } else {
+            let of = 1 + self.warehouse.session_rows().await? / SLICE_ROWS;
+            for index in 0..of {
+                self.devices(Scope::Slice { index, of }, &horizon, &models, now, &mut summary).await?;
+            }
+            self.visits(Scope::Slice { index: 0, of: 1 }, &horizon, now, &mut summary).await?;
+        }
+        if now - self.looked_at_fleet >= FLEET_US || summary.whole {
+            self.fleet(now, &mut summary).await?;
+            self.looked_at_fleet = now;
+        }
+        let is_open = has_news || position.again.count() > 0;
+        let again = if is_open { self.beyond(&horizon).await? } else { Dirty::default() };
+        let next = Position { seen, again, begun: true };
+        if has_news && (summary.whole || now - self.recorded_at >= RECORD_US) {
+            let json = serde_json::to_string(&next).unwrap_or_default();
+            self.warehouse.record_monitor_position(READER, &json, now).await?;
+            self.recorded_at = now;
+        }
+        *position = next;
+        Ok(summary)
+    }
+
+    /// What will have been seen, what is new (none = everything), and whether anything is.
+    async fn changes(&self, position: &Position) -> Result<(Seen, Option<Dirty>, bool), Error> {
+        let seen = &position.seen;
+        for _ in 0..TRIES {
+            let parts = self.warehouse.parts(&TABLES).await?;
+            let news = seen.news(&parts);
+            let mut next = seen.clone();
+            next.see(&parts);
+            let whole = !position.begun || news.contains_key("models");
+            if whole {
+                return Ok((next, None, !news.is_empty()));
+            }
+            let (warehouse, limit, mut dirty) = (&self.warehouse, CHANGED_MAX + 1, Dirty::default());
+            if let Some(parts) = news.get("accuracy_session") {
+                dirty.devices.extend(warehouse.texts("accuracy_session", DEVICE, parts, limit).await?);
+            }
+            if let Some(parts) = news.get("calibrations") {
+                dirty.devices.extend(warehouse.calibrated_devices(parts, limit).await?);
+            }
+            if let Some(parts) = news.get("injections") {
+                dirty.visits.extend(warehouse.visits_in(parts, limit).await?);
+            }
+            if dirty.count() > CHANGED_MAX {
+                return Ok((next, None, true));
+            }
+            // A part that was merged away meanwhile has not been read.
+            let there: HashSet<String> =
+                warehouse.parts(&TABLES).await?.into_iter().map(|part| part.table + &part.name).collect();
+            if news.values().flatten().all(|part| there.contains(&format!("{}{}", part.table, part.name))) {
+                let has_news = !news.is_empty();
+                return Ok((next, Some(dirty), has_news));
+            }
+        }
+        let parts = self.warehouse.parts(&TABLES).await?;
+        let mut next = seen.clone();
+        next.see(&parts);
+        Ok((next, None, true))
+    }
+
+    /// What has rows that are not committed yet.
+    async fn beyond(&self, horizon: &Horizon) -> Result<Dirty, Error> {
+        let devices = self.warehouse.texts_beyond("accuracy_session", DEVICE, horizon, CHANGED_MAX).await?;
+        let visits = self.warehouse.visits_beyond(horizon, CHANGED_MAX).await?;
+        Ok(Dirty { devices: devices.into_iter().collect(), visits: visits.into_iter().collect() })
+    }
+
+    async fn devices(
+        &mut self,
+        scope: Scope<'_>,
+        horizon: &Horizon,
+        models: &Models,
+        now: i64,
+        summary: &mut Summary,
+    ) -> Result<(), Error> {
+        let sums = self.warehouse.session_sums(scope, horizon).await?;
+        let dues = self.warehouse.due_dates(scope).await?;
+        let known = (self.warehouse.accuracy_verdicts(scope).await?, self.warehouse.drift_states(scope).await?);
+        let mut of_device: BTreeMap<(&str, &str), (Vec<&SessionSum>, Vec<&Due>)> = BTreeMap::new();
+        for sum in &sums {
+            of_device.entry((&sum.tenant, &sum.device)).or_default().0.push(sum);
+        }
+        for due in &dues {
+            if let Some(facts) = of_device.get_mut(&(due.tenant.as_str(), due.device.as_str())) {
+                facts.1.push(due);
+            }
+        }
+        let (mut rows, mut holding) = (Rows::default(), Vec::new());
+        for (sums, dues) in of_device.values() {
+            let (verdicts, charts) = judge(sums, models, &mut self.factors);
+            holding.extend(conditions::of_device(&verdicts, &charts, sums, dues));
+            rows.0.extend(verdicts);
+            rows.1.extend(charts);
+        }
+        let evaluated: HashSet<(String, String)> =
+            of_device.keys().map(|(tenant, device)| ((*tenant).to_owned(), (*device).to_owned())).collect();
+        let (verdicts, charts) = changed(rows, known, &evaluated, now);
+        summary.units += evaluated.len() as u64;
+        summary.verdicts += (verdicts.len() + charts.len()) as u64;
+        self.warehouse.add_accuracy(&verdicts, &charts).await?;
+        let open = self.warehouse.open_keys(&OF_DEVICES, Some(scope)).await?;
+        summary.alerts += self.settle(open, holding, now).await?;
+        Ok(())
+    }
+
+    async fn visits(&self, scope: Scope<'_>, horizon: &Horizon, now: i64, summary: &mut Summary) -> Result<(), Error> {
+        let shots = self.warehouse.alarming_shots(scope, horizon).await?;
+        let holding: Vec<_> = shots.iter().flat_map(conditions::of_visit).collect();
+        let keys = match scope {
+            Scope::Ids(ids) => ids.iter().flat_map(|visit| conditions::visit_keys(visit)).collect(),
+            Scope::Slice { .. } => self.warehouse.open_keys(&OF_VISITS, None).await?,
+        };
+        summary.alerts += self.settle(keys, holding, now).await?;
+        Ok(())
+    }
+
+    async fn fleet(&self, now: i64, summary: &mut Summary) -> Result<(), Error> {
+        for (kind, severity, _) in FLEET {
+            let found = self.warehouse.findings(kind).await?;
+            // Of several findings under one key the earliest stands.
+            let mut holding: BTreeMap<(String, String), Condition> = BTreeMap::new();
+            for finding in &found {
+                let condition = conditions::of_fleet(kind, severity, finding);
+                let name = (condition.tenant.clone(), condition.alert_key.clone());
+                let earlier = holding.get(&name).is_none_or(|known| condition.since < known.since);
+                if earlier {
+                    holding.insert(name, condition);
+                }
+            }
+            let open = self.warehouse.open_keys(&[kind], None).await?;
+            summary.alerts += self.settle(open, holding.into_values().collect(), now).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle(&self, open: Vec<String>, holding: Vec<Condition>, now: i64) -> Result<u64, Error> {
+        let keys: BTreeSet<String> =
+            open.into_iter().chain(holding.iter().map(|condition| condition.alert_key.clone())).collect();
+        let mut by_key: HashMap<&str, Vec<&Condition>> = HashMap::new();
+        for condition in &holding {
+            by_key.entry(&condition.alert_key).or_default().push(condition);
+        }
+        let mut changed = 0;
+        for keys in chunks(&keys) {
+            let of_keys = keys.iter().filter_map(|key| by_key.get(key.as_str())).flatten().copied().cloned();
+            changed += settlement::settle(&self.warehouse, &keys, of_keys.collect(), now).await?;
+        }
+        Ok(changed)
+    }
+}
+
+/// Judges and charts one device, channel by channel.
+pub fn judge(sums: &[&SessionSum], models: &Models, factors: &mut Factors) -> Rows {
+    let mut rows = Rows::default();
+    for channel in ["DOSE", "DEPTH"] {
+        let sums: Vec<_> = sums.iter().copied().filter(|sum| sum.channel == channel).collect();
+        rows.0.extend(accuracy::evaluate(&sums, models, factors));
+        match drift::evaluate(&sums, models) {
+            Ok(charts) => rows.1.extend(charts),
+            Err(error) => tracing::error!(%error, channel, "a device cannot be charted"),
+        }
+    }
+    rows
+}
+
+/// What says something else than before, and what is to be cleared as its facts are gone.
+fn changed(rows: Rows, known: Rows, evaluated: &HashSet<(String, String)>, now: i64) -> Rows {
+    let name = |row: &AccuracyVerdict| {
+        (row.tenant.clone(), row.device.clone(), row.channel.clone(), row.calibration_id.clone(), row.target)
+    };
+    let mut before: HashMap<_, _> = known.0.into_iter().map(|row| (name(&row), row)).collect();
+    let mut verdicts = Vec::new();
+    for row in rows.0 {
+        let said = before.remove(&name(&row)).map(|said| AccuracyVerdict { computed_at: 0, ..said });
+        if said.as_ref() != Some(&row) {
+            verdicts.push(AccuracyVerdict { computed_at: now, ..row });
+        }
+    }
+    let is_gone = |state: &str, tenant: &str, device: &str| {
+        state != "CLEARED" && evaluated.contains(&(tenant.to_owned(), device.to_owned()))
+    };
+    let gone = before.into_values().filter(|row| is_gone(&row.state, &row.tenant, &row.device));
+    let cleared = |row| AccuracyVerdict { state: "CLEARED".to_owned(), current: false, computed_at: now, ..row };
+    verdicts.extend(gone.map(cleared));
+
+    let name = |row: &DriftState| {
+        let DriftState { tenant, device, channel, calibration_id, firmware, .. } = row.clone();
+        (tenant, device, channel, row.band, calibration_id, firmware)
+    };
+    let mut before: HashMap<_, _> = known.1.into_iter().map(|row| (name(&row), row)).collect();
+    let mut charts = Vec::new();
+    for row in rows.1 {
+        let said = before.remove(&name(&row)).map(|said| DriftState { computed_at: 0, ..said });
+        if said.as_ref() != Some(&row) {
+            charts.push(DriftState { computed_at: now, ..row });
+        }
+    }
+    let gone = before.into_values().filter(|row| is_gone(&row.state, &row.tenant, &row.device));
+    let cleared =
+        |row| DriftState { state: "CLEARED".to_owned(), current: false, alarm: false, computed_at: now, ..row };
+    charts.extend(gone.map(cleared));
+    (verdicts, charts)
+}
+
+fn chunks(ids: &BTreeSet<String>) -> Vec<Vec<String>> {
+    let ids: Vec<_> = ids.iter().cloned().collect();
+    ids.chunks(IDS_MAX).map(<[String]>::to_vec).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use warehouse::accuracy::Model;
+
+    use super::*;
+
+    fn models() -> Models {
+        let model = Model {
+            model: "pen".to_owned(),
+            dose_resolution_nl: 100,
+            dose_tolerance_ppm: 100_000,
+            dose_bands_nl: vec![15_000, 50_000],
+            ..Model::default()
+        };
+        [("pen".to_owned(), model)].into()
+    }
+
+    /// A visit a day of 20 injections at 10,000 nl, each off by the same, but for 200 nl either way.
+    fn visit(number: i64, error_nl: i64) -> SessionSum {
+        SessionSum {
+            tenant: "acme".to_owned(),
+            device: "pen-1".to_owned(),
+            channel: "DOSE".to_owned(),
+            calibration_id: "c1".to_owned(),
+            target: 10_000,
+            session_id: format!("s{number:03}"),
+            model: "pen".to_owned(),
+            n: 20,
+            error: 20 * error_nl,
+            error_sq: 20 * (error_nl * error_nl + 200 * 200),
+            targets: 200_000,
+            first_at: number * 86_400_000_000,
+            last_at: number * 86_400_000_000 + 1_200_000_000,
+            ..SessionSum::default()
+        }
+    }
+
+    /// Deviation of a visit's mean, nl: the same every time.
+    fn scatter(number: i64) -> i64 {
+        (number * 7_919 + number * number * 31).rem_euclid(101) - 50
+    }
+
+    fn judged(sums: &[SessionSum]) -> Rows {
+        judge(&sums.iter().collect::<Vec<_>>(), &models(), &mut Factors::default())
+    }
+
+    fn alerts(sums: &[SessionSum], dues: &[Due]) -> Vec<String> {
+        let (verdicts, charts) = judged(sums);
+        let sums: Vec<_> = sums.iter().collect();
+        let found = conditions::of_device(&verdicts, &charts, &sums, &dues.iter().collect::<Vec<_>>());
+        found.into_iter().map(|condition| format!("{} {}", condition.severity, condition.alert_key)).collect()
+    }
+
+    fn series(visits: i64, error_nl: impl Fn(i64) -> i64) -> Vec<SessionSum> {
+        (1..=visits).map(|number| visit(number, scatter(number) + error_nl(number))).collect()
+    }
+
+    #[test]
+    fn a_healthy_device_raises_nothing() {
+        let (verdicts, charts) = judged(&series(80, |_| 60));
+        assert_eq!((verdicts.len(), verdicts[0].state.as_str(), verdicts[0].sessions), (1, "PASS", 80));
+        assert_eq!((charts.len(), charts[0].state.as_str(), charts[0].band), (1, "IN_CONTROL", 15_000));
+        assert_eq!(alerts(&series(80, |_| 60), &[]), [""; 0]);
+    }
+
+    #[test]
+    fn a_drifting_device_is_forecast_and_then_fails() {
+        let ramp = |number: i64| 8 * (number - 30).max(0);
+        let (_, charts) = judged(&series(70, ramp));
+        assert_eq!((charts[0].state.as_str(), charts[0].side.as_str()), ("DRIFT", "UPPER"));
+        assert!(charts[0].signal_session.as_str() > "s030", "{}", charts[0].signal_session);
+        assert_eq!(charts[0].forecast, "CROSSING");
+        let early = alerts(&series(70, ramp), &[]);
+        assert!(early.contains(&"medium drift/acme/pen-1/dose/15000".to_owned()), "{early:?}");
+        let late = alerts(&series(160, ramp), &[]);
+        assert!(late.contains(&"high accuracy-verdict/acme/pen-1/dose/10000".to_owned()), "{late:?}");
+        // The next calibration starts anew; what the old one was found to be stays readable.
+        let mut calibrated = series(160, ramp);
+        calibrated.push(SessionSum { calibration_id: "c2".to_owned(), ..visit(161, 0) });
+        assert_eq!(alerts(&calibrated, &[]), [""; 0]);
+        assert!(judged(&calibrated).0.iter().any(|verdict| verdict.state == "FAIL" && !verdict.current));
+    }
+
+    #[test]
+    fn one_visit_far_off_is_a_spike() {
+        let found = alerts(&series(60, |number| if number == 50 { 1_500 } else { 0 }), &[]);
+        assert!(found.contains(&"high spike/acme/pen-1/dose/15000/c1".to_owned()), "{found:?}");
+    }
+
+    #[test]
+    fn few_visits_and_unregistered_models_decide_nothing() {
+        assert_eq!(judged(&series(3, |_| 900)).0[0].state, "UNDECIDED");
+        let unknown: Vec<_> =
+            series(30, |_| 5_000).into_iter().map(|sum| SessionSum { model: "x".to_owned(), ..sum }).collect();
+        let (verdicts, charts) = judged(&unknown);
+        assert_eq!((verdicts[0].state.as_str(), verdicts[0].limit_low), ("UNDECIDED", None));
+        assert!(verdicts[0].reason.contains("no tolerance is registered"), "{}", verdicts[0].reason);
+        assert_eq!((charts[0].band, charts[0].forecast.as_str()), (0, "NO_TOLERANCE"));
+        assert!(judged(&[visit(1, 0)]).1[0].state == "LEARNING");
+    }
+
+    #[test]
+    fn use_beyond_the_due_date_names_the_visits() {
+        let due = Due {
+            tenant: "acme".to_owned(),
+            device: "pen-1".to_owned(),
+            channel: "DOSE".to_owned(),
+            calibration_id: "c1".to_owned(),
+            due_at: 11 * 86_400_000_000,
+        };
+        assert_eq!(alerts(&series(12, |_| 0), &[due.clone()]), ["high calibration-overdue/acme/pen-1/dose/c1"]);
+        assert_eq!(alerts(&series(10, |_| 0), &[due]), [""; 0]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn no_order_and_no_grouping_of_the_sums_matters(
+            errors in prop::collection::vec(-400i64..400, 2..50),
+            seed in any::<u64>(),
+        ) {
+            let sums: Vec<_> = errors.iter().enumerate().map(|(number, error)| visit(number as i64, *error)).collect();
+            let expected = judged(&sums);
+            let mut parts = Vec::new();
+            for (number, sum) in sums.iter().enumerate() {
+                // A visit in two parts of which the second comes from another site.
+                let share = 1 + ((seed >> (number % 60)) % 18) as i64;
+                let part = |n: i64| SessionSum { n, targets: n * 10_000, error: n * errors[number],
+                    error_sq: n * (errors[number].pow(2) + 40_000), ..sum.clone() };
+                parts.push(part(share));
+                parts.insert(parts.len() / 2, part(20 - share));
+            }
+            parts.sort_by_key(|sum| (sum.n.wrapping_mul(seed as i64 | 1), sum.first_at));
+            prop_assert_eq!(judged(&parts), expected);
+        }
+    }
+
+    #[test]
+    fn what_says_the_same_is_not_written_again() {
+        let rows = judged(&series(12, |_| 0));
+        let known = (
+            rows.0.iter().map(|row| AccuracyVerdict { computed_at: 5, ..row.clone() }).collect(),
+            rows.1.iter().map(|row| DriftState { computed_at: 5, ..row.clone() }).collect(),
+        );
+        let all = HashSet::from([("acme".to_owned(), "pen-1".to_owned())]);
+        assert_eq!(changed(rows.clone(), known, &all, 9), Rows::default());
+        let gone = changed(Rows::default(), rows, &all, 9);
+        assert!(gone.0.iter().all(|row| row.state == "CLEARED" && row.computed_at == 9) && gone.1.len() == 1);
+    }
+}

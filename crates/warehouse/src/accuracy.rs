@@ -1,0 +1,376 @@
+//! What accuracy and drift are judged from, and what was said about them.
+//!
+//! Sums come from the loader's aggregates and are read up to the committed batches only. An injection that the device itself
+//! says went wrong (PARTIAL, ABORTED, OCCLUDED, NO_CONTACT) tells nothing of its accuracy: the few of them are read from the
+//! base table and taken off, which leaves integers exact.
+
+use clickhouse::Row;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    changes::Part,
+    client::Warehouse,
+    error::Error,
+    sterility::{Horizon, Scope, list},
+};
+
+/// SQL of a device's name, `TENANT/DEVICE`.
+pub const DEVICE: &str = "concat(tenant, '/', device)";
+
+/// Sums of one visit at one set point within one calibration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Serialize, Deserialize)]
+pub struct SessionSum {
+    /// Tenant.
+    pub tenant: String,
+    /// Device.
+    pub device: String,
+    /// `DOSE` (nl) or `DEPTH` (um).
+    pub channel: String,
+    /// Calibration; empty = not said.
+    pub calibration_id: String,
+    /// Set point.
+    pub target: u32,
+    /// Visit; empty = outside a session.
+    pub session_id: String,
+    /// Model; empty = not said.
+    pub model: String,
+    /// Firmware; empty = not said.
+    pub firmware: String,
+    /// Site of the last injection.
+    pub site: String,
+    /// Injections.
+    pub n: i64,
+    /// Sum of measured - target.
+    pub error: i64,
+    /// Sum of the squares of measured - target.
+    pub error_sq: i64,
+    /// Sum of the targets.
+    pub targets: i64,
+    /// Time of the first injection, us since 1970.
+    pub first_at: i64,
+    /// Time of the last injection, us since 1970.
+    pub last_at: i64,
+}
+
+/// Tolerances and bands of a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct Model {
+    /// Its name.
+    pub model: String,
+    /// Least tolerance of a dose, nl.
+    pub dose_resolution_nl: u32,
+    /// Dose tolerance, millionths of the set point.
+    pub dose_tolerance_ppm: u32,
+    /// Least tolerance of a depth, um.
+    pub depth_resolution_um: u16,
+    /// Absolute depth tolerance, um.
+    pub depth_tolerance_um: u16,
+    /// Depth tolerance, millionths of the set point.
+    pub depth_tolerance_ppm: u32,
+    /// Upper edges of the dose bands, nl, ascending.
+    pub dose_bands_nl: Vec<u32>,
+    /// Upper edges of the depth bands, um, ascending.
+    pub depth_bands_um: Vec<u16>,
+}
+
+/// When a calibration is due to be repeated.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct Due {
+    /// Tenant.
+    pub tenant: String,
+    /// The device that was calibrated.
+    pub device: String,
+    /// `DOSE` or `DEPTH`.
+    pub channel: String,
+    /// The calibration.
+    pub calibration_id: String,
+    /// When it is due, us since 1970.
+    pub due_at: i64,
+}
+
+/// A row of `accuracy_verdicts`; see there.
+#[derive(Clone, Debug, Default, PartialEq, Row, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct AccuracyVerdict {
+    pub tenant: String,
+    pub device: String,
+    pub channel: String,
+    pub calibration_id: String,
+    pub target: u32,
+    pub site: String,
+    pub model: String,
+    pub firmware: String,
+    pub current: bool,
+    pub state: String,
+    pub reason: String,
+    pub sessions: u64,
+    pub n: u64,
+    pub mean_error: f64,
+    pub sd_error: Option<f64>,
+    pub limit_low: Option<f64>,
+    pub limit_high: Option<f64>,
+    pub pass_simple: Option<bool>,
+    pub k_simple: Option<f64>,
+    pub pass_clustered: Option<bool>,
+    pub k_clustered: Option<f64>,
+    pub k_actual: Option<f64>,
+    pub first_at: i64,
+    pub last_at: i64,
+    pub rule_version: u32,
+    pub parameters: String,
+    pub completeness: String,
+    pub computed_at: i64,
+}
+
+/// A row of `drift`; see there.
+#[derive(Clone, Debug, Default, PartialEq, Row, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct DriftState {
+    pub tenant: String,
+    pub device: String,
+    pub channel: String,
+    pub band: u32,
+    pub calibration_id: String,
+    pub firmware: String,
+    pub site: String,
+    pub model: String,
+    pub current: bool,
+    pub state: String,
+    pub side: String,
+    pub sessions: u64,
+    pub n: u64,
+    pub last_error_pct: f64,
+    pub last_z: Option<f64>,
+    pub cusum_upper: Option<f64>,
+    pub cusum_lower: Option<f64>,
+    pub ewma: Option<f64>,
+    pub ewma_limit: Option<f64>,
+    pub signal_session: String,
+    pub onset_session: String,
+    pub spikes: Vec<String>,
+    pub forecast: String,
+    pub crossing_at: Option<i64>,
+    pub crossing_low: Option<i64>,
+    pub crossing_high: Option<i64>,
+    pub alarm: bool,
+    pub first_at: i64,
+    pub last_at: i64,
+    pub rule_version: u32,
+    pub parameters: String,
+    pub completeness: String,
+    pub computed_at: i64,
+}
+
+const VERDICT: &str = "tenant, device, channel, calibration_id, target, site, model, firmware, current, state, reason, \
+     sessions, n, mean_error, sd_error, limit_low, limit_high, pass_simple, k_simple, pass_clustered, k_clustered, k_actual, \
+     toUnixTimestamp64Micro(verdict.first_at) AS first_at, toUnixTimestamp64Micro(verdict.last_at) AS last_at, rule_version, \
+     parameters, completeness, toUnixTimestamp64Micro(verdict.computed_at) AS computed_at";
+const DRIFT: &str = "tenant, device, channel, band, calibration_id, firmware, site, model, current, state, side, sessions, n, \
+     last_error_pct, last_z, cusum_upper, cusum_lower, ewma, ewma_limit, signal_session, onset_session, spikes, forecast, \
+     toUnixTimestamp64Micro(chart.crossing_at) AS crossing_at, toUnixTimestamp64Micro(chart.crossing_low) AS crossing_low, \
+     toUnixTimestamp64Micro(chart.crossing_high) AS crossing_high, alarm, \
+     toUnixTimestamp64Micro(chart.first_at) AS first_at, toUnixTimestamp64Micro(chart.last_at) AS last_at, rule_version, \
+     parameters, completeness, toUnixTimestamp64Micro(chart.computed_at) AS computed_at";
+
+/// Devices are named `TENANT/DEVICE`; the device's own column is what the index knows.
+pub(crate) fn devices(scope: Scope<'_>) -> String {
+    let named = scope.filter(DEVICE);
+    match scope {
+        Scope::Ids(ids) => {
+            let devices = ids.iter().map(|id| id.split_once('/').map_or(id.as_str(), |(_, device)| device));
+            format!("device IN {} AND {named}", list(devices))
+        }
+        Scope::Slice { .. } => named,
+    }
+}
+
+/// One channel of the sums: what the aggregates have, less what the device says went wrong.
+fn channel(name: &str, [set, measured, source, id, sums]: [&str; 5], filter: &str) -> String {
+    let unit = if name == "DOSE" { "nl" } else { "um" };
+    format!(
+        "SELECT tenant, device, '{name}' AS channel, {id} AS calibration_id, toUInt32(assumeNotNull({set})) AS target, \
+         session_id, model, firmware, site, toInt64({sums}_n) AS n, {sums}_error_{unit} AS error, \
+         toInt64({sums}_error_sq) AS error_sq, toInt64({sums}_target_{unit}) AS targets, first_at, last_at \
+         FROM accuracy_session WHERE {sums}_n > 0 AND {filter} \
+         UNION ALL \
+         SELECT tenant, device, '{name}', {id}, toUInt32(assumeNotNull({set})), session_id, model, firmware, site, \
+         toInt64(-1), toInt64({set}) - toInt64({measured}), \
+         -(toInt64({measured}) - toInt64({set})) * (toInt64({measured}) - toInt64({set})), -toInt64({set}), at, at \
+         FROM injections PREWHERE outcome NOT IN ('OK', '') \
+         WHERE {set} IS NOT NULL AND {measured} IS NOT NULL AND {source} != 'SETTING' AND {filter}"
+    )
+}
+
+impl Warehouse {
+    /// Sums of devices, by visit, calibration and set point.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn session_sums(&self, scope: Scope<'_>, horizon: &Horizon) -> Result<Vec<SessionSum>, Error> {
+        let filter = format!("{} AND {}", devices(scope), horizon.filter());
+        let dose =
+            channel("DOSE", ["target_nl", "delivered_nl", "dose_source", "dose_calibration_id", "dose"], &filter);
+        let depth =
+            channel("DEPTH", ["target_um", "measured_um", "depth_source", "depth_calibration_id", "depth"], &filter);
+        self.rows(&format!(
+            "SELECT toString(row.tenant) AS tenant, toString(row.device) AS device, row.channel AS channel, \
+             toString(row.calibration_id) AS calibration_id, row.target AS target, row.session_id AS session_id, \
+             toString(row.model) AS model, toString(row.firmware) AS firmware, toString(argMax(row.site, row.last_at)) AS site, \
+             assumeNotNull(sum(row.n)) AS n, assumeNotNull(sum(row.error)) AS error, \
+             assumeNotNull(sum(row.error_sq)) AS error_sq, assumeNotNull(sum(row.targets)) AS targets, \
+             toUnixTimestamp64Micro(min(row.first_at)) AS first_at, toUnixTimestamp64Micro(max(row.last_at)) AS last_at \
+             FROM ({dose} UNION ALL {depth}) AS row \
+             GROUP BY tenant, device, channel, calibration_id, target, session_id, model, firmware HAVING n > 0 \
+             ORDER BY tenant, device, channel, first_at, session_id, calibration_id, target"
+        ))
+        .await
+    }
+
+    /// Rows that sums are made of: to cut everything into slices.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn session_rows(&self) -> Result<u64, Error> {
+        self.row("SELECT toUInt64(count()) FROM accuracy_session").await
+    }
+
+    /// Models as registered now.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn models(&self) -> Result<Vec<Model>, Error> {
+        let sql = "SELECT model, dose_resolution_nl, dose_tolerance_ppm, depth_resolution_um, depth_tolerance_um, \
+                   depth_tolerance_ppm, dose_bands_nl, depth_bands_um FROM models_latest ORDER BY model";
+        self.rows(sql).await
+    }
+
+    /// Due dates of the calibrations of devices, as far as they are said.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn due_dates(&self, scope: Scope<'_>) -> Result<Vec<Due>, Error> {
+        let filter = scope.filter("concat(tenant, '/', subject_device)");
+        self.rows(&format!(
+            "SELECT toString(tenant) AS tenant, toString(subject_device) AS device, toString(done.channel) AS channel, \
+             toString(done.calibration_id) AS calibration_id, toUnixTimestamp64Micro(assumeNotNull(max(done.due_at))) AS due_at \
+             FROM calibrations AS done WHERE done.due_at IS NOT NULL AND calibration_id != '' AND {filter} \
+             GROUP BY tenant, device, channel, calibration_id ORDER BY tenant, device, channel, calibration_id"
+        ))
+        .await
+    }
+
+    /// Devices whose calibrations are told of in parts of `calibrations`.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn calibrated_devices(&self, parts: &[&Part], limit: usize) -> Result<Vec<String>, Error> {
+        self.texts("calibrations", "concat(tenant, '/', subject_device)", parts, limit).await
+    }
+
+    /// The latest verdicts on devices.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn accuracy_verdicts(&self, scope: Scope<'_>) -> Result<Vec<AccuracyVerdict>, Error> {
+        let filter = devices(scope);
+        self.rows(&format!(
+            "SELECT {VERDICT} FROM (SELECT * FROM accuracy_verdicts FINAL WHERE {filter}) AS verdict \
+             ORDER BY tenant, device, channel, calibration_id, target"
+        ))
+        .await
+    }
+
+    /// The latest state of the drift charts of devices.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn drift_states(&self, scope: Scope<'_>) -> Result<Vec<DriftState>, Error> {
+        let filter = devices(scope);
+        self.rows(&format!(
+            "SELECT {DRIFT} FROM (SELECT * FROM drift FINAL WHERE {filter}) AS chart \
+             ORDER BY tenant, device, channel, band, calibration_id, firmware"
+        ))
+        .await
+    }
+
+    /// Adds verdicts and states; the latest of a key stands.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`].
+    pub async fn add_accuracy(&self, verdicts: &[AccuracyVerdict], charts: &[DriftState]) -> Result<(), Error> {
+        self.add("accuracy_verdicts", verdicts).await?;
+        self.add("drift", charts).await
+    }
+
+    /// Whether the verdicts that stand are all of this version of the rules, and there are any.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn accuracy_is_current(&self, rule_version: u32) -> Result<bool, Error> {
+        let sql = format!(
+            "SELECT count() > 0 AND countIf(rule_version != {rule_version}) = 0 FROM \
+             (SELECT rule_version FROM accuracy_verdicts FINAL WHERE state != 'CLEARED')"
+        );
+        Ok(self.row::<u8>(&sql).await? != 0)
+    }
+}
+
+/// A visit between the last calibration and one that raises a question.
+#[derive(Clone, Debug, Default, PartialEq, Row, Serialize, Deserialize)]
+pub struct Affected {
+    /// Tenant.
+    pub tenant: String,
+    /// The device that was calibrated.
+    pub device: String,
+    /// `DOSE` or `DEPTH`.
+    pub channel: String,
+    /// When the calibration was performed, us since 1970.
+    pub performed_at: i64,
+    /// When the one before it was, us since 1970; 0 = there was none.
+    pub since: i64,
+    /// Largest as-found error, percent.
+    pub as_found_error_pct: Option<f64>,
+    /// Visit; empty = outside a session.
+    pub session_id: String,
+    /// Site.
+    pub site: String,
+    /// Time of the first injection, us since 1970.
+    pub first_at: i64,
+    /// Time of the last injection, us since 1970.
+    pub last_at: i64,
+    /// Injections.
+    pub injections: u64,
+}
+
+impl Warehouse {
+    /// Visits that a calibration concerns, from `calibration_impact`; `tenant` empty = all.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn affected(&self, calibration_id: &str, tenant: &str) -> Result<Vec<Affected>, Error> {
+        let (id, tenant) = (crate::sterility::quoted(calibration_id), crate::sterility::quoted(tenant));
+        self.rows(&format!(
+            "SELECT toString(shot.tenant) AS tenant, toString(shot.device) AS device, shot.channel AS channel, \
+             toUnixTimestamp64Micro(shot.performed_at) AS performed_at, toUnixTimestamp64Micro(shot.since) AS since, \
+             shot.as_found_error_pct AS as_found_error_pct, shot.session_id AS session_id, \
+             toString(argMax(shot.site, shot.at)) AS site, toUnixTimestamp64Micro(min(shot.at)) AS first_at, \
+             toUnixTimestamp64Micro(max(shot.at)) AS last_at, count() AS injections \
+             FROM calibration_impact AS shot WHERE shot.calibration_id = {id} AND {tenant} IN ('', shot.tenant) \
+             GROUP BY tenant, device, channel, performed_at, since, as_found_error_pct, session_id \
+             ORDER BY tenant, device, channel, first_at, session_id"
+        ))
+        .await
+    }
+
+    /// Whether a calibration has been told of.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn calibration_is_known(&self, calibration_id: &str, tenant: &str) -> Result<bool, Error> {
+        let (id, tenant) = (crate::sterility::quoted(calibration_id), crate::sterility::quoted(tenant));
+        let sql = format!(
+            "SELECT count() > 0 FROM calibrations WHERE calibration_id = {id} AND {tenant} IN ('', calibrations.tenant)"
+        );
+        Ok(self.row::<u8>(&sql).await? != 0)
+    }
+}

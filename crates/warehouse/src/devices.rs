@@ -1,0 +1,259 @@
+//! What can be said of single visits and of the fleet's devices by a query alone: facts that raise an alert by themselves.
+
+use clickhouse::Row;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    changes::Part,
+    client::Warehouse,
+    error::Error,
+    sterility::{Horizon, Scope, list},
+};
+
+/// SQL of a visit on one device, `TENANT/DEVICE/VISIT`.
+const VISIT: &str = "concat(tenant, '/', device, '/', session_id)";
+
+/// A visit on one device in which a single injection is worth an alert.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct Shots {
+    /// Tenant.
+    pub tenant: String,
+    /// Device.
+    pub device: String,
+    /// Visit; empty = outside a session.
+    pub session_id: String,
+    /// Site.
+    pub site: String,
+    /// Time of the first injection of it, us since 1970.
+    pub since: i64,
+    /// Injections deeper than the model's safe maximum for the area.
+    pub unsafe_n: u64,
+    /// The deepest of them, um along the needle.
+    pub unsafe_um: u32,
+    /// Injections whose dose is off by more than twice the tolerance.
+    pub dose_n: u64,
+    /// The largest such error by magnitude, nl.
+    pub dose_nl: i64,
+    /// Injections whose depth is off by more than twice the tolerance.
+    pub depth_n: u64,
+    /// The largest such error by magnitude, um.
+    pub depth_um: i64,
+    /// Times that three injections in a row were occluded.
+    pub occlusions: u64,
+}
+
+/// A condition of a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Finding {
+    /// Tenant.
+    pub tenant: String,
+    /// Site.
+    pub site: String,
+    /// Device.
+    pub device: String,
+    /// What tells it from others of its kind on the device; empty = nothing.
+    pub subject: String,
+    /// Visit; empty = none.
+    pub session_id: String,
+    /// Since when, us since 1970.
+    pub since: i64,
+    /// In words.
+    pub detail: String,
+}
+
+/// What is asked of the fleet: kind of the alert, severity, SQL of its [`Finding`]s.
+pub const FLEET: [(&str, &str, &str); 8] = [
+    ("device-lost", "medium", LOST),
+    ("device-silent", "medium", SILENT),
+    ("session-allergy", "medium", ALLERGY),
+    ("session-licence", "medium", LICENCE),
+    ("calibration-due", "low", DUE),
+    ("battery", "low", BATTERY),
+    ("clock", "low", CLOCK),
+    ("sequence-gap", "low", GAP),
+];
+
+const LOST: &str = "
+    SELECT toString(fleet.tenant), toString(fleet.site), toString(fleet.device), '', visit.session_id,
+        toUnixTimestamp64Micro(ifNull(fleet.state_since, visit.started)),
+        concat('device ', fleet.device, ' was lost during a session')
+    FROM fleet
+    INNER JOIN
+    (
+        SELECT tenant, device, session_id, min(at) AS started FROM sessions WHERE session_id != ''
+        GROUP BY tenant, device, session_id HAVING countIf(event = 'STARTED') > 0 AND countIf(event = 'ENDED') = 0
+    ) AS visit ON visit.tenant = fleet.tenant AND visit.device = fleet.device
+    WHERE fleet.state = 'LOST' AND (fleet.state_since IS NULL OR fleet.state_since >= visit.started)";
+
+// The site's opening days; Monday to Friday where none are registered.
+const SILENT: &str = "
+    SELECT toString(fleet.tenant), toString(fleet.site), toString(fleet.device), '', '',
+        toUnixTimestamp64Micro(assumeNotNull(fleet.last_seen)),
+        concat('device ', fleet.device, ' has been silent for more than 7 open days')
+    FROM fleet
+    LEFT JOIN sites_latest AS site ON site.tenant = fleet.tenant AND site.site = fleet.site
+    WHERE fleet.last_seen IS NOT NULL AND fleet.state != 'OFF' AND fleet.last_seen < now64(6, 'UTC') - toIntervalDay(7)
+        AND fleet.kind NOT IN ('BENCH', 'GATEWAY')
+        AND arrayCount(day -> has(if(empty(site.open_days), [1, 2, 3, 4, 5], site.open_days), toDayOfWeek(day))
+                AND NOT has(site.closed_dates, day),
+            arrayMap(ago -> toDate(now('UTC')) - ago,
+                range(0, least(400, dateDiff('day', assumeNotNull(fleet.last_seen), now('UTC')))))) > 7
+    SETTINGS join_use_nulls = 0";
+
+const ALLERGY: &str = "
+    SELECT toString(visit.tenant), toString(visit.site), toString(visit.device), visit.session_id, visit.session_id,
+        toUnixTimestamp64Micro(visit.at),
+        multiIf(visit.allergy_result IN ('', 'NOT_DONE'), 'a session began without an allergy test',
+            visit.allergy_result = 'POSITIVE', 'a session began after a positive allergy test',
+            visit.allergy_at > visit.at - toIntervalHour(24), 'a session began less than 24 h after the allergy test',
+            'a session used another formula than the allergy test')
+    FROM (SELECT * FROM sessions WHERE event = 'STARTED' AND session_id != '' AND POLICY) AS visit
+    LEFT JOIN
+    (
+        SELECT tenant, session_id, groupUniqArray(toString(formula_id)) AS formulas FROM preparations
+        WHERE session_id != '' AND formula_id != '' GROUP BY tenant, session_id
+    ) AS mixture ON mixture.tenant = visit.tenant AND mixture.session_id = visit.session_id
+    WHERE visit.allergy_result IN ('', 'NOT_DONE', 'POSITIVE') OR ifNull(visit.allergy_at > visit.at - toIntervalHour(24), false)
+        OR (visit.allergy_formula_id != '' AND arrayExists(formula -> formula != visit.allergy_formula_id, mixture.formulas))
+    SETTINGS join_use_nulls = 0";
+
+const LICENCE: &str = "
+    SELECT toString(visit.tenant), toString(visit.site), toString(visit.device), visit.session_id, visit.session_id,
+        toUnixTimestamp64Micro(visit.at),
+        if(visit.licence = 'EXPIRED', 'a session began with an expired licence', 'a session began without a licence')
+    FROM (SELECT * FROM sessions WHERE event = 'STARTED' AND session_id != '' AND POLICY) AS visit
+    WHERE visit.licence != 'VERIFIED'";
+
+const DUE: &str = "
+    SELECT toString(tenant), '', toString(device), lower(channel), '', toUnixTimestamp64Micro(assumeNotNull(due_at)),
+        concat('the ', lower(channel), ' calibration of ', device, ' is due on ', toString(toDate(assumeNotNull(due_at), 'UTC')))
+    FROM calibrations_due WHERE state IN ('DUE', 'OVERDUE')";
+
+const BATTERY: &str = "
+    SELECT toString(tenant), toString(argMax(status.site, received_at)), toString(device), '', '',
+        toUnixTimestamp64Micro(greatest(min(received_at), maxIf(received_at, battery_pct >= 20))),
+        concat('the battery of ', device, ' is below 20 %')
+    FROM device_status AS status WHERE battery_pct IS NOT NULL AND ingest_day >= toDate(now('UTC')) - 7
+    GROUP BY tenant, device HAVING argMax(battery_pct, received_at) < 20";
+
+const CLOCK: &str = "
+    SELECT toString(tenant), toString(argMax(shot.site, received_at)), toString(device), '', '',
+        toUnixTimestamp64Micro(greatest(min(received_at), maxIf(received_at, clock = 'SYNCED'))),
+        concat('the clock of ', device, ' is not synchronised')
+    FROM injections AS shot WHERE ingest_day >= toDate(now('UTC')) - 2
+    GROUP BY tenant, device HAVING argMax(clock, received_at) = 'UNSYNCED'";
+
+const GAP: &str = "
+    SELECT toString(tenant), toString(any(gap.site)), toString(device), '', '', toUnixTimestamp64Micro(min(gap.since)),
+        concat('events of ', device, ' have not arrived')
+    FROM delivery_gaps AS gap WHERE state = 'OPEN' AND gap.since < now64(6, 'UTC') - toIntervalMinute(5)
+    GROUP BY tenant, device";
+
+/// The tenant's own policy, else the one for all.
+fn required(policy: &str) -> String {
+    let set = format!("FROM policies_latest WHERE name = '{policy}'");
+    format!(
+        "if(tenant IN (SELECT tenant {set}), tenant IN (SELECT tenant {set} AND value = 'required'), \
+         (SELECT count() {set} AND tenant = '' AND value = 'required') > 0)"
+    )
+}
+
+fn visits(scope: Scope<'_>) -> String {
+    let named = scope.filter(VISIT);
+    match scope {
+        Scope::Ids(ids) => {
+            let devices = ids.iter().filter_map(|id| id.split('/').nth(1));
+            format!("device IN {} AND {named}", list(devices))
+        }
+        Scope::Slice { .. } => named,
+    }
+}
+
+impl Warehouse {
+    /// Visits on devices told of in parts of `injections`, `TENANT/DEVICE/VISIT`.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn visits_in(&self, parts: &[&Part], limit: usize) -> Result<Vec<String>, Error> {
+        self.texts("injections", VISIT, parts, limit).await
+    }
+
+    /// The same of batches that are not committed.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn visits_beyond(&self, horizon: &Horizon, limit: usize) -> Result<Vec<String>, Error> {
+        self.texts_beyond("injections", VISIT, horizon, limit).await
+    }
+
+    /// Visits of which a single injection is worth an alert. Tolerances are those registered for the model; an injection that
+    /// ended otherwise than OK may deliver less than asked.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn alarming_shots(&self, scope: Scope<'_>, horizon: &Horizon) -> Result<Vec<Shots>, Error> {
+        let (filter, horizon) = (visits(scope), horizon.filter());
+        self.rows(&format!(
+            "SELECT toString(shot.tenant) AS tenant, toString(shot.device) AS device, shot.session_id AS session_id, \
+             toString(argMax(shot.site, shot.at)) AS site, toUnixTimestamp64Micro(min(shot.at)) AS since, \
+             countIf(too_deep) AS unsafe_n, toUInt32(maxIf(ifNull(shot.measured_um, 0), too_deep)) AS unsafe_um, \
+             countIf(dose_off) AS dose_n, argMaxIf(dose_error, abs(dose_error), dose_off) AS dose_nl, \
+             countIf(depth_off) AS depth_n, argMaxIf(depth_error, abs(depth_error), depth_off) AS depth_um, \
+             toUInt64(arrayCount(place -> blocked[place + 2] - blocked[place] = 2, \
+               range(1, greatest(length(arraySort(groupArrayIf(ifNull(shot.injection_no, shot.seq), \
+                 shot.outcome = 'OCCLUDED')) AS blocked), 2) - 1))) AS occlusions \
+             FROM ( \
+               SELECT shot.*, \
+                 toUInt16(limits.safe_depth_um[toString(area)]) AS safe, \
+                 ifNull(depth_source != 'SETTING' AND safe > 0 AND measured_um > safe, false) AS too_deep, \
+                 ifNull(toInt64(delivered_nl) - toInt64(target_nl), 0) AS dose_error, \
+                 ifNull(toInt64(measured_um) - toInt64(target_um), 0) AS depth_error, \
+                 limits.dose_tolerance_ppm + limits.dose_resolution_nl > 0 AND target_nl IS NOT NULL AND delivered_nl IS NOT NULL AND dose_source != 'SETTING' AND (outcome IN ('OK', '') OR dose_error > 0) \
+                   AND abs(dose_error) > 2 * greatest(limits.dose_resolution_nl, limits.dose_tolerance_ppm * ifNull(target_nl, 0) / 1000000) AS dose_off, \
+                 limits.depth_tolerance_ppm + limits.depth_tolerance_um + limits.depth_resolution_um > 0 AND target_um IS NOT NULL AND measured_um IS NOT NULL AND depth_source != 'SETTING' AND (outcome IN ('OK', '') OR depth_error > 0) \
+                   AND abs(depth_error) > 2 * greatest(greatest(limits.depth_resolution_um, limits.depth_tolerance_um), limits.depth_tolerance_ppm * ifNull(target_um, 0) / 1000000) AS depth_off \
+               FROM (SELECT tenant, site, device, session_id, model, at, seq, injection_no, outcome, area, target_nl, delivered_nl, \
+                     dose_source, target_um, measured_um, depth_source FROM injections WHERE {filter} AND {horizon}) AS shot \
+               LEFT JOIN models_latest AS limits ON limits.model = shot.model \
+             ) AS shot GROUP BY tenant, device, session_id \
+             HAVING unsafe_n + dose_n + depth_n + occlusions > 0 ORDER BY tenant, device, session_id"
+        ))
+        .await
+    }
+
+    /// Findings of one kind of [`FLEET`].
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn findings(&self, kind: &str) -> Result<Vec<Finding>, Error> {
+        let Some((_, _, sql)) = FLEET.iter().find(|(name, _, _)| *name == kind) else { return Ok(Vec::new()) };
+        let policy = required(if kind == "session-licence" { "session.licence" } else { "session.allergy" });
+        type Found = (String, String, String, String, String, i64, String);
+        let rows: Vec<Found> = self.rows(&sql.replace("POLICY", &policy)).await?;
+        let finding = |(tenant, site, device, subject, session_id, since, detail): Found| Finding {
+            tenant,
+            site,
+            device,
+            subject,
+            session_id,
+            since,
+            detail,
+        };
+        Ok(rows.into_iter().map(finding).collect())
+    }
+}
+
+impl Warehouse {
+    /// Keys of open alerts of these kinds; `devices` names them `TENANT/DEVICE`, none = all.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn open_keys(&self, kinds: &[&str], devices: Option<Scope<'_>>) -> Result<Vec<String>, Error> {
+        let kinds = list(kinds.iter().copied());
+        let scope = devices.map_or_else(|| "1".to_owned(), crate::accuracy::devices);
+        self.rows(&format!(
+            "SELECT DISTINCT alert_key FROM alerts FINAL WHERE state = 'OPEN' AND kind IN {kinds} AND {scope}"
+        ))
+        .await
+    }
+}

@@ -1,0 +1,101 @@
+//! What is to be told of alerts outside, and what was.
+
+use clickhouse::Row;
+use serde::{Deserialize, Serialize};
+
+use crate::{client::Warehouse, error::Error, sterility::quoted};
+
+/// An alert that waits for somebody, as it is told outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Tenant.
+    pub tenant: String,
+    /// Stable key.
+    pub alert_key: String,
+    /// What it is about.
+    pub kind: String,
+    /// Severity.
+    pub severity: String,
+    /// Site; empty = several or not known.
+    pub site: String,
+    /// Device; empty = several or not known.
+    pub device: String,
+    /// In words.
+    pub title: String,
+    /// Visits affected.
+    pub sessions: u64,
+    /// Whether the condition still holds.
+    pub holds: bool,
+    /// What an acknowledgement has to cover.
+    pub attention: u32,
+    /// SQL that shows the rows behind it.
+    pub evidence_query: String,
+    /// When it was raised, us since 1970.
+    pub raised_at: i64,
+}
+
+/// A row of `alert_deliveries`: what the other side has confirmed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Where to.
+    pub target: String,
+    /// Tenant.
+    pub tenant: String,
+    /// The alert.
+    pub alert_key: String,
+    /// When, us since 1970.
+    pub delivered_at: i64,
+    /// `firing` or `resolved`.
+    pub status: String,
+    /// Severity that was told.
+    pub severity: String,
+    /// What it is about.
+    pub kind: String,
+    /// Attention that was told.
+    pub attention: u32,
+    /// Stable id outside.
+    pub fingerprint: String,
+    /// When the alert was raised, us since 1970.
+    pub raised_at: i64,
+}
+
+impl Warehouse {
+    /// Everything that waits for somebody.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn waiting_alerts(&self) -> Result<Vec<Waiting>, Error> {
+        self.rows(
+            "SELECT tenant, alert_key, kind, severity, site, device, title, length(open.sessions) AS sessions, holds, \
+             attention, evidence_query, toUnixTimestamp64Micro(open.raised_at) AS raised_at FROM open_alerts AS open \
+             ORDER BY tenant, alert_key",
+        )
+        .await
+    }
+
+    /// What a target was last told to be firing.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn told(&self, target: &str) -> Result<Vec<Delivery>, Error> {
+        let target = quoted(target);
+        self.rows(&format!(
+            "SELECT toString(target) AS target, toString(tenant) AS tenant, alert_key, \
+             toUnixTimestamp64Micro(row.delivered_at) AS delivered_at, toString(row.status) AS status, \
+             toString(row.severity) AS severity, toString(row.kind) AS kind, row.attention AS attention, \
+             row.fingerprint AS fingerprint, toUnixTimestamp64Micro(row.raised_at) AS raised_at \
+             FROM (SELECT * FROM alert_deliveries WHERE target = {target} \
+                   ORDER BY alert_deliveries.delivered_at DESC, status LIMIT 1 BY tenant, alert_key) AS row \
+             WHERE row.status = 'firing' ORDER BY tenant, alert_key"
+        ))
+        .await
+    }
+
+    /// Records what a target has confirmed.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`].
+    pub async fn record_deliveries(&self, deliveries: &[Delivery]) -> Result<(), Error> {
+        self.add("alert_deliveries", deliveries).await
+    }
+}
