@@ -206,7 +206,7 @@ mod tests {
         }
         assert!(other.push(record(0)));
         assert_eq!((outlet.bytes(), budget.used()), (4_000, 5_000));
-        let batch = vec![inbox.next().await.unwrap(), inbox.next().await.unwrap(), inbox.next().await.unwrap()];
+        let batch = [inbox.next().await.unwrap(), inbox.next().await.unwrap(), inbox.next().await.unwrap()];
         assert_eq!((outlet.bytes(), budget.used()), (1_000, 5_000));
         inbox.put_back(batch[2..].to_vec());
         assert_eq!((outlet.bytes(), budget.used()), (2_000, 5_000));

@@ -20,6 +20,9 @@ use crate::{
     sterility::pass::Summary,
 };
 
+/// What is known of one device.
+type Facts<'a> = (Vec<&'a SessionSum>, Vec<&'a Due>);
+
 /// Name of this half in `monitor_positions`.
 const READER: &str = "accuracy";
 /// Tables that are looked at for changes; of the last, a change concerns everything.
@@ -198,7 +201,7 @@ impl Precision {
         let sums = self.warehouse.session_sums(scope, horizon).await?;
         let dues = self.warehouse.due_dates(scope).await?;
         let known = (self.warehouse.accuracy_verdicts(scope).await?, self.warehouse.drift_states(scope).await?);
-        let mut of_device: BTreeMap<(&str, &str), (Vec<&SessionSum>, Vec<&Due>)> = BTreeMap::new();
+        let mut of_device: BTreeMap<(&str, &str), Facts<'_>> = BTreeMap::new();
         for sum in &sums {
             of_device.entry((&sum.tenant, &sum.device)).or_default().0.push(sum);
         }
@@ -440,7 +443,10 @@ mod tests {
             calibration_id: "c1".to_owned(),
             due_at: 11 * 86_400_000_000,
         };
-        assert_eq!(alerts(&series(12, |_| 0), &[due.clone()]), ["high calibration-overdue/acme/pen-1/dose/c1"]);
+        assert_eq!(
+            alerts(&series(12, |_| 0), std::slice::from_ref(&due)),
+            ["high calibration-overdue/acme/pen-1/dose/c1"]
+        );
         assert_eq!(alerts(&series(10, |_| 0), &[due]), [""; 0]);
     }
 
