@@ -122,8 +122,9 @@ fn a_role_that_fails_ends_the_whole_with_exit_code_1() {
     let ready = doseline.wait_until_ready(READY_WITHIN);
     wait_for_more(&ready, 0, Duration::from_secs(30));
     // Somebody changes what the loader wrote: that must stop it, because it may not guess.
-    ready.query("DROP TABLE doseline.injections SYNC");
-    ready.query("CREATE TABLE doseline.injections (x UInt8) ENGINE = MergeTree ORDER BY x");
+    // A table that only the loader depends on.
+    ready.query("DROP TABLE doseline.accuracy_minute SYNC");
+    ready.query("CREATE TABLE doseline.accuracy_minute (x UInt8) ENGINE = MergeTree ORDER BY x");
     assert_eq!(doseline.process().wait(Duration::from_secs(30)).code(), Some(1));
     let said = doseline.stderr();
     assert!(said.lines().any(|line| line.contains("ERROR") && line.contains("load")), "{said}");
