@@ -173,10 +173,14 @@ impl Kafka {
     }
 }
 
-/// First offset and end, by partition.
+/// First offset and end, by partition. Leaders of a topic that was made just now may not be known to the broker asked.
 fn bounds(consumer: &BaseConsumer, topic: &str) -> BTreeMap<i32, (i64, i64)> {
-    let metadata = consumer.fetch_metadata(Some(topic), ANSWER_WITHIN).expect("ask for a topic");
-    let partitions = metadata.topics()[0].partitions().iter().map(rdkafka::metadata::MetadataPartition::id);
-    let bounds = |partition| consumer.fetch_watermarks(topic, partition, ANSWER_WITHIN).expect("ask for offsets");
-    partitions.map(|partition| (partition, bounds(partition))).collect()
+    poll(ANSWER_WITHIN, "a topic's offsets", || {
+        let metadata = consumer.fetch_metadata(Some(topic), ANSWER_WITHIN).map_err(|error| error.to_string())?;
+        let partitions = metadata.topics()[0].partitions().iter().map(rdkafka::metadata::MetadataPartition::id);
+        let bounds = |partition| consumer.fetch_watermarks(topic, partition, ANSWER_WITHIN);
+        partitions
+            .map(|partition| Ok((partition, bounds(partition).map_err(|error| error.to_string())?)))
+            .collect::<Result<_, String>>()
+    })
 }
