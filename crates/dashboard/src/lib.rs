@@ -5,7 +5,7 @@
 //! Absent: state, writing, and any number of its own: each panel is one query over the views.
 //!
 //! Invariants: a tenant is bound as a query parameter, never pasted into SQL; every answer is bounded in rows; however many
-//! pages are open, ClickHouse is asked for each panel of each tenant once in [`FRESH`].
+//! pages are open, ClickHouse is asked for each panel of each tenant once in `FRESH`.
 
 mod cache;
 mod panel;

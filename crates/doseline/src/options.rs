@@ -105,7 +105,7 @@ pub fn warehouse(config: &Config) -> anyhow::Result<warehouse::Warehouse> {
 /// The same for questions over whole days, which take a while.
 ///
 /// # Errors
-/// As [`warehouse`].
+/// As [`warehouse()`].
 pub fn patient_warehouse(config: &Config) -> anyhow::Result<warehouse::Warehouse> {
     let options = warehouse(config)?.options().clone();
     Ok(warehouse::Warehouse::new(warehouse::Options { receive_timeout: LONG_QUERY, ..options })?)

@@ -58,7 +58,7 @@ pub struct Arguments {
     /// Remove the shadow tables that an earlier run has left, and nothing else
     #[arg(long, conflicts_with = "apply")]
     discard: bool,
-    /// Configuration file of an earlier time: batches written under its [plausibility] are made with it; may be repeated
+    /// Configuration file of an earlier time: batches written under its `[plausibility]` are made with it; may be repeated
     #[arg(long, value_name = "FILE")]
     rules: Vec<PathBuf>,
 }

@@ -1,7 +1,7 @@
 //! What the records of one batch come to: rows by table, changed ledgers, rejects.
 //!
 //! A record that a person replays out of quarantine goes the same way, except that it may also bring what its ledger has as
-//! quarantined, and that nothing of it is put into quarantine twice; see [`replay`].
+//! quarantined, and that nothing of it is put into quarantine twice; see `replay`.
 //!
 //! Pure: the same records, ledgers and rules give the same rows, byte for byte. That is what lets another owner, or the
 //! same after a crash, write the batch again under the same tokens.
