@@ -146,14 +146,6 @@ impl Loader {
     }
 }
 
-/// Runs a loader: [`Loader::bind`], then [`Loader::run`].
-///
-/// # Errors
-/// As both.
-pub async fn run(options: Options, warehouse: Warehouse, shutdown: CancellationToken) -> Result<(), Error> {
-    Loader::bind(options, warehouse).await?.run(shutdown).await
-}
-
 async fn load(
     options: Options,
     warehouse: Warehouse,
