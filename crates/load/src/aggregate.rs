@@ -5,29 +5,32 @@
 use std::{collections::HashMap, hash::Hash};
 
 use analysis::accuracy::{PercentBins, Shot, Sums};
+use foldhash::fast::RandomState;
 use telemetry::v1;
-use warehouse::columns::{AccuracyMinute, AccuracyRow, AccuracySession, Block, ItemUse, ItemUses, Origin, Provenance};
+use warehouse::columns::{
+    AccuracyMinute, AccuracyRow, AccuracySession, Block, ItemUse, ItemUses, Origin, Provenance, Texts,
+};
 
 /// Values by key, in the order of the keys' first appearance.
 struct Keyed<K, V> {
-    index: HashMap<K, usize>,
+    index: HashMap<K, usize, RandomState>,
     rows: Vec<(K, V)>,
     last: usize,
 }
 
 impl<K, V> Default for Keyed<K, V> {
     fn default() -> Self {
-        Self { index: HashMap::new(), rows: Vec::new(), last: 0 }
+        Self { index: HashMap::default(), rows: Vec::new(), last: 0 }
     }
 }
 
-impl<K: Clone + Eq + Hash, V> Keyed<K, V> {
+impl<K: Copy + Eq + Hash, V> Keyed<K, V> {
     /// Position of a key; neighbours mostly have the same, so the last one is tried first.
     fn at(&mut self, key: K, new: impl FnOnce() -> V) -> usize {
         if self.rows.get(self.last).is_some_and(|(last, _)| *last == key) {
             return self.last;
         }
-        self.last = *self.index.entry(key.clone()).or_insert_with(|| {
+        self.last = *self.index.entry(key).or_insert_with(|| {
             self.rows.push((key, new()));
             self.rows.len() - 1
         });
@@ -40,12 +43,12 @@ impl<K: Clone + Eq + Hash, V> Keyed<K, V> {
     }
 }
 
-/// Tenant, site, device, model, firmware.
-type Device = [Box<str>; 5];
-/// Number of the device, session, dose calibration, depth calibration.
-type Visit = (usize, [Box<str>; 3]);
-/// Tenant, site, device, session, mount, item; slot.
-type Item = ([Box<str>; 6], i32);
+/// Numbers of the texts tenant, site, device, model, firmware.
+type Device = [i32; 5];
+/// Number of the device; numbers of the texts session, dose calibration, depth calibration.
+type Visit = (usize, [i32; 3]);
+/// Numbers of the texts tenant, site, device, session, mount, item; slot.
+type Item = ([i32; 6], i32);
 
 /// Number of the visit; set points, nl and um; number of a [`v1::Outcome`].
 type SetPoint = (usize, Option<u32>, Option<u16>, i32);
@@ -58,6 +61,7 @@ pub(crate) struct Aggregates {
     device: usize,
     visit: usize,
     items: Vec<usize>,
+    texts: Texts,
     devices: Keyed<Device, ()>,
     visits: Keyed<Visit, ()>,
     minutes: Keyed<(usize, i64), Sums>,
@@ -75,8 +79,7 @@ impl Aggregates {
         }
         let shot = shot(at, injection);
         self.minutes.value((self.device, at.div_euclid(MINUTE_US)), Sums::default).add(&shot);
-        let set_point =
-            (self.visit, narrow(injection.target_nl), narrow(injection.target_um), injection.outcome);
+        let set_point = (self.visit, narrow(injection.target_nl), narrow(injection.target_um), injection.outcome);
         let (sums, bins) = self.sessions.value(set_point, Default::default);
         sums.add(&shot);
         if let Some((target, delivered)) = shot.dose {
@@ -96,17 +99,20 @@ impl Aggregates {
     /// Looks up once what holds for the whole report.
     fn open(&mut self, origin: &Origin<'_>, mounts: &[v1::MountInUse], at: i64) {
         self.serial = origin.serial;
-        let device = [origin.tenant, origin.site, origin.device, origin.model, origin.firmware].map(Box::from);
+        let device = [origin.tenant, origin.site, origin.device, origin.model, origin.firmware];
+        let device = device.map(|text| self.texts.key(text));
         self.device = self.devices.at(device, || ());
-        let visit = [origin.session_id, origin.dose_calibration_id, origin.depth_calibration_id].map(Box::from);
+        let visit = [origin.session_id, origin.dose_calibration_id, origin.depth_calibration_id];
+        let visit = visit.map(|text| self.texts.key(text));
         self.visit = self.visits.at((self.device, visit), || ());
+        let ([tenant, site, device, ..], [session, ..]) = (device, visit);
         self.items.clear();
         for mount in mounts {
-            let key = [origin.tenant, origin.site, origin.device, origin.session_id, &mount.mount_id, &mount.item_id]
-                .map(Box::from);
+            let (mount_id, item_id) = (self.texts.key(&mount.mount_id), self.texts.key(&mount.item_id));
+            let key = ([tenant, site, device, session, mount_id, item_id], mount.slot);
             let none =
                 ItemUse { injections: 0, punctures: 0, delivered_nl: 0, delivered_n: 0, first_at: at, last_at: at };
-            self.items.push(self.uses.at((key, mount.slot), || none));
+            self.items.push(self.uses.at(key, || none));
         }
         // A mount that is named twice is used once.
         self.items.sort_unstable();
@@ -116,7 +122,8 @@ impl Aggregates {
     /// The blocks of the aggregate tables.
     pub fn finish(self, provenance: Provenance) -> [Option<Block>; 3] {
         let devices = &self.devices.rows;
-        let device = |at: usize| devices[at].0.each_ref().map(|text| &**text);
+        let texts = &self.texts;
+        let device = |at: usize| devices[at].0.map(|key| texts.text(key));
         let mut minutes = AccuracyMinute::default();
         for ((at, minute), sums) in &self.minutes.rows {
             // Plausible times are below 2100, and DateTime reaches 2106.
@@ -125,12 +132,12 @@ impl Aggregates {
         let mut sessions = AccuracySession::default();
         for ((visit, target_nl, target_um, outcome), (sums, bins)) in &self.sessions.rows {
             let (at, visit) = &self.visits.rows[*visit].0;
-            let visit = visit.each_ref().map(|text| &**text);
+            let visit = visit.map(|key| texts.text(key));
             sessions.push(AccuracyRow { device: device(*at), sums }, visit, (*target_nl, *target_um), *outcome, bins);
         }
         let mut uses = ItemUses::default();
         for ((key, slot), item_use) in &self.uses.rows {
-            uses.push(key.each_ref().map(|text| &**text), *slot, item_use);
+            uses.push(key.map(|key| texts.text(key)), *slot, item_use);
         }
         [minutes.finish(provenance), sessions.finish(provenance), uses.finish(provenance)]
     }

@@ -145,13 +145,14 @@ impl Batch {
         let Ok(topic) = Topic::parse(&decoded.topic) else { return };
         self.counts.unknown += report.unknown() as u64;
         let message = report.message();
-        let context = message.context.clone().unwrap_or_default();
+        let none = v1::Context::default();
+        let context = message.context.as_ref().unwrap_or(&none);
         let session_id = hex(&context.session_id);
-        let origin = self.origin(decoded, &topic, report, &context, &session_id);
+        let origin = self.origin(decoded, &topic, report, context, &session_id);
         let ranges = rules.plausibility.ranges(&context.model);
         let key = |boot_id| BootKey { tenant: topic.tenant.to_owned(), device: topic.device.to_owned(), boot_id };
 
-        let source = Source { decoded, origin, context: &context, report, ranges: &ranges };
+        let source = Source { decoded, origin, context, report, ranges: &ranges };
         match report.sequence() {
             Some(range) => {
                 let boot = ledgers.get(key(report.boot_id()));

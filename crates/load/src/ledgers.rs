@@ -3,8 +3,9 @@
 //! Invariant: the cache holds committed states only. A batch moves the ledgers it touches out of the cache and back when
 //! it is committed; an owner that ends in between drops both, so that nobody takes a batch's own rows for duplicates.
 
-use std::{collections::BTreeMap, num::NonZeroUsize};
+use std::{collections::HashMap, num::NonZeroUsize};
 
+use foldhash::fast::RandomState;
 use lru::LruCache;
 use telemetry::ledger::Ledger;
 use warehouse::{columns::LedgerRow, loader::BootKey};
@@ -25,20 +26,19 @@ pub struct Boot {
 /// Ledgers of one shard.
 pub struct Ledgers {
     committed: LruCache<BootKey, Boot>,
-    /// Ordered, so that what the cache forgets depends on nothing but what was read.
-    open: BTreeMap<BootKey, Boot>,
+    open: HashMap<BootKey, Boot, RandomState>,
 }
 
 impl Ledgers {
     /// An empty cache of so many boots.
     pub fn new(boots_max: usize) -> Self {
         let boots_max = NonZeroUsize::new(boots_max).unwrap_or(NonZeroUsize::MIN);
-        Self { committed: LruCache::new(boots_max), open: BTreeMap::new() }
+        Self { committed: LruCache::new(boots_max), open: HashMap::default() }
     }
 
     /// A cache that keeps every boot: where a state that was dropped could not be read again.
     pub fn unbounded() -> Self {
-        Self { committed: LruCache::unbounded(), open: BTreeMap::new() }
+        Self { committed: LruCache::unbounded(), open: HashMap::default() }
     }
 
     /// Every ledger in memory, in no order.
@@ -82,15 +82,21 @@ impl Ledgers {
 
     /// The ledgers the batch touched, sorted, as they are to be recorded.
     pub fn changed(&self) -> Vec<LedgerRow> {
-        self.open.iter().map(|(key, boot)| row(key, boot)).collect()
+        sorted(self.open.iter()).map(|(key, boot)| row(key, boot)).collect()
     }
 
-    /// The batch is committed.
+    /// The batch is committed. In order, so that what the cache forgets depends on nothing but what was read.
     pub fn settle(&mut self) {
-        for (key, boot) in std::mem::take(&mut self.open) {
+        for (key, boot) in sorted(std::mem::take(&mut self.open)) {
             self.committed.put(key, boot);
         }
     }
+}
+
+fn sorted<K: Ord, V>(ledgers: impl IntoIterator<Item = (K, V)>) -> impl Iterator<Item = (K, V)> {
+    let mut ledgers: Vec<_> = ledgers.into_iter().collect();
+    ledgers.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+    ledgers.into_iter()
 }
 
 fn row(key: &BootKey, boot: &Boot) -> LedgerRow {

@@ -387,7 +387,8 @@ mod tests {
         let before = librdkafka_cpu_s();
         let (ids, retentions) = (watch.ids(&["reports"]), watch.retentions(&["reports"]));
         let within = Duration::from_secs(2);
-        let (ids, retentions) = tokio::join!(tokio::time::timeout(within, ids), tokio::time::timeout(within, retentions));
+        let (ids, retentions) =
+            tokio::join!(tokio::time::timeout(within, ids), tokio::time::timeout(within, retentions));
         assert!(ids.is_err() && retentions.is_err(), "the question waits");
         let took = librdkafka_cpu_s() - before;
         assert!(took < 0.5, "{took} CPU-s in 2 s");

@@ -93,7 +93,7 @@ pub fn fetch_chdb(lock: &Lock) -> Result<PathBuf> {
 }
 
 fn fetch_kafka(lock: &Lock) -> Result<()> {
-    cache::place(lock, &format!("kafka-{KAFKA_VERSION}"), |staging| {
+    cache::place(lock, &format!("kafka-{KAFKA_VERSION}-tools"), |staging| {
         let pom = staging.join("pom.xml");
         cache::write(&pom, KAFKA_POM)?;
         let libs = staging.join("libs");

@@ -85,7 +85,7 @@ pub const FAULTS: [Fault; 28] = [
     fault("view-fails", "materialized view failing", 3, 1, view_fails),
     fault("disk-full", "ClickHouse's disk full", 3, 1, disk_full),
     fault("backlog", "device sends its whole backlog three times in other groupings", 1, 1, backlog_repeated),
-    fault("kafka-stall", "one Kafka partition stalled for 60 s", 0, 0, kafka::partition_stalled),
+    fault("kafka-stall", "one Kafka partition stalled for 60 s", 1, 0, kafka::partition_stalled),
     fault("engine-away", "ClickHouse away for 5 minutes", 0, 0, engine_away),
     fault("offsets-reset", "committed offsets reset to 0", 1, 0, kafka::offsets_reset),
     fault("scale", "loader scaled 1 -> 4 -> 1", 1, 1, scaled),

@@ -5,7 +5,7 @@ use std::{collections::HashMap, marker::PhantomData, sync::Arc};
 use arrow_array::{
     ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, DictionaryArray, ListArray, PrimitiveArray, StringArray,
     builder::{BinaryBuilder, BooleanBuilder, PrimitiveBuilder},
-    types::{Int32Type, TimestampMicrosecondType},
+    types::{ArrowDictionaryKeyType, Int32Type, TimestampMicrosecondType, UInt8Type, UInt16Type},
 };
 use arrow_schema::{DataType, Field, FieldRef};
 use telemetry::v1;
@@ -24,25 +24,43 @@ pub(crate) fn finish<C: Column>(name: &str, column: C) -> (FieldRef, ArrayRef) {
     (Arc::new(Field::new(name, array.data_type().clone(), C::NULLABLE)), array)
 }
 
+/// Distinct texts, numbered from 0 in the order of their first appearance.
+#[derive(Default)]
+pub struct Texts {
+    values: Vec<Box<str>>,
+    index: HashMap<Box<str>, i32, foldhash::fast::RandomState>,
+}
+
+impl Texts {
+    /// The number of a text.
+    pub fn key(&mut self, text: &str) -> i32 {
+        if let Some(key) = self.index.get(text) {
+            return *key;
+        }
+        // A batch has fewer rows than i32 has numbers: its size is bounded in bytes.
+        let key = self.values.len() as i32;
+        self.values.push(text.into());
+        self.index.insert(text.into(), key);
+        key
+    }
+
+    /// The text of a number that [`Texts::key`] gave.
+    pub fn text(&self, key: i32) -> &str {
+        &self.values[key as usize]
+    }
+}
+
 /// Repeated text, each distinct value once.
 #[derive(Default)]
 pub(crate) struct Text {
     keys: Vec<i32>,
-    values: Vec<Box<str>>,
-    index: HashMap<Box<str>, i32>,
+    texts: Texts,
 }
 
 impl Text {
     /// The key of a value, for [`Text::push_key`].
     pub fn key(&mut self, value: &str) -> i32 {
-        if let Some(key) = self.index.get(value) {
-            return *key;
-        }
-        // A batch has fewer rows than i32 has numbers: its size is bounded in bytes.
-        let key = self.values.len() as i32;
-        self.values.push(value.into());
-        self.index.insert(value.into(), key);
-        key
+        self.texts.key(value)
     }
 
     /// Adds the value of a key.
@@ -52,7 +70,7 @@ impl Text {
 
     /// Adds a value.
     pub fn push(&mut self, value: &str) {
-        let repeated = self.keys.last().filter(|key| *self.values[**key as usize] == *value).copied();
+        let repeated = self.keys.last().filter(|key| self.texts.text(**key) == value).copied();
         let key = repeated.unwrap_or_else(|| self.key(value));
         self.keys.push(key);
     }
@@ -62,11 +80,23 @@ impl Column for Text {
     const NULLABLE: bool = false;
 
     fn array(self) -> ArrayRef {
-        let values = StringArray::from_iter_values(self.values.iter());
-        let keys = PrimitiveArray::<Int32Type>::from(self.keys);
-        // SAFETY of meaning: every key was handed out by `key`, so it is an index of `values`.
-        Arc::new(DictionaryArray::new(keys, Arc::new(values)))
+        let distinct = self.texts.values.len();
+        let values = Arc::new(StringArray::from_iter_values(self.texts.values));
+        // Keys as narrow as they can be: they are most of what is hashed, sent and read again.
+        match distinct {
+            0..=0x100 => dictionary::<UInt8Type>(self.keys.iter().map(|key| *key as u8).collect(), values),
+            0x101..=0x1_0000 => dictionary::<UInt16Type>(self.keys.iter().map(|key| *key as u16).collect(), values),
+            _ => dictionary::<Int32Type>(self.keys, values),
+        }
     }
+}
+
+fn dictionary<K: ArrowDictionaryKeyType>(keys: Vec<K::Native>, values: ArrayRef) -> ArrayRef
+where
+    PrimitiveArray<K>: From<Vec<K::Native>>,
+{
+    // Every key was handed out by `Texts::key`, so it is an index of `values`.
+    Arc::new(DictionaryArray::new(PrimitiveArray::<K>::from(keys), values))
 }
 
 /// The name of an enum's value as it stands in a table.

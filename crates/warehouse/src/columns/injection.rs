@@ -15,7 +15,7 @@ const UNKNOWN_FIELDS: u32 = 2;
 
 table! {
     /// Rows of `injections`.
-    Injections, "injections", *Facts, {
+    Injections, "injections", *Facts, [context: [i32; 11]], {
         injection_no: PrimitiveBuilder<UInt64Type>,
         shot: PrimitiveBuilder<UInt32Type>,
         clock: Text,
@@ -54,8 +54,10 @@ impl Injections {
     /// Adds an injection. Its values must have passed [`telemetry::plausibility::check`], whose widest ranges fit the
     /// columns; one that does not fit becomes NULL rather than another value.
     pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64, injection: &v1::Injection) {
-        self.facts.push(origin, seq, at);
-        self.push_context(origin);
+        if self.facts.push(origin, seq, at) {
+            self.context = self.context_keys(origin);
+        }
+        self.push_context();
         self.injection_no.append_option(injection.injection_no);
         self.shot.append_option(injection.shot);
         self.mode.push(injection.mode);
@@ -84,20 +86,47 @@ impl Injections {
         self.flags.push(flags | if origin.unknown_fields { UNKNOWN_FIELDS } else { 0 });
     }
 
-    /// Texts that are the same for the whole report: a comparison with the row before, no look-up.
-    fn push_context(&mut self, origin: &Origin<'_>) {
+    /// Texts that are the same for the whole report.
+    fn context_columns(&mut self) -> [&mut Text; 11] {
+        [
+            &mut self.clock,
+            &mut self.needle_mount_id,
+            &mut self.needle_item_id,
+            &mut self.syringe_mount_id,
+            &mut self.syringe_item_id,
+            &mut self.handpiece_mount_id,
+            &mut self.handpiece_item_id,
+            &mut self.dose_calibration_id,
+            &mut self.depth_calibration_id,
+            &mut self.preparation_id,
+            &mut self.operator_id,
+        ]
+    }
+
+    fn context_keys(&mut self, origin: &Origin<'_>) -> [i32; 11] {
         let [needle, syringe, handpiece] = origin.slots;
-        self.clock.push(origin.clock);
-        self.needle_mount_id.push(needle.mount_id);
-        self.needle_item_id.push(needle.item_id);
-        self.syringe_mount_id.push(syringe.mount_id);
-        self.syringe_item_id.push(syringe.item_id);
-        self.handpiece_mount_id.push(handpiece.mount_id);
-        self.handpiece_item_id.push(handpiece.item_id);
-        self.dose_calibration_id.push(origin.dose_calibration_id);
-        self.depth_calibration_id.push(origin.depth_calibration_id);
-        self.preparation_id.push(origin.preparation_id);
-        self.operator_id.push(origin.operator_id);
+        let texts = [
+            origin.clock,
+            needle.mount_id,
+            needle.item_id,
+            syringe.mount_id,
+            syringe.item_id,
+            handpiece.mount_id,
+            handpiece.item_id,
+            origin.dose_calibration_id,
+            origin.depth_calibration_id,
+            origin.preparation_id,
+            origin.operator_id,
+        ];
+        let mut texts = texts.into_iter();
+        self.context_columns().map(|column| column.key(texts.next().unwrap_or_default()))
+    }
+
+    fn push_context(&mut self) {
+        let keys = self.context;
+        for (column, key) in self.context_columns().into_iter().zip(keys) {
+            column.push_key(key);
+        }
     }
 }
 

@@ -27,17 +27,19 @@ pub use sterilization::{
     CycleIndicators, CycleReleases, SterilizationCycles, SterilizationItems, SterilizationSamples,
 };
 
+pub use column::Texts;
 pub(crate) use column::{Bits, Bytes, Code, List, Number, Text, Time};
 pub(crate) use fact::Facts;
 
 /// Declares a table's columns: a struct with one field for each, and how it becomes a [`Block`]. A `*` marks a group of
-/// columns shared by several tables.
+/// columns shared by several tables, brackets what is remembered from row to row and no column.
 macro_rules! table {
-    ($(#[$doc:meta])* $name:ident, $table:literal, $(* $group:ident,)? { $($(#[$field_doc:meta])* $field:ident $(as $column:literal)?: $kind:ty,)* }) => {
+    ($(#[$doc:meta])* $name:ident, $table:literal, $(* $group:ident,)? $([$memory:ident: $remembered:ty],)? { $($(#[$field_doc:meta])* $field:ident $(as $column:literal)?: $kind:ty,)* }) => {
         $(#[$doc])*
         #[derive(Default)]
         pub struct $name {
             $(pub(crate) facts: $group,)?
+            $($memory: $remembered,)?
             $($(#[$field_doc])* pub(crate) $field: $kind,)*
         }
 
