@@ -75,8 +75,7 @@ impl Aggregates {
         }
         let shot = shot(at, injection);
         self.minutes.value((self.device, at.div_euclid(MINUTE_US)), Sums::default).add(&shot);
-        let set_point =
-            (self.visit, narrow(injection.target_nl), narrow(injection.target_um), injection.outcome);
+        let set_point = (self.visit, narrow(injection.target_nl), narrow(injection.target_um), injection.outcome);
         let (sums, bins) = self.sessions.value(set_point, Default::default);
         sums.add(&shot);
         if let Some((target, delivered)) = shot.dose {

@@ -118,8 +118,12 @@ mod tests {
 
     #[test]
     fn every_corner_of_the_ranges_can_be_solved() {
-        let corner = |false_alarms, sessions_per_day, bands, coverage| {
-            Limits { false_alarms, sessions_per_day, bands, coverage, ..Limits::default() }
+        let corner = |false_alarms, sessions_per_day, bands, coverage| Limits {
+            false_alarms,
+            sessions_per_day,
+            bands,
+            coverage,
+            ..Limits::default()
         };
         let [loosest, strictest] = [corner(10.0, 0.1, 1, 0.9), corner(0.01, 100.0, 20, 0.999)]
             .map(|limits| Rules::new(limits).unwrap_or_else(|error| panic!("{error}")));

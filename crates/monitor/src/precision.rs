@@ -420,7 +420,8 @@ mod tests {
     fn alerts(sums: &[SessionSum], dues: &[Due]) -> Vec<String> {
         let (verdicts, charts) = judged(sums);
         let sums: Vec<_> = sums.iter().collect();
-        let found = conditions::of_device(&verdicts, &charts, &sums, &dues.iter().collect::<Vec<_>>(), &Limits::default());
+        let found =
+            conditions::of_device(&verdicts, &charts, &sums, &dues.iter().collect::<Vec<_>>(), &Limits::default());
         found.into_iter().map(|condition| format!("{} {}", condition.severity, condition.alert_key)).collect()
     }
 
