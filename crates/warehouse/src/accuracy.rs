@@ -8,7 +8,6 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    changes::Part,
     client::Warehouse,
     error::Error,
     sterility::{Horizon, Scope, list},
@@ -294,14 +293,6 @@ impl Warehouse {
              GROUP BY tenant, device, channel, calibration_id ORDER BY tenant, device, channel, calibration_id"
         ))
         .await
-    }
-
-    /// Devices whose calibrations are told of in parts of `calibrations`.
-    ///
-    /// # Errors
-    /// As [`Warehouse::fetch`].
-    pub async fn calibrated_devices(&self, parts: &[&Part], limit: usize) -> Result<Vec<String>, Error> {
-        self.texts("calibrations", "concat(tenant, '/', subject_device)", parts, limit).await
     }
 
     /// The latest verdicts on devices.
