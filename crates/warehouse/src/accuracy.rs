@@ -248,8 +248,8 @@ impl Warehouse {
         self.rows(&format!(
             "SELECT toString(row.tenant) AS tenant, toString(row.device) AS device, row.session_id AS session_id, \
              sum(row.stored) AS received, \
-             toUInt64(greatest(received, ifNull(max(row.number) - min(row.number) + 1, 0) \
-               + countIf(row.stored = 1 AND row.number IS NULL), ifNull(max(row.shots), 0))) AS known, \
+             greatest(received, toUInt64(ifNull(max(row.number) - min(row.number) + 1, 0)) \
+               + countIf(row.stored = 1 AND row.number IS NULL), toUInt64(ifNull(max(row.shots), 0))) AS known, \
              ifNull(max(row.shots) < known, true)::Bool AS at_least, \
              toUnixTimestamp64Micro(min(row.at)) AS first_at, toUnixTimestamp64Micro(max(row.at)) AS last_at \
              FROM ( \
