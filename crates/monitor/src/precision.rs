@@ -58,6 +58,28 @@ impl Units for Dirty {
         self.devices.extend(other.devices);
         self.visits.extend(other.visits);
     }
+
+    async fn concerned(warehouse: &Warehouse, news: &News<'_>) -> Result<Self, Error> {
+        let (limit, mut dirty) = (CHANGED_MAX + 1, Self::default());
+        for (table, device) in [("accuracy_session", DEVICE), ("sessions", ENDED), ("calibrations", CALIBRATED)] {
+            if let Some(parts) = news.get(table) {
+                dirty.devices.extend(warehouse.texts(table, device, parts, limit).await?);
+            }
+        }
+        if let Some(parts) = news.get("injections") {
+            dirty.visits.extend(warehouse.visits_in(parts, limit).await?);
+        }
+        Ok(dirty)
+    }
+
+    async fn beyond(warehouse: &Warehouse, horizon: &Horizon) -> Result<Self, Error> {
+        let mut dirty = Self::default();
+        for (table, device) in [("accuracy_session", DEVICE), ("sessions", ENDED)] {
+            dirty.devices.extend(warehouse.texts_beyond(table, device, horizon, CHANGED_MAX).await?);
+        }
+        dirty.visits.extend(warehouse.visits_beyond(horizon, CHANGED_MAX).await?);
+        Ok(dirty)
+    }
 }
 
 /// The accuracy half of the monitor.
@@ -89,7 +111,7 @@ impl Precision {
     pub async fn pass(&mut self, horizon: &Horizon, now: i64) -> Result<Summary, Error> {
         let warehouse = self.warehouse.clone();
         let is_current = warehouse.accuracy_is_current(RULE_VERSION);
-        let mut changes = self.reader.changes(is_current, async |news| dirty(&warehouse, news).await).await?;
+        let mut changes = self.reader.changes(is_current).await?;
         let mut summary = Summary { whole: changes.units.is_none(), ..Summary::default() };
         let models: Models = warehouse.models().await?.into_iter().map(|model| (model.model.clone(), model)).collect();
         if let Some(dirty) = &mut changes.units {
@@ -115,7 +137,7 @@ impl Precision {
             self.fleet(now, &mut summary).await?;
             self.looked_at_fleet = now;
         }
-        self.reader.finish(changes, beyond(&warehouse, horizon), now).await?;
+        self.reader.finish(changes, horizon, now).await?;
         Ok(summary)
     }
 
@@ -207,30 +229,6 @@ impl Precision {
         }
         Ok(changed)
     }
-}
-
-/// What parts of tables concern.
-async fn dirty(warehouse: &Warehouse, news: &News<'_>) -> Result<Dirty, Error> {
-    let (limit, mut dirty) = (CHANGED_MAX + 1, Dirty::default());
-    for (table, device) in [("accuracy_session", DEVICE), ("sessions", ENDED), ("calibrations", CALIBRATED)] {
-        if let Some(parts) = news.get(table) {
-            dirty.devices.extend(warehouse.texts(table, device, parts, limit).await?);
-        }
-    }
-    if let Some(parts) = news.get("injections") {
-        dirty.visits.extend(warehouse.visits_in(parts, limit).await?);
-    }
-    Ok(dirty)
-}
-
-/// What has rows that are not committed yet.
-async fn beyond(warehouse: &Warehouse, horizon: &Horizon) -> Result<Dirty, Error> {
-    let mut dirty = Dirty::default();
-    for (table, device) in [("accuracy_session", DEVICE), ("sessions", ENDED)] {
-        dirty.devices.extend(warehouse.texts_beyond(table, device, horizon, CHANGED_MAX).await?);
-    }
-    dirty.visits.extend(warehouse.visits_beyond(horizon, CHANGED_MAX).await?);
-    Ok(dirty)
 }
 
 /// Judges and charts one device, channel by channel.
@@ -429,7 +427,7 @@ mod tests {
     #[test]
     fn limits_decide_what_fails_and_when_drift_alarms() {
         let mut strict = Rules::new(Limits { sessions_min: 60, forecast_days: 1, ..Limits::default() }).unwrap();
-        let (series, models) = (series(50, |number| 14 * number), models());
+        let (series, models) = (series(50, |number| 150 + 14 * number), models());
         let sums: Vec<_> = series.iter().collect();
         let states = |rows: Rows| (rows.0[0].state.clone(), rows.1[0].alarm);
         assert_eq!(states(judge(&sums, &[], &models, &mut rules())), ("FAIL".to_owned(), true));

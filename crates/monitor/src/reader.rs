@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use warehouse::{
     Error, Warehouse,
     changes::{News, Seen},
-    sterility::IDS_MAX,
+    sterility::{Horizon, IDS_MAX},
 };
 
 /// More changed units than this and everything is evaluated instead, in slices.
@@ -19,11 +19,15 @@ const TRIES: usize = 5;
 const RECORD_US: i64 = 60_000_000;
 
 /// Units to evaluate.
-pub trait Units: Clone + Default + Serialize + DeserializeOwned {
+pub trait Units: Clone + Default + Send + Serialize + DeserializeOwned {
     /// How many.
     fn count(&self) -> usize;
     /// Adds others.
     fn add(&mut self, other: Self);
+    /// Those that parts of tables concern.
+    fn concerned(warehouse: &Warehouse, news: &News<'_>) -> impl Future<Output = Result<Self, Error>> + Send;
+    /// Those with rows that are not committed yet.
+    fn beyond(warehouse: &Warehouse, horizon: &Horizon) -> impl Future<Output = Result<Self, Error>> + Send;
 }
 
 /// What is written down after a pass.
@@ -78,15 +82,13 @@ impl<U: Units> Reader<U> {
         self.position = Some(Position::default());
     }
 
-    /// What is new since the last pass that ended; `is_current` says whether the verdicts are of the present rules, and
-    /// `concerned` which units parts of tables concern.
+    /// What is new since the last pass that ended; `is_current` says whether the verdicts are of the present rules.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
     pub async fn changes(
         &mut self,
         is_current: impl Future<Output = Result<bool, Error>>,
-        concerned: impl AsyncFn(&News<'_>) -> Result<U, Error>,
     ) -> Result<Changes<U>, Error> {
         let position = match self.position.take() {
             Some(position) => position,
@@ -103,7 +105,7 @@ impl<U: Units> Reader<U> {
             if !position.begun || self.registries.iter().any(|table| news.contains_key(table)) {
                 return Ok(Changes { seen, has_news, units: None });
             }
-            let mut units = concerned(&news).await?;
+            let mut units = U::concerned(&self.warehouse, &news).await?;
             if units.count() > CHANGED_MAX {
                 return Ok(Changes { seen, has_news, units: None });
             }
@@ -126,20 +128,15 @@ impl<U: Units> Reader<U> {
         Ok(stored.filter(|position| position.limits == self.limits).unwrap_or_default())
     }
 
-    /// Ends a pass: its changes have been seen. `beyond` are the units with rows that are not committed, asked for only where
-    /// there can be any: they stay until they are committed.
+    /// Ends a pass that has read up to a horizon: its changes have been seen. Units with rows beyond it stay until they are
+    /// committed.
     ///
     /// # Errors
     /// As [`Warehouse::execute`]; the next pass takes the same changes up again.
-    pub async fn finish(
-        &mut self,
-        changes: Changes<U>,
-        beyond: impl Future<Output = Result<U, Error>>,
-        now: i64,
-    ) -> Result<(), Error> {
+    pub async fn finish(&mut self, changes: Changes<U>, horizon: &Horizon, now: i64) -> Result<(), Error> {
         let Changes { seen, has_news, units } = changes;
         let is_open = has_news || self.position.as_ref().is_some_and(|position| position.again.count() > 0);
-        let again = if is_open { beyond.await? } else { U::default() };
+        let again = if is_open { U::beyond(&self.warehouse, horizon).await? } else { U::default() };
         let next = Position { limits: self.limits.clone(), seen, again, begun: true };
         if has_news && (units.is_none() || now - self.recorded_at >= RECORD_US) {
             let json = serde_json::to_string(&next).unwrap_or_default();

@@ -71,6 +71,44 @@ impl Units for Dirty {
         self.sessions.extend(other.sessions);
         self.sterilizers.extend(other.sterilizers);
     }
+
+    async fn concerned(warehouse: &Warehouse, news: &News<'_>) -> Result<Self, Error> {
+        let (limit, mut dirty) = (CHANGED_MAX + 1, Self::default());
+        let texts = async |table: &str, column: &str| match news.get(table) {
+            Some(parts) => warehouse.texts(table, column, parts, limit).await,
+            None => Ok(Vec::new()),
+        };
+        dirty.sessions.extend(texts("injections", "session_id").await?);
+        dirty.mounts.extend(texts("item_uses", MOUNT).await?);
+        dirty.items.extend(texts("item_uses", "item_id").await?);
+        dirty.mounts.extend(texts("mounts", MOUNT).await?);
+        dirty.items.extend(texts("mounts", "item_id").await?);
+        dirty.items.extend(texts("sterilization_items", "item_id").await?);
+        for table in ["sterilization_cycles", "sterilization_samples", "sterilization_items"] {
+            dirty.sterilizers.extend(texts(table, "device").await?);
+        }
+        for table in ["cycle_indicators", "cycle_releases"] {
+            if let Some(parts) = news.get(table) {
+                dirty.sterilizers.extend(warehouse.sterilizers_of_cycles(table, parts, limit).await?);
+            }
+        }
+        if let Some(parts) = news.get("preparations") {
+            dirty.sessions.extend(warehouse.sessions_of_mixtures(parts, limit).await?);
+        }
+        Ok(dirty)
+    }
+
+    async fn beyond(warehouse: &Warehouse, horizon: &Horizon) -> Result<Self, Error> {
+        let texts = async |table: &str, column: &str| {
+            warehouse.texts_beyond(table, column, horizon, CHANGED_MAX).await.map(BTreeSet::from_iter)
+        };
+        Ok(Self {
+            sessions: texts("injections", "session_id").await?,
+            mounts: texts("item_uses", MOUNT).await?,
+            items: texts("item_uses", "item_id").await?,
+            sterilizers: BTreeSet::new(),
+        })
+    }
 }
 
 impl Dirty {
@@ -125,7 +163,7 @@ impl Sterility {
             self.knows_pending = true;
         }
         let is_current = warehouse.verdicts_are_current(RULE_VERSION);
-        let mut changes = self.reader.changes(is_current, async |news| dirty(&warehouse, news).await).await?;
+        let mut changes = self.reader.changes(is_current).await?;
         if let Some(dirty) = &mut changes.units {
             self.add_due(dirty, now);
         }
@@ -156,7 +194,7 @@ impl Sterility {
             self.pending.extend(pending);
         }
         summary.alerts += self.settle(keys, now).await?;
-        self.reader.finish(changes, beyond(&warehouse, horizon), now).await?;
+        self.reader.finish(changes, horizon, now).await?;
         Ok(summary)
     }
 
@@ -187,44 +225,4 @@ impl Sterility {
         }
         Ok(changed)
     }
-}
-
-/// What parts of tables concern.
-async fn dirty(warehouse: &Warehouse, news: &News<'_>) -> Result<Dirty, Error> {
-    let (limit, mut dirty) = (CHANGED_MAX + 1, Dirty::default());
-    let texts = async |table: &str, column: &str| match news.get(table) {
-        Some(parts) => warehouse.texts(table, column, parts, limit).await,
-        None => Ok(Vec::new()),
-    };
-    dirty.sessions.extend(texts("injections", "session_id").await?);
-    dirty.mounts.extend(texts("item_uses", MOUNT).await?);
-    dirty.items.extend(texts("item_uses", "item_id").await?);
-    dirty.mounts.extend(texts("mounts", MOUNT).await?);
-    dirty.items.extend(texts("mounts", "item_id").await?);
-    dirty.items.extend(texts("sterilization_items", "item_id").await?);
-    for table in ["sterilization_cycles", "sterilization_samples", "sterilization_items"] {
-        dirty.sterilizers.extend(texts(table, "device").await?);
-    }
-    for table in ["cycle_indicators", "cycle_releases"] {
-        if let Some(parts) = news.get(table) {
-            dirty.sterilizers.extend(warehouse.sterilizers_of_cycles(table, parts, limit).await?);
-        }
-    }
-    if let Some(parts) = news.get("preparations") {
-        dirty.sessions.extend(warehouse.sessions_of_mixtures(parts, limit).await?);
-    }
-    Ok(dirty)
-}
-
-/// What has rows that are not committed yet.
-async fn beyond(warehouse: &Warehouse, horizon: &Horizon) -> Result<Dirty, Error> {
-    let texts = async |table: &str, column: &str| {
-        warehouse.texts_beyond(table, column, horizon, CHANGED_MAX).await.map(BTreeSet::from_iter)
-    };
-    Ok(Dirty {
-        sessions: texts("injections", "session_id").await?,
-        mounts: texts("item_uses", MOUNT).await?,
-        items: texts("item_uses", "item_id").await?,
-        sterilizers: BTreeSet::new(),
-    })
 }
