@@ -24,6 +24,7 @@ pub mod drift;
 mod http;
 pub mod limits;
 pub mod precision;
+mod reader;
 pub mod settlement;
 pub mod status;
 pub mod sterility;
@@ -104,6 +105,7 @@ pub struct Monitor {
     options: Options,
     handle: Handle,
     listener: Option<TcpListener>,
+    warehouse: Warehouse,
     sterility: Sterility,
     precision: Precision,
     courier: Option<Courier>,
@@ -125,9 +127,9 @@ impl Monitor {
         let handle = Handle::new(options.stalled_after);
         let late = i64::try_from(options.late.as_micros()).unwrap_or(i64::MAX);
         let courier = Some(Courier::new(options.delivery.clone(), warehouse.clone())?);
-        let sterility = Sterility::new(warehouse.clone(), late, options.limits.clone());
-        let precision = Precision::new(warehouse, Rules::new(options.limits.clone())?);
-        Ok(Self { options, handle, listener, sterility, precision, courier })
+        let sterility = Sterility::new(warehouse.clone(), late, &options.limits);
+        let precision = Precision::new(warehouse.clone(), Rules::new(options.limits.clone())?);
+        Ok(Self { options, handle, listener, warehouse, sterility, precision, courier })
     }
 
     /// What it says about itself.
@@ -152,8 +154,9 @@ impl Monitor {
     /// [`Error::Warehouse`]; the next pass takes up what this one did not finish.
     pub async fn pass(&mut self, now_us: i64) -> Result<Summary, Error> {
         let began = Instant::now();
-        let sterility = self.sterility.pass(now_us).await?;
-        let precision = self.precision.pass(now_us).await?;
+        let horizon = self.warehouse.horizon().await?;
+        let sterility = self.sterility.pass(&horizon, now_us).await?;
+        let precision = self.precision.pass(&horizon, now_us).await?;
         let summary = Summary {
             units: sterility.units + precision.units,
             verdicts: sterility.verdicts + precision.verdicts,

@@ -8,7 +8,6 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    changes::Part,
     client::Warehouse,
     error::Error,
     sterility::{Horizon, Scope, list},
@@ -249,8 +248,8 @@ impl Warehouse {
         self.rows(&format!(
             "SELECT toString(row.tenant) AS tenant, toString(row.device) AS device, row.session_id AS session_id, \
              sum(row.stored) AS received, \
-             toUInt64(greatest(received, ifNull(max(row.number) - min(row.number) + 1, 0) \
-               + countIf(row.stored = 1 AND row.number IS NULL), ifNull(max(row.shots), 0))) AS known, \
+             greatest(received, toUInt64(ifNull(max(row.number) - min(row.number) + 1, 0)) \
+               + countIf(row.stored = 1 AND row.number IS NULL), toUInt64(ifNull(max(row.shots), 0))) AS known, \
              ifNull(max(row.shots) < known, true)::Bool AS at_least, \
              toUnixTimestamp64Micro(min(row.at)) AS first_at, toUnixTimestamp64Micro(max(row.at)) AS last_at \
              FROM ( \
@@ -294,14 +293,6 @@ impl Warehouse {
              GROUP BY tenant, device, channel, calibration_id ORDER BY tenant, device, channel, calibration_id"
         ))
         .await
-    }
-
-    /// Devices whose calibrations are told of in parts of `calibrations`.
-    ///
-    /// # Errors
-    /// As [`Warehouse::fetch`].
-    pub async fn calibrated_devices(&self, parts: &[&Part], limit: usize) -> Result<Vec<String>, Error> {
-        self.texts("calibrations", "concat(tenant, '/', subject_device)", parts, limit).await
     }
 
     /// The latest verdicts on devices.

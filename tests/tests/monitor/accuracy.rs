@@ -195,6 +195,76 @@ async fn single_injections_overdue_use_and_devices_raise_their_alerts() {
     assert_eq!(rig.pass().await.alerts, 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_visit_far_off_is_a_spike_and_one_a_little_off_is_none() {
+    let mut rig = Rig::start().await;
+    register(&rig);
+    let mut visits = Visits { rig: &rig, random: StdRng::seed_from_u64(5) };
+    for day in 0..40 {
+        visits.add("pen-far", day, if day == 35 { 15.0 } else { 0.0 }, "c1");
+        visits.add("pen-near", day, if day == 35 { 1.2 } else { 0.0 }, "c1");
+    }
+    rig.pass().await;
+    let spikes = "SELECT severity, alert_key, sessions FROM doseline.open_alerts WHERE kind = 'spike'";
+    assert_eq!(rig.clickhouse.query(spikes), "high\tspike/acme/pen-far/dose/15000/c1\t['pen-far-35']");
+    let charted = "SELECT device, spikes FROM doseline.calibration_drift WHERE channel = 'DOSE' ORDER BY device";
+    assert_eq!(rig.clickhouse.query(charted), "pen-far\t['pen-far-35']\npen-near\t[]");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_visit_lacks_is_said_when_its_end_arrives_late_and_other_limits_judge_everything_again() {
+    let mut rig = Rig::start().await;
+    register(&rig);
+    let mut visits = Visits { rig: &rig, random: StdRng::seed_from_u64(6) };
+    for day in 0..6 {
+        visits.add("pen-1", day, 12.0, "c1");
+    }
+    rig.pass().await;
+    let verdict = "SELECT state, completeness FROM doseline.accuracy_verdicts FINAL WHERE channel = 'DOSE'";
+    assert_eq!(rig.clickhouse.query(verdict), "UNDECIDED\t");
+    // Of 21 injections that have arrived the device says that there were 24.
+    rig.clickhouse.query(
+        "INSERT INTO doseline.sessions (tenant, site, device, boot_id, seq, at, session_id, event, shots) VALUES \
+         ('acme', 'paris', 'pen-1', 1, 999, '2026-01-07 09:00:00', 'pen-1-2', 'ENDED', 24), \
+         ('acme', 'paris', 'pen-1', 1, 998, '2026-01-08 09:00:00', 'pen-1-3', 'ENDED', 21)",
+    );
+    assert!(!rig.pass().await.whole);
+    let missing = "3 of 24 injections of 1 visits are missing";
+    assert_eq!(rig.clickhouse.query(verdict), format!("UNDECIDED\t{missing}"));
+    let chart = "SELECT completeness FROM doseline.drift FINAL WHERE channel = 'DOSE'";
+    assert_eq!(rig.clickhouse.query(chart), missing);
+    let before = standing(&rig);
+    rig.monitor.start_over();
+    assert_eq!(rig.pass().await.verdicts, 0, "from scratch it says the same");
+
+    let limits = || monitor::limits::Limits { sessions_min: 5, ..monitor::limits::Limits::default() };
+    rig.monitor = Rig::monitor_by(&rig.warehouse, limits()).await;
+    assert!(rig.pass().await.whole);
+    assert_eq!(rig.clickhouse.query(verdict), format!("FAIL\t{missing}"));
+    let told = "SELECT completeness FROM doseline.open_alerts WHERE kind = 'accuracy-verdict'";
+    assert_eq!(rig.clickhouse.query(told), missing);
+    rig.monitor = Rig::monitor_by(&rig.warehouse, limits()).await;
+    assert!(!rig.pass().await.whole, "a restart by the same limits goes on");
+    rig.monitor = Rig::monitor(&rig.warehouse).await;
+    assert!(rig.pass().await.whole);
+    assert_eq!(standing(&rig), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_alert_is_in_the_guide_with_a_query_that_the_engine_takes() {
+    let rig = Rig::start().await;
+    let guide = include_str!("../../../docs/accuracy.md");
+    let fleet = warehouse::devices::FLEET.map(|(kind, _, _)| kind);
+    let kinds =
+        [&monitor::conditions::OF_DEVICES[..], &monitor::conditions::OF_VISITS, &fleet, &["mass-balance"]].concat();
+    for kind in kinds {
+        assert!(guide.contains(&format!("\n| `{kind}` | `SELECT ")), "docs/accuracy.md has no query for {kind}");
+    }
+    for example in guide.split('`').filter(|text| text.starts_with("SELECT ")) {
+        rig.warehouse.command(example).await.unwrap_or_else(|error| panic!("{error}\nin {example}"));
+    }
+}
+
 fn hmac(key: &[u8; 64], message: &[u8]) -> String {
     let pad = |byte: u8| key.iter().map(|key| key ^ byte).collect::<Vec<_>>();
     let inner = Sha256::new().chain_update(pad(0x36)).chain_update(message).finalize();

@@ -4,11 +4,12 @@ mod accuracy;
 mod commands;
 mod cost;
 mod delivery;
+mod devices;
 mod fleet;
 mod sterility;
 
 use harness::ClickHouse;
-use monitor::{Monitor, Options};
+use monitor::{Monitor, Options, limits::Limits};
 use warehouse::{Warehouse, migrate};
 
 /// An engine with the schema, and a monitor on it.
@@ -30,7 +31,13 @@ impl Rig {
 
     /// Another monitor, as after a restart.
     async fn monitor(warehouse: &Warehouse) -> Monitor {
-        Monitor::bind(Options::default(), warehouse.clone()).await.expect("no address to bind")
+        Self::monitor_by(warehouse, Limits::default()).await
+    }
+
+    /// The same by other limits.
+    async fn monitor_by(warehouse: &Warehouse, limits: Limits) -> Monitor {
+        let options = Options { limits, ..Options::default() };
+        Monitor::bind(options, warehouse.clone()).await.expect("no address to bind")
     }
 
     async fn pass(&mut self) -> monitor::sterility::pass::Summary {

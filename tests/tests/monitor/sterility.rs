@@ -165,6 +165,34 @@ async fn late_data_raise_what_was_not_seen_and_a_pass_from_scratch_agrees() {
     assert_eq!(rig.alerts(), alerts);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_committed_long_after_it_was_written_is_judged_then() {
+    let mut rig = Rig::start().await;
+    let facts = Facts(&rig);
+    facts.policies();
+    facts.needle("N1", "a", 1);
+    facts.mount("N1", "b", 5, "NEEDLE", false);
+    let commit = |batch: u32| {
+        format!(
+            "INSERT INTO doseline.loader_commits (kind, incarnation, kafka_partition, batch, batch_end) VALUES ('commit', 1, 0, {batch}, {batch} + 10)"
+        )
+    };
+    rig.clickhouse.query(&commit(0));
+    facts.insert(
+        "item_uses",
+        "tenant, site, device, session_id, slot, mount_id, item_id, injections, punctures, first_at, last_at, ingest_day, \
+         incarnation, kafka_partition, batch",
+        &format!("('acme', 'paris', 'pen-1', 'b', 'NEEDLE', 'm-b-N1', 'N1', 20, 20, {}, {}, today(), 1, 0, 10)", at(5), at(5)),
+    );
+    for _ in 0..4 {
+        rig.pass().await;
+        assert_eq!(rig.open(), [""; 0], "its batch may still be taken back");
+    }
+    rig.clickhouse.query(&commit(10));
+    rig.pass().await;
+    assert_eq!(rig.open(), ["critical sterility-2/acme/item/N1"]);
+}
+
 /// Whatever happens to a few items, told in any order and judged at any time between.
 #[tokio::test(flavor = "multi_thread")]
 async fn facts_in_steps_and_in_any_order_end_in_what_a_pass_from_scratch_says() {

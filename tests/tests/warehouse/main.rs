@@ -7,6 +7,7 @@ mod reading;
 mod registry;
 mod rollup;
 mod schema;
+mod users;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -51,7 +51,8 @@ async fn accuracy_is_computed_from_exact_sums() {
         let sql = format!("SELECT n, sessions, mean_error FROM doseline.{view} WHERE device = 'pen-3'");
         check(&clickhouse, &sql, &format!("4\t2\t{mean}"));
     }
-    let all = "SELECT sum(injections), groupUniqArray(outcome) = ['MIXED'] FROM doseline.accuracy_session WHERE session_id = 'b'";
+    let all = "SELECT sum(injections), groupUniqArray(outcome) = ['MIXED'] FROM doseline.accuracy_session \
+               WHERE device = 'pen-3' AND session_id = 'b'";
     check(&clickhouse, all, "2\t1");
 }
 

@@ -16,10 +16,11 @@ use super::{
     session::{self, SessionFacts},
     sterilizer::{self, Chamber, Standing, Standings},
 };
-use crate::balance;
+use crate::{
+    balance,
+    reader::{SLICE_ROWS, chunks},
+};
 
-/// Rows of a slice of everything: bounds memory.
-const SLICE_ROWS: u64 = 200_000;
 /// Cycles whose curves are read at once.
 const CURVES: usize = 100;
 
@@ -404,9 +405,4 @@ fn facts<'i, 'a>(
     item_id: &'a str,
 ) -> &'i mut ItemFacts<'a> {
     items.entry((tenant, item_id)).or_insert_with(|| ItemFacts { tenant, item_id, ..ItemFacts::default() })
-}
-
-fn chunks(ids: &BTreeSet<String>) -> Vec<Vec<String>> {
-    let ids: Vec<_> = ids.iter().cloned().collect();
-    ids.chunks(IDS_MAX).map(<[String]>::to_vec).collect()
 }
