@@ -6,9 +6,14 @@
 
 mod bridge;
 mod data;
+mod insert;
+mod latency;
 mod loader;
 mod mqtt;
+mod peers;
+mod queries;
 mod report;
+mod service;
 mod stage;
 mod topic;
 mod usage;
@@ -48,6 +53,21 @@ const SCENARIOS: &[Scenario] = &[
         what: "CPU of loader and ClickHouse for a million injections from Kafka",
         measure: loader::measure,
     },
+    Scenario {
+        name: "latency",
+        what: "time from a device's publication to the answer of a query that sees it",
+        measure: latency::measure,
+    },
+    Scenario { name: "queries", what: "dashboard and views over 100 million injections", measure: queries::measure },
+    Scenario { name: "insert", what: "base blocks alone, and the same rows as RowBinary", measure: insert::measure },
+    Scenario {
+        name: "peers",
+        what: "ClickHouse's Kafka engine, a bridge in Python, and those of --peer, on the same data",
+        measure: peers::measure,
+    },
+    Scenario { name: "monitor", what: "a pass of the monitor over 10,000 devices", measure: service::monitor },
+    Scenario { name: "up", what: "`doseline up` from its start to the first visible injection", measure: service::up },
+    Scenario { name: "recovery", what: "a loader killed with a million records left", measure: service::recovery },
 ];
 
 /// Name of each scenario, and what it measures.

@@ -26,7 +26,7 @@ struct Case {
 
 impl Case {
     fn publications(self, reports: u64) -> Vec<Publication> {
-        let fleet = Fleet { devices: DEVICES, per_report: self.per_report };
+        let fleet = Fleet { first: 0, devices: DEVICES, per_report: self.per_report };
         (0..reports).map(|number| Publication::new(&fleet.sent(number))).collect()
     }
 

@@ -11,9 +11,14 @@ const SITES: u64 = 5;
 /// Injections of one visit, which has a needle and one set point: one injection a second.
 const VISIT: u64 = 300;
 
+/// Devices from this number on are of the tenant `marker`, which a query finds at once among any number of others.
+pub const MARKERS: u64 = 900_000;
+
 /// A fleet whose devices report in turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Fleet {
+    /// Number of the first device.
+    pub first: u64,
     /// Devices.
     pub devices: u64,
     /// Injections of each report; divides [`VISIT`].
@@ -36,24 +41,30 @@ impl Fleet {
     /// Tenant, site and device.
     pub fn identity(device: u64) -> [String; 3] {
         let (tenant, site) = (device % TENANTS, device / TENANTS % SITES);
-        [format!("clinic-{tenant}"), format!("site-{site}"), format!("pen-{device:06}")]
+        let tenant = if device < MARKERS { format!("clinic-{tenant}") } else { "marker".to_owned() };
+        [tenant, format!("site-{site}"), format!("pen-{device:06}")]
     }
 
     /// Report of a number from 0, as it is sent.
     pub fn sent(&self, number: u64) -> Sent {
-        let [tenant, site, device] = Self::identity(number % self.devices);
+        let [tenant, site, device] = Self::identity(self.first + number % self.devices);
         let report = self.report(number);
         Sent {
             key: format!("{tenant}/{device}"),
             topic: format!("doseline/v1/{tenant}/{site}/{device}/report"),
-            received_at: report.base_unix_us + self.per_report as i64 * S,
+            received_at: self.received_at(&report),
             payload: report.encode_to_vec(),
         }
     }
 
+    /// When a report is said to have been received, us since 1970: right after its last injection.
+    pub fn received_at(&self, report: &v1::Report) -> i64 {
+        report.base_unix_us + self.per_report as i64 * S
+    }
+
     /// Report of a number from 0.
     pub fn report(&self, number: u64) -> v1::Report {
-        let (device, round) = (number % self.devices, number / self.devices);
+        let (device, round) = (self.first + number % self.devices, number / self.devices);
         let first = round * self.per_report;
         let visit = first / VISIT;
         let event = |index: u64| v1::Event {
@@ -147,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_device_numbers_its_injections_without_gaps() {
-        let fleet = Fleet { devices: 3, per_report: 10 };
+        let fleet = Fleet { first: 0, devices: 3, per_report: 10 };
         let firsts: Vec<_> = (0..7).map(|number| fleet.report(number).first_seq).collect();
         assert_eq!(firsts, [1, 1, 1, 11, 11, 11, 21]);
         let sum: u64 = (0..7).flat_map(|number| (0..10).map(move |at| fleet.report(number).first_seq + at)).sum();
@@ -156,7 +167,7 @@ mod tests {
 
     #[test]
     fn injections_have_the_usual_size() {
-        let size = |per_report| Fleet { devices: 2_000, per_report }.sent(4_711_000).payload.len();
+        let size = |per_report| Fleet { first: 0, devices: 2_000, per_report }.sent(4_711_000).payload.len();
         let each = (size(50) - size(10)) / 40;
         assert!((35..60).contains(&each), "{each} bytes an injection");
     }

@@ -41,7 +41,7 @@ pub fn measure(options: &Options) -> Vec<Table> {
         false => &[(10, 1_000), (10, 2_000), (10, 100_000), (1, 2_000), (1, 100_000)],
     };
     let rows = forms.iter().map(|(per_report, devices)| {
-        let fleet = Fleet { devices: *devices, per_report: *per_report };
+        let fleet = Fleet { first: 0, devices: *devices, per_report: *per_report };
         let mut stage = Stage::start();
         topic::fill(&stage.kafka, fleet, injections / per_report);
         row(fleet, injections, &load(&mut stage, fleet, injections))

@@ -8,7 +8,7 @@ use crate::{ClickHouse, Doseline, Kafka, Mosquitto, Process, Scratch, free_port,
 use super::usage;
 
 const MIGRATED_WITHIN: Duration = Duration::from_secs(120);
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_secs(180);
 /// ClickHouse is at rest when nothing has been merged for this long.
 const REST: Duration = Duration::from_secs(3);
 const AT_REST_WITHIN: Duration = Duration::from_secs(600);
