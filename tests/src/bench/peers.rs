@@ -16,7 +16,7 @@ use crate::{ClickHouse, Process, Python, Scratch, free_port, locate, poll};
 
 const DEVICES: u64 = 2_000;
 const PER_REPORT: u64 = 10;
-const WITHIN: Duration = Duration::from_secs(1_800);
+const WITHIN: Duration = Duration::from_secs(600);
 const REPORTS_TOPIC: &str = telemetry::kafka::REPORTS_TOPIC;
 const PROTO: &str = "proto/doseline/telemetry/v1/telemetry.proto";
 
@@ -134,7 +134,7 @@ fn create_kafka_engine(stage: &Stage) {
          duration_us Nullable(UInt64), punctures Nullable(UInt32), needle_count Nullable(UInt32), \
          peak_force_mn Nullable(UInt32), pressure_pa Nullable(Int32), vacuum_pa Nullable(UInt32), motor_ma Nullable(UInt32))))) \
          ENGINE = Kafka SETTINGS kafka_broker_list = '{}', kafka_topic_list = '{REPORTS_TOPIC}', kafka_group_name = 'peer-{}', \
-         kafka_format = 'ProtobufSingle', kafka_schema = '{}:doseline.telemetry.v1.Report', kafka_num_consumers = 1, \
+         kafka_format = 'ProtobufSingle', kafka_schema = '{}:Report', kafka_num_consumers = 1, \
          kafka_max_block_size = 10000, kafka_poll_max_batch_size = 10000, kafka_flush_interval_ms = 1000",
         stage.kafka.bootstrap(),
         free_port(),
@@ -154,10 +154,10 @@ fn rows() -> String {
          WITH splitByChar('/', _headers.value[indexOf(_headers.name, 'topic')]) AS path, event.injection AS injection, \
          fromUnixTimestamp64Micro(toInt64(_headers.value[indexOf(_headers.name, 'received_at')]), 'UTC') AS received \
          SELECT path[3] AS tenant, path[4] AS site, path[5] AS device, boot_id, first_seq + position - 1 AS seq, \
-         if(clock = 1, fromUnixTimestamp64Micro(base_unix_us + toInt64(event.offset_us), 'UTC'), received) AS at, \
-         if(clock = 1, 'DEVICE', 'RECEIVED') AS time_source, received AS received_at, context.model AS model, \
+         if(queue.clock = 1, fromUnixTimestamp64Micro(base_unix_us + toInt64(event.offset_us), 'UTC'), received) AS at, \
+         if(queue.clock = 1, 'DEVICE', 'RECEIVED') AS time_source, received AS received_at, context.model AS model, \
          context.firmware AS firmware, lower(hex(context.session_id)) AS session_id, injection.injection_no AS injection_no, \
-         injection.shot AS shot, if(clock = 1, 'SYNCED', if(clock = 2, 'UNSYNCED', 'UNKNOWN')) AS clock, \
+         injection.shot AS shot, if(queue.clock = 1, 'SYNCED', if(queue.clock = 2, 'UNSYNCED', 'UNKNOWN')) AS clock, \
          {} AS mode, {} AS outcome, {} AS area, \
          injection.target_nl AS target_nl, injection.delivered_nl AS delivered_nl, {} AS dose_source, \
          injection.target_um AS target_um, injection.measured_um AS measured_um, {} AS depth_source, \
@@ -169,7 +169,7 @@ fn rows() -> String {
          context.depth_calibration_id AS depth_calibration_id, context.preparation_id AS preparation_id, \
          context.operator_id AS operator_id, _offset AS kafka_offset, today() AS ingest_day, 1 AS incarnation, \
          toInt32(_partition) AS kafka_partition \
-         FROM doseline.queue ARRAY JOIN events AS event, arrayEnumerate(events) AS position",
+         FROM doseline.queue AS queue ARRAY JOIN events AS event, arrayEnumerate(events) AS position",
         named("'', 'SINGLE', 'CONTINUOUS', 'BURST'", "mode"),
         named("'', 'OK', 'PARTIAL', 'ABORTED', 'OCCLUDED', 'NO_CONTACT'", "outcome"),
         named(

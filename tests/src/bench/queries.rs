@@ -268,12 +268,12 @@ fn make_rest(clickhouse: &ClickHouse, devices: u64, now: u64) {
          FROM (SELECT number, {identity} FROM numbers({devices}))",
         time("864000")
     ));
-    // What pruning has not taken yet: a state after each report of the last five minutes. Every hundredth device has a gap.
+    // What pruning has not taken yet: a state after each report of the last five minutes. Every 21st device has a gap.
     clickhouse.query(&format!(
         "INSERT INTO doseline.loader_commits (kind, incarnation, kafka_partition, batch, batch_end, tenant, site, device, \
          boot_id, stored_first, stored_last, last_arrival, committed_at) \
          SELECT 'ledger', 1, number % 12, 970 + state, 971 + state, tenant, site, device, 4294967296 + number, \
-         if(number % 100 = 7, [1, 61], [1]), if(number % 100 = 7, [50, toUInt64({PER_DEVICE} - 10 * (29 - state))], \
+         if(number % 21 = 1, [1, 61], [1]), if(number % 21 = 1, [50, toUInt64({PER_DEVICE} - 10 * (29 - state))], \
          [toUInt64({PER_DEVICE} - 10 * (29 - state))]), {0}, {0} \
          FROM (SELECT number, {identity} FROM numbers({devices})) ARRAY JOIN range(30) AS state",
         time("10 * (29 - state)")
