@@ -55,14 +55,15 @@ impl Case {
 pub fn measure(options: &Options) -> Vec<Table> {
     let quick = options.quick;
     let sizes: &[u64] = if quick { &[10] } else { &[1, 10, 50] };
+    let connections: &[u64] = if quick { &[1] } else { &[1, 4] };
     let rates: &[u64] = if quick { &[2_000] } else { &[2_000, 5_000] };
     let reports = if quick { 3_000 } else { 40_000 };
     let mut stage = Stage::start();
     let (mut fixed, mut most) = (Vec::new(), Vec::new());
     for per_report in sizes {
-        for connections in [1, 4] {
+        for connections in connections {
             for receipts in [true, false] {
-                let case = Case { per_report: *per_report, connections, receipts };
+                let case = Case { per_report: *per_report, connections: *connections, receipts };
                 for rate in rates {
                     fixed.push(behind_mosquitto(&mut stage, case, *rate, reports));
                 }

@@ -66,9 +66,13 @@ fn loaders(options: &Options) -> Table {
             .env("BENCH_RECORDS", (injections / PER_REPORT).to_string())
             .env("BENCH_INJECTIONS", injections.to_string());
         let mut process = Process::start(name, shell, &scratch.join("log"), None);
-        let mut own = 0.0;
-        let group = process.id();
-        let (wall_s, clickhouse) = written(&mut stage, injections, began, before, || own = group_cpu_s(group).max(own));
+        let (mut own, group) = (0.0, process.id());
+        let (wall_s, clickhouse) = written(&mut stage, injections, began, before, || {
+            // Before it is taken note of, its end leaves the sum to be read.
+            own = group_cpu_s(group).max(own);
+            let ended = process.exit_status().filter(|status| !status.success());
+            assert_eq!(ended, None, "{name} failed:\n{}", process.log());
+        });
         let found = stage.clickhouse.query("SELECT count(), sum(seq) FROM doseline.injections");
         assert_eq!(found, format!("{injections}\t{}", fleet.seq_sum(injections / PER_REPORT)), "{name}");
         process.kill();
