@@ -45,8 +45,8 @@ fn build(program: &str) -> Result<PathBuf> {
     system::install(system::FOR_TESTS)?;
     engines::fetch_all()?;
     eprintln!("xtask: build doseline, the engine and `{program}`");
-    // Over the whole workspace, as the tests are built: one resolution of features builds each dependency once.
-    let binaries = ["--bin", "doseline", "--bin", "doseline-clickhouse", "--bin", program];
+    // Over the whole workspace with a test, as the tests are built: one resolution of features builds each dependency once.
+    let binaries = ["--bin", "doseline", "--bin", "doseline-clickhouse", "--bin", program, "--test", "harness"];
     command::run(command::cargo(["build", "--release", "--workspace"])?.args(binaries))?;
     Ok(up::target()?.join("release").join(program))
 }

@@ -40,11 +40,17 @@ pub fn measure(options: &Options) -> Vec<Table> {
         true => &[(10, 2_000), (1, 2_000)],
         false => &[(10, 1_000), (10, 2_000), (10, 100_000), (1, 2_000), (1, 100_000)],
     };
-    let rows = forms.iter().map(|(per_report, devices)| {
+    let loaded = forms.iter().map(|(per_report, devices)| {
         let fleet = Fleet { first: 0, devices: *devices, per_report: *per_report };
         let mut stage = Stage::start();
         topic::fill(&stage.kafka, fleet, injections / per_report);
-        row(fleet, injections, &load(&mut stage, fleet, injections))
+        (fleet, load(&mut stage, fleet, injections))
+    });
+    let loaded: Vec<_> = loaded.collect();
+    let rows = loaded.iter().map(|(fleet, each)| {
+        let fewest = loaded.iter().find(|(other, _)| other.per_report == fleet.per_report);
+        let growth = fewest.map(|(_, fewest)| each.loader_cpu_s / fewest.loader_cpu_s);
+        [row(*fleet, injections, each), vec![("loader_cpu_against_fewest_devices", growth.into())]].concat()
     });
     let conditions = format!(
         "{injections} injections in Kafka (12 partitions, uncompressed as the bridge writes them), one loader from its start to \
