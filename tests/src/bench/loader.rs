@@ -29,8 +29,8 @@ pub struct Loaded {
     pub clickhouse_rss_mib: f64,
     pub kafka_cpu_s: f64,
     pub batches: u64,
-    /// TCP payload from Kafka, and to ClickHouse, bytes.
-    pub wire_bytes: [Option<f64>; 2],
+    /// TCP payload from Kafka, bytes.
+    pub wire_bytes: Option<f64>,
 }
 
 /// Topics of five forms, each into an empty ClickHouse.
@@ -55,7 +55,7 @@ pub fn measure(options: &Options) -> Vec<Table> {
     let conditions = format!(
         "{injections} injections in Kafka (12 partitions, uncompressed as the bridge writes them), one loader from its start to \
          its last commit into all tables and aggregates; CPU-s for a million injections; ClickHouse: until that commit, and \
-         then until no merge has run for 3 s; wire = TCP payload received from Kafka and sent to ClickHouse"
+         then until no merge has run for 3 s; wire = TCP payload received from Kafka"
     );
     vec![Table { title: "Loader, topic full", conditions, rows: rows.collect() }]
 }
@@ -74,8 +74,7 @@ pub fn load(stage: &mut Stage, fleet: Fleet, injections: u64) -> Loaded {
         }
     });
     let (wall_s, after, process) = (began.elapsed().as_secs_f64(), stage.engines_cpu_s(), loader.process().id());
-    let from_kafka = wire(process, stage.kafka_port()).map(|(_, received)| received);
-    let to_clickhouse = wire(process, stage.clickhouse.port()).map(|(sent, _)| sent);
+    let wire_bytes = wire(process, stage.kafka_port()).map(|(_, received)| received);
     let (loader_cpu_s, loader_rss_mib) = (loader.cpu_s(), loader.rss_peak_mib());
     loader.stop();
     stage.rest();
@@ -90,7 +89,7 @@ pub fn load(stage: &mut Stage, fleet: Fleet, injections: u64) -> Loaded {
         clickhouse_rss_mib: rss_peak_mib(stage.clickhouse.process().id()),
         kafka_cpu_s: after[1] - before[1],
         batches: stage.clickhouse.number("SELECT countIf(kind = 'commit') FROM doseline.loader_commits"),
-        wire_bytes: [from_kafka, to_clickhouse],
+        wire_bytes,
     };
     say(&format!(
         "   {} in {wall_s:.1} s, loader {loader_cpu_s:.2} CPU-s, ClickHouse {:.2}",
@@ -113,7 +112,7 @@ pub fn check(clickhouse: &ClickHouse, fleet: Fleet, injections: u64) {
 
 fn row(fleet: Fleet, injections: u64, loaded: &Loaded) -> Row {
     let millions = injections as f64 / 1e6;
-    let [from_kafka, to_clickhouse] = loaded.wire_bytes.map(|bytes| bytes.map(|bytes| bytes / injections as f64));
+    let from_kafka = loaded.wire_bytes.map(|bytes| bytes / injections as f64);
     vec![
         ("injections_per_report", fleet.per_report.into()),
         ("devices", fleet.devices.into()),
@@ -127,7 +126,6 @@ fn row(fleet: Fleet, injections: u64, loaded: &Loaded) -> Row {
         ("loader_rss_peak_mib", loaded.loader_rss_mib.into()),
         ("clickhouse_rss_peak_mib", loaded.clickhouse_rss_mib.into()),
         ("kafka_wire_bytes_per_injection", from_kafka.into()),
-        ("clickhouse_wire_bytes_per_injection", to_clickhouse.into()),
     ]
 }
 
