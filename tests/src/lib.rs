@@ -4,7 +4,7 @@
 //! Engines come from the cache folder and the system (`cargo xtask engines` fetches them), binaries from the folder
 //! this test was built to (`cargo xtask test` builds them first).
 //!
-//! Absent: knowledge of the contract and of tables, which is the tests' own (and [`campaign`]'s and [`bench`]'s, that
+//! Absent: knowledge of the contract and of tables, which is the tests' own (and [`campaign`]'s and [`mod@bench`]'s, that
 //! `cargo xtask soak` and `cargo xtask bench` run); and `Result`: whatever fails in here fails the test, with the end of
 //! each engine's log.
 //!
