@@ -89,8 +89,9 @@ pub fn check_names(only: &[String]) -> Result<(), String> {
     }
 }
 
-/// Measures, one scenario after the other. One that fails leaves no figures, and the others go on.
-pub fn run(options: &Options) -> Report {
+/// Measures, one scenario after the other, and hands over the report so far after each. One that fails leaves no figures,
+/// and the others go on.
+pub fn run(options: &Options, mut so_far: impl FnMut(&Report)) -> Report {
     let mut report = Report::new(options);
     for scenario in SCENARIOS {
         if !options.only.is_empty() && !options.only.iter().any(|name| name == scenario.name) {
@@ -104,6 +105,7 @@ pub fn run(options: &Options) -> Report {
             Err(_) => report.failed.push(scenario.name),
         }
         say(&format!("== {}: {:.0} s", scenario.name, began.elapsed().as_secs_f64()));
+        so_far(&report);
     }
     report
 }

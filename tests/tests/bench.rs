@@ -5,7 +5,7 @@ use harness::bench::{self, Options};
 #[test]
 fn bridge_and_loader_are_measured_and_everything_arrives() {
     let only = ["bridge", "loader"].map(str::to_owned).to_vec();
-    let report = bench::run(&Options { only, quick: true, peers: Vec::new() });
+    let report = bench::run(&Options { only, quick: true, peers: Vec::new() }, |_| {});
     println!("{report}");
     assert!(report.failed.is_empty(), "{:?} failed", report.failed);
     let json = report.json();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use harness::bench::{self, Options};
+use harness::bench::{self, Options, Report};
 
 #[derive(Parser)]
 #[command(
@@ -52,14 +52,18 @@ fn main() -> ExitCode {
         eprintln!("bench: --only: {error}");
         return ExitCode::from(2);
     }
-    let report = bench::run(&Options { only, quick, peers });
+    // After each scenario: an hour's figures must not hang on the last.
+    let write = |report: &Report| {
+        let Some(path) = &json else { return Ok(()) };
+        std::fs::write(path, format!("{:#}\n", report.json()))
+            .map_err(|error| format!("write {}: {error}", path.display()))
+    };
+    let mut written = Ok(());
+    let report = bench::run(&Options { only, quick, peers }, |report| written = write(report));
     print!("{report}");
-    if let Some(path) = json {
-        let text = format!("{:#}\n", report.json());
-        if let Err(error) = std::fs::write(&path, text) {
-            eprintln!("bench: write {}: {error}", path.display());
-            return ExitCode::FAILURE;
-        }
+    if let Err(error) = written {
+        eprintln!("bench: {error}");
+        return ExitCode::FAILURE;
     }
     if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
