@@ -4,19 +4,21 @@
 //! Engines come from the cache folder and the system (`cargo xtask engines` fetches them), binaries from the folder
 //! this test was built to (`cargo xtask test` builds them first).
 //!
-//! Absent: knowledge of the contract and of tables, which is the tests' own (and [`campaign`]'s, that `cargo xtask soak`
-//! runs too); and `Result`: whatever fails in here
-//! fails the test, with the end of each engine's log.
+//! Absent: knowledge of the contract and of tables, which is the tests' own (and [`campaign`]'s and [`mod@bench`]'s, that
+//! `cargo xtask soak` and `cargo xtask bench` run); and `Result`: whatever fails in here fails the test, with the end of
+//! each engine's log.
 //!
 //! Invariants: every process a test started is gone when the test process is, however that ends, since each dies
 //! with its parent; no port comes from the range that outgoing connections use, so that an engine can be killed and
 //! started again on its port; nothing waits without a deadline.
 
+pub mod bench;
 pub mod campaign;
 mod clickhouse;
 mod disk;
 mod doseline;
 mod kafka;
+mod large_fleet;
 mod locate;
 mod mosquitto;
 mod ports;
@@ -30,6 +32,7 @@ pub use clickhouse::{ClickHouse, Refused};
 pub use disk::Disk;
 pub use doseline::{Doseline, Finished, Ready};
 pub use kafka::{Kafka, Node, Observer, Offsets, Record};
+pub use large_fleet::ten_thousand_devices;
 pub use mosquitto::Mosquitto;
 pub use nix::sys::signal::Signal;
 pub use ports::free_port;

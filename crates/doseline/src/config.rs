@@ -206,6 +206,8 @@ pub struct Bridge {
     pub receive_maximum: u16,
     /// How long the broker keeps our session while we are away, s.
     pub session_expiry_s: u32,
+    /// Whether devices get receipts; off for devices that do not listen to any.
+    pub receipts: bool,
     /// Unconfirmed payloads kept in memory, MiB; at the limit the broker is slowed.
     pub in_flight_mib: u32,
     /// Age of the oldest unconfirmed message at which `/readyz` fails, s.
@@ -224,6 +226,7 @@ impl Default for Bridge {
             share_group: "doseline".to_owned(),
             receive_maximum: 1_000,
             session_expiry_s: 86_400,
+            receipts: true,
             in_flight_mib: 64,
             unconfirmed_age_max_s: 30,
             unknown_devices: UnknownDevices::Keep,

@@ -28,6 +28,7 @@ pub fn bridge(config: &Config) -> anyhow::Result<bridge::Options> {
             tls: mqtt.tls.as_ref().map(bridge_tls),
             session_expiry: Duration::from_secs(section.session_expiry_s.into()),
             receive_maximum: section.receive_maximum,
+            receipts: section.receipts,
             ..bridge::Mqtt::default()
         },
         kafka: bridge::Kafka {

@@ -11,7 +11,7 @@
 mod cache;
 mod command;
 mod engines;
-mod soak;
+mod harness;
 mod suite;
 mod system;
 mod tally;
@@ -64,6 +64,16 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         arguments: Vec<String>,
     },
+    /// Measure CPU, memory and latency with real engines, and of peers on the same data
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench --json bench.json\n  cargo xtask bench --only bridge,loader\n  cargo xtask bench --help    (all options, from the benchmark itself)",
+        disable_help_flag = true
+    )]
+    Bench {
+        /// Arguments for the benchmark
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        arguments: Vec<String>,
+    },
     /// Fetch the engines and tools the tests need, and nothing else
     #[command(after_help = "Example:\n  cargo xtask engines    (then work without a network)")]
     Engines,
@@ -76,7 +86,8 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Up { arguments } => up::run(&arguments),
         Command::Test { filter } => suite::run(filter.as_deref()),
-        Command::Soak { arguments } => soak::run(&arguments),
+        Command::Soak { arguments } => harness::soak(&arguments),
+        Command::Bench { arguments } => harness::bench(&arguments),
         Command::Engines => system::install(system::FOR_TESTS).and_then(|()| engines::fetch_all()),
         Command::CleanCache => cache::clean(),
     };

@@ -113,6 +113,14 @@ impl Node {
         self.process.iter_mut().for_each(|process| process.signal(Signal::SIGCONT));
     }
 
+    /// Its process.
+    ///
+    /// # Panics
+    /// If it was never started.
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("it was started")
+    }
+
     /// Its id in Kafka, from 1.
     pub fn id(&self) -> i32 {
         self.id

@@ -1,0 +1,52 @@
+//! `cargo xtask soak` and `cargo xtask bench`: build everything and run a program of the test harness.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::{command, engines, system, up};
+
+/// Micro-benchmarks, which `cargo xtask bench` runs last.
+const MICRO: &str = "tests/benches/micro.rs";
+
+/// Does not return on success: this process becomes the campaign, so that its exit code is this command's.
+pub fn soak(arguments: &[String]) -> Result<()> {
+    let binary = build("soak")?;
+    let error = Command::new(&binary).args(arguments).exec();
+    Err(error).with_context(|| format!("start {}", binary.display()))
+}
+
+/// The benchmarks of the whole system, and the micro-benchmarks where everything is asked for. Ends this process where
+/// one of them fails, with its exit code.
+pub fn bench(arguments: &[String]) -> Result<()> {
+    let binary = build("bench")?;
+    let mut system = Command::new(&binary);
+    run(system.args(arguments).stdin(Stdio::null()))?;
+    let asks_for_part =
+        |argument: &String| ["--only", "--list", "--help", "-h"].iter().any(|part| argument.starts_with(part));
+    if !arguments.iter().any(asks_for_part) && command::checkout()?.join(MICRO).exists() {
+        eprintln!("xtask: micro-benchmarks");
+        run(&mut command::cargo(["bench", "--workspace", "--bench", "micro"])?)?;
+    }
+    Ok(())
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("start {}", command.get_program().display()))?;
+    if !status.success() {
+        std::process::exit(status.code().unwrap_or(1));
+    }
+    Ok(())
+}
+
+fn build(program: &str) -> Result<PathBuf> {
+    system::install(system::FOR_TESTS)?;
+    engines::fetch_all()?;
+    eprintln!("xtask: build doseline, the engine and `{program}`");
+    // Over the whole workspace with a test, as the tests are built: one resolution of features builds each dependency once.
+    let binaries = ["--bin", "doseline", "--bin", "doseline-clickhouse", "--bin", program, "--test", "harness"];
+    command::run(command::cargo(["build", "--release", "--workspace"])?.args(binaries))?;
+    Ok(up::target()?.join("release").join(program))
+}

@@ -1,0 +1,89 @@
+//! What a process has used, from the kernel.
+
+use std::fmt::Display;
+use std::fs;
+use std::process::Command;
+
+/// Fields of `/proc/PID/stat` after the name, from the third on: user and system time, and those of ended children.
+const TIMES: usize = 11;
+const GROUP: usize = 2;
+/// Ticks a second: fixed in Linux's interface.
+const TICKS: f64 = 100.0;
+const MIB: f64 = 1024.0;
+
+/// CPU time of a process with all its threads, s; `thread-self` means the calling thread alone. The kernel counts in
+/// 10 ms.
+pub fn cpu_s(process: impl Display) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("the process is there");
+    ticks(&stat, 2) / TICKS
+}
+
+/// CPU time of a process group with what its members have waited for, s.
+pub fn group_cpu_s(group: u32) -> f64 {
+    let processes = fs::read_dir("/proc").expect("a list of processes").flatten();
+    let stats = processes.filter_map(|process| fs::read_to_string(process.path().join("stat")).ok());
+    let group = group.to_string();
+    stats.filter(|stat| fields(stat).nth(GROUP) == Some(group.as_str())).map(|stat| ticks(&stat, 4)).sum::<f64>()
+        / TICKS
+}
+
+fn ticks(stat: &str, times: usize) -> f64 {
+    fields(stat).skip(TIMES).take(times).filter_map(|ticks| ticks.parse::<f64>().ok()).sum()
+}
+
+fn fields(stat: &str) -> impl Iterator<Item = &str> {
+    stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace()
+}
+
+/// Most memory a process has had resident, MiB.
+pub fn rss_peak_mib(process: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("the process is there");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    line.trim().trim_end_matches("kB").trim().parse::<f64>().expect("a number") / MIB
+}
+
+/// Payload of TCP that a process has sent to and received from a port, over the connections it has now; none where the
+/// system has no `ss`.
+pub fn wire(process: u32, port: u16) -> Option<(f64, f64)> {
+    let output = Command::new("ss").args(["-HtinpO", &format!("dport = :{port}")]).output().ok()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let of_process = format!("pid={process},");
+    let sum = |name: &str| {
+        let lines = said.lines().filter(|line| line.contains(&of_process));
+        let bytes = lines.filter_map(|line| line.split_whitespace().find_map(|word| word.strip_prefix(name)));
+        bytes.filter_map(|bytes| bytes.parse::<f64>().ok()).sum()
+    };
+    Some((sum("bytes_acked:"), sum("bytes_received:")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn work_shows_as_cpu_time_of_thread_and_process() {
+        let before = (cpu_s("thread-self"), cpu_s(std::process::id()));
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(100) {
+            std::hint::black_box(began);
+        }
+        assert!(cpu_s("thread-self") > before.0 && cpu_s(std::process::id()) > before.1);
+        assert!(rss_peak_mib(std::process::id()) > 1.0);
+    }
+
+    #[test]
+    fn bytes_on_the_wire_are_those_of_the_port() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+        let port = listener.local_addr().expect("an address").port();
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connect");
+        let (mut other, _) = listener.accept().expect("accept");
+        std::io::Write::write_all(&mut stream, &[0; 1_000]).expect("send");
+        std::io::Read::read_exact(&mut other, &mut [0; 1_000]).expect("receive");
+        if let Some((sent, received)) = wire(std::process::id(), port) {
+            assert_eq!((sent, received), (1_000.0, 0.0));
+        }
+    }
+}
