@@ -5,7 +5,7 @@ use std::{collections::HashMap, marker::PhantomData, sync::Arc};
 use arrow_array::{
     ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, DictionaryArray, ListArray, PrimitiveArray, StringArray,
     builder::{BinaryBuilder, BooleanBuilder, PrimitiveBuilder},
-    types::{ArrowDictionaryKeyType, Int32Type, TimestampMicrosecondType, UInt8Type, UInt16Type},
+    types::{Int32Type, TimestampMicrosecondType},
 };
 use arrow_schema::{DataType, Field, FieldRef};
 use telemetry::v1;
@@ -80,23 +80,10 @@ impl Column for Text {
     const NULLABLE: bool = false;
 
     fn array(self) -> ArrayRef {
-        let distinct = self.texts.values.len();
-        let values = Arc::new(StringArray::from_iter_values(self.texts.values));
-        // Keys as narrow as they can be: they are most of what is hashed, sent and read again.
-        match distinct {
-            0..=0x100 => dictionary::<UInt8Type>(self.keys.iter().map(|key| *key as u8).collect(), values),
-            0x101..=0x1_0000 => dictionary::<UInt16Type>(self.keys.iter().map(|key| *key as u16).collect(), values),
-            _ => dictionary::<Int32Type>(self.keys, values),
-        }
+        let values = StringArray::from_iter_values(self.texts.values);
+        // Every key was handed out by `Texts::key`, so it is an index of `values`.
+        Arc::new(DictionaryArray::new(PrimitiveArray::<Int32Type>::from(self.keys), Arc::new(values)))
     }
-}
-
-fn dictionary<K: ArrowDictionaryKeyType>(keys: Vec<K::Native>, values: ArrayRef) -> ArrayRef
-where
-    PrimitiveArray<K>: From<Vec<K::Native>>,
-{
-    // Every key was handed out by `Texts::key`, so it is an index of `values`.
-    Arc::new(DictionaryArray::new(PrimitiveArray::<K>::from(keys), values))
 }
 
 /// The name of an enum's value as it stands in a table.
