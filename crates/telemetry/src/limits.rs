@@ -87,6 +87,8 @@ impl Shape {
 pub struct Scan {
     /// Fields of report, context, event and injection that this version does not know: tolerated, counted.
     pub unknown_fields: usize,
+    /// Events of the report.
+    pub events: usize,
     elements: usize,
 }
 
@@ -126,6 +128,7 @@ fn message(shape: Shape, mut bytes: &[u8], scan: &mut Scan) -> Result<(), Reject
                     let count = &mut counts[field as usize];
                     *count += 1;
                     scan.elements += 1;
+                    scan.events += usize::from(matches!(child, Shape::Event));
                     if *count > most || scan.elements > ELEMENTS_MAX {
                         let detail = format!("more than {most} elements in field {field}, or {ELEMENTS_MAX} in all");
                         return Err(Reject::new(Reason::TooManyElements, detail));
