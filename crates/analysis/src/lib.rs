@@ -5,8 +5,8 @@
 //!   [`tolerance`] factor, the [`verdict`] on independent and on [`clustered`] values, [`nonparametric`] intervals, [`wilson`]
 //!   intervals of a share, the [`trumpet`] curve;
 //! - drift: [`standard`]ised session means on [`cusum`], [`ewma`] and [`shewhart`] charts (together: [`chart`]), whose run
-//!   lengths are computed by [`arl`] and whose limits are solved from an alarm [`budget`]; [`regression`] and the
-//!   [`forecast`] made of it;
+//!   lengths are computed by [`arl`] and whose limits are solved from an alarm [`budget`]; [`western_electric`] rules, for
+//!   display; [`regression`] and the [`forecast`] made of it;
 //! - sterility: [`lethality`], [`hold`] time, [`saturation`] of steam;
 //! - identity: [`gs1`] element strings.
 //!
@@ -44,6 +44,7 @@ pub mod standard;
 pub mod tolerance;
 pub mod trumpet;
 pub mod verdict;
+pub mod western_electric;
 pub mod wilson;
 
 pub use error::{Error, Result};

@@ -32,7 +32,8 @@ impl Replicas {
         for (name, value) in &kafka.properties {
             config.set(name, value);
         }
-        config.set("bootstrap.servers", &kafka.brokers);
+        // Else an admin request that waits for a controller which is down has librdkafka 2.12 connect to it without a back-off.
+        config.set("bootstrap.servers", &kafka.brokers).set("enable.sparse.connections", "false");
         let topics = &kafka.topics;
         let topics = [&topics.reports, &topics.status, &topics.quarantine].map(String::clone);
         Ok(Self { admin: Arc::new(config.create()?), topics, needed: BTreeMap::new() })

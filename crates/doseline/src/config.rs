@@ -305,10 +305,29 @@ pub struct Monitor {
     pub webhook: Option<String>,
     /// Between two repetitions of what fires, s; Alertmanager takes what is not repeated four times as resolved.
     pub webhook_repeat_s: u32,
+    /// Share of a device's injections that must keep the tolerance, with 95 % confidence: more fails more devices.
+    pub coverage: f64,
+    /// Visits below which no device is said to fail: fewer judges sooner and on less.
+    pub sessions_min: u64,
+    /// Alarm budget, false alarms of a device in a year: more finds drift sooner and alarms for nothing more often.
+    pub false_alarms_per_device_year: f64,
+    /// Visits of a device in a day, over which the budget is split.
+    pub sessions_per_day: f64,
+    /// Set-point bands of a channel, over which the budget is split: as many as the model with the most has.
+    pub bands: u32,
+    /// How far ahead of leaving the tolerance an alert is raised, days.
+    pub forecast_days: u32,
+    /// Percent of what left a syringe beyond which its mass balance is off.
+    pub mass_balance_pct: u32,
+    /// Opening days of its site after which a device is silent.
+    pub silent_days: u32,
+    /// Percent below which a battery is low.
+    pub battery_pct: u32,
 }
 
 impl Default for Monitor {
     fn default() -> Self {
+        let limits = monitor::limits::Limits::default();
         Self {
             http: SocketAddr::from(([127, 0, 0, 1], 9603)),
             interval_ms: 2_000,
@@ -317,6 +336,15 @@ impl Default for Monitor {
             kafka: true,
             webhook: None,
             webhook_repeat_s: 60,
+            coverage: limits.coverage,
+            sessions_min: limits.sessions_min,
+            false_alarms_per_device_year: limits.false_alarms,
+            sessions_per_day: limits.sessions_per_day,
+            bands: limits.bands,
+            forecast_days: limits.forecast_days,
+            mass_balance_pct: limits.mass_balance_pct,
+            silent_days: limits.fleet.silent_days,
+            battery_pct: limits.fleet.battery_pct,
         }
     }
 }
@@ -555,6 +583,25 @@ impl Config {
             "monitor.webhook",
             format!("{:?} must be an address like http://alertmanager:9093/api/v2/alerts", monitor.webhook),
         );
+        let shares = [
+            ("monitor.coverage", monitor.coverage, 0.9..=0.999),
+            ("monitor.false_alarms_per_device_year", monitor.false_alarms_per_device_year, 0.01..=10.0),
+            ("monitor.sessions_per_day", monitor.sessions_per_day, 0.1..=100.0),
+        ];
+        for (key, value, range) in shares {
+            check(range.contains(&value), key, format!("{value} must be {}..{}", range.start(), range.end()));
+        }
+        let counts = [
+            ("monitor.sessions_min", monitor.sessions_min, 2..=1_000),
+            ("monitor.bands", monitor.bands.into(), 1..=20),
+            ("monitor.forecast_days", monitor.forecast_days.into(), 1..=365),
+            ("monitor.mass_balance_pct", monitor.mass_balance_pct.into(), 1..=100),
+            ("monitor.silent_days", monitor.silent_days.into(), 1..=365),
+            ("monitor.battery_pct", monitor.battery_pct.into(), 1..=100),
+        ];
+        for (key, value, range) in counts {
+            check(range.contains(&value), key, format!("{value} must be {}..{}", range.start(), range.end()));
+        }
         for (key, text) in self.plausibility.faults() {
             check(false, &format!("plausibility.{key}"), text);
         }
@@ -636,6 +683,8 @@ mod tests {
             "broken.toml: mqtt.prot: no such key \"prot\"; keys here are host, port, username, password, password_file, tls",
         );
         check("[kafka]\nbrokers = [\"localhost\"]", "broken.toml: kafka.brokers: \"localhost\" must be host:port");
+        check("[monitor]\ncoverage = 95", "broken.toml: monitor.coverage: 95 must be 0.9..0.999");
+        check("[monitor]\nbands = 0", "broken.toml: monitor.bands: 0 must be 1..20");
         check("[kafka]\nreplication = 1", "broken.toml: kafka.min_insync_replicas: 2 must be 1..kafka.replication (1)");
         check(
             "[clickhouse]\nurl = \"tcp://x\"",

@@ -149,6 +149,19 @@ pub fn monitor(config: &Config) -> anyhow::Result<monitor::Options> {
     Ok(monitor::Options {
         interval: Duration::from_millis(section.interval_ms.into()),
         late: Duration::from_secs(section.late_s.into()),
+        limits: monitor::limits::Limits {
+            coverage: section.coverage,
+            sessions_min: section.sessions_min,
+            false_alarms: section.false_alarms_per_device_year,
+            sessions_per_day: section.sessions_per_day,
+            bands: section.bands,
+            forecast_days: section.forecast_days,
+            mass_balance_pct: section.mass_balance_pct,
+            fleet: warehouse::devices::FleetLimits {
+                silent_days: section.silent_days,
+                battery_pct: section.battery_pct,
+            },
+        },
         stalled_after: Duration::from_secs(section.stalled_s.into()),
         http: Some(section.http),
         delivery: monitor::delivery::Options {

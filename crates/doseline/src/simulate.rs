@@ -49,6 +49,9 @@ pub struct Arguments {
     /// How long a device waits for a receipt before it sends again, s; then twice as long, and so on
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=900))]
     resend: u64,
+    /// How long to wait for the last receipts after the last event, s
+    #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    drain: u64,
     /// Where the devices keep their outboxes
     #[arg(long, value_name = "DIR", default_value = "./doseline-simulator")]
     data_dir: PathBuf,
@@ -67,6 +70,7 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
         ..Options::new(arguments.devices, arguments.data_dir, broker(&config)?)
     };
     options.gateway.sender.resend_first = Duration::from_secs(arguments.resend);
+    options.gateway.drain = Duration::from_secs(arguments.drain);
     let group = Group::new();
     let shutdown = group.shutdown();
     let mut fleet = tokio::spawn(device::simulate::run(options, shutdown));

@@ -47,8 +47,8 @@ type Visit = (usize, [Box<str>; 3]);
 /// Tenant, site, device, session, mount, item; slot.
 type Item = ([Box<str>; 6], i32);
 
-/// Number of the visit; set points, nl and um.
-type SetPoint = (usize, Option<u32>, Option<u16>);
+/// Number of the visit; set points, nl and um; number of a [`v1::Outcome`].
+type SetPoint = (usize, Option<u32>, Option<u16>, i32);
 
 /// The sums of one batch.
 #[derive(Default)]
@@ -75,8 +75,9 @@ impl Aggregates {
         }
         let shot = shot(at, injection);
         self.minutes.value((self.device, at.div_euclid(MINUTE_US)), Sums::default).add(&shot);
-        let set_point = (narrow(injection.target_nl), narrow(injection.target_um));
-        let (sums, bins) = self.sessions.value((self.visit, set_point.0, set_point.1), Default::default);
+        let set_point =
+            (self.visit, narrow(injection.target_nl), narrow(injection.target_um), injection.outcome);
+        let (sums, bins) = self.sessions.value(set_point, Default::default);
         sums.add(&shot);
         if let Some((target, delivered)) = shot.dose {
             bins.add(target, delivered);
@@ -122,10 +123,10 @@ impl Aggregates {
             minutes.push(AccuracyRow { device: device(*at), sums }, (minute * 60) as u32);
         }
         let mut sessions = AccuracySession::default();
-        for ((visit, target_nl, target_um), (sums, bins)) in &self.sessions.rows {
+        for ((visit, target_nl, target_um, outcome), (sums, bins)) in &self.sessions.rows {
             let (at, visit) = &self.visits.rows[*visit].0;
             let visit = visit.each_ref().map(|text| &**text);
-            sessions.push(AccuracyRow { device: device(*at), sums }, visit, (*target_nl, *target_um), bins);
+            sessions.push(AccuracyRow { device: device(*at), sums }, visit, (*target_nl, *target_um), *outcome, bins);
         }
         let mut uses = ItemUses::default();
         for ((key, slot), item_use) in &self.uses.rows {

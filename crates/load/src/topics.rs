@@ -235,7 +235,11 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub fn new(kafka: &Kafka) -> Result<Self, Error> {
-        let config = client_config(kafka);
+        let mut config = client_config(kafka);
+        // While the controller is down, librdkafka 2.12 connects to it again at once as long as an admin request waits for it
+        // (each attempt wakes the request, which asks for the next without a back-off): 100,000 a second where the port is
+        // closed. With connections to all brokers the attempts are the broker thread's own, backed off.
+        config.set("enable.sparse.connections", "false");
         Ok(Self { client: Arc::new(config.create()?), admin: config.create()? })
     }
 
@@ -351,4 +355,41 @@ pub async fn inspect_topics(kafka: &Kafka, spec: &TopicSpec) -> Result<String, E
         }
     }
     Ok(format!("topics with {} partitions, settings as needed", spec.partitions))
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::{consumer::Consumer as _, mocking::MockCluster};
+
+    use super::*;
+
+    /// CPU time of librdkafka's threads in this process, s.
+    fn librdkafka_cpu_s() -> f64 {
+        let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+        let ticks = |stat: String| -> u64 {
+            let (name, rest) = stat.rsplit_once(") ").unwrap();
+            let fields: Vec<&str> = rest.split(' ').collect();
+            let cpu = || fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+            if name.contains("(rdk:") { cpu() } else { 0 }
+        };
+        stats.map(ticks).sum::<u64>() as f64 / 100.0
+    }
+
+    #[tokio::test]
+    async fn waiting_for_a_controller_that_is_down_takes_no_cpu() {
+        let cluster = MockCluster::new(3).unwrap();
+        cluster.create_topic("reports", 1, 3).unwrap();
+        let watch = Watch::new(&Kafka { brokers: cluster.bootstrap_servers(), ..Default::default() }).unwrap();
+        watch.client.fetch_metadata(None, ANSWER_WITHIN).unwrap();
+        watch.admin.inner().fetch_metadata(None, ANSWER_WITHIN).unwrap();
+        (1..=3).for_each(|broker| cluster.broker_down(broker).unwrap());
+        let before = librdkafka_cpu_s();
+        let (ids, retentions) = (watch.ids(&["reports"]), watch.retentions(&["reports"]));
+        let within = Duration::from_secs(2);
+        let (ids, retentions) = tokio::join!(tokio::time::timeout(within, ids), tokio::time::timeout(within, retentions));
+        assert!(ids.is_err() && retentions.is_err(), "the question waits");
+        let took = librdkafka_cpu_s() - before;
+        assert!(took < 0.5, "{took} CPU-s in 2 s");
+    }
 }

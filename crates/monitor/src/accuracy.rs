@@ -5,41 +5,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use analysis::{
-    clustered,
-    moments::Moments,
-    tolerance,
-    verdict::{Claim, Limits},
-};
+use analysis::{clustered, moments::Moments, verdict::Limits};
 use serde_json::json;
-use warehouse::accuracy::{AccuracyVerdict, Model, SessionSum};
+use warehouse::accuracy::{AccuracyVerdict, Incomplete, Model, SessionSum};
+
+use crate::limits::Rules;
 
 /// Version of the rules of accuracy and drift: a change evaluates everything again.
-pub const RULE_VERSION: u32 = 1;
-
-/// Visits below which nothing is said to fail.
-pub const SESSIONS_MIN: u64 = 10;
-
-/// What is promised of each device.
-pub const CLAIM: Claim = Claim { coverage: 0.95, confidence: 0.95 };
+pub const RULE_VERSION: u32 = 2;
 
 /// Tolerances by model.
 pub type Models = HashMap<String, Model>;
-
-/// Tolerance factors of independent values, which many devices share.
-#[derive(Default)]
-pub struct Factors(HashMap<u64, f64>);
-
-impl Factors {
-    fn of(&mut self, n: u64) -> Option<f64> {
-        if let Some(k) = self.0.get(&n) {
-            return Some(*k);
-        }
-        let k = tolerance::factor(n, CLAIM.coverage, CLAIM.confidence).ok()?;
-        self.0.insert(n, k);
-        Some(k)
-    }
-}
 
 /// The limits of a channel at a set point; none where the model is not registered or has no tolerance.
 pub fn limits(model: Option<&Model>, channel: &str, target: u32) -> Option<Limits> {
@@ -69,20 +45,41 @@ pub fn latest<'a>(sums: &[&'a SessionSum]) -> Option<&'a SessionSum> {
     sums.iter().copied().max_by_key(|sum| (sum.last_at, &sum.calibration_id, &sum.firmware, sum.target))
 }
 
-/// Judges one device on one channel; `sums` are all there are of it, in any order.
-pub fn evaluate(sums: &[&SessionSum], models: &Models, factors: &mut Factors) -> Vec<AccuracyVerdict> {
+/// What is known to be missing between two times, us since 1970, in words; empty = nothing. `gaps` are all visits of the device
+/// of which injections are missing.
+pub fn missing(gaps: &[&Incomplete], from: i64, to: i64) -> String {
+    let gaps: Vec<_> = gaps.iter().filter(|gap| gap.last_at >= from && gap.first_at <= to).collect();
+    if gaps.is_empty() {
+        return String::new();
+    }
+    let at_least = if gaps.iter().any(|gap| gap.at_least) { "at least " } else { "" };
+    let known: u64 = gaps.iter().map(|gap| gap.known).sum();
+    let received: u64 = gaps.iter().map(|gap| gap.received).sum();
+    format!("{at_least}{} of {known} injections of {} visits are missing", known - received, gaps.len())
+}
+
+/// Judges one device on one channel; `sums` and `gaps` are all there are of it, in any order.
+pub fn evaluate(
+    sums: &[&SessionSum],
+    gaps: &[&Incomplete],
+    models: &Models,
+    rules: &mut Rules,
+) -> Vec<AccuracyVerdict> {
     let Some(latest) = latest(sums) else { return Vec::new() };
     let mut cells: BTreeMap<(&str, u32), Vec<&SessionSum>> = BTreeMap::new();
     for sum in sums {
         cells.entry((&sum.calibration_id, sum.target)).or_default().push(sum);
     }
-    let judged = cells.into_values().filter_map(|cell| judge(&cell, models, factors));
-    judged
-        .map(|verdict| AccuracyVerdict { current: verdict.calibration_id == latest.calibration_id, ..verdict })
-        .collect()
+    let judged = cells.into_values().filter_map(|cell| judge(&cell, models, rules));
+    let placed = judged.map(|verdict| {
+        let current = verdict.calibration_id == latest.calibration_id;
+        let to = if current { i64::MAX } else { verdict.last_at };
+        AccuracyVerdict { current, completeness: missing(gaps, verdict.first_at, to), ..verdict }
+    });
+    placed.collect()
 }
 
-fn judge(cell: &[&SessionSum], models: &Models, factors: &mut Factors) -> Option<AccuracyVerdict> {
+fn judge(cell: &[&SessionSum], models: &Models, rules: &mut Rules) -> Option<AccuracyVerdict> {
     let last = latest(cell)?;
     let mut visits: BTreeMap<&str, Moments> = BTreeMap::new();
     let mut all = Moments::default();
@@ -97,14 +94,15 @@ fn judge(cell: &[&SessionSum], models: &Models, factors: &mut Factors) -> Option
     let mean_error = all.mean()?;
     let sd_error = all.variance().map(f64::sqrt);
     let limits = limits(models.get(&last.model), &last.channel, last.target);
-    let factor = factors.of(all.n);
+    let factor = rules.factor(all.n);
     let pass_simple = limits.zip(factor).zip(sd_error).map(|((limits, k), sd)| {
         let mean = target + mean_error;
         limits.hold((mean - k * sd, mean + k * sd))
     });
     let visits: Vec<Moments> = visits.into_values().collect();
-    let clustered = limits.and_then(|limits| clustered::verdict(&visits, target, limits, CLAIM).ok());
-    let enough = sessions >= SESSIONS_MIN;
+    let clustered = limits.and_then(|limits| clustered::verdict(&visits, target, limits, rules.claim).ok());
+    let sessions_min = rules.limits.sessions_min;
+    let enough = sessions >= sessions_min;
     let (state, reason) = match (limits, clustered) {
         (None, _) => ("UNDECIDED", format!("no tolerance is registered for model {:?}", last.model)),
         (Some(_), Some(verdict)) if verdict.pass => ("PASS", "the tolerance interval keeps the limits".to_owned()),
@@ -137,8 +135,9 @@ fn judge(cell: &[&SessionSum], models: &Models, factors: &mut Factors) -> Option
         first_at: cell.iter().map(|sum| sum.first_at).min().unwrap_or_default(),
         last_at: last.last_at,
         rule_version: RULE_VERSION,
-        parameters: json!({"coverage": CLAIM.coverage, "confidence": CLAIM.confidence, "sessions_min": SESSIONS_MIN})
-            .to_string(),
+        parameters: json!({"coverage": rules.claim.coverage, "confidence": rules.claim.confidence,
+            "sessions_min": sessions_min})
+        .to_string(),
         ..AccuracyVerdict::default()
     })
 }

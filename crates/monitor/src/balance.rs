@@ -10,15 +10,13 @@ use warehouse::{
 
 use crate::{alert::Condition, settlement};
 
-/// Beyond this many percent of what left it a balance is off.
-pub const LIMIT_PCT: u32 = 5;
-
 /// Key of the alert of a mount.
 pub fn key(tenant: &str, device: &str, mount_id: &str) -> String {
     format!("mass-balance/{tenant}/{device}/{mount_id}")
 }
 
-/// Settles the alerts of the syringes and cartridges in a scope, whose keys are given.
+/// Settles the alerts of the syringes and cartridges in a scope, whose keys are given; `limit_pct` is how many percent of what
+/// left it a balance may be off.
 ///
 /// # Errors
 /// As [`Warehouse::fetch`].
@@ -26,12 +24,14 @@ pub async fn settle(
     warehouse: &Warehouse,
     scope: Scope<'_>,
     keys: &BTreeSet<String>,
+    limit_pct: u32,
     now_us: i64,
 ) -> Result<u64, Error> {
     if keys.is_empty() {
         return Ok(0);
     }
-    let conditions: Vec<_> = warehouse.imbalances(scope, LIMIT_PCT).await?.iter().map(condition).collect();
+    let found = warehouse.imbalances(scope, limit_pct).await?;
+    let conditions: Vec<_> = found.iter().map(|balance| condition(balance, limit_pct)).collect();
     let keys: Vec<_> = keys.iter().cloned().collect();
     let mut changed = 0;
     for keys in keys.chunks(IDS_MAX) {
@@ -41,7 +41,7 @@ pub async fn settle(
     Ok(changed)
 }
 
-fn condition(balance: &Imbalance) -> Condition {
+fn condition(balance: &Imbalance, limit_pct: u32) -> Condition {
     let Imbalance { tenant, device, mount_id, .. } = balance;
     let missing =
         if balance.balance_nl > 0 { "more left it than was delivered" } else { "less left it than was delivered" };
@@ -65,7 +65,7 @@ fn condition(balance: &Imbalance) -> Condition {
         evidence_rows: format!("[{row}]"),
         since: balance.removed_at,
         rule_version: 1,
-        parameters: json!({"limit_pct": LIMIT_PCT}).to_string(),
+        parameters: json!({"limit_pct": limit_pct}).to_string(),
         ..Condition::default()
     }
 }

@@ -9,7 +9,7 @@ use warehouse::{
     sterility::quoted,
 };
 
-use crate::{accuracy::RULE_VERSION, alert::Condition};
+use crate::{accuracy::RULE_VERSION, alert::Condition, limits::Limits};
 
 /// Kinds of alerts that a device's sums and charts raise.
 pub const OF_DEVICES: [&str; 5] = ["accuracy-verdict", "drift", "forecast", "spike", "calibration-overdue"];
@@ -45,11 +45,12 @@ pub fn of_device(
     charts: &[DriftState],
     sums: &[&SessionSum],
     dues: &[&Due],
+    limits: &Limits,
 ) -> Vec<Condition> {
     let failed = verdicts.iter().filter(|verdict| verdict.current && verdict.state == "FAIL").map(failed);
     let current = || charts.iter().filter(|chart| chart.current);
     let drifting = current().filter(|chart| chart.state == "DRIFT").map(drifting);
-    let leaving = current().filter(|chart| chart.alarm).map(leaving);
+    let leaving = current().filter(|chart| chart.alarm).map(|chart| leaving(chart, limits.forecast_days));
     failed.chain(drifting).chain(leaving).chain(spikes(charts)).chain(overdue(sums, dues)).collect()
 }
 
@@ -72,6 +73,7 @@ fn failed(verdict: &AccuracyVerdict) -> Condition {
         evidence_rows: format!("[{row}]"),
         since: verdict.first_at,
         parameters: verdict.parameters.clone(),
+        completeness: verdict.completeness.clone(),
         ..base
     }
 }
@@ -89,6 +91,7 @@ fn charted(kind: &str, severity: &str, chart: &DriftState) -> Condition {
         ),
         since: chart.first_at,
         parameters: chart.parameters.clone(),
+        completeness: chart.completeness.clone(),
         ..base
     }
 }
@@ -105,11 +108,11 @@ fn drifting(chart: &DriftState) -> Condition {
     }
 }
 
-fn leaving(chart: &DriftState) -> Condition {
+fn leaving(chart: &DriftState, days: u32) -> Condition {
     // Not the dates: they move with every visit, and the alert is the same.
     let row = json!({"calibration": chart.calibration_id, "side": chart.side});
-    let title =
-        format!("the {} of {} may be out of tolerance within 30 days", chart.channel.to_lowercase(), chart.device);
+    let channel = chart.channel.to_lowercase();
+    let title = format!("the {channel} of {} may be out of tolerance within {days} days", chart.device);
     Condition { title, evidence_rows: format!("[{row}]"), ..charted("forecast", "medium", chart) }
 }
 

@@ -4,50 +4,23 @@
 //! the order of their time, whenever one arrives: late ones fall into their place. Centre and scale are the device's own
 //! (self-starting): a spread pooled over the model would let one device's data change another's verdict.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::OnceLock,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use analysis::{
     Side,
-    budget::{Budget, Shares},
-    chart::{Chart, Settings},
-    forecast::{Forecast, Rule, forecast},
-    standard::{Centre, Source, Spread},
+    chart::Chart,
+    forecast::{Forecast, forecast},
+    western_electric,
 };
 use serde_json::json;
-use warehouse::accuracy::{DriftState, Model, SessionSum};
+use warehouse::accuracy::{DriftState, Incomplete, Model, SessionSum};
 
-use crate::accuracy::{Models, RULE_VERSION, latest, limits};
-
-/// The alarm budget: false alarms of a device in a year over both channels and this many set-point bands of each, at this
-/// many visits a day.
-pub const BUDGET: Budget = Budget {
-    false_alarms: 0.2,
-    points_per_day: 5.0,
-    channels: 2,
-    bands: 3,
-    shares: Shares { cusum: 1.0, ewma: 1.0, spike: 1.0, forecasts: 0.02 },
+use crate::{
+    accuracy::{Models, RULE_VERSION, latest, limits, missing},
+    limits::{Rules, SPREAD},
 };
-/// Reference value of the CUSUM: half the shift to find quickly, sigma.
-const CUSUM_K: f64 = 0.5;
-/// Weight of the newest visit in the EWMA.
-const EWMA_LAMBDA: f64 = 0.1;
-/// Variation between visits to that of the shots in a visit, percent: with charts that find the scale themselves, only
-/// their ratio matters, and only where visits differ in their number of shots.
-const SPREAD: Spread = Spread { between: 0.5, within: 2.0, source: Source::SelfStarting };
-const DAY_US: f64 = 86_400e6;
 
-/// The charts' limits, solved once from [`BUDGET`].
-///
-/// # Errors
-/// None with the budget as it is.
-pub fn settings() -> Result<&'static Settings, analysis::Error> {
-    static SETTINGS: OnceLock<Result<Settings, analysis::Error>> = OnceLock::new();
-    let solve = || BUDGET.thresholds(CUSUM_K, false, EWMA_LAMBDA)?.settings(Centre::PhaseI, SPREAD);
-    SETTINGS.get_or_init(solve).as_ref().map_err(Clone::clone)
-}
+const DAY_US: f64 = 86_400e6;
 
 /// Upper edge of the band that a set point is in; 0 = above the last edge, or no bands.
 pub fn band(model: Option<&Model>, channel: &str, target: u32) -> u32 {
@@ -70,12 +43,17 @@ struct Visit<'a> {
     shots: u64,
 }
 
-/// Charts one device on one channel; `sums` are all there are of it, in any order. Injections outside a visit, and those
-/// with target 0, are not charted.
+/// Charts one device on one channel; `sums` and `gaps` are all there are of it, in any order. Injections outside a visit, and
+/// those with target 0, are not charted.
 ///
 /// # Errors
-/// As [`settings`].
-pub fn evaluate(sums: &[&SessionSum], models: &Models) -> Result<Vec<DriftState>, analysis::Error> {
+/// An error of a visit that no chart can take.
+pub fn evaluate(
+    sums: &[&SessionSum],
+    gaps: &[&Incomplete],
+    models: &Models,
+    rules: &Rules,
+) -> Result<Vec<DriftState>, analysis::Error> {
     let charted: Vec<_> = sums.iter().copied().filter(|sum| !sum.session_id.is_empty() && sum.targets > 0).collect();
     let Some(latest) = latest(&charted) else { return Ok(Vec::new()) };
     let mut charts: BTreeMap<(u32, &str, &str), Vec<&SessionSum>> = BTreeMap::new();
@@ -85,7 +63,9 @@ pub fn evaluate(sums: &[&SessionSum], models: &Models) -> Result<Vec<DriftState>
     }
     let states = charts.into_iter().map(|((band, calibration, firmware), sums)| {
         let current = calibration == latest.calibration_id && firmware == latest.firmware;
-        chart(&sums, models).map(|state| DriftState { band, current, ..state })
+        let state = chart(&sums, models, rules)?;
+        let to = if current { i64::MAX } else { state.last_at };
+        Ok(DriftState { band, current, completeness: missing(gaps, state.first_at, to), ..state })
     });
     states.collect()
 }
@@ -105,12 +85,11 @@ fn visits<'a>(sums: &[&'a SessionSum]) -> Vec<Visit<'a>> {
     visits
 }
 
-fn chart(sums: &[&SessionSum], models: &Models) -> Result<DriftState, analysis::Error> {
-    let settings = settings()?;
+fn chart(sums: &[&SessionSum], models: &Models, rules: &Rules) -> Result<DriftState, analysis::Error> {
     let visits = visits(sums);
     let last = latest(sums).cloned().unwrap_or_default();
-    let mut chart = Chart::new(settings)?;
-    let (mut point, mut spikes, mut errors) = (None, Vec::new(), Vec::new());
+    let mut chart = Chart::new(&rules.settings)?;
+    let (mut point, mut spikes, mut errors, mut standardised) = (None, Vec::new(), Vec::new(), Vec::new());
     for visit in &visits {
         let error = 100.0 * visit.error as f64 / visit.targets as f64;
         let added = chart.add(error, visit.shots)?;
@@ -118,6 +97,7 @@ fn chart(sums: &[&SessionSum], models: &Models) -> Result<DriftState, analysis::
             spikes.push(visit.session.to_owned());
         }
         errors.push(error);
+        standardised.extend(added.z);
         point = Some(added);
     }
     let drift = chart.drift();
@@ -125,6 +105,7 @@ fn chart(sums: &[&SessionSum], models: &Models) -> Result<DriftState, analysis::
         let place = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
         place.and_then(|place| visits.get(place)).map(|visit| visit.session.to_owned()).unwrap_or_default()
     };
+    let broken = western_electric::broken(&standardised);
     let state = match (drift, point.and_then(|point| point.z)) {
         (Some(_), _) => "DRIFT",
         (None, None) => "LEARNING",
@@ -149,6 +130,7 @@ fn chart(sums: &[&SessionSum], models: &Models) -> Result<DriftState, analysis::
         signal_session: drift.map(|drift| named(drift.session)).unwrap_or_default(),
         onset_session: drift.and_then(|drift| drift.onset).map(named).unwrap_or_default(),
         spikes,
+        western_electric: (1..).zip(broken).filter_map(|(rule, side)| side.map(|_| rule)).collect(),
         tenant: last.tenant.clone(),
         device: last.device.clone(),
         channel: last.channel.clone(),
@@ -159,10 +141,10 @@ fn chart(sums: &[&SessionSum], models: &Models) -> Result<DriftState, analysis::
         first_at: visits.first().map(|visit| visit.at).unwrap_or_default(),
         last_at: last.last_at,
         rule_version: RULE_VERSION,
-        parameters: parameters(settings),
+        parameters: parameters(rules),
         ..DriftState::default()
     };
-    Ok(forecasted(state, sums, &visits, &errors, models))
+    Ok(forecasted(state, sums, &visits, &errors, models, rules))
 }
 
 /// Adds when the chart's line leaves the tolerance: that of its set points that is tightest relative to it.
@@ -172,6 +154,7 @@ fn forecasted(
     visits: &[Visit<'_>],
     errors: &[f64],
     models: &Models,
+    rules: &Rules,
 ) -> DriftState {
     let targets: BTreeSet<u32> = sums.iter().map(|sum| sum.target).collect();
     let tolerance = targets.into_iter().filter_map(|target| {
@@ -190,7 +173,7 @@ fn forecasted(
         }
     }
     let (days, errors): (Vec<f64>, Vec<f64>) = series.into_iter().unzip();
-    let said = forecast(&days, &errors, tolerance, state.state == "DRIFT", &Rule::default());
+    let said = forecast(&days, &errors, tolerance, state.state == "DRIFT", &rules.forecast);
     let time = |day: f64| {
         let at = state.first_at as f64 + day * DAY_US;
         // What the engine's times can hold; a crossing beyond is none that matters.
@@ -211,9 +194,13 @@ fn forecasted(
     }
 }
 
-fn parameters(settings: &Settings) -> String {
+fn parameters(rules: &Rules) -> String {
+    let Rules { limits, settings, .. } = rules;
     json!({
-        "false_alarms_per_device_year": BUDGET.false_alarms,
+        "false_alarms_per_device_year": limits.false_alarms,
+        "sessions_per_day": limits.sessions_per_day,
+        "bands": limits.bands,
+        "forecast_days": limits.forecast_days,
         "cusum_k": settings.cusum.k,
         "cusum_h": settings.cusum.h,
         "ewma_lambda": settings.ewma.lambda,

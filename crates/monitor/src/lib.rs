@@ -22,6 +22,7 @@ pub mod conditions;
 pub mod delivery;
 pub mod drift;
 mod http;
+pub mod limits;
 pub mod precision;
 pub mod settlement;
 pub mod status;
@@ -40,6 +41,7 @@ use warehouse::{Advice, Warehouse};
 pub use crate::status::{Handle, Readiness};
 use crate::{
     delivery::Courier,
+    limits::{Limits, Rules},
     precision::Precision,
     sterility::pass::{Sterility, Summary},
 };
@@ -52,6 +54,8 @@ pub struct Options {
     /// How long a sterilizer's data are awaited after a use before their absence means anything. Longer raises fewer alerts
     /// that later data take back, and raises them later.
     pub late: Duration,
+    /// What is judged by.
+    pub limits: Limits,
     /// Time without a finished pass at which `/readyz` fails.
     pub stalled_after: Duration,
     /// Where `/livez`, `/readyz` and `/metrics` are served; `None` serves none, port 0 takes any free port.
@@ -65,6 +69,7 @@ impl Default for Options {
         Self {
             interval: Duration::from_secs(2),
             late: Duration::from_secs(5),
+            limits: Limits::default(),
             stalled_after: Duration::from_secs(120),
             http: None,
             delivery: delivery::Options::default(),
@@ -83,6 +88,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Limits that no chart can keep.
+    #[error("limits of the monitor: {0}")]
+    Limits(#[from] analysis::Error),
     /// The warehouse.
     #[error(transparent)]
     Warehouse(#[from] warehouse::Error),
@@ -105,7 +113,7 @@ impl Monitor {
     /// Binds the HTTP address.
     ///
     /// # Errors
-    /// [`Error::Listen`].
+    /// [`Error::Listen`], [`Error::Limits`], [`Error::Delivery`].
     pub async fn bind(options: Options, warehouse: Warehouse) -> Result<Self, Error> {
         let listener = match options.http {
             Some(address) => {
@@ -117,7 +125,8 @@ impl Monitor {
         let handle = Handle::new(options.stalled_after);
         let late = i64::try_from(options.late.as_micros()).unwrap_or(i64::MAX);
         let courier = Some(Courier::new(options.delivery.clone(), warehouse.clone())?);
-        let (sterility, precision) = (Sterility::new(warehouse.clone(), late), Precision::new(warehouse));
+        let sterility = Sterility::new(warehouse.clone(), late, options.limits.clone());
+        let precision = Precision::new(warehouse, Rules::new(options.limits.clone())?);
         Ok(Self { options, handle, listener, sterility, precision, courier })
     }
 

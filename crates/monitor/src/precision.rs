@@ -6,27 +6,36 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 use warehouse::{
     Error, Warehouse,
-    accuracy::{AccuracyVerdict, DEVICE, DriftState, Due, SessionSum},
+    accuracy::{AccuracyVerdict, DEVICE, DriftState, Due, Incomplete, SessionSum},
     changes::Seen,
     devices::FLEET,
     sterility::{Horizon, IDS_MAX, Scope},
 };
 
 use crate::{
-    accuracy::{self, Factors, Models, RULE_VERSION},
+    accuracy::{self, Models, RULE_VERSION},
     alert::Condition,
     conditions::{self, OF_DEVICES, OF_VISITS},
-    drift, settlement,
+    drift,
+    limits::Rules,
+    settlement,
     sterility::pass::Summary,
 };
 
 /// What is known of one device.
-type Facts<'a> = (Vec<&'a SessionSum>, Vec<&'a Due>);
+#[derive(Default)]
+struct Facts<'a> {
+    sums: Vec<&'a SessionSum>,
+    gaps: Vec<&'a Incomplete>,
+    dues: Vec<&'a Due>,
+}
 
 /// Name of this half in `monitor_positions`.
 const READER: &str = "accuracy";
 /// Tables that are looked at for changes; of the last, a change concerns everything.
-const TABLES: [&str; 4] = ["accuracy_session", "injections", "calibrations", "models"];
+const TABLES: [&str; 5] = ["accuracy_session", "injections", "sessions", "calibrations", "models"];
+/// SQL of the device whose visit has ended: how many injections there were is known then.
+const ENDED: &str = "if(event = 'ENDED', concat(tenant, '/', device), '')";
 /// More changed devices and visits than this and everything is evaluated instead, in slices.
 const CHANGED_MAX: usize = 20_000;
 /// Rows of a slice of everything: bounds memory.
@@ -53,6 +62,8 @@ impl Dirty {
 
 #[derive(Default, Serialize, Deserialize)]
 struct Position {
+    /// The limits it was judged by, JSON.
+    limits: String,
     seen: Seen,
     /// What has rows of batches that were not committed.
     again: Dirty,
@@ -64,7 +75,7 @@ struct Position {
 pub struct Precision {
     warehouse: Warehouse,
     position: Option<Position>,
-    factors: Factors,
+    rules: Rules,
     recorded_at: i64,
     looked_at_fleet: i64,
 }
@@ -73,8 +84,8 @@ type Rows = (Vec<AccuracyVerdict>, Vec<DriftState>);
 
 impl Precision {
     /// Nothing is read yet.
-    pub fn new(warehouse: Warehouse) -> Self {
-        Self { warehouse, position: None, factors: Factors::default(), recorded_at: 0, looked_at_fleet: 0 }
+    pub fn new(warehouse: Warehouse, rules: Rules) -> Self {
+        Self { warehouse, position: None, rules, recorded_at: 0, looked_at_fleet: 0 }
     }
 
     /// Forgets what has been seen: the next pass evaluates everything.
@@ -101,7 +112,9 @@ impl Precision {
             return Ok(Position::default());
         }
         let stored = self.warehouse.monitor_position(READER).await?;
-        Ok(stored.and_then(|stored| serde_json::from_str(&stored).ok()).unwrap_or_default())
+        let stored = stored.and_then(|stored| serde_json::from_str(&stored).ok());
+        let limits = self.rules.limits.to_string();
+        Ok(stored.filter(|position: &Position| position.limits == limits).unwrap_or_default())
     }
 
     async fn evaluate(&mut self, position: &mut Position, now: i64) -> Result<Summary, Error> {
@@ -116,17 +129,20 @@ impl Precision {
             let released = self.warehouse.released_alerts().await?;
             dirty.visits.extend(released.iter().filter_map(|key| key.strip_prefix("depth-unsafe/")).map(str::to_owned));
             for ids in chunks(&dirty.devices) {
-                self.devices(Scope::Ids(&ids), &horizon, &models, now, &mut summary).await?;
+                let gaps = self.warehouse.incomplete_visits(Scope::Ids(&ids), &horizon).await?;
+                self.devices(Scope::Ids(&ids), &horizon, &models, &gaps, now, &mut summary).await?;
             }
             for ids in chunks(&dirty.visits) {
                 self.visits(Scope::Ids(&ids), &horizon, now, &mut summary).await?;
             }
         } else {
+            let all = Scope::Slice { index: 0, of: 1 };
+            let gaps = self.warehouse.incomplete_visits(all, &horizon).await?;
             let of = 1 + self.warehouse.session_rows().await? / SLICE_ROWS;
             for index in 0..of {
-                self.devices(Scope::Slice { index, of }, &horizon, &models, now, &mut summary).await?;
+                self.devices(Scope::Slice { index, of }, &horizon, &models, &gaps, now, &mut summary).await?;
             }
-            self.visits(Scope::Slice { index: 0, of: 1 }, &horizon, now, &mut summary).await?;
+            self.visits(all, &horizon, now, &mut summary).await?;
         }
         if now - self.looked_at_fleet >= FLEET_US || summary.whole {
             self.fleet(now, &mut summary).await?;
@@ -134,7 +150,7 @@ impl Precision {
         }
         let is_open = has_news || position.again.count() > 0;
         let again = if is_open { self.beyond(&horizon).await? } else { Dirty::default() };
-        let next = Position { seen, again, begun: true };
+        let next = Position { limits: self.rules.limits.to_string(), seen, again, begun: true };
         if has_news && (summary.whole || now - self.recorded_at >= RECORD_US) {
             let json = serde_json::to_string(&next).unwrap_or_default();
             self.warehouse.record_monitor_position(READER, &json, now).await?;
@@ -159,6 +175,9 @@ impl Precision {
             let (warehouse, limit, mut dirty) = (&self.warehouse, CHANGED_MAX + 1, Dirty::default());
             if let Some(parts) = news.get("accuracy_session") {
                 dirty.devices.extend(warehouse.texts("accuracy_session", DEVICE, parts, limit).await?);
+            }
+            if let Some(parts) = news.get("sessions") {
+                dirty.devices.extend(warehouse.texts("sessions", ENDED, parts, limit).await?);
             }
             if let Some(parts) = news.get("calibrations") {
                 dirty.devices.extend(warehouse.calibrated_devices(parts, limit).await?);
@@ -186,8 +205,9 @@ impl Precision {
     /// What has rows that are not committed yet.
     async fn beyond(&self, horizon: &Horizon) -> Result<Dirty, Error> {
         let devices = self.warehouse.texts_beyond("accuracy_session", DEVICE, horizon, CHANGED_MAX).await?;
+        let ended = self.warehouse.texts_beyond("sessions", ENDED, horizon, CHANGED_MAX).await?;
         let visits = self.warehouse.visits_beyond(horizon, CHANGED_MAX).await?;
-        Ok(Dirty { devices: devices.into_iter().collect(), visits: visits.into_iter().collect() })
+        Ok(Dirty { devices: devices.into_iter().chain(ended).collect(), visits: visits.into_iter().collect() })
     }
 
     async fn devices(
@@ -195,6 +215,7 @@ impl Precision {
         scope: Scope<'_>,
         horizon: &Horizon,
         models: &Models,
+        gaps: &[Incomplete],
         now: i64,
         summary: &mut Summary,
     ) -> Result<(), Error> {
@@ -203,17 +224,22 @@ impl Precision {
         let known = (self.warehouse.accuracy_verdicts(scope).await?, self.warehouse.drift_states(scope).await?);
         let mut of_device: BTreeMap<(&str, &str), Facts<'_>> = BTreeMap::new();
         for sum in &sums {
-            of_device.entry((&sum.tenant, &sum.device)).or_default().0.push(sum);
+            of_device.entry((&sum.tenant, &sum.device)).or_default().sums.push(sum);
+        }
+        for gap in gaps {
+            if let Some(facts) = of_device.get_mut(&(gap.tenant.as_str(), gap.device.as_str())) {
+                facts.gaps.push(gap);
+            }
         }
         for due in &dues {
             if let Some(facts) = of_device.get_mut(&(due.tenant.as_str(), due.device.as_str())) {
-                facts.1.push(due);
+                facts.dues.push(due);
             }
         }
         let (mut rows, mut holding) = (Rows::default(), Vec::new());
-        for (sums, dues) in of_device.values() {
-            let (verdicts, charts) = judge(sums, models, &mut self.factors);
-            holding.extend(conditions::of_device(&verdicts, &charts, sums, dues));
+        for Facts { sums, gaps, dues } in of_device.values() {
+            let (verdicts, charts) = judge(sums, gaps, models, &mut self.rules);
+            holding.extend(conditions::of_device(&verdicts, &charts, sums, dues, &self.rules.limits));
             rows.0.extend(verdicts);
             rows.1.extend(charts);
         }
@@ -241,7 +267,7 @@ impl Precision {
 
     async fn fleet(&self, now: i64, summary: &mut Summary) -> Result<(), Error> {
         for (kind, severity, _) in FLEET {
-            let found = self.warehouse.findings(kind).await?;
+            let found = self.warehouse.findings(kind, self.rules.limits.fleet).await?;
             // Of several findings under one key the earliest stands.
             let mut holding: BTreeMap<(String, String), Condition> = BTreeMap::new();
             for finding in &found {
@@ -275,12 +301,12 @@ impl Precision {
 }
 
 /// Judges and charts one device, channel by channel.
-pub fn judge(sums: &[&SessionSum], models: &Models, factors: &mut Factors) -> Rows {
+pub fn judge(sums: &[&SessionSum], gaps: &[&Incomplete], models: &Models, rules: &mut Rules) -> Rows {
     let mut rows = Rows::default();
     for channel in ["DOSE", "DEPTH"] {
         let sums: Vec<_> = sums.iter().copied().filter(|sum| sum.channel == channel).collect();
-        rows.0.extend(accuracy::evaluate(&sums, models, factors));
-        match drift::evaluate(&sums, models) {
+        rows.0.extend(accuracy::evaluate(&sums, gaps, models, rules));
+        match drift::evaluate(&sums, gaps, models, rules) {
             Ok(charts) => rows.1.extend(charts),
             Err(error) => tracing::error!(%error, channel, "a device cannot be charted"),
         }
@@ -334,10 +360,13 @@ fn chunks(ids: &BTreeSet<String>) -> Vec<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
     use warehouse::accuracy::Model;
 
     use super::*;
+    use crate::limits::Limits;
 
     fn models() -> Models {
         let model = Model {
@@ -375,14 +404,23 @@ mod tests {
         (number * 7_919 + number * number * 31).rem_euclid(101) - 50
     }
 
+    fn rules() -> Rules {
+        static RULES: LazyLock<Rules> = LazyLock::new(|| Rules::new(Limits::default()).unwrap());
+        RULES.clone()
+    }
+
+    fn judged_with(sums: &[SessionSum], gaps: &[Incomplete]) -> Rows {
+        judge(&sums.iter().collect::<Vec<_>>(), &gaps.iter().collect::<Vec<_>>(), &models(), &mut rules())
+    }
+
     fn judged(sums: &[SessionSum]) -> Rows {
-        judge(&sums.iter().collect::<Vec<_>>(), &models(), &mut Factors::default())
+        judged_with(sums, &[])
     }
 
     fn alerts(sums: &[SessionSum], dues: &[Due]) -> Vec<String> {
         let (verdicts, charts) = judged(sums);
         let sums: Vec<_> = sums.iter().collect();
-        let found = conditions::of_device(&verdicts, &charts, &sums, &dues.iter().collect::<Vec<_>>());
+        let found = conditions::of_device(&verdicts, &charts, &sums, &dues.iter().collect::<Vec<_>>(), &Limits::default());
         found.into_iter().map(|condition| format!("{} {}", condition.severity, condition.alert_key)).collect()
     }
 
@@ -420,6 +458,53 @@ mod tests {
     fn one_visit_far_off_is_a_spike() {
         let found = alerts(&series(60, |number| if number == 50 { 1_500 } else { 0 }), &[]);
         assert!(found.contains(&"high spike/acme/pen-1/dose/15000/c1".to_owned()), "{found:?}");
+    }
+
+    #[test]
+    fn what_a_visit_lacks_stands_with_the_verdicts_and_charts_of_its_time() {
+        let gap = |number: i64, known: u64, at_least: bool| Incomplete {
+            received: 20,
+            known,
+            at_least,
+            first_at: number * 86_400_000_000,
+            last_at: number * 86_400_000_000 + 1,
+            ..Incomplete::default()
+        };
+        let mut sums = series(30, |_| 0);
+        sums.extend((31..=40).map(|number| SessionSum { calibration_id: "c2".to_owned(), ..visit(number, 0) }));
+        let said = |gaps: &[Incomplete]| {
+            let (verdicts, charts) = judged_with(&sums, gaps);
+            let of_charts: Vec<_> = charts.into_iter().map(|chart| chart.completeness).collect();
+            let of_verdicts: Vec<_> = verdicts.into_iter().map(|verdict| verdict.completeness).collect();
+            assert_eq!(of_charts, of_verdicts);
+            of_verdicts
+        };
+        assert_eq!(said(&[]), ["", ""]);
+        let missing = "3 of 23 injections of 1 visits are missing";
+        assert_eq!(said(&[gap(5, 23, false)]), [missing, ""]);
+        // A visit of which only the end has arrived is after the last one that is known.
+        assert_eq!(said(&[gap(41, 23, false)]), ["", missing]);
+        assert_eq!(
+            said(&[gap(0, 99, true), gap(1, 21, true), gap(9, 30, false)]),
+            ["at least 11 of 51 injections of 2 visits are missing", ""]
+        );
+    }
+
+    #[test]
+    fn rules_that_people_look_for_on_a_chart_are_shown_and_raise_nothing() {
+        let (_, charts) = judged(&series(60, |number| if number > 52 { 40 } else { 0 }));
+        assert_eq!((charts[0].state.as_str(), &charts[0].western_electric[..]), ("IN_CONTROL", &[4][..]));
+        assert_eq!(judged(&series(60, |_| 0)).1[0].western_electric, [0; 0]);
+    }
+
+    #[test]
+    fn limits_decide_what_fails_and_when_drift_alarms() {
+        let mut strict = Rules::new(Limits { sessions_min: 60, forecast_days: 1, ..Limits::default() }).unwrap();
+        let (series, models) = (series(50, |number| 20 * number), models());
+        let sums: Vec<_> = series.iter().collect();
+        let states = |rows: Rows| (rows.0[0].state.clone(), rows.1[0].alarm);
+        assert_eq!(states(judge(&sums, &[], &models, &mut rules())), ("FAIL".to_owned(), true));
+        assert_eq!(states(judge(&sums, &[], &models, &mut strict)).0, "UNDECIDED");
     }
 
     #[test]

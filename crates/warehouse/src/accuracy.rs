@@ -1,8 +1,8 @@
 //! What accuracy and drift are judged from, and what was said about them.
 //!
 //! Sums come from the loader's aggregates and are read up to the committed batches only. An injection that the device itself
-//! says went wrong (PARTIAL, ABORTED, OCCLUDED, NO_CONTACT) tells nothing of its accuracy: the few of them are read from the
-//! base table and taken off, which leaves integers exact.
+//! says went wrong (PARTIAL, ABORTED, OCCLUDED, NO_CONTACT) tells nothing of its accuracy: the aggregates keep it apart, and
+//! it is left out.
 
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
@@ -88,6 +88,28 @@ pub struct Due {
     pub due_at: i64,
 }
 
+/// A visit on one device of which injections are known to be missing: between two received numbers, or of as many as the device
+/// said at the end. Those in quarantine are missing too: no figure counts them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct Incomplete {
+    /// Tenant.
+    pub tenant: String,
+    /// Device.
+    pub device: String,
+    /// Visit.
+    pub session_id: String,
+    /// Injections that are known and stored.
+    pub received: u64,
+    /// Injections known to have been made.
+    pub known: u64,
+    /// Whether there may be more, as the device has not said how many there were.
+    pub at_least: bool,
+    /// Time of the first known event of it, us since 1970.
+    pub first_at: i64,
+    /// Time of the last known event of it, us since 1970.
+    pub last_at: i64,
+}
+
 /// A row of `accuracy_verdicts`; see there.
 #[derive(Clone, Debug, Default, PartialEq, Row, Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -148,6 +170,7 @@ pub struct DriftState {
     pub signal_session: String,
     pub onset_session: String,
     pub spikes: Vec<String>,
+    pub western_electric: Vec<u8>,
     pub forecast: String,
     pub crossing_at: Option<i64>,
     pub crossing_low: Option<i64>,
@@ -166,7 +189,7 @@ const VERDICT: &str = "tenant, device, channel, calibration_id, target, site, mo
      toUnixTimestamp64Micro(verdict.first_at) AS first_at, toUnixTimestamp64Micro(verdict.last_at) AS last_at, rule_version, \
      parameters, completeness, toUnixTimestamp64Micro(verdict.computed_at) AS computed_at";
 const DRIFT: &str = "tenant, device, channel, band, calibration_id, firmware, site, model, current, state, side, sessions, n, \
-     last_error_pct, last_z, cusum_upper, cusum_lower, ewma, ewma_limit, signal_session, onset_session, spikes, forecast, \
+     last_error_pct, last_z, cusum_upper, cusum_lower, ewma, ewma_limit, signal_session, onset_session, spikes, western_electric, forecast, \
      toUnixTimestamp64Micro(chart.crossing_at) AS crossing_at, toUnixTimestamp64Micro(chart.crossing_low) AS crossing_low, \
      toUnixTimestamp64Micro(chart.crossing_high) AS crossing_high, alarm, \
      toUnixTimestamp64Micro(chart.first_at) AS first_at, toUnixTimestamp64Micro(chart.last_at) AS last_at, rule_version, \
@@ -184,20 +207,15 @@ pub(crate) fn devices(scope: Scope<'_>) -> String {
     }
 }
 
-/// One channel of the sums: what the aggregates have, less what the device says went wrong.
-fn channel(name: &str, [set, measured, source, id, sums]: [&str; 5], filter: &str) -> String {
-    let unit = if name == "DOSE" { "nl" } else { "um" };
+/// One channel of the sums: `DOSE` in nl or `DEPTH` in um.
+fn channel(name: &str, unit: &str, filter: &str) -> String {
+    let sums = name.to_lowercase();
     format!(
-        "SELECT tenant, device, '{name}' AS channel, {id} AS calibration_id, toUInt32(assumeNotNull({set})) AS target, \
-         session_id, model, firmware, site, toInt64({sums}_n) AS n, {sums}_error_{unit} AS error, \
-         toInt64({sums}_error_sq) AS error_sq, toInt64({sums}_target_{unit}) AS targets, first_at, last_at \
-         FROM accuracy_session WHERE {sums}_n > 0 AND {filter} \
-         UNION ALL \
-         SELECT tenant, device, '{name}', {id}, toUInt32(assumeNotNull({set})), session_id, model, firmware, site, \
-         toInt64(-1), toInt64({set}) - toInt64({measured}), \
-         -(toInt64({measured}) - toInt64({set})) * (toInt64({measured}) - toInt64({set})), -toInt64({set}), at, at \
-         FROM injections PREWHERE outcome NOT IN ('OK', '') \
-         WHERE {set} IS NOT NULL AND {measured} IS NOT NULL AND {source} != 'SETTING' AND {filter}"
+        "SELECT tenant, device, '{name}' AS channel, {sums}_calibration_id AS calibration_id, \
+         toUInt32(assumeNotNull(target_{unit})) AS target, session_id, model, firmware, site, toInt64({sums}_n) AS n, \
+         {sums}_error_{unit} AS error, toInt64({sums}_error_sq) AS error_sq, toInt64({sums}_target_{unit}) AS targets, \
+         first_at, last_at \
+         FROM accuracy_session WHERE {sums}_n > 0 AND outcome IN ('OK', '') AND {filter}"
     )
 }
 
@@ -208,20 +226,39 @@ impl Warehouse {
     /// As [`Warehouse::fetch`].
     pub async fn session_sums(&self, scope: Scope<'_>, horizon: &Horizon) -> Result<Vec<SessionSum>, Error> {
         let filter = format!("{} AND {}", devices(scope), horizon.filter());
-        let dose =
-            channel("DOSE", ["target_nl", "delivered_nl", "dose_source", "dose_calibration_id", "dose"], &filter);
-        let depth =
-            channel("DEPTH", ["target_um", "measured_um", "depth_source", "depth_calibration_id", "depth"], &filter);
+        let (dose, depth) = (channel("DOSE", "nl", &filter), channel("DEPTH", "um", &filter));
         self.rows(&format!(
             "SELECT toString(row.tenant) AS tenant, toString(row.device) AS device, row.channel AS channel, \
              toString(row.calibration_id) AS calibration_id, row.target AS target, row.session_id AS session_id, \
              toString(row.model) AS model, toString(row.firmware) AS firmware, toString(argMax(row.site, row.last_at)) AS site, \
-             assumeNotNull(sum(row.n)) AS n, assumeNotNull(sum(row.error)) AS error, \
-             assumeNotNull(sum(row.error_sq)) AS error_sq, assumeNotNull(sum(row.targets)) AS targets, \
+             sum(row.n) AS n, sum(row.error) AS error, sum(row.error_sq) AS error_sq, sum(row.targets) AS targets, \
              toUnixTimestamp64Micro(min(row.first_at)) AS first_at, toUnixTimestamp64Micro(max(row.last_at)) AS last_at \
              FROM ({dose} UNION ALL {depth}) AS row \
-             GROUP BY tenant, device, channel, calibration_id, target, session_id, model, firmware HAVING n > 0 \
+             GROUP BY tenant, device, channel, calibration_id, target, session_id, model, firmware \
              ORDER BY tenant, device, channel, first_at, session_id, calibration_id, target"
+        ))
+        .await
+    }
+
+    /// Visits on devices of which injections are missing.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn incomplete_visits(&self, scope: Scope<'_>, horizon: &Horizon) -> Result<Vec<Incomplete>, Error> {
+        let filter = format!("session_id != '' AND {} AND {}", devices(scope), horizon.filter());
+        self.rows(&format!(
+            "SELECT toString(row.tenant) AS tenant, toString(row.device) AS device, row.session_id AS session_id, \
+             sum(row.stored) AS received, \
+             toUInt64(greatest(received, ifNull(max(row.number) - min(row.number) + 1, 0) \
+               + countIf(row.stored = 1 AND row.number IS NULL), ifNull(max(row.shots), 0))) AS known, \
+             ifNull(max(row.shots) < known, true)::Bool AS at_least, \
+             toUnixTimestamp64Micro(min(row.at)) AS first_at, toUnixTimestamp64Micro(max(row.at)) AS last_at \
+             FROM ( \
+               SELECT tenant, device, session_id, at, toUInt64(1) AS stored, injection_no AS number, \
+                 NULL::Nullable(UInt32) AS shots FROM injections WHERE {filter} \
+               UNION ALL \
+               SELECT tenant, device, session_id, at, 0, NULL, shots FROM sessions WHERE event = 'ENDED' AND {filter} \
+             ) AS row GROUP BY tenant, device, session_id HAVING known > received ORDER BY tenant, device, session_id"
         ))
         .await
     }

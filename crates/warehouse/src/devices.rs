@@ -61,6 +61,21 @@ pub struct Finding {
     pub detail: String,
 }
 
+/// From where on a device is worth an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct FleetLimits {
+    /// Opening days of its site without a word from it, 1 to 365.
+    pub silent_days: u32,
+    /// Battery below which it is low, percent, 1 to 100.
+    pub battery_pct: u32,
+}
+
+impl Default for FleetLimits {
+    fn default() -> Self {
+        Self { silent_days: 7, battery_pct: 20 }
+    }
+}
+
 /// What is asked of the fleet: kind of the alert, severity, SQL of its [`Finding`]s.
 pub const FLEET: [(&str, &str, &str); 8] = [
     ("device-lost", "medium", LOST),
@@ -89,15 +104,15 @@ const LOST: &str = "
 const SILENT: &str = "
     SELECT toString(fleet.tenant), toString(fleet.site), toString(fleet.device), '', '',
         toUnixTimestamp64Micro(assumeNotNull(fleet.last_seen)),
-        concat('device ', fleet.device, ' has been silent for more than 7 open days')
+        concat('device ', fleet.device, ' has been silent for more than SILENT_DAYS open days')
     FROM fleet
     LEFT JOIN sites_latest AS site ON site.tenant = fleet.tenant AND site.site = fleet.site
-    WHERE fleet.last_seen IS NOT NULL AND fleet.state != 'OFF' AND fleet.last_seen < now64(6, 'UTC') - toIntervalDay(7)
+    WHERE fleet.last_seen IS NOT NULL AND fleet.state != 'OFF' AND fleet.last_seen < now64(6, 'UTC') - toIntervalDay(SILENT_DAYS)
         AND fleet.kind NOT IN ('BENCH', 'GATEWAY')
         AND arrayCount(day -> has(if(empty(site.open_days), [1, 2, 3, 4, 5], site.open_days), toDayOfWeek(day))
                 AND NOT has(site.closed_dates, day),
             arrayMap(ago -> toDate(now('UTC')) - ago,
-                range(0, least(400, dateDiff('day', assumeNotNull(fleet.last_seen), now('UTC')))))) > 7
+                range(0, least(400, dateDiff('day', assumeNotNull(fleet.last_seen), now('UTC')))))) > SILENT_DAYS
     SETTINGS join_use_nulls = 0";
 
 const ALLERGY: &str = "
@@ -131,10 +146,10 @@ const DUE: &str = "
 
 const BATTERY: &str = "
     SELECT toString(tenant), toString(argMax(status.site, received_at)), toString(device), '', '',
-        toUnixTimestamp64Micro(greatest(min(received_at), maxIf(received_at, battery_pct >= 20))),
-        concat('the battery of ', device, ' is below 20 %')
+        toUnixTimestamp64Micro(greatest(min(received_at), maxIf(received_at, battery_pct >= BATTERY_PCT))),
+        concat('the battery of ', device, ' is below BATTERY_PCT %')
     FROM device_status AS status WHERE battery_pct IS NOT NULL AND ingest_day >= toDate(now('UTC')) - 7
-    GROUP BY tenant, device HAVING argMax(battery_pct, received_at) < 20";
+    GROUP BY tenant, device HAVING argMax(battery_pct, received_at) < BATTERY_PCT";
 
 const CLOCK: &str = "
     SELECT toString(tenant), toString(argMax(shot.site, received_at)), toString(device), '', '',
@@ -225,11 +240,13 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn findings(&self, kind: &str) -> Result<Vec<Finding>, Error> {
+    pub async fn findings(&self, kind: &str, limits: FleetLimits) -> Result<Vec<Finding>, Error> {
         let Some((_, _, sql)) = FLEET.iter().find(|(name, _, _)| *name == kind) else { return Ok(Vec::new()) };
         let policy = required(if kind == "session-licence" { "session.licence" } else { "session.allergy" });
         type Found = (String, String, String, String, String, i64, String);
-        let rows: Vec<Found> = self.rows(&sql.replace("POLICY", &policy)).await?;
+        let sql = sql.replace("POLICY", &policy);
+        let sql = sql.replace("SILENT_DAYS", &limits.silent_days.to_string());
+        let rows: Vec<Found> = self.rows(&sql.replace("BATTERY_PCT", &limits.battery_pct.to_string())).await?;
         let finding = |(tenant, site, device, subject, session_id, since, detail): Found| Finding {
             tenant,
             site,

@@ -61,6 +61,8 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     19 "0019_accuracy_verdicts",
     20 "0020_calibration_views",
     21 "0021_alert_delivery",
+    22 "0022_accuracy_by_outcome",
+    23 "0023_western_electric",
 };
 
 impl Migration {

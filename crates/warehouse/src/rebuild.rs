@@ -382,6 +382,7 @@ fn keys(table: &str) -> &'static [&'static str] {
             "depth_calibration_id",
             "target_nl",
             "target_um",
+            "outcome",
             "model",
             "firmware",
             "site",

@@ -407,8 +407,8 @@ fn sums(of: &str) -> [Sums; 3] {
     let (names, partial) = rollup::sums();
     let partial = partial.replace("minutes.", "sums.");
     let base = format!("(SELECT *, {MEASURED} FROM injections AS base WHERE {of})");
-    let session = format!("{device}, session_id, dose_calibration_id, depth_calibration_id, set_nl, set_um");
-    let session_of = "session_id, dose_calibration_id, depth_calibration_id, target_nl AS set_nl, target_um AS set_um";
+    let session = format!("{device}, session_id, dose_calibration_id, depth_calibration_id, set_nl, set_um, outcome");
+    let session_of = "session_id, dose_calibration_id, depth_calibration_id, target_nl AS set_nl, target_um AS set_um, outcome";
     let item = "tenant, site, device, session_id, slot, mount_id, item_id";
     let uses = "injections, punctures, delivered_nl, delivered_n, first_at, last_at";
     let minute = format!("{device}, minute");

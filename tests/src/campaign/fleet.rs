@@ -77,6 +77,7 @@ impl Fleet {
             format!("--seed={}", self.load.seed + self.begun),
             format!("--scenario={SCENARIOS}"),
             format!("--resend={RESEND_S}"),
+            format!("--drain={}", DRAINED_WITHIN.as_secs()),
             format!("--truth={}", path(&truth)),
             format!("--data-dir={}", path(outboxes.path())),
         ];

@@ -41,7 +41,7 @@ const USES: [Column; 4] = [
     ("delivered_n", "isNotNull(delivered_nl)"),
 ];
 const DEVICE: &str = "tenant, site, device, model, firmware";
-const VISIT: &str = "session_id, dose_calibration_id, depth_calibration_id, target_nl, target_um";
+const VISIT: &str = "session_id, dose_calibration_id, depth_calibration_id, target_nl, target_um, outcome";
 
 /// Queries, by name, whose rows are the keys at which an aggregate of some batches is not the sum of their base rows; `of` is
 /// the condition that picks them.

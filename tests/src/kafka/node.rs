@@ -51,6 +51,7 @@ impl Node {
                  group.min.session.timeout.ms=1000\n\
                  broker.session.timeout.ms=3000\n\
                  broker.heartbeat.interval.ms=500\n\
+                 initial.broker.registration.timeout.ms=300000\n\
                  num.network.threads=2\n\
                  num.io.threads=2\n",
                 voters = voters.join(","),

@@ -232,16 +232,16 @@ const AGGREGATES: [(&str, &str, &str); 3] = [
     ),
     (
         "accuracy_session",
-        "SELECT device, session_id, dose_calibration_id, depth_calibration_id, target_nl, target_um, sum(injections), \
+        "SELECT device, session_id, dose_calibration_id, depth_calibration_id, target_nl, target_um, outcome, sum(injections), \
          sum(dose_n), sum(dose_error_nl), sum(depth_n), sum(depth_error_um), sumMap(dose_error_bins, dose_error_counts) \
-         FROM doseline.accuracy_session GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6",
+         FROM doseline.accuracy_session GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 3, 4, 5, 6, 7",
         "WITH delivered_nl IS NOT NULL AND target_nl IS NOT NULL AND dose_source != 'SETTING' AS dose, \
          measured_um IS NOT NULL AND target_um IS NOT NULL AND depth_source != 'SETTING' AS depth, \
          toInt64(delivered_nl) - toInt64(target_nl) AS de, toInt64(measured_um) - toInt64(target_um) AS pe \
-         SELECT device, session_id, dose_calibration_id, depth_calibration_id, target_nl, target_um, count(), \
+         SELECT device, session_id, dose_calibration_id, depth_calibration_id, target_nl, target_um, outcome, count(), \
          countIf(dose), ifNull(sumIf(de, dose), 0), countIf(depth), ifNull(sumIf(pe, depth), 0), \
          sumMapIf([toInt32(floor(100 * de / target_nl))], [toUInt64(1)], dose) \
-         FROM doseline.injections GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6",
+         FROM doseline.injections GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 3, 4, 5, 6, 7",
     ),
     (
         "item_uses",

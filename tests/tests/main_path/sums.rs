@@ -84,7 +84,7 @@ impl Sums {
         let session = hex(&context["sessionId"]);
         key.push(session.clone().into());
         key.extend([text(&context["doseCalibrationId"]), text(&context["depthCalibrationId"])]);
-        key.extend([number(&of["targetNl"]), number(&of["targetUm"])]);
+        key.extend([number(&of["targetNl"]), number(&of["targetUm"]), outcome]);
         fold(&mut self.sessions, &key, &values, &accuracy());
         let histogram = self.histograms.entry(name(&key)).or_default();
         if let Some((target, delivered)) = dose.filter(|(target, _)| *target > 0) {
@@ -112,7 +112,8 @@ impl Sums {
     pub fn check(&self, clickhouse: &ClickHouse) {
         let device = "tenant, site, device, model, firmware";
         check(clickhouse, "accuracy_minute", &format!("{device}, toUnixTimestamp(minute)"), &accuracy(), &self.minutes);
-        let session = format!("{device}, session_id, dose_calibration_id, depth_calibration_id, target_nl, target_um");
+        let session =
+            format!("{device}, session_id, dose_calibration_id, depth_calibration_id, target_nl, target_um, outcome");
         check(clickhouse, "accuracy_session", &session, &accuracy(), &self.sessions);
         self.check_histograms(clickhouse, &session);
         let item = "tenant, site, device, session_id, slot, mount_id, item_id";

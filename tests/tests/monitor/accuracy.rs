@@ -49,15 +49,15 @@ impl Visits<'_> {
         self.rig.clickhouse.query(&format!("INSERT INTO doseline.injections ({columns}) VALUES {values}"));
         self.rig.clickhouse.query(&format!(
             "INSERT INTO doseline.accuracy_session (tenant, site, device, model, firmware, session_id, dose_calibration_id, \
-             depth_calibration_id, target_nl, target_um, injections, dose_n, dose_target_nl, dose_delivered_nl, dose_error_nl, \
+             depth_calibration_id, target_nl, target_um, outcome, injections, dose_n, dose_target_nl, dose_delivered_nl, dose_error_nl, \
              dose_error_sq, depth_n, depth_target_um, depth_measured_um, depth_error_um, depth_error_sq, first_at, last_at) \
              SELECT tenant, site, device, model, firmware, session_id, dose_calibration_id, depth_calibration_id, target_nl, \
-             target_um, count(), count(), sum(target_nl), sum(delivered_nl), sum(toInt64(delivered_nl) - target_nl), \
+             target_um, outcome, count(), count(), sum(target_nl), sum(delivered_nl), sum(toInt64(delivered_nl) - target_nl), \
              sum(pow(toInt64(delivered_nl) - target_nl, 2)), count(), sum(target_um), sum(measured_um), \
              sum(toInt64(measured_um) - target_um), sum(pow(toInt64(measured_um) - target_um, 2)), min(at), max(at) \
              FROM doseline.injections WHERE session_id = '{session}' \
              GROUP BY tenant, site, device, model, firmware, session_id, dose_calibration_id, depth_calibration_id, target_nl, \
-             target_um"
+             target_um, outcome"
         ));
     }
 }
@@ -242,10 +242,10 @@ async fn a_failed_calibration_names_its_injections_and_a_manufacturer_sees_no_vi
     let unit = rig.clickhouse.query("SELECT DISTINCT unit_key, lot, manufacturer FROM doseline.calibration_by_unit");
     assert_eq!(unit, format!("{}\tL7\tmaker", hmac(&key, b"(01)09506000134352(10)L7(21)SN-1")));
     let days = "SELECT count(), sum(n) FROM doseline.calibration_by_unit WHERE channel = 'DOSE'";
-    assert_eq!(rig.clickhouse.query(days), "6\t126");
+    assert_eq!(rig.clickhouse.query(days), "6\t120");
     let model = "SELECT units, sum(n), round(sum(adjusted_error_pct), 6) = 0 FROM doseline.calibration_by_model \
                  WHERE channel = 'DOSE' GROUP BY units";
-    assert_eq!(rig.clickhouse.query(model), "1\t126\t1");
+    assert_eq!(rig.clickhouse.query(model), "1\t120\t1");
     for view in ["calibration_by_unit", "calibration_by_model"] {
         for column in rig.clickhouse.rows(&format!("DESCRIBE TABLE doseline.{view}")) {
             let name = column["name"].as_str().expect("a name").to_owned();

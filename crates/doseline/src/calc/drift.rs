@@ -8,6 +8,7 @@ use analysis::{
     regression::Fit,
     shewhart,
     standard::{Centre, Source, Spread, Standardiser},
+    western_electric,
 };
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
@@ -125,6 +126,23 @@ impl Shewhart {
             .map(|(index, _)| index)
             .collect();
         Ok(json!({ "z": z, "first_alarm": alarms.first(), "alarms": alarms }))
+    }
+}
+
+#[derive(Args)]
+pub struct WesternElectric {
+    #[command(flatten)]
+    scale: Scale,
+}
+
+impl WesternElectric {
+    pub fn answer(&self, stdin: &mut dyn Read) -> Result<Value, Fault> {
+        let z = self.scale.standardise(&input::series(stdin)?)?;
+        let rules = |last: usize| -> Vec<usize> {
+            let broken = western_electric::broken(&z[..last]);
+            (1..).zip(broken).filter_map(|(rule, side)| side.map(|_| rule)).collect()
+        };
+        Ok(json!({ "z": z, "rules": (1..=z.len()).map(rules).collect::<Vec<_>>() }))
     }
 }
 

@@ -59,6 +59,8 @@ enum Formula {
     Ewma(drift::Ewma),
     /// Shewhart chart; stdin {"x":[..]}
     Shewhart(drift::Shewhart),
+    /// Western Electric rules that each value breaks; stdin {"x":[..]}
+    WesternElectric(drift::WesternElectric),
     /// Average run length of a two-sided chart
     Arl(drift::Arl),
     /// The limit with this average run length in control
@@ -127,6 +129,7 @@ impl Formula {
             Self::Cusum(flags) => flags.answer(stdin),
             Self::Ewma(flags) => flags.answer(stdin),
             Self::Shewhart(flags) => flags.answer(stdin),
+            Self::WesternElectric(flags) => flags.answer(stdin),
             Self::Arl(flags) => flags.answer(),
             Self::Threshold(flags) => flags.answer(),
             Self::Budget(flags) => flags.answer(),

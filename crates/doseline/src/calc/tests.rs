@@ -96,6 +96,7 @@ fn charts() {
                 "first_alarm": 3 }),
     );
     check("shewhart --target 0", r#"{"x":[0,-4]}"#, json!({ "first_alarm": 2, "alarms": [2] }));
+    check("western-electric --target 5 --sigma 2", r#"{"x":[9.2,9.2,12]}"#, json!({ "rules": [[], [2], [1, 2]] }));
 }
 
 #[test]

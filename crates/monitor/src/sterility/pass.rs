@@ -11,7 +11,7 @@ use warehouse::{
 };
 
 use super::{Book, Clock, RULE_VERSION, conditions::condition, sterilizer::Standings, work::Work};
-use crate::settlement;
+use crate::{limits::Limits, settlement};
 
 /// Name of this half in `monitor_positions`.
 const READER: &str = "sterility";
@@ -94,6 +94,8 @@ impl Dirty {
 /// What is written down after a pass.
 #[derive(Default, Serialize, Deserialize)]
 struct Position {
+    /// The limits it was judged by, JSON.
+    limits: String,
     seen: Seen,
     /// Units with rows of batches that were not committed.
     again: Dirty,
@@ -103,6 +105,7 @@ struct Position {
 pub struct Sterility {
     warehouse: Warehouse,
     late: i64,
+    limits: Limits,
     position: Option<Position>,
     /// Units that are pending, and until when.
     pending: HashMap<String, i64>,
@@ -112,8 +115,8 @@ pub struct Sterility {
 
 impl Sterility {
     /// Nothing is read yet. `late` is how long a sterilizer's data are awaited after a use, us.
-    pub fn new(warehouse: Warehouse, late: i64) -> Self {
-        Self { warehouse, late, position: None, pending: HashMap::new(), looked_at_waiting: 0, recorded_at: 0 }
+    pub fn new(warehouse: Warehouse, late: i64, limits: Limits) -> Self {
+        Self { warehouse, late, limits, position: None, pending: HashMap::new(), looked_at_waiting: 0, recorded_at: 0 }
     }
 
     /// Forgets what has been seen: the next pass evaluates everything.
@@ -144,7 +147,9 @@ impl Sterility {
             return Ok(Position::default());
         }
         let stored = self.warehouse.monitor_position(READER).await?;
-        Ok(stored.and_then(|stored| serde_json::from_str(&stored).ok()).unwrap_or_default())
+        let stored = stored.and_then(|stored| serde_json::from_str(&stored).ok());
+        let limits = self.limits.to_string();
+        Ok(stored.filter(|position: &Position| position.limits == limits).unwrap_or_default())
     }
 
     async fn evaluate(&mut self, position: &mut Position, now: i64) -> Result<Summary, Error> {
@@ -169,6 +174,7 @@ impl Sterility {
             registry,
             horizon: &horizon,
             clock: Clock { now, late: self.late },
+            mass_balance_pct: self.limits.mass_balance_pct,
             standings: Standings::new(),
             keys: BTreeSet::new(),
             pending: HashMap::new(),
@@ -181,7 +187,7 @@ impl Sterility {
         let Work { keys, pending, evaluated, alerts, verdicts, .. } = work;
         let alerts = alerts + self.settle(keys, now).await?;
         let again = if has_news { self.beyond(&horizon).await? } else { Dirty::default() };
-        let next = Position { seen: found.seen, again };
+        let next = Position { limits: self.limits.to_string(), seen: found.seen, again };
         if has_news && (whole || now - self.recorded_at >= RECORD_US) {
             let json = serde_json::to_string(&next).unwrap_or_default();
             self.warehouse.record_monitor_position(READER, &json, now).await?;

@@ -30,6 +30,7 @@ pub(super) struct Work<'a> {
     pub registry: Registry,
     pub horizon: &'a Horizon,
     pub clock: Clock,
+    pub mass_balance_pct: u32,
     pub standings: Standings,
     /// Alerts to settle.
     pub keys: BTreeSet<String>,
@@ -273,7 +274,8 @@ impl Work<'_> {
         let items = announced.iter().map(|mount| mount.item_id.clone()).filter(|item_id| !item_id.is_empty()).collect();
         let sessions = uses.iter().map(|used| used.session_id.clone()).filter(|id| !id.is_empty()).collect();
         self.write(verdicts, known, units).await?;
-        self.alerts += balance::settle(warehouse, scope, &vessels, self.clock.now).await?;
+        self.alerts +=
+            balance::settle(warehouse, scope, &vessels, self.mass_balance_pct, self.clock.now).await?;
         Ok((items, sessions))
     }
 

@@ -124,19 +124,21 @@ table! {
         depth_calibration_id: Text,
         target_nl: PrimitiveBuilder<UInt32Type>,
         target_um: PrimitiveBuilder<UInt16Type>,
+        outcome: Code<v1::Outcome>,
         dose_error_bins: List<Int32Type>,
         dose_error_counts: List<UInt32Type>,
     }
 }
 
 impl AccuracySession {
-    /// Adds the sums of a visit and set point; `visit` is the session and the dose and depth calibration, `set_point` nl
-    /// and um.
+    /// Adds the sums of a visit, set point and outcome; `visit` is the session and the dose and depth calibration, `set_point`
+    /// nl and um, `outcome` the number of a [`v1::Outcome`].
     pub fn push(
         &mut self,
         row: AccuracyRow<'_>,
         visit: [&str; 3],
         set_point: (Option<u32>, Option<u16>),
+        outcome: i32,
         bins: &PercentBins,
     ) {
         self.facts.push(row);
@@ -146,6 +148,7 @@ impl AccuracySession {
         self.depth_calibration_id.push(depth_calibration_id);
         self.target_nl.append_option(set_point.0);
         self.target_um.append_option(set_point.1);
+        self.outcome.push(outcome);
         self.dose_error_bins.push(bins.iter().map(|(bin, _)| bin));
         self.dose_error_counts.push(bins.iter().map(|(_, count)| count));
     }
