@@ -6,7 +6,7 @@
 
 use crate::{
     interval::Interval,
-    limits::{EVENTS_MAX, MOUNTS_MAX, REPORT_BYTES_MAX, SEQ_MAX},
+    limits::{EVENTS_MAX, MOUNTS_MAX, REPORT_BYTES_MAX, SEQ_MAX, varint},
     reject::Reject,
     report::{Report, id, text},
     v1::Clock,
@@ -158,19 +158,6 @@ fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u32, Value<'a>)> {
         _ => return None,
     };
     Some((key >> 3, value))
-}
-
-/// A varint of 64 bits at most.
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for (index, byte) in bytes.iter().take(10).enumerate() {
-        value |= u64::from(byte & 0x7f) << (7 * index as u32);
-        if byte & 0x80 == 0 {
-            *bytes = &bytes[index + 1..];
-            return (index < 9 || *byte < 2).then_some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -112,17 +112,18 @@ fn message(shape: Shape, mut bytes: &[u8], scan: &mut Scan) -> Result<(), Reject
     // No message has limited lists in fields above 15.
     let mut counts = [0usize; 16];
     while !bytes.is_empty() {
-        let key = varint(&mut bytes)?;
+        let key = varint(&mut bytes).ok_or_else(overlong)?;
         let field = u32::try_from(key >> 3).ok().filter(|field| *field > 0).ok_or_else(|| malformed("field number"))?;
         if shape.fields().is_some_and(|known| field > known) {
             scan.unknown_fields += 1;
         }
         match key & 7 {
-            0 => drop(varint(&mut bytes)?),
+            0 => drop(varint(&mut bytes).ok_or_else(overlong)?),
             1 => drop(take(&mut bytes, 8)?),
             5 => drop(take(&mut bytes, 4)?),
             2 => {
-                let length = usize::try_from(varint(&mut bytes)?).map_err(|_| malformed("length"))?;
+                let length =
+                    usize::try_from(varint(&mut bytes).ok_or_else(overlong)?).map_err(|_| malformed("length"))?;
                 let value = take(&mut bytes, length)?;
                 if let Some((child, most)) = shape.child(field) {
                     let count = &mut counts[field as usize];
@@ -144,22 +145,31 @@ fn message(shape: Shape, mut bytes: &[u8], scan: &mut Scan) -> Result<(), Reject
     Ok(())
 }
 
-fn varint(bytes: &mut &[u8]) -> Result<u64, Reject> {
-    let mut value = 0u64;
-    for (index, byte) in bytes.iter().take(10).enumerate() {
-        value |= u64::from(byte & 0x7f).wrapping_shl(7 * index as u32);
-        if byte & 0x80 == 0 {
-            *bytes = &bytes[index + 1..];
-            return Ok(value);
+/// Takes a varint of 64 bits at most off the front.
+pub(crate) fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let (mut value, mut shift) = (0, 0);
+    loop {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        if shift == 63 && *byte > 1 {
+            return None;
         }
+        value |= u64::from(byte & 0x7f) << shift;
+        if *byte < 0x80 {
+            return Some(value);
+        }
+        shift += 7;
     }
-    Err(malformed("truncated or overlong varint"))
 }
 
 fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], Reject> {
     let (value, rest) = bytes.split_at_checked(length).ok_or_else(|| malformed("truncated field"))?;
     *bytes = rest;
     Ok(value)
+}
+
+fn overlong() -> Reject {
+    malformed("truncated or overlong varint")
 }
 
 fn malformed(what: &str) -> Reject {
