@@ -136,6 +136,7 @@ enum Value<'a> {
 }
 
 /// The next field and its number; none where the bytes are not well-formed, or hold a group.
+#[inline(always)]
 fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u32, Value<'a>)> {
     let key = u32::try_from(varint(bytes)?).ok().filter(|key| *key >= 8)?;
     let value = match key & 7 {

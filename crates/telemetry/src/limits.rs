@@ -146,7 +146,13 @@ fn message(shape: Shape, mut bytes: &[u8], scan: &mut Scan) -> Result<(), Reject
 }
 
 /// Takes a varint of 64 bits at most off the front.
+#[inline]
 pub(crate) fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    // Nearly all are short.
+    if let [byte @ 0..0x80, rest @ ..] = bytes {
+        *bytes = rest;
+        return Some((*byte).into());
+    }
     let (mut value, mut shift) = (0, 0);
     loop {
         let (byte, rest) = bytes.split_first()?;
