@@ -1,14 +1,23 @@
 //! What becomes of one MQTT message: pure, no IO.
 //!
 //! Each message becomes exactly one Kafka record: a report, a status, or, raw, a quarantined message. Nothing is dropped.
+//!
+//! Admitting a protobuf report of injections allocates nothing: the value is the payload where it lies, and the receipt is
+//! written when it is sent. JSON is transcoded and refusals are explained, which allocates.
 
-use bytes::Bytes;
+use std::{borrow::Cow, fmt};
+
+use arrayvec::ArrayString;
 use telemetry::{
-    json, receipt,
+    head::Head,
+    interval::Interval,
+    json,
+    kafka::KEY_LEN_MAX,
+    receipt,
     reject::{Reason, Reject},
-    report::Report,
     status,
-    topic::{Channel, Topic},
+    topic::{Channel, RECEIPT_TOPIC_LEN_MAX, Topic},
+    v1,
 };
 
 use crate::registry::Registry;
@@ -25,27 +34,51 @@ pub enum Destination {
 }
 
 /// A receipt to send once Kafka has confirmed the record.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Receipt {
     /// The MQTT topic it goes to.
-    pub topic: String,
-    /// Encoded in the form the device sent.
-    pub payload: Vec<u8>,
-    /// Whether the device's data was refused.
-    pub rejected: bool,
+    pub topic: ArrayString<RECEIPT_TOPIC_LEN_MAX>,
+    channel: Channel,
+    content: Content,
 }
 
+#[derive(Clone, Debug, PartialEq)]
+enum Content {
+    Stored { boot_id: u64, sequence: Option<Interval> },
+    Rejected(Box<v1::Receipt>),
+}
+
+impl Receipt {
+    /// The message, in the form the device sent.
+    pub fn payload(&self) -> Vec<u8> {
+        match &self.content {
+            Content::Stored { boot_id, sequence } => {
+                receipt::encode(&receipt::stored(*boot_id, *sequence), self.channel)
+            }
+            Content::Rejected(receipt) => receipt::encode(receipt, self.channel),
+        }
+    }
+
+    /// Whether the device's data was refused.
+    pub fn rejected(&self) -> bool {
+        matches!(self.content, Content::Rejected(_))
+    }
+}
+
+/// Key of a record.
+pub type Key = ArrayString<KEY_LEN_MAX>;
+
 /// What a message becomes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admitted {
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admitted<'a> {
     /// Where it goes.
     pub destination: Destination,
     /// What was published; `None` where the topic is not one of the contract's.
     pub channel: Option<Channel>,
     /// Key of the record, `tenant/device`; `None` where the topic names no device.
-    pub key: Option<String>,
+    pub key: Option<Key>,
     /// Value of the record: the bytes as received, or the transcoded report.
-    pub value: Bytes,
+    pub value: Cow<'a, [u8]>,
     /// The receipt, where the message was a report of a device.
     pub receipt: Option<Receipt>,
     /// Whether it is a report whose events have sequence numbers.
@@ -60,7 +93,7 @@ pub struct Admitted {
 ///
 /// A message on a topic that is not the contract's is quarantined without a receipt: there is nobody to send it to. A
 /// status never gets one.
-pub fn admit(topic: &[u8], payload: &[u8]) -> Admitted {
+pub fn admit<'a>(topic: &[u8], payload: &'a [u8]) -> Admitted<'a> {
     let parsed = std::str::from_utf8(topic)
         .map_err(|_| Reject::new(Reason::BadTopic, "the topic is not UTF-8"))
         .and_then(Topic::parse);
@@ -68,20 +101,18 @@ pub fn admit(topic: &[u8], payload: &[u8]) -> Admitted {
         Ok(topic) => topic,
         Err(reject) => return quarantined(None, payload, reject),
     };
-    let (value, accepted, unknown) = match accept(topic.channel, payload) {
+    let (value, head, unknown) = match accept(topic.channel, payload) {
         Ok(accepted) => accepted,
         Err(reject) => return quarantined(Some(topic), payload, reject),
     };
+    let stored = |head: Head| Content::Stored { boot_id: head.boot_id, sequence: head.sequence };
     Admitted {
         destination: if topic.channel == Channel::Status { Destination::Status } else { Destination::Reports },
         channel: Some(topic.channel),
-        key: Some(telemetry::kafka::record_key(topic.tenant, topic.device)),
+        key: Some(key(topic)),
         value,
-        numbered: accepted.as_ref().is_some_and(|report| report.sequence().is_some()),
-        receipt: accepted.and_then(|report| {
-            let stored = receipt::stored(report.boot_id(), report.sequence());
-            receipt_to(topic, &stored, false)
-        }),
+        numbered: head.is_some_and(|head| head.sequence.is_some()),
+        receipt: head.and_then(|head| receipt_to(topic, stored(head))),
         unknown,
         detail: None,
     }
@@ -92,9 +123,9 @@ pub fn admit(topic: &[u8], payload: &[u8]) -> Admitted {
 /// Numbered reports of a device that is not registered are quarantined where the tenant refuses them. A status or a heartbeat
 /// outside the sequence passes: it holds nothing that was measured, and shows that there is such a device, and by its last
 /// sequence number how much of it has not been stored.
-pub fn admit_registered(topic: &[u8], payload: &[u8], registry: Option<&Registry>) -> Admitted {
+pub fn admit_registered<'a>(topic: &[u8], payload: &'a [u8], registry: Option<&Registry>) -> Admitted<'a> {
     let admitted = admit(topic, payload);
-    let refuses = |key: &String| registry.is_some_and(|registry| registry.refuses(key));
+    let refuses = |key: &Key| registry.is_some_and(|registry| registry.refuses(key));
     if !admitted.numbered || !admitted.key.as_ref().is_some_and(refuses) {
         return admitted;
     }
@@ -104,45 +135,57 @@ pub fn admit_registered(topic: &[u8], payload: &[u8], registry: Option<&Registry
     quarantined(topic, payload, Reject::new(Reason::UnknownDevice, detail))
 }
 
-/// Validates a payload: the record's value, the report if it is one, and how much of it is unknown.
-fn accept(channel: Channel, payload: &[u8]) -> Result<(Bytes, Option<Report>, usize), Reject> {
+/// The record's value, the report's head if it is one, and how much of it is unknown.
+type Accepted<'a> = (Cow<'a, [u8]>, Option<Head>, usize);
+
+fn accept(channel: Channel, payload: &[u8]) -> Result<Accepted<'_>, Reject> {
     Ok(match channel {
         Channel::Report => {
-            let report = Report::decode(payload)?;
-            let unknown = report.unknown();
-            (Bytes::copy_from_slice(payload), Some(report), unknown)
+            let head = Head::read(payload)?;
+            (Cow::Borrowed(payload), Some(head), head.unknown)
         }
         Channel::ReportJson => {
             let transcoded = json::transcode_report(payload)?;
-            let report = Report::decode(&transcoded.message)?;
+            let head = Head::read(&transcoded.message)?;
             // Values unknown to JSON are gone or numbers by now; the larger count has both.
-            let unknown = transcoded.unknown.max(report.unknown());
-            (Bytes::from(transcoded.message), Some(report), unknown)
+            let unknown = transcoded.unknown.max(head.unknown);
+            (Cow::Owned(transcoded.message), Some(head), unknown)
         }
         Channel::Status => {
             status::parse(payload)?;
-            (Bytes::copy_from_slice(payload), None, 0)
+            (Cow::Borrowed(payload), None, 0)
         }
     })
 }
 
-fn quarantined(topic: Option<Topic<'_>>, payload: &[u8], reject: Reject) -> Admitted {
+fn quarantined<'a>(topic: Option<Topic<'_>>, payload: &'a [u8], reject: Reject) -> Admitted<'a> {
+    let rejected = || Content::Rejected(Box::new(receipt::rejected(payload, reject.reason)));
     Admitted {
         destination: Destination::Quarantine(reject.reason),
         channel: topic.map(|topic| topic.channel),
-        key: topic.map(|topic| telemetry::kafka::record_key(topic.tenant, topic.device)),
-        // Copied: a slice would keep the connection's whole read buffer alive.
-        value: Bytes::copy_from_slice(payload),
-        receipt: topic.and_then(|topic| receipt_to(topic, &receipt::rejected(payload, reject.reason), true)),
+        key: topic.map(key),
+        value: Cow::Borrowed(payload),
+        receipt: topic.and_then(|topic| receipt_to(topic, rejected())),
         numbered: false,
         unknown: 0,
         detail: Some(reject.detail),
     }
 }
 
-fn receipt_to(topic: Topic<'_>, receipt: &telemetry::v1::Receipt, rejected: bool) -> Option<Receipt> {
-    let payload = || receipt::encode(receipt, topic.channel);
-    topic.receipt().map(|to| Receipt { topic: to, payload: payload(), rejected })
+fn key(topic: Topic<'_>) -> Key {
+    written(telemetry::kafka::key(topic.tenant, topic.device))
+}
+
+fn receipt_to(topic: Topic<'_>, content: Content) -> Option<Receipt> {
+    topic.receipt().map(|to| Receipt { topic: written(to), channel: topic.channel, content })
+}
+
+/// A text that is known to fit.
+fn written<const LEN: usize>(text: impl fmt::Display) -> ArrayString<LEN> {
+    let mut written = ArrayString::new();
+    let fits = fmt::write(&mut written, format_args!("{text}"));
+    debug_assert!(fits.is_ok(), "{text}");
+    written
 }
 
 #[cfg(test)]
@@ -170,10 +213,10 @@ mod tests {
         let admitted = admit(REPORT, &payload);
         assert_eq!(admitted.destination, Destination::Reports);
         assert_eq!(admitted.key.as_deref(), Some("acme/d1"));
-        assert_eq!(admitted.value, payload);
+        assert_eq!(*admitted.value, payload);
         let receipt = admitted.receipt.unwrap();
-        assert_eq!((receipt.topic.as_str(), receipt.rejected), ("doseline/v1/acme/berlin/d1/receipt", false));
-        let receipt = v1::Receipt::decode(receipt.payload.as_slice()).unwrap();
+        assert_eq!((receipt.topic.as_str(), receipt.rejected()), ("doseline/v1/acme/berlin/d1/receipt", false));
+        let receipt = v1::Receipt::decode(receipt.payload().as_slice()).unwrap();
         assert_eq!((receipt.boot_id, receipt.code()), (9, v1::ReceiptCode::Stored));
         assert_eq!(receipt.ranges, [v1::SeqRange { first: 3, last: 4 }]);
     }
@@ -183,10 +226,10 @@ mod tests {
         let payload = json::to_json(&report(1), "Report");
         let admitted = admit(JSON, payload.as_bytes());
         assert_eq!(admitted.destination, Destination::Reports);
-        assert_eq!(v1::Report::decode(admitted.value).unwrap(), report(1));
+        assert_eq!(v1::Report::decode(&*admitted.value).unwrap(), report(1));
         let receipt = admitted.receipt.unwrap();
-        assert_eq!(receipt.topic, "doseline/v1/acme/berlin/d1/receipt/json");
-        let text = String::from_utf8(receipt.payload).unwrap();
+        assert_eq!(&*receipt.topic, "doseline/v1/acme/berlin/d1/receipt/json");
+        let text = String::from_utf8(receipt.payload()).unwrap();
         assert!(text.contains(r#""bootId":"9""#) && text.contains("RECEIPT_CODE_STORED"), "{text}");
     }
 
@@ -195,7 +238,7 @@ mod tests {
         let payload = br#"{"state":"STATE_ONLINE","battery_pct":80}"#;
         let admitted = admit(STATUS, payload);
         assert_eq!(admitted.destination, Destination::Status, "{:?}", admitted.detail);
-        assert_eq!((admitted.value.as_ref(), admitted.receipt), (payload.as_slice(), None));
+        assert_eq!((&*admitted.value, admitted.receipt), (payload.as_slice(), None));
     }
 
     #[test]
@@ -204,7 +247,7 @@ mod tests {
         payload.extend([0xf8, 0x07, 1]);
         let admitted = admit(REPORT, &payload);
         assert_eq!((admitted.destination, admitted.unknown), (Destination::Reports, 1));
-        assert_eq!(admitted.value, payload);
+        assert_eq!(*admitted.value, payload);
         let admitted =
             admit(JSON, br#"{"bootId":"9","firstSeq":"1","colour":"red","events":[{"injection":{"mode":"MODE_X"}}]}"#);
         assert_eq!((admitted.destination, admitted.unknown), (Destination::Reports, 2));
@@ -250,14 +293,14 @@ mod tests {
         for (name, topic, payload, reason) in cases {
             let admitted = admit(topic, &payload);
             assert_eq!(admitted.destination, Destination::Quarantine(reason), "{name}: {:?}", admitted.detail);
-            assert_eq!(admitted.value, payload, "{name}");
+            assert_eq!(*admitted.value, payload, "{name}");
             assert_eq!(admitted.key.as_deref(), Some("acme/d1"), "{name}");
             if topic == STATUS {
                 assert_eq!(admitted.receipt, None, "{name}");
             } else {
                 let receipt = admitted.receipt.expect(name);
                 assert!(
-                    receipt.rejected
+                    receipt.rejected()
                         && receipt.topic.ends_with(if topic == JSON { "/receipt/json" } else { "/receipt" })
                 );
             }
@@ -272,18 +315,23 @@ mod tests {
         let payload = report(1).encode_to_vec();
         let beat = v1::Event { offset_us: 0, kind: Some(Kind::Heartbeat(v1::Heartbeat::default())) };
         let beat = v1::Report { boot_id: 9, events: vec![beat], ..v1::Report::default() }.encode_to_vec();
-        let check = |topic: &[u8], payload: &[u8], registry: Option<&Registry>, expected: Destination| {
+        fn check<'a>(
+            topic: &[u8],
+            payload: &'a [u8],
+            registry: Option<&Registry>,
+            expected: Destination,
+        ) -> Admitted<'a> {
             let admitted = admit_registered(topic, payload, registry);
             assert_eq!(admitted.destination, expected, "{:?}", admitted.detail);
-            assert_eq!(admitted.value, payload);
+            assert_eq!(*admitted.value, *payload);
             admitted
-        };
+        }
         check(REPORT, &payload, Some(&registry), Destination::Reports);
         check(stranger, &payload, None, Destination::Reports);
         check(stranger, &beat, Some(&registry), Destination::Reports);
         let refused = check(stranger, &payload, Some(&registry), Destination::Quarantine(Reason::UnknownDevice));
         assert_eq!(refused.key.as_deref(), Some("acme/d2"));
-        let receipt = v1::Receipt::decode(refused.receipt.unwrap().payload.as_slice()).unwrap();
+        let receipt = v1::Receipt::decode(refused.receipt.unwrap().payload().as_slice()).unwrap();
         assert_eq!((receipt.code(), receipt.reason.as_str()), (v1::ReceiptCode::Rejected, "unknown_device"));
     }
 
@@ -294,7 +342,7 @@ mod tests {
             let admitted = admit(topic, b"abc");
             assert_eq!(admitted.destination, Destination::Quarantine(Reason::BadTopic));
             assert_eq!((admitted.key, admitted.receipt), (None, None));
-            assert_eq!(admitted.value.as_ref(), b"abc");
+            assert_eq!(&*admitted.value, b"abc");
         }
     }
 }

@@ -64,6 +64,8 @@ pub(crate) struct Connection {
     ring: Ring<u16>,
     /// Bounded by what is in flight: one entry for each message.
     settled: (mpsc::UnboundedSender<Slot>, mpsc::UnboundedReceiver<Slot>),
+    /// Taken from there at once.
+    slots: Vec<Slot>,
     backoff: Backoff,
 }
 
@@ -86,6 +88,7 @@ impl Connection {
             shared,
             ring: Ring::default(),
             settled: mpsc::unbounded_channel(),
+            slots: Vec::with_capacity(SETTLE_BATCH),
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)),
         }
     }
@@ -152,7 +155,6 @@ impl Connection {
         phase: &mut Phase,
     ) -> Result<Event, ConnectionError> {
         let shared = Arc::clone(&self.shared);
-        let mut slots = Vec::with_capacity(SETTLE_BATCH);
         let poll = eventloop.poll();
         tokio::pin!(poll);
         loop {
@@ -162,8 +164,8 @@ impl Connection {
             }
             tokio::select! {
                 event = &mut poll => return event,
-                _ = self.settled.1.recv_many(&mut slots, SETTLE_BATCH) => {
-                    for slot in slots.drain(..) {
+                _ = self.settled.1.recv_many(&mut self.slots, SETTLE_BATCH) => {
+                    for slot in self.slots.drain(..) {
                         self.ring.settle(slot);
                     }
                     self.acknowledge(client);
@@ -233,47 +235,47 @@ impl Connection {
     /// the message being unacknowledged.
     async fn ingest(&mut self, publish: &Publish, acknowledge: bool) {
         let shared = Arc::clone(&self.shared);
-        let received = Instant::now();
-        let received_at_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
         let taken = async {
-            let Some(permit) = self.budgeted(publish).await else { return };
-            // Not held over the awaits below: it is replaced while messages wait.
-            let registry = shared.options.registry.as_ref().and_then(|current| current.borrow().clone());
-            let admitted = admit_registered(&publish.topic, &publish.payload, registry.as_deref());
-            shared.metrics.received(admitted.channel, publish.payload.len());
-            shared.metrics.unknown_fields.inc_by(admitted.unknown as u64);
-            if let Destination::Quarantine(reason) = admitted.destination {
-                let count = shared.metrics.rejected(reason);
-                // The 1st, 2nd, 4th, ...: a device gone mad must not fill the log.
-                if count.is_power_of_two() {
-                    let topic = String::from_utf8_lossy(&publish.topic);
-                    tracing::warn!(%topic, %reason, detail = admitted.detail, count, "message quarantined");
-                }
-            }
-            let receipt = match (&shared.desk, admitted.receipt) {
-                (Some(desk), Some(receipt)) => desk.reserve(receipt).await,
-                _ => None,
-            };
-            let record = Record {
-                destination: admitted.destination,
-                key: admitted.key,
-                value: admitted.value,
-                topic: bytes::Bytes::copy_from_slice(&publish.topic),
-                received_at_us,
-                publisher: None,
-                traceparent: None,
-            };
-            let properties = publish.properties.as_ref().map_or(&[][..], |properties| &properties.user_properties);
-            let acknowledged = acknowledge && publish.qos == QoS::AtLeastOnce;
-            let slot = acknowledged.then(|| (self.settled.0.clone(), self.ring.push(publish.pkid)));
-            let on_confirm = OnConfirm { slot, receipt, received, permit };
-            shared.sink.submit(record.with_properties(properties), on_confirm).await;
+            let Some((record, on_confirm)) = self.take(publish, acknowledge).await else { return };
+            shared.sink.submit(record, on_confirm).await;
         };
         tokio::select! {
             biased;
             () = taken => {}
             () = shared.shutdown.cancelled() => {}
         }
+    }
+
+    /// The record of a message, and what happens when Kafka has confirmed it. None at the end, when there is no room.
+    ///
+    /// Allocates nothing for a protobuf report of injections, once records that were confirmed can be filled again.
+    pub(crate) async fn take(&mut self, publish: &Publish, acknowledge: bool) -> Option<(Arc<Record>, OnConfirm)> {
+        let shared = &self.shared;
+        let received = Instant::now();
+        let received_at_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
+        let permit = self.budgeted(publish).await?;
+        // Not held over the awaits below: it is replaced while messages wait.
+        let registry = shared.options.registry.as_ref().and_then(|current| current.borrow().clone());
+        let mut admitted = admit_registered(&publish.topic, &publish.payload, registry.as_deref());
+        shared.metrics.received(admitted.channel, publish.payload.len());
+        shared.metrics.unknown_fields.inc_by(admitted.unknown as u64);
+        if let Destination::Quarantine(reason) = admitted.destination {
+            let count = shared.metrics.rejected(reason);
+            // The 1st, 2nd, 4th, ...: a device gone mad must not fill the log.
+            if count.is_power_of_two() {
+                let topic = String::from_utf8_lossy(&publish.topic);
+                tracing::warn!(%topic, %reason, detail = admitted.detail, count, "message quarantined");
+            }
+        }
+        let receipt = match (&shared.desk, admitted.receipt.take()) {
+            (Some(desk), Some(receipt)) => desk.reserve(receipt).await,
+            _ => None,
+        };
+        let properties = publish.properties.as_ref().map_or(&[][..], |properties| &properties.user_properties);
+        let record = shared.sink.record(|record| record.fill(&admitted, &publish.topic, received_at_us, properties));
+        let acknowledged = acknowledge && publish.qos == QoS::AtLeastOnce;
+        let slot = acknowledged.then(|| (self.settled.0.clone(), self.ring.push(publish.pkid)));
+        Some((record, OnConfirm { slot, receipt, received, permit }))
     }
 
     async fn budgeted(&self, publish: &Publish) -> Option<OwnedSemaphorePermit> {
@@ -283,5 +285,7 @@ impl Connection {
     }
 }
 
+#[cfg(feature = "contract")]
+pub mod path;
 #[cfg(test)]
 mod tests;

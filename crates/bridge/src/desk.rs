@@ -228,19 +228,20 @@ impl Clerk {
 
     fn count(&self, receipt: &Receipt, reason: PubAckReason) {
         match reason {
-            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => self.metrics.receipt_sent(receipt.rejected),
+            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => {
+                self.metrics.receipt_sent(receipt.rejected())
+            }
             reason => {
                 self.metrics.receipts_dropped.inc();
-                tracing::warn!(topic = receipt.topic, ?reason, "the broker refuses a receipt; check its ACL");
+                tracing::warn!(topic = %receipt.topic, ?reason, "the broker refuses a receipt; check its ACL");
             }
         }
     }
 }
 
 fn hand_over(client: &AsyncClient, window: &mut Window, due: Due) {
-    let (topic, payload) = (due.receipt.topic.clone(), due.receipt.payload.clone());
     // The request queue is larger than the window and the topic was built from valid ids: this cannot fail.
-    if client.try_publish(topic, QoS::AtLeastOnce, false, payload).is_ok() {
+    if client.try_publish(due.receipt.topic.as_str(), QoS::AtLeastOnce, false, due.receipt.payload()).is_ok() {
         window.handed.push_back(due);
     }
 }

@@ -34,6 +34,8 @@ mod run;
 mod sink;
 pub mod unconfirmed;
 
+#[cfg(feature = "contract")]
+pub use connection::path;
 pub use error::Error;
 pub use health::{Obstacle, Readiness};
 pub use options::{

@@ -1,40 +1,82 @@
 //! A Kafka record made from one MQTT message.
 
-use bytes::Bytes;
+use std::io::Write as _;
+
 use rdkafka::message::{Header, OwnedHeaders};
 use telemetry::kafka::{
     PUBLISHER_HEADER, REASON_HEADER, RECEIVED_AT_HEADER, SOURCE_BRIDGE, SOURCE_HEADER, TOPIC_HEADER, TRACEPARENT_HEADER,
 };
 
-use crate::{admit::Destination, options::Topics};
+use crate::{
+    admit::{Admitted, Destination, Key},
+    options::Topics,
+};
 
 /// Longest MQTT user property that becomes a header, bytes; a longer one is left out.
 const PROPERTY_LEN_MAX: usize = 256;
+/// Longest decimal of 64 bits with its sign.
+const I64_LEN_MAX: usize = 20;
 
-/// A record that is kept until Kafka has confirmed it.
+/// A record that is kept until Kafka has confirmed it. Its buffers are used again: see [`crate::sink::Sink::record`].
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub destination: Destination,
-    pub key: Option<String>,
-    pub value: Bytes,
+    pub key: Option<Key>,
+    pub value: Vec<u8>,
     /// The MQTT topic as received.
-    pub topic: Bytes,
+    pub topic: Vec<u8>,
     /// When it was received, us since 1970.
     pub received_at_us: i64,
-    pub publisher: Option<String>,
-    pub traceparent: Option<String>,
+    /// Who published; empty where the broker does not say.
+    pub publisher: String,
+    /// W3C trace context; empty = none.
+    pub traceparent: String,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self {
+            destination: Destination::Reports,
+            key: None,
+            value: Vec::new(),
+            topic: Vec::new(),
+            received_at_us: 0,
+            publisher: String::new(),
+            traceparent: String::new(),
+        }
+    }
 }
 
 impl Record {
-    /// Takes what the headers need from MQTT user properties.
-    pub fn with_properties(mut self, properties: &[(String, String)]) -> Self {
-        let find = |name: &str| {
-            let (_, value) = properties.iter().find(|(key, _)| key == name)?;
-            (value.len() <= PROPERTY_LEN_MAX).then(|| value.clone())
-        };
-        self.publisher = find(PUBLISHER_HEADER);
-        self.traceparent = find(TRACEPARENT_HEADER);
-        self
+    /// Becomes the record of a message: what was decided about it, and what the headers need of its MQTT user properties.
+    ///
+    /// Everything is copied: a slice would keep the connection's whole read buffer alive.
+    pub fn fill(
+        &mut self,
+        admitted: &Admitted<'_>,
+        topic: &[u8],
+        received_at_us: i64,
+        properties: &[(String, String)],
+    ) {
+        self.destination = admitted.destination;
+        self.key = admitted.key;
+        self.received_at_us = received_at_us;
+        for (buffer, bytes) in [(&mut self.value, &*admitted.value), (&mut self.topic, topic)] {
+            buffer.clear();
+            buffer.extend_from_slice(bytes);
+        }
+        for (buffer, name) in [(&mut self.publisher, PUBLISHER_HEADER), (&mut self.traceparent, TRACEPARENT_HEADER)] {
+            buffer.clear();
+            let property = properties.iter().find(|(key, _)| key == name);
+            if let Some((_, value)) = property.filter(|(_, value)| value.len() <= PROPERTY_LEN_MAX) {
+                buffer.push_str(value);
+            }
+        }
+    }
+
+    /// Bytes of its buffers.
+    pub fn capacity(&self) -> usize {
+        self.value.capacity() + self.topic.capacity() + self.publisher.capacity() + self.traceparent.capacity()
     }
 
     /// Name of the Kafka topic it goes to.
@@ -48,17 +90,20 @@ impl Record {
 
     /// The headers of the contract.
     pub fn headers(&self) -> OwnedHeaders {
-        let received_at = self.received_at_us.to_string();
+        let mut received_at = std::io::Cursor::new([0; I64_LEN_MAX]);
+        // It has room for any number.
+        let _ = write!(received_at, "{}", self.received_at_us);
+        let (length, digits) = (received_at.position() as usize, received_at.into_inner());
         let mut headers = OwnedHeaders::new_with_capacity(6)
-            .insert(Header { key: TOPIC_HEADER, value: Some(self.topic.as_ref()) })
-            .insert(Header { key: RECEIVED_AT_HEADER, value: Some(&received_at) });
+            .insert(Header { key: TOPIC_HEADER, value: Some(&self.topic) })
+            .insert(Header { key: RECEIVED_AT_HEADER, value: Some(&digits[..length]) });
         if let Destination::Quarantine(reason) = self.destination {
             headers = headers
                 .insert(Header { key: REASON_HEADER, value: Some(reason.as_str()) })
                 .insert(Header { key: SOURCE_HEADER, value: Some(SOURCE_BRIDGE) });
         }
         for (key, value) in [(PUBLISHER_HEADER, &self.publisher), (TRACEPARENT_HEADER, &self.traceparent)] {
-            if let Some(value) = value {
+            if !value.is_empty() {
                 headers = headers.insert(Header { key, value: Some(value) });
             }
         }
@@ -72,17 +117,17 @@ mod tests {
     use telemetry::reject::Reason;
 
     use super::*;
+    use crate::admit::admit;
 
-    fn record(destination: Destination) -> Record {
-        Record {
-            destination,
-            key: None,
-            value: Bytes::new(),
-            topic: Bytes::from_static(b"a/b"),
-            received_at_us: 1_700_000_000_000_001,
-            publisher: None,
-            traceparent: None,
-        }
+    fn record(destination: Destination, properties: &[(String, String)]) -> Record {
+        let admitted = Admitted { destination, ..admit(b"a/b", b"") };
+        // Whatever was in its buffers before.
+        let before = ["x".repeat(9), "y".repeat(9)];
+        let [publisher, traceparent] = before.clone();
+        let [value, topic] = before.map(String::into_bytes);
+        let mut record = Record { value, topic, publisher, traceparent, ..Record::default() };
+        record.fill(&admitted, b"a/b", 1_700_000_000_000_001, properties);
+        record
     }
 
     fn read(record: &Record) -> Vec<(String, String)> {
@@ -98,17 +143,15 @@ mod tests {
     #[test]
     fn headers_read_back() {
         let property = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        let report = record(Destination::Reports).with_properties(&[
-            property("other", "x"),
-            property("publisher", "gateway-7"),
-            property("traceparent", &"y".repeat(257)),
-        ]);
+        let properties =
+            [property("other", "x"), property("publisher", "gateway-7"), property("traceparent", &"y".repeat(257))];
+        let report = record(Destination::Reports, &properties);
         assert_eq!(
             read(&report),
             pairs(&[("topic", "a/b"), ("received_at", "1700000000000001"), ("publisher", "gateway-7")])
         );
         assert_eq!(
-            read(&record(Destination::Quarantine(Reason::BadJson))),
+            read(&record(Destination::Quarantine(Reason::BadJson), &[])),
             pairs(&[
                 ("topic", "a/b"),
                 ("received_at", "1700000000000001"),

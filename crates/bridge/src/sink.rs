@@ -38,6 +38,10 @@ const ROOM_RETRY: Duration = Duration::from_millis(50);
 /// Waits before a failed record is produced again, or a dead producer rebuilt.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(10);
+/// Most records kept to be filled again, ...
+const SPARE_MAX: usize = 4096;
+/// ... and the bytes that one may have: 16 MiB in all.
+const SPARE_BYTES_MAX: usize = 4096;
 /// How long looking at the topics may take.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -82,6 +86,8 @@ pub(crate) struct Failure {
 /// Invariant: a record leaves only by Kafka's confirmation; its slot is settled and its receipt is due after that.
 pub(crate) struct Confirmations {
     pending: Mutex<Unconfirmed<Waiting>>,
+    /// Records that were confirmed, to be filled again: as many as were in flight, so that none is allocated.
+    spare: Mutex<Vec<Arc<Record>>>,
     /// At most one entry for each record in flight, and a few for the producer.
     failures: mpsc::UnboundedSender<Failure>,
     /// A record was confirmed or failed: the producer's queue has room.
@@ -103,6 +109,7 @@ impl Confirmations {
         let (failures, receiver) = mpsc::unbounded_channel();
         let confirmations = Self {
             pending: Mutex::default(),
+            spare: Mutex::default(),
             failures,
             room: Notify::new(),
             emptied: Notify::new(),
@@ -115,7 +122,7 @@ impl Confirmations {
         (Arc::new(confirmations), receiver)
     }
 
-    fn insert(&self, record: Arc<Record>, on_confirm: OnConfirm) -> usize {
+    pub fn insert(&self, record: Arc<Record>, on_confirm: OnConfirm) -> usize {
         self.metrics.in_flight_messages.inc();
         self.metrics.in_flight_bytes.inc_by(on_confirm.permit.num_permits() as i64);
         lock(&self.pending).insert(Waiting { record, on_confirm })
@@ -164,7 +171,7 @@ impl Confirmations {
             let mut pending = lock(&self.pending);
             (pending.confirm(number), pending.is_empty())
         };
-        if let Some(Waiting { on_confirm: OnConfirm { slot, receipt, received, permit }, .. }) = waiting {
+        if let Some(Waiting { record, on_confirm: OnConfirm { slot, receipt, received, permit } }) = waiting {
             self.metrics.in_flight_messages.dec();
             self.metrics.in_flight_bytes.dec_by(permit.num_permits() as i64);
             self.metrics.confirmed(received.elapsed());
@@ -175,6 +182,7 @@ impl Confirmations {
             if let Some(due) = receipt {
                 due.send();
             }
+            self.put_by(record);
         }
         self.served_since_rebuild.store(true, Ordering::Relaxed);
         if !self.serving.swap(true, Ordering::Relaxed) {
@@ -186,6 +194,13 @@ impl Confirmations {
         self.room.notify_waiters();
         if empty {
             self.emptied.notify_waiters();
+        }
+    }
+
+    fn put_by(&self, record: Arc<Record>) {
+        let mut spare = lock(&self.spare);
+        if spare.len() < SPARE_MAX && record.capacity() <= SPARE_BYTES_MAX {
+            spare.push(record);
         }
     }
 
@@ -327,10 +342,17 @@ impl Sink {
         producer::verify(producer, topics, VERIFY_TIMEOUT)
     }
 
+    /// A record, in the buffers of one that was confirmed, where there is one.
+    pub fn record(&self, fill: impl FnOnce(&mut Record)) -> Arc<Record> {
+        let mut record = lock(&self.confirmations.spare).pop().unwrap_or_default();
+        // It is confirmed now and then before its sender has let go of it; then this is a copy.
+        fill(Arc::make_mut(&mut record));
+        record
+    }
+
     /// Hands a record to the producer and returns when that has queued it; waits while its queue is full, which is what
     /// slows the source. The record stays in [`Confirmations`] from the first moment, so nothing is lost by cancelling.
-    pub async fn submit(&self, record: Record, on_confirm: OnConfirm) {
-        let record = Arc::new(record);
+    pub async fn submit(&self, record: Arc<Record>, on_confirm: OnConfirm) {
         let number = self.confirmations.insert(Arc::clone(&record), on_confirm);
         self.send_when_room(number, &record).await;
     }
@@ -352,7 +374,7 @@ impl Sink {
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
         let Some(producer) = &live.producer else { return Sent::Full };
         let mut base = BaseRecord::with_opaque_to(record.kafka_topic(&self.topics), number)
-            .payload(record.value.as_ref())
+            .payload(record.value.as_slice())
             .headers(record.headers());
         if let Some(key) = &record.key {
             base = base.key(key.as_bytes());

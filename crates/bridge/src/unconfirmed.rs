@@ -3,25 +3,32 @@
 //! This is where the bridge's promise is kept: what is owed for a message (its acknowledgement, its receipt) is in here with
 //! its record, and comes out by [`Unconfirmed::confirm`] only, once.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 struct Entry<T> {
-    value: T,
+    number: usize,
+    /// None once it is confirmed: it goes when nothing older waits, or when half of all are like it.
+    value: Option<T>,
     failures: u32,
     reason: Option<String>,
 }
 
 /// Values that wait for Kafka's confirmation, by number, which is the order of arrival.
 ///
+/// Kafka confirms nearly in this order, so the queue stays as long as what is in flight, and once it has been as long as it
+/// gets, nothing is allocated.
+///
 /// Invariant: a value leaves only by its confirmation, and no number is given twice.
 pub struct Unconfirmed<T> {
     next: usize,
-    entries: BTreeMap<usize, Entry<T>>,
+    /// By number, ascending; the first is not confirmed.
+    entries: VecDeque<Entry<T>>,
+    waiting: usize,
 }
 
 impl<T> Default for Unconfirmed<T> {
     fn default() -> Self {
-        Self { next: 0, entries: BTreeMap::new() }
+        Self { next: 0, entries: VecDeque::new(), waiting: 0 }
     }
 }
 
@@ -30,20 +37,33 @@ impl<T> Unconfirmed<T> {
     pub fn insert(&mut self, value: T) -> usize {
         let number = self.next;
         self.next += 1;
-        self.entries.insert(number, Entry { value, failures: 0, reason: None });
+        self.waiting += 1;
+        self.entries.push_back(Entry { number, value: Some(value), failures: 0, reason: None });
         number
     }
 
     /// Kafka has confirmed a record, whichever producer sent it: what is owed for it now. Nothing where it was confirmed
     /// before, which happens to a record that was produced twice.
     pub fn confirm(&mut self, number: usize) -> Option<T> {
-        self.entries.remove(&number).map(|entry| entry.value)
+        let index = self.index(number)?;
+        let value = self.entries[index].value.take()?;
+        self.waiting -= 1;
+        while self.entries.front().is_some_and(|entry| entry.value.is_none()) {
+            self.entries.pop_front();
+        }
+        // One that waits for long must not keep the places of all that come after it.
+        if self.entries.len() > 2 * self.waiting {
+            self.entries.retain(|entry| entry.value.is_some());
+        }
+        Some(value)
     }
 
     /// Notes that a record has failed; how often by now. Nothing where it is confirmed already; otherwise it has to be
     /// produced again.
     pub fn fail(&mut self, number: usize, reason: &str) -> Option<u32> {
-        let entry = self.entries.get_mut(&number)?;
+        let index = self.index(number)?;
+        let entry = &mut self.entries[index];
+        entry.value.as_ref()?;
         entry.failures = entry.failures.saturating_add(1);
         entry.reason = Some(reason.to_owned());
         Some(entry.failures)
@@ -51,33 +71,41 @@ impl<T> Unconfirmed<T> {
 
     /// A value that is still waiting.
     pub fn get(&self, number: usize) -> Option<&T> {
-        self.entries.get(&number).map(|entry| &entry.value)
+        self.index(number).and_then(|index| self.entries[index].value.as_ref())
     }
 
     /// All numbers, in order of arrival: what a new producer has to send again.
     pub fn numbers(&self) -> impl Iterator<Item = usize> + '_ {
-        self.entries.keys().copied()
+        self.entries.iter().filter(|entry| entry.value.is_some()).map(|entry| entry.number)
     }
 
     /// The oldest value, and why it failed the last time, if it did.
     pub fn oldest(&self) -> Option<(&T, Option<&str>)> {
-        let (_, oldest) = self.entries.first_key_value()?;
-        Some((&oldest.value, oldest.reason.as_deref()))
+        let oldest = self.entries.front()?;
+        Some((oldest.value.as_ref()?, oldest.reason.as_deref()))
     }
 
     /// How many wait.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.waiting
     }
 
     /// Whether everything is confirmed.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.waiting == 0
+    }
+
+    fn index(&self, number: usize) -> Option<usize> {
+        self.entries.binary_search_by_key(&number, |entry| entry.number).ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -94,5 +122,34 @@ mod tests {
         assert_eq!(unconfirmed.confirm(numbers[2]), Some("c"));
         assert!(unconfirmed.is_empty());
         assert!(!numbers.contains(&unconfirmed.insert("d")), "a late report must not confirm another record");
+    }
+
+    proptest! {
+        /// Against a map, whatever is confirmed when; and never longer than twice what waits.
+        #[test]
+        fn behaves_like_a_map(steps in prop::collection::vec(prop::option::of(any::<prop::sample::Index>()), 0..200)) {
+            let (mut unconfirmed, mut model) = (Unconfirmed::default(), BTreeMap::new());
+            let mut given = Vec::new();
+            for step in steps {
+                match step {
+                    Some(index) if !given.is_empty() => {
+                        let number = *index.get(&given);
+                        prop_assert_eq!(unconfirmed.get(number), model.get(&number));
+                        prop_assert_eq!(unconfirmed.confirm(number), model.remove(&number));
+                        prop_assert_eq!(unconfirmed.get(number), None);
+                        prop_assert_eq!(unconfirmed.fail(number, "late"), None);
+                    }
+                    _ => {
+                        let number = unconfirmed.insert(given.len());
+                        model.insert(number, given.len());
+                        given.push(number);
+                    }
+                }
+                prop_assert_eq!(unconfirmed.numbers().collect::<Vec<_>>(), model.keys().copied().collect::<Vec<_>>());
+                prop_assert_eq!(unconfirmed.oldest().map(|(oldest, _)| oldest), model.values().next());
+                prop_assert_eq!((unconfirmed.len(), unconfirmed.is_empty()), (model.len(), model.is_empty()));
+                prop_assert!(unconfirmed.entries.len() <= 2 * unconfirmed.len());
+            }
+        }
     }
 }

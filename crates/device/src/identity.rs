@@ -59,7 +59,7 @@ impl Identity {
     /// The topic its receipts come on.
     pub fn receipt_topic(&self, form: Form) -> String {
         let topic = Topic { tenant: &self.tenant, site: &self.site, device: &self.device, channel: form.channel() };
-        topic.receipt().unwrap_or_default()
+        topic.receipt().map_or_else(String::new, |topic| topic.to_string())
     }
 }
 

@@ -30,6 +30,8 @@ mod http;
 pub mod inbox;
 pub mod lease;
 mod ledgers;
+#[cfg(feature = "contract")]
+pub mod measure;
 pub mod metrics;
 pub mod options;
 pub mod owner;

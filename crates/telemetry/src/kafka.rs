@@ -1,5 +1,9 @@
 //! Names of the Kafka topics and record headers: the contract between the bridge and the loader.
 
+use std::fmt;
+
+use crate::topic::ID_LEN_MAX;
+
 /// One record for each report received over MQTT; protobuf bytes as the device sent them, JSON transcoded.
 pub const REPORTS_TOPIC: &str = "doseline.reports.v1";
 /// One record for each status message; the JSON bytes as received.
@@ -34,7 +38,15 @@ pub const REPLAYED_BY_HEADER: &str = "replayed_by";
 /// Header of replayed records: when the replay was asked for, decimal microseconds since 1970 in ASCII.
 pub const REPLAYED_AT_HEADER: &str = "replayed_at";
 
+/// Longest key of a record, bytes.
+pub const KEY_LEN_MAX: usize = 2 * ID_LEN_MAX + 1;
+
 /// Key of a record: everything of one device lands in one partition, in order.
 pub fn record_key(tenant: &str, device: &str) -> String {
-    format!("{tenant}/{device}")
+    key(tenant, device).to_string()
+}
+
+/// The same, to be written where it is needed.
+pub fn key(tenant: &str, device: &str) -> impl fmt::Display {
+    fmt::from_fn(move |f| write!(f, "{tenant}/{device}"))
 }

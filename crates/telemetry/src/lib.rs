@@ -1,9 +1,10 @@
 //! The contract between devices and doseline.
 //!
 //! What it is for: the message types of `/proto` ([`v1`]), the topic grammar ([`topic`]), the limits that hold before
-//! anything is allocated ([`limits`]), canonical JSON ([`json`]), reports that only exist validated ([`report`]),
-//! plausibility by model ([`plausibility`]), the sequence ledger ([`ledger`]) with its interval sets ([`interval`]), the
-//! names of quarantined things ([`quarantine`]) and a reader that goes as far as damaged bytes allow ([`inspect`]).
+//! anything is allocated ([`limits`]), canonical JSON ([`json`]), reports that only exist validated ([`report`]), what the
+//! bridge needs of one ([`head`]), plausibility by model ([`plausibility`]), the sequence ledger ([`ledger`]) with its
+//! interval sets ([`interval`]), the names of quarantined things ([`quarantine`]) and a reader that goes as far as damaged
+//! bytes allow ([`inspect`]).
 //!
 //! Absent: IO, clocks, threads, randomness. Time comes in as a value, so everything here can be replayed.
 //!
@@ -12,6 +13,7 @@
 //! - Nothing here changes a measured value: what cannot be used is refused with a [`reject::Reason`].
 //! - A [`ledger::Ledger`] admits each sequence number of a boot once; from quarantine it moves to stored, never back.
 
+pub mod head;
 pub mod inspect;
 pub mod interval;
 pub mod json;

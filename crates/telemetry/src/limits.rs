@@ -87,6 +87,8 @@ impl Shape {
 pub struct Scan {
     /// Fields of report, context, event and injection that this version does not know: tolerated, counted.
     pub unknown_fields: usize,
+    /// Events of the report.
+    pub events: usize,
     elements: usize,
 }
 
@@ -110,22 +112,24 @@ fn message(shape: Shape, mut bytes: &[u8], scan: &mut Scan) -> Result<(), Reject
     // No message has limited lists in fields above 15.
     let mut counts = [0usize; 16];
     while !bytes.is_empty() {
-        let key = varint(&mut bytes)?;
+        let key = varint(&mut bytes).ok_or_else(overlong)?;
         let field = u32::try_from(key >> 3).ok().filter(|field| *field > 0).ok_or_else(|| malformed("field number"))?;
         if shape.fields().is_some_and(|known| field > known) {
             scan.unknown_fields += 1;
         }
         match key & 7 {
-            0 => drop(varint(&mut bytes)?),
+            0 => drop(varint(&mut bytes).ok_or_else(overlong)?),
             1 => drop(take(&mut bytes, 8)?),
             5 => drop(take(&mut bytes, 4)?),
             2 => {
-                let length = usize::try_from(varint(&mut bytes)?).map_err(|_| malformed("length"))?;
+                let length =
+                    usize::try_from(varint(&mut bytes).ok_or_else(overlong)?).map_err(|_| malformed("length"))?;
                 let value = take(&mut bytes, length)?;
                 if let Some((child, most)) = shape.child(field) {
                     let count = &mut counts[field as usize];
                     *count += 1;
                     scan.elements += 1;
+                    scan.events += usize::from(matches!(child, Shape::Event));
                     if *count > most || scan.elements > ELEMENTS_MAX {
                         let detail = format!("more than {most} elements in field {field}, or {ELEMENTS_MAX} in all");
                         return Err(Reject::new(Reason::TooManyElements, detail));
@@ -141,22 +145,37 @@ fn message(shape: Shape, mut bytes: &[u8], scan: &mut Scan) -> Result<(), Reject
     Ok(())
 }
 
-fn varint(bytes: &mut &[u8]) -> Result<u64, Reject> {
-    let mut value = 0u64;
-    for (index, byte) in bytes.iter().take(10).enumerate() {
-        value |= u64::from(byte & 0x7f).wrapping_shl(7 * index as u32);
-        if byte & 0x80 == 0 {
-            *bytes = &bytes[index + 1..];
-            return Ok(value);
-        }
+/// Takes a varint of 64 bits at most off the front.
+#[inline]
+pub(crate) fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    // Nearly all are short.
+    if let [byte @ 0..0x80, rest @ ..] = bytes {
+        *bytes = rest;
+        return Some((*byte).into());
     }
-    Err(malformed("truncated or overlong varint"))
+    let (mut value, mut shift) = (0, 0);
+    loop {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        if shift == 63 && *byte > 1 {
+            return None;
+        }
+        value |= u64::from(byte & 0x7f) << shift;
+        if *byte < 0x80 {
+            return Some(value);
+        }
+        shift += 7;
+    }
 }
 
 fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], Reject> {
     let (value, rest) = bytes.split_at_checked(length).ok_or_else(|| malformed("truncated field"))?;
     *bytes = rest;
     Ok(value)
+}
+
+fn overlong() -> Reject {
+    malformed("truncated or overlong varint")
 }
 
 fn malformed(what: &str) -> Reject {

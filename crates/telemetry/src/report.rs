@@ -30,7 +30,8 @@ impl Report {
     /// The first limit that does not hold; see [`Reason`].
     pub fn decode(bytes: &[u8]) -> Result<Self, Reject> {
         let scan = scan(bytes)?;
-        let message = v1::Report::decode(bytes).map_err(|error| Reject::new(Reason::BadProtobuf, error.to_string()))?;
+        let mut message = v1::Report { events: Vec::with_capacity(scan.events), ..v1::Report::default() };
+        message.merge(bytes).map_err(|error| Reject::new(Reason::BadProtobuf, error.to_string()))?;
         let unknown = scan.unknown_fields + usize::from(v1::Clock::try_from(message.clock).is_err());
         validate(&message)?;
         Ok(Self { message, unknown })
@@ -217,7 +218,7 @@ fn count(name: &str, elements: usize, most: usize) -> Result<(), Reject> {
 }
 
 /// A generated id: absent, or as in a topic.
-fn id(name: &str, value: &str) -> Result<(), Reject> {
+pub(crate) fn id(name: &str, value: &str) -> Result<(), Reject> {
     if value.is_empty() || is_id(value) {
         return Ok(());
     }
@@ -226,7 +227,7 @@ fn id(name: &str, value: &str) -> Result<(), Reject> {
 }
 
 /// A text read from a label or typed by somebody: short, and without control characters.
-fn text(name: &str, value: &str) -> Result<(), Reject> {
+pub(crate) fn text(name: &str, value: &str) -> Result<(), Reject> {
     if value.len() > TEXT_LEN_MAX {
         return Err(too_long(name, value.len(), TEXT_LEN_MAX));
     }

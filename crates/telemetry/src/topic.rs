@@ -15,6 +15,9 @@ const PREFIX: &str = "doseline/v1/";
 /// Longest id, bytes.
 pub const ID_LEN_MAX: usize = 64;
 
+/// Longest topic of a receipt, bytes.
+pub const RECEIPT_TOPIC_LEN_MAX: usize = PREFIX.len() + 3 * (ID_LEN_MAX + 1) + "receipt/json".len();
+
 /// Whether `text` is an id: `[A-Za-z0-9][A-Za-z0-9_-]{0,63}`.
 pub fn is_id(text: &str) -> bool {
     let bytes = text.as_bytes();
@@ -81,13 +84,13 @@ impl<'a> Topic<'a> {
     }
 
     /// Where the receipt for a report on this topic goes, in the form the device sent; none for a status.
-    pub fn receipt(&self) -> Option<String> {
+    pub fn receipt(self) -> Option<impl fmt::Display + 'a> {
         let suffix = match self.channel {
             Channel::Report => "receipt",
             Channel::ReportJson => "receipt/json",
             Channel::Status => return None,
         };
-        Some(format!("{PREFIX}{}/{}/{}/{suffix}", self.tenant, self.site, self.device))
+        Some(fmt::from_fn(move |f| write!(f, "{PREFIX}{}/{}/{}/{suffix}", self.tenant, self.site, self.device)))
     }
 }
 
@@ -108,8 +111,11 @@ mod tests {
         let topic = Topic::parse("doseline/v1/acme/berlin-1/D_07/report/json").unwrap();
         assert_eq!((topic.tenant, topic.site, topic.device), ("acme", "berlin-1", "D_07"));
         assert_eq!(topic.channel, Channel::ReportJson);
-        assert_eq!(topic.receipt().as_deref(), Some("doseline/v1/acme/berlin-1/D_07/receipt/json"));
+        assert_eq!(topic.receipt().unwrap().to_string(), "doseline/v1/acme/berlin-1/D_07/receipt/json");
         assert!(Topic::parse(&format!("doseline/v1/a/b/{}/status", "c".repeat(64))).is_ok());
+        let id = "c".repeat(64);
+        let longest = format!("doseline/v1/{id}/{id}/{id}/report/json");
+        assert_eq!(Topic::parse(&longest).unwrap().receipt().unwrap().to_string().len(), RECEIPT_TOPIC_LEN_MAX);
     }
 
     #[test]

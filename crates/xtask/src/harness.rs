@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::{command, engines, system, up};
 
 /// Micro-benchmarks, which `cargo xtask bench` runs last.
-const MICRO: &str = "tests/benches/micro.rs";
+const MICRO: &str = "tests/benches/micro/main.rs";
 
 /// Does not return on success: this process becomes the campaign, so that its exit code is this command's.
 pub fn soak(arguments: &[String]) -> Result<()> {

@@ -55,6 +55,7 @@ pub const FOR_TESTS: &[Need] = building![
     program(&["mosquitto_pub"], "mosquitto-clients"),
     program(&["kcat", "kafkacat"], "kcat"),
     program(&["strace"], "strace"),
+    program(&["valgrind"], "valgrind"),
     program(&["java"], "default-jre-headless"),
     program(&["mvn"], "maven"),
     program(&["python3"], "python3"),

@@ -157,7 +157,7 @@ impl Seen {
                 receipt::rejected(&publish.payload, reject.reason)
             }
         };
-        Some((parsed.receipt()?, receipt::encode(&receipt, parsed.channel)))
+        Some((parsed.receipt()?.to_string(), receipt::encode(&receipt, parsed.channel)))
     }
 
     fn refuse(&mut self, payload: &[u8], reject: &Reject) {

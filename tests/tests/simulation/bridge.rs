@@ -133,7 +133,7 @@ impl Bridge {
                 return Err(format!("a receipt for message {serial}, which kafka has not confirmed"));
             }
             chance.note(("receipt", serial));
-            broker.receipt(now, chance, &receipt.topic, &receipt.payload);
+            broker.receipt(now, chance, &receipt.topic, &receipt.payload());
         }
         Ok(())
     }
@@ -214,7 +214,8 @@ impl Bridge {
             self.receipts.extend(receipt.take().map(|receipt| (serial, receipt)));
         }
         let received_at = kafka.unix_us(now);
-        let (destination, key, value) = (admitted.destination, admitted.key, admitted.value.to_vec());
+        let key = admitted.key.map(|key| key.to_string());
+        let (destination, value) = (admitted.destination, admitted.value.into_owned());
         let produced = Produced { serial, destination, key, value, topic, received_at };
         let slot = acknowledge.map(|(index, packet)| (index, self.connections[index].acknowledger.push(packet)));
         let number = self.unconfirmed.insert(Owed { produced, slot, receipt });

@@ -1,6 +1,5 @@
 //! Against librdkafka's mock cluster, which makes Kafka's errors.
 
-use bytes::Bytes;
 use rdkafka::{
     ClientContext as _,
     mocking::MockCluster,
@@ -10,7 +9,11 @@ use rdkafka::{
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::{admit::Destination, desk::Desk, ring::Ring};
+use crate::{
+    admit::{Admitted, Destination, admit},
+    desk::Desk,
+    ring::Ring,
+};
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 
@@ -59,15 +62,9 @@ fn rig(properties: &[(&str, &str)]) -> Rig {
 impl Rig {
     async fn submit(&mut self, count: u16) {
         for packet in 0..count {
-            let record = Record {
-                destination: Destination::Reports,
-                key: Some(format!("acme/d{}", packet % 7)),
-                value: Bytes::from(vec![1; 100]),
-                topic: Bytes::from_static(b"doseline/v1/acme/berlin/d1/report"),
-                received_at_us: 1,
-                publisher: None,
-                traceparent: None,
-            };
+            let topic = format!("doseline/v1/acme/berlin/d{}/report", packet % 7);
+            let admitted = Admitted { destination: Destination::Reports, ..admit(topic.as_bytes(), &[1; 100]) };
+            let record = self.sink.record(|record| record.fill(&admitted, topic.as_bytes(), 1, &[]));
             let slot = Some((self.settled.0.clone(), self.ring.push(packet)));
             let permit = Arc::clone(&self.budget).acquire_many_owned(600).await.unwrap();
             let on_confirm = OnConfirm { slot, receipt: None, received: Instant::now(), permit };
@@ -196,18 +193,12 @@ async fn a_receipt_is_due_only_after_the_confirmation() {
     let mut rig = rig(&[]);
     rig.cluster.broker_down(1).unwrap();
     let (desk, mut queue) = Desk::new(1, Arc::clone(&rig.metrics));
-    let receipt = || crate::admit::Receipt { topic: "t".to_owned(), payload: vec![], rejected: false };
+    let topic = b"doseline/v1/acme/berlin/d1/report";
+    let admitted = admit(topic, b"");
+    let receipt = || admitted.receipt.clone().unwrap();
     let due = desk.reserve(receipt()).await;
     let permit = Arc::clone(&rig.budget).acquire_many_owned(1).await.unwrap();
-    let record = Record {
-        destination: Destination::Status,
-        key: None,
-        value: Bytes::new(),
-        topic: Bytes::new(),
-        received_at_us: 1,
-        publisher: None,
-        traceparent: None,
-    };
+    let record = rig.sink.record(|record| record.fill(&admitted, topic, 1, &[]));
     let on_confirm = OnConfirm { slot: None, receipt: due, received: Instant::now(), permit };
     rig.sink.submit(record, on_confirm).await;
     assert!(queue.try_recv().is_err());

@@ -25,14 +25,14 @@ pub fn remake(raw: &Raw, plausibility: &Plausibility) -> Result<Record, Reject> 
     Ok(Record {
         id: raw.id,
         is_status,
-        key: admitted.key.ok_or_else(no_key)?,
-        value: admitted.value.to_vec(),
+        key: admitted.key.ok_or_else(no_key)?.to_string(),
+        value: admitted.value.into_owned(),
         topic: raw.topic.clone(),
         received_at: raw.received_at,
     })
 }
 
-fn readmit(raw: &Raw) -> Admitted {
+fn readmit(raw: &Raw) -> Admitted<'_> {
     let as_received = || admit(raw.topic.as_bytes(), &raw.payload);
     // What the loader refuses has been through the bridge: of JSON it has the transcoded report.
     match raw.topic.strip_suffix("/json") {

@@ -1,0 +1,36 @@
+//! Steps of the loader by themselves, for measurements.
+
+use telemetry::v1;
+use warehouse::columns::{Block, Origin, Provenance};
+
+use crate::{
+    aggregate::Aggregates,
+    batch::{Batch, Rules},
+    decode::{Place, decode},
+    inbox::Record,
+    ledgers::Ledgers,
+};
+
+/// The blocks of a batch of boots that nothing is known of yet.
+pub fn batch(records: &[Record], place: Place, rules: &Rules, provenance: Provenance) -> Vec<Block> {
+    let (mut ledgers, mut batch) = (Ledgers::unbounded(), Batch::default());
+    for record in records {
+        let decoded = decode(record, place);
+        let missing = ledgers.open(decoded.boots());
+        ledgers.fill(missing, Vec::new());
+        batch.add(&decoded, &mut ledgers, rules);
+    }
+    batch.finish(provenance).blocks
+}
+
+/// One injection as the sums take it: its report, the mounts in use, its time, us since 1970.
+pub type Summand<'a> = (Origin<'a>, &'a [v1::MountInUse], i64, &'a v1::Injection);
+
+/// The blocks of the aggregate tables for injections.
+pub fn aggregates<'a>(injections: impl IntoIterator<Item = Summand<'a>>, provenance: Provenance) -> Vec<Block> {
+    let mut aggregates = Aggregates::default();
+    for (origin, mounts, at, injection) in injections {
+        aggregates.injection(&origin, mounts, at, injection);
+    }
+    aggregates.finish(provenance).into_iter().flatten().collect()
+}

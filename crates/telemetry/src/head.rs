@@ -1,0 +1,304 @@
+//! What the bridge has to know of a report, read off its bytes.
+//!
+//! A report of injections, which is nearly every report, is checked where it lies: nothing is allocated. Whatever else a
+//! report may hold, and whatever is wrong with one, is left to [`Report::decode`]. Both give the same answer for the same
+//! bytes; the tests hold them against each other.
+
+use crate::{
+    interval::Interval,
+    limits::{EVENTS_MAX, MOUNTS_MAX, REPORT_BYTES_MAX, SEQ_MAX, varint},
+    reject::Reject,
+    report::{Report, id, text},
+    v1::Clock,
+};
+
+/// The identity of a report, and what is unknown in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The boot.
+    pub boot_id: u64,
+    /// [`Report::sequence`].
+    pub sequence: Option<Interval>,
+    /// [`Report::unknown`].
+    pub unknown: usize,
+}
+
+impl Head {
+    /// Validates protobuf bytes as [`Report::decode`] does.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn read(bytes: &[u8]) -> Result<Self, Reject> {
+        match usual(bytes) {
+            Some(head) => Ok(head),
+            None => Report::decode(bytes).map(|report| Self {
+                boot_id: report.boot_id(),
+                sequence: report.sequence(),
+                unknown: report.unknown(),
+            }),
+        }
+    }
+}
+
+/// The head of a valid report that holds injections and nothing else; none says nothing about the report.
+fn usual(bytes: &[u8]) -> Option<Head> {
+    if bytes.len() > REPORT_BYTES_MAX {
+        return None;
+    }
+    let (mut boot_id, mut first_seq, mut clock, mut contexts, mut events, mut unknown) = (0, 0, 0, 0, 0, 0);
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match field(&mut rest)? {
+            (1, Value::Fixed64(value)) => boot_id = value,
+            (2, Value::Varint(value)) => first_seq = value,
+            (3 | 4, Value::Varint(_)) => {}
+            (5, Value::Varint(value)) => clock = value as i32,
+            (6, Value::Bytes(context)) => {
+                contexts += 1;
+                unknown += usual_context(context)?;
+            }
+            (7, Value::Bytes(event)) => {
+                events += 1;
+                unknown += usual_event(event)?;
+            }
+            (1..=9, _) => return None,
+            _ => unknown += 1,
+        }
+    }
+    let end = u64::checked_add(first_seq, events).filter(|end| *end <= SEQ_MAX)?;
+    let counts = boot_id > 0 && first_seq > 0 && contexts <= 1 && (1..=EVENTS_MAX as u64).contains(&events);
+    unknown += usize::from(Clock::try_from(clock).is_err());
+    counts.then(|| Head { boot_id, sequence: Some(Interval::new(first_seq, end - 1)), unknown })
+}
+
+/// The number of unknown fields.
+fn usual_context(mut context: &[u8]) -> Option<usize> {
+    let (mut mounts, mut unknown) = (0, 0);
+    while !context.is_empty() {
+        match field(&mut context)? {
+            (1 | 2, Value::Bytes(value)) => is_text(value)?,
+            (3, Value::Bytes(value)) => matches!(value.len(), 0 | 16).then_some(())?,
+            (4, Value::Bytes(mut mount)) => {
+                mounts += 1;
+                while !mount.is_empty() {
+                    match field(&mut mount)? {
+                        (2, Value::Bytes(value)) => is_id(value)?,
+                        (3, Value::Bytes(value)) => is_text(value)?,
+                        (1, Value::Varint(_)) | (4.., _) => {}
+                        _ => return None,
+                    }
+                }
+            }
+            (5..=8, Value::Bytes(value)) => is_id(value)?,
+            (1..=8, _) => return None,
+            _ => unknown += 1,
+        }
+    }
+    (mounts <= MOUNTS_MAX).then_some(unknown)
+}
+
+/// The number of unknown fields.
+fn usual_event(mut event: &[u8]) -> Option<usize> {
+    let (mut injections, mut unknown) = (0, 0);
+    while !event.is_empty() {
+        match field(&mut event)? {
+            (1, Value::Varint(_)) => {}
+            (2, Value::Bytes(mut injection)) => {
+                injections += 1;
+                while !injection.is_empty() {
+                    match field(&mut injection)? {
+                        (1..=19, Value::Varint(_)) => {}
+                        (1..=19, _) => return None,
+                        _ => unknown += 1,
+                    }
+                }
+            }
+            (1..=15, _) => return None,
+            _ => unknown += 1,
+        }
+    }
+    (injections <= 1).then_some(unknown)
+}
+
+fn is_text(value: &[u8]) -> Option<()> {
+    text("", std::str::from_utf8(value).ok()?).ok()
+}
+
+fn is_id(value: &[u8]) -> Option<()> {
+    id("", std::str::from_utf8(value).ok()?).ok()
+}
+
+enum Value<'a> {
+    Varint(u64),
+    Fixed64(u64),
+    Fixed32,
+    Bytes(&'a [u8]),
+}
+
+/// The next field and its number; none where the bytes are not well-formed, or hold a group.
+#[inline(always)]
+fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u32, Value<'a>)> {
+    let key = u32::try_from(varint(bytes)?).ok().filter(|key| *key >= 8)?;
+    let value = match key & 7 {
+        0 => Value::Varint(varint(bytes)?),
+        1 => {
+            let (value, rest) = bytes.split_first_chunk()?;
+            *bytes = rest;
+            Value::Fixed64(u64::from_le_bytes(*value))
+        }
+        2 => {
+            let length = usize::try_from(varint(bytes)?).ok()?;
+            let (value, rest) = bytes.split_at_checked(length)?;
+            *bytes = rest;
+            Value::Bytes(value)
+        }
+        5 => {
+            *bytes = bytes.split_first_chunk::<4>()?.1;
+            Value::Fixed32
+        }
+        _ => return None,
+    };
+    Some((key >> 3, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message as _;
+
+    use super::*;
+    use crate::v1::{self, event::Kind};
+
+    /// Both readers on the same bytes; whether the short way was taken.
+    fn check(bytes: &[u8]) -> bool {
+        let decoded = Report::decode(bytes).map(|report| Head {
+            boot_id: report.boot_id(),
+            sequence: report.sequence(),
+            unknown: report.unknown(),
+        });
+        assert_eq!(Head::read(bytes), decoded, "{bytes:02x?}");
+        if let Some(head) = usual(bytes) {
+            assert_eq!(Ok(head), decoded, "{bytes:02x?}");
+        }
+        usual(bytes).is_some()
+    }
+
+    fn injection(target_nl: Option<u64>, pressure_pa: Option<i32>, mode: i32) -> v1::Event {
+        let injection = v1::Injection { target_nl, pressure_pa, mode, ..v1::Injection::default() };
+        v1::Event { offset_us: 5, kind: Some(Kind::Injection(injection)) }
+    }
+
+    fn event() -> impl Strategy<Value = v1::Event> {
+        let beat = v1::Event { offset_us: 1, kind: Some(Kind::Heartbeat(v1::Heartbeat::default())) };
+        prop_oneof![
+            16 => (any::<Option<u64>>(), any::<Option<i32>>(), any::<i32>()).prop_map(|(a, b, c)| injection(a, b, c)),
+            1 => Just(beat),
+            1 => Just(v1::Event::default()),
+        ]
+    }
+
+    fn context() -> impl Strategy<Value = v1::Context> {
+        let text = || prop_oneof![8 => "[a-z0-9-]{0,8}", 1 => "[a-z]{60,70}", 1 => "[\u{0}-\u{ff}]{1,4}"];
+        let mount =
+            (0..6i32, text(), text()).prop_map(|(slot, mount_id, item_id)| v1::MountInUse { slot, mount_id, item_id });
+        let session = prop_oneof![8 => Just(vec![7; 16]), 2 => Just(vec![]), 1 => Just(vec![7; 15])];
+        (text(), session, prop::collection::vec(mount, 0..4), text()).prop_map(
+            |(model, session_id, mounts, operator_id)| v1::Context {
+                model,
+                session_id,
+                mounts,
+                operator_id,
+                ..v1::Context::default()
+            },
+        )
+    }
+
+    fn report() -> impl Strategy<Value = v1::Report> {
+        let first = prop_oneof![16 => 1u64..1_000, 1 => Just(0), 1 => SEQ_MAX - 4..=SEQ_MAX, 1 => Just(u64::MAX)];
+        let events = prop::collection::vec(event(), 0..5);
+        (0u64..20, first, -1i32..6, prop::option::of(context()), events, prop::bool::weighted(0.1)).prop_map(
+            |(boot_id, first_seq, clock, context, events, lost)| {
+                let lost = lost.then(|| v1::LostRange { first_seq: 1, last_seq: 2, ..v1::LostRange::default() });
+                let lost = lost.into_iter().collect();
+                v1::Report { boot_id, first_seq, clock, context, events, lost, ..v1::Report::default() }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_decoder(report in report(), tail in prop::collection::vec(any::<u8>(), 0..6)) {
+            let mut bytes = report.encode_to_vec();
+            check(&bytes);
+            bytes.extend(tail);
+            check(&bytes);
+        }
+
+        #[test]
+        fn agrees_about_damaged_bytes(
+            report in report(),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            length in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = report.encode_to_vec();
+            check(&bytes[..length.index(bytes.len() + 1)]);
+            for (at, byte) in damage {
+                if !bytes.is_empty() {
+                    let at = at.index(bytes.len());
+                    bytes[at] = byte;
+                }
+                check(&bytes);
+            }
+        }
+
+        #[test]
+        fn agrees_about_any_bytes(bytes in prop::collection::vec(prop_oneof![0u8..0x50, any::<u8>()], 0..40)) {
+            check(&bytes);
+        }
+    }
+
+    #[test]
+    fn what_devices_usually_send_takes_the_short_way() {
+        let mount = v1::MountInUse { slot: 1, mount_id: "M-1".to_owned(), item_id: "01(21)é/x\u{1d}".to_owned() };
+        let context = v1::Context {
+            model: "pen 3".to_owned(),
+            session_id: vec![1; 16],
+            mounts: vec![mount],
+            operator_id: "op-1".to_owned(),
+            ..v1::Context::default()
+        };
+        let events = vec![injection(Some(20_000), Some(-5), 1); EVENTS_MAX];
+        let report = v1::Report {
+            boot_id: 7,
+            first_seq: 3,
+            base_unix_us: -1,
+            base_uptime_us: 1,
+            clock: 77,
+            context: Some(context),
+            events,
+            ..v1::Report::default()
+        };
+        let mut bytes = report.encode_to_vec();
+        bytes.extend([0xf8, 0x07, 1]);
+        assert!(check(&bytes));
+        let head = Head { boot_id: 7, sequence: Some(Interval::new(3, 2 + EVENTS_MAX as u64)), unknown: 2 };
+        assert_eq!(Head::read(&bytes), Ok(head));
+    }
+
+    #[test]
+    fn limits_are_left_to_the_decoder() {
+        let event = |count| vec![injection(None, None, 0); count];
+        let report = v1::Report { boot_id: 7, first_seq: 3, events: event(1), ..v1::Report::default() };
+        let many = v1::Report { events: event(EVENTS_MAX + 1), ..report.clone() };
+        let mounts = vec![v1::MountInUse::default(); MOUNTS_MAX + 1];
+        let context = Some(v1::Context { mounts, ..v1::Context::default() });
+        let mounted = v1::Report { context, ..report.clone() };
+        let in_context = v1::Report { context: Some(v1::Context::default()), ..report.clone() };
+        let twice = in_context.encode_to_vec().repeat(2);
+        let mut large = report.encode_to_vec();
+        large.resize(REPORT_BYTES_MAX + 1, 0);
+        for bytes in [many.encode_to_vec(), mounted.encode_to_vec(), twice, large, vec![]] {
+            assert!(!check(&bytes));
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The bridge's steady state allocates nothing: counted by an allocator of this test's own, on the thread that runs it.
+//!
+//! Not counted, because it is not ours: what the MQTT client makes of a received packet and of a receipt to publish, and
+//! librdkafka's own copies, which are C. JSON, statuses and refusals allocate; they are not the steady state.
+
+#[allow(dead_code, reason = "some of the cases are looked at")]
+#[path = "../benches/micro/cases.rs"]
+mod cases;
+#[path = "../benches/micro/inputs.rs"]
+#[allow(dead_code, reason = "some of the inputs are needed")]
+mod inputs;
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    hint::black_box,
+};
+
+use bridge::path::Path;
+use telemetry::report::Report;
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+}
+
+// SAFETY: everything is the system's allocator's; counting touches a thread-local that needs neither memory nor a destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.dealloc(block, layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.realloc(block, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// How often something allocates or grows what it has.
+fn allocations(work: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.get();
+    work();
+    ALLOCATIONS.get() - before
+}
+
+#[test]
+fn allocations_are_counted() {
+    assert_eq!(allocations(|| drop(black_box(vec![1u8; 100]))), 1);
+    let grows = |mut bytes: Vec<u8>| bytes.resize(black_box(1_000), 0);
+    let bytes = Vec::with_capacity(10);
+    assert_eq!(allocations(|| grows(bytes)), 1);
+}
+
+#[test]
+fn a_report_goes_through_the_bridge_without_allocating() {
+    for name in ["topic", "head/1", "head/10", "head/50", "ring", "unconfirmed", "bridge/1", "bridge/10", "bridge/50"] {
+        let mut case = cases::case(name);
+        // Buffers get their size.
+        for _ in 0..8 {
+            (case.run)();
+        }
+        let counted = allocations(|| (0..100).for_each(|_| (case.run)()));
+        assert_eq!(counted, 0, "{name}: allocations in {} {}s", 100 * case.events, case.unit);
+    }
+}
+
+/// One allocation: the Rust client's copy of the name of the Kafka topic.
+#[test]
+fn handing_a_record_to_the_producer_allocates_once() {
+    let publishes: Vec<_> = inputs::sent(64, 64, 10).iter().zip(1..).map(|(sent, id)| sent.publish(id)).collect();
+    let mut path = Path::new().expect("a producer");
+    let mut round = || {
+        publishes.iter().for_each(|publish| path.ingest(publish));
+        assert_eq!(path.confirm(), (64, 64));
+    };
+    (0..8).for_each(|_| round());
+    assert_eq!(allocations(|| (0..10).for_each(|_| round())), 640);
+}
+
+/// The loader keeps a report's texts, so decoding allocates for its context, and once for all its events.
+#[test]
+fn decoding_allocates_for_the_report_and_not_for_its_injections() {
+    let counted = [1, 10, 50].map(|injections| {
+        let sent = inputs::sent(1, 1, injections);
+        allocations(|| drop(black_box(Report::decode(&sent[0].payload))))
+    });
+    // Six texts, the visit (twice), the mounts and their five texts, the events.
+    assert_eq!(counted, [15; 3]);
+}
+
+#[test]
+fn a_ledger_in_order_allocates_nothing() {
+    let mut case = cases::case("ledger_in_order");
+    (case.run)();
+    assert_eq!(allocations(|| (case.run)()), 0);
+}
