@@ -16,7 +16,6 @@ mod report;
 mod service;
 mod stage;
 mod topic;
-mod usage;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;

@@ -24,8 +24,10 @@ mod mosquitto;
 mod ports;
 mod process;
 mod python;
+mod role;
 mod scratch;
 mod stack;
+mod usage;
 mod wait;
 
 pub use clickhouse::{ClickHouse, Refused};
@@ -40,4 +42,5 @@ pub use process::Process;
 pub use python::Python;
 pub use scratch::Scratch;
 pub use stack::Stack;
+pub use usage::cpu_s;
 pub use wait::poll;

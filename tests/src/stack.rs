@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use crate::{ClickHouse, Doseline, Kafka, Mosquitto, Scratch, free_port, poll};
+use crate::role::Role;
+use crate::{ClickHouse, Doseline, Kafka, Mosquitto, Scratch};
 
 const MIGRATED_WITHIN: Duration = Duration::from_secs(60);
 const READY_WITHIN: Duration = Duration::from_secs(60);
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Mosquitto, Kafka and ClickHouse with tables and topics in them, and a configuration that names all three.
 ///
@@ -25,11 +27,7 @@ impl Stack {
     /// Starts the engines, writes the configuration, with `more` at its end, and runs `doseline migrate`.
     pub fn start(more: &str) -> Self {
         let scratch = Scratch::new("stack");
-        let (mosquitto, kafka, clickhouse) = std::thread::scope(|scope| {
-            let kafka = scope.spawn(Kafka::start);
-            let (mosquitto, clickhouse) = (Mosquitto::start(), ClickHouse::start());
-            (mosquitto, kafka.join().expect("kafka starts"), clickhouse)
-        });
+        let (mosquitto, kafka, clickhouse) = engines();
         let settings = format!(
             "[mqtt]\nhost = \"127.0.0.1\"\nport = {}\n\n\
              [kafka]\nbrokers = [\"{}\"]\npartitions = 4\nreplication = 1\nmin_insync_replicas = 1\n\n\
@@ -54,25 +52,21 @@ impl Stack {
 
     /// Starts `bridge` or `load` with an HTTP port of its own, and waits until it is ready.
     pub fn role(&self, name: &str) -> Doseline {
-        let address = format!("127.0.0.1:{}", free_port());
-        let variable = format!("DOSELINE__{}__HTTP", name.to_uppercase());
-        let mut role = Doseline::start_with(&self.arguments(&[name]), &[(&variable, &address)]);
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(5)))
-            .build()
-            .new_agent();
-        poll(READY_WITHIN, &format!("{name} to be ready"), || {
-            role.process().alive().unwrap_or_else(|ended| panic!("{ended}"));
-            let answer = agent.get(format!("http://{address}/readyz")).call();
-            let mut answer = answer.map_err(|error| error.to_string())?;
-            let text = answer.body_mut().read_to_string().map_err(|error| error.to_string())?;
-            if answer.status().is_success() { Ok(()) } else { Err(text) }
-        });
-        role
+        let mut role = Role::start(name, &self.configuration, &[], ANSWER_WITHIN);
+        role.wait_until_ready(READY_WITHIN);
+        role.doseline
     }
 
     fn arguments<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
         arguments.iter().copied().chain(["--config", self.configuration.as_str()]).collect()
     }
+}
+
+/// Starts the three engines side by side.
+pub(crate) fn engines() -> (Mosquitto, Kafka, ClickHouse) {
+    std::thread::scope(|scope| {
+        let kafka = scope.spawn(Kafka::start);
+        let (mosquitto, clickhouse) = (Mosquitto::start(), ClickHouse::start());
+        (mosquitto, kafka.join().expect("kafka starts"), clickhouse)
+    })
 }

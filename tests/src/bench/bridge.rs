@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use super::data::Fleet;
 use super::mqtt::{Peer, Publication, Publisher};
 use super::report::{Row, Table};
-use super::stage::{Role, Stage};
-use super::usage::{rss_peak_mib, wire};
+use super::stage::{Stage, count};
 use super::{Options, say, topic};
 use crate::poll;
+use crate::role::Role;
+use crate::usage::{rss_peak_mib, wire};
 
 const DEVICES: u64 = 2_000;
 const ACKNOWLEDGED: &str = "doseline_bridge_acknowledged_total";
@@ -96,8 +97,8 @@ fn behind_mosquitto(stage: &mut Stage, case: Case, rate: u64, reports: u64) -> R
     publisher.publish(&publications, rate, |_| {});
     let published_s = began.elapsed().as_secs_f64();
     poll(DONE_WITHIN, "acknowledgements and receipts", || {
-        let receipts = if case.receipts { bridge.metric(RECEIPTS).min(publisher.receipts()) } else { reports };
-        match (bridge.metric(ACKNOWLEDGED), publisher.acknowledged(), receipts) {
+        let receipts = if case.receipts { count(&bridge, RECEIPTS).min(publisher.receipts()) } else { reports };
+        match (count(&bridge, ACKNOWLEDGED), publisher.acknowledged(), receipts) {
             done if done == (reports, reports, reports) => Ok(()),
             done => Err(format!("{done:?} of {reports}")),
         }

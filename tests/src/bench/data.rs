@@ -50,7 +50,7 @@ impl Fleet {
         let [tenant, site, device] = Self::identity(self.first + number % self.devices);
         let report = self.report(number);
         Sent {
-            key: format!("{tenant}/{device}"),
+            key: telemetry::kafka::record_key(&tenant, &device),
             topic: format!("doseline/v1/{tenant}/{site}/{device}/report"),
             received_at: self.received_at(&report),
             payload: report.encode_to_vec(),

@@ -12,8 +12,8 @@ use super::data::Fleet;
 use super::loader::{self, Loaded};
 use super::report::{Row, Table};
 use super::stage::Stage;
-use super::usage::wire;
 use super::{Options, say, topic};
+use crate::usage::wire;
 
 const DEVICES: u64 = 2_000;
 const PER_REPORT: u64 = 10;
@@ -95,8 +95,7 @@ fn insert(stage: &mut Stage, fleet: Fleet, injections: u64, block_rows: u64, for
     }
     stage.rest();
     let [_, _, after] = stage.engines_cpu_s();
-    let found = stage.clickhouse.query("SELECT count(), sum(seq) FROM doseline.injections");
-    assert_eq!(found, format!("{injections}\t{}", fleet.seq_sum(reports)), "{form:?}");
+    loader::check_base(&stage.clickhouse, fleet, injections, &format!("{form:?}"));
     say(&format!("   {form:?}: client {client_cpu_s:.2} CPU-s, ClickHouse {:.2}", after - before));
     Inserted { client_cpu_s, clickhouse_cpu_s: after - before, wire_bytes }
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::data::Fleet;
 use super::report::{Row, Table};
 use super::stage::Stage;
-use super::usage::{rss_peak_mib, wire};
 use super::{Options, say, topic};
+use crate::usage::{rss_peak_mib, wire};
 use crate::{ClickHouse, poll};
 
 const RECORDS: &str = "doseline_load_records_total";
@@ -68,7 +68,7 @@ pub fn load(stage: &mut Stage, fleet: Fleet, injections: u64) -> Loaded {
     // Its own count costs ClickHouse nothing.
     poll(WRITTEN_WITHIN, "all records to be written", || {
         loader.process().alive().unwrap_or_else(|ended| panic!("{ended}"));
-        match loader.try_metric(RECORDS).unwrap_or(0) {
+        match loader.metric(RECORDS).unwrap_or(0.0) as u64 {
             records if records == reports => Ok(()),
             records => Err(format!("{records} of {reports}")),
         }
@@ -101,13 +101,18 @@ pub fn load(stage: &mut Stage, fleet: Fleet, injections: u64) -> Loaded {
 
 /// Every injection is there once, in the base table and in the sums.
 pub fn check(clickhouse: &ClickHouse, fleet: Fleet, injections: u64) {
-    let found = clickhouse.query("SELECT count(), sum(seq) FROM doseline.injections");
-    let seq_sum = fleet.seq_sum(injections / fleet.per_report);
-    assert_eq!(found, format!("{injections}\t{seq_sum}"), "count and sum of sequence numbers of {}", said(fleet));
+    check_base(clickhouse, fleet, injections, &said(fleet));
     for table in ["accuracy_minute", "accuracy_session"] {
         let counted = clickhouse.number(&format!("SELECT sum(injections) FROM doseline.{table}"));
         assert_eq!(counted, injections, "injections in {table} of {}", said(fleet));
     }
+}
+
+/// Every injection is in the base table once; `of` is said where that is not so.
+pub fn check_base(clickhouse: &ClickHouse, fleet: Fleet, injections: u64, of: &str) {
+    let found = clickhouse.query("SELECT count(), sum(seq) FROM doseline.injections");
+    let seq_sum = fleet.seq_sum(injections / fleet.per_report);
+    assert_eq!(found, format!("{injections}\t{seq_sum}"), "count and sum of sequence numbers of {of}");
 }
 
 fn row(fleet: Fleet, injections: u64, loaded: &Loaded) -> Row {

@@ -10,9 +10,9 @@ use super::mqtt::{Publication, Publisher};
 use super::queries::sums;
 use super::report::{Row, Table};
 use super::stage::Stage;
-use super::usage::{cpu_s, group_cpu_s, rss_peak_mib};
 use super::{Options, say, topic};
-use crate::{ClickHouse, Process, Python, Scratch, free_port, locate, poll};
+use crate::usage::{group_cpu_s, rss_peak_mib};
+use crate::{ClickHouse, Process, Python, Scratch, cpu_s, free_port, locate, poll};
 
 const DEVICES: u64 = 2_000;
 const PER_REPORT: u64 = 10;
@@ -22,9 +22,7 @@ const PROTO: &str = "proto/doseline/telemetry/v1/telemetry.proto";
 
 /// Loaders on one topic, then bridges at one rate.
 pub fn measure(options: &Options) -> Vec<Table> {
-    let mut tables = vec![loaders(options)];
-    tables.push(bridges(options));
-    tables
+    vec![loaders(options), bridges(options)]
 }
 
 fn loaders(options: &Options) -> Table {
@@ -73,8 +71,7 @@ fn loaders(options: &Options) -> Table {
             let ended = process.exit_status().filter(|status| !status.success());
             assert_eq!(ended, None, "{name} failed:\n{}", process.log());
         });
-        let found = stage.clickhouse.query("SELECT count(), sum(seq) FROM doseline.injections");
-        assert_eq!(found, format!("{injections}\t{}", fleet.seq_sum(injections / PER_REPORT)), "{name}");
+        loader::check_base(&stage.clickhouse, fleet, injections, name);
         process.kill();
         rows.push(row(name, Some(own), clickhouse, wall_s));
     }

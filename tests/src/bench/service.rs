@@ -6,10 +6,10 @@ use super::data::Fleet;
 use super::loader;
 use super::mqtt::{Publication, Publisher};
 use super::report::{Row, Table};
-use super::stage::Stage;
-use super::usage::{cpu_s, rss_peak_mib};
+use super::stage::{Stage, count};
 use super::{Options, say, topic};
-use crate::{Doseline, poll, ten_thousand_devices};
+use crate::usage::rss_peak_mib;
+use crate::{Doseline, cpu_s, poll, ten_thousand_devices};
 
 const UNITS: &str = "doseline_monitor_units_total";
 const WITHIN: Duration = Duration::from_secs(300);
@@ -22,7 +22,7 @@ pub fn monitor(_: &Options) -> Vec<Table> {
     let (before, began) = (stage.engines_cpu_s()[2], Instant::now());
     // Ready means that a pass has finished.
     let mut monitor = stage.role("monitor", &[]);
-    let (first_s, used, units) = (began.elapsed().as_secs_f64(), monitor.cpu_s(), monitor.metric(UNITS));
+    let (first_s, used, units) = (began.elapsed().as_secs_f64(), monitor.cpu_s(), count(&monitor, UNITS));
     let first = stage.engines_cpu_s()[2];
     wait_for_alerts(&stage, 10);
     stage.clickhouse.query(

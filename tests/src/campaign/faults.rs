@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::gateway::{Gateway, Hold, Moment, Statement, holds};
 use super::kafka;
-use super::stage::{BRIDGES, RECOVERED_WITHIN, SLOTS, Stage, bridge_id};
+use super::stage::{BRIDGES, RECOVERED_WITHIN, SLOTS, Stage, bridge_id, metric};
 use crate::{Process, Scratch, Signal};
 
 pub type Random = ChaCha8Rng;
@@ -231,7 +231,7 @@ fn two_owners(stage: &mut Stage, random: &mut Random) -> Outcome {
     for slot in &rivals {
         let took_part = holds(HELD_WITHIN, || {
             let rival = stage.loaders[*slot].as_ref().expect("it runs");
-            let done = |name: &str| stage.metric(rival, name);
+            let done = |name: &str| metric(rival, name);
             done("doseline_load_batches_total") + done("doseline_load_overtaken_total") >= 3.0
         });
         times += u32::from(took_part);
@@ -455,7 +455,7 @@ fn backlog_repeated(stage: &mut Stage, random: &mut Random) -> Outcome {
 fn engine_away(stage: &mut Stage, _: &mut Random) -> Outcome {
     stage.clickhouse.kill();
     let unready = holds(Duration::from_secs(120), || {
-        stage.loaders.iter().flatten().all(|role| stage.get(role, "/readyz").is_some_and(|(ready, _)| !ready))
+        stage.loaders.iter().flatten().all(|role| role.get("/readyz").is_ok_and(|(ready, _)| !ready))
     });
     assert!(unready, "loaders without ClickHouse say that they are not ready");
     sleep(Duration::from_secs(300));

@@ -103,7 +103,7 @@ fn stored(stage: &Stage) -> u64 {
 fn said(stage: &mut Stage, words: &str) {
     poll(WITHIN, &format!("a loader to say `{words}`"), || {
         stage.assert_all_run();
-        let answers: Vec<_> = stage.loaders.iter().flatten().filter_map(|role| stage.get(role, "/readyz")).collect();
+        let answers: Vec<_> = stage.loaders.iter().flatten().filter_map(|role| role.get("/readyz").ok()).collect();
         match answers.iter().any(|(ready, text)| !ready && text.contains(words)) {
             true => Ok(()),
             false => Err(format!("{answers:?}")),

@@ -7,8 +7,8 @@ use rand::Rng;
 
 use super::faults::{Outcome, Random};
 use super::gateway::holds;
-use super::stage::{REPORTS, Stage, TOPICS};
-use super::watch::resident_kib;
+use super::stage::{REPORTS, Stage, TOPICS, metric};
+use crate::usage::rss_kib;
 
 const RECEIPTS: &str = "doseline_bridge_receipts_total";
 /// What a bridge may take on top while Kafka stands still: its limit of unconfirmed payloads and as much again, KiB.
@@ -38,15 +38,14 @@ pub fn below_min_insync(stage: &mut Stage, random: &mut Random) -> Outcome {
     others.iter().for_each(|node| stage.kafka.node(*node).kill());
     // What the cluster had confirmed before gets its receipt still.
     sleep(Duration::from_secs(2));
-    let receipts =
-        |stage: &Stage| -> f64 { stage.bridges.iter().flatten().map(|role| stage.metric(role, RECEIPTS)).sum() };
+    let receipts = |stage: &Stage| -> f64 { stage.bridges.iter().flatten().map(|role| metric(role, RECEIPTS)).sum() };
     let memory = |stage: &mut Stage| -> Vec<f64> {
-        stage.bridges.iter_mut().flatten().filter_map(|role| resident_kib(role.id())).collect()
+        stage.bridges.iter_mut().flatten().filter_map(|role| rss_kib(role.id())).collect()
     };
     let (sent, resident) = (receipts(stage), memory(stage));
     let mut said = Vec::new();
     let unready = holds(Duration::from_secs(60), || {
-        said = stage.bridges.iter().flatten().filter_map(|role| stage.get(role, "/readyz")).collect();
+        said = stage.bridges.iter().flatten().filter_map(|role| role.get("/readyz").ok()).collect();
         !said.is_empty() && said.iter().all(|(ready, text)| !ready && text.contains("kafka"))
     });
     assert!(unready, "bridges do not say that Kafka confirms nothing: {said:?}");

@@ -11,7 +11,8 @@ use super::gateway::{Gateway, holds};
 use super::oracle::{Oracle, positions};
 use super::relay::Relay;
 use super::watch::Watch;
-use crate::{ClickHouse, Disk, Doseline, Kafka, Mosquitto, Observer, Scratch, Signal, free_port, poll};
+use crate::role::Role;
+use crate::{ClickHouse, Disk, Doseline, Kafka, Mosquitto, Observer, Scratch, poll};
 
 /// Topics that the loader reads.
 pub const TOPICS: [&str; 3] = ["doseline.reports.v1", "doseline.status.v1", "doseline.quarantine.v1"];
@@ -20,6 +21,8 @@ const GROUP: &str = "doseline-load";
 /// Places for loaders: the regular ones, and those that come on top for a while.
 pub const SLOTS: usize = 6;
 pub const BRIDGES: usize = 2;
+/// How long a role may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const MIGRATED_WITHIN: Duration = Duration::from_secs(120);
 /// How long anything may take to work again.
 pub const RECOVERED_WITHIN: Duration = Duration::from_secs(420);
@@ -43,12 +46,6 @@ pub struct Setting {
     pub load: Load,
 }
 
-/// A bridge or a loader.
-pub struct Role {
-    pub doseline: Doseline,
-    address: String,
-}
-
 pub struct Stage {
     pub setting: Setting,
     pub mosquitto: Mosquitto,
@@ -67,7 +64,6 @@ pub struct Stage {
     fleet: Arc<Mutex<Fleet>>,
     going: Arc<AtomicBool>,
     keeper: Option<JoinHandle<()>>,
-    agent: ureq::Agent,
     pub configuration: String,
     _scratch: Scratch,
 }
@@ -99,7 +95,6 @@ impl Stage {
             watch,
             keeper: None,
             going: Arc::default(),
-            agent: agent(),
             setting,
             mosquitto,
             kafka,
@@ -187,11 +182,7 @@ impl Stage {
     }
 
     fn role(&self, name: &str, more: &[(&str, &str)]) -> Role {
-        let address = format!("127.0.0.1:{}", free_port());
-        let variable = format!("DOSELINE__{}__HTTP", name.to_uppercase());
-        let environment: Vec<_> = more.iter().copied().chain([(variable.as_str(), address.as_str())]).collect();
-        let doseline = Doseline::start_with(&[name, "--config", &self.configuration], &environment);
-        Role { doseline, address }
+        Role::start(name, &self.configuration, more, ANSWER_WITHIN)
     }
 
     /// Regular loaders and bridges that may be killed.
@@ -212,23 +203,6 @@ impl Stage {
     pub fn replace_bridge(&mut self, index: usize) {
         self.bridges[index].take().expect("it runs").doseline.kill();
         self.start_bridge(index);
-    }
-
-    /// The answer to GET on a role's port: status and text; none if it does not answer.
-    pub fn get(&self, role: &Role, path: &str) -> Option<(bool, String)> {
-        let mut answer = self.agent.get(format!("http://{}{path}", role.address)).call().ok()?;
-        let text = answer.body_mut().read_to_string().ok()?;
-        Some((answer.status().is_success(), text))
-    }
-
-    /// Sum of a metric over its labels; 0 where a role does not answer.
-    pub fn metric(&self, role: &Role, name: &str) -> f64 {
-        let text = self.get(role, "/metrics").map(|(_, text)| text).unwrap_or_default();
-        let value = |line: &str| {
-            let (sample, value) = line.rsplit_once(' ')?;
-            (sample.split('{').next()? == name).then(|| value.parse::<f64>().ok())?
-        };
-        text.lines().filter_map(value).sum()
     }
 
     /// No role has ended by itself.
@@ -287,14 +261,9 @@ impl Stage {
     }
 }
 
-impl Role {
-    pub fn id(&mut self) -> u32 {
-        self.doseline.process().id()
-    }
-
-    pub fn signal(&mut self, signal: Signal) {
-        self.doseline.process().signal(signal);
-    }
+/// Sum of a metric over its labels; 0 where a role does not answer.
+pub fn metric(role: &Role, name: &str) -> f64 {
+    role.metric(name).unwrap_or(0.0)
 }
 
 /// MQTT client id of a bridge; its connections add `-0`, `-1`.
@@ -313,12 +282,4 @@ fn configuration_text(setting: &Setting, mqtt: u16, kafka: &str, clickhouse: &st
          [load]\nbatch_age_ms = {batch_age_ms}\nsession_timeout_s = {session_timeout_s}\nunwritten_age_max_s = 20\n",
         brokers.join(", ")
     )
-}
-
-fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .timeout_global(Some(Duration::from_secs(5)))
-        .build()
-        .new_agent()
 }

@@ -1,7 +1,6 @@
 //! What is watched from the first load to the end: memory of processes, and offsets that must never go back.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::oracle;
+use crate::usage::rss_kib;
 use crate::{Observer, Offsets};
 
 /// Time between two looks.
@@ -126,7 +126,7 @@ impl Drop for Watch {
 fn look(state: &mut State, at: Duration, committed: Option<Offsets>, positions: Option<Offsets>) {
     state.looks += 1;
     for samples in state.memory.values_mut() {
-        if let Some(kib) = resident_kib(samples.process) {
+        if let Some(kib) = rss_kib(samples.process) {
             samples.samples.push((at.as_secs_f64(), kib));
         }
     }
@@ -140,13 +140,6 @@ fn look(state: &mut State, at: Duration, committed: Option<Offsets>, positions: 
         }
         *last = now;
     }
-}
-
-/// Resident memory of a process, KiB.
-pub fn resident_kib(process: u32) -> Option<f64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().trim_end_matches("kB").trim().parse().ok()
 }
 
 fn memory(name: &str, samples: &[(f64, f64)]) -> Option<Memory> {

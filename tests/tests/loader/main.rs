@@ -1,6 +1,5 @@
 //! The loader against Apache Kafka and the ClickHouse engine.
 
-mod cost;
 mod gaps;
 mod kinds;
 mod lives;

@@ -2,15 +2,9 @@
 
 use std::time::Duration;
 
-use super::Rig;
+use harness::cpu_s;
 
-/// CPU time of this process and of another, s.
-fn cpu_s(process: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("its CPU time");
-    let fields: Vec<_> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-    let ticks = |at: usize| fields[at].parse::<f64>().expect("ticks");
-    (ticks(11) + ticks(12)) / 100.0
-}
+use super::Rig;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pass_over_ten_thousand_devices_takes_less_than_30_cpu_seconds() {

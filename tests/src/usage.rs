@@ -8,7 +8,7 @@ const TIMES: usize = 11;
 const GROUP: usize = 2;
 /// Ticks a second: fixed in Linux's interface.
 const TICKS: f64 = 100.0;
-const MIB: f64 = 1024.0;
+const KIB_OF_MIB: f64 = 1024.0;
 
 /// CPU time of a process with all its threads, s. The kernel counts in 10 ms.
 pub fn cpu_s(process: u32) -> f64 {
@@ -33,11 +33,20 @@ fn fields(stat: &str) -> impl Iterator<Item = &str> {
     stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace()
 }
 
+/// Memory a process has resident, KiB; none where it is gone.
+pub fn rss_kib(process: u32) -> Option<f64> {
+    memory_kib(process, "VmRSS:")
+}
+
 /// Most memory a process has had resident, MiB.
 pub fn rss_peak_mib(process: u32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("the process is there");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-    line.trim().trim_end_matches("kB").trim().parse::<f64>().expect("a number") / MIB
+    memory_kib(process, "VmHWM:").expect("the process is there") / KIB_OF_MIB
+}
+
+fn memory_kib(process: u32, field: &str) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    line.trim().trim_end_matches("kB").trim().parse().ok()
 }
 
 /// Payload of TCP that a process has sent to and received from a port, over the connections it has now; none where the
