@@ -3,12 +3,14 @@
 //! A rejected event is kept byte for byte, with fields this version does not know: decoding and encoding would drop them,
 //! and with them what a later version could replay.
 
-use prost::{Message as _, bytes::BufMut as _};
-use telemetry::v1;
+use prost::{Message as _, bytes::BufMut as _, encoding::WireType};
+use telemetry::{
+    v1,
+    wire::{Value, field},
+};
 
 /// Field number of `Report.events`.
-const EVENTS: u64 = 7;
-const LENGTH_DELIMITED: u64 = 2;
+const EVENTS: u32 = 7;
 
 /// Number of events in a serialized report; what comes after malformed bytes does not count.
 pub fn events(report: &[u8]) -> usize {
@@ -28,7 +30,7 @@ pub fn single(message: &v1::Report, payload: &[u8], index: usize) -> Vec<u8> {
     };
     let mut report = alone.encode_to_vec();
     if let Some((_, event)) = Fields(payload).filter(|(field, _)| *field == EVENTS).nth(index) {
-        prost::encoding::encode_varint(EVENTS << 3 | LENGTH_DELIMITED, &mut report);
+        prost::encoding::encode_key(EVENTS, WireType::LengthDelimited, &mut report);
         prost::encoding::encode_varint(event.len() as u64, &mut report);
         report.put_slice(event);
     }
@@ -39,43 +41,12 @@ pub fn single(message: &v1::Report, payload: &[u8], index: usize) -> Vec<u8> {
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Iterator for Fields<'a> {
-    type Item = (u64, &'a [u8]);
+    type Item = (u32, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let key = varint(&mut self.0)?;
-        let bytes: &[u8] = match key & 7 {
-            0 => varint(&mut self.0).map(|_| [].as_slice())?,
-            1 => take(&mut self.0, 8)?,
-            2 => {
-                let length = usize::try_from(varint(&mut self.0)?).ok()?;
-                take(&mut self.0, length)?
-            }
-            5 => take(&mut self.0, 4)?,
-            _ => return None,
-        };
-        Some((key >> 3, bytes))
+        let (number, value) = field(&mut self.0)?;
+        Some((number, if let Value::Bytes(bytes) = value { bytes } else { &[] }))
     }
-}
-
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for (index, byte) in bytes.iter().take(10).enumerate() {
-        value |= u64::from(byte & 0x7f).wrapping_shl(7 * index as u32);
-        if byte & 0x80 == 0 {
-            *bytes = &bytes[index + 1..];
-            return Some(value);
-        }
-    }
-    None
-}
-
-fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
-    let (value, rest) = bytes.split_at_checked(length)?;
-    *bytes = rest;
-    Some(value)
 }
 
 #[cfg(test)]

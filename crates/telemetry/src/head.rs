@@ -6,10 +6,11 @@
 
 use crate::{
     interval::Interval,
-    limits::{EVENTS_MAX, MOUNTS_MAX, REPORT_BYTES_MAX, SEQ_MAX, varint},
+    limits::{EVENTS_MAX, MOUNTS_MAX, REPORT_BYTES_MAX, SEQ_MAX},
     reject::Reject,
     report::{Report, id, text},
     v1::Clock,
+    wire::{Value, field},
 };
 
 /// The identity of a report, and what is unknown in it.
@@ -126,39 +127,6 @@ fn is_text(value: &[u8]) -> Option<()> {
 
 fn is_id(value: &[u8]) -> Option<()> {
     id("", std::str::from_utf8(value).ok()?).ok()
-}
-
-enum Value<'a> {
-    Varint(u64),
-    Fixed64(u64),
-    Fixed32,
-    Bytes(&'a [u8]),
-}
-
-/// The next field and its number; none where the bytes are not well-formed, or hold a group.
-#[inline(always)]
-fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u32, Value<'a>)> {
-    let key = u32::try_from(varint(bytes)?).ok().filter(|key| *key >= 8)?;
-    let value = match key & 7 {
-        0 => Value::Varint(varint(bytes)?),
-        1 => {
-            let (value, rest) = bytes.split_first_chunk()?;
-            *bytes = rest;
-            Value::Fixed64(u64::from_le_bytes(*value))
-        }
-        2 => {
-            let length = usize::try_from(varint(bytes)?).ok()?;
-            let (value, rest) = bytes.split_at_checked(length)?;
-            *bytes = rest;
-            Value::Bytes(value)
-        }
-        5 => {
-            *bytes = bytes.split_first_chunk::<4>()?.1;
-            Value::Fixed32
-        }
-        _ => return None,
-    };
-    Some((key >> 3, value))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! What it is for: the message types of `/proto` ([`v1`]), the topic grammar ([`topic`]), the limits that hold before
 //! anything is allocated ([`limits`]), canonical JSON ([`json`]), reports that only exist validated ([`report`]), what the
-//! bridge needs of one ([`head`]), plausibility by model ([`plausibility`]), the sequence ledger ([`ledger`]) with its
+//! bridge needs of one ([`head`], read field by field: [`wire`]), plausibility by model ([`plausibility`]), the sequence ledger ([`ledger`]) with its
 //! interval sets ([`interval`]), the names of quarantined things ([`quarantine`]) and a reader that goes as far as damaged
 //! bytes allow ([`inspect`]).
 //!
@@ -27,6 +27,7 @@ pub mod reject;
 pub mod report;
 pub mod status;
 pub mod topic;
+pub mod wire;
 
 /// Message types generated from `proto/doseline/telemetry/v1/telemetry.proto`, which documents every field.
 #[allow(missing_docs, clippy::doc_markdown)]

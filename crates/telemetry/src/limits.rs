@@ -1,7 +1,10 @@
 //! Limits of the contract, and a scan of the wire format that checks the counts among them before anything is
 //! allocated: 64 KiB of empty sub-messages would otherwise become megabytes.
 
-use crate::reject::{Reason, Reject};
+use crate::{
+    reject::{Reason, Reject},
+    wire::varint,
+};
 
 /// Largest report as protobuf, bytes.
 pub const REPORT_BYTES_MAX: usize = 256 * 1024;
@@ -143,29 +146,6 @@ fn message(shape: Shape, mut bytes: &[u8], scan: &mut Scan) -> Result<(), Reject
         }
     }
     Ok(())
-}
-
-/// Takes a varint of 64 bits at most off the front.
-#[inline]
-pub(crate) fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    // Nearly all are short.
-    if let [byte @ 0..0x80, rest @ ..] = bytes {
-        *bytes = rest;
-        return Some((*byte).into());
-    }
-    let (mut value, mut shift) = (0, 0);
-    loop {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        if shift == 63 && *byte > 1 {
-            return None;
-        }
-        value |= u64::from(byte & 0x7f) << shift;
-        if *byte < 0x80 {
-            return Some(value);
-        }
-        shift += 7;
-    }
 }
 
 fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], Reject> {
