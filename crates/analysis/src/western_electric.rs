@@ -8,12 +8,17 @@ use crate::{Side, shewhart};
 /// How many of the last so many values must be beyond how many sigma, on one side, the newest among them; from rule 1 on.
 const RULES: [(usize, usize, f64); 4] = [(1, 1, 3.0), (2, 3, 2.0), (4, 5, 1.0), (8, 8, 0.0)];
 
-/// On which side the newest of the standardised values `z` (in sigma, oldest first) breaks rules 1 to 4:
+/// Which rules the newest of the standardised values `z` (in sigma, oldest first) breaks, by number:
 /// 1. it is beyond 3 sigma;
 /// 2. 2 of the last 3 are beyond 2 sigma;
 /// 3. 4 of the last 5 are beyond 1 sigma;
 /// 4. the last 8 are on one side of the centre.
-pub fn broken(z: &[f64]) -> [Option<Side>; 4] {
+pub fn rules(z: &[f64]) -> Vec<u8> {
+    (1..).zip(broken(z)).filter_map(|(rule, side)| side.map(|_| rule)).collect()
+}
+
+/// On which side each rule is broken.
+fn broken(z: &[f64]) -> [Option<Side>; 4] {
     RULES.map(|(least, window, limit)| {
         let side = shewhart::signal(*z.last()?, limit)?;
         let beyond = z.iter().rev().take(window).filter(|z| shewhart::signal(**z, limit) == Some(side)).count();
@@ -28,14 +33,9 @@ mod tests {
 
     use super::*;
 
-    fn rules(z: &[f64]) -> Vec<usize> {
-        let broken = broken(z);
-        (1..).zip(broken).filter_map(|(rule, side)| side.map(|_| rule)).collect()
-    }
-
     #[test]
     fn each_rule_has_a_breach_and_a_near_miss() {
-        let check = |z: &[f64], expected: &[usize]| assert_eq!(rules(z), expected, "{z:?}");
+        let check = |z: &[f64], expected: &[u8]| assert_eq!(rules(z), expected, "{z:?}");
         check(&[], &[]);
         check(&[3.1], &[1]);
         check(&[3.0], &[]);

@@ -105,7 +105,6 @@ fn chart(sums: &[&SessionSum], models: &Models, rules: &Rules) -> Result<DriftSt
         let place = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
         place.and_then(|place| visits.get(place)).map(|visit| visit.session.to_owned()).unwrap_or_default()
     };
-    let broken = western_electric::broken(&standardised);
     let state = match (drift, point.and_then(|point| point.z)) {
         (Some(_), _) => "DRIFT",
         (None, None) => "LEARNING",
@@ -130,7 +129,7 @@ fn chart(sums: &[&SessionSum], models: &Models, rules: &Rules) -> Result<DriftSt
         signal_session: drift.map(|drift| named(drift.session)).unwrap_or_default(),
         onset_session: drift.and_then(|drift| drift.onset).map(named).unwrap_or_default(),
         spikes,
-        western_electric: (1..).zip(broken).filter_map(|(rule, side)| side.map(|_| rule)).collect(),
+        western_electric: western_electric::rules(&standardised),
         tenant: last.tenant.clone(),
         device: last.device.clone(),
         channel: last.channel.clone(),

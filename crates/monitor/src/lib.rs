@@ -155,8 +155,9 @@ impl Monitor {
     pub async fn pass(&mut self, now_us: i64) -> Result<Summary, Error> {
         let began = Instant::now();
         let horizon = self.warehouse.horizon().await?;
-        let sterility = self.sterility.pass(&horizon, now_us).await?;
-        let precision = self.precision.pass(&horizon, now_us).await?;
+        let released = self.warehouse.released_alerts().await?;
+        let sterility = self.sterility.pass(&horizon, &released, now_us).await?;
+        let precision = self.precision.pass(&horizon, &released, now_us).await?;
         let summary = Summary {
             units: sterility.units + precision.units,
             verdicts: sterility.verdicts + precision.verdicts,

@@ -104,18 +104,18 @@ impl Precision {
         self.reader.start_over();
     }
 
-    /// Evaluates what has changed since the last pass. Doing it again changes nothing.
+    /// Evaluates what has changed since the last pass, and the alerts that people have let go (`released`, by key). Doing it
+    /// again changes nothing.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`]; the next pass takes up everything that this one did not finish.
-    pub async fn pass(&mut self, horizon: &Horizon, now: i64) -> Result<Summary, Error> {
+    pub async fn pass(&mut self, horizon: &Horizon, released: &[String], now: i64) -> Result<Summary, Error> {
         let warehouse = self.warehouse.clone();
         let is_current = warehouse.accuracy_is_current(RULE_VERSION);
         let mut changes = self.reader.changes(is_current).await?;
         let mut summary = Summary { whole: changes.units.is_none(), ..Summary::default() };
         let models: Models = warehouse.models().await?.into_iter().map(|model| (model.model.clone(), model)).collect();
         if let Some(dirty) = &mut changes.units {
-            let released = warehouse.released_alerts().await?;
             dirty.visits.extend(released.iter().filter_map(|key| key.strip_prefix("depth-unsafe/")).map(str::to_owned));
             for ids in chunks(&dirty.devices) {
                 let gaps = warehouse.incomplete_visits(Scope::Ids(&ids), horizon).await?;

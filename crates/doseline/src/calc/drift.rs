@@ -138,11 +138,8 @@ pub struct WesternElectric {
 impl WesternElectric {
     pub fn answer(&self, stdin: &mut dyn Read) -> Result<Value, Fault> {
         let z = self.scale.standardise(&input::series(stdin)?)?;
-        let rules = |last: usize| -> Vec<usize> {
-            let broken = western_electric::broken(&z[..last]);
-            (1..).zip(broken).filter_map(|(rule, side)| side.map(|_| rule)).collect()
-        };
-        Ok(json!({ "z": z, "rules": (1..=z.len()).map(rules).collect::<Vec<_>>() }))
+        let rules: Vec<_> = (1..=z.len()).map(|last| western_electric::rules(&z[..last])).collect();
+        Ok(json!({ "z": z, "rules": rules }))
     }
 }
 

@@ -152,11 +152,12 @@ impl Sterility {
         self.reader.start_over();
     }
 
-    /// Evaluates what has changed since the last pass, or became due by time. Doing it again changes nothing.
+    /// Evaluates what has changed since the last pass, or became due by time, and the alerts that people have let go
+    /// (`released`, by key). Doing it again changes nothing.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`]; the next pass takes up everything that this one did not finish.
-    pub async fn pass(&mut self, horizon: &Horizon, now: i64) -> Result<Summary, Error> {
+    pub async fn pass(&mut self, horizon: &Horizon, released: &[String], now: i64) -> Result<Summary, Error> {
         let warehouse = self.warehouse.clone();
         if !self.knows_pending {
             self.pending = warehouse.pending_units().await?.into_iter().collect();
@@ -168,7 +169,7 @@ impl Sterility {
             self.add_due(dirty, now);
         }
         let mut summary = Summary { whole: changes.units.is_none(), ..Summary::default() };
-        let mut keys: BTreeSet<String> = warehouse.released_alerts().await?.into_iter().collect();
+        let mut keys: BTreeSet<String> = released.iter().cloned().collect();
         if changes.units.as_ref().is_none_or(|dirty| dirty.count() > 0) {
             let registry = warehouse.sterility_registry().await?;
             let mut work = Work {
