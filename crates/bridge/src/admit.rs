@@ -23,9 +23,10 @@ use telemetry::{
 use crate::registry::Registry;
 
 /// Where a record goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Destination {
     /// The reports topic.
+    #[default]
     Reports,
     /// The status topic.
     Status,
@@ -181,7 +182,7 @@ fn receipt_to(topic: Topic<'_>, content: Content) -> Option<Receipt> {
 }
 
 /// A text that is known to fit.
-fn written<const LEN: usize>(text: impl fmt::Display) -> ArrayString<LEN> {
+pub(crate) fn written<const LEN: usize>(text: impl fmt::Display) -> ArrayString<LEN> {
     let mut written = ArrayString::new();
     let fits = fmt::write(&mut written, format_args!("{text}"));
     debug_assert!(fits.is_ok(), "{text}");

@@ -1,14 +1,12 @@
 //! A Kafka record made from one MQTT message.
 
-use std::io::Write as _;
-
 use rdkafka::message::{Header, OwnedHeaders};
 use telemetry::kafka::{
     PUBLISHER_HEADER, REASON_HEADER, RECEIVED_AT_HEADER, SOURCE_BRIDGE, SOURCE_HEADER, TOPIC_HEADER, TRACEPARENT_HEADER,
 };
 
 use crate::{
-    admit::{Admitted, Destination, Key},
+    admit::{Admitted, Destination, Key, written},
     options::Topics,
 };
 
@@ -18,7 +16,7 @@ const PROPERTY_LEN_MAX: usize = 256;
 const I64_LEN_MAX: usize = 20;
 
 /// A record that is kept until Kafka has confirmed it. Its buffers are used again: see [`crate::sink::Sink::record`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Record {
     pub destination: Destination,
     pub key: Option<Key>,
@@ -31,20 +29,6 @@ pub(crate) struct Record {
     pub publisher: String,
     /// W3C trace context; empty = none.
     pub traceparent: String,
-}
-
-impl Default for Record {
-    fn default() -> Self {
-        Self {
-            destination: Destination::Reports,
-            key: None,
-            value: Vec::new(),
-            topic: Vec::new(),
-            received_at_us: 0,
-            publisher: String::new(),
-            traceparent: String::new(),
-        }
-    }
 }
 
 impl Record {
@@ -90,13 +74,10 @@ impl Record {
 
     /// The headers of the contract.
     pub fn headers(&self) -> OwnedHeaders {
-        let mut received_at = std::io::Cursor::new([0; I64_LEN_MAX]);
-        // It has room for any number.
-        let _ = write!(received_at, "{}", self.received_at_us);
-        let (length, digits) = (received_at.position() as usize, received_at.into_inner());
+        let received_at = written::<I64_LEN_MAX>(self.received_at_us);
         let mut headers = OwnedHeaders::new_with_capacity(6)
             .insert(Header { key: TOPIC_HEADER, value: Some(&self.topic) })
-            .insert(Header { key: RECEIVED_AT_HEADER, value: Some(&digits[..length]) });
+            .insert(Header { key: RECEIVED_AT_HEADER, value: Some(received_at.as_str()) });
         if let Destination::Quarantine(reason) = self.destination {
             headers = headers
                 .insert(Header { key: REASON_HEADER, value: Some(reason.as_str()) })

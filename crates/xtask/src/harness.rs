@@ -8,9 +8,6 @@ use anyhow::{Context, Result};
 
 use crate::{command, engines, system, up};
 
-/// Micro-benchmarks, which `cargo xtask bench` runs last.
-const MICRO: &str = "tests/benches/micro/main.rs";
-
 /// Does not return on success: this process becomes the campaign, so that its exit code is this command's.
 pub fn soak(arguments: &[String]) -> Result<()> {
     let binary = build("soak")?;
@@ -26,7 +23,7 @@ pub fn bench(arguments: &[String]) -> Result<()> {
     run(system.args(arguments).stdin(Stdio::null()))?;
     let asks_for_part =
         |argument: &String| ["--only", "--list", "--help", "-h"].iter().any(|part| argument.starts_with(part));
-    if !arguments.iter().any(asks_for_part) && command::checkout()?.join(MICRO).exists() {
+    if !arguments.iter().any(asks_for_part) {
         eprintln!("xtask: micro-benchmarks");
         run(&mut command::cargo(["bench", "--workspace", "--bench", "micro"])?)?;
     }

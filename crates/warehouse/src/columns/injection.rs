@@ -118,8 +118,8 @@ impl Injections {
             origin.preparation_id,
             origin.operator_id,
         ];
-        let mut texts = texts.into_iter();
-        self.context_columns().map(|column| column.key(texts.next().unwrap_or_default()))
+        let mut columns = self.context_columns();
+        std::array::from_fn(|at| columns[at].key(texts[at]))
     }
 
     fn push_context(&mut self) {
