@@ -33,8 +33,8 @@ use stage::{Setting, Stage};
 const ARRIVED_AFTER: Duration = Duration::from_secs(60);
 /// How long it may take on top.
 const ARRIVED_WITHIN: Duration = Duration::from_secs(180);
-/// Attempts at an injection that does not strike, such as the rename of a merge instead of an insert.
-const ATTEMPTS: u32 = 4;
+/// Attempts, for each time a fault is to strike, that may miss: what was to be caught did not come, or something else did.
+const MISSES: u32 = 4;
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -168,12 +168,12 @@ impl Campaign {
 
     /// Injects a fault until it has struck so often, then compares.
     fn turn(&mut self, fault: &Fault, times: u32) {
-        let (mut struck, mut failed) = (0, 0);
+        let (mut struck, mut missed) = (0, 0);
         let mut recoveries = Vec::new();
-        while struck < times && failed < ATTEMPTS {
+        while struck < times && missed < MISSES * times {
             let outcome = (fault.inject)(&mut self.stage, &mut self.random);
             struck += outcome.times;
-            failed += u32::from(outcome.times == 0);
+            missed += u32::from(outcome.times == 0);
             recoveries.push(outcome.recovery_s);
         }
         self.stage.read_truth();

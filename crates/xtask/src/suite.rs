@@ -41,6 +41,7 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     if tally.success() && tally.passed() == 0 {
         bail!("no test ran");
     }
+    print!("{}", tally.failures());
     println!("{tally}");
     std::io::stdout().flush().context("write the result")?;
     if !tally.success() {

@@ -1,5 +1,8 @@
 //! Counting what `cargo test` ran, from what it prints.
 
+/// Lines of a failed test's message that are repeated at the end.
+const MESSAGE_LINES_MAX: usize = 8;
+
 /// Results of one `cargo test` over many targets.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -8,6 +11,20 @@ pub struct Tally {
     skipped: u64,
     targets_started: u64,
     targets_ended: u64,
+    /// The target that runs, as cargo names it.
+    target: String,
+    failures: Vec<Failure>,
+    /// Whether the lines that come belong to the last failure's message.
+    in_message: bool,
+}
+
+/// A test that failed.
+#[derive(Debug, PartialEq, Eq)]
+struct Failure {
+    target: String,
+    test: String,
+    /// Where it panicked, and what it said.
+    message: Vec<String>,
 }
 
 impl Tally {
@@ -16,7 +33,9 @@ impl Tally {
         let line = line.trim();
         if line.starts_with("Running ") || line.starts_with("Doc-tests ") {
             self.targets_started += 1;
+            line.split(" (").next().unwrap_or_default().clone_into(&mut self.target);
         }
+        self.failure(line);
         let Some(counts) = line.strip_prefix("test result: ") else { return };
         self.targets_ended += 1;
         for count in counts.split(['.', ';']) {
@@ -29,6 +48,35 @@ impl Tally {
                 _ => {}
             }
         }
+    }
+
+    /// Keeps what a failed test says when it panics: cargo shows it under `---- test stdout ----`.
+    fn failure(&mut self, line: &str) {
+        if let Some(test) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
+            let (target, test) = (self.target.clone(), test.to_owned());
+            self.failures.push(Failure { target, test, message: Vec::new() });
+            self.in_message = false;
+        } else if line.is_empty() || line.starts_with("stack backtrace:") || line.starts_with("note: run with") {
+            self.in_message = false;
+        } else if let Some(failure) = self.failures.last_mut() {
+            let begins = line.contains(" panicked at ") && failure.message.is_empty();
+            if (begins || self.in_message) && failure.message.len() < MESSAGE_LINES_MAX {
+                failure.message.push(line.to_owned());
+            }
+            self.in_message |= begins;
+        }
+    }
+
+    /// The tests that failed with their messages, for the end of a long output; empty if there are none.
+    pub fn failures(&self) -> String {
+        let mut text = String::new();
+        for Failure { target, test, message } in &self.failures {
+            text += &format!("FAILED {test}, {target}\n");
+            for line in message {
+                text += &format!("    {line}\n");
+            }
+        }
+        text
     }
 
     /// Ends the count with cargo's own verdict. A target that died without a result counts as one failure, so that
@@ -87,6 +135,28 @@ mod tests {
         let output = "     Running tests/a.rs (target/release/deps/a-1)\n\
             test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s\n";
         check(output, false, "1 passed, 2 failed");
+    }
+
+    #[test]
+    fn failed_tests_are_named_with_what_they_said() {
+        let output = "     Running tests/a.rs (target/release/deps/a-1)\n\
+            test first ... ok\n\
+            test second::third ... FAILED\n\n\
+            failures:\n\n\
+            ---- second::third stdout ----\n\
+            what it printed\n\n\
+            thread 'second::third' (25822) panicked at tests/a.rs:17:9:\n\
+            it struck 3 times, not 5\n\
+            stack backtrace:\n\
+            \x20  0: __rustc::rust_begin_unwind\n\n\
+            failures:\n\
+            \x20   second::third\n\n\
+            test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s\n";
+        let mut tally = Tally::default();
+        output.lines().for_each(|line| tally.line(line));
+        let expected = "FAILED second::third, Running tests/a.rs\n    \
+            thread 'second::third' (25822) panicked at tests/a.rs:17:9:\n    it struck 3 times, not 5\n";
+        assert_eq!(tally.failures(), expected);
     }
 
     #[test]

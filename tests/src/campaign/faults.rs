@@ -164,6 +164,8 @@ fn late_insert(stage: &mut Stage, random: &mut Random) -> Outcome {
 
 /// The engine dies when it renames the part of an insert: the token is in the deduplication log, the rows are not.
 fn engine_killed_at_rename(stage: &mut Stage, random: &mut Random) -> Outcome {
+    // A merge renames too; they begin again with the next start.
+    stage.clickhouse.query("SYSTEM STOP MERGES");
     let scratch = Scratch::new("strace");
     // strace counts the calls of each thread.
     let (trace, nth) = (scratch.join("trace"), random.random_range(1..4));
@@ -183,8 +185,8 @@ fn engine_killed_at_rename(stage: &mut Stage, random: &mut Random) -> Outcome {
     Outcome { times: u32::from(gone && unrenamed), recovery_s: began.elapsed().as_secs_f64() }
 }
 
-/// Whether the trace shows the rename of an insert's part that was begun and never done. A merge renames too: such a kill
-/// is one at random.
+/// Whether the trace shows the rename of an insert's part that was begun and never done. A kill at another rename is one
+/// at random.
 fn has_unrenamed(stage: &Stage, trace: &Path) -> bool {
     let calls = fs::read_to_string(trace).unwrap_or_default();
     let begun = calls.lines().filter(|line| line.contains("/tmp_insert_") && line.contains("unfinished"));
