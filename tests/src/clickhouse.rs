@@ -3,7 +3,7 @@
 use std::fmt::{Display, Formatter};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -14,6 +14,9 @@ const PROGRAM: &str = "doseline-clickhouse";
 const READY_WITHIN: Duration = Duration::from_secs(120);
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// The engine is at rest when nothing has been merged for this long.
+const REST: Duration = Duration::from_secs(3);
+const AT_REST_WITHIN: Duration = Duration::from_secs(600);
 
 /// A ClickHouse on 127.0.0.1 with its data in a temporary folder or on a disk of its own.
 pub struct ClickHouse {
@@ -170,6 +173,18 @@ impl ClickHouse {
         let text =
             self.query(&format!("{sql}\nFORMAT JSONEachRow SETTINGS output_format_json_quote_64bit_integers = 0"));
         text.lines().map(|line| serde_json::from_str(line).expect("ClickHouse writes valid JSON")).collect()
+    }
+
+    /// Waits until nothing is merged any more.
+    pub fn rest(&self) {
+        let mut quiet_since = Instant::now();
+        poll(AT_REST_WITHIN, "clickhouse to be at rest", || {
+            let merges = self.number("SELECT count() FROM system.merges");
+            if merges > 0 {
+                quiet_since = Instant::now();
+            }
+            if quiet_since.elapsed() >= REST { Ok(()) } else { Err(format!("{merges} merges")) }
+        });
     }
 
     /// The single unsigned number that a SELECT returns.

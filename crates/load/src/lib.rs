@@ -50,7 +50,7 @@ mod wire;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use warehouse::{Warehouse, loader::TopicLife};
 
@@ -168,6 +168,7 @@ async fn load(
             session_timeout: kafka.session_timeout,
             clock: clock.clone(),
             instance: options.instance.clone(),
+            room: Semaphore::new(options.limits.room()),
         });
         let result = load_lives(&options, shared, &handle, &shutdown, &watch, &lives).await;
         let error = match result {

@@ -149,6 +149,16 @@ impl Default for Limits {
     }
 }
 
+/// Full batches whose rows are made and written at once.
+const BATCHES_AT_ONCE: usize = 3;
+
+impl Limits {
+    /// Rows that may be made and written at once, over all partitions.
+    pub fn room(&self) -> usize {
+        BATCHES_AT_ONCE * self.rows_max
+    }
+}
+
 impl Options {
     /// Refuses what is out of range.
     pub(crate) fn validate(&self) -> Result<(), Error> {

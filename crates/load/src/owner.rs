@@ -107,6 +107,7 @@ mod write;
 use std::{sync::Arc, time::Duration};
 
 use telemetry::interval::{Interval, IntervalSet};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use warehouse::{
     Advice,
     loader::{Intent, Shard},
@@ -174,6 +175,8 @@ pub struct Shared<S, C> {
     pub clock: Arc<dyn Clock>,
     /// Name of the loader.
     pub instance: String,
+    /// Rows that may be made and written at once, see [`Limits::room`].
+    pub room: Semaphore,
 }
 
 /// The owner of one partition.
@@ -242,6 +245,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
         let records = self.collect(inbox).await?;
         let claim = self.claim(&records).await?;
         let (records, lost) = self.fit(records, &claim.intent, inbox).await?;
+        let shared = self.shared.clone();
+        let _room = self.room(&shared.room, &records).await?;
         let written = self.decode(&records, &claim.intent).await?;
         self.copy(&written).await?;
         self.write(&written.blocks, &claim).await?;
@@ -322,6 +327,18 @@ impl<S: Store, C: Copies> Owner<S, C> {
         Ok((records, lost))
     }
 
+    /// Waits until the rows of these records have room beside those of other batches: they take several times the records'
+    /// size, and neither the processor nor the engine is faster with more of them.
+    async fn room<'s>(&self, room: &'s Semaphore, records: &[Record]) -> Result<SemaphorePermit<'s>, Stop> {
+        let rows: usize = records.iter().map(|record| wire::events(&record.payload).max(1)).sum();
+        let rows = rows.min(self.shared.limits.room()) as u32;
+        tokio::select! {
+            biased;
+            () = self.lease.ending() => Err(Stop::Lapsed),
+            permit = room.acquire_many(rows) => permit.map_err(|_| Stop::Lapsed),
+        }
+    }
+
     /// Records become rows. A chunk at a time, because decoded reports are large.
     async fn decode(&mut self, records: &[Record], intent: &Intent) -> Result<Written, Stop> {
         let mut batch = Batch::default();
@@ -331,7 +348,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
             let (chunk, after) = rest.split_at(chunk(rest));
             rest = after;
             let decoded: Vec<_> = chunk.iter().map(|record| decode(record, self.place)).collect();
-            let missing = self.ledgers.open(decoded.iter().flat_map(|decoded| decoded.boots()));
+            let missing = self.ledgers.open(decoded.iter().flat_map(|decoded| &decoded.boots));
             if !missing.is_empty() {
                 read = true;
                 let ledgers = || self.shared.store.ledgers(self.shard, self.position, &missing);

@@ -1,28 +1,10 @@
 //! What the bridge has to know of a report, read off its bytes.
 //!
-//! A report of injections, which is nearly every report, is checked where it lies: nothing is allocated. Whatever else a
-//! report may hold, and whatever is wrong with one, is left to [`Report::decode`]. Both give the same answer for the same
-//! bytes; the tests hold them against each other.
+//! A report of injections, which is nearly every report, is checked where it lies: nothing is allocated. Everything else is
+//! decoded; see [`crate::usual`].
 
-use crate::{
-    interval::Interval,
-    limits::{EVENTS_MAX, MOUNTS_MAX, REPORT_BYTES_MAX, SEQ_MAX},
-    reject::Reject,
-    report::{Report, id, text},
-    v1::Clock,
-    wire::{Value, field},
-};
-
-/// The identity of a report, and what is unknown in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// The boot.
-    pub boot_id: u64,
-    /// [`Report::sequence`].
-    pub sequence: Option<Interval>,
-    /// [`Report::unknown`].
-    pub unknown: usize,
-}
+pub use crate::usual::Head;
+use crate::{reject::Reject, report::Report, usual};
 
 impl Head {
     /// Validates protobuf bytes as [`Report::decode`] does.
@@ -30,7 +12,7 @@ impl Head {
     /// # Errors
     /// The same.
     pub fn read(bytes: &[u8]) -> Result<Self, Reject> {
-        match usual(bytes) {
+        match usual::read(bytes, &mut ()) {
             Some(head) => Ok(head),
             None => Report::decode(bytes).map(|report| Self {
                 boot_id: report.boot_id(),
@@ -41,114 +23,43 @@ impl Head {
     }
 }
 
-/// The head of a valid report that holds injections and nothing else; none says nothing about the report.
-fn usual(bytes: &[u8]) -> Option<Head> {
-    if bytes.len() > REPORT_BYTES_MAX {
-        return None;
-    }
-    let (mut boot_id, mut first_seq, mut clock, mut contexts, mut events, mut unknown) = (0, 0, 0, 0, 0, 0);
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        match field(&mut rest)? {
-            (1, Value::Fixed64(value)) => boot_id = value,
-            (2, Value::Varint(value)) => first_seq = value,
-            (3 | 4, Value::Varint(_)) => {}
-            (5, Value::Varint(value)) => clock = value as i32,
-            (6, Value::Bytes(context)) => {
-                contexts += 1;
-                unknown += usual_context(context)?;
-            }
-            (7, Value::Bytes(event)) => {
-                events += 1;
-                unknown += usual_event(event)?;
-            }
-            (1..=9, _) => return None,
-            _ => unknown += 1,
-        }
-    }
-    let end = u64::checked_add(first_seq, events).filter(|end| *end <= SEQ_MAX)?;
-    let counts = boot_id > 0 && first_seq > 0 && contexts <= 1 && (1..=EVENTS_MAX as u64).contains(&events);
-    unknown += usize::from(Clock::try_from(clock).is_err());
-    counts.then(|| Head { boot_id, sequence: Some(Interval::new(first_seq, end - 1)), unknown })
-}
-
-/// The number of unknown fields.
-fn usual_context(mut context: &[u8]) -> Option<usize> {
-    let (mut mounts, mut unknown) = (0, 0);
-    while !context.is_empty() {
-        match field(&mut context)? {
-            (1 | 2, Value::Bytes(value)) => is_text(value)?,
-            (3, Value::Bytes(value)) => matches!(value.len(), 0 | 16).then_some(())?,
-            (4, Value::Bytes(mut mount)) => {
-                mounts += 1;
-                while !mount.is_empty() {
-                    match field(&mut mount)? {
-                        (2, Value::Bytes(value)) => is_id(value)?,
-                        (3, Value::Bytes(value)) => is_text(value)?,
-                        (1, Value::Varint(_)) | (4.., _) => {}
-                        _ => return None,
-                    }
-                }
-            }
-            (5..=8, Value::Bytes(value)) => is_id(value)?,
-            (1..=8, _) => return None,
-            _ => unknown += 1,
-        }
-    }
-    (mounts <= MOUNTS_MAX).then_some(unknown)
-}
-
-/// The number of unknown fields.
-fn usual_event(mut event: &[u8]) -> Option<usize> {
-    let (mut injections, mut unknown) = (0, 0);
-    while !event.is_empty() {
-        match field(&mut event)? {
-            (1, Value::Varint(_)) => {}
-            (2, Value::Bytes(mut injection)) => {
-                injections += 1;
-                while !injection.is_empty() {
-                    match field(&mut injection)? {
-                        (1..=19, Value::Varint(_)) => {}
-                        (1..=19, _) => return None,
-                        _ => unknown += 1,
-                    }
-                }
-            }
-            (1..=15, _) => return None,
-            _ => unknown += 1,
-        }
-    }
-    (injections <= 1).then_some(unknown)
-}
-
-fn is_text(value: &[u8]) -> Option<()> {
-    text("", std::str::from_utf8(value).ok()?).ok()
-}
-
-fn is_id(value: &[u8]) -> Option<()> {
-    id("", std::str::from_utf8(value).ok()?).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use prost::Message as _;
 
     use super::*;
-    use crate::v1::{self, event::Kind};
+    use crate::{
+        interval::Interval,
+        limits::{EVENTS_MAX, MOUNTS_MAX, REPORT_BYTES_MAX, SEQ_MAX},
+        v1::{self, event::Kind},
+    };
 
-    /// Both readers on the same bytes; whether the short way was taken.
+    /// Every reader on the same bytes; whether the short way was taken.
     fn check(bytes: &[u8]) -> bool {
-        let decoded = Report::decode(bytes).map(|report| Head {
+        let decoded = Report::decode_fully(bytes);
+        assert_eq!(Report::decode(bytes), decoded, "{bytes:02x?}");
+        let head = decoded.map(|report| Head {
             boot_id: report.boot_id(),
             sequence: report.sequence(),
             unknown: report.unknown(),
         });
-        assert_eq!(Head::read(bytes), decoded, "{bytes:02x?}");
-        if let Some(head) = usual(bytes) {
-            assert_eq!(Ok(head), decoded, "{bytes:02x?}");
+        assert_eq!(Head::read(bytes), head, "{bytes:02x?}");
+        let short = usual::read(bytes, &mut ());
+        if let Some(short) = short {
+            assert_eq!(Ok(short), head, "{bytes:02x?}");
         }
-        usual(bytes).is_some()
+        assert_eq!(usual::read(bytes, &mut v1::Report::default()), short, "{bytes:02x?}");
+        short.is_some()
+    }
+
+    /// Every field of an injection, each with the same number or none.
+    fn whole(value: u64, left_out: u32) -> v1::Event {
+        let mut injection = v1::Injection::default();
+        for field in (1..=19).filter(|field| *field != left_out) {
+            usual::TakeFields::set(&mut injection, field, value);
+        }
+        v1::Event { offset_us: value, kind: Some(Kind::Injection(injection)) }
     }
 
     fn injection(target_nl: Option<u64>, pressure_pa: Option<i32>, mode: i32) -> v1::Event {
@@ -160,6 +71,7 @@ mod tests {
         let beat = v1::Event { offset_us: 1, kind: Some(Kind::Heartbeat(v1::Heartbeat::default())) };
         prop_oneof![
             16 => (any::<Option<u64>>(), any::<Option<i32>>(), any::<i32>()).prop_map(|(a, b, c)| injection(a, b, c)),
+            16 => (any::<u64>(), 1..=20u32).prop_map(|(value, left_out)| whole(value, left_out)),
             1 => Just(beat),
             1 => Just(v1::Event::default()),
         ]

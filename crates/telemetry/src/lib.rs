@@ -27,6 +27,7 @@ pub mod reject;
 pub mod report;
 pub mod status;
 pub mod topic;
+mod usual;
 pub mod wire;
 
 /// Message types generated from `proto/doseline/telemetry/v1/telemetry.proto`, which documents every field.

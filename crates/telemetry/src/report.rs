@@ -10,6 +10,7 @@ use crate::{
     },
     reject::{Reason, Reject},
     topic::is_id,
+    usual,
     v1::{self, event::Kind},
 };
 
@@ -29,6 +30,15 @@ impl Report {
     /// # Errors
     /// The first limit that does not hold; see [`Reason`].
     pub fn decode(bytes: &[u8]) -> Result<Self, Reject> {
+        let mut message = v1::Report::default();
+        match usual::read(bytes, &mut message) {
+            Some(head) => Ok(Self { message, unknown: head.unknown }),
+            None => Self::decode_fully(bytes),
+        }
+    }
+
+    /// Decodes whatever a report may hold, and says what is wrong with one.
+    pub(crate) fn decode_fully(bytes: &[u8]) -> Result<Self, Reject> {
         let scan = scan(bytes)?;
         let mut message = v1::Report { events: Vec::with_capacity(scan.events), ..v1::Report::default() };
         message.merge(bytes).map_err(|error| Reject::new(Reason::BadProtobuf, error.to_string()))?;
@@ -230,6 +240,9 @@ pub(crate) fn id(name: &str, value: &str) -> Result<(), Reject> {
 pub(crate) fn text(name: &str, value: &str) -> Result<(), Reject> {
     if value.len() > TEXT_LEN_MAX {
         return Err(too_long(name, value.len(), TEXT_LEN_MAX));
+    }
+    if value.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Ok(());
     }
     // FNC1, the group separator of GS1 element strings, is the one control character labels carry.
     if value.chars().any(|char| char.is_control() && char != '\u{1d}') {

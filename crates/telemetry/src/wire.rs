@@ -39,24 +39,25 @@ pub fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u32, Value<'a>)> {
 }
 
 /// Takes a varint of 64 bits at most off the front.
-#[inline]
+#[inline(always)]
 pub(crate) fn varint(bytes: &mut &[u8]) -> Option<u64> {
     // Nearly all are short.
     if let [byte @ 0..0x80, rest @ ..] = bytes {
         *bytes = rest;
         return Some((*byte).into());
     }
-    let (mut value, mut shift) = (0, 0);
-    loop {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        if shift == 63 && *byte > 1 {
-            return None;
-        }
-        value |= u64::from(byte & 0x7f) << shift;
+    long_varint(bytes)
+}
+
+fn long_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for (index, byte) in bytes.iter().take(10).enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * index);
         if *byte < 0x80 {
-            return Some(value);
+            *bytes = &bytes[index + 1..];
+            // The tenth has room for one bit.
+            return (index < 9 || *byte == 1).then_some(value);
         }
-        shift += 7;
     }
+    None
 }

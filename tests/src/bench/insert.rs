@@ -93,7 +93,7 @@ fn insert(stage: &mut Stage, fleet: Fleet, injections: u64, block_rows: u64, for
             (wire_bytes, of_connection) = (Some(wire_bytes.unwrap_or(0.0) + more), sent);
         }
     }
-    stage.rest();
+    stage.clickhouse.rest();
     let [_, _, after] = stage.engines_cpu_s();
     loader::check_base(&stage.clickhouse, fleet, injections, &format!("{form:?}"));
     say(&format!("   {form:?}: client {client_cpu_s:.2} CPU-s, ClickHouse {:.2}", after - before));

@@ -77,7 +77,7 @@ pub fn load(stage: &mut Stage, fleet: Fleet, injections: u64) -> Loaded {
     let wire_bytes = wire(process, stage.kafka_port()).map(|(_, received)| received);
     let (loader_cpu_s, loader_rss_mib) = (loader.cpu_s(), loader.rss_peak_mib());
     loader.stop();
-    stage.rest();
+    stage.clickhouse.rest();
     let [_, _, rested] = stage.engines_cpu_s();
     check(&stage.clickhouse, fleet, injections);
     let loaded = Loaded {

@@ -105,7 +105,7 @@ fn written(stage: &mut Stage, injections: u64, began: Instant, before: f64, mut 
         }
     });
     let wall_s = began.elapsed().as_secs_f64();
-    stage.rest();
+    stage.clickhouse.rest();
     let clickhouse = stage.engines_cpu_s()[2] - before;
     say(&format!("   a peer in {wall_s:.1} s, ClickHouse {clickhouse:.2} CPU-s"));
     (wall_s, clickhouse)

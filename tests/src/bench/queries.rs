@@ -26,7 +26,7 @@ pub fn measure(options: &Options) -> Vec<Table> {
     let (injections, rounds) = if options.quick { (1_000_000, 3) } else { (100_000_000, 30) };
     let mut stage = Stage::start();
     make(&stage.clickhouse, injections);
-    stage.rest();
+    stage.clickhouse.rest();
     let conditions = format!(
         "{injections} injections of {} devices over {DAYS} days in reports of {PER_REPORT}, made by the engine with aggregates \
          as if each report had come in a batch of its own, heartbeats every 5 min, 30 ledger states of each device, merged; \

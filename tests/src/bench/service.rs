@@ -18,7 +18,7 @@ const WITHIN: Duration = Duration::from_secs(300);
 pub fn monitor(_: &Options) -> Vec<Table> {
     let mut stage = Stage::start();
     ten_thousand_devices(&stage.clickhouse);
-    stage.rest();
+    stage.clickhouse.rest();
     let (before, began) = (stage.engines_cpu_s()[2], Instant::now());
     // Ready means that a pass has finished.
     let mut monitor = stage.role("monitor", &[]);

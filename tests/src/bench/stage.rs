@@ -1,19 +1,16 @@
 //! Engines, tables and topics, and doseline's roles between them.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::role::Role;
 use crate::stack::engines;
-use crate::{ClickHouse, Doseline, Kafka, Mosquitto, Scratch, cpu_s, poll};
+use crate::{ClickHouse, Doseline, Kafka, Mosquitto, Scratch, cpu_s};
 
 const MIGRATED_WITHIN: Duration = Duration::from_secs(120);
 const READY_WITHIN: Duration = Duration::from_secs(180);
 /// A view over 100 million injections may take long.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
-/// ClickHouse is at rest when nothing has been merged for this long.
-const REST: Duration = Duration::from_secs(3);
-const AT_REST_WITHIN: Duration = Duration::from_secs(600);
 
 /// Mosquitto, Kafka and ClickHouse with doseline's tables and topics, in doseline's default configuration: one copy of
 /// each partition, because there is one Kafka node.
@@ -86,18 +83,6 @@ impl Stage {
     pub fn kafka_port(&self) -> u16 {
         let bootstrap = self.kafka.bootstrap();
         bootstrap.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("host and port")
-    }
-
-    /// Waits until ClickHouse merges no more.
-    pub fn rest(&self) {
-        let mut quiet_since = Instant::now();
-        poll(AT_REST_WITHIN, "clickhouse to be at rest", || {
-            let merges = self.clickhouse.number("SELECT count() FROM system.merges");
-            if merges > 0 {
-                quiet_since = Instant::now();
-            }
-            if quiet_since.elapsed() >= REST { Ok(()) } else { Err(format!("{merges} merges")) }
-        });
     }
 
     /// CPU time of Mosquitto, Kafka and ClickHouse so far, s.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -310,7 +311,10 @@ fn leave(stage: &mut Stage, slot: usize, killed: bool) {
         role.doseline.kill();
     } else {
         let (status, _) = role.doseline.stop(Duration::from_secs(40));
-        assert!(status.success(), "a loader ended with {status}:\n{}", role.doseline.stderr());
+        let said = role.doseline.stderr();
+        // On a busy machine it may be told to end before it is there to hear it.
+        let unborn = status.signal() == Some(Signal::SIGTERM as i32) && said.is_empty();
+        assert!(status.success() || unborn, "a loader ended with {status}:\n{said}");
     }
 }
 

@@ -2,7 +2,6 @@
 
 mod accuracy;
 mod commands;
-mod cost;
 mod delivery;
 mod devices;
 mod fleet;

@@ -20,7 +20,7 @@ use load::{
 };
 use rdkafka::error::KafkaError;
 use telemetry::plausibility::{Plausibility, Range, Ranges};
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 use warehouse::loader::Shard;
 
@@ -234,6 +234,7 @@ impl Loaders {
             session_timeout: SESSION,
             clock: self.clock.clone(),
             instance: "simulated".to_owned(),
+            room: Semaphore::new(limits.room()),
         });
         self.nonce += 1;
         chance.note(("start", log, self.nonce, self.narrow));

@@ -46,8 +46,9 @@ impl<'s, S: Store> Remake<'s, S> {
         while !rest.is_empty() {
             let (chunk, after) = rest.split_at(chunk(rest));
             rest = after;
-            let keys = chunk.iter().flat_map(|record| decode(record, self.place).boots());
-            missing.extend(self.ledgers.open(keys));
+            for record in chunk {
+                missing.extend(self.ledgers.open(&decode(record, self.place).boots));
+            }
         }
         missing.sort_unstable();
         missing.dedup();

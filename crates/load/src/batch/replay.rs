@@ -99,7 +99,7 @@ impl Batch {
         ledgers: &mut Ledgers,
     ) -> bool {
         let (tenant, device) = (topic.tenant.to_owned(), topic.device.to_owned());
-        let boot = ledgers.get(BootKey { tenant, device, boot_id: REPLAYED_BOOT });
+        let boot = ledgers.get(&BootKey { tenant, device, boot_id: REPLAYED_BOOT });
         let number = decoded.number();
         if boot.ledger.stored.contains(number) {
             self.tally.duplicates += events;
@@ -206,7 +206,7 @@ mod tests {
     fn written(ledgers: &mut Ledgers, rules: &Rules, content: Content, record: &Record) -> Written {
         let place = Place { content, partition: 0, partitions: 1 };
         let (decoded, mut batch) = (decode(record, place), Batch::default());
-        let missing = ledgers.open(decoded.boots());
+        let missing = ledgers.open(&decoded.boots);
         ledgers.fill(missing, Vec::new());
         batch.add(&decoded, ledgers, rules);
         ledgers.settle();
@@ -222,9 +222,9 @@ mod tests {
 
     fn ledger(ledgers: &mut Ledgers) -> &mut Ledger {
         let key = BootKey { tenant: "acme".to_owned(), device: "d1".to_owned(), boot_id: BOOT };
-        let missing = ledgers.open([key.clone()]);
+        let missing = ledgers.open([&key]);
         ledgers.fill(missing, Vec::new());
-        &mut ledgers.get(key).ledger
+        &mut ledgers.get(&key).ledger
     }
 
     #[test]

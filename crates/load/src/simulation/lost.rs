@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
 use rdkafka::error::KafkaError;
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 use warehouse::loader::Shard;
 
@@ -50,6 +50,7 @@ async fn own(engine: Engine, clock: Arc<VirtualClock>, log: &Log, position: u64,
         session_timeout: Duration::from_secs(2),
         clock: clock.clone(),
         instance: "simulated".to_owned(),
+        room: Semaphore::new(limits.room()),
     });
     let pulse = Arc::new(Pulse::new(clock, Duration::from_secs(3_600)));
     let lease = Lease::new(pulse, CancellationToken::new(), CancellationToken::new());

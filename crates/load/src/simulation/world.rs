@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
 use rdkafka::error::KafkaError;
 use telemetry::plausibility::{Plausibility, Range, Ranges};
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 use warehouse::loader::Shard;
 
@@ -165,6 +165,7 @@ impl World {
             session_timeout: SESSION,
             clock: self.clock.clone(),
             instance: "simulated".to_owned(),
+            room: Semaphore::new(limits.room()),
         });
         self.nonce += 1;
         let (revoked, draining) = (CancellationToken::new(), CancellationToken::new());

@@ -1,6 +1,6 @@
 //! The kinds of columns.
 
-use std::{collections::HashMap, marker::PhantomData, sync::Arc};
+use std::{iter::repeat_n, marker::PhantomData, sync::Arc};
 
 use arrow_array::{
     ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, DictionaryArray, ListArray, PrimitiveArray, StringArray,
@@ -8,6 +8,8 @@ use arrow_array::{
     types::{Int32Type, TimestampMicrosecondType},
 };
 use arrow_schema::{DataType, Field, FieldRef};
+use foldhash::fast::RandomState;
+use indexmap::IndexSet;
 use telemetry::v1;
 
 /// A column that is being filled.
@@ -26,34 +28,27 @@ pub(crate) fn finish<C: Column>(name: &str, column: C) -> (FieldRef, ArrayRef) {
 
 /// Distinct texts, numbered from 0 in the order of their first appearance.
 #[derive(Default)]
-pub struct Texts {
-    values: Vec<Box<str>>,
-    index: HashMap<Box<str>, i32, foldhash::fast::RandomState>,
-}
+pub struct Texts(IndexSet<Box<str>, RandomState>);
 
 impl Texts {
     /// The number of a text.
     pub fn key(&mut self, text: &str) -> i32 {
-        if let Some(key) = self.index.get(text) {
-            return *key;
-        }
+        let key = self.0.get_index_of(text).unwrap_or_else(|| self.0.insert_full(text.into()).0);
         // A batch has fewer rows than i32 has numbers: its size is bounded in bytes.
-        let key = self.values.len() as i32;
-        self.values.push(text.into());
-        self.index.insert(text.into(), key);
-        key
+        key as i32
     }
 
     /// The text of a number that [`Texts::key`] gave.
     pub fn text(&self, key: i32) -> &str {
-        &self.values[key as usize]
+        &self.0[key as usize]
     }
 }
 
 /// Repeated text, each distinct value once.
 #[derive(Default)]
 pub(crate) struct Text {
-    keys: Vec<i32>,
+    /// Keys of the rows, and how many rows in succession have each: rows of one report mostly have the same.
+    runs: Vec<(i32, u32)>,
     texts: Texts,
 }
 
@@ -65,14 +60,17 @@ impl Text {
 
     /// Adds the value of a key.
     pub fn push_key(&mut self, key: i32) {
-        self.keys.push(key);
+        match self.runs.last_mut() {
+            Some((last, rows)) if *last == key => *rows += 1,
+            _ => self.runs.push((key, 1)),
+        }
     }
 
     /// Adds a value.
     pub fn push(&mut self, value: &str) {
-        let repeated = self.keys.last().filter(|key| self.texts.text(**key) == value).copied();
+        let repeated = self.runs.last().filter(|(key, _)| self.texts.text(*key) == value).map(|(key, _)| *key);
         let key = repeated.unwrap_or_else(|| self.key(value));
-        self.keys.push(key);
+        self.push_key(key);
     }
 }
 
@@ -80,9 +78,14 @@ impl Column for Text {
     const NULLABLE: bool = false;
 
     fn array(self) -> ArrayRef {
-        let values = StringArray::from_iter_values(self.texts.values);
+        let rows = self.runs.iter().map(|(_, rows)| *rows as usize).sum();
+        let mut keys = Vec::with_capacity(rows);
+        for (key, rows) in self.runs {
+            keys.extend(repeat_n(key, rows as usize));
+        }
+        let values = StringArray::from_iter_values(self.texts.0);
         // Every key was handed out by `Texts::key`, so it is an index of `values`.
-        Arc::new(DictionaryArray::new(PrimitiveArray::<Int32Type>::from(self.keys), Arc::new(values)))
+        Arc::new(DictionaryArray::new(PrimitiveArray::<Int32Type>::from(keys), Arc::new(values)))
     }
 }
 
