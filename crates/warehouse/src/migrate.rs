@@ -63,6 +63,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     21 "0021_alert_delivery",
     22 "0022_accuracy_by_outcome",
     23 "0023_western_electric",
+    24 "0024_old_parts",
 };
 
 impl Migration {

@@ -1,6 +1,6 @@
 //! Migrations and verification.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs::File, path::Path};
 
 use harness::ClickHouse;
 use warehouse::{
@@ -98,6 +98,7 @@ async fn windows_are_verified_and_corrected_and_flushing_is_an_option() {
         assert_eq!(create.contains(&window), *kind == Kind::Loader, "{name}");
         // Or tokens that shut late writers out are forgotten with the rows they came with.
         assert_eq!(create.contains("remove_empty_parts = "), *kind == Kind::Loader, "{name}");
+        assert_eq!(create.contains("old_parts_lifetime = 480"), *kind != Kind::View, "{name}");
     }
     clickhouse.query("ALTER TABLE doseline.item_uses MODIFY SETTING non_replicated_deduplication_window = 100");
     let error = schema::verify(&warehouse).await.unwrap_err().to_string();
@@ -114,6 +115,24 @@ async fn windows_are_verified_and_corrected_and_flushing_is_an_option() {
     let again = migrate::migrate(&warehouse, migrate::Options { fsync: true }).await.unwrap();
     assert_eq!(again, Done::default());
     clickhouse.query("INSERT INTO doseline.item_uses (tenant) VALUES ('acme')");
+}
+
+/// A merge that ran while the disk filled can leave a part with a file that is too short.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merge_that_cannot_be_read_gives_way_to_the_parts_before_it() {
+    let mut clickhouse = ClickHouse::start();
+    migrated(&clickhouse).await;
+    for tenant in ["acme", "other"] {
+        clickhouse.query(&format!("INSERT INTO doseline.item_uses (tenant) VALUES ('{tenant}')"));
+    }
+    clickhouse.query("OPTIMIZE TABLE doseline.item_uses FINAL");
+    let path = clickhouse
+        .query("SELECT path FROM system.parts WHERE table = 'item_uses' AND active AND level > 0 AND rows = 2");
+    clickhouse.kill();
+    let file = Path::new(&path).join("data.bin");
+    File::options().write(true).open(&file).and_then(|file| file.set_len(1)).expect("a part's file");
+    clickhouse.start_again();
+    assert_eq!(clickhouse.number("SELECT count() FROM doseline.item_uses"), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
