@@ -119,7 +119,8 @@ impl Oracle {
             "CREATE TABLE oracle.truth (mark UInt32, tenant LowCardinality(String), device LowCardinality(String), \
              boot_id UInt64, seq UInt64, kind LowCardinality(String), fate LowCardinality(String), at_us Int64, \
              target_nl Int64, delivered_nl Int64, target_um Int64, measured_um Int64) \
-             ENGINE = MergeTree PARTITION BY intDiv(mark, 20) ORDER BY (tenant, device, boot_id, seq)",
+             ENGINE = MergeTree PARTITION BY intDiv(mark, 20) ORDER BY (tenant, device, boot_id, seq) \
+             SETTINGS old_parts_lifetime = 480",
         );
         let (poisons, recent) = (BTreeMap::new(), Recent::default());
         Self { mark: 1, checked_us: 0, events: 0, open: Vec::new(), poisons, recent }
