@@ -42,11 +42,17 @@ pub fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u32, Value<'a>)> {
 #[inline(always)]
 pub(crate) fn varint(bytes: &mut &[u8]) -> Option<u64> {
     // Nearly all are short.
-    if let [byte @ 0..0x80, rest @ ..] = bytes {
-        *bytes = rest;
-        return Some((*byte).into());
+    match **bytes {
+        [byte @ 0..0x80, ref rest @ ..] => {
+            *bytes = rest;
+            Some(byte.into())
+        }
+        [low, high @ 0..0x80, ref rest @ ..] => {
+            *bytes = rest;
+            Some(u64::from(low & 0x7f) | u64::from(high) << 7)
+        }
+        _ => long_varint(bytes),
     }
-    long_varint(bytes)
 }
 
 fn long_varint(bytes: &mut &[u8]) -> Option<u64> {
