@@ -33,7 +33,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, LogFormat};
 
-/// Decoded reports are many small pieces, made on one thread and given back there: half the cost with this allocator.
+/// Decoded reports and texts of columns are many small pieces, made and given back again and again.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
