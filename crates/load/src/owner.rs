@@ -285,7 +285,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
                 self.meter.waiting(&record);
                 age.as_mut().reset(tokio::time::Instant::now() + age_max);
             }
-            rows += wire::events(&record.payload).max(1);
+            rows += rows_of(&record);
             bytes += record.bytes();
             records.push(record);
         }
@@ -330,8 +330,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
     /// Waits until the rows of these records have room beside those of other batches: they take several times the records'
     /// size, and neither the processor nor the engine is faster with more of them.
     async fn room<'s>(&self, room: &'s Semaphore, records: &[Record]) -> Result<SemaphorePermit<'s>, Stop> {
-        let rows: usize = records.iter().map(|record| wire::events(&record.payload).max(1)).sum();
-        let rows = rows.min(self.shared.limits.room()) as u32;
+        let rows = records.iter().map(rows_of).sum::<usize>().min(self.shared.limits.room()) as u32;
         tokio::select! {
             biased;
             () = self.lease.ending() => Err(Stop::Lapsed),
@@ -404,6 +403,11 @@ impl<S: Store, C: Copies> Owner<S, C> {
             }
         }
     }
+}
+
+/// How many rows a record counts for: its events, at least one.
+fn rows_of(record: &Record) -> usize {
+    wire::events(&record.payload).max(1)
 }
 
 /// How many of the records are decoded next.

@@ -24,12 +24,8 @@ pub(crate) trait Take {
     fn session(&mut self, _id: &[u8]) {}
     /// The context has begun.
     fn context(&mut self) {}
-    /// A mount has begun.
-    fn mount(&mut self) {}
-    /// Its slot.
-    fn slot(&mut self, _value: i32) {}
-    /// A text of it.
-    fn mount_text(&mut self, _field: u32, _text: &str) {}
+    /// A mount of the context.
+    fn mount(&mut self, _slot: i32, _mount_id: &str, _item_id: &str) {}
     /// There are about so many events.
     fn expect(&mut self, _events: usize) {}
     /// An event.
@@ -87,21 +83,10 @@ impl Take for v1::Report {
         }
     }
 
-    fn mount(&mut self) {
+    fn mount(&mut self, slot: i32, mount_id: &str, item_id: &str) {
         if let Some(context) = &mut self.context {
-            context.mounts.push(v1::MountInUse::default());
-        }
-    }
-
-    fn slot(&mut self, value: i32) {
-        if let Some(mount) = self.context.as_mut().and_then(|context| context.mounts.last_mut()) {
-            mount.slot = value;
-        }
-    }
-
-    fn mount_text(&mut self, field: u32, text: &str) {
-        if let Some(mount) = self.context.as_mut().and_then(|context| context.mounts.last_mut()) {
-            text.clone_into(if field == 2 { &mut mount.mount_id } else { &mut mount.item_id });
+            let (mount_id, item_id) = (mount_id.to_owned(), item_id.to_owned());
+            context.mounts.push(v1::MountInUse { slot, mount_id, item_id });
         }
     }
 
@@ -210,16 +195,17 @@ fn read_context<T: Take>(mut context: &[u8], taken: &mut T) -> Option<usize> {
             }
             (4, Value::Bytes(mut mount)) => {
                 mounts += 1;
-                taken.mount();
+                let (mut slot, mut mount_id, mut item_id) = (0, "", "");
                 while !mount.is_empty() {
                     match field(&mut mount)? {
-                        (1, Value::Varint(value)) => taken.slot(value as i32),
-                        (2, Value::Bytes(value)) => taken.mount_text(2, name(value)?),
-                        (3, Value::Bytes(value)) => taken.mount_text(3, label(value)?),
+                        (1, Value::Varint(value)) => slot = value as i32,
+                        (2, Value::Bytes(value)) => mount_id = name(value)?,
+                        (3, Value::Bytes(value)) => item_id = label(value)?,
                         (4.., _) => {}
                         _ => return None,
                     }
                 }
+                taken.mount(slot, mount_id, item_id);
             }
             (number @ 5..=8, Value::Bytes(value)) => taken.context_text(number, name(value)?),
             (1..=8, _) => return None,
