@@ -17,7 +17,7 @@ use std::{
 };
 
 use bridge::path::Path;
-use telemetry::report::Report;
+use telemetry::report::{Contexts, Report};
 
 struct Counting;
 
@@ -93,15 +93,17 @@ fn handing_a_record_to_the_producer_allocates_once() {
     assert_eq!(allocations(|| (0..10).for_each(|_| round())), 640);
 }
 
-/// The loader keeps a report's texts, so decoding allocates for its context, and once for all its events.
+/// The loader keeps a context's texts once, so the first report that has it allocates for it, and each for all its events.
 #[test]
-fn decoding_allocates_for_the_report_and_not_for_its_injections() {
-    let counted = [1, 10, 50].map(|injections| {
+fn decoding_allocates_for_a_context_once_and_for_a_report_once() {
+    for injections in [1, 10, 50] {
         let sent = inputs::sent(1, 1, injections);
-        allocations(|| drop(black_box(Report::decode(&sent[0].payload))))
-    });
-    // Six texts, the visit, the mounts and their five texts, the events.
-    assert_eq!(counted, [14; 3]);
+        let mut contexts = Contexts::default();
+        let mut decode = || allocations(|| drop(black_box(Report::decode_among(&sent[0].payload, &mut contexts))));
+        // Six texts, the visit, the mounts and their five texts, the context and its place among others, the events.
+        assert_eq!(decode(), 16);
+        assert_eq!(decode(), 1);
+    }
 }
 
 #[test]

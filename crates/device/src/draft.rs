@@ -257,7 +257,7 @@ mod tests {
             prop_assert_eq!(bytes.len() - empty, predicted);
             let report = Report::decode(&bytes).unwrap();
             prop_assert_eq!(report.message().events.len(), entries.len());
-            prop_assert_eq!(report.message().context.as_ref().unwrap().model.as_str(), "m");
+            prop_assert_eq!(report.context().unwrap().model.as_str(), "m");
             for (decoded, entry) in report.message().events.iter().zip(&entries) {
                 prop_assert_eq!(decoded.offset_us, entry.uptime_us - entries[0].uptime_us);
                 prop_assert_eq!(decoded.kind.as_ref(), Some(&kind));

@@ -279,7 +279,7 @@ impl Default for Load {
             group: "doseline-load".to_owned(),
             batch_rows_max: 100_000,
             batch_mib_max: 32,
-            memory_mib_max: 512,
+            memory_mib_max: 128,
             batch_age_ms: 1_000,
             ledgers_max: 200_000,
             unwritten_age_max_s: 60,

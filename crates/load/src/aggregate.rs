@@ -53,13 +53,23 @@ type Item = ([i32; 6], i32);
 /// Number of the visit; set points, nl and um; number of a [`v1::Outcome`].
 type SetPoint = (usize, Option<u32>, Option<u16>, i32);
 
+/// Where the injections of a report count.
+#[derive(Clone, Copy)]
+struct Opened {
+    device: usize,
+    visit: usize,
+    /// In [`Aggregates::items`].
+    items: (usize, usize),
+}
+
 /// The sums of one batch.
 #[derive(Default)]
 pub(crate) struct Aggregates {
-    /// Report that `device`, `visit` and `items` belong to.
-    serial: u64,
-    device: usize,
-    visit: usize,
+    /// What an [`Origin::texts`] stands for.
+    opened: HashMap<u32, Opened, RandomState>,
+    /// The last one of them.
+    last: Option<(u32, Opened)>,
+    /// Numbers of the items in use, those of an [`Opened`] in a row.
     items: Vec<usize>,
     texts: Texts,
     devices: Keyed<Device, ()>,
@@ -74,18 +84,16 @@ const MINUTE_US: i64 = 60_000_000;
 impl Aggregates {
     /// Adds an injection whose values are plausible. `mounts` are those of the report's context.
     pub fn injection(&mut self, origin: &Origin<'_>, mounts: &[v1::MountInUse], at: i64, injection: &v1::Injection) {
-        if self.serial != origin.serial {
-            self.open(origin, mounts, at);
-        }
+        let Opened { device, visit, items: (first, end) } = self.open(origin, mounts, at);
         let shot = shot(at, injection);
-        self.minutes.value((self.device, at.div_euclid(MINUTE_US)), Sums::default).add(&shot);
-        let set_point = (self.visit, narrow(injection.target_nl), narrow(injection.target_um), injection.outcome);
+        self.minutes.value((device, at.div_euclid(MINUTE_US)), Sums::default).add(&shot);
+        let set_point = (visit, narrow(injection.target_nl), narrow(injection.target_um), injection.outcome);
         let (sums, bins) = self.sessions.value(set_point, Default::default);
         sums.add(&shot);
         if let Some((target, delivered)) = shot.dose {
             bins.add(target, delivered);
         }
-        for item in &self.items {
+        for item in &self.items[first..end] {
             let item_use = &mut self.uses.rows[*item].1;
             item_use.injections += 1;
             item_use.punctures += u64::from(injection.punctures.unwrap_or(1));
@@ -96,27 +104,43 @@ impl Aggregates {
         }
     }
 
-    /// Looks up once what holds for the whole report.
-    fn open(&mut self, origin: &Origin<'_>, mounts: &[v1::MountInUse], at: i64) {
-        self.serial = origin.serial;
-        let device = [origin.tenant, origin.site, origin.device, origin.model, origin.firmware];
-        let device = device.map(|text| self.texts.key(text));
-        self.device = self.devices.at(device, || ());
-        let visit = [origin.session_id, origin.dose_calibration_id, origin.depth_calibration_id];
-        let visit = visit.map(|text| self.texts.key(text));
-        self.visit = self.visits.at((self.device, visit), || ());
-        let ([tenant, site, device, ..], [session, ..]) = (device, visit);
-        self.items.clear();
+    /// Looks up once what is the same for all reports of a number.
+    fn open(&mut self, origin: &Origin<'_>, mounts: &[v1::MountInUse], at: i64) -> Opened {
+        if let Some((_, opened)) = self.last.filter(|(last, _)| *last == origin.texts) {
+            return opened;
+        }
+        let opened = match self.opened.get(&origin.texts) {
+            Some(opened) => *opened,
+            None => self.open_new(origin, mounts, at),
+        };
+        self.last = Some((origin.texts, opened));
+        opened
+    }
+
+    fn open_new(&mut self, origin: &Origin<'_>, mounts: &[v1::MountInUse], at: i64) -> Opened {
+        let names = [origin.tenant, origin.site, origin.device, origin.model, origin.firmware];
+        let names = names.map(|text| self.texts.key(text));
+        let device = self.devices.at(names, || ());
+        let ids = [origin.session_id, origin.dose_calibration_id, origin.depth_calibration_id];
+        let ids = ids.map(|text| self.texts.key(text));
+        let visit = self.visits.at((device, ids), || ());
+        let ([tenant, site, name, ..], [session, ..]) = (names, ids);
+        let mut items = Vec::with_capacity(mounts.len());
         for mount in mounts {
             let (mount_id, item_id) = (self.texts.key(&mount.mount_id), self.texts.key(&mount.item_id));
-            let key = ([tenant, site, device, session, mount_id, item_id], mount.slot);
+            let key = ([tenant, site, name, session, mount_id, item_id], mount.slot);
             let none =
                 ItemUse { injections: 0, punctures: 0, delivered_nl: 0, delivered_n: 0, first_at: at, last_at: at };
-            self.items.push(self.uses.at(key, || none));
+            items.push(self.uses.at(key, || none));
         }
         // A mount that is named twice is used once.
-        self.items.sort_unstable();
-        self.items.dedup();
+        items.sort_unstable();
+        items.dedup();
+        let first = self.items.len();
+        self.items.append(&mut items);
+        let opened = Opened { device, visit, items: (first, self.items.len()) };
+        self.opened.insert(origin.texts, opened);
+        opened
     }
 
     /// The blocks of the aggregate tables.

@@ -8,6 +8,9 @@
 
 mod replay;
 
+use std::{collections::HashMap, sync::Arc};
+
+use foldhash::fast::RandomState;
 use telemetry::{
     interval::Interval,
     kafka::{SOURCE_BRIDGE, SOURCE_LOADER},
@@ -32,7 +35,7 @@ use crate::{
 
 /// Version of everything that decides which rows a batch holds, and in which bytes: decoding, columns, aggregates, the
 /// Arrow library. It goes up with each change of them; a batch that another version has begun is deleted and written again.
-pub const DECODER_VERSION: u32 = 3;
+pub const DECODER_VERSION: u32 = 4;
 
 /// What decides which rows a batch holds: what is plausible, with its hash, and the version of the decoder.
 #[derive(Clone, Debug)]
@@ -80,10 +83,11 @@ pub struct Counts {
     pub first_received_at: Option<i64>,
 }
 
-/// A batch that is being made.
+/// A batch that is being made of records.
 #[derive(Default)]
-pub(crate) struct Batch {
+pub(crate) struct Batch<'r> {
     tables: Tables,
+    numbers: Numbers<'r>,
     refusals: Vec<Refusal>,
     counts: Counts,
     /// What came of the events of the record at hand.
@@ -113,9 +117,9 @@ pub(crate) struct Written {
     pub counts: Counts,
 }
 
-impl Batch {
+impl<'r> Batch<'r> {
     /// Adds a record. The ledgers of its boots must be open.
-    pub fn add(&mut self, decoded: &Decoded<'_>, ledgers: &mut Ledgers, rules: &Rules) {
+    pub fn add(&mut self, decoded: &Decoded<'r>, ledgers: &mut Ledgers, rules: &Rules) {
         self.counts.records += 1;
         self.tally = Tally::default();
         if decoded.replay.is_none() {
@@ -140,15 +144,15 @@ impl Batch {
         Written { blocks: self.tables.finish(provenance), refusals: self.refusals, counts: self.counts }
     }
 
-    fn report(&mut self, decoded: &Decoded<'_>, report: &Report, ledgers: &mut Ledgers, rules: &Rules) {
-        // It was parsed when the record was read.
-        let Ok(topic) = Topic::parse(&decoded.topic) else { return };
+    fn report(&mut self, decoded: &Decoded<'r>, report: &Report, ledgers: &mut Ledgers, rules: &Rules) {
+        let Some(topic) = decoded.device else { return };
         self.counts.unknown += report.unknown() as u64;
         let message = report.message();
         let none = v1::Context::default();
-        let context = message.context.as_ref().unwrap_or(&none);
-        let session_id = hex(&context.session_id);
-        let origin = self.origin(decoded, &topic, report, context, &session_id);
+        let context = report.context().map_or(&none, |context| context);
+        let mut digits = [0; 32];
+        let session_id = hex(&context.session_id, &mut digits);
+        let origin = self.origin(decoded, &topic, report, context, session_id);
         let ranges = rules.plausibility.ranges(&context.model);
         let key = |boot_id| BootKey { tenant: topic.tenant.to_owned(), device: topic.device.to_owned(), boot_id };
 
@@ -192,8 +196,8 @@ impl Batch {
     }
 
     fn origin<'a>(
-        &self,
-        decoded: &'a Decoded<'_>,
+        &mut self,
+        decoded: &'a Decoded<'r>,
         topic: &Topic<'a>,
         report: &Report,
         context: &'a v1::Context,
@@ -204,7 +208,7 @@ impl Batch {
             mount.map_or(Slot::default(), |mount| Slot { mount_id: &mount.mount_id, item_id: &mount.item_id })
         };
         Origin {
-            serial: self.counts.records,
+            texts: self.numbers.of(decoded, report),
             tenant: topic.tenant,
             site: topic.site,
             device: topic.device,
@@ -281,13 +285,13 @@ impl Batch {
     }
 
     fn status(&mut self, decoded: &Decoded<'_>, status: &v1::Status, ledgers: &mut Ledgers) {
-        let Ok(topic) = Topic::parse(&decoded.topic) else { return };
+        let Some(topic) = decoded.device else { return };
         if decoded.replay.is_some() && !self.admits_number(decoded, &topic, 1, ledgers) {
             return;
         }
         self.tally.stored += 1;
         let origin = Origin {
-            serial: self.counts.records,
+            texts: self.numbers.next(),
             tenant: topic.tenant,
             site: topic.site,
             device: topic.device,
@@ -316,7 +320,7 @@ impl Batch {
     }
 
     fn quarantined(&mut self, decoded: &Decoded<'_>, reason: &str) {
-        let topic = Topic::parse(&decoded.topic).ok();
+        let topic = decoded.device;
         self.tables.quarantine(&Quarantined {
             reason,
             detail: "",
@@ -336,7 +340,7 @@ impl Batch {
 
     /// Refuses a record, or one event of its report.
     fn refuse(&mut self, decoded: &Decoded<'_>, reject: &Reject, event: Option<(&Report, usize)>) {
-        let topic = Topic::parse(&decoded.topic).ok();
+        let topic = decoded.device;
         let record = decoded.record;
         let (boot_id, seq) = event.map_or((0, 0), |(report, index)| {
             let seq = report.sequence().map_or(0, |range| range.first + index as u64);
@@ -349,7 +353,7 @@ impl Batch {
             return;
         }
         let payload = match event {
-            Some((report, index)) => wire::single(report.message(), &record.payload, index),
+            Some((report, index)) => wire::single(report, &record.payload, index),
             None => record.payload.clone(),
         };
         self.tables.quarantine(&Quarantined {
@@ -374,6 +378,43 @@ impl Batch {
             key: record.key.clone(),
             payload,
         });
+    }
+}
+
+/// Numbers of what reports say in the same words, see [`Origin::texts`].
+#[derive(Default)]
+struct Numbers<'r> {
+    /// With each number its context: while that is kept, no other can come to lie where it lies.
+    known: HashMap<Common<'r>, (u32, Option<Arc<v1::Context>>), RandomState>,
+    last: u32,
+}
+
+/// What reports of one number have in common: where their context lies, their topic, their clock.
+type Common<'r> = (usize, &'r [u8], i32);
+
+/// Most of them that are kept.
+const KNOWN_MAX: usize = 8_192;
+
+impl<'r> Numbers<'r> {
+    /// A number that nothing else has.
+    fn next(&mut self) -> u32 {
+        self.last += 1;
+        self.last
+    }
+
+    fn of(&mut self, decoded: &Decoded<'r>, report: &Report) -> u32 {
+        let context = report.context();
+        let topic = decoded.record.headers.topic.as_deref().unwrap_or_default();
+        let key = (context.map_or(0, |context| Arc::as_ptr(context).addr()), topic, report.message().clock);
+        if let Some((number, _)) = self.known.get(&key) {
+            return *number;
+        }
+        if self.known.len() >= KNOWN_MAX {
+            self.known.clear();
+        }
+        let number = self.next();
+        self.known.insert(key, (number, context.cloned()));
+        number
     }
 }
 
@@ -460,9 +501,99 @@ fn declare_lost(boot: &mut Boot, message: &v1::Report) {
     }
 }
 
-/// Lower-case hexadecimal.
-fn hex(bytes: &[u8]) -> String {
+/// Lower-case hexadecimal of at most 16 bytes.
+fn hex<'d>(bytes: &[u8], digits: &'d mut [u8; 32]) -> &'d str {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 15)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
+    for (byte, pair) in bytes.iter().zip(digits.chunks_exact_mut(2)) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+    std::str::from_utf8(&digits[..2 * bytes.len().min(16)]).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::{
+        cast::AsArray as _,
+        types::{Int32Type, UInt64Type},
+    };
+    use prost::Message as _;
+    use telemetry::report::Contexts;
+
+    use super::*;
+    use crate::{
+        decode::{Content, Place, decode},
+        inbox::{Headers, Record},
+    };
+
+    const PLACE: Place = Place { content: Content::Reports, partition: 0, partitions: 1 };
+
+    fn record(offset: u64, device: &str, model: &str, clock: v1::Clock) -> Record {
+        let mount = v1::MountInUse { slot: 1, mount_id: format!("{model}-m"), item_id: String::new() };
+        let context = v1::Context { model: model.to_owned(), mounts: vec![mount], ..v1::Context::default() };
+        let event = v1::Event { offset_us: 0, kind: Some(Kind::Injection(v1::Injection::default())) };
+        let report = v1::Report {
+            boot_id: 1,
+            first_seq: offset + 1,
+            base_unix_us: 1_767_225_600_000_000,
+            clock: clock.into(),
+            context: Some(context),
+            events: vec![event],
+            ..v1::Report::default()
+        };
+        let headers = Headers {
+            topic: Some(format!("doseline/v1/acme/berlin/{device}/report").into_bytes()),
+            received_at: Some(b"1767225600000000".to_vec()),
+            ..Headers::default()
+        };
+        let key = Some(format!("acme/{device}").into_bytes());
+        Record { offset, key, payload: report.encode_to_vec(), headers, ..Record::default() }
+    }
+
+    /// The texts of a column, row by row.
+    fn texts(written: &Written, table: &str, column: &str) -> Vec<String> {
+        let block = written.blocks.iter().find(|block| block.table() == table).unwrap();
+        let rows = block.record_batch(0).unwrap();
+        let column = rows.column_by_name(column).unwrap().as_dictionary::<Int32Type>();
+        let values = column.values().as_string::<i32>();
+        column.keys().iter().map(|key| values.value(key.unwrap() as usize).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_is_looked_up_once_is_each_reports_own() {
+        let (synced, unsynced) = (v1::Clock::Synced, v1::Clock::Unsynced);
+        let sent = [
+            ("a", "pen", synced),
+            ("b", "pen", synced),
+            ("a", "gun", synced),
+            ("a", "pen", synced),
+            ("a", "pen", unsynced),
+            ("b", "pen", synced),
+        ];
+        let records: Vec<_> =
+            sent.iter().zip(0..).map(|((device, model, clock), offset)| record(offset, device, model, *clock)).collect();
+        let (mut ledgers, mut batch) = (Ledgers::unbounded(), Batch::default());
+        let mut contexts = Contexts::default();
+        for record in &records {
+            let decoded = decode(record, PLACE, &mut contexts);
+            let missing = ledgers.open(&decoded.boots);
+            ledgers.fill(missing, Vec::new());
+            batch.add(&decoded, &mut ledgers, &Rules::new(Plausibility::default()));
+        }
+        assert_eq!(batch.numbers.last, 4);
+        let written = batch.finish(Provenance { ingest_day: 20_000, incarnation: 1, partition: 0, batch: 0 });
+        assert_eq!(texts(&written, "injections", "device"), ["a", "b", "a", "a", "a", "b"]);
+        assert_eq!(texts(&written, "injections", "model"), ["pen", "pen", "gun", "pen", "pen", "pen"]);
+        let mounts = ["pen-m", "pen-m", "gun-m", "pen-m", "pen-m", "pen-m"];
+        assert_eq!(texts(&written, "injections", "needle_mount_id"), mounts);
+        let clocks = ["SYNCED", "SYNCED", "SYNCED", "SYNCED", "UNSYNCED", "SYNCED"];
+        assert_eq!(texts(&written, "injections", "clock"), clocks);
+        let sources = ["DEVICE", "DEVICE", "DEVICE", "DEVICE", "RECEIVED", "DEVICE"];
+        assert_eq!(texts(&written, "injections", "time_source"), sources);
+        // Unsynced or not, the item is the same.
+        assert_eq!(texts(&written, "item_uses", "mount_id"), ["pen-m", "pen-m", "gun-m"]);
+        assert_eq!(texts(&written, "item_uses", "device"), ["a", "b", "a"]);
+        let uses = written.blocks.iter().find(|block| block.table() == "item_uses").unwrap().record_batch(0).unwrap();
+        let injections = uses.column_by_name("injections").unwrap().as_primitive::<UInt64Type>();
+        assert_eq!(injections.values(), &[3, 2, 1]);
+    }
 }

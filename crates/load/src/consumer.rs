@@ -145,7 +145,7 @@ pub(crate) fn configuration(kafka: &Kafka, instance: &str) -> ClientConfig {
         .set("fetch.min.bytes", "1")
         .set("fetch.wait.max.ms", "100")
         // What waits in librdkafka, for each partition; records wait in inboxes with limits of their own.
-        .set("queued.max.messages.kbytes", "8192")
+        .set("queued.max.messages.kbytes", "2048")
         .set("statistics.interval.ms", "5000");
     config
 }

@@ -4,7 +4,7 @@ use telemetry::{
     kafka::{REPLAY_HEADER, SOURCE_LOADER, record_key},
     quarantine::{self, Id},
     reject::{Reason, Reject},
-    report::Report,
+    report::{Contexts, Report},
     status,
     topic::Topic,
     v1::{self, event::Kind},
@@ -32,6 +32,8 @@ pub(crate) struct Decoded<'r> {
     pub topic: std::borrow::Cow<'r, str>,
     /// When the bridge received it, us since 1970; Kafka's time of the record where that cannot be read.
     pub received_at: i64,
+    /// Who sent it, where the topic is one of the contract.
+    pub device: Option<Topic<'r>>,
     /// What a person replays with it; the loader knows that this stands in quarantine.
     pub replay: Option<Replay<'r>>,
     /// The message, or why there is none.
@@ -75,16 +77,18 @@ pub struct Place {
 }
 
 /// Reads a record.
-pub(crate) fn decode<'r>(record: &'r Record, place: Place) -> Decoded<'r> {
+pub(crate) fn decode<'r>(record: &'r Record, place: Place, contexts: &mut Contexts<'r>) -> Decoded<'r> {
     let headers = &record.headers;
-    let topic = String::from_utf8_lossy(headers.topic.as_deref().unwrap_or_default());
+    let topic = headers.topic.as_deref().unwrap_or_default();
+    let device = std::str::from_utf8(topic).ok().and_then(|topic| Topic::parse(topic).ok());
+    let topic = String::from_utf8_lossy(topic);
     let received_at = headers.received_at.as_deref().and_then(decimal);
     let (replay, message) = match replay(record, place) {
-        Ok(replay) => (replay, read(record, place, &topic, received_at)),
+        Ok(replay) => (replay, read(record, place, &topic, device, received_at, contexts)),
         Err(reject) => (None, Err(reject)),
     };
-    let boots = boots(&topic, &message, replay.is_some());
-    Decoded { record, received_at: received_at.unwrap_or(record.timestamp), replay, message, topic, boots }
+    let boots = device.map(|device| boots(&device, &message, replay.is_some())).unwrap_or_default();
+    Decoded { record, received_at: received_at.unwrap_or(record.timestamp), device, replay, message, topic, boots }
 }
 
 /// The mark of a replay. One that cannot be read is refused: taken for a device's own record it could count twice.
@@ -103,7 +107,14 @@ fn replay(record: &Record, place: Place) -> Result<Option<Replay<'_>>, Reject> {
     }))
 }
 
-fn read<'r>(record: &'r Record, place: Place, topic: &str, received_at: Option<i64>) -> Result<Message<'r>, Reject> {
+fn read<'r>(
+    record: &'r Record,
+    place: Place,
+    topic: &str,
+    device: Option<Topic<'_>>,
+    received_at: Option<i64>,
+    contexts: &mut Contexts<'r>,
+) -> Result<Message<'r>, Reject> {
     let headers = &record.headers;
     if place.content == Content::Quarantine {
         if headers.source.as_deref() == Some(SOURCE_LOADER.as_bytes()) {
@@ -116,13 +127,14 @@ fn read<'r>(record: &'r Record, place: Place, topic: &str, received_at: Option<i
     if headers.topic.is_none() {
         return Err(Reject::new(Reason::BadRecord, "no header `topic`"));
     }
-    let device = Topic::parse(topic)?;
+    // Where there is none, parsing it again says why.
+    let device = device.map_or_else(|| Topic::parse(topic), Ok)?;
     if received_at.is_none() {
         return Err(Reject::new(Reason::BadRecord, "header `received_at` is not decimal microseconds since 1970"));
     }
     check_key(record, place, &device)?;
     match place.content {
-        Content::Reports => Ok(Message::Report(Box::new(Report::decode(&record.payload)?))),
+        Content::Reports => Ok(Message::Report(Box::new(Report::decode_among(&record.payload, contexts)?))),
         Content::Status => Ok(Message::Status(Box::new(status::parse(&record.payload)?))),
         Content::Quarantine => Ok(Message::Copy),
     }
@@ -130,14 +142,18 @@ fn read<'r>(record: &'r Record, place: Place, topic: &str, received_at: Option<i
 
 /// The ledger of a device lives with its partition, so a record elsewhere must not be counted.
 fn check_key(record: &Record, place: Place, topic: &Topic<'_>) -> Result<(), Reject> {
-    let expected = record_key(topic.tenant, topic.device);
-    if record.key.as_deref() != Some(expected.as_bytes()) {
+    let expected = || record_key(topic.tenant, topic.device);
+    let key = record.key.as_deref().filter(|key| {
+        let device = key.strip_prefix(topic.tenant.as_bytes()).and_then(|rest| rest.strip_prefix(b"/"));
+        device == Some(topic.device.as_bytes())
+    });
+    let Some(key) = key else {
         let key = record.key.as_deref().map(String::from_utf8_lossy);
-        return Err(Reject::new(Reason::BadRecord, format!("key {key:?} is not {expected:?}")));
-    }
-    let right = partition::of(expected.as_bytes(), place.partitions);
+        return Err(Reject::new(Reason::BadRecord, format!("key {key:?} is not {:?}", expected())));
+    };
+    let right = partition::of(key, place.partitions);
     if right != place.partition {
-        let detail = format!("key {expected:?} belongs to partition {right}, not {}", place.partition);
+        let detail = format!("key {:?} belongs to partition {right}, not {}", expected(), place.partition);
         return Err(Reject::new(Reason::WrongPartition, detail));
     }
     Ok(())
@@ -155,8 +171,8 @@ impl Decoded<'_> {
     }
 }
 
-fn boots(topic: &str, message: &Result<Message<'_>, Reject>, is_replayed: bool) -> Vec<BootKey> {
-    let (Ok(message), Ok(topic)) = (message, Topic::parse(topic)) else { return Vec::new() };
+fn boots(topic: &Topic<'_>, message: &Result<Message<'_>, Reject>, is_replayed: bool) -> Vec<BootKey> {
+    let Ok(message) = message else { return Vec::new() };
     let key = |boot_id| BootKey { tenant: topic.tenant.to_owned(), device: topic.device.to_owned(), boot_id };
     let numbered = match message {
         Message::Report(report) => report.sequence().is_some(),

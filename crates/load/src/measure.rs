@@ -1,6 +1,6 @@
 //! Steps of the loader by themselves, for measurements.
 
-use telemetry::v1;
+use telemetry::{report::Contexts, v1};
 use warehouse::columns::{Block, Origin, Provenance};
 
 use crate::{
@@ -13,9 +13,9 @@ use crate::{
 
 /// The blocks of a batch of boots that nothing is known of yet.
 pub fn batch(records: &[Record], place: Place, rules: &Rules, provenance: Provenance) -> Vec<Block> {
-    let (mut ledgers, mut batch) = (Ledgers::unbounded(), Batch::default());
+    let (mut ledgers, mut batch, mut contexts) = (Ledgers::unbounded(), Batch::default(), Contexts::default());
     for record in records {
-        let decoded = decode(record, place);
+        let decoded = decode(record, place, &mut contexts);
         let missing = ledgers.open(&decoded.boots);
         ledgers.fill(missing, Vec::new());
         batch.add(&decoded, &mut ledgers, rules);

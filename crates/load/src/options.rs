@@ -122,7 +122,7 @@ pub struct Limits {
     /// Inserts of one batch that run at once, to independent tables.
     pub inserts_max: usize,
     /// Bytes of records in memory over all partitions, from `bytes_max`: in queues, and in batches that are being written. At
-    /// the limit polling pauses. The rows made of a batch take about as much again while it is written.
+    /// the limit polling pauses. The rows made of them come on top, see [`Limits::room`].
     pub memory_max: usize,
     /// How long `/readyz` fails after Kafka was found to have deleted records that were not written. Their loss stays in
     /// `kafka_losses`.
@@ -141,7 +141,7 @@ impl Default for Limits {
             age_max: Duration::from_secs(1),
             ledger_cache_boots: 200_000,
             inserts_max: 4,
-            memory_max: 512 << 20,
+            memory_max: 128 << 20,
             loss_shown: Duration::from_secs(3_600),
             unwritten_age_max: Duration::from_secs(60),
             drain_max: Duration::from_secs(4),

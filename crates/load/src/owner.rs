@@ -106,7 +106,10 @@ mod write;
 
 use std::{sync::Arc, time::Duration};
 
-use telemetry::interval::{Interval, IntervalSet};
+use telemetry::{
+    interval::{Interval, IntervalSet},
+    report::Contexts,
+};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use warehouse::{
     Advice,
@@ -340,13 +343,13 @@ impl<S: Store, C: Copies> Owner<S, C> {
 
     /// Records become rows. A chunk at a time, because decoded reports are large.
     async fn decode(&mut self, records: &[Record], intent: &Intent) -> Result<Written, Stop> {
-        let mut batch = Batch::default();
+        let (mut batch, mut contexts) = (Batch::default(), Contexts::default());
         let mut read = false;
         let mut rest = records;
         while !rest.is_empty() {
             let (chunk, after) = rest.split_at(chunk(rest));
             rest = after;
-            let decoded: Vec<_> = chunk.iter().map(|record| decode(record, self.place)).collect();
+            let decoded: Vec<_> = chunk.iter().map(|record| decode(record, self.place, &mut contexts)).collect();
             let missing = self.ledgers.open(decoded.iter().flat_map(|decoded| &decoded.boots));
             if !missing.is_empty() {
                 read = true;

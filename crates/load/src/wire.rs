@@ -5,6 +5,7 @@
 
 use prost::{Message as _, bytes::BufMut as _, encoding::WireType};
 use telemetry::{
+    report::Report,
     v1,
     wire::{Value, field},
 };
@@ -17,15 +18,16 @@ pub fn events(report: &[u8]) -> usize {
     Fields(report).filter(|(field, _)| *field == EVENTS).count()
 }
 
-/// A report that holds one event of `message`, with the event's bytes from `payload`, from which it was decoded.
-pub fn single(message: &v1::Report, payload: &[u8], index: usize) -> Vec<u8> {
+/// A report that holds one event of `report`, with the event's bytes from `payload`, from which it was decoded.
+pub fn single(report: &Report, payload: &[u8], index: usize) -> Vec<u8> {
+    let message = report.message();
     let alone = v1::Report {
         boot_id: message.boot_id,
         first_seq: if message.first_seq == 0 { 0 } else { message.first_seq + index as u64 },
         base_unix_us: message.base_unix_us,
         base_uptime_us: message.base_uptime_us,
         clock: message.clock,
-        context: message.context.clone(),
+        context: report.context().map(|context| v1::Context::clone(context)),
         ..Default::default()
     };
     let mut report = alone.encode_to_vec();
@@ -52,7 +54,7 @@ impl<'a> Iterator for Fields<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use telemetry::{report::Report, v1::event::Kind};
+    use telemetry::v1::event::Kind;
 
     fn fault(code: &str) -> v1::Event {
         let fault = v1::Fault { code: code.to_owned(), ..Default::default() };
@@ -73,10 +75,10 @@ mod tests {
         };
         let payload = report.encode_to_vec();
         assert_eq!(events(&payload), 3);
-        let alone = Report::decode(&single(&report, &payload, 1)).unwrap();
+        let alone = Report::decode(&single(&Report::decode(&payload).unwrap(), &payload, 1)).unwrap();
         assert_eq!(alone.message().first_seq, 11);
         assert_eq!(alone.message().events, [fault("b")]);
-        assert_eq!(alone.message().context, report.context);
+        assert_eq!(alone.context().map(|context| v1::Context::clone(context)), report.context);
         assert!(alone.message().lost.is_empty());
     }
 
@@ -87,9 +89,9 @@ mod tests {
         let mut payload = v1::Report { boot_id: 5, first_seq: 1, ..Default::default() }.encode_to_vec();
         payload.extend([EVENTS as u8 * 8 + 2, unknown.len() as u8]);
         payload.extend(unknown);
-        let message = v1::Report::decode(payload.as_slice()).unwrap();
-        assert_eq!(message.events[0].kind, None);
-        assert!(single(&message, &payload, 0).ends_with(&unknown));
+        let report = Report::decode(&payload).unwrap();
+        assert_eq!(report.message().events[0].kind, None);
+        assert!(single(&report, &payload, 0).ends_with(&unknown));
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod tests {
     use crate::{
         interval::Interval,
         limits::{EVENTS_MAX, MOUNTS_MAX, REPORT_BYTES_MAX, SEQ_MAX},
+        report::{Contexts, Reading},
         v1::{self, event::Kind},
     };
 
@@ -49,7 +50,10 @@ mod tests {
         if let Some(short) = short {
             assert_eq!(Ok(short), head, "{bytes:02x?}");
         }
-        assert_eq!(usual::read(bytes, &mut v1::Report::default()), short, "{bytes:02x?}");
+        let mut contexts = Contexts::default();
+        assert_eq!(usual::read(bytes, &mut Reading::new(&mut contexts)), short, "{bytes:02x?}");
+        // Once more, with its context known.
+        assert_eq!(Report::decode_among(bytes, &mut contexts), Report::decode_fully(bytes), "{bytes:02x?}");
         short.is_some()
     }
 
@@ -112,6 +116,16 @@ mod tests {
             check(&bytes);
             bytes.extend(tail);
             check(&bytes);
+        }
+
+        #[test]
+        fn what_was_read_before_changes_nothing(reports in prop::collection::vec(report(), 1..6), order in prop::collection::vec(any::<prop::sample::Index>(), 1..12)) {
+            let reports: Vec<_> = reports.iter().map(prost::Message::encode_to_vec).collect();
+            let mut contexts = Contexts::default();
+            for at in order {
+                let bytes = at.get(&reports);
+                prop_assert_eq!(Report::decode_among(bytes, &mut contexts), Report::decode_fully(bytes));
+            }
         }
 
         #[test]

@@ -1,5 +1,8 @@
 //! Reports that only exist validated.
 
+use std::{collections::HashMap, sync::Arc};
+
+use foldhash::fast::RandomState;
 use prost::Message as _;
 
 use crate::{
@@ -10,7 +13,7 @@ use crate::{
     },
     reject::{Reason, Reject},
     topic::is_id,
-    usual,
+    usual::{self, Take},
     v1::{self, event::Kind},
 };
 
@@ -20,7 +23,9 @@ use crate::{
 /// plausible ([`crate::plausibility`]), because that is decided event by event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
+    /// Without its context.
     message: v1::Report,
+    context: Option<Arc<v1::Context>>,
     unknown: usize,
 }
 
@@ -30,9 +35,17 @@ impl Report {
     /// # Errors
     /// The first limit that does not hold; see [`Reason`].
     pub fn decode(bytes: &[u8]) -> Result<Self, Reject> {
-        let mut message = v1::Report::default();
-        match usual::read(bytes, &mut message) {
-            Some(head) => Ok(Self { message, unknown: head.unknown }),
+        Self::decode_among(bytes, &mut Contexts::default())
+    }
+
+    /// [`Self::decode`], among other reports that mostly have the same contexts.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn decode_among<'b>(bytes: &'b [u8], contexts: &mut Contexts<'b>) -> Result<Self, Reject> {
+        let mut reading = Reading::new(contexts);
+        match usual::read(bytes, &mut reading) {
+            Some(head) => Ok(Self { message: reading.message, context: reading.context, unknown: head.unknown }),
             None => Self::decode_fully(bytes),
         }
     }
@@ -44,7 +57,8 @@ impl Report {
         message.merge(bytes).map_err(|error| Reject::new(Reason::BadProtobuf, error.to_string()))?;
         let unknown = scan.unknown_fields + usize::from(v1::Clock::try_from(message.clock).is_err());
         validate(&message)?;
-        Ok(Self { message, unknown })
+        let context = message.context.take().map(Arc::new);
+        Ok(Self { message, context, unknown })
     }
 
     /// The boot.
@@ -79,9 +93,99 @@ impl Report {
         self.unknown
     }
 
-    /// The message, for reading.
+    /// The message without its context.
     pub fn message(&self) -> &v1::Report {
         &self.message
+    }
+
+    /// The context, if it has one; shared with other reports of the same [`Contexts`] that have the same.
+    pub fn context(&self) -> Option<&Arc<v1::Context>> {
+        self.context.as_ref()
+    }
+}
+
+/// Contexts by their bytes, each read once: a device says the same in every report of a visit.
+#[derive(Default)]
+pub struct Contexts<'b>(HashMap<&'b [u8], KnownContext, RandomState>);
+
+struct KnownContext {
+    context: Arc<v1::Context>,
+    unknown: usize,
+}
+
+/// Most contexts that are kept, about 1 KiB each.
+const CONTEXTS_MAX: usize = 8_192;
+
+/// A usual report that is being read.
+pub(crate) struct Reading<'b, 'c> {
+    message: v1::Report,
+    context: Option<Arc<v1::Context>>,
+    /// The context that is being read.
+    texts: v1::Context,
+    contexts: &'c mut Contexts<'b>,
+}
+
+impl<'b, 'c> Reading<'b, 'c> {
+    pub fn new(contexts: &'c mut Contexts<'b>) -> Self {
+        Self { message: v1::Report::default(), context: None, texts: v1::Context::default(), contexts }
+    }
+}
+
+impl<'b> Take<'b> for Reading<'b, '_> {
+    type Injection = v1::Injection;
+
+    fn number(&mut self, field: u32, value: u64) {
+        match field {
+            1 => self.message.boot_id = value,
+            2 => self.message.first_seq = value,
+            3 => self.message.base_unix_us = value.cast_signed(),
+            4 => self.message.base_uptime_us = value,
+            _ => self.message.clock = value as i32,
+        }
+    }
+
+    fn known(&mut self, context: &'b [u8]) -> Option<usize> {
+        let KnownContext { context, unknown } = self.contexts.0.get(context)?;
+        self.context = Some(context.clone());
+        Some(*unknown)
+    }
+
+    fn context_text(&mut self, field: u32, text: &str) {
+        let place = match field {
+            1 => &mut self.texts.model,
+            2 => &mut self.texts.firmware,
+            5 => &mut self.texts.dose_calibration_id,
+            6 => &mut self.texts.depth_calibration_id,
+            7 => &mut self.texts.preparation_id,
+            _ => &mut self.texts.operator_id,
+        };
+        text.clone_into(place);
+    }
+
+    fn session(&mut self, id: &[u8]) {
+        id.clone_into(&mut self.texts.session_id);
+    }
+
+    fn mount(&mut self, slot: i32, mount_id: &str, item_id: &str) {
+        let (mount_id, item_id) = (mount_id.to_owned(), item_id.to_owned());
+        self.texts.mounts.push(v1::MountInUse { slot, mount_id, item_id });
+    }
+
+    fn context(&mut self, bytes: &'b [u8], unknown: usize) {
+        let context = Arc::new(std::mem::take(&mut self.texts));
+        if self.contexts.0.len() >= CONTEXTS_MAX {
+            self.contexts.0.clear();
+        }
+        self.contexts.0.insert(bytes, KnownContext { context: context.clone(), unknown });
+        self.context = Some(context);
+    }
+
+    fn expect(&mut self, events: usize) {
+        self.message.events.reserve(events);
+    }
+
+    fn event(&mut self, offset_us: u64, injection: Option<v1::Injection>) {
+        self.message.events.push(v1::Event { offset_us, kind: injection.map(Kind::Injection) });
     }
 }
 

@@ -8,12 +8,12 @@ use crate::{
     interval::Interval,
     limits::{EVENTS_MAX, MOUNTS_MAX, REPORT_BYTES_MAX, SEQ_MAX},
     report::{id, text},
-    v1::{self, Clock, event::Kind},
+    v1::{self, Clock},
     wire::{Value, field},
 };
 
-/// Takes what is read; each method does nothing where that is not wanted.
-pub(crate) trait Take {
+/// Takes what is read of a report's bytes; each method does nothing where that is not wanted.
+pub(crate) trait Take<'b> {
     /// An injection.
     type Injection: Default + TakeFields;
     /// A number of the report, fields 1 to 5.
@@ -22,8 +22,12 @@ pub(crate) trait Take {
     fn context_text(&mut self, _field: u32, _text: &str) {}
     /// The visit of the context.
     fn session(&mut self, _id: &[u8]) {}
-    /// The context has begun.
-    fn context(&mut self) {}
+    /// The number of unknown fields in a context that was taken before; it is not read again.
+    fn known(&mut self, _context: &'b [u8]) -> Option<usize> {
+        None
+    }
+    /// All of the context was taken; it has so many unknown fields.
+    fn context(&mut self, _context: &'b [u8], _unknown: usize) {}
     /// A mount of the context.
     fn mount(&mut self, _slot: i32, _mount_id: &str, _item_id: &str) {}
     /// There are about so many events.
@@ -39,64 +43,12 @@ pub(crate) trait TakeFields {
 }
 
 /// Nothing is wanted.
-impl Take for () {
+impl Take<'_> for () {
     type Injection = ();
 }
 
 impl TakeFields for () {
     fn set(&mut self, _field: u32, _value: u64) {}
-}
-
-impl Take for v1::Report {
-    type Injection = v1::Injection;
-
-    fn number(&mut self, field: u32, value: u64) {
-        match field {
-            1 => self.boot_id = value,
-            2 => self.first_seq = value,
-            3 => self.base_unix_us = value.cast_signed(),
-            4 => self.base_uptime_us = value,
-            _ => self.clock = value as i32,
-        }
-    }
-
-    fn context(&mut self) {
-        self.context = Some(v1::Context::default());
-    }
-
-    fn context_text(&mut self, field: u32, text: &str) {
-        let Some(context) = &mut self.context else { return };
-        let place = match field {
-            1 => &mut context.model,
-            2 => &mut context.firmware,
-            5 => &mut context.dose_calibration_id,
-            6 => &mut context.depth_calibration_id,
-            7 => &mut context.preparation_id,
-            _ => &mut context.operator_id,
-        };
-        text.clone_into(place);
-    }
-
-    fn session(&mut self, id: &[u8]) {
-        if let Some(context) = &mut self.context {
-            id.clone_into(&mut context.session_id);
-        }
-    }
-
-    fn mount(&mut self, slot: i32, mount_id: &str, item_id: &str) {
-        if let Some(context) = &mut self.context {
-            let (mount_id, item_id) = (mount_id.to_owned(), item_id.to_owned());
-            context.mounts.push(v1::MountInUse { slot, mount_id, item_id });
-        }
-    }
-
-    fn expect(&mut self, events: usize) {
-        self.events.reserve(events);
-    }
-
-    fn event(&mut self, offset_us: u64, injection: Option<v1::Injection>) {
-        self.events.push(v1::Event { offset_us, kind: injection.map(Kind::Injection) });
-    }
 }
 
 impl TakeFields for v1::Injection {
@@ -140,7 +92,7 @@ pub struct Head {
 
 /// Reads a valid report that holds injections and nothing else. None says nothing about the report, and what was taken until
 /// then is worth nothing.
-pub(crate) fn read<T: Take>(bytes: &[u8], taken: &mut T) -> Option<Head> {
+pub(crate) fn read<'b, T: Take<'b>>(bytes: &'b [u8], taken: &mut T) -> Option<Head> {
     if bytes.len() > REPORT_BYTES_MAX {
         return None;
     }
@@ -162,7 +114,10 @@ pub(crate) fn read<T: Take>(bytes: &[u8], taken: &mut T) -> Option<Head> {
             }
             (6, Value::Bytes(context)) => {
                 contexts += 1;
-                unknown += read_context(context, taken)?;
+                unknown += match taken.known(context) {
+                    Some(unknown) => unknown,
+                    None => read_context(context, taken)?,
+                };
             }
             (7, Value::Bytes(event)) => {
                 if events == 0 {
@@ -183,11 +138,10 @@ pub(crate) fn read<T: Take>(bytes: &[u8], taken: &mut T) -> Option<Head> {
 }
 
 /// The number of unknown fields.
-fn read_context<T: Take>(mut context: &[u8], taken: &mut T) -> Option<usize> {
-    let (mut mounts, mut unknown) = (0, 0);
-    taken.context();
-    while !context.is_empty() {
-        match field(&mut context)? {
+fn read_context<'b, T: Take<'b>>(context: &'b [u8], taken: &mut T) -> Option<usize> {
+    let (mut mounts, mut unknown, mut rest) = (0, 0, context);
+    while !rest.is_empty() {
+        match field(&mut rest)? {
             (number @ 1..=2, Value::Bytes(value)) => taken.context_text(number, label(value)?),
             (3, Value::Bytes(value)) => {
                 matches!(value.len(), 0 | 16).then_some(())?;
@@ -212,12 +166,14 @@ fn read_context<T: Take>(mut context: &[u8], taken: &mut T) -> Option<usize> {
             _ => unknown += 1,
         }
     }
-    (mounts <= MOUNTS_MAX).then_some(unknown)
+    (mounts <= MOUNTS_MAX).then_some(())?;
+    taken.context(context, unknown);
+    Some(unknown)
 }
 
 /// The number of unknown fields.
 #[inline]
-fn read_event<T: Take>(mut event: &[u8], taken: &mut T) -> Option<usize> {
+fn read_event<'b, T: Take<'b>>(mut event: &[u8], taken: &mut T) -> Option<usize> {
     let (mut offset_us, mut injection, mut unknown) = (0, None, 0);
     while !event.is_empty() {
         match field(&mut event)? {

@@ -51,8 +51,23 @@ pub(crate) fn varint(bytes: &mut &[u8]) -> Option<u64> {
             *bytes = rest;
             Some(u64::from(low & 0x7f) | u64::from(high) << 7)
         }
-        _ => long_varint(bytes),
+        _ => word_varint(bytes).or_else(|| long_varint(bytes)),
     }
+}
+
+/// One of up to eight bytes where as many are left, without a loop.
+#[inline(always)]
+fn word_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let word = u64::from_le_bytes(*bytes.first_chunk()?);
+    // The upper bit of the last byte, which alone is not set.
+    let last = !word & 0x8080_8080_8080_8080;
+    let length = last.trailing_zeros() as usize / 8 + 1;
+    *bytes = bytes.get(length..).filter(|_| last != 0)?;
+    let value = word & (last ^ (last - 1)) & 0x7f7f_7f7f_7f7f_7f7f;
+    // Groups of 7 bits move together: by twos, by fours, all.
+    let value = value & 0x007f_007f_007f_007f | (value & 0x7f00_7f00_7f00_7f00) >> 1;
+    let value = value & 0x0000_3fff_0000_3fff | (value & 0x3fff_0000_3fff_0000) >> 2;
+    Some(value & 0x0fff_ffff | (value & 0x0fff_ffff_0000_0000) >> 4)
 }
 
 fn long_varint(bytes: &mut &[u8]) -> Option<u64> {
@@ -66,4 +81,35 @@ fn long_varint(bytes: &mut &[u8]) -> Option<u64> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_length_of_a_varint_is_read_alike(
+            value in any::<u64>(),
+            bits in 0u32..64,
+            tail in prop::collection::vec(any::<u8>(), 0..10),
+        ) {
+            let value = value >> bits;
+            let mut written = Vec::new();
+            prost::encoding::encode_varint(value, &mut written);
+            written.extend(&tail);
+            let mut rest = written.as_slice();
+            prop_assert_eq!(varint(&mut rest), Some(value));
+            prop_assert_eq!(rest, tail.as_slice());
+        }
+
+        #[test]
+        fn any_bytes_are_read_as_one_by_one(bytes in prop::collection::vec(prop_oneof![any::<u8>(), 0x80u8..], 0..14)) {
+            let (mut rest, mut one_by_one) = (bytes.as_slice(), bytes.as_slice());
+            prop_assert_eq!(varint(&mut rest), long_varint(&mut one_by_one));
+            prop_assert_eq!(rest, one_by_one);
+        }
+    }
 }

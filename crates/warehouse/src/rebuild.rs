@@ -401,7 +401,7 @@ mod tests {
 
     fn batch(codes: &[&str], batch: u64) -> RecordBatch {
         let origin = Origin {
-            serial: 1,
+            texts: 1,
             tenant: "acme",
             site: "berlin",
             device: "pen-1",

@@ -231,8 +231,8 @@ fn admits(ledger: &mut Ledger, range: Interval) -> bool {
 fn aggregates(injections: u64) -> Case {
     let sent = sent(BATCH / injections, DEVICES, injections);
     new("injection", BATCH, move || {
-        let summands = sent.iter().zip(1..).flat_map(|(sent, serial)| {
-            let (origin, mounts) = (sent.origin(serial), &*sent.context().mounts);
+        let summands = sent.iter().zip(0..).flat_map(|(sent, offset)| {
+            let (origin, mounts) = (sent.origin(offset), &*sent.context().mounts);
             sent.injections().map(move |(_, at, injection)| (origin, mounts, at, injection))
         });
         black_box(measure::aggregates(summands, PROVENANCE));
@@ -244,8 +244,8 @@ fn columns(injections: u64) -> Case {
     let sent = sent(BATCH / injections, DEVICES, injections);
     new("injection", BATCH, move || {
         let mut columns = Injections::default();
-        for (sent, serial) in sent.iter().zip(1..) {
-            let origin = sent.origin(serial);
+        for (sent, offset) in sent.iter().zip(0..) {
+            let origin = sent.origin(offset);
             for (seq, at, injection) in sent.injections() {
                 columns.push(&origin, seq, at, injection);
             }

@@ -23,6 +23,7 @@ pub struct Sent {
     pub payload: Vec<u8>,
     pub report: Report,
     session_id: String,
+    device: u32,
 }
 
 /// `count` reports of `devices` devices in turn; each device numbers its injections on.
@@ -33,7 +34,7 @@ pub fn sent(count: u64, devices: u64, injections: u64) -> Vec<Sent> {
         let payload = message.encode_to_vec();
         let report = Report::decode(&payload).expect("a valid report");
         let session_id = format!("{:032x}", device);
-        Sent { topic: topic(device), payload, report, session_id }
+        Sent { topic: topic(device), payload, report, session_id, device: device as u32 }
     };
     (0..count).map(one).collect()
 }
@@ -125,7 +126,7 @@ impl Sent {
     }
 
     pub fn context(&self) -> &v1::Context {
-        self.report.message().context.as_ref().expect("a report with a context")
+        self.report.context().expect("a report with a context")
     }
 
     /// The injections: sequence number, time, values.
@@ -136,21 +137,21 @@ impl Sent {
         })
     }
 
-    /// What holds for its events; `serial` from 1.
-    pub fn origin(&self, serial: u64) -> Origin<'_> {
+    /// What holds for its events.
+    pub fn origin(&self, kafka_offset: u64) -> Origin<'_> {
         let (topic, context) = (self.parsed(), self.context());
         let slot = |index: usize| {
             let mount = &context.mounts[index];
             Slot { mount_id: &mount.mount_id, item_id: &mount.item_id }
         };
         Origin {
-            serial,
+            texts: self.device,
             tenant: topic.tenant,
             site: topic.site,
             device: topic.device,
             boot_id: self.report.boot_id(),
             received_at: BASE_US,
-            kafka_offset: serial,
+            kafka_offset,
             time_source: "DEVICE",
             clock: "SYNCED",
             model: &context.model,

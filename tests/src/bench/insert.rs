@@ -1,6 +1,6 @@
 //! What an insert costs by itself: the base blocks alone, as the loader sends them, and the same rows as RowBinary.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use nix::time::{ClockId, clock_gettime};
 use telemetry::v1::{self, event::Kind};
@@ -147,12 +147,16 @@ impl Decoded {
 
 fn insert_arrow(runtime: &Runtime, warehouse: &Warehouse, reports: &[Decoded], number: usize) {
     let mut rows = Injections::default();
-    for (serial, decoded) in (1..).zip(reports) {
+    let mut numbers = HashMap::new();
+    for decoded in reports {
         let context = decoded.context();
         let slot = |at: usize| Slot { mount_id: &context.mounts[at].mount_id, item_id: &context.mounts[at].item_id };
+        // As the loader numbers them; a visit has one context.
+        let next = numbers.len() as u32;
+        let texts = *numbers.entry((&decoded.identity, &decoded.session_id)).or_insert(next);
         let [tenant, site, device] = decoded.identity.each_ref().map(String::as_str);
         let origin = Origin {
-            serial,
+            texts,
             tenant,
             site,
             device,

@@ -24,7 +24,7 @@ async fn the_engine_keeps_the_contract() {
 
 fn block(rows: u64) -> Block {
     let origin = Origin {
-        serial: 1,
+        texts: 1,
         tenant: "acme",
         site: "berlin",
         device: "pen-1",

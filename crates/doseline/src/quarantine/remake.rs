@@ -50,7 +50,7 @@ fn readmit(raw: &Raw) -> Admitted<'_> {
 
 fn plausible(report: &Report, raw: &Raw, plausibility: &Plausibility) -> Result<(), Reject> {
     let message = report.message();
-    let model = message.context.as_ref().map_or("", |context| context.model.as_str());
+    let model = report.context().map_or("", |context| context.model.as_str());
     let ranges = plausibility.ranges(model);
     message.events.iter().try_for_each(|event| check(event, report.at(event, raw.received_at), &ranges))
 }

@@ -1,5 +1,6 @@
 //! The batches of one shard made again, one after the other, from the ledgers as of the first.
 
+use telemetry::report::Contexts;
 use warehouse::{
     columns::{Block, LedgerRow, Provenance},
     loader::Shard,
@@ -41,13 +42,13 @@ impl<'s, S: Store> Remake<'s, S> {
         provenance: Provenance,
     ) -> Result<Vec<Block>, warehouse::Error> {
         // All of them first: a batch that was half counted could not be given again.
-        let mut missing = Vec::new();
+        let (mut missing, mut contexts) = (Vec::new(), Contexts::default());
         let mut rest = records;
         while !rest.is_empty() {
             let (chunk, after) = rest.split_at(chunk(rest));
             rest = after;
             for record in chunk {
-                missing.extend(self.ledgers.open(&decode(record, self.place).boots));
+                missing.extend(self.ledgers.open(&decode(record, self.place, &mut contexts).boots));
             }
         }
         missing.sort_unstable();
@@ -58,7 +59,7 @@ impl<'s, S: Store> Remake<'s, S> {
         }
         let mut batch = Batch::default();
         for record in records {
-            batch.add(&decode(record, self.place), &mut self.ledgers, rules);
+            batch.add(&decode(record, self.place, &mut contexts), &mut self.ledgers, rules);
         }
         self.ledgers.settle();
         Ok(batch.finish(provenance).blocks)

@@ -14,7 +14,7 @@ use prost::Message as _;
 use telemetry::{
     interval::{Interval, IntervalSet},
     json,
-    report::Report,
+    report::{Contexts, Report},
     topic::Topic,
     v1::{self, event::Kind},
 };
@@ -103,8 +103,9 @@ impl Witness {
     /// # Errors
     /// A temporary file cannot be written.
     pub fn hear(&mut self, record: &Record) -> std::io::Result<()> {
-        let decoded = decode(record, self.place);
-        let (Ok(message), Ok(topic)) = (&decoded.message, Topic::parse(&decoded.topic)) else { return Ok(()) };
+        let mut contexts = Contexts::default();
+        let decoded = decode(record, self.place, &mut contexts);
+        let (Ok(message), Some(topic)) = (&decoded.message, decoded.device) else { return Ok(()) };
         let Only { tenant, device } = &self.only;
         let other = |wanted: &Option<String>, name: &str| wanted.as_ref().is_some_and(|wanted| wanted != name);
         if other(tenant, topic.tenant) || other(device, topic.device) {
@@ -143,7 +144,7 @@ impl Witness {
         let Some(range) = report.sequence() else { return Ok(()) };
         seen.arrived.insert(range);
         seen.known_last = seen.known_last.max(if settled { range.last } else { 0 });
-        let context = message.context.as_ref().map(v1::Context::encode_to_vec).unwrap_or_default();
+        let context = report.context().map(|context| context.encode_to_vec()).unwrap_or_default();
         for (seq, event) in (range.first..=range.last).zip(&message.events) {
             let hash = content_hash(message, &context, event);
             let bucket = (u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seq) as usize % BUCKETS;
@@ -217,7 +218,7 @@ fn content_hash(report: &v1::Report, context: &[u8], event: &v1::Event) -> u64 {
 /// The content of one sequence number of a record as JSON of a report of its own, for a person who compares two; none where
 /// the record does not hold it.
 pub fn contents(record: &Record, place: Place, seq: u64) -> Option<String> {
-    let Ok(Message::Report(report)) = decode(record, place).message else { return None };
+    let Ok(Message::Report(report)) = decode(record, place, &mut Contexts::default()).message else { return None };
     let message = report.message();
     let event = message.events.get(usize::try_from(seq.checked_sub(message.first_seq)?).ok()?)?;
     let (clock, at) = time(message, event);
@@ -226,7 +227,7 @@ pub fn contents(record: &Record, place: Place, seq: u64) -> Option<String> {
         clock,
         base_unix_us: if synced { at as i64 } else { 0 },
         base_uptime_us: if synced { 0 } else { at },
-        context: message.context.clone(),
+        context: report.context().map(|context| v1::Context::clone(context)),
         events: vec![v1::Event { offset_us: 0, kind: event.kind.clone() }],
         ..Default::default()
     };

@@ -35,7 +35,7 @@ pub(super) fn stands(decoded: &Decoded<'_>, seq: Option<u64>) -> bool {
     }
 }
 
-impl Batch {
+impl Batch<'_> {
     /// Events with sequence numbers: what the ledger does not have as stored, in runs of one fate.
     pub(super) fn replay_sequenced(&mut self, source: &Source<'_>, range: Interval, ledger: &mut Ledger) {
         let parts = ledger.unstored(range);
@@ -80,7 +80,7 @@ impl Batch {
     pub(super) fn admits_unnumbered(&mut self, source: &Source<'_>, ledgers: &mut Ledgers) -> bool {
         let (decoded, events) = (source.decoded, &source.report.message().events);
         let Some(replay) = &decoded.replay else { return true };
-        let Ok(topic) = Topic::parse(&decoded.topic) else { return false };
+        let Some(topic) = decoded.device else { return false };
         // What stays in quarantine uses up no number: it can be replayed after another fix.
         if let ([event], Some(_)) = (events.as_slice(), replay.id.seq)
             && source.check(event).is_err()
@@ -131,7 +131,7 @@ impl Batch {
             // No events, but losses or earlier boots: they are in the ledgers.
             _ => Outcome::Stored,
         };
-        let topic = Topic::parse(&decoded.topic).ok();
+        let topic = decoded.device;
         let boot_id = match &decoded.message {
             Ok(Message::Report(report)) => report.boot_id(),
             Ok(Message::Status(status)) => status.boot_id.unwrap_or(0),
@@ -163,6 +163,7 @@ mod tests {
         ledger::INTERVALS_MAX,
         plausibility::{Plausibility, Range, Ranges},
         quarantine::Id,
+        report::Contexts,
         v1::{self, event::Kind},
     };
     use warehouse::columns::Provenance;
@@ -205,7 +206,8 @@ mod tests {
 
     fn written(ledgers: &mut Ledgers, rules: &Rules, content: Content, record: &Record) -> Written {
         let place = Place { content, partition: 0, partitions: 1 };
-        let (decoded, mut batch) = (decode(record, place), Batch::default());
+        let mut contexts = Contexts::default();
+        let (decoded, mut batch) = (decode(record, place, &mut contexts), Batch::default());
         let missing = ledgers.open(&decoded.boots);
         ledgers.fill(missing, Vec::new());
         batch.add(&decoded, ledgers, rules);

@@ -128,7 +128,7 @@ impl Log {
         let Ok(report) = Report::decode(&record.payload) else { return };
         let Some(range) = report.sequence() else { return };
         let index = (random.next_u64() % range.count()) as usize;
-        let payload = wire::single(report.message(), &record.payload, index);
+        let payload = wire::single(&report, &record.payload, index);
         let seq = Some(range.first + index as u64);
         let id = Id { incarnation: 1, partition: 0, offset: record.offset, seq };
         let headers = Headers { replay: Some(id.to_string().into_bytes()), ..record.headers.clone() };

@@ -103,7 +103,7 @@ impl SumColumns {
 
 table! {
     /// Rows of `accuracy_minute`.
-    AccuracyMinute, "accuracy_minute", *SumColumns, {
+    AccuracyMinute, "accuracy_minute", *sums: SumColumns, {
         minute: Number<UInt32Type>,
     }
 }
@@ -111,14 +111,14 @@ table! {
 impl AccuracyMinute {
     /// Adds the sums of a device and minute; `minute` is its start, s since 1970.
     pub fn push(&mut self, row: AccuracyRow<'_>, minute: u32) {
-        self.facts.push(row);
+        self.sums.push(row);
         self.minute.push(minute);
     }
 }
 
 table! {
     /// Rows of `accuracy_session`.
-    AccuracySession, "accuracy_session", *SumColumns, {
+    AccuracySession, "accuracy_session", *sums: SumColumns, {
         session_id: Text,
         dose_calibration_id: Text,
         depth_calibration_id: Text,
@@ -141,7 +141,7 @@ impl AccuracySession {
         outcome: i32,
         bins: &PercentBins,
     ) {
-        self.facts.push(row);
+        self.sums.push(row);
         let [session_id, dose_calibration_id, depth_calibration_id] = visit;
         self.session_id.push(session_id);
         self.dose_calibration_id.push(dose_calibration_id);

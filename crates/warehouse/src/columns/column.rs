@@ -1,6 +1,6 @@
 //! The kinds of columns.
 
-use std::{iter::repeat_n, marker::PhantomData, sync::Arc};
+use std::{collections::HashMap, iter::repeat_n, marker::PhantomData, sync::Arc};
 
 use arrow_array::{
     ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, DictionaryArray, ListArray, PrimitiveArray, StringArray,
@@ -86,6 +86,57 @@ impl Column for Text {
         let values = StringArray::from_iter_values(self.texts.0);
         // Every key was handed out by `Texts::key`, so it is an index of `values`.
         Arc::new(DictionaryArray::new(PrimitiveArray::<Int32Type>::from(keys), Arc::new(values)))
+    }
+}
+
+/// Columns of texts that belong together: rows that have one number have the same in each of them, so each text is looked up
+/// once for a number instead of once for a row.
+pub(crate) struct Shared<const N: usize> {
+    texts: [Texts; N],
+    /// Keys by place, in the order of first use.
+    keys: Vec<[i32; N]>,
+    /// Place of a number.
+    places: HashMap<u32, u32, RandomState>,
+    /// Places of the rows, and how many rows in succession have each.
+    runs: Vec<(u32, u32)>,
+    /// Number of the last row.
+    last: Option<u32>,
+}
+
+impl<const N: usize> Default for Shared<N> {
+    fn default() -> Self {
+        Self {
+            texts: std::array::from_fn(|_| Texts::default()),
+            keys: Vec::new(),
+            places: HashMap::default(),
+            runs: Vec::new(),
+            last: None,
+        }
+    }
+}
+
+impl<const N: usize> Shared<N> {
+    /// Adds a row; `texts` is asked for a number's first one only.
+    pub fn push<'t>(&mut self, number: u32, texts: impl FnOnce() -> [&'t str; N]) {
+        if let Some((_, rows)) = self.runs.last_mut().filter(|_| self.last == Some(number)) {
+            *rows += 1;
+            return;
+        }
+        self.last = Some(number);
+        let place = *self.places.entry(number).or_insert_with(|| {
+            let texts = texts();
+            self.keys.push(std::array::from_fn(|at| self.texts[at].key(texts[at])));
+            (self.keys.len() - 1) as u32
+        });
+        self.runs.push((place, 1));
+    }
+
+    /// The filled columns, under these names.
+    pub fn finish(self, names: [&str; N]) -> impl Iterator<Item = (FieldRef, ArrayRef)> {
+        let Self { texts, keys, runs, .. } = self;
+        let columns = texts.into_iter().zip(names).enumerate();
+        let keyed = move |column: usize| runs.iter().map(|(place, rows)| (keys[*place as usize][column], *rows)).collect();
+        columns.map(move |(at, (texts, name))| finish(name, Text { runs: keyed(at), texts }))
     }
 }
 
@@ -325,4 +376,30 @@ where
     let array = PrimitiveArray::<T>::from(vec![value; rows]);
     let kind: DataType = T::DATA_TYPE;
     (Arc::new(Field::new(name, kind, false)), Arc::new(array))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn shared_columns_are_what_each_text_by_itself_makes(
+            texts in prop::collection::vec(prop::array::uniform2("[a-c]{0,2}"), 1..6),
+            rows in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
+        ) {
+            let (mut shared, mut each) = (Shared::<2>::default(), [Text::default(), Text::default()]);
+            for row in rows {
+                let number = row.index(texts.len());
+                let texts = texts[number].each_ref().map(String::as_str);
+                shared.push(number as u32, || texts);
+                each.iter_mut().zip(texts).for_each(|(column, text)| column.push(text));
+            }
+            let names = ["a", "b"];
+            let each: Vec<_> = names.into_iter().zip(each).map(|(name, column)| finish(name, column)).collect();
+            prop_assert_eq!(shared.finish(names).collect::<Vec<_>>(), each);
+        }
+    }
 }

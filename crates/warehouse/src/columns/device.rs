@@ -10,7 +10,7 @@ use crate::columns::{Code, Facts, Number, Origin, Text, column::MaybeTime, table
 
 table! {
     /// Rows of `calibrations`: one for each point, or one for a calibration without any.
-    Calibrations, "calibrations", *Facts, {
+    Calibrations, "calibrations", *facts: Facts, {
         index: Number<UInt32Type>,
         points: Number<UInt32Type>,
         subject_device: Text,
@@ -57,7 +57,7 @@ impl Calibrations {
 
 table! {
     /// Rows of `faults`.
-    Faults, "faults", *Facts, {
+    Faults, "faults", *facts: Facts, {
         code: Text,
         state: Code<v1::FaultState>,
         detail: Text,
@@ -76,7 +76,7 @@ impl Faults {
 
 table! {
     /// Rows of `device_status`.
-    DeviceStatus, "device_status", *Facts, {
+    DeviceStatus, "device_status", *facts: Facts, {
         source: Text,
         state: Code<v1::State>,
         since: MaybeTime,

@@ -3,13 +3,14 @@
 use arrow_array::{ArrayRef, types::UInt64Type};
 use arrow_schema::FieldRef;
 
-use crate::columns::{Number, Text, Time, column::finish};
+use crate::columns::{Number, Shared, Time, column::finish};
 
 /// What holds for all events of one report, borrowed from it.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
-    /// Number of the report in the batch, from 1: lets columns look up its texts once.
-    pub serial: u64,
+    /// Number of its texts in the batch: reports that have one number have the same in each text below, and the same mounts in
+    /// use, so that they are looked up once.
+    pub texts: u32,
     /// Clinic chain, from the topic.
     pub tenant: &'a str,
     /// Clinic, from the topic.
@@ -58,68 +59,35 @@ pub struct Slot<'a> {
 /// Columns of a fact.
 #[derive(Default)]
 pub(crate) struct Facts {
-    /// Report whose `keys` these are.
-    serial: u64,
-    keys: [i32; 7],
-    tenant: Text,
-    site: Text,
-    device: Text,
+    texts: Shared<7>,
     boot_id: Number<UInt64Type>,
     seq: Number<UInt64Type>,
     at: Time,
-    time_source: Text,
     received_at: Time,
-    model: Text,
-    firmware: Text,
-    session_id: Text,
     kafka_offset: Number<UInt64Type>,
 }
 
+const TEXTS: [&str; 7] = ["tenant", "site", "device", "time_source", "model", "firmware", "session_id"];
+
 impl Facts {
-    /// Adds a row; true when it is the first of its report in this table.
-    pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64) -> bool {
-        let first = self.serial != origin.serial;
-        if first {
-            self.serial = origin.serial;
-            self.keys = [
-                self.tenant.key(origin.tenant),
-                self.site.key(origin.site),
-                self.device.key(origin.device),
-                self.time_source.key(origin.time_source),
-                self.model.key(origin.model),
-                self.firmware.key(origin.firmware),
-                self.session_id.key(origin.session_id),
-            ];
-        }
-        let [tenant, site, device, time_source, model, firmware, session_id] = self.keys;
-        self.tenant.push_key(tenant);
-        self.site.push_key(site);
-        self.device.push_key(device);
+    /// Adds a row.
+    pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64) {
+        let Origin { tenant, site, device, time_source, model, firmware, session_id, .. } = *origin;
+        self.texts.push(origin.texts, || [tenant, site, device, time_source, model, firmware, session_id]);
         self.boot_id.push(origin.boot_id);
         self.seq.push(seq);
         self.at.push(at);
-        self.time_source.push_key(time_source);
         self.received_at.push(origin.received_at);
-        self.model.push_key(model);
-        self.firmware.push_key(firmware);
-        self.session_id.push_key(session_id);
         self.kafka_offset.push(origin.kafka_offset);
-        first
     }
 
     /// Adds its columns to the table's own.
     pub fn finish(self, mut columns: Vec<(FieldRef, ArrayRef)>) -> Vec<(FieldRef, ArrayRef)> {
-        columns.push(finish("tenant", self.tenant));
-        columns.push(finish("site", self.site));
-        columns.push(finish("device", self.device));
+        columns.extend(self.texts.finish(TEXTS));
         columns.push(finish("boot_id", self.boot_id));
         columns.push(finish("seq", self.seq));
         columns.push(finish("at", self.at));
-        columns.push(finish("time_source", self.time_source));
         columns.push(finish("received_at", self.received_at));
-        columns.push(finish("model", self.model));
-        columns.push(finish("firmware", self.firmware));
-        columns.push(finish("session_id", self.session_id));
         columns.push(finish("kafka_offset", self.kafka_offset));
         columns
     }

@@ -1,12 +1,14 @@
 //! `injections`.
 
 use arrow_array::{
+    ArrayRef,
     builder::PrimitiveBuilder,
     types::{Int32Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type},
 };
+use arrow_schema::FieldRef;
 use telemetry::v1;
 
-use crate::columns::{Code, Facts, Number, Origin, Text, table};
+use crate::columns::{Code, Facts, Number, Origin, Shared, table};
 
 /// Bit of `flags`: an enum value this version does not know.
 const UNKNOWN_ENUM: u32 = 1;
@@ -15,10 +17,9 @@ const UNKNOWN_FIELDS: u32 = 2;
 
 table! {
     /// Rows of `injections`.
-    Injections, "injections", *Facts, [context: [i32; 11]], {
+    Injections, "injections", *facts: Facts, *context: Context, {
         injection_no: PrimitiveBuilder<UInt64Type>,
         shot: PrimitiveBuilder<UInt32Type>,
-        clock: Text,
         mode: Code<v1::Mode>,
         outcome: Code<v1::Outcome>,
         area: Code<v1::Area>,
@@ -36,16 +37,6 @@ table! {
         pressure_pa: PrimitiveBuilder<Int32Type>,
         vacuum_pa: PrimitiveBuilder<UInt32Type>,
         motor_ma: PrimitiveBuilder<UInt32Type>,
-        needle_mount_id: Text,
-        needle_item_id: Text,
-        syringe_mount_id: Text,
-        syringe_item_id: Text,
-        handpiece_mount_id: Text,
-        handpiece_item_id: Text,
-        dose_calibration_id: Text,
-        depth_calibration_id: Text,
-        preparation_id: Text,
-        operator_id: Text,
         flags: Number<UInt32Type>,
     }
 }
@@ -54,10 +45,8 @@ impl Injections {
     /// Adds an injection. Its values must have passed [`telemetry::plausibility::check`], whose widest ranges fit the
     /// columns; one that does not fit becomes NULL rather than another value.
     pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64, injection: &v1::Injection) {
-        if self.facts.push(origin, seq, at) {
-            self.context = self.context_keys(origin);
-        }
-        self.push_context();
+        self.facts.push(origin, seq, at);
+        self.context.push(origin);
         self.injection_no.append_option(injection.injection_no);
         self.shot.append_option(injection.shot);
         self.mode.push(injection.mode);
@@ -85,48 +74,50 @@ impl Injections {
         let flags = if unknown_enum { UNKNOWN_ENUM } else { 0 };
         self.flags.push(flags | if origin.unknown_fields { UNKNOWN_FIELDS } else { 0 });
     }
+}
 
-    /// Texts that are the same for the whole report.
-    fn context_columns(&mut self) -> [&mut Text; 11] {
-        [
-            &mut self.clock,
-            &mut self.needle_mount_id,
-            &mut self.needle_item_id,
-            &mut self.syringe_mount_id,
-            &mut self.syringe_item_id,
-            &mut self.handpiece_mount_id,
-            &mut self.handpiece_item_id,
-            &mut self.dose_calibration_id,
-            &mut self.depth_calibration_id,
-            &mut self.preparation_id,
-            &mut self.operator_id,
-        ]
-    }
+/// What else the report says of its injections.
+#[derive(Default)]
+struct Context(Shared<11>);
 
-    fn context_keys(&mut self, origin: &Origin<'_>) -> [i32; 11] {
+const TEXTS: [&str; 11] = [
+    "clock",
+    "needle_mount_id",
+    "needle_item_id",
+    "syringe_mount_id",
+    "syringe_item_id",
+    "handpiece_mount_id",
+    "handpiece_item_id",
+    "dose_calibration_id",
+    "depth_calibration_id",
+    "preparation_id",
+    "operator_id",
+];
+
+impl Context {
+    fn push(&mut self, origin: &Origin<'_>) {
         let [needle, syringe, handpiece] = origin.slots;
-        let texts = [
-            origin.clock,
-            needle.mount_id,
-            needle.item_id,
-            syringe.mount_id,
-            syringe.item_id,
-            handpiece.mount_id,
-            handpiece.item_id,
-            origin.dose_calibration_id,
-            origin.depth_calibration_id,
-            origin.preparation_id,
-            origin.operator_id,
-        ];
-        let mut columns = self.context_columns();
-        std::array::from_fn(|at| columns[at].key(texts[at]))
+        let texts = || {
+            [
+                origin.clock,
+                needle.mount_id,
+                needle.item_id,
+                syringe.mount_id,
+                syringe.item_id,
+                handpiece.mount_id,
+                handpiece.item_id,
+                origin.dose_calibration_id,
+                origin.depth_calibration_id,
+                origin.preparation_id,
+                origin.operator_id,
+            ]
+        };
+        self.0.push(origin.texts, texts);
     }
 
-    fn push_context(&mut self) {
-        let keys = self.context;
-        for (column, key) in self.context_columns().into_iter().zip(keys) {
-            column.push_key(key);
-        }
+    fn finish(self, mut columns: Vec<(FieldRef, ArrayRef)>) -> Vec<(FieldRef, ArrayRef)> {
+        columns.extend(self.0.finish(TEXTS));
+        columns
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! One builder for each table; a batch fills the builders it needs and turns each into one [`Block`], which is one Arrow
 //! record batch, one INSERT, one part. Columns go by name, so that columns added to a table later do no harm. Repeated
-//! text is dictionary-encoded; what a report says once is looked up once for each report and table, not for each event.
+//! text is dictionary-encoded; what a device says again in each report is looked up once
+//! for each table, not for each report or event.
 
 mod accuracy;
 mod block;
@@ -28,18 +29,17 @@ pub use sterilization::{
 };
 
 pub use column::Texts;
-pub(crate) use column::{Bits, Bytes, Code, List, Number, Text, Time};
+pub(crate) use column::{Bits, Bytes, Code, List, Number, Shared, Text, Time};
 pub(crate) use fact::Facts;
 
 /// Declares a table's columns: a struct with one field for each, and how it becomes a [`Block`]. A `*` marks a group of
-/// columns shared by several tables, brackets what is remembered from row to row and no column.
+/// columns.
 macro_rules! table {
-    ($(#[$doc:meta])* $name:ident, $table:literal, $(* $group:ident,)? $([$memory:ident: $remembered:ty],)? { $($(#[$field_doc:meta])* $field:ident $(as $column:literal)?: $kind:ty,)* }) => {
+    ($(#[$doc:meta])* $name:ident, $table:literal, $(*$group:ident: $columns:ty,)* { $($(#[$field_doc:meta])* $field:ident $(as $column:literal)?: $kind:ty,)* }) => {
         $(#[$doc])*
         #[derive(Default)]
         pub struct $name {
-            $(pub(crate) facts: $group,)?
-            $($memory: $remembered,)?
+            $($group: $columns,)*
             $($(#[$field_doc])* pub(crate) $field: $kind,)*
         }
 
@@ -49,7 +49,7 @@ macro_rules! table {
                 let columns = vec![
                     $($crate::columns::column::finish($crate::columns::table!(@name $field $($column)?), self.$field),)*
                 ];
-                $(let columns = <$group>::finish(self.facts, columns);)?
+                $(let columns = self.$group.finish(columns);)*
                 $crate::columns::Block::new($table, columns, provenance)
             }
         }

@@ -10,7 +10,7 @@ use crate::columns::{Bits, Code, Facts, Number, Origin, Text, column::MaybeTime,
 
 table! {
     /// Rows of `sessions`.
-    Sessions, "sessions", *Facts, {
+    Sessions, "sessions", *facts: Facts, {
         event: Text,
         operator_id: Text,
         course_id: Text,
@@ -73,7 +73,7 @@ fn hex(bytes: &[u8]) -> String {
 
 table! {
     /// Rows of `preparations`: one for each component, or one for a mixture without any.
-    Preparations, "preparations", *Facts, {
+    Preparations, "preparations", *facts: Facts, {
         index: Number<UInt32Type>,
         components: Number<UInt32Type>,
         preparation_id: Text,
@@ -116,7 +116,7 @@ impl Preparations {
 
 table! {
     /// Rows of `mounts`.
-    Mounts, "mounts", *Facts, {
+    Mounts, "mounts", *facts: Facts, {
         event: Text,
         slot: Code<v1::Slot>,
         mount_id: Text,

@@ -10,7 +10,7 @@ use crate::columns::{Bits, Code, Facts, Number, Origin, Text, column::MaybeTime,
 
 table! {
     /// Rows of `sterilization_cycles`.
-    SterilizationCycles, "sterilization_cycles", *Facts, {
+    SterilizationCycles, "sterilization_cycles", *facts: Facts, {
         cycle_uid: Text,
         cycle_no: PrimitiveBuilder<UInt64Type>,
         recipe: Text,
@@ -37,7 +37,7 @@ impl SterilizationCycles {
 
 table! {
     /// Rows of `sterilization_samples`.
-    SterilizationSamples, "sterilization_samples", *Facts, {
+    SterilizationSamples, "sterilization_samples", *facts: Facts, {
         index: Number<UInt32Type>,
         cycle_uid: Text,
         offset_ms: Number<UInt32Type>,
@@ -64,7 +64,7 @@ impl SterilizationSamples {
 
 table! {
     /// Rows of `sterilization_items`.
-    SterilizationItems, "sterilization_items", *Facts, {
+    SterilizationItems, "sterilization_items", *facts: Facts, {
         index: Number<UInt32Type>,
         cycle_uid: Text,
         item_id: Text,
@@ -87,7 +87,7 @@ impl SterilizationItems {
 
 table! {
     /// Rows of `cycle_indicators`.
-    CycleIndicators, "cycle_indicators", *Facts, {
+    CycleIndicators, "cycle_indicators", *facts: Facts, {
         cycle_uid: Text,
         kind: Code<v1::IndicatorKind>,
         lot: Text,
@@ -112,7 +112,7 @@ impl CycleIndicators {
 
 table! {
     /// Rows of `cycle_releases`.
-    CycleReleases, "cycle_releases", *Facts, {
+    CycleReleases, "cycle_releases", *facts: Facts, {
         cycle_uid: Text,
         decision: Code<v1::ReleaseDecision>,
         actor: Text,
