@@ -569,8 +569,11 @@ mod tests {
             ("a", "pen", unsynced),
             ("b", "pen", synced),
         ];
-        let records: Vec<_> =
-            sent.iter().zip(0..).map(|((device, model, clock), offset)| record(offset, device, model, *clock)).collect();
+        let records: Vec<_> = sent
+            .iter()
+            .zip(0..)
+            .map(|((device, model, clock), offset)| record(offset, device, model, *clock))
+            .collect();
         let (mut ledgers, mut batch) = (Ledgers::unbounded(), Batch::default());
         let mut contexts = Contexts::default();
         for record in &records {

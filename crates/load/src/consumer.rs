@@ -146,6 +146,8 @@ pub(crate) fn configuration(kafka: &Kafka, instance: &str) -> ClientConfig {
         .set("fetch.wait.max.ms", "100")
         // What waits in librdkafka, for each partition; records wait in inboxes with limits of their own.
         .set("queued.max.messages.kbytes", "2048")
+        // Where as much waits, the next fetch is put off by this long; a second, by default.
+        .set("fetch.queue.backoff.ms", "20")
         .set("statistics.interval.ms", "5000");
     config
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// A Kafka record, detached from the consumer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,20 +61,36 @@ impl Record {
 
 /// Bytes of records in memory, over all partitions: handed over, or taken into batches that are not written yet.
 #[derive(Clone, Debug, Default)]
-pub struct Budget(Arc<AtomicUsize>);
+pub struct Budget(Arc<Spent>);
+
+#[derive(Debug, Default)]
+struct Spent {
+    bytes: AtomicUsize,
+    full: Notify,
+}
 
 impl Budget {
     /// Bytes in use.
     pub fn used(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Says that no more records come before some are written, to those who wait at this moment.
+    pub fn exhaust(&self) {
+        self.0.full.notify_waiters();
+    }
+
+    /// Ends when that is said.
+    pub async fn exhausted(&self) {
+        self.0.full.notified().await;
     }
 
     fn take(&self, bytes: usize) {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
+        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn give_back(&self, bytes: usize) {
-        self.0.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -153,6 +169,11 @@ impl Inbox {
         self.shared.bytes.fetch_sub(record.bytes(), Ordering::Relaxed);
         self.taken += record.bytes();
         Some(record)
+    }
+
+    /// What its records count against.
+    pub fn budget(&self) -> Budget {
+        self.shared.budget.clone()
     }
 
     /// Puts records back that were read too far, in order.

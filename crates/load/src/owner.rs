@@ -263,7 +263,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
         Ok(())
     }
 
-    /// Records until the batch is large or old enough. None where the batch only says what is lost: that is not to wait for
+    /// Records until the batch is large or old enough, or memory is full. None where the batch only says what is lost: that is not to wait for
     /// a next record.
     async fn collect(&mut self, inbox: &mut Inbox) -> Result<Vec<Record>, Stop> {
         if self.position < self.fetch {
@@ -271,6 +271,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
         }
         let Limits { rows_max, bytes_max, age_max, .. } = self.shared.limits;
         let (mut records, mut rows, mut bytes) = (Vec::new(), 0, 0);
+        let budget = inbox.budget();
         let age = tokio::time::sleep(age_max);
         tokio::pin!(age);
         while rows < rows_max && bytes < bytes_max {
@@ -279,6 +280,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
                 () = self.lease.ending() => return Err(Stop::Lapsed),
                 record = inbox.next() => record.ok_or(Stop::Lapsed)?,
                 () = &mut age, if !records.is_empty() => break,
+                () = budget.exhausted(), if !records.is_empty() => break,
             };
             // What is left over from before a restart of this owner.
             if record.offset < self.position {

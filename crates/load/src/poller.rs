@@ -39,6 +39,9 @@ use crate::{
 
 /// Longest wait for a record: how late a report of a task, or the end, may be noticed.
 const POLL: Duration = Duration::from_millis(20);
+/// How long memory may stay full before partitions are paused; far below Kafka's `max.poll.interval.ms`, after which the group
+/// would do without this loader.
+const ROOM_WITHIN: Duration = Duration::from_secs(5);
 /// How often positions are committed to Kafka, for people who watch the lag there.
 const COMMIT_EVERY: Duration = Duration::from_secs(2);
 /// How often Kafka is asked what it has.
@@ -113,6 +116,8 @@ pub(crate) struct Poller<S, C> {
     committed_at: Instant,
     /// When it was last asked what Kafka has; none before.
     asked_at: Option<Instant>,
+    /// Since when memory is full.
+    full_since: Option<Instant>,
     draining: CancellationToken,
     serials: u64,
     nonce: u64,
@@ -150,6 +155,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
             commits: HashMap::new(),
             committed_at: Instant::now(),
             asked_at: None,
+            full_since: None,
             draining: CancellationToken::new(),
             serials: 0,
             nonce,
@@ -193,7 +199,25 @@ impl<S: Store, C: Copies> Poller<S, C> {
         if self.committed_at.elapsed() >= COMMIT_EVERY {
             self.commit();
         }
+        if self.waits_for_room() {
+            self.handle.budget().exhaust();
+            std::thread::sleep(POLL);
+            return Ok(());
+        }
         self.poll()
+    }
+
+    /// Whether memory is full and owners are about to make room. Until then nothing is polled, rather than each partition
+    /// paused: a pause throws away what librdkafka has fetched, which would then be fetched again.
+    fn waits_for_room(&mut self) -> bool {
+        let (used, most) = (self.handle.budget().used(), self.options.limits.memory_max);
+        if used <= most / 2 || (used <= most && self.full_since.is_none()) {
+            self.full_since = None;
+            return false;
+        }
+        let since = *self.full_since.get_or_insert_with(Instant::now);
+        let mut outlets = self.holdings.values().filter_map(|holding| holding.outlet.as_ref());
+        since.elapsed() < ROOM_WITHIN && !outlets.any(Outlet::starving)
     }
 
     fn poll(&mut self) -> Result<(), Error> {

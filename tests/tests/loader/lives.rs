@@ -1,6 +1,9 @@
 //! What becomes of records that Kafka no longer has: retention, topics made again, offsets reset, and how much waits.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use harness::poll;
 use load::{Limits, Options};
@@ -236,6 +239,24 @@ async fn memory_is_bounded_over_all_partitions() {
         0 => Ok(()),
         bytes => Err(bytes),
     });
+    loader.stop().await;
+}
+
+/// A backlog larger than memory, of partitions none of which fills a batch before memory is full: they are written then, and
+/// do not wait for their age.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_memory_ends_batches() {
+    let mut rig = Rig::start(4).await;
+    let age_max = Duration::from_secs(15);
+    for partition in 0..4 {
+        send_nonsense(&mut rig, partition, 4_000);
+    }
+    let limits = Limits { bytes_max: 2 << 20, memory_max: 2 << 20, age_max, ..rig.options().limits };
+    let began = Instant::now();
+    let loader = rig.load(Options { limits, ..rig.options() }).await;
+    rig.written().await;
+    // The last batches are as old as they may be; memory was full several times before.
+    assert!(began.elapsed() < 2 * age_max, "written after {:?}", began.elapsed());
     loader.stop().await;
 }
 

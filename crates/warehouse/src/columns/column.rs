@@ -135,7 +135,8 @@ impl<const N: usize> Shared<N> {
     pub fn finish(self, names: [&str; N]) -> impl Iterator<Item = (FieldRef, ArrayRef)> {
         let Self { texts, keys, runs, .. } = self;
         let columns = texts.into_iter().zip(names).enumerate();
-        let keyed = move |column: usize| runs.iter().map(|(place, rows)| (keys[*place as usize][column], *rows)).collect();
+        let keyed =
+            move |column: usize| runs.iter().map(|(place, rows)| (keys[*place as usize][column], *rows)).collect();
         columns.map(move |(at, (texts, name))| finish(name, Text { runs: keyed(at), texts }))
     }
 }
