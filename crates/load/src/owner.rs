@@ -67,7 +67,8 @@
 //!
 //! - *How many inserts.* A batch makes one insert in each table it has rows for, one intent and one commit (a burned
 //!   token one more). `loader_intents` and `loader_commits` see every partition of every topic and therefore turn over
-//!   first. A batch ends by age, or by size, which takes longer than its rows take to insert. With 3 topics of 12
+//!   first. A batch ends by age; or by size, or because memory is full, both of which take longer than the rows before
+//!   take to insert. With 3 topics of 12
 //!   partitions and a batch a second each that is 36 inserts/s: the window holds 100,000 / 36 = 2,700 s; with `up`'s 2
 //!   partitions and 300 ms, 20 inserts/s, 5,000 s. A table of facts sees one topic: three times as long.
 //! - *How late a write can be.* An owner asks its lease before each insert, so that one which wakes after the session

@@ -171,7 +171,7 @@ impl Seen {
             let arrived = Arrived {
                 at_unix_us,
                 event: v1::Event { offset_us: 0, ..event.clone() },
-                context: message.context.clone().unwrap_or_default(),
+                context: report.context().map(|context| v1::Context::clone(context)).unwrap_or_default(),
             };
             let key = (device.to_owned(), boot_id, message.first_seq + index as u64);
             // A repetition says the same again.
