@@ -2,8 +2,8 @@
 //!
 //! One builder for each table; a batch fills the builders it needs and turns each into one [`Block`], which is one Arrow
 //! record batch, one INSERT, one part. Columns go by name, so that columns added to a table later do no harm. Repeated
-//! text is dictionary-encoded; what a device says again in each report is looked up once
-//! for each table, not for each report or event.
+//! text is dictionary-encoded; what a device says again in each report is looked up once for each table, not for each
+//! report or event.
 
 mod accuracy;
 mod block;
