@@ -72,7 +72,8 @@ pub struct Options {
     pub pause: Duration,
     /// Where to write the truth. Appended to when the data directory continues an earlier run.
     pub truth: Option<PathBuf>,
-    /// With [`Pace::Unbounded`], most events without a receipt.
+    /// With [`Pace::Unbounded`], most events without a receipt. The default is what the outbox of a single device holds at half
+    /// a KiB an event: however slow the receipts, the fleet's own speed makes no outbox overflow.
     pub open_max: u64,
     /// How often to log progress; none = never.
     pub progress: Option<Duration>,
@@ -100,7 +101,7 @@ impl Options {
             sites: plan.sites,
             pause: plan.pause,
             truth: None,
-            open_max: 50_000,
+            open_max: 8_192,
             progress: Some(Duration::from_secs(5)),
             shutdown_drain: Duration::from_secs(2),
             gateway,

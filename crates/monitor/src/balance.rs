@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use warehouse::{
     Error, Warehouse,
-    sterility::{IDS_MAX, Imbalance, Scope, quoted},
+    sterility::{Horizon, IDS_MAX, Imbalance, Scope, quoted},
 };
 
 use crate::{alert::Condition, settlement};
@@ -15,16 +15,17 @@ pub fn key(tenant: &str, device: &str, mount_id: &str) -> String {
     format!("mass-balance/{tenant}/{device}/{mount_id}")
 }
 
-/// Settles the alerts of the syringes and cartridges in a scope, whose keys are given; `limit_pct` is how many percent of what
-/// left it a balance may be off.
+/// Settles the alerts of the syringes and cartridges in a scope, whose keys are given, but of those that have rows beyond the
+/// horizon; `limit_pct` is how many percent of what left it a balance may be off.
 ///
 /// # Errors
 /// As [`Warehouse::fetch`].
 pub async fn settle(
     warehouse: &Warehouse,
     scope: Scope<'_>,
-    keys: &BTreeSet<String>,
+    mut keys: BTreeSet<String>,
     limit_pct: u32,
+    horizon: &Horizon,
     now_us: i64,
 ) -> Result<u64, Error> {
     if keys.is_empty() {
@@ -32,7 +33,11 @@ pub async fn settle(
     }
     let found = warehouse.imbalances(scope, limit_pct).await?;
     let conditions: Vec<_> = found.iter().map(|balance| condition(balance, limit_pct)).collect();
-    let keys: Vec<_> = keys.iter().cloned().collect();
+    // Asked after the balances: a removal is there before the last injections when its batch is half written.
+    for (tenant, device, mount_id) in warehouse.mounts_beyond(scope, horizon).await? {
+        keys.remove(&key(&tenant, &device, &mount_id));
+    }
+    let keys: Vec<_> = keys.into_iter().collect();
     let mut changed = 0;
     for keys in keys.chunks(IDS_MAX) {
         let of_keys = conditions.iter().filter(|condition| keys.binary_search(&condition.alert_key).is_ok());

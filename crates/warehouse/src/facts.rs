@@ -67,6 +67,8 @@ pub struct Use {
     pub first_at: i64,
     /// Last injection, us since 1970.
     pub last_at: i64,
+    /// Whether some of it was committed lately, see [`Warehouse::horizon`](crate::Warehouse::horizon).
+    pub lately: bool,
 }
 
 /// Injections of one visit and device with the same needle mount and mixture.

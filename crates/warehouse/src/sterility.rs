@@ -5,6 +5,9 @@
 
 use std::fmt::Write as _;
 
+use clickhouse::Row;
+use serde::Deserialize;
+
 pub use crate::facts::*;
 use crate::{client::Warehouse, error::Error};
 
@@ -79,22 +82,61 @@ impl Scope<'_> {
     }
 }
 
-/// How far each Kafka partition is committed. Rows beyond are being written, or will be written again.
+/// How far each Kafka partition is committed. Rows beyond are being written, or will be written again. The default knows no
+/// partition and no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Horizon {
-    positions: Vec<(u32, i32, u64)>,
+    partitions: Vec<Committed>,
+    /// Whether rows of partitions that are not among `partitions` are beyond it.
+    is_limited: bool,
+}
+
+/// One partition of a [`Horizon`].
+#[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
+struct Committed {
+    incarnation: u32,
+    kafka_partition: i32,
+    /// The first offset that is not committed.
+    position: u64,
+    /// The first batch that was committed lately; none = the greatest number.
+    lately: u64,
 }
 
 impl Horizon {
+    /// SQL: whether a row is committed. A partition that had no batch yet can get its first one while what the horizon is for
+    /// goes on, and so can the topic's next life. Rows of no topic, incarnation 0, are nobody's batch.
     pub(crate) fn filter(&self) -> String {
         let mut filter = "1".to_owned();
-        for (incarnation, partition, position) in &self.positions {
+        for Committed { incarnation, kafka_partition, position, .. } in &self.partitions {
             let _ = write!(
                 filter,
-                " AND NOT (incarnation = {incarnation} AND kafka_partition = {partition} AND batch >= {position})"
+                " AND NOT (incarnation = {incarnation} AND kafka_partition = {kafka_partition} AND batch >= {position})"
             );
         }
+        if self.is_limited {
+            let newest = self.partitions.iter().map(|partition| partition.incarnation).max().unwrap_or_default();
+            let known = self.partitions.iter().filter(|partition| partition.incarnation == newest);
+            let known: Vec<_> = known.map(|partition| partition.kafka_partition.to_string()).collect();
+            let _ = write!(filter, " AND incarnation <= {newest}");
+            if !known.is_empty() {
+                let _ = write!(
+                    filter,
+                    " AND NOT (incarnation = {newest} AND kafka_partition NOT IN ({}))",
+                    known.join(", ")
+                );
+            }
+        }
         filter
+    }
+
+    /// SQL: whether a row was committed lately.
+    fn lately(&self) -> String {
+        let late = self.partitions.iter().filter(|partition| partition.lately < u64::MAX).map(|partition| {
+            let Committed { incarnation, kafka_partition, lately, .. } = partition;
+            format!("(incarnation = {incarnation} AND kafka_partition = {kafka_partition} AND batch >= {lately})")
+        });
+        let late: Vec<_> = late.collect();
+        if late.is_empty() { "0".to_owned() } else { format!("({})", late.join(" OR ")) }
     }
 }
 
@@ -138,17 +180,25 @@ const MOUNT: &str = "tenant, device, mount_id, toUnixTimestamp64Micro(mount.at) 
 const CYCLE: &str = "tenant, device, boot_id, seq, cycle_uid, site, toUnixTimestamp64Micro(cycle.at) AS at";
 
 impl Warehouse {
-    /// How far batches are committed.
+    /// How far batches are committed; `lately` is since when they count as committed lately, us since 1970.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn horizon(&self) -> Result<Horizon, Error> {
-        let sql = "SELECT incarnation, kafka_partition, max(batch_end) AS position FROM ( \
-                     SELECT incarnation, kafka_partition, toUInt64(0) AS batch_end FROM loader_intents \
-                     UNION ALL \
-                     SELECT incarnation, kafka_partition, batch_end FROM loader_commits WHERE kind = 'commit' \
-                   ) GROUP BY incarnation, kafka_partition ORDER BY incarnation, kafka_partition";
-        Ok(Horizon { positions: self.rows(sql).await? })
+    pub async fn horizon(&self, lately: i64) -> Result<Horizon, Error> {
+        let never = u64::MAX;
+        let partitions = self
+            .rows(&format!(
+                "SELECT incarnation, kafka_partition, max(batch_end) AS position, min(lately) AS lately FROM ( \
+                   SELECT incarnation, kafka_partition, toUInt64(0) AS batch_end, toUInt64({never}) AS lately \
+                   FROM loader_intents \
+                   UNION ALL \
+                   SELECT incarnation, kafka_partition, batch_end, \
+                     if(committed_at >= fromUnixTimestamp64Micro(toInt64({lately})), batch, toUInt64({never})) AS lately \
+                   FROM loader_commits WHERE kind = 'commit' \
+                 ) GROUP BY incarnation, kafka_partition ORDER BY incarnation, kafka_partition"
+            ))
+            .await?;
+        Ok(Horizon { partitions, is_limited: true })
     }
 
     /// Everything registered about sterility.
@@ -220,11 +270,12 @@ impl Warehouse {
     }
 
     pub(crate) async fn uses(&self, filter: &str, horizon: &Horizon) -> Result<Vec<Use>, Error> {
-        let committed = horizon.filter();
+        let (committed, lately) = (horizon.filter(), horizon.lately());
         self.rows(&format!(
             "SELECT tenant, device, session_id, slot, mount_id, item_id, max(row.site) AS site, \
              sum(row.injections) AS injections, sum(row.punctures) AS punctures, \
-             toUnixTimestamp64Micro(min(row.first_at)) AS first_at, toUnixTimestamp64Micro(max(row.last_at)) AS last_at \
+             toUnixTimestamp64Micro(min(row.first_at)) AS first_at, toUnixTimestamp64Micro(max(row.last_at)) AS last_at, \
+             CAST(max({lately}) AS Bool) AS lately \
              FROM (SELECT * FROM item_uses WHERE {filter} AND {committed}) AS row \
              GROUP BY tenant, device, session_id, slot, mount_id, item_id"
         ))
@@ -380,6 +431,25 @@ impl Warehouse {
         .await
     }
 
+    /// Mounts with rows beyond a horizon, by tenant, device and mount: their sums are not whole.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn mounts_beyond(
+        &self,
+        mounts: Scope<'_>,
+        horizon: &Horizon,
+    ) -> Result<Vec<(String, String, String)>, Error> {
+        let (filter, committed) = (mounts.mounts(), horizon.filter());
+        let names = "SELECT tenant, device, mount_id FROM";
+        let beyond = format!("WHERE {filter} AND NOT ({committed})");
+        self.rows(&format!(
+            "SELECT DISTINCT toString(tenant), toString(device), toString(mount_id) \
+             FROM ({names} mounts {beyond} UNION ALL {names} item_uses {beyond})"
+        ))
+        .await
+    }
+
     /// Sequence numbers of devices that have not arrived, by tenant and device; devices without any are left out.
     ///
     /// # Errors
@@ -428,8 +498,25 @@ mod tests {
 
     #[test]
     fn a_batch_beyond_its_partition_s_position_is_left_out() {
-        let horizon = Horizon { positions: vec![(1, 0, 7)] };
-        assert_eq!(horizon.filter(), "1 AND NOT (incarnation = 1 AND kafka_partition = 0 AND batch >= 7)");
         assert_eq!(Horizon::default().filter(), "1");
+        let none = Horizon { partitions: Vec::new(), is_limited: true };
+        assert_eq!(none.filter(), "1 AND incarnation <= 0", "a first batch may begin at any time");
+        let committed = |incarnation, kafka_partition, position, lately| Committed {
+            incarnation,
+            kafka_partition,
+            position,
+            lately,
+        };
+        let partitions = vec![committed(1, 0, 9, u64::MAX), committed(2, 0, 7, 5), committed(2, 1, 8, u64::MAX)];
+        let horizon = Horizon { partitions, is_limited: true };
+        assert_eq!(
+            horizon.filter(),
+            "1 AND NOT (incarnation = 1 AND kafka_partition = 0 AND batch >= 9) \
+             AND NOT (incarnation = 2 AND kafka_partition = 0 AND batch >= 7) \
+             AND NOT (incarnation = 2 AND kafka_partition = 1 AND batch >= 8) \
+             AND incarnation <= 2 AND NOT (incarnation = 2 AND kafka_partition NOT IN (0, 1))"
+        );
+        assert_eq!(horizon.lately(), "((incarnation = 2 AND kafka_partition = 0 AND batch >= 5))");
+        assert_eq!(none.lately(), "0");
     }
 }

@@ -44,6 +44,30 @@ impl Facts<'_> {
         );
     }
 
+    /// The same, written by the loader: `shard` is the Kafka topic's life, the partition and the batch.
+    fn uses_of_batch(&self, item: &str, session: &str, hour: i64, slot: &str, shard: &str) {
+        self.insert(
+            "item_uses",
+            "tenant, site, device, session_id, slot, mount_id, item_id, injections, punctures, first_at, last_at, ingest_day, \
+             incarnation, kafka_partition, batch",
+            &format!(
+                "('acme', 'paris', 'pen-1', '{session}', '{slot}', 'm-{session}-{item}', '{item}', 20, 20, {}, {}, today(), \
+                 {shard})",
+                at(hour),
+                at(hour)
+            ),
+        );
+    }
+
+    /// A batch of ten records is committed, long ago.
+    fn commit(&self, incarnation: u32, partition: i32, batch: u32) {
+        self.insert(
+            "loader_commits",
+            "kind, incarnation, kafka_partition, batch, batch_end",
+            &format!("('commit', {incarnation}, {partition}, {batch}, {batch} + 10)"),
+        );
+    }
+
     pub fn handpiece(&self, item: &str, session: &str, hour: i64) {
         self.mount(item, session, hour, "HANDPIECE", true);
         self.uses(item, session, hour, "HANDPIECE");
@@ -171,26 +195,73 @@ async fn what_is_committed_long_after_it_was_written_is_judged_then() {
     let facts = Facts(&rig);
     facts.policies();
     facts.needle("N1", "a", 1);
-    facts.mount("N1", "b", 5, "NEEDLE", false);
-    let commit = |batch: u32| {
-        format!(
-            "INSERT INTO doseline.loader_commits (kind, incarnation, kafka_partition, batch, batch_end) VALUES ('commit', 1, 0, {batch}, {batch} + 10)"
-        )
-    };
-    rig.clickhouse.query(&commit(0));
-    facts.insert(
-        "item_uses",
-        "tenant, site, device, session_id, slot, mount_id, item_id, injections, punctures, first_at, last_at, ingest_day, \
-         incarnation, kafka_partition, batch",
-        &format!("('acme', 'paris', 'pen-1', 'b', 'NEEDLE', 'm-b-N1', 'N1', 20, 20, {}, {}, today(), 1, 0, 10)", at(5), at(5)),
-    );
+    facts.commit(1, 0, 0);
+    // A batch that goes on, a partition's first one, and the first one of the topic's next life.
+    for (session, shard) in [("b", "1, 0, 10"), ("c", "1, 1, 0"), ("d", "2, 0, 0")] {
+        facts.mount("N1", session, 5, "NEEDLE", false);
+        facts.uses_of_batch("N1", session, 5, "NEEDLE", shard);
+    }
     for _ in 0..4 {
         rig.pass().await;
-        assert_eq!(rig.open(), [""; 0], "its batch may still be taken back");
+        assert_eq!(rig.open(), [""; 0], "their batches may still be taken back");
     }
-    rig.clickhouse.query(&commit(10));
+    for (incarnation, partition, batch, visits) in [(1, 0, 10, 2), (1, 1, 0, 3), (2, 0, 0, 4)] {
+        Facts(&rig).commit(incarnation, partition, batch);
+        rig.pass().await;
+        assert_eq!(rig.open(), ["critical sterility-2/acme/item/N1"]);
+        let found = rig.clickhouse.query("SELECT length(sessions) FROM doseline.open_alerts");
+        assert_eq!(found, visits.to_string(), "after {incarnation}/{partition}/{batch}");
+    }
+}
+
+/// The rows of a batch become visible table by table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_syringe_is_balanced_when_all_of_its_batch_is_there() {
+    let mut rig = Rig::start().await;
+    let facts = Facts(&rig);
+    facts.policies();
+    facts.commit(1, 0, 0);
+    let columns = "tenant, site, device, boot_id, seq, at, time_source, event, slot, mount_id, item_id, fill_nl, residual_nl, \
+                   ingest_day, incarnation, kafka_partition, batch";
+    let mount = |seq: i64, event: &str, volumes: &str, batch: u32| {
+        format!(
+            "('acme', 'paris', 'pen-1', 1, {seq}, {}, 'DEVICE', '{event}', 'SYRINGE', 'm-a-S1', 'S1', {volumes}, today(), 1, 0, \
+             {batch})",
+            at(seq)
+        )
+    };
+    facts.insert("mounts", columns, &mount(1, "MOUNTED", "1000000, NULL", 0));
+    facts.insert("mounts", columns, &mount(3, "REMOVED", "NULL, 0", 10));
     rig.pass().await;
-    assert_eq!(rig.open(), ["critical sterility-2/acme/item/N1"]);
+    assert_eq!(rig.open(), [""; 0], "the injections of the batch are not there yet");
+    Facts(&rig).commit(1, 0, 10);
+    rig.pass().await;
+    assert_eq!(rig.open(), ["medium mass-balance/acme/pen-1/m-a-S1"], "there were none");
+}
+
+/// What a device kept while it was offline arrives hours after it happened, and before what others kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sterilizer_s_data_are_awaited_after_a_late_use_has_arrived() {
+    let mut rig = Rig::start().await;
+    let facts = Facts(&rig);
+    facts.policies();
+    for item in ["H1", "H2"] {
+        facts.handpiece(item, "a", 1);
+        facts.mount(item, "b", 9, "HANDPIECE", true);
+        facts.uses_of_batch(item, "b", 9, "HANDPIECE", "1, 0, 0");
+    }
+    facts.cycle("c0", 0, 200, &["H1", "H2"]);
+    facts.release("c0", 1, "RELEASED");
+    let commit = "INSERT INTO doseline.loader_commits (kind, incarnation, kafka_partition, batch, batch_end, committed_at) \
+                  VALUES ('commit', 1, 0, 0, 10, now64(6))";
+    rig.clickhouse.query(commit);
+    rig.pass().await;
+    assert_eq!(rig.open(), [""; 0], "a cycle between the visits may be on its way");
+    let facts = Facts(&rig);
+    facts.cycle("c1", 5, 200, &["H1"]);
+    facts.release("c1", 6, "RELEASED");
+    rig.monitor.pass(monitor::now_us() + 60_000_000).await.expect("a pass");
+    assert_eq!(rig.open(), ["critical sterility-4/acme/H2/b"], "of the other none has come");
 }
 
 /// Whatever happens to a few items, told in any order and judged at any time between.

@@ -67,6 +67,8 @@ struct Visit<'a> {
     synced: bool,
     /// A mount says that the id is a serial number.
     identified: bool,
+    /// It arrived lately, at least in part: of a device that was offline, what happened hours ago may be all new.
+    lately: bool,
 }
 
 /// A cycle it was in.
@@ -127,6 +129,7 @@ impl<'a> Item<'a> {
                 site: &used.site,
                 synced: true,
                 identified: false,
+                lately: false,
             });
             visit.first_at = visit.first_at.min(used.first_at);
             visit.last_at = visit.last_at.max(used.last_at);
@@ -134,6 +137,7 @@ impl<'a> Item<'a> {
             visit.site = visit.site.max(&used.site);
             visit.synced &= mount.is_some_and(|mount| mount.synced);
             visit.identified |= mount.is_some_and(|mount| mount.id_kind == "SERIAL");
+            visit.lately |= used.lately;
         }
         let mut reprocessings = facts.reprocessings.clone();
         reprocessings.sort_unstable();
@@ -233,7 +237,8 @@ impl<'a> Item<'a> {
         }
         let hours = self.book.release_hours(self.tenant);
         let until = visit.first_at.saturating_add(i64::try_from(hours).unwrap_or_default().saturating_mul(HOUR_US));
-        let late = visit.first_at.saturating_add(self.clock.late);
+        let since_lately = if visit.lately { self.clock.now } else { visit.first_at };
+        let late = since_lately.saturating_add(self.clock.late);
         let awaited = between.iter().any(|treatment| treatment.standing.is_awaited());
         let unsure = between.iter().any(|treatment| treatment.standing.outcome == Outcome::Indeterminate);
         let possible = |treatment: &&Treatment<'_>| treatment.standing.is_sterile() || treatment.standing.is_awaited();

@@ -102,9 +102,11 @@ impl Units for Dirty {
         let texts = async |table: &str, column: &str| {
             warehouse.texts_beyond(table, column, horizon, CHANGED_MAX).await.map(BTreeSet::from_iter)
         };
+        let mut mounts = texts("item_uses", MOUNT).await?;
+        mounts.extend(texts("mounts", MOUNT).await?);
         Ok(Self {
             sessions: texts("injections", "session_id").await?,
-            mounts: texts("item_uses", MOUNT).await?,
+            mounts,
             items: texts("item_uses", "item_id").await?,
             sterilizers: BTreeSet::new(),
         })

@@ -24,7 +24,8 @@ pub(crate) const HOUR_US: i64 = 3_600_000_000;
 pub struct Clock {
     /// Now, us since 1970.
     pub now: i64,
-    /// How long after a use its sterilizer's data are awaited before their absence means anything, us.
+    /// How long after a use, and after it has arrived, its sterilizer's data are awaited before their absence means anything,
+    /// us.
     pub late: i64,
 }
 

@@ -275,7 +275,8 @@ impl Work<'_> {
         let items = announced.iter().map(|mount| mount.item_id.clone()).filter(|item_id| !item_id.is_empty()).collect();
         let sessions = uses.iter().map(|used| used.session_id.clone()).filter(|id| !id.is_empty()).collect();
         self.write(verdicts, known, units).await?;
-        self.alerts += balance::settle(warehouse, scope, &vessels, self.mass_balance_pct, self.clock.now).await?;
+        self.alerts +=
+            balance::settle(warehouse, scope, vessels, self.mass_balance_pct, self.horizon, self.clock.now).await?;
         Ok((items, sessions))
     }
 
