@@ -297,8 +297,8 @@ pub struct Monitor {
     pub http: SocketAddr,
     /// Pause between two passes, ms: shorter sees data earlier and asks ClickHouse more often.
     pub interval_ms: u32,
-    /// How long a sterilizer's data are awaited after a use before their absence is a breach, s: longer raises fewer alerts
-    /// that later data take back, and raises them later.
+    /// How long a sterilizer's data are awaited after a use, and after the use has arrived, before their absence is a breach, s:
+    /// longer raises fewer alerts that later data take back, and raises them later.
     pub late_s: u32,
     /// Time without a finished pass at which `/readyz` fails, s.
     pub stalled_s: u32,

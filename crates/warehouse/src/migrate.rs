@@ -64,6 +64,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     22 "0022_accuracy_by_outcome",
     23 "0023_western_electric",
     24 "0024_old_parts",
+    25 "0025_faster_views",
 };
 
 impl Migration {
