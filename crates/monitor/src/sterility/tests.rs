@@ -119,6 +119,7 @@ impl World {
             punctures: 20,
             first_at: T0 + hour * HOUR + HOUR / 10,
             last_at: T0 + hour * HOUR + HOUR / 2,
+            lately: false,
         };
         self.fact(Fact::Mount(mounted)).fact(Fact::Use(used))
     }
