@@ -106,8 +106,6 @@ pub struct Monitor {
     handle: Handle,
     listener: Option<TcpListener>,
     warehouse: Warehouse,
-    /// [`Options::late`], us.
-    late_us: i64,
     sterility: Sterility,
     precision: Precision,
     courier: Option<Courier>,
@@ -127,11 +125,11 @@ impl Monitor {
             None => None,
         };
         let handle = Handle::new(options.stalled_after);
-        let late_us = i64::try_from(options.late.as_micros()).unwrap_or(i64::MAX);
+        let late = i64::try_from(options.late.as_micros()).unwrap_or(i64::MAX);
         let courier = Some(Courier::new(options.delivery.clone(), warehouse.clone())?);
-        let sterility = Sterility::new(warehouse.clone(), late_us, &options.limits);
+        let sterility = Sterility::new(warehouse.clone(), late, &options.limits);
         let precision = Precision::new(warehouse.clone(), Rules::new(options.limits.clone())?);
-        Ok(Self { options, handle, listener, warehouse, late_us, sterility, precision, courier })
+        Ok(Self { options, handle, listener, warehouse, sterility, precision, courier })
     }
 
     /// What it says about itself.
@@ -156,7 +154,7 @@ impl Monitor {
     /// [`Error::Warehouse`]; the next pass takes up what this one did not finish.
     pub async fn pass(&mut self, now_us: i64) -> Result<Summary, Error> {
         let began = Instant::now();
-        let horizon = self.warehouse.horizon(now_us.saturating_sub(self.late_us)).await?;
+        let horizon = self.warehouse.horizon(now_us.saturating_sub(self.sterility.late)).await?;
         let released = self.warehouse.released_alerts().await?;
         let sterility = self.sterility.pass(&horizon, &released, now_us).await?;
         let precision = self.precision.pass(&horizon, &released, now_us).await?;

@@ -82,14 +82,10 @@ impl Scope<'_> {
     }
 }
 
-/// How far each Kafka partition is committed. Rows beyond are being written, or will be written again. The default knows no
-/// partition and no limit.
+/// How far each Kafka partition is committed. Rows beyond are being written, or will be written again; so are all rows of a
+/// partition that is not in it. The default has none: no row is beyond it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Horizon {
-    partitions: Vec<Committed>,
-    /// Whether rows of partitions that are not among `partitions` are beyond it.
-    is_limited: bool,
-}
+pub struct Horizon(Option<Vec<Committed>>);
 
 /// One partition of a [`Horizon`].
 #[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
@@ -107,31 +103,28 @@ impl Horizon {
     /// goes on, and so can the topic's next life. Rows of no topic, incarnation 0, are nobody's batch.
     pub(crate) fn filter(&self) -> String {
         let mut filter = "1".to_owned();
-        for Committed { incarnation, kafka_partition, position, .. } in &self.partitions {
+        let Some(partitions) = &self.0 else { return filter };
+        for Committed { incarnation, kafka_partition, position, .. } in partitions {
             let _ = write!(
                 filter,
                 " AND NOT (incarnation = {incarnation} AND kafka_partition = {kafka_partition} AND batch >= {position})"
             );
         }
-        if self.is_limited {
-            let newest = self.partitions.iter().map(|partition| partition.incarnation).max().unwrap_or_default();
-            let known = self.partitions.iter().filter(|partition| partition.incarnation == newest);
-            let known: Vec<_> = known.map(|partition| partition.kafka_partition.to_string()).collect();
-            let _ = write!(filter, " AND incarnation <= {newest}");
-            if !known.is_empty() {
-                let _ = write!(
-                    filter,
-                    " AND NOT (incarnation = {newest} AND kafka_partition NOT IN ({}))",
-                    known.join(", ")
-                );
-            }
+        let newest = partitions.iter().map(|partition| partition.incarnation).max().unwrap_or_default();
+        let known = partitions.iter().filter(|partition| partition.incarnation == newest);
+        let known: Vec<_> = known.map(|partition| partition.kafka_partition.to_string()).collect();
+        let _ = write!(filter, " AND incarnation <= {newest}");
+        if !known.is_empty() {
+            let _ =
+                write!(filter, " AND NOT (incarnation = {newest} AND kafka_partition NOT IN ({}))", known.join(", "));
         }
         filter
     }
 
     /// SQL: whether a row was committed lately.
     fn lately(&self) -> String {
-        let late = self.partitions.iter().filter(|partition| partition.lately < u64::MAX).map(|partition| {
+        let partitions = self.0.iter().flatten().filter(|partition| partition.lately < u64::MAX);
+        let late = partitions.map(|partition| {
             let Committed { incarnation, kafka_partition, lately, .. } = partition;
             format!("(incarnation = {incarnation} AND kafka_partition = {kafka_partition} AND batch >= {lately})")
         });
@@ -198,7 +191,7 @@ impl Warehouse {
                  ) GROUP BY incarnation, kafka_partition ORDER BY incarnation, kafka_partition"
             ))
             .await?;
-        Ok(Horizon { partitions, is_limited: true })
+        Ok(Horizon(Some(partitions)))
     }
 
     /// Everything registered about sterility.
@@ -499,7 +492,7 @@ mod tests {
     #[test]
     fn a_batch_beyond_its_partition_s_position_is_left_out() {
         assert_eq!(Horizon::default().filter(), "1");
-        let none = Horizon { partitions: Vec::new(), is_limited: true };
+        let none = Horizon(Some(Vec::new()));
         assert_eq!(none.filter(), "1 AND incarnation <= 0", "a first batch may begin at any time");
         let committed = |incarnation, kafka_partition, position, lately| Committed {
             incarnation,
@@ -508,7 +501,7 @@ mod tests {
             lately,
         };
         let partitions = vec![committed(1, 0, 9, u64::MAX), committed(2, 0, 7, 5), committed(2, 1, 8, u64::MAX)];
-        let horizon = Horizon { partitions, is_limited: true };
+        let horizon = Horizon(Some(partitions));
         assert_eq!(
             horizon.filter(),
             "1 AND NOT (incarnation = 1 AND kafka_partition = 0 AND batch >= 9) \

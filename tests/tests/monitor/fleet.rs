@@ -122,7 +122,7 @@ fn a_fleet_s_drifting_devices_are_found_and_the_healthy_ones_raise_nothing() {
         "SELECT kind, device, title, evidence_rows FROM doseline.open_alerts \
          WHERE device NOT IN ({list}) AND kind NOT IN ({USUAL}) LIMIT 20"
     );
-    // What could not be told while the half was there is taken back by the pass after; a critical alert never is.
+    // What could not be told while half of it was there is taken back by the pass after; a critical alert never is.
     poll(JUDGED_WITHIN, "nothing else is the matter", || {
         let found = ready.query(&others);
         if found.trim().is_empty() { Ok(()) } else { Err(found) }

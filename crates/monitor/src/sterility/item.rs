@@ -237,8 +237,8 @@ impl<'a> Item<'a> {
         }
         let hours = self.book.release_hours(self.tenant);
         let until = visit.first_at.saturating_add(i64::try_from(hours).unwrap_or_default().saturating_mul(HOUR_US));
-        let since_lately = if visit.lately { self.clock.now } else { visit.first_at };
-        let late = since_lately.saturating_add(self.clock.late);
+        let from = if visit.lately { self.clock.now } else { visit.first_at };
+        let late = from.saturating_add(self.clock.late);
         let awaited = between.iter().any(|treatment| treatment.standing.is_awaited());
         let unsure = between.iter().any(|treatment| treatment.standing.outcome == Outcome::Indeterminate);
         let possible = |treatment: &&Treatment<'_>| treatment.standing.is_sterile() || treatment.standing.is_awaited();

@@ -131,7 +131,8 @@ impl Dirty {
 pub struct Sterility {
     warehouse: Warehouse,
     reader: Reader<Dirty>,
-    late: i64,
+    /// [`Options::late`](crate::Options::late), us.
+    pub(crate) late: i64,
     mass_balance_pct: u32,
     /// Units that are pending, and until when.
     pending: HashMap<String, i64>,
