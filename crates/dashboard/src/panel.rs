@@ -17,58 +17,60 @@ impl Panel {
             name: "tenants",
             // Of all devices in `fleet`, without what that view finds out about each.
             sql: "SELECT tenant FROM (SELECT tenant FROM devices_latest
-                    UNION DISTINCT SELECT tenant FROM device_status WHERE device != ''
+                    UNION DISTINCT SELECT tenant FROM device_status WHERE device != '' GROUP BY tenant
                     UNION DISTINCT SELECT tenant FROM loader_commits WHERE kind = 'ledger')
                   ORDER BY tenant LIMIT 1000",
         },
         Self {
             name: "overview",
             sql: "SELECT injections, injections_last_minute, devices, devices_online, missing, lost, quarantined
-                  FROM (SELECT sum(injections) AS injections FROM accuracy_minute WHERE ? IN ('', tenant)) AS stored,
-                    (SELECT count() AS injections_last_minute FROM injections WHERE ? IN ('', tenant)
+                  FROM (SELECT sum(injections) AS injections FROM accuracy_minute WHERE (? = '' OR tenant = ?)) AS stored,
+                    (SELECT count() AS injections_last_minute FROM injections WHERE (? = '' OR tenant = ?)
                         AND received_at > now() - 60 AND ingest_day >= today() - 1) AS latest,
                     (SELECT count() AS devices, countIf(state = 'ONLINE') AS devices_online, sum(missing_events) AS missing,
-                        sum(lost_events) AS lost FROM fleet WHERE ? IN ('', tenant)) AS seen,
-                    (SELECT count() AS quarantined FROM quarantine WHERE NOT replayed AND ? IN ('', tenant)) AS refused",
+                        sum(lost_events) AS lost FROM fleet WHERE (? = '' OR tenant = ?)) AS seen,
+                    (SELECT count() AS quarantined FROM quarantine WHERE NOT replayed AND (? = '' OR tenant = ?)) AS refused",
         },
         Self {
             name: "minutes",
             sql: "SELECT formatDateTime(minute, '%H:%i') AS minute, dateDiff('minute', any(a.minute), now()) AS minutes_ago,
                     sum(a.injections) AS injections
                   FROM accuracy_minute AS a
-                  WHERE ? IN ('', tenant) AND a.minute > now() - INTERVAL 59 MINUTE AND a.minute <= now()
+                  WHERE (? = '' OR tenant = ?) AND a.minute > now() - INTERVAL 59 MINUTE AND a.minute <= now()
                   GROUP BY minute ORDER BY minutes_ago DESC",
         },
         Self {
             name: "fleet",
-            sql: "SELECT tenant, site, device, any(f.model) AS model, any(f.state) AS state,
-                    toUnixTimestamp(any(f.last_seen)) AS last_arrival_s,
-                    sum(a.injections) AS injections,
-                    if(sum(a.dose_target_nl) = 0, NULL, 100 * sum(a.dose_error_nl) / sum(a.dose_target_nl)) AS dose_error_pct,
-                    if(sum(a.depth_n) = 0, NULL, sum(a.depth_error_um) / sum(a.depth_n)) AS depth_error_um,
-                    any(f.missing_events) AS missing
+            sql: "SELECT tenant, site, device, f.model AS model, f.state AS state, toUnixTimestamp(f.last_seen) AS last_arrival_s,
+                    a.made AS injections,
+                    if(a.target_nl = 0, NULL, 100 * a.error_nl / a.target_nl) AS dose_error_pct,
+                    if(a.n = 0, NULL, a.error_um / a.n) AS depth_error_um,
+                    f.missing_events AS missing
                   FROM fleet AS f
-                  LEFT JOIN (SELECT * FROM accuracy_minute WHERE minute >= today()) AS a USING (tenant, site, device)
-                  WHERE ? IN ('', tenant)
-                  GROUP BY tenant, site, device ORDER BY missing > 0 DESC, injections DESC, device LIMIT 200",
+                  LEFT JOIN (SELECT tenant, site, device, sum(injections) AS made, sum(dose_target_nl) AS target_nl,
+                        sum(dose_error_nl) AS error_nl, sum(depth_n) AS n, sum(minute.depth_error_um) AS error_um
+                    FROM accuracy_minute AS minute WHERE (? = '' OR tenant = ?) AND minute.minute >= today()
+                    GROUP BY tenant, site, device) AS a USING (tenant, site, device)
+                  WHERE (? = '' OR tenant = ?)
+                  ORDER BY missing > 0 DESC, injections DESC, device LIMIT 200",
         },
         Self {
             name: "gaps",
             sql: "SELECT tenant, site, device, toString(boot_id) AS boot_id, first_missing, last_missing, state,
                     toUnixTimestamp(since) AS since_s
-                  FROM delivery_gaps WHERE ? IN ('', tenant) ORDER BY since DESC LIMIT 100",
+                  FROM delivery_gaps WHERE (? = '' OR tenant = ?) ORDER BY since DESC LIMIT 100",
         },
         Self {
             name: "alerts",
             sql: "SELECT severity, tenant, site, device, title, length(sessions) AS visits, toUnixTimestamp(raised_at) AS raised_s,
                     alert_key
-                  FROM open_alerts WHERE ? IN ('', tenant)
+                  FROM open_alerts WHERE (? = '' OR tenant = ?)
                   ORDER BY indexOf(['critical', 'high', 'medium', 'low'], severity), raised_at DESC LIMIT 100",
         },
         Self {
             name: "quarantine",
             sql: "SELECT toUnixTimestamp(received_at) AS received_s, reason, detail, topic, source
-                  FROM quarantine WHERE ? IN ('', tenant) ORDER BY received_at DESC LIMIT 20",
+                  FROM quarantine WHERE (? = '' OR tenant = ?) ORDER BY received_at DESC LIMIT 20",
         },
     ];
 

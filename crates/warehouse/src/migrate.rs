@@ -65,6 +65,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     23 "0023_western_electric",
     24 "0024_old_parts",
     25 "0025_faster_views",
+    26 "0026_latest_word",
 };
 
 impl Migration {

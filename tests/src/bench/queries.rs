@@ -261,6 +261,7 @@ fn uses_of(rows: &str) -> String {
 fn make_rest(clickhouse: &ClickHouse, devices: u64, now: u64) {
     let identity = "concat('clinic-', toString(number % 20)) AS tenant, concat('site-', toString(intDiv(number, 20) % 5)) AS site, \
                     concat('pen-', leftPad(toString(number), 6, '0')) AS device";
+    let per_day = PER_DEVICE / DAYS;
     let time = |seconds: &str| format!("fromUnixTimestamp64Micro(toInt64({now} - {seconds}) * 1000000, 'UTC')");
     clickhouse.query(&format!(
         "INSERT INTO doseline.devices (tenant, device, site, kind, model, origin, valid_from, recorded_at) \
@@ -284,13 +285,15 @@ fn make_rest(clickhouse: &ClickHouse, devices: u64, now: u64) {
         time("12000 - number")
     ));
     for day in 0..DAYS {
+        // As many injections as were made by then, one a second up to the same time of each day.
+        let made = format!("{} - least(beat * 300, {per_day})", PER_DEVICE - day * per_day);
         clickhouse.query(&format!(
             "INSERT INTO doseline.device_status (tenant, site, device, boot_id, seq, at, time_source, received_at, model, \
              firmware, source, state, battery_pct, temperature_mc, outbox_events, injection_no, last_boot_id, last_seq, \
              ingest_day, incarnation, kafka_partition) \
              SELECT tenant, site, device, 4294967296 + number, 0, time, 'DEVICE', time, concat('mesogun-', toString(number % 4)), \
              '4.2.1', if(beat = 0, 'STATUS', 'HEARTBEAT'), if(beat = 0, 'ONLINE', ''), 80, 30000, 0, \
-             {PER_DEVICE}, 4294967296 + number, {PER_DEVICE}, toDate(time), 1, number % 12 \
+             {made}, 4294967296 + number, {made}, toDate(time), 1, number % 12 \
              FROM (SELECT number, {identity} FROM numbers({devices})) ARRAY JOIN range(96) AS beat, \
              arrayMap(beat -> {}, range(96)) AS time",
             time(&format!("({day} * 86400 + beat * 300)"))

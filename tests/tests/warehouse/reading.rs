@@ -177,3 +177,46 @@ async fn items_cycles_and_calibrations_are_followed() {
     let expected = "pen-1\tDEPTH\t\tNEVER\npen-1\tDOSE\tnew\tOK\npen-2\tDEPTH\tc4\tDUE\npen-2\tDOSE\tc3\tOVERDUE";
     check(&clickhouse, due, expected);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_latest_word_is_read_without_reading_every_heartbeat() {
+    let clickhouse = ClickHouse::start();
+    migrated(&clickhouse).await;
+    for day in [1, 2] {
+        clickhouse.query(&format!(
+            "INSERT INTO doseline.device_status (tenant, site, device, boot_id, received_at, source, state, battery_pct, \
+             injection_no, last_boot_id, last_seq, ingest_day) \
+             SELECT 'acme', 'paris', concat('pen-', toString(number % 10)), 7, \
+             toDateTime64('2026-01-0{day} 10:00:00', 6, 'UTC') + number, 'HEARTBEAT', if(number < 10, 'ONLINE', ''), \
+             90 - number % 50, 100 * {day} + intDiv(number, 10), 7, 10 * {day} + intDiv(number, 500), '2026-01-0{day}' \
+             FROM numbers(1000)"
+        ));
+    }
+    let projections = |sql: &str| {
+        let plan = clickhouse.query(&format!("EXPLAIN {sql}"));
+        ["latest", "said"].map(|name| plan.contains(&format!("ReadFromMergeTree ({name})")))
+    };
+    let every = "ReadFromMergeTree (doseline.device_status)";
+    for (view, expected) in [
+        ("fleet", [true, true]),
+        ("delivery_state", [false, true]),
+        ("delivery_gaps", [false, true]),
+        ("injection_completeness", [true, false]),
+    ] {
+        for sql in
+            [format!("SELECT * FROM doseline.{view}"), format!("SELECT * FROM doseline.{view} WHERE tenant = 'acme'")]
+        {
+            assert_eq!(projections(&sql), expected, "{sql}");
+            assert!(!clickhouse.query(&format!("EXPLAIN {sql}")).contains(every), "{sql}");
+        }
+    }
+    let fleet = "SELECT device, state, battery_pct, injection_no, last_seen, missing_events FROM doseline.fleet WHERE device = 'pen-3'";
+    check(&clickhouse, fleet, "pen-3\tONLINE\t47\t299\t2026-01-02 10:16:33.000000\t21");
+    let gaps = "SELECT first_missing, last_missing, since FROM doseline.delivery_gaps WHERE device = 'pen-3'";
+    check(&clickhouse, gaps, "1\t21\t2026-01-01 10:00:03.000000");
+
+    // What is deleted was never said.
+    clickhouse
+        .query("ALTER TABLE doseline.device_status DELETE WHERE ingest_day = '2026-01-02' SETTINGS mutations_sync = 2");
+    check(&clickhouse, fleet, "pen-3\tONLINE\t47\t199\t2026-01-01 10:16:33.000000\t11");
+}
