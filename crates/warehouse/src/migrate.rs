@@ -66,6 +66,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     24 "0024_old_parts",
     25 "0025_faster_views",
     26 "0026_latest_word",
+    27 "0027_merges",
 };
 
 impl Migration {
