@@ -49,6 +49,16 @@ fn memory_kib(process: u32, field: &str) -> Option<f64> {
     line.trim().trim_end_matches("kB").trim().parse().ok()
 }
 
+/// How often the threads of a process, those there are now, have given up the processor to wait.
+pub fn switches(process: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("the process is there").flatten();
+    let statuses = tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
+    let switches = |status: &str| {
+        status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok())
+    };
+    statuses.filter_map(|status| switches(&status)).sum::<u64>()
+}
+
 /// Payload of TCP that a process has sent to and received from a port, over the connections it has now; none where the
 /// system has no `ss`.
 pub fn wire(process: u32, port: u16) -> Option<(f64, f64)> {

@@ -74,7 +74,7 @@ impl Default for Mqtt {
             tls: None,
             keep_alive: Duration::from_secs(30),
             session_expiry: Duration::from_secs(3600),
-            receive_maximum: 1000,
+            receive_maximum: 4000,
             packet_bytes_max: PACKET_BYTES_MAX,
             receipts: true,
         }

@@ -26,9 +26,10 @@ mod trace;
 mod up;
 mod upkeep;
 
-use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::{self, Runtime};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, LogFormat};
@@ -36,6 +37,9 @@ use crate::config::{Config, LogFormat};
 /// Decoded reports and texts of columns are many small pieces, made and given back again and again.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long the bridge's thread rests before it waits for the next message.
+const BRIDGE_REST: Duration = Duration::from_millis(5);
 
 /// Exit code of an invalid configuration (`EX_USAGE` of sysexits.h).
 const INVALID_CONFIGURATION: u8 = 64;
@@ -143,7 +147,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = runtime(&command)?;
     let outcome = runtime.block_on(async {
         match command {
             Command::Up(arguments) => up::run(arguments, config).await,
@@ -168,6 +172,17 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
     // A blocking call into an engine must not hold up the end.
     runtime.shutdown_background();
     outcome
+}
+
+/// Messages reach the bridge one by one, and waking a thread costs more than a message does. So one thread has all of the
+/// bridge's tasks, and once it has nothing left to do it rests: what comes meanwhile, messages and confirmations alike, is
+/// taken at once. While there is work it does not rest.
+fn runtime(command: &Command) -> std::io::Result<Runtime> {
+    let mut builder = runtime::Builder::new_multi_thread();
+    if matches!(command, Command::Bridge) {
+        builder.worker_threads(1).on_thread_park(|| std::thread::sleep(BRIDGE_REST));
+    }
+    builder.enable_all().build()
 }
 
 fn log(config: &Config) -> anyhow::Result<()> {

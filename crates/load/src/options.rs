@@ -136,9 +136,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            rows_max: 100_000,
+            rows_max: 150_000,
             bytes_max: 32 << 20,
-            age_max: Duration::from_secs(1),
+            age_max: Duration::from_millis(600),
             ledger_cache_boots: 200_000,
             inserts_max: 4,
             memory_max: 128 << 20,
@@ -150,7 +150,7 @@ impl Default for Limits {
 }
 
 /// Full batches whose rows are made and written at once.
-const BATCHES_AT_ONCE: usize = 3;
+const BATCHES_AT_ONCE: usize = 2;
 
 impl Limits {
     /// Rows that may be made and written at once, over all partitions.

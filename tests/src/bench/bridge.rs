@@ -10,7 +10,7 @@ use super::stage::{Stage, count};
 use super::{Options, say, topic};
 use crate::poll;
 use crate::role::Role;
-use crate::usage::{rss_peak_mib, wire};
+use crate::usage::{rss_peak_mib, switches, wire};
 
 const DEVICES: u64 = 2_000;
 const ACKNOWLEDGED: &str = "doseline_bridge_acknowledged_total";
@@ -78,7 +78,7 @@ pub fn measure(options: &Options) -> Vec<Table> {
          in both directions"
     );
     let peer = "As above without Mosquitto: a synthetic MQTT peer in the harness sends encoded reports as fast as the bridge \
-                acknowledges them, up to its receive maximum (1,000 for each connection); peer, bridge and Kafka share the \
+                acknowledges them, up to its receive maximum (4,000 for each connection); peer, bridge and Kafka share the \
                 cores, so the rate is a lower bound, and CPU for a report says what a core of the bridge is worth";
     vec![
         Table { title: "Bridge at a fixed rate", conditions, rows: fixed },
@@ -93,7 +93,8 @@ fn behind_mosquitto(stage: &mut Stage, case: Case, rate: u64, reports: u64) -> R
     let mut bridge = case.start(stage, port);
     let mut publisher = Publisher::connect(port);
     let in_kafka = topic::count(&stage.kafka);
-    let (before, cpu, began) = (stage.engines_cpu_s(), bridge.cpu_s(), Instant::now());
+    let process = bridge.id();
+    let (before, cpu, switched, began) = (stage.engines_cpu_s(), bridge.cpu_s(), switches(process), Instant::now());
     publisher.publish(&publications, rate, |_| {});
     let published_s = began.elapsed().as_secs_f64();
     poll(DONE_WITHIN, "acknowledgements and receipts", || {
@@ -103,16 +104,16 @@ fn behind_mosquitto(stage: &mut Stage, case: Case, rate: u64, reports: u64) -> R
             done => Err(format!("{done:?} of {reports}")),
         }
     });
-    let (after, cpu) = (stage.engines_cpu_s(), bridge.cpu_s() - cpu);
+    let (after, cpu, switched) = (stage.engines_cpu_s(), bridge.cpu_s() - cpu, switches(process) - switched);
     assert_eq!(topic::count(&stage.kafka) - in_kafka, reports, "records in Kafka");
     let us = |seconds: f64| seconds * 1e6 / reports as f64;
     let each = |bytes: Option<(f64, f64)>| bytes.map(|(sent, received)| (sent + received) / reports as f64);
     let [mosquitto, kafka] = [0, 1].map(|engine| us(after[engine] - before[engine]));
-    let process = bridge.process().id();
     let mut row = case.row();
     row.extend([
         ("reports_per_s", (reports as f64 / published_s).round().into()),
         ("bridge_cpu_us_per_report", us(cpu).into()),
+        ("bridge_switches_per_report", (switched as f64 / reports as f64).into()),
         ("mosquitto_cpu_us_per_report", mosquitto.into()),
         ("kafka_cpu_us_per_report", kafka.into()),
         ("bridge_rss_peak_mib", rss_peak_mib(process).into()),
