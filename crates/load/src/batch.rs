@@ -118,6 +118,11 @@ pub(crate) struct Written {
 }
 
 impl<'r> Batch<'r> {
+    /// A batch that will have so many rows at most.
+    pub fn of(rows: usize) -> Self {
+        Self { tables: Tables::of(rows), ..Self::default() }
+    }
+
     /// Adds a record. The ledgers of its boots must be open.
     pub fn add(&mut self, decoded: &Decoded<'r>, ledgers: &mut Ledgers, rules: &Rules) {
         self.counts.records += 1;

@@ -250,8 +250,9 @@ impl<S: Store, C: Copies> Owner<S, C> {
         let claim = self.claim(&records).await?;
         let (records, lost) = self.fit(records, &claim.intent, inbox).await?;
         let shared = self.shared.clone();
-        let _room = self.room(&shared.room, &records).await?;
-        let written = self.decode(&records, &claim.intent).await?;
+        let rows = records.iter().map(rows_of).sum();
+        let _room = self.room(&shared.room, rows).await?;
+        let written = self.decode(records, rows, &claim.intent).await?;
         self.copy(&written).await?;
         self.write(&written.blocks, &claim).await?;
         let lost_count = lost.count();
@@ -333,10 +334,10 @@ impl<S: Store, C: Copies> Owner<S, C> {
         Ok((records, lost))
     }
 
-    /// Waits until the rows of these records have room beside those of other batches: they take several times the records'
+    /// Waits until so many rows have room beside those of other batches: they take several times the records'
     /// size, and neither the processor nor the engine is faster with more of them.
-    async fn room<'s>(&self, room: &'s Semaphore, records: &[Record]) -> Result<SemaphorePermit<'s>, Stop> {
-        let rows = records.iter().map(rows_of).sum::<usize>().min(self.shared.limits.room()) as u32;
+    async fn room<'s>(&self, room: &'s Semaphore, rows: usize) -> Result<SemaphorePermit<'s>, Stop> {
+        let rows = rows.min(self.shared.limits.room()) as u32;
         tokio::select! {
             biased;
             () = self.lease.ending() => Err(Stop::Lapsed),
@@ -344,11 +345,11 @@ impl<S: Store, C: Copies> Owner<S, C> {
         }
     }
 
-    /// Records become rows. A chunk at a time, because decoded reports are large.
-    async fn decode(&mut self, records: &[Record], intent: &Intent) -> Result<Written, Stop> {
-        let (mut batch, mut contexts) = (Batch::default(), Contexts::default());
+    /// Records become rows, at most `rows`. A chunk at a time, because decoded reports are large.
+    async fn decode(&mut self, records: Vec<Record>, rows: usize, intent: &Intent) -> Result<Written, Stop> {
+        let (mut batch, mut contexts) = (Batch::of(rows), Contexts::default());
         let mut read = false;
-        let mut rest = records;
+        let mut rest = &records[..];
         while !rest.is_empty() {
             let (chunk, after) = rest.split_at(chunk(rest));
             rest = after;

@@ -30,6 +30,11 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
+    /// With room for so many injections, which most events are.
+    pub fn of(rows: usize) -> Self {
+        Self { injections: Injections::with_capacity(rows), ..Self::default() }
+    }
+
     /// Adds an event that has passed [`telemetry::plausibility::check`].
     pub fn event(&mut self, origin: &Origin<'_>, mounts: &[v1::MountInUse], seq: u64, at: i64, event: &v1::Event) {
         match &event.kind {

@@ -4,8 +4,12 @@
 //! splitting, one insert thread, one table partition. Two blocks would carry two tokens, and a retry would double rows.
 
 use arrow_array::RecordBatch;
-use arrow_ipc::writer::StreamWriter;
+use arrow_ipc::{
+    CompressionType,
+    writer::{IpcWriteOptions, StreamWriter},
+};
 use bytes::Bytes;
+use clickhouse::Compression;
 use std::time::Duration;
 
 use crate::{client::Warehouse, error::Error};
@@ -30,6 +34,9 @@ pub const PINNED: [(&str, &str); 11] = [
     ("max_partitions_per_insert_block", "1"),
 ];
 
+/// From this many rows on each column is compressed by itself while the stream is written, which spares a copy of all of them.
+/// For fewer that costs more than it saves: the client compresses the stream as a whole.
+const COLUMN_BY_COLUMN_ROWS: usize = 8_192;
 /// Bytes handed to the connection at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -43,10 +50,11 @@ impl Warehouse {
         let schema = batch.schema();
         let names: Vec<String> = schema.fields().iter().map(|field| format!("`{}`", field.name())).collect();
         let sql = format!("INSERT INTO {table} ({}) FORMAT ArrowStream", names.join(", "));
-        let stream = encode(batch)?;
+        let by_column = batch.num_rows() >= COLUMN_BY_COLUMN_ROWS;
+        let stream = encode(batch, by_column)?;
         let options = self.options();
-        let mut insert = self
-            .client()
+        let client = if by_column { &self.client().clone().with_compression(Compression::None) } else { self.client() };
+        let mut insert = client
             .insert_formatted_with(sql)
             .with_setting("insert_deduplication_token", token)
             .with_timeouts(Some(options.send_timeout), Some(options.receive_timeout));
@@ -69,8 +77,10 @@ impl Warehouse {
     }
 }
 
-fn encode(batch: &RecordBatch) -> Result<Bytes, Error> {
-    let mut writer = StreamWriter::try_new(Vec::with_capacity(batch.get_array_memory_size()), &batch.schema())?;
+fn encode(batch: &RecordBatch, compressed: bool) -> Result<Bytes, Error> {
+    let compression = compressed.then_some(CompressionType::LZ4_FRAME);
+    let options = IpcWriteOptions::default().try_with_compression(compression)?;
+    let mut writer = StreamWriter::try_new_with_options(Vec::new(), &batch.schema(), options)?;
     writer.write(batch)?;
     Ok(writer.into_inner()?.into())
 }

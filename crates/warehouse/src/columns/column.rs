@@ -233,6 +233,11 @@ impl<T: ArrowPrimitiveType> Default for Number<T> {
 }
 
 impl<T: ArrowPrimitiveType> Number<T> {
+    /// With room for so many rows.
+    pub fn with_capacity(rows: usize) -> Self {
+        Self(Vec::with_capacity(rows))
+    }
+
     /// Adds a value.
     pub fn push(&mut self, value: T::Native) {
         self.0.push(value);
@@ -263,6 +268,11 @@ impl<T: ArrowPrimitiveType> Column for PrimitiveBuilder<T> {
 pub(crate) struct Time(Vec<i64>);
 
 impl Time {
+    /// With room for so many rows.
+    pub fn with_capacity(rows: usize) -> Self {
+        Self(Vec::with_capacity(rows))
+    }
+
     /// Adds a time.
     pub fn push(&mut self, unix_us: i64) {
         self.0.push(unix_us);

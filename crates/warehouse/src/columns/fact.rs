@@ -70,6 +70,18 @@ pub(crate) struct Facts {
 const TEXTS: [&str; 7] = ["tenant", "site", "device", "time_source", "model", "firmware", "session_id"];
 
 impl Facts {
+    /// With room for so many rows.
+    pub fn with_capacity(rows: usize) -> Self {
+        Self {
+            texts: Shared::default(),
+            boot_id: Number::with_capacity(rows),
+            seq: Number::with_capacity(rows),
+            at: Time::with_capacity(rows),
+            received_at: Time::with_capacity(rows),
+            kafka_offset: Number::with_capacity(rows),
+        }
+    }
+
     /// Adds a row.
     pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64) {
         let Origin { tenant, site, device, time_source, model, firmware, session_id, .. } = *origin;

@@ -42,6 +42,29 @@ table! {
 }
 
 impl Injections {
+    /// With room for so many rows: columns that grow are copied, and take twice the memory meanwhile.
+    pub fn with_capacity(rows: usize) -> Self {
+        Self {
+            facts: Facts::with_capacity(rows),
+            injection_no: PrimitiveBuilder::with_capacity(rows),
+            shot: PrimitiveBuilder::with_capacity(rows),
+            target_nl: PrimitiveBuilder::with_capacity(rows),
+            delivered_nl: PrimitiveBuilder::with_capacity(rows),
+            target_um: PrimitiveBuilder::with_capacity(rows),
+            measured_um: PrimitiveBuilder::with_capacity(rows),
+            angle_mdeg: PrimitiveBuilder::with_capacity(rows),
+            duration_us: PrimitiveBuilder::with_capacity(rows),
+            punctures: PrimitiveBuilder::with_capacity(rows),
+            needle_count: PrimitiveBuilder::with_capacity(rows),
+            peak_force_mn: PrimitiveBuilder::with_capacity(rows),
+            pressure_pa: PrimitiveBuilder::with_capacity(rows),
+            vacuum_pa: PrimitiveBuilder::with_capacity(rows),
+            motor_ma: PrimitiveBuilder::with_capacity(rows),
+            flags: Number::with_capacity(rows),
+            ..Self::default()
+        }
+    }
+
     /// Adds an injection. Its values must have passed [`telemetry::plausibility::check`], whose widest ranges fit the
     /// columns; one that does not fit becomes NULL rather than another value.
     pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64, injection: &v1::Injection) {
