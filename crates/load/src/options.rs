@@ -138,10 +138,10 @@ impl Default for Limits {
         Self {
             rows_max: 150_000,
             bytes_max: 32 << 20,
-            age_max: Duration::from_millis(600),
+            age_max: Duration::from_millis(500),
             ledger_cache_boots: 200_000,
-            inserts_max: 4,
-            memory_max: 128 << 20,
+            inserts_max: 2,
+            memory_max: 64 << 20,
             loss_shown: Duration::from_secs(3_600),
             unwritten_age_max: Duration::from_secs(60),
             drain_max: Duration::from_secs(4),

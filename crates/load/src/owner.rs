@@ -68,12 +68,12 @@
 //! - *How many inserts.* A batch makes one insert in each table it has rows for, one intent and one commit (a burned
 //!   token one more). `loader_intents` and `loader_commits` see every partition of every topic and therefore turn over
 //!   first. A batch ends by age; or by size, or because memory is full, both of which take longer than the rows before
-//!   take to insert. With 3 topics of 12 partitions and a batch a second each that is 36 inserts/s: the window holds
-//!   100,000 / 36 = 2,700 s; with `up`'s 2 partitions and 300 ms, 20 inserts/s, 5,000 s. A table of facts sees one topic:
+//!   take to insert. With 3 topics of 12 partitions and two batches a second each that is 72 inserts/s: the window holds
+//!   100,000 / 72 = 1,390 s; with `up`'s 2 partitions and 300 ms, 20 inserts/s, 5,000 s. A table of facts sees one topic:
 //!   three times as long.
 //! - *How late a write can be.* An owner asks its lease before each insert, so that one which wakes after the session
 //!   time-out (45 s) writes nothing more; the insert under way ends with its time-outs (connect 5 s, send 30 s, receive
-//!   60 s). So a writer that keeps running is late by 140 s at most, a twentieth of the window. What remains is a
+//!   60 s). So a writer that keeps running is late by 140 s at most, a tenth of the window. What remains is a
 //!   writer that is stopped *between* the check and the first byte of its insert, and for longer than the window lasts.
 //!
 //! Beyond the window a token is as good as new. Then:

@@ -17,7 +17,7 @@ const MARKER_REPORTS_PER_S: u64 = 50;
 /// Markers, each of which reports once a second.
 const MARKER_DEVICES: u64 = MARKER_REPORTS_PER_S;
 /// Pause between two questions.
-const ASK_EVERY: Duration = Duration::from_millis(15);
+const ASK_EVERY: Duration = Duration::from_millis(40);
 /// What is published before does not count: first connections, first parts.
 const WARM_UP: Duration = Duration::from_secs(5);
 const ARRIVED_WITHIN: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ pub fn measure(options: &Options) -> Vec<Table> {
     // A new Kafka for each: a loader with empty tables would read what is left of the rate before.
     let rows = rates.iter().map(|rate| at(&mut Stage::start(), *rate, seconds));
     let conditions = format!(
-        "Mosquitto, one bridge, one loader, ClickHouse, default configuration (12 partitions, batches of 1 s, fsync); reports of \
+        "Mosquitto, one bridge, one loader, ClickHouse, default configuration (12 partitions, batches of 0.5 s, fsync); reports of \
          {PER_REPORT} injections over one connection; {MARKER_DEVICES} marker devices report once a second each among all \
          others; latency = from just before a marker's report is sent until the answer to `SELECT device, max(seq) .. WHERE \
          tenant = 'marker' GROUP BY device`, asked again {} ms after each answer, has its last injection; the first {} s do \

@@ -43,7 +43,7 @@ fn block(rows: u64) -> Block {
         slots: [Slot::default(); 3],
         unknown_fields: false,
     };
-    let mut injections = Injections::default();
+    let mut injections = Injections::with_capacity(rows as usize);
     for seq in 1..=rows {
         let injection = v1::Injection {
             injection_no: Some(seq),
