@@ -267,7 +267,13 @@ mod tests {
                 let code: Vec<_> = statement.lines().filter(|line| !line.starts_with("--")).collect();
                 let code = code.join("\n");
                 let again = ["CREATE TABLE IF NOT EXISTS ", "CREATE OR REPLACE VIEW "];
-                let alters = [" ADD COLUMN IF NOT EXISTS ", " MODIFY COLUMN ", " MODIFY SETTING "];
+                let alters = [
+                    " ADD COLUMN IF NOT EXISTS ",
+                    " MODIFY COLUMN ",
+                    " MODIFY SETTING ",
+                    " ADD PROJECTION IF NOT EXISTS ",
+                    " MATERIALIZE PROJECTION ",
+                ];
                 let altered =
                     code.trim_start().starts_with("ALTER TABLE ") && alters.iter().any(|how| code.contains(how));
                 let fills =
