@@ -1,5 +1,5 @@
 -- The latest word of each device, and what it said of its deliveries, kept by the engine beside the rows of `device_status`: one
--- row for each device and one for each number said, in each part, instead of one for each heartbeat. As projections they are
+-- row for each device, for each boot and for each number said, in each part, instead of one for each heartbeat. As projections they are
 -- written, moved and deleted with the rows they sum up, so they never say anything else than the rows do.
 
 ALTER TABLE device_status ADD PROJECTION IF NOT EXISTS latest
@@ -22,17 +22,26 @@ ALTER TABLE device_status ADD PROJECTION IF NOT EXISTS latest
     GROUP BY tenant, device
 );
 
+ALTER TABLE device_status ADD PROJECTION IF NOT EXISTS boots
+(
+    SELECT
+        tenant, device, last_boot_id,
+        argMaxIf(site, received_at, last_seq > 0),
+        max(last_seq)
+    GROUP BY tenant, device, last_boot_id
+);
+
 ALTER TABLE device_status ADD PROJECTION IF NOT EXISTS said
 (
     SELECT
         tenant, device, last_boot_id, last_seq,
-        argMax(site, received_at),
-        min(received_at),
-        max(received_at)
+        min(received_at)
     GROUP BY tenant, device, last_boot_id, last_seq
 );
 
 ALTER TABLE device_status MATERIALIZE PROJECTION latest;
+
+ALTER TABLE device_status MATERIALIZE PROJECTION boots;
 
 ALTER TABLE device_status MATERIALIZE PROJECTION said;
 
@@ -95,17 +104,13 @@ AS WITH
         WHERE kind = 'ledger'
         GROUP BY tenant, device, boot_id, incarnation, kafka_partition
         UNION ALL
-        SELECT tenant, device, boot, argMax(site, at), [], [], [], [], [], [], max(last), toDateTime64(0, 6, 'UTC')
-        FROM
-        (
-            SELECT
-                tenant, device, assumeNotNull(last_boot_id) AS boot, assumeNotNull(last_seq) AS last,
-                argMax(said.site, received_at) AS site, max(received_at) AS at
-            FROM device_status AS said
-            WHERE last_boot_id > 0 AND last_seq > 0
-            GROUP BY tenant, device, last_boot_id, last_seq
-        )
-        GROUP BY tenant, device, boot
+        SELECT
+            tenant, device, assumeNotNull(last_boot_id), argMaxIf(said.site, received_at, last_seq > 0),
+            [], [], [], [], [], [], assumeNotNull(max(last_seq)), toDateTime64(0, 6, 'UTC')
+        FROM device_status AS said
+        WHERE last_boot_id > 0
+        GROUP BY tenant, device, last_boot_id
+        HAVING max(last_seq) > 0
     ),
     united AS
     (
