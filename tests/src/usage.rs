@@ -45,18 +45,19 @@ pub fn rss_peak_mib(process: u32) -> f64 {
 
 fn memory_kib(process: u32, field: &str) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
-    line.trim().trim_end_matches("kB").trim().parse().ok()
+    value(&status, field)?.trim_end_matches("kB").trim().parse().ok()
+}
+
+/// What a `status` file says of a field.
+fn value<'s>(status: &'s str, field: &str) -> Option<&'s str> {
+    status.lines().find_map(|line| line.strip_prefix(field)).map(str::trim)
 }
 
 /// How often the threads of a process, those there are now, have given up the processor to wait.
 pub fn switches(process: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("the process is there").flatten();
     let statuses = tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
-    let switches = |status: &str| {
-        status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok())
-    };
-    statuses.filter_map(|status| switches(&status)).sum::<u64>()
+    statuses.filter_map(|status| value(&status, "voluntary_ctxt_switches:")?.parse::<u64>().ok()).sum()
 }
 
 /// Payload of TCP that a process has sent to and received from a port, over the connections it has now; none where the

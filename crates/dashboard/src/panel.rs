@@ -7,6 +7,8 @@ use warehouse::{Error, Warehouse};
 pub struct Panel {
     /// Its name in the URL.
     pub name: &'static str,
+    /// Each `?` is the tenant. It is compared by itself, not by `IN ('', tenant)`, so that its rows are found through the tables'
+    /// order.
     sql: &'static str,
 }
 
@@ -15,7 +17,7 @@ impl Panel {
     pub const ALL: &[Self] = &[
         Self {
             name: "tenants",
-            // Of all devices in `fleet`, without what that view finds out about each.
+            // Of all devices in `fleet`, without what that view finds out about each; grouped, so that a projection answers.
             sql: "SELECT tenant FROM (SELECT tenant FROM devices_latest
                     UNION DISTINCT SELECT tenant FROM device_status WHERE device != '' GROUP BY tenant
                     UNION DISTINCT SELECT tenant FROM loader_commits WHERE kind = 'ledger')

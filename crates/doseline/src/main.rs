@@ -29,7 +29,7 @@ mod upkeep;
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
-use tokio::runtime::{self, Runtime};
+use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, LogFormat};
@@ -178,7 +178,7 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
 /// bridge's tasks, and once it has nothing left to do it rests: what comes meanwhile, messages and confirmations alike, is
 /// taken at once. While there is work it does not rest.
 fn runtime(command: &Command) -> std::io::Result<Runtime> {
-    let mut builder = runtime::Builder::new_multi_thread();
+    let mut builder = Builder::new_multi_thread();
     if matches!(command, Command::Bridge) {
         builder.worker_threads(1).on_thread_park(|| std::thread::sleep(BRIDGE_REST));
     }

@@ -258,8 +258,8 @@ GROUP BY tenant, device
 HAVING received > 0
 COMMENT 'Injections received M of known N, by device, from the lifetime counter';
 
--- Every device that is registered or was ever heard of, with its latest word. Each device has one row at most in each of the
--- three parts, so that the greatest value is the one that was said.
+-- Every device that is registered or was ever heard of, with its latest word. Each device has one row at most from each of the
+-- three sources, so that the greatest value is the one that was said.
 CREATE OR REPLACE VIEW fleet
 (
     tenant LowCardinality(String) COMMENT 'Tenant',
