@@ -1,8 +1,8 @@
 //! ClickHouse in this process: `libchdb.so` behind ClickHouse's own HTTP interface, so that clients talk to it as to a
 //! server.
 //!
-//! - A statement has a connection of its own, opened and closed with it: no setting of one reaches another. A session
-//!   keeps its connection.
+//! - A statement has a connection of its own; one that only read or inserted leaves it to the next that asks for the same database
+//!   and settings: no setting of one reaches another. A session keeps its connection.
 //! - An `INSERT`'s data goes to the engine piece by piece, as does a result in a format that allows it: memory does not
 //!   grow with either.
 //! - A body that ends early cancels its `INSERT`; what was sent in one block leaves no row.
@@ -12,6 +12,7 @@ mod engine;
 mod exception;
 mod execution;
 mod http;
+mod idle;
 mod library;
 mod reply;
 mod request;

@@ -138,6 +138,36 @@ fn settings_hold_for_one_statement() {
     assert_eq!(post(&process, "", value).text(), usual);
     assert_eq!(post(&process, "readonly=1&max_threads=3", "CREATE TABLE r (a Int8) ENGINE = Memory").status, 500);
 
+    // the connection is used again, by statements of the same settings
+    post(&process, "", "CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a");
+    for threads in ["3", "3", "4"] {
+        let asked = format!("max_threads={threads}&max_block_size=45");
+        for (format, answer) in [("TSV", format!("{threads}\t45\n")), ("CSV", format!("{threads},45\n"))] {
+            assert_eq!(post(&process, &asked, &format!("{value} FORMAT {format}")).text(), answer);
+        }
+        assert!(
+            post(&process, &asked, &format!("{value} FORMAT JSONCompact")).text().contains(&format!("[{threads}, 45]"))
+        );
+        assert_eq!(
+            post(&process, &asked, "INSERT INTO t SETTINGS max_threads = 8, max_block_size = 9 VALUES (1)").status,
+            200
+        );
+        assert_eq!(post(&process, &asked, &format!("{value} SETTINGS max_threads = 6")).text(), "6\t45\n");
+        assert_eq!(post(&process, &format!("{asked}&max_threads=5"), value).text(), "5\t45\n");
+        assert_eq!(post(&process, "", value).text(), usual);
+        assert_eq!(post(&process, "", "INSERT INTO t SETTINGS max_threads = 8 VALUES (1)").status, 200);
+        assert_eq!(post(&process, "", &format!("{value} SETTINGS max_threads = 6 FORMAT JSONCompact")).status, 200);
+        assert_eq!(post(&process, "", value).text(), usual);
+        let limit = "SELECT getSetting('max_result_bytes')";
+        assert_eq!(post(&process, "", limit).text(), "0\n");
+        assert_eq!(post(&process, "readonly=1&max_threads=3", &format!("{value} FORMAT JSONCompact")).status, 200);
+        assert_eq!(post(&process, "readonly=1&max_threads=4", limit).text(), "0\n");
+        assert_eq!(post(&process, "database=system", "SELECT currentDatabase()").text(), "system\n");
+        assert_eq!(post(&process, "", "SELECT currentDatabase()").text(), "default\n");
+        post(&process, "", "CREATE TEMPORARY TABLE lost (a UInt8)");
+        assert_eq!(post(&process, "", "SELECT a FROM lost").status, 404);
+    }
+
     let session = |params: &str, body: &str| post(&process, &format!("session_id=s&{params}"), body);
     session("", "SET max_threads = 5");
     assert_eq!(session("max_block_size=321", value).text(), "5\t321\n");

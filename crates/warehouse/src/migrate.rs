@@ -67,6 +67,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     25 "0025_faster_views",
     26 "0026_latest_word",
     27 "0027_merges",
+    28 "0028_statistics",
 };
 
 impl Migration {

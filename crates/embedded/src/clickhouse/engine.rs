@@ -1,6 +1,7 @@
 //! The engine itself: its configuration files, its boot, the connections that statements run on, its end.
 
 use super::exception::Exception;
+use super::idle::{Idle, Prepared};
 use super::library::{Connection, Library};
 use super::reply::Identity;
 use super::session::Sessions;
@@ -16,6 +17,9 @@ const KEY: &str = "doseline-";
 /// Sessions kept at most; an idle one costs about 100 KiB.
 const SESSIONS_MAX: usize = 256;
 
+/// Connections kept between statements, for each that may be in use: requests ask for several sets of settings.
+const IDLE_SHARE: usize = 2;
+
 /// The booted engine.
 pub struct Engine {
     library: &'static Library,
@@ -26,6 +30,8 @@ pub struct Engine {
     errands: Workers,
     /// The sessions.
     pub sessions: Sessions,
+    /// Connections of statements outside of them.
+    pub idle: Idle,
     /// What replies say of the engine.
     pub identity: Identity,
     numbers: AtomicU64,
@@ -79,12 +85,13 @@ impl Engine {
             keeper: Mutex::new(Some(keeper)),
             errands: Workers::start(1).map_err(Error::Threads)?,
             sessions: Sessions::new(SESSIONS_MAX),
+            idle: Idle::new(options.connections_max.saturating_mul(IDLE_SHARE)),
             identity,
             numbers: AtomicU64::new(0),
         })
     }
 
-    /// Opens a connection, which costs 0.2 ms, together with the key by which its statements are found.
+    /// Opens a connection, which costs 0.8 ms, together with the key by which its statements are found.
     ///
     /// # Errors
     /// The engine refuses it.
@@ -93,6 +100,18 @@ impl Engine {
         let mut arguments = self.arguments.clone();
         arguments.push(format!("--log_comment={key}"));
         Ok((Connection::open(self.library, &arguments)?, key))
+    }
+
+    /// A connection for a statement outside of sessions, of which `settings`, in ascending order of their names, will be set.
+    ///
+    /// # Errors
+    /// The engine refuses it.
+    pub fn prepare(&self, database: Option<&str>, settings: &[(String, String)]) -> Result<Prepared, Exception> {
+        if let Some(prepared) = self.idle.take(database, settings) {
+            return Ok(prepared);
+        }
+        let (connection, key) = self.connect()?;
+        Ok(Prepared { connection, key, database: None, settings: Vec::new() })
     }
 
     /// Notes that the client is gone and kills the statement if that is allowed. Does not wait.
@@ -126,6 +145,7 @@ impl Engine {
     /// Closes what is idle; with the last connection the engine writes out what it has and ends. Blocks.
     pub fn close(&self) {
         self.sessions.clear();
+        self.idle.clear();
         self.errands.close();
         self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
     }

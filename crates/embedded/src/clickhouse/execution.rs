@@ -3,6 +3,7 @@
 use super::compression::BlockReader;
 use super::engine::{Engine, Running};
 use super::exception::{Exception, SYNTAX_ERROR};
+use super::idle::Prepared;
 use super::library::{Class, Connection, Counts, Output};
 use super::reply::{Gone, Reply};
 use super::request::Request;
@@ -58,7 +59,7 @@ pub fn run(engine: &Engine, request: Request, body: Box<dyn Read + Send>, mut re
 
 fn execute(
     engine: &Engine,
-    request: Request,
+    mut request: Request,
     body: Box<dyn Read + Send>,
     reply: &mut Reply,
     running: &Running,
@@ -74,9 +75,17 @@ fn execute(
     let mut body = if request.decompress { Box::new(BlockReader::new(body)) } else { body };
     let (text, plan) = read_statement(&request, &mut body)?;
 
+    request.order_settings();
     let Some(session) = request.session.clone() else {
-        let (mut connection, key) = engine.connect()?;
-        return Execution { request, text, body, running, key }.run(&mut connection, plan, reply);
+        let mut prepared = engine.prepare(request.database.as_deref(), &request.settings)?;
+        let execution = Execution { request, text, body, running, key: prepared.key.clone() };
+        let (counts, unchanged) = execution.run(&mut prepared, plan, reply)?;
+        if unchanged {
+            // as below
+            running.set_key(None);
+            engine.idle.give_back(prepared);
+        }
+        return Ok(counts);
     };
     let (mut connection, key) = match engine.sessions.take(&session)? {
         Some(connection) => connection,
@@ -134,14 +143,26 @@ struct Execution<'r> {
 }
 
 impl Execution<'_> {
-    /// Runs on a connection that nothing else will use.
-    fn run(mut self, connection: &mut Connection, plan: Plan, reply: &mut Reply) -> Result<Counts, Failure> {
-        let mode = self.choose_mode(connection, plan)?;
-        if let Some(database) = &self.request.database {
-            connection.run(&format!("USE {}", quote(database, '`')))?;
+    /// Runs outside of sessions. Says whether the connection is as its settings make it, for the next statement that asks for them.
+    fn run(mut self, prepared: &mut Prepared, plan: Plan, reply: &mut Reply) -> Result<(Counts, bool), Failure> {
+        let asked = self.request.settings.clone();
+        let mode = self.choose_mode(&mut prepared.connection, plan)?;
+        // others may change the connection; and after these no other setting can be set, or more than they name has changed
+        let unchanged = matches!(mode, Mode::Insert(..) | Mode::Rows(..) | Mode::Whole(_, Class::Read))
+            && !asked.iter().any(|(name, _)| matches!(name.as_str(), "readonly" | "profile" | "allow_ddl"));
+        if prepared.database != self.request.database {
+            let database = self.request.database.as_deref().unwrap_or_default();
+            prepared.connection.run(&format!("USE {}", quote(database, '`')))?;
+            prepared.database.clone_from(&self.request.database);
         }
-        self.apply_settings(connection)?;
-        self.run_mode(connection, mode, reply)
+        let new = self.request.settings.iter().filter(|setting| !prepared.settings.contains(setting));
+        set(&mut prepared.connection, new)?;
+        let counts = self.run_mode(&mut prepared.connection, mode, reply)?;
+        if unchanged && self.request.settings.len() > asked.len() {
+            prepared.connection.run("SET max_result_bytes = DEFAULT")?;
+        }
+        prepared.settings = asked;
+        Ok((counts, unchanged))
     }
 
     /// Runs on a session's connection and leaves it as it was, apart from what the statement itself changes.
@@ -159,7 +180,7 @@ impl Execution<'_> {
             restore.push(format!("USE {}", quote(current.trim_end_matches('\n'), '`')));
         }
         restore.extend(self.restore_settings(connection)?);
-        let result = match self.apply_settings(connection) {
+        let result = match set(connection, &self.request.settings) {
             Ok(()) => self.run_mode(connection, mode, reply),
             Err(exception) => Err(exception.into()),
         };
@@ -186,22 +207,13 @@ impl Execution<'_> {
             Some(framing) if streamable && class == Class::Read => Ok(Mode::Rows(format, framing)),
             _ => {
                 if class == Class::Read && !is_set("max_result_bytes") {
-                    self.request.settings.push(("max_result_bytes".to_owned(), WHOLE_RESULT_BYTES.to_string()));
+                    // before `readonly`
+                    let limit = ("max_result_bytes".to_owned(), WHOLE_RESULT_BYTES.to_string());
+                    self.request.settings.insert(0, limit);
                 }
                 Ok(Mode::Whole(format, class))
             }
         }
-    }
-
-    fn apply_settings(&mut self, connection: &mut Connection) -> Result<(), Exception> {
-        // after `readonly` no other can be set
-        self.request.settings.sort_by_key(|(name, _)| name == "readonly");
-        for settings in self.request.settings.chunks(32) {
-            let assignments: Vec<String> =
-                settings.iter().map(|(name, value)| format!("{name} = {}", quote(value, '\''))).collect();
-            connection.run(&format!("SET {}", assignments.join(", ")))?;
-        }
-        Ok(())
     }
 
     /// The statement that gives the settings of the request the values back which they have now.
@@ -298,6 +310,16 @@ impl Execution<'_> {
         reply.write(output.bytes())?;
         Ok(output.counts())
     }
+}
+
+/// Sets what a request asks for.
+fn set<'s>(
+    connection: &mut Connection,
+    settings: impl IntoIterator<Item = &'s (String, String)>,
+) -> Result<(), Exception> {
+    let assignments: Vec<String> =
+        settings.into_iter().map(|(name, value)| format!("{name} = {}", quote(value, '\''))).collect();
+    assignments.chunks(32).try_for_each(|assignments| connection.run(&format!("SET {}", assignments.join(", "))))
 }
 
 /// GET must not change anything.

@@ -128,6 +128,13 @@ impl Request {
         Ok(())
     }
 
+    /// Sorts the settings by name; of those that are there twice the last counts. `readonly` comes last: after it no other can be set.
+    pub fn order_settings(&mut self) {
+        self.settings.reverse();
+        self.settings.sort_by(|(left, _), (right, _)| (left == "readonly", left).cmp(&(right == "readonly", right)));
+        self.settings.dedup_by(|(later, _), (first, _)| later == first);
+    }
+
     fn read_headers(&mut self, headers: &HeaderMap, http_compression: bool) -> Result<(), Exception> {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         if let Some(encoding) = text(CONTENT_ENCODING.as_str()).filter(|name| !name.is_empty() && name != "identity") {

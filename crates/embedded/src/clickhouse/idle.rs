@@ -1,0 +1,62 @@
+//! Connections between two statements. Opening one and setting on it what a request asks for takes longer than many a statement,
+//! and most requests ask for the same as one before.
+
+use super::library::Connection;
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+/// A connection, and what was set on it since it was opened.
+pub struct Prepared {
+    /// The connection.
+    pub connection: Connection,
+    /// By which its statements are found.
+    pub key: String,
+    /// The database that was chosen.
+    pub database: Option<String>,
+    /// Settings by name, in ascending order.
+    pub settings: Vec<(String, String)>,
+}
+
+impl Prepared {
+    /// Whether it is as a new connection would be once these are set, whatever their values are now.
+    fn suits(&self, database: Option<&str>, settings: &[(String, String)]) -> bool {
+        let names = |settings: &[(String, String)]| settings.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        self.database.as_deref() == database && names(&self.settings) == names(settings)
+    }
+}
+
+/// At most a given number of them; the one that was used longest ago goes first.
+pub struct Idle {
+    connections: Mutex<VecDeque<Prepared>>,
+    connections_max: usize,
+}
+
+impl Idle {
+    /// Room for `connections_max` connections.
+    pub fn new(connections_max: usize) -> Self {
+        Self { connections: Mutex::default(), connections_max }
+    }
+
+    /// One on which this database was chosen and these settings, in ascending order of their names, and nothing else.
+    pub fn take(&self, database: Option<&str>, settings: &[(String, String)]) -> Option<Prepared> {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = connections.iter().rposition(|prepared| prepared.suits(database, settings))?;
+        connections.remove(last)
+    }
+
+    /// Keeps one whose statement ended well and changed nothing of the connection.
+    pub fn give_back(&self, prepared: Prepared) {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.push_back(prepared);
+        let oldest = (connections.len() > self.connections_max).then(|| connections.pop_front());
+        // Closing takes a while, during which others need not wait.
+        drop(connections);
+        drop(oldest);
+    }
+
+    /// Closes all.
+    pub fn clear(&self) {
+        let all = std::mem::take(&mut *self.connections.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(all);
+    }
+}
