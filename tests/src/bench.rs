@@ -22,6 +22,8 @@ use std::time::Instant;
 
 pub use report::{Report, Table};
 
+use crate::scratch::Deferred;
+
 /// What is to be measured.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -92,6 +94,7 @@ pub fn check_names(only: &[String]) -> Result<(), String> {
 /// and the others go on.
 pub fn run(options: &Options, mut so_far: impl FnMut(&Report)) -> Report {
     let mut report = Report::new(options);
+    let _deferred = Deferred::begin();
     for scenario in SCENARIOS {
         if !options.only.is_empty() && !options.only.iter().any(|name| name == scenario.name) {
             continue;

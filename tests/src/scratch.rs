@@ -2,17 +2,48 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Mutex, Once, PoisonError};
 
 use tempfile::TempDir;
 
 const PREFIX: &str = "doseline-test-";
 
+/// Folders that are deleted later, while there is a [`Deferred`].
+static DEFERRED: Mutex<Option<Vec<TempDir>>> = Mutex::new(None);
+
+/// As long as it lives, folders are kept that are dropped. Without a journal, ext4 gives out no inode again for minutes after it was
+/// deleted, and looks through all of them for each new file: thousands of deleted files take an insert of a few rows twice the time.
+pub struct Deferred(());
+
+impl Deferred {
+    /// Keeps what is dropped from now on.
+    pub fn begin() -> Self {
+        DEFERRED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
+        Self(())
+    }
+}
+
+impl Drop for Deferred {
+    fn drop(&mut self) {
+        let folders = DEFERRED.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(folders);
+    }
+}
+
 /// A temporary folder, deleted when dropped.
 ///
 /// `DOSELINE_TEST_KEEP=1` keeps it, to be looked at.
 pub struct Scratch {
-    folder: TempDir,
+    /// There until it is dropped.
+    folder: Option<TempDir>,
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Some(deferred) = &mut *DEFERRED.lock().unwrap_or_else(PoisonError::into_inner) {
+            deferred.extend(self.folder.take());
+        }
+    }
 }
 
 impl Scratch {
@@ -29,17 +60,17 @@ impl Scratch {
         if keep {
             eprintln!("{name} keeps its data in {}", folder.path().display());
         }
-        Self { folder }
+        Self { folder: Some(folder) }
     }
 
     /// The folder.
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        self.folder.as_ref().expect("not dropped").path()
     }
 
     /// A path in the folder.
     pub fn join(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.path().join(name)
     }
 }
 

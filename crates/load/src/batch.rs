@@ -107,6 +107,20 @@ struct Tally {
     reject: Option<Reject>,
 }
 
+/// A batch without its records.
+pub(crate) struct Closed {
+    tables: Tables,
+    refusals: Vec<Refusal>,
+    counts: Counts,
+}
+
+impl Closed {
+    /// The rows, under the provenance of the batch's intent.
+    pub fn finish(self, provenance: Provenance) -> Written {
+        Written { blocks: self.tables.finish(provenance), refusals: self.refusals, counts: self.counts }
+    }
+}
+
 /// A batch that is ready to be written.
 pub(crate) struct Written {
     /// One block for each table with rows.
@@ -144,9 +158,9 @@ impl<'r> Batch<'r> {
         }
     }
 
-    /// The rows, under the provenance of the batch's intent.
-    pub fn finish(self, provenance: Provenance) -> Written {
-        Written { blocks: self.tables.finish(provenance), refusals: self.refusals, counts: self.counts }
+    /// All records are in it, and it needs them no more: finishing takes as much memory again as the rows do.
+    pub fn close(self) -> Closed {
+        Closed { tables: self.tables, refusals: self.refusals, counts: self.counts }
     }
 
     fn report(&mut self, decoded: &Decoded<'r>, report: &Report, ledgers: &mut Ledgers, rules: &Rules) {
@@ -398,7 +412,7 @@ struct Numbers<'r> {
 type Common<'r> = (usize, &'r [u8], i32);
 
 /// Most of them that are kept.
-const KNOWN_MAX: usize = 8_192;
+const KNOWN_MAX: usize = 4_096;
 
 impl<'r> Numbers<'r> {
     /// A number that nothing else has.
@@ -588,7 +602,7 @@ mod tests {
             batch.add(&decoded, &mut ledgers, &Rules::new(Plausibility::default()));
         }
         assert_eq!(batch.numbers.last, 4);
-        let written = batch.finish(Provenance { ingest_day: 20_000, incarnation: 1, partition: 0, batch: 0 });
+        let written = batch.close().finish(Provenance { ingest_day: 20_000, incarnation: 1, partition: 0, batch: 0 });
         assert_eq!(texts(&written, "injections", "device"), ["a", "b", "a", "a", "a", "b"]);
         assert_eq!(texts(&written, "injections", "model"), ["pen", "pen", "gun", "pen", "pen", "pen"]);
         let mounts = ["pen-m", "pen-m", "gun-m", "pen-m", "pen-m", "pen-m"];

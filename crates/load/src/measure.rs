@@ -20,7 +20,7 @@ pub fn batch(records: &[Record], place: Place, rules: &Rules, provenance: Proven
         ledgers.fill(missing, Vec::new());
         batch.add(&decoded, &mut ledgers, rules);
     }
-    batch.finish(provenance).blocks
+    batch.close().finish(provenance).blocks
 }
 
 /// One injection as the sums take it: its report, the mounts in use, its time, us since 1970.

@@ -370,7 +370,10 @@ impl<S: Store, C: Copies> Owner<S, C> {
         if read {
             self.not_overtaken().await?;
         }
-        Ok(batch.finish(intent.provenance()))
+        let closed = batch.close();
+        drop(contexts);
+        drop(records);
+        Ok(closed.finish(intent.provenance()))
     }
 
     /// A refused record or event is in the quarantine topic before the batch is recorded.

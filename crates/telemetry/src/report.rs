@@ -114,7 +114,7 @@ struct KnownContext {
 }
 
 /// Most contexts that are kept, about 1 KiB each.
-const CONTEXTS_MAX: usize = 8_192;
+const CONTEXTS_MAX: usize = 4_096;
 
 /// A usual report that is being read.
 pub(crate) struct Reading<'b, 'c> {

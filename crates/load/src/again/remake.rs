@@ -62,7 +62,7 @@ impl<'s, S: Store> Remake<'s, S> {
             batch.add(&decode(record, self.place, &mut contexts), &mut self.ledgers, rules);
         }
         self.ledgers.settle();
-        Ok(batch.finish(provenance).blocks)
+        Ok(batch.close().finish(provenance).blocks)
     }
 
     /// The ledgers of every boot that was touched, as of the end of the latest batch.

@@ -212,7 +212,7 @@ mod tests {
         ledgers.fill(missing, Vec::new());
         batch.add(&decoded, ledgers, rules);
         ledgers.settle();
-        batch.finish(Provenance { ingest_day: 20_000, incarnation: 1, partition: 0, batch: 0 })
+        batch.close().finish(Provenance { ingest_day: 20_000, incarnation: 1, partition: 0, batch: 0 })
     }
 
     /// Rows written to injections, device_status, quarantine and quarantine_replays.
