@@ -20,8 +20,8 @@ pub struct Prepared {
 impl Prepared {
     /// Whether it is as a new connection would be once these are set, whatever their values are now.
     fn suits(&self, database: Option<&str>, settings: &[(String, String)]) -> bool {
-        let names = |settings: &[(String, String)]| settings.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-        self.database.as_deref() == database && names(&self.settings) == names(settings)
+        let names = settings.iter().map(|(name, _)| name);
+        self.database.as_deref() == database && self.settings.iter().map(|(name, _)| name).eq(names)
     }
 }
 
