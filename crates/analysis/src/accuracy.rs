@@ -20,6 +20,7 @@ pub struct Channel {
 
 impl Channel {
     /// Adds one measurement.
+    #[inline]
     pub fn add(&mut self, target: u32, measured: u32) {
         self.target += u64::from(target);
         self.measured += u64::from(measured);
@@ -79,6 +80,7 @@ impl Default for Sums {
 
 impl Sums {
     /// Adds one injection.
+    #[inline]
     pub fn add(&mut self, shot: &Shot) {
         self.injections += 1;
         self.first_at = self.first_at.min(shot.at);
@@ -113,6 +115,7 @@ pub struct PercentBins(BTreeMap<i32, u32>);
 
 impl PercentBins {
     /// Adds one measurement; a target of 0 has no relative error and is left out.
+    #[inline]
     pub fn add(&mut self, target: u32, measured: u32) {
         if target > 0 {
             let error = i64::from(measured) - i64::from(target);

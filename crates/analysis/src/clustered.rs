@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn one_shot_a_session_is_the_simple_case() {
         let values = [120i64, -80, 40, 10, -30];
-        let sessions: Vec<Moments> = values.iter().map(|value| Moments::of(*value)).collect();
+        let sessions: Vec<Moments> = values.iter().map(|value| Moments::from_iter([*value])).collect();
         let limits = Limits { low: -500.0, high: 500.0 };
         let clustered = verdict(&sessions, 0.0, limits, CLAIM).unwrap();
         let simple = crate::verdict::of_moments(&moments(&values), 0.0, limits, CLAIM).unwrap();

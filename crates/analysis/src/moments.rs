@@ -20,15 +20,15 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// The moments of one value.
-    pub fn of(value: i64) -> Self {
-        let magnitude = u128::from(value.unsigned_abs());
-        Self { n: 1, sum: i128::from(value), sum_sq: magnitude * magnitude, extremes: Some((value, value)) }
-    }
-
     /// Adds one value.
+    #[inline]
     pub fn add(&mut self, value: i64) {
-        self.merge(&Self::of(value));
+        let magnitude = u128::from(value.unsigned_abs());
+        self.n += 1;
+        self.sum += i128::from(value);
+        self.sum_sq += magnitude * magnitude;
+        let (least, most) = self.extremes.unwrap_or((value, value));
+        self.extremes = Some((least.min(value), most.max(value)));
     }
 
     /// Adds the values that `other` summarizes.
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(moments.mean(), Some(5.0));
         assert_eq!(moments.variance(), Some(32.0 / 7.0));
         assert_eq!(Moments::default().mean(), None);
-        assert_eq!(Moments::of(3).variance(), None);
+        assert_eq!(Moments::from_iter([3]).variance(), None);
         // A large common offset must not eat the variance: in floats 1e15 + {0, 1} would.
         let shifted: Moments = (0..4).map(|i| 1_000_000_000_000_000 + i % 2).collect();
         assert_eq!(shifted.variance(), Some(1.0 / 3.0));

@@ -1,5 +1,7 @@
 //! Records of Kafka become messages: headers, topic, key, payload. What cannot be read comes with the reason.
 
+use std::borrow::Cow;
+
 use telemetry::{
     kafka::{REPLAY_HEADER, SOURCE_LOADER, record_key},
     quarantine::{self, Id},
@@ -29,7 +31,7 @@ pub(crate) struct Decoded<'r> {
     /// The record.
     pub record: &'r Record,
     /// The MQTT topic; not necessarily one of the contract.
-    pub topic: std::borrow::Cow<'r, str>,
+    pub topic: Cow<'r, str>,
     /// When the bridge received it, us since 1970; Kafka's time of the record where that cannot be read.
     pub received_at: i64,
     /// Who sent it, where the topic is one of the contract.
@@ -48,7 +50,7 @@ pub(crate) struct Replay<'r> {
     /// The row.
     pub id: Id,
     /// Who replays it.
-    pub by: std::borrow::Cow<'r, str>,
+    pub by: Cow<'r, str>,
     /// When that was asked for, us since 1970; 0 where it does not say.
     pub at: i64,
 }
@@ -80,8 +82,9 @@ pub struct Place {
 pub(crate) fn decode<'r>(record: &'r Record, place: Place, contexts: &mut Contexts<'r>) -> Decoded<'r> {
     let headers = &record.headers;
     let topic = headers.topic.as_deref().unwrap_or_default();
-    let device = std::str::from_utf8(topic).ok().and_then(|topic| Topic::parse(topic).ok());
-    let topic = String::from_utf8_lossy(topic);
+    let text = std::str::from_utf8(topic).ok();
+    let device = text.and_then(|topic| Topic::parse(topic).ok());
+    let topic = text.map_or_else(|| String::from_utf8_lossy(topic), Cow::Borrowed);
     let received_at = headers.received_at.as_deref().and_then(decimal);
     let (replay, message) = match replay(record, place) {
         Ok(replay) => (replay, read(record, place, &topic, device, received_at, contexts)),
@@ -160,8 +163,8 @@ fn check_key(record: &Record, place: Place, topic: &Topic<'_>) -> Result<(), Rej
 }
 
 fn decimal(bytes: &[u8]) -> Option<i64> {
-    let digits = bytes.len() <= 18 && bytes.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(bytes).ok().filter(|_| digits)?.parse().ok()
+    let digits = Some(bytes).filter(|bytes| (1..=18).contains(&bytes.len()))?;
+    digits.iter().try_fold(0, |value, byte| byte.is_ascii_digit().then(|| 10 * value + i64::from(byte - b'0')))
 }
 
 impl Decoded<'_> {

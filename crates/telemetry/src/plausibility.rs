@@ -208,16 +208,21 @@ fn check_cycle(cycle: &v1::SterilizationCycle, at_unix_us: i64) -> Result<(), Re
     Ok(())
 }
 
+#[inline(always)]
 fn within<T: Copy + TryInto<i64> + std::fmt::Display>(
     name: &str,
     value: Option<T>,
     range: Range,
 ) -> Result<(), Reject> {
-    let Some(value) = value else { return Ok(()) };
-    if value.try_into().is_ok_and(|value| range.contains(value)) {
-        return Ok(());
+    match value {
+        Some(value) if !value.try_into().is_ok_and(|value| range.contains(value)) => Err(outside(name, &value, range)),
+        _ => Ok(()),
     }
-    Err(Reject::new(Reason::Implausible, format!("{name} {value} is outside {}..{}", range.0, range.1)))
+}
+
+#[cold]
+fn outside(name: &str, value: &dyn std::fmt::Display, range: Range) -> Reject {
+    Reject::new(Reason::Implausible, format!("{name} {value} is outside {}..{}", range.0, range.1))
 }
 
 /// Volumes other than a single dose: up to 10 litres, so that sums stay far from overflow.

@@ -80,11 +80,14 @@ impl<'a> Topic<'a> {
         let bad = |detail: &str| Reject::new(Reason::BadTopic, format!("{topic:?}: {detail}"));
         let mut rest = topic.strip_prefix(PREFIX).ok_or_else(|| bad("does not begin with doseline/v1/"))?;
         let mut id = |name: &str| {
-            // Short: a loop over bytes is faster than a search for a character.
-            let end = rest.bytes().position(|byte| byte == b'/').unwrap_or(rest.len());
+            let bytes = rest.as_bytes();
+            let end = bytes.iter().position(|byte| !IN_ID[usize::from(*byte)]).unwrap_or(rest.len());
+            let whole = matches!(bytes.get(end), None | Some(b'/')) && (1..=ID_LEN_MAX).contains(&end);
             let (id, after) = rest.split_at(end);
             rest = after.get(1..).unwrap_or_default();
-            is_id(id).then_some(id).ok_or_else(|| bad(&format!("{name} must match [A-Za-z0-9][A-Za-z0-9_-]{{0,63}}")))
+            (whole && bytes[0].is_ascii_alphanumeric())
+                .then_some(id)
+                .ok_or_else(|| bad(&format!("{name} must match [A-Za-z0-9][A-Za-z0-9_-]{{0,63}}")))
         };
         let (tenant, site, device) = (id("tenant")?, id("site")?, id("device")?);
         let channel = match rest {

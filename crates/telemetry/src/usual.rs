@@ -9,7 +9,7 @@ use crate::{
     limits::{EVENTS_MAX, MOUNTS_MAX, REPORT_BYTES_MAX, SEQ_MAX},
     report::{id, text},
     v1::{self, Clock},
-    wire::{Value, field},
+    wire::{Value, field, field_before},
 };
 
 /// Takes what is read of a report's bytes; each method does nothing where that is not wanted.
@@ -125,7 +125,7 @@ pub(crate) fn read<'b, T: Take<'b>>(bytes: &'b [u8], taken: &mut T) -> Option<He
                     taken.expect((rest.len() / (event.len() + 2) + 1).min(EVENTS_MAX));
                 }
                 events += 1;
-                unknown += read_event(event, taken)?;
+                unknown += read_event(&bytes[bytes.len() - rest.len() - event.len()..], rest.len(), taken)?;
             }
             (1..=9, _) => return None,
             _ => unknown += 1,
@@ -171,27 +171,30 @@ fn read_context<'b, T: Take<'b>>(context: &'b [u8], taken: &mut T) -> Option<usi
     Some(unknown)
 }
 
-/// The number of unknown fields.
+/// The number of unknown fields of an event that ends so many bytes before `event` does.
 #[inline]
-fn read_event<'b, T: Take<'b>>(mut event: &[u8], taken: &mut T) -> Option<usize> {
-    let (mut offset_us, mut injection, mut unknown) = (0, None, 0);
-    while !event.is_empty() {
-        match field(&mut event)? {
+fn read_event<'b, T: Take<'b>>(event: &[u8], after: usize, taken: &mut T) -> Option<usize> {
+    let (mut offset_us, mut injection, mut unknown, mut rest) = (0, None, 0, event);
+    while rest.len() > after {
+        match field_before(&mut rest, after)? {
             (1, Value::Varint(value)) => offset_us = value,
-            (2, Value::Bytes(mut fields)) if injection.is_none() => {
+            (2, Value::Bytes(fields)) if injection.is_none() => {
                 let injection = injection.insert(T::Injection::default());
-                while !fields.is_empty() {
-                    match field(&mut fields)? {
+                let (mut fields, after) = (&event[event.len() - rest.len() - fields.len()..], rest.len());
+                while fields.len() > after {
+                    match field_before(&mut fields, after)? {
                         (number @ 1..=19, Value::Varint(value)) => injection.set(number, value),
                         (1..=19, _) => return None,
                         _ => unknown += 1,
                     }
                 }
+                (fields.len() == after).then_some(())?;
             }
             (1..=15, _) => return None,
             _ => unknown += 1,
         }
     }
+    (rest.len() == after).then_some(())?;
     taken.event(offset_us, injection);
     Some(unknown)
 }

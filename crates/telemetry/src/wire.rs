@@ -15,26 +15,78 @@ pub enum Value<'a> {
 /// Takes a field off the front, with its number; none at the end, and where the bytes are not well-formed or hold a group.
 #[inline(always)]
 pub fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u32, Value<'a>)> {
-    let key = u32::try_from(varint(bytes)?).ok().filter(|key| *key >= 8)?;
+    field_before(bytes, 0)
+}
+
+/// [`field`] of a message that ends so many bytes before `bytes` do: what comes after it is looked at, so that nearly every field
+/// is read out of one word. One that goes beyond the end leaves fewer bytes than `after`.
+#[inline(always)]
+pub(crate) fn field_before<'a>(bytes: &mut &'a [u8], after: usize) -> Option<(u32, Value<'a>)> {
+    let mut rest = *bytes;
+    let Some((key, value)) = short(&mut rest) else { return long_field(bytes, after) };
     let value = match key & 7 {
-        0 => Value::Varint(varint(bytes)?),
+        0 => Value::Varint(value.into()),
+        2 => {
+            let (value, left) = rest.split_at_checked(value as usize)?;
+            rest = left;
+            Value::Bytes(value)
+        }
+        _ => return long_field(bytes, after),
+    };
+    *bytes = rest;
+    (key >= 8).then_some((key >> 3, value))
+}
+
+/// Takes a key of at most two bytes and a varint of at most four off the front, where eight bytes are there to be looked at.
+#[inline(always)]
+fn short(bytes: &mut &[u8]) -> Option<(u32, u32)> {
+    let word = u64::from_le_bytes(*bytes.first_chunk()?);
+    let (key, value, length) = if word & 0x80 == 0 {
+        (word as u32 & 0x7f, (word >> 8) as u32, 1)
+    } else if word & 0x8000 == 0 {
+        (word as u32 & 0x7f | (word as u32 & 0x7f00) >> 1, (word >> 16) as u32, 2)
+    } else {
+        return None;
+    };
+    // The upper bit of the last byte, which alone is not set.
+    let last = !value & 0x8080_8080;
+    if last == 0 {
+        return None;
+    }
+    // At most 6; said so that the compiler sees it.
+    let length = (length + last.trailing_zeros() as usize / 8 + 1) & 7;
+    *bytes = &bytes[length..];
+    // Groups of 7 bits move together: by twos, all.
+    let value = value & (last ^ (last - 1)) & 0x7f7f_7f7f;
+    let value = value & 0x007f_007f | (value & 0x7f00_7f00) >> 1;
+    Some((key, value & 0x3fff | (value & 0x3fff_0000) >> 2))
+}
+
+/// A field of any length.
+#[cold]
+fn long_field<'a>(bytes: &mut &'a [u8], after: usize) -> Option<(u32, Value<'a>)> {
+    let (mut own, rest) = bytes.split_at_checked(bytes.len().checked_sub(after)?)?;
+    let key = u32::try_from(varint(&mut own)?).ok().filter(|key| *key >= 8)?;
+    let value = match key & 7 {
+        0 => Value::Varint(varint(&mut own)?),
         1 => {
-            let (value, rest) = bytes.split_first_chunk()?;
-            *bytes = rest;
+            let (value, left) = own.split_first_chunk()?;
+            own = left;
             Value::Fixed64(u64::from_le_bytes(*value))
         }
         2 => {
-            let length = usize::try_from(varint(bytes)?).ok()?;
-            let (value, rest) = bytes.split_at_checked(length)?;
-            *bytes = rest;
+            let length = usize::try_from(varint(&mut own)?).ok()?;
+            let (value, left) = own.split_at_checked(length)?;
+            own = left;
             Value::Bytes(value)
         }
         5 => {
-            *bytes = bytes.split_first_chunk::<4>()?.1;
+            own = own.split_first_chunk::<4>()?.1;
             Value::Fixed32
         }
         _ => return None,
     };
+    *bytes = &bytes[bytes.len() - rest.len() - own.len()..];
     Some((key >> 3, value))
 }
 
@@ -110,6 +162,29 @@ mod tests {
             let (mut rest, mut one_by_one) = (bytes.as_slice(), bytes.as_slice());
             prop_assert_eq!(varint(&mut rest), long_varint(&mut one_by_one));
             prop_assert_eq!(rest, one_by_one);
+        }
+
+        #[test]
+        fn a_field_out_of_one_word_is_what_its_bytes_say(
+            key in 0u32..200,
+            bytes in prop::collection::vec(prop_oneof![2 => 0u8..10, 1 => any::<u8>(), 1 => 0x80u8..], 0..20),
+            after in 0usize..12,
+        ) {
+            let mut written = Vec::new();
+            prost::encoding::encode_varint(key.into(), &mut written);
+            written.extend(&bytes);
+            let (mut rest, mut slowly) = (written.as_slice(), written.as_slice());
+            let said = |field: Option<(u32, Value<'_>)>| field.map(|(number, value)| match value {
+                Value::Varint(value) => (number, 0, value, Vec::new()),
+                Value::Fixed64(value) => (number, 1, value, Vec::new()),
+                Value::Bytes(bytes) => (number, 2, 0, bytes.to_vec()),
+                Value::Fixed32 => (number, 5, 0, Vec::new()),
+            });
+            let field = said(field_before(&mut rest, after)).filter(|_| rest.len() >= after);
+            prop_assert_eq!(&field, &said(long_field(&mut slowly, after)));
+            if field.is_some() {
+                prop_assert_eq!(rest, slowly);
+            }
         }
     }
 }
