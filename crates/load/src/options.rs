@@ -149,13 +149,18 @@ impl Default for Limits {
     }
 }
 
-/// Full batches whose rows are made and written at once.
+/// Full batches whose rows are made and written at once; of small ones at least so many.
 const BATCHES_AT_ONCE: usize = 2;
 
 impl Limits {
     /// Rows that may be made and written at once, over all partitions.
     pub fn room(&self) -> usize {
         BATCHES_AT_ONCE * self.rows_max
+    }
+
+    /// Batches, of whatever size, that are written at once: as many as there are processors, two at least.
+    pub fn turns(&self) -> usize {
+        std::thread::available_parallelism().map_or(BATCHES_AT_ONCE, |processors| processors.get().max(BATCHES_AT_ONCE))
     }
 }
 

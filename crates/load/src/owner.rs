@@ -140,6 +140,9 @@ const CHUNK_RECORDS: usize = 256;
 /// Bytes of records that are decoded at a time: decoded reports take several times their size.
 const CHUNK_BYTES: usize = 512 << 10;
 
+/// How long a batch that is due waits for its turn at most: one that is stuck must not hold up the other partitions.
+const TURN_WITHIN: Duration = Duration::from_secs(5);
+
 /// Why an owner ended.
 #[derive(Debug)]
 pub enum Stop {
@@ -181,6 +184,9 @@ pub struct Shared<S, C> {
     pub instance: String,
     /// Rows that may be made and written at once, see [`Limits::room`].
     pub room: Semaphore,
+    /// Batches that are written at once, unless one has waited for its turn too long. More than there are processors get in
+    /// each other's way; while they wait they grow.
+    pub turns: Semaphore,
 }
 
 /// The owner of one partition.
@@ -246,10 +252,10 @@ impl<S: Store, C: Copies> Owner<S, C> {
 
     /// One batch, from the records to the commit.
     async fn batch(&mut self, inbox: &mut Inbox) -> Result<(), Stop> {
-        let records = self.collect(inbox).await?;
+        let shared = self.shared.clone();
+        let (records, _turn) = self.collect(inbox, &shared.turns).await?;
         let claim = self.claim(&records).await?;
         let (records, lost) = self.fit(records, &claim.intent, inbox).await?;
-        let shared = self.shared.clone();
         let rows = records.iter().map(rows_of).sum();
         let _room = self.room(&shared.room, rows).await?;
         let written = self.decode(records, rows, &claim.intent).await?;
@@ -265,38 +271,60 @@ impl<S: Store, C: Copies> Owner<S, C> {
         Ok(())
     }
 
-    /// Records until the batch is large or old enough, or memory is full. None where the batch only says what is lost: that
-    /// is not to wait for a next record.
-    async fn collect(&mut self, inbox: &mut Inbox) -> Result<Vec<Record>, Stop> {
+    /// Records until the batch is large or old enough, or memory is full; then those that come until its turn, which it does not
+    /// wait for longer than [`TURN_WITHIN`]. None where the batch only says what is lost: that is not to wait for a next record.
+    async fn collect<'s>(
+        &mut self,
+        inbox: &mut Inbox,
+        turns: &'s Semaphore,
+    ) -> Result<(Vec<Record>, Option<SemaphorePermit<'s>>), Stop> {
         if self.position < self.fetch {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), None));
         }
         let Limits { rows_max, bytes_max, age_max, .. } = self.shared.limits;
-        let (mut records, mut rows, mut bytes) = (Vec::new(), 0, 0);
-        let budget = inbox.budget();
+        let full = |gathered: &Gathered| gathered.rows >= rows_max || gathered.bytes >= bytes_max;
+        let (budget, mut gathered) = (inbox.budget(), Gathered::default());
         let age = tokio::time::sleep(age_max);
         tokio::pin!(age);
-        while rows < rows_max && bytes < bytes_max {
+        while !full(&gathered) {
+            let is_first = gathered.records.is_empty();
             let record = tokio::select! {
                 biased;
                 () = self.lease.ending() => return Err(Stop::Lapsed),
                 record = inbox.next() => record.ok_or(Stop::Lapsed)?,
-                () = &mut age, if !records.is_empty() => break,
-                () = budget.exhausted(), if !records.is_empty() => break,
+                () = &mut age, if !is_first => break,
+                () = budget.exhausted(), if !is_first => break,
             };
-            // What is left over from before a restart of this owner.
-            if record.offset < self.position {
-                continue;
-            }
-            if records.is_empty() {
-                self.meter.waiting(&record);
+            self.gather(&mut gathered, record);
+            if is_first {
                 age.as_mut().reset(tokio::time::Instant::now() + age_max);
             }
-            rows += rows_of(&record);
-            bytes += record.bytes();
-            records.push(record);
         }
-        Ok(records)
+        let (turn, late) = (turns.acquire(), tokio::time::sleep(TURN_WITHIN));
+        tokio::pin!(turn, late);
+        loop {
+            let record = tokio::select! {
+                biased;
+                () = self.lease.ending() => return Err(Stop::Lapsed),
+                turn = &mut turn => return Ok((gathered.records, turn.ok())),
+                () = &mut late => return Ok((gathered.records, None)),
+                record = inbox.next(), if !full(&gathered) => record.ok_or(Stop::Lapsed)?,
+            };
+            self.gather(&mut gathered, record);
+        }
+    }
+
+    /// Adds a record, unless it is left over from before a restart of this owner.
+    fn gather(&self, gathered: &mut Gathered, record: Record) {
+        if record.offset < self.position {
+            return;
+        }
+        if gathered.records.is_empty() {
+            self.meter.waiting(&record);
+        }
+        gathered.rows += rows_of(&record);
+        gathered.bytes += record.bytes();
+        gathered.records.push(record);
     }
 
     /// Exactly the records of the intent: too many go back, missing ones are waited for. Offsets that Kafka does not have
@@ -413,6 +441,14 @@ impl<S: Store, C: Copies> Owner<S, C> {
             }
         }
     }
+}
+
+/// Records of a batch that is being collected.
+#[derive(Default)]
+struct Gathered {
+    records: Vec<Record>,
+    rows: usize,
+    bytes: usize,
 }
 
 /// How many rows a record counts for: its events, at least one.

@@ -26,11 +26,11 @@ use crate::{
     status::Handle,
 };
 
-const SHARD: Shard = Shard { incarnation: 1, partition: 0 };
+pub const SHARD: Shard = Shard { incarnation: 1, partition: 0 };
 /// First offset that is still there when the second owner starts.
 const LOW: u64 = 9;
 
-struct NoCopies;
+pub struct NoCopies;
 
 impl Copies for NoCopies {
     async fn confirm(&self, _refusals: &[Refusal]) -> Result<(), KafkaError> {
@@ -38,8 +38,13 @@ impl Copies for NoCopies {
     }
 }
 
-/// An owner of the records from `fetch` on, for so long.
-async fn own(engine: Engine, clock: Arc<VirtualClock>, log: &Log, position: u64, fetch: u64, time: Duration) {
+/// An owner of the records from `fetch` on.
+pub fn owner(
+    engine: Engine,
+    clock: Arc<VirtualClock>,
+    position: u64,
+    fetch: u64,
+) -> (Arc<Shared<Engine, NoCopies>>, Owner<Engine, NoCopies>) {
     let limits = Limits { rows_max: 20, age_max: Duration::from_millis(20), ..Limits::default() };
     let meter = Handle::new(limits, clock.clone()).meter("reports", 0, position);
     let shared = Arc::new(Shared {
@@ -51,22 +56,29 @@ async fn own(engine: Engine, clock: Arc<VirtualClock>, log: &Log, position: u64,
         clock: clock.clone(),
         instance: "simulated".to_owned(),
         room: Semaphore::new(limits.room()),
+        turns: Semaphore::new(limits.turns()),
     });
     let pulse = Arc::new(Pulse::new(clock, Duration::from_secs(3_600)));
     let lease = Lease::new(pulse, CancellationToken::new(), CancellationToken::new());
     let place = Place { content: Content::Reports, partition: 0, partitions: 1 };
-    let owner = Owner::new(shared, SHARD, place, lease, position, fetch, meter).fetching_from(fetch);
+    let owner = Owner::new(shared.clone(), SHARD, place, lease, position, fetch, meter).fetching_from(fetch);
+    (shared, owner)
+}
+
+/// Its work, for so long.
+async fn own(engine: Engine, clock: Arc<VirtualClock>, log: &Log, position: u64, fetch: u64, time: Duration) {
     let (outlet, inbox) = inbox();
     for record in &log.records[fetch as usize..] {
         outlet.push(record.clone());
     }
+    let (_, owner) = owner(engine, clock, position, fetch);
     if let Ok(Stop::Fatal(error)) = tokio::time::timeout(time, owner.run(inbox, |_| ())).await {
         panic!("{error}");
     }
 }
 
 /// Virtual time, one thread.
-fn run<T>(future: impl Future<Output = T>) -> T {
+pub fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(future)
 }
 

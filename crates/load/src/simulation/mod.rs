@@ -10,6 +10,8 @@ mod log;
 mod lost;
 pub mod truth;
 #[cfg(test)]
+mod turns;
+#[cfg(test)]
 mod world;
 
 use std::sync::Arc;

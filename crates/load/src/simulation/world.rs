@@ -166,6 +166,7 @@ impl World {
             clock: self.clock.clone(),
             instance: "simulated".to_owned(),
             room: Semaphore::new(limits.room()),
+            turns: Semaphore::new(limits.turns()),
         });
         self.nonce += 1;
         let (revoked, draining) = (CancellationToken::new(), CancellationToken::new());
