@@ -8,7 +8,7 @@ use analysis::accuracy::{PercentBins, Shot, Sums};
 use foldhash::fast::RandomState;
 use telemetry::v1;
 use warehouse::columns::{
-    AccuracyMinute, AccuracyRow, AccuracySession, Block, ItemUse, ItemUses, Origin, Provenance, Texts,
+    AccuracyMinute, AccuracyRow, AccuracySession, Block, Commons, ItemUse, ItemUses, Mounted, Provenance,
 };
 
 /// Values by key, in the order of the keys' first appearance.
@@ -43,13 +43,14 @@ impl<K: Copy + Eq + Hash, V> Keyed<K, V> {
     }
 }
 
-/// Numbers of the texts tenant, site, device, model, firmware.
+/// [`Commons::device`].
 type Device = [i32; 5];
-/// Number of the device; numbers of the texts session, dose calibration, depth calibration.
+/// Number of the device; [`Commons::visit`].
 type Visit = (usize, [i32; 3]);
-/// Numbers of the texts tenant, site, device, session, mount, item; slot.
-type Item = ([i32; 6], i32);
-
+/// Keys of tenant, site, device and session.
+type Place = [i32; 4];
+/// Where it is used.
+type Item = (Place, Mounted);
 /// Number of the visit; set points, nl and um; number of a [`v1::Outcome`].
 type SetPoint = (usize, Option<u32>, Option<u16>, i32);
 
@@ -65,13 +66,10 @@ struct Opened {
 /// The sums of one batch.
 #[derive(Default)]
 pub(crate) struct Aggregates {
-    /// What an [`Origin::texts`] stands for.
-    opened: HashMap<u32, Opened, RandomState>,
-    /// The last one of them.
-    last: Option<(u32, Opened)>,
+    /// By number in [`Commons`].
+    opened: Vec<Option<Opened>>,
     /// Numbers of the items in use, those of an [`Opened`] in a row.
     items: Vec<usize>,
-    texts: Texts,
     devices: Keyed<Device, ()>,
     visits: Keyed<Visit, ()>,
     minutes: Keyed<(usize, i64), Sums>,
@@ -82,9 +80,10 @@ pub(crate) struct Aggregates {
 const MINUTE_US: i64 = 60_000_000;
 
 impl Aggregates {
-    /// Adds an injection whose values are plausible. `mounts` are those of the report's context.
-    pub fn injection(&mut self, origin: &Origin<'_>, mounts: &[v1::MountInUse], at: i64, injection: &v1::Injection) {
-        let Opened { device, visit, items: (first, end) } = self.open(origin, mounts, at);
+    /// Adds an injection whose values are plausible; `common` is the number of what its report has in common with others.
+    pub fn injection(&mut self, commons: &Commons, common: u32, at: i64, injection: &v1::Injection) {
+        let opened = self.opened.get(common as usize).copied().flatten();
+        let Opened { device, visit, items: (first, end) } = opened.unwrap_or_else(|| self.open(commons, common, at));
         let shot = shot(at, injection);
         self.minutes.value((device, at.div_euclid(MINUTE_US)), Sums::default).add(&shot);
         let set_point = (visit, narrow(injection.target_nl), narrow(injection.target_um), injection.outcome);
@@ -105,65 +104,45 @@ impl Aggregates {
     }
 
     /// Looks up once what is the same for all reports of a number.
-    fn open(&mut self, origin: &Origin<'_>, mounts: &[v1::MountInUse], at: i64) -> Opened {
-        if let Some((_, opened)) = self.last.filter(|(last, _)| *last == origin.texts) {
-            return opened;
-        }
-        let opened = match self.opened.get(&origin.texts) {
-            Some(opened) => *opened,
-            None => self.open_new(origin, mounts, at),
-        };
-        self.last = Some((origin.texts, opened));
-        opened
-    }
-
-    fn open_new(&mut self, origin: &Origin<'_>, mounts: &[v1::MountInUse], at: i64) -> Opened {
-        let names = [origin.tenant, origin.site, origin.device, origin.model, origin.firmware];
-        let names = names.map(|text| self.texts.key(text));
+    fn open(&mut self, commons: &Commons, common: u32, at: i64) -> Opened {
+        let (names, ids) = (commons.device(common), commons.visit(common));
         let device = self.devices.at(names, || ());
-        let ids = [origin.session_id, origin.dose_calibration_id, origin.depth_calibration_id];
-        let ids = ids.map(|text| self.texts.key(text));
         let visit = self.visits.at((device, ids), || ());
-        let ([tenant, site, name, ..], [session, ..]) = (names, ids);
-        let mut items = Vec::with_capacity(mounts.len());
-        for mount in mounts {
-            let (mount_id, item_id) = (self.texts.key(&mount.mount_id), self.texts.key(&mount.item_id));
-            let key = ([tenant, site, name, session, mount_id, item_id], mount.slot);
-            let none =
-                ItemUse { injections: 0, punctures: 0, delivered_nl: 0, delivered_n: 0, first_at: at, last_at: at };
-            items.push(self.uses.at(key, || none));
-        }
+        let place = [names[0], names[1], names[2], ids[0]];
+        let none = ItemUse { injections: 0, punctures: 0, delivered_nl: 0, delivered_n: 0, first_at: at, last_at: at };
+        let mounts = commons.mounts(common).iter();
+        let mut items: Vec<_> = mounts.map(|mounted| self.uses.at((place, *mounted), || none)).collect();
         // A mount that is named twice is used once.
         items.sort_unstable();
         items.dedup();
         let first = self.items.len();
         self.items.append(&mut items);
         let opened = Opened { device, visit, items: (first, self.items.len()) };
-        self.opened.insert(origin.texts, opened);
+        if self.opened.len() <= common as usize {
+            self.opened.resize(common as usize + 1, None);
+        }
+        self.opened[common as usize] = Some(opened);
         opened
     }
 
     /// The blocks of the aggregate tables.
-    pub fn finish(self, provenance: Provenance) -> [Option<Block>; 3] {
-        let devices = &self.devices.rows;
-        let texts = &self.texts;
-        let device = |at: usize| devices[at].0.map(|key| texts.text(key));
+    pub fn finish(self, provenance: Provenance, commons: &Commons) -> [Option<Block>; 3] {
+        let row = |device: usize, sums| AccuracyRow { device: self.devices.rows[device].0, sums };
         let mut minutes = AccuracyMinute::default();
-        for ((at, minute), sums) in &self.minutes.rows {
+        for ((device, minute), sums) in &self.minutes.rows {
             // Plausible times are below 2100, and DateTime reaches 2106.
-            minutes.push(AccuracyRow { device: device(*at), sums }, (minute * 60) as u32);
+            minutes.push(row(*device, sums), (minute * 60) as u32);
         }
         let mut sessions = AccuracySession::default();
         for ((visit, target_nl, target_um, outcome), (sums, bins)) in &self.sessions.rows {
-            let (at, visit) = &self.visits.rows[*visit].0;
-            let visit = visit.map(|key| texts.text(key));
-            sessions.push(AccuracyRow { device: device(*at), sums }, visit, (*target_nl, *target_um), *outcome, bins);
+            let (device, ids) = self.visits.rows[*visit].0;
+            sessions.push(row(device, sums), ids, (*target_nl, *target_um), *outcome, bins);
         }
         let mut uses = ItemUses::default();
-        for ((key, slot), item_use) in &self.uses.rows {
-            uses.push(key.map(|key| texts.text(key)), *slot, item_use);
+        for ((place, Mounted { slot, keys }), item_use) in &self.uses.rows {
+            uses.push(*place, *keys, *slot, item_use);
         }
-        [minutes.finish(provenance), sessions.finish(provenance), uses.finish(provenance)]
+        [minutes.finish(provenance, commons), sessions.finish(provenance, commons), uses.finish(provenance, commons)]
     }
 }
 

@@ -22,7 +22,7 @@ use telemetry::{
     v1::{self, event::Kind},
 };
 use warehouse::{
-    columns::{Block, Origin, Provenance, Quarantined, Slot},
+    columns::{Block, Common, Origin, Provenance, Quarantined},
     loader::BootKey,
 };
 
@@ -35,7 +35,7 @@ use crate::{
 
 /// Version of everything that decides which rows a batch holds, and in which bytes: decoding, columns, aggregates, the
 /// Arrow library. It goes up with each change of them; a batch that another version has begun is deleted and written again.
-pub const DECODER_VERSION: u32 = 4;
+pub const DECODER_VERSION: u32 = 5;
 
 /// What decides which rows a batch holds: what is plausible, with its hash, and the version of the decoder.
 #[derive(Clone, Debug)]
@@ -169,14 +169,12 @@ impl<'r> Batch<'r> {
         let message = report.message();
         let none = v1::Context::default();
         let context = report.context().map_or(&none, |context| context);
-        let mut digits = [0; 32];
-        let session_id = hex(&context.session_id, &mut digits);
-        let origin = self.origin(decoded, &topic, report, context, session_id);
+        let origin = self.origin(decoded, &topic, report, context);
         let ranges = rules.plausibility.ranges(&context.model);
         let key = |boot_id| BootKey { tenant: topic.tenant.to_owned(), device: topic.device.to_owned(), boot_id };
 
         let own = &decoded.boots[0];
-        let source = Source { decoded, origin, context, report, ranges: &ranges };
+        let source = Source { decoded, origin, report, ranges: &ranges };
         match report.sequence() {
             Some(range) => {
                 let boot = ledgers.get(own);
@@ -216,38 +214,39 @@ impl<'r> Batch<'r> {
 
     fn origin<'a>(
         &mut self,
-        decoded: &'a Decoded<'r>,
-        topic: &Topic<'a>,
+        decoded: &Decoded<'r>,
+        topic: &Topic<'_>,
         report: &Report,
         context: &'a v1::Context,
-        session_id: &'a str,
     ) -> Origin<'a> {
-        let slot = |wanted: v1::Slot| {
-            let mount = context.mounts.iter().find(|mount| mount.slot == wanted as i32);
-            mount.map_or(Slot::default(), |mount| Slot { mount_id: &mount.mount_id, item_id: &mount.item_id })
+        let new = || {
+            let mut digits = [0; 32];
+            self.tables.common(&Common {
+                tenant: topic.tenant,
+                site: topic.site,
+                device: topic.device,
+                time_source: if report.synced_base_unix_us().is_some() { "DEVICE" } else { "RECEIVED" },
+                model: &context.model,
+                firmware: &context.firmware,
+                session_id: hex(&context.session_id, &mut digits),
+                clock: match report.message().clock() {
+                    v1::Clock::Synced => "SYNCED",
+                    v1::Clock::Unsynced => "UNSYNCED",
+                    v1::Clock::Unknown | v1::Clock::Unspecified => "UNKNOWN",
+                },
+                dose_calibration_id: &context.dose_calibration_id,
+                depth_calibration_id: &context.depth_calibration_id,
+                preparation_id: &context.preparation_id,
+                operator_id: &context.operator_id,
+                mounts: &context.mounts,
+            })
         };
         Origin {
-            texts: self.numbers.of(decoded, report),
-            tenant: topic.tenant,
-            site: topic.site,
-            device: topic.device,
+            common: self.numbers.of(decoded, report, new),
             boot_id: report.boot_id(),
             received_at: decoded.received_at,
             kafka_offset: decoded.record.offset,
-            time_source: if report.synced_base_unix_us().is_some() { "DEVICE" } else { "RECEIVED" },
-            clock: match report.message().clock() {
-                v1::Clock::Synced => "SYNCED",
-                v1::Clock::Unsynced => "UNSYNCED",
-                v1::Clock::Unknown | v1::Clock::Unspecified => "UNKNOWN",
-            },
-            model: &context.model,
-            firmware: &context.firmware,
-            session_id,
-            dose_calibration_id: &context.dose_calibration_id,
-            depth_calibration_id: &context.depth_calibration_id,
-            preparation_id: &context.preparation_id,
             operator_id: &context.operator_id,
-            slots: [slot(v1::Slot::Needle), slot(v1::Slot::Syringe), slot(v1::Slot::Handpiece)],
             unknown_fields: report.unknown() > 0,
         }
     }
@@ -292,7 +291,7 @@ impl<'r> Batch<'r> {
     fn store(&mut self, source: &Source<'_>, index: usize, seq: u64) {
         let event = &source.report.message().events[index];
         self.tally.stored += 1;
-        self.tables.event(&source.origin, &source.context.mounts, seq, source.at(event), event);
+        self.tables.event(&source.origin, seq, source.at(event), event);
     }
 
     /// A heartbeat outside the sequence: nothing to remember, and nothing to send again.
@@ -309,24 +308,27 @@ impl<'r> Batch<'r> {
             return;
         }
         self.tally.stored += 1;
-        let origin = Origin {
-            texts: self.numbers.next(),
+        let common = self.tables.common(&Common {
             tenant: topic.tenant,
             site: topic.site,
             device: topic.device,
-            boot_id: status.boot_id.unwrap_or(0),
-            received_at: decoded.received_at,
-            kafka_offset: decoded.record.offset,
             time_source: "RECEIVED",
-            clock: "UNKNOWN",
             model: &status.model,
             firmware: &status.firmware,
             session_id: "",
+            clock: "UNKNOWN",
             dose_calibration_id: "",
             depth_calibration_id: "",
             preparation_id: "",
             operator_id: "",
-            slots: [Slot::default(); 3],
+            mounts: &[],
+        });
+        let origin = Origin {
+            common,
+            boot_id: status.boot_id.unwrap_or(0),
+            received_at: decoded.received_at,
+            kafka_offset: decoded.record.offset,
+            operator_id: "",
             unknown_fields: false,
         };
         self.tables.status(&origin, decoded.received_at, status);
@@ -400,28 +402,21 @@ impl<'r> Batch<'r> {
     }
 }
 
-/// Numbers of what reports say in the same words, see [`Origin::texts`].
+/// Numbers of what reports have in common, see [`Origin::common`].
 #[derive(Default)]
 struct Numbers<'r> {
     /// With each number its context: while that is kept, no other can come to lie where it lies.
-    known: HashMap<Common<'r>, (u32, Option<Arc<v1::Context>>), RandomState>,
-    last: u32,
+    known: HashMap<Likeness<'r>, (u32, Option<Arc<v1::Context>>), RandomState>,
 }
 
-/// What reports of one number have in common: where their context lies, their topic, their clock.
-type Common<'r> = (usize, &'r [u8], i32);
+/// What tells that reports have a number in common: where their context lies, their topic, their clock.
+type Likeness<'r> = (usize, &'r [u8], i32);
 
 /// Most of them that are kept.
 const KNOWN_MAX: usize = 4_096;
 
 impl<'r> Numbers<'r> {
-    /// A number that nothing else has.
-    fn next(&mut self) -> u32 {
-        self.last += 1;
-        self.last
-    }
-
-    fn of(&mut self, decoded: &Decoded<'r>, report: &Report) -> u32 {
+    fn of(&mut self, decoded: &Decoded<'r>, report: &Report, new: impl FnOnce() -> u32) -> u32 {
         let context = report.context();
         let topic = decoded.record.headers.topic.as_deref().unwrap_or_default();
         let key = (context.map_or(0, |context| Arc::as_ptr(context).addr()), topic, report.message().clock);
@@ -431,7 +426,7 @@ impl<'r> Numbers<'r> {
         if self.known.len() >= KNOWN_MAX {
             self.known.clear();
         }
-        let number = self.next();
+        let number = new();
         self.known.insert(key, (number, context.cloned()));
         number
     }
@@ -441,7 +436,6 @@ impl<'r> Numbers<'r> {
 struct Source<'a> {
     decoded: &'a Decoded<'a>,
     origin: Origin<'a>,
-    context: &'a v1::Context,
     report: &'a Report,
     ranges: &'a Ranges,
 }
@@ -531,10 +525,7 @@ fn hex<'d>(bytes: &[u8], digits: &'d mut [u8; 32]) -> &'d str {
 
 #[cfg(test)]
 mod tests {
-    use arrow_array::{
-        cast::AsArray as _,
-        types::{Int32Type, UInt64Type},
-    };
+    use arrow_array::{cast::AsArray as _, types::UInt64Type};
     use prost::Message as _;
     use telemetry::report::Contexts;
 
@@ -572,9 +563,12 @@ mod tests {
     fn texts(written: &Written, table: &str, column: &str) -> Vec<String> {
         let block = written.blocks.iter().find(|block| block.table() == table).unwrap();
         let rows = block.record_batch(0).unwrap();
-        let column = rows.column_by_name(column).unwrap().as_dictionary::<Int32Type>();
-        let values = column.values().as_string::<i32>();
-        column.keys().iter().map(|key| values.value(key.unwrap() as usize).to_owned()).collect()
+        let column = rows.column_by_name(column).unwrap();
+        let Some(texts) = column.as_any_dictionary_opt() else {
+            return column.as_string::<i32>().iter().map(|text| text.unwrap().to_owned()).collect();
+        };
+        let values = texts.values().as_string::<i32>();
+        texts.normalized_keys().into_iter().map(|key| values.value(key).to_owned()).collect()
     }
 
     #[test]
@@ -601,7 +595,7 @@ mod tests {
             ledgers.fill(missing, Vec::new());
             batch.add(&decoded, &mut ledgers, &Rules::new(Plausibility::default()));
         }
-        assert_eq!(batch.numbers.last, 4);
+        assert_eq!(batch.tables.commons(), 4);
         let written = batch.close().finish(Provenance { ingest_day: 20_000, incarnation: 1, partition: 0, batch: 0 });
         assert_eq!(texts(&written, "injections", "device"), ["a", "b", "a", "a", "a", "b"]);
         assert_eq!(texts(&written, "injections", "model"), ["pen", "pen", "gun", "pen", "pen", "pen"]);

@@ -1,7 +1,7 @@
 //! Steps of the loader by themselves, for measurements.
 
 use telemetry::{report::Contexts, v1};
-use warehouse::columns::{Block, Origin, Provenance};
+use warehouse::columns::{Block, Commons, Provenance};
 
 use crate::{
     aggregate::Aggregates,
@@ -23,14 +23,18 @@ pub fn batch(records: &[Record], place: Place, rules: &Rules, provenance: Proven
     batch.close().finish(provenance).blocks
 }
 
-/// One injection as the sums take it: its report, the mounts in use, its time, us since 1970.
-pub type Summand<'a> = (Origin<'a>, &'a [v1::MountInUse], i64, &'a v1::Injection);
+/// One injection as the sums take it: the number of what its report has in common, its time, us since 1970.
+pub type Summand<'a> = (u32, i64, &'a v1::Injection);
 
 /// The blocks of the aggregate tables for injections.
-pub fn aggregates<'a>(injections: impl IntoIterator<Item = Summand<'a>>, provenance: Provenance) -> Vec<Block> {
+pub fn aggregates<'a>(
+    injections: impl IntoIterator<Item = Summand<'a>>,
+    commons: &Commons,
+    provenance: Provenance,
+) -> Vec<Block> {
     let mut aggregates = Aggregates::default();
-    for (origin, mounts, at, injection) in injections {
-        aggregates.injection(&origin, mounts, at, injection);
+    for (common, at, injection) in injections {
+        aggregates.injection(commons, common, at, injection);
     }
-    aggregates.finish(provenance).into_iter().flatten().collect()
+    aggregates.finish(provenance, commons).into_iter().flatten().collect()
 }

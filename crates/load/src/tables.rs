@@ -2,8 +2,8 @@
 
 use telemetry::v1::{self, event::Kind};
 use warehouse::columns::{
-    Block, Calibrations, CycleIndicators, CycleReleases, DeviceStatus, Faults, Injections, Mounts, Origin,
-    Preparations, Provenance, Quarantine, QuarantineReplays, Quarantined, Replayed, Sessions, Sign,
+    Block, Calibrations, Common, Commons, CycleIndicators, CycleReleases, DeviceStatus, Faults, Injections, Mounts,
+    Origin, Preparations, Provenance, Quarantine, QuarantineReplays, Quarantined, Replayed, Sessions, Sign,
     SterilizationCycles, SterilizationItems, SterilizationSamples,
 };
 
@@ -12,6 +12,7 @@ use crate::aggregate::Aggregates;
 /// The builders of every table.
 #[derive(Default)]
 pub(crate) struct Tables {
+    commons: Commons,
     injections: Injections,
     sessions: Sessions,
     preparations: Preparations,
@@ -35,14 +36,25 @@ impl Tables {
         Self { injections: Injections::with_capacity(rows), ..Self::default() }
     }
 
+    /// A number for what reports have in common.
+    pub fn common(&mut self, common: &Common<'_>) -> u32 {
+        self.commons.add(common)
+    }
+
+    /// How many of them there are.
+    #[cfg(test)]
+    pub fn commons(&self) -> u32 {
+        self.commons.count()
+    }
+
     /// Adds an event that has passed [`telemetry::plausibility::check`].
-    pub fn event(&mut self, origin: &Origin<'_>, mounts: &[v1::MountInUse], seq: u64, at: i64, event: &v1::Event) {
+    pub fn event(&mut self, origin: &Origin<'_>, seq: u64, at: i64, event: &v1::Event) {
         match &event.kind {
             // Refused by the check.
             None => {}
             Some(Kind::Injection(injection)) => {
                 self.injections.push(origin, seq, at, injection);
-                self.aggregates.injection(origin, mounts, at, injection);
+                self.aggregates.injection(&self.commons, origin.common, at, injection);
             }
             Some(Kind::SessionStarted(started)) => self.sessions.started(origin, seq, at, started),
             Some(Kind::SessionEnded(ended)) => self.sessions.ended(origin, seq, at, ended),
@@ -81,22 +93,23 @@ impl Tables {
 
     /// The blocks of the tables that have rows.
     pub fn finish(self, provenance: Provenance) -> Vec<Block> {
+        let commons = &self.commons;
         let facts = [
-            self.injections.finish(provenance),
-            self.sessions.finish(provenance),
-            self.preparations.finish(provenance),
-            self.mounts.finish(provenance),
-            self.cycles.finish(provenance),
-            self.samples.finish(provenance),
-            self.items.finish(provenance),
-            self.indicators.finish(provenance),
-            self.releases.finish(provenance),
-            self.calibrations.finish(provenance),
-            self.faults.finish(provenance),
-            self.status.finish(provenance),
+            self.injections.finish(provenance, commons),
+            self.sessions.finish(provenance, commons),
+            self.preparations.finish(provenance, commons),
+            self.mounts.finish(provenance, commons),
+            self.cycles.finish(provenance, commons),
+            self.samples.finish(provenance, commons),
+            self.items.finish(provenance, commons),
+            self.indicators.finish(provenance, commons),
+            self.releases.finish(provenance, commons),
+            self.calibrations.finish(provenance, commons),
+            self.faults.finish(provenance, commons),
+            self.status.finish(provenance, commons),
             self.quarantine.finish(provenance),
             self.replays.finish(provenance),
         ];
-        facts.into_iter().chain(self.aggregates.finish(provenance)).flatten().collect()
+        facts.into_iter().chain(self.aggregates.finish(provenance, commons)).flatten().collect()
     }
 }

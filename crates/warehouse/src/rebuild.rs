@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use arrow_array::{
-    Array, ArrayRef, RecordBatch, StringArray, builder::StringDictionaryBuilder, cast::AsArray as _, types::Int32Type,
+    Array, ArrayRef, RecordBatch, builder::StringDictionaryBuilder, cast::AsArray as _, types::Int32Type,
 };
 use arrow_schema::{ArrowError, DataType};
 use arrow_select::concat::concat;
@@ -352,15 +352,22 @@ fn join(batches: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
         }
         let mut texts = StringDictionaryBuilder::<Int32Type>::new();
         for array in arrays {
-            let array = array.as_dictionary::<Int32Type>().downcast_dict::<StringArray>();
-            let array =
-                array.ok_or_else(|| ArrowError::CastError("a dictionary of something else than text".to_owned()))?;
-            array.into_iter().for_each(|text| texts.append_option(text));
+            // Batches of few texts have narrower keys than others.
+            let dictionary = array.as_any_dictionary();
+            let values = dictionary.values().as_string_opt::<i32>();
+            let values =
+                values.ok_or_else(|| ArrowError::CastError("a dictionary of something else than text".to_owned()))?;
+            dictionary.normalized_keys().into_iter().for_each(|key| texts.append_value(values.value(key)));
         }
         Ok(std::sync::Arc::new(texts.finish()))
     };
-    let columns: Result<Vec<ArrayRef>, ArrowError> = (0..first.num_columns()).map(column).collect();
-    RecordBatch::try_new(first.schema(), columns?)
+    let columns = first
+        .schema_ref()
+        .fields()
+        .iter()
+        .enumerate()
+        .map(|(index, field)| Ok((field.name().as_str(), column(index)?, field.is_nullable())));
+    RecordBatch::try_from_iter_with_nullable(columns.collect::<Result<Vec<_>, ArrowError>>()?)
 }
 
 /// Columns whose values count: how often a batch was tried, and how its rows hash, do not.
@@ -395,37 +402,48 @@ fn keys(table: &str) -> &'static [&'static str] {
 
 #[cfg(test)]
 mod tests {
+    use arrow_array::StringArray;
+
     use super::*;
-    use crate::columns::{Faults, Origin, Provenance, Slot};
+    use crate::columns::{Common, Commons, Faults, Origin, Provenance};
     use telemetry::v1;
 
     fn batch(codes: &[&str], batch: u64) -> RecordBatch {
-        let origin = Origin {
-            texts: 1,
+        let mut commons = Commons::default();
+        let common = commons.add(&Common {
             tenant: "acme",
             site: "berlin",
             device: "pen-1",
-            boot_id: 7,
-            received_at: 1,
-            kafka_offset: 2,
             time_source: "DEVICE",
-            clock: "SYNCED",
             model: "pen",
             firmware: "1",
             session_id: "",
+            clock: "SYNCED",
             dose_calibration_id: "",
             depth_calibration_id: "",
             preparation_id: "",
             operator_id: "",
-            slots: [Slot::default(); 3],
-            unknown_fields: false,
-        };
+            mounts: &[],
+        });
+        let origin =
+            Origin { common, boot_id: 7, received_at: 1, kafka_offset: 2, operator_id: "", unknown_fields: false };
         let mut faults = Faults::default();
         for code in codes {
             faults.push(&origin, 1, 1, &v1::Fault { code: (*code).to_owned(), ..Default::default() });
         }
         let provenance = Provenance { ingest_day: 20_000, incarnation: 1, partition: 0, batch };
-        faults.finish(provenance).unwrap().record_batch(0).unwrap()
+        faults.finish(provenance, &commons).unwrap().record_batch(0).unwrap()
+    }
+
+    #[test]
+    fn batches_of_few_and_of_many_texts_are_joined() {
+        let many: Vec<String> = (0..300).map(|code| format!("E{code}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let joined = join(&[batch(&["E7"], 0), batch(&many, 5)]).unwrap();
+        let codes = joined.column_by_name("code").unwrap().as_dictionary::<Int32Type>();
+        let texts = codes.downcast_dict::<StringArray>().unwrap();
+        let expected: Vec<_> = ["E7"].into_iter().chain(many).collect();
+        assert_eq!(texts.into_iter().flatten().collect::<Vec<_>>(), expected);
     }
 
     #[test]

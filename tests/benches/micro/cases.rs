@@ -19,9 +19,9 @@ use telemetry::{
     report::Report,
     topic::Topic,
 };
-use warehouse::columns::Injections;
+use warehouse::columns::{Commons, Injections};
 
-use crate::inputs::{PROVENANCE, sent};
+use crate::inputs::{PROVENANCE, Sent, sent};
 
 /// Every case.
 pub const NAMES: [&str; 25] = [
@@ -230,12 +230,11 @@ fn admits(ledger: &mut Ledger, range: Interval) -> bool {
 /// Partial sums of a batch and their blocks.
 fn aggregates(injections: u64) -> Case {
     let sent = sent(BATCH / injections, DEVICES, injections);
+    let commons = commons(&sent);
     new("injection", BATCH, move || {
-        let summands = sent.iter().zip(0..).flat_map(|(sent, offset)| {
-            let (origin, mounts) = (sent.origin(offset), &*sent.context().mounts);
-            sent.injections().map(move |(_, at, injection)| (origin, mounts, at, injection))
-        });
-        black_box(measure::aggregates(summands, PROVENANCE));
+        let summands =
+            sent.iter().flat_map(|sent| sent.injections().map(|(_, at, injection)| (sent.device, at, injection)));
+        black_box(measure::aggregates(summands, &commons, PROVENANCE));
     })
 }
 
@@ -243,16 +242,25 @@ fn aggregates(injections: u64) -> Case {
 fn columns(injections: u64) -> Case {
     let sent = sent(BATCH / injections, DEVICES, injections);
     new("injection", BATCH, move || {
-        let mut columns = Injections::default();
+        let (commons, mut columns) = (commons(&sent), Injections::default());
         for (sent, offset) in sent.iter().zip(0..) {
             let origin = sent.origin(offset);
             for (seq, at, injection) in sent.injections() {
                 columns.push(&origin, seq, at, injection);
             }
         }
-        let block = columns.finish(PROVENANCE).expect("rows");
+        let block = columns.finish(PROVENANCE, &commons).expect("rows");
         assert_eq!(black_box(block.record_batch(0)).expect("a record batch").num_rows() as u64, BATCH);
     })
+}
+
+/// What the reports of each device have in common, numbered as the devices are: the first reports are one of each.
+fn commons(sent: &[Sent]) -> Commons {
+    let mut commons = Commons::default();
+    for (sent, device) in sent.iter().zip(0..DEVICES as u32) {
+        assert_eq!((sent.device, commons.add(&sent.common())), (device, device));
+    }
+    commons
 }
 
 /// Records to blocks: all that the loader does with a batch before it is written.

@@ -9,7 +9,7 @@ use telemetry::{
     topic::Topic,
     v1::{self, event::Kind},
 };
-use warehouse::columns::{Origin, Provenance, Slot};
+use warehouse::columns::{Common, Origin, Provenance};
 
 /// 2026-01-01, us since 1970.
 pub const BASE_US: i64 = 1_767_225_600_000_000;
@@ -23,7 +23,7 @@ pub struct Sent {
     pub payload: Vec<u8>,
     pub report: Report,
     session_id: String,
-    device: u32,
+    pub device: u32,
 }
 
 /// `count` reports of `devices` devices in turn; each device numbers its injections on.
@@ -137,31 +137,34 @@ impl Sent {
         })
     }
 
-    /// What holds for its events.
-    pub fn origin(&self, kafka_offset: u64) -> Origin<'_> {
+    /// What it has in common with the device's other reports.
+    pub fn common(&self) -> Common<'_> {
         let (topic, context) = (self.parsed(), self.context());
-        let slot = |index: usize| {
-            let mount = &context.mounts[index];
-            Slot { mount_id: &mount.mount_id, item_id: &mount.item_id }
-        };
-        Origin {
-            texts: self.device,
+        Common {
             tenant: topic.tenant,
             site: topic.site,
             device: topic.device,
-            boot_id: self.report.boot_id(),
-            received_at: BASE_US,
-            kafka_offset,
             time_source: "DEVICE",
-            clock: "SYNCED",
             model: &context.model,
             firmware: &context.firmware,
             session_id: &self.session_id,
+            clock: "SYNCED",
             dose_calibration_id: &context.dose_calibration_id,
             depth_calibration_id: &context.depth_calibration_id,
             preparation_id: &context.preparation_id,
             operator_id: &context.operator_id,
-            slots: [slot(0), slot(1), slot(2)],
+            mounts: &context.mounts,
+        }
+    }
+
+    /// What holds for its events; the number of what it has in common is that of its device.
+    pub fn origin(&self, kafka_offset: u64) -> Origin<'_> {
+        Origin {
+            common: self.device,
+            boot_id: self.report.boot_id(),
+            received_at: BASE_US,
+            kafka_offset,
+            operator_id: &self.context().operator_id,
             unknown_fields: false,
         }
     }

@@ -6,7 +6,7 @@ use nix::time::{ClockId, clock_gettime};
 use telemetry::v1::{self, event::Kind};
 use tokio::runtime::Runtime;
 use warehouse::Warehouse;
-use warehouse::columns::{Block, Injections, Origin, Provenance, Slot};
+use warehouse::columns::{Block, Common, Commons, Injections, Origin, Provenance};
 
 use super::data::Fleet;
 use super::loader::{self, Loaded};
@@ -146,33 +146,35 @@ impl Decoded {
 }
 
 fn insert_arrow(runtime: &Runtime, warehouse: &Warehouse, reports: &[Decoded], number: usize) {
-    let mut rows = Injections::default();
+    let (mut commons, mut rows) = (Commons::default(), Injections::default());
     let mut numbers = HashMap::new();
     for decoded in reports {
         let context = decoded.context();
-        let slot = |at: usize| Slot { mount_id: &context.mounts[at].mount_id, item_id: &context.mounts[at].item_id };
-        // As the loader numbers them; a visit has one context.
-        let next = numbers.len() as u32;
-        let texts = *numbers.entry((&decoded.identity, &decoded.session_id)).or_insert(next);
         let [tenant, site, device] = decoded.identity.each_ref().map(String::as_str);
+        // As the loader numbers them; a visit has one context.
+        let common = *numbers.entry((&decoded.identity, &decoded.session_id)).or_insert_with(|| {
+            commons.add(&Common {
+                tenant,
+                site,
+                device,
+                time_source: "DEVICE",
+                model: &context.model,
+                firmware: &context.firmware,
+                session_id: &decoded.session_id,
+                clock: "SYNCED",
+                dose_calibration_id: &context.dose_calibration_id,
+                depth_calibration_id: &context.depth_calibration_id,
+                preparation_id: &context.preparation_id,
+                operator_id: &context.operator_id,
+                mounts: &context.mounts,
+            })
+        });
         let origin = Origin {
-            texts,
-            tenant,
-            site,
-            device,
+            common,
             boot_id: decoded.report.boot_id,
             received_at: decoded.received_at,
             kafka_offset: decoded.offset,
-            time_source: "DEVICE",
-            clock: "SYNCED",
-            model: &context.model,
-            firmware: &context.firmware,
-            session_id: &decoded.session_id,
-            dose_calibration_id: &context.dose_calibration_id,
-            depth_calibration_id: &context.depth_calibration_id,
-            preparation_id: &context.preparation_id,
             operator_id: &context.operator_id,
-            slots: [slot(0), slot(1), slot(2)],
             unknown_fields: false,
         };
         for (seq, at, injection) in decoded.injections() {
@@ -180,7 +182,7 @@ fn insert_arrow(runtime: &Runtime, warehouse: &Warehouse, reports: &[Decoded], n
         }
     }
     let provenance = Provenance { ingest_day: DAY, incarnation: 1, partition: 0, batch: number as u64 };
-    let block: Block = rows.finish(provenance).expect("rows");
+    let block: Block = rows.finish(provenance, &commons).expect("rows");
     runtime.block_on(warehouse.insert_block(&block, 1)).expect("insert a block");
 }
 

@@ -4,7 +4,7 @@ use harness::ClickHouse;
 use telemetry::v1;
 use warehouse::{
     Warehouse,
-    columns::{Block, Injections, Origin, Provenance, Slot},
+    columns::{Block, Common, Commons, Injections, Origin, Provenance},
     migrate,
 };
 
@@ -22,27 +22,40 @@ async fn the_engine_keeps_the_contract() {
     load::contract::check(&warehouse, 1).await;
 }
 
-fn block(rows: u64) -> Block {
-    let origin = Origin {
-        texts: 1,
-        tenant: "acme",
-        site: "berlin",
-        device: "pen-1",
+const COMMON: Common<'static> = Common {
+    tenant: "acme",
+    site: "berlin",
+    device: "pen-1",
+    time_source: "DEVICE",
+    model: "pen",
+    firmware: "1.0",
+    session_id: "00112233445566778899aabbccddeeff",
+    clock: "SYNCED",
+    dose_calibration_id: "c1",
+    depth_calibration_id: "",
+    preparation_id: "",
+    operator_id: "",
+    mounts: &[],
+};
+
+fn origin(common: u32) -> Origin<'static> {
+    Origin {
+        common,
         boot_id: 1 << 63,
         received_at: 1_750_000_000_000_000,
         kafka_offset: 7,
-        time_source: "DEVICE",
-        clock: "SYNCED",
-        model: "pen",
-        firmware: "1.0",
-        session_id: "00112233445566778899aabbccddeeff",
-        dose_calibration_id: "c1",
-        depth_calibration_id: "",
-        preparation_id: "",
         operator_id: "",
-        slots: [Slot::default(); 3],
         unknown_fields: false,
-    };
+    }
+}
+
+fn provenance(batch: u64) -> Provenance {
+    Provenance { ingest_day: 20_300, incarnation: 1, partition: 3, batch }
+}
+
+fn block(rows: u64) -> Block {
+    let mut commons = Commons::default();
+    let origin = origin(commons.add(&COMMON));
     let mut injections = Injections::with_capacity(rows as usize);
     for seq in 1..=rows {
         let injection = v1::Injection {
@@ -54,8 +67,29 @@ fn block(rows: u64) -> Block {
         };
         injections.push(&origin, seq, 1_750_000_000_000_000 + seq as i64, &injection);
     }
-    let provenance = Provenance { ingest_day: 20_300, incarnation: 1, partition: 3, batch: 100 };
-    injections.finish(provenance).expect("there are rows")
+    injections.finish(provenance(100), &commons).expect("there are rows")
+}
+
+/// Columns have keys of one, two or four bytes for their texts; the engine makes room for an empty one where none is.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_number_of_distinct_texts_arrives() {
+    let clickhouse = ClickHouse::start();
+    let warehouse = migrated(&clickhouse).await;
+    for texts in [1, 126, 127, 128, 255, 256, 257, 32_766, 32_767, 32_768, 65_535, 65_536] {
+        let (mut commons, mut injections) = (Commons::default(), Injections::default());
+        for seq in 1..=texts {
+            let (device, operator) = (format!("d{seq}"), if seq == texts { String::new() } else { format!("o{seq}") });
+            let common = commons.add(&Common { device: &device, operator_id: &operator, ..COMMON });
+            injections.push(&origin(common), seq, 1_750_000_000_000_000, &v1::Injection::default());
+        }
+        let block = injections.finish(provenance(texts), &commons).expect("there are rows");
+        warehouse.insert_block(&block, 0).await.expect("insert");
+        let sql = format!(
+            "SELECT count(), countIf(device = 'd' || toString(seq)), countIf(operator_id = 'o' || toString(seq)), \
+             countIf(operator_id = ''), countIf(tenant = 'acme') FROM doseline.injections WHERE batch = {texts}"
+        );
+        assert_eq!(clickhouse.query(&sql), format!("{texts}\t{texts}\t{}\t1\t{texts}", texts - 1), "{texts} texts");
+    }
 }
 
 /// Two blocks would be two tokens: a repeated insert would double what the first attempt had written.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow_array::{
     Array as _, RecordBatch,
     cast::AsArray as _,
-    types::{Int32Type, Int64Type, TimestampMicrosecondType, UInt16Type, UInt32Type, UInt64Type},
+    types::{Int64Type, TimestampMicrosecondType, UInt16Type, UInt32Type, UInt64Type},
 };
 use telemetry::interval::IntervalSet;
 #[cfg(test)]
@@ -22,9 +22,12 @@ use super::log::Log;
 pub type Identity = (String, u64, u64);
 
 fn text(rows: &RecordBatch, column: &str, row: usize) -> String {
-    let column = rows.column_by_name(column).unwrap().as_dictionary::<Int32Type>();
-    let key = column.keys().value(row) as usize;
-    column.values().as_string::<i32>().value(key).to_owned()
+    let alone = rows.column_by_name(column).unwrap().slice(row, 1);
+    if let Some(texts) = alone.as_string_opt::<i32>() {
+        return texts.value(0).to_owned();
+    }
+    let alone = alone.as_any_dictionary();
+    alone.values().as_string::<i32>().value(alone.normalized_keys()[0]).to_owned()
 }
 
 fn number(rows: &RecordBatch, column: &str, row: usize) -> u64 {

@@ -1,24 +1,25 @@
 //! `accuracy_minute`, `accuracy_session` and `item_uses`: exact sums over the batch, one row for each key.
 
+use std::sync::Arc;
+
 use analysis::accuracy::{PercentBins, Sums};
 use arrow_array::{
-    ArrayRef,
-    builder::PrimitiveBuilder,
+    ArrayRef, StringArray,
     types::{Int32Type, Int64Type, UInt16Type, UInt32Type, UInt64Type},
 };
-use arrow_schema::FieldRef;
+use arrow_schema::{DataType, Field, FieldRef};
 use telemetry::v1;
 
-use crate::columns::{Code, List, Number, Text, Time, column::finish, table};
+use crate::columns::{Code, Commons, List, Maybe, Number, Time, Word, column::finish, table};
 
 /// What both accuracy tables have in common: the device, and the sums.
 #[derive(Default)]
 pub(crate) struct SumColumns {
-    texts: [Text; 5],
+    device: [Word; 5],
     counts: [Number<UInt64Type>; 14],
     dose_error: Number<Int64Type>,
     depth_error: Number<Int64Type>,
-    extremes: [PrimitiveBuilder<Int32Type>; 4],
+    extremes: [Maybe<Int32Type>; 4],
     first_at: Time,
     last_at: Time,
 }
@@ -42,11 +43,11 @@ const COUNTS: [&str; 14] = [
 ];
 const EXTREMES: [&str; 4] = ["dose_error_min", "dose_error_max", "depth_error_min", "depth_error_max"];
 
-/// Sums of one key; the texts are tenant, site, device, model and firmware.
+/// Sums of one key.
 #[derive(Clone, Copy, Debug)]
 pub struct AccuracyRow<'a> {
-    /// Tenant, site, device, model, firmware.
-    pub device: [&'a str; 5],
+    /// [`Commons::device`].
+    pub device: [i32; 5],
     /// The sums. Over at most 4,000,000 injections, so that the squares of doses fit 64 bits.
     pub sums: &'a Sums,
 }
@@ -54,8 +55,8 @@ pub struct AccuracyRow<'a> {
 impl SumColumns {
     fn push(&mut self, row: AccuracyRow<'_>) {
         let AccuracyRow { device, sums } = row;
-        for (column, text) in self.texts.iter_mut().zip(device) {
-            column.push(text);
+        for (column, key) in self.device.iter_mut().zip(device) {
+            column.push(key);
         }
         let (dose, depth) = (&sums.dose, &sums.depth);
         let [ok, partial, aborted, occluded, no_contact] = sums.outcomes;
@@ -82,15 +83,15 @@ impl SumColumns {
         self.depth_error.push(depth.error.sum as i64);
         let extremes = [dose.error.min(), dose.error.max(), depth.error.min(), depth.error.max()];
         for (column, extreme) in self.extremes.iter_mut().zip(extremes) {
-            column.append_option(extreme.map(|extreme| extreme as i32));
+            column.push(extreme.map(|extreme| extreme as i32));
         }
         self.first_at.push(sums.first_at);
         self.last_at.push(sums.last_at);
     }
 
     /// Adds its columns to the table's own.
-    pub fn finish(self, mut columns: Vec<(FieldRef, ArrayRef)>) -> Vec<(FieldRef, ArrayRef)> {
-        columns.extend(TEXTS.into_iter().zip(self.texts).map(|(name, column)| finish(name, column)));
+    pub fn finish(self, mut columns: Vec<(FieldRef, ArrayRef)>, commons: &Commons) -> Vec<(FieldRef, ArrayRef)> {
+        columns.extend(TEXTS.into_iter().zip(self.device).map(|(name, column)| column.finish(name, commons.texts())));
         columns.extend(COUNTS.into_iter().zip(self.counts).map(|(name, column)| finish(name, column)));
         columns.push(finish("dose_error_nl", self.dose_error));
         columns.push(finish("depth_error_um", self.depth_error));
@@ -118,36 +119,49 @@ impl AccuracyMinute {
 
 table! {
     /// Rows of `accuracy_session`.
-    AccuracySession, "accuracy_session", *sums: SumColumns, {
-        session_id: Text,
-        dose_calibration_id: Text,
-        depth_calibration_id: Text,
-        target_nl: PrimitiveBuilder<UInt32Type>,
-        target_um: PrimitiveBuilder<UInt16Type>,
+    AccuracySession, "accuracy_session", *sums: VisitColumns, {
+        target_nl: Maybe<UInt32Type>,
+        target_um: Maybe<UInt16Type>,
         outcome: Code<v1::Outcome>,
         dose_error_bins: List<Int32Type>,
         dose_error_counts: List<UInt32Type>,
     }
 }
 
+/// The sums with their visit.
+#[derive(Default)]
+struct VisitColumns {
+    sums: SumColumns,
+    visit: [Word; 3],
+}
+
+const VISIT: [&str; 3] = ["session_id", "dose_calibration_id", "depth_calibration_id"];
+
+impl VisitColumns {
+    fn finish(self, columns: Vec<(FieldRef, ArrayRef)>, commons: &Commons) -> Vec<(FieldRef, ArrayRef)> {
+        let mut columns = self.sums.finish(columns, commons);
+        columns.extend(VISIT.into_iter().zip(self.visit).map(|(name, column)| column.finish(name, commons.texts())));
+        columns
+    }
+}
+
 impl AccuracySession {
-    /// Adds the sums of a visit, set point and outcome; `visit` is the session and the dose and depth calibration, `set_point`
-    /// nl and um, `outcome` the number of a [`v1::Outcome`].
+    /// Adds the sums of a visit, set point and outcome; `visit` is [`Commons::visit`], `set_point` nl and um, `outcome` the number
+    /// of a [`v1::Outcome`].
     pub fn push(
         &mut self,
         row: AccuracyRow<'_>,
-        visit: [&str; 3],
+        visit: [i32; 3],
         set_point: (Option<u32>, Option<u16>),
         outcome: i32,
         bins: &PercentBins,
     ) {
-        self.sums.push(row);
-        let [session_id, dose_calibration_id, depth_calibration_id] = visit;
-        self.session_id.push(session_id);
-        self.dose_calibration_id.push(dose_calibration_id);
-        self.depth_calibration_id.push(depth_calibration_id);
-        self.target_nl.append_option(set_point.0);
-        self.target_um.append_option(set_point.1);
+        self.sums.sums.push(row);
+        for (column, key) in self.sums.visit.iter_mut().zip(visit) {
+            column.push(key);
+        }
+        self.target_nl.push(set_point.0);
+        self.target_um.push(set_point.1);
         self.outcome.push(outcome);
         self.dose_error_bins.push(bins.iter().map(|(bin, _)| bin));
         self.dose_error_counts.push(bins.iter().map(|(_, count)| count));
@@ -156,14 +170,8 @@ impl AccuracySession {
 
 table! {
     /// Rows of `item_uses`.
-    ItemUses, "item_uses", {
-        tenant: Text,
-        site: Text,
-        device: Text,
-        session_id: Text,
+    ItemUses, "item_uses", *place: ItemColumns, {
         slot: Code<v1::Slot>,
-        mount_id: Text,
-        item_id: Text,
         injections: Number<UInt64Type>,
         punctures: Number<UInt64Type>,
         delivered_nl: Number<UInt64Type>,
@@ -190,18 +198,36 @@ pub struct ItemUse {
     pub last_at: i64,
 }
 
+/// An item and where it was used. Hardly one comes twice, so its texts are written as they are.
+#[derive(Default)]
+struct ItemColumns {
+    place: [Word; 4],
+    item: [Vec<i32>; 2],
+}
+
+impl ItemColumns {
+    fn finish(self, mut columns: Vec<(FieldRef, ArrayRef)>, commons: &Commons) -> Vec<(FieldRef, ArrayRef)> {
+        let names = ["tenant", "site", "device", "session_id"];
+        columns.extend(names.into_iter().zip(self.place).map(|(name, column)| column.finish(name, commons.texts())));
+        for (name, keys) in ["mount_id", "item_id"].into_iter().zip(self.item) {
+            let texts = StringArray::from_iter_values(keys.into_iter().map(|key| commons.texts().text(key)));
+            columns.push((Arc::new(Field::new(name, DataType::Utf8, false)), Arc::new(texts)));
+        }
+        columns
+    }
+}
+
 impl ItemUses {
-    /// Adds the use of an item; `key` is tenant, site, device, session, mount and item, `slot` the number of a
-    /// [`v1::Slot`].
-    pub fn push(&mut self, key: [&str; 6], slot: i32, item_use: &ItemUse) {
-        let [tenant, site, device, session_id, mount_id, item_id] = key;
-        self.tenant.push(tenant);
-        self.site.push(site);
-        self.device.push(device);
-        self.session_id.push(session_id);
+    /// Adds the use of an item; `place` are the keys of tenant, site, device and session, `item` those of mount and item, `slot`
+    /// is the number of a [`v1::Slot`].
+    pub fn push(&mut self, place: [i32; 4], item: [i32; 2], slot: i32, item_use: &ItemUse) {
+        for (column, key) in self.place.place.iter_mut().zip(place) {
+            column.push(key);
+        }
+        for (column, key) in self.place.item.iter_mut().zip(item) {
+            column.push(key);
+        }
         self.slot.push(slot);
-        self.mount_id.push(mount_id);
-        self.item_id.push(item_id);
         self.injections.push(item_use.injections);
         self.punctures.push(item_use.punctures);
         self.delivered_nl.push(item_use.delivered_nl);

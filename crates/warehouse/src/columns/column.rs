@@ -1,12 +1,14 @@
 //! The kinds of columns.
 
-use std::{collections::HashMap, iter::repeat_n, marker::PhantomData, sync::Arc};
+use std::{iter::repeat_n, marker::PhantomData, sync::Arc};
 
 use arrow_array::{
-    ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, DictionaryArray, ListArray, PrimitiveArray, StringArray,
-    builder::{BinaryBuilder, BooleanBuilder, PrimitiveBuilder},
-    types::{Int32Type, TimestampMicrosecondType},
+    Array as _, ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, DictionaryArray, ListArray, PrimitiveArray,
+    StringArray,
+    builder::{BinaryBuilder, BooleanBuilder},
+    types::{ArrowDictionaryKeyType, Int32Type, TimestampMicrosecondType, UInt8Type, UInt16Type},
 };
+use arrow_buffer::NullBufferBuilder;
 use arrow_schema::{DataType, Field, FieldRef};
 use foldhash::fast::RandomState;
 use indexmap::IndexSet;
@@ -59,11 +61,9 @@ impl Text {
     }
 
     /// Adds the value of a key.
+    #[inline]
     pub fn push_key(&mut self, key: i32) {
-        match self.runs.last_mut() {
-            Some((last, rows)) if *last == key => *rows += 1,
-            _ => self.runs.push((key, 1)),
-        }
+        push_run(&mut self.runs, key);
     }
 
     /// Adds a value.
@@ -78,67 +78,83 @@ impl Column for Text {
     const NULLABLE: bool = false;
 
     fn array(self) -> ArrayRef {
-        let rows = self.runs.iter().map(|(_, rows)| *rows as usize).sum();
-        let mut keys = Vec::with_capacity(rows);
-        for (key, rows) in self.runs {
-            keys.extend(repeat_n(key, rows as usize));
-        }
-        let values = StringArray::from_iter_values(self.texts.0);
-        // Every key was handed out by `Texts::key`, so it is an index of `values`.
-        Arc::new(DictionaryArray::new(PrimitiveArray::<Int32Type>::from(keys), Arc::new(values)))
+        dictionary(&self.runs, |key| key, StringArray::from_iter_values(self.texts.0))
     }
 }
 
-/// Columns of texts that belong together: rows that have one number have the same in each of them, so each text is looked up
-/// once for a number instead of once for a row.
-pub(crate) struct Shared<const N: usize> {
-    texts: [Texts; N],
-    /// Keys by place, in the order of first use.
-    keys: Vec<[i32; N]>,
-    /// Place of a number.
-    places: HashMap<u32, u32, RandomState>,
-    /// Places of the rows, and how many rows in succession have each.
-    runs: Vec<(u32, u32)>,
-    /// Number of the last row.
-    last: Option<u32>,
-}
+/// Text of [`Texts`] that several columns have in common.
+#[derive(Default)]
+pub(crate) struct Word(Vec<(i32, u32)>);
 
-impl<const N: usize> Default for Shared<N> {
-    fn default() -> Self {
-        Self {
-            texts: std::array::from_fn(|_| Texts::default()),
-            keys: Vec::new(),
-            places: HashMap::default(),
-            runs: Vec::new(),
-            last: None,
-        }
+impl Word {
+    /// Adds the value of a key.
+    pub fn push(&mut self, key: i32) {
+        push_run(&mut self.0, key);
+    }
+
+    /// The filled column with its name and type.
+    pub fn finish(self, name: &str, texts: &Texts) -> (FieldRef, ArrayRef) {
+        let mut used = vec![false; texts.0.len()];
+        self.0.iter().for_each(|(key, _)| used[*key as usize] = true);
+        let keys = used.into_iter().zip(0..).map(|(used, key)| used.then_some(key));
+        words(name, &self.0, keys, texts)
     }
 }
 
-impl<const N: usize> Shared<N> {
-    /// Adds a row; `texts` is asked for a number's first one only.
-    pub fn push<'t>(&mut self, number: u32, texts: impl FnOnce() -> [&'t str; N]) {
-        if let Some((_, rows)) = self.runs.last_mut().filter(|_| self.last == Some(number)) {
-            *rows += 1;
-            return;
+/// A column of texts: places of successive rows and how many rows have each, and by place the keys of those that are used.
+pub(crate) fn words(
+    name: &str,
+    runs: &[(i32, u32)],
+    keys: impl Iterator<Item = Option<i32>>,
+    texts: &Texts,
+) -> (FieldRef, ArrayRef) {
+    let (mut seen, mut used) = (vec![-1; texts.0.len()], Vec::new());
+    let entry = |key: Option<i32>| {
+        let Some(key) = key else { return -1 };
+        let entry = &mut seen[key as usize];
+        if *entry < 0 {
+            *entry = used.len() as i32;
+            used.push(key);
         }
-        self.last = Some(number);
-        let place = *self.places.entry(number).or_insert_with(|| {
-            let texts = texts();
-            self.keys.push(std::array::from_fn(|at| self.texts[at].key(texts[at])));
-            (self.keys.len() - 1) as u32
-        });
-        self.runs.push((place, 1));
-    }
+        *entry
+    };
+    let entries: Vec<i32> = keys.map(entry).collect();
+    let values = StringArray::from_iter_values(used.into_iter().map(|key| texts.text(key)));
+    let array = dictionary(runs, |place| entries[place as usize], values);
+    (Arc::new(Field::new(name, array.data_type().clone(), false)), array)
+}
 
-    /// The filled columns, under these names.
-    pub fn finish(self, names: [&str; N]) -> impl Iterator<Item = (FieldRef, ArrayRef)> {
-        let Self { texts, keys, runs, .. } = self;
-        let columns = texts.into_iter().zip(names).enumerate();
-        let keyed =
-            move |column: usize| runs.iter().map(|(place, rows)| (keys[*place as usize][column], *rows)).collect();
-        columns.map(move |(at, (texts, name))| finish(name, Text { runs: keyed(at), texts }))
+#[inline]
+pub(crate) fn push_run<T: PartialEq>(runs: &mut Vec<(T, u32)>, value: T) {
+    match runs.last_mut() {
+        Some((last, rows)) if *last == value => *rows += 1,
+        _ => runs.push((value, 1)),
     }
+}
+
+/// Rows of distinct texts; `entry` says which of them a run has. The keys are the narrowest that hold the number of texts as
+/// well: ClickHouse adds one to them where no text is empty.
+fn dictionary(runs: &[(i32, u32)], entry: impl Fn(i32) -> i32, texts: StringArray) -> ArrayRef {
+    match texts.len() {
+        0..0x7f => keyed::<UInt8Type>(runs, |place| entry(place) as u8, texts),
+        0x7f..0x7fff => keyed::<UInt16Type>(runs, |place| entry(place) as u16, texts),
+        _ => keyed::<Int32Type>(runs, entry, texts),
+    }
+}
+
+fn keyed<K: ArrowDictionaryKeyType>(
+    runs: &[(i32, u32)],
+    entry: impl Fn(i32) -> K::Native,
+    texts: StringArray,
+) -> ArrayRef
+where
+    PrimitiveArray<K>: From<Vec<K::Native>>,
+{
+    let mut keys = Vec::with_capacity(runs.iter().map(|(_, rows)| *rows as usize).sum());
+    for (place, rows) in runs {
+        keys.extend(repeat_n(entry(*place), *rows as usize));
+    }
+    Arc::new(DictionaryArray::<K>::new(keys.into(), Arc::new(texts)))
 }
 
 /// The name of an enum's value as it stands in a table.
@@ -187,18 +203,29 @@ pub(crate) struct Code<E> {
     text: Text,
     /// Keys of the numbers seen; an enum has few.
     seen: Vec<(i32, i32)>,
+    /// The last number and its key.
+    last: Option<(i32, i32)>,
     kind: PhantomData<E>,
 }
 
 impl<E> Default for Code<E> {
     fn default() -> Self {
-        Self { text: Text::default(), seen: Vec::new(), kind: PhantomData }
+        Self { text: Text::default(), seen: Vec::new(), last: None, kind: PhantomData }
     }
 }
 
 impl<E: Named> Code<E> {
     /// Adds the value with this number.
+    #[inline]
     pub fn push(&mut self, number: i32) {
+        let key = match self.last {
+            Some((last, key)) if last == number => key,
+            _ => self.key(number),
+        };
+        self.text.push_key(key);
+    }
+
+    fn key(&mut self, number: i32) -> i32 {
         let seen = self.seen.iter().find(|(code, _)| *code == number).map(|(_, key)| *key);
         let key = seen.unwrap_or_else(|| {
             let key = match E::try_from(number) {
@@ -211,7 +238,8 @@ impl<E: Named> Code<E> {
             }
             key
         });
-        self.text.push_key(key);
+        self.last = Some((number, key));
+        key
     }
 }
 
@@ -255,11 +283,50 @@ where
     }
 }
 
-impl<T: ArrowPrimitiveType> Column for PrimitiveBuilder<T> {
+/// Integers that may be absent.
+pub(crate) struct Maybe<T: ArrowPrimitiveType> {
+    /// The default where one is absent.
+    values: Vec<T::Native>,
+    /// How many rows in succession have a value or have none: devices measure something always or never.
+    runs: Vec<(bool, u32)>,
+}
+
+impl<T: ArrowPrimitiveType> Default for Maybe<T> {
+    fn default() -> Self {
+        Self::with_capacity(0)
+    }
+}
+
+impl<T: ArrowPrimitiveType> Maybe<T> {
+    /// With room for so many rows.
+    pub fn with_capacity(rows: usize) -> Self {
+        Self { values: Vec::with_capacity(rows), runs: Vec::new() }
+    }
+
+    /// Adds a value or its absence.
+    #[inline]
+    pub fn push(&mut self, value: Option<T::Native>) {
+        self.values.push(value.unwrap_or_default());
+        push_run(&mut self.runs, value.is_some());
+    }
+
+    fn filled(self) -> PrimitiveArray<T> {
+        let mut nulls = NullBufferBuilder::new(self.values.len());
+        for (there, rows) in self.runs {
+            match there {
+                true => nulls.append_n_non_nulls(rows as usize),
+                false => nulls.append_n_nulls(rows as usize),
+            }
+        }
+        PrimitiveArray::new(self.values.into(), nulls.finish())
+    }
+}
+
+impl<T: ArrowPrimitiveType> Column for Maybe<T> {
     const NULLABLE: bool = true;
 
-    fn array(mut self) -> ArrayRef {
-        Arc::new(self.finish())
+    fn array(self) -> ArrayRef {
+        Arc::new(self.filled())
     }
 }
 
@@ -289,20 +356,20 @@ impl Column for Time {
 
 /// Times that may be absent, us since 1970.
 #[derive(Default)]
-pub(crate) struct MaybeTime(PrimitiveBuilder<TimestampMicrosecondType>);
+pub(crate) struct MaybeTime(Maybe<TimestampMicrosecondType>);
 
 impl MaybeTime {
     /// Adds a time or its absence.
     pub fn push(&mut self, unix_us: Option<i64>) {
-        self.0.append_option(unix_us);
+        self.0.push(unix_us);
     }
 }
 
 impl Column for MaybeTime {
     const NULLABLE: bool = true;
 
-    fn array(mut self) -> ArrayRef {
-        Arc::new(self.0.finish().with_timezone("UTC"))
+    fn array(self) -> ArrayRef {
+        Arc::new(self.0.filled().with_timezone("UTC"))
     }
 }
 
@@ -391,26 +458,57 @@ where
 
 #[cfg(test)]
 mod tests {
+    use arrow_array::{cast::AsArray as _, types::UInt32Type};
     use proptest::prelude::*;
 
     use super::*;
 
     proptest! {
         #[test]
-        fn shared_columns_are_what_each_text_by_itself_makes(
-            texts in prop::collection::vec(prop::array::uniform2("[a-c]{0,2}"), 1..6),
-            rows in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
+        fn words_are_the_texts_of_their_rows_each_in_the_dictionary_once(
+            others in prop::collection::vec("[a-c]{0,2}", 0..9),
+            rows in prop::collection::vec("[a-c]{0,2}", 0..40),
         ) {
-            let (mut shared, mut each) = (Shared::<2>::default(), [Text::default(), Text::default()]);
-            for row in rows {
-                let number = row.index(texts.len());
-                let texts = texts[number].each_ref().map(String::as_str);
-                shared.push(number as u32, || texts);
-                each.iter_mut().zip(texts).for_each(|(column, text)| column.push(text));
+            let (mut texts, mut word) = (Texts::default(), Word::default());
+            for other in others {
+                texts.key(&other);
             }
-            let names = ["a", "b"];
-            let each: Vec<_> = names.into_iter().zip(each).map(|(name, column)| finish(name, column)).collect();
-            prop_assert_eq!(shared.finish(names).collect::<Vec<_>>(), each);
+            rows.iter().for_each(|row| word.push(texts.key(row)));
+            let (_, array) = word.finish("a", &texts);
+            let dictionary = array.as_any_dictionary();
+            let values = dictionary.values().as_string::<i32>();
+            let distinct: std::collections::BTreeSet<_> = rows.iter().map(String::as_str).collect();
+            prop_assert_eq!(values.len(), distinct.len());
+            if !rows.is_empty() {
+                let said: Vec<_> = dictionary.normalized_keys().into_iter().map(|key| values.value(key)).collect();
+                prop_assert_eq!(said, rows);
+            }
+        }
+
+        #[test]
+        fn keys_are_as_wide_as_they_must_be(texts in prop_oneof![0usize..300, 32_700usize..32_800]) {
+            let mut column = Text::default();
+            for text in 0..texts {
+                column.push(&text.to_string());
+            }
+            let array = column.array();
+            let keys = array.as_any_dictionary();
+            let width = match texts {
+                0..127 => DataType::UInt8,
+                127..32_767 => DataType::UInt16,
+                _ => DataType::Int32,
+            };
+            prop_assert_eq!(keys.keys().data_type(), &width);
+            if texts > 0 {
+                prop_assert_eq!(keys.normalized_keys(), (0..texts).collect::<Vec<_>>());
+            }
+        }
+
+        #[test]
+        fn what_may_be_absent_is_there_or_not(rows in prop::collection::vec(any::<Option<u32>>(), 0..200)) {
+            let mut column = Maybe::<UInt32Type>::default();
+            rows.iter().for_each(|row| column.push(*row));
+            prop_assert_eq!(column.filled(), PrimitiveArray::<UInt32Type>::from(rows));
         }
     }
 }

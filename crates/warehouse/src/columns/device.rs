@@ -1,12 +1,9 @@
 //! `calibrations`, `faults` and `device_status`.
 
-use arrow_array::{
-    builder::PrimitiveBuilder,
-    types::{Int32Type, Int64Type, UInt32Type, UInt64Type},
-};
+use arrow_array::types::{Int32Type, Int64Type, UInt32Type, UInt64Type};
 use telemetry::v1;
 
-use crate::columns::{Code, Facts, Number, Origin, Text, column::MaybeTime, table};
+use crate::columns::{Code, Facts, Maybe, Number, Origin, Text, column::MaybeTime, table};
 
 table! {
     /// Rows of `calibrations`: one for each point, or one for a calibration without any.
@@ -20,12 +17,12 @@ table! {
         due_at: MaybeTime,
         certificate: Text,
         operator_id: Text,
-        target: PrimitiveBuilder<Int64Type>,
-        reference: PrimitiveBuilder<Int64Type>,
-        indicated: PrimitiveBuilder<Int64Type>,
+        target: Maybe<Int64Type>,
+        reference: Maybe<Int64Type>,
+        indicated: Maybe<Int64Type>,
         phase: Code<v1::Phase>,
-        expanded_uncertainty: PrimitiveBuilder<UInt64Type>,
-        k: PrimitiveBuilder<UInt32Type>,
+        expanded_uncertainty: Maybe<UInt64Type>,
+        k: Maybe<UInt32Type>,
     }
 }
 
@@ -45,12 +42,12 @@ impl Calibrations {
             self.due_at.push(calibration.due_unix_us);
             self.certificate.push(&calibration.certificate);
             self.operator_id.push(origin.operator_id);
-            self.target.append_option(point.target);
-            self.reference.append_option(point.reference);
-            self.indicated.append_option(point.indicated);
+            self.target.push(point.target);
+            self.reference.push(point.reference);
+            self.indicated.push(point.indicated);
             self.phase.push(point.phase);
-            self.expanded_uncertainty.append_option(point.expanded_uncertainty);
-            self.k.append_option(point.k);
+            self.expanded_uncertainty.push(point.expanded_uncertainty);
+            self.k.push(point.k);
         }
     }
 }
@@ -80,13 +77,13 @@ table! {
         source: Text,
         state: Code<v1::State>,
         since: MaybeTime,
-        battery_pct: PrimitiveBuilder<UInt32Type>,
-        temperature_mc: PrimitiveBuilder<Int32Type>,
-        outbox_events: PrimitiveBuilder<UInt64Type>,
-        oldest_unreceipted_s: PrimitiveBuilder<UInt32Type>,
-        injection_no: PrimitiveBuilder<UInt64Type>,
-        last_boot_id: PrimitiveBuilder<UInt64Type>,
-        last_seq: PrimitiveBuilder<UInt64Type>,
+        battery_pct: Maybe<UInt32Type>,
+        temperature_mc: Maybe<Int32Type>,
+        outbox_events: Maybe<UInt64Type>,
+        oldest_unreceipted_s: Maybe<UInt32Type>,
+        injection_no: Maybe<UInt64Type>,
+        last_boot_id: Maybe<UInt64Type>,
+        last_seq: Maybe<UInt64Type>,
     }
 }
 
@@ -108,25 +105,25 @@ impl DeviceStatus {
                 self.source.push("HEARTBEAT");
                 self.state.push(0);
                 self.since.push(None);
-                self.battery_pct.append_option(heartbeat.battery_pct);
-                self.temperature_mc.append_option(heartbeat.temperature_mc);
-                self.outbox_events.append_option(heartbeat.outbox_events);
-                self.oldest_unreceipted_s.append_option(heartbeat.oldest_unreceipted_s);
-                self.injection_no.append_option(heartbeat.injection_no);
-                self.last_boot_id.append_option(heartbeat.boot_id);
-                self.last_seq.append_option(heartbeat.last_seq);
+                self.battery_pct.push(heartbeat.battery_pct);
+                self.temperature_mc.push(heartbeat.temperature_mc);
+                self.outbox_events.push(heartbeat.outbox_events);
+                self.oldest_unreceipted_s.push(heartbeat.oldest_unreceipted_s);
+                self.injection_no.push(heartbeat.injection_no);
+                self.last_boot_id.push(heartbeat.boot_id);
+                self.last_seq.push(heartbeat.last_seq);
             }
             Sign::Status(status) => {
                 self.source.push("STATUS");
                 self.state.push(status.state);
                 self.since.push(status.since_unix_us);
-                self.battery_pct.append_option(status.battery_pct);
-                self.temperature_mc.append_null();
-                self.outbox_events.append_option(status.outbox_events);
-                self.oldest_unreceipted_s.append_null();
-                self.injection_no.append_null();
-                self.last_boot_id.append_option(status.boot_id);
-                self.last_seq.append_option(status.last_seq);
+                self.battery_pct.push(status.battery_pct);
+                self.temperature_mc.push(None);
+                self.outbox_events.push(status.outbox_events);
+                self.oldest_unreceipted_s.push(None);
+                self.injection_no.push(None);
+                self.last_boot_id.push(status.boot_id);
+                self.last_seq.push(status.last_seq);
             }
         }
     }

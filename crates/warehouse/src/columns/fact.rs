@@ -1,38 +1,35 @@
 //! The columns that every fact has: identity, time, context.
 
+use std::ops::Range;
+
 use arrow_array::{ArrayRef, types::UInt64Type};
 use arrow_schema::FieldRef;
+use telemetry::v1;
 
-use crate::columns::{Number, Shared, Time, column::finish};
+use crate::columns::{
+    Number, Texts, Time,
+    column::{finish, push_run, words},
+};
 
-/// What holds for all events of one report, borrowed from it.
+/// What many reports of a batch say alike.
 #[derive(Clone, Copy, Debug)]
-pub struct Origin<'a> {
-    /// Number of its texts in the batch: reports that have one number have the same in each text below, and the same mounts in
-    /// use, so that they are looked up once.
-    pub texts: u32,
+pub struct Common<'a> {
     /// Clinic chain, from the topic.
     pub tenant: &'a str,
     /// Clinic, from the topic.
     pub site: &'a str,
     /// Device, from the topic.
     pub device: &'a str,
-    /// Boot.
-    pub boot_id: u64,
-    /// When the bridge received the report, us since 1970.
-    pub received_at: i64,
-    /// Offset of its Kafka record.
-    pub kafka_offset: u64,
     /// `DEVICE` or `RECEIVED`: where the events' time comes from.
     pub time_source: &'static str,
-    /// `SYNCED`, `UNSYNCED` or `UNKNOWN`.
-    pub clock: &'static str,
     /// Model as the report says.
     pub model: &'a str,
     /// Firmware as the report says.
     pub firmware: &'a str,
     /// Visit, 32 hex digits, or empty.
     pub session_id: &'a str,
+    /// `SYNCED`, `UNSYNCED` or `UNKNOWN`.
+    pub clock: &'static str,
     /// Dose calibration in force.
     pub dose_calibration_id: &'a str,
     /// Depth calibration in force.
@@ -41,25 +38,157 @@ pub struct Origin<'a> {
     pub preparation_id: &'a str,
     /// Pseudonym of the operator.
     pub operator_id: &'a str,
-    /// Mounts in use: needle, syringe, handpiece.
-    pub slots: [Slot<'a>; 3],
-    /// Whether the report has fields this version does not know.
-    pub unknown_fields: bool,
+    /// Mounts in use.
+    pub mounts: &'a [v1::MountInUse],
 }
 
-/// What is mounted in one slot; empty = not said.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Slot<'a> {
-    /// The mount.
-    pub mount_id: &'a str,
-    /// The item.
-    pub item_id: &'a str,
+/// Columns of the texts of a [`Common`]; those of the first seven belong to every fact, the others to injections.
+const NAMES: [&str; 18] = [
+    "tenant",
+    "site",
+    "device",
+    "time_source",
+    "model",
+    "firmware",
+    "session_id",
+    "clock",
+    "dose_calibration_id",
+    "depth_calibration_id",
+    "preparation_id",
+    "operator_id",
+    "needle_mount_id",
+    "needle_item_id",
+    "syringe_mount_id",
+    "syringe_item_id",
+    "handpiece_mount_id",
+    "handpiece_item_id",
+];
+const OF_EVERY_FACT: usize = 7;
+
+/// What the reports of a batch have in common, by number. Each distinct text is there once, and looked up once for a number
+/// instead of once for a row, table and column.
+#[derive(Default)]
+pub struct Commons {
+    texts: Texts,
+    rows: Vec<CommonRow>,
+    mounts: Vec<Mounted>,
+}
+
+struct CommonRow {
+    /// Keys of the texts, by [`NAMES`].
+    keys: [i32; NAMES.len()],
+    /// In [`Commons::mounts`].
+    mounts: Range<usize>,
+}
+
+/// A mount in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mounted {
+    /// Number of a [`v1::Slot`].
+    pub slot: i32,
+    /// Keys of the mount's and the item's texts.
+    pub keys: [i32; 2],
+}
+
+impl Commons {
+    /// A number for it, the next one from 0.
+    pub fn add(&mut self, common: &Common<'_>) -> u32 {
+        let texts = &mut self.texts;
+        let first = self.mounts.len();
+        self.mounts.extend(
+            common.mounts.iter().map(|mount| Mounted {
+                slot: mount.slot,
+                keys: [texts.key(&mount.mount_id), texts.key(&mount.item_id)],
+            }),
+        );
+        let none = texts.key("");
+        let mounts = &self.mounts[first..];
+        let in_slot = |wanted: v1::Slot| {
+            mounts.iter().find(|mount| mount.slot == wanted as i32).map_or([none; 2], |mount| mount.keys)
+        };
+        let [needle, syringe, handpiece] = [v1::Slot::Needle, v1::Slot::Syringe, v1::Slot::Handpiece].map(in_slot);
+        let Common { tenant, site, device, time_source, model, firmware, session_id, clock, .. } = *common;
+        let Common { dose_calibration_id, depth_calibration_id, preparation_id, operator_id, .. } = *common;
+        let words = [tenant, site, device, time_source, model, firmware, session_id, clock, dose_calibration_id];
+        let [tenant, site, device, time_source, model, firmware, session_id, clock, dose_calibration_id] =
+            words.map(|text| texts.key(text));
+        let [depth_calibration_id, preparation_id, operator_id] =
+            [depth_calibration_id, preparation_id, operator_id].map(|text| texts.key(text));
+        let keys = [
+            tenant,
+            site,
+            device,
+            time_source,
+            model,
+            firmware,
+            session_id,
+            clock,
+            dose_calibration_id,
+            depth_calibration_id,
+            preparation_id,
+            operator_id,
+            needle[0],
+            needle[1],
+            syringe[0],
+            syringe[1],
+            handpiece[0],
+            handpiece[1],
+        ];
+        self.rows.push(CommonRow { keys, mounts: first..self.mounts.len() });
+        // A batch has fewer reports than i32 has numbers: its size is bounded in bytes.
+        (self.rows.len() - 1) as u32
+    }
+
+    /// How many numbers there are.
+    pub fn count(&self) -> u32 {
+        self.rows.len() as u32
+    }
+
+    /// Keys of a number's tenant, site, device, model and firmware.
+    pub fn device(&self, number: u32) -> [i32; 5] {
+        let [tenant, site, device, _, model, firmware, ..] = self.rows[number as usize].keys;
+        [tenant, site, device, model, firmware]
+    }
+
+    /// Keys of a number's session, dose calibration and depth calibration.
+    pub fn visit(&self, number: u32) -> [i32; 3] {
+        let [_, _, _, _, _, _, session, _, dose, depth, ..] = self.rows[number as usize].keys;
+        [session, dose, depth]
+    }
+
+    /// A number's mounts in use.
+    pub fn mounts(&self, number: u32) -> &[Mounted] {
+        &self.mounts[self.rows[number as usize].mounts.clone()]
+    }
+
+    /// The texts of all keys.
+    pub(crate) fn texts(&self) -> &Texts {
+        &self.texts
+    }
+}
+
+/// What holds for all events of one report, borrowed from it.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// Number of what it has in common with other reports, from [`Commons::add`].
+    pub common: u32,
+    /// Boot.
+    pub boot_id: u64,
+    /// When the bridge received the report, us since 1970.
+    pub received_at: i64,
+    /// Offset of its Kafka record.
+    pub kafka_offset: u64,
+    /// Pseudonym of the operator.
+    pub operator_id: &'a str,
+    /// Whether the report has fields this version does not know.
+    pub unknown_fields: bool,
 }
 
 /// Columns of a fact.
 #[derive(Default)]
 pub(crate) struct Facts {
-    texts: Shared<7>,
+    /// Numbers in [`Commons`] of the rows, and how many rows in succession have each.
+    commons: Vec<(i32, u32)>,
     boot_id: Number<UInt64Type>,
     seq: Number<UInt64Type>,
     at: Time,
@@ -67,13 +196,11 @@ pub(crate) struct Facts {
     kafka_offset: Number<UInt64Type>,
 }
 
-const TEXTS: [&str; 7] = ["tenant", "site", "device", "time_source", "model", "firmware", "session_id"];
-
 impl Facts {
     /// With room for so many rows.
     pub fn with_capacity(rows: usize) -> Self {
         Self {
-            texts: Shared::default(),
+            commons: Vec::new(),
             boot_id: Number::with_capacity(rows),
             seq: Number::with_capacity(rows),
             at: Time::with_capacity(rows),
@@ -83,9 +210,9 @@ impl Facts {
     }
 
     /// Adds a row.
+    #[inline]
     pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64) {
-        let Origin { tenant, site, device, time_source, model, firmware, session_id, .. } = *origin;
-        self.texts.push(origin.texts, || [tenant, site, device, time_source, model, firmware, session_id]);
+        push_run(&mut self.commons, origin.common as i32);
         self.boot_id.push(origin.boot_id);
         self.seq.push(seq);
         self.at.push(at);
@@ -94,8 +221,27 @@ impl Facts {
     }
 
     /// Adds its columns to the table's own.
-    pub fn finish(self, mut columns: Vec<(FieldRef, ArrayRef)>) -> Vec<(FieldRef, ArrayRef)> {
-        columns.extend(self.texts.finish(TEXTS));
+    pub fn finish(self, columns: Vec<(FieldRef, ArrayRef)>, commons: &Commons) -> Vec<(FieldRef, ArrayRef)> {
+        self.finish_with(OF_EVERY_FACT, columns, commons)
+    }
+
+    /// [`Self::finish`], with all that reports have in common.
+    pub fn finish_whole(self, columns: Vec<(FieldRef, ArrayRef)>, commons: &Commons) -> Vec<(FieldRef, ArrayRef)> {
+        self.finish_with(NAMES.len(), columns, commons)
+    }
+
+    fn finish_with(
+        self,
+        texts: usize,
+        mut columns: Vec<(FieldRef, ArrayRef)>,
+        commons: &Commons,
+    ) -> Vec<(FieldRef, ArrayRef)> {
+        let mut used = vec![false; commons.rows.len()];
+        self.commons.iter().for_each(|(number, _)| used[*number as usize] = true);
+        for (at, name) in NAMES.into_iter().enumerate().take(texts) {
+            let keys = commons.rows.iter().zip(&used).map(|(row, used)| used.then_some(row.keys[at]));
+            columns.push(words(name, &self.commons, keys, &commons.texts));
+        }
         columns.push(finish("boot_id", self.boot_id));
         columns.push(finish("seq", self.seq));
         columns.push(finish("at", self.at));

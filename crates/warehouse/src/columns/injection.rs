@@ -2,13 +2,12 @@
 
 use arrow_array::{
     ArrayRef,
-    builder::PrimitiveBuilder,
     types::{Int32Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type},
 };
 use arrow_schema::FieldRef;
 use telemetry::v1;
 
-use crate::columns::{Code, Facts, Number, Origin, Shared, table};
+use crate::columns::{Code, Commons, Facts, Maybe, Number, Origin, table};
 
 /// Bit of `flags`: an enum value this version does not know.
 const UNKNOWN_ENUM: u32 = 1;
@@ -17,26 +16,26 @@ const UNKNOWN_FIELDS: u32 = 2;
 
 table! {
     /// Rows of `injections`.
-    Injections, "injections", *facts: Facts, *context: Context, {
-        injection_no: PrimitiveBuilder<UInt64Type>,
-        shot: PrimitiveBuilder<UInt32Type>,
+    Injections, "injections", *facts: WholeFacts, {
+        injection_no: Maybe<UInt64Type>,
+        shot: Maybe<UInt32Type>,
         mode: Code<v1::Mode>,
         outcome: Code<v1::Outcome>,
         area: Code<v1::Area>,
-        target_nl: PrimitiveBuilder<UInt32Type>,
-        delivered_nl: PrimitiveBuilder<UInt32Type>,
+        target_nl: Maybe<UInt32Type>,
+        delivered_nl: Maybe<UInt32Type>,
         dose_source: Code<v1::DoseSource>,
-        target_um: PrimitiveBuilder<UInt16Type>,
-        measured_um: PrimitiveBuilder<UInt16Type>,
+        target_um: Maybe<UInt16Type>,
+        measured_um: Maybe<UInt16Type>,
         depth_source: Code<v1::DepthSource>,
-        angle_mdeg: PrimitiveBuilder<UInt32Type>,
-        duration_us: PrimitiveBuilder<UInt32Type>,
-        punctures: PrimitiveBuilder<UInt16Type>,
-        needle_count: PrimitiveBuilder<UInt8Type>,
-        peak_force_mn: PrimitiveBuilder<UInt32Type>,
-        pressure_pa: PrimitiveBuilder<Int32Type>,
-        vacuum_pa: PrimitiveBuilder<UInt32Type>,
-        motor_ma: PrimitiveBuilder<UInt32Type>,
+        angle_mdeg: Maybe<UInt32Type>,
+        duration_us: Maybe<UInt32Type>,
+        punctures: Maybe<UInt16Type>,
+        needle_count: Maybe<UInt8Type>,
+        peak_force_mn: Maybe<UInt32Type>,
+        pressure_pa: Maybe<Int32Type>,
+        vacuum_pa: Maybe<UInt32Type>,
+        motor_ma: Maybe<UInt32Type>,
         flags: Number<UInt32Type>,
     }
 }
@@ -45,21 +44,21 @@ impl Injections {
     /// With room for so many rows: columns that grow are copied, and take twice the memory meanwhile.
     pub fn with_capacity(rows: usize) -> Self {
         Self {
-            facts: Facts::with_capacity(rows),
-            injection_no: PrimitiveBuilder::with_capacity(rows),
-            shot: PrimitiveBuilder::with_capacity(rows),
-            target_nl: PrimitiveBuilder::with_capacity(rows),
-            delivered_nl: PrimitiveBuilder::with_capacity(rows),
-            target_um: PrimitiveBuilder::with_capacity(rows),
-            measured_um: PrimitiveBuilder::with_capacity(rows),
-            angle_mdeg: PrimitiveBuilder::with_capacity(rows),
-            duration_us: PrimitiveBuilder::with_capacity(rows),
-            punctures: PrimitiveBuilder::with_capacity(rows),
-            needle_count: PrimitiveBuilder::with_capacity(rows),
-            peak_force_mn: PrimitiveBuilder::with_capacity(rows),
-            pressure_pa: PrimitiveBuilder::with_capacity(rows),
-            vacuum_pa: PrimitiveBuilder::with_capacity(rows),
-            motor_ma: PrimitiveBuilder::with_capacity(rows),
+            facts: WholeFacts(Facts::with_capacity(rows)),
+            injection_no: Maybe::with_capacity(rows),
+            shot: Maybe::with_capacity(rows),
+            target_nl: Maybe::with_capacity(rows),
+            delivered_nl: Maybe::with_capacity(rows),
+            target_um: Maybe::with_capacity(rows),
+            measured_um: Maybe::with_capacity(rows),
+            angle_mdeg: Maybe::with_capacity(rows),
+            duration_us: Maybe::with_capacity(rows),
+            punctures: Maybe::with_capacity(rows),
+            needle_count: Maybe::with_capacity(rows),
+            peak_force_mn: Maybe::with_capacity(rows),
+            pressure_pa: Maybe::with_capacity(rows),
+            vacuum_pa: Maybe::with_capacity(rows),
+            motor_ma: Maybe::with_capacity(rows),
             flags: Number::with_capacity(rows),
             ..Self::default()
         }
@@ -68,27 +67,26 @@ impl Injections {
     /// Adds an injection. Its values must have passed [`telemetry::plausibility::check`], whose widest ranges fit the
     /// columns; one that does not fit becomes NULL rather than another value.
     pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64, injection: &v1::Injection) {
-        self.facts.push(origin, seq, at);
-        self.context.push(origin);
-        self.injection_no.append_option(injection.injection_no);
-        self.shot.append_option(injection.shot);
+        self.facts.0.push(origin, seq, at);
+        self.injection_no.push(injection.injection_no);
+        self.shot.push(injection.shot);
         self.mode.push(injection.mode);
         self.outcome.push(injection.outcome);
         self.area.push(injection.area);
-        self.target_nl.append_option(narrow(injection.target_nl));
-        self.delivered_nl.append_option(narrow(injection.delivered_nl));
+        self.target_nl.push(narrow(injection.target_nl));
+        self.delivered_nl.push(narrow(injection.delivered_nl));
         self.dose_source.push(injection.dose_source);
-        self.target_um.append_option(narrow(injection.target_um));
-        self.measured_um.append_option(narrow(injection.measured_um));
+        self.target_um.push(narrow(injection.target_um));
+        self.measured_um.push(narrow(injection.measured_um));
         self.depth_source.push(injection.depth_source);
-        self.angle_mdeg.append_option(injection.angle_mdeg);
-        self.duration_us.append_option(narrow(injection.duration_us));
-        self.punctures.append_option(narrow(injection.punctures));
-        self.needle_count.append_option(narrow(injection.needle_count));
-        self.peak_force_mn.append_option(injection.peak_force_mn);
-        self.pressure_pa.append_option(injection.pressure_pa);
-        self.vacuum_pa.append_option(injection.vacuum_pa);
-        self.motor_ma.append_option(injection.motor_ma);
+        self.angle_mdeg.push(injection.angle_mdeg);
+        self.duration_us.push(narrow(injection.duration_us));
+        self.punctures.push(narrow(injection.punctures));
+        self.needle_count.push(narrow(injection.needle_count));
+        self.peak_force_mn.push(injection.peak_force_mn);
+        self.pressure_pa.push(injection.pressure_pa);
+        self.vacuum_pa.push(injection.vacuum_pa);
+        self.motor_ma.push(injection.motor_ma);
         let unknown_enum = v1::Mode::try_from(injection.mode).is_err()
             || v1::Outcome::try_from(injection.outcome).is_err()
             || v1::Area::try_from(injection.area).is_err()
@@ -99,48 +97,13 @@ impl Injections {
     }
 }
 
-/// What else the report says of its injections.
+/// With all that the report says of its injections.
 #[derive(Default)]
-struct Context(Shared<11>);
+struct WholeFacts(Facts);
 
-const TEXTS: [&str; 11] = [
-    "clock",
-    "needle_mount_id",
-    "needle_item_id",
-    "syringe_mount_id",
-    "syringe_item_id",
-    "handpiece_mount_id",
-    "handpiece_item_id",
-    "dose_calibration_id",
-    "depth_calibration_id",
-    "preparation_id",
-    "operator_id",
-];
-
-impl Context {
-    fn push(&mut self, origin: &Origin<'_>) {
-        let [needle, syringe, handpiece] = origin.slots;
-        let texts = || {
-            [
-                origin.clock,
-                needle.mount_id,
-                needle.item_id,
-                syringe.mount_id,
-                syringe.item_id,
-                handpiece.mount_id,
-                handpiece.item_id,
-                origin.dose_calibration_id,
-                origin.depth_calibration_id,
-                origin.preparation_id,
-                origin.operator_id,
-            ]
-        };
-        self.0.push(origin.texts, texts);
-    }
-
-    fn finish(self, mut columns: Vec<(FieldRef, ArrayRef)>) -> Vec<(FieldRef, ArrayRef)> {
-        columns.extend(self.0.finish(TEXTS));
-        columns
+impl WholeFacts {
+    fn finish(self, columns: Vec<(FieldRef, ArrayRef)>, commons: &Commons) -> Vec<(FieldRef, ArrayRef)> {
+        self.0.finish_whole(columns, commons)
     }
 }
 

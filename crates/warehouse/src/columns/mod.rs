@@ -2,8 +2,8 @@
 //!
 //! One builder for each table; a batch fills the builders it needs and turns each into one [`Block`], which is one Arrow
 //! record batch, one INSERT, one part. Columns go by name, so that columns added to a table later do no harm. Repeated
-//! text is dictionary-encoded; what a device says again in each report is looked up once for each table, not for each
-//! report or event.
+//! text is dictionary-encoded; what a device says again in each report is looked up once for each batch ([`Commons`]), not for
+//! each report, event or table.
 
 mod accuracy;
 mod block;
@@ -20,7 +20,7 @@ pub use accuracy::{AccuracyMinute, AccuracyRow, AccuracySession, ItemUse, ItemUs
 pub use block::{Block, Provenance, TABLES};
 pub use commit::{CommitRows, Committed, LedgerRow, REPLAYED_BOOT};
 pub use device::{Calibrations, DeviceStatus, Faults, Sign};
-pub use fact::{Origin, Slot};
+pub use fact::{Common, Commons, Mounted, Origin};
 pub use injection::Injections;
 pub use quarantine::{Outcome, Quarantine, QuarantineReplays, Quarantined, Replayed};
 pub use session::{Mounts, Preparations, Sessions};
@@ -28,30 +28,42 @@ pub use sterilization::{
     CycleIndicators, CycleReleases, SterilizationCycles, SterilizationItems, SterilizationSamples,
 };
 
-pub use column::Texts;
-pub(crate) use column::{Bits, Bytes, Code, List, Number, Shared, Text, Time};
+pub(crate) use column::{Bits, Bytes, Code, List, Maybe, Number, Text, Texts, Time, Word};
 pub(crate) use fact::Facts;
 
 /// Declares a table's columns: a struct with one field for each, and how it becomes a [`Block`]. A `*` marks a group of
-/// columns.
+/// columns with texts of [`Commons`].
 macro_rules! table {
-    ($(#[$doc:meta])* $name:ident, $table:literal, $(*$group:ident: $columns:ty,)* { $($(#[$field_doc:meta])* $field:ident $(as $column:literal)?: $kind:ty,)* }) => {
+    ($(#[$doc:meta])* $name:ident, $table:literal, $(*$group:ident: $columns:ty,)? { $($(#[$field_doc:meta])* $field:ident $(as $column:literal)?: $kind:ty,)* }) => {
         $(#[$doc])*
         #[derive(Default)]
         pub struct $name {
-            $($group: $columns,)*
+            $($group: $columns,)?
             $($(#[$field_doc])* pub(crate) $field: $kind,)*
         }
 
         impl $name {
-            /// Turns the rows into the batch's block for this table; none without rows.
-            pub fn finish(self, provenance: $crate::columns::Provenance) -> Option<$crate::columns::Block> {
-                let columns = vec![
-                    $($crate::columns::column::finish($crate::columns::table!(@name $field $($column)?), self.$field),)*
-                ];
-                $(let columns = self.$group.finish(columns);)*
-                $crate::columns::Block::new($table, columns, provenance)
-            }
+            $crate::columns::table! { @finish $table, $($group)?, {
+                $($crate::columns::table!(@name $field $($column)?), $field,)*
+            } }
+        }
+    };
+    (@finish $table:literal, $group:ident, { $($column:expr, $field:ident,)* }) => {
+        /// Turns the rows into the batch's block for this table; none without rows.
+        pub fn finish(
+            self,
+            provenance: $crate::columns::Provenance,
+            commons: &$crate::columns::Commons,
+        ) -> Option<$crate::columns::Block> {
+            let columns = vec![$($crate::columns::column::finish($column, self.$field),)*];
+            $crate::columns::Block::new($table, self.$group.finish(columns, commons), provenance)
+        }
+    };
+    (@finish $table:literal, , { $($column:expr, $field:ident,)* }) => {
+        /// Turns the rows into the batch's block for this table; none without rows.
+        pub fn finish(self, provenance: $crate::columns::Provenance) -> Option<$crate::columns::Block> {
+            let columns = vec![$($crate::columns::column::finish($column, self.$field),)*];
+            $crate::columns::Block::new($table, columns, provenance)
         }
     };
     (@name $field:ident) => { stringify!($field) };

@@ -1,12 +1,9 @@
 //! `quarantine` and `quarantine_replays`.
 
-use arrow_array::{
-    builder::PrimitiveBuilder,
-    types::{Int32Type, UInt32Type, UInt64Type},
-};
+use arrow_array::types::{Int32Type, UInt32Type, UInt64Type};
 use telemetry::quarantine::Id;
 
-use crate::columns::{Bytes, Number, Text, Time, table};
+use crate::columns::{Bytes, Maybe, Number, Text, Time, table};
 
 table! {
     /// Rows of `quarantine`.
@@ -22,7 +19,7 @@ table! {
         device: Text,
         boot_id: Number<UInt64Type>,
         seq: Number<UInt64Type>,
-        injection_no: PrimitiveBuilder<UInt64Type>,
+        injection_no: Maybe<UInt64Type>,
         kafka_offset: Number<UInt64Type>,
     }
 }
@@ -72,7 +69,7 @@ impl Quarantine {
         self.device.push(quarantined.device);
         self.boot_id.push(quarantined.boot_id);
         self.seq.push(quarantined.seq);
-        self.injection_no.append_option(quarantined.injection_no);
+        self.injection_no.push(quarantined.injection_no);
         self.kafka_offset.push(quarantined.kafka_offset);
     }
 }

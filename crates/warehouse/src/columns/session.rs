@@ -1,12 +1,9 @@
 //! `sessions`, `preparations` and `mounts`.
 
-use arrow_array::{
-    builder::PrimitiveBuilder,
-    types::{UInt32Type, UInt64Type},
-};
+use arrow_array::types::{UInt32Type, UInt64Type};
 use telemetry::v1;
 
-use crate::columns::{Bits, Code, Facts, Number, Origin, Text, column::MaybeTime, table};
+use crate::columns::{Bits, Code, Facts, Maybe, Number, Origin, Text, column::MaybeTime, table};
 
 table! {
     /// Rows of `sessions`.
@@ -14,16 +11,16 @@ table! {
         event: Text,
         operator_id: Text,
         course_id: Text,
-        course_index: PrimitiveBuilder<UInt32Type>,
-        course_planned: PrimitiveBuilder<UInt32Type>,
-        interval_days: PrimitiveBuilder<UInt32Type>,
+        course_index: Maybe<UInt32Type>,
+        course_planned: Maybe<UInt32Type>,
+        interval_days: Maybe<UInt32Type>,
         client_ref: Text,
         allergy_result: Code<v1::AllergyResult>,
         allergy_at: MaybeTime,
         allergy_formula_id: Text,
         licence: Code<v1::Licence>,
-        shots: PrimitiveBuilder<UInt32Type>,
-        delivered_nl: PrimitiveBuilder<UInt64Type>,
+        shots: Maybe<UInt32Type>,
+        delivered_nl: Maybe<UInt64Type>,
         reason: Text,
     }
 }
@@ -52,16 +49,16 @@ impl Sessions {
         self.event.push(event);
         self.operator_id.push(origin.operator_id);
         self.course_id.push(&hex(&started.course_id));
-        self.course_index.append_option(started.course_index);
-        self.course_planned.append_option(started.course_planned);
-        self.interval_days.append_option(started.interval_days);
+        self.course_index.push(started.course_index);
+        self.course_planned.push(started.course_planned);
+        self.interval_days.push(started.interval_days);
         self.client_ref.push(&started.client_ref);
         self.allergy_result.push(started.allergy_result);
         self.allergy_at.push(started.allergy_unix_us);
         self.allergy_formula_id.push(&started.allergy_formula_id);
         self.licence.push(started.licence);
-        self.shots.append_option(ended.shots);
-        self.delivered_nl.append_option(ended.delivered_nl);
+        self.shots.push(ended.shots);
+        self.delivered_nl.push(ended.delivered_nl);
         self.reason.push(&ended.reason);
     }
 }
@@ -86,7 +83,7 @@ table! {
         expiry: Text,
         container_id: Text,
         opened_at: MaybeTime,
-        volume_nl: PrimitiveBuilder<UInt64Type>,
+        volume_nl: Maybe<UInt64Type>,
     }
 }
 
@@ -109,7 +106,7 @@ impl Preparations {
             self.expiry.push(&component.expiry);
             self.container_id.push(&component.container_id);
             self.opened_at.push(component.opened_unix_us);
-            self.volume_nl.append_option(component.volume_nl);
+            self.volume_nl.push(component.volume_nl);
         }
     }
 }
@@ -126,13 +123,13 @@ table! {
         lot: Text,
         expiry: Text,
         kind as "type": Text,
-        gauge: PrimitiveBuilder<UInt32Type>,
+        gauge: Maybe<UInt32Type>,
         reusable: Bits,
         pack_id: Text,
         pack_intact: Bits,
-        fill_nl: PrimitiveBuilder<UInt64Type>,
-        volume_nl: PrimitiveBuilder<UInt64Type>,
-        residual_nl: PrimitiveBuilder<UInt64Type>,
+        fill_nl: Maybe<UInt64Type>,
+        volume_nl: Maybe<UInt64Type>,
+        residual_nl: Maybe<UInt64Type>,
         residual_source: Code<v1::ResidualSource>,
         rinse_water: Code<v1::RinseWater>,
         operator_id: Text,
@@ -195,13 +192,13 @@ impl Mounts {
         self.lot.push(&mounted.lot);
         self.expiry.push(&mounted.expiry);
         self.kind.push(&mounted.r#type);
-        self.gauge.append_option(mounted.gauge);
+        self.gauge.push(mounted.gauge);
         self.reusable.push(mounted.reusable);
         self.pack_id.push(&mounted.pack_id);
         self.pack_intact.push(mounted.pack_intact);
-        self.fill_nl.append_option(mounted.fill_nl);
-        self.volume_nl.append_option(later.volume_nl);
-        self.residual_nl.append_option(later.residual_nl);
+        self.fill_nl.push(mounted.fill_nl);
+        self.volume_nl.push(later.volume_nl);
+        self.residual_nl.push(later.residual_nl);
         self.residual_source.push(later.residual_source);
         self.rinse_water.push(later.rinse_water);
         self.operator_id.push(origin.operator_id);

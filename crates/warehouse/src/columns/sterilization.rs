@@ -1,18 +1,15 @@
 //! `sterilization_cycles`, `sterilization_samples`, `sterilization_items`, `cycle_indicators` and `cycle_releases`.
 
-use arrow_array::{
-    builder::PrimitiveBuilder,
-    types::{Int32Type, UInt32Type, UInt64Type},
-};
+use arrow_array::types::{Int32Type, UInt32Type, UInt64Type};
 use telemetry::v1;
 
-use crate::columns::{Bits, Code, Facts, Number, Origin, Text, column::MaybeTime, table};
+use crate::columns::{Bits, Code, Facts, Maybe, Number, Origin, Text, column::MaybeTime, table};
 
 table! {
     /// Rows of `sterilization_cycles`.
     SterilizationCycles, "sterilization_cycles", *facts: Facts, {
         cycle_uid: Text,
-        cycle_no: PrimitiveBuilder<UInt64Type>,
+        cycle_no: Maybe<UInt64Type>,
         recipe: Text,
         purpose: Code<v1::Purpose>,
         load_dry: Bits,
@@ -26,7 +23,7 @@ impl SterilizationCycles {
     pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64, cycle: &v1::SterilizationCycle) {
         self.facts.push(origin, seq, at);
         self.cycle_uid.push(&cycle.cycle_uid);
-        self.cycle_no.append_option(cycle.cycle_no);
+        self.cycle_no.push(cycle.cycle_no);
         self.recipe.push(&cycle.recipe);
         self.purpose.push(cycle.purpose);
         self.load_dry.push(cycle.load_dry);
@@ -42,8 +39,8 @@ table! {
         cycle_uid: Text,
         offset_ms: Number<UInt32Type>,
         sensor: Number<UInt32Type>,
-        temperature_mc: PrimitiveBuilder<Int32Type>,
-        pressure_pa: PrimitiveBuilder<UInt32Type>,
+        temperature_mc: Maybe<Int32Type>,
+        pressure_pa: Maybe<UInt32Type>,
     }
 }
 
@@ -56,8 +53,8 @@ impl SterilizationSamples {
             self.cycle_uid.push(&cycle.cycle_uid);
             self.offset_ms.push(sample.offset_ms);
             self.sensor.push(sample.sensor);
-            self.temperature_mc.append_option(sample.temperature_mc);
-            self.pressure_pa.append_option(sample.pressure_pa);
+            self.temperature_mc.push(sample.temperature_mc);
+            self.pressure_pa.push(sample.pressure_pa);
         }
     }
 }
