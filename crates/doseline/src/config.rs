@@ -261,6 +261,9 @@ pub struct Load {
     pub memory_mib_max: u32,
     /// A batch is written at this age, ms: the larger, the fewer and cheaper inserts, the later the data.
     pub batch_age_ms: u32,
+    /// Batches of all partitions that are written at once; those that are due meanwhile go on growing, for 2 s at most. About as
+    /// many as ClickHouse has processors: more get in each other's way, fewer leave it idle.
+    pub batches_max: u32,
     /// Boots whose ledgers are kept in memory, over all partitions; the others are read back when needed.
     pub ledgers_max: u32,
     /// Age of the oldest unwritten record at which `/readyz` fails, s.
@@ -281,6 +284,7 @@ impl Default for Load {
             batch_mib_max: 32,
             memory_mib_max: 64,
             batch_age_ms: 500,
+            batches_max: 2,
             ledgers_max: 200_000,
             unwritten_age_max_s: 60,
             session_timeout_s: 45,
@@ -557,6 +561,7 @@ impl Config {
             format!("{} must be load.batch_mib_max ({})..65536", load.memory_mib_max, load.batch_mib_max),
         );
         check((10..=60_000).contains(&load.batch_age_ms), "load.batch_age_ms", "must be 10..60000".to_owned());
+        check(load.batches_max >= 1, "load.batches_max", least(1));
         check(load.ledgers_max >= 1_000, "load.ledgers_max", least(1_000));
         check(load.unwritten_age_max_s >= 1, "load.unwritten_age_max_s", least(1));
         check(self.quarantine.rows_max >= 1, "quarantine.rows_max", least(1));

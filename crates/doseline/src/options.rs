@@ -129,6 +129,7 @@ pub fn load(config: &Config) -> anyhow::Result<load::Options> {
             memory_max: section.memory_mib_max as usize * 1024 * 1024,
             loss_shown: Duration::from_secs(section.loss_shown_s.into()),
             age_max: Duration::from_millis(section.batch_age_ms.into()),
+            batches_max: section.batches_max as usize,
             ledger_cache_boots: section.ledgers_max as usize,
             unwritten_age_max: Duration::from_secs(section.unwritten_age_max_s.into()),
             ..load::Limits::default()

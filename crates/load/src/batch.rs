@@ -595,7 +595,7 @@ mod tests {
             ledgers.fill(missing, Vec::new());
             batch.add(&decoded, &mut ledgers, &Rules::new(Plausibility::default()));
         }
-        assert_eq!(batch.tables.commons(), 4);
+        assert_eq!(batch.numbers.known.len(), 4);
         let written = batch.close().finish(Provenance { ingest_day: 20_000, incarnation: 1, partition: 0, batch: 0 });
         assert_eq!(texts(&written, "injections", "device"), ["a", "b", "a", "a", "a", "b"]);
         assert_eq!(texts(&written, "injections", "model"), ["pen", "pen", "gun", "pen", "pen", "pen"]);

@@ -169,7 +169,7 @@ async fn load(
             clock: clock.clone(),
             instance: options.instance.clone(),
             room: Semaphore::new(options.limits.room()),
-            turns: Semaphore::new(options.limits.turns()),
+            turns: Semaphore::new(options.limits.batches_max),
         });
         let result = load_lives(&options, shared, &handle, &shutdown, &watch, &lives).await;
         let error = match result {

@@ -117,6 +117,9 @@ pub struct Limits {
     pub bytes_max: usize,
     /// A batch is written at this age of its first record. Larger: fewer and cheaper inserts. Smaller: fresher data.
     pub age_max: Duration,
+    /// Batches of all partitions that are written at once; those that are due meanwhile go on growing, for 2 s at most. More
+    /// than ClickHouse has processors get in each other's way.
+    pub batches_max: usize,
     /// Boots whose ledgers are kept in memory, over all partitions; others are read back when needed.
     pub ledger_cache_boots: usize,
     /// Inserts of one batch that run at once, to independent tables.
@@ -139,6 +142,7 @@ impl Default for Limits {
             rows_max: 150_000,
             bytes_max: 32 << 20,
             age_max: Duration::from_millis(500),
+            batches_max: 2,
             ledger_cache_boots: 200_000,
             inserts_max: 2,
             memory_max: 64 << 20,
@@ -149,18 +153,13 @@ impl Default for Limits {
     }
 }
 
-/// Full batches whose rows are made and written at once; of small ones at least so many.
+/// Full batches whose rows are made and written at once.
 const BATCHES_AT_ONCE: usize = 2;
 
 impl Limits {
     /// Rows that may be made and written at once, over all partitions.
     pub fn room(&self) -> usize {
         BATCHES_AT_ONCE * self.rows_max
-    }
-
-    /// Batches, of whatever size, that are written at once: as many as there are processors, two at least.
-    pub fn turns(&self) -> usize {
-        std::thread::available_parallelism().map_or(BATCHES_AT_ONCE, |processors| processors.get().max(BATCHES_AT_ONCE))
     }
 }
 
@@ -187,6 +186,9 @@ impl Options {
         }
         if ledger_cache_boots == 0 {
             return refuse("ledger_cache_boots", "0".to_owned(), "at least 1");
+        }
+        if self.limits.batches_max == 0 {
+            return refuse("batches_max", "0".to_owned(), "at least 1");
         }
         if inserts_max == 0 {
             return refuse("inserts_max", "0".to_owned(), "at least 1");

@@ -141,7 +141,7 @@ const CHUNK_RECORDS: usize = 256;
 const CHUNK_BYTES: usize = 512 << 10;
 
 /// How long a batch that is due waits for its turn at most: one that is stuck must not hold up the other partitions.
-const TURN_WITHIN: Duration = Duration::from_secs(5);
+const TURN_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why an owner ended.
 #[derive(Debug)]
@@ -184,8 +184,7 @@ pub struct Shared<S, C> {
     pub instance: String,
     /// Rows that may be made and written at once, see [`Limits::room`].
     pub room: Semaphore,
-    /// Batches that are written at once, unless one has waited for its turn too long. More than there are processors get in
-    /// each other's way; while they wait they grow.
+    /// [`Limits::batches_max`].
     pub turns: Semaphore,
 }
 
@@ -272,7 +271,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
     }
 
     /// Records until the batch is large or old enough, or memory is full; then those that come until its turn, which it does not
-    /// wait for longer than [`TURN_WITHIN`]. None where the batch only says what is lost: that is not to wait for a next record.
+    /// wait for longer than [`TURN_WITHIN`]. No records where the batch only says what is lost: that is not to wait for a next one.
+    /// No turn for the first batch of an owner either: it may have to wait for another owner, or for records of his batch.
     async fn collect<'s>(
         &mut self,
         inbox: &mut Inbox,
@@ -299,6 +299,9 @@ impl<S: Store, C: Copies> Owner<S, C> {
             if is_first {
                 age.as_mut().reset(tokio::time::Instant::now() + age_max);
             }
+        }
+        if !self.ahead {
+            return Ok((gathered.records, None));
         }
         let (turn, late) = (turns.acquire(), tokio::time::sleep(TURN_WITHIN));
         tokio::pin!(turn, late);

@@ -41,12 +41,6 @@ impl Tables {
         self.commons.add(common)
     }
 
-    /// How many of them there are.
-    #[cfg(test)]
-    pub fn commons(&self) -> u32 {
-        self.commons.count()
-    }
-
     /// Adds an event that has passed [`telemetry::plausibility::check`].
     pub fn event(&mut self, origin: &Origin<'_>, seq: u64, at: i64, event: &v1::Event) {
         match &event.kind {

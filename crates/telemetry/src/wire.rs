@@ -166,12 +166,13 @@ mod tests {
 
         #[test]
         fn a_field_out_of_one_word_is_what_its_bytes_say(
-            key in 0u32..200,
+            key in prop::option::of(0u32..200),
             bytes in prop::collection::vec(prop_oneof![2 => 0u8..10, 1 => any::<u8>(), 1 => 0x80u8..], 0..20),
             after in 0usize..12,
         ) {
             let mut written = Vec::new();
-            prost::encoding::encode_varint(key.into(), &mut written);
+            // Any bytes where there is none: keys that are longer than they must be, and too long.
+            key.into_iter().for_each(|key| prost::encoding::encode_varint(key.into(), &mut written));
             written.extend(&bytes);
             let (mut rest, mut slowly) = (written.as_slice(), written.as_slice());
             let said = |field: Option<(u32, Value<'_>)>| field.map(|(number, value)| match value {

@@ -235,7 +235,7 @@ impl Loaders {
             clock: self.clock.clone(),
             instance: "simulated".to_owned(),
             room: Semaphore::new(limits.room()),
-            turns: Semaphore::new(limits.turns()),
+            turns: Semaphore::new(limits.batches_max),
         });
         self.nonce += 1;
         chance.note(("start", log, self.nonce, self.narrow));

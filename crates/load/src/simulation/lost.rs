@@ -56,7 +56,7 @@ pub fn owner(
         clock: clock.clone(),
         instance: "simulated".to_owned(),
         room: Semaphore::new(limits.room()),
-        turns: Semaphore::new(limits.turns()),
+        turns: Semaphore::new(limits.batches_max),
     });
     let pulse = Arc::new(Pulse::new(clock, Duration::from_secs(3_600)));
     let lease = Lease::new(pulse, CancellationToken::new(), CancellationToken::new());

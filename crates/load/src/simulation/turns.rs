@@ -16,44 +16,51 @@ use super::{
 };
 use crate::inbox::inbox;
 
-/// Three records come at once and two after 1 s, while all turns are taken for so long; the positions that were written, and
-/// after how long each.
-fn written(taken: Duration) -> Vec<(u64, Duration)> {
+/// One record is written first, since an owner's first batch waits for nobody. Then three come, and two more 1 s later, while all
+/// turns are taken for so long; the positions that were written, after how long each, and the least number of turns that were
+/// free afterwards.
+fn written(taken: Duration) -> (Vec<(u64, Duration)>, usize) {
     run(async move {
         let (engine, clock) = (Engine::new(7), Arc::new(VirtualClock(Instant::now())));
         let mut log = generate(&mut ChaCha8Rng::seed_from_u64(7), 40);
         log.records.iter_mut().for_each(|record| record.headers.replay = None);
         let ((shared, owner), (outlet, inbox)) = (owner(engine.connect(None), clock, 0, 0), inbox());
-        let all = shared.turns.acquire_many(shared.limits.turns() as u32).await.unwrap();
-        let (began, written) = (Instant::now(), Mutex::new(Vec::new()));
+        let (began, written, mut free) = (Instant::now(), Mutex::new(Vec::new()), usize::MAX);
         let push = |from: usize, to: usize| {
             assert!(log.records[from..to].iter().all(|record| outlet.push(record.clone())));
         };
-        push(0, 3);
+        push(0, 1);
         tokio::select! {
             _ = owner.run(inbox, |position| written.lock().unwrap().push((position, began.elapsed()))) => {}
             () = async {
+                sleep(Duration::from_millis(500)).await;
+                let all = shared.turns.acquire_many(shared.limits.batches_max as u32).await.unwrap();
+                push(1, 4);
                 sleep(Duration::from_secs(1)).await;
-                push(3, 5);
+                push(4, 6);
                 sleep(taken.saturating_sub(Duration::from_secs(1))).await;
                 drop(all);
-                sleep(Duration::from_secs(20)).await;
+                while began.elapsed() < Duration::from_secs(20) {
+                    free = free.min(shared.turns.available_permits());
+                    sleep(Duration::from_micros(100)).await;
+                }
             } => {}
         }
-        written.into_inner().unwrap()
+        (written.into_inner().unwrap(), free)
     })
 }
 
 #[test]
-fn a_batch_that_waits_for_its_turn_takes_what_comes() {
-    let written = written(Duration::from_secs(2));
-    let [(5, after)] = written[..] else { panic!("one batch of five records: {written:?}") };
-    assert!((Duration::from_secs(2)..Duration::from_secs(4)).contains(&after), "{after:?}");
+fn a_batch_that_waits_for_its_turn_takes_what_comes_and_keeps_the_turn_while_it_is_written() {
+    let (written, free) = written(Duration::from_millis(1_500));
+    let [(1, _), (6, after)] = written[..] else { panic!("one batch of one record, one of five: {written:?}") };
+    assert!((Duration::from_millis(2_000)..Duration::from_millis(2_500)).contains(&after), "{after:?}");
+    assert_eq!(free, 1, "turns that were free while it was written");
 }
 
 #[test]
 fn a_batch_does_not_wait_without_end() {
-    let written = written(Duration::from_secs(60));
-    let [(5, after)] = written[..] else { panic!("one batch of five records: {written:?}") };
-    assert!((Duration::from_secs(5)..Duration::from_secs(7)).contains(&after), "{after:?}");
+    let (written, _) = written(Duration::from_secs(10));
+    let [(1, _), (6, after)] = written[..] else { panic!("one batch of one record, one of five: {written:?}") };
+    assert!((Duration::from_millis(2_500)..Duration::from_millis(3_500)).contains(&after), "{after:?}");
 }

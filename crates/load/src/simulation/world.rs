@@ -113,6 +113,15 @@ impl World {
         self.position().await;
     }
 
+    /// Other partitions have all turns for a while.
+    fn take_turns(&self, shared: &Arc<Shared<Engine, NoCopies>>) {
+        let (shared, taken) = (shared.clone(), Duration::from_millis(self.engine.below(3_000)));
+        tokio::spawn(async move {
+            let _turns = shared.turns.acquire_many(shared.limits.batches_max as u32).await;
+            tokio::time::sleep(taken).await;
+        });
+    }
+
     async fn position(&self) -> Option<u64> {
         let calm = self.engine.connect(None);
         loop {
@@ -166,8 +175,9 @@ impl World {
             clock: self.clock.clone(),
             instance: "simulated".to_owned(),
             room: Semaphore::new(limits.room()),
-            turns: Semaphore::new(limits.turns()),
+            turns: Semaphore::new(limits.batches_max),
         });
+        self.take_turns(&shared);
         self.nonce += 1;
         let (revoked, draining) = (CancellationToken::new(), CancellationToken::new());
         // Nobody polls here: what a lost pulse does, a revocation does.

@@ -139,11 +139,6 @@ impl Commons {
         (self.rows.len() - 1) as u32
     }
 
-    /// How many numbers there are.
-    pub fn count(&self) -> u32 {
-        self.rows.len() as u32
-    }
-
     /// Keys of a number's tenant, site, device, model and firmware.
     pub fn device(&self, number: u32) -> [i32; 5] {
         let [tenant, site, device, _, model, firmware, ..] = self.rows[number as usize].keys;
@@ -236,11 +231,9 @@ impl Facts {
         mut columns: Vec<(FieldRef, ArrayRef)>,
         commons: &Commons,
     ) -> Vec<(FieldRef, ArrayRef)> {
-        let mut used = vec![false; commons.rows.len()];
-        self.commons.iter().for_each(|(number, _)| used[*number as usize] = true);
         for (at, name) in NAMES.into_iter().enumerate().take(texts) {
-            let keys = commons.rows.iter().zip(&used).map(|(row, used)| used.then_some(row.keys[at]));
-            columns.push(words(name, &self.commons, keys, &commons.texts));
+            let key = |number: i32| commons.rows[number as usize].keys[at];
+            columns.push(words(name, &self.commons, commons.rows.len(), key, &commons.texts));
         }
         columns.push(finish("boot_id", self.boot_id));
         columns.push(finish("seq", self.seq));
