@@ -10,12 +10,12 @@ use arrow_array::{
 use arrow_schema::{DataType, Field, FieldRef};
 use telemetry::v1;
 
-use crate::columns::{Code, Commons, List, Maybe, Number, Time, Word, column::finish, table};
+use crate::columns::{Code, Commons, List, Maybe, Number, Time, Words, column::finish, table};
 
 /// What both accuracy tables have in common: the device, and the sums.
 #[derive(Default)]
 pub(crate) struct SumColumns {
-    device: [Word; 5],
+    device: Words<5>,
     counts: [Number<UInt64Type>; 14],
     dose_error: Number<Int64Type>,
     depth_error: Number<Int64Type>,
@@ -55,9 +55,7 @@ pub struct AccuracyRow<'a> {
 impl SumColumns {
     fn push(&mut self, row: AccuracyRow<'_>) {
         let AccuracyRow { device, sums } = row;
-        for (column, key) in self.device.iter_mut().zip(device) {
-            column.push(key);
-        }
+        self.device.push(device);
         let (dose, depth) = (&sums.dose, &sums.depth);
         let [ok, partial, aborted, occluded, no_contact] = sums.outcomes;
         let counts = [
@@ -91,7 +89,7 @@ impl SumColumns {
 
     /// Adds its columns to the table's own.
     pub fn finish(self, mut columns: Vec<(FieldRef, ArrayRef)>, commons: &Commons) -> Vec<(FieldRef, ArrayRef)> {
-        columns.extend(TEXTS.into_iter().zip(self.device).map(|(name, column)| column.finish(name, commons.texts())));
+        columns.extend(self.device.finish(TEXTS, commons.texts()));
         columns.extend(COUNTS.into_iter().zip(self.counts).map(|(name, column)| finish(name, column)));
         columns.push(finish("dose_error_nl", self.dose_error));
         columns.push(finish("depth_error_um", self.depth_error));
@@ -119,7 +117,7 @@ impl AccuracyMinute {
 
 table! {
     /// Rows of `accuracy_session`.
-    AccuracySession, "accuracy_session", *sums: VisitColumns, {
+    AccuracySession, "accuracy_session", *visit: VisitColumns, {
         target_nl: Maybe<UInt32Type>,
         target_um: Maybe<UInt16Type>,
         outcome: Code<v1::Outcome>,
@@ -132,7 +130,7 @@ table! {
 #[derive(Default)]
 struct VisitColumns {
     sums: SumColumns,
-    visit: [Word; 3],
+    texts: Words<3>,
 }
 
 const VISIT: [&str; 3] = ["session_id", "dose_calibration_id", "depth_calibration_id"];
@@ -140,7 +138,7 @@ const VISIT: [&str; 3] = ["session_id", "dose_calibration_id", "depth_calibratio
 impl VisitColumns {
     fn finish(self, columns: Vec<(FieldRef, ArrayRef)>, commons: &Commons) -> Vec<(FieldRef, ArrayRef)> {
         let mut columns = self.sums.finish(columns, commons);
-        columns.extend(VISIT.into_iter().zip(self.visit).map(|(name, column)| column.finish(name, commons.texts())));
+        columns.extend(self.texts.finish(VISIT, commons.texts()));
         columns
     }
 }
@@ -156,10 +154,8 @@ impl AccuracySession {
         outcome: i32,
         bins: &PercentBins,
     ) {
-        self.sums.sums.push(row);
-        for (column, key) in self.sums.visit.iter_mut().zip(visit) {
-            column.push(key);
-        }
+        self.visit.sums.push(row);
+        self.visit.texts.push(visit);
         self.target_nl.push(set_point.0);
         self.target_um.push(set_point.1);
         self.outcome.push(outcome);
@@ -170,7 +166,7 @@ impl AccuracySession {
 
 table! {
     /// Rows of `item_uses`.
-    ItemUses, "item_uses", *place: ItemColumns, {
+    ItemUses, "item_uses", *item: ItemColumns, {
         slot: Code<v1::Slot>,
         injections: Number<UInt64Type>,
         punctures: Number<UInt64Type>,
@@ -201,15 +197,14 @@ pub struct ItemUse {
 /// An item and where it was used. Hardly one comes twice, so its texts are written as they are.
 #[derive(Default)]
 struct ItemColumns {
-    place: [Word; 4],
-    item: [Vec<i32>; 2],
+    place: Words<4>,
+    keys: [Vec<i32>; 2],
 }
 
 impl ItemColumns {
     fn finish(self, mut columns: Vec<(FieldRef, ArrayRef)>, commons: &Commons) -> Vec<(FieldRef, ArrayRef)> {
-        let names = ["tenant", "site", "device", "session_id"];
-        columns.extend(names.into_iter().zip(self.place).map(|(name, column)| column.finish(name, commons.texts())));
-        for (name, keys) in ["mount_id", "item_id"].into_iter().zip(self.item) {
+        columns.extend(self.place.finish(["tenant", "site", "device", "session_id"], commons.texts()));
+        for (name, keys) in ["mount_id", "item_id"].into_iter().zip(self.keys) {
             let texts = StringArray::from_iter_values(keys.into_iter().map(|key| commons.texts().text(key)));
             columns.push((Arc::new(Field::new(name, DataType::Utf8, false)), Arc::new(texts)));
         }
@@ -221,12 +216,8 @@ impl ItemUses {
     /// Adds the use of an item; `place` are the keys of tenant, site, device and session, `item` those of mount and item, `slot`
     /// is the number of a [`v1::Slot`].
     pub fn push(&mut self, place: [i32; 4], item: [i32; 2], slot: i32, item_use: &ItemUse) {
-        for (column, key) in self.place.place.iter_mut().zip(place) {
-            column.push(key);
-        }
-        for (column, key) in self.place.item.iter_mut().zip(item) {
-            column.push(key);
-        }
+        self.item.place.push(place);
+        self.item.keys.iter_mut().zip(item).for_each(|(column, key)| column.push(key));
         self.slot.push(slot);
         self.injections.push(item_use.injections);
         self.punctures.push(item_use.punctures);

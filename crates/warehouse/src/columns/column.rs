@@ -82,19 +82,24 @@ impl Column for Text {
     }
 }
 
-/// Text of [`Texts`] that several columns have in common.
-#[derive(Default)]
-pub(crate) struct Word(Vec<(i32, u32)>);
+/// Columns of texts of one [`Texts`].
+pub(crate) struct Words<const N: usize>([Vec<(i32, u32)>; N]);
 
-impl Word {
-    /// Adds the value of a key.
-    pub fn push(&mut self, key: i32) {
-        push_run(&mut self.0, key);
+impl<const N: usize> Default for Words<N> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Vec::new()))
+    }
+}
+
+impl<const N: usize> Words<N> {
+    /// Adds the value of a key to each.
+    pub fn push(&mut self, keys: [i32; N]) {
+        self.0.iter_mut().zip(keys).for_each(|(runs, key)| push_run(runs, key));
     }
 
-    /// The filled column with its name and type.
-    pub fn finish(self, name: &str, texts: &Texts) -> (FieldRef, ArrayRef) {
-        words(name, &self.0, texts.0.len(), |key| key, texts)
+    /// The filled columns, under these names.
+    pub fn finish(self, names: [&str; N], texts: &Texts) -> impl Iterator<Item = (FieldRef, ArrayRef)> {
+        names.into_iter().zip(self.0).map(|(name, runs)| words(name, &runs, texts.0.len(), |key| key, texts))
     }
 }
 
@@ -472,15 +477,15 @@ mod tests {
             others in prop::collection::vec("[a-c]{0,2}", 0..9),
             rows in prop::collection::vec("[a-c]{0,2}", 0..40),
         ) {
-            let (mut texts, mut word, mut text) = (Texts::default(), Word::default(), Text::default());
+            let (mut texts, mut words, mut text) = (Texts::default(), Words::<1>::default(), Text::default());
             for other in others {
                 texts.key(&other);
             }
             for row in &rows {
-                word.push(texts.key(row));
+                words.push([texts.key(row)]);
                 text.push(row);
             }
-            prop_assert_eq!(word.finish("a", &texts), finish("a", text));
+            prop_assert_eq!(words.finish(["a"], &texts).next(), Some(finish("a", text)));
         }
 
         #[test]

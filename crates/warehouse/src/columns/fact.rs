@@ -42,7 +42,7 @@ pub struct Common<'a> {
     pub mounts: &'a [v1::MountInUse],
 }
 
-/// Columns of the texts of a [`Common`]; those of the first seven belong to every fact, the others to injections.
+/// Columns of the texts of a [`Common`]; those of the first seven belong to every fact, all of them to injections.
 const NAMES: [&str; 18] = [
     "tenant",
     "site",
@@ -64,6 +64,7 @@ const NAMES: [&str; 18] = [
     "handpiece_item_id",
 ];
 const OF_EVERY_FACT: usize = 7;
+pub(crate) const OF_INJECTIONS: usize = NAMES.len();
 
 /// What the reports of a batch have in common, by number. Each distinct text is there once, and looked up once for a number
 /// instead of once for a row, table and column.
@@ -101,39 +102,22 @@ impl Commons {
                 keys: [texts.key(&mount.mount_id), texts.key(&mount.item_id)],
             }),
         );
-        let none = texts.key("");
-        let mounts = &self.mounts[first..];
-        let in_slot = |wanted: v1::Slot| {
-            mounts.iter().find(|mount| mount.slot == wanted as i32).map_or([none; 2], |mount| mount.keys)
-        };
-        let [needle, syringe, handpiece] = [v1::Slot::Needle, v1::Slot::Syringe, v1::Slot::Handpiece].map(in_slot);
         let Common { tenant, site, device, time_source, model, firmware, session_id, clock, .. } = *common;
         let Common { dose_calibration_id, depth_calibration_id, preparation_id, operator_id, .. } = *common;
-        let words = [tenant, site, device, time_source, model, firmware, session_id, clock, dose_calibration_id];
-        let [tenant, site, device, time_source, model, firmware, session_id, clock, dose_calibration_id] =
-            words.map(|text| texts.key(text));
-        let [depth_calibration_id, preparation_id, operator_id] =
-            [depth_calibration_id, preparation_id, operator_id].map(|text| texts.key(text));
-        let keys = [
-            tenant,
-            site,
-            device,
-            time_source,
-            model,
-            firmware,
-            session_id,
-            clock,
-            dose_calibration_id,
-            depth_calibration_id,
-            preparation_id,
-            operator_id,
-            needle[0],
-            needle[1],
-            syringe[0],
-            syringe[1],
-            handpiece[0],
-            handpiece[1],
-        ];
+        let identity = [tenant, site, device, time_source, model, firmware, session_id, clock];
+        let in_use = [dose_calibration_id, depth_calibration_id, preparation_id, operator_id];
+        // No mount is empty text.
+        let mut keys = [texts.key(""); NAMES.len()];
+        let (said, mounted) = keys.split_at_mut(identity.len() + in_use.len());
+        for (key, text) in said.iter_mut().zip(identity.into_iter().chain(in_use)) {
+            *key = texts.key(text);
+        }
+        let slots = [v1::Slot::Needle, v1::Slot::Syringe, v1::Slot::Handpiece];
+        for (keys, slot) in mounted.chunks_exact_mut(2).zip(slots) {
+            if let Some(mount) = self.mounts[first..].iter().find(|mount| mount.slot == slot as i32) {
+                keys.copy_from_slice(&mount.keys);
+            }
+        }
         self.rows.push(CommonRow { keys, mounts: first..self.mounts.len() });
         // A batch has fewer reports than i32 has numbers: its size is bounded in bytes.
         (self.rows.len() - 1) as u32
@@ -179,9 +163,9 @@ pub struct Origin<'a> {
     pub unknown_fields: bool,
 }
 
-/// Columns of a fact.
+/// Columns of a fact, with so many texts of [`NAMES`].
 #[derive(Default)]
-pub(crate) struct Facts {
+pub(crate) struct Facts<const TEXTS: usize = OF_EVERY_FACT> {
     /// Numbers in [`Commons`] of the rows, and how many rows in succession have each.
     commons: Vec<(i32, u32)>,
     boot_id: Number<UInt64Type>,
@@ -191,7 +175,7 @@ pub(crate) struct Facts {
     kafka_offset: Number<UInt64Type>,
 }
 
-impl Facts {
+impl<const TEXTS: usize> Facts<TEXTS> {
     /// With room for so many rows.
     pub fn with_capacity(rows: usize) -> Self {
         Self {
@@ -216,22 +200,8 @@ impl Facts {
     }
 
     /// Adds its columns to the table's own.
-    pub fn finish(self, columns: Vec<(FieldRef, ArrayRef)>, commons: &Commons) -> Vec<(FieldRef, ArrayRef)> {
-        self.finish_with(OF_EVERY_FACT, columns, commons)
-    }
-
-    /// [`Self::finish`], with all that reports have in common.
-    pub fn finish_whole(self, columns: Vec<(FieldRef, ArrayRef)>, commons: &Commons) -> Vec<(FieldRef, ArrayRef)> {
-        self.finish_with(NAMES.len(), columns, commons)
-    }
-
-    fn finish_with(
-        self,
-        texts: usize,
-        mut columns: Vec<(FieldRef, ArrayRef)>,
-        commons: &Commons,
-    ) -> Vec<(FieldRef, ArrayRef)> {
-        for (at, name) in NAMES.into_iter().enumerate().take(texts) {
+    pub fn finish(self, mut columns: Vec<(FieldRef, ArrayRef)>, commons: &Commons) -> Vec<(FieldRef, ArrayRef)> {
+        for (at, name) in NAMES.into_iter().enumerate().take(TEXTS) {
             let key = |number: i32| commons.rows[number as usize].keys[at];
             columns.push(words(name, &self.commons, commons.rows.len(), key, &commons.texts));
         }

@@ -1,13 +1,9 @@
 //! `injections`.
 
-use arrow_array::{
-    ArrayRef,
-    types::{Int32Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type},
-};
-use arrow_schema::FieldRef;
+use arrow_array::types::{Int32Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
 use telemetry::v1;
 
-use crate::columns::{Code, Commons, Facts, Maybe, Number, Origin, table};
+use crate::columns::{Code, Facts, Maybe, Number, Origin, fact::OF_INJECTIONS, table};
 
 /// Bit of `flags`: an enum value this version does not know.
 const UNKNOWN_ENUM: u32 = 1;
@@ -16,7 +12,7 @@ const UNKNOWN_FIELDS: u32 = 2;
 
 table! {
     /// Rows of `injections`.
-    Injections, "injections", *facts: WholeFacts, {
+    Injections, "injections", *facts: Facts<OF_INJECTIONS>, {
         injection_no: Maybe<UInt64Type>,
         shot: Maybe<UInt32Type>,
         mode: Code<v1::Mode>,
@@ -44,7 +40,7 @@ impl Injections {
     /// With room for so many rows: columns that grow are copied, and take twice the memory meanwhile.
     pub fn with_capacity(rows: usize) -> Self {
         Self {
-            facts: WholeFacts(Facts::with_capacity(rows)),
+            facts: Facts::with_capacity(rows),
             injection_no: Maybe::with_capacity(rows),
             shot: Maybe::with_capacity(rows),
             target_nl: Maybe::with_capacity(rows),
@@ -67,7 +63,7 @@ impl Injections {
     /// Adds an injection. Its values must have passed [`telemetry::plausibility::check`], whose widest ranges fit the
     /// columns; one that does not fit becomes NULL rather than another value.
     pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64, injection: &v1::Injection) {
-        self.facts.0.push(origin, seq, at);
+        self.facts.push(origin, seq, at);
         self.injection_no.push(injection.injection_no);
         self.shot.push(injection.shot);
         self.mode.push(injection.mode);
@@ -94,16 +90,6 @@ impl Injections {
             || v1::DepthSource::try_from(injection.depth_source).is_err();
         let flags = if unknown_enum { UNKNOWN_ENUM } else { 0 };
         self.flags.push(flags | if origin.unknown_fields { UNKNOWN_FIELDS } else { 0 });
-    }
-}
-
-/// With all that the report says of its injections.
-#[derive(Default)]
-struct WholeFacts(Facts);
-
-impl WholeFacts {
-    fn finish(self, columns: Vec<(FieldRef, ArrayRef)>, commons: &Commons) -> Vec<(FieldRef, ArrayRef)> {
-        self.0.finish_whole(columns, commons)
     }
 }
 

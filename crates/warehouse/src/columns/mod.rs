@@ -28,7 +28,7 @@ pub use sterilization::{
     CycleIndicators, CycleReleases, SterilizationCycles, SterilizationItems, SterilizationSamples,
 };
 
-pub(crate) use column::{Bits, Bytes, Code, List, Maybe, Number, Text, Texts, Time, Word};
+pub(crate) use column::{Bits, Bytes, Code, List, Maybe, Number, Text, Texts, Time, Words};
 pub(crate) use fact::Facts;
 
 /// Declares a table's columns: a struct with one field for each, and how it becomes a [`Block`]. A `*` marks a group of
