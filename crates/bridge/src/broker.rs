@@ -1,70 +1,200 @@
-//! How to reach the MQTT broker, and why it could not be reached.
+//! One network connection to the MQTT broker: packets in, packets out, and why there are none.
+//!
+//! Packets are read and written by rumqttc's codec. Its event loop writes to the socket after each packet, a system call for
+//! every acknowledgement and every receipt; a [`Link`] keeps what is sent in a buffer and writes it at once when nothing is
+//! left to read. What was not written when the connection ended is gone with it.
 
-use std::io;
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use futures::{SinkExt as _, StreamExt as _};
 use rumqttc::{
-    NetworkOptions, TlsConfiguration, Transport,
-    tokio_native_tls::native_tls::{self, Certificate, TlsConnector},
-    v5::{
-        AsyncClient, ConnectionError, EventLoop, MqttOptions, StateError,
-        mqttbytes::{
-            Error as CodecError,
-            v5::{ConnectReturnCode, DisconnectReasonCode},
+    tokio_native_tls::{
+        self,
+        native_tls::{self, Certificate, TlsConnector},
+    },
+    v5::mqttbytes::{
+        Error as CodecError,
+        v5::{
+            Codec, ConnAck, Connect, ConnectProperties, ConnectReturnCode, Disconnect, DisconnectReasonCode, Login,
+            Packet, PingReq,
         },
     },
 };
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::{Instant, Sleep, sleep, timeout},
+};
+use tokio_util::codec::Framed;
 
 use crate::options::{Mqtt, Tls};
 
-/// Most requests that wait in a client: no more acknowledgements can be due than there are packet ids, so that handing
-/// one over never fails for want of room.
-const REQUESTS_MAX: usize = u16::MAX as usize + 16;
+/// TCP, TLS and CONNACK together.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// Bytes read from the socket at once: what comes while the bridge's thread rests, at its highest rate.
+const READ_BYTES: usize = 64 * 1024;
+/// From so many bytes on what is sent is written before more is read.
+const WRITE_BYTES: usize = 1024;
+
+const SILENT: &str = "the broker does not answer";
+const CLOSED: &str = "the broker closed the connection";
 
 /// What one connection is for.
 #[derive(Clone, Debug)]
 pub(crate) enum Purpose {
-    /// Receives: keeps a session, acknowledges by hand.
+    /// Receives: keeps a session.
     Receive { index: u16 },
-    /// Sends receipts; `window` may be unacknowledged.
-    Receipts { window: u16 },
+    /// Sends receipts.
+    Receipts,
 }
 
-/// A client and its event loop for one network connection; both are thrown away together with it.
-pub(crate) fn client(mqtt: &Mqtt, purpose: &Purpose) -> Result<(AsyncClient, EventLoop), String> {
-    let id = match purpose {
-        Purpose::Receive { index } => format!("{}-{index}", mqtt.client_id),
-        Purpose::Receipts { .. } => format!("{}-receipts", mqtt.client_id),
+/// TCP, or TLS over it.
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
+
+/// A connection that the broker has accepted.
+pub(crate) struct Link {
+    framed: Framed<Box<dyn Socket>, Codec>,
+    /// Something was sent that may not be written yet.
+    unwritten: bool,
+    /// Why nothing can be written any more; what was received before is still to be taken.
+    broken: Option<String>,
+    keep_alive: Duration,
+    /// Until the next PINGREQ.
+    ping: Pin<Box<Sleep>>,
+    /// The last PINGREQ has no answer yet.
+    unanswered: bool,
+}
+
+impl Link {
+    /// Connects; the broker's CONNACK says what it allows.
+    ///
+    /// # Errors
+    /// As in all of this type: why it did not work, in one line for a person.
+    pub async fn open(mqtt: &Mqtt, purpose: &Purpose) -> Result<(Self, ConnAck), String> {
+        timeout(CONNECT_WITHIN, connect(mqtt, purpose)).await.unwrap_or_else(|_| Err(SILENT.to_owned()))
+    }
+
+    fn over(framed: Framed<Box<dyn Socket>, Codec>, keep_alive: Duration) -> Self {
+        let ping = Box::pin(sleep(keep_alive));
+        Self { framed, unwritten: false, broken: None, keep_alive, ping, unanswered: false }
+    }
+
+    /// Sends a packet together with others: it goes out with the next [`Link::next`] that has to wait, or [`Link::close`].
+    pub fn send(&mut self, packet: Packet) -> Result<(), String> {
+        self.unwritten = true;
+        self.framed.start_send_unpin(packet).map_err(|error| reason(&error))
+    }
+
+    /// The next packet but for answers to pings. Dropped while it waits, it loses nothing.
+    pub async fn next(&mut self) -> Result<Packet, String> {
+        loop {
+            match poll_fn(|context| self.poll(context)).await? {
+                Packet::PingResp(_) => self.unanswered = false,
+                Packet::Disconnect(disconnect) => return Err(ended(&disconnect)),
+                packet => return Ok(packet),
+            }
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Packet, String>> {
+        if self.framed.write_buffer().len() >= WRITE_BYTES {
+            self.write(context);
+        }
+        match self.framed.poll_next_unpin(context) {
+            Poll::Ready(Some(packet)) => return Poll::Ready(packet.map_err(|error| reason(&error))),
+            Poll::Ready(None) => return Poll::Ready(Err(CLOSED.to_owned())),
+            Poll::Pending => {}
+        }
+        while self.ping.as_mut().poll(context).is_ready() {
+            if std::mem::replace(&mut self.unanswered, true) {
+                return Poll::Ready(Err("the broker has gone silent".to_owned()));
+            }
+            self.send(Packet::PingReq(PingReq))?;
+            self.ping.as_mut().reset(Instant::now() + self.keep_alive);
+        }
+        self.write(context);
+        self.broken.take().map_or(Poll::Pending, |reason| Poll::Ready(Err(reason)))
+    }
+
+    /// Writes as much as the socket takes.
+    fn write(&mut self, context: &mut Context<'_>) {
+        if self.unwritten
+            && self.broken.is_none()
+            && let Poll::Ready(written) = self.framed.poll_flush_unpin(context)
+        {
+            self.unwritten = false;
+            self.broken = written.err().map(|error| reason(&error));
+        }
+    }
+
+    /// Writes what was sent, and leaves.
+    pub async fn close(mut self) {
+        // Whatever comes of it: what was not written is sent again.
+        if self.send(Packet::Disconnect(Disconnect::new(DisconnectReasonCode::NormalDisconnection))).is_ok() {
+            let _ = self.framed.close().await;
+        }
+    }
+}
+
+async fn connect(mqtt: &Mqtt, purpose: &Purpose) -> Result<(Link, ConnAck), String> {
+    let (role, clean_start) = match purpose {
+        Purpose::Receive { index } => (index.to_string(), false),
+        Purpose::Receipts => ("receipts".to_owned(), true),
     };
-    let mut options = MqttOptions::new(id, &mqtt.host, mqtt.port);
-    options.set_keep_alive(mqtt.keep_alive);
-    options.set_max_packet_size(Some(mqtt.packet_bytes_max));
-    if let Some(username) = &mqtt.username {
-        let password = mqtt.password.as_ref().map(|secret| secret.read()).transpose();
-        let password = password.map_err(|error| format!("read the MQTT password: {error}"))?;
-        options.set_credentials(username, password.unwrap_or_default());
+    let login = match &mqtt.username {
+        Some(username) => {
+            let password = mqtt.password.as_ref().map(|secret| secret.read()).transpose();
+            let password = password.map_err(|error| format!("read the MQTT password: {error}"))?;
+            Some(Login { username: username.clone(), password: password.unwrap_or_default() })
+        }
+        None => None,
+    };
+    let mut properties = ConnectProperties::new();
+    properties.max_packet_size = Some(mqtt.packet_bytes_max);
+    if !clean_start {
+        properties.receive_maximum = Some(mqtt.receive_maximum);
+        properties.session_expiry_interval = Some(u32::try_from(mqtt.session_expiry.as_secs()).unwrap_or(u32::MAX));
     }
-    if let Some(tls) = &mqtt.tls {
-        let connector = connector(tls)?;
-        options.set_transport(Transport::tls_with_config(TlsConfiguration::NativeConnector(connector)));
-    }
-    let mut network = NetworkOptions::new();
+    let connect = Connect {
+        keep_alive: u16::try_from(mqtt.keep_alive.as_secs()).unwrap_or(u16::MAX),
+        client_id: format!("{}-{role}", mqtt.client_id),
+        clean_start,
+        properties: Some(properties),
+    };
+    let codec = Codec { max_incoming_size: Some(mqtt.packet_bytes_max), max_outgoing_size: None };
+    let mut framed = Framed::with_capacity(socket(mqtt).await?, codec, READ_BYTES);
+    framed.send(Packet::Connect(connect, None, login)).await.map_err(|error| reason(&error))?;
+    let connack = match framed.next().await {
+        Some(Ok(Packet::ConnAck(connack))) if connack.code == ConnectReturnCode::Success => connack,
+        Some(Ok(Packet::ConnAck(connack))) => return Err(refused(connack.code)),
+        Some(Ok(_)) => return Err("the broker did not answer with CONNACK; is it an MQTT 5 broker?".to_owned()),
+        Some(Err(error)) => return Err(reason(&error)),
+        None => return Err(CLOSED.to_owned()),
+    };
+    let allowed = connack.properties.as_ref();
+    framed.codec_mut().max_outgoing_size = allowed.and_then(|allowed| allowed.max_packet_size);
+    // 0 = the broker does not watch it; we do.
+    let keep_alive = allowed.and_then(|allowed| allowed.server_keep_alive).filter(|seconds| *seconds > 0);
+    let keep_alive = keep_alive.map_or(mqtt.keep_alive, |seconds| Duration::from_secs(seconds.into()));
+    Ok((Link::over(framed, keep_alive), connack))
+}
+
+async fn socket(mqtt: &Mqtt) -> Result<Box<dyn Socket>, String> {
+    let tcp = TcpStream::connect((mqtt.host.as_str(), mqtt.port)).await.map_err(|error| unreachable(&error))?;
     // Receipts and acknowledgements are small; Nagle's algorithm would hold them back.
-    network.set_tcp_nodelay(true);
-    options.set_network_options(network);
-    match purpose {
-        Purpose::Receive { .. } => {
-            options.set_clean_start(false);
-            options.set_manual_acks(true);
-            options.set_receive_maximum(Some(mqtt.receive_maximum));
-            options.set_session_expiry_interval(Some(u32::try_from(mqtt.session_expiry.as_secs()).unwrap_or(u32::MAX)));
-            options.set_outgoing_inflight_upper_limit(16);
-        }
-        Purpose::Receipts { window } => {
-            options.set_clean_start(true);
-            options.set_outgoing_inflight_upper_limit(*window);
-        }
-    }
-    Ok(AsyncClient::new(options, REQUESTS_MAX))
+    tcp.set_nodelay(true).map_err(|error| unreachable(&error))?;
+    let Some(tls) = &mqtt.tls else { return Ok(Box::new(tcp)) };
+    let connector = tokio_native_tls::TlsConnector::from(connector(tls)?);
+    let tls = connector.connect(&mqtt.host, tcp).await.map_err(|error| format!("TLS refused: {error}"))?;
+    Ok(Box::new(tls))
 }
 
 fn connector(tls: &Tls) -> Result<TlsConnector, String> {
@@ -93,16 +223,14 @@ fn read(path: &std::path::Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| format!("read {}: {error}", path.display()))
 }
 
-/// Why a connection failed, in one line for a person.
-pub(crate) fn reason(error: &ConnectionError) -> String {
+/// Why reading or writing failed, in one line for a person.
+fn reason(error: &CodecError) -> String {
     match error {
-        ConnectionError::Io(error) => unreachable(error),
-        ConnectionError::Timeout(_) => "the broker does not answer".to_owned(),
-        ConnectionError::ConnectionRefused(code) => refused(*code),
-        ConnectionError::Tls(error) => format!("TLS refused: {error}"),
-        ConnectionError::NotConnAck(_) => "the broker did not answer with CONNACK; is it an MQTT 5 broker?".to_owned(),
-        ConnectionError::MqttState(error) => state(error),
-        other => other.to_string(),
+        CodecError::Io(error) => unreachable(error),
+        CodecError::OutgoingPacketTooLarge { pkt_size, max } => {
+            format!("a packet of {pkt_size} bytes is more than the {max} that the broker takes")
+        }
+        other => format!("what the broker sent cannot be read: {other}"),
     }
 }
 
@@ -124,43 +252,129 @@ fn refused(code: ConnectReturnCode) -> String {
     }
 }
 
-fn state(error: &StateError) -> String {
-    match error {
-        StateError::Io(error) => unreachable(error),
-        StateError::ConnectionAborted => "the broker closed the connection".to_owned(),
-        StateError::AwaitPingResp => "the broker has gone silent".to_owned(),
-        StateError::ServerDisconnect { reason_code: DisconnectReasonCode::SessionTakenOver, .. } => {
-            "another client took over the client id; each bridge needs its own".to_owned()
-        }
-        StateError::ServerDisconnect { reason_code, reason_string } => match reason_string {
-            Some(text) => format!("the broker ended the connection: {reason_code:?}, {text}"),
-            None => format!("the broker ended the connection: {reason_code:?}"),
-        },
-        StateError::Deserialization(CodecError::Io(error)) => unreachable(error),
-        other => other.to_string(),
+/// Why the broker ended the connection.
+fn ended(disconnect: &Disconnect) -> String {
+    if disconnect.reason_code == DisconnectReasonCode::SessionTakenOver {
+        return "another client took over the client id; each bridge needs its own".to_owned();
+    }
+    let code = disconnect.reason_code;
+    match disconnect.properties.as_ref().and_then(|properties| properties.reason_string.as_ref()) {
+        Some(text) => format!("the broker ended the connection: {code:?}, {text}"),
+        None => format!("the broker ended the connection: {code:?}"),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+    use rumqttc::v5::mqttbytes::{
+        QoS,
+        v5::{PubAck, Publish},
+    };
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
     use super::*;
+
+    fn link(keep_alive: Duration) -> (Link, DuplexStream) {
+        let (ours, theirs) = duplex(1 << 20);
+        let codec = Codec { max_incoming_size: None, max_outgoing_size: None };
+        (Link::over(Framed::with_capacity(Box::new(ours), codec, READ_BYTES), keep_alive), theirs)
+    }
+
+    fn publishes(ids: std::ops::RangeInclusive<u16>) -> Vec<u8> {
+        let mut bytes = bytes::BytesMut::new();
+        for pkid in ids {
+            let mut publish = Publish::new("a", QoS::AtLeastOnce, "b", None);
+            publish.pkid = pkid;
+            Packet::Publish(publish).write(&mut bytes, None).unwrap();
+        }
+        bytes.to_vec()
+    }
+
+    /// Nothing is written while there is something to read, up to [`WRITE_BYTES`]; then everything at once.
+    #[tokio::test]
+    async fn acknowledgements_are_written_together() {
+        let (mut link, mut peer) = link(Duration::from_secs(30));
+        peer.write_all(&publishes(1..=300)).await.unwrap();
+        let mut written = 0;
+        let mut arrived = vec![0; 4096];
+        for pkid in 1..=300 {
+            let Packet::Publish(publish) = link.next().await.unwrap() else { panic!("no PUBLISH") };
+            assert_eq!(publish.pkid, pkid);
+            link.send(Packet::PubAck(PubAck::new(pkid, None))).unwrap();
+            if pkid == 256 {
+                assert!(peer.read(&mut arrived).now_or_never().is_none());
+            }
+        }
+        assert!(link.next().now_or_never().is_none());
+        while written < 300 * 4 {
+            written += peer.read(&mut arrived).await.unwrap();
+        }
+        assert_eq!(written, 300 * 4);
+    }
+
+    /// What came before the end is taken, whatever is written meanwhile.
+    #[tokio::test]
+    async fn what_arrived_is_taken_before_the_end_is_told() {
+        let (mut link, mut peer) = link(Duration::from_secs(30));
+        peer.write_all(&publishes(1..=600)).await.unwrap();
+        drop(peer);
+        for _ in 1..=600 {
+            let Packet::Publish(publish) = link.next().await.unwrap() else { panic!("no PUBLISH") };
+            link.send(Packet::PubAck(PubAck::new(publish.pkid, None))).unwrap();
+        }
+        link.next().await.unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_answers_no_ping_has_gone_silent() {
+        let (mut link, mut peer) = link(Duration::from_secs(30));
+        let began = Instant::now();
+        assert_eq!(link.next().await.unwrap_err(), "the broker has gone silent");
+        assert_eq!(began.elapsed().as_secs(), 60);
+        let mut ping = [0; 2];
+        peer.read_exact(&mut ping).await.unwrap();
+        assert_eq!(ping, [0xc0, 0]);
+        // One that does is asked again and again.
+        let (mut link, mut peer) = self::link(Duration::from_secs(30));
+        let answers = tokio::spawn(async move {
+            for _ in 0..5 {
+                peer.read_exact(&mut ping).await.unwrap();
+                peer.write_all(&[0xd0, 0]).await.unwrap();
+            }
+        });
+        let began = Instant::now();
+        assert_eq!(link.next().await.unwrap_err(), CLOSED);
+        assert_eq!(began.elapsed().as_secs(), 150);
+        answers.await.unwrap();
+    }
+
+    /// What the broker would not take is refused before it is sent; the connection stays.
+    #[tokio::test]
+    async fn a_packet_that_is_too_large_for_the_broker_is_refused() {
+        let (mut link, mut peer) = link(Duration::from_secs(30));
+        link.framed.codec_mut().max_outgoing_size = Some(20);
+        let mut publish = Publish::new("a", QoS::AtLeastOnce, "x".repeat(100), None);
+        publish.pkid = 1;
+        let error = link.send(Packet::Publish(publish)).unwrap_err();
+        assert_eq!(error, "a packet of 108 bytes is more than the 20 that the broker takes");
+        link.close().await;
+        let mut arrived = Vec::new();
+        peer.read_to_end(&mut arrived).await.unwrap();
+        assert_eq!(arrived, [0xe0, 0]);
+    }
 
     #[test]
     fn reasons_are_one_clear_line() {
-        let refused = |code| reason(&ConnectionError::ConnectionRefused(code));
         assert_eq!(refused(ConnectReturnCode::BadUserNamePassword), "wrong user name or password");
         let error = io::Error::new(io::ErrorKind::ConnectionRefused, "Connection refused");
-        assert_eq!(reason(&ConnectionError::Io(error)), "the broker is unreachable: Connection refused");
-        let taken =
-            StateError::ServerDisconnect { reason_code: DisconnectReasonCode::SessionTakenOver, reason_string: None };
-        assert!(reason(&ConnectionError::MqttState(taken)).contains("took over"));
+        assert_eq!(reason(&CodecError::Io(error)), "the broker is unreachable: Connection refused");
+        assert!(ended(&Disconnect::new(DisconnectReasonCode::SessionTakenOver)).contains("took over"));
     }
 
     #[test]
     fn unreadable_tls_files_are_named() {
         let tls = Tls { ca: Some("/nowhere/ca.pem".into()), identity: None };
-        let mqtt = Mqtt { tls: Some(tls), ..Mqtt::default() };
-        let error = client(&mqtt, &Purpose::Receive { index: 0 }).err().unwrap();
-        assert!(error.starts_with("read /nowhere/ca.pem: "), "{error}");
+        assert!(connector(&tls).unwrap_err().starts_with("read /nowhere/ca.pem: "));
     }
 }

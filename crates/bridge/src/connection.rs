@@ -1,24 +1,17 @@
 //! One MQTT connection that receives.
 //!
-//! One task owns the event loop, the ring and the connection's end of the confirmations, so there is no lock between
-//! acknowledger and receiver: with a new network connection comes a new event loop, and with it goes everything that the
-//! old one had buffered, acknowledgements included. Messages it had buffered go to Kafka unacknowledged; the broker
-//! delivers them again.
+//! One task owns the link, the ring and the connection's end of the confirmations, so there is no lock between acknowledger
+//! and receiver: with a new network connection comes a new link, and with the old one goes what was not written,
+//! acknowledgements included. What had arrived on it goes to Kafka, and is never acknowledged; the broker delivers it again.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use rumqttc::{
-    Outgoing,
-    v5::{
-        AsyncClient, ConnectionError, Event, EventLoop,
-        mqttbytes::{
-            QoS,
-            v5::{Filter, Packet, Publish, RetainForwardRule, SubAck, SubscribeReasonCode},
-        },
-    },
+use rumqttc::v5::mqttbytes::{
+    QoS,
+    v5::{Filter, Packet, PubAck, Publish, RetainForwardRule, SubAck, Subscribe, SubscribeReasonCode},
 };
 use telemetry::topic::SUBSCRIPTIONS;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -27,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admit::{Destination, admit_registered},
     backoff::Backoff,
-    broker::{self, Purpose},
+    broker::{Link, Purpose},
     desk::Desk,
     health::Health,
     metrics::Metrics,
@@ -69,18 +62,6 @@ pub(crate) struct Connection {
     backoff: Backoff,
 }
 
-/// How far one network connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// No CONNACK yet.
-    Connecting,
-    Receiving,
-    /// No new messages; waiting for confirmations.
-    Draining,
-    /// DISCONNECT is on its way.
-    Leaving,
-}
-
 impl Connection {
     pub fn new(index: u16, shared: Arc<Shared>) -> Self {
         Self {
@@ -112,95 +93,61 @@ impl Connection {
 
     /// One network connection, from connect to disconnect (`Ok`) or failure.
     async fn session(&mut self) -> Result<(), String> {
-        let purpose = Purpose::Receive { index: self.index };
-        let (client, mut eventloop) = broker::client(&self.shared.options.mqtt, &purpose)?;
-        let mut phase = Phase::Connecting;
-        loop {
-            let event = match self.next(&client, &mut eventloop, &mut phase).await {
-                Ok(event) => event,
-                Err(_) if phase == Phase::Leaving => return Ok(()),
-                Err(error) => {
-                    self.rescue(&mut eventloop).await;
-                    return Err(broker::reason(&error));
-                }
-            };
-            let handled = match event {
-                Event::Incoming(Packet::ConnAck(_)) => {
-                    phase = Phase::Receiving;
-                    self.subscribe(&client)
-                }
-                Event::Incoming(Packet::SubAck(suback)) => self.granted(&suback),
-                Event::Incoming(Packet::Publish(publish)) => {
-                    if phase == Phase::Receiving {
-                        self.ingest(&publish, true).await;
-                    }
-                    Ok(())
-                }
-                Event::Outgoing(Outgoing::Disconnect) => return Ok(()),
-                _ => Ok(()),
-            };
-            if let Err(reason) = handled {
-                self.rescue(&mut eventloop).await;
-                return Err(reason);
-            }
-        }
-    }
-
-    /// The next event. Meanwhile acknowledges what gets confirmed: the poll is kept until it has an answer, because a
-    /// dropped one loses what it had dequeued, and the requests go to its queue without waiting.
-    async fn next(
-        &mut self,
-        client: &AsyncClient,
-        eventloop: &mut EventLoop,
-        phase: &mut Phase,
-    ) -> Result<Event, ConnectionError> {
         let shared = Arc::clone(&self.shared);
-        let poll = eventloop.poll();
-        tokio::pin!(poll);
+        let purpose = Purpose::Receive { index: self.index };
+        let (mut link, _) = tokio::select! {
+            opened = Link::open(&shared.options.mqtt, &purpose) => opened?,
+            () = shared.shutdown.cancelled() => return Ok(()),
+        };
+        self.subscribe(&mut link)?;
         loop {
-            let drained = *phase == Phase::Draining && (self.ring.is_empty() || shared.close.is_cancelled());
-            if drained && client.try_disconnect().is_ok() {
-                *phase = Phase::Leaving;
+            let draining = shared.shutdown.is_cancelled();
+            if draining && (self.ring.is_empty() || shared.close.is_cancelled()) {
+                link.close().await;
+                return Ok(());
             }
             tokio::select! {
-                event = &mut poll => return event,
+                // What is confirmed is acknowledged before more is read, and written when nothing is left to read.
+                biased;
                 _ = self.settled.1.recv_many(&mut self.slots, SETTLE_BATCH) => {
                     for slot in self.slots.drain(..) {
                         self.ring.settle(slot);
                     }
-                    self.acknowledge(client);
+                    self.acknowledge(&mut link)?;
                 }
-                () = shared.shutdown.cancelled(), if *phase == Phase::Receiving => *phase = Phase::Draining,
-                () = shared.shutdown.cancelled(), if *phase == Phase::Connecting => {
-                    *phase = Phase::Leaving;
-                    return Err(ConnectionError::RequestsDone);
-                }
-                () = shared.close.cancelled(), if *phase == Phase::Draining => {}
+                packet = link.next() => match packet? {
+                    Packet::SubAck(suback) => self.granted(&suback)?,
+                    Packet::Publish(publish) if !draining => self.ingest(&publish).await,
+                    _ => {}
+                },
+                () = shared.shutdown.cancelled(), if !draining => {}
+                () = shared.close.cancelled(), if draining => {}
             }
         }
     }
 
-    /// Acknowledges the contiguous head. The request queue has room for every packet id there is.
-    fn acknowledge(&mut self, client: &AsyncClient) {
-        let mut acknowledged = 0;
+    /// Acknowledges the contiguous head.
+    fn acknowledge(&mut self, link: &mut Link) -> Result<(), String> {
         for pkid in self.ring.head() {
-            let publish = Publish { qos: QoS::AtLeastOnce, pkid, ..Publish::default() };
-            // Fails only when the event loop is gone, and with it the connection.
-            acknowledged += u64::from(client.try_ack(&publish).is_ok());
+            link.send(Packet::PubAck(PubAck::new(pkid, None)))?;
+            self.shared.metrics.acknowledged.inc();
         }
-        self.shared.metrics.acknowledged.inc_by(acknowledged);
+        Ok(())
     }
 
     /// Subscribes, also where the broker has kept the session: Mosquitto 2.0 keeps a session over a restart and forgets its
     /// shared subscriptions, and an earlier version of this bridge may have subscribed to other filters.
-    fn subscribe(&self, client: &AsyncClient) -> Result<(), String> {
+    fn subscribe(&self, link: &mut Link) -> Result<(), String> {
         let group = &self.shared.options.mqtt.share_group;
         let filters = SUBSCRIPTIONS.map(|filter| Filter {
             // A shared subscription gets no retained messages at all; should a broker send them, then at most once.
             retain_forward_rule: RetainForwardRule::OnNewSubscribe,
             ..Filter::new(format!("$share/{group}/{filter}"), QoS::AtLeastOnce)
         });
-        client.try_subscribe_many(filters).map_err(|error| format!("subscribe: {error}"))
+        let mut subscribe = Subscribe::new_many(filters, None);
+        // Nothing else is sent here that has a packet id of ours.
+        subscribe.pkid = 1;
+        link.send(Packet::Subscribe(subscribe))
     }
 
     fn granted(&mut self, suback: &SubAck) -> Result<(), String> {
@@ -220,23 +167,12 @@ impl Connection {
         Ok(())
     }
 
-    /// What the event loop had received and not delivered when its connection ended: into Kafka, never acknowledged.
-    async fn rescue(&mut self, eventloop: &mut EventLoop) {
-        for event in std::mem::take(&mut eventloop.state.events) {
-            if let Event::Incoming(Packet::Publish(publish)) = event
-                && !self.shared.shutdown.is_cancelled()
-            {
-                self.ingest(&publish, false).await;
-            }
-        }
-    }
-
     /// Takes one message on its way to Kafka. Waits for room, which is what slows the broker down; gives up at shutdown,
     /// the message being unacknowledged.
-    async fn ingest(&mut self, publish: &Publish, acknowledge: bool) {
+    async fn ingest(&mut self, publish: &Publish) {
         let shared = Arc::clone(&self.shared);
         let taken = async {
-            let Some((record, on_confirm)) = self.take(publish, acknowledge).await else { return };
+            let Some((record, on_confirm)) = self.take(publish).await else { return };
             shared.sink.submit(record, on_confirm).await;
         };
         tokio::select! {
@@ -249,7 +185,7 @@ impl Connection {
     /// The record of a message, and what happens when Kafka has confirmed it. None at the end, when there is no room.
     ///
     /// Allocates nothing for a protobuf report of injections, once records that were confirmed can be filled again.
-    pub(crate) async fn take(&mut self, publish: &Publish, acknowledge: bool) -> Option<(Arc<Record>, OnConfirm)> {
+    pub(crate) async fn take(&mut self, publish: &Publish) -> Option<(Arc<Record>, OnConfirm)> {
         let shared = &self.shared;
         let received = Instant::now();
         let received_at_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
@@ -273,7 +209,7 @@ impl Connection {
         };
         let properties = publish.properties.as_ref().map_or(&[][..], |properties| &properties.user_properties);
         let record = shared.sink.record(|record| record.fill(&admitted, &publish.topic, received_at_us, properties));
-        let acknowledged = acknowledge && publish.qos == QoS::AtLeastOnce;
+        let acknowledged = publish.qos == QoS::AtLeastOnce;
         let slot = acknowledged.then(|| (self.settled.0.clone(), self.ring.push(publish.pkid)));
         Some((record, OnConfirm { slot, receipt, received, permit }))
     }

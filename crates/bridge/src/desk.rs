@@ -5,7 +5,7 @@
 //! left out is harmless, since the device sends again; data held back would not be.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,15 +13,9 @@ use std::{
     time::Duration,
 };
 
-use rumqttc::{
-    Outgoing,
-    v5::{
-        AsyncClient, ConnectionError, Event, EventLoop,
-        mqttbytes::{
-            QoS,
-            v5::{Packet, PubAckReason},
-        },
-    },
+use rumqttc::v5::mqttbytes::{
+    QoS,
+    v5::{Packet, PubAckReason, Publish},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admit::Receipt,
     backoff::Backoff,
-    broker::{self, Purpose},
+    broker::{Link, Purpose},
     health::Health,
     metrics::Metrics,
     options::Options,
@@ -37,7 +31,7 @@ use crate::{
 
 /// How long a message waits for a place before it goes on without a receipt.
 const PLACE_WITHIN: Duration = Duration::from_secs(2);
-/// Most receipts handed to the client and not acknowledged by the broker.
+/// Most receipts sent and not acknowledged by the broker.
 const WINDOW: u16 = 512;
 
 /// A receipt with its place in the queue.
@@ -114,23 +108,34 @@ pub(crate) struct Clerk {
     pub finish: CancellationToken,
 }
 
-/// What is under way on one network connection.
-#[derive(Default)]
+/// What is under way on one network connection, by packet id.
 struct Window {
-    /// Handed to the client, in order; their packet ids are not known yet.
-    handed: VecDeque<Due>,
-    /// Sent, by packet id.
     sent: HashMap<u16, Due>,
+    /// Packet ids that are not under way.
+    free: Vec<u16>,
 }
 
 impl Window {
-    fn len(&self) -> usize {
-        self.handed.len() + self.sent.len()
+    fn new(places: u16) -> Self {
+        Self { sent: HashMap::new(), free: (1..=places).collect() }
     }
 
-    /// Everything under way, to be sent again.
-    fn take(&mut self) -> Vec<Due> {
-        self.sent.drain().map(|(_, due)| due).chain(self.handed.drain(..)).collect()
+    /// How many more may be sent.
+    fn room(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Its packet id; none where there is no room, and then it is not kept.
+    fn insert(&mut self, due: Due) -> Option<u16> {
+        let id = self.free.pop()?;
+        self.sent.insert(id, due);
+        Some(id)
+    }
+
+    fn remove(&mut self, id: u16) -> Option<Due> {
+        let due = self.sent.remove(&id)?;
+        self.free.push(id);
+        Some(due)
     }
 }
 
@@ -138,16 +143,9 @@ impl Clerk {
     /// Sends until `finish`, over as many connections as it takes.
     pub async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-        let mut again: VecDeque<Due> = VecDeque::new();
+        let mut due = Vec::new();
         loop {
-            let purpose = Purpose::Receipts { window: WINDOW };
-            let reason = match broker::client(&self.options.mqtt, &purpose) {
-                Ok((client, eventloop)) => match self.serve(client, eventloop, &mut again, &mut backoff).await {
-                    Ok(()) => return,
-                    Err(error) => broker::reason(&error),
-                },
-                Err(reason) => reason,
-            };
+            let Err(reason) = self.session(&mut due, &mut backoff).await else { return };
             self.metrics.reconnects.inc();
             if self.health.link_down(self.link, &reason) {
                 tracing::warn!(connection = "receipts", reason, "MQTT connection failed; retrying");
@@ -159,69 +157,59 @@ impl Clerk {
         }
     }
 
-    /// One network connection. What the broker has not acknowledged at its end is in `again`.
-    async fn serve(
-        &mut self,
-        client: AsyncClient,
-        mut eventloop: EventLoop,
-        again: &mut VecDeque<Due>,
-        backoff: &mut Backoff,
-    ) -> Result<(), ConnectionError> {
-        let mut window = Window::default();
-        let (mut connected, mut finishing, mut leaving) = (false, false, false);
+    /// One network connection, until `finish` (`Ok`) or failure. What is `due` goes out on it; what the broker has not
+    /// acknowledged at its end is due again.
+    async fn session(&mut self, due: &mut Vec<Due>, backoff: &mut Backoff) -> Result<(), String> {
+        let (mut link, connack) = tokio::select! {
+            opened = Link::open(&self.options.mqtt, &Purpose::Receipts) => opened?,
+            () = self.finish.cancelled() => return Ok(()),
+        };
+        backoff.reset();
+        if self.health.link_up(self.link) {
+            tracing::info!(connection = "receipts", "MQTT connected");
+        }
+        let allowed = connack.properties.and_then(|properties| properties.receive_max);
+        let mut window = Window::new(allowed.map_or(WINDOW, |allowed| allowed.clamp(1, WINDOW)));
+        let sent = self.send(&mut link, &mut window, due).await;
+        due.extend(window.sent.into_values());
+        sent?;
+        link.close().await;
+        Ok(())
+    }
+
+    async fn send(&mut self, link: &mut Link, window: &mut Window, due: &mut Vec<Due>) -> Result<(), String> {
         loop {
-            // A dropped poll loses what it had taken from the socket: the future is kept until it has an answer.
-            let polled = {
-                let poll = eventloop.poll();
-                tokio::pin!(poll);
-                loop {
-                    if finishing
-                        && connected
-                        && !leaving
-                        && again.is_empty()
-                        && window.len() == 0
-                        && self.queue.is_empty()
+            for due in due.drain(..due.len().min(window.room())) {
+                self.hand_over(link, window, due);
+            }
+            let finishing = self.finish.is_cancelled();
+            if finishing && due.is_empty() && window.sent.is_empty() && self.queue.is_empty() {
+                return Ok(());
+            }
+            let room = window.room();
+            tokio::select! {
+                biased;
+                1.. = self.queue.recv_many(due, room), if room > 0 => {}
+                packet = link.next() => {
+                    if let Packet::PubAck(ack) = packet?
+                        && let Some(due) = window.remove(ack.pkid)
                     {
-                        leaving = client.try_disconnect().is_ok();
-                    }
-                    let room = connected && window.len() < usize::from(WINDOW);
-                    if room && let Some(due) = again.pop_front() {
-                        hand_over(&client, &mut window, due);
-                        continue;
-                    }
-                    tokio::select! {
-                        polled = &mut poll => break polled,
-                        Some(due) = self.queue.recv(), if room => hand_over(&client, &mut window, due),
-                        () = self.finish.cancelled(), if !connected => return Ok(()),
-                        () = self.finish.cancelled(), if !finishing => finishing = true,
-                    }
-                }
-            };
-            match polled {
-                Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                    connected = true;
-                    backoff.reset();
-                    if self.health.link_up(self.link) {
-                        tracing::info!(connection = "receipts", "MQTT connected");
-                    }
-                }
-                Ok(Event::Outgoing(Outgoing::Publish(packet_id))) => {
-                    if let Some(due) = window.handed.pop_front() {
-                        window.sent.insert(packet_id, due);
-                    }
-                }
-                Ok(Event::Incoming(Packet::PubAck(ack))) => {
-                    if let Some(due) = window.sent.remove(&ack.pkid) {
                         self.count(&due.receipt, ack.reason);
                     }
                 }
-                Ok(Event::Outgoing(Outgoing::Disconnect)) => return Ok(()),
-                Ok(_) => {}
-                Err(_) if leaving => return Ok(()),
-                Err(error) => {
-                    again.extend(window.take());
-                    return Err(error);
-                }
+                () = self.finish.cancelled(), if !finishing => {}
+            }
+        }
+    }
+
+    fn hand_over(&self, link: &mut Link, window: &mut Window, due: Due) {
+        let mut publish = Publish::new(due.receipt.topic.as_str(), QoS::AtLeastOnce, due.receipt.payload(), None);
+        let Some(id) = window.insert(due) else { return };
+        publish.pkid = id;
+        if let Err(reason) = link.send(Packet::Publish(publish)) {
+            self.metrics.receipts_dropped.inc();
+            if let Some(due) = window.remove(id) {
+                tracing::warn!(topic = %due.receipt.topic, reason, "a receipt cannot be sent");
             }
         }
     }
@@ -236,12 +224,5 @@ impl Clerk {
                 tracing::warn!(topic = %receipt.topic, ?reason, "the broker refuses a receipt; check its ACL");
             }
         }
-    }
-}
-
-fn hand_over(client: &AsyncClient, window: &mut Window, due: Due) {
-    // The request queue is larger than the window and the topic was built from valid ids: this cannot fail.
-    if client.try_publish(due.receipt.topic.as_str(), QoS::AtLeastOnce, false, due.receipt.payload()).is_ok() {
-        window.handed.push_back(due);
     }
 }

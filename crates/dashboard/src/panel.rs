@@ -25,10 +25,15 @@ impl Panel {
         },
         Self {
             name: "overview",
+            // Days that are over from their rollups. A batch has its day at most some seconds after its records were received; an
+            // hour is for clocks that differ.
             sql: "SELECT injections, injections_last_minute, devices, devices_online, missing, lost, quarantined
-                  FROM (SELECT sum(injections) AS injections FROM accuracy_minute WHERE (? = '' OR tenant = ?)) AS stored,
+                  FROM (SELECT sum(injections) AS injections FROM (
+                      SELECT injections FROM accuracy_day WHERE (? = '' OR tenant = ?)
+                      UNION ALL SELECT injections FROM accuracy_minute WHERE (? = '' OR tenant = ?)
+                        AND ingest_day NOT IN (SELECT ingest_day FROM accuracy_day))) AS stored,
                     (SELECT count() AS injections_last_minute FROM injections WHERE (? = '' OR tenant = ?)
-                        AND received_at > now() - 60 AND ingest_day >= today() - 1) AS latest,
+                        AND received_at > now() - 60 AND ingest_day >= toDate(now('UTC') - 3600)) AS latest,
                     (SELECT count() AS devices, countIf(state = 'ONLINE') AS devices_online, sum(missing_events) AS missing,
                         sum(lost_events) AS lost FROM fleet WHERE (? = '' OR tenant = ?)) AS seen,
                     (SELECT count() AS quarantined FROM quarantine WHERE NOT replayed AND (? = '' OR tenant = ?)) AS refused",

@@ -21,7 +21,8 @@ use crate::{
 const ROLLUP_INTERVAL: Duration = Duration::from_secs(600);
 const QUARANTINE_INTERVAL: Duration = Duration::from_secs(30);
 const REGISTRY_INTERVAL: Duration = Duration::from_secs(5);
-const PRUNE_INTERVAL: Duration = Duration::from_secs(600);
+/// What the views read of a device grows with every state of its ledger that is left.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(120);
 const ENROL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Rolls up every ingest day that is over, until `shutdown`. Several loaders may do so at once: a day is swapped in whole.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use warehouse::{Warehouse, rollup};
 
 use super::latency::quantile;
 use super::report::{Row, Table};
@@ -18,6 +19,8 @@ const DAYS: u64 = 10;
 const SLICE: u64 = 1_000_000;
 /// Injections of one report, each of which came in a batch of its own.
 const PER_REPORT: u64 = 10;
+/// Ledger states of each device.
+const STATES: u64 = 14;
 /// The dashboard gives an answer again for 2.5 s; a round waits for its end.
 const ROUND: Duration = Duration::from_millis(2_600);
 
@@ -26,10 +29,12 @@ pub fn measure(options: &Options) -> Vec<Table> {
     let (injections, rounds) = if options.quick { (1_000_000, 3) } else { (100_000_000, 30) };
     let mut stage = Stage::start();
     make(&stage.clickhouse, injections);
+    roll_up(&stage.clickhouse);
     stage.clickhouse.rest();
     let conditions = format!(
         "{injections} injections of {} devices over {DAYS} days in reports of {PER_REPORT}, made by the engine with aggregates \
-         as if each report had come in a batch of its own, heartbeats every 5 min, 30 ledger states of each device, merged; \
+         as if each report had come in a batch of its own, heartbeats every 5 min, 14 ledger states of each device, merged, \
+         days that are over rolled up; \
          {rounds} rounds",
         injections / PER_DEVICE
     );
@@ -51,6 +56,18 @@ pub fn measure(options: &Options) -> Vec<Table> {
             rows: views,
         },
     ]
+}
+
+/// As the loader does with days that are over.
+fn roll_up(clickhouse: &ClickHouse) {
+    let options = warehouse::Options { url: clickhouse.url(), ..warehouse::Options::default() };
+    let warehouse = Warehouse::new(options).expect("a valid address");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("start a runtime");
+    runtime.block_on(async {
+        for day in rollup::due(&warehouse).await.expect("the days that are over") {
+            rollup::close_day(&warehouse, day).await.expect("close a day");
+        }
+    });
 }
 
 fn panels(stage: &mut Stage, rounds: usize) -> Vec<Row> {
@@ -269,15 +286,16 @@ fn make_rest(clickhouse: &ClickHouse, devices: u64, now: u64) {
          FROM (SELECT number, {identity} FROM numbers({devices}))",
         time("864000")
     ));
-    // What pruning has not taken yet: a state after each report of the last five minutes. Every 21st device has a gap.
+    // What pruning has not taken yet: the state as of each day that Kafka holds, 8 of them, and one after each report of the last
+    // minute, half the time between two prunings. Every 21st device has a gap.
     clickhouse.query(&format!(
         "INSERT INTO doseline.loader_commits (kind, incarnation, kafka_partition, batch, batch_end, tenant, site, device, \
          boot_id, stored_first, stored_last, last_arrival, committed_at) \
          SELECT 'ledger', 1, number % 12, 970 + state, 971 + state, tenant, site, device, 4294967296 + number, \
-         if(number % 21 = 1, [1, 61], [1]), if(number % 21 = 1, [50, toUInt64({PER_DEVICE} - 10 * (29 - state))], \
-         [toUInt64({PER_DEVICE} - 10 * (29 - state))]), {0}, {0} \
-         FROM (SELECT number, {identity} FROM numbers({devices})) ARRAY JOIN range(30) AS state",
-        time("10 * (29 - state)")
+         if(number % 21 = 1, [1, 61], [1]), if(number % 21 = 1, [50, toUInt64({PER_DEVICE} - 10 * ({STATES} - 1 - state))], \
+         [toUInt64({PER_DEVICE} - 10 * ({STATES} - 1 - state))]), {0}, {0} \
+         FROM (SELECT number, {identity} FROM numbers({devices})) ARRAY JOIN range({STATES}) AS state",
+        time(&format!("10 * ({STATES} - 1 - state)"))
     ));
     clickhouse.query(&format!(
         "INSERT INTO doseline.loader_commits (kind, incarnation, kafka_partition, batch, batch_end, rows, committed_at) \

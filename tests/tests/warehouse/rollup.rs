@@ -1,6 +1,10 @@
 //! Rollups of closed ingest days.
 
-use harness::ClickHouse;
+use std::time::Duration;
+
+use dashboard::Dashboard;
+use harness::{ClickHouse, poll};
+use tokio_util::sync::CancellationToken;
 use warehouse::{Advice, Error, rollup};
 
 use super::migrated;
@@ -98,4 +102,42 @@ async fn a_day_with_an_open_batch_is_not_closed() {
     rollup::close_day(&warehouse, day).await.unwrap();
     intend(100, day + 1);
     rollup::close_day(&warehouse, day).await.unwrap();
+}
+
+/// The page counts days that are over from their rollups where they have one: every injection once.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_overview_counts_each_day_once() {
+    let clickhouse = ClickHouse::start();
+    let warehouse = migrated(&clickhouse).await;
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let dashboard = Dashboard::bind(dashboard::Options { listen }, warehouse.clone()).await.unwrap();
+    let address = dashboard.address();
+    let shutdown = CancellationToken::new();
+    let serving = tokio::spawn(dashboard.run(shutdown.clone()));
+    let shown = |tenant: &str| {
+        let url = format!("http://{address}/api/overview?tenant={tenant}");
+        let text = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["data"][0]["injections"].as_u64().unwrap()
+    };
+    let counted = || clickhouse.number("SELECT sum(injections) FROM doseline.accuracy_minute");
+    let agree = |seed: u32, day: u16| {
+        // More than was shown before, so that an answer from the dashboard's cache does not pass.
+        fill(&clickhouse, day, seed);
+        poll(Duration::from_secs(20), "the page to show all injections", || {
+            match (shown(""), shown("acme"), counted()) {
+                (all, one, counted) if all == counted && one == counted => Ok(()),
+                numbers => Err(format!("{numbers:?}")),
+            }
+        });
+        assert_eq!(shown("nobody"), 0);
+    };
+    let day = yesterday(&clickhouse);
+    agree(1, day);
+    agree(2, day - 1);
+    rollup::close_day(&warehouse, day - 1).await.unwrap();
+    agree(3, day);
+    rollup::close_day(&warehouse, day).await.unwrap();
+    agree(4, day + 1);
+    shutdown.cancel();
+    serving.await.unwrap().unwrap();
 }

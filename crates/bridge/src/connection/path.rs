@@ -46,7 +46,7 @@ impl Path {
 
     /// Takes a message as far as the producer: admitted, its record kept, its headers composed.
     pub fn take(&mut self, publish: &Publish) {
-        if let Some(Some((record, on_confirm))) = at_once(self.connection.take(publish, true)) {
+        if let Some(Some((record, on_confirm))) = at_once(self.connection.take(publish)) {
             let headers = record.headers();
             self.open.end = self.confirmations.insert(record, on_confirm) + 1;
             drop(headers);
@@ -55,7 +55,7 @@ impl Path {
 
     /// The same, and hands it to the producer, which keeps it.
     pub fn ingest(&mut self, publish: &Publish) {
-        if at_once(self.connection.ingest(publish, true)).is_some() {
+        if at_once(self.connection.ingest(publish)).is_some() {
             self.open.end += 1;
         }
     }
