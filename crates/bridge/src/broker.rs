@@ -5,6 +5,7 @@
 //! left to read. What was not written when the connection ended is gone with it.
 
 use std::{
+    convert::Infallible,
     future::poll_fn,
     io,
     pin::Pin,
@@ -37,8 +38,10 @@ use crate::options::{Mqtt, Tls};
 
 /// TCP, TLS and CONNACK together.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// Bytes read from the socket at once: what comes while the bridge's thread rests, at its highest rate.
+/// Bytes read from the socket at once: what comes while the bridge's thread rests.
 const READ_BYTES: usize = 64 * 1024;
+/// TLS gives one record at a time.
+const TLS_READ_BYTES: usize = 16 * 1024;
 /// From so many bytes on what is sent is written before more is read.
 const WRITE_BYTES: usize = 1024;
 
@@ -113,15 +116,35 @@ impl Link {
             Poll::Ready(None) => return Poll::Ready(Err(CLOSED.to_owned())),
             Poll::Pending => {}
         }
-        while self.ping.as_mut().poll(context).is_ready() {
-            if std::mem::replace(&mut self.unanswered, true) {
-                return Poll::Ready(Err("the broker has gone silent".to_owned()));
-            }
-            self.send(Packet::PingReq(PingReq))?;
-            self.ping.as_mut().reset(Instant::now() + self.keep_alive);
+        if !self.keep_alive(context) {
+            return Poll::Ready(Err("the broker has gone silent".to_owned()));
         }
         self.write(context);
         self.broken.take().map_or(Poll::Pending, |reason| Poll::Ready(Err(reason)))
+    }
+
+    /// While nothing may be read: writes what was sent and keeps the connection alive. Never ends.
+    pub async fn hold(&mut self) -> Infallible {
+        poll_fn(|context| {
+            // An answer may be there, unread.
+            self.keep_alive(context);
+            self.write(context);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Sends a PINGREQ when it is time; false where the last one has no answer yet.
+    fn keep_alive(&mut self, context: &mut Context<'_>) -> bool {
+        let mut answered = true;
+        while self.ping.as_mut().poll(context).is_ready() {
+            self.ping.as_mut().reset(Instant::now() + self.keep_alive);
+            answered = !std::mem::replace(&mut self.unanswered, true);
+            if answered && let Err(reason) = self.send(Packet::PingReq(PingReq)) {
+                self.broken.get_or_insert(reason);
+            }
+        }
+        answered
     }
 
     /// Writes as much as the socket takes.
@@ -170,7 +193,8 @@ async fn connect(mqtt: &Mqtt, purpose: &Purpose) -> Result<(Link, ConnAck), Stri
         properties: Some(properties),
     };
     let codec = Codec { max_incoming_size: Some(mqtt.packet_bytes_max), max_outgoing_size: None };
-    let mut framed = Framed::with_capacity(socket(mqtt).await?, codec, READ_BYTES);
+    let read_bytes = if mqtt.tls.is_some() { TLS_READ_BYTES } else { READ_BYTES };
+    let mut framed = Framed::with_capacity(socket(mqtt).await?, codec, read_bytes);
     framed.send(Packet::Connect(connect, None, login)).await.map_err(|error| reason(&error))?;
     let connack = match framed.next().await {
         Some(Ok(Packet::ConnAck(connack))) if connack.code == ConnectReturnCode::Success => connack,
@@ -188,13 +212,19 @@ async fn connect(mqtt: &Mqtt, purpose: &Purpose) -> Result<(Link, ConnAck), Stri
 }
 
 async fn socket(mqtt: &Mqtt) -> Result<Box<dyn Socket>, String> {
-    let tcp = TcpStream::connect((mqtt.host.as_str(), mqtt.port)).await.map_err(|error| unreachable(&error))?;
+    let host = bare(&mqtt.host);
+    let tcp = TcpStream::connect((host, mqtt.port)).await.map_err(|error| unreachable(&error))?;
     // Receipts and acknowledgements are small; Nagle's algorithm would hold them back.
     tcp.set_nodelay(true).map_err(|error| unreachable(&error))?;
     let Some(tls) = &mqtt.tls else { return Ok(Box::new(tcp)) };
     let connector = tokio_native_tls::TlsConnector::from(connector(tls)?);
-    let tls = connector.connect(&mqtt.host, tcp).await.map_err(|error| format!("TLS refused: {error}"))?;
+    let tls = connector.connect(host, tcp).await.map_err(|error| format!("TLS refused: {error}"))?;
     Ok(Box::new(tls))
+}
+
+/// A host as it is looked up: an IPv6 address may stand in brackets.
+fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
 fn connector(tls: &Tls) -> Result<TlsConnector, String> {
@@ -347,6 +377,27 @@ mod tests {
         assert_eq!(link.next().await.unwrap_err(), CLOSED);
         assert_eq!(began.elapsed().as_secs(), 150);
         answers.await.unwrap();
+    }
+
+    /// Nothing is read while there is no room for it; what was sent goes out all the same, and one ping.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_sent_goes_out_while_nothing_may_be_read() {
+        let (mut link, mut peer) = link(Duration::from_secs(30));
+        link.send(Packet::PubAck(PubAck::new(7, None))).unwrap();
+        timeout(Duration::from_secs(100), link.hold()).await.unwrap_err();
+        let mut arrived = [0; 16];
+        assert_eq!(peer.read(&mut arrived).await.unwrap(), 6);
+        assert_eq!(arrived[..6], [0x40, 2, 0, 7, 0xc0, 0]);
+        // Its answer, unread for longer than the broker may be silent.
+        peer.write_all(&[0xd0, 0]).await.unwrap();
+        peer.write_all(&publishes(1..=1)).await.unwrap();
+        timeout(Duration::from_secs(100), link.hold()).await.unwrap_err();
+        assert!(matches!(link.next().await.unwrap(), Packet::Publish(_)));
+    }
+
+    #[test]
+    fn an_ipv6_address_may_stand_in_brackets() {
+        assert_eq!(["[::1]", "::1", "broker.example"].map(bare), ["::1", "::1", "broker.example"]);
     }
 
     /// What the broker would not take is refused before it is sent; the connection stays.

@@ -2,7 +2,8 @@
 //!
 //! One task owns the link, the ring and the connection's end of the confirmations, so there is no lock between acknowledger
 //! and receiver: with a new network connection comes a new link, and with the old one goes what was not written,
-//! acknowledgements included. What had arrived on it goes to Kafka, and is never acknowledged; the broker delivers it again.
+//! acknowledgements included. What had arrived on it before it failed goes to Kafka, and is never acknowledged; the broker delivers
+//! it again.
 
 use std::{
     sync::Arc,
@@ -103,6 +104,10 @@ impl Connection {
         loop {
             let draining = shared.shutdown.is_cancelled();
             if draining && (self.ring.is_empty() || shared.close.is_cancelled()) {
+                while let Ok(slot) = self.settled.1.try_recv() {
+                    self.ring.settle(slot);
+                }
+                self.acknowledge(&mut link)?;
                 link.close().await;
                 return Ok(());
             }
@@ -117,7 +122,11 @@ impl Connection {
                 }
                 packet = link.next() => match packet? {
                     Packet::SubAck(suback) => self.granted(&suback)?,
-                    Packet::Publish(publish) if !draining => self.ingest(&publish).await,
+                    Packet::Publish(publish) if !draining => tokio::select! {
+                        biased;
+                        () = self.ingest(&publish) => {}
+                        never = link.hold() => match never {},
+                    },
                     _ => {}
                 },
                 () = shared.shutdown.cancelled(), if !draining => {}

@@ -1,4 +1,4 @@
-//! Receipts, sent through an MQTT client of their own.
+//! Receipts, sent over an MQTT connection of their own.
 //!
 //! A place in the desk is reserved before a message goes to Kafka, so the queue is bounded and a slow broker slows the
 //! source. Only for a while: where the broker takes no receipts at all, messages go on without them, counted. A receipt
@@ -179,7 +179,10 @@ impl Clerk {
 
     async fn send(&mut self, link: &mut Link, window: &mut Window, due: &mut Vec<Due>) -> Result<(), String> {
         loop {
-            for due in due.drain(..due.len().min(window.room())) {
+            // Each stands for itself: their order says nothing.
+            while window.room() > 0
+                && let Some(due) = due.pop()
+            {
                 self.hand_over(link, window, due);
             }
             let finishing = self.finish.is_cancelled();
@@ -224,5 +227,136 @@ impl Clerk {
                 tracing::warn!(topic = %receipt.topic, ?reason, "the broker refuses a receipt; check its ACL");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rumqttc::v5::mqttbytes::v5::{ConnAckProperties, PubAck};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::{
+        admit::admit_registered,
+        peer::{Peer, WITHIN},
+    };
+
+    struct Rig {
+        listener: TcpListener,
+        desk: Desk,
+        metrics: Arc<Metrics>,
+        finish: CancellationToken,
+        running: tokio::task::JoinHandle<()>,
+    }
+
+    async fn rig() -> Rig {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut options = Options::default();
+        options.mqtt.host = "127.0.0.1".to_owned();
+        options.mqtt.port = listener.local_addr().unwrap().port();
+        let metrics = Arc::new(Metrics::new());
+        let (desk, queue) = Desk::new(100, Arc::clone(&metrics));
+        let health = Arc::new(Health::new(options.limits, 0, true));
+        let finish = CancellationToken::new();
+        let clerk = Clerk {
+            options: Arc::new(options),
+            queue,
+            link: 0,
+            health,
+            metrics: Arc::clone(&metrics),
+            finish: finish.clone(),
+        };
+        Rig { listener, desk, metrics, finish, running: tokio::spawn(clerk.run()) }
+    }
+
+    impl Rig {
+        /// A receipt to the device of that name is due.
+        async fn due(&self, device: &str) {
+            let topic = format!("doseline/v1/acme/berlin/{device}/report");
+            let receipt = admit_registered(topic.as_bytes(), b"garbage", None).receipt.unwrap();
+            self.desk.reserve(receipt).await.unwrap().send();
+        }
+    }
+
+    /// Packet id and device of the next receipt.
+    async fn receipt(peer: &mut Peer) -> (u16, String) {
+        let Packet::Publish(publish) = peer.read().await else { panic!("no PUBLISH") };
+        assert_eq!(publish.qos, QoS::AtLeastOnce);
+        let topic = std::str::from_utf8(&publish.topic).unwrap();
+        (publish.pkid, topic.split('/').nth(4).unwrap().to_owned())
+    }
+
+    fn allowed(receive_max: Option<u16>, max_packet_size: Option<u32>) -> Option<ConnAckProperties> {
+        Some(ConnAckProperties {
+            session_expiry_interval: None,
+            receive_max,
+            max_qos: None,
+            retain_available: None,
+            max_packet_size,
+            assigned_client_identifier: None,
+            topic_alias_max: None,
+            reason_string: None,
+            user_properties: Vec::new(),
+            wildcard_subscription_available: None,
+            subscription_identifiers_available: None,
+            shared_subscription_available: None,
+            server_keep_alive: None,
+            response_information: None,
+            server_reference: None,
+            authentication_method: None,
+            authentication_data: None,
+        })
+    }
+
+    /// No more are under way than the broker takes, each under a packet id of its own; what it has not acknowledged when the
+    /// connection ends is sent again; at the end nothing is left.
+    #[tokio::test]
+    async fn every_receipt_is_sent_until_the_broker_has_it() {
+        let rig = rig().await;
+        for device in ["a", "b", "c", "d", "e"] {
+            rig.due(device).await;
+        }
+        let (mut peer, connect) = Peer::connect(&rig.listener, false, allowed(Some(2), None)).await;
+        assert!(connect.clean_start && connect.client_id.ends_with("-receipts"));
+        let (first, second) = (receipt(&mut peer).await, receipt(&mut peer).await);
+        assert_ne!(first.0, second.0);
+        peer.write(&[Packet::PubAck(PubAck::new(first.0, None))]).await;
+        // The third could only follow the acknowledgement.
+        let third = receipt(&mut peer).await;
+        assert_eq!(third.0, first.0);
+        drop(peer);
+        let (mut peer, _) = Peer::connect(&rig.listener, false, None).await;
+        let mut again = Vec::new();
+        for _ in 0..4 {
+            let (id, device) = receipt(&mut peer).await;
+            again.push(device);
+            peer.write(&[Packet::PubAck(PubAck::new(id, None))]).await;
+        }
+        again.push(first.1);
+        again.sort();
+        assert_eq!(again, ["a", "b", "c", "d", "e"]);
+        rig.finish.cancel();
+        assert!(matches!(peer.read().await, Packet::Disconnect(_)));
+        tokio::time::timeout(WITHIN, rig.running).await.unwrap().unwrap();
+        assert_eq!(rig.metrics.receipts_dropped.get(), 0);
+    }
+
+    /// A receipt that is larger than what the broker takes is left out and counted; the others are sent.
+    #[tokio::test]
+    async fn a_receipt_that_the_broker_would_not_take_is_left_out() {
+        let rig = rig().await;
+        let long = "d".repeat(60);
+        for device in [&long, &long, "a"] {
+            rig.due(device).await;
+        }
+        // Room for one at a time; what it refuses takes none.
+        let (mut peer, _) = Peer::connect(&rig.listener, false, allowed(Some(1), Some(100))).await;
+        let (id, device) = receipt(&mut peer).await;
+        assert_eq!(device, "a");
+        peer.write(&[Packet::PubAck(PubAck::new(id, None))]).await;
+        rig.finish.cancel();
+        assert!(matches!(peer.read().await, Packet::Disconnect(_)));
+        assert_eq!(rig.metrics.receipts_dropped.get(), 2);
+        tokio::time::timeout(WITHIN, rig.running).await.unwrap().unwrap();
     }
 }

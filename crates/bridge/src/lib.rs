@@ -24,6 +24,8 @@ mod health;
 mod http;
 pub mod metrics;
 mod options;
+#[cfg(test)]
+mod peer;
 mod probe;
 mod producer;
 mod record;

@@ -25,8 +25,8 @@ impl Panel {
         },
         Self {
             name: "overview",
-            // Days that are over from their rollups. A batch has its day at most some seconds after its records were received; an
-            // hour is for clocks that differ.
+            // Days that are over from their rollups. A batch gets its day after its records were received; an hour is for clocks
+            // that differ.
             sql: "SELECT injections, injections_last_minute, devices, devices_online, missing, lost, quarantined
                   FROM (SELECT sum(injections) AS injections FROM (
                       SELECT injections FROM accuracy_day WHERE (? = '' OR tenant = ?)

@@ -112,7 +112,7 @@ pub async fn close_day(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
 pub async fn due(warehouse: &Warehouse) -> Result<Vec<Day>, Error> {
     let sql = "SELECT toUInt16(toDateOrZero(partition)) AS day FROM system.parts \
                WHERE database = ? AND active AND table IN ('accuracy_minute', 'accuracy_day') \
-               AND toDateOrZero(partition) < toDate(now('UTC')) \
+               AND toDateOrZero(partition) < toDate(now('UTC') - 3600) \
                GROUP BY day HAVING countIf(table = 'accuracy_day') = 0 ORDER BY day";
     warehouse.fetch(warehouse.query(sql).bind(warehouse.database())).await
 }

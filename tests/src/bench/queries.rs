@@ -33,7 +33,7 @@ pub fn measure(options: &Options) -> Vec<Table> {
     stage.clickhouse.rest();
     let conditions = format!(
         "{injections} injections of {} devices over {DAYS} days in reports of {PER_REPORT}, made by the engine with aggregates \
-         as if each report had come in a batch of its own, heartbeats every 5 min, 14 ledger states of each device, merged, \
+         as if each report had come in a batch of its own, heartbeats every 5 min, {STATES} ledger states of each device, merged, \
          days that are over rolled up; \
          {rounds} rounds",
         injections / PER_DEVICE

@@ -15,9 +15,9 @@ const SUMS: &str = "count() > 0, sum(injections), sum(dose_n), sum(dose_target_n
                     min(depth_error_min), max(depth_error_max), sum(ok), sum(partial), sum(aborted), sum(occluded), \
                     sum(no_contact), min(first_at), max(last_at)";
 
-/// Days since 1970 of yesterday by the engine's clock.
+/// Days since 1970 of the latest day that is due, by the engine's clock: over for an hour.
 fn yesterday(clickhouse: &ClickHouse) -> u16 {
-    u16::try_from(clickhouse.number("SELECT toUInt16(toDate(now('UTC')) - 1)")).unwrap()
+    u16::try_from(clickhouse.number("SELECT toUInt16(toDate(now('UTC') - 3600) - 1)")).unwrap()
 }
 
 fn fill(clickhouse: &ClickHouse, day: u16, seed: u32) {
@@ -82,7 +82,8 @@ async fn a_day_with_an_open_batch_is_not_closed() {
         assert!(matches!(error, Error::DayOpen { .. }) && error.to_string().contains(expected), "{error}");
         assert_eq!(error.advice(), Advice::Retry);
     };
-    refused(day + 1, "it is not over").await;
+    let today = u16::try_from(clickhouse.number("SELECT toUInt16(toDate(now('UTC')))")).unwrap();
+    refused(today, "it is not over").await;
 
     let intend = |batch: u64, day: u16| {
         clickhouse.query(&format!(

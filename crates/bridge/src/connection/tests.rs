@@ -1,85 +1,12 @@
 //! Against a broker that does what the test says, byte by byte; Kafka's confirmations are given by hand.
 
-use bytes::BytesMut;
-use rumqttc::v5::mqttbytes::{
-    Error as CodecError,
-    v5::{ConnAck, ConnectReturnCode, Disconnect, DisconnectReasonCode},
-};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
 use super::*;
-use crate::sink::Confirmations;
-
-const WITHIN: Duration = Duration::from_secs(20);
-
-/// The broker's side of one network connection.
-struct Peer {
-    stream: TcpStream,
-    buffer: BytesMut,
-}
-
-impl Peer {
-    /// Accepts a bridge that connects and subscribes.
-    async fn accept(listener: &TcpListener, session_present: bool) -> Self {
-        let (stream, _) = tokio::time::timeout(WITHIN, listener.accept()).await.unwrap().unwrap();
-        let mut peer = Self { stream, buffer: BytesMut::new() };
-        let Packet::Connect(connect, ..) = peer.read().await else { panic!("no CONNECT") };
-        assert!(!connect.clean_start);
-        let connack = ConnAck { session_present, code: ConnectReturnCode::Success, properties: None };
-        peer.write(&[Packet::ConnAck(connack)]).await;
-        let Packet::Subscribe(subscribe) = peer.read().await else { panic!("no SUBSCRIBE") };
-        let filters: Vec<_> = subscribe.filters.iter().map(|filter| filter.path.as_str()).collect();
-        let expected = SUBSCRIPTIONS.map(|filter| format!("$share/doseline-bridge/{filter}"));
-        assert_eq!(filters, expected);
-        let return_codes = vec![SubscribeReasonCode::Success(QoS::AtLeastOnce); 3];
-        peer.write(&[Packet::SubAck(SubAck { pkid: subscribe.pkid, return_codes, properties: None })]).await;
-        peer
-    }
-
-    async fn read(&mut self) -> Packet {
-        loop {
-            // The short form of DISCONNECT, which the client library writes and does not read.
-            if self.buffer.starts_with(&[0xe0, 0]) {
-                return Packet::Disconnect(Disconnect::new(DisconnectReasonCode::NormalDisconnection));
-            }
-            match Packet::read(&mut self.buffer, None) {
-                Ok(packet) => return packet,
-                Err(CodecError::InsufficientBytes(_)) => {}
-                Err(error) => panic!("{error}"),
-            }
-            let read = tokio::time::timeout(WITHIN, self.stream.read_buf(&mut self.buffer)).await;
-            assert!(read.unwrap().unwrap() > 0, "the bridge closed the connection");
-        }
-    }
-
-    async fn write(&mut self, packets: &[Packet]) {
-        self.stream.write_all(&encoded(packets)).await.unwrap();
-    }
-
-    /// The acknowledgements up to DISCONNECT.
-    async fn acknowledgements(&mut self) -> Vec<u16> {
-        let mut acknowledged = Vec::new();
-        loop {
-            match self.read().await {
-                Packet::PubAck(ack) => acknowledged.push(ack.pkid),
-                Packet::Disconnect(_) => return acknowledged,
-                Packet::PingReq(_) => {}
-                packet => panic!("unexpected {packet:?}"),
-            }
-        }
-    }
-}
-
-fn encoded(packets: &[Packet]) -> BytesMut {
-    let mut bytes = BytesMut::new();
-    for packet in packets {
-        packet.write(&mut bytes, None).unwrap();
-    }
-    bytes
-}
+use crate::{
+    peer::{Peer, WITHIN, encoded},
+    sink::Confirmations,
+};
 
 fn publish(pkid: u16, payload: &str) -> Packet {
     let topic = "doseline/v1/acme/berlin/d1/report";
@@ -203,11 +130,7 @@ async fn what_was_buffered_at_the_end_of_a_connection_is_rescued() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_subscription_is_named() {
     let rig = rig().await;
-    let (stream, _) = rig.listener.accept().await.unwrap();
-    let mut peer = Peer { stream, buffer: BytesMut::new() };
-    peer.read().await;
-    let connack = ConnAck { session_present: false, code: ConnectReturnCode::Success, properties: None };
-    peer.write(&[Packet::ConnAck(connack)]).await;
+    let (mut peer, _) = Peer::connect(&rig.listener, false, None).await;
     let Packet::Subscribe(subscribe) = peer.read().await else { panic!("no SUBSCRIBE") };
     let granted = SubscribeReasonCode::Success(QoS::AtLeastOnce);
     let return_codes = vec![granted, SubscribeReasonCode::NotAuthorized, granted];
@@ -226,7 +149,7 @@ async fn a_refused_subscription_is_named() {
     rig.end().await;
 }
 
-/// At the limit of bytes in flight MQTT is not read.
+/// At the limit of bytes in flight MQTT is not read; what was confirmed is acknowledged all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_in_flight_are_bounded() {
     let rig = rig().await;
@@ -237,16 +160,20 @@ async fn bytes_in_flight_are_bounded() {
     let held = Arc::clone(&rig.shared.budget).acquire_many_owned(held).await.unwrap();
     let mut peer = Peer::accept(&rig.listener, false).await;
     let large = "x".repeat(1_000_000);
-    peer.write(&[publish(1, &large), publish(2, &large), publish(3, &large)]).await;
+    peer.write(&[publish(1, &large), publish(2, &large), publish(3, &large), publish(4, &large)]).await;
     rig.wait_for_in_flight(2).await;
     assert_eq!(rig.shared.budget.available_permits(), 0);
     rig.confirmations.confirm(0);
+    let Packet::PubAck(acknowledged) = peer.read().await else { panic!("no PUBACK") };
+    assert_eq!(acknowledged.pkid, 1);
     rig.wait_for_in_flight(2).await;
     drop(held);
-    rig.confirmations.confirm(1);
-    rig.confirmations.confirm(2);
+    rig.wait_for_in_flight(3).await;
+    for number in [1, 2, 3] {
+        rig.confirmations.confirm(number);
+    }
     rig.wait_for_in_flight(0).await;
     rig.shared.shutdown.cancel();
-    assert_eq!(peer.acknowledgements().await, [1, 2, 3]);
+    assert_eq!(peer.acknowledgements().await, [2, 3, 4]);
     rig.end().await;
 }

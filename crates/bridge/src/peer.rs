@@ -1,0 +1,101 @@
+//! A broker that does what a test says, byte by byte.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rumqttc::v5::mqttbytes::{
+    Error as CodecError, QoS,
+    v5::{
+        ConnAck, ConnAckProperties, Connect, ConnectReturnCode, Disconnect, DisconnectReasonCode, Packet, SubAck,
+        SubscribeReasonCode,
+    },
+};
+use telemetry::topic::SUBSCRIPTIONS;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::options::Mqtt;
+
+pub const WITHIN: Duration = Duration::from_secs(20);
+
+/// The broker's side of one network connection.
+pub struct Peer {
+    pub stream: TcpStream,
+    buffer: BytesMut,
+}
+
+impl Peer {
+    /// Accepts a connection; what its CONNECT said.
+    pub async fn connect(
+        listener: &TcpListener,
+        session_present: bool,
+        properties: Option<ConnAckProperties>,
+    ) -> (Self, Connect) {
+        let (stream, _) = tokio::time::timeout(WITHIN, listener.accept()).await.unwrap().unwrap();
+        let mut peer = Self { stream, buffer: BytesMut::new() };
+        let Packet::Connect(connect, ..) = peer.read().await else { panic!("no CONNECT") };
+        let connack = ConnAck { session_present, code: ConnectReturnCode::Success, properties };
+        peer.write(&[Packet::ConnAck(connack)]).await;
+        (peer, connect)
+    }
+
+    /// Accepts a bridge that connects and subscribes.
+    pub async fn accept(listener: &TcpListener, session_present: bool) -> Self {
+        let (mut peer, connect) = Self::connect(listener, session_present, None).await;
+        let (asked, defaults) = (connect.properties.unwrap(), Mqtt::default());
+        assert!(!connect.clean_start);
+        assert_eq!(Duration::from_secs(connect.keep_alive.into()), defaults.keep_alive);
+        assert_eq!(asked.session_expiry_interval.unwrap(), 3_600);
+        assert_eq!((asked.receive_maximum, asked.max_packet_size), (Some(4_000), Some(defaults.packet_bytes_max)));
+        let Packet::Subscribe(subscribe) = peer.read().await else { panic!("no SUBSCRIBE") };
+        let filters: Vec<_> = subscribe.filters.iter().map(|filter| filter.path.as_str()).collect();
+        let expected = SUBSCRIPTIONS.map(|filter| format!("$share/doseline-bridge/{filter}"));
+        assert_eq!(filters, expected);
+        let return_codes = vec![SubscribeReasonCode::Success(QoS::AtLeastOnce); 3];
+        peer.write(&[Packet::SubAck(SubAck { pkid: subscribe.pkid, return_codes, properties: None })]).await;
+        peer
+    }
+
+    pub async fn read(&mut self) -> Packet {
+        loop {
+            // The short form of DISCONNECT, which the client library writes and does not read.
+            if self.buffer.starts_with(&[0xe0, 0]) {
+                return Packet::Disconnect(Disconnect::new(DisconnectReasonCode::NormalDisconnection));
+            }
+            match Packet::read(&mut self.buffer, None) {
+                Ok(packet) => return packet,
+                Err(CodecError::InsufficientBytes(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+            let read = tokio::time::timeout(WITHIN, self.stream.read_buf(&mut self.buffer)).await;
+            assert!(read.unwrap().unwrap() > 0, "the bridge closed the connection");
+        }
+    }
+
+    pub async fn write(&mut self, packets: &[Packet]) {
+        self.stream.write_all(&encoded(packets)).await.unwrap();
+    }
+
+    /// The acknowledgements up to DISCONNECT.
+    pub async fn acknowledgements(&mut self) -> Vec<u16> {
+        let mut acknowledged = Vec::new();
+        loop {
+            match self.read().await {
+                Packet::PubAck(ack) => acknowledged.push(ack.pkid),
+                Packet::Disconnect(_) => return acknowledged,
+                Packet::PingReq(_) => {}
+                packet => panic!("unexpected {packet:?}"),
+            }
+        }
+    }
+}
+
+pub fn encoded(packets: &[Packet]) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    for packet in packets {
+        packet.write(&mut bytes, None).unwrap();
+    }
+    bytes
+}
