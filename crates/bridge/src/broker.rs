@@ -116,8 +116,11 @@ impl Link {
             Poll::Ready(None) => return Poll::Ready(Err(CLOSED.to_owned())),
             Poll::Pending => {}
         }
-        if !self.keep_alive(context) {
-            return Poll::Ready(Err("the broker has gone silent".to_owned()));
+        while self.ping_due(context) {
+            if self.unanswered {
+                return Poll::Ready(Err("the broker has gone silent".to_owned()));
+            }
+            self.ask();
         }
         self.write(context);
         self.broken.take().map_or(Poll::Pending, |reason| Poll::Ready(Err(reason)))
@@ -126,25 +129,30 @@ impl Link {
     /// While nothing may be read: writes what was sent and keeps the connection alive. Never ends.
     pub async fn hold(&mut self) -> Infallible {
         poll_fn(|context| {
-            // An answer may be there, unread.
-            self.keep_alive(context);
+            // Answers may be there, unread: whether the broker is silent cannot be said.
+            while self.ping_due(context) {
+                self.ask();
+            }
             self.write(context);
             Poll::Pending
         })
         .await
     }
 
-    /// Sends a PINGREQ when it is time; false where the last one has no answer yet.
-    fn keep_alive(&mut self, context: &mut Context<'_>) -> bool {
-        let mut answered = true;
-        while self.ping.as_mut().poll(context).is_ready() {
+    /// Whether it is time for a PINGREQ; the next is due one keep-alive later.
+    fn ping_due(&mut self, context: &mut Context<'_>) -> bool {
+        let due = self.ping.as_mut().poll(context).is_ready();
+        if due {
             self.ping.as_mut().reset(Instant::now() + self.keep_alive);
-            answered = !std::mem::replace(&mut self.unanswered, true);
-            if answered && let Err(reason) = self.send(Packet::PingReq(PingReq)) {
-                self.broken.get_or_insert(reason);
-            }
         }
-        answered
+        due
+    }
+
+    fn ask(&mut self) {
+        self.unanswered = true;
+        if let Err(reason) = self.send(Packet::PingReq(PingReq)) {
+            self.broken.get_or_insert(reason);
+        }
     }
 
     /// Writes as much as the socket takes.
@@ -379,16 +387,16 @@ mod tests {
         answers.await.unwrap();
     }
 
-    /// Nothing is read while there is no room for it; what was sent goes out all the same, and one ping.
+    /// Nothing is read while there is no room for it; what was sent goes out all the same, and a ping for each keep-alive.
     #[tokio::test(start_paused = true)]
     async fn what_was_sent_goes_out_while_nothing_may_be_read() {
         let (mut link, mut peer) = link(Duration::from_secs(30));
         link.send(Packet::PubAck(PubAck::new(7, None))).unwrap();
         timeout(Duration::from_secs(100), link.hold()).await.unwrap_err();
         let mut arrived = [0; 16];
-        assert_eq!(peer.read(&mut arrived).await.unwrap(), 6);
-        assert_eq!(arrived[..6], [0x40, 2, 0, 7, 0xc0, 0]);
-        // Its answer, unread for longer than the broker may be silent.
+        assert_eq!(peer.read(&mut arrived).await.unwrap(), 10);
+        assert_eq!(arrived[..10], [0x40, 2, 0, 7, 0xc0, 0, 0xc0, 0, 0xc0, 0]);
+        // One answer, unread for longer than the broker may be silent.
         peer.write_all(&[0xd0, 0]).await.unwrap();
         peer.write_all(&publishes(1..=1)).await.unwrap();
         timeout(Duration::from_secs(100), link.hold()).await.unwrap_err();

@@ -25,7 +25,7 @@ const REGISTRY_INTERVAL: Duration = Duration::from_secs(5);
 const PRUNE_INTERVAL: Duration = Duration::from_secs(120);
 const ENROL_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Rolls up every ingest day that is over, until `shutdown`. Several loaders may do so at once: a day is swapped in whole.
+/// Rolls up every ingest day that has been over for an hour, until `shutdown`. Several loaders may do so at once: a day is swapped in whole.
 pub async fn roll_up(warehouse: Warehouse, shutdown: CancellationToken) -> Result<(), warehouse::Error> {
     let mut interval = tokio::time::interval(ROLLUP_INTERVAL);
     while shutdown.run_until_cancelled(interval.tick()).await.is_some() {

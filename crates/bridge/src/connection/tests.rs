@@ -160,7 +160,7 @@ async fn bytes_in_flight_are_bounded() {
     let held = Arc::clone(&rig.shared.budget).acquire_many_owned(held).await.unwrap();
     let mut peer = Peer::accept(&rig.listener, false).await;
     let large = "x".repeat(1_000_000);
-    peer.write(&[publish(1, &large), publish(2, &large), publish(3, &large), publish(4, &large)]).await;
+    peer.write(&[publish(1, &large), publish(2, &large), publish(3, &large), publish(4, "x")]).await;
     rig.wait_for_in_flight(2).await;
     assert_eq!(rig.shared.budget.available_permits(), 0);
     rig.confirmations.confirm(0);
