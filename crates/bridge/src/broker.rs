@@ -312,6 +312,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     use super::*;
+    use crate::peer::{encoded, publish};
 
     fn link(keep_alive: Duration) -> (Link, DuplexStream) {
         let (ours, theirs) = duplex(1 << 20);
@@ -320,13 +321,8 @@ mod tests {
     }
 
     fn publishes(ids: std::ops::RangeInclusive<u16>) -> Vec<u8> {
-        let mut bytes = bytes::BytesMut::new();
-        for pkid in ids {
-            let mut publish = Publish::new("a", QoS::AtLeastOnce, "b", None);
-            publish.pkid = pkid;
-            Packet::Publish(publish).write(&mut bytes, None).unwrap();
-        }
-        bytes.to_vec()
+        let packets: Vec<_> = ids.map(|pkid| publish(pkid, "b")).collect();
+        encoded(&packets).to_vec()
     }
 
     /// Nothing is written while there is something to read, up to [`WRITE_BYTES`]; then everything at once.

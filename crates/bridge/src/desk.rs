@@ -120,18 +120,6 @@ impl Window {
         Self { sent: HashMap::new(), free: (1..=places).collect() }
     }
 
-    /// How many more may be sent.
-    fn room(&self) -> usize {
-        self.free.len()
-    }
-
-    /// Its packet id; none where there is no room, and then it is not kept.
-    fn insert(&mut self, due: Due) -> Option<u16> {
-        let id = self.free.pop()?;
-        self.sent.insert(id, due);
-        Some(id)
-    }
-
     fn remove(&mut self, id: u16) -> Option<Due> {
         let due = self.sent.remove(&id)?;
         self.free.push(id);
@@ -180,16 +168,19 @@ impl Clerk {
     async fn send(&mut self, link: &mut Link, window: &mut Window, due: &mut Vec<Due>) -> Result<(), String> {
         loop {
             // Each stands for itself: their order says nothing.
-            while window.room() > 0
+            while let Some(&id) = window.free.last()
                 && let Some(due) = due.pop()
             {
-                self.hand_over(link, window, due);
+                if self.hand_over(link, id, &due.receipt) {
+                    window.free.pop();
+                    window.sent.insert(id, due);
+                }
             }
             let finishing = self.finish.is_cancelled();
             if finishing && due.is_empty() && window.sent.is_empty() && self.queue.is_empty() {
                 return Ok(());
             }
-            let room = window.room();
+            let room = window.free.len();
             tokio::select! {
                 biased;
                 1.. = self.queue.recv_many(due, room), if room > 0 => {}
@@ -205,16 +196,16 @@ impl Clerk {
         }
     }
 
-    fn hand_over(&self, link: &mut Link, window: &mut Window, due: Due) {
-        let mut publish = Publish::new(due.receipt.topic.as_str(), QoS::AtLeastOnce, due.receipt.payload(), None);
-        let Some(id) = window.insert(due) else { return };
+    /// Sends a receipt under a packet id; false where it cannot be sent, which is counted.
+    fn hand_over(&self, link: &mut Link, id: u16, receipt: &Receipt) -> bool {
+        let mut publish = Publish::new(receipt.topic.as_str(), QoS::AtLeastOnce, receipt.payload(), None);
         publish.pkid = id;
-        if let Err(reason) = link.send(Packet::Publish(publish)) {
+        let sent = link.send(Packet::Publish(publish));
+        if let Err(reason) = &sent {
             self.metrics.receipts_dropped.inc();
-            if let Some(due) = window.remove(id) {
-                tracing::warn!(topic = %due.receipt.topic, reason, "a receipt cannot be sent");
-            }
+            tracing::warn!(topic = %receipt.topic, reason, "a receipt cannot be sent");
         }
+        sent.is_ok()
     }
 
     fn count(&self, receipt: &Receipt, reason: PubAckReason) {
@@ -238,7 +229,7 @@ mod tests {
     use super::*;
     use crate::{
         admit::admit_registered,
-        peer::{Peer, WITHIN},
+        peer::{Peer, WITHIN, listen},
     };
 
     struct Rig {
@@ -250,10 +241,7 @@ mod tests {
     }
 
     async fn rig() -> Rig {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut options = Options::default();
-        options.mqtt.host = "127.0.0.1".to_owned();
-        options.mqtt.port = listener.local_addr().unwrap().port();
+        let (listener, options) = listen().await;
         let metrics = Arc::new(Metrics::new());
         let (desk, queue) = Desk::new(100, Arc::clone(&metrics));
         let health = Arc::new(Health::new(options.limits, 0, true));

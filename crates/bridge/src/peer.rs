@@ -6,8 +6,8 @@ use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::{
     Error as CodecError, QoS,
     v5::{
-        ConnAck, ConnAckProperties, Connect, ConnectReturnCode, Disconnect, DisconnectReasonCode, Packet, SubAck,
-        SubscribeReasonCode,
+        ConnAck, ConnAckProperties, Connect, ConnectReturnCode, Disconnect, DisconnectReasonCode, Packet, Publish,
+        SubAck, SubscribeReasonCode,
     },
 };
 use telemetry::topic::SUBSCRIPTIONS;
@@ -16,9 +16,18 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::options::Mqtt;
+use crate::options::{Mqtt, Options};
 
 pub const WITHIN: Duration = Duration::from_secs(20);
+
+/// Where a bridge connects to, and the options that lead it there.
+pub async fn listen() -> (TcpListener, Options) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut options = Options::default();
+    options.mqtt.host = "127.0.0.1".to_owned();
+    options.mqtt.port = listener.local_addr().unwrap().port();
+    (listener, options)
+}
 
 /// The broker's side of one network connection.
 pub struct Peer {
@@ -90,6 +99,14 @@ impl Peer {
             }
         }
     }
+}
+
+/// A message of a device.
+pub fn publish(pkid: u16, payload: &str) -> Packet {
+    let topic = "doseline/v1/acme/berlin/d1/report";
+    let mut publish = Publish::new(topic, QoS::AtLeastOnce, payload.to_owned(), None);
+    publish.pkid = pkid;
+    Packet::Publish(publish)
 }
 
 pub fn encoded(packets: &[Packet]) -> BytesMut {

@@ -25,21 +25,14 @@ const REGISTRY_INTERVAL: Duration = Duration::from_secs(5);
 const PRUNE_INTERVAL: Duration = Duration::from_secs(120);
 const ENROL_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Rolls up every ingest day that has been over for an hour, until `shutdown`. Several loaders may do so at once: a day is swapped in whole.
+/// Rolls up every ingest day that has been over for an hour, until `shutdown`. Several loaders may do so at once: a day is
+/// swapped in whole.
 pub async fn roll_up(warehouse: Warehouse, shutdown: CancellationToken) -> Result<(), warehouse::Error> {
     let mut interval = tokio::time::interval(ROLLUP_INTERVAL);
     while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
-        if let Err(error) = close_days(&warehouse).await {
+        if let Err(error) = rollup::close_due(&warehouse).await {
             tracing::warn!(%error, "days are not rolled up yet; trying again in {ROLLUP_INTERVAL:?}");
         }
-    }
-    Ok(())
-}
-
-async fn close_days(warehouse: &Warehouse) -> Result<(), warehouse::Error> {
-    for day in rollup::due(warehouse).await? {
-        rollup::close_day(warehouse, day).await?;
-        tracing::info!(days_since_1970 = day, "rolled up an ingest day");
     }
     Ok(())
 }

@@ -117,6 +117,17 @@ pub async fn due(warehouse: &Warehouse) -> Result<Vec<Day>, Error> {
     warehouse.fetch(warehouse.query(sql).bind(warehouse.database())).await
 }
 
+/// Closes every day that is [`due`], the oldest first.
+///
+/// # Errors
+/// As [`close_day`]; the days before stay closed.
+pub async fn close_due(warehouse: &Warehouse) -> Result<(), Error> {
+    for day in due(warehouse).await? {
+        close_day(warehouse, day).await?;
+    }
+    Ok(())
+}
+
 /// The state of a day that is over and whose batches, and those of the days before, are all committed.
 async fn closed(warehouse: &Warehouse, day: Day) -> Result<DayState, Error> {
     let state = day_state(warehouse, day).await?;

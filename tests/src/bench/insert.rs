@@ -11,7 +11,7 @@ use warehouse::columns::{Block, Common, Commons, Injections, Origin, Provenance}
 use super::data::Fleet;
 use super::loader::{self, Loaded};
 use super::report::{Row, Table};
-use super::stage::Stage;
+use super::stage::{Stage, warehouse};
 use super::{Options, say, topic};
 use crate::usage::wire;
 
@@ -71,8 +71,7 @@ struct Inserted {
 
 fn insert(stage: &mut Stage, fleet: Fleet, injections: u64, block_rows: u64, form: Form) -> Inserted {
     stage.renew_clickhouse();
-    let options = warehouse::Options { url: stage.clickhouse.url(), ..warehouse::Options::default() };
-    let warehouse = Warehouse::new(options).expect("a valid address");
+    let warehouse = warehouse(&stage.clickhouse);
     // One thread: its CPU time is that of the client.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("start a runtime");
     let client = clickhouse::Client::default().with_url(stage.clickhouse.url()).with_database("doseline");

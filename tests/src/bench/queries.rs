@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use warehouse::{Warehouse, rollup};
+use warehouse::rollup;
 
 use super::latency::quantile;
 use super::report::{Row, Table};
-use super::stage::Stage;
+use super::stage::{Stage, warehouse};
 use super::{Options, say};
 use crate::ClickHouse;
 
@@ -60,14 +60,8 @@ pub fn measure(options: &Options) -> Vec<Table> {
 
 /// As the loader does with days that are over.
 fn roll_up(clickhouse: &ClickHouse) {
-    let options = warehouse::Options { url: clickhouse.url(), ..warehouse::Options::default() };
-    let warehouse = Warehouse::new(options).expect("a valid address");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("start a runtime");
-    runtime.block_on(async {
-        for day in rollup::due(&warehouse).await.expect("the days that are over") {
-            rollup::close_day(&warehouse, day).await.expect("close a day");
-        }
-    });
+    runtime.block_on(rollup::close_due(&warehouse(clickhouse))).expect("roll up the days that are over");
 }
 
 fn panels(stage: &mut Stage, rounds: usize) -> Vec<Row> {

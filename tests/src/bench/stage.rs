@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use warehouse::Warehouse;
+
 use crate::role::Role;
 use crate::stack::engines;
 use crate::{ClickHouse, Doseline, Kafka, Mosquitto, Scratch, cpu_s};
@@ -89,6 +91,12 @@ impl Stage {
     pub fn engines_cpu_s(&mut self) -> [f64; 3] {
         [self.mosquitto.process().id(), self.kafka.node(0).process().id(), self.clickhouse.process().id()].map(cpu_s)
     }
+}
+
+/// A client of a ClickHouse, as doseline's own.
+pub fn warehouse(clickhouse: &ClickHouse) -> Warehouse {
+    let options = warehouse::Options { url: clickhouse.url(), ..warehouse::Options::default() };
+    Warehouse::new(options).expect("a valid address")
 }
 
 /// A metric that counts, summed over its labels.

@@ -4,16 +4,9 @@ use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
 use super::*;
 use crate::{
-    peer::{Peer, WITHIN, encoded},
+    peer::{Peer, WITHIN, encoded, listen, publish},
     sink::Confirmations,
 };
-
-fn publish(pkid: u16, payload: &str) -> Packet {
-    let topic = "doseline/v1/acme/berlin/d1/report";
-    let mut publish = Publish::new(topic, QoS::AtLeastOnce, payload.to_owned(), None);
-    publish.pkid = pkid;
-    Packet::Publish(publish)
-}
 
 struct Rig {
     listener: TcpListener,
@@ -23,10 +16,7 @@ struct Rig {
 }
 
 async fn rig() -> Rig {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut options = Options::default();
-    options.mqtt.host = "127.0.0.1".to_owned();
-    options.mqtt.port = listener.local_addr().unwrap().port();
+    let (listener, mut options) = listen().await;
     options.mqtt.connections = 1;
     // Nobody is there: nothing is confirmed but by hand.
     options.kafka.brokers = "127.0.0.1:1".to_owned();
