@@ -5,13 +5,14 @@
 use std::{collections::HashMap, hash::Hash};
 
 use analysis::accuracy::{PercentBins, Shot, Sums};
-use foldhash::fast::RandomState;
+use foldhash::quality::RandomState;
 use telemetry::v1;
 use warehouse::columns::{
     AccuracyMinute, AccuracyRow, AccuracySession, Block, Commons, ItemUse, ItemUses, Mounted, Provenance,
 };
 
-/// Values by key, in the order of the keys' first appearance.
+/// Values by key, in the order of the keys' first appearance. Keys are small numbers that differ in few bits: without
+/// foldhash's last step (`quality`) some minutes would have most of their devices in the same slots.
 struct Keyed<K, V> {
     index: HashMap<K, usize, RandomState>,
     rows: Vec<(K, V)>,
@@ -161,4 +162,21 @@ fn shot(at: i64, injection: &v1::Injection) -> Shot {
 
 fn narrow<T, U: TryFrom<T>>(value: Option<T>) -> Option<U> {
     value.and_then(|value| value.try_into().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, hash::BuildHasher as _};
+
+    use super::RandomState;
+
+    /// Of 100 keys in 1024 slots 95 have one of their own on average, and none of 10,000 minutes has fewer than 75.
+    #[test]
+    fn keys_of_any_minute_spread() {
+        let state = RandomState::default();
+        for minute in 29_400_000..29_410_000_i64 {
+            let slots: HashSet<_> = (0..100_usize).map(|device| state.hash_one((device, minute)) % 1024).collect();
+            assert!(slots.len() >= 75, "minute {minute}: 100 devices in {} slots", slots.len());
+        }
+    }
 }

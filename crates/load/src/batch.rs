@@ -10,7 +10,7 @@ mod replay;
 
 use std::{collections::HashMap, sync::Arc};
 
-use foldhash::fast::RandomState;
+use foldhash::quality::RandomState;
 use telemetry::{
     interval::Interval,
     kafka::{SOURCE_BRIDGE, SOURCE_LOADER},

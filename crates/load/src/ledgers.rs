@@ -5,7 +5,7 @@
 
 use std::num::NonZeroUsize;
 
-use foldhash::fast::RandomState;
+use foldhash::quality::RandomState;
 use indexmap::IndexMap;
 use lru::LruCache;
 use telemetry::ledger::Ledger;

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use foldhash::fast::RandomState;
+use foldhash::quality::RandomState;
 use prost::Message as _;
 
 use crate::{

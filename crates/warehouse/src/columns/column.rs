@@ -10,7 +10,7 @@ use arrow_array::{
 };
 use arrow_buffer::NullBufferBuilder;
 use arrow_schema::{DataType, Field, FieldRef};
-use foldhash::fast::RandomState;
+use foldhash::quality::RandomState;
 use indexmap::IndexSet;
 use telemetry::v1;
 
