@@ -21,14 +21,11 @@ use telemetry::{
     topic::Topic,
     v1::{self, event::Kind},
 };
-use warehouse::{
-    columns::{Block, Common, Origin, Provenance, Quarantined},
-    loader::BootKey,
-};
+use warehouse::columns::{Block, Common, Origin, Provenance, Quarantined};
 
 use crate::{
     decode::{Decoded, Message},
-    ledgers::{Boot, Ledgers},
+    ledgers::{Boot, BootRef, Ledgers},
     tables::Tables,
     wire,
 };
@@ -171,9 +168,7 @@ impl<'r> Batch<'r> {
         let context = report.context().map_or(&none, |context| context);
         let origin = self.origin(decoded, &topic, report, context);
         let ranges = rules.plausibility.ranges(&context.model);
-        let key = |boot_id| BootKey { tenant: topic.tenant.to_owned(), device: topic.device.to_owned(), boot_id };
-
-        let own = &decoded.boots[0];
+        let own = BootRef::of(&topic, report.boot_id());
         let source = Source { decoded, origin, report, ranges: &ranges };
         match report.sequence() {
             Some(range) => {
@@ -197,7 +192,7 @@ impl<'r> Batch<'r> {
             }
         }
         for earlier in &message.earlier_boots {
-            let boot = ledgers.get(&key(earlier.boot_id));
+            let boot = ledgers.get(BootRef::of(&topic, earlier.boot_id));
             boot.ledger.declare_last(earlier.last_seq);
             arrived(boot, topic.site, decoded.received_at);
         }
@@ -205,7 +200,7 @@ impl<'r> Batch<'r> {
             if let Some(Kind::Heartbeat(v1::Heartbeat { boot_id, last_seq: Some(last), .. })) = event.kind {
                 // A boot 0 is none; its place is taken, see `REPLAYED_BOOT`.
                 let boot_id = boot_id.filter(|boot_id| *boot_id > 0);
-                let boot = ledgers.get(&key(boot_id.unwrap_or(report.boot_id())));
+                let boot = ledgers.get(BootRef::of(&topic, boot_id.unwrap_or(report.boot_id())));
                 boot.ledger.declare_last(last.min(telemetry::limits::SEQ_MAX));
                 arrived(boot, topic.site, decoded.received_at);
             }
@@ -253,16 +248,16 @@ impl<'r> Batch<'r> {
 
     /// Events with sequence numbers: what the ledger does not have yet, in runs of one fate.
     fn sequenced(&mut self, source: &Source<'_>, range: Interval, ledger: &mut Ledger) {
-        let novel: Vec<Interval> = ledger.novel(range).collect();
-        self.tally.duplicates += range.count() - novel.iter().map(Interval::count).sum::<u64>();
-        for Interval { first, last } in novel {
-            let mut next = first;
-            while next <= last {
-                let run = source.run(next, last);
-                let interval = Interval::new(next, next + run.rejects_or_count() - 1);
-                self.settle(source, interval, run, ledger);
-                next = interval.last + 1;
-            }
+        self.tally.duplicates += range.count();
+        let mut next = range.first;
+        while next <= range.last {
+            // What comes before `next` is settled and changes nothing about what is new behind it.
+            let Some(novel) = ledger.novel(Interval::new(next, range.last)).next() else { break };
+            let run = source.run(novel.first, novel.last);
+            let interval = Interval::new(novel.first, novel.first + run.rejects_or_count() - 1);
+            self.tally.duplicates -= interval.count();
+            self.settle(source, interval, run, ledger);
+            next = interval.last + 1;
         }
     }
 
@@ -333,8 +328,7 @@ impl<'r> Batch<'r> {
         };
         self.tables.status(&origin, decoded.received_at, status);
         if let Some(boot_id) = status.boot_id.filter(|boot_id| *boot_id > 0) {
-            let key = BootKey { tenant: topic.tenant.to_owned(), device: topic.device.to_owned(), boot_id };
-            let boot = ledgers.get(&key);
+            let boot = ledgers.get(BootRef::of(&topic, boot_id));
             arrived(boot, topic.site, decoded.received_at);
             boot.ledger.declare_last(status.last_seq.unwrap_or(0));
         }
@@ -591,7 +585,7 @@ mod tests {
         let mut contexts = Contexts::default();
         for record in &records {
             let decoded = decode(record, PLACE, &mut contexts);
-            let missing = ledgers.open(&decoded.boots);
+            let missing = ledgers.open(decoded.boots());
             ledgers.fill(missing, Vec::new());
             batch.add(&decoded, &mut ledgers, &Rules::new(Plausibility::default()));
         }

@@ -11,9 +11,9 @@ use telemetry::{
     topic::Topic,
     v1::{self, event::Kind},
 };
-use warehouse::{columns::REPLAYED_BOOT, loader::BootKey};
+use warehouse::columns::REPLAYED_BOOT;
 
-use crate::{inbox::Record, partition};
+use crate::{inbox::Record, ledgers::BootRef, partition};
 
 /// What a topic carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,8 +40,6 @@ pub(crate) struct Decoded<'r> {
     pub replay: Option<Replay<'r>>,
     /// The message, or why there is none.
     pub message: Result<Message<'r>, Reject>,
-    /// The boots whose ledgers the record may touch, the report's own first.
-    pub boots: Vec<BootKey>,
 }
 
 /// The mark of a record that a person replays out of quarantine.
@@ -90,8 +88,7 @@ pub(crate) fn decode<'r>(record: &'r Record, place: Place, contexts: &mut Contex
         Ok(replay) => (replay, read(record, place, &topic, device, received_at, contexts)),
         Err(reject) => (None, Err(reject)),
     };
-    let boots = device.map(|device| boots(&device, &message, replay.is_some())).unwrap_or_default();
-    Decoded { record, received_at: received_at.unwrap_or(record.timestamp), device, replay, message, topic, boots }
+    Decoded { record, received_at: received_at.unwrap_or(record.timestamp), device, replay, message, topic }
 }
 
 /// The mark of a replay. One that cannot be read is refused: taken for a device's own record it could count twice.
@@ -167,35 +164,29 @@ fn decimal(bytes: &[u8]) -> Option<i64> {
     digits.iter().try_fold(0, |value, byte| byte.is_ascii_digit().then(|| 10 * value + i64::from(byte - b'0')))
 }
 
-impl Decoded<'_> {
+impl<'r> Decoded<'r> {
+    /// The boots whose ledgers the record may touch, the report's own first.
+    pub fn boots(&self) -> impl Iterator<Item = BootRef<'r>> {
+        let (own, earlier, events, numbered) = match &self.message {
+            Ok(Message::Report(report)) => {
+                let v1::Report { earlier_boots, events, .. } = report.message();
+                (Some(report.boot_id()), &earlier_boots[..], &events[..], report.sequence().is_some())
+            }
+            Ok(Message::Status(status)) => (status.boot_id.filter(|boot_id| *boot_id > 0), &[][..], &[][..], false),
+            Ok(Message::Quarantined(_) | Message::Copy) | Err(_) => (None, &[][..], &[][..], true),
+        };
+        let beats = events.iter().filter_map(|event| match &event.kind {
+            Some(Kind::Heartbeat(heartbeat)) => heartbeat.boot_id.filter(|boot_id| *boot_id > 0),
+            _ => None,
+        });
+        let replayed = (self.replay.is_some() && !numbered).then_some(REPLAYED_BOOT);
+        let device = self.device;
+        let boots = own.into_iter().chain(earlier.iter().map(|boot| boot.boot_id)).chain(beats).chain(replayed);
+        boots.filter_map(move |boot_id| Some(BootRef::of(&device?, boot_id)))
+    }
+
     /// The number of a message that has no sequence numbers, for the ledger of [`REPLAYED_BOOT`].
     pub fn number(&self) -> u64 {
         quarantine::number(&self.topic, self.received_at, &self.record.payload)
-    }
-}
-
-fn boots(topic: &Topic<'_>, message: &Result<Message<'_>, Reject>, is_replayed: bool) -> Vec<BootKey> {
-    let Ok(message) = message else { return Vec::new() };
-    let key = |boot_id| BootKey { tenant: topic.tenant.to_owned(), device: topic.device.to_owned(), boot_id };
-    let numbered = match message {
-        Message::Report(report) => report.sequence().is_some(),
-        _ => false,
-    };
-    let replayed = (is_replayed && !numbered).then_some(REPLAYED_BOOT);
-    match message {
-        Message::Report(report) => {
-            let earlier = report.message().earlier_boots.iter().map(|boot| boot.boot_id);
-            let beats = report.message().events.iter().filter_map(|event| match &event.kind {
-                Some(Kind::Heartbeat(heartbeat)) => heartbeat.boot_id.filter(|boot_id| *boot_id > 0),
-                _ => None,
-            });
-            let boots = std::iter::once(report.boot_id()).chain(earlier).chain(beats);
-            boots.chain(replayed).map(key).collect()
-        }
-        Message::Status(status) => {
-            let boot = status.boot_id.filter(|boot_id| *boot_id > 0);
-            boot.into_iter().chain(replayed).map(key).collect()
-        }
-        Message::Quarantined(_) | Message::Copy => Vec::new(),
     }
 }

@@ -6,9 +6,9 @@
 use std::num::NonZeroUsize;
 
 use foldhash::quality::RandomState;
-use indexmap::IndexMap;
+use indexmap::{Equivalent, IndexMap};
 use lru::LruCache;
-use telemetry::ledger::Ledger;
+use telemetry::{ledger::Ledger, topic::Topic};
 use warehouse::{columns::LedgerRow, loader::BootKey};
 
 /// What is known of one boot.
@@ -22,6 +22,35 @@ pub struct Boot {
     pub lost_reason: String,
     /// When its latest report was received, us since 1970.
     pub last_arrival: i64,
+}
+
+/// A [`BootKey`] with texts that lie elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BootRef<'a> {
+    /// Tenant.
+    pub tenant: &'a str,
+    /// Device.
+    pub device: &'a str,
+    /// Boot.
+    pub boot_id: u64,
+}
+
+impl<'a> BootRef<'a> {
+    /// A boot of the device that published.
+    pub fn of(topic: &Topic<'a>, boot_id: u64) -> Self {
+        Self { tenant: topic.tenant, device: topic.device, boot_id }
+    }
+
+    fn to_key(self) -> BootKey {
+        BootKey { tenant: self.tenant.to_owned(), device: self.device.to_owned(), boot_id: self.boot_id }
+    }
+}
+
+/// Both have the same fields in the same order, so their hashes are the same as well.
+impl Equivalent<BootKey> for BootRef<'_> {
+    fn equivalent(&self, key: &BootKey) -> bool {
+        self.boot_id == key.boot_id && self.device == key.device && self.tenant == key.tenant
+    }
 }
 
 /// Ledgers of one shard.
@@ -49,15 +78,16 @@ impl Ledgers {
     }
 
     /// Opens the ledgers that are in memory; returns the keys of those that have to be read, each once.
-    pub fn open<'k>(&mut self, keys: impl IntoIterator<Item = &'k BootKey>) -> Vec<BootKey> {
+    pub fn open<'k>(&mut self, boots: impl IntoIterator<Item = BootRef<'k>>) -> Vec<BootKey> {
         let mut missing = Vec::new();
-        for key in keys {
-            if self.open.contains_key(key) {
+        for boot in boots {
+            if self.open.contains_key(&boot) {
                 continue;
             }
-            match self.committed.pop_entry(key) {
+            let key = boot.to_key();
+            match self.committed.pop_entry(&key) {
                 Some((key, boot)) => drop(self.open.insert(key, boot)),
-                None => missing.push(key.clone()),
+                None => missing.push(key),
             }
         }
         missing.sort_unstable();
@@ -78,9 +108,9 @@ impl Ledgers {
     }
 
     /// An open ledger.
-    pub fn get(&mut self, key: &BootKey) -> &mut Boot {
-        let index =
-            self.open.get_index_of(key).unwrap_or_else(|| self.open.insert_full(key.clone(), Boot::default()).0);
+    pub fn get(&mut self, boot: BootRef<'_>) -> &mut Boot {
+        let index = self.open.get_index_of(&boot);
+        let index = index.unwrap_or_else(|| self.open.insert_full(boot.to_key(), Boot::default()).0);
         &mut self.open[index]
     }
 

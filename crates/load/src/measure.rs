@@ -16,7 +16,7 @@ pub fn batch(records: &[Record], place: Place, rules: &Rules, provenance: Proven
     let (mut ledgers, mut batch, mut contexts) = (Ledgers::unbounded(), Batch::default(), Contexts::default());
     for record in records {
         let decoded = decode(record, place, &mut contexts);
-        let missing = ledgers.open(&decoded.boots);
+        let missing = ledgers.open(decoded.boots());
         ledgers.fill(missing, Vec::new());
         batch.add(&decoded, &mut ledgers, rules);
     }

@@ -122,7 +122,7 @@ use crate::{
     batch::{Batch, Rules, Written},
     clock::Clock,
     copies::Copies,
-    decode::{Place, decode},
+    decode::{Decoded, Place, decode},
     error::Error,
     inbox::{Inbox, Record},
     lease::{Lapsed, Lease},
@@ -385,7 +385,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
             let (chunk, after) = rest.split_at(chunk(rest));
             rest = after;
             let decoded: Vec<_> = chunk.iter().map(|record| decode(record, self.place, &mut contexts)).collect();
-            let missing = self.ledgers.open(decoded.iter().flat_map(|decoded| &decoded.boots));
+            let missing = self.ledgers.open(decoded.iter().flat_map(Decoded::boots));
             if !missing.is_empty() {
                 read = true;
                 let ledgers = || self.shared.store.ledgers(self.shard, self.position, &missing);

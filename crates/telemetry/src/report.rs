@@ -106,7 +106,11 @@ impl Report {
 
 /// Contexts by their bytes, each read once: a device says the same in every report of a visit.
 #[derive(Default)]
-pub struct Contexts<'b>(HashMap<&'b [u8], KnownContext, RandomState>);
+pub struct Contexts<'b> {
+    known: HashMap<&'b [u8], KnownContext, RandomState>,
+    /// The one that is being read.
+    texts: v1::Context,
+}
 
 struct KnownContext {
     context: Arc<v1::Context>,
@@ -120,14 +124,12 @@ const CONTEXTS_MAX: usize = 4_096;
 pub(crate) struct Reading<'b, 'c> {
     message: v1::Report,
     context: Option<Arc<v1::Context>>,
-    /// The context that is being read.
-    texts: v1::Context,
     contexts: &'c mut Contexts<'b>,
 }
 
 impl<'b, 'c> Reading<'b, 'c> {
     pub fn new(contexts: &'c mut Contexts<'b>) -> Self {
-        Self { message: v1::Report::default(), context: None, texts: v1::Context::default(), contexts }
+        Self { message: v1::Report::default(), context: None, contexts }
     }
 }
 
@@ -145,38 +147,43 @@ impl<'b> Take<'b> for Reading<'b, '_> {
     }
 
     fn known(&mut self, context: &'b [u8]) -> Option<usize> {
-        let KnownContext { context, unknown } = self.contexts.0.get(context)?;
+        let Some(KnownContext { context, unknown }) = self.contexts.known.get(context) else {
+            // What another report has left behind that could not be read to its end.
+            self.contexts.texts = v1::Context::default();
+            return None;
+        };
         self.context = Some(context.clone());
         Some(*unknown)
     }
 
     fn context_text(&mut self, field: u32, text: &str) {
+        let texts = &mut self.contexts.texts;
         let place = match field {
-            1 => &mut self.texts.model,
-            2 => &mut self.texts.firmware,
-            5 => &mut self.texts.dose_calibration_id,
-            6 => &mut self.texts.depth_calibration_id,
-            7 => &mut self.texts.preparation_id,
-            _ => &mut self.texts.operator_id,
+            1 => &mut texts.model,
+            2 => &mut texts.firmware,
+            5 => &mut texts.dose_calibration_id,
+            6 => &mut texts.depth_calibration_id,
+            7 => &mut texts.preparation_id,
+            _ => &mut texts.operator_id,
         };
         text.clone_into(place);
     }
 
     fn session(&mut self, id: &[u8]) {
-        id.clone_into(&mut self.texts.session_id);
+        id.clone_into(&mut self.contexts.texts.session_id);
     }
 
     fn mount(&mut self, slot: i32, mount_id: &str, item_id: &str) {
         let (mount_id, item_id) = (mount_id.to_owned(), item_id.to_owned());
-        self.texts.mounts.push(v1::MountInUse { slot, mount_id, item_id });
+        self.contexts.texts.mounts.push(v1::MountInUse { slot, mount_id, item_id });
     }
 
     fn context(&mut self, bytes: &'b [u8], unknown: usize) {
-        let context = Arc::new(std::mem::take(&mut self.texts));
-        if self.contexts.0.len() >= CONTEXTS_MAX {
-            self.contexts.0.clear();
+        let context = Arc::new(std::mem::take(&mut self.contexts.texts));
+        if self.contexts.known.len() >= CONTEXTS_MAX {
+            self.contexts.known.clear();
         }
-        self.contexts.0.insert(bytes, KnownContext { context: context.clone(), unknown });
+        self.contexts.known.insert(bytes, KnownContext { context: context.clone(), unknown });
         self.context = Some(context);
     }
 

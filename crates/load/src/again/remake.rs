@@ -48,7 +48,7 @@ impl<'s, S: Store> Remake<'s, S> {
             let (chunk, after) = rest.split_at(chunk(rest));
             rest = after;
             for record in chunk {
-                missing.extend(self.ledgers.open(&decode(record, self.place, &mut contexts).boots));
+                missing.extend(self.ledgers.open(decode(record, self.place, &mut contexts).boots()));
             }
         }
         missing.sort_unstable();

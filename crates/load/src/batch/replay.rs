@@ -13,15 +13,12 @@ use telemetry::{
     reject::{Reason, Reject},
     topic::Topic,
 };
-use warehouse::{
-    columns::{Outcome, REPLAYED_BOOT, Replayed},
-    loader::BootKey,
-};
+use warehouse::columns::{Outcome, REPLAYED_BOOT, Replayed};
 
 use super::{Batch, Run, Source};
 use crate::{
     decode::{Decoded, Message, Replay},
-    ledgers::Ledgers,
+    ledgers::{BootRef, Ledgers},
 };
 
 /// Whether what is refused is the row that is replayed: it stands in quarantine already and is not put there again. `seq` is
@@ -98,8 +95,7 @@ impl Batch<'_> {
         events: u64,
         ledgers: &mut Ledgers,
     ) -> bool {
-        let (tenant, device) = (topic.tenant.to_owned(), topic.device.to_owned());
-        let boot = ledgers.get(&BootKey { tenant, device, boot_id: REPLAYED_BOOT });
+        let boot = ledgers.get(BootRef::of(topic, REPLAYED_BOOT));
         let number = decoded.number();
         if boot.ledger.stored.contains(number) {
             self.tally.duplicates += events;
@@ -208,7 +204,7 @@ mod tests {
         let place = Place { content, partition: 0, partitions: 1 };
         let mut contexts = Contexts::default();
         let (decoded, mut batch) = (decode(record, place, &mut contexts), Batch::default());
-        let missing = ledgers.open(&decoded.boots);
+        let missing = ledgers.open(decoded.boots());
         ledgers.fill(missing, Vec::new());
         batch.add(&decoded, ledgers, rules);
         ledgers.settle();
@@ -223,10 +219,10 @@ mod tests {
     }
 
     fn ledger(ledgers: &mut Ledgers) -> &mut Ledger {
-        let key = BootKey { tenant: "acme".to_owned(), device: "d1".to_owned(), boot_id: BOOT };
-        let missing = ledgers.open([&key]);
+        let boot = BootRef { tenant: "acme", device: "d1", boot_id: BOOT };
+        let missing = ledgers.open([boot]);
         ledgers.fill(missing, Vec::new());
-        &mut ledgers.get(&key).ledger
+        &mut ledgers.get(boot).ledger
     }
 
     #[test]

@@ -99,33 +99,46 @@ impl<const N: usize> Words<N> {
 
     /// The filled columns, under these names.
     pub fn finish(self, names: [&str; N], texts: &Texts) -> impl Iterator<Item = (FieldRef, ArrayRef)> {
-        names.into_iter().zip(self.0).map(|(name, runs)| words(name, &runs, texts.0.len(), |key| key, texts))
+        let column = |(name, runs): (_, Vec<_>)| {
+            words(name, &runs, &seen(&runs, texts.0.len()), texts.0.len(), |key| key, texts)
+        };
+        names.into_iter().zip(self.0).map(column)
     }
 }
 
-/// A column of texts: places, of so many, of successive rows and how many rows have each; `key` is the key of a place. The
-/// dictionary has the texts in the order of their first rows, whatever else `texts` holds.
+/// The places, of so many, that rows have, in the order of their first rows.
+pub(crate) fn seen(runs: &[(i32, u32)], places: usize) -> Vec<i32> {
+    // Most tables of a batch are empty.
+    let (mut is_seen, mut seen) = (vec![false; if runs.is_empty() { 0 } else { places }], Vec::new());
+    for (place, _) in runs {
+        if !std::mem::replace(&mut is_seen[*place as usize], true) {
+            seen.push(*place);
+        }
+    }
+    seen
+}
+
+/// A column of texts: places, of so many, of successive rows and how many rows have each, and those that are [`seen`] among
+/// them; `key` is the key of a place. The dictionary has the texts in the order of their first rows, whatever else `texts`
+/// holds.
 pub(crate) fn words(
     name: &str,
     runs: &[(i32, u32)],
+    seen: &[i32],
     places: usize,
     key: impl Fn(i32) -> i32,
     texts: &Texts,
 ) -> (FieldRef, ArrayRef) {
-    // Most tables of a batch are empty.
     let most = |count: usize| if runs.is_empty() { 0 } else { count };
-    let (mut of_place, mut of_key, mut used) = (vec![-1; most(places)], vec![-1; most(texts.0.len())], Vec::new());
-    for (place, _) in runs {
-        let entry = &mut of_place[*place as usize];
-        if *entry < 0 {
-            let key = key(*place);
-            let known = &mut of_key[key as usize];
-            if *known < 0 {
-                *known = used.len() as i32;
-                used.push(key);
-            }
-            *entry = *known;
+    let (mut of_place, mut of_key, mut used) = (vec![0; most(places)], vec![-1; most(texts.0.len())], Vec::new());
+    for place in seen {
+        let key = key(*place);
+        let known = &mut of_key[key as usize];
+        if *known < 0 {
+            *known = used.len() as i32;
+            used.push(key);
         }
+        of_place[*place as usize] = *known;
     }
     let values = StringArray::from_iter_values(used.into_iter().map(|key| texts.text(key)));
     let array = dictionary(runs, |place| of_place[place as usize], values);
@@ -160,7 +173,10 @@ where
 {
     let mut keys = Vec::with_capacity(runs.iter().map(|(_, rows)| *rows as usize).sum());
     for (place, rows) in runs {
-        keys.extend(repeat_n(entry(*place), *rows as usize));
+        match rows {
+            1 => keys.push(entry(*place)),
+            _ => keys.extend(repeat_n(entry(*place), *rows as usize)),
+        }
     }
     Arc::new(DictionaryArray::<K>::new(keys.into(), Arc::new(texts)))
 }

@@ -8,7 +8,7 @@ use telemetry::v1;
 
 use crate::columns::{
     Number, Texts, Time,
-    column::{finish, push_run, words},
+    column::{finish, push_run, seen, words},
 };
 
 /// What many reports of a batch say alike.
@@ -201,9 +201,10 @@ impl<const TEXTS: usize> Facts<TEXTS> {
 
     /// Adds its columns to the table's own.
     pub fn finish(self, mut columns: Vec<(FieldRef, ArrayRef)>, commons: &Commons) -> Vec<(FieldRef, ArrayRef)> {
+        let seen = seen(&self.commons, commons.rows.len());
         for (at, name) in NAMES.into_iter().enumerate().take(TEXTS) {
             let key = |number: i32| commons.rows[number as usize].keys[at];
-            columns.push(words(name, &self.commons, commons.rows.len(), key, &commons.texts));
+            columns.push(words(name, &self.commons, &seen, commons.rows.len(), key, &commons.texts));
         }
         columns.push(finish("boot_id", self.boot_id));
         columns.push(finish("seq", self.seq));
