@@ -546,7 +546,7 @@ mod tests {
         };
         let headers = Headers {
             topic: Some(format!("doseline/v1/acme/berlin/{device}/report").into_bytes()),
-            received_at: Some(b"1767225600000000".to_vec()),
+            received_at: Some(1_767_225_600_000_000),
             ..Headers::default()
         };
         let key = Some(format!("acme/{device}").into_bytes());

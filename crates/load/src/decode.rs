@@ -13,7 +13,11 @@ use telemetry::{
 };
 use warehouse::columns::REPLAYED_BOOT;
 
-use crate::{inbox::Record, ledgers::BootRef, partition};
+use crate::{
+    inbox::{Record, decimal},
+    ledgers::BootRef,
+    partition,
+};
 
 /// What a topic carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,7 +87,7 @@ pub(crate) fn decode<'r>(record: &'r Record, place: Place, contexts: &mut Contex
     let text = std::str::from_utf8(topic).ok();
     let device = text.and_then(|topic| Topic::parse(topic).ok());
     let topic = text.map_or_else(|| String::from_utf8_lossy(topic), Cow::Borrowed);
-    let received_at = headers.received_at.as_deref().and_then(decimal);
+    let received_at = headers.received_at;
     let (replay, message) = match replay(record, place) {
         Ok(replay) => (replay, read(record, place, &topic, device, received_at, contexts)),
         Err(reject) => (None, Err(reject)),
@@ -93,7 +97,7 @@ pub(crate) fn decode<'r>(record: &'r Record, place: Place, contexts: &mut Contex
 
 /// The mark of a replay. One that cannot be read is refused: taken for a device's own record it could count twice.
 fn replay(record: &Record, place: Place) -> Result<Option<Replay<'_>>, Reject> {
-    let headers = &record.headers;
+    let headers = record.headers.others();
     let Some(mark) = headers.replay.as_deref().filter(|_| place.content != Content::Quarantine) else {
         return Ok(None);
     };
@@ -117,6 +121,7 @@ fn read<'r>(
 ) -> Result<Message<'r>, Reject> {
     let headers = &record.headers;
     if place.content == Content::Quarantine {
+        let headers = headers.others();
         if headers.source.as_deref() == Some(SOURCE_LOADER.as_bytes()) {
             return Ok(Message::Copy);
         }
@@ -157,11 +162,6 @@ fn check_key(record: &Record, place: Place, topic: &Topic<'_>) -> Result<(), Rej
         return Err(Reject::new(Reason::WrongPartition, detail));
     }
     Ok(())
-}
-
-fn decimal(bytes: &[u8]) -> Option<i64> {
-    let digits = Some(bytes).filter(|bytes| (1..=18).contains(&bytes.len()))?;
-    digits.iter().try_fold(0, |value, byte| byte.is_ascii_digit().then(|| 10 * value + i64::from(byte - b'0')))
 }
 
 impl<'r> Decoded<'r> {

@@ -28,13 +28,20 @@ pub struct Record {
     pub polled: Duration,
 }
 
-/// Headers of a record, as received.
+/// Headers of a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
     /// MQTT topic.
     pub topic: Option<Vec<u8>>,
-    /// Time of receipt, us since 1970, decimal.
-    pub received_at: Option<Vec<u8>>,
+    /// Time of receipt, us since 1970; none where that is absent or not decimal.
+    pub received_at: Option<i64>,
+    /// Those that few records have.
+    pub others: Option<Box<OtherHeaders>>,
+}
+
+/// Headers of quarantine and replays, as received.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OtherHeaders {
     /// Quarantine: reason.
     pub reason: Option<Vec<u8>>,
     /// Quarantine: who refused it.
@@ -45,6 +52,26 @@ pub struct Headers {
     pub replayed_by: Option<Vec<u8>>,
     /// Replay: when that was asked for, us since 1970, decimal.
     pub replayed_at: Option<Vec<u8>>,
+}
+
+impl Headers {
+    /// Those that few records have.
+    pub fn others(&self) -> &OtherHeaders {
+        static NONE: OtherHeaders =
+            OtherHeaders { reason: None, source: None, replay: None, replayed_by: None, replayed_at: None };
+        self.others.as_deref().unwrap_or(&NONE)
+    }
+
+    /// The same, to be set.
+    pub(crate) fn others_mut(&mut self) -> &mut OtherHeaders {
+        self.others.get_or_insert_default()
+    }
+}
+
+/// A number as headers have it.
+pub(crate) fn decimal(bytes: &[u8]) -> Option<i64> {
+    let digits = Some(bytes).filter(|bytes| (1..=18).contains(&bytes.len()))?;
+    digits.iter().try_fold(0, |value, byte| byte.is_ascii_digit().then(|| 10 * value + i64::from(byte - b'0')))
 }
 
 /// What a record costs beside its bytes.
@@ -166,9 +193,19 @@ impl Inbox {
             Some(record) => record,
             None => self.records.recv().await?,
         };
+        Some(self.take(record))
+    }
+
+    /// The next record, if it is there already.
+    pub fn ready(&mut self) -> Option<Record> {
+        let record = self.unread.pop_front().or_else(|| self.records.try_recv().ok())?;
+        Some(self.take(record))
+    }
+
+    fn take(&mut self, record: Record) -> Record {
         self.shared.bytes.fetch_sub(record.bytes(), Ordering::Relaxed);
         self.taken += record.bytes();
-        Some(record)
+        record
     }
 
     /// What its records count against.

@@ -135,6 +135,8 @@ use crate::{
 
 /// Distance of two intents' generations, and so the most generations of one intent's blocks.
 pub const GENERATIONS: u32 = warehouse::loader::GENERATIONS;
+/// Records that are there already are taken one after the other before the lease is looked at again.
+const TAKEN_AT_ONCE: usize = 64;
 /// Records whose ledgers are read in one go.
 const CHUNK_RECORDS: usize = 256;
 /// Bytes of records that are decoded at a time: decoded reports take several times their size.
@@ -298,6 +300,13 @@ impl<S: Store, C: Copies> Owner<S, C> {
             self.gather(&mut gathered, record);
             if is_first {
                 age.as_mut().reset(tokio::time::Instant::now() + age_max);
+            }
+            for _ in 1..TAKEN_AT_ONCE {
+                if full(&gathered) {
+                    break;
+                }
+                let Some(record) = inbox.ready() else { break };
+                self.gather(&mut gathered, record);
             }
         }
         if !self.ahead {

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use foldhash::quality::RandomState;
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer as _},
@@ -27,7 +28,7 @@ use crate::{
     copies::Copies,
     decode::{Content, Place},
     error::Error,
-    inbox::{Headers, Outlet, Record, inbox_within},
+    inbox::{Headers, Outlet, Record, decimal, inbox_within},
     lease::{Lease, Pulse},
     options::Options,
     owner::{Owner, Shared, Stop},
@@ -104,14 +105,14 @@ pub(crate) struct Poller<S, C> {
     client: Arc<BaseConsumer>,
     options: Options,
     lives: BTreeMap<String, TopicLife>,
-    names: HashMap<String, Arc<str>>,
+    names: HashMap<String, Arc<str>, RandomState>,
     shared: Arc<Shared<S, C>>,
     handle: Handle,
     pulse: Arc<Pulse>,
     runtime: tokio::runtime::Handle,
     sender: mpsc::UnboundedSender<Report>,
     reports: mpsc::UnboundedReceiver<Report>,
-    holdings: HashMap<Key, Holding>,
+    holdings: HashMap<Key, Holding, RandomState>,
     /// Owners of partitions that were let go or handed over, until they have ended.
     leaving: HashMap<Key, Leaving>,
     commits: HashMap<Key, u64>,
@@ -152,7 +153,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
             runtime: tokio::runtime::Handle::current(),
             sender,
             reports,
-            holdings: HashMap::new(),
+            holdings: HashMap::default(),
             leaving: HashMap::new(),
             commits: HashMap::new(),
             committed_at: Instant::now(),
@@ -600,17 +601,17 @@ fn single(key: &Key, offset: Option<u64>) -> Result<TopicPartitionList, KafkaErr
 pub(crate) fn detach(message: &BorrowedMessage<'_>, polled: Duration) -> Record {
     let mut headers = Headers::default();
     for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
-        let place = match header.key {
-            TOPIC_HEADER => &mut headers.topic,
-            RECEIVED_AT_HEADER => &mut headers.received_at,
-            REASON_HEADER => &mut headers.reason,
-            SOURCE_HEADER => &mut headers.source,
-            REPLAY_HEADER => &mut headers.replay,
-            REPLAYED_BY_HEADER => &mut headers.replayed_by,
-            REPLAYED_AT_HEADER => &mut headers.replayed_at,
-            _ => continue,
-        };
-        *place = header.value.map(<[u8]>::to_vec);
+        let value = || header.value.map(<[u8]>::to_vec);
+        match header.key {
+            TOPIC_HEADER => headers.topic = value(),
+            RECEIVED_AT_HEADER => headers.received_at = header.value.and_then(decimal),
+            REASON_HEADER => headers.others_mut().reason = value(),
+            SOURCE_HEADER => headers.others_mut().source = value(),
+            REPLAY_HEADER => headers.others_mut().replay = value(),
+            REPLAYED_BY_HEADER => headers.others_mut().replayed_by = value(),
+            REPLAYED_AT_HEADER => headers.others_mut().replayed_at = value(),
+            _ => {}
+        }
     }
     Record {
         // Kafka's offsets are not negative.

@@ -108,11 +108,8 @@ impl Sent {
     /// As the loader reads it from Kafka.
     pub fn record(&self, offset: u64) -> Record {
         let topic = self.parsed();
-        let headers = Headers {
-            topic: Some(self.topic.clone().into_bytes()),
-            received_at: Some(BASE_US.to_string().into_bytes()),
-            ..Headers::default()
-        };
+        let headers =
+            Headers { topic: Some(self.topic.clone().into_bytes()), received_at: Some(BASE_US), ..Headers::default() };
         let key = telemetry::kafka::record_key(topic.tenant, topic.device).into_bytes();
         Record { offset, key: Some(key), payload: self.payload.clone(), headers, ..Record::default() }
     }

@@ -8,7 +8,7 @@ use std::{
 use bridge::admit::Destination;
 use load::{
     batch::Refusal,
-    inbox::{Headers, Record},
+    inbox::{Headers, OtherHeaders, Record},
     simulation::partition_of,
 };
 use sha2::{Digest as _, Sha256};
@@ -205,10 +205,8 @@ impl Kafka {
         let source = reason.is_some().then(|| SOURCE_BRIDGE.as_bytes().to_vec());
         let headers = Headers {
             topic: Some(topic.into_bytes()),
-            received_at: Some(received_at.to_string().into_bytes()),
-            reason,
-            source,
-            ..Headers::default()
+            received_at: Some(received_at),
+            others: Some(Box::new(OtherHeaders { reason, source, ..OtherHeaders::default() })),
         };
         self.push(log, Record { key: key.map(String::into_bytes), payload: value, headers, ..Record::default() });
     }
@@ -218,10 +216,12 @@ impl Kafka {
         let Refusal { reason, topic, received_at, key, payload } = refusal;
         let headers = Headers {
             topic: Some(topic.into_bytes()),
-            received_at: Some(received_at.to_string().into_bytes()),
-            reason: Some(reason.as_str().as_bytes().to_vec()),
-            source: Some(SOURCE_LOADER.as_bytes().to_vec()),
-            ..Headers::default()
+            received_at: Some(received_at),
+            others: Some(Box::new(OtherHeaders {
+                reason: Some(reason.as_str().as_bytes().to_vec()),
+                source: Some(SOURCE_LOADER.as_bytes().to_vec()),
+                ..OtherHeaders::default()
+            })),
         };
         self.push(Log::Quarantine, Record { key, payload, headers, ..Record::default() });
     }

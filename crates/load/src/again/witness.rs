@@ -272,7 +272,7 @@ mod tests {
 
     fn record(offset: u64, received_at: i64, report: &v1::Report) -> Record {
         let topic = Some(b"doseline/v1/acme/berlin/pen-1/report".to_vec());
-        let headers = Headers { topic, received_at: Some(received_at.to_string().into()), ..Headers::default() };
+        let headers = Headers { topic, received_at: Some(received_at), ..Headers::default() };
         Record {
             offset,
             key: Some(b"acme/pen-1".to_vec()),

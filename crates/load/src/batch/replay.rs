@@ -168,7 +168,7 @@ mod tests {
     use crate::{
         batch::{Rules, Written},
         decode::{Content, Place, decode},
-        inbox::{Headers, Record},
+        inbox::{Headers, OtherHeaders, Record},
     };
 
     const BOOT: u64 = 9;
@@ -184,9 +184,8 @@ mod tests {
         let bytes = |text: &str| Some(text.as_bytes().to_vec());
         let headers = Headers {
             topic: bytes(&format!("doseline/v1/acme/berlin/d1/{channel}")),
-            received_at: bytes("1700000000000000"),
-            replay: replay.and_then(bytes),
-            ..Headers::default()
+            received_at: Some(1_700_000_000_000_000),
+            others: Some(Box::new(OtherHeaders { replay: replay.and_then(bytes), ..OtherHeaders::default() })),
         };
         Record { key: bytes("acme/d1"), payload, headers, ..Record::default() }
     }

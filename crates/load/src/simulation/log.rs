@@ -9,7 +9,7 @@ use telemetry::{
 };
 
 use crate::{
-    inbox::{Headers, Record},
+    inbox::{Headers, OtherHeaders, Record},
     wire,
 };
 
@@ -131,7 +131,8 @@ impl Log {
         let payload = wire::single(&report, &record.payload, index);
         let seq = Some(range.first + index as u64);
         let id = Id { incarnation: 1, partition: 0, offset: record.offset, seq };
-        let headers = Headers { replay: Some(id.to_string().into_bytes()), ..record.headers.clone() };
+        let others = OtherHeaders { replay: Some(id.to_string().into_bytes()), ..record.headers.others().clone() };
+        let headers = Headers { others: Some(Box::new(others)), ..record.headers.clone() };
         let offset = self.records.len() as u64;
         self.records.push(Record { offset, payload, headers, ..record.clone() });
     }
@@ -144,7 +145,7 @@ impl Log {
             payload,
             headers: Headers {
                 topic: Some(format!("doseline/v1/acme/berlin/{device}/report").into_bytes()),
-                received_at: Some((START_US + offset as i64 * 1_000).to_string().into_bytes()),
+                received_at: Some(START_US + offset as i64 * 1_000),
                 ..Headers::default()
             },
             ..Record::default()

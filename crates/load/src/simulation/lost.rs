@@ -90,7 +90,7 @@ fn records_that_are_gone_are_lost_and_nothing_else() {
             let (engine, clock) = (Engine::new(call), Arc::new(VirtualClock(Instant::now())));
             let mut log = generate(&mut ChaCha8Rng::seed_from_u64(call), 40);
             // What was never in quarantine cannot be replayed out of it.
-            log.records.iter_mut().for_each(|record| record.headers.replay = None);
+            log.records.iter_mut().for_each(|record| record.headers.others = None);
             let end = log.records.len() as u64;
             let dies = engine.connect(Some((call / 2, call % 2 == 0)));
             own(dies, clock.clone(), &log, 0, 0, Duration::from_secs(3)).await;

@@ -97,8 +97,9 @@ pub(super) fn check(engine: &Engine, log: &Log) -> usize {
 
 #[cfg(test)]
 fn replayed(log: &Log) -> BTreeSet<Identity> {
-    let marked =
-        Log { records: log.records.iter().filter(|record| record.headers.replay.is_some()).cloned().collect() };
+    let marked = Log {
+        records: log.records.iter().filter(|record| record.headers.others().replay.is_some()).cloned().collect(),
+    };
     sent(&marked).0
 }
 

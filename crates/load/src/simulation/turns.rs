@@ -23,7 +23,7 @@ fn written(taken: Duration) -> (Vec<(u64, Duration)>, usize) {
     run(async move {
         let (engine, clock) = (Engine::new(7), Arc::new(VirtualClock(Instant::now())));
         let mut log = generate(&mut ChaCha8Rng::seed_from_u64(7), 40);
-        log.records.iter_mut().for_each(|record| record.headers.replay = None);
+        log.records.iter_mut().for_each(|record| record.headers.others = None);
         let ((shared, owner), (outlet, inbox)) = (owner(engine.connect(None), clock, 0, 0), inbox());
         let (began, written, mut free) = (Instant::now(), Mutex::new(Vec::new()), usize::MAX);
         let push = |from: usize, to: usize| {
