@@ -74,6 +74,9 @@ pub(crate) fn decimal(bytes: &[u8]) -> Option<i64> {
     digits.iter().try_fold(0, |value, byte| byte.is_ascii_digit().then(|| 10 * value + i64::from(byte - b'0')))
 }
 
+/// Records that an owner receives at once.
+const CROWD: usize = 64;
+
 /// What a record costs beside its bytes.
 const RECORD_OVERHEAD_BYTES: usize = 256;
 
@@ -168,8 +171,10 @@ impl Outlet {
 pub struct Inbox {
     records: mpsc::UnboundedReceiver<Record>,
     shared: Arc<Shared>,
-    /// Read and put back.
+    /// Come and not yet read, or read and put back.
     unread: VecDeque<Record>,
+    /// Empty; what comes is received into it.
+    crowd: Vec<Record>,
     /// Bytes taken into the batch that is being made.
     taken: usize,
 }
@@ -183,29 +188,26 @@ pub fn inbox() -> (Outlet, Inbox) {
 pub fn inbox_within(budget: &Budget) -> (Outlet, Inbox) {
     let (sender, records) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared { budget: budget.clone(), ..Shared::default() });
-    (Outlet { records: sender, shared: shared.clone() }, Inbox { records, shared, unread: VecDeque::new(), taken: 0 })
+    let outlet = Outlet { records: sender, shared: shared.clone() };
+    (outlet, Inbox { records, shared, unread: VecDeque::new(), crowd: Vec::new(), taken: 0 })
 }
 
 impl Inbox {
     /// The next record; none when the polling thread has let go. Cancel-safe.
     pub async fn next(&mut self) -> Option<Record> {
-        let record = match self.unread.pop_front() {
-            Some(record) => record,
-            None => self.records.recv().await?,
-        };
-        Some(self.take(record))
+        if self.unread.is_empty() {
+            self.records.recv_many(&mut self.crowd, CROWD).await;
+            self.unread.extend(self.crowd.drain(..));
+        }
+        self.ready()
     }
 
-    /// The next record, if it is there already.
+    /// The next record, if it has come together with the one before.
     pub fn ready(&mut self) -> Option<Record> {
-        let record = self.unread.pop_front().or_else(|| self.records.try_recv().ok())?;
-        Some(self.take(record))
-    }
-
-    fn take(&mut self, record: Record) -> Record {
+        let record = self.unread.pop_front()?;
         self.shared.bytes.fetch_sub(record.bytes(), Ordering::Relaxed);
         self.taken += record.bytes();
-        record
+        Some(record)
     }
 
     /// What its records count against.
@@ -264,7 +266,8 @@ mod tests {
         }
         assert!(other.push(record(0)));
         assert_eq!((outlet.bytes(), budget.used()), (4_000, 5_000));
-        let batch = [inbox.next().await.unwrap(), inbox.next().await.unwrap(), inbox.next().await.unwrap()];
+        assert!(inbox.ready().is_none(), "nothing has been received");
+        let batch = [inbox.next().await.unwrap(), inbox.ready().unwrap(), inbox.next().await.unwrap()];
         assert_eq!((outlet.bytes(), budget.used()), (1_000, 5_000));
         inbox.put_back(batch[2..].to_vec());
         assert_eq!((outlet.bytes(), budget.used()), (2_000, 5_000));

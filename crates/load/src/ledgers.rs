@@ -138,3 +138,28 @@ fn row(key: &BootKey, boot: &Boot) -> LedgerRow {
         last_arrival: boot.last_arrival,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::hash::BuildHasher as _;
+
+    use super::*;
+
+    /// Otherwise an open ledger would not be found, and begun anew.
+    #[test]
+    fn a_boot_is_found_by_borrowed_names() {
+        let topic = Topic::parse("doseline/v1/acme/berlin/pen-1/report").unwrap();
+        let (state, boot) = (RandomState::default(), BootRef::of(&topic, 7));
+        assert_eq!(state.hash_one(boot), state.hash_one(boot.to_key()));
+        let mut ledgers = Ledgers::new(10);
+        let missing = ledgers.open([boot, BootRef::of(&topic, 8), boot]);
+        assert_eq!(missing, [boot.to_key(), BootRef::of(&topic, 8).to_key()]);
+        ledgers.fill(missing, Vec::new());
+        ledgers.get(boot).last_arrival = 5;
+        assert_eq!((ledgers.open([boot]).len(), ledgers.get(boot).last_arrival), (0, 5));
+        ledgers.settle();
+        assert_eq!((ledgers.open([boot]).len(), ledgers.get(boot).last_arrival), (0, 5), "out of the cache");
+        let others = [BootRef { tenant: "acm", ..boot }, BootRef { device: "pen-2", ..boot }];
+        assert_eq!(ledgers.open(others).len(), 2);
+    }
+}

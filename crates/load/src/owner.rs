@@ -135,8 +135,6 @@ use crate::{
 
 /// Distance of two intents' generations, and so the most generations of one intent's blocks.
 pub const GENERATIONS: u32 = warehouse::loader::GENERATIONS;
-/// Records that are there already are taken one after the other before the lease is looked at again.
-const TAKEN_AT_ONCE: usize = 64;
 /// Records whose ledgers are read in one go.
 const CHUNK_RECORDS: usize = 256;
 /// Bytes of records that are decoded at a time: decoded reports take several times their size.
@@ -301,11 +299,9 @@ impl<S: Store, C: Copies> Owner<S, C> {
             if is_first {
                 age.as_mut().reset(tokio::time::Instant::now() + age_max);
             }
-            for _ in 1..TAKEN_AT_ONCE {
-                if full(&gathered) {
-                    break;
-                }
-                let Some(record) = inbox.ready() else { break };
+            while !full(&gathered)
+                && let Some(record) = inbox.ready()
+            {
                 self.gather(&mut gathered, record);
             }
         }

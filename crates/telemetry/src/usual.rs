@@ -149,6 +149,7 @@ fn read_context<'b, T: Take<'b>>(context: &'b [u8], taken: &mut T) -> Option<usi
             }
             (4, Value::Bytes(mut mount)) => {
                 mounts += 1;
+                (mounts <= MOUNTS_MAX).then_some(())?;
                 let (mut slot, mut mount_id, mut item_id) = (0, "", "");
                 while !mount.is_empty() {
                     match field(&mut mount)? {
@@ -166,7 +167,6 @@ fn read_context<'b, T: Take<'b>>(context: &'b [u8], taken: &mut T) -> Option<usi
             _ => unknown += 1,
         }
     }
-    (mounts <= MOUNTS_MAX).then_some(())?;
     taken.context(context, unknown);
     Some(unknown)
 }

@@ -224,6 +224,9 @@ fn produce_rejects(rig: &mut Rig) {
     rig.produce(REPORTS_TOPIC, "acme/pen-1", topic, b"\xff\xff", &[]);
     rig.produce(REPORTS_TOPIC, "acme/pen-1", "doseline/v2/nonsense", &whole, &[]);
     rig.produce(REPORTS_TOPIC, "acme/pen-2", topic, &whole, &[]);
+    // Of two headers of a name the last one counts.
+    let times = [("received_at", "1700000000000000"), ("received_at", "yesterday")];
+    rig.produce(REPORTS_TOPIC, "acme/pen-1", topic, &whole, &times);
     // One of the two is the wrong one.
     let faulty = report(50, 1, vec![event(Kind::Fault(v1::Fault { code: "E5".to_owned(), ..Default::default() }))]);
     for partition in 0..2 {
@@ -244,6 +247,7 @@ fn rejects_are_in_quarantine(rig: &Rig) {
         "bad_json\tloader\tpen-1\t0\t0\t1\n\
          bad_protobuf\tloader\tpen-1\t0\t0\t1\n\
          bad_record\tloader\tpen-1\t0\t0\t1\n\
+         bad_record\tloader\tpen-1\t0\t0\t1\n\
          bad_topic\tloader\t\t0\t0\t0\n\
          implausible\tloader\tpen-1\t20\t2\t1\n\
          too_large\tbridge\tpen-1\t0\t0\t1\n\
@@ -257,6 +261,11 @@ fn rejects_are_in_quarantine(rig: &Rig) {
             .replace("RECEIVED", &RECEIVED_US.to_string())
             .as_str(),
         "measured_um 13001 is outside 0..13000\t1",
+    );
+    check(
+        rig,
+        "SELECT received_at BETWEEN now() - INTERVAL 1 HOUR AND now() FROM quarantine WHERE detail LIKE '%`received_at`%'",
+        "1",
     );
     check(rig, "SELECT outcome, flags FROM injections WHERE boot_id = 20", "99\t1");
     // The event can be replayed: a report of its own.
@@ -279,6 +288,7 @@ fn rejects_are_in_quarantine(rig: &Rig) {
         "bad_boot",
         "bad_json",
         "bad_protobuf",
+        "bad_record",
         "bad_record",
         "bad_topic",
         "implausible",
