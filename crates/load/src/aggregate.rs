@@ -170,7 +170,7 @@ mod tests {
 
     use super::RandomState;
 
-    /// Of 100 keys in 1024 slots 95 have one of their own on average, and none of 10,000 minutes has fewer than 75.
+    /// 100 keys fill 95 of 1024 slots on average, and in none of 10,000 minutes fewer than 75.
     #[test]
     fn keys_of_any_minute_spread() {
         let state = RandomState::default();

@@ -87,12 +87,12 @@ pub(crate) fn decode<'r>(record: &'r Record, place: Place, contexts: &mut Contex
     let text = std::str::from_utf8(topic).ok();
     let device = text.and_then(|topic| Topic::parse(topic).ok());
     let topic = text.map_or_else(|| String::from_utf8_lossy(topic), Cow::Borrowed);
-    let received_at = headers.received_at;
     let (replay, message) = match replay(record, place) {
-        Ok(replay) => (replay, read(record, place, &topic, device, received_at, contexts)),
+        Ok(replay) => (replay, read(record, place, &topic, device, contexts)),
         Err(reject) => (None, Err(reject)),
     };
-    Decoded { record, received_at: received_at.unwrap_or(record.timestamp), device, replay, message, topic }
+    let received_at = headers.received_at.unwrap_or(record.timestamp);
+    Decoded { record, received_at, device, replay, message, topic }
 }
 
 /// The mark of a replay. One that cannot be read is refused: taken for a device's own record it could count twice.
@@ -116,7 +116,6 @@ fn read<'r>(
     place: Place,
     topic: &str,
     device: Option<Topic<'_>>,
-    received_at: Option<i64>,
     contexts: &mut Contexts<'r>,
 ) -> Result<Message<'r>, Reject> {
     let headers = &record.headers;
@@ -134,7 +133,7 @@ fn read<'r>(
     }
     // Where there is none, parsing it again says why.
     let device = device.map_or_else(|| Topic::parse(topic), Ok)?;
-    if received_at.is_none() {
+    if headers.received_at.is_none() {
         return Err(Reject::new(Reason::BadRecord, "header `received_at` is not decimal microseconds since 1970"));
     }
     check_key(record, place, &device)?;
