@@ -12,9 +12,8 @@ use std::{
 
 use rumqttc::v5::mqttbytes::{
     QoS,
-    v5::{Filter, Packet, PubAck, Publish, RetainForwardRule, SubAck, Subscribe, SubscribeReasonCode},
+    v5::{Packet, PubAck, Publish, SubAck},
 };
-use telemetry::topic::SUBSCRIPTIONS;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +28,7 @@ use crate::{
     record::Record,
     ring::{Ring, Slot},
     sink::{OnConfirm, Sink},
+    subscription,
 };
 
 /// What a message costs beside its topic and payload, bytes: key, headers, receipt, bookkeeping.
@@ -100,7 +100,7 @@ impl Connection {
             opened = Link::open(&shared.options.mqtt, &purpose) => opened?,
             () = shared.shutdown.cancelled() => return Ok(()),
         };
-        self.subscribe(&mut link)?;
+        subscription::subscribe(&mut link, shared.options.mqtt.share_group.as_deref())?;
         loop {
             let draining = shared.shutdown.is_cancelled();
             if draining && (self.ring.is_empty() || shared.close.is_cancelled()) {
@@ -144,31 +144,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Subscribes, also where the broker has kept the session: Mosquitto 2.0 keeps a session over a restart and forgets its
-    /// shared subscriptions, and an earlier version of this bridge may have subscribed to other filters.
-    fn subscribe(&self, link: &mut Link) -> Result<(), String> {
-        let group = &self.shared.options.mqtt.share_group;
-        let filters = SUBSCRIPTIONS.map(|filter| Filter {
-            // A shared subscription gets no retained messages at all; should a broker send them, then at most once.
-            retain_forward_rule: RetainForwardRule::OnNewSubscribe,
-            ..Filter::new(format!("$share/{group}/{filter}"), QoS::AtLeastOnce)
-        });
-        let mut subscribe = Subscribe::new_many(filters, None);
-        // Nothing else is sent here that has a packet id of ours.
-        subscribe.pkid = 1;
-        link.send(Packet::Subscribe(subscribe))
-    }
-
     fn granted(&mut self, suback: &SubAck) -> Result<(), String> {
-        for (code, filter) in suback.return_codes.iter().zip(SUBSCRIPTIONS) {
-            match code {
-                SubscribeReasonCode::Success(QoS::AtLeastOnce | QoS::ExactlyOnce) => {}
-                SubscribeReasonCode::Success(QoS::AtMostOnce) => {
-                    return Err(format!("the broker grants only QoS 0 for {filter}"));
-                }
-                code => return Err(format!("the broker refuses the subscription to {filter}: {code:?}")),
-            }
-        }
+        subscription::granted(suback)?;
         self.backoff.reset();
         if self.shared.health.link_up(self.index.into()) {
             tracing::info!(connection = self.index, "MQTT connected and subscribed");

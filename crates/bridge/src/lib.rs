@@ -1,6 +1,6 @@
 //! MQTT -> Kafka: takes what devices publish, puts it into Kafka, and tells the devices once it is safe there.
 //!
-//! What it is for: receiving over several MQTT 5 connections that share one subscription ([`Options`], [`run()`]), deciding
+//! What it is for: receiving over one MQTT 5 connection or several that share a subscription ([`Options`], [`run()`]), deciding
 //! what each message becomes ([`admit`]), producing it ([`unconfirmed`]), acknowledging to the broker in order ([`ring`]) and
 //! sending the device its receipt.
 //!
@@ -20,6 +20,7 @@ mod broker;
 mod connection;
 mod desk;
 mod error;
+mod establish;
 mod health;
 mod http;
 pub mod metrics;
@@ -34,14 +35,17 @@ mod replicas;
 pub mod ring;
 mod run;
 mod sink;
+mod subscription;
 pub mod unconfirmed;
 
 #[cfg(feature = "contract")]
 pub use connection::path;
 pub use error::Error;
+pub use establish::establish;
 pub use health::{Obstacle, Readiness};
 pub use options::{
-    Identity, Kafka, Limits, Mqtt, Options, PACKET_BYTES_MAX, RECORD_OVERHEAD_BYTES, Secret, Tls, Topics,
+    BROKER_PACKET_BYTES_MAX, Identity, Kafka, Limits, Mqtt, Options, PACKET_BYTES_MAX, RECORD_OVERHEAD_BYTES, Secret, Tls,
+    Topics,
 };
 pub use probe::probe;
 pub use run::{Bridge, Handle, run};

@@ -10,6 +10,10 @@ use crate::Error;
 /// too large for the contract must still arrive, or it could not be put into quarantine.
 pub const PACKET_BYTES_MAX: u32 = 2 * 1024 * 1024;
 
+/// Largest MQTT packet a broker should take, bytes: what it forwards is larger than what it took by a topic that the publisher
+/// gave as an alias (64 KiB at most) and by a few bytes of MQTT 5 properties, and must still fit [`PACKET_BYTES_MAX`].
+pub const BROKER_PACKET_BYTES_MAX: u32 = PACKET_BYTES_MAX - 128 * 1024;
+
 /// What a Kafka record may need beyond the MQTT packet it was made from: headers and framing, bytes.
 pub const RECORD_OVERHEAD_BYTES: u32 = 128 * 1024;
 
@@ -38,10 +42,12 @@ pub struct Mqtt {
     /// Base of the client ids `{client_id}-0`, `{client_id}-1`, ... and `{client_id}-receipts`. Must be stable over
     /// restarts (the session hangs on it) and differ between bridges (the broker closes the older of two equal ones).
     pub client_id: String,
-    /// Connections that share the subscription, 1..=64. More use more cores and hold more unacknowledged messages.
+    /// Connections that receive, 1..=64. Several need a [`Mqtt::share_group`]; they hold more unacknowledged messages.
     pub connections: u16,
-    /// Name of the shared subscription's group; all bridges of one Kafka cluster use the same.
-    pub share_group: String,
+    /// Group of a shared subscription, over whose members the broker spreads messages: the same for all bridges of one Kafka
+    /// cluster. Without one the subscription is a plain one, which a broker keeps over a restart; Mosquitto 2.0 forgets shared
+    /// ones.
+    pub share_group: Option<String>,
     /// User name, if the broker wants one.
     pub username: Option<String>,
     /// Password, if the broker wants one.
@@ -67,8 +73,8 @@ impl Default for Mqtt {
             host: "localhost".to_owned(),
             port: 1883,
             client_id: "doseline-bridge".to_owned(),
-            connections: 2,
-            share_group: "doseline-bridge".to_owned(),
+            connections: 1,
+            share_group: None,
             username: None,
             password: None,
             tls: None,
@@ -243,9 +249,11 @@ impl Options {
         check(mqtt.port != 0, "mqtt.port", mqtt.port, "1..=65535")?;
         check(!mqtt.client_id.is_empty(), "mqtt.client_id", &mqtt.client_id, "at least one character")?;
         check((1..=64).contains(&mqtt.connections), "mqtt.connections", mqtt.connections, "1..=64")?;
-        let group = &mqtt.share_group;
-        let plain = !group.is_empty() && !group.contains(['/', '+', '#']);
-        check(plain, "mqtt.share_group", group, "at least one character, and none of / + #")?;
+        let group = mqtt.share_group.as_deref();
+        let fits = group.is_none_or(|group| !group.is_empty() && !group.contains(['/', '+', '#']));
+        check(fits, "mqtt.share_group", group.unwrap_or_default(), "at least one character, and none of / + #")?;
+        let several = mqtt.connections > 1 && group.is_none();
+        check(!several, "mqtt.connections", mqtt.connections, "1, or a share_group over whose connections messages are spread")?;
         let seconds = mqtt.keep_alive.as_secs();
         check((5..=64_800).contains(&seconds), "mqtt.keep_alive", seconds, "5..=64800 seconds")?;
         let seconds = mqtt.session_expiry.as_secs();
@@ -292,7 +300,8 @@ mod tests {
             options.kafka.properties.insert("acks".to_owned(), "1".to_owned());
         });
         assert!(message.starts_with("invalid option kafka.properties = acks"), "{message}");
-        assert!(refused(|options| options.mqtt.share_group = "a/b".to_owned()).contains("share_group"));
+        assert!(refused(|options| options.mqtt.share_group = Some("a/b".to_owned())).contains("share_group"));
+        assert!(refused(|options| options.mqtt.connections = 2).contains("share_group"));
         assert!(refused(|options| options.mqtt.packet_bytes_max = 10_240).contains("packet_bytes_max"));
     }
 

@@ -60,8 +60,7 @@ impl Peer {
         assert_eq!((asked.receive_maximum, asked.max_packet_size), (Some(4_000), Some(defaults.packet_bytes_max)));
         let Packet::Subscribe(subscribe) = peer.read().await else { panic!("no SUBSCRIBE") };
         let filters: Vec<_> = subscribe.filters.iter().map(|filter| filter.path.as_str()).collect();
-        let expected = SUBSCRIPTIONS.map(|filter| format!("$share/doseline-bridge/{filter}"));
-        assert_eq!(filters, expected);
+        assert_eq!(filters, SUBSCRIPTIONS);
         let return_codes = vec![SubscribeReasonCode::Success(QoS::AtLeastOnce); 3];
         peer.write(&[Packet::SubAck(SubAck { pkid: subscribe.pkid, return_codes, properties: None })]).await;
         peer

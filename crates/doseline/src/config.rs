@@ -57,7 +57,7 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info,rmqtt=warn,rmqtt_net=warn".to_owned() }
+        Self { format: LogFormat::Text, filter: "info".to_owned() }
     }
 }
 
@@ -198,10 +198,12 @@ pub struct Bridge {
     pub http: SocketAddr,
     /// MQTT client id of this instance; each instance needs its own, and must keep it across restarts.
     pub client_id: String,
-    /// Connections to the broker; each acknowledges in order, so a stalled partition stalls fewer devices with more.
+    /// Connections to the broker; each acknowledges in order, so a stalled partition stalls fewer devices with more. More than
+    /// one needs a `share_group`.
     pub connections: u16,
-    /// Group of the shared subscription; instances with the same group share the load.
-    pub share_group: String,
+    /// Group of a shared subscription; instances and connections of one group share the load. Without one the subscription is
+    /// plain: right for one bridge with one connection, and kept by Mosquitto over a restart, which forgets shared ones.
+    pub share_group: Option<String>,
     /// Messages the broker may send ahead of our acknowledgement, for each connection.
     pub receive_maximum: u16,
     /// How long the broker keeps our session while we are away, s.
@@ -222,8 +224,8 @@ impl Default for Bridge {
         Self {
             http: SocketAddr::from(([127, 0, 0, 1], 9601)),
             client_id: "doseline-bridge-1".to_owned(),
-            connections: 2,
-            share_group: "doseline".to_owned(),
+            connections: 1,
+            share_group: None,
             receive_maximum: 4_000,
             session_expiry_s: 86_400,
             receipts: true,
@@ -540,12 +542,17 @@ impl Config {
         let http = self.clickhouse.url.starts_with("http://") || self.clickhouse.url.starts_with("https://");
         check(http, "clickhouse.url", format!("{:?} must begin with http:// or https://", self.clickhouse.url));
         both(&mut check, "clickhouse", self.clickhouse.password.is_some(), self.clickhouse.password_file.is_some());
-        let ids = [("bridge.client_id", &self.bridge.client_id), ("bridge.share_group", &self.bridge.share_group)];
-        for (key, id) in ids.into_iter().chain([("load.group", &self.load.group)]) {
+        let ids = [("bridge.client_id", &self.bridge.client_id), ("load.group", &self.load.group)];
+        for (key, id) in ids.into_iter().chain(self.bridge.share_group.iter().map(|id| ("bridge.share_group", id))) {
             check(is_id(id), key, format!("{id:?} must match [A-Za-z0-9][A-Za-z0-9_-]{{0,63}}"));
         }
         let (bridge, load) = (&self.bridge, &self.load);
         check((1..=64).contains(&bridge.connections), "bridge.connections", "must be 1..64".to_owned());
+        check(
+            bridge.connections == 1 || bridge.share_group.is_some(),
+            "bridge.connections",
+            format!("{} connections need bridge.share_group, a group that shares the messages", bridge.connections),
+        );
         check(bridge.receive_maximum >= 1, "bridge.receive_maximum", least(1));
         check(bridge.in_flight_mib >= 4, "bridge.in_flight_mib", least(4));
         check(bridge.unconfirmed_age_max_s >= 1, "bridge.unconfirmed_age_max_s", least(1));

@@ -6,6 +6,7 @@
 //! Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 64 invalid configuration.
 
 mod alerts;
+mod broker;
 mod calc;
 mod check;
 mod config;

@@ -1,10 +1,10 @@
-//! `doseline up`: everything on one machine in one process. Engines first, then the schema, then the roles; the ready line
-//! when all of them serve. The end goes the other way round: who produces stops first.
+//! `doseline up`: everything on one machine, in this process and a broker beside it. Engines first, then the schema, then the
+//! roles; the ready line when all of them serve. The end goes the other way round: who produces stops first.
 
 use std::{
     fs::{self, File, TryLockError},
     io::{Read as _, Seek as _, Write as _},
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -12,10 +12,11 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use embedded::{clickhouse, kafka, mqtt};
+use embedded::{clickhouse, kafka, mosquitto};
 use tokio::time::Instant;
 
 use crate::{
+    broker,
     config::{Config, UnknownDevices},
     group::{Group, STOP_WITHIN, stopped_by_signal},
     migrate, options, simulate, upkeep,
@@ -43,9 +44,12 @@ pub struct Arguments {
     /// Where all data is kept
     #[arg(long, value_name = "DIR", default_value = "./doseline-data")]
     data_dir: PathBuf,
-    /// Port of the embedded MQTT broker; 0 = any free port
+    /// Port of the MQTT broker; 0 = any free port
     #[arg(long, value_name = "PORT", default_value_t = 1883)]
     mqtt_port: u16,
+    /// Address the MQTT broker listens on. It asks for no password: outside of the loopback interface anybody may publish
+    #[arg(long, value_name = "ADDRESS", default_value_t = Ipv4Addr::LOCALHOST.into())]
+    mqtt_bind: IpAddr,
     /// Port of the embedded Kafka log; 0 = any free port
     #[arg(long, value_name = "PORT", default_value_t = 9092)]
     kafka_port: u16,
@@ -58,6 +62,9 @@ pub struct Arguments {
     /// Number of simulated devices, one event a second each
     #[arg(long, value_name = "N", default_value_t = 0)]
     simulate: u32,
+    /// The MQTT broker (Mosquitto 2.0 or newer); without it PATH, /usr/sbin and /usr/local/sbin are looked at
+    #[arg(long, value_name = "FILE", env = "DOSELINE_MOSQUITTO")]
+    mosquitto: Option<PathBuf>,
     /// ClickHouse as a library (libchdb.so); without it the cache folder of `cargo xtask` is looked at
     #[arg(long, value_name = "FILE", env = "DOSELINE_LIBCHDB")]
     libchdb: Option<PathBuf>,
@@ -109,18 +116,20 @@ impl Machine {
         let data_dir = &arguments.data_dir;
         let shutdown = self.engines.shutdown();
         let library = library(arguments.libchdb.as_deref())?;
-        tracing::info!(data_dir = %data_dir.display(), "starting the embedded engines");
+        let program = mosquitto::find(arguments.mosquitto.as_deref())?;
+        tracing::info!(data_dir = %data_dir.display(), "starting the engines");
 
         let kafka = kafka::Options::new(data_dir, loopback(arguments.kafka_port));
         let kafka = kafka::start(kafka, shutdown.clone()).await.context("start the Kafka log (--kafka-port)")?;
-        let mqtt = mqtt::Options::new(loopback(arguments.mqtt_port));
-        let mqtt = mqtt::start(mqtt, shutdown.clone()).await.context("start the MQTT broker (--mqtt-port)")?;
+        let mqtt = SocketAddr::from((arguments.mqtt_bind, arguments.mqtt_port));
+        let mqtt = broker::start(data_dir, mqtt, program, &bridge_options(config)?, shutdown.clone()).await?;
         let clickhouse =
             clickhouse::Options::new(data_dir.join("clickhouse"), loopback(arguments.clickhouse_port), library);
         let clickhouse =
             clickhouse::start(clickhouse, shutdown).await.context("start ClickHouse (--clickhouse-port)")?;
 
-        let addresses = Addresses { mqtt: mqtt.address(), kafka: kafka.address(), clickhouse: clickhouse.address() };
+        let addresses =
+            Addresses { mqtt: reachable(mqtt.address()), kafka: kafka.address(), clickhouse: clickhouse.address() };
         config.mqtt.host = addresses.mqtt.ip().to_string();
         config.mqtt.port = addresses.mqtt.port();
         config.kafka.brokers = vec![addresses.kafka.to_string()];
@@ -157,7 +166,7 @@ impl Machine {
         let address = dashboard.address();
         self.load.spawn("dashboard", dashboard.run(self.load.shutdown()));
 
-        let mut bridge = bridge::Options { http: anywhere, ..options::bridge(config)? };
+        let mut bridge = bridge::Options { http: anywhere, ..bridge_options(config)? };
         if config.bridge.unknown_devices == UnknownDevices::Policy {
             let (sender, current) = tokio::sync::watch::channel(None);
             bridge.registry = Some(current);
@@ -216,6 +225,22 @@ struct Addresses {
     mqtt: SocketAddr,
     kafka: SocketAddr,
     clickhouse: SocketAddr,
+}
+
+/// The bridge beside its broker: the broker keeps its session however long nothing runs.
+fn bridge_options(config: &Config) -> anyhow::Result<bridge::Options> {
+    let mut options = options::bridge(config)?;
+    options.mqtt.session_expiry = broker::SESSION_KEPT;
+    Ok(options)
+}
+
+/// How this process reaches a listener; one on every address is reached on the loopback interface.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => loopback(address.port()),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::from((Ipv6Addr::LOCALHOST, address.port())),
+        _ => address,
+    }
 }
 
 fn loopback(port: u16) -> SocketAddr {

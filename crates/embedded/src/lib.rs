@@ -1,4 +1,4 @@
-//! The three engines of `doseline up`, in this process: an MQTT broker, a log that speaks Kafka's protocol, and
+//! The three engines of `doseline up`: Mosquitto in a process of its own, and in this process a log that speaks Kafka's protocol, and
 //! ClickHouse.
 //!
 //! Absent: everything about injections. No other crate of the data path is used here, and those see an engine through
@@ -10,4 +10,4 @@
 
 pub mod clickhouse;
 pub mod kafka;
-pub mod mqtt;
+pub mod mosquitto;

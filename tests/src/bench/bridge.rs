@@ -37,6 +37,7 @@ impl Case {
         let environment = [
             ("DOSELINE__MQTT__PORT", port.as_str()),
             ("DOSELINE__BRIDGE__CONNECTIONS", &connections),
+            ("DOSELINE__BRIDGE__SHARE_GROUP", "bench"),
             ("DOSELINE__BRIDGE__RECEIPTS", &receipts),
         ];
         stage.role("bridge", &environment)

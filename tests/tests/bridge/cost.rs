@@ -27,7 +27,7 @@ fn cpu_per_report() {
     let (mosquitto, kafka) = (Mosquitto::start(), kafka());
     for (form, reports) in [("protobuf", 50_000u32), ("JSON", 10_000)] {
         let mut options = options(&mosquitto, &kafka.bootstrap(), &topics(kafka));
-        options.mqtt.share_group = form.to_owned();
+        options.mqtt.share_group = Some(form.to_owned());
         options.mqtt.session_expiry = std::time::Duration::ZERO;
         let running = Running::ready(options);
         let fleet = Fleet::connect(&mosquitto);

@@ -19,7 +19,7 @@ fn every_report_reaches_kafka_once_and_gets_its_receipt_in_the_form_it_was_sent(
     let (mosquitto, kafka) = (Mosquitto::start(), kafka());
     let topics = topics(kafka);
     let mut options = options(&mosquitto, &kafka.bootstrap(), &topics);
-    options.mqtt.connections = 4;
+    (options.mqtt.connections, options.mqtt.share_group) = (4, Some("group".to_owned()));
     let running = Running::ready(options);
     let fleet = Fleet::connect(&mosquitto);
     let publications = publications();

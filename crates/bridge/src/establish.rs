@@ -1,0 +1,40 @@
+//! The bridge's sessions on a broker that does not know it yet.
+
+use std::time::Duration;
+
+use rumqttc::v5::mqttbytes::v5::Packet;
+use tokio::time::timeout;
+
+use crate::{
+    broker::{Link, Purpose},
+    options::Options,
+    subscription,
+};
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Makes the sessions that a bridge with these options receives from, subscribed, and disconnects. From then on the broker
+/// keeps what is published, whether the bridge is connected or not.
+///
+/// No bridge with these options may be connected: it would lose its sessions to this one.
+///
+/// # Errors
+/// Why it did not work, in one line for a person.
+pub async fn establish(options: &Options) -> Result<(), String> {
+    options.validate().map_err(|error| error.to_string())?;
+    for index in 0..options.mqtt.connections {
+        let (mut link, _) = Link::open(&options.mqtt, &Purpose::Receive { index }).await?;
+        subscription::subscribe(&mut link, options.mqtt.share_group.as_deref())?;
+        let answer = timeout(ANSWER_WITHIN, async {
+            loop {
+                // Messages that are waiting already are not acknowledged, and so come again.
+                if let Packet::SubAck(suback) = link.next().await? {
+                    return subscription::granted(&suback);
+                }
+            }
+        });
+        answer.await.map_err(|_| "the broker does not answer to a subscription".to_owned())??;
+        link.close().await;
+    }
+    Ok(())
+}

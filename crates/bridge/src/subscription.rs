@@ -1,0 +1,51 @@
+//! What a receiving connection subscribes to.
+
+use rumqttc::v5::mqttbytes::{
+    QoS,
+    v5::{Filter, Packet, RetainForwardRule, SubAck, Subscribe, SubscribeReasonCode, Unsubscribe},
+};
+use telemetry::topic::SUBSCRIPTIONS;
+
+use crate::broker::Link;
+
+/// Subscribes, also where the broker has kept the session: Mosquitto 2.0 keeps a session over a restart and forgets its shared
+/// subscriptions, and an earlier version of this bridge may have subscribed to other filters.
+///
+/// In a share group, plain subscriptions of the same session end: what they bring, the group gets too.
+pub(crate) fn subscribe(link: &mut Link, share_group: Option<&str>) -> Result<(), String> {
+    let filters = SUBSCRIPTIONS.map(|filter| Filter {
+        // A retained status is the last word of a device. It came when it was said; received again it would look like a new one.
+        retain_forward_rule: RetainForwardRule::Never,
+        ..Filter::new(path(filter, share_group), QoS::AtLeastOnce)
+    });
+    let mut subscribe = Subscribe::new_many(filters, None);
+    // Nothing else is sent here that has a packet id of ours.
+    subscribe.pkid = 1;
+    link.send(Packet::Subscribe(subscribe))?;
+    if share_group.is_some() {
+        let filters = SUBSCRIPTIONS.map(str::to_owned).to_vec();
+        link.send(Packet::Unsubscribe(Unsubscribe { pkid: 2, filters, properties: None }))?;
+    }
+    Ok(())
+}
+
+fn path(filter: &str, share_group: Option<&str>) -> String {
+    share_group.map_or_else(|| filter.to_owned(), |group| format!("$share/{group}/{filter}"))
+}
+
+/// Whether the broker granted everything, with QoS 1.
+///
+/// # Errors
+/// The first filter that it did not, in one line for a person.
+pub(crate) fn granted(suback: &SubAck) -> Result<(), String> {
+    for (code, filter) in suback.return_codes.iter().zip(SUBSCRIPTIONS) {
+        match code {
+            SubscribeReasonCode::Success(QoS::AtLeastOnce | QoS::ExactlyOnce) => {}
+            SubscribeReasonCode::Success(QoS::AtMostOnce) => {
+                return Err(format!("the broker grants only QoS 0 for {filter}"));
+            }
+            code => return Err(format!("the broker refuses the subscription to {filter}: {code:?}")),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,467 @@
+//! Eclipse Mosquitto as a child process: the MQTT broker of `doseline up`.
+//!
+//! What it is for: finding the program ([`find`]), writing its configuration, starting it, starting it again when it dies,
+//! and ending it so that its sessions are on disk.
+//!
+//! Absent: access control and TLS. The broker belongs on the loopback interface or behind something that guards it.
+//!
+//! Invariants:
+//! - The broker ends with this process, however this process ends. The kernel sends it SIGTERM, at which it saves its sessions.
+//! - One broker uses a data directory at a time. It holds a lock there for as long as it lives, also after this process has been
+//!   killed; the next start waits for it to end, and kills it if it does not.
+//! - Signals from a terminal do not reach it: it ends when the shutdown token is cancelled, after those who read from it.
+
+mod child;
+mod program;
+
+use std::{
+    collections::VecDeque,
+    fmt::Write as _,
+    fs::{self, DirBuilder, File, TryLockError},
+    io::{self, Read as _, Seek as _, Write as _},
+    net::{SocketAddr, TcpListener},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::{net::TcpStream, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use self::child::Child;
+pub use self::program::{Program, find};
+
+/// Name of the configuration file in [`Options::dir`].
+const CONFIGURATION: &str = "mosquitto.conf";
+/// Name of the file that the broker keeps locked.
+const LOCK: &str = "mosquitto.lock";
+/// How long the broker may take from its start to its first connection.
+const READY_WITHIN: Duration = Duration::from_secs(15);
+/// How long the broker may take to save its sessions and end.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
+/// How long the broker of an earlier process may take to end after that process did.
+const PREDECESSOR_WITHIN: Duration = Duration::from_secs(5);
+/// Pauses before the broker is started again: the first, and the longest.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// A broker that has run for this long is healthy: the next pause is the first again.
+const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+/// Tries to find a free port. Another process may take one between the look and the start.
+const PORT_TRIES: usize = 5;
+/// How often a starting broker is tried, and the lock of an earlier one.
+const POLL_EVERY: Duration = Duration::from_millis(10);
+/// How often the broker saves its sessions while it runs, s. It also saves them when it ends.
+const SAVE_EVERY_S: u32 = 300;
+/// After how many days the broker forgets a session whose client does not come back.
+const SESSION_DAYS: u32 = 90;
+
+/// Why the broker could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The program is not there, or cannot be used.
+    #[error("{0}")]
+    Program(String),
+    /// The address is not free or not of this machine.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// What was asked for.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file of the broker cannot be used.
+    #[error("{what} {}: {source}", path.display())]
+    File {
+        /// What was tried, as a verb.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The broker ended before it took a connection.
+    #[error("mosquitto ended as soon as it was started ({status}); its last lines:\n{lines}")]
+    Ended {
+        /// Its exit status.
+        status: String,
+        /// What it said last.
+        lines: String,
+    },
+    /// The broker runs and takes no connection.
+    #[error("mosquitto took no connection on {address} within {READY_WITHIN:?}; its last lines:\n{lines}")]
+    Silent {
+        /// Where it should listen.
+        address: SocketAddr,
+        /// What it said last.
+        lines: String,
+    },
+}
+
+/// Where the broker listens, what it keeps and how much of it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where it keeps configuration and sessions; made if missing, readable by its owner alone.
+    pub dir: PathBuf,
+    /// Port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// What [`find`] found.
+    pub program: Program,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// What the broker takes and keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of the largest packet taken. Must leave room for what a packet grows by on its way to a subscriber.
+    pub packet_bytes_max: u32,
+    /// Messages that one subscriber may have unacknowledged.
+    pub inflight_max: u16,
+    /// Messages that may wait for one subscriber. The broker drops what exceeds this or the next limit, and says so in its
+    /// log.
+    pub queue_messages_max: u32,
+    /// Bytes of the messages that may wait for one subscriber.
+    pub queue_bytes_max: u32,
+    /// Connections at once.
+    pub connections_max: u32,
+}
+
+/// What is known about a running broker. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Status(Arc<Counters>);
+
+#[derive(Debug, Default)]
+struct Counters {
+    restarts: AtomicU64,
+    pid: AtomicU64,
+}
+
+impl Status {
+    /// How often the broker has died and been started again.
+    pub fn restarts(&self) -> u64 {
+        self.0.restarts.load(Ordering::Relaxed)
+    }
+
+    /// Its process id; 0 while it does not run.
+    pub fn pid(&self) -> u64 {
+        self.0.pid.load(Ordering::Relaxed)
+    }
+}
+
+/// A running broker. Dropping it does not stop the broker; cancelling the token given to [`start`] does.
+#[derive(Debug)]
+pub struct Handle {
+    address: SocketAddr,
+    status: Status,
+    task: JoinHandle<()>,
+}
+
+impl Handle {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// For watching it.
+    pub fn status(&self) -> Status {
+        self.status.clone()
+    }
+
+    /// Waits for the end: `Ok` after the shutdown token was cancelled and the broker has saved its sessions.
+    ///
+    /// # Errors
+    /// The task that looks after the broker crashed.
+    pub async fn join(self) -> Result<(), String> {
+        self.task.await.map_err(|error| error.to_string())
+    }
+}
+
+/// Starts the broker, waits until it takes connections, and looks after it until `shutdown` is cancelled.
+///
+/// # Errors
+/// As in [`Error`]; none of them goes away by itself.
+pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Handle, Error> {
+    make_dir(&options.dir)?;
+    let lock = lock(&options.dir).await?;
+    let mut tries = PORT_TRIES;
+    let (address, child) = loop {
+        let address = free(options.listen)?;
+        write_configuration(&options, address)?;
+        match launch(&options, &lock, address).await {
+            Ok(child) => break (address, child),
+            Err(Error::Ended { status, lines }) if options.listen.port() == 0 && tries > 1 => {
+                tracing::debug!(%address, status, lines, "mosquitto ended; trying another port");
+                tries -= 1;
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    tracing::info!(%address, version = options.program.version, "mqtt broker serves");
+    let status = Status::default();
+    let keeper = Keeper { options, lock, address, status: status.clone(), shutdown };
+    Ok(Handle { address, status, task: tokio::spawn(keeper.run(child)) })
+}
+
+/// Looks after the broker.
+struct Keeper {
+    options: Options,
+    lock: File,
+    address: SocketAddr,
+    status: Status,
+    shutdown: CancellationToken,
+}
+
+impl Keeper {
+    async fn run(self, mut child: Child) {
+        let mut pause = BACKOFF.0;
+        loop {
+            let started = Instant::now();
+            self.status.0.pid.store(child.id().into(), Ordering::Relaxed);
+            let ended = tokio::select! {
+                ended = child.ended() => ended,
+                () = self.shutdown.cancelled() => return stop(child).await,
+            };
+            self.status.0.pid.store(0, Ordering::Relaxed);
+            if started.elapsed() >= HEALTHY_AFTER {
+                pause = BACKOFF.0;
+            }
+            tracing::error!(status = ended, lines = child.last_lines(), "mqtt broker died; starting it again");
+            child = loop {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = self.shutdown.cancelled() => return,
+                }
+                pause = (pause * 2).min(BACKOFF.1);
+                match launch(&self.options, &self.lock, self.address).await {
+                    Ok(child) => break child,
+                    Err(error) => tracing::error!(%error, "mqtt broker does not start; trying again in {pause:?}"),
+                }
+            };
+            self.status.0.restarts.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(address = %self.address, "mqtt broker serves again");
+        }
+    }
+}
+
+/// Ends the broker and waits until its sessions are on disk.
+async fn stop(mut child: Child) {
+    child.signal(Signal::TERM);
+    if tokio::time::timeout(STOP_WITHIN, child.ended()).await.is_err() {
+        tracing::warn!("mqtt broker did not end within {STOP_WITHIN:?} and is killed; what it had not saved is lost");
+        child.signal(Signal::KILL);
+        child.ended().await;
+    }
+}
+
+/// Starts the program and waits until it takes connections.
+async fn launch(options: &Options, lock: &File, address: SocketAddr) -> Result<Child, Error> {
+    let mut child = Child::spawn(&options.program.path, &options.dir, CONFIGURATION, lock).await?;
+    note(lock, child.id());
+    let deadline = Instant::now() + READY_WITHIN;
+    loop {
+        let connected = tokio::select! {
+            status = child.ended() => return Err(Error::Ended { status, lines: child.last_lines() }),
+            connected = TcpStream::connect(address) => connected,
+        };
+        if connected.is_ok() {
+            return Ok(child);
+        }
+        if Instant::now() > deadline {
+            child.signal(Signal::KILL);
+            return Err(Error::Silent { address, lines: child.last_lines() });
+        }
+        tokio::time::sleep(POLL_EVERY).await;
+    }
+}
+
+/// The address itself, or with port 0 a free one. That the port is free now is found out here, because the broker's own
+/// message would name no flag.
+fn free(listen: SocketAddr) -> Result<SocketAddr, Error> {
+    let bound = TcpListener::bind(listen).and_then(|listener| listener.local_addr());
+    bound.map_err(|source| Error::Listen { address: listen, source })
+}
+
+fn make_dir(dir: &Path) -> Result<(), Error> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    // One that was there before may be open to others.
+    let made = made.and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o700)));
+    made.map_err(|source| Error::File { what: "make the broker's folder", path: dir.to_owned(), source })
+}
+
+/// Takes the broker's folder. A broker that lost its `up` is ending just now; one that does not end is killed.
+async fn lock(dir: &Path) -> Result<File, Error> {
+    let path = dir.join(LOCK);
+    let failed = |source| Error::File { what: "lock", path: path.clone(), source };
+    let open = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let mut file = open.map_err(failed)?;
+    let began = Instant::now();
+    let mut told = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        if !told {
+            tracing::info!("waiting for the mqtt broker of an earlier start to end");
+            told = true;
+        }
+        if began.elapsed() > PREDECESSOR_WITHIN * 2 {
+            return Err(failed(io::Error::new(io::ErrorKind::WouldBlock, "another mosquitto uses it and does not end")));
+        }
+        if began.elapsed() > PREDECESSOR_WITHIN {
+            kill_predecessor(&mut file);
+        }
+        tokio::time::sleep(POLL_EVERY).await;
+    }
+}
+
+/// The lock is held, so whoever wrote its process id there is alive.
+fn kill_predecessor(lock: &mut File) {
+    let mut text = String::new();
+    if lock.rewind().and_then(|()| lock.read_to_string(&mut text)).is_err() {
+        return;
+    }
+    let Some(pid) = text.trim().parse().ok().and_then(Pid::from_raw) else { return };
+    if let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
+        && pidfd_send_signal(process, Signal::KILL).is_ok()
+    {
+        tracing::warn!(pid = pid.as_raw_nonzero(), "killed the mqtt broker of an earlier start, which did not end");
+    }
+}
+
+/// Writes down who holds the lock.
+fn note(mut lock: &File, pid: u32) {
+    let written = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{pid}"));
+    if let Err(error) = written {
+        tracing::warn!(%error, "the mqtt broker's process id could not be written down");
+    }
+}
+
+fn write_configuration(options: &Options, address: SocketAddr) -> Result<(), Error> {
+    let path = options.dir.join(CONFIGURATION);
+    let text = configuration(&options.limits, address, rustix::process::geteuid().is_root());
+    let mut file = File::options();
+    let file = file.write(true).create(true).truncate(true).mode(0o600).open(&path);
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|source| Error::File { what: "write", path, source })
+}
+
+/// The broker's configuration file. Its paths are relative to its folder, in which it is started.
+fn configuration(limits: &Limits, address: SocketAddr, is_root: bool) -> String {
+    let Limits { packet_bytes_max, inflight_max, queue_messages_max, queue_bytes_max, connections_max } = limits;
+    let mut text = format!(
+        "# Written by `doseline up` at each start; changes are lost.\n\
+         listener {port} {ip}\n\
+         allow_anonymous true\n\
+         persistence true\n\
+         persistence_location ./\n\
+         autosave_interval {SAVE_EVERY_S}\n\
+         persistent_client_expiration {SESSION_DAYS}d\n\
+         max_connections {connections_max}\n\
+         max_packet_size {packet_bytes_max}\n\
+         max_inflight_messages {inflight_max}\n\
+         max_queued_messages {queue_messages_max}\n\
+         max_queued_bytes {queue_bytes_max}\n\
+         set_tcp_nodelay true\n\
+         sys_interval 0\n\
+         log_dest stderr\n\
+         log_timestamp false\n\
+         connection_messages false\n\
+         log_type error\nlog_type warning\nlog_type notice\nlog_type information\n",
+        port = address.port(),
+        ip = address.ip(),
+    );
+    if is_root {
+        // Otherwise it becomes the user `mosquitto`, who may not read this folder, and the kernel forgets to end it with us.
+        let _ = writeln!(text, "user root");
+    }
+    text
+}
+
+/// The last lines of the broker's log.
+#[derive(Debug, Default)]
+struct Lines(VecDeque<String>);
+
+impl Lines {
+    const MAX: usize = 8;
+
+    fn push(&mut self, line: &str) {
+        if self.0.len() == Self::MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(format!("  {line}"));
+    }
+
+    fn text(&self) -> String {
+        self.0.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Repeats a line of the broker's log in ours.
+fn repeat(line: &str) {
+    match level(line) {
+        tracing::Level::ERROR => tracing::error!(target: "mosquitto", "{line}"),
+        tracing::Level::WARN => tracing::warn!(target: "mosquitto", "{line}"),
+        _ => tracing::debug!(target: "mosquitto", "{line}"),
+    }
+}
+
+/// The level of a line. Mosquitto writes no level into its lines, but begins errors and warnings with the word.
+fn level(line: &str) -> tracing::Level {
+    // It says this at each start as root.
+    let is_known = line.starts_with("Warning: Mosquitto should not be run as root");
+    if line.starts_with("Error") {
+        tracing::Level::ERROR
+    } else if (line.starts_with("Warning") && !is_known) || line.contains("messages are being dropped") {
+        tracing::Level::WARN
+    } else {
+        tracing::Level::DEBUG
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_log_have_levels() {
+        for (line, expected) in [
+            ("Error: Address already in use", tracing::Level::ERROR),
+            ("Warning: Unable to drop privileges", tracing::Level::WARN),
+            ("Warning: Mosquitto should not be run as root/administrator.", tracing::Level::DEBUG),
+            ("Outgoing messages are being dropped for client bridge-0.", tracing::Level::WARN),
+            ("mosquitto version 2.0.11 running", tracing::Level::DEBUG),
+        ] {
+            assert_eq!(level(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn only_the_last_lines_are_kept() {
+        let mut lines = Lines::default();
+        (0..20).for_each(|n| lines.push(&n.to_string()));
+        assert_eq!(lines.text().lines().map(str::trim).collect::<Vec<_>>().join(","), "12,13,14,15,16,17,18,19");
+    }
+
+    #[test]
+    fn only_root_names_a_user() {
+        let limits = Limits {
+            packet_bytes_max: 1,
+            inflight_max: 2,
+            queue_messages_max: 3,
+            queue_bytes_max: 4,
+            connections_max: 5,
+        };
+        let address = SocketAddr::from(([127, 0, 0, 1], 1883));
+        let text = configuration(&limits, address, false);
+        assert!(text.contains("\nlistener 1883 127.0.0.1\n") && text.contains("\nmax_queued_bytes 4\n"), "{text}");
+        assert!(!text.contains("user"), "{text}");
+        assert!(configuration(&limits, address, true).ends_with("\nuser root\n"));
+    }
+}

@@ -1,0 +1,126 @@
+//! One run of the program.
+
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::process::{CommandExt as _, ExitStatusExt as _},
+    },
+    path::Path,
+    process::{Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rustix::{
+    io::{FdFlags, fcntl_getfd, fcntl_setfd},
+    process::{Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, pidfd_send_signal, set_parent_process_death_signal},
+};
+use tokio::sync::oneshot;
+
+use super::{Error, Lines, repeat};
+
+/// A running program.
+pub(super) struct Child {
+    id: u32,
+    /// Names this process and no later one that gets the same number.
+    process: OwnedFd,
+    ended: oneshot::Receiver<String>,
+    status: Option<String>,
+    lines: Arc<Mutex<Lines>>,
+}
+
+impl Child {
+    /// Starts the program in its folder, with a thread that waits for its end.
+    ///
+    /// The kernel sends the parent-death signal when the *thread* that started the child ends. So this thread starts the
+    /// child and lives until the child has ended.
+    pub(super) async fn spawn(program: &Path, dir: &Path, configuration: &str, lock: &File) -> Result<Self, Error> {
+        let failed =
+            |path: &Path, source| Error::File { what: "start mosquitto", path: path.to_owned(), source };
+        let mut command = Command::new(program);
+        command.arg("-c").arg(configuration).current_dir(dir);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // Ctrl-C in a terminal goes to a whole process group; the broker has to end after those who read from it.
+        command.process_group(0);
+        let lock = lock.try_clone().map_err(|source| failed(program, source))?;
+        let parent = getpid();
+        // SAFETY: the closure runs between fork and exec; it makes system calls only, and allocates nothing.
+        unsafe {
+            command.pre_exec(move || {
+                set_parent_process_death_signal(Some(Signal::TERM))?;
+                // The parent may have died before the line above.
+                if getppid() != Some(parent) {
+                    return Err(rustix::io::Errno::SRCH.into());
+                }
+                // The child keeps the lock for as long as it lives.
+                let flags = fcntl_getfd(lock.as_fd())?;
+                fcntl_setfd(lock.as_fd(), flags.difference(FdFlags::CLOEXEC))?;
+                Ok(())
+            });
+        }
+        let (started, start) = oneshot::channel();
+        let (ending, ended) = oneshot::channel();
+        let lines = Arc::new(Mutex::new(Lines::default()));
+        let kept = Arc::clone(&lines);
+        let waiting = move || {
+            let mut child = match command.spawn() {
+                Ok(child) => child,
+                Err(error) => return drop(started.send(Err(error))),
+            };
+            let process = Pid::from_raw(child.id().cast_signed())
+                .map_or(Err(rustix::io::Errno::SRCH), |pid| pidfd_open(pid, PidfdFlags::empty()));
+            let stderr = child.stderr.take();
+            let _ = started.send(process.map(|process| (child.id(), process)).map_err(Into::into));
+            // To its end, and so to the end of the process: a pipe that nobody reads would stop the broker.
+            for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).split(b'\n')).map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line);
+                repeat(&line);
+                kept.lock().unwrap_or_else(PoisonError::into_inner).push(&line);
+            }
+            let status = child.wait().map_or_else(|error| error.to_string(), |status| describe(&status));
+            // Nobody may be waiting any more.
+            let _ = ending.send(status);
+        };
+        let thread = std::thread::Builder::new().name("mosquitto".to_owned()).spawn(waiting);
+        thread.map_err(|source| failed(program, source))?;
+        let (id, process) = match start.await {
+            Ok(started) => started.map_err(|source| failed(program, source))?,
+            Err(_) => return Err(failed(program, std::io::Error::other("its thread crashed"))),
+        };
+        Ok(Self { id, process, ended, status: None, lines })
+    }
+
+    /// Its process id.
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Waits for its end; returns how it ended, in words.
+    pub(super) async fn ended(&mut self) -> String {
+        if self.status.is_none() {
+            let status = (&mut self.ended).await;
+            self.status = Some(status.unwrap_or_else(|_| "nobody knows how".to_owned()));
+        }
+        self.status.clone().unwrap_or_default()
+    }
+
+    /// Sends a signal; one that has ended gets none.
+    pub(super) fn signal(&self, signal: Signal) {
+        // Only ESRCH is possible: the process has ended.
+        let _ = pidfd_send_signal(&self.process, signal);
+    }
+
+    /// What it said last.
+    pub(super) fn last_lines(&self) -> String {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).text()
+    }
+}
+
+fn describe(status: &ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => status.to_string(),
+    }
+}

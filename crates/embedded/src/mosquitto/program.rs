@@ -1,0 +1,106 @@
+//! Which program is Mosquitto, and whether it is new enough.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use super::Error;
+
+/// The oldest version that is used: 2.0 is the first that sends MQTT 5 limits and waits with its listeners as configured here.
+const VERSION_MIN: (u32, u32) = (2, 0);
+
+const REMEDY: &str = "install the package `mosquitto` (Debian, Ubuntu: apt install mosquitto; Fedora: dnf install mosquitto; \
+                      Arch: pacman -S mosquitto; Alpine: apk add mosquitto) or name the program with --mosquitto FILE";
+
+/// A program that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it says of its version, such as `2.0.11`.
+    pub version: String,
+}
+
+/// Finds Mosquitto: the named program, or the first on `PATH`, in `/usr/sbin` and in `/usr/local/sbin`.
+///
+/// # Errors
+/// There is none, it cannot be started, or it is older than 2.0; the message names the package.
+pub fn find(named: Option<&Path>) -> Result<Program, Error> {
+    let path = match named {
+        Some(path) => path.to_owned(),
+        None => search(env::var_os("PATH").unwrap_or_default().as_os_str())
+            .ok_or_else(|| Error::Program(format!("mosquitto is not installed: {REMEDY}")))?,
+    };
+    // The broker is started in a folder of its own.
+    let path = std::path::absolute(&path).unwrap_or(path);
+    let output = Command::new(&path).arg("-h").stdin(Stdio::null()).output();
+    let output =
+        output.map_err(|error| Error::Program(format!("cannot start {}: {error}; {REMEDY}", path.display())))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = version(&text)
+        .ok_or_else(|| Error::Program(format!("{} does not say that it is mosquitto; {REMEDY}", path.display())))?;
+    if numbers(version) < VERSION_MIN {
+        let (major, minor) = VERSION_MIN;
+        return Err(Error::Program(format!(
+            "{} is mosquitto {version}, and at least {major}.{minor} is needed; {REMEDY}",
+            path.display()
+        )));
+    }
+    Ok(Program { path, version: version.to_owned() })
+}
+
+/// Debian keeps daemons out of a normal user's path.
+fn search(path: &std::ffi::OsStr) -> Option<PathBuf> {
+    let folders = env::split_paths(path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    folders.map(|folder| folder.join("mosquitto")).find(|program| program.is_file())
+}
+
+/// `2.0.11` out of `mosquitto version 2.0.11`, the first line of its help.
+fn version(help: &str) -> Option<&str> {
+    help.lines().next()?.strip_prefix("mosquitto version ").map(str::trim)
+}
+
+fn numbers(version: &str) -> (u32, u32) {
+    let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+
+    fn said(script: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mosquitto");
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        match find(Some(&path)) {
+            Ok(program) => program.version,
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn what_is_too_old_or_something_else_is_refused_with_the_package() {
+        assert_eq!(said("echo mosquitto version 2.0.11; exit 3"), "2.0.11");
+        assert_eq!(said("echo mosquitto version 2.1.0-rc1"), "2.1.0-rc1");
+        let old = said("echo 'mosquitto version 1.6.12 (build date 2020)'");
+        assert!(old.contains("1.6.12") && old.contains("at least 2.0") && old.contains("apt install"), "{old}");
+        let other = said("echo hello");
+        assert!(other.contains("does not say that it is mosquitto"), "{other}");
+        let absent = find(Some(Path::new("/nowhere/mosquitto"))).unwrap_err().to_string();
+        assert!(absent.contains("/nowhere/mosquitto") && absent.contains("--mosquitto"), "{absent}");
+    }
+
+    #[test]
+    fn the_path_is_searched_before_the_folders_of_daemons() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("mosquitto");
+        fs::write(&program, "").unwrap();
+        assert_eq!(search(dir.path().as_os_str()), Some(program));
+    }
+}
