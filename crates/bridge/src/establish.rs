@@ -1,5 +1,6 @@
 //! The bridge's sessions on a broker that does not know it yet.
 
+use async_recursion::async_recursion as boxed;
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::v5::Packet;
@@ -20,6 +21,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// Why it did not work, in one line for a person.
+#[boxed]
 pub async fn establish(options: &Options) -> Result<(), String> {
     options.validate().map_err(|error| error.to_string())?;
     for index in 0..options.mqtt.connections {

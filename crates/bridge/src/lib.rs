@@ -44,8 +44,8 @@ pub use error::Error;
 pub use establish::establish;
 pub use health::{Obstacle, Readiness};
 pub use options::{
-    BROKER_PACKET_BYTES_MAX, Identity, Kafka, Limits, Mqtt, Options, PACKET_BYTES_MAX, RECORD_OVERHEAD_BYTES, Secret, Tls,
-    Topics,
+    BROKER_PACKET_BYTES_MAX, Identity, Kafka, Limits, Mqtt, Options, PACKET_BYTES_MAX, RECORD_OVERHEAD_BYTES, Secret,
+    Tls, Topics,
 };
 pub use probe::probe;
 pub use run::{Bridge, Handle, run};

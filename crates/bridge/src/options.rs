@@ -253,7 +253,12 @@ impl Options {
         let fits = group.is_none_or(|group| !group.is_empty() && !group.contains(['/', '+', '#']));
         check(fits, "mqtt.share_group", group.unwrap_or_default(), "at least one character, and none of / + #")?;
         let several = mqtt.connections > 1 && group.is_none();
-        check(!several, "mqtt.connections", mqtt.connections, "1, or a share_group over whose connections messages are spread")?;
+        check(
+            !several,
+            "mqtt.connections",
+            mqtt.connections,
+            "1, or a share_group over whose connections messages are spread",
+        )?;
         let seconds = mqtt.keep_alive.as_secs();
         check((5..=64_800).contains(&seconds), "mqtt.keep_alive", seconds, "5..=64800 seconds")?;
         let seconds = mqtt.session_expiry.as_secs();

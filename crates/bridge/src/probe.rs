@@ -1,5 +1,6 @@
 //! One attempt to connect, for a person who sets things up.
 
+use async_recursion::async_recursion as boxed;
 use std::time::Duration;
 
 use crate::{
@@ -13,6 +14,7 @@ const LEAVE_WITHIN: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// Why it did not work, in one line for a person.
+#[boxed]
 pub async fn probe(options: &Options) -> Result<(), String> {
     options.validate().map_err(|error| error.to_string())?;
     let mut mqtt = options.mqtt.clone();

@@ -1,5 +1,6 @@
 //! Wiring, start and stop.
 
+use async_recursion::async_recursion as boxed;
 use std::{
     net::SocketAddr,
     sync::{Arc, OnceLock},
@@ -40,6 +41,7 @@ const OBSERVE_EVERY: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// Invalid options, an HTTP address that cannot be bound, or a part of the bridge that ended by itself.
+#[boxed]
 pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
     Bridge::new(options)?.run(shutdown).await
 }
@@ -62,6 +64,7 @@ impl Handle {
     }
 
     /// Waits until the bridge is ready for the first time.
+    #[boxed]
     pub async fn ready(&self) {
         while !self.readiness().ready {
             // Looked at again at every observation.
@@ -123,6 +126,7 @@ impl Bridge {
     ///
     /// # Errors
     /// [`Error::Listen`], or [`Error::Ended`] when a part ended by itself; the others are stopped then.
+    #[boxed]
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let Self { options, sink, replicas, failures, desk, handle } = self;
         // Ours, so that a part that ends by itself can stop the others without stopping the caller.

@@ -10,6 +10,7 @@
 mod cache;
 mod panel;
 
+use async_recursion::async_recursion as boxed;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
@@ -67,6 +68,7 @@ impl Dashboard {
     ///
     /// # Errors
     /// [`Error::Listen`].
+    #[boxed]
     pub async fn bind(options: Options, warehouse: Warehouse) -> Result<Self, Error> {
         let listen = |source| Error::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
@@ -83,6 +85,7 @@ impl Dashboard {
     ///
     /// # Errors
     /// [`Error::Serve`].
+    #[boxed]
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let router = Router::new()
             .route("/", get(|| async { ([(header::CACHE_CONTROL, "no-cache")], Html(PAGE)) }))

@@ -1,5 +1,6 @@
 //! Runs a simulated fleet against a broker.
 
+use async_recursion::async_recursion as boxed;
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
@@ -171,6 +172,7 @@ pub struct Summary {
 ///
 /// # Errors
 /// [`Error::Option`], [`Error::Locked`], [`Error::File`].
+#[boxed]
 pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Summary, Error> {
     options.check()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -20,6 +20,7 @@ mod session;
 mod statement;
 mod workers;
 
+use async_recursion::async_recursion as boxed;
 use engine::Engine;
 use http::Server;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -183,6 +184,7 @@ impl Handle {
     ///
     /// # Errors
     /// It ended by itself, or statements would not.
+    #[boxed]
     pub async fn join(self) -> Result<(), Error> {
         self.task.await.unwrap_or_else(|error| Err(Error::Ended(error.to_string())))
     }
@@ -220,6 +222,7 @@ impl Drop for Only {
 ///
 /// # Errors
 /// Any [`Error`] but those of the end.
+#[boxed]
 pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Handle, Error> {
     let only = Only::claim()?;
     let (data_dir, lock) = lock(&options.data_dir)?;

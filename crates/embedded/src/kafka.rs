@@ -25,6 +25,7 @@ mod producers;
 mod segment;
 mod topics;
 
+use async_recursion::async_recursion as boxed;
 use std::{
     collections::HashMap,
     fs::File,
@@ -129,6 +130,7 @@ impl Handle {
     ///
     /// # Errors
     /// The log ended by itself, usually [`Error::Storage`].
+    #[boxed]
     pub async fn join(self) -> Result<(), Error> {
         self.task.await?
     }
@@ -153,6 +155,7 @@ struct Broker {
 ///
 /// # Errors
 /// The address is taken, the directory is in use or unwritable, or the data is damaged.
+#[boxed]
 pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Handle, Error> {
     let listening = |source| Error::Listen { address: options.listen, source };
     let listener = TcpListener::bind(options.listen).await.map_err(listening)?;

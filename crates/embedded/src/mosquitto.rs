@@ -14,6 +14,7 @@
 mod child;
 mod program;
 
+use async_recursion::async_recursion as boxed;
 use std::{
     collections::VecDeque,
     fmt::Write as _,
@@ -176,6 +177,7 @@ impl Handle {
     ///
     /// # Errors
     /// The task that looks after the broker crashed.
+    #[boxed]
     pub async fn join(self) -> Result<(), String> {
         self.task.await.map_err(|error| error.to_string())
     }
@@ -185,6 +187,7 @@ impl Handle {
 ///
 /// # Errors
 /// As in [`Error`]; none of them goes away by itself.
+#[boxed]
 pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Handle, Error> {
     make_dir(&options.dir)?;
     let lock = lock(&options.dir).await?;
@@ -312,7 +315,10 @@ async fn lock(dir: &Path) -> Result<File, Error> {
             told = true;
         }
         if began.elapsed() > PREDECESSOR_WITHIN * 2 {
-            return Err(failed(io::Error::new(io::ErrorKind::WouldBlock, "another mosquitto uses it and does not end")));
+            return Err(failed(io::Error::new(
+                io::ErrorKind::WouldBlock,
+                "another mosquitto uses it and does not end",
+            )));
         }
         if began.elapsed() > PREDECESSOR_WITHIN {
             kill_predecessor(&mut file);

@@ -48,6 +48,7 @@ mod topic_ids;
 mod topics;
 mod wire;
 
+use async_recursion::async_recursion as boxed;
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::Semaphore};
@@ -89,6 +90,7 @@ impl Loader {
     ///
     /// # Errors
     /// [`Error::Option`] or [`Error::Listen`].
+    #[boxed]
     pub async fn bind(options: Options, warehouse: Warehouse) -> Result<Self, Error> {
         options.validate()?;
         let listener = match options.http {
@@ -127,6 +129,7 @@ impl Loader {
     ///
     /// # Errors
     /// What a person must see; everything that can heal is retried inside.
+    #[boxed]
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let Self { options, warehouse, handle, listener, clock, decoder_version } = self;
         let rules = Rules { decoder_version, ..Rules::new(options.plausibility.clone()) };

@@ -3,6 +3,7 @@
 //! They go through Kafka because the loader is the only writer. That one of them reaches the topic twice does no harm: see
 //! [`crate::batch`].
 
+use async_recursion::async_recursion as boxed;
 use rdkafka::{
     ClientConfig,
     message::{Header, OwnedHeaders},
@@ -67,6 +68,7 @@ impl Replayer {
     ///
     /// # Errors
     /// [`Error::Kafka`]: some may have been confirmed; producing all again does no harm.
+    #[boxed]
     pub async fn produce(&self, records: &[Record]) -> Result<(), Error> {
         let mut pending = Vec::new();
         for record in records {

@@ -1,5 +1,6 @@
 //! The Kafka topics: created by `migrate`, their lives numbered in the warehouse, checked before anything is read.
 
+use async_recursion::async_recursion as boxed;
 use std::{collections::BTreeMap, time::Duration};
 
 use rdkafka::{
@@ -56,6 +57,7 @@ const WATCH_EVERY: Duration = Duration::from_secs(10);
 /// # Errors
 /// [`Error::Kafka`], [`Error::Warehouse`], or [`Error::Topic`] where a topic has another number of partitions than asked
 /// for or than the warehouse knows: more partitions = drain, and a new topic.
+#[boxed]
 pub async fn ensure_topics(kafka: &Kafka, spec: &TopicSpec, warehouse: &Warehouse) -> Result<Vec<Ensured>, Error> {
     let wanted = kafka.topics.all();
     let created = create(kafka, spec).await?;
@@ -244,6 +246,7 @@ impl Watch {
     }
 
     /// Ids of those of the topics that exist; empty where the broker gives none.
+    #[boxed]
     pub async fn ids(&self, topics: &[&str]) -> Result<BTreeMap<String, String>, Error> {
         let (client, owned) = (self.client.clone(), topics.iter().map(ToString::to_string).collect::<Vec<_>>());
         let described = tokio::task::spawn_blocking(move || {
@@ -259,6 +262,7 @@ impl Watch {
     }
 
     /// The first topic that is not the one of its life any more.
+    #[boxed]
     pub async fn changed(&self, lives: &BTreeMap<String, TopicLife>) -> Result<Option<Error>, Error> {
         let topics: Vec<&str> = lives.keys().map(String::as_str).collect();
         let ids = self.ids(&topics).await?;
@@ -285,6 +289,7 @@ impl Watch {
     }
 
     /// Looks again and again, until a topic is not what it was.
+    #[boxed]
     pub async fn run(&self, lives: &BTreeMap<String, TopicLife>, handle: &Handle) -> Error {
         let topics: Vec<&str> = lives.keys().map(String::as_str).collect();
         loop {
@@ -319,6 +324,7 @@ pub(crate) fn client_config(kafka: &Kafka) -> ClientConfig {
 /// # Errors
 /// [`Error::Kafka`], or [`Error::Topic`] with the first that is missing, has another number of partitions, or is set so
 /// that a guarantee does not hold.
+#[boxed]
 pub async fn inspect_topics(kafka: &Kafka, spec: &TopicSpec) -> Result<String, Error> {
     let counts = partition_counts(kafka).await?;
     let fault = |topic: &str, fault: String| Err(Error::Topic { topic: topic.to_owned(), fault });

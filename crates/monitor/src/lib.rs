@@ -30,6 +30,7 @@ pub mod status;
 pub mod sterility;
 pub mod trace;
 
+use async_recursion::async_recursion as boxed;
 use std::{
     net::SocketAddr,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -116,6 +117,7 @@ impl Monitor {
     ///
     /// # Errors
     /// [`Error::Listen`], [`Error::Limits`], [`Error::Delivery`].
+    #[boxed]
     pub async fn bind(options: Options, warehouse: Warehouse) -> Result<Self, Error> {
         let listener = match options.http {
             Some(address) => {
@@ -152,6 +154,7 @@ impl Monitor {
     ///
     /// # Errors
     /// [`Error::Warehouse`]; the next pass takes up what this one did not finish.
+    #[boxed]
     pub async fn pass(&mut self, now_us: i64) -> Result<Summary, Error> {
         let began = Instant::now();
         let horizon = self.warehouse.horizon(now_us.saturating_sub(self.sterility.late)).await?;
@@ -176,6 +179,7 @@ impl Monitor {
     ///
     /// # Errors
     /// What a person must see; everything that can heal is tried again.
+    #[boxed]
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
         let serving = CancellationToken::new();
         let _stop_serving = serving.clone().drop_guard();
@@ -236,6 +240,7 @@ pub fn day(at_us: i64) -> String {
 ///
 /// # Errors
 /// As both.
+#[boxed]
 pub async fn run(options: Options, warehouse: Warehouse, shutdown: CancellationToken) -> Result<(), Error> {
     Monitor::bind(options, warehouse).await?.run(shutdown).await
 }

@@ -1,6 +1,7 @@
 //! Walks the links of sterility both ways: from a visit, an item, a lot or a cycle backwards to what it came from and
 //! forwards to whom it reached, with what is not known on the way.
 
+use async_recursion::async_recursion as boxed;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Write as _,
@@ -112,6 +113,7 @@ pub struct Trace {
 ///
 /// # Errors
 /// As [`Warehouse::fetch`].
+#[boxed]
 pub async fn trace(warehouse: &Warehouse, tenant: &str, subject: &Subject) -> Result<Trace, Error> {
     let mut walk = Walk { warehouse, tenant, unknown: BTreeSet::new() };
     let root = match subject {

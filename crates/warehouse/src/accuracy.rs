@@ -4,7 +4,9 @@
 //! says went wrong (PARTIAL, ABORTED, OCCLUDED, NO_CONTACT) tells nothing of its accuracy: the aggregates keep it apart, and
 //! it is left out.
 
+use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -223,10 +225,15 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn session_sums(&self, scope: Scope<'_>, horizon: &Horizon) -> Result<Vec<SessionSum>, Error> {
-        let filter = format!("{} AND {}", devices(scope), horizon.filter());
-        let (dose, depth) = (channel("DOSE", "nl", &filter), channel("DEPTH", "um", &filter));
-        self.rows(&format!(
+    pub fn session_sums<'a>(
+        &'a self,
+        scope: Scope<'a>,
+        horizon: &'a Horizon,
+    ) -> BoxFuture<'a, Result<Vec<SessionSum>, Error>> {
+        Box::pin(async move {
+            let filter = format!("{} AND {}", devices(scope), horizon.filter());
+            let (dose, depth) = (channel("DOSE", "nl", &filter), channel("DEPTH", "um", &filter));
+            self.rows(&format!(
             "SELECT toString(row.tenant) AS tenant, toString(row.device) AS device, row.channel AS channel, \
              toString(row.calibration_id) AS calibration_id, row.target AS target, row.session_id AS session_id, \
              toString(row.model) AS model, toString(row.firmware) AS firmware, toString(argMax(row.site, row.last_at)) AS site, \
@@ -237,16 +244,22 @@ impl Warehouse {
              ORDER BY tenant, device, channel, first_at, session_id, calibration_id, target"
         ))
         .await
+        })
     }
 
     /// Visits on devices of which injections are missing.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn incomplete_visits(&self, scope: Scope<'_>, horizon: &Horizon) -> Result<Vec<Incomplete>, Error> {
-        let filter = format!("session_id != '' AND {} AND {}", devices(scope), horizon.filter());
-        self.rows(&format!(
-            "SELECT toString(row.tenant) AS tenant, toString(row.device) AS device, row.session_id AS session_id, \
+    pub fn incomplete_visits<'a>(
+        &'a self,
+        scope: Scope<'a>,
+        horizon: &'a Horizon,
+    ) -> BoxFuture<'a, Result<Vec<Incomplete>, Error>> {
+        Box::pin(async move {
+            let filter = format!("session_id != '' AND {} AND {}", devices(scope), horizon.filter());
+            self.rows(&format!(
+                "SELECT toString(row.tenant) AS tenant, toString(row.device) AS device, row.session_id AS session_id, \
              sum(row.stored) AS received, \
              greatest(received, toUInt64(ifNull(max(row.number) - min(row.number) + 1, 0)) \
                + countIf(row.stored = 1 AND row.number IS NULL), toUInt64(ifNull(max(row.shots), 0))) AS known, \
@@ -258,14 +271,16 @@ impl Warehouse {
                UNION ALL \
                SELECT tenant, device, session_id, at, 0, NULL, shots FROM sessions WHERE event = 'ENDED' AND {filter} \
              ) AS row GROUP BY tenant, device, session_id HAVING known > received ORDER BY tenant, device, session_id"
-        ))
-        .await
+            ))
+            .await
+        })
     }
 
     /// Rows that sums are made of: to cut everything into slices.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn session_rows(&self) -> Result<u64, Error> {
         self.row("SELECT toUInt64(count()) FROM accuracy_session").await
     }
@@ -274,6 +289,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn models(&self) -> Result<Vec<Model>, Error> {
         let sql = "SELECT model, dose_resolution_nl, dose_tolerance_ppm, depth_resolution_um, depth_tolerance_um, \
                    depth_tolerance_ppm, dose_bands_nl, depth_bands_um FROM models_latest ORDER BY model";
@@ -284,47 +300,54 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn due_dates(&self, scope: Scope<'_>) -> Result<Vec<Due>, Error> {
-        let filter = scope.filter("concat(tenant, '/', subject_device)");
-        self.rows(&format!(
+    pub fn due_dates<'a>(&'a self, scope: Scope<'a>) -> BoxFuture<'a, Result<Vec<Due>, Error>> {
+        Box::pin(async move {
+            let filter = scope.filter("concat(tenant, '/', subject_device)");
+            self.rows(&format!(
             "SELECT toString(tenant) AS tenant, toString(subject_device) AS device, toString(done.channel) AS channel, \
              toString(done.calibration_id) AS calibration_id, toUnixTimestamp64Micro(assumeNotNull(max(done.due_at))) AS due_at \
              FROM calibrations AS done WHERE done.due_at IS NOT NULL AND calibration_id != '' AND {filter} \
              GROUP BY tenant, device, channel, calibration_id ORDER BY tenant, device, channel, calibration_id"
         ))
         .await
+        })
     }
 
     /// The latest verdicts on devices.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn accuracy_verdicts(&self, scope: Scope<'_>) -> Result<Vec<AccuracyVerdict>, Error> {
-        let filter = devices(scope);
-        self.rows(&format!(
-            "SELECT {VERDICT} FROM (SELECT * FROM accuracy_verdicts FINAL WHERE {filter}) AS verdict \
+    pub fn accuracy_verdicts<'a>(&'a self, scope: Scope<'a>) -> BoxFuture<'a, Result<Vec<AccuracyVerdict>, Error>> {
+        Box::pin(async move {
+            let filter = devices(scope);
+            self.rows(&format!(
+                "SELECT {VERDICT} FROM (SELECT * FROM accuracy_verdicts FINAL WHERE {filter}) AS verdict \
              ORDER BY tenant, device, channel, calibration_id, target"
-        ))
-        .await
+            ))
+            .await
+        })
     }
 
     /// The latest state of the drift charts of devices.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn drift_states(&self, scope: Scope<'_>) -> Result<Vec<DriftState>, Error> {
-        let filter = devices(scope);
-        self.rows(&format!(
-            "SELECT {DRIFT} FROM (SELECT * FROM drift FINAL WHERE {filter}) AS chart \
+    pub fn drift_states<'a>(&'a self, scope: Scope<'a>) -> BoxFuture<'a, Result<Vec<DriftState>, Error>> {
+        Box::pin(async move {
+            let filter = devices(scope);
+            self.rows(&format!(
+                "SELECT {DRIFT} FROM (SELECT * FROM drift FINAL WHERE {filter}) AS chart \
              ORDER BY tenant, device, channel, band, calibration_id, firmware"
-        ))
-        .await
+            ))
+            .await
+        })
     }
 
     /// Adds verdicts and states; the latest of a key stands.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
+    #[boxed]
     pub async fn add_accuracy(&self, verdicts: &[AccuracyVerdict], charts: &[DriftState]) -> Result<(), Error> {
         self.add("accuracy_verdicts", verdicts).await?;
         self.add("drift", charts).await
@@ -334,6 +357,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn accuracy_is_current(&self, rule_version: u32) -> Result<bool, Error> {
         let sql = format!(
             "SELECT count() > 0 AND countIf(rule_version != {rule_version}) = 0 FROM \
@@ -375,6 +399,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn affected(&self, calibration_id: &str, tenant: &str) -> Result<Vec<Affected>, Error> {
         let (id, tenant) = (crate::sterility::quoted(calibration_id), crate::sterility::quoted(tenant));
         self.rows(&format!(
@@ -394,6 +419,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn calibration_is_known(&self, calibration_id: &str, tenant: &str) -> Result<bool, Error> {
         let (id, tenant) = (crate::sterility::quoted(calibration_id), crate::sterility::quoted(tenant));
         let sql = format!(

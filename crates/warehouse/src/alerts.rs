@@ -1,5 +1,6 @@
 //! Alerts and what people did about them.
 
+use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
@@ -120,6 +121,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn alerts(&self, keys: &[String]) -> Result<Vec<Alert>, Error> {
         let keys = list(keys.iter().map(String::as_str));
         self.rows(&format!("SELECT {COLUMNS} FROM (SELECT * FROM alerts FINAL WHERE alert_key IN {keys}) AS alert"))
@@ -130,6 +132,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn acknowledged(&self, keys: &[String]) -> Result<Vec<(String, String, u32)>, Error> {
         let keys = list(keys.iter().map(String::as_str));
         self.rows(&format!(
@@ -143,6 +146,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn released_alerts(&self) -> Result<Vec<String>, Error> {
         let sql = "SELECT DISTINCT alert_key FROM alerts FINAL WHERE state = 'OPEN' AND NOT holds \
                    AND (tenant, alert_key, attention) IN \
@@ -155,6 +159,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
+    #[boxed]
     pub async fn write_alerts(&self, alerts: &[Alert], events: &[AlertEvent]) -> Result<(), Error> {
         self.add("alert_history", events).await?;
         self.add("alerts", alerts).await
@@ -164,6 +169,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn open_alerts(&self, tenant: &str) -> Result<Vec<OpenAlert>, Error> {
         let tenant = quoted(tenant);
         self.rows(&format!(
@@ -179,6 +185,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// [`Error::Row`] where there is no such alert; as [`Warehouse::execute`] otherwise.
+    #[boxed]
     pub async fn acknowledge(&self, key: &str, by: &str, note: &str, now_us: i64) -> Result<Vec<Alert>, Error> {
         let alerts = self.alerts(&[key.to_owned()]).await?;
         let events: Vec<_> = alerts

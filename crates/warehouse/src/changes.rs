@@ -3,6 +3,7 @@
 //! A part's name tells which blocks of its partition it holds; merging keeps them. So a part with a block that the reader
 //! has not seen holds something new (and perhaps something old, which does no harm to a reader that evaluates again).
 
+use async_recursion::async_recursion as boxed;
 use std::collections::BTreeMap;
 
 use clickhouse::Row;
@@ -84,6 +85,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn parts(&self, tables: &[&str]) -> Result<Vec<Part>, Error> {
         let tables = list(tables.iter().copied());
         let sql = format!(
@@ -97,6 +99,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn texts(&self, table: &str, column: &str, parts: &[&Part], limit: usize) -> Result<Vec<String>, Error> {
         let names = list(parts.iter().map(|part| part.name.as_str()));
         self.rows(&format!(
@@ -111,6 +114,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn texts_beyond(
         &self,
         table: &str,
@@ -131,6 +135,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn sessions_of_mixtures(&self, parts: &[&Part], limit: usize) -> Result<Vec<String>, Error> {
         let names = list(parts.iter().map(|part| part.name.as_str()));
         let told = format!("FROM preparations WHERE _part IN {names} AND preparation_id != ''");
@@ -146,6 +151,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn sterilizers_of_cycles(
         &self,
         table: &str,
@@ -164,6 +170,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn monitor_position(&self, reader: &str) -> Result<Option<String>, Error> {
         let sql = "SELECT argMax(seen, recorded_at) FROM monitor_positions WHERE reader = ? GROUP BY reader";
         let rows: Vec<String> = self.fetch(self.query(sql).bind(reader)).await?;
@@ -174,6 +181,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
+    #[boxed]
     pub async fn record_monitor_position(&self, reader: &str, seen: &str, now_us: i64) -> Result<(), Error> {
         let sql = "INSERT INTO monitor_positions (reader, seen, recorded_at) SELECT ?, ?, fromUnixTimestamp64Micro(?)";
         self.execute(self.query(sql).bind(reader).bind(seen).bind(now_us)).await

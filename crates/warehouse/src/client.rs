@@ -1,5 +1,6 @@
 //! The connection to ClickHouse: options, time-outs, errors in the words of this crate.
 
+use async_recursion::async_recursion as boxed;
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use clickhouse::{RowOwned, RowRead, query::Query};
@@ -143,6 +144,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// [`Error::Unreachable`], [`Error::TimedOut`] (the statement may still take effect) or [`Error::Engine`].
+    #[boxed]
     pub async fn execute(&self, query: Query) -> Result<(), Error> {
         // Since 26.x inserts are asynchronous unless told otherwise: an answer would not mean written.
         let query = query.with_setting("async_insert", "0").with_setting("wait_end_of_query", "1");
@@ -169,6 +171,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
+    #[boxed]
     pub async fn command(&self, sql: &str) -> Result<(), Error> {
         self.execute(self.client.query_raw(sql)).await
     }
@@ -177,6 +180,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
+    #[boxed]
     pub async fn create_database(&self) -> Result<(), Error> {
         let sql = format!("CREATE DATABASE IF NOT EXISTS {}", self.database());
         let query = self.client.clone().with_database("system").query_raw(&sql);

@@ -20,6 +20,7 @@
 //! Each step may be repeated, and two that close at once do the same. The deletions touch rows of generations below the
 //! fence's, whose tokens are used up: nothing that somebody could still be writing.
 
+use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
 use serde::Deserialize;
 
@@ -50,6 +51,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::execute`]; to be repeated until it succeeds, and before another life of the topic is numbered.
+    #[boxed]
     pub async fn close_life(&self, life: &TopicLife, now: i64) -> Result<Vec<Closed>, Error> {
         let mut closed = Vec::new();
         // Kafka has far fewer partitions than i32 has numbers.

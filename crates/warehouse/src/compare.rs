@@ -1,5 +1,6 @@
 //! Two relations held against each other, by key and column: what `reconcile` and `rebuild` find differences with.
 
+use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
 use serde::Deserialize;
 
@@ -55,6 +56,7 @@ pub(crate) fn quoted(text: &str) -> String {
 
 impl Pair<'_> {
     /// The first differences by key, at most `limit`. One pass finds the keys; values are looked up for those only.
+    #[boxed]
     pub async fn differences(&self, warehouse: &Warehouse, limit: usize) -> Result<Vec<Difference>, Error> {
         let names = self.names();
         let hash = format!("cityHash64({})", concatenated(&names));

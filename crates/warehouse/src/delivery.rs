@@ -1,5 +1,6 @@
 //! What has arrived and what has not, for programs; people ask the views themselves.
 
+use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
 use serde::Deserialize;
 
@@ -66,6 +67,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn gaps(&self, scope: &Scope, until_us: i64) -> Result<Vec<Gap>, Error> {
         let sql = "SELECT toString(tenant) AS tenant, site, toString(device) AS device, boot_id, first_missing, \
                    last_missing, state, toUnixTimestamp64Micro(gaps.since) AS since \
@@ -80,6 +82,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn balances(&self, scope: &Scope) -> Result<Vec<Balance>, Error> {
         let sql = "SELECT toString(boots.tenant) AS tenant, site, toString(boots.device) AS device, boot_id, made, \
                    stored, quarantined, lost, missing, CAST(tail_known AS Bool) AS tail_known \

@@ -1,6 +1,8 @@
 //! What can be said of single visits and of the fleet's devices by a query alone: facts that raise an alert by themselves.
 
+use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -189,6 +191,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn visits_in(&self, parts: &[&Part], limit: usize) -> Result<Vec<String>, Error> {
         self.texts("injections", VISIT, parts, limit).await
     }
@@ -197,6 +200,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn visits_beyond(&self, horizon: &Horizon, limit: usize) -> Result<Vec<String>, Error> {
         self.texts_beyond("injections", VISIT, horizon, limit).await
     }
@@ -206,9 +210,14 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn alarming_shots(&self, scope: Scope<'_>, horizon: &Horizon) -> Result<Vec<Shots>, Error> {
-        let (filter, horizon) = (visits(scope), horizon.filter());
-        self.rows(&format!(
+    pub fn alarming_shots<'a>(
+        &'a self,
+        scope: Scope<'a>,
+        horizon: &'a Horizon,
+    ) -> BoxFuture<'a, Result<Vec<Shots>, Error>> {
+        Box::pin(async move {
+            let (filter, horizon) = (visits(scope), horizon.filter());
+            self.rows(&format!(
             "SELECT toString(shot.tenant) AS tenant, toString(shot.device) AS device, shot.session_id AS session_id, \
              toString(argMax(shot.site, shot.at)) AS site, toUnixTimestamp64Micro(min(shot.at)) AS since, \
              countIf(too_deep) AS unsafe_n, toUInt32(maxIf(ifNull(shot.measured_um, 0), too_deep)) AS unsafe_um, \
@@ -234,12 +243,14 @@ impl Warehouse {
              HAVING unsafe_n + dose_n + depth_n + occlusions > 0 ORDER BY tenant, device, session_id"
         ))
         .await
+        })
     }
 
     /// Findings of one kind of [`FLEET`].
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn findings(&self, kind: &str, limits: FleetLimits) -> Result<Vec<Finding>, Error> {
         let Some((_, _, sql)) = FLEET.iter().find(|(name, _, _)| *name == kind) else { return Ok(Vec::new()) };
         let policy = required(if kind == "session-licence" { "session.licence" } else { "session.allergy" });
@@ -265,12 +276,18 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn open_keys(&self, kinds: &[&str], devices: Option<Scope<'_>>) -> Result<Vec<String>, Error> {
-        let kinds = list(kinds.iter().copied());
-        let scope = devices.map_or_else(|| "1".to_owned(), crate::accuracy::devices);
-        self.rows(&format!(
-            "SELECT DISTINCT alert_key FROM alerts FINAL WHERE state = 'OPEN' AND kind IN {kinds} AND {scope}"
-        ))
-        .await
+    pub fn open_keys<'a>(
+        &'a self,
+        kinds: &'a [&'a str],
+        devices: Option<Scope<'a>>,
+    ) -> BoxFuture<'a, Result<Vec<String>, Error>> {
+        Box::pin(async move {
+            let kinds = list(kinds.iter().copied());
+            let scope = devices.map_or_else(|| "1".to_owned(), crate::accuracy::devices);
+            self.rows(&format!(
+                "SELECT DISTINCT alert_key FROM alerts FINAL WHERE state = 'OPEN' AND kind IN {kinds} AND {scope}"
+            ))
+            .await
+        })
     }
 }

@@ -1,5 +1,6 @@
 //! Incidents that people reported: where a trace may start. Append-only.
 
+use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
+    #[boxed]
     pub async fn add_incident(&self, incident: &Incident) -> Result<(), Error> {
         self.add("incidents", std::slice::from_ref(incident)).await
     }
@@ -37,6 +39,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn incidents(&self, tenant: &str) -> Result<Vec<Incident>, Error> {
         let sql = "SELECT incident_id, tenant, subject_kind, subject, note, reported_by, \
                    toUnixTimestamp64Micro(incident.recorded_at) AS recorded_at FROM incidents AS incident \

@@ -8,6 +8,7 @@ use arrow_ipc::{
     CompressionType,
     writer::{IpcWriteOptions, StreamWriter},
 };
+use async_recursion::async_recursion as boxed;
 use bytes::Bytes;
 use clickhouse::Compression;
 use std::time::Duration;
@@ -48,6 +49,7 @@ impl Warehouse {
     /// # Errors
     /// Whatever [`crate::Advice::Retry`] advises leaves open whether the rows are there: read back, never trust the token
     /// alone.
+    #[boxed]
     pub async fn insert(&self, table: &str, batch: &RecordBatch, token: &str) -> Result<(), Error> {
         let schema = batch.schema();
         let names: Vec<String> = schema.fields().iter().map(|field| format!("`{}`", field.name())).collect();

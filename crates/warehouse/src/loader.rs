@@ -2,6 +2,7 @@
 //!
 //! Every question here is about one partition of one life of one topic, a [`Shard`].
 
+use async_recursion::async_recursion as boxed;
 use std::collections::{BTreeMap, HashSet};
 
 use clickhouse::Row;
@@ -197,6 +198,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn topic_lives(&self) -> Result<Vec<TopicLife>, Error> {
         self.rows("SELECT topic, incarnation, partitions, topic_id FROM kafka_topics ORDER BY incarnation").await
     }
@@ -205,6 +207,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
+    #[boxed]
     pub async fn put_topic_life(&self, life: &TopicLife, created_at: i64) -> Result<(), Error> {
         let sql = "INSERT INTO kafka_topics (topic, incarnation, partitions, created_at, topic_id) \
                    VALUES (?, ?, ?, fromUnixTimestamp64Micro(?), ?)";
@@ -216,6 +219,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
+    #[boxed]
     pub async fn note_topic_id(&self, incarnation: u32, topic_id: &str) -> Result<(), Error> {
         let sql = "ALTER TABLE kafka_topics UPDATE topic_id = ? WHERE incarnation = ? AND topic_id = '' \
                    SETTINGS mutations_sync = 2";
@@ -226,6 +230,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn progress(&self, shard: Shard) -> Result<Progress, Error> {
         let Shard { incarnation, partition } = shard;
         let sql = format!(
@@ -243,6 +248,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn intents(&self, shard: Shard, from: u64, to: Option<u64>) -> Result<Vec<Intent>, Error> {
         let Shard { incarnation, partition } = shard;
         let upper = to.map_or_else(String::new, |to| format!(" AND batch <= {to}"));
@@ -258,6 +264,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::execute`]. Either way only [`Warehouse::intents`] says who won, and whether anybody did.
+    #[boxed]
     pub async fn put_intent(&self, intent: &Intent, created_at: i64) -> Result<(), Error> {
         let Shard { incarnation, partition } = intent.shard;
         let (batch, generation) = (intent.batch, intent.generation);
@@ -288,6 +295,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn ledgers(&self, shard: Shard, as_of: u64, keys: &[BootKey]) -> Result<Vec<LedgerRow>, Error> {
         let Shard { incarnation, partition } = shard;
         let own = format!("incarnation = {incarnation} AND kafka_partition = {partition} AND batch_end <= {as_of}");
@@ -321,6 +329,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn tallies(&self, tables: &[&str], batch: Provenance) -> Result<Vec<Tally>, Error> {
         let of = condition(batch);
         let parts: Vec<String> = tables
@@ -340,6 +349,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::execute`]; whatever was done may be done again.
+    #[boxed]
     pub async fn erase(&self, batch: Provenance, fenced: u32, below: u32) -> Result<(), Error> {
         let Provenance { ingest_day, incarnation, partition, batch: first } = batch;
         for table in TABLES {
@@ -364,6 +374,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::insert`].
+    #[boxed]
     pub async fn insert_block(&self, block: &Block, generation: u32) -> Result<(), Error> {
         let token = token(block.provenance(), block.table(), generation);
         self.insert(block.table(), &block.record_batch(generation)?, &token).await
@@ -373,6 +384,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::insert`].
+    #[boxed]
     pub async fn commit(
         &self,
         committed: &Committed,
@@ -390,6 +402,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn uptime_s(&self) -> Result<u64, Error> {
         self.row("SELECT toUInt64(uptime())").await
     }

@@ -3,6 +3,7 @@
 //! ClickHouse has no transactions over statements: every statement can be run again, a migration is recorded after its
 //! last one, and whatever was interrupted is done again. So two that migrate at once do no harm either.
 
+use async_recursion::async_recursion as boxed;
 use std::{collections::BTreeMap, time::Duration};
 
 use clickhouse::Row;
@@ -123,6 +124,7 @@ COMMENT 'Migrations that were applied; two that migrate at once may leave a row 
 /// # Errors
 /// [`Error::Incompatible`] when the warehouse is newer than this program or a migration was edited; nothing is changed
 /// then. As [`Warehouse::execute`] otherwise; running it again goes on where it stopped.
+#[boxed]
 pub async fn migrate(warehouse: &Warehouse, options: Options) -> Result<Done, Error> {
     warehouse.create_database().await?;
     run(warehouse, CREATE_MIGRATIONS).await?;

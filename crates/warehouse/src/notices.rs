@@ -1,5 +1,6 @@
 //! What is to be told of alerts outside, and what was.
 
+use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn waiting_alerts(&self) -> Result<Vec<Waiting>, Error> {
         self.rows(
             "SELECT tenant, alert_key, kind, severity, site, device, title, length(open.sessions) AS sessions, holds, \
@@ -77,6 +79,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn told(&self, target: &str) -> Result<Vec<Delivery>, Error> {
         let target = quoted(target);
         self.rows(&format!(
@@ -95,6 +98,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
+    #[boxed]
     pub async fn record_deliveries(&self, deliveries: &[Delivery]) -> Result<(), Error> {
         self.add("alert_deliveries", deliveries).await
     }

@@ -1,5 +1,6 @@
 //! Working through the quarantine: what is in it, what came of replays, and deletion by a person.
 
+use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 use telemetry::quarantine::Id;
@@ -184,6 +185,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn quarantine_groups(&self, filter: &Filter) -> Result<Vec<Group>, Error> {
         let sql = format!(
             "SELECT toString(state.reason) AS reason, count() AS rows, sum(state.bytes) AS bytes, \
@@ -200,6 +202,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn quarantine_items(&self, filter: &Filter, limit: u64) -> Result<Vec<Item>, Error> {
         let sql = format!(
             "SELECT state.id AS id, toString(state.reason) AS reason, state.detail AS detail, state.topic AS topic, \
@@ -225,6 +228,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn quarantine_raw(&self, ids: &[Id]) -> Result<Vec<Raw>, Error> {
         if ids.is_empty() {
             return Ok(Vec::new());
@@ -245,6 +249,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn quarantine_results(&self, by: &str, at_us: i64) -> Result<Vec<ReplayResult>, Error> {
         let sql = "SELECT source_incarnation AS incarnation, source_partition AS partition, source_offset AS offset, \
                    source_seq AS seq, toString(r.outcome) AS outcome, stored, duplicates, refused, detail \
@@ -259,6 +264,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
+    #[boxed]
     pub async fn mark_replayed(&self) -> Result<u64, Error> {
         let replayed = format!(
             "((incarnation, kafka_partition, kafka_offset, seq) IN \
@@ -280,6 +286,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn quarantine_usage(&self) -> Result<Usage, Error> {
         let sql = "SELECT count() AS rows, sum(length(payload)) AS bytes, countIf(NOT replayed) AS waiting, \
                    toUInt64(if(rows = 0, 0, greatest(0, dateDiff('second', min(received_at), now64(6, 'UTC'))))) AS oldest_s \
@@ -291,6 +298,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn registered(&self, devices: &[(String, String)]) -> Result<Vec<(String, String)>, Error> {
         if devices.is_empty() {
             return Ok(Vec::new());
@@ -304,6 +312,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn all_registered(&self) -> Result<Vec<(String, String)>, Error> {
         self.rows("SELECT toString(d.tenant), toString(d.device) FROM devices_latest AS d WHERE d.origin = 'IMPORTED'")
             .await
@@ -313,6 +322,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn unknown_device_policies(&self) -> Result<Vec<(String, String)>, Error> {
         let sql = "SELECT toString(p.tenant), p.value FROM policies_latest AS p WHERE p.name = 'unknown_devices'";
         self.rows(sql).await
@@ -322,6 +332,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
+    #[boxed]
     pub async fn set_unknown_device_policy(&self, tenant: &str, value: &str) -> Result<(), Error> {
         let sql = "INSERT INTO policies (tenant, name, value, valid_from, recorded_at) \
                    SELECT ?, 'unknown_devices', ?, now64(6), now64(6)";
@@ -332,6 +343,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn purgeable(&self, before: u16, reason: &str) -> Result<Purged, Error> {
         let sql = "SELECT count() AS rows, sum(length(payload)) AS bytes, countIf(NOT replayed) AS waiting \
                    FROM quarantine WHERE ingest_day < toDate(?) AND (? = '' OR reason = ?)";
@@ -345,6 +357,7 @@ impl Warehouse {
     /// # Errors
     /// [`Error::DayOpen`] when a batch of those days is not committed: its rows are still being counted. As
     /// [`Warehouse::execute`] otherwise; then the journal may name rows that are still there, and doing it again is right.
+    #[boxed]
     pub async fn purge_quarantine(&self, purge: &Purge) -> Result<(), Error> {
         let Purge { before, reason, by, because, now_us } = purge;
         rollup::require_closed(self, before.saturating_sub(1)).await?;

@@ -4,6 +4,7 @@
 //! A shadow table has the name `rebuild_YYYYMMDD_TABLE` and the definition of its table, so that its partition can replace
 //! the day's in whole. What stands in it is found again by batch, count and hash: an interrupted run goes on.
 
+use async_recursion::async_recursion as boxed;
 use std::collections::HashMap;
 
 use arrow_array::{
@@ -110,6 +111,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn day_shards(&self, day: Day) -> Result<Vec<DayShard>, Error> {
         let sql = format!(
             "SELECT incarnation, kafka_partition, min(batch) AS from, max(batch_end) AS to, uniqExact(batch) AS batches \
@@ -129,6 +131,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn batches(&self, shard: Shard, from: u64, to: u64) -> Result<Vec<Written>, Error> {
         let Shard { incarnation, partition } = shard;
         let sql = format!(
@@ -153,6 +156,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn lost_offsets(&self, shard: Shard, from: u64, to: u64) -> Result<IntervalSet, Error> {
         let Shard { incarnation, partition } = shard;
         let sql = format!(
@@ -185,6 +189,7 @@ impl<'w> Shadow<'w> {
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
+    #[boxed]
     pub async fn create(&self) -> Result<(), Error> {
         for table in TABLES {
             self.warehouse.command(&format!("CREATE TABLE IF NOT EXISTS {} AS {table}", self.name(table))).await?;
@@ -196,6 +201,7 @@ impl<'w> Shadow<'w> {
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
+    #[boxed]
     pub async fn discard(&self) -> Result<(), Error> {
         for table in TABLES {
             self.warehouse.command(&format!("DROP TABLE IF EXISTS {} SYNC", self.name(table))).await?;
@@ -207,6 +213,7 @@ impl<'w> Shadow<'w> {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn standing(&self, shard: Shard) -> Result<Option<HashMap<(&'static str, u64), (u64, u64)>>, Error> {
         let Shard { incarnation, partition } = shard;
         let mut standing = HashMap::new();
@@ -229,6 +236,7 @@ impl<'w> Shadow<'w> {
     ///
     /// # Errors
     /// As [`Warehouse::insert`].
+    #[boxed]
     pub async fn write(&self, table: &str, blocks: &[(Block, u32)]) -> Result<(), Error> {
         let batches: Result<Vec<_>, Error> =
             blocks.iter().map(|(block, generation)| block.record_batch(*generation)).collect();
@@ -245,6 +253,7 @@ impl<'w> Shadow<'w> {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn holds(&self, table: &str, rows: u64, hashes: u64) -> Result<bool, Error> {
         let sql = format!("SELECT count(), sum(batch_hash) FROM {}", self.name(table));
         let found: (u64, u64) = self.warehouse.row(&sql).await?;
@@ -255,6 +264,7 @@ impl<'w> Shadow<'w> {
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
+    #[boxed]
     pub async fn carry_notes(&self) -> Result<(), Error> {
         let (shadow, day) = (self.name("quarantine"), self.day);
         let key = "incarnation, kafka_partition, kafka_offset, boot_id, seq";
@@ -269,6 +279,7 @@ impl<'w> Shadow<'w> {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn compare(&self) -> Result<Vec<Comparison>, Error> {
         let mut comparisons = Vec::new();
         for table in TABLES {
@@ -328,6 +339,7 @@ impl<'w> Shadow<'w> {
     ///
     /// # Errors
     /// As [`Warehouse::execute`]; may be done again.
+    #[boxed]
     pub async fn swap(&self, table: &str) -> Result<(), Error> {
         let (shadow, id, day) = (self.name(table), &self.id, self.day);
         let rows: u64 = self.warehouse.row(&format!("SELECT count() FROM {shadow}")).await?;

@@ -4,6 +4,7 @@
 //! batch of the day after its last: there the loader's ledgers are kept. Nothing behind a shard's position is looked at, so
 //! that data on its way is no difference.
 
+use async_recursion::async_recursion as boxed;
 use std::collections::{BTreeMap, HashSet};
 
 use clickhouse::Row;
@@ -161,6 +162,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn today(&self) -> Result<Day, Error> {
         self.row("SELECT toUInt16(toDate(now('UTC')))").await
     }
@@ -169,6 +171,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn spans(&self, from: Day, to: Day) -> Result<Vec<Span>, Error> {
         let sql = format!(
             "SELECT incarnation, kafka_partition, countIf(ingest_day >= toDate({from})) > 0 AS any, \
@@ -194,6 +197,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn ledgers_of(&self, shard: Shard, as_of: u64, scope: &Scope) -> Result<Vec<LedgerRow>, Error> {
         let Shard { incarnation, partition } = shard;
         let filter = scope.filter().replace("AND tenant", "AND loader_commits.tenant");
@@ -219,6 +223,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn rows_of(&self, span: Span, scope: &Scope) -> Result<BTreeMap<BootKey, Rows>, Error> {
         let of = scope.rows(&[span]);
         let event = |(table, condition): &(&str, &str)| {
@@ -268,6 +273,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn incomplete_events(&self, scope: &Scope) -> Result<Vec<Parts>, Error> {
         let of = scope.rows(&scope.spans);
         const KEY: &str = "tenant, device, boot_id, seq";
@@ -302,6 +308,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn sessions_told(&self, scope: &Scope) -> Result<Vec<Told>, Error> {
         let (of, filter) = (scope.rows(&scope.spans), scope.filter());
         let ended = format!("{of} AND event = 'ENDED' AND shots IS NOT NULL AND session_id != ''");
@@ -321,6 +328,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn numbers_told(&self, scope: &Scope, settled: i64) -> Result<Vec<Told>, Error> {
         let (of, filter) = (scope.rows(&scope.spans), scope.filter());
         let sql = format!(
@@ -344,6 +352,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn wrong_sums(&self, scope: &Scope) -> Result<Vec<(&'static str, Difference)>, Error> {
         let of = scope.rows(&scope.spans);
         let mut wrong = Vec::new();

@@ -2,6 +2,7 @@
 //!
 //! History is kept: an import adds rows and changes none. What holds now is in the views `*_latest`.
 
+use async_recursion::async_recursion as boxed;
 use std::{
     collections::{HashMap, HashSet},
     io::Read,
@@ -88,6 +89,7 @@ pub async fn import_devices(warehouse: &Warehouse, csv: impl Read, now_us: i64) 
 ///
 /// # Errors
 /// As [`Warehouse::execute`].
+#[boxed]
 pub async fn enrol(warehouse: &Warehouse) -> Result<(), Error> {
     // Twice at once enrols twice, which changes nothing that is shown.
     let sql = "INSERT INTO devices (tenant, device, site, origin, valid_from, recorded_at) \

@@ -3,6 +3,7 @@
 //! Late data lands in the ingest day of its batch, so a closed ingest day never changes, and its rollup is made once. It
 //! is made beside the table and swapped in whole: a reader sees all of it or what was there before.
 
+use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
 use serde::Deserialize;
 use tracing::info;
@@ -89,6 +90,7 @@ struct DayState {
 /// # Errors
 /// [`Error::DayOpen`] when the day is not over or a batch of it, or of a day before, is not committed; as
 /// [`Warehouse::execute`] otherwise.
+#[boxed]
 pub async fn close_day(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
     let DayState { text, id, suffix, .. } = closed(warehouse, day).await?;
     for rollup in &ROLLUPS {
@@ -109,6 +111,7 @@ pub async fn close_day(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
 ///
 /// # Errors
 /// As [`Warehouse::fetch`].
+#[boxed]
 pub async fn due(warehouse: &Warehouse) -> Result<Vec<Day>, Error> {
     let sql = "SELECT toUInt16(toDateOrZero(partition)) AS day FROM system.parts \
                WHERE database = ? AND active AND table IN ('accuracy_minute', 'accuracy_day') \
@@ -121,6 +124,7 @@ pub async fn due(warehouse: &Warehouse) -> Result<Vec<Day>, Error> {
 ///
 /// # Errors
 /// As [`close_day`]; the days before stay closed.
+#[boxed]
 pub async fn close_due(warehouse: &Warehouse) -> Result<(), Error> {
     for day in due(warehouse).await? {
         close_day(warehouse, day).await?;
@@ -148,6 +152,7 @@ async fn closed(warehouse: &Warehouse, day: Day) -> Result<DayState, Error> {
 ///
 /// # Errors
 /// [`Error::DayOpen`]; as [`Warehouse::fetch`].
+#[boxed]
 pub async fn require_closed(warehouse: &Warehouse, day: Day) -> Result<(String, String), Error> {
     closed(warehouse, day).await.map(|state| (state.text, state.id))
 }

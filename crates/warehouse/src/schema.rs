@@ -1,5 +1,6 @@
 //! What the schema consists of, and whether a warehouse has it.
 
+use async_recursion::async_recursion as boxed;
 use std::collections::{BTreeMap, BTreeSet};
 
 use clickhouse::Row;
@@ -134,6 +135,7 @@ pub(crate) async fn found(warehouse: &Warehouse) -> Result<BTreeMap<String, Foun
 ///
 /// # Errors
 /// [`Error::Schema`] names a table that forgets; as [`Warehouse::fetch`].
+#[boxed]
 pub async fn verify_windows(warehouse: &Warehouse) -> Result<(), Error> {
     refuse_narrow(warehouse.database(), &found(warehouse).await?)
 }
@@ -174,6 +176,7 @@ pub(crate) fn forgetful(found: &BTreeMap<String, Found>) -> Vec<&'static str> {
 /// # Errors
 /// [`Error::Schema`] where `doseline migrate` helps, [`Error::Incompatible`] where it does not, and as
 /// [`Warehouse::fetch`].
+#[boxed]
 pub async fn verify(warehouse: &Warehouse) -> Result<(), Error> {
     let database = warehouse.database();
     let found = found(warehouse).await?;

@@ -3,6 +3,8 @@
 //! What can be demanded of a visit (its injections and what they were made with) is read from committed batches only, so
 //! that a batch which is being written never shows a use without the mount it names; everything else is read as it is.
 
+use async_recursion::async_recursion as boxed;
+use futures::future::BoxFuture;
 use std::fmt::Write as _;
 
 use clickhouse::Row;
@@ -177,6 +179,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn horizon(&self, lately: i64) -> Result<Horizon, Error> {
         let never = u64::MAX;
         let partitions = self
@@ -198,6 +201,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn sterility_registry(&self) -> Result<Registry, Error> {
         let recipes = "SELECT tenant, recipe, temperature_min_mc, temperature_max_mc, hold_ms, gap_max_ms, reference_mc, \
                        z_mk, saturated_steam, prevacuum FROM recipes_latest ORDER BY tenant, recipe";
@@ -220,8 +224,8 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn mounts_of_items(&self, items: Scope<'_>) -> Result<Vec<Mount>, Error> {
-        self.mounts_where(&items.filter("item_id")).await
+    pub fn mounts_of_items<'a>(&'a self, items: Scope<'a>) -> BoxFuture<'a, Result<Vec<Mount>, Error>> {
+        Box::pin(async move { self.mounts_where(&items.filter("item_id")).await })
     }
 
     pub(crate) async fn mounts_where(&self, filter: &str) -> Result<Vec<Mount>, Error> {
@@ -233,33 +237,43 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn uses_of_items(&self, items: Scope<'_>, horizon: &Horizon) -> Result<Vec<Use>, Error> {
-        let filter = items.filter("item_id");
-        let mounted = format!("FROM mounts WHERE event = 'MOUNTED' AND mount_id != '' AND {filter}");
-        self.uses(
-            &format!(
-                "(({filter}) OR (mount_id IN (SELECT mount_id {mounted}) \
+    pub fn uses_of_items<'a>(
+        &'a self,
+        items: Scope<'a>,
+        horizon: &'a Horizon,
+    ) -> BoxFuture<'a, Result<Vec<Use>, Error>> {
+        Box::pin(async move {
+            let filter = items.filter("item_id");
+            let mounted = format!("FROM mounts WHERE event = 'MOUNTED' AND mount_id != '' AND {filter}");
+            self.uses(
+                &format!(
+                    "(({filter}) OR (mount_id IN (SELECT mount_id {mounted}) \
              AND (tenant, device, mount_id) IN (SELECT tenant, device, mount_id {mounted})))",
-            ),
-            horizon,
-        )
-        .await
+                ),
+                horizon,
+            )
+            .await
+        })
     }
 
     /// Mounts by their names, `DEVICE/MOUNT`.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn mounts_by_id(&self, mounts: Scope<'_>) -> Result<Vec<Mount>, Error> {
-        self.mounts_where(&mounts.mounts()).await
+    pub fn mounts_by_id<'a>(&'a self, mounts: Scope<'a>) -> BoxFuture<'a, Result<Vec<Mount>, Error>> {
+        Box::pin(async move { self.mounts_where(&mounts.mounts()).await })
     }
 
     /// Uses of mounts by their names, `DEVICE/MOUNT`.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn uses_of_mounts(&self, mounts: Scope<'_>, horizon: &Horizon) -> Result<Vec<Use>, Error> {
-        self.uses(&mounts.mounts(), horizon).await
+    pub fn uses_of_mounts<'a>(
+        &'a self,
+        mounts: Scope<'a>,
+        horizon: &'a Horizon,
+    ) -> BoxFuture<'a, Result<Vec<Use>, Error>> {
+        Box::pin(async move { self.uses(&mounts.mounts(), horizon).await })
     }
 
     pub(crate) async fn uses(&self, filter: &str, horizon: &Horizon) -> Result<Vec<Use>, Error> {
@@ -279,8 +293,12 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn shots_of_sessions(&self, sessions: Scope<'_>, horizon: &Horizon) -> Result<Vec<Shots>, Error> {
-        self.shots(&sessions.filter("session_id"), horizon).await
+    pub fn shots_of_sessions<'a>(
+        &'a self,
+        sessions: Scope<'a>,
+        horizon: &'a Horizon,
+    ) -> BoxFuture<'a, Result<Vec<Shots>, Error>> {
+        Box::pin(async move { self.shots(&sessions.filter("session_id"), horizon).await })
     }
 
     pub(crate) async fn shots(&self, filter: &str, horizon: &Horizon) -> Result<Vec<Shots>, Error> {
@@ -300,8 +318,8 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn components(&self, preparations: Scope<'_>) -> Result<Vec<Component>, Error> {
-        self.components_where(&preparations.filter("preparation_id")).await
+    pub fn components<'a>(&'a self, preparations: Scope<'a>) -> BoxFuture<'a, Result<Vec<Component>, Error>> {
+        Box::pin(async move { self.components_where(&preparations.filter("preparation_id")).await })
     }
 
     pub(crate) async fn components_where(&self, filter: &str) -> Result<Vec<Component>, Error> {
@@ -316,16 +334,19 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn loads_of_items(&self, items: Scope<'_>) -> Result<Vec<Load>, Error> {
-        let filter = items.filter("item_id");
-        let sql = "SELECT DISTINCT tenant, item_id, device, cycle_uid, pack_id FROM sterilization_items WHERE";
-        self.rows(&format!("{sql} {filter} ORDER BY ALL")).await
+    pub fn loads_of_items<'a>(&'a self, items: Scope<'a>) -> BoxFuture<'a, Result<Vec<Load>, Error>> {
+        Box::pin(async move {
+            let filter = items.filter("item_id");
+            let sql = "SELECT DISTINCT tenant, item_id, device, cycle_uid, pack_id FROM sterilization_items WHERE";
+            self.rows(&format!("{sql} {filter} ORDER BY ALL")).await
+        })
     }
 
     /// Items of cycles.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn items_of_cycles(&self, cycles: &[&Cycle]) -> Result<Vec<Load>, Error> {
         let keys = events(cycles);
         let sql =
@@ -337,21 +358,27 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn reprocessings(&self, items: Scope<'_>) -> Result<Vec<Reprocessing>, Error> {
-        let filter = items.filter("item_id");
-        self.rows(&format!(
-            "SELECT tenant, item_id, toUnixTimestamp64Micro(row.at) AS at, device, site, rinse_water \
+    pub fn reprocessings<'a>(&'a self, items: Scope<'a>) -> BoxFuture<'a, Result<Vec<Reprocessing>, Error>> {
+        Box::pin(async move {
+            let filter = items.filter("item_id");
+            self.rows(&format!(
+                "SELECT tenant, item_id, toUnixTimestamp64Micro(row.at) AS at, device, site, rinse_water \
              FROM (SELECT * FROM mounts WHERE event = 'REPROCESSED' AND {filter}) AS row ORDER BY ALL"
-        ))
-        .await
+            ))
+            .await
+        })
     }
 
     /// All cycles of sterilizers.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn cycles(&self, sterilizers: Scope<'_>, registry: &Registry) -> Result<Vec<Cycle>, Error> {
-        self.cycles_where(&sterilizers.filter("device"), registry).await
+    pub fn cycles<'a>(
+        &'a self,
+        sterilizers: Scope<'a>,
+        registry: &'a Registry,
+    ) -> BoxFuture<'a, Result<Vec<Cycle>, Error>> {
+        Box::pin(async move { self.cycles_where(&sterilizers.filter("device"), registry).await })
     }
 
     pub(crate) async fn cycles_where(&self, filter: &str, registry: &Registry) -> Result<Vec<Cycle>, Error> {
@@ -369,6 +396,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn curves(&self, cycles: &[&Cycle]) -> Result<Vec<Curve>, Error> {
         let keys = events(cycles);
         self.rows(&format!(
@@ -384,37 +412,42 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn indicators(&self, sterilizers: Scope<'_>) -> Result<Vec<Indicator>, Error> {
-        let filter = sterilizers.filter("device");
-        self.rows(&format!(
+    pub fn indicators<'a>(&'a self, sterilizers: Scope<'a>) -> BoxFuture<'a, Result<Vec<Indicator>, Error>> {
+        Box::pin(async move {
+            let filter = sterilizers.filter("device");
+            self.rows(&format!(
             "SELECT tenant, cycle_uid, kind, result, lot, toUnixTimestamp64Micro(ifNull(read_at, row.at)) AS at \
              FROM cycle_indicators AS row \
              WHERE (tenant, cycle_uid) IN (SELECT tenant, cycle_uid FROM sterilization_cycles WHERE {filter}) ORDER BY ALL"
         ))
         .await
+        })
     }
 
     /// Decisions on the cycles of sterilizers.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn releases(&self, sterilizers: Scope<'_>) -> Result<Vec<Release>, Error> {
-        let filter = sterilizers.filter("device");
-        self.rows(&format!(
+    pub fn releases<'a>(&'a self, sterilizers: Scope<'a>) -> BoxFuture<'a, Result<Vec<Release>, Error>> {
+        Box::pin(async move {
+            let filter = sterilizers.filter("device");
+            self.rows(&format!(
             "SELECT tenant, cycle_uid, toUnixTimestamp64Micro(ifNull(decided_at, row.at)) AS at, decision, actor \
              FROM cycle_releases AS row \
              WHERE (tenant, cycle_uid) IN (SELECT tenant, cycle_uid FROM sterilization_cycles WHERE {filter}) ORDER BY ALL"
         ))
         .await
+        })
     }
 
     /// Syringes and cartridges, by their names `DEVICE/MOUNT`, that were removed and whose balance is beyond a limit, percent.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn imbalances(&self, mounts: Scope<'_>, limit_pct: u32) -> Result<Vec<Imbalance>, Error> {
-        let filter = mounts.mounts();
-        self.rows(&format!(
+    pub fn imbalances<'a>(&'a self, mounts: Scope<'a>, limit_pct: u32) -> BoxFuture<'a, Result<Vec<Imbalance>, Error>> {
+        Box::pin(async move {
+            let filter = mounts.mounts();
+            self.rows(&format!(
             "SELECT tenant, site, device, mount_id, item_id, toInt64(assumeNotNull(fill_nl)) AS fill_nl, \
              toInt64(assumeNotNull(primed_nl)) AS primed_nl, toInt64(assumeNotNull(residual_nl)) AS residual_nl, \
              toInt64(delivered_nl) AS delivered_nl, assumeNotNull(balance_nl) AS balance_nl, \
@@ -422,31 +455,35 @@ impl Warehouse {
              FROM mass_balance WHERE {filter} AND removed_at IS NOT NULL AND abs(balance_pct) > {limit_pct}"
         ))
         .await
+        })
     }
 
     /// Mounts with rows beyond a horizon, by tenant, device and mount: their sums are not whole.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn mounts_beyond(
-        &self,
-        mounts: Scope<'_>,
-        horizon: &Horizon,
-    ) -> Result<Vec<(String, String, String)>, Error> {
-        let (filter, committed) = (mounts.mounts(), horizon.filter());
-        let names = "SELECT tenant, device, mount_id FROM";
-        let beyond = format!("WHERE {filter} AND NOT ({committed})");
-        self.rows(&format!(
-            "SELECT DISTINCT toString(tenant), toString(device), toString(mount_id) \
+    pub fn mounts_beyond<'a>(
+        &'a self,
+        mounts: Scope<'a>,
+        horizon: &'a Horizon,
+    ) -> BoxFuture<'a, Result<Vec<(String, String, String)>, Error>> {
+        Box::pin(async move {
+            let (filter, committed) = (mounts.mounts(), horizon.filter());
+            let names = "SELECT tenant, device, mount_id FROM";
+            let beyond = format!("WHERE {filter} AND NOT ({committed})");
+            self.rows(&format!(
+                "SELECT DISTINCT toString(tenant), toString(device), toString(mount_id) \
              FROM ({names} mounts {beyond} UNION ALL {names} item_uses {beyond})"
-        ))
-        .await
+            ))
+            .await
+        })
     }
 
     /// Sequence numbers of devices that have not arrived, by tenant and device; devices without any are left out.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn missing_events(&self, devices: &[(&str, &str)]) -> Result<Vec<(String, String, u64)>, Error> {
         let devices = pairs(devices.iter().copied());
         self.rows(&format!(
@@ -460,6 +497,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn sterility_rows(&self) -> Result<u64, Error> {
         let sql = "SELECT max(rows) FROM (SELECT sum(rows) AS rows FROM system.parts WHERE database = ? AND active \
                    AND table IN ('item_uses', 'mounts', 'sterilization_items') GROUP BY table)";

@@ -1,6 +1,8 @@
 //! Links between visits, items, lots and cycles, for one question at a time.
 
+use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
+use futures::future::BoxFuture;
 use serde::Deserialize;
 
 use crate::{
@@ -30,6 +32,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn tenants_of(&self, kind: &str, subject: &str) -> Result<Vec<String>, Error> {
         let id = quoted(subject);
         let sql = match kind {
@@ -63,22 +66,23 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn uses_of_sessions(&self, sessions: Scope<'_>) -> Result<Vec<Use>, Error> {
-        self.uses(&sessions.filter("session_id"), &Horizon::default()).await
+    pub fn uses_of_sessions<'a>(&'a self, sessions: Scope<'a>) -> BoxFuture<'a, Result<Vec<Use>, Error>> {
+        Box::pin(async move { self.uses(&sessions.filter("session_id"), &Horizon::default()).await })
     }
 
     /// Injections made with mixtures.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn shots_of_mixtures(&self, mixtures: Scope<'_>) -> Result<Vec<Shots>, Error> {
-        self.shots(&mixtures.filter("preparation_id"), &Horizon::default()).await
+    pub fn shots_of_mixtures<'a>(&'a self, mixtures: Scope<'a>) -> BoxFuture<'a, Result<Vec<Shots>, Error>> {
+        Box::pin(async move { self.shots(&mixtures.filter("preparation_id"), &Horizon::default()).await })
     }
 
     /// Mixtures made with a lot.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn components_of_lot(&self, lot: &str) -> Result<Vec<Component>, Error> {
         self.components_where(&of_lot(lot)).await
     }
@@ -87,14 +91,18 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn components_of_containers(&self, containers: Scope<'_>) -> Result<Vec<Component>, Error> {
-        self.components_where(&containers.filter("container_id")).await
+    pub fn components_of_containers<'a>(
+        &'a self,
+        containers: Scope<'a>,
+    ) -> BoxFuture<'a, Result<Vec<Component>, Error>> {
+        Box::pin(async move { self.components_where(&containers.filter("container_id")).await })
     }
 
     /// Mounts of a lot.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn mounts_of_lot(&self, lot: &str) -> Result<Vec<Mount>, Error> {
         self.mounts_where(&format!("{} LIMIT {ROWS_MAX}", of_lot(lot))).await
     }
@@ -103,6 +111,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn visits(&self, sessions: &[String]) -> Result<Vec<Visit>, Error> {
         let sessions = list(sessions.iter().map(String::as_str));
         self.rows(&format!(
@@ -117,14 +126,15 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn cycles_by_uid(&self, uids: Scope<'_>) -> Result<Vec<Cycle>, Error> {
-        self.cycles_where(&uids.filter("cycle_uid"), &Registry::default()).await
+    pub fn cycles_by_uid<'a>(&'a self, uids: Scope<'a>) -> BoxFuture<'a, Result<Vec<Cycle>, Error>> {
+        Box::pin(async move { self.cycles_where(&uids.filter("cycle_uid"), &Registry::default()).await })
     }
 
     /// Items of a cycle.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn loads_of_cycle(&self, cycle_uid: &str) -> Result<Vec<Load>, Error> {
         let uid = quoted(cycle_uid);
         self.rows(&format!(

@@ -1,6 +1,8 @@
 //! The monitor's verdicts about sterility, one row for each finding and change of it.
 
+use async_recursion::async_recursion as boxed;
 use clickhouse::{Row, RowOwned, RowWrite};
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -83,15 +85,22 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn verdicts_of_units(&self, kind: &str, scope: Scope<'_>) -> Result<Vec<Verdict>, Error> {
-        let name = format!("substring(unit, {})", kind.len() + 2);
-        self.verdicts(&format!("startsWith(unit, '{kind}/') AND {}", scope.filter(&name))).await
+    pub fn verdicts_of_units<'a>(
+        &'a self,
+        kind: &'a str,
+        scope: Scope<'a>,
+    ) -> BoxFuture<'a, Result<Vec<Verdict>, Error>> {
+        Box::pin(async move {
+            let name = format!("substring(unit, {})", kind.len() + 2);
+            self.verdicts(&format!("startsWith(unit, '{kind}/') AND {}", scope.filter(&name))).await
+        })
     }
 
     /// The latest verdicts on cycles.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn verdicts_of_cycles(&self, cycles: &[String]) -> Result<Vec<Verdict>, Error> {
         let keys: Vec<_> = cycles.iter().map(|cycle| format!("0/{cycle}")).collect();
         let keys = list(keys.iter().map(String::as_str));
@@ -103,6 +112,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn verdicts_of_alerts(&self, alert_keys: &[String]) -> Result<Vec<Verdict>, Error> {
         let keys = list(alert_keys.iter().map(String::as_str));
         self.verdicts(&format!("alert_key IN {keys}")).await
@@ -112,6 +122,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn verdicts_about(&self, tenant: &str, subject: &str) -> Result<Vec<Verdict>, Error> {
         let (tenant, subject) = (crate::sterility::quoted(tenant), crate::sterility::quoted(subject));
         self.verdicts(&format!(
@@ -133,6 +144,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn pending_units(&self) -> Result<Vec<(String, i64)>, Error> {
         let sql = "SELECT unit, toUnixTimestamp64Micro(min(decide_at)) FROM sterility_verdicts FINAL \
                    WHERE state = 'PENDING' GROUP BY unit";
@@ -143,6 +155,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
+    #[boxed]
     pub async fn verdicts_are_current(&self, rule_version: u32) -> Result<bool, Error> {
         let sql = format!(
             "SELECT count() > 0 AND countIf(rule_version != {rule_version}) = 0 FROM \
@@ -155,6 +168,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
+    #[boxed]
     pub async fn add_verdicts(&self, verdicts: &[Verdict]) -> Result<(), Error> {
         self.add("sterility_verdicts", verdicts).await
     }

@@ -14,7 +14,9 @@ use std::{
 
 use rustix::{
     io::{FdFlags, fcntl_getfd, fcntl_setfd},
-    process::{Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, pidfd_send_signal, set_parent_process_death_signal},
+    process::{
+        Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, pidfd_send_signal, set_parent_process_death_signal,
+    },
 };
 use tokio::sync::oneshot;
 
@@ -36,8 +38,7 @@ impl Child {
     /// The kernel sends the parent-death signal when the *thread* that started the child ends. So this thread starts the
     /// child and lives until the child has ended.
     pub(super) async fn spawn(program: &Path, dir: &Path, configuration: &str, lock: &File) -> Result<Self, Error> {
-        let failed =
-            |path: &Path, source| Error::File { what: "start mosquitto", path: path.to_owned(), source };
+        let failed = |path: &Path, source| Error::File { what: "start mosquitto", path: path.to_owned(), source };
         let mut command = Command::new(program);
         command.arg("-c").arg(configuration).current_dir(dir);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -73,7 +74,8 @@ impl Child {
             let stderr = child.stderr.take();
             let _ = started.send(process.map(|process| (child.id(), process)).map_err(Into::into));
             // To its end, and so to the end of the process: a pipe that nobody reads would stop the broker.
-            for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).split(b'\n')).map_while(Result::ok) {
+            for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).split(b'\n')).map_while(Result::ok)
+            {
                 let line = String::from_utf8_lossy(&line);
                 repeat(&line);
                 kept.lock().unwrap_or_else(PoisonError::into_inner).push(&line);

@@ -1,5 +1,6 @@
 //! Records of one partition between two offsets.
 
+use async_recursion::async_recursion as boxed;
 use std::{
     collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
@@ -38,6 +39,7 @@ const CHUNKS: usize = 8;
 ///
 /// # Errors
 /// [`Error::Kafka`].
+#[boxed]
 pub async fn held(kafka: &Kafka, topic: &str) -> Result<BTreeMap<i32, Held>, Error> {
     let (config, topic) = (client_config(kafka), topic.to_owned());
     let held = tokio::task::spawn_blocking(move || -> Result<_, KafkaError> {
@@ -80,6 +82,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`Error::Offsets`] when the range is not there, or no longer; [`Error::Kafka`].
+    #[boxed]
     pub async fn next(&mut self) -> Result<Option<Record>, Error> {
         while self.chunk.is_empty() {
             match self.chunks.recv().await {

@@ -1,5 +1,6 @@
 //! The batches of one shard made again, one after the other, from the ledgers as of the first.
 
+use async_recursion::async_recursion as boxed;
 use telemetry::report::Contexts;
 use warehouse::{
     columns::{Block, LedgerRow, Provenance},
@@ -35,6 +36,7 @@ impl<'s, S: Store> Remake<'s, S> {
     ///
     /// # Errors
     /// Ledgers cannot be read; the batch may then be given again.
+    #[boxed]
     pub async fn batch(
         &mut self,
         records: &[Record],
