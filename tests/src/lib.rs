@@ -5,7 +5,7 @@
 //! this test was built to (`cargo xtask test` builds them first).
 //!
 //! Absent: knowledge of the contract and of tables, which is the tests' own (and [`campaign`]'s and [`mod@bench`]'s, that
-//! `cargo xtask soak` and `cargo xtask bench` run); and `Result`: whatever fails in here fails the test, with the end of
+//! `cargo xtask soak` and `cargo xtask bench` run), except of when the loader has committed what it read; and `Result`: whatever fails in here fails the test, with the end of
 //! each engine's log.
 //!
 //! Invariants: every process a test started is gone when the test process is, however that ends, since each dies
@@ -15,6 +15,7 @@
 pub mod bench;
 pub mod campaign;
 mod clickhouse;
+mod committed;
 mod disk;
 mod doseline;
 mod kafka;
@@ -26,11 +27,13 @@ mod process;
 mod python;
 mod role;
 mod scratch;
+mod seed;
 mod stack;
 mod usage;
 mod wait;
 
 pub use clickhouse::{ClickHouse, Refused};
+pub use committed::{ends, is_committed, wait_until_committed};
 pub use disk::Disk;
 pub use doseline::{Doseline, Finished, Ready};
 pub use kafka::{Kafka, Node, Observer, Offsets, Record};
@@ -41,6 +44,7 @@ pub use ports::free_port;
 pub use process::Process;
 pub use python::Python;
 pub use scratch::Scratch;
+pub use seed::seed;
 pub use stack::Stack;
 pub use usage::cpu_s;
-pub use wait::poll;
+pub use wait::{poll, stay_within_a_day};

@@ -1,26 +1,60 @@
 //! Ports nobody uses.
 
+use std::fs::{self, File};
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Below what Linux gives to outgoing connections (32768 and up): none of those can take the port of an engine that
 /// is down for a moment.
 const FIRST: u16 = 20_000;
 const COUNT: u16 = 12_000;
 
-/// A port on 127.0.0.1 that is free now and that this process will not be given again.
+/// Locked files of the ports that this process was given. The kernel unlocks them when it ends, however that happens.
+static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
+
+/// A port on 127.0.0.1 that is free now, that this process will not be given again, and that no other test process is
+/// given as long as this one lives: also while the engine it is for is not there yet, or down.
 pub fn free_port() -> u16 {
+    free_listener().local_addr().expect("it is bound").port()
+}
+
+/// The same, bound: for servers in this process.
+pub fn free_listener() -> TcpListener {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Test processes that run at once begin at different places.
     let start = u16::try_from(std::process::id().wrapping_mul(97) % u32::from(COUNT)).expect("below the count");
     for _ in 0..COUNT {
         let step = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
         let port = FIRST + (start + step) % COUNT;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port))
+            && is_ours(port)
+        {
+            return listener;
         }
     }
     panic!("no free port from {FIRST} to {}", FIRST + COUNT - 1)
+}
+
+/// Whether no other test process has the port; none will have it from now on.
+fn is_ours(port: u16) -> bool {
+    let path = folder().join(port.to_string());
+    let file = File::create(&path).unwrap_or_else(|error| panic!("create {}: {error}", path.display()));
+    let locked = file.try_lock().is_ok();
+    if locked {
+        HELD.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+    }
+    locked
+}
+
+/// Of one user, because another could not open his files.
+fn folder() -> PathBuf {
+    let user = fs::metadata("/proc/self").expect("ask the kernel for the user").uid();
+    let folder = std::env::temp_dir().join(format!("doseline-ports-{user}"));
+    fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("create {}: {error}", folder.display()));
+    folder
 }
 
 #[cfg(test)]
@@ -32,5 +66,13 @@ mod tests {
         let ports: std::collections::BTreeSet<_> = (0..100).map(|_| free_port()).collect();
         assert_eq!(ports.len(), 100);
         assert!(ports.iter().all(|port| (20_000..32_000).contains(port)));
+    }
+
+    /// Two descriptors of a file are two owners of its lock, as two processes are.
+    #[test]
+    fn a_port_that_was_given_is_no_other_process_s_though_nothing_listens_there() {
+        let port = free_port();
+        assert!(!is_ours(port), "{port} is given twice");
+        drop(TcpListener::bind(("127.0.0.1", port)).expect("nothing listens there"));
     }
 }

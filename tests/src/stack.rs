@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::role::Role;
-use crate::{ClickHouse, Doseline, Kafka, Mosquitto, Scratch};
+use crate::{ClickHouse, Doseline, Kafka, Mosquitto, Scratch, wait_until_committed};
 
-const MIGRATED_WITHIN: Duration = Duration::from_secs(60);
-const READY_WITHIN: Duration = Duration::from_secs(60);
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+const MIGRATED_WITHIN: Duration = Duration::from_secs(180);
+const READY_WITHIN: Duration = Duration::from_secs(180);
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// Mosquitto, Kafka and ClickHouse with tables and topics in them, and a configuration that names all three.
 ///
@@ -55,6 +55,12 @@ impl Stack {
         let mut role = Role::start(name, &self.configuration, &[], ANSWER_WITHIN);
         role.wait_until_ready(READY_WITHIN);
         role.doseline
+    }
+
+    /// Waits until all that stands in Kafka now is committed: rows, sums, ledgers and marks of it are there then.
+    #[track_caller]
+    pub fn wait_until_committed(&self) {
+        wait_until_committed(&self.clickhouse, &self.kafka);
     }
 
     fn arguments<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {

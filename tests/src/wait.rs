@@ -1,7 +1,9 @@
 //! Waiting for a state.
 
 use std::fmt::Display;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Tries until it succeeds, every 10 ms at first and every 200 ms later; `Err` carries what was seen instead.
 ///
@@ -23,9 +25,31 @@ pub fn poll<T, E: Display>(within: Duration, what: &str, mut attempt: impl FnMut
     }
 }
 
+/// Waits for the next day, UTC, where that begins within `span`: for tests of days that must not change under them.
+pub fn stay_within_a_day(span: Duration) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    let left = left_of_day(now);
+    if left < span {
+        eprintln!("a day ends in {:.0} s: waiting for the next", left.as_secs_f64());
+        std::thread::sleep(left);
+    }
+}
+
+/// What is left of the day, and a second.
+fn left_of_day(since_1970: Duration) -> Duration {
+    DAY + Duration::from_secs(1) - Duration::from_secs(since_1970.as_secs() % DAY.as_secs())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_day_is_left_until_midnight() {
+        let left =
+            |hours: u64, seconds: u64| left_of_day(Duration::from_secs(20_000 * 86_400 + hours * 3_600 + seconds));
+        assert_eq!((left(0, 0), left(23, 3_590)), (DAY + Duration::from_secs(1), Duration::from_secs(11)));
+    }
 
     #[test]
     fn the_value_is_returned_as_soon_as_it_is_there() {

@@ -4,14 +4,14 @@
 //! can come late, without any hook in what is tested. Each connection carries one request, which the answer says.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::free_port;
+use crate::ports::free_listener;
 
 /// How an answer begins that is an error of the engine.
 const ERROR: &[u8; 10] = b"HTTP/1.1 5";
@@ -91,8 +91,8 @@ pub struct Gateway {
 impl Gateway {
     /// Listens, for an engine on this port.
     pub fn start(upstream: u16) -> Self {
-        let port = free_port();
-        let listener = TcpListener::bind(("127.0.0.1", port)).expect("listen for a loader");
+        let listener = free_listener();
+        let port = listener.local_addr().expect("it is bound").port();
         let orders: Arc<Mutex<Vec<Order>>> = Arc::default();
         let errors: Arc<AtomicU64> = Arc::default();
         let shared = (Arc::clone(&orders), Arc::clone(&errors));
@@ -288,6 +288,8 @@ pub(super) fn holds(within: Duration, mut condition: impl FnMut() -> bool) -> bo
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     /// An engine that answers with what it was sent, and counts.

@@ -1,13 +1,13 @@
 //! A TCP connection's way that can be cut and slowed.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::free_port;
+use crate::ports::free_listener;
 
 /// Passes bytes both ways between clients and one port.
 pub struct Relay {
@@ -24,8 +24,8 @@ struct Shared {
 impl Relay {
     /// Listens, for a server on this port.
     pub fn start(upstream: u16) -> Self {
-        let port = free_port();
-        let listener = TcpListener::bind(("127.0.0.1", port)).expect("listen for clients");
+        let listener = free_listener();
+        let port = listener.local_addr().expect("it is bound").port();
         let shared: Arc<Shared> = Arc::default();
         let own = Arc::clone(&shared);
         thread::spawn(move || {

@@ -1,0 +1,66 @@
+//! What the loader has committed of what stands in Kafka.
+//!
+//! A loader writes the rows of a batch table by table, several tables at once and in no order, and at last its ledgers and the
+//! commit row in one insert. So rows that stand in one table say nothing of those in another, of sums, gaps, completeness or
+//! marks. The commit row says that all of the batch is there: a test that has seen some of what it waits for, and looks at the
+//! rest once, waits for that first.
+
+use std::time::Duration;
+
+use telemetry::kafka::{QUARANTINE_TOPIC, REPORTS_TOPIC, STATUS_TOPIC};
+
+use crate::{ClickHouse, Kafka, Offsets, Refused, poll};
+
+/// Long enough for a loaded machine, and for loaders that were killed and whose sessions have to end first.
+const WITHIN: Duration = Duration::from_secs(300);
+
+const POSITIONS: &str = "SELECT topic, kafka_partition, toInt64(max(batch_end)) FROM doseline.loader_commits AS c INNER JOIN \
+                         (SELECT topic, max(incarnation) AS incarnation FROM doseline.kafka_topics GROUP BY topic) AS l \
+                         USING (incarnation) WHERE kind = 'commit' GROUP BY ALL";
+
+/// Waits until all that stands in Kafka now is committed. What a row, a receipt or a flush was seen of stands in Kafka.
+#[track_caller]
+pub fn wait_until_committed(clickhouse: &ClickHouse, kafka: &Kafka) {
+    let ends = ends(kafka);
+    poll(WITHIN, "everything in Kafka to be committed", || is_committed(clickhouse, &ends));
+}
+
+/// The ends of all partitions that loaders read: (topic, partition) to offset.
+pub fn ends(kafka: &Kafka) -> Offsets {
+    let topics = [REPORTS_TOPIC, STATUS_TOPIC, QUARANTINE_TOPIC].into_iter();
+    let of_topic = |topic: &'static str| {
+        kafka.end_offsets(topic).into_iter().map(move |(partition, end)| ((topic.to_owned(), partition), end))
+    };
+    topics.flat_map(of_topic).collect()
+}
+
+/// Whether all below these offsets is committed; otherwise the first partition that is behind.
+pub fn is_committed(clickhouse: &ClickHouse, ends: &Offsets) -> Result<(), String> {
+    let positions = positions(clickhouse)?;
+    let behind = ends.iter().find(|(key, end)| **end > positions.get(*key).copied().unwrap_or(0));
+    match behind {
+        None => Ok(()),
+        Some((key, end)) => Err(format!("{key:?} is at {:?} of {end}", positions.get(key))),
+    }
+}
+
+/// The position of each partition of each topic's latest life: (topic, partition) to offset.
+pub(crate) fn positions(clickhouse: &ClickHouse) -> Result<Offsets, String> {
+    parse(clickhouse.try_query(POSITIONS))
+}
+
+/// The same, asked of the engine at an address.
+pub(crate) fn positions_at(agent: &ureq::Agent, url: &str) -> Result<Offsets, String> {
+    parse(crate::clickhouse::query(agent, url, POSITIONS))
+}
+
+fn parse(answer: Result<String, Refused>) -> Result<Offsets, String> {
+    let text = answer.map_err(|refused| refused.to_string())?;
+    let row = |line: &str| {
+        let mut cells = line.split('\t');
+        let mut cell = || cells.next().expect("three columns").to_owned();
+        let (topic, partition, end) = (cell(), cell(), cell());
+        ((topic, partition.parse().expect("a number")), end.parse().expect("a number"))
+    };
+    Ok(text.lines().map(row).collect())
+}
