@@ -32,7 +32,7 @@ use stage::{Setting, Stage};
 /// What was made this long ago should have arrived: devices without a network have it back.
 const ARRIVED_AFTER: Duration = Duration::from_secs(60);
 /// How long it may take on top.
-const ARRIVED_WITHIN: Duration = Duration::from_secs(180);
+const ARRIVED_WITHIN: Duration = Duration::from_secs(420);
 /// Attempts, for each time a fault is to strike, that may miss: what was to be caught did not come, or something else did.
 const MISSES: u32 = 4;
 
@@ -51,6 +51,18 @@ pub struct Options {
     pub devices: u32,
     /// Partitions of each topic.
     pub partitions: i32,
+}
+
+impl Options {
+    /// The command that replays it: the same faults in the same order at the same places, as far as the machine goes along.
+    pub fn command(&self) -> String {
+        let Self { seed, minutes, faults, rate, devices, partitions } = self;
+        let minutes = minutes.map(|minutes| format!(" --minutes {minutes}")).unwrap_or_default();
+        let faults = if faults.is_empty() { String::new() } else { format!(" --faults {}", faults.join(",")) };
+        format!(
+            "cargo xtask soak --seed {seed} --rate {rate} --devices {devices} --partitions {partitions}{minutes}{faults}"
+        )
+    }
 }
 
 /// Names of all faults, with what they are and how often continuous integration has them.
@@ -112,7 +124,8 @@ impl Campaign {
             disk_mib: if is_long { 8_192 } else { 2_048 },
             load,
         };
-        eprintln!("campaign: seed {}, {} events/s by {} devices", options.seed, options.rate, options.devices);
+        let Options { seed, rate, devices, .. } = options;
+        eprintln!("campaign: seed {seed}, {rate} events/s by {devices} devices; again: {}", options.command());
         let stage = Stage::start(setting);
         let rows = FAULTS.iter().filter(|fault| chosen(options, fault)).map(|fault| Row::new(fault.name, fault.what));
         let report = Report::new(options, rows.collect());
@@ -258,6 +271,14 @@ mod tests {
     fn an_unknown_fault_is_named_with_those_that_exist() {
         let error = check_names(&["bridge-kill".to_owned(), "flood".to_owned()]).expect_err("no flood");
         assert!(error.contains("\"flood\"") && error.contains("disk-full"), "{error}");
+    }
+
+    #[test]
+    fn a_campaign_names_the_command_that_replays_it() {
+        let mut options = Options { seed: 7, minutes: None, faults: Vec::new(), rate: 300, devices: 60, partitions: 4 };
+        assert_eq!(options.command(), "cargo xtask soak --seed 7 --rate 300 --devices 60 --partitions 4");
+        (options.minutes, options.faults) = (Some(5), ["scale", "backlog"].map(str::to_owned).to_vec());
+        assert!(options.command().ends_with(" --partitions 4 --minutes 5 --faults scale,backlog"));
     }
 
     #[test]

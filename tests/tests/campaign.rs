@@ -1,5 +1,5 @@
 //! Every fault of the reliability table, as often as continuous integration wants it, under load: nothing is lost, nothing
-//! doubled, aggregates are the sums of their rows, no offset goes back. `cargo xtask soak --seed S` replays a run.
+//! doubled, aggregates are the sums of their rows, no offset goes back. A run prints the command that replays it.
 
 use harness::campaign::{self, Options};
 
@@ -17,5 +17,5 @@ fn nothing_is_lost_and_nothing_doubled_whatever_fails() {
         assert!(times >= wanted, "{name} struck {times} times, not {wanted}");
     }
     assert!(report.made > 10_000, "{} events are no load", report.made);
-    assert!(report.is_clean(), "seed {seed}: {:?}", report.total.examples);
+    assert!(report.is_clean(), "{:?}\nreplay: {}", report.total.examples, options.command());
 }

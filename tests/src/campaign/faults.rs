@@ -14,8 +14,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::gateway::{Gateway, Hold, Moment, Statement, holds};
 use super::kafka;
-use super::stage::{BRIDGES, RECOVERED_WITHIN, SLOTS, Stage, bridge_id, metric};
-use crate::{Process, Scratch, Signal};
+use super::stage::{BRIDGES, RECOVERED_WITHIN, SLOTS, STOPPED_WITHIN, Stage, bridge_id, metric};
+use crate::{Process, Scratch, Signal, poll};
 
 pub type Random = ChaCha8Rng;
 
@@ -310,7 +310,7 @@ fn leave(stage: &mut Stage, slot: usize, killed: bool) {
     if killed {
         role.doseline.kill();
     } else {
-        let (status, _) = role.doseline.stop(Duration::from_secs(40));
+        let (status, _) = role.doseline.stop(STOPPED_WITHIN);
         let said = role.doseline.stderr();
         // On a busy machine it may be told to end before it is there to hear it.
         let unborn = status.signal() == Some(Signal::SIGTERM as i32) && said.is_empty();
@@ -404,7 +404,7 @@ fn view_fails(stage: &mut Stage, random: &mut Random) -> Outcome {
 fn disk_full(stage: &mut Stage, random: &mut Random) -> Outcome {
     let before = errors(stage);
     stage.clickhouse.disk().fill();
-    let ends = stage.observer.ends().expect("kafka is well");
+    let ends = poll(RECOVERED_WITHIN, "the ends of the topics", || stage.observer.ends());
     // Nothing new can be written: what comes now waits.
     let stuck = holds(Duration::from_secs(30), || errors(stage) > before + 2);
     sleep(Duration::from_millis(random.random_range(0..2_000)));
@@ -439,9 +439,11 @@ fn has_unreadable_part(stage: &Stage) -> bool {
 }
 
 fn backlog_repeated(stage: &mut Stage, random: &mut Random) -> Outcome {
-    stage.read_truth();
-    let reports = stage.oracle.recent.repeated(random);
-    assert!(!reports.is_empty(), "no device has a backlog yet");
+    let reports = poll(RECOVERED_WITHIN, "a device with a backlog", || {
+        stage.read_truth();
+        let reports = stage.oracle.recent.repeated(random);
+        if reports.is_empty() { Err("none has made anything yet") } else { Ok(reports) }
+    });
     let port = stage.mosquitto.port().to_string();
     let mut publisher = Command::new("mosquitto_pub")
         .args(["-V", "5", "-q", "1", "-p", &port, "-l", "-t", &reports[0].topic])

@@ -7,12 +7,15 @@ use rand::Rng;
 
 use super::faults::{Outcome, Random};
 use super::gateway::holds;
-use super::stage::{REPORTS, Stage, TOPICS, metric};
+use super::stage::{RECOVERED_WITHIN, REPORTS, STOPPED_WITHIN, Stage, TOPICS};
+use crate::poll;
 use crate::usage::rss_kib;
 
 const RECEIPTS: &str = "doseline_bridge_receipts_total";
 /// What a bridge may take on top while Kafka stands still: its limit of unconfirmed payloads and as much again, KiB.
 const GROWTH_KIB_MAX: f64 = 48.0 * 1024.0;
+/// A bridge says that Kafka confirms nothing when a message has waited for 5 s.
+const UNREADY_WITHIN: Duration = Duration::from_secs(180);
 
 fn once(recovery_s: f64) -> Outcome {
     Outcome { times: 1, recovery_s }
@@ -20,7 +23,7 @@ fn once(recovery_s: f64) -> Outcome {
 
 pub fn leader_killed(stage: &mut Stage, random: &mut Random) -> Outcome {
     let partition = random.random_range(0..usize::try_from(stage.setting.partitions).expect("a few"));
-    let leader = stage.kafka.leader(REPORTS, partition).expect("a partition has a leader");
+    let leader = stage.kafka.leader(REPORTS, partition);
     let began = Instant::now();
     stage.kafka.node(leader).kill();
     stage.recovered();
@@ -36,21 +39,29 @@ pub fn below_min_insync(stage: &mut Stage, random: &mut Random) -> Outcome {
     let survivor = random.random_range(0..3);
     let others: Vec<_> = (0..3).filter(|node| *node != survivor).collect();
     others.iter().for_each(|node| stage.kafka.node(*node).kill());
-    // What the cluster had confirmed before gets its receipt still.
-    sleep(Duration::from_secs(2));
-    let receipts = |stage: &Stage| -> f64 { stage.bridges.iter().flatten().map(|role| metric(role, RECEIPTS)).sum() };
+    let receipts = |stage: &Stage| -> Result<f64, String> {
+        stage.bridges.iter().flatten().map(|role| role.metric(RECEIPTS).map_err(|error| error.to_string())).sum()
+    };
     let memory = |stage: &mut Stage| -> Vec<f64> {
         stage.bridges.iter_mut().flatten().filter_map(|role| rss_kib(role.id())).collect()
     };
-    let (sent, resident) = (receipts(stage), memory(stage));
+    // What the cluster had confirmed before gets its receipt still.
+    let sent = poll(RECOVERED_WITHIN, "the last receipts for what Kafka had confirmed", || {
+        let before = receipts(stage)?;
+        sleep(Duration::from_secs(2));
+        let sent = receipts(stage)?;
+        if sent == before { Ok(sent) } else { Err(format!("{} within 2 s", sent - before)) }
+    });
+    let resident = memory(stage);
     let mut said = Vec::new();
-    let unready = holds(Duration::from_secs(60), || {
+    let unready = holds(UNREADY_WITHIN, || {
         said = stage.bridges.iter().flatten().filter_map(|role| role.get("/readyz").ok()).collect();
         !said.is_empty() && said.iter().all(|(ready, text)| !ready && text.contains("kafka"))
     });
     assert!(unready, "bridges do not say that Kafka confirms nothing: {said:?}");
     sleep(Duration::from_secs(4));
-    assert_eq!(receipts(stage), sent, "a receipt was sent while Kafka could not confirm");
+    let now = poll(RECOVERED_WITHIN, "the bridges' receipts", || receipts(stage));
+    assert_eq!(now, sent, "a receipt was sent while Kafka could not confirm");
     for (before, after) in resident.iter().zip(memory(stage)) {
         assert!(after - before < GROWTH_KIB_MAX, "a bridge grew from {before} to {after} KiB");
     }
@@ -74,29 +85,28 @@ pub fn partition_stalled(stage: &mut Stage, random: &mut Random) -> Outcome {
     once(began.elapsed().as_secs_f64())
 }
 
-/// Kafka's commits serve nobody but who watches the lag: set to 0, nothing happens. While the group has members Kafka
-/// refuses it.
+/// Kafka's commits serve nobody but who watches the lag: set to 0, nothing happens, whether loaders run or not.
+///
+/// Kafka refuses a commit by somebody else while the group has members. It takes it while there are none, which is so for
+/// moments of a rebalance too, when all sessions have ended and nobody has joined again. So beside loaders that run either
+/// answer is right; what must hold after both is that they go on from where ClickHouse ends.
 pub fn offsets_reset(stage: &mut Stage, _: &mut Random) -> Outcome {
-    let refused = stage.observer.rewind();
-    assert!(refused.is_err(), "Kafka lets somebody else commit for a running group");
+    stage.watch.ignore_commits();
+    if stage.observer.rewind().is_ok() {
+        eprintln!(
+            "campaign:            the group had no members for a moment: its commits were set to 0 beside its loaders"
+        );
+    }
+    stage.recovered();
     for slot in 0..stage.loaders.len() {
         if let Some(mut role) = stage.loaders[slot].take() {
-            role.doseline.stop(Duration::from_secs(40));
+            role.doseline.stop(STOPPED_WITHIN);
         }
     }
-    stage.watch.forget_offsets();
-    let mut last = String::new();
-    let rewound = holds(Duration::from_secs(60), || match stage.observer.rewind() {
-        Ok(()) => true,
-        Err(error) => {
-            last = error;
-            false
-        }
-    });
-    assert!(rewound, "the group's offsets cannot be set: {last}");
-    let committed = stage.observer.committed().expect("kafka is well");
+    poll(RECOVERED_WITHIN, "the offsets of a group without members to be set", || stage.observer.rewind());
+    let committed = poll(RECOVERED_WITHIN, "what the group has committed", || stage.observer.committed());
     assert!(committed.values().all(|offset| *offset == 0), "{committed:?}");
-    stage.watch.forget_offsets();
+    stage.watch.watch_commits();
     stage.start_regular_loaders();
     once(stage.recovered())
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::recent::Recent;
 use super::sums;
-use crate::{ClickHouse, Offsets, Refused};
+use crate::ClickHouse;
 
 /// Tables with one row for each event, or one for each `index` of an event.
 const TABLES: [(&str, bool); 12] = [
@@ -415,31 +415,6 @@ fn batch_rows(window: &str) -> String {
 fn unix_us() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     i64::try_from(now.as_micros()).expect("before 294,247")
-}
-
-const POSITIONS: &str = "SELECT topic, kafka_partition, toInt64(max(batch_end)) FROM doseline.loader_commits AS c INNER JOIN \
-                         (SELECT topic, max(incarnation) AS incarnation FROM doseline.kafka_topics GROUP BY topic) AS l \
-                         USING (incarnation) WHERE kind = 'commit' GROUP BY ALL";
-
-/// The position of each partition of each topic's latest life: (topic, partition) to offset.
-pub fn positions(clickhouse: &ClickHouse) -> Result<Offsets, String> {
-    parse_positions(clickhouse.try_query(POSITIONS))
-}
-
-/// The same, asked of the engine at an address.
-pub fn positions_at(agent: &ureq::Agent, url: &str) -> Result<Offsets, String> {
-    parse_positions(crate::clickhouse::query(agent, url, POSITIONS))
-}
-
-fn parse_positions(answer: Result<String, Refused>) -> Result<Offsets, String> {
-    let text = answer.map_err(|refused| refused.to_string())?;
-    let row = |line: &str| {
-        let mut cells = line.split('\t');
-        let mut cell = || cells.next().expect("three columns").to_owned();
-        let (topic, partition, end) = (cell(), cell(), cell());
-        ((topic, partition.parse().expect("a number")), end.parse().expect("a number"))
-    };
-    Ok(text.lines().map(row).collect())
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::fleet::{Fleet, Load};
 use super::gateway::{Gateway, holds};
-use super::oracle::{Oracle, positions};
+use super::oracle::Oracle;
 use super::relay::Relay;
 use super::watch::Watch;
+use crate::committed::is_committed;
 use crate::role::Role;
 use crate::{ClickHouse, Disk, Doseline, Kafka, Mosquitto, Observer, Scratch, poll};
 
@@ -24,6 +25,8 @@ pub const BRIDGES: usize = 2;
 /// How long a role may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const MIGRATED_WITHIN: Duration = Duration::from_secs(120);
+/// How long a role may take to end.
+pub const STOPPED_WITHIN: Duration = Duration::from_secs(60);
 /// How long anything may take to work again.
 pub const RECOVERED_WITHIN: Duration = Duration::from_secs(420);
 
@@ -233,12 +236,7 @@ impl Stage {
 
     /// Whether everything below these offsets is written.
     pub fn written(&self, ends: &BTreeMap<(String, i32), i64>) -> Result<(), String> {
-        let positions = positions(&self.clickhouse)?;
-        let behind = ends.iter().find(|(key, end)| **end > positions.get(*key).copied().unwrap_or(0));
-        match behind {
-            None => Ok(()),
-            Some((key, end)) => Err(format!("{key:?} is at {:?} of {end}", positions.get(key))),
-        }
+        is_committed(&self.clickhouse, ends)
     }
 
     /// Waits until everything in Kafka is written, when nothing comes any more.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::oracle;
+use crate::committed::positions_at;
 use crate::usage::rss_kib;
 use crate::{Observer, Offsets};
 
@@ -32,6 +32,17 @@ struct State {
     positions: Offsets,
     rewinds: Vec<String>,
     looks: u64,
+    /// Whether commits may go back for now.
+    ignores_commits: bool,
+    /// How often that has changed: what was asked before the last change says nothing after it.
+    changes: u64,
+}
+
+impl State {
+    /// Whether commits that were asked for when commits had been ignored and watched again so often count.
+    fn counts(&self, changes: u64) -> bool {
+        self.changes == changes && !self.ignores_commits
+    }
 }
 
 /// The watch. Its thread ends with it.
@@ -71,9 +82,13 @@ impl Watch {
                 .build()
                 .new_agent();
             while !over.load(Ordering::Relaxed) {
+                let changes = lock(&shared).changes;
                 // Engines that are away say nothing.
-                let (committed, positions) = (observer.committed(), oracle::positions_at(&agent, &clickhouse));
-                look(&mut lock(&shared), began.elapsed(), committed.ok(), positions.ok());
+                let (committed, positions) = (observer.committed(), positions_at(&agent, &clickhouse));
+                let mut state = lock(&shared);
+                let counts = state.counts(changes);
+                look(&mut state, began.elapsed(), committed.ok().filter(|_| counts), positions.ok());
+                drop(state);
                 thread::sleep(EVERY);
             }
         });
@@ -85,10 +100,21 @@ impl Watch {
         lock(&self.state).memory.insert(name.to_owned(), Samples { process: id, samples: Vec::new() });
     }
 
-    /// Forgets the offsets seen so far: they are about to go back on purpose.
-    pub fn forget_offsets(&self) {
+    /// Commits may go back from now on, until they are watched again; positions may not.
+    pub fn ignore_commits(&self) {
+        self.set_ignores_commits(true);
+    }
+
+    /// Commits are watched again, from what they are next.
+    pub fn watch_commits(&self) {
+        self.set_ignores_commits(false);
+    }
+
+    fn set_ignores_commits(&self, ignores: bool) {
         let mut state = lock(&self.state);
-        (state.committed, state.positions) = Default::default();
+        state.ignores_commits = ignores;
+        state.changes += 1;
+        state.committed.clear();
     }
 
     /// Every offset that was seen to go back, and how often was looked.
@@ -177,6 +203,27 @@ mod tests {
         let memory = memory("x", &samples).expect("enough samples");
         assert!((memory.slope_mib_h - 3600.0).abs() < 1e-6, "{memory:?}");
         assert!((memory.most_mib - 599.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_was_asked_before_commits_were_set_back_on_purpose_says_nothing() {
+        let watch = Watch { state: Arc::default(), ended: Arc::default(), thread: None };
+        let offsets = |offset: i64| Some(Offsets::from([(("t".to_owned(), 0), offset)]));
+        let look_after = |changes: u64, offset: i64| {
+            let mut state = lock(&watch.state);
+            let counts = state.counts(changes);
+            look(&mut state, Duration::ZERO, offsets(offset).filter(|_| counts), None);
+        };
+        look_after(0, 9);
+        watch.ignore_commits();
+        look_after(0, 9);
+        look_after(1, 0);
+        watch.watch_commits();
+        look_after(1, 9);
+        look_after(2, 3);
+        assert_eq!(watch.rewinds().0, [""; 0]);
+        look_after(2, 2);
+        assert_eq!(watch.rewinds().0.len(), 1);
     }
 
     #[test]

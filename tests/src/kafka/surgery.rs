@@ -94,12 +94,14 @@ impl Kafka {
         });
     }
 
-    /// The node that leads a partition, by its index from 0.
-    pub fn leader(&self, topic: &str, partition: usize) -> Option<usize> {
+    /// The node that leads a partition, by its index from 0. For moments a partition has none.
+    pub fn leader(&self, topic: &str, partition: usize) -> usize {
         let consumer: BaseConsumer = self.config().create().expect("create a Kafka client");
-        let metadata = consumer.fetch_metadata(Some(topic), ANSWER_WITHIN).ok()?;
-        let leader = metadata.topics().first()?.partitions().get(partition)?.leader();
-        usize::try_from(leader - 1).ok()
+        poll(WITHIN, "a leader", || {
+            let metadata = consumer.fetch_metadata(Some(topic), ANSWER_WITHIN).map_err(|error| error.to_string())?;
+            let leader = metadata.topics()[0].partitions().get(partition).map_or(-1, |partition| partition.leader());
+            usize::try_from(leader - 1).map_err(|_| format!("{topic} {partition} has the leader {leader}"))
+        })
     }
 
     /// Gives one partition these copies, by node id. With fewer than `min.insync.replicas` it takes no more records.
