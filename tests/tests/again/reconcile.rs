@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use harness::{Stack, poll};
+use harness::{Stack, stay_within_a_day};
 use serde_json::Value;
 use telemetry::v1::{self, event::Kind};
 
@@ -34,6 +34,8 @@ fn events(findings: &[Value]) -> BTreeSet<(&str, &str, u64)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_damage_by_hand_is_found_and_named() {
+    // What is loaded is looked at by days.
+    stay_within_a_day(Duration::from_secs(300));
     let mut world = World::start(3).await;
     let mut devices = fleet(DEVICES);
     let yesterday = world.load_days_ago(1).await;
@@ -216,15 +218,7 @@ fn a_simulated_fleet_that_loses_nothing_is_clean() {
     ]);
     let status = simulator.process().wait(WITHIN);
     assert!(status.success(), "{}", simulator.stderr());
-    poll(WITHIN, "everything to be written", || {
-        let sql = "SELECT sum(position) FROM (SELECT max(batch_end) AS position FROM doseline.loader_commits \
-                   WHERE kind = 'commit' GROUP BY incarnation, kafka_partition)";
-        let topics =
-            [telemetry::kafka::REPORTS_TOPIC, telemetry::kafka::STATUS_TOPIC, telemetry::kafka::QUARANTINE_TOPIC];
-        let ends: i64 = topics.iter().map(|topic| stack.kafka.end_offsets(topic).values().sum::<i64>()).sum();
-        let written = stack.clickhouse.number(sql);
-        if written == ends.unsigned_abs() { Ok(()) } else { Err(format!("{written} of {ends}")) }
-    });
+    stack.wait_until_committed();
     let mut reconcile = stack.doseline(&["reconcile", "--grace", "0"]);
     let status = reconcile.process().wait(WITHIN);
     assert!(stack.clickhouse.number("SELECT count() FROM doseline.injections") > 5_000);

@@ -5,7 +5,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use harness::{Kafka, Mosquitto, poll};
 
-use crate::rig::{Fleet, Publication, Running, WITHIN, kafka, names, options, planned_topics, publication, topics};
+use crate::rig::{
+    ENDS_WITHIN, Fleet, Publication, Running, WITHIN, kafka, names, options, planned_topics, publication, topics,
+};
 
 fn publications(from: u64, count: u64, events: usize) -> Vec<Publication> {
     let one = |index: u64| publication(index as usize % 40, 1 + index * events as u64, events);
@@ -48,7 +50,7 @@ fn a_broker_that_keeps_the_session_is_subscribed_to_again_all_the_same() {
     insist(&fleet, &publications);
     let found: BTreeSet<_> = names(&kafka.records(&topics.reports)).into_iter().collect();
     assert_eq!(found, all_names(&publications));
-    assert!(running.metric(bridge::metrics::RECONNECTS) >= 3.0);
+    running.wait_for_metric(bridge::metrics::RECONNECTS, |reconnects| reconnects >= 3.0);
     running.wait_until_ready();
 }
 
@@ -85,10 +87,7 @@ fn late_confirmations_of_an_earlier_connection_acknowledge_nothing() {
     fleet.publish_all(&publications);
     fleet.wait_until_taken(publications.len());
     for held in [20.0, 40.0, 60.0] {
-        poll(WITHIN, "a window of messages without confirmation", || {
-            let in_flight = running.metric(bridge::metrics::IN_FLIGHT_MESSAGES);
-            if in_flight >= held { Ok(()) } else { Err(format!("{in_flight} in flight")) }
-        });
+        running.wait_for_metric(bridge::metrics::IN_FLIGHT_MESSAGES, |in_flight| in_flight >= held);
         assert!(fleet.stored().is_empty());
         if held < 60.0 {
             assert!(mosquitto.stop().success());
@@ -123,13 +122,11 @@ fn kafka_down_means_no_receipt_a_bounded_memory_and_a_reason_and_then_all_arrive
     assert!(bytes > 8 << 20, "{bytes} bytes do not fill the bound");
     fleet.publish_all(&during);
     running.wait_for_obstacle("the oldest unconfirmed message has waited");
-    poll(WITHIN, "records to fail", || match running.metric("doseline_bridge_kafka_errors_total{kind=\"delivery\"}") {
-        0.0 => Err("none"),
-        _ => Ok(()),
-    });
+    running.wait_for_metric("doseline_bridge_kafka_errors_total{kind=\"delivery\"}", |errors| errors > 0.0);
+    running.wait_for_metric(bridge::metrics::IN_FLIGHT_BYTES, |in_flight| in_flight > 3e6);
     assert_eq!(fleet.stored().len(), before.len(), "a receipt without Kafka");
     let in_flight = running.metric(bridge::metrics::IN_FLIGHT_BYTES);
-    assert!(in_flight > 3e6 && in_flight <= f64::from(4 << 20), "{in_flight} bytes in flight");
+    assert!(in_flight <= f64::from(4 << 20), "{in_flight} bytes in flight");
     let http = running.handle.http().expect("http is served");
     let status = ureq::get(format!("http://{http}/readyz")).call();
     assert!(matches!(status, Err(ureq::Error::StatusCode(503))), "{status:?}");
@@ -139,7 +136,7 @@ fn kafka_down_means_no_receipt_a_bounded_memory_and_a_reason_and_then_all_arrive
     let found: BTreeSet<_> = names(&own.records(&topics.reports)).into_iter().collect();
     assert_eq!(found, all_names(&[before, during].concat()));
     running.wait_until_ready();
-    assert!(running.stop() < Duration::from_secs(4));
+    assert!(running.stop() < ENDS_WITHIN);
 }
 
 #[test]
@@ -180,12 +177,9 @@ fn the_end_comes_in_time_when_kafka_stands_still_and_the_next_bridge_takes_over(
     let publications = publications(0, 300, 2);
     own.node(0).pause();
     fleet.publish_all(&publications);
-    poll(WITHIN, "messages in flight", || match running.metric(bridge::metrics::IN_FLIGHT_MESSAGES) {
-        300.0 => Ok(()),
-        in_flight => Err(in_flight),
-    });
+    running.wait_for_metric(bridge::metrics::IN_FLIGHT_MESSAGES, |in_flight| in_flight == 300.0);
     let took = running.stop();
-    assert!(took < Duration::from_secs(4), "took {took:?}");
+    assert!(took < ENDS_WITHIN, "took {took:?}");
     assert!(fleet.stored().is_empty());
     own.node(0).resume();
     let running = Running::ready(options);
@@ -203,12 +197,10 @@ fn a_bridge_that_dies_loses_nothing() {
     let fleet = Fleet::connect(&mosquitto);
     let publications = publications(0, 2000, 2);
     for part in publications.chunks(400) {
-        fleet.publish_all(part);
+        // Asked before: all of the part may be acknowledged when the last of it is handed over.
         let before = running.metric(bridge::metrics::ACKNOWLEDGED);
-        poll(WITHIN, "the stream to be under way", || match running.metric(bridge::metrics::ACKNOWLEDGED) {
-            acknowledged if acknowledged > before => Ok(()),
-            acknowledged => Err(acknowledged),
-        });
+        fleet.publish_all(part);
+        running.wait_for_metric(bridge::metrics::ACKNOWLEDGED, |acknowledged| acknowledged > before);
         running.crash();
         running = Running::ready(options.clone());
     }

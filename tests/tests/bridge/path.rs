@@ -1,12 +1,12 @@
 //! The path when nothing fails.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use harness::{Mosquitto, poll};
 use prost::Message as _;
 use telemetry::v1;
 
-use crate::rig::{Fleet, Publication, Running, WITHIN, kafka, names, options, publication, topics};
+use crate::rig::{ENDS_WITHIN, Fleet, Publication, Running, WITHIN, kafka, names, options, publication, topics};
 
 /// 60 devices, 20 reports each.
 fn publications() -> Vec<Publication> {
@@ -52,12 +52,9 @@ fn every_report_reaches_kafka_once_and_gets_its_receipt_in_the_form_it_was_sent(
         assert_eq!(received.receipt.ranges[0].last, received.receipt.ranges[0].first + 4);
     }
     assert_eq!(kafka.end_offsets(&topics.quarantine).values().sum::<i64>(), 0);
-    poll(WITHIN, "all acknowledgements", || match running.metric(bridge::metrics::ACKNOWLEDGED) {
-        1200.0 => Ok(()),
-        acknowledged => Err(acknowledged),
-    });
-    assert_eq!(running.metric(bridge::metrics::IN_FLIGHT_MESSAGES), 0.0);
-    assert!(running.stop() < Duration::from_secs(4));
+    running.wait_for_metric(bridge::metrics::ACKNOWLEDGED, |acknowledged| acknowledged == 1200.0);
+    running.wait_for_metric(bridge::metrics::IN_FLIGHT_MESSAGES, |in_flight| in_flight == 0.0);
+    assert!(running.stop() < ENDS_WITHIN);
 }
 
 #[test]

@@ -25,7 +25,10 @@ use tokio::{runtime::Runtime, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 /// Long enough for a loaded machine.
-pub const WITHIN: Duration = Duration::from_secs(60);
+pub const WITHIN: Duration = Duration::from_secs(180);
+/// A bridge waits 3.4 s at most for others when it ends; what it does itself takes longer on a loaded machine. One that waits
+/// for what does not come would do so for minutes.
+pub const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
 /// The Kafka that all tests share which do not hurt theirs.
 pub fn kafka() -> &'static Kafka {
@@ -116,6 +119,15 @@ impl Running {
         let text = self.handle.metrics();
         let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    /// Waits for a metric that is as it should be.
+    #[track_caller]
+    pub fn wait_for_metric(&self, sample: &str, is_it: impl Fn(f64) -> bool) {
+        poll(WITHIN, sample, || match self.metric(sample) {
+            value if is_it(value) => Ok(()),
+            value => Err(value),
+        });
     }
 
     /// Stops it in order; how long that took.

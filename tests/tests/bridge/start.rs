@@ -1,11 +1,11 @@
 //! What is missing at the start is said in one clear line, and waited for.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{fs, path::PathBuf, process::Command};
 
 use bridge::{Identity, Secret, Tls};
 use harness::{Mosquitto, Scratch, free_port};
 
-use crate::rig::{Running, create, kafka, options, planned_topics, topics};
+use crate::rig::{ENDS_WITHIN, Running, create, kafka, options, planned_topics, topics};
 
 #[test]
 fn a_missing_topic_is_named_and_waited_for() {
@@ -34,7 +34,7 @@ fn an_unreachable_kafka_is_named_and_does_not_hold_up_the_end() {
     let bootstrap = format!("127.0.0.1:{}", free_port());
     let running = Running::start(options(&mosquitto, &bootstrap, &planned_topics()));
     running.wait_for_obstacle("Connection refused");
-    assert!(running.stop() < Duration::from_secs(4));
+    assert!(running.stop() < ENDS_WITHIN);
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn options(devices: u32, scratch: &Scratch, broker: &Mosquitto) -> Options {
     options.truth = Some(scratch.join("truth.jsonl"));
     options.open_max = 5_000;
     options.gateway.connections = 3;
-    options.gateway.drain = Duration::from_secs(60);
+    options.gateway.drain = Duration::from_secs(240);
     options.gateway.backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_millis(500) };
     options.gateway.sender.linger = Duration::from_millis(50);
     options.gateway.sender.resend_first = Duration::from_millis(500);
@@ -52,6 +52,7 @@ async fn every_event_of_every_scenario_arrives_as_the_truth_says() {
     assert_eq!(summary.open, 0, "{summary:?}");
     assert!(summary.made >= 40_000 && summary.resent > 0 && summary.lost > 0 && summary.missing > 0, "{summary:?}");
     let truth = Truth::read(&scratch.join("truth.jsonl"));
+    receipter.until("the bad messages", |seen| truth.are_poisons_in(seen)).await;
     let fates = truth.check(&receipter.seen());
     assert_eq!(fates["stored"] + fates["quarantined"], summary.receipted);
     assert_eq!((fates["lost"], fates["missing"]), (summary.lost, summary.missing));
@@ -99,7 +100,7 @@ async fn what_has_no_receipt_is_delivered_by_the_next_run() {
 
     let receipter = Receipter::start(broker.port(), Temper::default()).await;
     let mut second = first.clone();
-    second.gateway.drain = Duration::from_secs(30);
+    second.gateway.drain = Duration::from_secs(240);
     second.events_max = Some(0);
     let delivered = run(second.clone()).await;
     assert_eq!((delivered.made, delivered.receipted, delivered.open), (0, summary.made, 0));

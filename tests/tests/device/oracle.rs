@@ -23,6 +23,11 @@ impl Truth {
         self.0.iter().filter(move |value| value["line"] == line)
     }
 
+    /// Whether every bad message has arrived. No device waits for those that can have no receipt.
+    pub fn are_poisons_in(&self, seen: &Seen) -> bool {
+        self.lines("poison").all(|line| seen.refused.contains_key(&hash(line)))
+    }
+
     /// Checks that exactly what should have arrived has, with every value; returns how many events have each fate.
     pub fn check(&self, seen: &Seen) -> BTreeMap<String, u64> {
         assert_eq!(self.lines("fate").count(), 0, "nothing overflowed and nothing of the fleet's own was rejected");
@@ -52,11 +57,7 @@ impl Truth {
         let surplus: Vec<_> = seen.events.keys().filter(|key| !expected.contains(*key)).take(3).collect();
         assert!(surplus.is_empty(), "never made: {surplus:?}");
         for line in self.lines("poison") {
-            let hash: Vec<u8> = (0..64)
-                .step_by(2)
-                .map(|at| u8::from_str_radix(&text(&line["payload_sha256"])[at..at + 2], 16).unwrap())
-                .collect();
-            assert_eq!(seen.refused.get(&hash).copied(), line["reason"].as_str(), "{line}");
+            assert_eq!(seen.refused.get(&hash(line)).copied(), line["reason"].as_str(), "{line}");
         }
         fates
     }
@@ -72,6 +73,12 @@ impl Truth {
         let lines = self.lines("event").filter(|line| line["device"] == device);
         lines.filter_map(|line| line["event"]["injection"]["injectionNo"].as_str()?.parse().ok()).collect()
     }
+}
+
+/// Of a bad message's bytes.
+fn hash(line: &Value) -> Vec<u8> {
+    let hex = text(&line["payload_sha256"]);
+    (0..64).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal")).collect()
 }
 
 fn key(line: &Value) -> Key {

@@ -36,7 +36,7 @@ fn balances(rig: &Rig) -> String {
 async fn gaps_tails_and_whole_boots_are_visible_until_they_arrive() {
     let mut rig = Rig::start(2).await;
     let loader = rig.load(rig.options()).await;
-    poll(std::time::Duration::from_secs(120), "the loader to be ready", || match loader.handle.readiness() {
+    poll(std::time::Duration::from_secs(240), "the loader to be ready", || match loader.handle.readiness() {
         readiness if readiness.ready => Ok(()),
         readiness => Err(format!("{readiness:?}")),
     });

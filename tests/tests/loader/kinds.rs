@@ -264,7 +264,7 @@ fn rejects_are_in_quarantine(rig: &Rig) {
     );
     check(
         rig,
-        "SELECT received_at BETWEEN now() - INTERVAL 1 HOUR AND now() FROM quarantine WHERE detail LIKE '%`received_at`%'",
+        "SELECT received_at BETWEEN now64(6) - INTERVAL 1 HOUR AND now64(6) FROM quarantine WHERE detail LIKE '%`received_at`%'",
         "1",
     );
     check(rig, "SELECT outcome, flags FROM injections WHERE boot_id = 20", "99\t1");

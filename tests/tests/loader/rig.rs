@@ -1,8 +1,8 @@
 //! Engines, a schema, topics, loaders.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use harness::{ClickHouse, Kafka};
+use harness::{ClickHouse, Kafka, wait_until_committed};
 use load::{Limits, Loader, Options, TopicSpec, Topics};
 use prost::Message as _;
 use rdkafka::{
@@ -142,38 +142,7 @@ impl Rig {
 
     /// Waits until everything in Kafka is written.
     pub async fn written(&self) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
-        loop {
-            let (ends, positions) = (self.ends(), self.positions());
-            if ends == positions {
-                return;
-            }
-            assert!(tokio::time::Instant::now() < deadline, "written {positions:?} of {ends:?}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    fn ends(&self) -> BTreeMap<(String, i32), u64> {
-        let mut ends = BTreeMap::new();
-        for topic in Topics::default().all() {
-            for (partition, end) in self.kafka.end_offsets(topic) {
-                if end > 0 {
-                    ends.insert((topic.to_owned(), partition), end.unsigned_abs());
-                }
-            }
-        }
-        ends
-    }
-
-    fn positions(&self) -> BTreeMap<(String, i32), u64> {
-        let sql = "SELECT topic, kafka_partition, max(batch_end) AS position FROM doseline.loader_commits \
-                   JOIN doseline.kafka_topics USING (incarnation) WHERE kind = 'commit' \
-                   AND incarnation IN (SELECT max(incarnation) FROM doseline.kafka_topics GROUP BY topic) GROUP BY ALL";
-        let row = |row: &serde_json::Value| {
-            let partition = row["kafka_partition"].as_i64().and_then(|partition| i32::try_from(partition).ok());
-            let topic = row["topic"].as_str().expect("text").to_owned();
-            ((topic, partition.expect("a partition")), row["position"].as_u64().expect("a number"))
-        };
-        self.clickhouse.rows(sql).iter().map(row).collect()
+        // The loaders go on: they have threads of their own.
+        tokio::task::block_in_place(|| wait_until_committed(&self.clickhouse, &self.kafka));
     }
 }

@@ -2,38 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use harness::{ClickHouse, Kafka};
+use harness::ClickHouse;
 use prost::Message as _;
-use serde_json::{Value, json};
+use serde_json::Value;
 use telemetry::{json::to_json, v1};
 
 use crate::{
     rows::{Differences, select},
     truth::{Balance, Fate, Key, Truth, string},
 };
-
-/// Topics that the loader reads.
-const TOPICS: [&str; 3] = ["doseline.reports.v1", "doseline.status.v1", "doseline.quarantine.v1"];
-
-/// Whether the loaders have committed all that stands in Kafka.
-pub fn is_committed(clickhouse: &ClickHouse, kafka: &Kafka) -> Result<(), String> {
-    let sql = "SELECT topic, kafka_partition, max(batch_end) FROM doseline.loader_commits \
-               INNER JOIN doseline.kafka_topics USING (incarnation) WHERE kind = 'commit' GROUP BY ALL";
-    let positions: BTreeMap<_, _> = select(clickhouse, sql)
-        .into_iter()
-        .map(|row| ((row[0].clone().to_string(), row[1].as_i64()), row[2].as_i64()))
-        .collect();
-    for topic in TOPICS {
-        for (partition, end) in kafka.end_offsets(topic).into_iter().filter(|(_, end)| *end > 0) {
-            let key = (json!(topic).to_string(), Some(i64::from(partition)));
-            let position = positions.get(&key).copied().flatten();
-            if position != Some(end) {
-                return Err(format!("{topic} {partition} is committed up to {position:?} of {end}"));
-            }
-        }
-    }
-    Ok(())
-}
 
 /// Whether all that is not an event has arrived, which nobody waits for before the simulator ends.
 pub fn are_poisons_there(clickhouse: &ClickHouse, truth: &Truth) -> Result<(), String> {
