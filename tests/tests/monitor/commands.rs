@@ -6,7 +6,7 @@ use harness::{Doseline, Finished};
 
 use super::{Rig, sterility::Facts};
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_finds_acknowledges_traces_and_reports() {

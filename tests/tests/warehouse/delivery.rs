@@ -98,9 +98,7 @@ fn gaps_of(boot_id: u64, states: &[State], said: Option<(u64, i64)>) -> Vec<Gap>
 async fn gaps_are_what_the_ledger_misses_and_since_it_was_known() {
     let clickhouse = ClickHouse::start();
     let warehouse = migrated(&clickhouse).await;
-    let seed = rand::random();
-    println!("seed {seed}");
-    let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+    let mut random = rand::rngs::StdRng::seed_from_u64(harness::seed());
     let (mut rows, mut signs, mut expected, mut balances) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for boot_id in 1..200 {
         let states = states(&mut random, boot_id);

@@ -2,10 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use harness::ClickHouse;
+use harness::{ClickHouse, stay_within_a_day};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use warehouse::{
     Warehouse,
@@ -104,9 +104,9 @@ async fn ledgers_at(warehouse: &Warehouse, history: &History, boots: u64) -> BTr
 async fn what_is_asked_for_stays() {
     let clickhouse = ClickHouse::start();
     let warehouse = migrated(&clickhouse).await;
-    let seed = rand::random();
-    println!("seed {seed}");
-    let random = &mut StdRng::seed_from_u64(seed);
+    let random = &mut StdRng::seed_from_u64(harness::seed());
+    // What is kept are whole days back from today.
+    stay_within_a_day(Duration::from_secs(180));
     let boots = 20;
     let shards = [(1, 0), (1, 1), (2, 0)];
     let histories: Vec<History> = shards

@@ -124,7 +124,7 @@ async fn the_overview_counts_each_day_once() {
     let agree = |seed: u32, day: u16| {
         // More than was shown before, so that an answer from the dashboard's cache does not pass.
         fill(&clickhouse, day, seed);
-        poll(Duration::from_secs(20), "the page to show all injections", || {
+        poll(Duration::from_secs(120), "the page to show all injections", || {
             match (shown(""), shown("acme"), counted()) {
                 (all, one, counted) if all == counted && one == counted => Ok(()),
                 numbers => Err(format!("{numbers:?}")),
