@@ -16,7 +16,7 @@ from grpc_tools import protoc
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-WITHIN_S = 60
+WITHIN_S = 180
 TOPIC = "doseline/v1/independent/clinic/{device}/{channel}"
 BOOT = (3 << 32) | 0xC0FFEE
 

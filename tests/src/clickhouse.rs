@@ -12,8 +12,8 @@ use crate::{Disk, Process, Scratch, Signal, free_port, locate, poll};
 
 const PROGRAM: &str = "doseline-clickhouse";
 const READY_WITHIN: Duration = Duration::from_secs(120);
-const STOPPED_WITHIN: Duration = Duration::from_secs(20);
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+const STOPPED_WITHIN: Duration = Duration::from_secs(60);
+const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 /// The engine is at rest when nothing has been merged for this long.
 const REST: Duration = Duration::from_secs(3);
 const AT_REST_WITHIN: Duration = Duration::from_secs(600);

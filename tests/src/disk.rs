@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::{Process, Scratch, poll};
 
-const MOUNTED_WITHIN: Duration = Duration::from_secs(20);
+const MOUNTED_WITHIN: Duration = Duration::from_secs(60);
 const BALLAST: &str = "ballast";
 
 /// A file system in memory, in a mount namespace of its own, which needs no rights. A process that holds the namespace

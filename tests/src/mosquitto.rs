@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::{Process, Scratch, free_port, poll};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
-const STOPPED_WITHIN: Duration = Duration::from_secs(10);
+const STOPPED_WITHIN: Duration = Duration::from_secs(60);
 
 /// A Mosquitto on 127.0.0.1 without limits on queues and packets, which keeps its sessions on disk when stopped (not
 /// when killed).

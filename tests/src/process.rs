@@ -194,12 +194,12 @@ mod tests {
     fn the_whole_group_is_killed() {
         let scratch = Scratch::new("group");
         let process = shell(&scratch, "sleep 60 & echo $!; wait");
-        let grandchild = poll(Duration::from_secs(5), "the grandchild's id", || {
+        let grandchild = poll(Duration::from_secs(60), "the grandchild's id", || {
             process.log().trim().parse::<u32>().map_err(|error| error.to_string())
         });
         drop(process);
         let path = format!("/proc/{grandchild}/stat");
-        poll(Duration::from_secs(5), "the grandchild's end", || match fs::read_to_string(&path) {
+        poll(Duration::from_secs(60), "the grandchild's end", || match fs::read_to_string(&path) {
             // Nobody may be there to take in its exit status.
             Ok(stat) if !stat.contains(") Z ") => Err(stat),
             _ => Ok(()),
@@ -210,7 +210,7 @@ mod tests {
     fn an_early_end_is_told_with_the_log() {
         let scratch = Scratch::new("early");
         let mut process = shell(&scratch, "echo no such thing >&2; exit 3");
-        assert_eq!(process.wait(Duration::from_secs(5)).code(), Some(3));
+        assert_eq!(process.wait(Duration::from_secs(60)).code(), Some(3));
         let message = process.alive().expect_err("it has ended");
         assert!(message.contains("exit status: 3") && message.ends_with("no such thing"), "{message}");
     }

@@ -86,7 +86,7 @@ impl Role {
 
     /// SIGTERM, and waits for its end.
     pub fn stop(&mut self) {
-        let (status, _) = self.doseline.stop(Duration::from_secs(30));
+        let (status, _) = self.doseline.stop(Duration::from_secs(60));
         assert!(status.success(), "it ended with {status}");
     }
 

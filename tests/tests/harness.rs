@@ -31,7 +31,7 @@ fn mosquitto_keeps_a_session_over_a_stop() {
     mosquitto.start_again();
     run("mosquitto_pub", &["-V", "5", "-p", &port, "-q", "1", "-t", "trial/2", "-m", "after"]);
 
-    let received = subscribe(&["-C", "2", "-W", "10"]).stdout;
+    let received = subscribe(&["-C", "2", "-W", "120"]).stdout;
     assert_eq!(String::from_utf8_lossy(&received), "before\nafter\n");
 }
 
@@ -53,7 +53,7 @@ fn kafka_keeps_records_over_a_kill() {
     kafka.start_again();
     told("kafka ready again", started);
 
-    let records = poll(Duration::from_secs(10), "both records", || match kafka.records("trial") {
+    let records = poll(Duration::from_secs(120), "both records", || match kafka.records("trial") {
         records if records.len() == 2 => Ok(records),
         records => Err(format!("{records:?}")),
     });

@@ -17,7 +17,9 @@ use telemetry::{
 };
 
 /// Long enough for a loaded machine.
-const WITHIN: Duration = Duration::from_secs(180);
+const WITHIN: Duration = Duration::from_secs(400);
+/// How long a replay waits for loaders, s: some are killed meanwhile, and their sessions have to end.
+const WAIT: [&str; 2] = ["--wait", "300"];
 const BASE_US: i64 = 1_749_000_000_000_000;
 const BOOT: u64 = 5 << 32 | 9;
 
@@ -80,7 +82,9 @@ impl Rig {
     fn quarantine(&self, arguments: &[&str], more: &[(&str, &str)]) -> tokio::task::JoinHandle<Finished> {
         let mut environment = self.environment();
         environment.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let arguments: Vec<String> = ["quarantine"].iter().chain(arguments).map(|text| (*text).to_owned()).collect();
+        let wait = if arguments[0] == "replay" { &WAIT[..] } else { &[] };
+        let arguments: Vec<String> =
+            ["quarantine"].iter().chain(arguments).chain(wait).map(|text| (*text).to_owned()).collect();
         tokio::task::spawn_blocking(move || {
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             let environment: Vec<(&str, &str)> =
@@ -445,7 +449,8 @@ fn unknown_devices_wait_in_quarantine_until_somebody_registers_them() {
     let still = doseline(&["quarantine", "replay", "--by", "ann"], 1);
     assert!(still.contains("acme/stranger is not registered; `doseline devices import`"), "{still}");
     import("acme,berlin,known,INJECTOR\nacme,berlin,stranger,INJECTOR\n");
-    let told = doseline(&["quarantine", "replay", "--reason", "unknown_device", "--by", "ann"], 0);
+    let replay = ["quarantine", "replay", "--reason", "unknown_device", "--by", "ann"];
+    let told = doseline(&[&replay[..], &WAIT].concat(), 0);
     assert!(told.contains("replayed 1 rows: 1 stored") && told.contains("2 events stored"), "{told}");
     number("SELECT count() FROM doseline.injections", 6);
     number("SELECT uniqExact(tenant, device, seq) FROM doseline.injections", 6);

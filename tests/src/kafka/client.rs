@@ -14,7 +14,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::Kafka;
 use crate::poll;
 
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 
 /// A record as it stands in a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]

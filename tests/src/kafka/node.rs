@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::{Process, Scratch, Signal, free_port, locate};
 
 const CLUSTER_ID: &str = "ZG9zZWxpbmUtdGVzdHMtMQ";
-const FORMATTED_WITHIN: Duration = Duration::from_secs(60);
-const STOPPED_WITHIN: Duration = Duration::from_secs(30);
+const FORMATTED_WITHIN: Duration = Duration::from_secs(180);
+const STOPPED_WITHIN: Duration = Duration::from_secs(120);
 
 /// A broker and controller in one process.
 pub struct Node {

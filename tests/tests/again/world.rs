@@ -10,7 +10,7 @@ use load::{
 
 use crate::rig::{Rig, Running};
 
-const WITHIN: Duration = Duration::from_secs(240);
+const WITHIN: Duration = Duration::from_secs(400);
 const DAY_US: i64 = 86_400_000_000;
 
 /// A clock that is so many days behind.

@@ -82,7 +82,7 @@ impl Receipter {
     }
 
     pub async fn until(&self, what: &str, reached: impl Fn(&Seen) -> bool) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
         while !reached(&self.seen()) {
             assert!(tokio::time::Instant::now() < deadline, "waited for {what}");
             tokio::time::sleep(Duration::from_millis(10)).await;
