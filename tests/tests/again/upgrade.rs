@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use harness::{ends, is_committed, poll};
 use load::{Loader, Options, batch::DECODER_VERSION};
 
 use crate::{
@@ -14,13 +15,17 @@ use crate::{
     world::World,
 };
 
-const SESSION: Duration = Duration::from_secs(20);
+/// Several times what a loaded machine needs to hand a partition over.
+const SESSION: Duration = Duration::from_secs(30);
+/// Of loaders that are killed: the others wait for it.
+const SHORT_SESSION: Duration = Duration::from_secs(6);
+const WITHIN: Duration = Duration::from_secs(300);
 const DEVICES: usize = 24;
 
-async fn version(world: &World, decoder: u32) -> Running {
+async fn version(world: &World, decoder: u32, session: Duration) -> Running {
     let rig = &world.rig;
     let mut options: Options = rig.options();
-    options.kafka.session_timeout = SESSION;
+    options.kafka.session_timeout = session;
     options.instance = format!("version-{decoder}");
     let loader = Loader::bind(options, rig.warehouse.clone()).await.expect("valid options");
     Rig::run(loader.with_decoder_version(decoder))
@@ -49,16 +54,26 @@ impl Watch {
     }
 }
 
-/// Data flows for a while: each device makes visits, each partition gets something every time.
+/// Data flows for a while: each device makes visits, each partition gets something every time. At the end all of it is
+/// written, so that a partition that stands still is seen to do so for as long as it does.
 async fn flow(world: &mut World, devices: &mut [Device], rounds: usize, watch: &mut Watch) {
     for _ in 0..rounds {
-        for device in devices.iter_mut() {
-            device.visit(&mut world.rig);
-        }
-        world.rig.flush();
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        send(world, devices).await;
         watch.look(world);
     }
+    poll(WITHIN, "what flowed to be written", || {
+        watch.look(world);
+        is_committed(&world.rig.clickhouse, &ends(&world.rig.kafka))
+    });
+}
+
+/// Each device makes a visit; the next comes a little later.
+async fn send(world: &mut World, devices: &mut [Device]) {
+    for device in devices {
+        device.visit(&mut world.rig);
+    }
+    world.rig.flush();
+    tokio::time::sleep(Duration::from_millis(300)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -66,17 +81,16 @@ async fn a_new_version_takes_over_while_data_flows() {
     let mut world = World::start(4).await;
     let mut devices = fleet(DEVICES);
     let (old, new) = (DECODER_VERSION - 1, DECODER_VERSION);
-    let (first, second) = (version(&world, old).await, version(&world, old).await);
+    let (first, second) = (version(&world, old, SESSION).await, version(&world, old, SESSION).await);
     let mut watch = Watch::default();
     flow(&mut world, &mut devices, 8, &mut watch).await;
     // Loading began; what it took to get there is not the upgrade's.
-    world.rig.written().await;
     let mut watch = Watch::default();
-    let third = version(&world, new).await;
+    let third = version(&world, new, SESSION).await;
     flow(&mut world, &mut devices, 12, &mut watch).await;
     first.stop().await;
     flow(&mut world, &mut devices, 12, &mut watch).await;
-    let fourth = version(&world, new).await;
+    let fourth = version(&world, new, SESSION).await;
     flow(&mut world, &mut devices, 8, &mut watch).await;
     second.stop().await;
     flow(&mut world, &mut devices, 12, &mut watch).await;
@@ -87,11 +101,12 @@ async fn a_new_version_takes_over_while_data_flows() {
     third.stop().await;
     fourth.stop().await;
     for _ in 0..3 {
-        let back = version(&world, old).await;
-        flow(&mut world, &mut devices, 2, &mut watch).await;
+        let back = version(&world, old, SHORT_SESSION).await;
+        send(&mut world, &mut devices).await;
+        send(&mut world, &mut devices).await;
         back.abandon().await;
     }
-    let last = version(&world, new).await;
+    let last = version(&world, new, SHORT_SESSION).await;
     world.rig.written().await;
     last.stop().await;
     exact(&world, &devices);
