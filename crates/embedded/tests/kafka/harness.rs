@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 pub struct Log {
     runtime: Runtime,
@@ -165,7 +165,7 @@ pub fn read_all(address: SocketAddr, topic: &str, partitions: i32, count: usize)
     for partition in 0..partitions {
         offsets.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
     }
-    let marks = |partition| consumer.fetch_watermarks(topic, partition, Duration::from_secs(10)).unwrap();
+    let marks = |partition| consumer.fetch_watermarks(topic, partition, Duration::from_secs(60)).unwrap();
     let there: i64 = (0..partitions).map(marks).map(|(low, high)| high - low).sum();
     assert_eq!(usize::try_from(there).unwrap(), count, "records in the log");
     consumer.assign(&offsets).unwrap();
