@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::{
     broker,
-    config::{Config, UnknownDevices},
+    config::{Config, LogFormat, UnknownDevices},
     group::{Group, STOP_WITHIN, stopped_by_signal},
     migrate, options, simulate, upkeep,
 };
@@ -101,6 +101,10 @@ impl Machine {
         tracing::info!(seconds = format!("{:.1}", started.elapsed().as_secs_f64()), "everything serves");
         let Addresses { mqtt, kafka, clickhouse } = addresses;
         println!("ready mqtt={mqtt} kafka={kafka} clickhouse=http://{clickhouse} dashboard=http://{dashboard}");
+        if config.log.format == LogFormat::Text {
+            let program = std::env::current_exe().unwrap_or_else(|_| "doseline".into());
+            eprint!("{}", welcome(clickhouse, dashboard, &program, &arguments.data_dir));
+        }
         if arguments.simulate > 0 {
             let fleet = simulate::endless(&config, arguments.simulate, arguments.data_dir.join("simulator"))?;
             let shutdown = self.fleet.shutdown();
@@ -243,6 +247,17 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// What a person needs who has just started this for the first time: where the page is, what to try next, how to stop.
+fn welcome(clickhouse: SocketAddr, dashboard: SocketAddr, program: &Path, data_dir: &Path) -> String {
+    let (program, data_dir) = (program.display(), data_dir.display());
+    format!(
+        "page: http://{dashboard}\n\
+         try next: {program} alerts list --data-dir {data_dir} \
+         (or: curl 'http://{clickhouse}/' -d 'SELECT * FROM doseline.open_alerts FORMAT Vertical')\n\
+         stop: Ctrl-C; the data stay in {data_dir}, and the next start goes on from there\n"
+    )
+}
+
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
@@ -309,5 +324,24 @@ async fn disk_full(data_dir: &Path) -> anyhow::Error {
             Err(error) => return anyhow::Error::new(error).context(format!("look at {}", data_dir.display())),
         }
         tokio::time::sleep(FREE_BYTES_INTERVAL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_welcome_is_three_lines_with_the_addresses_and_the_folder_of_this_run() {
+        let text = welcome(loopback(18123), loopback(19600), Path::new("target/doseline"), Path::new("./trial"));
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            [
+                "page: http://127.0.0.1:19600",
+                "try next: target/doseline alerts list --data-dir ./trial \
+                 (or: curl 'http://127.0.0.1:18123/' -d 'SELECT * FROM doseline.open_alerts FORMAT Vertical')",
+                "stop: Ctrl-C; the data stay in ./trial, and the next start goes on from there",
+            ]
+        );
     }
 }

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
+use crate::progress::Amount;
+use crate::steps::Step;
+
 /// `${XDG_CACHE_HOME:-$HOME/.cache}/doseline`.
 pub fn root() -> Result<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -27,7 +30,7 @@ pub struct Lock {
 }
 
 /// Waits for other runs of this command to end and keeps new ones out.
-pub fn lock() -> Result<Lock> {
+pub fn lock(step: &mut Step) -> Result<Lock> {
     let engines = engines()?;
     fs::create_dir_all(&engines).with_context(|| format!("create {}", engines.display()))?;
     let path = engines.join(".lock");
@@ -35,8 +38,8 @@ pub fn lock() -> Result<Lock> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            eprintln!("xtask: another run is fetching engines, waiting for it");
-            file.lock().with_context(|| format!("lock {}", path.display()))?;
+            step.watch("another run is fetching engines, waiting for it", Amount::default, || file.lock())
+                .with_context(|| format!("lock {}", path.display()))?;
         }
         Err(TryLockError::Error(error)) => {
             return Err(error).with_context(|| format!("lock {}", path.display()));
@@ -65,13 +68,13 @@ pub fn place(_lock: &Lock, name: &str, fill: impl FnOnce(&Path) -> Result<()>) -
 }
 
 /// Deletes every fetched engine and tool.
-pub fn clean() -> Result<()> {
-    let _lock = lock()?;
+pub fn clean(step: &mut Step) -> Result<()> {
+    let _lock = lock(step)?;
     let engines = engines()?;
     for entry in fs::read_dir(&engines).with_context(|| format!("list {}", engines.display()))? {
         let path = entry?.path();
         if path.is_dir() {
-            eprintln!("xtask: delete {}", path.display());
+            step.say(&format!("xtask: delete {}", path.display()));
             remove(&path)?;
         }
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 /// The root of the checkout this xtask belongs to.
 ///
@@ -55,6 +56,23 @@ pub fn read(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("read the output of {name}"))
 }
 
+/// What cargo knows about the workspace's own packages.
+pub fn metadata() -> Result<Value> {
+    let metadata = read(&mut cargo(["metadata", "--no-deps", "--format-version=1"])?)?;
+    serde_json::from_str(&metadata).context("parse cargo metadata")
+}
+
+/// Where cargo builds to, whatever the environment and its configuration say.
+pub fn target() -> Result<PathBuf> {
+    let folder = metadata()?["target_directory"].as_str().map(PathBuf::from);
+    folder.context("cargo metadata names no target directory")
+}
+
+/// Where a machine judges, the lock file is binding; where a person works, cargo may bring it up to date.
+pub fn locked() -> Option<&'static str> {
+    std::env::var_os("CI").map(|_| "--locked")
+}
+
 /// Whether a program of this name is on the path.
 pub fn exists(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -64,7 +82,8 @@ pub fn exists(program: &str) -> bool {
         .any(|folder| folder.join(program).is_file())
 }
 
-fn name(command: &Command) -> String {
+/// A command's program and first arguments, for messages.
+pub fn name(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
     words.extend(command.get_args().take(3).map(|argument| argument.to_string_lossy().into_owned()));
     words.join(" ")

@@ -3,15 +3,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::cache::{self, Lock};
-use crate::command;
+use crate::progress::Amount;
+use crate::steps::{Step, Steps};
+use crate::{command, system};
 
 const CHDB_VERSION: &str = "26.7.3-stable.1";
+/// Size of its package.
+const CHDB_MB: u64 = 180;
 const KAFKA_VERSION: &str = "4.1.0";
 const MAVEN_COPY: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies";
 
@@ -34,20 +36,27 @@ const CHDB: &[Chdb] = &[Chdb {
 const KAFKA_POM: &str = include_str!("../pins/kafka-4.1.0.pom.xml");
 const KAFKA_PIN: &str = include_str!("../pins/kafka-4.1.0.sha256");
 
+/// `cargo xtask engines`: everything that the tests need and a checkout does not have.
+pub fn command() -> Result<()> {
+    let mut steps = Steps::new(2);
+    steps.run("system packages", |step| system::install(step, system::FOR_TESTS))?;
+    steps.run("engines", fetch_all)
+}
+
 /// Fetches every engine and tool of the tests.
-pub fn fetch_all() -> Result<()> {
-    let lock = cache::lock()?;
-    fetch_chdb(&lock)?;
-    fetch_kafka(&lock)?;
-    fetch_python(&lock)?;
-    crate::tools::fetch_cargo_deny(&lock)?;
+pub fn fetch_all(step: &mut Step) -> Result<()> {
+    let lock = cache::lock(step)?;
+    fetch_chdb(step, &lock)?;
+    fetch_kafka(step, &lock)?;
+    fetch_python(step, &lock)?;
+    crate::tools::fetch_cargo_deny(step, &lock)?;
     Ok(())
 }
 
 /// The embedded ClickHouse of `doseline up`; returns the library's path.
 ///
 /// `DOSELINE_LIBCHDB` names one that is there already.
-pub fn fetch_chdb(lock: &Lock) -> Result<PathBuf> {
+pub fn fetch_chdb(step: &mut Step, lock: &Lock) -> Result<PathBuf> {
     if let Some(library) = std::env::var_os("DOSELINE_LIBCHDB").map(PathBuf::from) {
         if !library.is_file() {
             bail!("DOSELINE_LIBCHDB names {}, which is no file: correct or unset it", library.display());
@@ -65,7 +74,7 @@ pub fn fetch_chdb(lock: &Lock) -> Result<PathBuf> {
         let package = format!("{}@{CHDB_VERSION}", chdb.package);
         // A cache of its own: a download cut short leaves nothing in the user's.
         let npm_cache = staging.join("npm-cache");
-        fetching(&format!("{package} from npm (180 MB)"), staging, || {
+        fetching(step, &format!("{package} from npm"), Some((staging, CHDB_MB)), || {
             command::read(
                 Command::new("npm")
                     .args(["pack", &package, "--loglevel=error", "--no-update-notifier"])
@@ -78,26 +87,27 @@ pub fn fetch_chdb(lock: &Lock) -> Result<PathBuf> {
         })?;
         cache::remove(&npm_cache)?;
         let archive = only_file(staging)?;
-        eprintln!("xtask: unpack and check libchdb.so");
-        command::read(
-            Command::new("tar")
-                .args(["-xzf"])
-                .arg(&archive)
-                .args(["--strip-components=1", "package/libchdb.so"])
-                .current_dir(staging),
-        )?;
-        fs::remove_file(&archive).with_context(|| format!("delete {}", archive.display()))?;
-        cache::verify(staging, chdb.pin)
+        step.watch("unpack and check libchdb.so", Amount::default, || {
+            command::read(
+                Command::new("tar")
+                    .args(["-xzf"])
+                    .arg(&archive)
+                    .args(["--strip-components=1", "package/libchdb.so"])
+                    .current_dir(staging),
+            )?;
+            fs::remove_file(&archive).with_context(|| format!("delete {}", archive.display()))?;
+            cache::verify(staging, chdb.pin)
+        })
     })?;
     Ok(folder.join("libchdb.so"))
 }
 
-fn fetch_kafka(lock: &Lock) -> Result<()> {
+fn fetch_kafka(step: &mut Step, lock: &Lock) -> Result<()> {
     cache::place(lock, &format!("kafka-{KAFKA_VERSION}-tools"), |staging| {
         let pom = staging.join("pom.xml");
         cache::write(&pom, KAFKA_POM)?;
         let libs = staging.join("libs");
-        fetching(&format!("Apache Kafka {KAFKA_VERSION} from Maven Central (45 MB)"), staging, || {
+        fetching(step, &format!("Apache Kafka {KAFKA_VERSION} from Maven Central (45 MB)"), None, || {
             command::read(
                 Command::new("mvn")
                     .args(["-B", "-q", "-f"])
@@ -115,7 +125,7 @@ fn fetch_kafka(lock: &Lock) -> Result<()> {
 ///
 /// It stands under its final name from the start, because its programs hold their own path; so a marker, written
 /// last, says that it is complete and for which requirements.
-fn fetch_python(_lock: &Lock) -> Result<()> {
+fn fetch_python(step: &mut Step, _lock: &Lock) -> Result<()> {
     let requirements = command::checkout()?.join("tests/python/requirements.txt");
     let text = fs::read_to_string(&requirements).with_context(|| format!("read {}", requirements.display()))?;
     let digest = cache::sha256_text(&text);
@@ -125,7 +135,7 @@ fn fetch_python(_lock: &Lock) -> Result<()> {
         return Ok(());
     }
     cache::remove(&folder)?;
-    fetching("Python clients from PyPI (15 MB)", &folder, || {
+    fetching(step, "Python clients from PyPI (15 MB)", None, || {
         command::read(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
         command::read(
             Command::new(folder.join("bin/python"))
@@ -137,26 +147,17 @@ fn fetch_python(_lock: &Lock) -> Result<()> {
     cache::write(&marker, &digest)
 }
 
-/// Runs a download, saying every few seconds how much of it is there.
-pub fn fetching<T>(what: &str, folder: &Path, download: impl FnOnce() -> Result<T>) -> Result<T> {
-    eprintln!("xtask: fetch {what}");
-    let started = Instant::now();
-    let (done, ended) = mpsc::channel::<()>();
-    let result = std::thread::scope(|scope| {
-        scope.spawn(move || {
-            while let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(Duration::from_secs(5)) {
-                eprintln!("xtask:   {} MB after {} s", size(folder) >> 20, started.elapsed().as_secs());
-            }
-        });
-        let result = download();
-        drop(done);
-        result
-    })
-    .with_context(|| {
+/// Runs a download. Where the folder it goes to and its megabytes are given, says how much of it is there.
+pub fn fetching<T>(
+    step: &mut Step,
+    what: &str,
+    into: Option<(&Path, u64)>,
+    download: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let amount = || into.map_or_else(Amount::default, |(folder, total)| Amount::megabytes(size(folder), total));
+    step.watch(&format!("fetch {what}"), amount, download).with_context(|| {
         format!("could not fetch {what}; check the network and the registry's settings, then run this again")
-    })?;
-    eprintln!("xtask:   done in {:.0} s", started.elapsed().as_secs_f64());
-    Ok(result)
+    })
 }
 
 /// Bytes under a folder that is being written to: what vanishes meanwhile does not count.

@@ -6,7 +6,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::{command, engines, system, up};
+use crate::compile::{Packages, Wanted};
+use crate::steps::Steps;
+use crate::{command, engines, system};
 
 /// Does not return on success: this process becomes the campaign, so that its exit code is this command's.
 pub fn soak(arguments: &[String]) -> Result<()> {
@@ -39,11 +41,15 @@ fn run(command: &mut Command) -> Result<()> {
 }
 
 fn build(program: &str) -> Result<PathBuf> {
-    system::install(system::FOR_TESTS)?;
-    engines::fetch_all()?;
-    eprintln!("xtask: build doseline, the engine and `{program}`");
+    let what = format!("build doseline, the engine and `{program}`");
     // Over the whole workspace with a test, as the tests are built: one resolution of features builds each dependency once.
+    let wanted = Wanted::Named(&["doseline", "doseline-clickhouse", program, "harness"]);
     let binaries = ["--bin", "doseline", "--bin", "doseline-clickhouse", "--bin", program, "--test", "harness"];
-    command::run(command::cargo(["build", "--release", "--workspace"])?.args(binaries))?;
-    Ok(up::target()?.join("release").join(program))
+    let arguments = [["build", "--release", "--workspace"].as_slice(), &binaries].concat();
+    let mut steps = Steps::new(4);
+    steps.run("system packages", |step| system::install(step, system::FOR_TESTS))?;
+    steps.run("engines", engines::fetch_all)?;
+    let packages = steps.run("sources", |step| Packages::find(step, None))?;
+    steps.run("build", |step| packages.crates(&wanted).compile(step, &what, &arguments, &[]))?;
+    Ok(command::target()?.join("release").join(program))
 }

@@ -10,11 +10,15 @@
 
 mod cache;
 mod command;
+mod compile;
 mod engines;
 mod harness;
+mod progress;
+mod steps;
 mod suite;
 mod system;
 mod tally;
+mod targets;
 mod tools;
 mod unused;
 mod up;
@@ -22,6 +26,8 @@ mod up;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use steps::Steps;
 
 #[derive(Parser)]
 #[command(
@@ -47,9 +53,12 @@ enum Command {
     },
     /// Check formatting, lints, documents, dependencies and run every test
     #[command(
-        after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --filter mosquitto    (only tests so named, no checks)\n\nThe last line reads `N passed, N failed`, with `, N skipped` where tests are ignored."
+        after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --fast                (what starts no engine: to be run after each change)\n  cargo xtask test --filter mosquitto    (only tests so named, no checks)\n\nThe run ends with the slowest tests and the time of each step. The last line reads `N passed, N failed`, with `, N skipped` where tests are ignored."
     )]
     Test {
+        /// Run formatting, clippy, and the tests that start no engine, and install nothing that only engines need
+        #[arg(long)]
+        fast: bool,
         /// Run only the tests whose name contains this, and none of the checks
         #[arg(long, value_name = "NAME")]
         filter: Option<String>,
@@ -85,11 +94,11 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Up { arguments } => up::run(&arguments),
-        Command::Test { filter } => suite::run(filter.as_deref()),
+        Command::Test { fast, filter } => suite::run(fast, filter.as_deref()),
         Command::Soak { arguments } => harness::soak(&arguments),
         Command::Bench { arguments } => harness::bench(&arguments),
-        Command::Engines => system::install(system::FOR_TESTS).and_then(|()| engines::fetch_all()),
-        Command::CleanCache => cache::clean(),
+        Command::Engines => engines::command(),
+        Command::CleanCache => Steps::new(1).run("cache", cache::clean),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

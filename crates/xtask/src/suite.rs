@@ -2,99 +2,241 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use crate::compile::{Packages, Wanted};
+use crate::steps::{Step, Steps};
 use crate::tally::Tally;
-use crate::{cache, command, engines, system, tools, unused};
+use crate::{cache, command, engines, system, targets, tools, unused};
+
+/// Tests named at the end of a run because of their time.
+const SLOWEST: usize = 10;
+/// Lets libtest print the time of each test, which it refuses to do outside nightly toolchains unless this variable is
+/// set. Cargo starts the test programs, and nothing else, through `env`.
+const RUNNER: &str = "target.'cfg(all())'.runner = ['env', 'RUSTC_BOOTSTRAP=1']";
+const TIMES: [&str; 3] = ["-Z", "unstable-options", "--report-time"];
+
+/// A step of the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Packages,
+    Engines,
+    Sources,
+    Formatting,
+    Unused,
+    Policy,
+    Clippy,
+    Documents,
+    Build,
+    Tests,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy)]
+struct Scope<'a> {
+    /// Only what starts no engine.
+    fast: bool,
+    /// Only tests so named.
+    filter: Option<&'a str>,
+}
+
+/// What the steps know of each other.
+struct Run<'a> {
+    scope: Scope<'a>,
+    packages: Packages,
+    tally: Tally,
+    /// Why there was no check for security advisories.
+    unchecked: Option<String>,
+}
 
 /// All steps in order; the first that fails ends the run, except that all tests run to their end.
-///
-/// A filter leaves the checks out: it is for the one test somebody works on.
-pub fn run(filter: Option<&str>) -> Result<()> {
-    let started = Instant::now();
-    step("system packages", || system::install(system::FOR_TESTS).and_then(|()| system::install_rust_components()))?;
-    step("engines", engines::fetch_all)?;
-    let mut unchecked = None;
-    if filter.is_none() {
-        step("formatting", || cargo(&["fmt", "--all", "--check"]))?;
-        step("unused dependencies", unused::check)?;
-        unchecked = step("dependency policy", || {
-            let cargo_deny = tools::fetch_cargo_deny(&cache::lock()?)?;
-            tools::check_dependencies(&cargo_deny)
-        })?;
-        let clippy = ["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"];
-        step("clippy", || cargo(&clippy))?;
-        step("documents", || {
-            let mut doc = command::cargo(["doc", "--release", "--workspace", "--no-deps", "--document-private-items"])?;
-            command::run(doc.args(locked()).env("RUSTDOCFLAGS", "-D warnings"))
-        })?;
+pub fn run(fast: bool, filter: Option<&str>) -> Result<()> {
+    let scope = Scope { fast, filter };
+    let parts = scope.parts();
+    let mut steps = Steps::new(parts.len());
+    let mut run = Run { scope, packages: Packages::default(), tally: Tally::default(), unchecked: None };
+    let outcome = parts.into_iter().try_for_each(|part| steps.run(part.name(), |step| run.work(part, step)));
+    if outcome.is_ok() {
+        print!("\n{}", run.tally.slowest(SLOWEST));
     }
-    // Binaries and tests in one go: the tests start the binaries, and one resolution of features builds both once.
-    step("build", || cargo(&["build", "--release", "--workspace", "--lib", "--bins", "--tests"]))?;
-    let tally = step("tests", || tests(filter))?;
-    eprintln!("xtask: all steps took {:.0} s", started.elapsed().as_secs_f64());
-    if let Some(reason) = unchecked {
-        eprintln!("xtask: SKIPPED the check for security advisories: {reason}");
-    }
-    if tally.success() && tally.passed() == 0 {
-        bail!("no test ran");
-    }
-    print!("{}", tally.failures());
-    println!("{tally}");
-    std::io::stdout().flush().context("write the result")?;
-    if !tally.success() {
-        // The line above says it all, and has to be the last.
-        std::process::exit(1);
-    }
-    Ok(())
+    print!("\n{}\n", steps.table());
+    outcome?;
+    run.end()
 }
 
-fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let started = Instant::now();
-    eprintln!("xtask: == {name}");
-    let result = work().with_context(|| format!("step `{name}` failed"))?;
-    eprintln!("xtask: == {name}: {:.1} s", started.elapsed().as_secs_f64());
-    Ok(result)
-}
-
-fn cargo(arguments: &[&str]) -> Result<()> {
-    let (cargo, rest) = match arguments.iter().position(|argument| *argument == "--") {
-        Some(position) => arguments.split_at(position),
-        None => (arguments, &[][..]),
-    };
-    let mut command = command::cargo(cargo)?;
-    if cargo.first() != Some(&"fmt") {
-        command.args(locked());
+impl Scope<'_> {
+    /// A filter leaves the checks out: it is for the one test somebody works on.
+    fn parts(self) -> Vec<Part> {
+        use Part::{Build, Clippy, Documents, Engines, Formatting, Packages, Policy, Sources, Tests, Unused};
+        match (self.fast, self.filter) {
+            (false, None) => {
+                vec![Packages, Engines, Sources, Formatting, Unused, Policy, Clippy, Documents, Build, Tests]
+            }
+            (true, None) => vec![Packages, Sources, Formatting, Unused, Clippy, Build, Tests],
+            (false, Some(_)) => vec![Packages, Engines, Sources, Build, Tests],
+            (true, Some(_)) => vec![Packages, Sources, Build, Tests],
+        }
     }
-    command::run(command.args(rest))
-}
 
-/// Where a machine judges, the lock file is binding; where a person works, cargo may bring it up to date.
-fn locked() -> Option<&'static str> {
-    std::env::var_os("CI").map(|_| "--locked")
-}
-
-/// Runs the tests and shows what they say as they say it, both of their streams in their true order.
-fn tests(filter: Option<&str>) -> Result<Tally> {
-    let (output, input) = std::io::pipe().context("open a pipe")?;
-    let mut command = command::cargo(["test", "--release", "--workspace", "--no-fail-fast"])?;
-    command.args(locked());
-    command.args(filter.iter().flat_map(|name| ["--", name]));
-    command.stdin(Stdio::null()).stdout(input.try_clone().context("share a pipe")?).stderr(input);
-    let mut child = command.spawn().context("start cargo test")?;
-    // The command holds the writing ends; with them open, the reader below would never see the end.
-    drop(command);
-    let mut tally = Tally::default();
-    let mut stdout = std::io::stdout();
-    for line in BufReader::new(output).split(b'\n') {
-        let line = line.context("read from cargo test")?;
-        let line = String::from_utf8_lossy(&line);
-        writeln!(stdout, "{line}").context("write to stdout")?;
-        tally.line(&line);
+    fn tests(self) -> Wanted<'static> {
+        if self.fast { Wanted::Fast } else { Wanted::Tests }
     }
-    let status = child.wait().context("wait for cargo test")?;
-    tally.end(status.success());
-    Ok(tally)
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Packages => "system packages",
+            Self::Engines => "engines",
+            Self::Sources => "sources",
+            Self::Formatting => "formatting",
+            Self::Unused => "unused dependencies",
+            Self::Policy => "dependency policy",
+            Self::Clippy => "clippy",
+            Self::Documents => "documents",
+            Self::Build => "build",
+            Self::Tests => "tests",
+        }
+    }
+}
+
+impl Run<'_> {
+    fn work(&mut self, part: Part, step: &mut Step) -> Result<()> {
+        let what = step.name();
+        match part {
+            Part::Packages => {
+                system::install(step, if self.scope.fast { system::FOR_BUILDING } else { system::FOR_TESTS })?;
+                system::install_rust_components(step)
+            }
+            Part::Engines => engines::fetch_all(step),
+            Part::Sources => {
+                self.packages = Packages::find(step, None)?;
+                Ok(())
+            }
+            Part::Formatting => {
+                step.give_way();
+                command::run(&mut command::cargo(["fmt", "--all", "--check"])?)
+            }
+            Part::Unused => unused::check(),
+            Part::Policy => {
+                let lock = cache::lock(step)?;
+                let cargo_deny = tools::fetch_cargo_deny(step, &lock)?;
+                drop(lock);
+                step.give_way();
+                self.unchecked = tools::check_dependencies(&cargo_deny)?;
+                Ok(())
+            }
+            Part::Clippy => {
+                let clippy = ["clippy", "--release", "--workspace", "--all-targets"];
+                self.packages.crates(&Wanted::Everything).compile(step, what, &clippy, &["--", "-D", "warnings"])
+            }
+            Part::Documents => {
+                step.give_way();
+                let doc = ["doc", "--release", "--workspace", "--no-deps", "--document-private-items"];
+                command::run(command::cargo(doc)?.args(command::locked()).env("RUSTDOCFLAGS", "-D warnings"))
+            }
+            Part::Build => {
+                let chosen = targets::chosen(self.scope.fast);
+                // Tests with engines start every binary; the others only those that cargo builds for them.
+                let begin: &[&str] =
+                    if self.scope.fast { &["test", "--release", "--no-run"] } else { &["build", "--release"] };
+                self.packages.crates(&self.scope.tests()).compile(step, what, &[begin, &chosen].concat(), &[])
+            }
+            Part::Tests => {
+                step.give_way();
+                self.tests()
+            }
+        }
+    }
+
+    /// Runs the tests and shows what they say as they say it, both of their streams in their true order.
+    fn tests(&mut self) -> Result<()> {
+        let (output, input) = std::io::pipe().context("open a pipe")?;
+        let mut command = command::cargo(["test", "--release", "--no-fail-fast", "--config", RUNNER])?;
+        command.args(targets::chosen(self.scope.fast)).args(command::locked());
+        command.arg("--").args(self.scope.filter).args(TIMES);
+        command.stdin(Stdio::null()).stdout(input.try_clone().context("share a pipe")?).stderr(input);
+        let mut child = command.spawn().context("start cargo test")?;
+        // The command holds the writing ends; with them open, the reader below would never see the end.
+        drop(command);
+        let mut stdout = std::io::stdout();
+        for line in BufReader::new(output).split(b'\n') {
+            let line = line.context("read from cargo test")?;
+            let line = String::from_utf8_lossy(&line);
+            writeln!(stdout, "{line}").context("write to stdout")?;
+            self.tally.line(&line);
+        }
+        let status = child.wait().context("wait for cargo test")?;
+        self.tally.end(status.success());
+        Ok(())
+    }
+
+    /// Says how it went; does not return where a test failed.
+    fn end(self) -> Result<()> {
+        let Self { tally, unchecked, .. } = self;
+        if let Some(reason) = unchecked {
+            eprintln!("xtask: SKIPPED the check for security advisories: {reason}");
+        }
+        if tally.success() && tally.passed() == 0 {
+            bail!("no test ran");
+        }
+        print!("{}", tally.failures());
+        println!("{tally}");
+        std::io::stdout().flush().context("write the result")?;
+        if !tally.success() {
+            // The line above says it all, and has to be the last.
+            std::process::exit(1);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(fast: bool, filter: Option<&str>) -> Vec<Part> {
+        Scope { fast, filter }.parts()
+    }
+
+    #[test]
+    fn a_full_run_leaves_no_step_out() {
+        let all = parts(false, None);
+        for part in [
+            Part::Packages,
+            Part::Engines,
+            Part::Sources,
+            Part::Formatting,
+            Part::Unused,
+            Part::Policy,
+            Part::Clippy,
+            Part::Documents,
+            Part::Build,
+            Part::Tests,
+        ] {
+            assert_eq!(all.iter().filter(|other| **other == part).count(), 1, "{part:?}");
+        }
+    }
+
+    #[test]
+    fn a_fast_run_checks_and_fetches_no_engine() {
+        let fast = parts(true, None);
+        for part in [Part::Formatting, Part::Clippy, Part::Build, Part::Tests] {
+            assert!(fast.contains(&part), "{part:?}");
+        }
+        for filter in [None, Some("name")] {
+            let parts = parts(true, filter);
+            assert!(!parts.contains(&Part::Engines) && !parts.contains(&Part::Policy), "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn a_filter_leaves_the_checks_out() {
+        for fast in [false, true] {
+            let parts = parts(fast, Some("name"));
+            assert!(parts.ends_with(&[Part::Build, Part::Tests]), "{parts:?}");
+            assert!(!parts.contains(&Part::Formatting) && !parts.contains(&Part::Clippy), "{parts:?}");
+        }
+    }
 }

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::command;
+use crate::progress::Amount;
+use crate::steps::Step;
 
 /// Something the system has to provide, how to see that it does, and the Debian package that brings it.
 pub struct Need {
@@ -37,21 +39,32 @@ macro_rules! building {
             program(&["pkg-config"], "pkg-config"),
             Need { sign: Sign::Library("openssl"), package: "libssl-dev" },
             Need { sign: Sign::Library("zlib"), package: "zlib1g-dev" },
-            program(&["tar"], "tar"),
-            program(&["gzip"], "gzip"),
-            program(&["npm"], "npm"),
             $($more),*
         ]
     };
 }
 
-/// What building doseline and fetching its embedded engine take.
-pub const FOR_UP: &[Need] = building![];
+macro_rules! running {
+    ($($more:expr),* $(,)?) => {
+        building![
+            program(&["tar"], "tar"),
+            program(&["gzip"], "gzip"),
+            program(&["npm"], "npm"),
+            program(&["mosquitto"], "mosquitto"),
+            $($more),*
+        ]
+    };
+}
+
+/// What building takes: enough for the tests that start no engine.
+pub const FOR_BUILDING: &[Need] = building![];
+
+/// What `doseline up` takes besides: its MQTT broker, and what fetches and unpacks its ClickHouse.
+pub const FOR_UP: &[Need] = running![];
 
 /// What the tests take besides: real engines, clients and a browser.
-pub const FOR_TESTS: &[Need] = building![
+pub const FOR_TESTS: &[Need] = running![
     program(&["git"], "git"),
-    program(&["mosquitto"], "mosquitto"),
     program(&["mosquitto_pub"], "mosquitto-clients"),
     program(&["kcat", "kafkacat"], "kcat"),
     program(&["strace"], "strace"),
@@ -64,7 +77,7 @@ pub const FOR_TESTS: &[Need] = building![
 ];
 
 /// Installs what is missing, or says which command does.
-pub fn install(needs: &[Need]) -> Result<()> {
+pub fn install(step: &mut Step, needs: &[Need]) -> Result<()> {
     let packages = missing(needs);
     if packages.is_empty() {
         return Ok(());
@@ -76,11 +89,12 @@ pub fn install(needs: &[Need]) -> Result<()> {
     if !is_root() {
         bail!("missing system packages; install them and run this again:\n  sudo apt-get install -y {names}");
     }
-    eprintln!("xtask: install with apt: {names}");
-    // A package list that is a little old still names most packages: the installation decides.
-    let _ = command::read(&mut apt(&["update", "-qq"]));
-    command::read(apt(&["install", "-y", "-qq", "--no-install-recommends"]).args(&packages)).with_context(|| {
-        format!("install system packages; try by hand: apt-get update && apt-get install -y {names}")
+    step.watch(&format!("install with apt: {names}"), Amount::default, || {
+        // A package list that is a little old still names most packages: the installation decides.
+        let _ = command::read(&mut apt(&["update", "-qq"]));
+        command::read(apt(&["install", "-y", "-qq", "--no-install-recommends"]).args(&packages)).with_context(|| {
+            format!("install system packages; try by hand: apt-get update && apt-get install -y {names}")
+        })
     })?;
     let still = missing(needs);
     if !still.is_empty() {
@@ -90,9 +104,10 @@ pub fn install(needs: &[Need]) -> Result<()> {
 }
 
 /// Adds rustfmt and clippy where the toolchain came without them.
-pub fn install_rust_components() -> Result<()> {
+pub fn install_rust_components(step: &mut Step) -> Result<()> {
     for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
         if command::read(&mut command::cargo([subcommand, "--version"])?).is_err() {
+            step.give_way();
             command::run(Command::new("rustup").args(["component", "add", component]))
                 .with_context(|| format!("add {component} to the Rust toolchain"))?;
         }
@@ -126,4 +141,30 @@ fn apt(arguments: &[&str]) -> Command {
 
 fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packages(needs: &[Need]) -> Vec<&str> {
+        needs.iter().map(|need| need.package).collect()
+    }
+
+    #[test]
+    fn up_needs_its_broker_and_tests_without_engines_need_no_engine() {
+        assert!(packages(FOR_UP).contains(&"mosquitto"));
+        assert!(packages(FOR_TESTS).contains(&"mosquitto"));
+        for engine in ["mosquitto", "npm", "default-jre-headless", "valgrind", "chromium"] {
+            assert!(!packages(FOR_BUILDING).contains(&engine), "{engine}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_needed_to_build_is_needed_by_all() {
+        for all in [FOR_UP, FOR_TESTS] {
+            assert!(all.len() > FOR_BUILDING.len());
+            assert_eq!(packages(&all[..FOR_BUILDING.len()]), packages(FOR_BUILDING));
+        }
+    }
 }

@@ -1,25 +1,36 @@
-//! Counting what `cargo test` ran, from what it prints.
+//! Counting and timing what `cargo test` ran, from what it prints.
+
+use std::time::Duration;
 
 /// Lines of a failed test's message that are repeated at the end.
 const MESSAGE_LINES_MAX: usize = 8;
 
 /// Results of one `cargo test` over many targets.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Tally {
     passed: u64,
     failed: u64,
     skipped: u64,
     targets_started: u64,
     targets_ended: u64,
-    /// The target that runs, as cargo names it.
+    /// The target that runs.
     target: String,
+    times: Vec<Time>,
     failures: Vec<Failure>,
     /// Whether the lines that come belong to the last failure's message.
     in_message: bool,
 }
 
+/// How long a test took.
+#[derive(Debug)]
+struct Time {
+    target: String,
+    test: String,
+    taken: Duration,
+}
+
 /// A test that failed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Failure {
     target: String,
     test: String,
@@ -33,8 +44,9 @@ impl Tally {
         let line = line.trim();
         if line.starts_with("Running ") || line.starts_with("Doc-tests ") {
             self.targets_started += 1;
-            line.split(" (").next().unwrap_or_default().clone_into(&mut self.target);
+            self.target = target(line);
         }
+        self.times.extend(time(line).map(|(test, taken)| Time { target: self.target.clone(), test, taken }));
         self.failure(line);
         let Some(counts) = line.strip_prefix("test result: ") else { return };
         self.targets_ended += 1;
@@ -79,6 +91,17 @@ impl Tally {
         text
     }
 
+    /// The tests that took longest, the slowest first.
+    pub fn slowest(&self, count: usize) -> String {
+        let mut times: Vec<&Time> = self.times.iter().collect();
+        times.sort_by_key(|time| std::cmp::Reverse(time.taken));
+        let mut text = "slowest tests:\n".to_owned();
+        for Time { target, test, taken } in times.into_iter().take(count) {
+            text += &format!("{:>9.1} s  {test}, {target}\n", taken.as_secs_f64());
+        }
+        text
+    }
+
     /// Ends the count with cargo's own verdict. A target that died without a result counts as one failure, so that
     /// no failed run shows 0 failures.
     pub fn end(&mut self, success: bool) {
@@ -97,6 +120,24 @@ impl Tally {
     pub fn passed(&self) -> u64 {
         self.passed
     }
+}
+
+/// The target that cargo says it runs: its name and its first source file. Many targets have the same file names.
+fn target(line: &str) -> String {
+    let (what, binary) = line.split_once(" (").unwrap_or((line, ""));
+    let source = what.trim_start_matches("Running ").trim_start_matches("unittests ");
+    let binary = binary.trim_end_matches(')').rsplit('/').next().unwrap_or_default();
+    match binary.rsplit_once('-') {
+        Some((name, _)) => format!("{name} {source}"),
+        None => source.to_owned(),
+    }
+}
+
+/// A test and how long it took, from a line such as `test second::third ... ok <1.234s>`.
+fn time(line: &str) -> Option<(String, Duration)> {
+    let (line, seconds) = line.strip_suffix("s>")?.rsplit_once(" <")?;
+    let (test, _) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    Some((test.to_owned(), Duration::try_from_secs_f64(seconds.parse().ok()?).ok()?))
 }
 
 impl std::fmt::Display for Tally {
@@ -154,9 +195,27 @@ mod tests {
             test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s\n";
         let mut tally = Tally::default();
         output.lines().for_each(|line| tally.line(line));
-        let expected = "FAILED second::third, Running tests/a.rs\n    \
+        let expected = "FAILED second::third, a tests/a.rs\n    \
             thread 'second::third' (25822) panicked at tests/a.rs:17:9:\n    it struck 3 times, not 5\n";
         assert_eq!(tally.failures(), expected);
+    }
+
+    #[test]
+    fn the_slowest_tests_are_named_with_their_target() {
+        let output = "     Running unittests src/lib.rs (target/release/deps/bridge-1f)\n\
+            test quick ... ok <0.001s>\n\
+            test skipped ... ignored, because\n\
+            test wrong - should panic ... ok <12.345s>\n\
+            test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 12.35s\n\
+            \x20    Running tests/main_path/main.rs (/elsewhere/my-target/release/deps/main_path-2a)\n\
+            test delivery::broken ... FAILED <93.120s>\n\
+            test odd ... ok <a while>\n";
+        let mut tally = Tally::default();
+        output.lines().for_each(|line| tally.line(line));
+        let expected = "slowest tests:\n     93.1 s  delivery::broken, main_path tests/main_path/main.rs\n     \
+            12.3 s  wrong - should panic, bridge src/lib.rs\n";
+        assert_eq!(tally.slowest(2), expected);
+        assert_eq!(tally.slowest(10), expected.to_owned() + "      0.0 s  quick, bridge src/lib.rs\n");
     }
 
     #[test]

@@ -10,15 +10,17 @@ use anyhow::{Context, Result};
 use crate::cache::{self, Lock};
 use crate::command;
 use crate::engines::fetching;
+use crate::steps::Step;
 
 const CARGO_DENY_VERSION: &str = "0.20.2";
 const ADVISORIES_WITHIN: Duration = Duration::from_secs(60);
 
 /// Builds cargo-deny from crates.io with the dependencies its author locked; returns the program's path.
-pub fn fetch_cargo_deny(lock: &Lock) -> Result<PathBuf> {
+pub fn fetch_cargo_deny(step: &mut Step, lock: &Lock) -> Result<PathBuf> {
     let folder = cache::place(lock, &format!("cargo-deny-{CARGO_DENY_VERSION}"), |staging| {
         let build = staging.join("build");
-        fetching(&format!("cargo-deny {CARGO_DENY_VERSION} from crates.io and build it (1-2 min)"), staging, || {
+        let what = format!("cargo-deny {CARGO_DENY_VERSION} from crates.io and build it (1-2 min)");
+        fetching(step, &what, None, || {
             command::read(
                 // Unoptimised: it runs for two seconds, and optimising it takes minutes.
                 command::cargo(["install", "cargo-deny", "--version", CARGO_DENY_VERSION, "--locked", "--no-track"])?

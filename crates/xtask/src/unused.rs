@@ -9,14 +9,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
 
 use crate::command;
 
 /// Fails with the list of unused dependencies, if there are any.
 pub fn check() -> Result<()> {
-    let metadata = command::read(&mut command::cargo(["metadata", "--no-deps", "--format-version=1"])?)?;
-    let metadata: Value = serde_json::from_str(&metadata).context("parse cargo metadata")?;
+    let metadata = command::metadata()?;
     let mut complaints = Vec::new();
     let mut named = BTreeSet::new();
     for package in metadata["packages"].as_array().into_iter().flatten() {
@@ -73,7 +71,7 @@ fn words(folder: &Path) -> Result<BTreeSet<String>> {
     Ok(words)
 }
 
-fn words_of(text: &str) -> impl Iterator<Item = String> + '_ {
+pub fn words_of(text: &str) -> impl Iterator<Item = String> + '_ {
     text.lines()
         .filter(|line| !line.trim_start().starts_with("//"))
         .flat_map(|line| line.split(|letter: char| !letter.is_alphanumeric() && letter != '_'))

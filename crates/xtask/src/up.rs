@@ -1,31 +1,31 @@
 //! `cargo xtask up`: build doseline and become it.
 
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
 
+use crate::compile::{Packages, Wanted};
+use crate::steps::Steps;
 use crate::{cache, command, engines, system};
+
+const BUILD: [&str; 6] = ["build", "--release", "--package", "doseline", "--bin", "doseline"];
 
 /// Does not return on success: this process becomes `doseline up`, so that signals and the terminal are its own.
 pub fn run(arguments: &[String]) -> Result<()> {
-    system::install(system::FOR_UP)?;
-    let lock = cache::lock()?;
-    let library = engines::fetch_chdb(&lock)?;
-    drop(lock);
-    eprintln!("xtask: build doseline");
-    command::run(&mut command::cargo(["build", "--release", "--package", "doseline", "--bin", "doseline"])?)?;
-    let binary = target()?.join("release/doseline");
-    let error = Command::new(&binary).arg("up").args(arguments).env("DOSELINE_LIBCHDB", library).exec();
-    Err(error).with_context(|| format!("start {}", binary.display()))
-}
-
-/// Where cargo builds to, whatever the environment and its configuration say.
-pub fn target() -> Result<PathBuf> {
-    let metadata = command::read(&mut command::cargo(["metadata", "--no-deps", "--format-version=1"])?)?;
-    let metadata: Value = serde_json::from_str(&metadata).context("parse cargo metadata")?;
-    let folder = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
-    Ok(PathBuf::from(folder))
+    let mut steps = Steps::new(5);
+    steps.run("system packages", |step| system::install(step, system::FOR_UP))?;
+    let library = steps.run("ClickHouse", |step| {
+        let lock = cache::lock(step)?;
+        engines::fetch_chdb(step, &lock)
+    })?;
+    let wanted = Wanted::Package { package: "doseline", binary: "doseline" };
+    let packages = steps.run("sources", |step| Packages::find(step, Some("doseline")))?;
+    steps.run("build", |step| packages.crates(&wanted).compile(step, "build doseline", &BUILD, &[]))?;
+    let binary = command::target()?.join("release/doseline");
+    steps.run("start doseline", |step| {
+        step.give_way();
+        let error = Command::new(&binary).arg("up").args(arguments).env("DOSELINE_LIBCHDB", library).exec();
+        Err(error).with_context(|| format!("start {}", binary.display()))
+    })
 }

@@ -1,0 +1,197 @@
+//! The targets of the workspace, and which of its integration tests start no engine.
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::command;
+
+/// Integration tests that start no engine: those of `cargo xtask test --fast`, as package and target.
+///
+/// A new test target has to enter this list or the next one; a test below sees to it.
+const FAST: &[(&str, &str)] = &[
+    ("analysis", "clustered"),
+    ("analysis", "fleet"),
+    ("analysis", "nist"),
+    ("analysis", "properties"),
+    ("analysis", "reference"),
+    ("analysis", "sterility"),
+    ("analysis", "thresholds"),
+    ("analysis", "vectors"),
+    ("doseline", "calc"),
+    ("telemetry", "contract"),
+    ("telemetry", "report"),
+    ("tests", "allocations"),
+    ("tests", "simulation"),
+];
+
+/// Integration tests that start Mosquitto, a Kafka, ClickHouse, a browser or valgrind.
+#[cfg(test)]
+const WITH_ENGINES: &[(&str, &str)] = &[
+    ("embedded", "clickhouse"),
+    ("embedded", "kafka"),
+    ("embedded", "mqtt"),
+    ("tests", "again"),
+    ("tests", "bad_input"),
+    ("tests", "bench"),
+    ("tests", "bridge"),
+    ("tests", "campaign"),
+    ("tests", "commands"),
+    ("tests", "device"),
+    ("tests", "harness"),
+    ("tests", "independent_client"),
+    ("tests", "instructions"),
+    ("tests", "loader"),
+    ("tests", "main_path"),
+    ("tests", "monitor"),
+    ("tests", "monitor_cost"),
+    ("tests", "quarantine"),
+    ("tests", "up"),
+    ("tests", "warehouse"),
+];
+
+/// Something that cargo compiles: a library, a binary, a test.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub package: String,
+    /// `lib`, `bin`, `test`, `bench` or `custom-build`.
+    pub kind: String,
+    pub name: String,
+    /// Whether cargo looks for tests in it.
+    pub tested: bool,
+    /// Its first source file.
+    #[cfg_attr(not(test), allow(dead_code, reason = "the tests read the sources"))]
+    pub source: String,
+}
+
+impl Target {
+    /// Whether it is an integration test that starts no engine.
+    pub fn is_fast(&self) -> bool {
+        self.kind == "test" && FAST.contains(&(self.package.as_str(), self.name.as_str()))
+    }
+}
+
+/// Every target of the workspace.
+pub fn of_workspace() -> Result<Vec<Target>> {
+    let metadata = command::metadata()?;
+    let mut targets = Vec::new();
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        for target in package["targets"].as_array().into_iter().flatten() {
+            let text =
+                |value: &Value| value.as_str().map(str::to_owned).context("cargo metadata lacks a target's name");
+            targets.push(Target {
+                package: text(&package["name"])?,
+                kind: text(&target["kind"][0])?,
+                name: text(&target["name"])?,
+                tested: target["test"].as_bool().unwrap_or_default(),
+                source: text(&target["src_path"])?,
+            });
+        }
+    }
+    Ok(targets)
+}
+
+/// Arguments of `cargo test` that choose the tests of `cargo xtask test`: all, or those that start no engine.
+///
+/// Examples in documentation are not among them: there are none, and asking for them costs a pass over every crate.
+pub fn chosen(fast: bool) -> Vec<&'static str> {
+    let mut arguments = vec!["--workspace", "--lib", "--bins"];
+    if fast {
+        arguments.extend(FAST.iter().flat_map(|(_, target)| ["--test", target]));
+    } else {
+        arguments.push("--tests");
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::unused;
+
+    /// Words by which a test shows that it starts an engine or a browser.
+    const SIGNS: [&str; 7] = ["harness", "embedded", "mosquitto", "valgrind", "chromium", "libchdb", "java"];
+
+    fn tests_of_workspace() -> Vec<Target> {
+        of_workspace().unwrap().into_iter().filter(|target| target.kind == "test").collect()
+    }
+
+    #[test]
+    fn every_test_target_is_in_one_list() {
+        let listed: Vec<(&str, &str)> = FAST.iter().chain(WITH_ENGINES).copied().collect();
+        let targets = tests_of_workspace();
+        let found: BTreeSet<_> = targets.iter().map(|target| (target.package.as_str(), target.name.as_str())).collect();
+        for target in &found {
+            let times = listed.iter().filter(|listed| *listed == target).count();
+            assert_eq!(times, 1, "{target:?} belongs into one of FAST and WITH_ENGINES in {}", file!());
+        }
+        for target in &listed {
+            assert!(found.contains(target), "{target:?} is no test of the workspace: delete it from {}", file!());
+        }
+    }
+
+    #[test]
+    fn a_name_chooses_no_target_of_the_other_list() {
+        for (_, name) in FAST {
+            let both = WITH_ENGINES.iter().any(|(_, other)| other == name);
+            assert!(!both, "`--test {name}` would choose a test with engines too: rename one of them");
+        }
+    }
+
+    #[test]
+    fn fast_tests_start_no_engine() {
+        for target in tests_of_workspace().iter().filter(|target| target.is_fast()) {
+            for file in sources(Path::new(&target.source)) {
+                let words: BTreeSet<String> =
+                    unused::words_of(&fs::read_to_string(&file).unwrap()).map(|word| word.to_lowercase()).collect();
+                let sign = SIGNS.iter().find(|sign| words.contains(**sign));
+                assert_eq!(sign, None, "{} starts an engine: its target belongs into WITH_ENGINES", file.display());
+            }
+        }
+    }
+
+    /// The files of a test: its folder where it has one.
+    fn sources(first: &Path) -> Vec<PathBuf> {
+        if first.file_name().is_none_or(|name| name != "main.rs") {
+            return vec![first.to_owned()];
+        }
+        let entries = fs::read_dir(first.parent().unwrap()).unwrap();
+        entries
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|end| end == "rs"))
+            .collect()
+    }
+
+    #[test]
+    fn documentation_has_no_examples_that_no_command_would_run() {
+        for target in of_workspace().unwrap().iter().filter(|target| target.kind == "lib") {
+            let mut folders = vec![Path::new(&target.source).parent().unwrap().to_owned()];
+            while let Some(folder) = folders.pop() {
+                for entry in fs::read_dir(folder).unwrap() {
+                    let path = entry.unwrap().path();
+                    if path.is_dir() {
+                        folders.push(path);
+                    } else if path.extension().is_some_and(|end| end == "rs") {
+                        let text = fs::read_to_string(&path).unwrap();
+                        let example = text
+                            .lines()
+                            .map(str::trim_start)
+                            .find(|line| matches!(*line, "/// ```" | "//! ```" | "/// ```rust" | "//! ```rust"));
+                        assert_eq!(example, None, "{}: make it a unit test, or ```text", path.display());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn fast_is_a_choice_by_name() {
+        let fast = chosen(true);
+        assert!(fast.windows(2).any(|pair| pair == ["--test", "simulation"]));
+        assert!(!fast.contains(&"--tests") && !fast.contains(&"up"));
+        assert!(chosen(false).contains(&"--tests"));
+    }
+}
