@@ -9,6 +9,7 @@
 
 mod base;
 mod bench;
+mod demo;
 mod injector;
 mod model;
 mod noise;
@@ -25,6 +26,8 @@ use telemetry::{
     v1::{self, event::Kind},
 };
 
+pub(crate) use demo::lead_us;
+pub use demo::{Demo, Story};
 pub use model::{BENCH_MODEL, Model, STERILIZER_MODEL};
 pub use poison::Poison;
 pub use scenario::{Scenario, Scenarios, UnknownScenario};
@@ -57,13 +60,21 @@ pub struct Plan {
     pub pause: Duration,
     /// What goes wrong.
     pub scenarios: Scenarios,
+    /// Past or present of a demonstration; none = an ordinary fleet.
+    pub demo: Option<Demo>,
 }
 
 impl Plan {
     /// A healthy fleet in two tenants with two sites each.
     pub fn new(devices: u32, seed: u64, epoch_unix_us: i64) -> Self {
         let scenarios = Scenarios::default();
-        Self { seed, epoch_unix_us, devices, tenants: 2, sites: 2, pause: Duration::from_secs(10), scenarios }
+        let pause = Duration::from_secs(10);
+        Self { seed, epoch_unix_us, devices, tenants: 2, sites: 2, pause, scenarios, demo: None }
+    }
+
+    /// Whether it is the past of a demonstration: its devices come to an end.
+    pub fn is_past(&self) -> bool {
+        demo::is_past(self)
     }
 
     /// What a device is.
@@ -272,7 +283,7 @@ enum Script {
     Bench(bench::Bench),
 }
 
-/// A simulated device: an endless iterator of its steps.
+/// A simulated device: an iterator of its steps, endless but in the past of a demonstration.
 pub struct Device {
     base: Base,
     script: Script,
@@ -296,6 +307,26 @@ impl Device {
     pub fn is_unsettled(&self) -> bool {
         self.base.is_unsettled()
     }
+
+    /// Drops the steps up to an event that was made before, or up to the boot where `seq` is 0. Returns false when there
+    /// is no such event: then nothing of a past is left.
+    pub fn resume(&mut self, boot_id: u64, seq: u64) -> bool {
+        let mut reached = (0, 0);
+        while reached != (boot_id, seq) {
+            match self.next().map(|step| step.act) {
+                Some(Act::Boot { boot_id }) => reached = (boot_id, 0),
+                Some(Act::Event(made)) => reached.1 = made.seq,
+                Some(_) => {}
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// What it brings into its next life after the steps so far.
+    pub fn life(&self) -> Life {
+        self.base.life()
+    }
 }
 
 impl Iterator for Device {
@@ -305,6 +336,9 @@ impl Iterator for Device {
         loop {
             if let Some(step) = self.base.pop() {
                 return Some(step);
+            }
+            if self.base.is_over {
+                return None;
             }
             match &mut self.script {
                 Script::Injector(injector) => injector.advance(&mut self.base),

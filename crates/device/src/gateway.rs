@@ -150,6 +150,14 @@ impl Gateway {
         self.store.life(device)
     }
 
+    /// Boot and sequence number of the last event that a device has made, kept or not; none before its first boot.
+    ///
+    /// # Errors
+    /// [`Error::UnknownDevice`].
+    pub fn reached(&self, device: usize) -> Result<Option<(u64, u64)>, Error> {
+        Ok(self.store.outbox(device)?.current().map(|boot| (boot.id, boot.last_seq)))
+    }
+
     /// Runs until `commands` is closed and every receipt has come, the drain time is over, or `shutdown` is cancelled,
     /// which ends the wait for receipts early. Events without a receipt stay on disk for the next run.
     ///

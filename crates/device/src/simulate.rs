@@ -1,5 +1,7 @@
 //! Runs a simulated fleet against a broker.
 
+mod past;
+
 use async_recursion::async_recursion as boxed;
 use std::{
     cmp::Reverse,
@@ -17,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::Error,
-    fleet::{Act, Device, Fate, LOST_REASON, Plan, Scenarios, Step},
+    fleet::{Act, Demo, Device, Fate, LOST_REASON, Plan, Scenarios, Step, Story, lead_us},
     gateway::{Broker, Command, Counters, Gateway, Notice, Observer, Options as GatewayOptions, Profile},
     outbox::OUTBOX_FULL,
-    store,
+    store::{self, Life},
     truth::{Subject, Truth},
 };
 
@@ -28,6 +30,8 @@ use crate::{
 const BATCH: usize = 512;
 /// Batches that may wait for the gateway.
 const BATCHES: usize = 8;
+/// Longest wait for the receipts of a demonstration's past: then the fleet goes on live without them.
+const PAST_DRAIN: Duration = Duration::from_secs(60);
 
 /// How fast simulated time passes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,6 +42,9 @@ pub enum Pace {
     EventsPerSecond(f64),
     /// As fast as receipts come.
     Unbounded,
+    /// The same; but a device loses its network only once everything made before has arrived, as it would have in the
+    /// time that is told.
+    Replay,
 }
 
 impl Pace {
@@ -71,6 +78,10 @@ pub struct Options {
     pub sites: u32,
     /// Mean pause between two sessions of a device.
     pub pause: Duration,
+    /// A demonstration: a past of four weeks with planted stories is told at once, then the fleet goes on in real time. A
+    /// data directory tells its past once; an interrupted one goes on where it was. Scenarios, epoch and pause are the
+    /// demonstration's own.
+    pub is_demo: bool,
     /// Where to write the truth. Appended to when the data directory continues an earlier run.
     pub truth: Option<PathBuf>,
     /// With [`Pace::Unbounded`], most events without a receipt. The default is what the outbox of a single device holds at half
@@ -101,6 +112,7 @@ impl Options {
             tenants: plan.tenants,
             sites: plan.sites,
             pause: plan.pause,
+            is_demo: false,
             truth: None,
             open_max: 8_192,
             progress: Some(Duration::from_secs(5)),
@@ -137,6 +149,7 @@ impl Options {
             sites: self.sites,
             pause: self.pause,
             scenarios: self.scenarios.clone(),
+            demo: None,
         }
     }
 }
@@ -175,12 +188,14 @@ pub struct Summary {
 #[boxed]
 pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Summary, Error> {
     options.check()?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let plan = Arc::new(options.plan(now.as_micros() as i64));
     let truth = match &options.truth {
         Some(path) => Some(Truth::open(path, store::exists(&options.gateway.store.dir))?),
         None => None,
     };
+    let plan = Arc::new(plan(&options, now_us())?);
+    for story in Story::of(&plan) {
+        tracing::info!("{}", story.tell(&plan));
+    }
     let truth = Arc::new(Mutex::new(truth));
     let counters = Arc::new(Counters::default());
     let profiles: Vec<_> = (0..options.devices).map(|index| profile(&plan, index)).collect();
@@ -193,7 +208,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Summar
     let mut serving = tokio::spawn(gateway.run(batches, ended.clone()));
     let reporter = tokio::spawn(report(options.progress, Arc::clone(&counters), Arc::clone(&fleet.now_us)));
     // When the gateway ends by itself, sending to it fails; its error is the one to report.
-    let driven = drive(&options, &mut fleet, &counters, commands, &shutdown).await;
+    let driven = run_fleet(&options, &mut fleet, &counters, commands, &shutdown).await;
     let served = tokio::select! {
         served = &mut serving => served,
         () = async {
@@ -221,6 +236,23 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Summar
         "simulation ended"
     );
     Ok(summary)
+}
+
+fn now_us() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as i64
+}
+
+fn plan(options: &Options, now_us: i64) -> Result<Plan, Error> {
+    let plan = options.plan(now_us);
+    if !options.is_demo {
+        return Ok(plan);
+    }
+    // A clinic's pace: a session every few minutes on each device.
+    let plan = Plan { pause: Duration::from_secs(180), scenarios: Scenarios::default(), ..plan };
+    Ok(match past::end(&options.gateway.store.dir, now_us)? {
+        Some(end_us) => Demo::ending(end_us).past(plan),
+        None => Demo::beginning(now_us).present(plan, now_us),
+    })
 }
 
 fn profile(plan: &Plan, index: u32) -> Profile {
@@ -269,6 +301,10 @@ struct Member {
     upcoming: Option<Upcoming>,
     boot_id: u64,
     is_up: bool,
+    /// How far ahead of the others its turn is, us of simulated time.
+    lead_us: u64,
+    /// What it brings from earlier runs where its past is over already.
+    life: Option<Life>,
 }
 
 impl Member {
@@ -277,11 +313,17 @@ impl Member {
         let next = self.device.next().map(|step| Upcoming { step, was_unsettled });
         std::mem::replace(&mut self.upcoming, next)
     }
+
+    /// When it is its turn, us of simulated time.
+    fn turn_us(&self) -> Option<u64> {
+        self.upcoming.as_ref().map(|next| next.step.at_us.saturating_sub(self.lead_us))
+    }
 }
 
 struct Fleet {
+    plan: Arc<Plan>,
     members: Vec<Member>,
-    /// When each member's next step is.
+    /// When it is each member's turn.
     order: BinaryHeap<Reverse<(u64, usize)>>,
     truth: SharedTruth,
     now_us: Arc<AtomicU64>,
@@ -296,15 +338,47 @@ impl Fleet {
         for (index, profile) in profiles.iter().enumerate() {
             let identity = profile.identity.as_ref().ok_or(Error::UnknownDevice(index))?;
             let number = gateway.number(identity).ok_or(Error::UnknownDevice(index))?;
-            let device = Device::new(Arc::clone(plan), index as u32, gateway.life(number)?);
             let subject = Subject::new(identity, profile.form);
-            let mut member = Member { device, number, subject, upcoming: None, boot_id: 0, is_up: true };
+            let life = gateway.life(number)?;
+            // A past is one life, told from its beginning.
+            let device =
+                Device::new(Arc::clone(plan), index as u32, if plan.is_past() { Life::default() } else { life });
+            let (boot_id, upcoming, lead_us) = (0, None, lead_us(plan, index as u32));
+            let mut member = Member { device, number, subject, upcoming, boot_id, is_up: true, lead_us, life: None };
+            if plan.is_past()
+                && let Some((boot_id, seq)) = gateway.reached(number)?
+            {
+                member.boot_id = boot_id;
+                let is_within = member.device.resume(boot_id, seq);
+                member.life = (!is_within).then_some(life);
+            }
             member.take();
-            order.extend(member.upcoming.as_ref().map(|next| Reverse((next.step.at_us, index))));
+            order.extend(member.turn_us().map(|at_us| Reverse((at_us, index))));
             members.push(member);
         }
-        let now_us = Arc::new(AtomicU64::new(0));
-        Ok(Self { members, order, truth, now_us, events: 0, missing: 0, poison: 0 })
+        let (plan, now_us) = (Arc::clone(plan), Arc::new(AtomicU64::new(0)));
+        Ok(Self { plan, members, order, truth, now_us, events: 0, missing: 0, poison: 0 })
+    }
+
+    /// After the past of a demonstration: every device begins a life in the present, which begins at a time, us since
+    /// 1970. Who had no network then still has none.
+    fn go_live(&mut self, now_us: i64) {
+        let Some(demo) = self.plan.demo else { return };
+        self.plan = Arc::new(demo.present(Plan::clone(&self.plan), now_us));
+        self.order.clear();
+        for (index, member) in self.members.iter_mut().enumerate() {
+            let life = member.life.unwrap_or_else(|| member.device.life());
+            member.device = Device::new(Arc::clone(&self.plan), index as u32, life);
+            (member.lead_us, member.upcoming) = (0, None);
+            member.take();
+            self.order.extend(member.turn_us().map(|at_us| Reverse((at_us, index))));
+        }
+    }
+
+    /// Whether a device loses its network next.
+    fn is_parting(&self) -> bool {
+        let next = self.order.peek().and_then(|Reverse((_, index))| self.members[*index].upcoming.as_ref());
+        next.is_some_and(|next| next.step.act == Act::Link { is_up: false })
     }
 
     /// When the next step is, us.
@@ -319,8 +393,7 @@ impl Fleet {
         if let Some(upcoming) = self.members[index].take() {
             self.perform(index, upcoming.step, batch)?;
         }
-        let next = self.members[index].upcoming.as_ref();
-        self.order.extend(next.map(|next| Reverse((next.step.at_us, index))));
+        self.order.extend(self.members[index].turn_us().map(|at_us| Reverse((at_us, index))));
         Ok(())
     }
 
@@ -410,12 +483,76 @@ impl Fleet {
     }
 }
 
+/// Runs a fleet to its end, a demonstration with its past first.
+async fn run_fleet(
+    options: &Options,
+    fleet: &mut Fleet,
+    counters: &Counters,
+    commands: mpsc::Sender<Vec<Command>>,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    if fleet.plan.is_past() {
+        tell_past(options, fleet, counters, &commands, shutdown).await?;
+    }
+    drive(options, fleet, counters, &commands, shutdown).await?;
+    let mut batch = Vec::new();
+    fleet.settle(&mut batch)?;
+    // A gateway that is gone says why itself.
+    let _ = commands.send(batch).await;
+    Ok(())
+}
+
+/// Tells the past of a demonstration, waits until it has arrived, and begins the present.
+async fn tell_past(
+    options: &Options,
+    fleet: &mut Fleet,
+    counters: &Counters,
+    commands: &mpsc::Sender<Vec<Command>>,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    let start = Instant::now();
+    let replay = Options { pace: Pace::Replay, duration: None, ..options.clone() };
+    drive(&replay, fleet, counters, commands, shutdown).await?;
+    let arrived = async {
+        while !is_all_receipted(fleet, counters) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        arrived = tokio::time::timeout(PAST_DRAIN, arrived) => {
+            let seconds = format!("{:.1}", start.elapsed().as_secs_f64());
+            let open = counters.open.load(Ordering::Relaxed);
+            match arrived {
+                Ok(()) if fleet.events > 0 => {
+                    tracing::info!(events = fleet.events, seconds, "four weeks of the past have arrived; the fleet goes on live");
+                }
+                Ok(()) => {}
+                Err(_) => tracing::warn!(open, seconds, "not all of the past has a receipt yet; the fleet goes on live"),
+            }
+        }
+        () = shutdown.cancelled() => return Ok(()),
+        () = commands.closed() => return Ok(()),
+    }
+    fleet.go_live(now_us());
+    Ok(())
+}
+
+/// Whether every event made has its receipt, but for those of devices without network.
+fn is_all_receipted(fleet: &Fleet, counters: &Counters) -> bool {
+    waiting(fleet, counters) == 0 && counters.open.load(Ordering::Relaxed) == 0
+}
+
+/// Events handed over but not yet taken.
+fn waiting(fleet: &Fleet, counters: &Counters) -> u64 {
+    fleet.events.saturating_sub(counters.made.load(Ordering::Relaxed))
+}
+
 /// Hands steps to the gateway at the pace asked for, until the end.
 async fn drive(
     options: &Options,
     fleet: &mut Fleet,
     counters: &Counters,
-    commands: mpsc::Sender<Vec<Command>>,
+    commands: &mpsc::Sender<Vec<Command>>,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
     let mut events_max = options.events_max.unwrap_or(u64::MAX);
@@ -424,7 +561,7 @@ async fn drive(
         (Pace::EventsPerSecond(rate), Some(duration)) => {
             events_max = events_max.min((rate * duration.as_secs_f64()).round() as u64);
         }
-        (Pace::RealTime | Pace::Unbounded, Some(duration)) => end_us = duration.as_micros() as u64,
+        (Pace::RealTime | Pace::Unbounded | Pace::Replay, Some(duration)) => end_us = duration.as_micros() as u64,
         (_, None) => {}
     }
     let start = Instant::now();
@@ -450,10 +587,6 @@ async fn drive(
             return Ok(());
         }
     }
-    let mut batch = Vec::new();
-    fleet.settle(&mut batch)?;
-    // As above: a gateway that is gone says why itself.
-    let _ = commands.send(batch).await;
     Ok(())
 }
 
@@ -461,10 +594,10 @@ fn is_due(options: &Options, fleet: &Fleet, counters: &Counters, elapsed: Durati
     match options.pace {
         Pace::RealTime => fleet.next_us() <= elapsed.as_micros() as u64,
         Pace::EventsPerSecond(rate) => (fleet.events as f64) < elapsed.as_secs_f64() * rate,
-        Pace::Unbounded => {
-            // Events handed over but not yet taken are open too.
-            let waiting = fleet.events.saturating_sub(counters.made.load(Ordering::Relaxed));
-            counters.open.load(Ordering::Relaxed) + waiting < options.open_max
+        Pace::Replay if fleet.is_parting() => is_all_receipted(fleet, counters),
+        // Events handed over but not yet taken are open too.
+        Pace::Unbounded | Pace::Replay => {
+            counters.open.load(Ordering::Relaxed) + waiting(fleet, counters) < options.open_max
         }
     }
 }

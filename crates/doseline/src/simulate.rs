@@ -9,6 +9,7 @@ use device::{
     simulate::{Options, Pace},
 };
 use tokio::time::Instant;
+use warehouse::Warehouse;
 
 use crate::{
     config::{self, Config},
@@ -103,9 +104,31 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// A healthy fleet in real time, until stopped.
-pub fn endless(config: &Config, devices: u32, data_dir: PathBuf) -> anyhow::Result<Options> {
-    Ok(Options::new(devices, data_dir, broker(config)?))
+/// The fleet of `doseline up --simulate`: a past with planted stories, then the present until stopped.
+pub fn demo(config: &Config, devices: u32, data_dir: PathBuf) -> anyhow::Result<Options> {
+    Ok(Options { is_demo: true, ..Options::new(devices, data_dir, broker(config)?) })
+}
+
+/// Tolerances of the models that measure a dose or a depth: model, dose resolution (nl), depth resolution and tolerance
+/// (um). The dose tolerance is 5 %; without bands, a device has one chart for each channel.
+const TOLERANCES: [(&str, u32, u32, u32); 4] =
+    [("mesogun-2", 100, 50, 150), ("vacuject-5", 100, 50, 150), ("papula-1", 100, 0, 0), ("dermapen-x", 0, 25, 150)];
+
+/// Registers the models of a demonstration that nobody has registered: without tolerances there are no verdicts.
+pub async fn register_models(warehouse: &Warehouse) -> Result<(), warehouse::Error> {
+    let rows = TOLERANCES.map(|(model, dose_nl, depth_resolution, depth_um)| {
+        let dose_ppm = if dose_nl > 0 { 50_000 } else { 0 };
+        format!("('{model}', {dose_nl}, {dose_ppm}, {depth_resolution}, {depth_um})")
+    });
+    let columns = "model, dose_resolution_nl, dose_tolerance_ppm, depth_resolution_um, depth_tolerance_um";
+    let types = "model String, dose_resolution_nl UInt32, dose_tolerance_ppm UInt32, depth_resolution_um UInt16, \
+                 depth_tolerance_um UInt16";
+    let values = rows.join(", ");
+    let sql = format!(
+        "INSERT INTO models ({columns}, recorded_at) SELECT {columns}, now64(6) FROM values('{types}', {values}) \
+         WHERE model NOT IN (SELECT model FROM models)"
+    );
+    warehouse.command(&sql).await
 }
 
 fn broker(config: &Config) -> anyhow::Result<Broker> {

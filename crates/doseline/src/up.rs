@@ -59,7 +59,7 @@ pub struct Arguments {
     /// Port of the dashboard; 0 = any free port
     #[arg(long, value_name = "PORT", default_value_t = 9600)]
     http_port: u16,
-    /// Number of simulated devices, one event a second each
+    /// Number of simulated devices: a fleet with a past of four weeks, some stories planted in it, that goes on live
     #[arg(long, value_name = "N", default_value_t = 0)]
     simulate: u32,
     /// The MQTT broker (Mosquitto 2.0 or newer); without it PATH, /usr/sbin and /usr/local/sbin are looked at
@@ -97,6 +97,10 @@ impl Machine {
         let started = Instant::now();
         let addresses = self.start_engines(arguments, &mut config).await?;
         migrate::apply(&config).await.context("prepare tables and topics")?;
+        if arguments.simulate > 0 {
+            let warehouse = options::warehouse(&config)?;
+            simulate::register_models(&warehouse).await.context("register the simulated models")?;
+        }
         let dashboard = self.start_roles(arguments, &config).await?;
         tracing::info!(seconds = format!("{:.1}", started.elapsed().as_secs_f64()), "everything serves");
         let Addresses { mqtt, kafka, clickhouse } = addresses;
@@ -106,7 +110,7 @@ impl Machine {
             eprint!("{}", welcome(clickhouse, dashboard, &program, &arguments.data_dir));
         }
         if arguments.simulate > 0 {
-            let fleet = simulate::endless(&config, arguments.simulate, arguments.data_dir.join("simulator"))?;
+            let fleet = simulate::demo(&config, arguments.simulate, arguments.data_dir.join("simulator"))?;
             let shutdown = self.fleet.shutdown();
             self.fleet.spawn("simulator", async { device::simulate::run(fleet, shutdown).await.map(drop) });
         }

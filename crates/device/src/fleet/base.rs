@@ -8,12 +8,14 @@ use telemetry::{
     v1::{self, Clock, event::Kind},
 };
 
-use super::{Act, Context, Fate, Made, Plan, Poison, Scenario, Step, noise::Noise, schedule};
+use super::{Act, Context, Fate, Made, Plan, Poison, Scenario, Step, demo, noise::Noise, schedule};
 use crate::store::{Life, Stamp};
 
 const S: i64 = 1_000_000;
 /// Between two heartbeats, us.
 const HEARTBEAT_US: i64 = 300 * S;
+/// The same in the past of a demonstration, where only the latest one says something.
+const HEARTBEAT_PAST_US: i64 = 6 * 3_600 * S;
 
 /// Times of mishaps to come, us; `i64::MAX` = never.
 struct Mishaps {
@@ -46,6 +48,8 @@ pub(super) struct Base {
     mishaps: Mishaps,
     /// Events that are still to be lost or to go missing.
     doomed: Option<(Fate, u64)>,
+    /// The script has come to its end.
+    pub is_over: bool,
     /// The steps given so far leave something for the next event to tell.
     is_unsettled: bool,
     queue: VecDeque<Step>,
@@ -60,8 +64,8 @@ impl Base {
             false => i64::MAX,
         };
         let mishaps = Mishaps {
-            link_us: after(Scenario::Offline, 1, 3),
-            is_up: true,
+            link_us: demo::link_us(&plan, index).unwrap_or_else(|| after(Scenario::Offline, 1, 3)),
+            is_up: demo::is_past(&plan) || demo::link_us(&plan, index).is_none(),
             reboot_us: after(Scenario::Reboot, 1, 3),
             clock_us: after(Scenario::ClockSkew, 0, 1),
             poison_us: after(Scenario::Poison, 0, 1),
@@ -90,6 +94,7 @@ impl Base {
             noise,
             mishaps,
             doomed: None,
+            is_over: false,
             is_unsettled: false,
             queue: VecDeque::new(),
             plan,
@@ -111,6 +116,26 @@ impl Base {
     /// See [`super::Device::is_unsettled`].
     pub(super) fn is_unsettled(&self) -> bool {
         self.is_unsettled
+    }
+
+    /// What the device brings into its next life.
+    pub(super) fn life(&self) -> Life {
+        Life { boots: self.counter, injection_no: self.injection_no }
+    }
+
+    /// Lets time pass without an event.
+    pub(super) fn idle(&mut self, at_us: i64) {
+        self.pass(at_us);
+    }
+
+    /// The next events are never kept; the boot after them tells how many there were.
+    pub(super) fn lose_power(&mut self, events: u64) {
+        self.doomed = Some((Fate::Missing, events));
+    }
+
+    /// Whether the next event is not kept.
+    pub(super) fn is_doomed(&self) -> bool {
+        self.doomed.is_some()
     }
 
     pub(super) fn change_context(&mut self, change: impl FnOnce(&mut v1::Context)) {
@@ -184,7 +209,7 @@ impl Base {
         while self.heartbeat_us <= at_us {
             self.at_us = self.at_us.max(self.heartbeat_us);
             self.heartbeat();
-            self.heartbeat_us += HEARTBEAT_US;
+            self.heartbeat_us += if demo::is_past(&self.plan) { HEARTBEAT_PAST_US } else { HEARTBEAT_US };
         }
         self.at_us = self.at_us.max(at_us);
         let session = schedule::session_us(&self.plan);
@@ -193,7 +218,10 @@ impl Base {
             let is_up = self.mishaps.is_up;
             self.push(Act::Link { is_up });
             let longest = if is_up { 3 * session } else { 5 * session };
-            self.mishaps.link_us = at_us + self.noise.between(session as u64, longest as u64) as i64;
+            self.mishaps.link_us = match self.plan.demo {
+                Some(_) => i64::MAX,
+                None => at_us + self.noise.between(session as u64, longest as u64) as i64,
+            };
         }
         if self.mishaps.clock_us <= at_us {
             self.step_clock();

@@ -2,7 +2,7 @@
 
 use telemetry::v1::{Calibration, CalibrationPoint, Channel, Phase, event::Kind};
 
-use super::{Model, Scenario, base::Base, schedule};
+use super::{Model, Scenario, base::Base, demo, schedule};
 
 const S: i64 = 1_000_000;
 
@@ -14,13 +14,25 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new(base: &Base) -> Self {
-        Self { subjects: base.plan.block(base.index).collect(), next: 0, round: 0 }
+        let subjects: Vec<_> = base.plan.block(base.index).collect();
+        // The calibrations of the past are in force.
+        let next = if demo::is_present(&base.plan) { subjects.len() } else { 0 };
+        Self { subjects, next, round: 0 }
     }
 
     /// Calibrates the next device.
     pub(super) fn advance(&mut self, base: &mut Base) {
         let Some(subject) = self.subjects.get(self.next).copied() else {
-            (self.next, self.round) = (0, self.round + 1);
+            self.round += 1;
+            if demo::is_past(&base.plan) {
+                base.is_over = true;
+                return;
+            }
+            if demo::is_present(&base.plan) {
+                base.idle(self.round * 3_600 * S);
+                return;
+            }
+            self.next = 0;
             if self.subjects.is_empty() {
                 // A bench without devices still has to make time pass.
                 base.event(self.round * schedule::calibration_us(&base.plan), Kind::Fault(idle()));
@@ -62,14 +74,17 @@ impl Bench {
             }
         }
         let calibration_id = schedule::calibration_id(&base.plan, subject, name, self.round);
-        let performed_us = base.unix_us(at_us);
+        let (performed_us, due_us) = match base.plan.demo {
+            Some(demo) => demo::calibration(demo, base.plan.ordinal(subject)),
+            None => (base.unix_us(at_us), base.unix_us(at_us) + 2 * schedule::calibration_us(&base.plan)),
+        };
         let calibration = Calibration {
             subject_device: base.plan.identity(subject).device,
             channel: channel.into(),
             certificate: format!("C-{calibration_id}"),
             calibration_id,
             performed_unix_us: Some(performed_us),
-            due_unix_us: Some(performed_us + 2 * schedule::calibration_us(&base.plan)),
+            due_unix_us: Some(due_us),
             points,
         };
         base.event(at_us, Kind::Calibration(calibration));

@@ -9,7 +9,7 @@ use telemetry::{
     },
 };
 
-use super::{Model, Scenario, base::Base, schedule};
+use super::{Model, Scenario, base::Base, demo, noise::Noise, schedule};
 
 const S: i64 = 1_000_000;
 const AREAS: [Area; 9] = [
@@ -59,6 +59,7 @@ pub(super) struct Injector {
     handpiece: Option<Mount>,
     /// The item of the needle used last, for reuse.
     last_needle: Option<String>,
+    was_occluded: bool,
 }
 
 /// The session under way.
@@ -80,11 +81,19 @@ struct Session {
 impl Injector {
     pub(super) fn new(base: &mut Base) -> Self {
         let model = Model::of(base.plan.ordinal(base.index));
+        let (bias, first_us) = match base.plan.demo {
+            Some(_) => {
+                // Another bias in another life would look like drift.
+                let mut noise = Noise::lasting(base.plan.seed, base.index);
+                ((0.004 * noise.signed(), 0.004 * noise.signed()), 60_000_000)
+            }
+            None => ((0.005 * base.noise.normal(), 0.008 * base.noise.normal()), 4_000_000),
+        };
         Self {
             model,
-            bias: (0.005 * base.noise.normal(), 0.008 * base.noise.normal()),
+            bias,
             phase: Phase::Start,
-            at_us: base.noise.between(0, 4_000_000) as i64,
+            at_us: base.noise.between(0, first_us) as i64,
             sessions: 0,
             slot: -1,
             sessions_in_slot: 0,
@@ -96,6 +105,7 @@ impl Injector {
             syringe: None,
             handpiece: None,
             last_needle: None,
+            was_occluded: false,
         }
     }
 
@@ -103,6 +113,10 @@ impl Injector {
     pub(super) fn advance(&mut self, base: &mut Base) {
         self.phase = match self.phase {
             Phase::Start => {
+                if demo::is_past(&base.plan) && !self.await_session(base) {
+                    base.is_over = true;
+                    return;
+                }
                 self.start(base);
                 Phase::Shots
             }
@@ -124,17 +138,41 @@ impl Injector {
         self.at_us
     }
 
+    /// Waits for the next session of a demonstration's past; false when the past ends before it would.
+    fn await_session(&mut self, base: &mut Base) -> bool {
+        let span = base.plan.demo.and_then(|demo| demo.session_us(self.sessions));
+        let Some((from_us, to_us)) = span else { return false };
+        self.at_us = base.noise.between(from_us as u64, to_us as u64) as i64;
+        demo::holds_session(&base.plan, self.at_us)
+    }
+
+    /// A session of a demonstration. Two and two have the same set points and opposite deviations: however many sessions
+    /// there are, the charts of a healthy device never signal by chance.
+    fn demonstrated(&self, base: &mut Base) -> Session {
+        let keeps_one_dose = demo::Story::DoseDrift.is_of(&base.plan, base.index);
+        let noise = &mut base.noise;
+        let planned = noise.between(demo::SHOTS.0, demo::SHOTS.1) as u32;
+        let area = noise.pick(&AREAS, Area::Face);
+        if self.sessions.is_multiple_of(2) {
+            let Session { target_nl, target_um, deviation: (dose, depth), .. } = self.session;
+            return Session { planned, area, target_nl, target_um, deviation: (-dose, -depth), ..Session::default() };
+        }
+        let doses = if keeps_one_dose { self.model.doses_nl.get(..1) } else { None };
+        let target_nl = Some(noise.pick(doses.unwrap_or(self.model.doses_nl), 0)).filter(|nl| *nl > 0);
+        let target_um = Some(noise.pick(self.model.depths_um, 0)).filter(|um| *um > 0);
+        // Not near 0: a scale found from such a pair would make what follows look far off.
+        let mut deviation = |most: f64| most * (0.5 + 0.5 * noise.unit()) * if noise.chance(0.5) { 1.0 } else { -1.0 };
+        let deviation = (deviation(demo::DEVIATION.0), deviation(demo::DEVIATION.1));
+        Session { planned, area, target_nl, target_um, deviation, ..Session::default() }
+    }
+
     fn start(&mut self, base: &mut Base) {
         self.sessions += 1;
-        let noise = &mut base.noise;
-        self.session = Session {
-            planned: noise.between(30, 81) as u32,
-            area: noise.pick(&AREAS, Area::Face),
-            target_nl: Some(noise.pick(self.model.doses_nl, 0)).filter(|nl| *nl > 0),
-            target_um: Some(noise.pick(self.model.depths_um, 0)).filter(|um| *um > 0),
-            deviation: (0.01 * noise.normal(), 0.012 * noise.normal()),
-            ..Session::default()
+        self.session = match base.plan.demo {
+            Some(_) => self.demonstrated(base),
+            None => self.ordinary(base),
         };
+        let noise = &mut base.noise;
         let (session_id, operator) = (noise.bytes::<16>(), noise.between(1, 6));
         let number = schedule::calibration_at(&base.plan, base.index, self.at_us);
         let calibration = |channel, is_measured| match is_measured {
@@ -157,6 +195,18 @@ impl Injector {
             self.mount_syringe(base);
         }
         self.mount_needle(base);
+    }
+
+    fn ordinary(&self, base: &mut Base) -> Session {
+        let noise = &mut base.noise;
+        Session {
+            planned: noise.between(30, 81) as u32,
+            area: noise.pick(&AREAS, Area::Face),
+            target_nl: Some(noise.pick(self.model.doses_nl, 0)).filter(|nl| *nl > 0),
+            target_um: Some(noise.pick(self.model.depths_um, 0)).filter(|um| *um > 0),
+            deviation: (0.01 * noise.normal(), 0.012 * noise.normal()),
+            ..Session::default()
+        }
     }
 
     fn started(&self, base: &mut Base) -> SessionStarted {
@@ -234,7 +284,7 @@ impl Injector {
         }
         let number = self.sessions_in_slot;
         self.sessions_in_slot += 1;
-        let is_reusable = base.plan.has_sterilizer(base.index) && number < schedule::HANDPIECES;
+        let is_reusable = base.plan.has_sterilizer(base.index) && number < schedule::handpieces(&base.plan);
         let sterilizer = base.plan.identity(base.index / super::BLOCK * super::BLOCK + super::STERILIZER).device;
         let (item_id, pack_id) = match is_reusable {
             true => (
@@ -275,8 +325,9 @@ impl Injector {
     fn mount_needle(&mut self, base: &mut Base) {
         self.needles += 1;
         let fresh = format!("N{}-{}-{}-{}", self.model.gauge, base.name, base.life + 1, self.needles);
-        let is_reused =
-            base.plan.affects(Scenario::NeedleReuse, base.index) && self.session.shots == 0 && base.noise.chance(0.3);
+        let is_affected = base.plan.affects(Scenario::NeedleReuse, base.index);
+        let is_reused = demo::reuses_needle(&base.plan, base.index, self.sessions - 1)
+            || is_affected && self.session.shots == 0 && base.noise.chance(0.3);
         let item_id = self.last_needle.take().filter(|_| is_reused).unwrap_or(fresh);
         self.last_needle = Some(item_id.clone());
         let mounted = ConsumableMounted {
@@ -317,13 +368,23 @@ impl Injector {
             self.remove(base, needle, None);
             self.mount_needle(base);
         }
-        let at_us = self.wait(base, 500_000, 1_300_000);
+        let (from_us, to_us) = match base.plan.demo {
+            Some(demo) if demo.is_past => (8 * S, 25 * S),
+            Some(_) => (S, 4 * S),
+            None => (500_000, 1_300_000),
+        };
+        let at_us = self.wait(base, from_us, to_us);
+        if self.session.planned - self.session.shots == demo::GAP_SHOTS
+            && demo::loses_power(&base.plan, base.index, self.sessions - 1)
+        {
+            base.lose_power(demo::GAP_EVENTS);
+        }
         let injection = self.injection(base);
         let is_occluded = injection.outcome() == Outcome::Occluded;
         if !self.spoil(base, at_us, &injection) {
             base.event(at_us, Kind::Injection(injection));
         }
-        if is_occluded || base.noise.chance(0.001) {
+        if !base.is_doomed() && (is_occluded || base.noise.chance(0.001)) {
             let code = if is_occluded { "E-OCC" } else { "E-TEMP" };
             for (state, wait_us) in [(FaultState::Raised, 50_000), (FaultState::Cleared, 1_500_000)] {
                 let at_us = self.wait(base, wait_us, 2 * wait_us);
@@ -345,6 +406,10 @@ impl Injector {
             985..995 => Outcome::Occluded,
             _ => Outcome::NoContact,
         };
+        // Nothing but the stories goes wrong in a demonstration: a needle that clogs again and again is none of them.
+        let is_clogged = base.plan.demo.is_some() && self.was_occluded && outcome == Outcome::Occluded;
+        let outcome = if base.is_doomed() || is_clogged { Outcome::Ok } else { outcome };
+        self.was_occluded = outcome == Outcome::Occluded;
         let (delivered_nl, measured_um) = (self.dose(base, outcome), self.depth(base, outcome));
         let noise = &mut base.noise;
         let duration_us = match model.needles {
@@ -381,10 +446,15 @@ impl Injector {
     fn dose(&mut self, base: &mut Base, outcome: Outcome) -> Option<u64> {
         let target_nl = self.session.target_nl?;
         let drift = schedule::drift(&base.plan, base.index, Scenario::DoseDrift, self.at_us);
-        let noise = self.model.dose_sd * base.noise.normal();
+        let noise = match base.plan.demo {
+            Some(_) => demo::SCATTER.0 * base.noise.clipped(),
+            None => self.model.dose_sd * base.noise.normal(),
+        };
+        // The pen of a demonstration measures all of its drift: its syringes balance.
+        let seen = demo::drift(&base.plan, base.index, self.at_us);
         let error = match self.model.dose_source {
             DoseSource::Setting => 0.0,
-            _ => self.bias.0 + self.session.deviation.0 + drift + noise,
+            _ => self.bias.0 + self.session.deviation.0 + drift + seen + noise,
         };
         let part = match outcome {
             Outcome::Ok => 1.0,
@@ -414,7 +484,12 @@ impl Injector {
         }
         let drift = schedule::drift(&base.plan, base.index, Scenario::DepthDrift, self.at_us);
         let error = self.bias.1 + self.session.deviation.1 + drift;
-        let measured = f64::from(target_um) * (1.0 + error) + self.model.depth_sd_um * base.noise.normal();
+        let target = f64::from(target_um);
+        let noise_um = match base.plan.demo {
+            Some(_) => demo::SCATTER.1 * target * base.noise.clipped(),
+            None => self.model.depth_sd_um * base.noise.normal(),
+        };
+        let measured = target * (1.0 + error) + noise_um;
         Some(measured.round().clamp(0.0, 13_000.0) as u32)
     }
 

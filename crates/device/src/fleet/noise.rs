@@ -23,6 +23,11 @@ impl Noise {
         self.0.random()
     }
 
+    /// The stream of what never changes about a device, whatever its lives.
+    pub(super) fn lasting(seed: u64, index: u32) -> Self {
+        Self::new(seed, index, u32::MAX)
+    }
+
     pub(super) fn chance(&mut self, probability: f64) -> bool {
         self.unit() < probability
     }
@@ -31,6 +36,16 @@ impl Noise {
     pub(super) fn normal(&mut self) -> f64 {
         let (radius, angle) = (1.0 - self.unit(), self.unit() * std::f64::consts::TAU);
         (-2.0 * radius.ln()).sqrt() * angle.cos()
+    }
+
+    /// In -1..1.
+    pub(super) fn signed(&mut self) -> f64 {
+        2.0 * self.unit() - 1.0
+    }
+
+    /// Normal within two standard deviations: what lies beyond them would be seen sooner or later.
+    pub(super) fn clipped(&mut self) -> f64 {
+        self.normal().clamp(-2.0, 2.0)
     }
 
     pub(super) fn pick<T: Copy>(&mut self, from: &[T], default: T) -> T {

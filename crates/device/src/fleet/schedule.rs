@@ -1,6 +1,6 @@
 //! What the devices of a block agree on without talking: functions of the simulated time.
 
-use super::{Plan, Scenario};
+use super::{Plan, Scenario, demo};
 
 const S: i64 = 1_000_000;
 
@@ -11,11 +11,21 @@ pub(super) fn session_us(plan: &Plan) -> i64 {
 
 /// Hand-pieces rotate in slots of this length, us: used in one, sterilized in the next, stored in the third.
 pub(super) fn slot_us(plan: &Plan) -> i64 {
-    (1_800 * S).max(4 * plan.pause.as_micros() as i64)
+    match plan.demo {
+        Some(_) => demo::DAY_US,
+        None => (1_800 * S).max(4 * plan.pause.as_micros() as i64),
+    }
 }
 
 /// Hand-pieces of a device in one slot; in further sessions of the slot it takes single-use ones.
-pub(super) const HANDPIECES: u64 = 16;
+pub(super) fn handpieces(plan: &Plan) -> u64 {
+    match plan.demo {
+        Some(demo) if demo.is_past => demo::HANDPIECES,
+        // Several presents may follow one past, and what one of them used would lack a cycle in the next.
+        Some(_) => 0,
+        None => 16,
+    }
+}
 
 /// A reusable hand-piece. Each epoch has its own: what an earlier run used would lack a cycle since.
 pub(super) fn handpiece(plan: &Plan, device: &str, slot: i64, number: u64) -> String {
@@ -41,13 +51,17 @@ pub(super) fn calibrated_us(plan: &Plan, index: u32, number: i64) -> i64 {
 
 /// The calibration in force.
 pub(super) fn calibration_at(plan: &Plan, index: u32, at_us: i64) -> i64 {
+    if plan.demo.is_some() {
+        return 0;
+    }
     let number = at_us / calibration_us(plan);
     if calibrated_us(plan, index, number) > at_us { (number - 1).max(0) } else { number }
 }
 
 /// Its id: `channel` is `dose` or `depth`.
 pub(super) fn calibration_id(plan: &Plan, index: u32, channel: &str, number: i64) -> String {
-    let second = (plan.epoch_unix_us + calibrated_us(plan, index, number)) / S;
+    let epoch_unix_us = plan.demo.map_or(plan.epoch_unix_us, |demo| demo.began_unix_us);
+    let second = (epoch_unix_us + calibrated_us(plan, index, number)) / S;
     format!("cal-{channel}-{}-{second}", plan.identity(index).device)
 }
 

@@ -5,7 +5,7 @@ use telemetry::v1::{
     Reprocessed, RinseWater, SterilizationCycle, event::Kind,
 };
 
-use super::{Scenario, base::Base, schedule};
+use super::{Scenario, base::Base, demo, schedule};
 
 const S: i64 = 1_000_000;
 /// A cycle begins this long after its slot, us; before it is the time for washing.
@@ -38,14 +38,27 @@ struct Phase {
 }
 
 impl Sterilizer {
-    pub(super) fn new(_: &Base) -> Self {
-        Self { cycles: 0, slot: -2 }
+    pub(super) fn new(base: &Base) -> Self {
+        let slot = match base.plan.demo {
+            // The present goes on with the next midnight.
+            Some(demo) if !demo.is_past => {
+                (base.plan.epoch_unix_us - demo.began_unix_us + schedule::slot_us(&base.plan) - 1)
+                    .div_euclid(schedule::slot_us(&base.plan))
+            }
+            _ => -2,
+        };
+        Self { cycles: 0, slot }
     }
 
     /// Everything of the next slot. The first two lie before the epoch and are told at its beginning.
     pub(super) fn advance(&mut self, base: &mut Base) {
         let slot = self.slot;
         self.slot += 1;
+        if let Some(demo) = base.plan.demo {
+            let begin_us = demo.began_unix_us - base.plan.epoch_unix_us + slot * demo::DAY_US;
+            self.demonstrate(base, slot, begin_us);
+            return;
+        }
         let begin_us = slot * schedule::slot_us(&base.plan);
         let items = self.items(base, slot);
         if slot >= 0 {
@@ -55,7 +68,39 @@ impl Sterilizer {
                 self.bowie_dick(base, begin_us + 200 * S);
             }
         }
-        self.load(base, begin_us + START_US, items);
+        let flaw = self.flaw(base);
+        let is_tested = self.cycles % 8 == 1;
+        self.load(base, begin_us + START_US, items, flaw, is_tested);
+    }
+
+    /// A day of a demonstration, from midnight on: washing, the Bowie-Dick test, the load of the day. The present has no
+    /// reusable hand-pieces (see [`schedule::handpieces`]): there the trays of the clinic are sterilized.
+    fn demonstrate(&mut self, base: &mut Base, slot: i64, begin_us: i64) {
+        if !demo::holds_sterilizer(&base.plan, begin_us) {
+            base.is_over = true;
+            return;
+        }
+        let mut items = self.items(base, slot);
+        if items.is_empty() {
+            let tray = |number| format!("tray-{}-{number}", base.name);
+            let pack_id = schedule::pack(&base.plan, &base.name, slot + 2);
+            items = (1..=4).map(|number| CycleItem { item_id: tray(number), pack_id: pack_id.clone() }).collect();
+        }
+        if slot >= 0 {
+            self.wash(base, begin_us, &items);
+        }
+        let failing = demo::failing(&base.plan, base.index, slot).map(|(device, number)| {
+            schedule::handpiece(&base.plan, &base.plan.identity(device).device, slot - 1, number)
+        });
+        let (failing, items): (Vec<_>, Vec<_>) =
+            items.into_iter().partition(|item| Some(&item.item_id) == failing.as_ref());
+        self.bowie_dick(base, begin_us + 200 * S);
+        // A biological test at least once a week, and first of all after a pause of unknown length.
+        let is_tested = slot.rem_euclid(3) == 0 || self.cycles == 1;
+        self.load(base, begin_us + 3_600 * S, items, Flaw::None, is_tested);
+        if !failing.is_empty() {
+            self.load(base, begin_us + 7_200 * S, failing, Flaw::ShortHold, false);
+        }
     }
 
     fn items(&self, base: &Base, slot: i64) -> Vec<CycleItem> {
@@ -64,7 +109,8 @@ impl Sterilizer {
         let devices = base.plan.block(base.index).map(|device| base.plan.identity(device).device);
         devices
             .flat_map(|device| {
-                (0..schedule::HANDPIECES).map(move |number| schedule::handpiece(&base.plan, &device, slot - 1, number))
+                (0..schedule::handpieces(&base.plan))
+                    .map(move |number| schedule::handpiece(&base.plan, &device, slot - 1, number))
             })
             .map(|item_id| CycleItem { item_id, pack_id: pack_id.clone() })
             .collect()
@@ -84,15 +130,16 @@ impl Sterilizer {
         self.indicator(base, at_us + 1_300 * S, &cycle_uid, IndicatorKind::BowieDick, IndicatorResult::Negative);
     }
 
-    fn load(&mut self, base: &mut Base, at_us: i64, items: Vec<CycleItem>) {
-        let is_affected = base.plan.affects(Scenario::FailedCycle, base.index);
-        let flaw = match self.cycles {
-            cycles if is_affected && cycles % 3 == 2 => {
+    fn flaw(&self, base: &mut Base) -> Flaw {
+        match self.cycles {
+            cycles if base.plan.affects(Scenario::FailedCycle, base.index) && cycles % 3 == 2 => {
                 base.noise.pick(&[Flaw::ShortHold, Flaw::ColdSpot, Flaw::Gap, Flaw::WetLoad], Flaw::ShortHold)
             }
             _ => Flaw::None,
-        };
-        let is_tested = self.cycles % 8 == 1;
+        }
+    }
+
+    fn load(&mut self, base: &mut Base, at_us: i64, items: Vec<CycleItem>, flaw: Flaw, is_tested: bool) {
         let cycle_uid = self.cycle(base, at_us, "134C-3min", Purpose::Load, items, flaw);
         let end_us = (at_us + 1_180 * S).max(0);
         let has_failed = matches!(flaw, Flaw::ShortHold | Flaw::ColdSpot);
@@ -101,6 +148,7 @@ impl Sterilizer {
         // By mistake, half of the failed loads are released.
         let decision = match flaw {
             Flaw::None => ReleaseDecision::Released,
+            _ if base.plan.demo.is_some() => ReleaseDecision::Released,
             _ if base.noise.chance(0.5) => ReleaseDecision::Released,
             _ => ReleaseDecision::Rejected,
         };

@@ -1,0 +1,265 @@
+//! The fleet of a demonstration: four weeks of a mostly healthy past with a few planted stories, then the present.
+//!
+//! The past begins at a midnight (UTC) and ends at a given time. Its days are the same whatever that time is: a later end
+//! only shows more of the last day. The present is an ordinary fleet at a clinic's pace. Both share what must not change
+//! between them: the calibrations, the bias of each device and the pen that has drifted.
+
+use std::fmt;
+
+use super::{Plan, Role};
+
+const S: i64 = 1_000_000;
+/// One day, us.
+pub(super) const DAY_US: i64 = 86_400 * S;
+/// Whole days of the past; the day on which it ends comes on top.
+const DAYS: i64 = 28;
+
+/// Sessions that an injection device has on each day of the past, and when each may begin, us after midnight.
+const SESSIONS: [(i64, i64); 2] = [(8 * 3_600 * S, 12 * 3_600 * S), (13 * 3_600 * S, 17 * 3_600 * S)];
+/// No session of the past lasts longer, us.
+const SESSION_US_MAX: i64 = 1_200 * S;
+/// No sterilizer is busy for longer after the beginning of its day, us.
+pub(super) const STERILIZER_US_MAX: i64 = 3 * 3_600 * S;
+/// Reusable hand-pieces that a device uses on one day: one a session.
+pub(super) const HANDPIECES: u64 = SESSIONS.len() as u64;
+
+/// Day on which the needle of the first session is used again in the second.
+const REUSE_DAY: i64 = 24;
+/// Day on which the power fails at the end of the second session.
+const GAP_DAY: i64 = 25;
+/// Day on which the cycle fails; its hand-piece was used on the day before, and is used again two days later.
+const FAILED_DAY: i64 = 22;
+/// Day from which on a device has no network until some time into the present.
+const OFFLINE_DAY: i64 = 26;
+/// How long the device stays without network in the present, us.
+const OFFLINE_PRESENT_US: i64 = 60 * S;
+/// Last day on which the drifting pen is exact.
+const DRIFT_DAY: i64 = 7;
+/// How far it is off at the end of the past: beyond a tolerance of 5 %, and no single shot beyond twice that.
+const DRIFT: f64 = 0.065;
+
+/// Shots of a session: few enough for one needle.
+pub(super) const SHOTS: (u64, u64) = (14, 23);
+/// Last shots of the session in which the power fails that are never written.
+pub(super) const GAP_SHOTS: u32 = 3;
+/// Events of that session that are never written: those shots, the removal of needle, syringe and hand-piece, and the
+/// end. The syringe's removal is among them: without the shots its balance would not add up.
+pub(super) const GAP_EVENTS: u64 = GAP_SHOTS as u64 + 4;
+/// Scatter of the dose and of the depth within a session, as fractions of the target.
+pub(super) const SCATTER: (f64, f64) = (0.01, 0.006);
+/// Largest deviation of a session from the device's bias, for dose and depth, as fractions.
+pub(super) const DEVIATION: (f64, f64) = (0.008, 0.005);
+
+/// Which fleet of a demonstration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demo {
+    /// Midnight, UTC, with which the past begins, us since 1970.
+    pub began_unix_us: i64,
+    /// When the past ends, us since 1970.
+    pub ended_unix_us: i64,
+    /// Whether the plan is of the past, else of the present after it.
+    pub is_past: bool,
+}
+
+impl Demo {
+    /// The past that ends at a time, us since 1970.
+    pub fn ending(unix_us: i64) -> Self {
+        let began_unix_us = (unix_us.div_euclid(DAY_US) - DAYS) * DAY_US;
+        Self { began_unix_us, ended_unix_us: unix_us, is_past: true }
+    }
+
+    /// A present without a past: its four weeks lie ahead, and so do none of the planted stories but the drift.
+    pub fn beginning(unix_us: i64) -> Self {
+        Self { began_unix_us: unix_us, ended_unix_us: unix_us, is_past: false }
+    }
+
+    /// The fleet of the past.
+    pub fn past(self, plan: Plan) -> Plan {
+        Plan { epoch_unix_us: self.began_unix_us, demo: Some(Self { is_past: true, ..self }), ..plan }
+    }
+
+    /// The fleet of the present, from a time on, us since 1970.
+    pub fn present(self, plan: Plan, unix_us: i64) -> Plan {
+        Plan { epoch_unix_us: unix_us, demo: Some(Self { is_past: false, ..self }), ..plan }
+    }
+
+    /// When a session of the past may begin, us after the epoch; none when it may not end within the past.
+    pub(super) fn session_us(self, number: u64) -> Option<(i64, i64)> {
+        let number = i64::try_from(number).ok()?;
+        let count = SESSIONS.len() as i64;
+        let day_us = number.div_euclid(count) * DAY_US;
+        let (from_us, to_us) = SESSIONS.get(usize::try_from(number.rem_euclid(count)).ok()?)?;
+        Some((day_us + from_us, day_us + to_us))
+    }
+
+    /// Whether something that begins at a time, us after the epoch, and takes so long ends within the past.
+    fn holds(self, at_us: i64, length_us: i64) -> bool {
+        self.began_unix_us + at_us + length_us <= self.ended_unix_us
+    }
+}
+
+/// Whether a plan is of a demonstration's past.
+pub(super) fn is_past(plan: &Plan) -> bool {
+    plan.demo.is_some_and(|demo| demo.is_past)
+}
+
+/// Whether a plan is of a demonstration's present.
+pub(super) fn is_present(plan: &Plan) -> bool {
+    plan.demo.is_some_and(|demo| !demo.is_past)
+}
+
+/// Whether a session that begins at a time, us after the epoch, ends before the past does.
+pub(super) fn holds_session(plan: &Plan, at_us: i64) -> bool {
+    plan.demo.is_none_or(|demo| demo.holds(at_us, SESSION_US_MAX))
+}
+
+/// The same for a day of a sterilizer.
+pub(super) fn holds_sterilizer(plan: &Plan, begin_us: i64) -> bool {
+    plan.demo.is_none_or(|demo| !demo.is_past || demo.holds(begin_us, STERILIZER_US_MAX))
+}
+
+/// A planted story.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Story {
+    /// A pen's dose drifts out of tolerance.
+    DoseDrift,
+    /// A needle is used in two sessions.
+    NeedleReuse,
+    /// Events that were never kept leave a gap that stays open.
+    Gap,
+    /// A hand-piece is used after a failed cycle.
+    FailedCycle,
+    /// A device was offline and comes back with its backlog.
+    Offline,
+}
+
+impl Story {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::DoseDrift, Self::NeedleReuse, Self::Gap, Self::FailedCycle, Self::Offline];
+
+    /// The device it is planted on, by number; a fleet without that device lacks the story. The sterilizer of the
+    /// failed cycle has a smaller number than the device that uses its load.
+    pub const fn device(self) -> u32 {
+        match self {
+            Self::DoseDrift => 0,
+            Self::NeedleReuse => 1,
+            Self::Gap => 2,
+            Self::FailedCycle => 4,
+            Self::Offline => 5,
+        }
+    }
+
+    /// The stories of a plan; none without a demonstration.
+    pub fn of(plan: &Plan) -> impl Iterator<Item = Self> {
+        let (devices, is_demo) = (plan.devices, plan.demo.is_some());
+        Self::ALL.into_iter().filter(move |story| is_demo && story.device() < devices)
+    }
+
+    /// Whether it is planted on a device.
+    pub(super) fn is_of(self, plan: &Plan, index: u32) -> bool {
+        plan.demo.is_some() && self.device() == index
+    }
+
+    /// The story in a few words for people.
+    pub fn tell(self, plan: &Plan) -> Telling<'_> {
+        Telling { story: self, plan }
+    }
+}
+
+/// A story as people read it.
+pub struct Telling<'a> {
+    story: Story,
+    plan: &'a Plan,
+}
+
+impl fmt::Display for Telling<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let device = self.plan.identity(self.story.device()).device;
+        let ago = |day: i64| DAYS - day;
+        match self.story {
+            Story::DoseDrift => write!(
+                f,
+                "{device} drifts: for three weeks its dose has been rising, and it is now {:.1} % too high; its tolerance is \
+                 5 %. Expect a drift chart that signals, a forecast and a failed verdict.",
+                100.0 * DRIFT
+            ),
+            Story::NeedleReuse => write!(
+                f,
+                "{device} used one needle in two sessions, {} days ago. Expect one critical alert about that needle.",
+                ago(REUSE_DAY)
+            ),
+            Story::Gap => write!(
+                f,
+                "{device} lost its power at the end of a session, {} days ago: {GAP_EVENTS} events were never written, and \
+                 its next boot says so. Expect a gap that stays open, and an alert of low severity after five minutes.",
+                ago(GAP_DAY)
+            ),
+            Story::FailedCycle => write!(
+                f,
+                "{device} was used with a hand-piece from a sterilization cycle that failed and was released by mistake: the \
+                 cycle ran {} days ago, the session was two days later. Expect two critical alerts, about the cycle and \
+                 about the use.",
+                ago(FAILED_DAY)
+            ),
+            Story::Offline => write!(
+                f,
+                "{device} has been offline for more than {} days. It finds its network again about a minute after the fleet \
+                 has gone live and delivers its backlog. Expect late data and no alert.",
+                ago(OFFLINE_DAY)
+            ),
+        }
+    }
+}
+
+/// Whether a session takes the needle of the one before it.
+pub(super) fn reuses_needle(plan: &Plan, index: u32, session: u64) -> bool {
+    is_past(plan) && Story::NeedleReuse.is_of(plan, index) && is_second_of(session, REUSE_DAY)
+}
+
+/// Whether the power fails at the end of a session.
+pub(super) fn loses_power(plan: &Plan, index: u32, session: u64) -> bool {
+    is_past(plan) && Story::Gap.is_of(plan, index) && is_second_of(session, GAP_DAY)
+}
+
+/// Whether a session, counted from 0, is the second of a day.
+fn is_second_of(session: u64, day: i64) -> bool {
+    i64::try_from(session) == Ok(day * SESSIONS.len() as i64 + 1)
+}
+
+/// The hand-piece that goes into a cycle of its own on a day, and that cycle fails: device and number.
+pub(super) fn failing(plan: &Plan, sterilizer: u32, day: i64) -> Option<(u32, u64)> {
+    let device = Story::FailedCycle.device();
+    let is_planted = is_past(plan) && device < plan.devices && device / super::BLOCK == sterilizer / super::BLOCK;
+    (is_planted && day == FAILED_DAY).then_some((device, 0))
+}
+
+/// When a device loses or finds its network, us after the epoch.
+pub(super) fn link_us(plan: &Plan, index: u32) -> Option<i64> {
+    let is_planted = Story::Offline.is_of(plan, index);
+    is_planted.then_some(if is_past(plan) { OFFLINE_DAY * DAY_US } else { OFFLINE_PRESENT_US })
+}
+
+/// How far the dose of a device is off at a time, us after the epoch, as a fraction.
+pub(super) fn drift(plan: &Plan, index: u32, at_us: i64) -> f64 {
+    let Some(demo) = plan.demo.filter(|_| Story::DoseDrift.is_of(plan, index)) else { return 0.0 };
+    let days = (plan.epoch_unix_us + at_us - demo.began_unix_us) as f64 / DAY_US as f64;
+    let from = DRIFT_DAY as f64;
+    DRIFT * ((days - from) / (DAYS as f64 - from)).clamp(0.0, 1.0)
+}
+
+/// When a device was calibrated and when it is due again, us since 1970: long before the past began, and months after it
+/// has ended, on another day for each device.
+pub(super) fn calibration(demo: Demo, ordinal: u32) -> (i64, i64) {
+    let performed_us = demo.began_unix_us - (10 + i64::from(ordinal) * 23 % 240) * DAY_US;
+    (performed_us, performed_us + 365 * DAY_US)
+}
+
+/// How far ahead of the others a device tells its past, us: what was sterilized is there before it is used, however
+/// unevenly the receipts come.
+pub(crate) fn lead_us(plan: &Plan, index: u32) -> u64 {
+    let is_ahead = is_past(plan) && plan.role(index) != Role::Injector;
+    if is_ahead { 10 * DAY_US.unsigned_abs() } else { 0 }
+}
+
+#[cfg(test)]
+mod tests;
