@@ -44,9 +44,11 @@ fn wait_for_more(ready: &Ready, than: u64, within: Duration) -> u64 {
     })
 }
 
-/// No simulated event may be missing once the devices have sent everything again.
+/// No simulated event may be missing once the devices have sent everything again, but for those of the planted gap.
 fn wait_for_no_gap(ready: &Ready) {
-    poll(Duration::from_secs(90), "no gap", || match ready.query("SELECT * FROM doseline.delivery_gaps").trim() {
+    let gaps =
+        "SELECT * FROM doseline.delivery_gaps WHERE NOT (device = 'inj-0003' AND last_missing - first_missing = 6)";
+    poll(Duration::from_secs(90), "no gap", || match ready.query(gaps).trim() {
         "" => Ok(()),
         gaps => Err(gaps.to_owned()),
     });
@@ -173,7 +175,8 @@ fn a_port_in_use_is_named_with_its_flag() {
 #[test]
 fn the_page_shows_the_fleet_in_a_browser() {
     let scratch = Scratch::new("up-page");
-    let mut doseline = up(scratch.path(), &["--simulate", "5"]);
+    // Two devices: the gap is planted on the third.
+    let mut doseline = up(scratch.path(), &["--simulate", "2"]);
     let ready = doseline.wait_until_ready(READY_WITHIN);
     wait_for_more(&ready, 5, Duration::from_secs(60));
     let profile = scratch.join("browser");

@@ -26,7 +26,7 @@ use telemetry::{
     v1::{self, event::Kind},
 };
 
-pub(crate) use demo::lead_us;
+pub(crate) use demo::turn_us;
 pub use demo::{Demo, Story};
 pub use model::{BENCH_MODEL, Model, STERILIZER_MODEL};
 pub use poison::Poison;

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::Error,
-    fleet::{Act, Demo, Device, Fate, LOST_REASON, Plan, Scenarios, Step, Story, lead_us},
+    fleet::{Act, Demo, Device, Fate, LOST_REASON, Plan, Scenarios, Step, Story, turn_us},
     gateway::{Broker, Command, Counters, Gateway, Notice, Observer, Options as GatewayOptions, Profile},
     outbox::OUTBOX_FULL,
     store::{self, Life},
@@ -301,8 +301,6 @@ struct Member {
     upcoming: Option<Upcoming>,
     boot_id: u64,
     is_up: bool,
-    /// How far ahead of the others its turn is, us of simulated time.
-    lead_us: u64,
     /// What it brings from earlier runs where its past is over already.
     life: Option<Life>,
 }
@@ -312,11 +310,6 @@ impl Member {
         let was_unsettled = self.device.is_unsettled();
         let next = self.device.next().map(|step| Upcoming { step, was_unsettled });
         std::mem::replace(&mut self.upcoming, next)
-    }
-
-    /// When it is its turn, us of simulated time.
-    fn turn_us(&self) -> Option<u64> {
-        self.upcoming.as_ref().map(|next| next.step.at_us.saturating_sub(self.lead_us))
     }
 }
 
@@ -334,7 +327,7 @@ struct Fleet {
 
 impl Fleet {
     fn new(plan: &Arc<Plan>, profiles: &[Profile], gateway: &Gateway, truth: SharedTruth) -> Result<Self, Error> {
-        let (mut members, mut order) = (Vec::with_capacity(profiles.len()), BinaryHeap::new());
+        let (mut members, order) = (Vec::with_capacity(profiles.len()), BinaryHeap::new());
         for (index, profile) in profiles.iter().enumerate() {
             let identity = profile.identity.as_ref().ok_or(Error::UnknownDevice(index))?;
             let number = gateway.number(identity).ok_or(Error::UnknownDevice(index))?;
@@ -343,8 +336,8 @@ impl Fleet {
             // A past is one life, told from its beginning.
             let device =
                 Device::new(Arc::clone(plan), index as u32, if plan.is_past() { Life::default() } else { life });
-            let (boot_id, upcoming, lead_us) = (0, None, lead_us(plan, index as u32));
-            let mut member = Member { device, number, subject, upcoming, boot_id, is_up: true, lead_us, life: None };
+            let (upcoming, boot_id) = (None, 0);
+            let mut member = Member { device, number, subject, upcoming, boot_id, is_up: true, life: None };
             if plan.is_past()
                 && let Some((boot_id, seq)) = gateway.reached(number)?
             {
@@ -353,11 +346,19 @@ impl Fleet {
                 member.life = (!is_within).then_some(life);
             }
             member.take();
-            order.extend(member.turn_us().map(|at_us| Reverse((at_us, index))));
             members.push(member);
         }
         let (plan, now_us) = (Arc::clone(plan), Arc::new(AtomicU64::new(0)));
-        Ok(Self { plan, members, order, truth, now_us, events: 0, missing: 0, poison: 0 })
+        let mut fleet = Self { plan, members, order, truth, now_us, events: 0, missing: 0, poison: 0 };
+        (0..fleet.members.len()).for_each(|index| fleet.enqueue(index));
+        Ok(fleet)
+    }
+
+    /// Puts the next step of a member in its place.
+    fn enqueue(&mut self, index: usize) {
+        let next = self.members[index].upcoming.as_ref();
+        let turn = next.map(|next| turn_us(&self.plan, index as u32, next.step.at_us));
+        self.order.extend(turn.map(|turn_us| Reverse((turn_us, index))));
     }
 
     /// After the past of a demonstration: every device begins a life in the present, which begins at a time, us since
@@ -369,10 +370,10 @@ impl Fleet {
         for (index, member) in self.members.iter_mut().enumerate() {
             let life = member.life.unwrap_or_else(|| member.device.life());
             member.device = Device::new(Arc::clone(&self.plan), index as u32, life);
-            (member.lead_us, member.upcoming) = (0, None);
+            member.upcoming = None;
             member.take();
-            self.order.extend(member.turn_us().map(|at_us| Reverse((at_us, index))));
         }
+        (0..self.members.len()).for_each(|index| self.enqueue(index));
     }
 
     /// Whether a device loses its network next.
@@ -393,7 +394,7 @@ impl Fleet {
         if let Some(upcoming) = self.members[index].take() {
             self.perform(index, upcoming.step, batch)?;
         }
-        self.order.extend(self.members[index].turn_us().map(|at_us| Reverse((at_us, index))));
+        self.enqueue(index);
         Ok(())
     }
 

@@ -175,37 +175,35 @@ pub struct Telling<'a> {
 impl fmt::Display for Telling<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let device = self.plan.identity(self.story.device()).device;
-        let ago = |day: i64| DAYS - day;
+        let before = |day: i64| format!("{} days before the first start", DAYS - day);
         match self.story {
             Story::DoseDrift => write!(
                 f,
-                "{device} drifts: for three weeks its dose has been rising, and it is now {:.1} % too high; its tolerance is \
-                 5 %. Expect a drift chart that signals, a forecast and a failed verdict.",
+                "{device} drifts: its dose rose over three weeks and is now {:.1} % too high, where 5 % are allowed. Expect \
+                 three alerts: a drift chart has signalled, a forecast, a failed verdict.",
                 100.0 * DRIFT
             ),
             Story::NeedleReuse => write!(
                 f,
-                "{device} used one needle in two sessions, {} days ago. Expect one critical alert about that needle.",
-                ago(REUSE_DAY)
+                "{device} used one needle in two sessions, {}. Expect a critical alert about that needle.",
+                before(REUSE_DAY)
             ),
             Story::Gap => write!(
                 f,
-                "{device} lost its power at the end of a session, {} days ago: {GAP_EVENTS} events were never written, and \
-                 its next boot says so. Expect a gap that stays open, and an alert of low severity after five minutes.",
-                ago(GAP_DAY)
+                "{device} lost its power at the end of a session, {}. It never wrote the last {GAP_EVENTS} events, and its \
+                 next boot said so. Expect a gap that stays open, and after five minutes an alert of low severity.",
+                before(GAP_DAY)
             ),
             Story::FailedCycle => write!(
                 f,
-                "{device} was used with a hand-piece from a sterilization cycle that failed and was released by mistake: the \
-                 cycle ran {} days ago, the session was two days later. Expect two critical alerts, about the cycle and \
-                 about the use.",
-                ago(FAILED_DAY)
+                "{device} used a hand-piece from a sterilization cycle that had failed and was released by mistake. The cycle \
+                 ran {}, the session followed two days later. Expect two critical alerts: the cycle and the use.",
+                before(FAILED_DAY)
             ),
             Story::Offline => write!(
                 f,
-                "{device} has been offline for more than {} days. It finds its network again about a minute after the fleet \
-                 has gone live and delivers its backlog. Expect late data and no alert.",
-                ago(OFFLINE_DAY)
+                "{device} had no network for the last days before the first start. It finds its network a minute after the \
+                 fleet has gone live and delivers its backlog. Expect late data and no alert."
             ),
         }
     }
@@ -254,11 +252,11 @@ pub(super) fn calibration(demo: Demo, ordinal: u32) -> (i64, i64) {
     (performed_us, performed_us + 365 * DAY_US)
 }
 
-/// How far ahead of the others a device tells its past, us: what was sterilized is there before it is used, however
-/// unevenly the receipts come.
-pub(crate) fn lead_us(plan: &Plan, index: u32) -> u64 {
+/// When it is a device's turn to tell a step, us of simulated time. In the past, who sterilizes and calibrates is further
+/// and further ahead of the others: what was sterilized is there before it is used, however unevenly receipts come.
+pub(crate) fn turn_us(plan: &Plan, index: u32, at_us: u64) -> u64 {
     let is_ahead = is_past(plan) && plan.role(index) != Role::Injector;
-    if is_ahead { 10 * DAY_US.unsigned_abs() } else { 0 }
+    if is_ahead { at_us / 2 } else { at_us }
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ impl Injector {
             Some(_) => {
                 // Another bias in another life would look like drift.
                 let mut noise = Noise::lasting(base.plan.seed, base.index);
-                ((0.004 * noise.signed(), 0.004 * noise.signed()), 60_000_000)
+                ((0.004 * noise.signed(), 0.004 * noise.signed()), 30_000_000)
             }
             None => ((0.005 * base.noise.normal(), 0.008 * base.noise.normal()), 4_000_000),
         };
