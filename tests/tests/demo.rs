@@ -110,11 +110,15 @@ fn the_stories_raise_their_alerts_and_nothing_else_does() {
     assert!(doseline.stop(Duration::from_secs(20)).0.success());
 }
 
+/// When the past ended, us since 1970, as the simulator has noted.
+fn ended(data_dir: &Path) -> i64 {
+    let text = std::fs::read_to_string(data_dir.join("simulator/past")).expect("a past");
+    text.split_whitespace().next().expect("its end").parse().expect("us since 1970")
+}
+
 /// Injections of the past that a server must have of a fleet, by the plan and by when its past ended.
 fn planned(data_dir: &Path, devices: u32) -> u64 {
-    let ended = std::fs::read_to_string(data_dir.join("simulator/past")).expect("when the past ended");
-    let ended = ended.trim().parse().expect("us since 1970");
-    let plan = Arc::new(Demo::ending(ended).past(Plan::new(devices, 1, 0)));
+    let plan = Arc::new(Demo::ending(ended(data_dir)).past(Plan::new(devices, 1, 0)));
     let steps = (0..devices).flat_map(|index| Device::new(Arc::clone(&plan), index, Life::default()));
     let is_stored = |act: &Act| matches!(act, Act::Event(made) if made.fate == Fate::Stored && matches!(made.kind, Some(Kind::Injection(_))));
     steps.filter(|step| is_stored(&step.act)).count() as u64
@@ -136,11 +140,10 @@ fn a_past_is_told_once_however_often_it_is_interrupted() {
     let mut doseline = up(scratch.path(), "6");
     let ready = doseline.wait_until_ready(READY_WITHIN);
     // What the present adds comes after the end of the past.
-    let ended = std::fs::read_to_string(scratch.path().join("simulator/past")).expect("when the past ended");
     let told = format!(
         "SELECT toString(count()), toString(uniqExact(tenant, device, boot_id, seq)) FROM doseline.injections \
          WHERE toUnixTimestamp64Micro(at) <= {}",
-        ended.trim()
+        ended(scratch.path())
     );
     poll(PAST_WITHIN, "the whole past", || match ready.query(&told).trim() {
         found if found == format!("{expected}\t{expected}") => Ok(()),

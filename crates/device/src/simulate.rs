@@ -193,8 +193,12 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Summar
         None => None,
     };
     let plan = Arc::new(plan(&options, now_us())?);
-    for story in Story::of(&plan) {
-        tracing::info!("{}", story.tell(&plan));
+    if plan.is_past() {
+        for story in Story::of(&plan).filter(|story| story.device() < options.devices) {
+            tracing::info!("{}", story.tell(&plan));
+        }
+    } else if options.is_demo {
+        tracing::info!("the data directory has events of another fleet, so no past is told; a new one shows it");
     }
     let truth = Arc::new(Mutex::new(truth));
     let counters = Arc::new(Counters::default());
@@ -249,8 +253,8 @@ fn plan(options: &Options, now_us: i64) -> Result<Plan, Error> {
     }
     // A clinic's pace: a session every few minutes on each device.
     let plan = Plan { pause: Duration::from_secs(180), scenarios: Scenarios::default(), ..plan };
-    Ok(match past::end(&options.gateway.store.dir, now_us)? {
-        Some(end_us) => Demo::ending(end_us).past(plan),
+    Ok(match past::of(&options.gateway.store.dir, options.devices, now_us)? {
+        Some(past) => Demo::ending(past.ended_unix_us).past(Plan { devices: past.devices, ..plan }),
         None => Demo::beginning(now_us).present(plan, now_us),
     })
 }
@@ -338,14 +342,19 @@ impl Fleet {
                 Device::new(Arc::clone(plan), index as u32, if plan.is_past() { Life::default() } else { life });
             let (upcoming, boot_id) = (None, 0);
             let mut member = Member { device, number, subject, upcoming, boot_id, is_up: true, life: None };
-            if plan.is_past()
-                && let Some((boot_id, seq)) = gateway.reached(number)?
-            {
-                member.boot_id = boot_id;
-                let is_within = member.device.resume(boot_id, seq);
+            if plan.is_past() {
+                let is_within = match gateway.reached(number)? {
+                    Some((boot_id, seq)) => {
+                        member.boot_id = boot_id;
+                        member.device.resume(boot_id, seq)
+                    }
+                    None => plan.devices > index as u32,
+                };
                 member.life = (!is_within).then_some(life);
             }
-            member.take();
+            if member.life.is_none() {
+                member.take();
+            }
             members.push(member);
         }
         let (plan, now_us) = (Arc::clone(plan), Arc::new(AtomicU64::new(0)));
@@ -365,7 +374,8 @@ impl Fleet {
     /// 1970. Who had no network then still has none.
     fn go_live(&mut self, now_us: i64) {
         let Some(demo) = self.plan.demo else { return };
-        self.plan = Arc::new(demo.present(Plan::clone(&self.plan), now_us));
+        let plan = Plan { devices: self.members.len() as u32, ..Plan::clone(&self.plan) };
+        self.plan = Arc::new(demo.present(plan, now_us));
         self.order.clear();
         for (index, member) in self.members.iter_mut().enumerate() {
             let life = member.life.unwrap_or_else(|| member.device.life());

@@ -1,4 +1,4 @@
-//! When the past of a demonstration ended: kept beside the outboxes, so that a data directory tells its past once.
+//! Which past a demonstration has: kept beside the outboxes, so that a data directory tells its past once.
 
 use std::{
     fs::{self, File},
@@ -8,38 +8,55 @@ use std::{
 
 use crate::{error::Error, store};
 
-/// Name of the file: when the past ended, us since 1970, in decimal.
+/// Name of the file: when the past ended, us since 1970, and the number of devices that have it, both in decimal.
 const NAME: &str = "past";
 
-/// When the past of a data directory ended, us since 1970. A new directory's ends now. None for a directory that has
+/// The past of a data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Past {
+    /// When it ended, us since 1970.
+    pub ended_unix_us: i64,
+    /// Devices that have it: those of the first start. Later ones were not there when hand-pieces were sterilized.
+    pub devices: u32,
+}
+
+impl Past {
+    fn parse(text: &str, now_us: i64) -> Option<Self> {
+        let (ended, devices) = text.trim().split_once(' ')?;
+        let past = Self { ended_unix_us: ended.parse().ok()?, devices: devices.parse().ok()? };
+        (past.devices > 0 && (1..=now_us).contains(&past.ended_unix_us)).then_some(past)
+    }
+}
+
+/// The past of a data directory. In a new one, so many devices get a past that ends now. None for a directory that has
 /// outboxes and no past: it was used before for something else than a demonstration.
 ///
 /// # Errors
 /// [`Error::File`].
-pub(super) fn end(dir: &Path, now_us: i64) -> Result<Option<i64>, Error> {
+pub(super) fn of(dir: &Path, devices: u32, now_us: i64) -> Result<Option<Past>, Error> {
     let path = dir.join(NAME);
     match fs::read_to_string(&path) {
         Ok(text) => {
-            let end_us = text.trim().parse::<i64>().ok().filter(|end_us| (1..=now_us).contains(end_us));
-            let remedy = "not a time in the past, us since 1970; delete the folder it is in to begin anew";
+            let remedy = "not a time in the past (us since 1970) and a number of devices; delete the data directory to begin anew";
             let unreadable = || Error::file("read", &path)(io::Error::new(io::ErrorKind::InvalidData, remedy));
-            Ok(Some(end_us.ok_or_else(unreadable)?))
+            Ok(Some(Past::parse(&text, now_us).ok_or_else(unreadable)?))
         }
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file("read", &path)(error)),
         Err(_) if store::exists(dir) => Ok(None),
         Err(_) => {
-            write(dir, &path, now_us).map_err(Error::file("write", &path))?;
-            Ok(Some(now_us))
+            let past = Past { ended_unix_us: now_us, devices };
+            write(dir, &path, past).map_err(Error::file("write", &path))?;
+            Ok(Some(past))
         }
     }
 }
 
 /// Writes it whole or not at all, before the first event is made.
-fn write(dir: &Path, path: &Path, end_us: i64) -> io::Result<()> {
+fn write(dir: &Path, path: &Path, past: Past) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     let draft = path.with_extension("new");
     let mut file = File::create(&draft)?;
-    writeln!(file, "{end_us}")?;
+    writeln!(file, "{} {}", past.ended_unix_us, past.devices)?;
     file.sync_all()?;
     fs::rename(&draft, path)?;
     File::open(dir)?.sync_all()
@@ -53,25 +70,26 @@ mod tests {
     fn a_directory_has_one_past() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("simulator");
-        assert_eq!(end(&dir, 1_000).unwrap(), Some(1_000));
-        assert_eq!(end(&dir, 2_000).unwrap(), Some(1_000), "the second start knows the first");
+        let first = Some(Past { ended_unix_us: 1_000, devices: 5 });
+        assert_eq!(of(&dir, 5, 1_000).unwrap(), first);
+        assert_eq!(of(&dir, 25, 2_000).unwrap(), first, "the second start knows the first");
     }
 
     #[test]
     fn outboxes_of_another_fleet_get_no_past() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("outbox-000001"), "").unwrap();
-        assert_eq!(end(dir.path(), 1_000).unwrap(), None);
+        assert_eq!(of(dir.path(), 5, 1_000).unwrap(), None);
         assert!(!dir.path().join(NAME).exists());
     }
 
     #[test]
     fn what_is_no_time_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        for wrong in ["", "soon", "-1", "0", "2001"] {
+        for wrong in ["", "soon", "1000", "-1 5", "0 5", "2001 5", "1000 0", "1000 many", "1000 5 5"] {
             fs::write(dir.path().join(NAME), wrong).unwrap();
-            let said = end(dir.path(), 2_000).unwrap_err().to_string();
-            assert!(said.contains("past: ") && said.contains("delete the folder"), "{wrong:?}: {said}");
+            let said = of(dir.path(), 5, 2_000).unwrap_err().to_string();
+            assert!(said.contains("past: ") && said.contains("delete the data directory"), "{wrong:?}: {said}");
         }
     }
 }
