@@ -524,6 +524,10 @@ async fn tell_past(
     let start = Instant::now();
     let replay = Options { pace: Pace::Replay, duration: None, ..options.clone() };
     drive(&replay, fleet, counters, commands, shutdown).await?;
+    if !fleet.order.is_empty() {
+        // Ended early: the next run goes on from here.
+        return Ok(());
+    }
     let arrived = async {
         while !is_all_receipted(fleet, counters) {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -117,6 +117,28 @@ async fn what_has_no_receipt_is_delivered_by_the_next_run() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_past_goes_on_where_it_was_and_is_told_once() {
+    let (broker, scratch) = (Mosquitto::start(), Scratch::new("device"));
+    let receipter = Receipter::start(broker.port(), Temper::default()).await;
+    let demo = Options { is_demo: true, pace: Pace::RealTime, ..options(6, &scratch, &broker) };
+    let first = run(Options { events_max: Some(3_000), ..demo.clone() }).await;
+    assert!((3_000..3_100).contains(&first.made) && first.open == 0, "{first:?}");
+    // The rest of the past, and a second of the present.
+    let live = Options { duration: Some(Duration::from_secs(1)), ..demo };
+    let second = run(live.clone()).await;
+    assert!(second.made > 3_000 && second.missing == 7 && second.open == 0, "{second:?}");
+    let truth = Truth::read(&scratch.join("truth.jsonl"));
+    let fates = truth.check(&receipter.seen());
+    assert_eq!(fates["stored"] + fates["missing"], first.made + second.made, "nothing was made twice");
+    assert!(truth.boots("inj-0001").len() <= 2, "the past is one boot, whoever interrupts it");
+    let numbers = truth.injection_numbers("inj-0001");
+    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+
+    let third = run(live).await;
+    assert!(third.made < 200 && third.missing == 0, "no second past: {third:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_device_says_whether_it_is_there() {
     let (broker, scratch) = (Mosquitto::start(), Scratch::new("device"));
     let receipter = Receipter::start(broker.port(), Temper::default()).await;
