@@ -68,7 +68,7 @@ impl Demo {
         Self { began_unix_us, ended_unix_us: unix_us, is_past: true }
     }
 
-    /// A present without a past: its four weeks lie ahead, and so do none of the planted stories but the drift.
+    /// A present without a past. It has no story but the drift, which takes the four weeks ahead.
     pub fn beginning(unix_us: i64) -> Self {
         Self { began_unix_us: unix_us, ended_unix_us: unix_us, is_past: false }
     }
@@ -83,7 +83,7 @@ impl Demo {
         Plan { epoch_unix_us: unix_us, demo: Some(Self { is_past: false, ..self }), ..plan }
     }
 
-    /// When a session of the past may begin, us after the epoch; none when it may not end within the past.
+    /// Earliest and latest beginning of a session of the past, counted from 0, us after the epoch.
     pub(super) fn session_us(self, number: u64) -> Option<(i64, i64)> {
         let number = i64::try_from(number).ok()?;
         let count = SESSIONS.len() as i64;
