@@ -50,6 +50,46 @@ struct DeviceRow {
     recorded_at: i64,
 }
 
+/// A device as registered now.
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
+pub struct Device {
+    /// Tenant.
+    pub tenant: String,
+    /// Device.
+    pub device: String,
+    /// Site it belongs to.
+    pub site: String,
+    /// One of [`KINDS`]; empty = not known.
+    pub kind: String,
+    /// Model; empty = not known.
+    pub model: String,
+    /// Manufacturer; empty = none.
+    pub manufacturer: String,
+    /// Serial number; empty = not known.
+    pub serial: String,
+    /// UDI; empty = not known.
+    pub udi: String,
+    /// Device that may publish for it; empty = none.
+    pub gateway: String,
+    /// `IMPORTED` by a person, or `ENROLLED` because it was seen.
+    pub origin: String,
+    /// From when this holds, us since 1970.
+    pub valid_from: i64,
+}
+
+/// The devices that the registry has now; `tenant` empty = of all tenants.
+///
+/// # Errors
+/// As [`Warehouse::fetch`].
+pub async fn devices(warehouse: &Warehouse, tenant: &str) -> Result<Vec<Device>, Error> {
+    let sql = "SELECT toString(known.tenant) AS tenant, toString(known.device) AS device, toString(known.site) AS site, \
+               toString(known.kind) AS kind, toString(known.model) AS model, toString(known.manufacturer) AS manufacturer, \
+               known.serial AS serial, known.udi AS udi, toString(known.gateway) AS gateway, \
+               toString(known.origin) AS origin, toUnixTimestamp64Micro(known.valid_from) AS valid_from \
+               FROM devices_latest AS known WHERE ? IN ('', known.tenant) ORDER BY known.tenant, known.device";
+    warehouse.fetch(warehouse.query(sql).bind(tenant)).await
+}
+
 /// Imports devices from CSV with a header line. `now_us` is when it happens, us since 1970, and the `valid_from` of
 /// lines that give none. Importing a file again adds nothing.
 ///
