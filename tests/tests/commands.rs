@@ -1,6 +1,6 @@
 //! The sub-commands as a person meets them: help, wrong usage, wrong configuration, engines that are not there.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use harness::{ClickHouse, Doseline, Kafka, Mosquitto, Scratch, free_port};
 
@@ -53,6 +53,24 @@ fn every_sub_command_explains_itself_with_an_example() {
 }
 
 #[test]
+fn every_list_offers_json_and_finds_a_running_up() {
+    for arguments in [
+        &["alerts", "list", "--help"][..],
+        &["quarantine", "list", "--help"],
+        &["devices", "list", "--help"],
+        &["incident", "list", "--help"],
+        &["check", "--help"],
+        &["impact", "--help"],
+        &["trace", "--help"],
+        &["reconcile", "--help"],
+        &["rebuild", "--help"],
+    ] {
+        let help = run(arguments, &[]).stdout;
+        assert!(help.contains("--json") && help.contains("--data-dir") && help.contains("Example"), "{help}");
+    }
+}
+
+#[test]
 fn wrong_usage_ends_with_2() {
     for arguments in [
         &["upp"][..],
@@ -84,6 +102,10 @@ fn a_broken_configuration_names_file_key_value_and_remedy_and_ends_with_64() {
     for command in ["check", "bridge", "load", "serve", "migrate"] {
         let ended = run(&[command, "--config", file], &[]);
         assert_eq!(ended.code, Some(64), "{command}: {}", ended.stderr);
+        let lines: Vec<_> = ended.stderr.lines().collect();
+        assert_eq!(lines.len(), 4, "a line for each fault and a hint: {}", ended.stderr);
+        assert!(lines[..3].iter().all(|line| line.starts_with(&format!("error: {file}: "))), "{}", ended.stderr);
+        assert!(lines[3].starts_with("hint: "), "{}", ended.stderr);
         for part in [
             file,
             "kafka.brokers",
@@ -99,6 +121,23 @@ fn a_broken_configuration_names_file_key_value_and_remedy_and_ends_with_64() {
     assert_eq!(ended.code, Some(64));
     assert!(ended.stderr.contains("environment") && ended.stderr.contains("mqtt.port"), "{}", ended.stderr);
     assert_eq!(run(&["check"], &[]).code, Some(0), "the defaults are valid");
+    let absent = run(&["alerts", "list", "--config", "absent.toml"], &[]);
+    assert_eq!(absent.code, Some(64));
+    assert!(
+        absent.stderr.starts_with("error: absent.toml: no such file\nhint: name an existing file"),
+        "{}",
+        absent.stderr
+    );
+    fs::write(&path, "[mqtt\nport = 1").expect("write the configuration");
+    let torn = run(&["check", "--config", file], &[]);
+    let lines: Vec<_> = torn.stderr.lines().collect();
+    assert!(torn.code == Some(64) && lines.len() == 2 && lines[0].starts_with("error: "), "{}", torn.stderr);
+    let filter = run(&["check"], &[("DOSELINE__LOG__FILTER", "a=b=c")]);
+    assert!(
+        filter.code == Some(64) && filter.stderr.starts_with("error: configuration: log.filter: "),
+        "{}",
+        filter.stderr
+    );
 }
 
 #[test]
@@ -115,6 +154,9 @@ fn engines_that_are_not_there_get_one_clear_line_each() {
     ];
     let checked = run(&["check", "--connect"], &environment);
     assert_eq!(checked.code, Some(1), "{}", checked.stderr);
+    let json = run(&["check", "--connect", "--json"], &environment).stdout;
+    let engines = json.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    assert!(engines.filter(|engine| engine["ok"] == false).count() == 3, "{json}");
     for (engine, address) in [("mqtt", &mqtt), ("kafka", &kafka.to_string()), ("clickhouse", &clickhouse.to_string())] {
         let line = checked.stdout.lines().find(|line| line.starts_with(engine)).expect("a line for the engine");
         assert!(line.contains(address) && line.contains("FAILED"), "{line}");
@@ -203,4 +245,102 @@ fn a_wrong_password_and_a_missing_table_are_said_and_then_healed() {
     assert!(imported.stdout.contains("1 lines read, 1 rows added"), "{} {}", imported.stdout, imported.stderr);
     assert!(run(&["devices", "import", file], &borrowed(&right)).stdout.contains("0 rows added"));
     assert_eq!(clickhouse.number("SELECT count() FROM doseline.devices"), 1);
+}
+
+/// A sub-command in a folder, with variables `NAME=VALUE`.
+fn run_in(folder: &Path, variables: &[&str], arguments: &[&str]) -> harness::Finished {
+    let folder = folder.to_str().expect("UTF-8 path");
+    let mut doseline = Doseline::start_under("env", &[&["-C", folder], variables].concat(), arguments);
+    let status = doseline.process().wait(SOON);
+    harness::Finished { code: status.code(), stdout: doseline.stdout(), stderr: doseline.stderr() }
+}
+
+fn up(data_dir: &str) -> Doseline {
+    let any_port = ["--mqtt-port", "0", "--kafka-port", "0", "--clickhouse-port", "0", "--http-port", "0"];
+    Doseline::start(&["up", "--data-dir", data_dir].into_iter().chain(any_port).collect::<Vec<_>>())
+}
+
+#[test]
+fn sub_commands_find_a_running_up_without_any_configuration() {
+    let scratch = Scratch::new("beside");
+    let data_dir = scratch.join("doseline-data");
+    let named = data_dir.to_str().expect("UTF-8 path");
+    let done = |arguments: &[&str]| {
+        let ended = run_in(scratch.path(), &[], arguments);
+        assert_eq!(ended.code, Some(0), "{arguments:?}\n{}\n{}", ended.stdout, ended.stderr);
+        ended
+    };
+    let mut first = up(named);
+    let ready = first.wait_until_ready(Duration::from_secs(60));
+
+    let checked = done(&["check", "--connect"]).stdout;
+    for (engine, address) in [("mqtt", &ready.mqtt), ("kafka", &ready.kafka), ("clickhouse", &ready.clickhouse)] {
+        let line = checked.lines().find(|line| line.starts_with(engine)).expect("a line for the engine");
+        assert!(line.contains(address.as_str()) && line.contains("  ok  "), "{checked}");
+    }
+    fs::write(scratch.join("fleet.csv"), "tenant,site,device,kind\nacme,berlin-1,D-1,INJECTOR\n").expect("write");
+    done(&["devices", "import", "fleet.csv"]);
+    let listed = done(&["devices", "list"]).stdout;
+    assert!(listed.starts_with("TENANT  SITE      DEVICE  KIND "), "{listed}");
+    assert!(listed.lines().any(|line| line.starts_with("acme    berlin-1  D-1     INJECTOR  IMPORTED ")), "{listed}");
+    let listed = done(&["devices", "list", "--json", "--tenant", "acme"]).stdout;
+    let device: serde_json::Value = serde_json::from_str(&listed).expect("one JSON object on one line");
+    assert_eq!((device["device"].as_str(), device["origin"].as_str()), (Some("D-1"), Some("IMPORTED")));
+    for (list, nothing) in [
+        (["alerts", "list"], "no alert is open\n"),
+        (["incident", "list"], "no incident is recorded\n"),
+        (["quarantine", "list"], "nothing is in quarantine\n"),
+    ] {
+        assert_eq!(done(&list).stderr, nothing);
+    }
+    done(&["migrate"]);
+    done(&["monitor", "--once"]);
+    let sent = done(&["simulate", "--devices", "2", "--rate", "0", "--duration", "5", "--data-dir", "outboxes"]).stdout;
+    assert!(sent.starts_with("made ") && sent.trim_end().ends_with("without receipt 0"), "{sent}");
+    assert!(done(&["reconcile"]).stdout.ends_with("no difference\n"));
+    let outboxes = run_in(scratch.path(), &[], &["simulate", "--data-dir", "doseline-data"]);
+    assert!(
+        outboxes.code == Some(1) && outboxes.stderr.contains("hint: name it with --up-data-dir"),
+        "{}",
+        outboxes.stderr
+    );
+    for arguments in [&["trace", "--item", "N9"][..], &["impact", "--calibration", "c"]] {
+        let absent = run_in(scratch.path(), &[], arguments);
+        let lines: Vec<_> = absent.stderr.lines().collect();
+        let looks =
+            lines.len() == 2 && lines[0].starts_with("error: nothing is known of ") && lines[1].starts_with("hint: ");
+        assert!(absent.code == Some(1) && looks, "{}", absent.stderr);
+    }
+
+    precedence(scratch.path(), named);
+    first.kill();
+    let gone = run_in(scratch.path(), &[], &["alerts", "list"]);
+    let said = format!("error: no running doseline in {named} (process ");
+    assert!(gone.code == Some(1) && gone.stderr.starts_with(&said), "{}", gone.stderr);
+    let hint = gone.stderr.lines().nth(1).expect("a hint");
+    assert!(hint.contains("`doseline up`") && hint.contains("--config FILE"), "{hint}");
+
+    let mut second = up(named);
+    second.wait_until_ready(Duration::from_secs(60));
+    done(&["check", "--connect"]);
+    assert!(second.stop(SOON).0.success());
+    assert!(!data_dir.join("running.json").exists(), "a clean end leaves nothing behind");
+}
+
+/// A configuration is enough; a directory that is named wins over it.
+fn precedence(folder: &Path, data_dir: &str) {
+    let url = format!("DOSELINE__CLICKHOUSE__URL=http://127.0.0.1:{}", free_port());
+    let away = run_in(folder, &[&url], &["alerts", "list"]);
+    let lines: Vec<_> = away.stderr.lines().collect();
+    assert!(lines[0].contains("cannot be reached") && lines[1].contains("clickhouse.url"), "{}", away.stderr);
+    assert_eq!(run_in(folder, &[&url], &["alerts", "list", "--data-dir", data_dir]).code, Some(0));
+    let text = format!("[clickhouse]\nurl = \"http://127.0.0.1:{}\"\n", free_port());
+    fs::write(folder.join("mine.toml"), text).expect("write");
+    let away = run_in(folder, &[], &["alerts", "list", "--config", "mine.toml"]);
+    assert!(away.code == Some(1) && away.stderr.contains("cannot be reached"), "{}", away.stderr);
+    let both = ["alerts", "list", "--config", "mine.toml", "--data-dir", data_dir];
+    assert_eq!(run_in(folder, &[], &both).code, Some(0));
+    let elsewhere = run_in(folder, &[], &["alerts", "list", "--data-dir", "elsewhere"]);
+    let said = format!("error: no running doseline in {}\n", folder.join("elsewhere").display());
+    assert!(elsewhere.code == Some(1) && elsewhere.stderr.starts_with(&said), "{}", elsewhere.stderr);
 }

@@ -129,7 +129,7 @@ fn a_role_that_fails_ends_the_whole_with_exit_code_1() {
     ready.query("CREATE TABLE doseline.accuracy_minute (x UInt8) ENGINE = MergeTree ORDER BY x");
     assert_eq!(doseline.process().wait(Duration::from_secs(30)).code(), Some(1));
     let said = doseline.stderr();
-    assert!(said.lines().any(|line| line.contains("ERROR") && line.contains("load")), "{said}");
+    assert!(said.lines().any(|line| line.starts_with("error: load failed: ")), "{said}");
 }
 
 #[test]
@@ -169,6 +169,64 @@ fn a_port_in_use_is_named_with_its_flag() {
         assert_eq!(ended.code, Some(1), "{flag}: {}", ended.stderr);
         assert!(ended.stderr.contains(flag) && ended.stderr.contains(&port), "{flag}: {}", ended.stderr);
         assert!(ended.stdout.is_empty(), "not ready, and says so: {}", ended.stdout);
+        assert_nothing_was_started(&data_dir);
+    }
+}
+
+/// The lock is all there is.
+fn assert_nothing_was_started(data_dir: &Path) {
+    let entries = std::fs::read_dir(data_dir).expect("the data directory").flatten();
+    let names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+    assert_eq!(names, ["doseline.lock"]);
+}
+
+#[test]
+fn all_ports_in_use_are_named_at_once_and_before_anything_starts() {
+    let scratch = Scratch::new("up-ports");
+    let data_dir = scratch.join("data");
+    let taken: [_; 4] = std::array::from_fn(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let ports = taken.each_ref().map(|listener| listener.local_addr().expect("its address").port().to_string());
+    let flags = ["--mqtt-port", "--kafka-port", "--clickhouse-port", "--http-port"];
+    let mut arguments = vec!["up", "--data-dir", data_dir.to_str().expect("UTF-8 path")];
+    flags.iter().zip(&ports).for_each(|(flag, port)| arguments.extend([*flag, port.as_str()]));
+    let ended = Doseline::run(&arguments, &[], READY_WITHIN);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    for (flag, port) in flags.iter().zip(&ports) {
+        assert!(ended.stderr.contains(&format!("{flag}: port {port} is taken")), "{}", ended.stderr);
+    }
+    assert!(ended.stderr.lines().any(|line| line.starts_with("hint: ")), "{}", ended.stderr);
+    assert_nothing_was_started(&data_dir);
+
+    // A program that collects logs gets one log line instead.
+    let ended = Doseline::run(&arguments, &[("DOSELINE__LOG__FORMAT", "json")], READY_WITHIN);
+    let lines =
+        ended.stderr.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a JSON log line"));
+    let errors: Vec<_> = lines.filter(|line| line["level"] == "ERROR").collect();
+    assert_eq!(errors.len(), 1, "{}", ended.stderr);
+    let fields = &errors[0]["fields"];
+    let text = |name: &str| fields[name].as_str().expect("a text").to_owned();
+    assert!(text("message").contains("is taken") && text("hint").contains("choose another port"), "{fields}");
+
+    drop(taken);
+    let [.., "--http-port", port] = arguments[..] else { panic!("{arguments:?}") };
+    let twice = ["up", "--data-dir", arguments[2], "--mqtt-port", port, "--http-port", port];
+    let ended = Doseline::run(&twice, &[], READY_WITHIN);
+    assert!(ended.code == Some(1) && ended.stderr.contains("--mqtt-port and --http-port are both"), "{}", ended.stderr);
+    assert_nothing_was_started(&data_dir);
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_used_is_an_error_with_a_hint() {
+    let scratch = Scratch::new("up-directory");
+    let file = scratch.join("file");
+    std::fs::write(&file, "").expect("write");
+    // Not even root makes a directory in /sys.
+    for (data_dir, said) in [(file.as_path(), "is a file"), (Path::new("/sys/doseline"), "create --data-dir")] {
+        let ended = Doseline::run(&arguments(data_dir, &[]), &[], READY_WITHIN);
+        let errors: Vec<_> = ended.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+        let hints: Vec<_> = ended.stderr.lines().filter(|line| line.starts_with("hint: ")).collect();
+        assert_eq!((ended.code, errors.len(), hints.len()), (Some(1), 1, 1), "{}", ended.stderr);
+        assert!(errors[0].contains(said) && hints[0].contains("--data-dir"), "{}", ended.stderr);
     }
 }
 

@@ -1,16 +1,24 @@
 //! `doseline alerts`: what waits for somebody, and the answer to it.
 
-use std::{fmt::Write as _, process::ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use crate::{config::Config, options, trace::show};
+use crate::{
+    config::Config,
+    hint::fault,
+    options,
+    running::Beside,
+    table::{self, number, text},
+};
 
 /// Flags of `doseline alerts`.
 #[derive(Args)]
 #[command(arg_required_else_help = true)]
 pub struct Arguments {
+    #[command(flatten)]
+    pub beside: Beside,
     #[command(subcommand)]
     action: Action,
 }
@@ -18,11 +26,18 @@ pub struct Arguments {
 #[derive(Subcommand)]
 enum Action {
     /// Alerts that wait for somebody, the most severe first
-    #[command(after_help = "Example:\n  doseline alerts list --tenant acme")]
+    #[command(after_help = "\
+Examples:
+  doseline alerts list
+  doseline alerts list --tenant acme --config services.toml
+  doseline alerts list --json | jq -r .alert_key")]
     List {
         /// One tenant only
         #[arg(long, value_name = "TENANT", default_value = "")]
         tenant: String,
+        /// One JSON object a line; times are us since 1970
+        #[arg(long)]
+        json: bool,
     },
     /// Acknowledge an alert by name, as it stands now
     #[command(after_help = "\
@@ -47,21 +62,27 @@ Example:
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let warehouse = options::warehouse(&config)?;
     match arguments.action {
-        Action::List { tenant } => {
-            let mut text = String::new();
-            for alert in warehouse.open_alerts(&tenant).await.context("read the alerts")? {
+        Action::List { tenant, json } => {
+            let alerts = warehouse.open_alerts(&tenant).await.context("read the alerts")?;
+            let columns = [text("SEVERITY"), text("RAISED"), number("VISITS"), text("ALERT"), text("TITLE")];
+            table::list(&alerts, json, "no alert is open", columns, |alert| {
                 let gone = if alert.holds { "" } else { " (later data say otherwise)" };
-                let _ = writeln!(text, "{}\t{}\t{}{gone}", alert.severity, alert.alert_key, alert.title);
-            }
-            show(&text)?;
+                [
+                    alert.severity.clone(),
+                    monitor::day(alert.raised_at),
+                    alert.sessions.to_string(),
+                    alert.alert_key.clone(),
+                    format!("{}{gone}", alert.title),
+                ]
+            })?;
         }
         Action::Ack { key, by, note } => {
             if by.trim().is_empty() {
-                bail!("--by {by:?} is empty; an alert is acknowledged by name");
+                return Err(fault(format!("--by {by:?} is empty"), "an alert is acknowledged by name: --by NAME"));
             }
             let alerts = warehouse.acknowledge(&key, &by, &note, monitor::now_us()).await.context("acknowledge")?;
             if alerts.is_empty() {
-                bail!("there is no alert {key:?}; see `doseline alerts list`");
+                return Err(fault(format!("there is no alert {key:?}"), "see `doseline alerts list`"));
             }
             println!("acknowledged {key} by {by}");
         }

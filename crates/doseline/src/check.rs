@@ -3,27 +3,52 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use serde::Serialize;
 
-use crate::{config::Config, options};
+use crate::{
+    config::Config,
+    options,
+    running::Beside,
+    table::{self, text},
+};
 
 /// Flags of `doseline check`.
 #[derive(Args)]
 #[command(after_help = "\
-Without --connect nothing is sent. A configuration that is wrong ends with exit code 64 and one line for each fault:
-file, key, value and remedy. With --connect each connection is tried once; exit code 1 when one fails.
+Without --connect nothing is sent. A configuration that is wrong ends with exit code 64 and one line
+for each fault: file, key, value and remedy. With --connect each connection is tried once; exit code
+1 when one fails. Without a configuration they are those of a running `doseline up`.
 
 Examples:
+  doseline check --connect
+  doseline check --connect --data-dir /srv/data
   doseline check --config services.toml
   doseline check --config services.toml --connect")]
 pub struct Arguments {
     /// Try each connection and say what was found
     #[arg(long)]
-    connect: bool,
+    pub connect: bool,
+    /// One JSON object a line, one for each engine
+    #[arg(long, requires = "connect")]
+    json: bool,
+    #[command(flatten)]
+    pub beside: Beside,
+}
+
+/// What was found out about one engine.
+#[derive(Serialize)]
+struct Found {
+    engine: &'static str,
+    address: String,
+    ok: bool,
+    found: String,
 }
 
 /// `doseline check`; the configuration has been validated already.
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
-    println!("configuration: valid");
+    if !arguments.json {
+        println!("configuration: valid");
+    }
     if !arguments.connect {
         return Ok(ExitCode::SUCCESS);
     }
@@ -34,21 +59,23 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
         load::inspect_topics(&kafka, &topics),
         warehouse::schema::verify(&warehouse),
     );
-    let mut good = true;
-    let mut say = |name: &str, address: String, found: Result<String, String>| {
-        good &= found.is_ok();
-        println!("{name} {address}: {}", found.unwrap_or_else(|error| format!("FAILED: {error}")));
+    let engine = |engine, address, outcome: Result<String, String>| Found {
+        engine,
+        address,
+        ok: outcome.is_ok(),
+        found: outcome.unwrap_or_else(|error| error),
     };
-    say(
-        "mqtt",
-        format!("{}:{}", config.mqtt.host, config.mqtt.port),
-        mqtt.map(|()| "connected, MQTT 5".to_owned()).map_err(|error| error.to_string()),
-    );
-    say("kafka", config.kafka.brokers.join(","), kafka.map_err(|error| error.to_string()));
-    say(
-        "clickhouse",
-        config.clickhouse.url.clone(),
-        clickhouse.map(|()| "schema is up to date".to_owned()).map_err(|error| error.to_string()),
-    );
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let mqtt = mqtt.map(|()| "connected, MQTT 5".to_owned()).map_err(|error| error.to_string());
+    let clickhouse = clickhouse.map(|()| "schema is up to date".to_owned()).map_err(|error| error.to_string());
+    let engines = [
+        engine("mqtt", format!("{}:{}", config.mqtt.host, config.mqtt.port), mqtt),
+        engine("kafka", config.kafka.brokers.join(","), kafka.map_err(|error| error.to_string())),
+        engine("clickhouse", config.clickhouse.url.clone(), clickhouse),
+    ];
+    let columns = [text("ENGINE"), text("ADDRESS"), text("STATE"), text("FOUND")];
+    table::list(&engines, arguments.json, "no engine", columns, |Found { engine, address, ok, found }| {
+        let state = if *ok { "ok" } else { "FAILED" };
+        [(*engine).to_owned(), address.clone(), state.to_owned(), found.clone()]
+    })?;
+    Ok(if engines.iter().all(|engine| engine.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -429,6 +429,19 @@ pub struct Fault {
     pub text: String,
 }
 
+impl Fault {
+    /// Where a person finds what would be right.
+    pub fn hint(&self) -> &'static str {
+        match self.text == NO_SUCH_FILE {
+            true => "name an existing file with --config, or with DOSELINE_CONFIG",
+            false => "docs/configuration.md says what each key means; `doseline check` looks without starting anything",
+        }
+    }
+}
+
+/// What is said about a file that is not there.
+const NO_SUCH_FILE: &str = "no such file";
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.key.is_empty() {
@@ -444,24 +457,46 @@ const DEFAULTS: &str = "defaults";
 /// What `doseline up` uses where no file is named.
 const SINGLE_NODE: &str = include_str!("../../../config/single-node.toml");
 
-/// Reads defaults, `file` (for a single node without one, `config/single-node.toml`) and the environment, and validates
-/// them.
+/// Where values come from beside the environment.
+#[derive(Clone, Copy, Default)]
+pub struct Sources<'a> {
+    /// The file named with `--config`.
+    pub file: Option<&'a Path>,
+    /// Whether `config/single-node.toml` stands for a file that is not named.
+    pub is_single_node: bool,
+    /// Configuration of a running `doseline up`. Its engines win over everything, because a flag or the absence of any
+    /// configuration has named it. The rest stands for a file that is not named, except for `[log]`, which is that process's
+    /// own.
+    pub running: Option<&'a Config>,
+}
+
+/// Reads defaults, file or what stands for it, and the environment, and validates them.
 ///
 /// # Errors
 /// Every fault found.
-pub fn load(file: Option<&Path>, is_single_node: bool) -> Result<Config, Vec<Fault>> {
+pub fn load(sources: Sources<'_>) -> Result<Config, Vec<Fault>> {
+    let Sources { file, is_single_node, running } = sources;
     let mut figment = Figment::from(Serialized::defaults(Config::default()));
+    if let (Some(running), None) = (running, file) {
+        figment = figment.merge(Serialized::defaults(Config { log: Log::default(), ..running.clone() }));
+    }
     if is_single_node && file.is_none() {
         figment = figment.merge(Toml::string(SINGLE_NODE));
     }
     if let Some(path) = file {
         if !path.is_file() {
-            let text = "no such file; name one with --config".to_owned();
+            let text = NO_SUCH_FILE.to_owned();
             return Err(vec![Fault { origin: path.display().to_string(), key: String::new(), text }]);
         }
         figment = figment.merge(Toml::file_exact(path));
     }
-    let figment = figment.merge(Env::prefixed(ENV_PREFIX).split("__"));
+    figment = figment.merge(Env::prefixed(ENV_PREFIX).split("__"));
+    if let Some(Config { mqtt, kafka, clickhouse, .. }) = running {
+        figment = figment
+            .merge(Serialized::default("mqtt", mqtt))
+            .merge(Serialized::default("kafka", kafka))
+            .merge(Serialized::default("clickhouse", clickhouse));
+    }
     let config: Config =
         figment.extract().map_err(|error| error.into_iter().map(|error| type_fault(&error)).collect::<Vec<_>>())?;
     let faults: Vec<_> = config
@@ -648,7 +683,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("broken.toml");
         fs::write(&path, toml).unwrap();
-        let faults = load(Some(&path), false).unwrap_err();
+        let faults = load(Sources { file: Some(&path), ..Sources::default() }).unwrap_err();
         faults.iter().map(|fault| fault.to_string().replace(&format!("{}/", folder.path().display()), "")).collect()
     }
 
@@ -656,7 +691,8 @@ mod tests {
     fn every_file_in_config_is_valid() {
         for entry in fs::read_dir(repository("config")).unwrap() {
             let path = entry.unwrap().path();
-            load(Some(&path), false).unwrap_or_else(|faults| panic!("{}: {faults:?}", path.display()));
+            load(Sources { file: Some(&path), ..Sources::default() })
+                .unwrap_or_else(|faults| panic!("{}: {faults:?}", path.display()));
         }
     }
 
@@ -717,9 +753,27 @@ mod tests {
             "broken.toml: plausibility.pen.depth_um: [9, 1] is empty; write [least, most]",
         );
         assert_eq!(
-            load(Some(Path::new("/absent.toml")), false).unwrap_err()[0].to_string(),
-            "/absent.toml: no such file; name one with --config"
+            load(Sources { file: Some(Path::new("/absent.toml")), ..Sources::default() }).unwrap_err()[0].to_string(),
+            "/absent.toml: no such file"
         );
+    }
+
+    #[test]
+    fn the_engines_of_a_running_up_win_and_the_rest_is_the_file_s() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine.toml");
+        let toml = "[kafka]\npartitions = 7\n[mqtt.tls]\nca = \"/ca.pem\"\n[quarantine]\nrows_max = 5\n";
+        fs::write(&path, toml).unwrap();
+        let mut running = load(Sources { is_single_node: true, ..Sources::default() }).unwrap();
+        running.mqtt.port = 4_711;
+        running.quarantine.rows_max = 9;
+        running.log.format = LogFormat::Json;
+        let alone = load(Sources { running: Some(&running), ..Sources::default() }).unwrap();
+        assert_eq!((alone.mqtt.port, alone.kafka.replication, alone.quarantine.rows_max), (4_711, 1, 9));
+        assert_eq!(alone.log.format, LogFormat::Text, "the other process logs as it likes");
+        let both = load(Sources { file: Some(&path), running: Some(&running), ..Sources::default() }).unwrap();
+        assert_eq!((both.mqtt.port, both.kafka.partitions, both.quarantine.rows_max), (4_711, 2, 5));
+        assert!(both.mqtt.tls.is_none());
     }
 
     #[test]

@@ -9,19 +9,41 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use warehouse::registry::Device;
 
-use crate::{config::Config, options};
+use crate::{
+    config::Config,
+    options,
+    running::Beside,
+    table::{self, text},
+};
 
 /// Flags of `doseline devices`.
 #[derive(Args)]
 #[command(arg_required_else_help = true)]
 pub struct Arguments {
+    #[command(flatten)]
+    pub beside: Beside,
     #[command(subcommand)]
     action: Action,
 }
 
 #[derive(Subcommand)]
 enum Action {
+    /// What the registry has: imported by a person, or enrolled because it was seen
+    #[command(after_help = "\
+Examples:
+  doseline devices list
+  doseline devices list --tenant acme --config services.toml
+  doseline devices list --json | jq -r 'select(.origin == \"ENROLLED\").device'")]
+    List {
+        /// One tenant only
+        #[arg(long, value_name = "TENANT", default_value = "")]
+        tenant: String,
+        /// One JSON object a line; times are us since 1970
+        #[arg(long)]
+        json: bool,
+    },
     /// Add devices, or changes to them, from a CSV file
     #[command(after_help = "\
 Columns, in any order: tenant, site, device, kind (INJECTOR, STERILIZER, BENCH, GATEWAY); and where wanted model,
@@ -54,6 +76,10 @@ Example:
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let file = match arguments.action {
         Action::Import { file } => file,
+        Action::List { tenant, json } => {
+            list(&config, &tenant, json).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Action::Unknown { policy, tenant } => {
             let warehouse = options::warehouse(&config)?;
             warehouse.set_unknown_device_policy(&tenant, &policy).await.context("set the policy")?;
@@ -68,4 +94,26 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
         .with_context(|| format!("import {}", file.display()))?;
     println!("{}: {} lines read, {} rows added", file.display(), imported.read, imported.added);
     Ok(ExitCode::SUCCESS)
+}
+
+async fn list(config: &Config, tenant: &str, json: bool) -> anyhow::Result<()> {
+    let devices =
+        warehouse::registry::devices(&options::warehouse(config)?, tenant).await.context("read the registry")?;
+    let columns = [
+        text("TENANT"),
+        text("SITE"),
+        text("DEVICE"),
+        text("KIND"),
+        text("ORIGIN"),
+        text("SINCE"),
+        text("GATEWAY"),
+        text("SERIAL"),
+        text("MODEL"),
+        text("MANUFACTURER"),
+    ];
+    table::list(&devices, json, "no device is registered", columns, |device| {
+        let Device { tenant, device, site, kind, model, manufacturer, serial, gateway, origin, valid_from, .. } =
+            device.clone();
+        [tenant, site, device, kind, origin, monitor::day(valid_from), gateway, serial, model, manufacturer]
+    })
 }

@@ -1,6 +1,6 @@
 //! Tasks that live and end together: one that ends by itself is an error, and the end has a deadline.
 
-use std::{fmt::Display, future::Future, time::Duration};
+use std::{future::Future, time::Duration};
 
 use anyhow::anyhow;
 use tokio::{signal::unix, signal::unix::SignalKind, task::JoinSet, time::Instant};
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 /// Tasks with one shutdown token.
 pub struct Group {
     shutdown: CancellationToken,
-    tasks: JoinSet<(&'static str, Result<(), String>)>,
+    tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
 }
 
 impl Group {
@@ -24,19 +24,19 @@ impl Group {
     }
 
     /// Adds a task that runs until the group's shutdown.
-    pub fn spawn<E: Display>(
+    pub fn spawn<E: Into<anyhow::Error>>(
         &mut self,
         name: &'static str,
         task: impl Future<Output = Result<(), E>> + Send + 'static,
     ) {
-        self.tasks.spawn(async move { (name, task.await.map_err(|error| error.to_string())) });
+        self.tasks.spawn(async move { (name, task.await.map_err(Into::into)) });
     }
 
     /// Waits for a task to end before it was asked to; for ever when there is none.
     pub async fn failure(&mut self) -> anyhow::Error {
         match self.tasks.join_next().await {
             Some(Ok((name, Ok(())))) => anyhow!("{name} ended by itself"),
-            Some(Ok((name, Err(error)))) => anyhow!("{name} failed: {error}"),
+            Some(Ok((name, Err(error)))) => error.context(format!("{name} failed")),
             Some(Err(error)) => anyhow!("a task crashed: {error}"),
             None => std::future::pending().await,
         }
@@ -51,7 +51,7 @@ impl Group {
                 Ok(None) => return outcome,
                 Ok(Some(Ok((_, Ok(()))))) => {}
                 Ok(Some(Ok((name, Err(error))))) => {
-                    outcome = outcome.and(Err(anyhow!("{name} failed while ending: {error}")))
+                    outcome = outcome.and(Err(error.context(format!("{name} failed while ending"))))
                 }
                 Ok(Some(Err(error))) => outcome = outcome.and(Err(anyhow!("a task crashed while ending: {error}"))),
                 Err(_) => {

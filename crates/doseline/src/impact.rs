@@ -2,11 +2,17 @@
 
 use std::{fmt::Write as _, process::ExitCode};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
 use warehouse::accuracy::Affected;
 
-use crate::{config::Config, options, trace::show};
+use crate::{
+    config::Config,
+    hint::fault,
+    options,
+    running::Beside,
+    table::{self, number, printable_lines, show, text},
+};
 
 /// Flags of `doseline impact`.
 #[derive(Args)]
@@ -14,8 +20,9 @@ use crate::{config::Config, options, trace::show};
 A device that was found out of tolerance may have been so since its last calibration: every injection between the two is
 listed, by visit. The injections themselves are in the view calibration_impact.
 
-Example:
-  doseline impact --calibration cal-2026-0117")]
+Examples:
+  doseline impact --calibration cal-2026-0117
+  doseline impact --calibration cal-2026-0117 --json | jq -r .session_id")]
 pub struct Arguments {
     /// The calibration that found the device out of tolerance
     #[arg(long, value_name = "ID")]
@@ -23,21 +30,46 @@ pub struct Arguments {
     /// One tenant only
     #[arg(long, value_name = "TENANT", default_value = "")]
     tenant: String,
+    /// One JSON object a line, one for each visit; times are us since 1970
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    pub beside: Beside,
 }
 
 /// `doseline impact`
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
-    let Arguments { calibration, tenant } = arguments;
+    let Arguments { calibration, tenant, json, .. } = arguments;
     let warehouse = options::patient_warehouse(&config)?;
     if !warehouse.calibration_is_known(&calibration, &tenant).await.context("look up the calibration")? {
-        bail!("nothing is known of calibration {calibration:?}; see SELECT DISTINCT calibration_id FROM calibrations");
+        let remedy = "see SELECT DISTINCT calibration_id FROM calibrations";
+        return Err(fault(format!("nothing is known of calibration {calibration:?}"), remedy));
     }
     let affected = warehouse.affected(&calibration, &tenant).await.context("read calibration_impact")?;
-    show(&text(&calibration, &affected))?;
+    if !json {
+        show(&printable_lines(&summary(&calibration, &affected)))?;
+    }
+    let nothing = format!("no injection between {calibration} and the calibration before it");
+    let columns = [
+        text("TENANT"),
+        text("DEVICE"),
+        text("CHANNEL"),
+        text("FIRST INJECTION"),
+        number("INJECTIONS"),
+        text("SITE"),
+        text("VISIT"),
+    ];
+    table::list(&affected, json, &nothing, columns, |visit| {
+        let Affected { tenant, device, channel, first_at, injections, site, session_id, .. } = visit.clone();
+        let session = if session_id.is_empty() { "(outside a visit)".to_owned() } else { session_id };
+        [tenant, device, channel.to_lowercase(), monitor::day(first_at), injections.to_string(), site, session]
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(calibration: &str, affected: &[Affected]) -> String {
+/// A line for each device and channel.
+
+fn summary(calibration: &str, affected: &[Affected]) -> String {
     let mut text = String::new();
     let subject = |visit: &Affected| (visit.tenant.clone(), visit.device.clone(), visit.channel.clone());
     for visits in affected.chunk_by(|left, right| subject(left) == subject(right)) {
@@ -57,13 +89,6 @@ fn text(calibration: &str, affected: &[Affected]) -> String {
             monitor::day(first.performed_at),
             visits.len(),
         );
-        for Affected { session_id, site, first_at, injections, .. } in visits {
-            let visit = if session_id.is_empty() { "(outside a visit)" } else { session_id };
-            let _ = writeln!(text, "{visit}\t{site}\t{}\t{injections}", monitor::day(*first_at));
-        }
-    }
-    if affected.is_empty() {
-        let _ = writeln!(text, "no injection between {calibration} and the calibration before it");
     }
     text
 }
@@ -73,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn visits_are_listed_under_their_device() {
+    fn the_visits_of_a_device_are_summed() {
         let visit = |session: &str, injections| Affected {
             tenant: "acme".to_owned(),
             device: "pen-1".to_owned(),
@@ -83,8 +108,8 @@ mod tests {
             injections,
             ..Affected::default()
         };
-        let text = text("c2", &[visit("a", 3), visit("", 2)]);
+        let text = summary("c2", &[visit("a", 3), visit("", 2)]);
         assert!(text.starts_with("acme/pen-1 dose found +7.50 % off on 1970-01-01"), "{text}");
-        assert!(text.contains("5 injections in 2 visits") && text.contains("(outside a visit)\t\t"), "{text}");
+        assert!(text.ends_with("5 injections in 2 visits\n"), "{text}");
     }
 }

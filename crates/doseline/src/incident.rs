@@ -1,18 +1,27 @@
 //! `doseline incident`: what people report, and where a trace starts.
 
-use std::{fmt::Write as _, process::ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use monitor::trace::trace;
 use warehouse::incidents::Incident;
 
-use crate::{config::Config, options, trace as subject};
+use crate::{
+    config::Config,
+    hint::fault,
+    options,
+    running::Beside,
+    table::{self, text},
+    trace as subject,
+};
 
 /// Flags of `doseline incident`.
 #[derive(Args)]
 #[command(arg_required_else_help = true)]
 pub struct Arguments {
+    #[command(flatten)]
+    pub beside: Beside,
     #[command(subcommand)]
     action: Action,
 }
@@ -40,11 +49,17 @@ Example:
         by: String,
     },
     /// Every incident, the latest first
-    #[command(after_help = "Example:\n  doseline incident list --tenant acme")]
+    #[command(after_help = "\
+Examples:
+  doseline incident list --tenant acme
+  doseline incident list --json | jq -r .incident_id")]
     List {
         /// One tenant only
         #[arg(long, value_name = "TENANT", default_value = "")]
         tenant: String,
+        /// One JSON object a line; times are us since 1970
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -55,7 +70,7 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
         Action::Add { about, tenant, note, by } => {
             for (flag, text) in [("--note", &note), ("--by", &by)] {
                 if text.trim().is_empty() {
-                    bail!("{flag} {text:?} is empty; say it in words");
+                    return Err(fault(format!("{flag} {text:?} is empty"), "say it in words"));
                 }
             }
             let (tenant, subject) = subject::resolve(&warehouse, &about, tenant.as_deref()).await?;
@@ -71,15 +86,18 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
             };
             warehouse.add_incident(&incident).await.context("record the incident")?;
             let found = trace(&warehouse, &tenant, &subject).await.context("follow the links")?;
-            subject::show(&format!("{}\n{}", incident.incident_id, found.text()))?;
+            table::show(&format!("{}\n{}", incident.incident_id, subject::text(&found)))?;
         }
-        Action::List { tenant } => {
-            let mut text = String::new();
-            for incident in warehouse.incidents(&tenant).await.context("read the incidents")? {
-                let Incident { incident_id, tenant, subject_kind, subject, note, reported_by, .. } = incident;
-                let _ = writeln!(text, "{incident_id}\t{tenant}\t{subject_kind} {subject}\t{reported_by}\t{note}");
-            }
-            subject::show(&text)?;
+        Action::List { tenant, json } => {
+            let incidents = warehouse.incidents(&tenant).await.context("read the incidents")?;
+            let columns =
+                [text("INCIDENT"), text("TENANT"), text("RECORDED"), text("ABOUT"), text("REPORTED BY"), text("NOTE")];
+            table::list(&incidents, json, "no incident is recorded", columns, |incident| {
+                let Incident { incident_id, tenant, subject_kind, subject, note, reported_by, recorded_at } =
+                    incident.clone();
+                let about = format!("{subject_kind} {subject}");
+                [incident_id, tenant, monitor::day(recorded_at), about, reported_by, note]
+            })?;
         }
     }
     Ok(ExitCode::SUCCESS)

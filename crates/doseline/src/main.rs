@@ -3,6 +3,9 @@
 //!
 //! Absent: everything the roles do; that is in their crates, which never see each other.
 //!
+//! A command that fails says so with `error:` and `hint:` on standard error. A service does the same, and with JSON logs it
+//! writes one log line instead. Lists are tables, or with `--json` one object a line.
+//!
 //! Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 64 invalid configuration.
 
 mod alerts;
@@ -12,28 +15,40 @@ mod check;
 mod config;
 mod devices;
 mod group;
+mod hint;
 mod impact;
 mod incident;
 mod migrate;
 mod monitor;
 mod options;
+mod ports;
 mod progress;
 mod quarantine;
 mod rebuild;
 mod reconcile;
 mod roles;
+mod running;
 mod simulate;
+mod table;
 mod trace;
 mod up;
 mod upkeep;
 
-use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, LogFormat};
+use crate::{
+    config::{Config, LogFormat, Sources},
+    hint::{Told, one_line},
+};
 
 /// Decoded reports and texts of columns are many small pieces, made and given back again and again.
 #[global_allocator]
@@ -58,6 +73,8 @@ struct Cli {
 const HELP: &str = "\
 Examples:
   doseline up --simulate 25                       everything on this machine, with 25 simulated devices
+  doseline alerts list                            what waits for somebody, beside that `up`
+  doseline check --connect --data-dir /srv/data   is the `up` that runs there as it should be?
   doseline check --config services.toml           is the configuration right? (no network)
   doseline migrate --config services.toml         create or upgrade tables and topics
   doseline bridge --config services.toml          MQTT to Kafka
@@ -70,6 +87,22 @@ Examples:
   doseline calc saturation --kpa 313              a formula on numbers of your own
   doseline reconcile --config services.toml       is everything there, once?
 
+Which engines a sub-command uses:
+  --data-dir DIR   those of the `doseline up` that runs with this data directory, whatever else
+                   names engines; other settings come from --config, or without it from that `up`
+  --config FILE    those that the file names
+  environment      those that it names: any variable DOSELINE__MQTT__*, DOSELINE__KAFKA__* or
+                   DOSELINE__CLICKHOUSE__*
+  none of these    those of the `doseline up` that runs with ./doseline-data
+Services (bridge, load, monitor, serve) use those of the configuration. For simulate the first is
+--up-data-dir.
+
+Lists are tables with a header. With --json they are one JSON object a line, with times in us since
+1970. An empty list prints nothing and says so on standard error. Reports (reconcile, rebuild, trace)
+are one JSON object.
+
+A command that fails prints `error: ...` and, where there is a remedy, `hint: ...` on standard
+error. With log.format = json, a service logs one line instead.
 Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 64 invalid configuration.";
 
 #[derive(Subcommand)]
@@ -90,17 +123,14 @@ enum Command {
     /// Run a fleet of simulated devices against the configured MQTT broker
     Simulate(simulate::Arguments),
     /// Create or upgrade the ClickHouse tables and the Kafka topics
-    #[command(
-        after_help = "Example:\n  doseline migrate --config services.toml\n\nCan be run again at any time; what is there stays."
-    )]
-    Migrate,
+    Migrate(migrate::Arguments),
     /// Validate the configuration, and with --connect try each connection
     Check(check::Arguments),
     /// Compare what devices say, Kafka, tables and sums; name every difference
     Reconcile(reconcile::Arguments),
     /// Make a closed ingest day again from Kafka, compare, and swap it in
     Rebuild(rebuild::Arguments),
-    /// Keep the registry of devices
+    /// List and keep the registry of devices
     Devices(devices::Arguments),
     /// Work through what could not be used: list, show, replay, purge
     Quarantine(quarantine::Arguments),
@@ -125,25 +155,89 @@ fn main() -> ExitCode {
     if let Command::Calc(arguments) = cli.command {
         return calc::run(arguments);
     }
-    let config = match config::load(cli.config.as_deref(), matches!(cli.command, Command::Up(_))) {
-        Ok(config) => config,
-        Err(faults) => {
-            for fault in faults {
-                eprintln!("invalid configuration: {fault}");
-            }
-            return ExitCode::from(INVALID_CONFIGURATION);
-        }
+    let file = cli.config.as_deref();
+    let running = match cli.command.engines() {
+        Engines::Own => Ok(None),
+        Engines::Found(data_dir) => running::wanted(data_dir, file.is_some()),
     };
-    if let Err(error) = log(&config) {
-        eprintln!("invalid configuration: log.filter {:?}: {error:#}", config.log.filter);
-        return ExitCode::from(INVALID_CONFIGURATION);
+    let running = match running {
+        Ok(running) => running,
+        Err(error) => return failed(&error),
+    };
+    let is_single_node = matches!(cli.command, Command::Up(_));
+    let sources = Sources { file, is_single_node, running: running.as_ref().map(|running| &running.config) };
+    let config = match config::load(sources) {
+        Ok(config) => config,
+        Err(faults) => return invalid(&faults),
+    };
+    if let Err(fault) = log(&config) {
+        return invalid(&[fault]);
     }
+    let logs_failure = cli.command.is_service() && config.log.format == LogFormat::Json;
     match run(cli.command, config) {
         Ok(code) => code,
-        Err(error) => {
-            tracing::error!("{error:#}");
+        Err(error) if logs_failure => {
+            let Told { error, hint } = Told::of(&error);
+            tracing::error!(hint, "{error}");
             ExitCode::FAILURE
         }
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    Told::of(error).print();
+    ExitCode::FAILURE
+}
+
+fn invalid(faults: &[config::Fault]) -> ExitCode {
+    for fault in faults {
+        eprintln!("error: {}", one_line(&fault.to_string()));
+    }
+    if let Some(fault) = faults.first() {
+        eprintln!("hint: {}", fault.hint());
+    }
+    ExitCode::from(INVALID_CONFIGURATION)
+}
+
+/// How a sub-command comes to its engines.
+enum Engines<'a> {
+    /// It starts them, needs none, or is a service, for which a configuration names them.
+    Own,
+    /// By a configuration, or in a running `up`: in the directory that is named, or the usual one.
+    Found(Option<&'a Path>),
+}
+
+impl Command {
+    /// Whether this runs until it is stopped, and logs meanwhile.
+    fn is_service(&self) -> bool {
+        match self {
+            Self::Up(_) | Self::Bridge | Self::Load | Self::Serve => true,
+            Self::Monitor(arguments) => !arguments.once,
+            _ => false,
+        }
+    }
+
+    /// How a sub-command comes to its engines.
+    fn engines(&self) -> Engines<'_> {
+        let beside = match self {
+            Self::Check(arguments) if !arguments.connect && arguments.beside.data_dir.is_none() => return Engines::Own,
+            Self::Monitor(arguments) if !arguments.once && arguments.beside.data_dir.is_none() => return Engines::Own,
+            Self::Up(_) | Self::Bridge | Self::Load | Self::Serve | Self::Calc(_) => return Engines::Own,
+            Self::Simulate(arguments) => return Engines::Found(arguments.up_data_dir.as_deref()),
+            Self::Check(arguments) => &arguments.beside,
+            Self::Monitor(arguments) => &arguments.beside,
+            Self::Migrate(arguments) => &arguments.beside,
+            Self::Reconcile(arguments) => &arguments.beside,
+            Self::Rebuild(arguments) => &arguments.beside,
+            Self::Devices(arguments) => &arguments.beside,
+            Self::Quarantine(arguments) => &arguments.beside,
+            Self::Alerts(arguments) => &arguments.beside,
+            Self::Trace(arguments) => &arguments.beside,
+            Self::Impact(arguments) => &arguments.beside,
+            Self::Incident(arguments) => &arguments.beside,
+        };
+        Engines::Found(beside.data_dir.as_deref())
     }
 }
 
@@ -157,7 +251,7 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Serve => roles::serve(config).await,
             Command::Monitor(arguments) => monitor::run(arguments, config).await,
             Command::Simulate(arguments) => simulate::run(arguments, config).await,
-            Command::Migrate => migrate::run(config).await,
+            Command::Migrate(_) => migrate::run(config).await,
             Command::Check(arguments) => check::run(arguments, config).await,
             Command::Reconcile(arguments) => reconcile::run(arguments, config).await,
             Command::Rebuild(arguments) => rebuild::run(arguments, config).await,
@@ -186,8 +280,12 @@ fn runtime(command: &Command) -> std::io::Result<Runtime> {
     builder.enable_all().build()
 }
 
-fn log(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log.filter)?;
+fn log(config: &Config) -> Result<(), config::Fault> {
+    let filter = EnvFilter::try_new(&config.log.filter).map_err(|error| config::Fault {
+        origin: "configuration".to_owned(),
+        key: "log.filter".to_owned(),
+        text: format!("{:?}: {error}; write levels by target, e.g. info,bridge=debug", config.log.filter),
+    })?;
     let stderr = std::io::stderr;
     let subscriber =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal());
@@ -196,4 +294,38 @@ fn log(config: &Config) -> anyhow::Result<()> {
         LogFormat::Json => subscriber.json().init(),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn flags_do_not_clash() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_data_directory_means_the_running_up_and_to_the_simulator_its_outboxes() {
+        let engines = |arguments: &[&str]| {
+            let cli = Cli::try_parse_from([&["doseline"], arguments].concat()).unwrap();
+            match cli.command.engines() {
+                Engines::Own => None,
+                Engines::Found(data_dir) => Some(data_dir.map(|path| path.display().to_string())),
+            }
+        };
+        let named = Some(Some("d".to_owned()));
+        assert_eq!(engines(&["alerts", "list", "--data-dir", "d"]), named);
+        assert_eq!(engines(&["alerts", "--data-dir", "d", "list"]), named);
+        assert_eq!(engines(&["check", "--connect"]), Some(None));
+        assert_eq!(engines(&["check", "--data-dir", "d"]), named);
+        assert_eq!(engines(&["check"]), None, "nothing is connected");
+        assert_eq!(engines(&["simulate", "--data-dir", "d"]), Some(None));
+        assert_eq!(engines(&["simulate", "--up-data-dir", "d"]), named);
+        assert_eq!(engines(&["monitor", "--once"]), Some(None));
+        assert_eq!(engines(&["monitor"]), None);
+        assert_eq!(engines(&["up", "--data-dir", "d"]), None);
+    }
 }

@@ -3,8 +3,21 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use clap::Args;
 
-use crate::{config::Config, options};
+use crate::{config::Config, options, running::Beside};
+
+/// Flags of `doseline migrate`.
+#[derive(Args)]
+#[command(after_help = "\
+Can be run again at any time; what is there stays.
+
+Example:
+  doseline migrate --config services.toml")]
+pub struct Arguments {
+    #[command(flatten)]
+    pub beside: Beside,
+}
 
 /// `doseline migrate`
 pub async fn run(config: Config) -> anyhow::Result<ExitCode> {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::{config::Config, options, roles};
+use crate::{config::Config, options, roles, running::Beside};
 
 /// Flags of `doseline monitor`.
 #[derive(Args)]
@@ -18,12 +18,14 @@ Examples:
   doseline monitor --once --config services.toml
   doseline monitor --once --from-scratch --config services.toml")]
 pub struct Arguments {
-    /// One pass, then end
+    /// One pass, then end; finds a running `doseline up` as the other sub-commands do
     #[arg(long)]
-    once: bool,
+    pub once: bool,
     /// Evaluate everything, not only what has changed
     #[arg(long)]
     from_scratch: bool,
+    #[command(flatten)]
+    pub beside: Beside,
 }
 
 /// `doseline monitor`

@@ -17,12 +17,14 @@ use clap::{Args, Subcommand};
 use telemetry::{quarantine::Id, reject::Reason};
 use warehouse::quarantine::Filter;
 
-use crate::config::Config;
+use crate::{config::Config, hint::Hint as _, running::Beside};
 
 /// Flags of `doseline quarantine`.
 #[derive(Args)]
 #[command(arg_required_else_help = true)]
 pub struct Arguments {
+    #[command(flatten)]
+    pub beside: Beside,
     #[command(subcommand)]
     action: Action,
 }
@@ -31,7 +33,10 @@ pub struct Arguments {
 enum Action {
     /// What is in quarantine, by reason, and how far its limits are used
     #[command(after_help = "\
+With --json, the reasons come first and then the limits, or with --all the rows: one JSON object a line.
+
 Examples:
+  doseline quarantine list
   doseline quarantine list --config services.toml
   doseline quarantine list --all --reason implausible --device D-1 --config services.toml
   doseline quarantine list --from 2026-01-31 --json --config services.toml")]
@@ -113,7 +118,7 @@ fn who(given: Option<&str>) -> anyhow::Result<String> {
     let named =
         given.map(str::to_owned).or_else(|| std::env::var("USER").ok()).or_else(|| std::env::var("LOGNAME").ok());
     let name = named.filter(|name| !name.trim().is_empty());
-    name.context("nobody is named in USER or LOGNAME; say who you are with --by NAME")
+    name.context("nobody is named in USER or LOGNAME").hint("say who you are with --by NAME")
 }
 
 fn now_us() -> anyhow::Result<i64> {

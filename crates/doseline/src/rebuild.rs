@@ -19,10 +19,12 @@ use load::{
     decode::Place,
     inbox::Record,
 };
+use serde_json::{Value, json};
 use telemetry::interval::{Interval, IntervalSet};
 use warehouse::{
     Warehouse,
     columns::{Block, LedgerRow, Provenance, TABLES},
+    compare::Difference,
     loader::{BootKey, Shard},
     rebuild::{Comparison, DayShard, Shadow, Written},
     rollup::{self, Day},
@@ -30,9 +32,12 @@ use warehouse::{
 
 use crate::{
     config::{self, Config},
+    hint::{Hint as _, fault},
     options,
     progress::Progress,
     reconcile::day,
+    running::Beside,
+    table::{Table, json_line, number, printable, show, terminal_width, text},
 };
 
 /// Flags of `doseline rebuild`.
@@ -45,7 +50,9 @@ again; a reader may see some tables already swapped and others not yet.
 Exit codes: 0 no difference, or swapped in; 1 differences, or refused.
 
 Examples:
+  doseline rebuild --day 2026-11-24
   doseline rebuild --day 2026-11-24 --config services.toml
+  doseline rebuild --day 2026-11-24 --json | jq '.tables[] | select(.differing_batches > 0)'
   doseline rebuild --day 2026-11-24 --apply --config services.toml
   doseline rebuild --day 2026-11-24 --discard --config services.toml")]
 pub struct Arguments {
@@ -61,6 +68,11 @@ pub struct Arguments {
     /// Configuration file of an earlier time: batches written under its `[plausibility]` are made with it; may be repeated
     #[arg(long, value_name = "FILE")]
     rules: Vec<PathBuf>,
+    /// One JSON object instead of the table
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    pub beside: Beside,
 }
 
 /// Rows that are written at a time; so many wait in memory beside one batch.
@@ -78,7 +90,8 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     let shadow = Shadow::new(&warehouse, arguments.day, &id);
     if arguments.discard {
         shadow.discard().await?;
-        println!("ingest day {text}: shadow tables removed");
+        // With --json standard output is for the comparison alone.
+        say(arguments.json, &format!("ingest day {text}: shadow tables removed"));
         return Ok(ExitCode::SUCCESS);
     }
     let rules = rules(&arguments, &config)?;
@@ -86,42 +99,59 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     rebuild.fill(&text, &shadow).await?;
     shadow.carry_notes().await?;
     let comparisons = shadow.compare().await?;
-    let differing = print(&text, &rebuild, &comparisons);
+    let differing = comparisons.iter().filter(|comparison| comparison.batches > 0).count();
+    show(&match arguments.json {
+        true => json_line(&as_json(&text, &rebuild, &comparisons))? + "\n",
+        false => as_text(&text, &rebuild, &comparisons),
+    })?;
     if !arguments.apply {
         if differing == 0 {
             shadow.discard().await?;
-            println!("no difference");
+            say(arguments.json, "no difference");
             return Ok(ExitCode::SUCCESS);
         }
-        println!("{differing} tables differ; --apply swaps the rebuilt rows in, --discard removes the shadow tables");
+        let remedy = "--apply swaps the rebuilt rows in, --discard removes the shadow tables";
+        say(arguments.json, &format!("{differing} tables differ; {remedy}"));
         return Ok(ExitCode::FAILURE);
     }
     if !rebuild.moved.is_empty() {
-        bail!(
+        let text = format!(
             "nothing was swapped: the rebuilt day gives {} stretches of sequence numbers another fate than the loader \
-             recorded, and later days rest on that record. Where the plausibility rules have changed, name the configuration \
-             of that time with --rules; what is in quarantine is brought in by `doseline quarantine replay`",
+             recorded, and later days rest on that record",
             rebuild.moved.len()
         );
+        let remedy = "where the plausibility rules have changed, name the configuration of that time with --rules; what is in \
+                      quarantine is brought in by `doseline quarantine replay`";
+        return Err(fault(text, remedy));
     }
     if differing > 0 {
         rebuild.require_unchanged().await?;
         for table in TABLES {
-            shadow.swap(table).await.with_context(|| format!("swap {table}; run the same command again"))?;
+            shadow.swap(table).await.with_context(|| format!("swap {table}")).hint(AGAIN)?;
         }
     }
-    rollup::close_day(&warehouse, arguments.day).await.context("make the rollups again; run the same command again")?;
+    rollup::close_day(&warehouse, arguments.day).await.context("make the rollups again").hint(AGAIN)?;
     shadow.discard().await?;
-    println!("{differing} tables swapped in, rollups made again");
+    say(arguments.json, &format!("{differing} tables swapped in, rollups made again"));
     Ok(ExitCode::SUCCESS)
+}
+
+const AGAIN: &str = "run the same command again: it goes on where it was";
+
+/// What came of it, for a person; with `--json` standard output belongs to the program that reads it.
+fn say(json: bool, text: &str) {
+    match json {
+        true => eprintln!("{text}"),
+        false => println!("{text}"),
+    }
 }
 
 /// The rules of the configuration, then those of earlier ones.
 fn rules(arguments: &Arguments, config: &Config) -> anyhow::Result<Vec<Rules>> {
     let mut rules = vec![Rules::new(config.plausibility.clone())];
     for path in &arguments.rules {
-        let earlier = config::load(Some(path), false);
-        let earlier = earlier.map_err(|faults| anyhow::anyhow!("--rules {}: {}", path.display(), joined(&faults)))?;
+        let earlier = config::load(config::Sources { file: Some(path), ..Default::default() });
+        let earlier = earlier.map_err(|faults| anyhow::anyhow!("--rules: {}", joined(&faults)))?;
         rules.push(Rules::new(earlier.plausibility));
     }
     Ok(rules)
@@ -221,13 +251,17 @@ impl<'w> Rebuild<'w> {
             shadow.discard().await?;
             shadow.create().await?;
             if matches!(self.pass(text, shadow).await?, Pass::Stale) {
-                bail!("the shadow tables change under this run; is another one under way?");
+                return Err(fault(
+                    "the shadow tables change under this run",
+                    "wait for another run of the same day, if one is under way, then run this again",
+                ));
             }
         }
         for table in TABLES {
             let (rows, hashes) = self.made.get(table).copied().unwrap_or_default();
             if !shadow.holds(table, rows, hashes).await? {
-                bail!("the shadow of {table} does not hold what was made; remove it with --discard and begin again");
+                let text = format!("the shadow of {table} does not hold what was made");
+                return Err(fault(text, "remove it with --discard and begin again"));
             }
         }
         Ok(())
@@ -268,8 +302,7 @@ impl<'w> Rebuild<'w> {
             let rules = rules.unwrap_or(&self.rules[0]);
             let Shard { incarnation, partition } = shard;
             let provenance = Provenance { ingest_day: batch.ingest_day, incarnation, partition, batch: batch.batch };
-            let blocks =
-                remake.batch(&read, rules, provenance).await.context("read ledgers; run the same command again")?;
+            let blocks = remake.batch(&read, rules, provenance).await.context("read ledgers").hint(AGAIN)?;
             progress.add(batch.batch_end.saturating_sub(batch.batch.max(self.shards[index].first)));
             if batch.ingest_day != i32::from(self.day) {
                 continue;
@@ -361,9 +394,7 @@ impl Group {
 
     async fn write(&mut self, shadow: &Shadow<'_>) -> anyhow::Result<()> {
         for (table, blocks) in std::mem::take(&mut self.blocks) {
-            let context =
-                || format!("write the shadow of {table}; run the same command again, it goes on where it was");
-            shadow.write(table, &blocks).await.with_context(context)?;
+            shadow.write(table, &blocks).await.with_context(|| format!("write the shadow of {table}")).hint(AGAIN)?;
         }
         self.rows = 0;
         Ok(())
@@ -397,40 +428,59 @@ fn moved(rebuilt: &[LedgerRow], recorded: &[LedgerRow]) -> Vec<String> {
     moved
 }
 
-/// Prints the comparison; how many tables differ.
-fn print(text: &str, rebuild: &Rebuild<'_>, comparisons: &[Comparison]) -> usize {
+/// The comparison, for a person.
+fn as_text(day: &str, rebuild: &Rebuild<'_>, comparisons: &[Comparison]) -> String {
     let Rebuild { shards, batches, by_others, moved, .. } = rebuild;
-    println!("ingest day {text}: {} partitions, {batches} batches", shards.len());
+    let mut lines = vec![format!("ingest day {day}: {} partitions, {batches} batches", shards.len())];
     if *by_others > 0 {
-        println!("note: {by_others} batches were written by another decoder version or under other plausibility rules");
+        let note = "batches were written by another decoder version or under other plausibility rules";
+        lines.push(format!("note: {by_others} {note}"));
     }
-    println!("{:<24} {:>12} {:>12} {:>18}", "TABLE", "LIVE", "REBUILT", "DIFFERING BATCHES");
+    let mut tables = Table::new([text("TABLE"), number("LIVE"), number("REBUILT"), number("DIFFERING BATCHES")]);
     for Comparison { table, live, rebuilt, batches, .. } in comparisons {
-        println!("{table:<24} {live:>12} {rebuilt:>12} {batches:>18}");
+        tables.add([(*table).to_owned(), live.to_string(), rebuilt.to_string(), batches.to_string()]);
     }
+    lines.push(tables.text(terminal_width()).trim_end().to_owned());
     for comparison in comparisons {
-        for difference in comparison.differences.iter().take(PRINTED_MAX) {
-            let table = comparison.table;
-            match (difference.left, difference.right) {
-                (live, 0) => println!("{table}: only live ({live} rows): {}", difference.key),
-                (0, rebuilt) => println!("{table}: only rebuilt ({rebuilt} rows): {}", difference.key),
-                (live, rebuilt) if live != rebuilt => {
-                    println!("{table}: {live} rows live, {rebuilt} rebuilt: {}", difference.key);
-                }
-                _ => {
-                    let columns = difference.columns.iter();
-                    let columns: Vec<String> = columns
-                        .map(|(column, live, rebuilt)| {
-                            format!("{column} live {}, rebuilt {}", short(live), short(rebuilt))
-                        })
-                        .collect();
-                    println!("{table}: different: {}: {}", difference.key, columns.join("; "));
-                }
-            }
+        let differences = comparison.differences.iter().take(PRINTED_MAX);
+        lines.extend(differences.map(|different| printable(&in_words(comparison.table, different)).into_owned()));
+    }
+    lines.extend(moved.iter().take(PRINTED_MAX).map(|line| format!("ledger: {line}")));
+    lines.join("\n") + "\n"
+}
+
+fn in_words(table: &str, difference: &Difference) -> String {
+    let Difference { key, left, right, columns } = difference;
+    match (*left, *right) {
+        (live, 0) => format!("{table}: only live ({live} rows): {key}"),
+        (0, rebuilt) => format!("{table}: only rebuilt ({rebuilt} rows): {key}"),
+        (live, rebuilt) if live != rebuilt => format!("{table}: {live} rows live, {rebuilt} rebuilt: {key}"),
+        _ => {
+            let columns = columns
+                .iter()
+                .map(|(column, live, rebuilt)| format!("{column} live {}, rebuilt {}", short(live), short(rebuilt)));
+            format!("{table}: different: {key}: {}", columns.collect::<Vec<_>>().join("; "))
         }
     }
-    moved.iter().take(PRINTED_MAX).for_each(|line| println!("ledger: {line}"));
-    comparisons.iter().filter(|comparison| comparison.batches > 0).count()
+}
+
+/// The comparison, for a program.
+fn as_json(day: &str, rebuild: &Rebuild<'_>, comparisons: &[Comparison]) -> Value {
+    let Rebuild { shards, batches, by_others, moved, .. } = rebuild;
+    let difference = |Difference { key, left, right, columns }: &Difference| {
+        let columns =
+            columns.iter().map(|(name, live, rebuilt)| json!({ "column": name, "live": live, "rebuilt": rebuilt }));
+        json!({ "key": key, "live_rows": left, "rebuilt_rows": right, "columns": columns.collect::<Vec<_>>() })
+    };
+    let table = |Comparison { table, live, rebuilt, batches, differences, .. }: &Comparison| {
+        let differences: Vec<_> = differences.iter().map(difference).collect();
+        json!({ "table": table, "live": live, "rebuilt": rebuilt, "differing_batches": batches, "differences": differences })
+    };
+    let tables: Vec<_> = comparisons.iter().map(table).collect();
+    json!({
+        "day": day, "partitions": shards.len(), "batches": batches, "batches_by_others": by_others, "tables": tables,
+        "ledger": moved,
+    })
 }
 
 /// The beginning of a value: payloads are large.

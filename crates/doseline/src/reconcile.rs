@@ -38,6 +38,8 @@ use crate::{
         compare::{Boot, Figures, compare},
         finding::{Finding, Kind},
     },
+    running::Beside,
+    table::{Table, json_line, number, printable, show, terminal_width, text},
 };
 
 /// Flags of `doseline reconcile`.
@@ -49,6 +51,7 @@ Compares, behind the loaders' positions only, so that it can run while data flow
 Exit codes: 0 no difference, 1 differences, each named with what was expected and found.
 
 Examples:
+  doseline reconcile
   doseline reconcile --config services.toml
   doseline reconcile --tenant acme --device D-0001 --from 2026-11-20 --to 2026-11-24 --config services.toml
   doseline reconcile --json --config services.toml | jq .findings")]
@@ -71,6 +74,8 @@ pub struct Arguments {
     /// One JSON object instead of the table
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    pub beside: Beside,
 }
 
 /// A flag that names an ingest day.
@@ -111,11 +116,8 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     audit.compare_partitions().await?;
     audit.compare_tables().await?;
     let report = audit.report();
-    if arguments.json {
-        println!("{}", serde_json::to_string(&report)?);
-    } else {
-        report.print();
-    }
+    let text = if arguments.json { json_line(&report)? + "\n" } else { report.text() };
+    show(&text)?;
     Ok(if report.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -447,33 +449,35 @@ struct Line {
 }
 
 impl Report {
-    fn print(&self) {
+    fn text(&self) -> String {
         let Self { from, to, devices, findings, notes } = self;
-        println!("ingest days {from} to {to}");
-        println!(
-            "{:<20} {:<24} {:>5} {:>10} {:>10} {:>10} {:>11} {:>8} {:>8} {:>11}",
-            "TENANT", "DEVICE", "BOOTS", "SAYS", "KAFKA", "STORED", "QUARANTINED", "LOST", "MISSING", "DIFFERENCES"
-        );
+        let mut table = Table::new([
+            text("TENANT"),
+            text("DEVICE"),
+            number("BOOTS"),
+            number("SAYS"),
+            number("KAFKA"),
+            number("STORED"),
+            number("QUARANTINED"),
+            number("LOST"),
+            number("MISSING"),
+            number("DIFFERENCES"),
+        ]);
         for line in devices {
-            println!(
-                "{:<20} {:<24} {:>5} {:>10} {:>10} {:>10} {:>11} {:>8} {:>8} {:>11}",
-                line.tenant,
-                line.device,
-                line.boots,
-                line.says,
-                line.kafka,
-                line.stored,
-                line.quarantined,
-                line.lost,
-                line.missing,
-                line.differences
-            );
+            let Line { tenant, device, boots, says, kafka, stored, quarantined, lost, missing, differences } = line;
+            let [boots, says, kafka, stored, quarantined, lost, missing, differences] =
+                [boots, says, kafka, stored, quarantined, lost, missing, differences].map(u64::to_string);
+            let (tenant, device) = (tenant.clone(), device.clone());
+            table.add([tenant, device, boots, says, kafka, stored, quarantined, lost, missing, differences]);
         }
-        notes.iter().for_each(|note| println!("note: {note}"));
-        findings.iter().for_each(|finding| println!("{finding}"));
-        match findings.len() {
-            0 => println!("no difference"),
-            count => println!("{count} differences"),
-        }
+        let mut lines = vec![format!("ingest days {from} to {to}")];
+        lines.push(table.text(terminal_width()).trim_end().to_owned());
+        lines.extend(notes.iter().map(|note| format!("note: {note}")));
+        lines.extend(findings.iter().map(|finding| printable(&finding.to_string()).into_owned()));
+        lines.push(match findings.len() {
+            0 => "no difference".to_owned(),
+            count => format!("{count} differences"),
+        });
+        lines.join("\n") + "\n"
     }
 }

@@ -14,6 +14,7 @@ use warehouse::Warehouse;
 use crate::{
     config::{self, Config},
     group::{Group, STOP_WITHIN, stopped_by_signal},
+    running::refuse_as_outboxes,
 };
 
 /// Flags of `doseline simulate`.
@@ -22,8 +23,12 @@ use crate::{
 Scenarios: healthy, dose-drift, depth-drift, retransmit, offline, clock-skew, reboot, needle-reuse, failed-cycle, poison.
 The same seed and epoch make the same data.
 
+Without a configuration it sends to the `doseline up` that runs in ./doseline-data, or in the
+directory named with --up-data-dir. --data-dir is the devices' own.
+
 Examples:
   doseline simulate --devices 200 --rate 500 --duration 60
+  doseline simulate --devices 5 --up-data-dir /srv/data
   doseline simulate --devices 50 --rate 0 --duration 600 --seed 7 --scenario retransmit,reboot --truth truth.jsonl")]
 pub struct Arguments {
     /// Number of devices
@@ -56,10 +61,15 @@ pub struct Arguments {
     /// Where the devices keep their outboxes
     #[arg(long, value_name = "DIR", default_value = "./doseline-simulator")]
     data_dir: PathBuf,
+    /// Data directory of the running `doseline up` to send to, whatever --config and the environment say; without it, and
+    /// without a configuration, ./doseline-data
+    #[arg(long, value_name = "DIR")]
+    pub up_data_dir: Option<PathBuf>,
 }
 
 /// `doseline simulate`
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
+    refuse_as_outboxes(&arguments.data_dir)?;
     let stop = stopped_by_signal()?;
     let mut options = Options {
         seed: arguments.seed,

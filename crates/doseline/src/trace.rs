@@ -1,16 +1,19 @@
 //! `doseline trace`: the links of sterility, both ways.
 
-use std::{
-    io::{ErrorKind, Write as _},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
-use monitor::trace::{Subject, trace};
+use monitor::trace::{Breach, Subject, Trace, trace};
 use warehouse::Warehouse;
 
-use crate::{config::Config, options};
+use crate::{
+    config::Config,
+    hint::fault,
+    options,
+    running::Beside,
+    table::{self, Table, json_line, number, printable_lines, show, terminal_width},
+};
 
 /// What something is about.
 #[derive(Args)]
@@ -49,9 +52,11 @@ pub struct Arguments {
     /// Tenant, where several know the id
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
-    /// As JSON, for programs
+    /// One JSON object instead of the tree
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    pub beside: Beside,
 }
 
 /// `doseline trace`
@@ -59,17 +64,31 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     let warehouse = options::warehouse(&config)?;
     let (tenant, subject) = resolve(&warehouse, &arguments.about, arguments.tenant.as_deref()).await?;
     let found = trace(&warehouse, &tenant, &subject).await.context("follow the links")?;
-    let text = if arguments.json { serde_json::to_string_pretty(&found)? + "\n" } else { found.text() };
+    let text = if arguments.json { json_line(&found)? + "\n" } else { text(&found) };
     show(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes to standard output; a reader that has seen enough and left is no fault.
-pub fn show(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("write to standard output"),
-        _ => Ok(()),
+/// A trace for a person: the tree, then breaches and what could not be followed.
+pub fn text(found: &Trace) -> String {
+    let mut text = printable_lines(&found.tree());
+    text.push_str("\nbreaches\n");
+    if found.breaches.is_empty() {
+        text.push_str("none\n");
+    } else {
+        let mut breaches =
+            Table::new([number("RULE"), table::text("STATE"), table::text("SEVERITY"), table::text("REASON")]);
+        for Breach { rule, state, severity, reason } in &found.breaches {
+            breaches.add([rule.to_string(), state.clone(), severity.clone(), reason.clone()]);
+        }
+        text.push_str(&breaches.text(terminal_width()));
     }
+    text.push_str("\nunknown\n");
+    match found.unknown.is_empty() {
+        true => text.push_str("nothing\n"),
+        false => text.push_str(&printable_lines(&(found.unknown.join("\n") + "\n"))),
+    }
+    text
 }
 
 /// The subject, and the one tenant that knows it.
@@ -88,17 +107,53 @@ pub async fn resolve(warehouse: &Warehouse, about: &About, tenant: Option<&str>)
     }
     match tenants.as_slice() {
         [tenant] => Ok((tenant.clone(), subject)),
-        [] => bail!("nothing is known of {kind} {id:?}; give the id as the tables have it, e.g. of item_history"),
-        several => bail!("{kind} {id:?} is known to {}; choose one with --tenant", several.join(", ")),
+        [] => Err(fault(
+            format!("nothing is known of {kind} {id:?}"),
+            "give the id as the tables have it, e.g. in item_history",
+        )),
+        several => Err(fault(format!("{kind} {id:?} is known to {}", several.join(", ")), "choose one with --tenant")),
     }
 }
 
 async fn of_incident(warehouse: &Warehouse, id: &str) -> anyhow::Result<(String, Subject)> {
     let incidents = warehouse.incidents("").await.context("look for the incident")?;
     let Some(incident) = incidents.into_iter().find(|incident| incident.incident_id == id) else {
-        bail!("there is no incident {id:?}; see `doseline incident list`");
+        return Err(fault(format!("there is no incident {id:?}"), "see `doseline incident list`"));
     };
     let subject = Subject::new(&incident.subject_kind, &incident.subject);
     let subject = subject.with_context(|| format!("incident {id} is about a {:?}", incident.subject_kind))?;
     Ok((incident.tenant, subject))
+}
+
+#[cfg(test)]
+mod tests {
+    use monitor::trace::Node;
+
+    use super::*;
+
+    #[test]
+    fn a_trace_shows_its_tree_its_breaches_and_what_is_not_known() {
+        let root = Node {
+            kind: "item",
+            id: "N\u{1b}1".to_owned(),
+            facts: Vec::new(),
+            backwards: Vec::new(),
+            forwards: Vec::new(),
+        };
+        let mut found = Trace { tenant: "acme".to_owned(), root, breaches: Vec::new(), unknown: Vec::new() };
+        let nothing = "tenant acme\nitem N\\u{1b}1\n\nbreaches\nnone\n\nunknown\nnothing\n";
+        assert_eq!(text(&found), nothing);
+        let breach = |rule, reason: &str| Breach {
+            rule,
+            state: "OPEN".to_owned(),
+            severity: "critical".to_owned(),
+            reason: reason.to_owned(),
+        };
+        found.breaches = vec![breach(2, "used twice"), breach(11, "late")];
+        found.unknown = vec!["cycle c1".to_owned()];
+        let told = text(&found);
+        let rows =
+            "breaches\nRULE  STATE  SEVERITY  REASON\n   2  OPEN   critical  used twice\n  11  OPEN   critical  late\n";
+        assert!(told.contains(rows) && told.ends_with("\nunknown\ncycle c1\n"), "{told}");
+    }
 }

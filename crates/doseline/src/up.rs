@@ -2,8 +2,7 @@
 //! roles; the ready line when all of them serve. The end goes the other way round: who produces stops first.
 
 use std::{
-    fs::{self, File, TryLockError},
-    io::{Read as _, Seek as _, Write as _},
+    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -19,7 +18,8 @@ use crate::{
     broker,
     config::{Config, LogFormat, UnknownDevices},
     group::{Group, STOP_WITHIN, stopped_by_signal},
-    migrate, options, simulate, upkeep,
+    hint::{Hint as _, fault},
+    migrate, options, ports, running, simulate, upkeep,
 };
 
 /// Below this much free space everything stops cleanly, while the engines can still write what they must.
@@ -39,7 +39,11 @@ Examples:
 
 When every role serves, one line is printed on stdout:
   ready mqtt=HOST:PORT kafka=HOST:PORT clickhouse=http://HOST:PORT dashboard=http://HOST:PORT
-Logs go to stderr. Ctrl-C stops it; started again, nothing is gone.")]
+Logs go to stderr. Ctrl-C stops it; started again, nothing is gone.
+
+While it serves, other sub-commands find it without any configuration: its addresses are in
+running.json in the data directory. From another working directory, name that:
+  doseline alerts list --data-dir DIR")]
 pub struct Arguments {
     /// Where all data is kept
     #[arg(long, value_name = "DIR", default_value = "./doseline-data")]
@@ -73,7 +77,14 @@ pub struct Arguments {
 /// Runs until a signal, a failure or a full disk.
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let stop = stopped_by_signal()?;
-    let _lock = lock(&arguments.data_dir)?;
+    let _lock = running::lock(&arguments.data_dir)?;
+    ports::check(&[
+        ("--mqtt-port", loopback(arguments.mqtt_port)),
+        ("--kafka-port", loopback(arguments.kafka_port)),
+        ("--clickhouse-port", loopback(arguments.clickhouse_port)),
+        ("--http-port", loopback(arguments.http_port)),
+    ])
+    .await?;
     let mut machine = Machine { engines: Group::new(), load: Group::new(), bridge: Group::new(), fleet: Group::new() };
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(()),
@@ -103,6 +114,7 @@ impl Machine {
         }
         let dashboard = self.start_roles(arguments, &config).await?;
         tracing::info!(seconds = format!("{:.1}", started.elapsed().as_secs_f64()), "everything serves");
+        let _written = running::write(&arguments.data_dir, &config, &format!("http://{dashboard}"))?;
         let Addresses { mqtt, kafka, clickhouse } = addresses;
         println!("ready mqtt={mqtt} kafka={kafka} clickhouse=http://{clickhouse} dashboard=http://{dashboard}");
         if config.log.format == LogFormat::Text {
@@ -266,50 +278,27 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// Takes the data directory for this process; the lock ends with it, however it ends.
-fn lock(data_dir: &Path) -> anyhow::Result<File> {
-    fs::create_dir_all(data_dir)
-        .with_context(|| format!("create {}; choose another with --data-dir", data_dir.display()))?;
-    let path = data_dir.join("doseline.lock");
-    let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path);
-    let mut file = open().with_context(|| format!("open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => {
-            file.set_len(0)?;
-            file.rewind()?;
-            writeln!(file, "{}", std::process::id())?;
-            Ok(file)
-        }
-        Err(TryLockError::WouldBlock) => {
-            let mut process = String::new();
-            file.read_to_string(&mut process)?;
-            bail!(
-                "{} is in use by process {}; stop that one, or choose another with --data-dir",
-                data_dir.display(),
-                process.trim()
-            )
-        }
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", path.display())),
-    }
-}
-
 /// Where ClickHouse as a library is: as named, or the newest in the cache folder.
 fn library(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(path) = named {
         if !path.is_file() {
-            bail!("--libchdb {}: no such file", path.display());
+            let text = format!("--libchdb {}: no such file", path.display());
+            return Err(fault(text, "name an existing libchdb.so; `cargo xtask engines` fetches one"));
         }
         return Ok(path.to_owned());
     }
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
-        .context("neither XDG_CACHE_HOME nor HOME is set; name libchdb.so with --libchdb")?;
+        .context("neither XDG_CACHE_HOME nor HOME is set")
+        .hint("name libchdb.so with --libchdb")?;
     let engines = cache.join("doseline/engines");
     let found = fs::read_dir(&engines).into_iter().flatten().flatten().map(|entry| entry.path().join("libchdb.so"));
-    found.filter(|path| path.is_file()).max().with_context(|| {
-        format!("no libchdb.so in {}; `cargo xtask engines` fetches it, or name it with --libchdb", engines.display())
-    })
+    found
+        .filter(|path| path.is_file())
+        .max()
+        .with_context(|| format!("no libchdb.so in {}", engines.display()))
+        .hint("`cargo xtask engines` fetches it, or name it with --libchdb")
 }
 
 /// Waits until the disk is nearly full.
@@ -317,12 +306,12 @@ async fn disk_full(data_dir: &Path) -> anyhow::Error {
     loop {
         match clickhouse::free_bytes(data_dir) {
             Ok(free) if free < FREE_BYTES_MIN => {
-                return anyhow::anyhow!(
-                    "only {} MiB are free in {}; stopping while everything can still be written: free some space and start again, \
-                     nothing is lost",
+                let text = format!(
+                    "only {} MiB are free in {}: everything was stopped while it could still be written",
                     free >> 20,
                     data_dir.display()
                 );
+                return fault(text, "free some space and start again; nothing is lost");
             }
             Ok(_) => {}
             Err(error) => return anyhow::Error::new(error).context(format!("look at {}", data_dir.display())),

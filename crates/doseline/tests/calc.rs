@@ -32,15 +32,15 @@ fn answers_in_one_line() {
 #[test]
 fn wrong_input_is_told_in_one_line() {
     for (arguments, stdin, message) in [
-        (vec!["moments"], r#"{"x":[]}"#, "calc: x is empty; at least 1 value is needed\n"),
-        (vec!["tolerance-factor", "--n", "1"], "", "calc: n is 1; it must be at least 2\n"),
+        (vec!["moments"], r#"{"x":[]}"#, "error: x is empty; at least 1 value is needed\n"),
+        (vec!["tolerance-factor", "--n", "1"], "", "error: n is 1; it must be at least 2\n"),
         (
             vec!["tolerance-factor", "--n", "x"],
             "",
-            "calc: invalid value 'x' for '--n <N>': invalid digit found in string\n",
+            "error: invalid value 'x' for '--n <N>': invalid digit found in string\n",
         ),
-        (vec!["tolerance-factor"], "", "calc: the following required arguments were not provided: --n <N>\n"),
-        (vec!["guess"], "", "calc: unrecognized subcommand 'guess'\n"),
+        (vec!["tolerance-factor"], "", "error: the following required arguments were not provided: --n <N>\n"),
+        (vec!["guess"], "", "error: unrecognized subcommand 'guess'\n"),
     ] {
         let output = calc(&arguments, stdin);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");

@@ -483,24 +483,10 @@ fn or_unknown(text: &str) -> &str {
 }
 
 impl Trace {
-    /// A tree for people.
-    pub fn text(&self) -> String {
+    /// What was found, as a tree for people: without breaches, and without what is not known.
+    pub fn tree(&self) -> String {
         let mut text = format!("tenant {}\n", self.tenant);
         draw(&mut text, &self.root, "", "");
-        text.push_str("\nbreaches\n");
-        for Breach { rule, state, severity, reason } in &self.breaches {
-            let _ = writeln!(text, "  rule {rule}  {state}  {severity}  {reason}");
-        }
-        if self.breaches.is_empty() {
-            text.push_str("  none\n");
-        }
-        text.push_str("\nunknown\n");
-        for unknown in &self.unknown {
-            let _ = writeln!(text, "  {unknown}");
-        }
-        if self.unknown.is_empty() {
-            text.push_str("  nothing\n");
-        }
         text
     }
 }
@@ -529,8 +515,7 @@ mod tests {
         let root = Node { backwards: vec![item], ..leaf("visit", "a") };
         let trace = Trace { tenant: "acme".to_owned(), root, breaches: Vec::new(), unknown: vec!["x".to_owned()] };
         let expected = "tenant acme\nvisit a  2026-01-05T10:00:00Z\n└<- item H1  2026-01-05T10:00:00Z\n   \
-                        ├<- cycle c1  2026-01-05T10:00:00Z\n   └-> visit b  2026-01-05T10:00:00Z\n\nbreaches\n  none\n\n\
-                        unknown\n  x\n";
-        assert_eq!(trace.text(), expected);
+                        ├<- cycle c1  2026-01-05T10:00:00Z\n   └-> visit b  2026-01-05T10:00:00Z\n";
+        assert_eq!(trace.tree(), expected);
     }
 }

@@ -28,16 +28,27 @@ async fn a_person_finds_acknowledges_traces_and_reports() {
     assert!(run(&["monitor", "--once", "--from-scratch"]).stdout.contains("0 verdicts and 0 alerts changed"));
 
     let key = "sterility-2/acme/item/N1";
-    assert!(run(&["alerts", "list"]).stdout.starts_with(&format!("critical\t{key}\t")));
+    let listed = run(&["alerts", "list"]).stdout;
+    let lines: Vec<_> = listed.lines().collect();
+    assert!(lines.len() == 2 && lines[0].starts_with("SEVERITY  RAISED "), "{listed}");
+    assert!(lines[1].starts_with("critical ") && lines[1].contains(key), "{listed}");
+    let listed = run(&["alerts", "list", "--json"]).stdout;
+    let alert: serde_json::Value = serde_json::from_str(&listed).expect("one JSON object on one line");
+    assert_eq!((alert["severity"].as_str(), alert["alert_key"].as_str()), (Some("critical"), Some(key)));
     let nobody = run(&["alerts", "ack", key, "--by", " "]);
     assert!(nobody.code == Some(1) && nobody.stderr.contains("by name"), "{}", nobody.stderr);
     let unknown = run(&["alerts", "ack", "sterility-2/x", "--by", "Ada"]);
     assert!(unknown.code == Some(1) && unknown.stderr.contains("doseline alerts list"), "{}", unknown.stderr);
     assert_eq!(run(&["alerts", "acknowledge", key, "--by", "Ada"]).code, Some(0));
-    assert_eq!(run(&["alerts", "list"]).stdout, "");
+    for arguments in [&["alerts", "list"][..], &["alerts", "list", "--json"]] {
+        let none = run(arguments);
+        assert_eq!((none.stdout.as_str(), none.stderr.as_str()), ("", "no alert is open\n"));
+    }
 
     let absent = run(&["trace", "--item", "N9"]);
-    assert!(absent.code == Some(1) && absent.stderr.contains("nothing is known of item \"N9\""), "{}", absent.stderr);
+    let said =
+        "error: nothing is known of item \"N9\"\nhint: give the id as the tables have it, e.g. in item_history\n";
+    assert_eq!((absent.code, absent.stderr.as_str()), (Some(1), said));
     let traced = run(&["trace", "--item", "N1", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&traced.stdout).expect("JSON");
     assert_eq!(json["root"]["forwards"].as_array().map(Vec::len), Some(2), "{json}");
@@ -48,6 +59,14 @@ async fn a_person_finds_acknowledges_traces_and_reports() {
     let added = run(&["incident", "add", "--item", "N1", "--note", "abscess", "--by", "Ada"]);
     let id = added.stdout.lines().next().expect("its id").to_owned();
     assert!(added.stdout.contains("visit a") && added.stdout.contains("visit b"), "{}", added.stdout);
-    assert_eq!(run(&["incident", "list"]).stdout, format!("{id}\tacme\tITEM N1\tAda\tabscess\n"));
+    let listed = run(&["incident", "list"]).stdout;
+    let row = listed.lines().nth(1).expect("a row below the header");
+    assert!(
+        row.starts_with(&format!("{id}  acme    ")) && row.ends_with("  ITEM N1  Ada          abscess"),
+        "{listed}"
+    );
+    let listed = run(&["incident", "list", "--json"]).stdout;
+    let incident: serde_json::Value = serde_json::from_str(&listed).expect("one JSON object on one line");
+    assert_eq!((incident["incident_id"].as_str(), incident["note"].as_str()), (Some(id.as_str()), Some("abscess")));
     assert!(run(&["trace", "--incident", &id]).stdout.contains("visit b"));
 }

@@ -94,7 +94,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(fault) => {
-            eprintln!("calc: {}", one_line(&fault));
+            eprintln!("error: {}", one_line(&fault));
             ExitCode::from(WRONG_USAGE)
         }
     }
@@ -106,7 +106,7 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     if calc && error.use_stderr() && error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let text = error.to_string();
         let first_paragraph = text.split("\n\n").next().unwrap_or(&text);
-        eprintln!("calc: {}", one_line(first_paragraph.trim_start_matches("error: ")));
+        eprintln!("error: {}", one_line(first_paragraph.trim_start_matches("error: ")));
         return ExitCode::from(WRONG_USAGE);
     }
     error.exit()

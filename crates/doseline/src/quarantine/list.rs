@@ -1,6 +1,6 @@
 //! `doseline quarantine list`.
 
-use std::process::ExitCode;
+use std::{fmt::Write as _, process::ExitCode};
 
 use clap::Args;
 use serde_json::json;
@@ -8,10 +8,14 @@ use warehouse::quarantine::{Group, Item};
 
 use super::{
     Selection,
-    limits::{Level, limits},
+    limits::{Level, Limit, limits},
     size,
 };
-use crate::{config::Config, options};
+use crate::{
+    config::Config,
+    options,
+    table::{self, number, text},
+};
 
 /// Flags of `doseline quarantine list`.
 #[derive(Args)]
@@ -27,7 +31,7 @@ pub struct Arguments {
     /// Most rows with --all
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     limit: u64,
-    /// JSON instead of a table
+    /// One JSON object a line
     #[arg(long)]
     json: bool,
 }
@@ -38,33 +42,29 @@ pub async fn run(arguments: Arguments, config: &Config) -> anyhow::Result<ExitCo
     let filter = arguments.selection.filter(arguments.waiting);
     if arguments.all {
         let items = warehouse.quarantine_items(&filter, arguments.limit).await?;
-        if arguments.json {
-            items.iter().try_for_each(|item| serde_json::to_string(item).map(|line| println!("{line}")))?;
-        } else {
-            print_items(&items);
-            if items.len() as u64 == arguments.limit {
-                println!("there may be more; see --limit");
-            }
+        show_items(&items, arguments.json)?;
+        if items.len() as u64 == arguments.limit {
+            eprintln!("there may be more; see --limit");
         }
         return Ok(ExitCode::SUCCESS);
     }
     let groups = warehouse.quarantine_groups(&filter).await?;
     let limits = limits(&warehouse.quarantine_usage().await?, config.quarantine);
+    show_groups(&groups, arguments.json)?;
     if arguments.json {
-        let limits: Vec<_> = limits
-            .iter()
-            .map(|limit| json!({ "limit": limit.name, "ratio": limit.ratio(), "alarm": alarm(limit.level) }))
-            .collect();
-        println!("{}", json!({ "reasons": groups, "limits": limits }));
-    } else {
-        print_groups(&groups);
-        for limit in &limits {
-            match alarm(limit.level) {
-                "" => println!("limit: {limit}"),
-                alarm => println!("limit: {limit}: {alarm}"),
-            }
-        }
+        let limit = |limit: &Limit| json!({ "limit": limit.name, "ratio": limit.ratio(), "alarm": alarm(limit.level) });
+        table::lines(&limits.each_ref().map(limit))?;
+        return Ok(ExitCode::SUCCESS);
     }
+    let mut text = String::new();
+    for limit in &limits {
+        // Writing to a `String` cannot fail.
+        let _ = match alarm(limit.level) {
+            "" => writeln!(text, "limit: {limit}"),
+            alarm => writeln!(text, "limit: {limit}: {alarm}"),
+        };
+    }
+    table::show(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -76,31 +76,21 @@ fn alarm(level: Level) -> &'static str {
     }
 }
 
-fn print_groups(groups: &[Group]) {
-    if groups.is_empty() {
-        println!("nothing is in quarantine");
-        return;
-    }
-    println!("{:<18} {:>9} {:>9} {:>11}  {:<19}  {:<19}", "reason", "rows", "replayed", "size", "oldest", "newest");
-    for Group { reason, rows, bytes, replayed, oldest, newest } in groups {
-        println!("{reason:<18} {rows:>9} {replayed:>9} {:>11}  {oldest}  {newest}", size(*bytes));
-    }
+fn show_groups(groups: &[Group], json: bool) -> anyhow::Result<()> {
+    let columns = [text("REASON"), number("ROWS"), number("REPLAYED"), number("SIZE"), text("OLDEST"), text("NEWEST")];
+    table::list(groups, json, NOTHING, columns, |group| {
+        let Group { reason, rows, bytes, replayed, oldest, newest } = group.clone();
+        [reason, rows.to_string(), replayed.to_string(), size(bytes), oldest, newest]
+    })
 }
 
-fn print_items(items: &[Item]) {
-    if items.is_empty() {
-        println!("nothing is in quarantine");
-        return;
-    }
-    println!("{:<20} {:<26}  {:<16} {:<11} {:>10}  topic: detail", "id", "received", "reason", "replay", "size");
-    for item in items {
-        let Item { id, received, reason, outcome, topic, detail, bytes, .. } = item;
-        let outcome = if outcome.is_empty() { "-" } else { outcome };
-        println!(
-            "{id:<20} {received:<26}  {reason:<16} {outcome:<11} {:>10}  {}: {}",
-            size(*bytes),
-            topic.escape_debug(),
-            detail.escape_debug()
-        );
-    }
+fn show_items(items: &[Item], json: bool) -> anyhow::Result<()> {
+    let columns =
+        [text("ID"), text("RECEIVED"), text("REASON"), text("REPLAY"), number("SIZE"), text("TOPIC"), text("DETAIL")];
+    table::list(items, json, NOTHING, columns, |item| {
+        let Item { id, received, reason, outcome, topic, detail, bytes, .. } = item.clone();
+        [id, received, reason, outcome, size(bytes), topic, detail]
+    })
 }
+
+const NOTHING: &str = "nothing is in quarantine";

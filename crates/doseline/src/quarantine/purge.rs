@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
 use telemetry::reject::Reason;
 use warehouse::quarantine::Purge;
 
 use super::{now_us, reason, size, time, who};
-use crate::{config::Config, options};
+use crate::{config::Config, hint::fault, options};
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -37,15 +37,15 @@ pub async fn run(arguments: Arguments, config: &Config) -> anyhow::Result<ExitCo
     let (now_us, least) = (now_us()?, i64::from(config.quarantine.age_days_max));
     let (day, today) = (arguments.before.div_euclid(DAY_US), now_us.div_euclid(DAY_US));
     if day > today - least {
-        bail!(
-            "--before lies {} days back, quarantine.age_days_max is {least}: younger rows may still be wanted; replay them, \
-             choose an earlier day, or lower the limit",
+        let text = format!(
+            "--before lies {} days back, quarantine.age_days_max is {least}: younger rows may still be wanted",
             (today - day).max(0)
         );
+        return Err(fault(text, "replay them, choose an earlier day, or lower the limit"));
     }
     let because = arguments.because.trim();
     if because.is_empty() {
-        bail!("--because is empty; say why, for whoever reads the journal");
+        return Err(fault("--because is empty", "say why, for whoever reads the journal"));
     }
     let warehouse = options::warehouse(config)?;
     let purge = Purge {

@@ -19,7 +19,7 @@ use warehouse::{
 };
 
 use super::{Selection, now_us, remake::remake, who};
-use crate::{config::Config, options};
+use crate::{config::Config, hint::Hint as _, options, table::printable};
 
 /// Bytes of payloads held at a time.
 const CHUNK_BYTES: u64 = 8 << 20;
@@ -112,7 +112,8 @@ impl Command<'_> {
             self.replayer
                 .produce(&records)
                 .await
-                .context("put replays into Kafka; run it again, nothing counts twice")?;
+                .context("put replays into Kafka")
+                .hint("run it again, nothing counts twice")?;
         }
         Ok(())
     }
@@ -131,7 +132,7 @@ impl Command<'_> {
         }
         println!("{} rows are refused still, by the rules of this configuration, and stay:", self.refused.len());
         for (id, reject) in self.refused.iter().take(LINES) {
-            println!("  {id}  {reject}");
+            println!("  {id}  {}", printable(&reject.to_string()));
         }
         if self.refused.len() > LINES {
             println!("  and {} more", self.refused.len() - LINES);
@@ -183,7 +184,8 @@ fn report(results: &[ReplayResult], produced: usize) -> bool {
         println!("{} rows are refused by the loader, by its rules, and stay:", refused.len());
     }
     for result in refused.iter().take(LINES) {
-        println!("  {}-{}-{}  {}", result.incarnation, result.partition, result.offset, result.detail);
+        let detail = printable(&result.detail);
+        println!("  {}-{}-{}  {detail}", result.incarnation, result.partition, result.offset);
     }
     let count = |outcome: &str| results.iter().filter(|result| result.outcome == outcome).count();
     println!(

@@ -2,7 +2,6 @@
 
 use std::{fmt::Write as _, process::ExitCode};
 
-use anyhow::bail;
 use clap::Args;
 use serde_json::{Value, json};
 use telemetry::{
@@ -13,7 +12,12 @@ use telemetry::{
 use warehouse::quarantine::{Filter, Item, Raw};
 
 use super::{remake::remake, size};
-use crate::{config::Config, options};
+use crate::{
+    config::Config,
+    hint::fault,
+    options,
+    table::{json_line, printable_lines, show},
+};
 
 /// Bytes of the rest that are shown without `--full`.
 const REST_BYTES: usize = 512;
@@ -26,7 +30,7 @@ pub struct Arguments {
     /// All bytes that could not be read, not only the first 512
     #[arg(long)]
     full: bool,
-    /// JSON instead of text
+    /// One JSON object a line instead of text
     #[arg(long)]
     json: bool,
 }
@@ -38,7 +42,8 @@ pub async fn run(arguments: Arguments, config: &Config) -> anyhow::Result<ExitCo
     let items = warehouse.quarantine_items(&filter, 1_000).await?;
     let raws = warehouse.quarantine_raw(&[arguments.id]).await?;
     if raws.is_empty() {
-        bail!("nothing in quarantine is called {}; `doseline quarantine list --all` names what is there", arguments.id);
+        let text = format!("nothing in quarantine is called {}", arguments.id);
+        return Err(fault(text, "`doseline quarantine list --all` names what is there"));
     }
     for raw in &raws {
         // Heartbeats of one report share an id; they differ in their payload.
@@ -47,9 +52,9 @@ pub async fn run(arguments: Arguments, config: &Config) -> anyhow::Result<ExitCo
         let today = remake(raw, &config.plausibility).err();
         let today = today.map_or_else(|| "can be replayed".to_owned(), |reject| format!("refused still: {reject}"));
         if arguments.json {
-            println!("{}", as_json(raw, item, &read, &today));
+            show(&(json_line(&as_json(raw, item, &read, &today))? + "\n"))?;
         } else {
-            print!("{}", as_text(raw, item, &read, &today, arguments.full));
+            show(&printable_lines(&as_text(raw, item, &read, &today, arguments.full)))?;
         }
     }
     Ok(ExitCode::SUCCESS)
