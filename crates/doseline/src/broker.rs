@@ -13,6 +13,14 @@ const SESSION: &str = "bridge-session";
 /// How long the broker keeps the bridge's session while nothing runs. Mosquitto counts the time over a restart.
 pub const SESSION_KEPT: Duration = Duration::from_secs(90 * 86_400);
 
+/// Waits until the broker of an earlier `up` has ended, which was killed perhaps a moment ago.
+///
+/// # Errors
+/// The broker's folder cannot be used.
+pub async fn wait_for_predecessor(data_dir: &Path) -> anyhow::Result<()> {
+    Ok(mosquitto::wait_for_predecessor(&data_dir.join(FOLDER)).await?)
+}
+
 /// Starts the broker, knowing the bridge.
 ///
 /// A message that nobody has subscribed to is acknowledged and dropped. So where the broker does not know the bridge yet, it
@@ -57,7 +65,7 @@ async fn introduce(options: &Options, bridge: &bridge::Options) -> anyhow::Resul
     bridge.mqtt.port = broker.address().port();
     let established = bridge::establish(&bridge).await.map_err(anyhow::Error::msg);
     stop.cancel();
-    broker.join().await.map_err(anyhow::Error::msg)?;
+    broker.join().await.context("end the MQTT broker")?;
     established
 }
 

@@ -105,6 +105,9 @@ fn remedy(cause: &(dyn Error + 'static)) -> Option<String> {
         Some(error @ monitor::Error::Listen { .. }) => return last_clause(&error.to_string()),
         _ => {}
     }
+    if let Some(embedded::mosquitto::Error::Program(_)) = cause.downcast_ref() {
+        return Some(embedded::mosquitto::REMEDY.to_owned());
+    }
     match cause.downcast_ref() {
         Some(error @ dashboard::Error::Listen { .. }) => return last_clause(&error.to_string()),
         _ => {}

@@ -78,8 +78,9 @@ pub struct Arguments {
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let stop = stopped_by_signal()?;
     let _lock = running::lock(&arguments.data_dir)?;
+    broker::wait_for_predecessor(&arguments.data_dir).await?;
     ports::check(&[
-        ("--mqtt-port", loopback(arguments.mqtt_port)),
+        ("--mqtt-port", SocketAddr::from((arguments.mqtt_bind, arguments.mqtt_port))),
         ("--kafka-port", loopback(arguments.kafka_port)),
         ("--clickhouse-port", loopback(arguments.clickhouse_port)),
         ("--http-port", loopback(arguments.http_port)),

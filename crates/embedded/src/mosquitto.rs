@@ -31,11 +31,14 @@ use std::{
 };
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::{
+    net::TcpStream,
+    task::{JoinError, JoinHandle},
+};
 use tokio_util::sync::CancellationToken;
 
 use self::child::Child;
-pub use self::program::{Program, find};
+pub use self::program::{Program, REMEDY, find};
 
 /// Name of the configuration file in [`Options::dir`].
 const CONFIGURATION: &str = "mosquitto.conf";
@@ -65,7 +68,7 @@ const SESSION_DAYS: u32 = 90;
 #[non_exhaustive]
 pub enum Error {
     /// The program is not there, or cannot be used.
-    #[error("{0}")]
+    #[error("{0}; {REMEDY}")]
     Program(String),
     /// The address is not free or not of this machine.
     #[error("cannot listen on {address}: {source}")]
@@ -178,9 +181,21 @@ impl Handle {
     /// # Errors
     /// The task that looks after the broker crashed.
     #[boxed]
-    pub async fn join(self) -> Result<(), String> {
-        self.task.await.map_err(|error| error.to_string())
+    pub async fn join(self) -> Result<(), JoinError> {
+        self.task.await
     }
+}
+
+/// Waits until no broker of an earlier process uses the folder, and kills one that does not end. Its port is free then.
+///
+/// # Errors
+/// [`Error::File`]: the folder cannot be used.
+#[boxed]
+pub async fn wait_for_predecessor(dir: &Path) -> Result<(), Error> {
+    if dir.join(LOCK).exists() {
+        lock(dir).await?;
+    }
+    Ok(())
 }
 
 /// Starts the broker, waits until it takes connections, and looks after it until `shutdown` is cancelled.

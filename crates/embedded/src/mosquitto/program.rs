@@ -11,7 +11,8 @@ use super::Error;
 /// The oldest version that is used: 2.0 is the first that sends MQTT 5 limits and waits with its listeners as configured here.
 const VERSION_MIN: (u32, u32) = (2, 0);
 
-const REMEDY: &str = "install the package `mosquitto` (Debian, Ubuntu: apt install mosquitto; Fedora: dnf install mosquitto; \
+/// What to do where [`find`] finds nothing.
+pub const REMEDY: &str = "install the package `mosquitto` (Debian, Ubuntu: apt install mosquitto; Fedora: dnf install mosquitto; \
                       Arch: pacman -S mosquitto; Alpine: apk add mosquitto) or name the program with --mosquitto FILE";
 
 /// A program that was found.
@@ -31,20 +32,19 @@ pub fn find(named: Option<&Path>) -> Result<Program, Error> {
     let path = match named {
         Some(path) => path.to_owned(),
         None => search(env::var_os("PATH").unwrap_or_default().as_os_str())
-            .ok_or_else(|| Error::Program(format!("mosquitto is not installed: {REMEDY}")))?,
+            .ok_or_else(|| Error::Program("mosquitto is not installed".to_owned()))?,
     };
     // The broker is started in a folder of its own.
     let path = std::path::absolute(&path).unwrap_or(path);
     let output = Command::new(&path).arg("-h").stdin(Stdio::null()).output();
-    let output =
-        output.map_err(|error| Error::Program(format!("cannot start {}: {error}; {REMEDY}", path.display())))?;
+    let output = output.map_err(|error| Error::Program(format!("cannot start {}: {error}", path.display())))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let version = version(&text)
-        .ok_or_else(|| Error::Program(format!("{} does not say that it is mosquitto; {REMEDY}", path.display())))?;
+        .ok_or_else(|| Error::Program(format!("{} does not say that it is mosquitto", path.display())))?;
     if numbers(version) < VERSION_MIN {
         let (major, minor) = VERSION_MIN;
         return Err(Error::Program(format!(
-            "{} is mosquitto {version}, and at least {major}.{minor} is needed; {REMEDY}",
+            "{} is mosquitto {version}, and at least {major}.{minor} is needed",
             path.display()
         )));
     }
