@@ -69,6 +69,8 @@ impl Child {
                 Ok(child) => child,
                 Err(error) => return drop(started.send(Err(error))),
             };
+            // With it goes our copy of the lock: the child has its own.
+            drop(command);
             let process = Pid::from_raw(child.id().cast_signed())
                 .map_or(Err(rustix::io::Errno::SRCH), |pid| pidfd_open(pid, PidfdFlags::empty()));
             let stderr = child.stderr.take();
