@@ -108,9 +108,8 @@ fn remedy(cause: &(dyn Error + 'static)) -> Option<String> {
     if let Some(embedded::mosquitto::Error::Program(_)) = cause.downcast_ref() {
         return Some(embedded::mosquitto::REMEDY.to_owned());
     }
-    match cause.downcast_ref() {
-        Some(error @ dashboard::Error::Listen { .. }) => return last_clause(&error.to_string()),
-        _ => {}
+    if let Some(error @ dashboard::Error::Listen { .. }) = cause.downcast_ref() {
+        return last_clause(&error.to_string());
     }
     match cause.downcast_ref() {
         Some(bridge::Error::Listen { .. }) => Some("choose another address with bridge.http".to_owned()),

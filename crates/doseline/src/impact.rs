@@ -68,7 +68,6 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
 }
 
 /// A line for each device and channel.
-
 fn summary(calibration: &str, affected: &[Affected]) -> String {
     let mut text = String::new();
     let subject = |visit: &Affected| (visit.tenant.clone(), visit.device.clone(), visit.channel.clone());

@@ -1,8 +1,11 @@
 //! The roles as services of their own: `bridge`, `load`, `monitor` and `serve` against engines that run elsewhere.
+//!
+//! Each takes over the signals first: one that comes before would end it without a drain.
 
 use std::process::ExitCode;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, UnknownDevices},
@@ -12,6 +15,7 @@ use crate::{
 
 /// `doseline bridge`
 pub async fn bridge(config: Config) -> anyhow::Result<ExitCode> {
+    let stop = stopped_by_signal()?;
     let mut group = Group::new();
     let mut options = options::bridge(&config)?;
     if config.bridge.unknown_devices == UnknownDevices::Policy {
@@ -21,11 +25,12 @@ pub async fn bridge(config: Config) -> anyhow::Result<ExitCode> {
         group.spawn("registry", upkeep::read_registry(warehouse, sender, group.shutdown()));
     }
     group.spawn("bridge", bridge::run(options, group.shutdown()));
-    until_stopped(group).await
+    until_stopped(group, stop).await
 }
 
 /// `doseline load`
 pub async fn load(config: Config) -> anyhow::Result<ExitCode> {
+    let stop = stopped_by_signal()?;
     let mut group = Group::new();
     let warehouse = options::warehouse(&config)?;
     let load = load::Loader::bind(options::load(&config)?, warehouse.clone()).await?;
@@ -34,28 +39,29 @@ pub async fn load(config: Config) -> anyhow::Result<ExitCode> {
     group.spawn("quarantine watch", watch);
     group.spawn("rollup", upkeep::roll_up(warehouse.clone(), group.shutdown()));
     group.spawn("pruning", upkeep::prune(warehouse, config.kafka.retention_days, group.shutdown()));
-    until_stopped(group).await
+    until_stopped(group, stop).await
 }
 
 /// `doseline monitor`
 pub async fn monitor(monitor: monitor::Monitor) -> anyhow::Result<ExitCode> {
+    let stop = stopped_by_signal()?;
     let mut group = Group::new();
     group.spawn("monitor", monitor.run(group.shutdown()));
-    until_stopped(group).await
+    until_stopped(group, stop).await
 }
 
 /// `doseline serve`
 pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    let stop = stopped_by_signal()?;
     let dashboard = dashboard::Options { listen: config.serve.http };
     let dashboard = dashboard::Dashboard::bind(dashboard, options::warehouse(&config)?).await?;
     tracing::info!(url = format!("http://{}", dashboard.address()), "dashboard serves");
     let mut group = Group::new();
     group.spawn("dashboard", dashboard.run(group.shutdown()));
-    until_stopped(group).await
+    until_stopped(group, stop).await
 }
 
-async fn until_stopped(mut group: Group) -> anyhow::Result<ExitCode> {
-    let stop = stopped_by_signal()?;
+async fn until_stopped(mut group: Group, stop: CancellationToken) -> anyhow::Result<ExitCode> {
     let failure = tokio::select! {
         () = stop.cancelled() => Ok(()),
         failure = group.failure() => Err(failure),
