@@ -1,7 +1,5 @@
 //! What a pass over a large fleet costs: in a process of its own, whose time is that of the pass.
 
-use std::time::Duration;
-
 use harness::{ClickHouse, cpu_s};
 use monitor::{Monitor, Options};
 use warehouse::{Warehouse, migrate};
@@ -46,7 +44,8 @@ async fn a_pass_over_ten_thousand_devices_takes_less_than_30_cpu_seconds() {
     let after = cpu_s(std::process::id()) + cpu_s(engine) - before;
     println!("one change: {} units, {after:.2} CPU-s, {:?}", summary.units, began.elapsed());
     assert!(!summary.whole && summary.units < 10_000, "{summary:?}");
-    assert!(began.elapsed() < Duration::from_secs(30));
+    // Half a second on an idle machine; everything again takes twenty.
+    assert!(after < 5.0, "{after} CPU-s");
     assert_eq!(clickhouse.number(reused), 11);
     assert!(own + engines < 30.0, "{own} + {engines} CPU-s");
 }
