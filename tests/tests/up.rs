@@ -63,6 +63,10 @@ fn injections_arrive_within_seconds_and_outlive_stop_and_start() {
     wait_for_more(&ready, 100, Duration::from_secs(60));
     let lines = doseline.stdout();
     assert_eq!(lines.lines().count(), 1, "stdout holds the ready line alone: {lines}");
+    let said = doseline.stderr();
+    for welcome in [format!("page: {}", ready.dashboard), "try next: ".to_owned(), "stop: Ctrl-C".to_owned()] {
+        assert_eq!(said.lines().filter(|line| line.starts_with(&welcome)).count(), 1, "{welcome} in {said}");
+    }
     let (status, took) = doseline.stop(Duration::from_secs(20));
     assert!(status.success() && took < STOP_WITHIN, "{status} after {took:?}");
 

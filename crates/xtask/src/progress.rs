@@ -12,7 +12,7 @@ pub const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Before this much time nothing is guessed: the first seconds say little about the rest.
 const GUESS_AFTER: Duration = Duration::from_secs(5);
 /// Below this part of the work nothing is guessed.
-const GUESS_FROM: f64 = 0.02;
+const GUESS_FROM: f64 = 0.05;
 
 /// Goes to the start of the line and keeps a long text from continuing on the next one, where it could not be redrawn.
 const BEGIN: &str = "\r\x1b[?7l";

@@ -137,10 +137,13 @@ impl Run<'_> {
                 command::run(command::cargo(doc)?.args(command::locked()).env("RUSTDOCFLAGS", "-D warnings"))
             }
             Part::Build => {
-                let chosen = targets::chosen(self.scope.fast);
+                let chosen = targets::chosen(self.scope.fast, self.packages.targets());
                 // Tests with engines start every binary; the others only those that cargo builds for them.
-                let begin: &[&str] =
-                    if self.scope.fast { &["test", "--release", "--no-run"] } else { &["build", "--release"] };
+                let begin: &[&str] = if self.scope.fast {
+                    &["test", "--release", "--no-run"]
+                } else {
+                    &["build", "--release", "--lib", "--bins"]
+                };
                 self.packages.crates(&self.scope.tests()).compile(step, what, &[begin, &chosen].concat(), &[])
             }
             Part::Tests => {
@@ -154,7 +157,7 @@ impl Run<'_> {
     fn tests(&mut self) -> Result<()> {
         let (output, input) = std::io::pipe().context("open a pipe")?;
         let mut command = command::cargo(["test", "--release", "--no-fail-fast", "--config", RUNNER])?;
-        command.args(targets::chosen(self.scope.fast)).args(command::locked());
+        command.args(targets::chosen(self.scope.fast, self.packages.targets())).args(command::locked());
         command.arg("--").args(self.scope.filter).args(TIMES);
         command.stdin(Stdio::null()).stdout(input.try_clone().context("share a pipe")?).stderr(input);
         let mut child = command.spawn().context("start cargo test")?;

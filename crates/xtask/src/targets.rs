@@ -95,13 +95,16 @@ pub fn of_workspace() -> Result<Vec<Target>> {
 /// Arguments of `cargo test` that choose the tests of `cargo xtask test`: all, or those that start no engine.
 ///
 /// Examples in documentation are not among them: there are none, and asking for them costs a pass over every crate.
-pub fn chosen(fast: bool) -> Vec<&'static str> {
-    let mut arguments = vec!["--workspace", "--lib", "--bins"];
-    if fast {
-        arguments.extend(FAST.iter().flat_map(|(_, target)| ["--test", target]));
-    } else {
-        arguments.push("--tests");
+pub fn chosen(fast: bool, targets: &[Target]) -> Vec<&str> {
+    if !fast {
+        return vec!["--workspace", "--tests"];
     }
+    let mut arguments = vec!["--workspace", "--lib"];
+    // `--bins` would choose those too whose manifest says that no tests are in them.
+    for target in targets.iter().filter(|target| target.kind == "bin" && target.tested) {
+        arguments.extend(["--bin", &target.name]);
+    }
+    arguments.extend(FAST.iter().flat_map(|(_, target)| ["--test", target]));
     arguments
 }
 
@@ -191,9 +194,12 @@ mod tests {
 
     #[test]
     fn fast_is_a_choice_by_name() {
-        let fast = chosen(true);
-        assert!(fast.windows(2).any(|pair| pair == ["--test", "simulation"]));
-        assert!(!fast.contains(&"--tests") && !fast.contains(&"up"));
-        assert!(chosen(false).contains(&"--tests"));
+        let targets = of_workspace().unwrap();
+        let fast = chosen(true, &targets);
+        let chooses = |arguments: &[&str], what, name| arguments.windows(2).any(|pair| pair == [what, name]);
+        assert!(chooses(&fast, "--test", "simulation") && chooses(&fast, "--bin", "doseline"));
+        assert!(!chooses(&fast, "--test", "up") && !chooses(&fast, "--bin", "soak"));
+        assert!(!fast.contains(&"--tests") && !fast.contains(&"--bins"));
+        assert_eq!(chosen(false, &targets), ["--workspace", "--tests"]);
     }
 }
