@@ -195,9 +195,11 @@ impl Wanted<'_> {
             ("bin", Self::Package { package, binary }) => !test && target.package == *package && name == *binary,
             ("bin", Self::Named(names)) => !test && (tested || names.contains(&name)),
             ("bin", Self::Fast) if !test => tested,
+            // `--all-targets` asks for each binary's tests, whatever its manifest says.
+            ("bin", Self::Everything) => true,
             ("bin", _) => !test || target.tested,
             ("test", _) => test && self.tests(target),
-            ("bench", Self::Everything) => test == target.tested,
+            ("bench", Self::Everything) => test,
             _ => false,
         }
     }
@@ -398,7 +400,10 @@ mod tests {
         assert_eq!(own(&crates(&Wanted::Fast)), fast);
         let tests = [fast.as_slice(), &["tests 0.1.0 test up test"]].concat();
         assert_eq!(own(&crates(&Wanted::Tests)), tests);
-        assert_eq!(own(&crates(&Wanted::Everything)).len(), tests.len() + 1, "and the benchmark");
+        let more: Vec<_> =
+            crates(&Wanted::Everything).weights.into_keys().filter(|name| name.starts_with("tests")).collect();
+        let more: Vec<_> = more.iter().filter(|name| !tests.contains(&name.as_str())).collect();
+        assert_eq!(more, ["tests 0.1.0 bench micro test", "tests 0.1.0 bin soak test"]);
     }
 
     #[test]
