@@ -1,5 +1,7 @@
 //! Against a broker that does what the test says, byte by byte; Kafka's confirmations are given by hand.
 
+use rumqttc::v5::mqttbytes::v5::SubscribeReasonCode;
+use telemetry::topic::SUBSCRIPTIONS;
 use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
 use super::*;
@@ -16,8 +18,12 @@ struct Rig {
 }
 
 async fn rig() -> Rig {
+    rig_in_group(None).await
+}
+
+async fn rig_in_group(share_group: Option<&str>) -> Rig {
     let (listener, mut options) = listen().await;
-    options.mqtt.connections = 1;
+    options.mqtt.share_group = share_group.map(str::to_owned);
     // Nobody is there: nothing is confirmed but by hand.
     options.kafka.brokers = "127.0.0.1:1".to_owned();
     options.kafka.properties.insert("message.timeout.ms".to_owned(), "0".to_owned());
@@ -115,6 +121,19 @@ async fn what_was_buffered_at_the_end_of_a_connection_is_rescued() {
     rig.shared.shutdown.cancel();
     assert_eq!(peer.acknowledgements().await, [0u16; 0]);
     rig.end().await;
+}
+
+/// A session from before there was a group has plain subscriptions; with them every message would come twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_share_group_replaces_the_plain_subscriptions() {
+    let rig = rig_in_group(Some("g")).await;
+    let (mut peer, _) = Peer::connect(&rig.listener, true, None).await;
+    let Packet::Subscribe(subscribe) = peer.read().await else { panic!("no SUBSCRIBE") };
+    let filters: Vec<_> = subscribe.filters.iter().map(|filter| filter.path.clone()).collect();
+    assert_eq!(filters, SUBSCRIPTIONS.map(|filter| format!("$share/g/{filter}")));
+    let Packet::Unsubscribe(unsubscribe) = peer.read().await else { panic!("no UNSUBSCRIBE") };
+    assert_eq!(unsubscribe.filters, SUBSCRIPTIONS);
+    assert_ne!(unsubscribe.pkid, subscribe.pkid);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
