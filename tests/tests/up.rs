@@ -97,6 +97,8 @@ fn a_kill_loses_and_doubles_nothing() {
     }
     let mut doseline = up(scratch.path(), &["--simulate", "25"]);
     let ready = doseline.wait_until_ready(READY_WITHIN);
+    // The devices are there again, and have sent what they had.
+    wait_for_more(&ready, injections(&ready), Duration::from_secs(90));
     wait_for_no_gap(&ready);
     assert!(doseline.stop(Duration::from_secs(20)).0.success());
     let mut quiet = up(scratch.path(), &[]);

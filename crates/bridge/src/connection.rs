@@ -121,7 +121,10 @@ impl Connection {
                     self.acknowledge(&mut link)?;
                 }
                 packet = link.next() => match packet? {
-                    Packet::SubAck(suback) => self.granted(&suback)?,
+                    Packet::SubAck(suback) => {
+                        self.granted(&suback)?;
+                        subscription::replace_plain(&mut link, shared.options.mqtt.share_group.as_deref())?;
+                    }
                     Packet::Publish(publish) if !draining => tokio::select! {
                         biased;
                         () = self.ingest(&publish) => {}

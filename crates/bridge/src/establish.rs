@@ -31,7 +31,8 @@ pub async fn establish(options: &Options) -> Result<(), String> {
             loop {
                 // Messages that are waiting already are not acknowledged, and so come again.
                 if let Packet::SubAck(suback) = link.next().await? {
-                    return subscription::granted(&suback);
+                    subscription::granted(&suback)?;
+                    return subscription::replace_plain(&mut link, options.mqtt.share_group.as_deref());
                 }
             }
         });

@@ -10,8 +10,6 @@ use crate::broker::Link;
 
 /// Subscribes, also where the broker has kept the session: Mosquitto 2.0 keeps a session over a restart and forgets its shared
 /// subscriptions, and an earlier version of this bridge may have subscribed to other filters.
-///
-/// In a share group, plain subscriptions of the same session end: what they bring, the group gets too.
 pub(crate) fn subscribe(link: &mut Link, share_group: Option<&str>) -> Result<(), String> {
     let filters = SUBSCRIPTIONS.map(|filter| Filter {
         // A retained status is the last word of a device. It came when it was said; received again it would look like a new one.
@@ -21,7 +19,12 @@ pub(crate) fn subscribe(link: &mut Link, share_group: Option<&str>) -> Result<()
     let mut subscribe = Subscribe::new_many(filters, None);
     // Nothing else is sent here that has a packet id of ours.
     subscribe.pkid = 1;
-    link.send(Packet::Subscribe(subscribe))?;
+    link.send(Packet::Subscribe(subscribe))
+}
+
+/// Once a share group has the messages, ends the plain subscriptions that the same session may have from before: with them each
+/// message would come twice.
+pub(crate) fn replace_plain(link: &mut Link, share_group: Option<&str>) -> Result<(), String> {
     if share_group.is_some() {
         let filters = SUBSCRIPTIONS.map(str::to_owned).to_vec();
         link.send(Packet::Unsubscribe(Unsubscribe { pkid: 2, filters, properties: None }))?;

@@ -1,13 +1,16 @@
-//! The MQTT broker of `doseline up`: Mosquitto, with the bridge's session on it before anybody else can connect.
+//! The MQTT broker of `doseline up`: Mosquitto, with the bridge's session on it before anybody else can connect. Under a share
+//! group Mosquitto 2.0 forgets the subscription at each start; then this holds only from the bridge's first connection on.
 
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use embedded::mosquitto::{self, Handle, Limits, Options, Program};
 use tokio_util::sync::CancellationToken;
 
 /// Folder of the broker in the data directory.
 const FOLDER: &str = "mosquitto";
+/// The broker's own file of sessions in it.
+const DATABASE: &str = "mosquitto.db";
 /// File in it that says for which bridge the sessions were made.
 const SESSION: &str = "bridge-session";
 /// How long the broker keeps the bridge's session while nothing runs. Mosquitto counts the time over a restart.
@@ -46,14 +49,30 @@ pub async fn start(
     let options = Options { dir: dir.clone(), listen, program, limits };
     let known = dir.join(SESSION);
     let expected = session(bridge);
-    // Without its database the broker knows nobody, whatever the file says.
-    let is_known =
-        dir.join("mosquitto.db").is_file() && fs::read_to_string(&known).is_ok_and(|found| found == expected);
-    if !is_known {
+    let found = fs::read_to_string(&known).unwrap_or_default();
+    if !found.is_empty() && found != expected {
+        tracing::warn!(
+            before = found.trim().replace('\n', ", "),
+            now = expected.trim().replace('\n', ", "),
+            "the bridge has other sessions on the mqtt broker than before; what waits in the old ones is not read"
+        );
+    }
+    if bridge.mqtt.share_group.is_some() {
+        tracing::warn!(
+            "bridge.share_group: mosquitto 2.0 forgets shared subscriptions over a restart; without one nothing is lost"
+        );
+    }
+    if found != expected || !is_kept(&dir.join(DATABASE)) {
         introduce(&options, bridge).await.context("make the bridge's session on the MQTT broker")?;
         fs::write(&known, expected).with_context(|| format!("write {}", known.display()))?;
     }
     mosquitto::start(options, shutdown).await.context("start the MQTT broker (--mqtt-port)")
+}
+
+/// Whether the broker's database is there and its sessions have not expired. Without it the broker knows nobody.
+fn is_kept(database: &Path) -> bool {
+    let written = fs::metadata(database).and_then(|file| file.modified());
+    written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SESSION_KEPT) || at > std::time::SystemTime::now())
 }
 
 async fn introduce(options: &Options, bridge: &bridge::Options) -> anyhow::Result<()> {
@@ -65,8 +84,11 @@ async fn introduce(options: &Options, bridge: &bridge::Options) -> anyhow::Resul
     bridge.mqtt.port = broker.address().port();
     let established = bridge::establish(&bridge).await.map_err(anyhow::Error::msg);
     stop.cancel();
-    broker.join().await.context("end the MQTT broker")?;
-    established
+    established?;
+    if !broker.join().await.context("end the MQTT broker")? {
+        bail!("the broker did not end in time, so the session may not be saved; start again");
+    }
+    Ok(())
 }
 
 /// What the bridge's sessions depend on.

@@ -8,6 +8,8 @@ use std::{
 
 use crate::hint::fault;
 
+/// The flag whose port a system service may have.
+pub const MQTT: &str = "--mqtt-port";
 /// How long a port may stay taken: the engines of a process that was killed just now end a moment after it.
 const PATIENCE: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -35,7 +37,11 @@ pub async fn check(flags: &[(&'static str, SocketAddr)]) -> anyhow::Result<()> {
     }
     let said: Vec<String> = unusable.iter().map(|(flag, text)| format!("{flag}: {text}")).collect();
     let example = unusable[0].0;
-    let remedy = format!("stop what listens there, or choose another port; {example} 0 takes any free one");
+    let mut remedy = format!("stop what listens there, or choose another port; {example} 0 takes any free one");
+    if unusable.iter().any(|(flag, _)| *flag == MQTT) {
+        remedy +=
+            ". The package mosquitto may have started a broker of its own: systemctl disable --now mosquitto ends it";
+    }
     Err(fault(format!("nothing was started: {}", said.join(", ")), remedy))
 }
 

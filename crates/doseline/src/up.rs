@@ -26,6 +26,8 @@ use crate::{
 const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
 /// How often free space is looked at.
 const FREE_BYTES_INTERVAL: Duration = Duration::from_secs(2);
+/// How long the broker may be away before `/readyz` of the bridge says so: it is started again within a second.
+const BROKER_AWAY: Duration = Duration::from_secs(5);
 /// Longest wait for all roles to serve.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
@@ -78,14 +80,6 @@ pub struct Arguments {
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let stop = stopped_by_signal()?;
     let _lock = running::lock(&arguments.data_dir)?;
-    broker::wait_for_predecessor(&arguments.data_dir).await?;
-    ports::check(&[
-        ("--mqtt-port", SocketAddr::from((arguments.mqtt_bind, arguments.mqtt_port))),
-        ("--kafka-port", loopback(arguments.kafka_port)),
-        ("--clickhouse-port", loopback(arguments.clickhouse_port)),
-        ("--http-port", loopback(arguments.http_port)),
-    ])
-    .await?;
     let mut machine = Machine { engines: Group::new(), load: Group::new(), bridge: Group::new(), fleet: Group::new() };
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(()),
@@ -107,6 +101,14 @@ impl Machine {
     /// Starts everything and returns only when something fails.
     async fn serve(&mut self, arguments: &Arguments, mut config: Config) -> anyhow::Result<()> {
         let started = Instant::now();
+        broker::wait_for_predecessor(&arguments.data_dir).await?;
+        ports::check(&[
+            (ports::MQTT, SocketAddr::from((arguments.mqtt_bind, arguments.mqtt_port))),
+            ("--kafka-port", loopback(arguments.kafka_port)),
+            ("--clickhouse-port", loopback(arguments.clickhouse_port)),
+            ("--http-port", loopback(arguments.http_port)),
+        ])
+        .await?;
         let addresses = self.start_engines(arguments, &mut config).await?;
         migrate::apply(&config).await.context("prepare tables and topics")?;
         if arguments.simulate > 0 {
@@ -142,22 +144,22 @@ impl Machine {
 
         let kafka = kafka::Options::new(data_dir, loopback(arguments.kafka_port));
         let kafka = kafka::start(kafka, shutdown.clone()).await.context("start the Kafka log (--kafka-port)")?;
+        let kafka_address = kafka.address();
+        self.engines.spawn("Kafka log", kafka.join());
         let mqtt = SocketAddr::from((arguments.mqtt_bind, arguments.mqtt_port));
         let mqtt = broker::start(data_dir, mqtt, program, &bridge_options(config)?, shutdown.clone()).await?;
+        let mqtt_address = reachable(mqtt.address());
+        self.engines.spawn("MQTT broker", async { mqtt.join().await.map(drop) });
         let clickhouse =
             clickhouse::Options::new(data_dir.join("clickhouse"), loopback(arguments.clickhouse_port), library);
         let clickhouse =
             clickhouse::start(clickhouse, shutdown).await.context("start ClickHouse (--clickhouse-port)")?;
-
-        let addresses =
-            Addresses { mqtt: reachable(mqtt.address()), kafka: kafka.address(), clickhouse: clickhouse.address() };
+        let addresses = Addresses { mqtt: mqtt_address, kafka: kafka_address, clickhouse: clickhouse.address() };
+        self.engines.spawn("ClickHouse", clickhouse.join());
         config.mqtt.host = addresses.mqtt.ip().to_string();
         config.mqtt.port = addresses.mqtt.port();
         config.kafka.brokers = vec![addresses.kafka.to_string()];
         config.clickhouse.url = format!("http://{}", addresses.clickhouse);
-        self.engines.spawn("Kafka log", kafka.join());
-        self.engines.spawn("MQTT broker", mqtt.join());
-        self.engines.spawn("ClickHouse", clickhouse.join());
         Ok(addresses)
     }
 
@@ -248,10 +250,12 @@ struct Addresses {
     clickhouse: SocketAddr,
 }
 
-/// The bridge beside its broker: the broker keeps its session however long nothing runs.
+/// The bridge beside its broker: the broker keeps its session however long nothing runs, and `/readyz` of the bridge soon says
+/// that the broker is away.
 fn bridge_options(config: &Config) -> anyhow::Result<bridge::Options> {
     let mut options = options::bridge(config)?;
     options.mqtt.session_expiry = broker::SESSION_KEPT;
+    options.limits.disconnected = BROKER_AWAY;
     Ok(options)
 }
 

@@ -46,10 +46,14 @@ const CONFIGURATION: &str = "mosquitto.conf";
 const LOCK: &str = "mosquitto.lock";
 /// How long the broker may take from its start to its first connection.
 const READY_WITHIN: Duration = Duration::from_secs(15);
-/// How long the broker may take to save its sessions and end.
+/// How long [`Handle::join`] waits for the broker to save its sessions and end. One that needs longer is left to it: what it has
+/// not saved would be lost, and the next start waits for it.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
-/// How long the broker of an earlier process may take to end after that process did.
-const PREDECESSOR_WITHIN: Duration = Duration::from_secs(5);
+/// How long the broker of an earlier process may take to end after that process did: long enough to save full queues to a slow
+/// disk. Then it hangs.
+const PREDECESSOR_WITHIN: Duration = Duration::from_secs(60);
+/// How long a killed process may take to end.
+const KILLED_WITHIN: Duration = Duration::from_secs(5);
 /// Pauses before the broker is started again: the first, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// A broker that has run for this long is healthy: the next pause is the first again.
@@ -162,7 +166,7 @@ impl Status {
 pub struct Handle {
     address: SocketAddr,
     status: Status,
-    task: JoinHandle<()>,
+    task: JoinHandle<bool>,
 }
 
 impl Handle {
@@ -176,12 +180,13 @@ impl Handle {
         self.status.clone()
     }
 
-    /// Waits for the end: `Ok` after the shutdown token was cancelled and the broker has saved its sessions.
+    /// Waits for the end after the shutdown token was cancelled. Returns whether the broker has saved its sessions; if not, it
+    /// still does, or it was not running.
     ///
     /// # Errors
     /// The task that looks after the broker crashed.
     #[boxed]
-    pub async fn join(self) -> Result<(), JoinError> {
+    pub async fn join(self) -> Result<bool, JoinError> {
         self.task.await
     }
 }
@@ -193,7 +198,7 @@ impl Handle {
 #[boxed]
 pub async fn wait_for_predecessor(dir: &Path) -> Result<(), Error> {
     if dir.join(LOCK).exists() {
-        lock(dir).await?;
+        lock(dir, PREDECESSOR_WITHIN).await?;
     }
     Ok(())
 }
@@ -205,7 +210,7 @@ pub async fn wait_for_predecessor(dir: &Path) -> Result<(), Error> {
 #[boxed]
 pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Handle, Error> {
     make_dir(&options.dir)?;
-    let lock = lock(&options.dir).await?;
+    let lock = lock(&options.dir, PREDECESSOR_WITHIN).await?;
     let mut tries = PORT_TRIES;
     let (address, child) = loop {
         let address = free(options.listen)?;
@@ -235,7 +240,8 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn run(self, mut child: Child) {
+    /// Returns whether the broker ended by itself when it was asked to, which it does once its sessions are saved.
+    async fn run(self, mut child: Child) -> bool {
         let mut pause = BACKOFF.0;
         loop {
             let started = Instant::now();
@@ -252,7 +258,7 @@ impl Keeper {
             child = loop {
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
-                    () = self.shutdown.cancelled() => return,
+                    () = self.shutdown.cancelled() => return false,
                 }
                 pause = (pause * 2).min(BACKOFF.1);
                 match launch(&self.options, &self.lock, self.address).await {
@@ -267,13 +273,13 @@ impl Keeper {
 }
 
 /// Ends the broker and waits until its sessions are on disk.
-async fn stop(mut child: Child) {
+async fn stop(mut child: Child) -> bool {
     child.signal(Signal::TERM);
-    if tokio::time::timeout(STOP_WITHIN, child.ended()).await.is_err() {
-        tracing::warn!("mqtt broker did not end within {STOP_WITHIN:?} and is killed; what it had not saved is lost");
-        child.signal(Signal::KILL);
-        child.ended().await;
+    let ended = tokio::time::timeout(STOP_WITHIN, child.ended()).await.is_ok();
+    if !ended {
+        tracing::warn!(pid = child.id(), "mqtt broker still saves its sessions; the next start waits for it");
     }
+    ended
 }
 
 /// Starts the program and waits until it takes connections.
@@ -312,7 +318,7 @@ fn make_dir(dir: &Path) -> Result<(), Error> {
 }
 
 /// Takes the broker's folder. A broker that lost its `up` is ending just now; one that does not end is killed.
-async fn lock(dir: &Path) -> Result<File, Error> {
+async fn lock(dir: &Path, patience: Duration) -> Result<File, Error> {
     let path = dir.join(LOCK);
     let failed = |source| Error::File { what: "lock", path: path.clone(), source };
     let open = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
@@ -321,7 +327,11 @@ async fn lock(dir: &Path) -> Result<File, Error> {
     let mut told = false;
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) => {
+                // From here on the lock may be held by a child that has not written its own process id yet.
+                file.set_len(0).map_err(failed)?;
+                return Ok(file);
+            }
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
@@ -329,13 +339,13 @@ async fn lock(dir: &Path) -> Result<File, Error> {
             tracing::info!("waiting for the mqtt broker of an earlier start to end");
             told = true;
         }
-        if began.elapsed() > PREDECESSOR_WITHIN * 2 {
+        if began.elapsed() > patience + KILLED_WITHIN {
             return Err(failed(io::Error::new(
                 io::ErrorKind::WouldBlock,
                 "another mosquitto uses it and does not end",
             )));
         }
-        if began.elapsed() > PREDECESSOR_WITHIN {
+        if began.elapsed() > patience {
             kill_predecessor(&mut file);
         }
         tokio::time::sleep(POLL_EVERY).await;
@@ -461,6 +471,23 @@ mod tests {
         ] {
             assert_eq!(level(line), expected, "{line}");
         }
+    }
+
+    /// A broker of an earlier process that hangs holds its folder, and perhaps its port; the lock says who it is.
+    #[tokio::test]
+    async fn a_predecessor_is_waited_for_and_then_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let script =
+            "trap '' TERM; exec 9<>mosquitto.lock; flock 9; echo $$ >mosquitto.lock; echo held; exec sleep 600 >&-";
+        let mut hanging = std::process::Command::new("sh");
+        hanging.args(["-c", script]).current_dir(dir.path()).stdout(std::process::Stdio::piped());
+        let mut hanging = hanging.spawn().unwrap();
+        // The end of its output says that it holds the lock.
+        hanging.stdout.take().unwrap().read_to_string(&mut String::new()).unwrap();
+        let (began, patience) = (Instant::now(), Duration::from_millis(300));
+        lock(dir.path(), patience).await.unwrap();
+        assert!(began.elapsed() >= patience);
+        assert!(!hanging.wait().unwrap().success(), "killed");
     }
 
     #[test]

@@ -131,6 +131,8 @@ async fn a_share_group_replaces_the_plain_subscriptions() {
     let Packet::Subscribe(subscribe) = peer.read().await else { panic!("no SUBSCRIBE") };
     let filters: Vec<_> = subscribe.filters.iter().map(|filter| filter.path.clone()).collect();
     assert_eq!(filters, SUBSCRIPTIONS.map(|filter| format!("$share/g/{filter}")));
+    let return_codes = vec![SubscribeReasonCode::Success(QoS::AtLeastOnce); 3];
+    peer.write(&[Packet::SubAck(SubAck { pkid: subscribe.pkid, return_codes, properties: None })]).await;
     let Packet::Unsubscribe(unsubscribe) = peer.read().await else { panic!("no UNSUBSCRIBE") };
     assert_eq!(unsubscribe.filters, SUBSCRIPTIONS);
     assert_ne!(unsubscribe.pkid, subscribe.pkid);

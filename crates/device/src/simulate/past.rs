@@ -24,7 +24,9 @@ impl Past {
     fn parse(text: &str, now_us: i64) -> Option<Self> {
         let (ended, devices) = text.trim().split_once(' ')?;
         let past = Self { ended_unix_us: ended.parse().ok()?, devices: devices.parse().ok()? };
-        (past.devices > 0 && (1..=now_us).contains(&past.ended_unix_us)).then_some(past)
+        // A clock that was set back must not keep the fleet from going on.
+        let past = Self { ended_unix_us: past.ended_unix_us.min(now_us), ..past };
+        (past.devices > 0 && past.ended_unix_us > 0).then_some(past)
     }
 }
 
@@ -37,7 +39,7 @@ pub(super) fn of(dir: &Path, devices: u32, now_us: i64) -> Result<Option<Past>, 
     let path = dir.join(NAME);
     match fs::read_to_string(&path) {
         Ok(text) => {
-            let remedy = "not a time in the past (us since 1970) and a number of devices; delete the data directory to begin anew";
+            let remedy = "not a time (us since 1970) and a number of devices; delete this folder of the simulator, and nothing else, to begin anew";
             let unreadable = || Error::file("read", &path)(io::Error::new(io::ErrorKind::InvalidData, remedy));
             Ok(Some(Past::parse(&text, now_us).ok_or_else(unreadable)?))
         }

@@ -2,14 +2,22 @@
 
 use std::{
     env,
+    io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use super::Error;
 
 /// The oldest version that is used: 2.0 is the first that sends MQTT 5 limits and waits with its listeners as configured here.
 const VERSION_MIN: (u32, u32) = (2, 0);
+
+/// How long the program may take to say its version.
+const HELP_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes of its help that are read; the version stands at the beginning. A pipe holds as many.
+const HELP_BYTES_MAX: u64 = 64 * 1024;
 
 /// What to do where [`find`] finds nothing.
 pub const REMEDY: &str = "install the package `mosquitto` (Debian, Ubuntu: apt install mosquitto; Fedora: dnf install mosquitto; \
@@ -36,9 +44,7 @@ pub fn find(named: Option<&Path>) -> Result<Program, Error> {
     };
     // The broker is started in a folder of its own.
     let path = std::path::absolute(&path).unwrap_or(path);
-    let output = Command::new(&path).arg("-h").stdin(Stdio::null()).output();
-    let output = output.map_err(|error| Error::Program(format!("cannot start {}: {error}", path.display())))?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = help(&path).map_err(|error| Error::Program(format!("cannot start {}: {error}", path.display())))?;
     let version = version(&text)
         .ok_or_else(|| Error::Program(format!("{} does not say that it is mosquitto", path.display())))?;
     if numbers(version) < VERSION_MIN {
@@ -51,10 +57,32 @@ pub fn find(named: Option<&Path>) -> Result<Program, Error> {
     Ok(Program { path, version: version.to_owned() })
 }
 
+/// What the program says about itself. One that says nothing and does not end is ended.
+fn help(program: &Path) -> io::Result<String> {
+    let mut command = Command::new(program);
+    let mut child = command.arg("-h").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let deadline = Instant::now() + HELP_WITHIN;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > deadline {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not end when asked for its version"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut said = Vec::new();
+    // A child of its own may still hold the pipe: read what is there.
+    if let Some(stdout) = &mut child.stdout {
+        stdout.take(HELP_BYTES_MAX).read_to_end(&mut said)?;
+    }
+    Ok(String::from_utf8_lossy(&said).into_owned())
+}
+
 /// Debian keeps daemons out of a normal user's path.
 fn search(path: &std::ffi::OsStr) -> Option<PathBuf> {
     let folders = env::split_paths(path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    folders.map(|folder| folder.join("mosquitto")).find(|program| program.is_file())
+    let is_program = |path: &PathBuf| path.metadata().is_ok_and(|file| file.is_file() && file.mode() & 0o111 != 0);
+    folders.map(|folder| folder.join("mosquitto")).find(is_program)
 }
 
 /// `2.0.11` out of `mosquitto version 2.0.11`, the first line of its help.
@@ -76,8 +104,9 @@ mod tests {
     fn said(script: &str) -> String {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mosquitto");
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        // Written by a child, because a fork of another test may inherit a file that is open for writing here.
+        let write = format!("printf '%s\\n' '#!/bin/sh' \"$1\" >'{0}' && chmod 755 '{0}'", path.display());
+        assert!(Command::new("sh").args(["-c", &write, "sh", script]).status().unwrap().success());
         match find(Some(&path)) {
             Ok(program) => program.version,
             Err(error) => error.to_string(),
@@ -101,6 +130,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("mosquitto");
         fs::write(&program, "").unwrap();
+        assert_ne!(search(dir.path().as_os_str()), Some(program.clone()), "nobody may execute it");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(search(dir.path().as_os_str()), Some(program));
     }
 }
