@@ -1,5 +1,7 @@
 //! Mosquitto as a child process, with a real one and with programs that play a broken one.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::{
     fs,
     io::Write as _,

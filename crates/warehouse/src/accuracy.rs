@@ -6,11 +6,10 @@
 
 use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
-use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    client::Warehouse,
+    client::{Answer, Warehouse},
     error::Error,
     sterility::{Horizon, Scope, list},
 };
@@ -225,11 +224,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn session_sums<'a>(
-        &'a self,
-        scope: Scope<'a>,
-        horizon: &'a Horizon,
-    ) -> BoxFuture<'a, Result<Vec<SessionSum>, Error>> {
+    pub fn session_sums<'a>(&'a self, scope: Scope<'a>, horizon: &'a Horizon) -> Answer<'a, Vec<SessionSum>> {
         Box::pin(async move {
             let filter = format!("{} AND {}", devices(scope), horizon.filter());
             let (dose, depth) = (channel("DOSE", "nl", &filter), channel("DEPTH", "um", &filter));
@@ -251,11 +246,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn incomplete_visits<'a>(
-        &'a self,
-        scope: Scope<'a>,
-        horizon: &'a Horizon,
-    ) -> BoxFuture<'a, Result<Vec<Incomplete>, Error>> {
+    pub fn incomplete_visits<'a>(&'a self, scope: Scope<'a>, horizon: &'a Horizon) -> Answer<'a, Vec<Incomplete>> {
         Box::pin(async move {
             let filter = format!("session_id != '' AND {} AND {}", devices(scope), horizon.filter());
             self.rows(&format!(
@@ -300,7 +291,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn due_dates<'a>(&'a self, scope: Scope<'a>) -> BoxFuture<'a, Result<Vec<Due>, Error>> {
+    pub fn due_dates<'a>(&'a self, scope: Scope<'a>) -> Answer<'a, Vec<Due>> {
         Box::pin(async move {
             let filter = scope.filter("concat(tenant, '/', subject_device)");
             self.rows(&format!(
@@ -317,7 +308,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn accuracy_verdicts<'a>(&'a self, scope: Scope<'a>) -> BoxFuture<'a, Result<Vec<AccuracyVerdict>, Error>> {
+    pub fn accuracy_verdicts<'a>(&'a self, scope: Scope<'a>) -> Answer<'a, Vec<AccuracyVerdict>> {
         Box::pin(async move {
             let filter = devices(scope);
             self.rows(&format!(
@@ -332,7 +323,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn drift_states<'a>(&'a self, scope: Scope<'a>) -> BoxFuture<'a, Result<Vec<DriftState>, Error>> {
+    pub fn drift_states<'a>(&'a self, scope: Scope<'a>) -> Answer<'a, Vec<DriftState>> {
         Box::pin(async move {
             let filter = devices(scope);
             self.rows(&format!(

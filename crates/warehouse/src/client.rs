@@ -4,6 +4,7 @@ use async_recursion::async_recursion as boxed;
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use clickhouse::{RowOwned, RowRead, query::Query};
+use futures::future::BoxFuture;
 use hyper_util::{
     client::legacy::{Client as HyperClient, connect::HttpConnector},
     rt::TokioExecutor,
@@ -66,6 +67,9 @@ impl Default for Options {
         }
     }
 }
+
+/// What a query whose filter borrows returns: boxed, as `#[boxed]` does for the others, so that it is compiled in this crate.
+pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
 
 /// The warehouse: one database of one ClickHouse. Clones share the connections and cost little.
 #[derive(Clone)]

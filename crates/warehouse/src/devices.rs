@@ -2,12 +2,11 @@
 
 use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
-use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     changes::Part,
-    client::Warehouse,
+    client::{Answer, Warehouse},
     error::Error,
     sterility::{Horizon, Scope, list},
 };
@@ -210,11 +209,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn alarming_shots<'a>(
-        &'a self,
-        scope: Scope<'a>,
-        horizon: &'a Horizon,
-    ) -> BoxFuture<'a, Result<Vec<Shots>, Error>> {
+    pub fn alarming_shots<'a>(&'a self, scope: Scope<'a>, horizon: &'a Horizon) -> Answer<'a, Vec<Shots>> {
         Box::pin(async move {
             let (filter, horizon) = (visits(scope), horizon.filter());
             self.rows(&format!(
@@ -276,11 +271,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn open_keys<'a>(
-        &'a self,
-        kinds: &'a [&'a str],
-        devices: Option<Scope<'a>>,
-    ) -> BoxFuture<'a, Result<Vec<String>, Error>> {
+    pub fn open_keys<'a>(&'a self, kinds: &'a [&'a str], devices: Option<Scope<'a>>) -> Answer<'a, Vec<String>> {
         Box::pin(async move {
             let kinds = list(kinds.iter().copied());
             let scope = devices.map_or_else(|| "1".to_owned(), crate::accuracy::devices);

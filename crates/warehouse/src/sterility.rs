@@ -4,14 +4,16 @@
 //! that a batch which is being written never shows a use without the mount it names; everything else is read as it is.
 
 use async_recursion::async_recursion as boxed;
-use futures::future::BoxFuture;
 use std::fmt::Write as _;
 
 use clickhouse::Row;
 use serde::Deserialize;
 
 pub use crate::facts::*;
-use crate::{client::Warehouse, error::Error};
+use crate::{
+    client::{Answer, Warehouse},
+    error::Error,
+};
 
 /// Quotes a text for SQL.
 pub fn quoted(text: &str) -> String {
@@ -224,7 +226,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn mounts_of_items<'a>(&'a self, items: Scope<'a>) -> BoxFuture<'a, Result<Vec<Mount>, Error>> {
+    pub fn mounts_of_items<'a>(&'a self, items: Scope<'a>) -> Answer<'a, Vec<Mount>> {
         Box::pin(async move { self.mounts_where(&items.filter("item_id")).await })
     }
 
@@ -237,11 +239,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn uses_of_items<'a>(
-        &'a self,
-        items: Scope<'a>,
-        horizon: &'a Horizon,
-    ) -> BoxFuture<'a, Result<Vec<Use>, Error>> {
+    pub fn uses_of_items<'a>(&'a self, items: Scope<'a>, horizon: &'a Horizon) -> Answer<'a, Vec<Use>> {
         Box::pin(async move {
             let filter = items.filter("item_id");
             let mounted = format!("FROM mounts WHERE event = 'MOUNTED' AND mount_id != '' AND {filter}");
@@ -260,7 +258,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn mounts_by_id<'a>(&'a self, mounts: Scope<'a>) -> BoxFuture<'a, Result<Vec<Mount>, Error>> {
+    pub fn mounts_by_id<'a>(&'a self, mounts: Scope<'a>) -> Answer<'a, Vec<Mount>> {
         Box::pin(async move { self.mounts_where(&mounts.mounts()).await })
     }
 
@@ -268,11 +266,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn uses_of_mounts<'a>(
-        &'a self,
-        mounts: Scope<'a>,
-        horizon: &'a Horizon,
-    ) -> BoxFuture<'a, Result<Vec<Use>, Error>> {
+    pub fn uses_of_mounts<'a>(&'a self, mounts: Scope<'a>, horizon: &'a Horizon) -> Answer<'a, Vec<Use>> {
         Box::pin(async move { self.uses(&mounts.mounts(), horizon).await })
     }
 
@@ -293,11 +287,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn shots_of_sessions<'a>(
-        &'a self,
-        sessions: Scope<'a>,
-        horizon: &'a Horizon,
-    ) -> BoxFuture<'a, Result<Vec<Shots>, Error>> {
+    pub fn shots_of_sessions<'a>(&'a self, sessions: Scope<'a>, horizon: &'a Horizon) -> Answer<'a, Vec<Shots>> {
         Box::pin(async move { self.shots(&sessions.filter("session_id"), horizon).await })
     }
 
@@ -318,7 +308,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn components<'a>(&'a self, preparations: Scope<'a>) -> BoxFuture<'a, Result<Vec<Component>, Error>> {
+    pub fn components<'a>(&'a self, preparations: Scope<'a>) -> Answer<'a, Vec<Component>> {
         Box::pin(async move { self.components_where(&preparations.filter("preparation_id")).await })
     }
 
@@ -334,7 +324,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn loads_of_items<'a>(&'a self, items: Scope<'a>) -> BoxFuture<'a, Result<Vec<Load>, Error>> {
+    pub fn loads_of_items<'a>(&'a self, items: Scope<'a>) -> Answer<'a, Vec<Load>> {
         Box::pin(async move {
             let filter = items.filter("item_id");
             let sql = "SELECT DISTINCT tenant, item_id, device, cycle_uid, pack_id FROM sterilization_items WHERE";
@@ -358,7 +348,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn reprocessings<'a>(&'a self, items: Scope<'a>) -> BoxFuture<'a, Result<Vec<Reprocessing>, Error>> {
+    pub fn reprocessings<'a>(&'a self, items: Scope<'a>) -> Answer<'a, Vec<Reprocessing>> {
         Box::pin(async move {
             let filter = items.filter("item_id");
             self.rows(&format!(
@@ -373,11 +363,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn cycles<'a>(
-        &'a self,
-        sterilizers: Scope<'a>,
-        registry: &'a Registry,
-    ) -> BoxFuture<'a, Result<Vec<Cycle>, Error>> {
+    pub fn cycles<'a>(&'a self, sterilizers: Scope<'a>, registry: &'a Registry) -> Answer<'a, Vec<Cycle>> {
         Box::pin(async move { self.cycles_where(&sterilizers.filter("device"), registry).await })
     }
 
@@ -412,7 +398,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn indicators<'a>(&'a self, sterilizers: Scope<'a>) -> BoxFuture<'a, Result<Vec<Indicator>, Error>> {
+    pub fn indicators<'a>(&'a self, sterilizers: Scope<'a>) -> Answer<'a, Vec<Indicator>> {
         Box::pin(async move {
             let filter = sterilizers.filter("device");
             self.rows(&format!(
@@ -428,7 +414,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn releases<'a>(&'a self, sterilizers: Scope<'a>) -> BoxFuture<'a, Result<Vec<Release>, Error>> {
+    pub fn releases<'a>(&'a self, sterilizers: Scope<'a>) -> Answer<'a, Vec<Release>> {
         Box::pin(async move {
             let filter = sterilizers.filter("device");
             self.rows(&format!(
@@ -444,7 +430,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn imbalances<'a>(&'a self, mounts: Scope<'a>, limit_pct: u32) -> BoxFuture<'a, Result<Vec<Imbalance>, Error>> {
+    pub fn imbalances<'a>(&'a self, mounts: Scope<'a>, limit_pct: u32) -> Answer<'a, Vec<Imbalance>> {
         Box::pin(async move {
             let filter = mounts.mounts();
             self.rows(&format!(
@@ -466,7 +452,7 @@ impl Warehouse {
         &'a self,
         mounts: Scope<'a>,
         horizon: &'a Horizon,
-    ) -> BoxFuture<'a, Result<Vec<(String, String, String)>, Error>> {
+    ) -> Answer<'a, Vec<(String, String, String)>> {
         Box::pin(async move {
             let (filter, committed) = (mounts.mounts(), horizon.filter());
             let names = "SELECT tenant, device, mount_id FROM";

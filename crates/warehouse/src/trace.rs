@@ -2,11 +2,10 @@
 
 use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
-use futures::future::BoxFuture;
 use serde::Deserialize;
 
 use crate::{
-    client::Warehouse,
+    client::{Answer, Warehouse},
     error::Error,
     sterility::{Component, Cycle, Horizon, Load, Mount, Registry, Scope, Shots, Use, list, quoted},
 };
@@ -66,7 +65,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn uses_of_sessions<'a>(&'a self, sessions: Scope<'a>) -> BoxFuture<'a, Result<Vec<Use>, Error>> {
+    pub fn uses_of_sessions<'a>(&'a self, sessions: Scope<'a>) -> Answer<'a, Vec<Use>> {
         Box::pin(async move { self.uses(&sessions.filter("session_id"), &Horizon::default()).await })
     }
 
@@ -74,7 +73,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn shots_of_mixtures<'a>(&'a self, mixtures: Scope<'a>) -> BoxFuture<'a, Result<Vec<Shots>, Error>> {
+    pub fn shots_of_mixtures<'a>(&'a self, mixtures: Scope<'a>) -> Answer<'a, Vec<Shots>> {
         Box::pin(async move { self.shots(&mixtures.filter("preparation_id"), &Horizon::default()).await })
     }
 
@@ -91,10 +90,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn components_of_containers<'a>(
-        &'a self,
-        containers: Scope<'a>,
-    ) -> BoxFuture<'a, Result<Vec<Component>, Error>> {
+    pub fn components_of_containers<'a>(&'a self, containers: Scope<'a>) -> Answer<'a, Vec<Component>> {
         Box::pin(async move { self.components_where(&containers.filter("container_id")).await })
     }
 
@@ -126,7 +122,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn cycles_by_uid<'a>(&'a self, uids: Scope<'a>) -> BoxFuture<'a, Result<Vec<Cycle>, Error>> {
+    pub fn cycles_by_uid<'a>(&'a self, uids: Scope<'a>) -> Answer<'a, Vec<Cycle>> {
         Box::pin(async move { self.cycles_where(&uids.filter("cycle_uid"), &Registry::default()).await })
     }
 

@@ -2,11 +2,10 @@
 
 use async_recursion::async_recursion as boxed;
 use clickhouse::{Row, RowOwned, RowWrite};
-use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    client::Warehouse,
+    client::{Answer, Warehouse},
     error::Error,
     sterility::{Scope, list},
 };
@@ -85,11 +84,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn verdicts_of_units<'a>(
-        &'a self,
-        kind: &'a str,
-        scope: Scope<'a>,
-    ) -> BoxFuture<'a, Result<Vec<Verdict>, Error>> {
+    pub fn verdicts_of_units<'a>(&'a self, kind: &'a str, scope: Scope<'a>) -> Answer<'a, Vec<Verdict>> {
         Box::pin(async move {
             let name = format!("substring(unit, {})", kind.len() + 2);
             self.verdicts(&format!("startsWith(unit, '{kind}/') AND {}", scope.filter(&name))).await
