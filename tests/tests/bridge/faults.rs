@@ -39,7 +39,9 @@ fn insist(fleet: &Fleet, publications: &[Publication]) {
 fn a_broker_that_keeps_the_session_is_subscribed_to_again_all_the_same() {
     let (mut mosquitto, kafka) = (Mosquitto::start(), kafka());
     let topics = topics(kafka);
-    let running = Running::ready(options(&mosquitto, &kafka.bootstrap(), &topics));
+    let mut options = options(&mosquitto, &kafka.bootstrap(), &topics);
+    (options.mqtt.connections, options.mqtt.share_group) = (2, Some("group".to_owned()));
+    let running = Running::ready(options);
     let fleet = Fleet::connect(&mosquitto);
     let publications = publications(0, 3000, 2);
     for part in publications.chunks(1000) {
@@ -50,6 +52,7 @@ fn a_broker_that_keeps_the_session_is_subscribed_to_again_all_the_same() {
     insist(&fleet, &publications);
     let found: BTreeSet<_> = names(&kafka.records(&topics.reports)).into_iter().collect();
     assert_eq!(found, all_names(&publications));
+    // Two connections that receive and one for receipts, each at least once.
     running.wait_for_metric(bridge::metrics::RECONNECTS, |reconnects| reconnects >= 3.0);
     running.wait_until_ready();
 }

@@ -86,12 +86,22 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_was_set_back_ends_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(NAME), "2001 5").unwrap();
+        assert_eq!(of(dir.path(), 5, 2_000).unwrap(), Some(Past { ended_unix_us: 2_000, devices: 5 }));
+    }
+
+    #[test]
     fn what_is_no_time_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        for wrong in ["", "soon", "1000", "-1 5", "0 5", "2001 5", "1000 0", "1000 many", "1000 5 5"] {
+        for wrong in ["", "soon", "1000", "-1 5", "0 5", "1000 0", "1000 many", "1000 5 5"] {
             fs::write(dir.path().join(NAME), wrong).unwrap();
             let said = of(dir.path(), 5, 2_000).unwrap_err().to_string();
-            assert!(said.contains("past: ") && said.contains("delete the data directory"), "{wrong:?}: {said}");
+            assert!(
+                said.contains("past: ") && said.contains("delete this folder of the simulator"),
+                "{wrong:?}: {said}"
+            );
         }
     }
 }
