@@ -121,10 +121,7 @@ impl Connection {
                     self.acknowledge(&mut link)?;
                 }
                 packet = link.next() => match packet? {
-                    Packet::SubAck(suback) => {
-                        self.granted(&suback)?;
-                        subscription::replace_plain(&mut link, shared.options.mqtt.share_group.as_deref())?;
-                    }
+                    Packet::SubAck(suback) => self.granted(&mut link, &suback)?,
                     Packet::Publish(publish) if !draining => tokio::select! {
                         biased;
                         () = self.ingest(&publish) => {}
@@ -147,8 +144,8 @@ impl Connection {
         Ok(())
     }
 
-    fn granted(&mut self, suback: &SubAck) -> Result<(), String> {
-        subscription::granted(suback)?;
+    fn granted(&mut self, link: &mut Link, suback: &SubAck) -> Result<(), String> {
+        subscription::granted(link, suback, self.shared.options.mqtt.share_group.as_deref())?;
         self.backoff.reset();
         if self.shared.health.link_up(self.index.into()) {
             tracing::info!(connection = self.index, "MQTT connected and subscribed");

@@ -24,15 +24,15 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 #[boxed]
 pub async fn establish(options: &Options) -> Result<(), String> {
     options.validate().map_err(|error| error.to_string())?;
+    let share_group = options.mqtt.share_group.as_deref();
     for index in 0..options.mqtt.connections {
         let (mut link, _) = Link::open(&options.mqtt, &Purpose::Receive { index }).await?;
-        subscription::subscribe(&mut link, options.mqtt.share_group.as_deref())?;
+        subscription::subscribe(&mut link, share_group)?;
         let answer = timeout(ANSWER_WITHIN, async {
             loop {
                 // Messages that are waiting already are not acknowledged, and so come again.
                 if let Packet::SubAck(suback) = link.next().await? {
-                    subscription::granted(&suback)?;
-                    return subscription::replace_plain(&mut link, options.mqtt.share_group.as_deref());
+                    return subscription::granted(&mut link, &suback, share_group);
                 }
             }
         });

@@ -22,25 +22,16 @@ pub(crate) fn subscribe(link: &mut Link, share_group: Option<&str>) -> Result<()
     link.send(Packet::Subscribe(subscribe))
 }
 
-/// Once a share group has the messages, ends the plain subscriptions that the same session may have from before: with them each
-/// message would come twice.
-pub(crate) fn replace_plain(link: &mut Link, share_group: Option<&str>) -> Result<(), String> {
-    if share_group.is_some() {
-        let filters = SUBSCRIPTIONS.map(str::to_owned).to_vec();
-        link.send(Packet::Unsubscribe(Unsubscribe { pkid: 2, filters, properties: None }))?;
-    }
-    Ok(())
-}
-
 fn path(filter: &str, share_group: Option<&str>) -> String {
     share_group.map_or_else(|| filter.to_owned(), |group| format!("$share/{group}/{filter}"))
 }
 
-/// Whether the broker granted everything, with QoS 1.
+/// Checks that the broker granted everything, with QoS 1. Once a share group has the messages, ends the plain subscriptions that
+/// the same session may have from before: with them each message would come twice.
 ///
 /// # Errors
-/// The first filter that it did not, in one line for a person.
-pub(crate) fn granted(suback: &SubAck) -> Result<(), String> {
+/// The first filter that the broker did not grant, in one line for a person.
+pub(crate) fn granted(link: &mut Link, suback: &SubAck, share_group: Option<&str>) -> Result<(), String> {
     for (code, filter) in suback.return_codes.iter().zip(SUBSCRIPTIONS) {
         match code {
             SubscribeReasonCode::Success(QoS::AtLeastOnce | QoS::ExactlyOnce) => {}
@@ -49,6 +40,10 @@ pub(crate) fn granted(suback: &SubAck) -> Result<(), String> {
             }
             code => return Err(format!("the broker refuses the subscription to {filter}: {code:?}")),
         }
+    }
+    if share_group.is_some() {
+        let filters = SUBSCRIPTIONS.map(str::to_owned).to_vec();
+        link.send(Packet::Unsubscribe(Unsubscribe { pkid: 2, filters, properties: None }))?;
     }
     Ok(())
 }

@@ -13,8 +13,8 @@ const FOLDER: &str = "mosquitto";
 const DATABASE: &str = "mosquitto.db";
 /// File in it that says for which bridge the sessions were made.
 const SESSION: &str = "bridge-session";
-/// How long the broker keeps the bridge's session while nothing runs. Mosquitto counts the time over a restart.
-pub const SESSION_KEPT: Duration = Duration::from_secs(90 * 86_400);
+/// How long the broker keeps the bridge's session while nothing runs: as long as it keeps any.
+pub const SESSION_KEPT: Duration = Duration::from_secs(mosquitto::SESSION_DAYS as u64 * 86_400);
 
 /// Waits until the broker of an earlier `up` has ended, which was killed perhaps a moment ago.
 ///
@@ -69,10 +69,11 @@ pub async fn start(
     mosquitto::start(options, shutdown).await.context("start the MQTT broker (--mqtt-port)")
 }
 
-/// Whether the broker's database is there and its sessions have not expired. Without it the broker knows nobody.
+/// Whether the broker's database is there and its sessions have not expired. Without it the broker knows nobody. A file from
+/// after now was written before the clock was set back.
 fn is_kept(database: &Path) -> bool {
     let written = fs::metadata(database).and_then(|file| file.modified());
-    written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SESSION_KEPT) || at > std::time::SystemTime::now())
+    written.is_ok_and(|at| at.elapsed().map_or(true, |age| age < SESSION_KEPT))
 }
 
 async fn introduce(options: &Options, bridge: &bridge::Options) -> anyhow::Result<()> {

@@ -26,7 +26,7 @@ const DATA_DIR: &str = "./doseline-data";
 const LOCK: &str = "doseline.lock";
 const FILE: &str = "running.json";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// How often, and how long apart, the lock is tried: whoever looks for a running `up` holds it for a moment.
+/// How often, and how long apart, the lock is tried: a command that looks for a running `up` holds it for a moment.
 const LOCK_TRIES: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Sections of the configuration that say where engines are.

@@ -64,8 +64,8 @@ const PORT_TRIES: usize = 5;
 const POLL_EVERY: Duration = Duration::from_millis(10);
 /// How often the broker saves its sessions while it runs, s. It also saves them when it ends.
 const SAVE_EVERY_S: u32 = 300;
-/// After how many days the broker forgets a session whose client does not come back.
-const SESSION_DAYS: u32 = 90;
+/// After how many days the broker forgets a session whose client does not come back. It counts the time over a restart.
+pub const SESSION_DAYS: u32 = 90;
 
 /// Why the broker could not start.
 #[derive(Debug, thiserror::Error)]
@@ -352,7 +352,7 @@ async fn lock(dir: &Path, patience: Duration) -> Result<File, Error> {
     }
 }
 
-/// The lock is held, so whoever wrote its process id there is alive.
+/// Kills the process whose id stands in the lock file. It is alive, because the lock is held.
 fn kill_predecessor(lock: &mut File) {
     let mut text = String::new();
     if lock.rewind().and_then(|()| lock.read_to_string(&mut text)).is_err() {

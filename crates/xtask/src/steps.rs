@@ -20,7 +20,7 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// Of a command that has so many steps.
+    /// The steps of a command that has `total` steps.
     pub fn new(total: usize) -> Self {
         let started = Instant::now();
         Self::with(total, Line::stderr(), Box::new(move || started.elapsed()))

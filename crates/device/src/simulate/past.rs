@@ -30,7 +30,7 @@ impl Past {
     }
 }
 
-/// The past of a data directory. In a new one, so many devices get a past that ends now. None for a directory that has
+/// The past of a data directory. In a new directory, `devices` devices get a past that ends now. None for a directory that has
 /// outboxes and no past: it was used before for something else than a demonstration.
 ///
 /// # Errors
