@@ -153,25 +153,25 @@ impl Run<'_> {
         }
     }
 
-    /// Runs the tests and shows what they say as they say it, both of their streams in their true order.
+    /// Runs the tests. The campaign waits more than it works: it runs beside all others, and what it says comes last.
     fn tests(&mut self) -> Result<()> {
-        let (output, input) = std::io::pipe().context("open a pipe")?;
-        let mut command = command::cargo(["test", "--release", "--no-fail-fast", "--config", RUNNER])?;
-        command.args(targets::chosen(self.scope.fast, self.packages.targets())).args(command::locked());
-        command.arg("--").args(self.scope.filter).args(TIMES);
-        command.stdin(Stdio::null()).stdout(input.try_clone().context("share a pipe")?).stderr(input);
-        let mut child = command.spawn().context("start cargo test")?;
-        // The command holds the writing ends; with them open, the reader below would never see the end.
-        drop(command);
-        let mut stdout = std::io::stdout();
-        for line in BufReader::new(output).split(b'\n') {
-            let line = line.context("read from cargo test")?;
-            let line = String::from_utf8_lossy(&line);
-            writeln!(stdout, "{line}").context("write to stdout")?;
-            self.tally.line(&line);
+        let Scope { fast, filter } = self.scope;
+        let chosen = targets::chosen(fast, self.packages.targets());
+        if fast || filter.is_some() {
+            return run_tests(&chosen, &Vec::from_iter(filter), &mut std::io::stdout(), &mut self.tally);
         }
-        let status = child.wait().context("wait for cargo test")?;
-        self.tally.end(status.success());
+        let (target, test) = targets::BESIDE;
+        let (mut said, mut tally) = (Vec::new(), Tally::default());
+        let beside = std::thread::scope(|scope| {
+            let beside = scope
+                .spawn(|| run_tests(&["--workspace", "--test", target], &["--exact", test], &mut said, &mut tally));
+            run_tests(&chosen, &["--skip", test], &mut std::io::stdout(), &mut self.tally)?;
+            println!("waiting for {test}");
+            beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        beside?;
+        std::io::stdout().write_all(&said).context("write to stdout")?;
+        self.tally.add(tally);
         Ok(())
     }
 
@@ -193,6 +193,27 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// Runs the tests of these targets, counts them, and passes on what they say as they say it, both of their streams in
+/// their true order.
+fn run_tests(targets: &[&str], filter: &[&str], output: &mut impl Write, tally: &mut Tally) -> Result<()> {
+    let (lines, input) = std::io::pipe().context("open a pipe")?;
+    let mut command = command::cargo(["test", "--release", "--no-fail-fast", "--config", RUNNER])?;
+    command.args(targets).args(command::locked()).arg("--").args(filter).args(TIMES);
+    command.stdin(Stdio::null()).stdout(input.try_clone().context("share a pipe")?).stderr(input);
+    let mut child = command.spawn().context("start cargo test")?;
+    // The command holds the writing ends; with them open, the reader below would never see the end.
+    drop(command);
+    for line in BufReader::new(lines).split(b'\n') {
+        let line = line.context("read from cargo test")?;
+        let line = String::from_utf8_lossy(&line);
+        writeln!(output, "{line}").context("pass on what the tests say")?;
+        tally.line(&line);
+    }
+    let status = child.wait().context("wait for cargo test")?;
+    tally.end(status.success());
+    Ok(())
 }
 
 #[cfg(test)]

@@ -102,6 +102,15 @@ impl Tally {
         text
     }
 
+    /// Adds what another `cargo test` ran.
+    pub fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+        self.times.extend(other.times);
+        self.failures.extend(other.failures);
+    }
+
     /// Ends the count with cargo's own verdict. A target that died without a result counts as one failure, so that
     /// no failed run shows 0 failures.
     pub fn end(&mut self, success: bool) {
@@ -225,6 +234,22 @@ mod tests {
             \x20    Running tests/b.rs (target/release/deps/b-1)\n\
             error: test failed, to rerun pass `-p a --test b`\n";
         check(output, false, "1 passed, 1 failed");
+    }
+
+    #[test]
+    fn two_runs_are_one_count() {
+        let run = |output: &str, success| {
+            let mut tally = Tally::default();
+            output.lines().for_each(|line| tally.line(line));
+            tally.end(success);
+            tally
+        };
+        let mut tally = run("test a ... ok <1.5s>\ntest result: ok. 1 passed; 0 failed; 1 ignored\n", true);
+        tally.add(run("error: could not compile\n", false));
+        tally
+            .add(run("---- b stdout ----\ntest b ... FAILED <2.5s>\ntest result: FAILED. 3 passed; 1 failed\n", false));
+        assert_eq!(tally.to_string(), "4 passed, 2 failed, 1 skipped");
+        assert!(tally.failures().contains("FAILED b") && tally.slowest(1).contains("2.5 s  b"));
     }
 
     #[test]

@@ -24,6 +24,9 @@ const FAST: &[(&str, &str)] = &[
     ("tests", "simulation"),
 ];
 
+/// The test that runs beside all others, as target and test: ten minutes, most of them spent waiting.
+pub const BESIDE: (&str, &str) = ("campaign", "nothing_is_lost_and_nothing_doubled_whatever_fails");
+
 /// Integration tests that start Mosquitto, a Kafka, ClickHouse, a browser or valgrind.
 #[cfg(test)]
 const WITH_ENGINES: &[(&str, &str)] = &[
@@ -136,6 +139,15 @@ mod tests {
         for target in &listed {
             assert!(found.contains(target), "{target:?} is no test of the workspace: delete it from {}", file!());
         }
+    }
+
+    #[test]
+    fn the_test_that_runs_beside_the_others_exists() {
+        let (target, test) = BESIDE;
+        let targets = tests_of_workspace();
+        let found = targets.iter().find(|found| found.name == target);
+        let source = fs::read_to_string(&found.unwrap().source).unwrap();
+        assert!(source.contains(&format!("#[test]\nfn {test}()")), "{test} would run in no lane");
     }
 
     #[test]
