@@ -16,7 +16,7 @@ use warehouse::{Options, Warehouse, migrate};
 
 /// A warehouse on an engine, without a schema.
 fn empty(clickhouse: &ClickHouse) -> Warehouse {
-    Warehouse::new(Options { url: clickhouse.url(), ..Options::default() }).expect("the address is valid")
+    Warehouse::new(clickhouse.warehouse_options()).expect("the address is valid")
 }
 
 /// A warehouse with the schema.
