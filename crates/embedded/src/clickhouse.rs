@@ -71,6 +71,8 @@ pub struct Options {
     pub password: String,
     /// The database that readers may read.
     pub database: String,
+    /// Tables of it that they may not read. A view with its definer's rights reads them all the same.
+    pub hidden: Vec<String>,
     /// Names by which this port may be called besides its address.
     pub names: Vec<String>,
     /// Memory that the engine may take, in bytes; `None` is half of the machine's.
@@ -79,7 +81,7 @@ pub struct Options {
 
 impl Options {
     /// Options with 16 connections, 256 waiting requests for 30 s, half of the machine's memory; readers read the database
-    /// `doseline`.
+    /// `doseline` but for `unit_secret`, the key of the pseudonyms.
     pub fn new(
         data_dir: impl Into<PathBuf>,
         listen: SocketAddr,
@@ -95,6 +97,7 @@ impl Options {
             waiting_time: Duration::from_secs(30),
             password: password.into(),
             database: "doseline".to_owned(),
+            hidden: vec!["unit_secret".to_owned()],
             names: Vec::new(),
             memory_max_bytes: None,
         }
@@ -112,6 +115,7 @@ impl fmt::Debug for Options {
             .field("waiting_time", &self.waiting_time)
             .field("password", &"redacted")
             .field("database", &self.database)
+            .field("hidden", &self.hidden)
             .field("names", &self.names)
             .field("memory_max_bytes", &self.memory_max_bytes)
             .finish()

@@ -12,7 +12,7 @@ mod users;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use harness::ClickHouse;
-use warehouse::{Options, Warehouse, migrate};
+use warehouse::{Warehouse, migrate};
 
 /// A warehouse on an engine, without a schema.
 fn empty(clickhouse: &ClickHouse) -> Warehouse {

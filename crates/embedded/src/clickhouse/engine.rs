@@ -205,7 +205,10 @@ fn write_configuration(options: &Options, data_dir: &Path) -> std::io::Result<()
     };
     let revoked = OUTSIDE.map(|right| format!("REVOKE {right} ON *.*"));
     let owner = grants(&[&["GRANT ALL ON *.*".to_owned()], revoked.as_slice()].concat());
-    let reader = grants(&[format!("GRANT SELECT ON `{}`.*", options.database)]);
+    let database = &options.database;
+    let hidden = options.hidden.iter().map(|table| format!("REVOKE SELECT ON `{database}`.`{table}`"));
+    let granted = std::iter::once(format!("GRANT SELECT ON `{database}`.*"));
+    let reader = grants(&granted.chain(hidden).collect::<Vec<_>>());
     let user = grants(&["GRANT owner".to_owned(), "GRANT reader".to_owned()]);
     let users = format!(
         "<!-- written at each start -->\n<clickhouse>\n  \
