@@ -168,7 +168,7 @@ fn a_disk_that_fills_up_stops_it_cleanly() {
 #[test]
 fn a_port_in_use_is_named_with_its_flag() {
     let scratch = Scratch::new("up-port");
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("its address").port().to_string();
     let flags = ["--mqtt-port", "--kafka-port", "--clickhouse-port", "--http-port"];
     for flag in flags {
@@ -196,7 +196,7 @@ fn assert_nothing_was_started(data_dir: &Path) {
 fn all_ports_in_use_are_named_at_once_and_before_anything_starts() {
     let scratch = Scratch::new("up-ports");
     let data_dir = scratch.join("data");
-    let taken: [_; 4] = std::array::from_fn(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let taken: [_; 4] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
     let ports = taken.each_ref().map(|listener| listener.local_addr().expect("its address").port().to_string());
     let flags = ["--mqtt-port", "--kafka-port", "--clickhouse-port", "--http-port"];
     let mut arguments = vec!["up", "--data-dir", data_dir.to_str().expect("UTF-8 path")];
