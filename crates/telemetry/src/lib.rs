@@ -33,8 +33,8 @@ pub mod wire;
 /// Message types generated from `proto/doseline/telemetry/v1/telemetry.proto`, which documents every field.
 #[allow(missing_docs, clippy::doc_markdown)]
 pub mod v1 {
-    include!(concat!(env!("OUT_DIR"), "/doseline.telemetry.v1.rs"));
+    include!("generated/doseline.telemetry.v1.rs");
 }
 
 /// The compiled contract as a serialized `google.protobuf.FileDescriptorSet`.
-pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.binpb"));
+pub const DESCRIPTOR_SET: &[u8] = include_bytes!("generated/descriptors.binpb");

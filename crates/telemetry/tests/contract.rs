@@ -1,12 +1,48 @@
-//! The wire contract may only grow. `proto/doseline.telemetry.v1.json` is the contract as it was last published; after
-//! adding a field, `UPDATE_CONTRACT=1 cargo test --release -p telemetry --test contract` publishes the addition.
+//! The wire contract may only grow, and the code in `src/generated` is what `/proto` compiles to.
+//!
+//! `proto/doseline.telemetry.v1.json` is the contract as it was last published. After a change of `/proto`,
+//! `UPDATE_CONTRACT=1 cargo test --release -p telemetry --test contract` generates the code anew, and once more publishes
+//! the addition.
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
 
 use std::{collections::BTreeMap, env, fs, path::PathBuf};
 
+use prost::Message as _;
 use prost_reflect::DescriptorPool;
 use telemetry::DESCRIPTOR_SET;
+
+/// What is generated from `/proto`, by file name.
+///
+/// It is checked in: the compiler of `/proto` and what it needs are a tenth of a first build.
+fn generated() -> BTreeMap<&'static str, Vec<u8>> {
+    let proto = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    let mut descriptors = protox::compile([proto.join("doseline/telemetry/v1/telemetry.proto")], [&proto]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    prost_build::Config::new().out_dir(folder.path()).compile_fds(descriptors.clone()).unwrap();
+    // the comments are in the code already
+    for file in &mut descriptors.file {
+        file.source_code_info = None;
+    }
+    let code = "doseline.telemetry.v1.rs";
+    BTreeMap::from([
+        (code, fs::read(folder.path().join(code)).unwrap()),
+        ("descriptors.binpb", descriptors.encode_to_vec()),
+    ])
+}
+
+#[test]
+fn the_generated_code_is_that_of_the_messages() {
+    for (name, expected) in generated() {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/generated").join(name);
+        if env::var_os("UPDATE_CONTRACT").is_some() {
+            fs::write(&path, expected).unwrap();
+        } else {
+            let found = fs::read(&path).unwrap();
+            assert!(found == expected, "{} is not what /proto compiles to: UPDATE_CONTRACT=1 mends it", path.display());
+        }
+    }
+}
 
 /// Every message field and enum value, as path -> what must not change.
 type Contract = BTreeMap<String, String>;

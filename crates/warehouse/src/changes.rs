@@ -6,7 +6,6 @@
 use async_recursion::async_recursion as boxed;
 use std::collections::BTreeMap;
 
-use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -16,7 +15,7 @@ use crate::{
 };
 
 /// A part that is active.
-#[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Part {
     /// Table.
     pub table: String,

@@ -3,14 +3,16 @@
 use async_recursion::async_recursion as boxed;
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
-use clickhouse::{RowOwned, RowRead, query::Query};
+use clickhouse::query::Query;
 use futures::future::BoxFuture;
 use hyper_util::{
     client::legacy::{Client as HyperClient, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use serde::de::DeserializeOwned;
 
 use crate::error::Error;
+use crate::rows;
 
 /// Text that never shows in logs or errors.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -140,8 +142,29 @@ impl Warehouse {
     /// # Errors
     /// [`Error::Unreachable`], [`Error::TimedOut`], [`Error::Engine`], or [`Error::Answer`] if the rows do not have the
     /// shape of `T`.
-    pub async fn fetch<T: RowOwned + RowRead>(&self, query: Query) -> Result<Vec<T>, Error> {
-        self.in_time(query.fetch_all::<T>()).await
+    pub async fn fetch<T: DeserializeOwned + Send>(&self, query: Query) -> Result<Vec<T>, Error> {
+        let mut rows = Vec::new();
+        self.answer(query, &mut |answer| answer.take(&mut rows)).await?;
+        Ok(rows)
+    }
+
+    /// Hands the answer to `take` after each piece that arrived.
+    #[boxed]
+    async fn answer(
+        &self,
+        query: Query,
+        take: &mut (dyn FnMut(&mut rows::Answer) -> Result<(), rows::Fault> + Send),
+    ) -> Result<(), Error> {
+        let wrong = |fault| clickhouse::error::Error::Other(Box::new(fault));
+        let read = async {
+            let mut pieces = query.fetch_bytes("RowBinaryWithNamesAndTypes")?;
+            let mut answer = rows::Answer::default();
+            while let Some(piece) = pieces.next().await? {
+                answer.add(&piece).and_then(|()| take(&mut answer)).map_err(wrong)?;
+            }
+            answer.end().map_err(wrong)
+        };
+        self.in_time(read).await
     }
 
     /// Executes a query made with [`Warehouse::query`] that returns nothing. The answer comes when it is done.
@@ -159,7 +182,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn rows<T: RowOwned + RowRead>(&self, sql: &str) -> Result<Vec<T>, Error> {
+    pub async fn rows<T: DeserializeOwned + Send>(&self, sql: &str) -> Result<Vec<T>, Error> {
         self.fetch(self.client.query_raw(sql)).await
     }
 
@@ -167,8 +190,9 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn row<T: RowOwned + RowRead>(&self, sql: &str) -> Result<T, Error> {
-        self.in_time(self.client.query_raw(sql).fetch_one::<T>()).await
+    pub async fn row<T: DeserializeOwned + Send>(&self, sql: &str) -> Result<T, Error> {
+        let rows = self.rows(sql).await?;
+        rows.into_iter().next().ok_or(Error::Answer(clickhouse::error::Error::RowNotFound))
     }
 
     /// Executes raw SQL that returns nothing; `?` has no meaning in it.

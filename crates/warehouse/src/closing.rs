@@ -21,7 +21,6 @@
 //! fence's, whose tokens are used up: nothing that somebody could still be writing.
 
 use async_recursion::async_recursion as boxed;
-use clickhouse::Row;
 use serde::Deserialize;
 
 use crate::{
@@ -40,7 +39,7 @@ pub struct Closed {
     pub position: u64,
 }
 
-#[derive(Row, Deserialize)]
+#[derive(Deserialize)]
 struct CommitsThere {
     commits: u64,
     generation: u32,

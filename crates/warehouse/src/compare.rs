@@ -1,7 +1,6 @@
 //! Two relations held against each other, by key and column: what `reconcile` and `rebuild` find differences with.
 
 use async_recursion::async_recursion as boxed;
-use clickhouse::Row;
 use serde::Deserialize;
 
 use crate::{client::Warehouse, error::Error};
@@ -31,7 +30,7 @@ pub(crate) struct Pair<'a> {
     pub columns: &'a [&'a str],
 }
 
-#[derive(Row, Deserialize)]
+#[derive(Deserialize)]
 struct DifferenceRow {
     name: String,
     left_rows: u64,

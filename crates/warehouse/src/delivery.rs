@@ -1,7 +1,6 @@
 //! What has arrived and what has not, for programs; people ask the views themselves.
 
 use async_recursion::async_recursion as boxed;
-use clickhouse::Row;
 use serde::Deserialize;
 
 use crate::{client::Warehouse, error::Error};
@@ -16,7 +15,7 @@ pub struct Scope {
 }
 
 /// A row of `delivery_gaps`.
-#[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Gap {
     /// Tenant.
     pub tenant: String,
@@ -37,7 +36,7 @@ pub struct Gap {
 }
 
 /// A row of `delivery_completeness`, without the lifetime counter.
-#[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Balance {
     /// Tenant.
     pub tenant: String,

@@ -1,10 +1,9 @@
 //! Rows of the facts that sterility is judged from.
 
-use clickhouse::Row;
 use serde::Deserialize;
 
 /// A consumable as it was mounted. Several rows of one mount are told apart by the caller.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Mount {
     /// Tenant.
     pub tenant: String,
@@ -43,7 +42,7 @@ pub struct Mount {
 }
 
 /// What injections of one visit were made with.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Use {
     /// Tenant.
     pub tenant: String,
@@ -72,7 +71,7 @@ pub struct Use {
 }
 
 /// Injections of one visit and device with the same needle mount and mixture.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Shots {
     /// Tenant.
     pub tenant: String,
@@ -95,7 +94,7 @@ pub struct Shots {
 }
 
 /// One component of a mixture.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Component {
     /// Tenant.
     pub tenant: String,
@@ -114,7 +113,7 @@ pub struct Component {
 }
 
 /// A sterilizer's cycle, without its curve.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Cycle {
     /// Tenant.
     pub tenant: String,
@@ -147,7 +146,7 @@ pub struct Cycle {
 }
 
 /// The curve of a cycle, in the order of its samples.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Curve {
     /// Tenant.
     pub tenant: String,
@@ -158,7 +157,7 @@ pub struct Curve {
 }
 
 /// An item in the chamber.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Load {
     /// Tenant.
     pub tenant: String,
@@ -173,7 +172,7 @@ pub struct Load {
 }
 
 /// A reading of an indicator.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Indicator {
     /// Tenant.
     pub tenant: String,
@@ -190,7 +189,7 @@ pub struct Indicator {
 }
 
 /// A decision on a load.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Release {
     /// Tenant.
     pub tenant: String,
@@ -205,7 +204,7 @@ pub struct Release {
 }
 
 /// A syringe or cartridge of which more or less left than was delivered.
-#[derive(Clone, Debug, Default, PartialEq, Row, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Imbalance {
     /// Tenant.
     pub tenant: String,
@@ -234,7 +233,7 @@ pub struct Imbalance {
 }
 
 /// An item was cleaned.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Reprocessing {
     /// Tenant.
     pub tenant: String,
@@ -251,7 +250,7 @@ pub struct Reprocessing {
 }
 
 /// A recipe in force.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Recipe {
     /// Tenant; empty = every tenant.
     pub tenant: String,
@@ -276,7 +275,7 @@ pub struct Recipe {
 }
 
 /// A lot with its last day.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct LotExpiry {
     /// UDI device identifier.
     pub udi_di: String,
@@ -287,7 +286,7 @@ pub struct LotExpiry {
 }
 
 /// A recall that is open.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Recall {
     /// The recall.
     pub recall_id: String,
@@ -300,7 +299,7 @@ pub struct Recall {
 }
 
 /// A policy in force.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Policy {
     /// Tenant; empty = every tenant without one of its own.
     pub tenant: String,
@@ -311,7 +310,7 @@ pub struct Policy {
 }
 
 /// A site with a time zone that the engine knows.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Zone {
     /// Tenant.
     pub tenant: String,

@@ -30,6 +30,7 @@ pub mod rebuild;
 pub mod reconcile;
 pub mod registry;
 pub mod rollup;
+mod rows;
 pub mod schema;
 mod statement;
 pub mod sterility;

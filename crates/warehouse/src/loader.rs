@@ -5,7 +5,6 @@
 use async_recursion::async_recursion as boxed;
 use std::collections::{BTreeMap, HashSet};
 
-use clickhouse::Row;
 use serde::Deserialize;
 use telemetry::{
     interval::{Interval, IntervalSet},
@@ -29,7 +28,7 @@ pub struct Shard {
 }
 
 /// One life of a Kafka topic.
-#[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct TopicLife {
     /// Kafka topic.
     pub topic: String,
@@ -114,7 +113,7 @@ impl Progress {
 }
 
 /// Rows of a batch found in a table under one generation.
-#[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Tally {
     /// Table.
     pub table: String,
@@ -137,7 +136,7 @@ pub struct BootKey {
     pub boot_id: u64,
 }
 
-#[derive(Row, Deserialize)]
+#[derive(Deserialize)]
 struct IntentRow {
     incarnation: u32,
     kafka_partition: i32,
@@ -165,7 +164,7 @@ impl From<IntentRow> for Intent {
     }
 }
 
-#[derive(Row, Deserialize)]
+#[derive(Deserialize)]
 struct CommitCount {
     commits: u64,
     last: (u64, u32, u64),
@@ -174,7 +173,7 @@ struct CommitCount {
 /// Latest state of one boot: bounds of the intervals, reason, declared last, arrival, site.
 type LedgerState = (Vec<u64>, Vec<u64>, Vec<u64>, Vec<u64>, Vec<u64>, Vec<u64>, String, u64, i64, String);
 
-#[derive(Row, Deserialize)]
+#[derive(Deserialize)]
 pub(crate) struct LedgerStateRow {
     tenant: String,
     device: String,

@@ -6,7 +6,6 @@
 use async_recursion::async_recursion as boxed;
 use std::{collections::BTreeMap, time::Duration};
 
-use clickhouse::Row;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
@@ -99,7 +98,7 @@ pub struct Done {
 }
 
 /// A migration as recorded in the warehouse.
-#[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct Applied {
     pub version: u32,
     pub name: String,

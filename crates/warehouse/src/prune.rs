@@ -22,7 +22,6 @@
 
 use std::{future::Future, time::Duration};
 
-use clickhouse::Row;
 use serde::Deserialize;
 
 use crate::{client::Warehouse, error::Error};
@@ -47,7 +46,7 @@ pub struct Pruned {
 }
 
 /// How far a shard may be pruned.
-#[derive(Row, Deserialize)]
+#[derive(Deserialize)]
 struct Horizon {
     incarnation: u32,
     partition: i32,

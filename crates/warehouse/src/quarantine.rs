@@ -78,7 +78,7 @@ pub struct Item {
     pub replayed_by: String,
 }
 
-#[derive(Row, Deserialize)]
+#[derive(Deserialize)]
 struct PayloadRow {
     incarnation: u32,
     partition: i32,

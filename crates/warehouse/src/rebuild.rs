@@ -12,7 +12,6 @@ use arrow_array::{
 };
 use arrow_schema::{ArrowError, DataType};
 use arrow_select::concat::concat;
-use clickhouse::Row;
 use serde::Deserialize;
 use telemetry::interval::IntervalSet;
 
@@ -73,7 +72,7 @@ pub struct Comparison {
 /// Differing batches looked into, and differing rows listed, for each table.
 const LISTED_MAX: usize = 200;
 
-#[derive(Row, Deserialize)]
+#[derive(Deserialize)]
 struct DayShardRow {
     incarnation: u32,
     kafka_partition: i32,
@@ -82,7 +81,7 @@ struct DayShardRow {
     batches: u64,
 }
 
-#[derive(Row, Deserialize)]
+#[derive(Deserialize)]
 struct WrittenRow {
     batch: u64,
     batch_end: u64,
@@ -92,14 +91,14 @@ struct WrittenRow {
     ingest_day: i32,
 }
 
-#[derive(Row, Deserialize)]
+#[derive(Deserialize)]
 struct TallyRow {
     batch: u64,
     hash: u64,
     rows: u64,
 }
 
-#[derive(Row, Deserialize)]
+#[derive(Deserialize)]
 struct BatchRow {
     incarnation: u32,
     kafka_partition: i32,

@@ -7,7 +7,6 @@
 use async_recursion::async_recursion as boxed;
 use std::collections::{BTreeMap, HashSet};
 
-use clickhouse::Row;
 use serde::Deserialize;
 use telemetry::interval::{Interval, IntervalSet};
 
@@ -60,7 +59,7 @@ pub struct Rows {
 }
 
 /// An event whose rows are not as many as the event says.
-#[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Parts {
     /// Table.
     pub table: String,
@@ -81,7 +80,7 @@ pub struct Parts {
 }
 
 /// A count that a device told, and what the tables hold of it.
-#[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Told {
     /// Tenant.
     pub tenant: String,
@@ -112,7 +111,7 @@ const EVENTS: [(&str, &str); 10] = [
 /// Differences listed of one comparison.
 pub const DIFFERENCES_MAX: usize = 1_000;
 
-#[derive(Row, Deserialize)]
+#[derive(Deserialize)]
 struct SpanRow {
     incarnation: u32,
     kafka_partition: i32,
@@ -122,7 +121,7 @@ struct SpanRow {
     after: u64,
 }
 
-#[derive(Row, Deserialize)]
+#[derive(Deserialize)]
 struct RunRow {
     tenant: String,
     device: String,

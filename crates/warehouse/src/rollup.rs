@@ -4,7 +4,6 @@
 //! is made beside the table and swapped in whole: a reader sees all of it or what was there before.
 
 use async_recursion::async_recursion as boxed;
-use clickhouse::Row;
 use serde::Deserialize;
 use tracing::info;
 
@@ -75,7 +74,7 @@ const COLUMNS: &[(&str, &str)] = &[
 /// How old a table that was left by an interrupted rollup must be to be swept away.
 const LEFTOVER_AGE_S: u32 = 3_600;
 
-#[derive(Row, Deserialize)]
+#[derive(Deserialize)]
 struct DayState {
     text: String,
     id: String,

@@ -3,7 +3,6 @@
 use async_recursion::async_recursion as boxed;
 use std::collections::{BTreeMap, BTreeSet};
 
-use clickhouse::Row;
 use serde::Deserialize;
 
 use crate::{
@@ -107,7 +106,7 @@ pub const RELATIONS: &[(&str, Kind)] = &[
 ];
 
 /// A table or view as it is in a warehouse.
-#[derive(Debug, Row, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(crate) struct Found {
     pub name: String,
     pub view: bool,

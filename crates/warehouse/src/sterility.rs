@@ -6,7 +6,6 @@
 use async_recursion::async_recursion as boxed;
 use std::fmt::Write as _;
 
-use clickhouse::Row;
 use serde::Deserialize;
 
 pub use crate::facts::*;
@@ -92,7 +91,7 @@ impl Scope<'_> {
 pub struct Horizon(Option<Vec<Committed>>);
 
 /// One partition of a [`Horizon`].
-#[derive(Clone, Debug, PartialEq, Eq, Row, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 struct Committed {
     incarnation: u32,
     kafka_partition: i32,

@@ -1,7 +1,6 @@
 //! Links between visits, items, lots and cycles, for one question at a time.
 
 use async_recursion::async_recursion as boxed;
-use clickhouse::Row;
 use serde::Deserialize;
 
 use crate::{
@@ -11,7 +10,7 @@ use crate::{
 };
 
 /// A visit, as its devices told of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Row, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Visit {
     /// Tenant.
     pub tenant: String,

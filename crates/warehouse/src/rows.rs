@@ -1,0 +1,338 @@
+//! Rows from an answer in ClickHouse's `RowBinaryWithNamesAndTypes`.
+//!
+//! The client library reads rows, too, but its reader is compiled anew for each type of row: that was nearly half of this
+//! crate. Here one reader serves all, and only what `serde` derives is compiled for a type.
+//!
+//! A struct takes columns by name, a tuple by place, anything else is the one column. The type of each column is checked
+//! against what the row asks for before any byte is taken for a value.
+
+use std::fmt;
+
+use clickhouse_types::{Column, DataTypeNode as Kind, error::TypesError, parse_rbwnat_columns_header, read_leb128};
+use serde::de::value::StrDeserializer;
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+
+/// Why an answer is not the rows that were asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The bytes end within a row; more of them may help.
+    Short,
+    /// The answer has another shape.
+    Shape(String),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Short => f.write_str("it ends within a row"),
+            Self::Shape(fault) => f.write_str(fault),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl serde::de::Error for Fault {
+    fn custom<T: fmt::Display>(fault: T) -> Self {
+        Self::Shape(fault.to_string())
+    }
+}
+
+/// An answer that arrives in pieces.
+#[derive(Default)]
+pub(crate) struct Answer {
+    columns: Vec<Column>,
+    /// What was not read yet: the header, then less than a row.
+    rest: Vec<u8>,
+}
+
+impl Answer {
+    /// Adds a piece.
+    ///
+    /// # Errors
+    /// The header is none.
+    pub(crate) fn add(&mut self, piece: &[u8]) -> Result<(), Fault> {
+        self.rest.extend_from_slice(piece);
+        if self.columns.is_empty() {
+            let mut bytes = &self.rest[..];
+            match parse_rbwnat_columns_header(&mut bytes) {
+                Ok(columns) => {
+                    self.columns = columns;
+                    self.rest.drain(..self.rest.len() - bytes.len());
+                }
+                Err(TypesError::NotEnoughData(_)) => {}
+                Err(fault) => return Err(Fault::Shape(fault.to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the rows that are complete to `rows`.
+    ///
+    /// # Errors
+    /// They are of another shape.
+    pub(crate) fn take<T: DeserializeOwned>(&mut self, rows: &mut Vec<T>) -> Result<(), Fault> {
+        let mut bytes = &self.rest[..];
+        while !self.columns.is_empty() && !bytes.is_empty() {
+            let mut ahead = bytes;
+            match T::deserialize(Row { bytes: &mut ahead, columns: &self.columns }) {
+                Ok(row) => rows.push(row),
+                Err(Fault::Short) => break,
+                Err(fault) => return Err(fault),
+            }
+            bytes = ahead;
+        }
+        self.rest.drain(..self.rest.len() - bytes.len());
+        Ok(())
+    }
+
+    /// Ends the answer.
+    ///
+    /// # Errors
+    /// It ended within the header or a row.
+    pub(crate) fn end(&self) -> Result<(), Fault> {
+        if self.columns.is_empty() || !self.rest.is_empty() { Err(Fault::Short) } else { Ok(()) }
+    }
+}
+
+/// The next row.
+struct Row<'a, 'de> {
+    bytes: &'a mut &'de [u8],
+    columns: &'a [Column],
+}
+
+impl<'de> Row<'_, 'de> {
+    /// The row as its only column.
+    fn only(&mut self) -> Result<Value<'_, 'de>, Fault> {
+        match self.columns {
+            [column] => Ok(Value { bytes: self.bytes, kind: &column.data_type }),
+            columns => Err(Fault::Shape(format!("{} columns instead of one", columns.len()))),
+        }
+    }
+}
+
+/// Forwards to the one column.
+macro_rules! only {
+    ($($method:ident)*) => {
+        $(fn $method<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Fault> {
+            self.only()?.$method(visitor)
+        })*
+    };
+}
+
+impl<'de> Deserializer<'de> for Row<'_, 'de> {
+    type Error = Fault;
+
+    only! {
+        deserialize_any deserialize_bool deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_i32
+        deserialize_i64 deserialize_f64 deserialize_string deserialize_option deserialize_seq
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        visitor.visit_map(self)
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Fault> {
+        if len != self.columns.len() {
+            return Err(Fault::Shape(format!("{} columns instead of {len}", self.columns.len())));
+        }
+        visitor.visit_seq(self)
+    }
+
+    serde::forward_to_deserialize_any! {
+        i8 i16 i128 u128 f32 char str bytes byte_buf unit unit_struct newtype_struct tuple_struct map enum identifier
+        ignored_any
+    }
+}
+
+impl<'de> MapAccess<'de> for Row<'_, 'de> {
+    type Error = Fault;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
+        let Some(column) = self.columns.first() else { return Ok(None) };
+        seed.deserialize(StrDeserializer::new(&column.name)).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
+        self.next_element_seed(seed)?.ok_or(Fault::Short)
+    }
+}
+
+impl<'de> SeqAccess<'de> for Row<'_, 'de> {
+    type Error = Fault;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
+        let Some((column, others)) = self.columns.split_first() else { return Ok(None) };
+        self.columns = others;
+        let value = seed.deserialize(Value { bytes: self.bytes, kind: &column.data_type });
+        value.map(Some).map_err(|fault| match fault {
+            Fault::Shape(fault) => Fault::Shape(format!("column {}: {fault}", column.name)),
+            Fault::Short => Fault::Short,
+        })
+    }
+}
+
+/// A value of the kind that its column has.
+struct Value<'a, 'de> {
+    bytes: &'a mut &'de [u8],
+    kind: &'a Kind,
+}
+
+impl<'a, 'de> Value<'a, 'de> {
+    /// The kind as it is written: these two are written as what they hold.
+    fn kind(&self) -> &'a Kind {
+        let mut kind = self.kind;
+        while let Kind::LowCardinality(inner) | Kind::SimpleAggregateFunction(_, inner) = kind {
+            kind = inner;
+        }
+        kind
+    }
+
+    /// The column holds something else.
+    fn unlike(&self, wanted: &str) -> Fault {
+        Fault::Shape(format!("{} instead of {wanted}", self.kind))
+    }
+
+    fn take(&mut self, count: usize) -> Result<&'de [u8], Fault> {
+        let (taken, rest) = self.bytes.split_at_checked(count).ok_or(Fault::Short)?;
+        *self.bytes = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+        let (taken, rest) = self.bytes.split_first_chunk().ok_or(Fault::Short)?;
+        *self.bytes = rest;
+        Ok(*taken)
+    }
+
+    /// The length of what follows.
+    fn length(&mut self) -> Result<usize, Fault> {
+        let length = read_leb128(&mut *self.bytes).map_err(|fault| match fault {
+            TypesError::NotEnoughData(_) => Fault::Short,
+            fault => Fault::Shape(fault.to_string()),
+        })?;
+        usize::try_from(length).map_err(|_| Fault::Shape(format!("a length of {length}")))
+    }
+
+    fn flag(&mut self) -> Result<bool, Fault> {
+        match self.array()? {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            [byte] => Err(Fault::Shape(format!("{byte} where 0 or 1 belongs"))),
+        }
+    }
+}
+
+macro_rules! numbers {
+    ($($method:ident $visit:ident $number:ident $kind:pat,)*) => {
+        $(fn $method<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Fault> {
+            match self.kind() {
+                $kind => visitor.$visit($number::from_le_bytes(self.array()?)),
+                _ => Err(self.unlike(stringify!($number))),
+            }
+        })*
+    };
+}
+
+impl<'de> Deserializer<'de> for Value<'_, 'de> {
+    type Error = Fault;
+
+    numbers! {
+        deserialize_u8 visit_u8 u8 Kind::UInt8,
+        deserialize_u16 visit_u16 u16 Kind::UInt16 | Kind::Date,
+        deserialize_u32 visit_u32 u32 Kind::UInt32 | Kind::DateTime(_),
+        deserialize_u64 visit_u64 u64 Kind::UInt64,
+        deserialize_i32 visit_i32 i32 Kind::Int32 | Kind::Date32,
+        deserialize_i64 visit_i64 i64 Kind::Int64 | Kind::DateTime64(..),
+        deserialize_f64 visit_f64 f64 Kind::Float64,
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Fault> {
+        match self.kind() {
+            Kind::Bool => visitor.visit_bool(self.flag()?),
+            _ => Err(self.unlike("bool")),
+        }
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Fault> {
+        if *self.kind() != Kind::String {
+            return Err(self.unlike("text"));
+        }
+        let length = self.length()?;
+        let text = std::str::from_utf8(self.take(length)?).map_err(|fault| Fault::Shape(fault.to_string()))?;
+        visitor.visit_borrowed_str(text)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Fault> {
+        let Kind::Nullable(inner) = self.kind() else { return Err(self.unlike("an optional value")) };
+        if self.flag()? { visitor.visit_none() } else { visitor.visit_some(Value { bytes: self.bytes, kind: inner }) }
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Fault> {
+        let Kind::Array(inner) = self.kind() else { return Err(self.unlike("a list")) };
+        let left = self.length()?;
+        visitor.visit_seq(Elements { bytes: self.bytes, kind: inner, left })
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Fault> {
+        match self.kind() {
+            Kind::Tuple(kinds) if kinds.len() == len => visitor.visit_seq(Members { bytes: self.bytes, kinds }),
+            _ => Err(self.unlike(&format!("a tuple of {len}"))),
+        }
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Fault> {
+        Err(Fault::Shape("no row of this program takes it".to_owned()))
+    }
+
+    serde::forward_to_deserialize_any! {
+        i8 i16 i128 u128 f32 char str bytes byte_buf unit unit_struct newtype_struct tuple_struct struct map enum identifier
+        ignored_any
+    }
+}
+
+/// The elements of an array.
+struct Elements<'a, 'de> {
+    bytes: &'a mut &'de [u8],
+    kind: &'a Kind,
+    left: usize,
+}
+
+impl<'de> SeqAccess<'de> for Elements<'_, 'de> {
+    type Error = Fault;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        seed.deserialize(Value { bytes: self.bytes, kind: self.kind }).map(Some)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        // no element is shorter than a byte
+        Some(self.left.min(self.bytes.len()))
+    }
+}
+
+/// The members of a tuple.
+struct Members<'a, 'de> {
+    bytes: &'a mut &'de [u8],
+    kinds: &'a [Kind],
+}
+
+impl<'de> SeqAccess<'de> for Members<'_, 'de> {
+    type Error = Fault;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
+        let Some((kind, others)) = self.kinds.split_first() else { return Ok(None) };
+        self.kinds = others;
+        seed.deserialize(Value { bytes: self.bytes, kind }).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests;
