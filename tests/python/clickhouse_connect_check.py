@@ -81,11 +81,24 @@ def check_settings(client):
     expect_error(lambda: client.query("SELECT throwIf(number = 2500000) FROM numbers(3000000)"), 395, "error within a result")
 
 
+def check_reader(host, port):
+    """Without a password the client starts and reads."""
+    client = clickhouse_connect.get_client(host=host, port=port)
+    expect(client.query("SELECT number, toString(number) FROM numbers(2)").result_rows, [(0, "0"), (1, "1")], "reader")
+    expect(client.command("SELECT {x:UInt8} + 1", parameters={"x": 4}), 5, "parameter of a reader")
+    expect(client.command("SELECT getSetting('max_block_size')", settings={"max_block_size": 77}), 77, "setting of a reader")
+    expect_error(lambda: client.command("CREATE DATABASE d"), 497, "a reader writes")
+    client.close()
+
+
 def main():
     host, port = sys.argv[1], int(sys.argv[2])
-    password = sys.argv[3] if len(sys.argv) > 3 else ""
+    password = sys.argv[3]
+    check_reader(host, port)
     for compress in (True, False, "gzip", "zstd", "lz4"):
-        client = clickhouse_connect.get_client(host=host, port=port, password=password, compress=compress)
+        client = clickhouse_connect.get_client(
+            host=host, port=port, username="doseline", password=password, compress=compress
+        )
         print(f"server {client.server_version}, compress={compress}")
         client.command(f"DROP DATABASE IF EXISTS {DATABASE} SYNC")
         client.command(f"CREATE DATABASE {DATABASE}")

@@ -10,6 +10,8 @@ use serde_json::Value;
 use crate::process::read_lossy;
 use crate::{Disk, Process, Scratch, Signal, free_port, locate, poll};
 
+/// Password of the user `doseline`, who may write.
+pub const PASSWORD: &str = "owner";
 const PROGRAM: &str = "doseline-clickhouse";
 const READY_WITHIN: Duration = Duration::from_secs(120);
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
@@ -88,6 +90,7 @@ impl ClickHouse {
     fn with_arguments(&self, mut command: Command) -> Command {
         command.arg("--data-dir").arg(self.data_dir());
         command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
+        command.args(["--password", PASSWORD]);
         command.arg("--library").arg(locate::libchdb());
         command
     }
@@ -137,6 +140,12 @@ impl ClickHouse {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// How the roles reach it.
+    pub fn warehouse_options(&self) -> warehouse::Options {
+        let password = warehouse::Secret::new(PASSWORD);
+        warehouse::Options { url: self.url(), user: "doseline".to_owned(), password, ..warehouse::Options::default() }
+    }
+
     /// Its port.
     pub fn port(&self) -> u16 {
         self.port
@@ -164,7 +173,7 @@ impl ClickHouse {
 
     /// The same, for statements that may fail.
     pub fn try_query(&self, sql: &str) -> Result<String, Refused> {
-        query(&self.agent, &self.url(), sql)
+        query(&self.agent, &self.url(), Some(PASSWORD), sql)
     }
 
     /// The rows of a SELECT without FORMAT, each an object by column; 64-bit integers are numbers.
@@ -195,10 +204,14 @@ impl ClickHouse {
     }
 }
 
-/// Executes a statement on any ClickHouse, by its address `http://HOST:PORT`.
-pub(crate) fn query(agent: &ureq::Agent, url: &str, sql: &str) -> Result<String, Refused> {
+/// Executes a statement on any ClickHouse, by its address `http://HOST:PORT`: with a password as its owner.
+pub(crate) fn query(agent: &ureq::Agent, url: &str, password: Option<&str>, sql: &str) -> Result<String, Refused> {
     let lost = |error: ureq::Error| Refused { code: None, message: error.to_string() };
-    let mut response = agent.post(url).send(sql).map_err(lost)?;
+    let mut request = agent.post(url);
+    if let Some(password) = password {
+        request = request.header("X-ClickHouse-User", "doseline").header("X-ClickHouse-Key", password);
+    }
+    let mut response = request.send(sql).map_err(lost)?;
     let code = response.headers().get("x-clickhouse-exception-code").and_then(|code| code.to_str().ok()?.parse().ok());
     let success = response.status().is_success() && code.is_none();
     // Answers of tests may exceed the client's default of 10 MB.

@@ -51,7 +51,7 @@ pub(crate) fn positions(clickhouse: &ClickHouse) -> Result<Offsets, String> {
 
 /// The same, asked of the engine at an address.
 pub(crate) fn positions_at(agent: &ureq::Agent, url: &str) -> Result<Offsets, String> {
-    parse(crate::clickhouse::query(agent, url, POSITIONS))
+    parse(crate::clickhouse::query(agent, url, Some(crate::clickhouse::PASSWORD), POSITIONS))
 }
 
 fn parse(answer: Result<String, Refused>) -> Result<Offsets, String> {

@@ -169,7 +169,19 @@ impl Ready {
     #[track_caller]
     pub fn query(&self, sql: &str) -> String {
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
-        crate::clickhouse::query(&agent, &self.clickhouse, sql).unwrap_or_else(|refused| panic!("{refused}\nin {sql}"))
+        crate::clickhouse::query(&agent, &self.clickhouse, None, sql)
+            .unwrap_or_else(|refused| panic!("{refused}\nin {sql}"))
+    }
+
+    /// The same as its owner, whose password stands in the data directory.
+    #[track_caller]
+    pub fn change(&self, data_dir: &Path, sql: &str) {
+        let running = std::fs::read(data_dir.join("running.json")).expect("it runs there");
+        let running: serde_json::Value = serde_json::from_slice(&running).expect("JSON");
+        let password = running["config"]["clickhouse"]["password"].as_str().expect("a password");
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        let answer = crate::clickhouse::query(&agent, &self.clickhouse, Some(password), sql);
+        answer.unwrap_or_else(|refused| panic!("{refused}\nin {sql}"));
     }
 }
 

@@ -32,7 +32,7 @@ mod stack;
 mod usage;
 mod wait;
 
-pub use clickhouse::{ClickHouse, Refused};
+pub use clickhouse::{ClickHouse, PASSWORD, Refused};
 pub use committed::{ends, is_committed, wait_until_committed};
 pub use disk::Disk;
 pub use doseline::{Doseline, Finished, Ready};

@@ -31,7 +31,7 @@ impl Stack {
         let settings = format!(
             "[mqtt]\nhost = \"127.0.0.1\"\nport = {}\n\n\
              [kafka]\nbrokers = [\"{}\"]\npartitions = 4\nreplication = 1\nmin_insync_replicas = 1\n\n\
-             [clickhouse]\nurl = \"{}\"\nfsync = false\n\n{more}\n",
+             [clickhouse]\nurl = \"{}\"\nusername = \"doseline\"\npassword = \"owner\"\nfsync = false\n\n{more}\n",
             mosquitto.port(),
             kafka.bootstrap(),
             clickhouse.url(),

@@ -200,6 +200,8 @@ fn a_wrong_password_and_a_missing_table_are_said_and_then_healed() {
             ("DOSELINE__KAFKA__REPLICATION", "1".to_owned()),
             ("DOSELINE__KAFKA__MIN_INSYNC_REPLICAS", "1".to_owned()),
             ("DOSELINE__CLICKHOUSE__URL", clickhouse.url().to_owned()),
+            ("DOSELINE__CLICKHOUSE__USERNAME", "doseline".to_owned()),
+            ("DOSELINE__CLICKHOUSE__PASSWORD", harness::PASSWORD.to_owned()),
             ("DOSELINE__BRIDGE__HTTP", "127.0.0.1:0".to_owned()),
             ("DOSELINE__LOAD__HTTP", "127.0.0.1:0".to_owned()),
         ]

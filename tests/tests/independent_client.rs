@@ -120,5 +120,8 @@ fn check_values(clickhouse: &ClickHouse) {
 #[test]
 fn clickhouse_connect_uses_the_engine_unchanged() {
     let clickhouse = ClickHouse::start();
-    print!("{}", Python::run("clickhouse_connect_check.py", &["127.0.0.1", &clickhouse.port().to_string()]));
+    print!(
+        "{}",
+        Python::run("clickhouse_connect_check.py", &["127.0.0.1", &clickhouse.port().to_string(), harness::PASSWORD])
+    );
 }

@@ -7,7 +7,7 @@ use warehouse::{Warehouse, migrate};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pass_over_ten_thousand_devices_takes_less_than_30_cpu_seconds() {
     let mut clickhouse = ClickHouse::start();
-    let options = warehouse::Options { url: clickhouse.url(), ..warehouse::Options::default() };
+    let options = clickhouse.warehouse_options();
     let warehouse = Warehouse::new(options).expect("a valid address");
     migrate::migrate(&warehouse, migrate::Options::default()).await.expect("migrate");
     let mut monitor = Monitor::bind(Options::default(), warehouse).await.expect("no address to bind");

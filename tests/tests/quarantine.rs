@@ -75,6 +75,8 @@ impl Rig {
             ("DOSELINE__KAFKA__REPLICATION".to_owned(), "1".to_owned()),
             ("DOSELINE__KAFKA__MIN_INSYNC_REPLICAS".to_owned(), "1".to_owned()),
             ("DOSELINE__CLICKHOUSE__URL".to_owned(), self.clickhouse.url().to_owned()),
+            ("DOSELINE__CLICKHOUSE__USERNAME".to_owned(), "doseline".to_owned()),
+            ("DOSELINE__CLICKHOUSE__PASSWORD".to_owned(), harness::PASSWORD.to_owned()),
         ]
     }
 

@@ -1,6 +1,12 @@
 //! `doseline up`: everything on one machine, as a user meets it.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 use harness::{Doseline, Ready, Scratch, Signal, poll};
 
@@ -131,8 +137,8 @@ fn a_role_that_fails_ends_the_whole_with_exit_code_1() {
     wait_for_more(&ready, 0, Duration::from_secs(30));
     // Somebody changes what the loader wrote: that must stop it, because it may not guess.
     // A table that only the loader depends on.
-    ready.query("DROP TABLE doseline.accuracy_minute SYNC");
-    ready.query("CREATE TABLE doseline.accuracy_minute (x UInt8) ENGINE = MergeTree ORDER BY x");
+    ready.change(scratch.path(), "DROP TABLE doseline.accuracy_minute SYNC");
+    ready.change(scratch.path(), "CREATE TABLE doseline.accuracy_minute (x UInt8) ENGINE = MergeTree ORDER BY x");
     assert_eq!(doseline.process().wait(Duration::from_secs(30)).code(), Some(1));
     let said = doseline.stderr();
     assert!(said.lines().any(|line| line.starts_with("error: load failed: ")), "{said}");
@@ -162,7 +168,7 @@ fn a_disk_that_fills_up_stops_it_cleanly() {
 #[test]
 fn a_port_in_use_is_named_with_its_flag() {
     let scratch = Scratch::new("up-port");
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("its address").port().to_string();
     let flags = ["--mqtt-port", "--kafka-port", "--clickhouse-port", "--http-port"];
     for flag in flags {
@@ -190,7 +196,7 @@ fn assert_nothing_was_started(data_dir: &Path) {
 fn all_ports_in_use_are_named_at_once_and_before_anything_starts() {
     let scratch = Scratch::new("up-ports");
     let data_dir = scratch.join("data");
-    let taken: [_; 4] = std::array::from_fn(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let taken: [_; 4] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
     let ports = taken.each_ref().map(|listener| listener.local_addr().expect("its address").port().to_string());
     let flags = ["--mqtt-port", "--kafka-port", "--clickhouse-port", "--http-port"];
     let mut arguments = vec!["up", "--data-dir", data_dir.to_str().expect("UTF-8 path")];
@@ -243,7 +249,18 @@ fn the_page_shows_the_fleet_in_a_browser() {
     let mut doseline = up(scratch.path(), &["--simulate", "2"]);
     let ready = doseline.wait_until_ready(READY_WITHIN);
     wait_for_more(&ready, 5, Duration::from_secs(60));
+    wait_for_no_gap(&ready);
     let profile = scratch.join("browser");
+    let page = browse(&profile, &[], &ready.dashboard);
+    assert!(page.contains("as of "), "the page could not read its panels: {page}");
+    for text in ["inj-0001", "ONLINE", "injections stored", "Nothing is missing.", "Nothing is in quarantine."] {
+        assert!(page.contains(text), "the page lacks {text}: {page}");
+    }
+    doseline.kill();
+}
+
+/// What a browser shows of an address.
+fn browse(profile: &Path, more: &[&str], url: &str) -> String {
     let page = Command::new("chromium")
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"])
         .args([
@@ -252,14 +269,59 @@ fn the_page_shows_the_fleet_in_a_browser() {
             "--virtual-time-budget=4000",
             "--dump-dom",
         ])
+        .args(more)
         .arg(format!("--user-data-dir={}", profile.display()))
-        .arg(&ready.dashboard)
+        .arg(url)
         .output()
         .expect("chromium runs");
-    let page = String::from_utf8_lossy(&page.stdout);
-    assert!(page.contains("as of "), "the page could not read its panels: {page}");
-    for text in ["inj-0001", "ONLINE", "injections stored", "Nothing is missing.", "Nothing is in quarantine."] {
-        assert!(page.contains(text), "the page lacks {text}: {page}");
+    String::from_utf8_lossy(&page.stdout).into_owned()
+}
+
+/// A site of somebody else: every path is this page.
+fn foreign_site(page: String) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let _ = stream.read(&mut [0; 4096]);
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length:";
+            let _ = write!(stream, "{head} {}\r\n\r\n{page}", page.len());
+        }
+    });
+    address
+}
+
+#[test]
+fn a_page_of_another_site_reads_and_does_nothing() {
+    let scratch = Scratch::new("up-foreign");
+    let mut doseline = up(&scratch.join("data"), &[]);
+    let ready = doseline.wait_until_ready(READY_WITHIN);
+    let script = format!("{}/?query=SELECT+'document.title=\"stolen\"'+FORMAT+TSVRaw", ready.clickhouse);
+    let tags = [script, format!("{}/api/fleet", ready.dashboard), format!("{}/page.js", ready.dashboard)].map(|url| {
+        let url = url.replace('"', "&quot;");
+        format!(
+            "<script src=\"{url}\" onload=\"document.body.append('LOADED')\" onerror=\"document.body.append('REFUSED')\"></script>"
+        )
+    });
+    let site = foreign_site(format!("<title>foreign</title><body>{}", tags.concat()));
+    let page = browse(&scratch.join("script"), &[], &format!("http://{site}/"));
+    assert!(page.matches("append('LOADED')").count() == 3, "{page}");
+    assert!(!page.contains("<title>stolen") && page.matches("REFUSED").count() == 6, "{page}");
+
+    for (number, port) in [&ready.clickhouse, &ready.dashboard].into_iter().enumerate() {
+        let form = format!(
+            "<body onload='document.forms[0].submit()'><form method=post enctype=text/plain action=\"{port}/\">\
+             <textarea name=\"SELECT 'sto' || 'len' --\"></textarea></form>"
+        );
+        let site = foreign_site(form);
+        let page = browse(&scratch.join(&format!("form-{number}")), &[], &format!("http://{site}/"));
+        assert!(page.contains("pages of other sites are refused"), "{page}");
+        // A DNS name that was pointed at this machine: page and port are the same site, and only the name tells.
+        let own = port.rsplit_once(':').expect("a port").1;
+        let url = format!("http://rebound.example:{own}/?query=SELECT+'sto'||'len'");
+        let rules = ["--host-resolver-rules=MAP rebound.example 127.0.0.1"];
+        let page = browse(&scratch.join(&format!("rebound-{number}")), &rules, &url);
+        assert!(page.contains("is not an address of this port"), "{page}");
     }
-    doseline.kill();
 }

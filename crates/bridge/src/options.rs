@@ -30,6 +30,8 @@ pub struct Options {
     pub registry: Option<crate::registry::Current>,
     /// Where `/livez`, `/readyz` and `/metrics` are served; `None` serves none, port 0 takes any free port.
     pub http: Option<SocketAddr>,
+    /// Names by which that port may be called besides its address.
+    pub http_names: Vec<String>,
 }
 
 /// The MQTT side.

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use service::door::Door;
 use tokio::{
     net::TcpListener,
     sync::{Notify, Semaphore, mpsc},
@@ -238,7 +239,7 @@ async fn serve_http(options: &Options, handle: &Handle, background: &mut JoinSet
     let bound = listener.local_addr().map_err(listen)?;
     tracing::info!(address = %bound, "http listens");
     let _ = handle.http.set(bound);
-    let router = http::router(handle.clone());
+    let router = Door::new(bound, &options.http_names).protect(http::router(handle.clone()));
     background.spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "http failed");

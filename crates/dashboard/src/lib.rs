@@ -21,6 +21,7 @@ use axum::{
     routing::get,
 };
 use serde::Deserialize;
+use service::door::Door;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use warehouse::Warehouse;
@@ -28,6 +29,10 @@ use warehouse::Warehouse;
 use crate::{cache::Cache, panel::Panel};
 
 const PAGE: &str = include_str!("index.html");
+const SCRIPT: &str = include_str!("page.js");
+/// The page carries its style and icon, takes its script from this port and asks no other, and stands in no frame.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; img-src data:; \
+                           connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 /// How old an answer may be. The page asks every 3 s.
 const FRESH: Duration = Duration::from_millis(2_500);
@@ -37,6 +42,8 @@ const FRESH: Duration = Duration::from_millis(2_500);
 pub struct Options {
     /// Where to listen; port 0 = any free port.
     pub listen: SocketAddr,
+    /// Names by which it may be called besides its address.
+    pub names: Vec<String>,
 }
 
 /// Why the dashboard could not serve.
@@ -60,6 +67,7 @@ pub enum Error {
 pub struct Dashboard {
     listener: TcpListener,
     address: SocketAddr,
+    names: Vec<String>,
     warehouse: Warehouse,
 }
 
@@ -73,7 +81,7 @@ impl Dashboard {
         let listen = |source| Error::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        Ok(Self { listener, address, warehouse })
+        Ok(Self { listener, address, names: options.names, warehouse })
     }
 
     /// The address it listens on.
@@ -88,11 +96,18 @@ impl Dashboard {
     #[boxed]
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let router = Router::new()
-            .route("/", get(|| async { ([(header::CACHE_CONTROL, "no-cache")], Html(PAGE)) }))
+            .route(
+                "/",
+                get(|| async {
+                    ([(header::CACHE_CONTROL, "no-cache"), (header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(PAGE))
+                }),
+            )
+            .route("/page.js", get(|| async { ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], SCRIPT) }))
             .route("/api/{panel}", get(panel))
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .with_state(Arc::new(Source { warehouse: self.warehouse, cache: Cache::new(FRESH) }));
+        let router = Door::new(self.address, &self.names).protect(router);
         axum::serve(self.listener, router)
             .with_graceful_shutdown(shutdown.cancelled_owned())
             .await

@@ -39,6 +39,8 @@ pub struct Config {
     pub monitor: Monitor,
     /// The dashboard role.
     pub serve: Serve,
+    /// Every HTTP port.
+    pub http: Http,
     /// Limits of the quarantine.
     pub quarantine: Quarantine,
     /// Plausible ranges by device model; a model that is not named has the widest.
@@ -372,6 +374,15 @@ impl Default for Serve {
     }
 }
 
+/// `[http]`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Host names by which the HTTP ports may be called, besides their addresses and `localhost`: those of a proxy or a
+    /// container. A request for another is refused.
+    pub names: Vec<String>,
+}
+
 /// `[quarantine]`: at 80 % of a limit the loader warns, at 100 % it reports an error. Nothing is deleted by itself.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -396,6 +407,11 @@ impl Default for Quarantine {
 pub struct Secret(String);
 
 impl Secret {
+    /// Wraps a text.
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
     /// The text itself.
     pub fn reveal(&self) -> &str {
         &self.0

@@ -43,6 +43,7 @@ pub fn bridge(config: &Config) -> anyhow::Result<bridge::Options> {
         },
         registry: None,
         http: Some(section.http),
+        http_names: config.http.names.clone(),
     })
 }
 
@@ -136,6 +137,7 @@ pub fn load(config: &Config) -> anyhow::Result<load::Options> {
         },
         plausibility: config.plausibility.clone(),
         http: Some(section.http),
+        http_names: config.http.names.clone(),
         ..load::Options::default()
     })
 }
@@ -166,6 +168,7 @@ pub fn monitor(config: &Config) -> anyhow::Result<monitor::Options> {
         },
         stalled_after: Duration::from_secs(section.stalled_s.into()),
         http: Some(section.http),
+        http_names: config.http.names.clone(),
         delivery: monitor::delivery::Options {
             webhook: section.webhook.clone(),
             repeat: Duration::from_secs(section.webhook_repeat_s.into()),

@@ -5,9 +5,9 @@
 //! holds the lock.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File, Permissions, TryLockError},
     io::{ErrorKind, Read as _, Seek as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -25,6 +25,8 @@ use crate::{
 const DATA_DIR: &str = "./doseline-data";
 const LOCK: &str = "doseline.lock";
 const FILE: &str = "running.json";
+/// Rights of a data directory.
+const PRIVATE: u32 = 0o700;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How often, and how long apart, the lock is tried: a command that looks for a running `up` holds it for a moment.
 const LOCK_TRIES: u32 = 5;
@@ -81,7 +83,7 @@ pub fn lock(data_dir: &Path) -> anyhow::Result<File> {
         return Err(fault(format!("--data-dir {shown} is a file; it must be a directory"), OTHER_DIRECTORY));
     }
     let cannot = "use a directory that you may write to: name it with --data-dir, or set its owner";
-    fs::create_dir_all(data_dir).with_context(|| format!("create --data-dir {shown}")).hint(cannot)?;
+    make(data_dir).with_context(|| format!("create --data-dir {shown}")).hint(cannot)?;
     let path = data_dir.join(LOCK);
     let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = open().with_context(|| format!("open {}", path.display())).hint(cannot)?;
@@ -112,14 +114,23 @@ pub fn lock(data_dir: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
+/// Makes a data directory that only this user may enter, also of one that an earlier `up` left open. One that was somebody's
+/// before keeps its rights; what is made in it is private all the same.
+fn make(data_dir: &Path) -> std::io::Result<()> {
+    let is_ours = !data_dir.exists() || data_dir.join(LOCK).exists();
+    fs::DirBuilder::new().recursive(true).mode(PRIVATE).create(data_dir)?;
+    if is_ours { fs::set_permissions(data_dir, Permissions::from_mode(PRIVATE)) } else { Ok(()) }
+}
+
 /// Says where the engines of this process are, and with which options they run. The lock is held.
 ///
 /// # Errors
 /// The file cannot be written.
 pub fn write(data_dir: &Path, config: &Config, dashboard: &str) -> anyhow::Result<Written> {
     let mut config = config.clone();
-    // No engine of `up` asks for one, and the file would be one more place that has it.
-    (config.mqtt.password, config.clickhouse.password) = (None, None);
+    // Of the engines of `up` ClickHouse alone asks for one, which it made for this run. The file would be one more place that has
+    // the others.
+    config.mqtt.password = None;
     if let Some(sasl) = &mut config.kafka.sasl {
         sasl.password = None;
     }
@@ -254,16 +265,15 @@ fn remove(path: &Path) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
-    use crate::hint::Told;
+    use crate::{config::Secret, hint::Told};
 
     fn config() -> Config {
         let mut config = Config::default();
         config.kafka.partitions = 2;
         config.mqtt.port = 4_711;
-        config.mqtt.password = Some(serde_json::from_value("hunter2".into()).unwrap());
+        config.mqtt.password = Some(Secret::new("hunter2".to_owned()));
+        config.clickhouse.password = Some(Secret::new("made for this run".to_owned()));
         config
     }
 
@@ -288,11 +298,30 @@ mod tests {
         let path = data_dir.join(FILE);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(found.mqtt.password.is_none() && !fs::read_to_string(&path).unwrap().contains("hunter2"));
+        assert_eq!(found.clickhouse.password.unwrap().reveal(), "made for this run");
         drop(written);
         assert!(!path.exists());
         assert!(refused(&data_dir).error.contains("about to end"));
         drop(lock);
         assert!(refused(&data_dir).error.starts_with("no running doseline in "));
+    }
+
+    #[test]
+    fn a_data_directory_is_for_its_user_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let new = folder.path().join("above/new");
+        drop(lock(&new).unwrap());
+        assert_eq!((mode(&new), mode(new.parent().unwrap())), (0o700, 0o700));
+        // an earlier release left it so
+        fs::set_permissions(&new, Permissions::from_mode(0o755)).unwrap();
+        drop(lock(&new).unwrap());
+        assert_eq!(mode(&new), 0o700);
+        let others = folder.path().join("others");
+        fs::create_dir(&others).unwrap();
+        fs::set_permissions(&others, Permissions::from_mode(0o755)).unwrap();
+        drop(lock(&others).unwrap());
+        assert_eq!(mode(&others), 0o755);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::{
     broker,
-    config::{Config, LogFormat, UnknownDevices},
+    config::{Config, LogFormat, Secret, UnknownDevices},
     group::{Group, STOP_WITHIN, stopped_by_signal},
     hint::{Hint as _, fault},
     migrate, options, ports, running, simulate, upkeep,
@@ -79,6 +79,8 @@ pub struct Arguments {
 /// Runs until a signal, a failure or a full disk.
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let stop = stopped_by_signal()?;
+    // What this process and its broker make is for its user alone.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let _lock = running::lock(&arguments.data_dir)?;
     let mut machine = Machine { engines: Group::new(), load: Group::new(), bridge: Group::new(), fleet: Group::new() };
     let outcome = tokio::select! {
@@ -150,8 +152,10 @@ impl Machine {
         let mqtt = broker::start(data_dir, mqtt, program, &bridge_options(config)?, shutdown.clone()).await?;
         let mqtt_address = reachable(mqtt.address());
         self.engines.spawn("MQTT broker", async { mqtt.join().await.map(drop) });
-        let clickhouse =
-            clickhouse::Options::new(data_dir.join("clickhouse"), loopback(arguments.clickhouse_port), library);
+        let password = new_password();
+        let listen = loopback(arguments.clickhouse_port);
+        let mut clickhouse = clickhouse::Options::new(data_dir.join("clickhouse"), listen, library, password.as_str());
+        clickhouse.names.clone_from(&config.http.names);
         let clickhouse =
             clickhouse::start(clickhouse, shutdown).await.context("start ClickHouse (--clickhouse-port)")?;
         let addresses = Addresses { mqtt: mqtt_address, kafka: kafka_address, clickhouse: clickhouse.address() };
@@ -160,6 +164,8 @@ impl Machine {
         config.mqtt.port = addresses.mqtt.port();
         config.kafka.brokers = vec![addresses.kafka.to_string()];
         config.clickhouse.url = format!("http://{}", addresses.clickhouse);
+        config.clickhouse.username = clickhouse::OWNER.to_owned();
+        (config.clickhouse.password, config.clickhouse.password_file) = (Some(Secret::new(password)), None);
         Ok(addresses)
     }
 
@@ -184,7 +190,7 @@ impl Machine {
         let (monitor_handle, monitor_http) = (monitor.handle(), monitor.http_address());
         self.load.spawn("monitor", monitor.run(self.load.shutdown()));
 
-        let dashboard = dashboard::Options { listen: loopback(arguments.http_port) };
+        let dashboard = dashboard::Options { listen: loopback(arguments.http_port), names: config.http.names.clone() };
         let dashboard = dashboard::Dashboard::bind(dashboard, warehouse.clone()).await?;
         let address = dashboard.address();
         self.load.spawn("dashboard", dashboard.run(self.load.shutdown()));
@@ -277,6 +283,11 @@ fn welcome(clickhouse: SocketAddr, dashboard: SocketAddr, program: &Path, data_d
          (or: curl 'http://{clickhouse}/' -d 'SELECT * FROM doseline.open_alerts FORMAT Vertical')\n\
          stop: Ctrl-C; the data stay in {data_dir}, and the next start goes on from there\n"
     )
+}
+
+/// The password by which ClickHouse knows the roles, and the commands that read it in the data directory. A new one at each start.
+fn new_password() -> String {
+    format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>())
 }
 
 fn loopback(port: u16) -> SocketAddr {

@@ -3,6 +3,7 @@
 //!
 //! - A statement has a connection of its own; one that only read or inserted leaves it to the next that asks for the same database
 //!   and settings: no setting of one reaches another. A session keeps its connection.
+//! - The owner, who has a password, has all rights in the engine. Everybody else is a reader: see `reader`.
 //! - An `INSERT`'s data goes to the engine piece by piece, as does a result in a format that allows it: memory does not
 //!   grow with either.
 //! - A body that ends early cancels its `INSERT`; what was sent in one block leaves no row.
@@ -14,6 +15,7 @@ mod execution;
 mod http;
 mod idle;
 mod library;
+mod reader;
 mod reply;
 mod request;
 mod session;
@@ -24,6 +26,7 @@ use async_recursion::async_recursion as boxed;
 use engine::Engine;
 use http::Server;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use service::door::Door;
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -37,6 +40,8 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use workers::Workers;
+
+pub use request::OWNER;
 
 /// Time that running statements get to end by themselves when the server stops.
 const DRAIN_TIME: Duration = Duration::from_millis(1000);
@@ -62,15 +67,27 @@ pub struct Options {
     pub waiting_max: usize,
     /// How long a request waits before it gets that answer, too.
     pub waiting_time: Duration,
-    /// Password of the one user, `default`; `None` lets anyone in who reaches the port.
-    pub password: Option<String>,
+    /// Password of the user [`OWNER`], who has all rights in the engine. Whoever reaches the port without it only reads.
+    pub password: String,
+    /// The database that readers may read.
+    pub database: String,
+    /// Tables of it that they may not read. A view with its definer's rights reads them all the same.
+    pub hidden: Vec<String>,
+    /// Names by which this port may be called besides its address.
+    pub names: Vec<String>,
     /// Memory that the engine may take, in bytes; `None` is half of the machine's.
     pub memory_max_bytes: Option<u64>,
 }
 
 impl Options {
-    /// Options with 16 connections, 256 waiting requests for 30 s, no password, half of the machine's memory.
-    pub fn new(data_dir: impl Into<PathBuf>, listen: SocketAddr, library: impl Into<PathBuf>) -> Self {
+    /// Options with 16 connections, 256 waiting requests for 30 s, half of the machine's memory; readers read the database
+    /// `doseline` but for `unit_secret`, the key of the pseudonyms.
+    pub fn new(
+        data_dir: impl Into<PathBuf>,
+        listen: SocketAddr,
+        library: impl Into<PathBuf>,
+        password: impl Into<String>,
+    ) -> Self {
         Self {
             data_dir: data_dir.into(),
             listen,
@@ -78,7 +95,10 @@ impl Options {
             connections_max: 16,
             waiting_max: 256,
             waiting_time: Duration::from_secs(30),
-            password: None,
+            password: password.into(),
+            database: "doseline".to_owned(),
+            hidden: vec!["unit_secret".to_owned()],
+            names: Vec::new(),
             memory_max_bytes: None,
         }
     }
@@ -93,7 +113,10 @@ impl fmt::Debug for Options {
             .field("connections_max", &self.connections_max)
             .field("waiting_max", &self.waiting_max)
             .field("waiting_time", &self.waiting_time)
-            .field("password", &self.password.as_ref().map(|_| "redacted"))
+            .field("password", &"redacted")
+            .field("database", &self.database)
+            .field("hidden", &self.hidden)
+            .field("names", &self.names)
             .field("memory_max_bytes", &self.memory_max_bytes)
             .finish()
     }
@@ -249,6 +272,7 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
         waiting_max: options.waiting_max,
         waiting_time: options.waiting_time,
         password: options.password,
+        door: Door::new(address, &options.names),
     });
     let task = tokio::spawn(async move {
         let connections = serve(&server, &listener, &shutdown).await;

@@ -51,6 +51,7 @@ mod wire;
 use async_recursion::async_recursion as boxed;
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use service::door::Door;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use warehouse::{Warehouse, loader::TopicLife};
@@ -135,8 +136,9 @@ impl Loader {
         let rules = Rules { decoder_version, ..Rules::new(options.plausibility.clone()) };
         let serving = CancellationToken::new();
         let stop_serving = serving.clone().drop_guard();
-        if let Some(listener) = listener {
-            let app = http::router(handle.clone());
+        let http_address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        if let Some((listener, address)) = listener.zip(http_address) {
+            let app = Door::new(address, &options.http_names).protect(http::router(handle.clone()));
             let until = serving.clone();
             tokio::spawn(async move {
                 let served = axum::serve(listener, app).with_graceful_shutdown(until.cancelled_owned()).await;

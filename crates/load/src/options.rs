@@ -25,6 +25,8 @@ pub struct Options {
     pub instance: String,
     /// Where `/livez`, `/readyz` and `/metrics` are served; `None` serves none, port 0 takes any free port.
     pub http: Option<SocketAddr>,
+    /// Names by which that port may be called besides its address.
+    pub http_names: Vec<String>,
 }
 
 impl Default for Options {
@@ -35,6 +37,7 @@ impl Default for Options {
             plausibility: Plausibility::default(),
             instance: format!("load-{}", std::process::id()),
             http: None,
+            http_names: Vec::new(),
         }
     }
 }

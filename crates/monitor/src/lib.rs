@@ -36,6 +36,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use service::door::Door;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use warehouse::{Advice, Warehouse};
@@ -62,6 +63,8 @@ pub struct Options {
     pub stalled_after: Duration,
     /// Where `/livez`, `/readyz` and `/metrics` are served; `None` serves none, port 0 takes any free port.
     pub http: Option<SocketAddr>,
+    /// Names by which that port may be called besides its address.
+    pub http_names: Vec<String>,
     /// Where alerts are told outside.
     pub delivery: delivery::Options,
 }
@@ -74,6 +77,7 @@ impl Default for Options {
             limits: Limits::default(),
             stalled_after: Duration::from_secs(120),
             http: None,
+            http_names: Vec::new(),
             delivery: delivery::Options::default(),
         }
     }
@@ -183,8 +187,9 @@ impl Monitor {
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
         let serving = CancellationToken::new();
         let _stop_serving = serving.clone().drop_guard();
-        if let Some(listener) = self.listener.take() {
-            let app = http::router(self.handle());
+        let http_address = self.http_address();
+        if let Some((listener, address)) = self.listener.take().zip(http_address) {
+            let app = Door::new(address, &self.options.http_names).protect(http::router(self.handle()));
             tokio::spawn(async move {
                 let served = axum::serve(listener, app).with_graceful_shutdown(serving.cancelled_owned()).await;
                 if let Err(error) = served {

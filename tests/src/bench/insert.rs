@@ -74,7 +74,11 @@ fn insert(stage: &mut Stage, fleet: Fleet, injections: u64, block_rows: u64, for
     let warehouse = warehouse(&stage.clickhouse);
     // One thread: its CPU time is that of the client.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("start a runtime");
-    let client = clickhouse::Client::default().with_url(stage.clickhouse.url()).with_database("doseline");
+    let client = clickhouse::Client::default()
+        .with_url(stage.clickhouse.url())
+        .with_user("doseline")
+        .with_password(crate::clickhouse::PASSWORD)
+        .with_database("doseline");
     let [_, _, before] = stage.engines_cpu_s();
     let (mut client_cpu_s, mut wire_bytes, mut of_connection) = (0.0, None, 0.0);
     let reports = injections / fleet.per_report;

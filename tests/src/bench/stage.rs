@@ -56,7 +56,7 @@ impl Stage {
         let text = format!(
             "[mqtt]\nhost = \"127.0.0.1\"\nport = {}\n\n\
              [kafka]\nbrokers = [\"{}\"]\nreplication = 1\nmin_insync_replicas = 1\n\n\
-             [clickhouse]\nurl = \"{}\"\n",
+             [clickhouse]\nurl = \"{}\"\nusername = \"doseline\"\npassword = \"owner\"\n",
             self.mosquitto.port(),
             self.kafka.bootstrap(),
             self.clickhouse.url(),
@@ -95,7 +95,7 @@ impl Stage {
 
 /// A client of a ClickHouse, as doseline's own.
 pub fn warehouse(clickhouse: &ClickHouse) -> Warehouse {
-    let options = warehouse::Options { url: clickhouse.url(), ..warehouse::Options::default() };
+    let options = clickhouse.warehouse_options();
     Warehouse::new(options).expect("a valid address")
 }
 

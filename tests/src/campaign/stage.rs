@@ -275,7 +275,7 @@ fn configuration_text(setting: &Setting, mqtt: u16, kafka: &str, clickhouse: &st
     format!(
         "[mqtt]\nhost = \"127.0.0.1\"\nport = {mqtt}\n\n\
          [kafka]\nbrokers = [{}]\npartitions = {partitions}\nreplication = 3\nmin_insync_replicas = 2\n\n\
-         [clickhouse]\nurl = \"{clickhouse}\"\nfsync = false\n\n\
+         [clickhouse]\nurl = \"{clickhouse}\"\nusername = \"doseline\"\npassword = \"owner\"\nfsync = false\n\n\
          [bridge]\nconnections = 2\nshare_group = \"campaign\"\nin_flight_mib = 16\nunconfirmed_age_max_s = 5\n\n\
          [load]\nbatch_age_ms = {batch_age_ms}\nsession_timeout_s = {session_timeout_s}\nunwritten_age_max_s = 20\n",
         brokers.join(", ")

@@ -44,7 +44,7 @@ impl World {
         let partitions = self.rig.kafka.end_offsets(telemetry::kafka::REPORTS_TOPIC).len();
         let text = format!(
             "[kafka]\nbrokers = [\"{kafka}\"]\npartitions = {partitions}\nreplication = 1\nmin_insync_replicas = 1\n\n\
-             [clickhouse]\nurl = \"{clickhouse}\"\nfsync = false\n\n{more}\n"
+             [clickhouse]\nurl = \"{clickhouse}\"\nusername = \"doseline\"\npassword = \"owner\"\nfsync = false\n\n{more}\n"
         );
         let path = self.scratch.join(name);
         std::fs::write(&path, text).expect("write a configuration");

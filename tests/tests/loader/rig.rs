@@ -53,8 +53,7 @@ impl Running {
 impl Rig {
     pub async fn start(partitions: u32) -> Self {
         let (clickhouse, kafka) = (ClickHouse::start(), Kafka::start());
-        let url = clickhouse.url();
-        let warehouse = Warehouse::new(warehouse::Options { url, ..Default::default() }).expect("a valid address");
+        let warehouse = Warehouse::new(clickhouse.warehouse_options()).expect("a valid address");
         migrate::migrate(&warehouse, migrate::Options::default()).await.expect("migrate");
         let mut config = kafka.config();
         config.set("partitioner", "murmur2_random").set("linger.ms", "2").set("message.max.bytes", "4000000");

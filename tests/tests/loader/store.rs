@@ -9,8 +9,7 @@ use warehouse::{
 };
 
 async fn migrated(clickhouse: &ClickHouse) -> Warehouse {
-    let url = clickhouse.url();
-    let warehouse = Warehouse::new(warehouse::Options { url, ..Default::default() }).expect("a valid address");
+    let warehouse = Warehouse::new(clickhouse.warehouse_options()).expect("a valid address");
     migrate::migrate(&warehouse, migrate::Options::default()).await.expect("migrate");
     warehouse
 }

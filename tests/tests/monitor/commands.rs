@@ -16,8 +16,12 @@ async fn a_person_finds_acknowledges_traces_and_reports() {
     facts.needle("N1", "a", 1);
     facts.needle("N1", "b", 5);
     let url = rig.clickhouse.url();
-    let run =
-        |arguments: &[&str]| -> Finished { Doseline::run(arguments, &[("DOSELINE__CLICKHOUSE__URL", &url)], SOON) };
+    let environment = [
+        ("DOSELINE__CLICKHOUSE__URL", url.as_str()),
+        ("DOSELINE__CLICKHOUSE__USERNAME", "doseline"),
+        ("DOSELINE__CLICKHOUSE__PASSWORD", harness::PASSWORD),
+    ];
+    let run = |arguments: &[&str]| -> Finished { Doseline::run(arguments, &environment, SOON) };
     let judged = run(&["monitor", "--once"]);
     assert_eq!(judged.code, Some(0), "{}", judged.stderr);
     assert!(judged.stdout.contains("1 alerts changed"), "{}", judged.stdout);

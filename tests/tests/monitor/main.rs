@@ -21,7 +21,7 @@ struct Rig {
 impl Rig {
     async fn start() -> Self {
         let clickhouse = ClickHouse::start();
-        let options = warehouse::Options { url: clickhouse.url(), ..warehouse::Options::default() };
+        let options = clickhouse.warehouse_options();
         let warehouse = Warehouse::new(options).expect("a valid address");
         migrate::migrate(&warehouse, migrate::Options::default()).await.expect("migrate");
         let monitor = Self::monitor(&warehouse).await;

@@ -12,11 +12,11 @@ mod users;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use harness::ClickHouse;
-use warehouse::{Options, Warehouse, migrate};
+use warehouse::{Warehouse, migrate};
 
 /// A warehouse on an engine, without a schema.
 fn empty(clickhouse: &ClickHouse) -> Warehouse {
-    Warehouse::new(Options { url: clickhouse.url(), ..Options::default() }).expect("the address is valid")
+    Warehouse::new(clickhouse.warehouse_options()).expect("the address is valid")
 }
 
 /// A warehouse with the schema.

@@ -29,9 +29,9 @@ struct Arguments {
     /// Requests that may wait for one of them
     #[arg(long, default_value_t = 256)]
     waiting: usize,
-    /// Password of the user `default`
+    /// Password of the user `doseline`, who has all rights; everybody else only reads
     #[arg(long, env = "DOSELINE_CLICKHOUSE_PASSWORD", hide_env_values = true)]
-    password: Option<String>,
+    password: String,
 }
 
 #[tokio::main]
@@ -49,10 +49,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let mut options = Options::new(arguments.data_dir, arguments.listen, arguments.library);
+    let mut options = Options::new(arguments.data_dir, arguments.listen, arguments.library, arguments.password);
     options.connections_max = arguments.connections;
     options.waiting_max = arguments.waiting;
-    options.password = arguments.password;
     let shutdown = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = shutdown.clone();

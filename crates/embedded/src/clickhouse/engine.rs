@@ -20,6 +20,10 @@ const SESSIONS_MAX: usize = 256;
 /// Connections kept between statements, for each that may be in use: requests ask for several sets of settings.
 const IDLE_SHARE: usize = 2;
 
+/// Rights that reach out of the engine. Those to change users are worth nothing: there is no place to keep a change.
+const OUTSIDE: [&str; 6] =
+    ["SOURCES", "CREATE DICTIONARY", "CREATE FUNCTION", "NAMED COLLECTION ADMIN", "BACKUP", "INTROSPECTION"];
+
 /// The booted engine.
 pub struct Engine {
     library: &'static Library,
@@ -91,27 +95,37 @@ impl Engine {
         })
     }
 
-    /// Opens a connection, which costs 0.8 ms, together with the key by which its statements are found.
+    /// Opens a connection, which costs 0.8 ms, together with the key by which its statements are found. A reader's has the
+    /// rights of a reader only.
     ///
     /// # Errors
     /// The engine refuses it.
-    pub fn connect(&self) -> Result<(Connection, String), Exception> {
+    pub fn connect(&self, owner: bool) -> Result<(Connection, String), Exception> {
         let key = format!("{KEY}{}", self.numbers.fetch_add(1, Ordering::Relaxed));
         let mut arguments = self.arguments.clone();
         arguments.push(format!("--log_comment={key}"));
-        Ok((Connection::open(self.library, &arguments)?, key))
+        let mut connection = Connection::open(self.library, &arguments)?;
+        if !owner {
+            connection.run("SET ROLE reader")?;
+        }
+        Ok((connection, key))
     }
 
     /// A connection for a statement outside of sessions, of which `settings`, in ascending order of their names, will be set.
     ///
     /// # Errors
     /// The engine refuses it.
-    pub fn prepare(&self, database: Option<&str>, settings: &[(String, String)]) -> Result<Prepared, Exception> {
-        if let Some(prepared) = self.idle.take(database, settings) {
+    pub fn prepare(
+        &self,
+        owner: bool,
+        database: Option<&str>,
+        settings: &[(String, String)],
+    ) -> Result<Prepared, Exception> {
+        if let Some(prepared) = self.idle.take(owner, database, settings) {
             return Ok(prepared);
         }
-        let (connection, key) = self.connect()?;
-        Ok(Prepared { connection, key, database: None, settings: Vec::new() })
+        let (connection, key) = self.connect(owner)?;
+        Ok(Prepared { connection, owner, key, database: None, settings: Vec::new() })
     }
 
     /// Notes that the client is gone and kills the statement if that is allowed. Does not wait.
@@ -177,13 +191,26 @@ fn write_configuration(options: &Options, data_dir: &Path) -> std::io::Result<()
         users = path("users.xml"),
         log = path("engine.log"),
     );
-    // SOURCES: without this, whoever reaches the port reads and writes this process's files by SQL
-    let users = "<!-- written at each start -->\n<clickhouse>\n  \
-                 <profiles><default/></profiles>\n  <quotas><default/></quotas>\n  \
-                 <users><default>\n    <password/><networks><ip>::/0</ip></networks>\n    \
-                 <profile>default</profile><quota>default</quota>\n    \
-                 <grants><query>GRANT ALL ON *.*</query><query>REVOKE SOURCES ON *.*</query></grants>\n  \
-                 </default></users>\n</clickhouse>\n";
+    // A connection begins with both roles, and a reader's gives the owner's up. Neither reads or writes files, calls programs or
+    // other servers: nobody here needs that.
+    let grants = |statements: &[String]| -> String {
+        statements.iter().map(|statement| format!("<query>{}</query>", escape(statement))).collect()
+    };
+    let revoked = OUTSIDE.map(|right| format!("REVOKE {right} ON *.*"));
+    let owner = grants(&[&["GRANT ALL ON *.*".to_owned()], revoked.as_slice()].concat());
+    let database = &options.database;
+    let hidden = options.hidden.iter().map(|table| format!("REVOKE SELECT ON `{database}`.`{table}`"));
+    let granted = std::iter::once(format!("GRANT SELECT ON `{database}`.*"));
+    let reader = grants(&granted.chain(hidden).collect::<Vec<_>>());
+    let user = grants(&["GRANT owner".to_owned(), "GRANT reader".to_owned()]);
+    let users = format!(
+        "<!-- written at each start -->\n<clickhouse>\n  \
+         <profiles><default/></profiles>\n  <quotas><default/></quotas>\n  \
+         <roles>\n    <owner><grants>{owner}</grants></owner>\n    <reader><grants>{reader}</grants></reader>\n  </roles>\n  \
+         <users><default>\n    <password/><networks><ip>::/0</ip></networks>\n    \
+         <profile>default</profile><quota>default</quota>\n    <grants>{user}</grants>\n  \
+         </default></users>\n</clickhouse>\n"
+    );
     std::fs::write(data_dir.join("server.xml"), server)?;
     std::fs::write(data_dir.join("users.xml"), users)
 }

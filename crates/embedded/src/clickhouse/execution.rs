@@ -5,6 +5,7 @@ use super::engine::{Engine, Running};
 use super::exception::{Exception, SYNTAX_ERROR};
 use super::idle::Prepared;
 use super::library::{Class, Connection, Counts, Output};
+use super::reader;
 use super::reply::{Gone, Reply};
 use super::request::Request;
 use super::statement::{self, Framing, Plan};
@@ -75,9 +76,12 @@ fn execute(
     let mut body = if request.decompress { Box::new(BlockReader::new(body)) } else { body };
     let (text, plan) = read_statement(&request, &mut body)?;
 
+    if !request.owner {
+        reader::permit_settings(&request.settings)?;
+    }
     request.order_settings();
     let Some(session) = request.session.clone() else {
-        let mut prepared = engine.prepare(request.database.as_deref(), &request.settings)?;
+        let mut prepared = engine.prepare(request.owner, request.database.as_deref(), &request.settings)?;
         let execution = Execution { request, text, body, running, key: prepared.key.clone() };
         let (counts, unchanged) = execution.run(&mut prepared, plan, reply)?;
         if unchanged {
@@ -89,7 +93,7 @@ fn execute(
     };
     let (mut connection, key) = match engine.sessions.take(&session)? {
         Some(connection) => connection,
-        None => engine.connect().inspect_err(|_| engine.sessions.give_back(&session, None))?,
+        None => engine.connect(request.owner).inspect_err(|_| engine.sessions.give_back(&session, None))?,
     };
     let execution = Execution { request, text, body, running, key: key.clone() };
     let result = execution.run_in_session(&mut connection, plan, reply);
@@ -145,6 +149,7 @@ struct Execution<'r> {
 impl Execution<'_> {
     /// Runs outside of sessions. Says whether the connection is as its settings make it, for the next statement that asks for them.
     fn run(mut self, prepared: &mut Prepared, plan: Plan, reply: &mut Reply) -> Result<(Counts, bool), Failure> {
+        self.permit(&mut prepared.connection, &plan)?;
         let asked = self.request.settings.clone();
         let mode = self.choose_mode(&mut prepared.connection, plan)?;
         // others may change the connection; and after these no other setting can be set, or more than they name has changed
@@ -167,6 +172,7 @@ impl Execution<'_> {
 
     /// Runs on a session's connection and leaves it as it was, apart from what the statement itself changes.
     fn run_in_session(mut self, connection: &mut Connection, plan: Plan, reply: &mut Reply) -> Result<Counts, Failure> {
+        self.permit(connection, &plan)?;
         let lasting = matches!(plan, Plan::Other { session: true, .. });
         let mode = self.choose_mode(connection, plan)?;
         if lasting {
@@ -188,6 +194,18 @@ impl Execution<'_> {
             connection.run(&statement)?;
         }
         result
+    }
+
+    /// Holds a reader's statement against what readers may do.
+    fn permit(&self, connection: &mut Connection, plan: &Plan) -> Result<(), Exception> {
+        match plan {
+            _ if self.request.owner => Ok(()),
+            Plan::Insert { .. } => Err(reader::denied("INSERT")),
+            Plan::Other { .. } if self.request.database.as_deref() == Some("system") => {
+                Err(reader::denied("to be in the database system; name its tables in full, as system.tables"))
+            }
+            Plan::Other { .. } => reader::permit(connection, &self.text, &self.request.parameters),
+        }
     }
 
     fn choose_mode(&mut self, connection: &mut Connection, plan: Plan) -> Result<Mode, Exception> {
@@ -334,7 +352,7 @@ fn text_of(output: &Output) -> String {
 }
 
 /// A literal (`'`) or an identifier (`` ` ``) of SQL.
-fn quote(text: &str, quote: char) -> String {
+pub fn quote(text: &str, quote: char) -> String {
     let escaped = text.replace('\\', "\\\\").replace(quote, &format!("\\{quote}"));
     format!("{quote}{escaped}{quote}")
 }

@@ -9,9 +9,10 @@ use super::workers::Workers;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, BodyStream};
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_TYPE, HOST, ORIGIN};
+use hyper::header::CONTENT_TYPE;
 use hyper::http::response::Builder;
 use hyper::{HeaderMap, Method, Response};
+use service::door::{self, Door, Refusal};
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,8 +45,10 @@ pub struct Server {
     pub waiting_max: usize,
     /// For so long.
     pub waiting_time: Duration,
-    /// The password, if one is asked for.
-    pub password: Option<String>,
+    /// The owner's password.
+    pub password: String,
+    /// The door of the port.
+    pub door: Door,
 }
 
 /// Tells the engine when the client is gone: dropped with the response, or with the wait for it.
@@ -63,6 +66,19 @@ impl Drop for Guard {
 impl Server {
     /// Answers one request.
     pub async fn answer(self: Arc<Self>, request: hyper::Request<Incoming>) -> Response<Body> {
+        let mut response = match self.door.admit(request.uri(), request.headers()) {
+            Ok(()) => self.serve(request).await,
+            Err(Refusal { status, text }) => {
+                let mut response = self.refuse(&Exception::new(497, "ACCESS_DENIED", text));
+                *response.status_mut() = status;
+                response
+            }
+        };
+        door::shield(response.headers_mut());
+        response
+    }
+
+    async fn serve(self: &Arc<Self>, request: hyper::Request<Incoming>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let reading = parts.method == Method::GET || parts.method == Method::HEAD;
         match parts.uri.path() {
@@ -85,9 +101,8 @@ impl Server {
         reading: bool,
         body: Incoming,
     ) -> Result<Response<Body>, Exception> {
-        refuse_foreign_page(headers)?;
         let mut request = Request::read(query, headers, reading)?;
-        request.authenticate(self.password.as_deref())?;
+        request.authenticate(&self.password)?;
         let permit = self.admit().await?;
 
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -172,18 +187,6 @@ fn plain(status: u16, text: String) -> Response<Body> {
 
 fn finish(response: Builder, body: Body) -> Option<Response<Body>> {
     response.body(body).ok()
-}
-
-/// A page of another site that is open in a browser on this machine could otherwise send SQL here: a simple POST needs
-/// no consent of the server. Clients that are no browsers send no `Origin`.
-fn refuse_foreign_page(headers: &HeaderMap) -> Result<(), Exception> {
-    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
-    let page = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    if page.is_some() && page == host {
-        return Ok(());
-    }
-    Err(Exception::new(497, "ACCESS_DENIED", "Requests of pages of other sites are refused"))
 }
 
 /// Reads `query` and parameters out of a form, as clients send it whose parameters are too long for a URL.

@@ -9,6 +9,8 @@ use std::sync::{Mutex, PoisonError};
 pub struct Prepared {
     /// The connection.
     pub connection: Connection,
+    /// It has the owner's rights, not a reader's.
+    pub owner: bool,
     /// By which its statements are found.
     pub key: String,
     /// The database that was chosen.
@@ -19,9 +21,11 @@ pub struct Prepared {
 
 impl Prepared {
     /// Whether it is as a new connection would be once these are set, whatever their values are now.
-    fn suits(&self, database: Option<&str>, settings: &[(String, String)]) -> bool {
+    fn suits(&self, owner: bool, database: Option<&str>, settings: &[(String, String)]) -> bool {
         let names = settings.iter().map(|(name, _)| name);
-        self.database.as_deref() == database && self.settings.iter().map(|(name, _)| name).eq(names)
+        self.owner == owner
+            && self.database.as_deref() == database
+            && self.settings.iter().map(|(name, _)| name).eq(names)
     }
 }
 
@@ -38,9 +42,9 @@ impl Idle {
     }
 
     /// One on which this database was chosen and these settings, in ascending order of their names, and nothing else.
-    pub fn take(&self, database: Option<&str>, settings: &[(String, String)]) -> Option<Prepared> {
+    pub fn take(&self, owner: bool, database: Option<&str>, settings: &[(String, String)]) -> Option<Prepared> {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = connections.iter().rposition(|prepared| prepared.suits(database, settings))?;
+        let last = connections.iter().rposition(|prepared| prepared.suits(owner, database, settings))?;
         connections.remove(last)
     }
 

@@ -77,7 +77,7 @@ pub enum Class {
     Write,
     /// `SET`, `USE`, `SYSTEM`, `KILL` and their like.
     Control,
-    /// Did not parse.
+    /// Did not parse, or is more than one statement.
     Unknown,
 }
 
@@ -249,10 +249,10 @@ impl Connection {
                 &raw mut analysis,
             )
         };
-        match (state, analysis.query_class) {
-            (SUCCESS, 0) => Class::Read,
-            (SUCCESS, 1 | 2) => Class::Write,
-            (SUCCESS, 3) => Class::Control,
+        match (state, analysis.statement_count, analysis.query_class) {
+            (SUCCESS, 1, 0) => Class::Read,
+            (SUCCESS, 1, 1 | 2) => Class::Write,
+            (SUCCESS, 1, 3) => Class::Control,
             _ => Class::Unknown,
         }
     }

@@ -27,6 +27,8 @@ const SERVER_SETTINGS: [&str; 6] = [
 pub struct SessionName {
     /// The client's name for it.
     pub id: String,
+    /// It is one of the owner's.
+    pub owner: bool,
     /// How long it is kept without a request.
     pub idle: Duration,
     /// It must exist already.
@@ -34,6 +36,16 @@ pub struct SessionName {
     /// It ends with this request.
     pub close: bool,
 }
+
+impl SessionName {
+    /// By which it is kept.
+    pub fn key(&self) -> (bool, String) {
+        (self.owner, self.id.clone())
+    }
+}
+
+/// The user with all rights, which has a password. The other, `default`, only reads and needs none.
+pub const OWNER: &str = "doseline";
 
 /// A request without its body.
 #[derive(Debug, Default)]
@@ -64,6 +76,8 @@ pub struct Request {
     pub wait_end: bool,
     /// Only reading is allowed: the method is GET.
     pub read_only: bool,
+    /// The owner asks, not a reader.
+    pub owner: bool,
     user: Option<String>,
     password: Option<String>,
 }
@@ -155,14 +169,18 @@ impl Request {
         Ok(())
     }
 
-    /// Whether the one user there is asks: without a password set, any password will do.
+    /// Finds out who asks: the owner, who must know the password, or a reader, of whom none is asked.
     ///
     /// # Errors
     /// `AUTHENTICATION_FAILED`.
-    pub fn authenticate(&self, password: Option<&str>) -> Result<(), Exception> {
+    pub fn authenticate(&mut self, password: &str) -> Result<(), Exception> {
         let user = self.user.as_deref().filter(|user| !user.is_empty()).unwrap_or("default");
         let given = self.password.as_deref().unwrap_or_default();
-        if user == "default" && password.is_none_or(|password| equal(password.as_bytes(), given.as_bytes())) {
+        self.owner = user == OWNER && equal(password.as_bytes(), given.as_bytes());
+        if let Some(session) = &mut self.session {
+            session.owner = self.owner;
+        }
+        if self.owner || user == "default" {
             return Ok(());
         }
         let message =
@@ -191,7 +209,7 @@ impl SessionParameters {
             })?,
         };
         let idle = idle.min(SESSION_IDLE_MAX);
-        Ok(Some(SessionName { id: self.id, idle, must_exist: self.check, close: self.close }))
+        Ok(Some(SessionName { id: self.id, owner: false, idle, must_exist: self.check, close: self.close }))
     }
 }
 
@@ -238,10 +256,13 @@ mod tests {
             headers.insert(name, value.parse().unwrap());
             Request::read(url, &headers, false).unwrap()
         };
-        assert!(ask("", "x-none", "1").authenticate(None).is_ok());
-        assert!(ask("", "x-none", "1").authenticate(Some("secret")).is_err());
-        assert!(ask("user=default&password=secret", "x-none", "1").authenticate(Some("secret")).is_ok());
-        assert!(ask("", "authorization", "Basic ZGVmYXVsdDpzZWNyZXQ=").authenticate(Some("secret")).is_ok());
-        assert!(ask("", "x-clickhouse-user", "root").authenticate(None).is_err());
+        let who = |mut request: Request| request.authenticate("secret").map(|()| request.owner).ok();
+        assert_eq!(who(ask("", "x-none", "1")), Some(false));
+        assert_eq!(who(ask("user=default&password=any", "x-none", "1")), Some(false));
+        assert_eq!(who(ask("user=doseline&password=secret", "x-none", "1")), Some(true));
+        assert_eq!(who(ask("", "authorization", "Basic ZG9zZWxpbmU6c2VjcmV0")), Some(true));
+        assert_eq!(who(ask("user=doseline&password=secre", "x-none", "1")), None);
+        assert_eq!(who(ask("user=doseline", "x-none", "1")), None);
+        assert_eq!(who(ask("", "x-clickhouse-user", "root")), None);
     }
 }

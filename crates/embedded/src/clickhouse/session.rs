@@ -16,7 +16,8 @@ struct Session {
 
 /// All sessions, at most a given number.
 pub struct Sessions {
-    sessions: Mutex<HashMap<String, Session>>,
+    /// By whether they are the owner's, and name: no reader comes into a session of the owner.
+    sessions: Mutex<HashMap<(bool, String), Session>>,
     sessions_max: usize,
 }
 
@@ -33,7 +34,7 @@ impl Sessions {
     pub fn take(&self, name: &SessionName) -> Result<Option<(Connection, String)>, Exception> {
         self.expire();
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(session) = sessions.get_mut(&name.id) {
+        if let Some(session) = sessions.get_mut(&name.key()) {
             return session.connection.take().map(Some).ok_or_else(|| {
                 let message = format_args!("Session {} is locked by a concurrent client", name.id);
                 Exception::new(373, "SESSION_IS_LOCKED", message)
@@ -48,7 +49,7 @@ impl Sessions {
             return Err(Exception::new(TOO_MANY_SIMULTANEOUS_QUERIES, "TOO_MANY_SIMULTANEOUS_QUERIES", message));
         }
         let session = Session { connection: None, idle: name.idle, used: Instant::now() };
-        sessions.insert(name.id.clone(), session);
+        sessions.insert(name.key(), session);
         Ok(None)
     }
 
@@ -58,9 +59,9 @@ impl Sessions {
         match connection.filter(|_| !name.close) {
             Some(connection) => {
                 let session = Session { connection: Some(connection), idle: name.idle, used: Instant::now() };
-                sessions.insert(name.id.clone(), session);
+                sessions.insert(name.key(), session);
             }
-            None => drop(sessions.remove(&name.id)),
+            None => drop(sessions.remove(&name.key())),
         }
     }
 

@@ -23,6 +23,16 @@ pub fn library() -> PathBuf {
     path
 }
 
+/// The owner's password.
+pub const PASSWORD: &str = "se:cret";
+
+/// Who asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    Owner,
+    Reader,
+}
+
 /// The engine as a process with a data directory of its own.
 pub struct Process {
     pub url: String,
@@ -83,7 +93,8 @@ impl Drop for Process {
 
 fn command(data_dir: &Path, arguments: &[String]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_doseline-clickhouse"));
-    command.arg("--data-dir").arg(data_dir).arg("--library").arg(library()).args(arguments).env("NO_COLOR", "1");
+    command.arg("--data-dir").arg(data_dir).arg("--library").arg(library()).args(arguments);
+    command.env("DOSELINE_CLICKHOUSE_PASSWORD", PASSWORD).env("NO_COLOR", "1");
     command
 }
 
@@ -113,8 +124,14 @@ impl Reply {
     }
 }
 
+/// A request of the owner.
 pub fn http(process: &Process, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
-    send(&process.url, method, path, headers, body)
+    send(&process.url, Who::Owner, method, path, headers, body)
+}
+
+/// A request of somebody without a password; a `Host` among the headers stands for the port's own.
+pub fn read(process: &Process, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+    send(&process.url, Who::Reader, method, path, headers, body)
 }
 
 pub fn post(process: &Process, params: &str, body: &str) -> Reply {
@@ -122,14 +139,18 @@ pub fn post(process: &Process, params: &str, body: &str) -> Reply {
 }
 
 pub fn post_to(url: &str, params: &str, body: &str) -> Reply {
-    send(url, "POST", &format!("/?{params}"), &[], body.as_bytes())
+    send(url, Who::Owner, "POST", &format!("/?{params}"), &[], body.as_bytes())
 }
 
-fn send(url: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
-    let mut stream = TcpStream::connect(url.trim_start_matches("http://")).unwrap();
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+fn send(url: &str, who: Who, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+    let own = url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(own).unwrap();
+    let host = headers.iter().find(|(name, _)| *name == "Host").map_or(own, |(_, host)| host);
+    let others = headers.iter().filter(|(name, _)| *name != "Host");
+    let headers: String = others.map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let owner = if who == Who::Owner { owner() } else { String::new() };
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{owner}{headers}Content-Length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();
@@ -143,6 +164,11 @@ fn send(url: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u
     let body = reply.split_off(end + 4);
     let body = if headers.contains("transfer-encoding: chunked") { unchunk(&body) } else { body };
     Reply { status, body, headers }
+}
+
+/// The headers by which the owner is known.
+fn owner() -> String {
+    format!("X-ClickHouse-User: doseline\r\nX-ClickHouse-Key: {PASSWORD}\r\n")
 }
 
 fn unchunk(mut body: &[u8]) -> Vec<u8> {
@@ -161,7 +187,8 @@ fn unchunk(mut body: &[u8]) -> Vec<u8> {
 /// Sends a request and leaves the reply to be read.
 pub fn open(process: &Process, path: &str, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(process.url.trim_start_matches("http://")).unwrap();
-    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let (host, owner) = (process.url.trim_start_matches("http://"), owner());
+    let head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\n{owner}Content-Length: {}\r\n\r\n{body}", body.len());
     stream.write_all(head.as_bytes()).unwrap();
     stream
 }
@@ -169,7 +196,8 @@ pub fn open(process: &Process, path: &str, body: &str) -> TcpStream {
 /// Sends a body that is shorter than it says, and hangs up.
 pub fn break_off(process: &Process, path: &str, body: &[u8], said: usize) {
     let mut stream = TcpStream::connect(process.url.trim_start_matches("http://")).unwrap();
-    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {said}\r\n\r\n");
+    let (host, owner) = (process.url.trim_start_matches("http://"), owner());
+    let head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\n{owner}Content-Length: {said}\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(body).unwrap();
 }

@@ -1,0 +1,286 @@
+//! What anyone may ask who reaches the port. Whoever does not give the owner's password is a *reader*, and has two locks before
+//! them:
+//!
+//! - The engine's own: the connection has the role `reader`, which holds no more than `SELECT` on one database.
+//! - This allow-list, for what no grant of the engine covers: functions that reach outside (`file` reads any file of this
+//!   machine), the tables of `system`, settings, the other role, and files that the result is written to.
+//!
+//! The list is held against the engine's own syntax tree of the statement (`EXPLAIN AST`): names of its nodes, functions and
+//! tables that are not listed are refused, whatever their text looks like.
+
+use super::exception::{Exception, SYNTAX_ERROR};
+use super::library::{Class, Connection, Parameters};
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+/// Functions and table functions that neither reach outside of the engine nor say anything of this machine, in lower case.
+/// Those of a newer engine are refused until they are entered here.
+static FUNCTIONS: LazyLock<HashSet<&str>> =
+    LazyLock::new(|| include_str!("functions.txt").split_whitespace().collect());
+
+/// What may follow the name of an aggregate function, in lower case.
+const COMBINATORS: [&str; 15] = [
+    "array",
+    "argmax",
+    "argmin",
+    "distinct",
+    "foreach",
+    "if",
+    "map",
+    "merge",
+    "null",
+    "ordefault",
+    "ornull",
+    "resample",
+    "simplestate",
+    "state",
+    "tuple",
+];
+
+/// Nodes whose children the tree shows.
+const NODES: [&str; 33] = [
+    "ArrayJoin",
+    "Asterisk",
+    "ColumnsExceptTransformer",
+    "ColumnsListMatcher",
+    "ColumnsRegexpMatcher",
+    "ColumnsReplaceTransformer",
+    "ColumnsReplaceTransformer::Replacement",
+    "ColumnsTransformerList",
+    "DescribeQuery",
+    "ExistsDatabaseQuery",
+    "ExistsTableQuery",
+    "ExistsViewQuery",
+    "ExpressionList",
+    "InterpolateElement",
+    "Literal",
+    "OrderByElement",
+    "QualifiedAsterisk",
+    "QualifiedColumnsListMatcher",
+    "QualifiedColumnsRegexpMatcher",
+    "SampleRatio",
+    "SelectIntersectExceptQuery",
+    "SelectQuery",
+    "SelectWithUnionQuery",
+    "ShowCreateDatabaseQuery",
+    "ShowCreateTableQuery",
+    "ShowCreateViewQuery",
+    "Subquery",
+    "TableExpression",
+    "TableJoin",
+    "TablesInSelectQuery",
+    "TablesInSelectQueryElement",
+    "WindowDefinition",
+    "WithElement",
+];
+
+/// Nodes whose children the tree hides. A function cannot be called without a bracket.
+const CLOSED_NODES: [&str; 4] = ["ShowColumns", "ShowFunctions", "ShowGrantsQuery", "ShowTables"];
+
+/// Tables of `system` that describe the engine and the tables, not this machine or other clients' statements.
+const SYSTEM_TABLES: [&str; 24] = [
+    "aggregate_function_combinators",
+    "collations",
+    "columns",
+    "constraints",
+    "data_skipping_indices",
+    "data_type_families",
+    "databases",
+    "formats",
+    "functions",
+    "keywords",
+    "merges",
+    "numbers",
+    "numbers_mt",
+    "one",
+    "parts",
+    "parts_columns",
+    "primes",
+    "settings",
+    "table_engines",
+    "table_functions",
+    "tables",
+    "time_zones",
+    "zeros",
+    "zeros_mt",
+];
+
+/// Settings that limit a statement or change how its result is written.
+const SETTINGS: [&str; 45] = [
+    "cast_keep_nullable",
+    "cast_string_to_dynamic_use_inference",
+    "date_time_input_format",
+    "date_time_output_format",
+    "decimal_check_overflow",
+    "extremes",
+    "group_by_overflow_mode",
+    "join_algorithm",
+    "join_use_nulls",
+    "max_block_size",
+    "max_bytes_before_external_group_by",
+    "max_bytes_before_external_sort",
+    "max_bytes_to_read",
+    "max_execution_time",
+    "max_memory_usage",
+    "max_result_bytes",
+    "max_result_rows",
+    "max_rows_to_group_by",
+    "max_rows_to_read",
+    "max_threads",
+    "output_format_arrow_compression_method",
+    "output_format_arrow_string_as_string",
+    "output_format_csv_crlf_end_of_line",
+    "output_format_decimal_trailing_zeros",
+    "output_format_json_array_of_rows",
+    "output_format_json_escape_forward_slashes",
+    "output_format_json_named_tuples_as_objects",
+    "output_format_json_quote_64bit_floats",
+    "output_format_json_quote_64bit_integers",
+    "output_format_json_quote_decimals",
+    "output_format_json_quote_denormals",
+    "output_format_native_encode_types_in_binary_format",
+    "output_format_native_use_flattened_dynamic_and_json_serialization",
+    "output_format_parquet_compression_method",
+    "output_format_parquet_string_as_string",
+    "output_format_pretty_color",
+    "output_format_pretty_max_rows",
+    "output_format_tsv_crlf_end_of_line",
+    "output_format_write_statistics",
+    "prefer_column_name_to_alias",
+    "read_overflow_mode",
+    "result_overflow_mode",
+    "session_timezone",
+    "timeout_overflow_mode",
+    "transform_null_in",
+];
+
+/// Whether a reader may set these.
+///
+/// # Errors
+/// `SETTING_CONSTRAINT_VIOLATION`.
+pub fn permit_settings(settings: &[(String, String)]) -> Result<(), Exception> {
+    match settings.iter().find(|(name, value)| !(SETTINGS.contains(&&**name) || name == "readonly" && value != "0")) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let message = format_args!("Setting {name} should not be changed by a reader");
+            Err(Exception::new(452, "SETTING_CONSTRAINT_VIOLATION", message))
+        }
+    }
+}
+
+/// Whether a reader may run this statement. Runs nothing of it.
+///
+/// # Errors
+/// What is missing (`ACCESS_DENIED`), or what the engine's parser says of the statement.
+pub fn permit(connection: &mut Connection, sql: &[u8], parameters: &Parameters) -> Result<(), Exception> {
+    // `EXPLAIN AST a; b` would run b
+    if connection.classify(sql) == Class::Unknown {
+        let literal = super::execution::quote(&String::from_utf8_lossy(sql), '\'');
+        connection.query(format!("SELECT formatQuery({literal})").as_bytes(), "Null", &[])?;
+        return Err(Exception::new(SYNTAX_ERROR, "SYNTAX_ERROR", "Not one statement that this engine can read"));
+    }
+    // The tree does not show it everywhere, and `EXPLAIN AST` would obey it.
+    if sql.windows(7).any(|word| word.eq_ignore_ascii_case(b"OUTFILE")) {
+        return Err(denied("to use the word OUTFILE"));
+    }
+    let explain = [b"EXPLAIN AST ", sql].concat();
+    let tree = connection.query(&explain, "TSVRaw", parameters)?;
+    let tree = String::from_utf8_lossy(tree.bytes());
+    tree.lines().map(str::trim_start).filter(|line| !line.is_empty()).try_for_each(|line| permit_node(line, sql))
+}
+
+/// `line` is `KIND`, `KIND NAME` or `KIND NAME (alias ALIAS) (children COUNT)`.
+fn permit_node(line: &str, sql: &[u8]) -> Result<(), Exception> {
+    let (kind, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let name = rest.split(' ').next().unwrap_or_default();
+    match kind {
+        "Function" if is_harmless(name) => Ok(()),
+        "Function" => Err(denied(&format!("EXECUTE ON function {name}"))),
+        "Identifier" | "TableIdentifier" => match name.strip_prefix("system.") {
+            Some(table) if !SYSTEM_TABLES.iter().any(|listed| is_within(table, listed)) => {
+                Err(denied(&format!("SELECT ON {name}")))
+            }
+            _ => Ok(()),
+        },
+        // Names in the database `system` are listed as such.
+        "UseQuery" if name != "system" => Ok(()),
+        "Explain" if !rest.contains("OVERRIDE") => Ok(()),
+        kind if NODES.contains(&kind) || kind.starts_with("WindowListElement") => Ok(()),
+        kind if CLOSED_NODES.contains(&kind) && !sql.contains(&b'(') => Ok(()),
+        "Set" => Err(denied("to change settings within a statement; send them as parameters of the URL")),
+        kind => Err(denied(&format!("to run a statement with {kind}"))),
+    }
+}
+
+/// Whether a path of names is this table or a column of it.
+fn is_within(path: &str, table: &str) -> bool {
+    path.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+fn is_harmless(function: &str) -> bool {
+    let lower = function.to_ascii_lowercase();
+    let mut name = lower.as_str();
+    while !FUNCTIONS.contains(name) {
+        match COMBINATORS.iter().find_map(|combinator| name.strip_suffix(combinator)) {
+            Some(base) => name = base,
+            None => return false,
+        }
+    }
+    true
+}
+
+/// An exception in the words that the engine has for a missing grant.
+pub fn denied(missing: &str) -> Exception {
+    let message = format_args!(
+        "default: Not enough privileges. To execute this query, it's necessary to have the grant {missing}. \
+         Without the owner's password this port only answers readers"
+    );
+    Exception::new(497, "ACCESS_DENIED", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_names_are_refused() {
+        let permit = |line: &str| permit_node(line, b"SHOW TABLES").is_ok();
+        for line in [
+            "Function sumIf (children 1)",
+            "Function COUNT (alias n) (children 1)",
+            "Function quantilesTDigestArrayIf (children 2)",
+            "TableIdentifier system.one",
+            "Identifier system.tables.name",
+            "TableIdentifier doseline.devices (alias d)",
+            "ShowTables",
+            "UseQuery doseline (children 1)",
+        ] {
+            assert!(permit(line), "{line}");
+        }
+        for line in [
+            "Function file (children 1)",
+            "Function FILE (children 1)",
+            "Function fileIf (children 1)",
+            "Function x.columns (children 1)",
+            "TableIdentifier system.users",
+            "TableIdentifier system.one_more",
+            "Set",
+            "SetRoleQuery",
+            "ColumnsApplyTransformer",
+            "UseQuery system (children 1)",
+            "InsertQuery   (children 1)",
+            "Explain EXPLAIN TABLE OVERRIDE (children 1)",
+            "",
+        ] {
+            assert!(!permit(line), "{line}");
+        }
+        assert!(permit_node("ShowTables", b"SHOW TABLES WHERE file('/x') != ''").is_err());
+    }
+
+    #[test]
+    fn unknown_settings_are_refused() {
+        let permit = |name: &str, value: &str| permit_settings(&[(name.to_owned(), value.to_owned())]).is_ok();
+        assert!(permit("max_threads", "1") && permit("readonly", "1"));
+        assert!(!permit("readonly", "0") && !permit("format_schema", "/etc/passwd") && !permit("log_comment", "x"));
+    }
+}

@@ -1,0 +1,204 @@
+//! The door of an HTTP port: it refuses what the page of another site makes a browser on this machine send, and it forbids browsers
+//! to hand an answer to such a page.
+//!
+//! - `Host` must name this port. A page whose own DNS name was pointed at this machine sends that name, so that for the
+//!   browser page and port are the same site; only the name shows it (DNS rebinding).
+//! - `Sec-Fetch-Site`, which browsers add and no page can change, must be `same-origin` or `none` (typed by a person).
+//! - `Origin`, which a form sends, must be this port.
+//!
+//! Programs such as `curl` and Prometheus send neither of the last two.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::Request,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+};
+
+/// What answers may load and where they may be shown, unless they say so themselves: nothing and nowhere.
+const POLICY: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// The door of one port.
+#[derive(Clone, Debug)]
+pub struct Door {
+    address: SocketAddr,
+    names: Arc<[String]>,
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// 421 for another `Host`, 403 for the page of another site.
+    pub status: StatusCode,
+    /// What the client is told.
+    pub text: &'static str,
+}
+
+const HOST: Refusal = Refusal {
+    status: StatusCode::MISDIRECTED_REQUEST,
+    text: "The Host of this request is not an address of this port; http.names lists the names it may be called by",
+};
+const SITE: Refusal = Refusal { status: StatusCode::FORBIDDEN, text: "Requests of pages of other sites are refused" };
+
+impl Door {
+    /// The door of a listener. `names` are host names by which it may be called, with any port: those of a proxy or a container.
+    pub fn new(address: SocketAddr, names: &[String]) -> Self {
+        Self { address, names: names.iter().map(|name| name.to_ascii_lowercase()).collect() }
+    }
+
+    /// Lets a request in or not.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn admit(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        let mut hosts = headers.get_all(header::HOST).iter().map(HeaderValue::to_str);
+        let host = hosts.next().and_then(Result::ok).filter(|_| hosts.next().is_none()).ok_or(HOST)?;
+        if !self.is_own(host) || uri.authority().is_some_and(|authority| authority.as_str() != host) {
+            return Err(HOST);
+        }
+        let is_own_site = |site: &HeaderValue| site == "same-origin" || site == "none";
+        let is_own_origin = |origin: &HeaderValue| {
+            let page = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+            page.is_some_and(|(_, page)| page.eq_ignore_ascii_case(host))
+        };
+        if headers.get_all(SEC_FETCH_SITE).iter().all(is_own_site)
+            && headers.get_all(header::ORIGIN).iter().all(is_own_origin)
+        {
+            return Ok(());
+        }
+        Err(SITE)
+    }
+
+    /// Whether a `Host` names this port: one of the names; or our port of the loopback interface or of the address bound. Where
+    /// every address is bound that is any, because a DNS name cannot be pointed at what has none in its URL.
+    fn is_own(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
+        if self.names.iter().any(|own| own == name || *own == host) {
+            return true;
+        }
+        if host.parse::<IpAddr>().is_ok() || !host.contains(':') || host.ends_with(']') {
+            return self.address.port() == 80 && self.is_own(&format!("{host}:80"));
+        }
+        if let Some(port) = host.strip_prefix("localhost:") {
+            return port.parse() == Ok(self.address.port());
+        }
+        let bound = self.address.ip();
+        host.parse::<SocketAddr>().is_ok_and(|host| {
+            host.port() == self.address.port()
+                && (host.ip().is_loopback() || host.ip() == bound || bound.is_unspecified())
+        })
+    }
+
+    /// Puts the door before a router.
+    pub fn protect(self, router: Router) -> Router {
+        router.layer(middleware::from_fn(move |request: Request, next: Next| {
+            let admitted = self.admit(request.uri(), request.headers());
+            async move {
+                let mut response: Response = match admitted {
+                    Ok(()) => next.run(request).await,
+                    Err(Refusal { status, text }) => (status, format!("{text}\n")).into_response(),
+                };
+                shield(response.headers_mut());
+                response
+            }
+        }))
+    }
+}
+
+/// Adds what every answer says to browsers; a content policy that is there stays.
+pub fn shield(headers: &mut HeaderMap) {
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(POLICY));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admit(address: &str, names: &[&str], headers: &[(&str, &str)]) -> u16 {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let door = Door::new(address.parse().unwrap(), &names);
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        door.admit(&Uri::from_static("/"), &map).map_or_else(|refusal| refusal.status.as_u16(), |()| 200)
+    }
+
+    #[test]
+    fn a_host_must_name_this_port() {
+        let check = |address: &str, names: &[&str], host: &str, status: u16| {
+            assert_eq!(admit(address, names, &[("host", host)]), status, "{host} at {address}");
+        };
+        for host in ["127.0.0.1:8123", "127.9.9.9:8123", "localhost:8123", "LocalHost:8123", "[::1]:8123"] {
+            check("127.0.0.1:8123", &[], host, 200);
+        }
+        for host in [
+            "rebound.example:8123",
+            "localhost.rebound.example:8123",
+            "127.0.0.1.rebound.example:8123",
+            "localhost",
+            "localhost:8124",
+            "127.0.0.1",
+            "127.0.0.1:80",
+            "192.0.2.1:8123",
+            "[::2]:8123",
+            "::1",
+            "2130706433:8123",
+            "user@localhost:8123",
+            "",
+            ":8123",
+        ] {
+            check("127.0.0.1:8123", &[], host, 421);
+        }
+        check("192.0.2.1:9600", &[], "192.0.2.1:9600", 200);
+        check("192.0.2.1:9600", &[], "192.0.2.2:9600", 421);
+        check("0.0.0.0:9600", &[], "192.0.2.2:9600", 200);
+        check("0.0.0.0:9600", &[], "rebound.example:9600", 421);
+        check("0.0.0.0:9600", &["Fleet.example"], "fleet.example", 200);
+        check("0.0.0.0:9600", &["fleet.example"], "fleet.example:443", 200);
+        check("0.0.0.0:9600", &["fleet.example"], "not-fleet.example", 421);
+        check("127.0.0.1:80", &[], "localhost", 200);
+        check("127.0.0.1:80", &[], "[::1]", 200);
+        assert_eq!(admit("127.0.0.1:1", &[], &[]), 421);
+        assert_eq!(admit("127.0.0.1:1", &[], &[("host", "localhost:1"), ("host", "evil:1")]), 421);
+        let uri = Uri::from_static("http://rebound.example:1/");
+        let host = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("localhost:1"))]);
+        assert!(Door::new("127.0.0.1:1".parse().unwrap(), &[]).admit(&uri, &host).is_err());
+    }
+
+    #[test]
+    fn pages_of_other_sites_are_refused() {
+        let check = |name: &str, value: &str, status: u16| {
+            let headers = [("host", "localhost:8123"), (name, value)];
+            assert_eq!(admit("127.0.0.1:8123", &[], &headers), status, "{name}: {value}");
+        };
+        check("sec-fetch-site", "same-origin", 200);
+        check("sec-fetch-site", "none", 200);
+        for site in ["cross-site", "same-site", "", "anything"] {
+            check("sec-fetch-site", site, 403);
+        }
+        check("origin", "http://localhost:8123", 200);
+        for origin in ["http://elsewhere.example", "null", "http://127.0.0.1:8123", "http://localhost:9600", ""] {
+            check("origin", origin, 403);
+        }
+    }
+
+    #[test]
+    fn every_answer_is_shielded() {
+        let mut headers = HeaderMap::new();
+        shield(&mut headers);
+        assert_eq!(headers["x-content-type-options"], "nosniff");
+        assert_eq!(headers["cross-origin-resource-policy"], "same-origin");
+        assert!(headers["content-security-policy"].to_str().unwrap().contains("frame-ancestors 'none'"));
+    }
+}
