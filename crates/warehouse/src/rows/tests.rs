@@ -99,6 +99,9 @@ fn one_column_needs_no_struct_and_several_may_be_a_tuple() {
     let two = with_header(&[("a", "UInt8"), ("b", "String")], |bytes| bytes.extend_from_slice(&[1, 2, b'x', b'y']));
     assert_eq!(read(&two, 64), Ok(vec![(1_u8, "xy".to_owned())]));
     assert_eq!(read::<u8>(&with_header(&[("n", "UInt8")], |_| {}), 64), Ok(Vec::new()));
+    // comparisons are numbers in ClickHouse
+    let comparison = with_header(&[("a < b", "UInt8")], |bytes| bytes.extend_from_slice(&[1, 0]));
+    assert_eq!(read(&comparison, 64), Ok(vec![true, false]));
 }
 
 #[test]
