@@ -115,6 +115,33 @@ fn a_kill_loses_and_doubles_nothing() {
     quiet.kill();
 }
 
+/// Each start is killed later than the one before, until one gets ready before that.
+#[test]
+fn a_start_may_be_killed_at_any_moment() {
+    let scratch = Scratch::new("up-start");
+    let mut lives = Duration::from_millis(50);
+    loop {
+        let mut doseline = up(scratch.path(), &["--simulate", "25"]);
+        std::thread::sleep(lives);
+        let (ended, is_ready) = (doseline.process().exit_status(), !doseline.stdout().is_empty());
+        assert_eq!(ended, None, "after {lives:?}: {}", doseline.stderr());
+        doseline.kill();
+        if is_ready {
+            break;
+        }
+        lives = lives.mul_f64(1.25);
+    }
+    let mut doseline = up(scratch.path(), &["--simulate", "25"]);
+    let ready = doseline.wait_until_ready(READY_WITHIN);
+    wait_for_more(&ready, injections(&ready), Duration::from_secs(90));
+    wait_for_no_gap(&ready);
+    assert!(doseline.stop(Duration::from_secs(20)).0.success());
+    let mut quiet = up(scratch.path(), &[]);
+    let ready = quiet.wait_until_ready(READY_WITHIN);
+    assert_exactly_once(&ready);
+    quiet.kill();
+}
+
 #[test]
 fn a_data_directory_has_one_process() {
     let scratch = Scratch::new("up-twice");

@@ -68,6 +68,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     26 "0026_latest_word",
     27 "0027_merges",
     28 "0028_statistics",
+    29 "0029_pruning",
 };
 
 impl Migration {

@@ -13,7 +13,7 @@
 //!
 //! Commits and intents stay while their day may be made again; commits with losses, and each shard's last two, always.
 //!
-//! Why deleting is safe beside loaders that write: which rows go is decided first and written down (in a table of its own for
+//! Why deleting is safe beside loaders that write: which rows go is decided first and written down (in `loader_pruning` for
 //! ledgers, as literals for the rest), so that it does not matter when the engine gets round to it. All of them lie before the
 //! commit before last: no batch in flight has such rows, and no commit can bring any, because the position has passed. A
 //! mutation does not touch parts that are inserted after it. Tokens of deleted rows may be forgotten with them; whoever could
@@ -28,11 +28,10 @@ use crate::{client::Warehouse, error::Error};
 
 /// Fewer rows are not worth a rewrite of their parts.
 pub const ROWS_MIN: u64 = 1_000;
-/// How old a table that was left by an interrupted run must be to be swept away.
+/// How old what an interrupted run left must be to be swept away.
 const LEFTOVER_AGE_S: u32 = 3_600;
 /// Between two looks at a deletion that runs.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-const DOOMED: &str = "loader_commits_pruning_";
 
 /// What was deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,14 +76,13 @@ pub async fn prune(
     if horizons.is_empty() {
         return Ok(pruned);
     }
-    let suffix: String = warehouse.row("SELECT replaceAll(toString(generateUUIDv4()), '-', '')").await?;
-    let doomed = format!("{DOOMED}{suffix}");
-    pruned.ledgers = decide(warehouse, &horizons, &doomed).await?;
+    let run: u64 = warehouse.row("SELECT rand64()").await?;
+    pruned.ledgers = decide(warehouse, &horizons, run).await?;
     if pruned.ledgers >= rows_min {
         let database = warehouse.database();
         let sql = format!(
             "ALTER TABLE loader_commits DELETE WHERE kind = 'ledger' AND (incarnation, kafka_partition, \
-             toString(tenant), toString(device), boot_id, batch_end, gen) IN (SELECT * FROM {database}.{doomed}) \
+             toString(tenant), toString(device), boot_id, batch_end, gen) IN (SELECT * EXCEPT run FROM {database}.loader_pruning WHERE run = {run}) \
              SETTINGS mutations_sync = 0"
         );
         warehouse.command(&sql).await?;
@@ -102,11 +100,11 @@ pub async fn prune(
         while unfinished(warehouse).await? {
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        warehouse.command(&format!("DROP TABLE IF EXISTS {doomed}")).await
+        forget(warehouse, run).await
     };
     tokio::select! {
         result = finished => result?,
-        // The table stays for the engine to finish; the next run sweeps it away.
+        // The rows stay for the engine to finish; a later run sweeps them away.
         () = stopped => {}
     }
     Ok(pruned)
@@ -120,13 +118,18 @@ async fn unfinished(warehouse: &Warehouse) -> Result<bool, Error> {
 }
 
 async fn sweep(warehouse: &Warehouse) -> Result<(), Error> {
-    let sql = "SELECT name FROM system.tables WHERE database = ? AND startsWith(name, ?) \
-               AND metadata_modification_time < now() - ?";
-    let query = warehouse.query(sql).bind(warehouse.database()).bind(DOOMED).bind(LEFTOVER_AGE_S);
-    for leftover in warehouse.fetch::<String>(query).await? {
-        warehouse.command(&format!("DROP TABLE IF EXISTS {leftover}")).await?;
+    let sql = "SELECT toUInt64(partition_id) AS run FROM system.parts WHERE database = ? AND table = 'loader_pruning' \
+               AND active GROUP BY run HAVING max(modification_time) < now() - ?";
+    let query = warehouse.query(sql).bind(warehouse.database()).bind(LEFTOVER_AGE_S);
+    for run in warehouse.fetch::<u64>(query).await? {
+        forget(warehouse, run).await?;
     }
     Ok(())
+}
+
+/// Deletes what a run wrote down.
+async fn forget(warehouse: &Warehouse, run: u64) -> Result<(), Error> {
+    warehouse.command(&format!("ALTER TABLE loader_pruning DROP PARTITION ID '{run}'")).await
 }
 
 /// Shards with two commits at least.
@@ -159,13 +162,7 @@ fn behind(horizons: &[Horizon], column: &str) -> String {
 }
 
 /// Writes down which ledger states go; how many.
-async fn decide(warehouse: &Warehouse, horizons: &[Horizon], doomed: &str) -> Result<u64, Error> {
-    let create = format!(
-        "CREATE TABLE {doomed} (incarnation UInt32, kafka_partition Int32, tenant String, device String, boot_id UInt64, \
-         batch_end UInt64, gen UInt32) ENGINE = MergeTree ORDER BY tuple() \
-         COMMENT 'Ledger states that are being deleted from loader_commits'"
-    );
-    warehouse.command(&create).await?;
+async fn decide(warehouse: &Warehouse, horizons: &[Horizon], run: u64) -> Result<u64, Error> {
     let shard = |horizon: &Horizon| {
         let Horizon { incarnation, partition, batch, days } = horizon;
         let mut ends: Vec<u64> = days.iter().copied().filter(|first| first < batch).chain([*batch]).collect();
@@ -182,7 +179,7 @@ async fn decide(warehouse: &Warehouse, horizons: &[Horizon], doomed: &str) -> Re
     // `stretch`: the horizon a state is the latest as of, or 0 behind the last one: such states stay.
     // `since`: the earliest time at which a number as high as this state's last was known.
     let sql = format!(
-        "INSERT INTO {doomed} \
+        "INSERT INTO loader_pruning \
          WITH \
             shards AS ({shards}), \
             gaps AS ( \
@@ -209,7 +206,7 @@ async fn decide(warehouse: &Warehouse, horizons: &[Horizon], doomed: &str) -> Re
                     boot_id ORDER BY known, at DESC, batch_end, gen ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS known_before \
                 FROM ranked \
             ) \
-         SELECT incarnation, kafka_partition, tenant, device, boot_id, batch_end, gen \
+         SELECT {run}, incarnation, kafka_partition, tenant, device, boot_id, batch_end, gen \
          FROM told LEFT JOIN gaps USING (tenant, device, boot_id) \
          WHERE stretch > 0 AND rank > 1 \
             AND NOT (is_first AND arrayExists(gap -> gap.first <= known AND gap.last > known_before, gaps.gaps)) \
@@ -217,7 +214,7 @@ async fn decide(warehouse: &Warehouse, horizons: &[Horizon], doomed: &str) -> Re
         shards = shards.join(" UNION ALL "),
     );
     warehouse.command(&sql).await?;
-    warehouse.row(&format!("SELECT count() FROM {doomed}")).await
+    warehouse.row(&format!("SELECT count() FROM loader_pruning WHERE run = {run}")).await
 }
 
 /// Deletes the rows of a table that meet two conditions, if there are enough; how many.

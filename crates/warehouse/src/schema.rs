@@ -23,7 +23,7 @@ pub enum Kind {
     Registry,
     /// A table made from closed ingest days.
     Rollup,
-    /// A table the monitor or a command of it writes; a row written twice does no harm.
+    /// A table the monitor, a command of it or pruning writes; a row written twice does no harm.
     Monitor,
     /// The table of applied migrations.
     Migrations,
@@ -71,6 +71,7 @@ pub const RELATIONS: &[(&str, Kind)] = &[
     ("kafka_topics", Kind::Loader),
     ("loader_commits", Kind::Loader),
     ("loader_intents", Kind::Loader),
+    ("loader_pruning", Kind::Monitor),
     ("lots", Kind::Registry),
     ("lots_latest", Kind::View),
     ("mass_balance", Kind::View),

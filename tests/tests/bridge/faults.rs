@@ -43,8 +43,8 @@ fn a_broker_that_keeps_the_session_is_subscribed_to_again_all_the_same() {
     (options.mqtt.connections, options.mqtt.share_group) = (2, Some("group".to_owned()));
     let running = Running::ready(options);
     let fleet = Fleet::connect(&mosquitto);
-    let publications = publications(0, 3000, 2);
-    for part in publications.chunks(1000) {
+    let publications = publications(0, 600, 2);
+    for part in publications.chunks(200) {
         fleet.publish_all(part);
         assert!(mosquitto.stop().success());
         mosquitto.start_again();
