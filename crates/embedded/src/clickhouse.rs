@@ -4,6 +4,7 @@
 //! - A statement has a connection of its own; one that only read or inserted leaves it to the next that asks for the same database
 //!   and settings: no setting of one reaches another. A session keeps its connection.
 //! - The owner, who has a password, has all rights in the engine. Everybody else is a reader: see `reader`.
+//! - Readers have threads, memory and waiting places of their own: whatever they do, the owner's are free for the owner.
 //! - An `INSERT`'s data goes to the engine piece by piece, as does a result in a format that allows it: memory does not
 //!   grow with either.
 //! - A body that ends early cancels its `INSERT`; what was sent in one block leaves no row.
@@ -24,7 +25,7 @@ mod workers;
 
 use async_recursion::async_recursion as boxed;
 use engine::Engine;
-use http::Server;
+use http::{Server, Share};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use service::door::Door;
 use std::fmt;
@@ -33,7 +34,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
@@ -61,8 +62,10 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Path of `libchdb.so`. A process can open one only.
     pub library: PathBuf,
-    /// Statements that run at once, each on a thread and a connection of its own.
+    /// Statements of the owner that run at once, each on a thread and a connection of its own.
     pub connections_max: usize,
+    /// The same of readers, besides.
+    pub readers_max: usize,
     /// Requests that may wait for one of them to end; beyond it they get `TOO_MANY_SIMULTANEOUS_QUERIES`.
     pub waiting_max: usize,
     /// How long a request waits before it gets that answer, too.
@@ -80,7 +83,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Options with 16 connections, 256 waiting requests for 30 s, half of the machine's memory; readers read the database
+    /// Options with 16 connections and 4 of readers, 256 waiting requests for 30 s, half of the machine's memory; readers read the database
     /// `doseline` but for `unit_secret`, the key of the pseudonyms.
     pub fn new(
         data_dir: impl Into<PathBuf>,
@@ -93,6 +96,7 @@ impl Options {
             listen,
             library: library.into(),
             connections_max: 16,
+            readers_max: 4,
             waiting_max: 256,
             waiting_time: Duration::from_secs(30),
             password: password.into(),
@@ -111,6 +115,7 @@ impl fmt::Debug for Options {
             .field("listen", &self.listen)
             .field("library", &self.library)
             .field("connections_max", &self.connections_max)
+            .field("readers_max", &self.readers_max)
             .field("waiting_max", &self.waiting_max)
             .field("waiting_time", &self.waiting_time)
             .field("password", &"redacted")
@@ -253,7 +258,8 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
     let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
 
-    let workers = Workers::start(options.connections_max.max(1)).map_err(Error::Threads)?;
+    let (owner, readers) = (options.connections_max.max(1), options.readers_max.max(1));
+    let workers = Workers::start(owner.saturating_add(readers)).map_err(Error::Threads)?;
     let (booted, boot) = oneshot::channel();
     let boot_options = options.clone();
     workers.submit(move || {
@@ -267,9 +273,9 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
     let server = Arc::new(Server {
         engine,
         workers,
-        permits: Arc::new(Semaphore::new(options.connections_max.max(1))),
-        waiting: AtomicUsize::new(0),
-        waiting_max: options.waiting_max,
+        owner: Share::new(owner, options.waiting_max),
+        readers: Share::new(readers, options.waiting_max),
+        bodies: Semaphore::new(http::READER_BODIES_MAX),
         waiting_time: options.waiting_time,
         password: options.password,
         door: Door::new(address, &options.names),
@@ -277,7 +283,7 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
     let task = tokio::spawn(async move {
         let connections = serve(&server, &listener, &shutdown).await;
         drop(listener);
-        let result = stop(&server, options.connections_max.max(1), connections).await;
+        let result = stop(&server, connections).await;
         drop((lock, only));
         result
     });
@@ -356,15 +362,15 @@ async fn serve_connection(server: Arc<Server>, stream: TcpStream, shutdown: Canc
 }
 
 /// Lets statements end, kills those that do not, and closes the engine.
-async fn stop(server: &Arc<Server>, connections_max: usize, mut connections: JoinSet<()>) -> Result<(), Error> {
+async fn stop(server: &Arc<Server>, mut connections: JoinSet<()>) -> Result<(), Error> {
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN_TIME, drained).await.is_err() {
         server.engine.abandon_all();
         connections.shutdown().await;
     }
-    let all = u32::try_from(connections_max).unwrap_or(u32::MAX);
-    if tokio::time::timeout(KILL_TIME, server.permits.acquire_many(all)).await.is_err() {
-        return Err(Error::StillRunning(connections_max - server.permits.available_permits()));
+    let ended = async { tokio::join!(server.owner.all(), server.readers.all()) };
+    if tokio::time::timeout(KILL_TIME, ended).await.is_err() {
+        return Err(Error::StillRunning(server.owner.running() + server.readers.running()));
     }
     let (closed, close) = oneshot::channel();
     let engine = Arc::clone(&server.engine);

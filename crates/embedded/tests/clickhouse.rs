@@ -330,6 +330,61 @@ fn statements_run_at_once_and_wait_and_are_refused() {
     assert_eq!(post(&process, "", "SELECT 1").text(), "1\n");
 }
 
+/// An insert of the owner, in less than the time for which a request waits for a thread.
+fn assert_owner_is_served(process: &Process, what: &str) {
+    let began = Instant::now();
+    let reply = post(process, "query=INSERT+INTO+ingest+FORMAT+CSV", "1\n");
+    assert_eq!(reply.status, 200, "{what}: {}", reply.text());
+    assert!(began.elapsed() < ENDS_WITHIN, "{what}: {:?}", began.elapsed());
+}
+
+#[test]
+fn readers_take_no_thread_of_the_owner() {
+    let process = Process::start(&[]);
+    post(&process, "", "CREATE TABLE ingest (a UInt64) ENGINE = MergeTree ORDER BY a");
+    let running = || post(&process, "", "SELECT count() FROM system.processes").text().trim().parse::<u32>().unwrap();
+
+    let endless = "SELECT count() FROM numbers(1000000000000) WHERE NOT ignore(sipHash64(number))";
+    let path = "/?max_threads=1&max_execution_time=0";
+    let clients: Vec<_> = (0..40).map(|_| support::open_reader(&process, path, endless, endless.len())).collect();
+    support::until(|| running() > 4);
+    assert_owner_is_served(&process, "endless statements");
+    drop(clients);
+    support::until(|| running() == 1);
+
+    let clients: Vec<_> = (0..80).map(|_| support::open_reader(&process, "/", "SELECT", 100)).collect();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_owner_is_served(&process, "unfinished bodies");
+    support::until(|| read(&process, "POST", "/", &[], b"SELECT 1").text() == "1\n");
+    drop(clients);
+
+    let long = "SELECT number, toString(number) FROM numbers(100000000) FORMAT RowBinary";
+    let clients: Vec<_> = (0..20).map(|_| support::open_reader(&process, "/", long, long.len())).collect();
+    support::until(|| running() > 4);
+    assert_owner_is_served(&process, "answers that nobody reads");
+    // and they give back what they have
+    support::until(|| read(&process, "POST", "/", &[], b"SELECT 1").text() == "1\n");
+    drop(clients);
+}
+
+#[test]
+fn a_reader_lowers_its_limits_and_does_not_raise_them() {
+    let process = Process::start(&[]);
+    let value = |params: &str, name: &str| {
+        let statement = format!("SELECT getSetting('{name}')");
+        read(&process, "POST", &format!("/?{params}"), &[], statement.as_bytes()).text().trim().to_owned()
+    };
+    assert_eq!(value("", "max_execution_time"), "60");
+    assert_eq!(value("max_execution_time=5", "max_execution_time"), "5");
+    assert_eq!(value("max_execution_time=0", "max_execution_time"), "60");
+    assert_eq!(value("max_execution_time=3600&session_id=s", "max_execution_time"), "60");
+    assert_eq!(value("session_id=s", "max_execution_time"), "60");
+    assert_ne!(value("max_memory_usage=0", "max_memory_usage"), "0");
+    let endless = b"SELECT count() FROM numbers(1000000000000) WHERE NOT ignore(sipHash64(number))";
+    let reply = read(&process, "POST", "/?max_execution_time=1", &[], endless);
+    assert_eq!(reply.header("x-clickhouse-exception-code"), "159", "{}", reply.text());
+}
+
 #[test]
 fn a_large_result_is_streamed_and_a_lost_client_cancels_it() {
     let process = Process::start(&[]);

@@ -8,8 +8,8 @@ mod harness;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs::OpenOptions,
-    io::Write,
-    net::SocketAddr,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command},
     time::{Duration, Instant},
@@ -253,6 +253,33 @@ fn an_unfinished_write_is_cut_off_and_damage_is_reported() {
     let options = Options::new(directory.path(), loopback());
     let refused = runtime.block_on(kafka::start(options, CancellationToken::new())).err();
     assert!(matches!(refused, Some(Error::Corrupt(path)) if path == sealed));
+}
+
+/// A header of a produce request of so many bytes, none of which come.
+fn announce(address: SocketAddr, bytes: i32) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(&bytes.to_be_bytes()).unwrap();
+    stream
+}
+
+#[test]
+fn announced_requests_take_no_memory_of_others() {
+    let log = Log::start();
+    log.create("t", 1, &[]);
+    let silent: Vec<_> = (0..40).map(|_| announce(log.address(), 9 << 20)).collect();
+    std::thread::sleep(Duration::from_millis(200));
+    let (producer, delivered) = producer(log.address());
+    let began = Instant::now();
+    producer.send(BaseRecord::to("t").key("k").payload(&vec![1u8; 1 << 20])).map_err(|(error, _)| error).unwrap();
+    producer.flush(Duration::from_secs(60)).unwrap();
+    assert_eq!(*delivered.lock().unwrap(), [Ok(0)]);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    // Those that do not go on are closed.
+    for mut stream in silent {
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+    }
+    log.stop().unwrap();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::exception::Exception;
 use super::idle::{Idle, Prepared};
 use super::library::{Connection, Library};
+use super::reader::Limits;
 use super::reply::Identity;
 use super::session::Sessions;
 use super::workers::Workers;
@@ -38,6 +39,8 @@ pub struct Engine {
     pub idle: Idle,
     /// What replies say of the engine.
     pub identity: Identity,
+    /// What a reader's statement may take.
+    pub reader_limits: Limits,
     numbers: AtomicU64,
 }
 
@@ -91,6 +94,7 @@ impl Engine {
             sessions: Sessions::new(SESSIONS_MAX),
             idle: Idle::new(options.connections_max.saturating_mul(IDLE_SHARE)),
             identity,
+            reader_limits: Limits::new(options.memory_max_bytes.unwrap_or_else(half_of_machine), options.readers_max),
             numbers: AtomicU64::new(0),
         })
     }
@@ -106,6 +110,7 @@ impl Engine {
         arguments.push(format!("--log_comment={key}"));
         let mut connection = Connection::open(self.library, &arguments)?;
         if !owner {
+            connection.run(&self.reader_limits.statement())?;
             connection.run("SET ROLE reader")?;
         }
         Ok((connection, key))
@@ -213,6 +218,14 @@ fn write_configuration(options: &Options, data_dir: &Path) -> std::io::Result<()
     );
     std::fs::write(data_dir.join("server.xml"), server)?;
     std::fs::write(data_dir.join("users.xml"), users)
+}
+
+/// Half of this machine's memory, in bytes, which is what the engine takes unless it is told otherwise.
+fn half_of_machine() -> u64 {
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total =
+        memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
+    total.map_or(2 << 30, |kib: u64| kib.saturating_mul(1024) / 2)
 }
 
 fn escape(text: &str) -> String {

@@ -78,6 +78,7 @@ fn execute(
 
     if !request.owner {
         reader::permit_settings(&request.settings)?;
+        engine.reader_limits.lower(&mut request.settings);
     }
     request.order_settings();
     let Some(session) = request.session.clone() else {

@@ -1,6 +1,6 @@
 //! One client connection: frames in, answers out in the same order.
 
-use std::{future::Future, io, pin::Pin, sync::Arc};
+use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
@@ -18,6 +18,13 @@ use super::{Broker, api};
 const PIPELINE_MAX: usize = 32;
 /// Bytes of one request: a batch of the largest size, and room for the rest.
 const FRAME_BYTES_MAX: usize = super::config::BATCH_BYTES_MAX + (1 << 20);
+
+/// So much of a request must be here before it takes any of the memory that all requests share.
+const ANNOUNCED_BYTES: usize = 64 << 10;
+/// A request that has begun must be here in this time: twice, once for each of its two parts.
+const FRAME_TIME: Duration = Duration::from_secs(5);
+/// A client that has not taken an answer in this time is gone.
+const WRITE_TIME: Duration = Duration::from_secs(30);
 
 /// An answer on its way: a whole frame, or nothing where none is due.
 pub(super) type Reply = Pin<Box<dyn Future<Output = Result<Option<Bytes>, api::Malformed>> + Send>>;
@@ -67,11 +74,12 @@ async fn read(mut reader: OwnedReadHalf, context: &api::Context, sender: mpsc::S
         };
         let length = usize::try_from(length).ok().filter(|length| *length <= FRAME_BYTES_MAX);
         let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "request too large"))?;
+        let mut frame = BytesMut::new();
+        read_to(&mut reader, &mut frame, length.min(ANNOUNCED_BYTES)).await?;
         let permits = u32::try_from(length).map_err(io::Error::other)?;
         let acquired = Arc::clone(&context.broker.request_bytes).acquire_many_owned(permits).await;
         let bytes = acquired.map_err(io::Error::other)?;
-        let mut frame = BytesMut::zeroed(length);
-        reader.read_exact(&mut frame).await?;
+        read_to(&mut reader, &mut frame, length).await?;
         let reply = api::dispatch(context, frame.freeze()).await.map_err(invalid)?;
         if sender.send(Pending { reply, _bytes: bytes }).await.is_err() {
             return Ok(());
@@ -79,10 +87,20 @@ async fn read(mut reader: OwnedReadHalf, context: &api::Context, sender: mpsc::S
     }
 }
 
+/// Fills a frame up to so many bytes, in its time.
+async fn read_to(reader: &mut OwnedReadHalf, frame: &mut BytesMut, bytes: usize) -> io::Result<()> {
+    let read = frame.len();
+    if bytes > read {
+        frame.resize(bytes, 0);
+        tokio::time::timeout(FRAME_TIME, reader.read_exact(&mut frame[read..])).await??;
+    }
+    Ok(())
+}
+
 async fn write(mut writer: OwnedWriteHalf, mut pending: mpsc::Receiver<Pending>) -> io::Result<()> {
     while let Some(request) = pending.recv().await {
         if let Some(frame) = request.reply.await.map_err(invalid)? {
-            writer.write_all(&frame).await?;
+            tokio::time::timeout(WRITE_TIME, writer.write_all(&frame)).await??;
         }
     }
     Ok(())

@@ -193,6 +193,15 @@ pub fn open(process: &Process, path: &str, body: &str) -> TcpStream {
     stream
 }
 
+/// A reader sends a request whose body may be shorter than it says, and leaves the reply to be read.
+pub fn open_reader(process: &Process, path: &str, body: &str, said: usize) -> TcpStream {
+    let host = process.url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(host).unwrap();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {said}\r\n\r\n{body}");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+}
+
 /// Sends a body that is shorter than it says, and hangs up.
 pub fn break_off(process: &Process, path: &str, body: &[u8], said: usize) {
     let mut stream = TcpStream::connect(process.url.trim_start_matches("http://")).unwrap();
