@@ -246,7 +246,7 @@ impl Drop for Only {
 }
 
 /// Starts the engine and its server; both are ready when this returns. They end when `shutdown` is cancelled, which
-/// [`Handle::join`] waits for: a process that exits before lets the library's destructors run into its threads.
+/// [`Handle::join`] waits for. A process that exits after the cancellation and before that leaves out the library's destructors.
 ///
 /// # Errors
 /// Any [`Error`] but those of the end.
@@ -284,7 +284,11 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
         let connections = serve(&server, &listener, &shutdown).await;
         drop(listener);
         let result = stop(&server, connections).await;
-        drop((lock, only));
+        match result {
+            // An engine that still runs stays the only one, and its data directory is in use, until the process ends.
+            Err(Error::StillRunning(_)) => std::mem::forget((lock, only)),
+            _ => drop((lock, only)),
+        }
         result
     });
     Ok(Handle { address, version, task })
@@ -363,6 +367,7 @@ async fn serve_connection(server: Arc<Server>, stream: TcpStream, shutdown: Canc
 
 /// Lets statements end, kills those that do not, and closes the engine.
 async fn stop(server: &Arc<Server>, mut connections: JoinSet<()>) -> Result<(), Error> {
+    library::leave_without_destructors();
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN_TIME, drained).await.is_err() {
         server.engine.abandon_all();
@@ -370,6 +375,7 @@ async fn stop(server: &Arc<Server>, mut connections: JoinSet<()>) -> Result<(), 
     }
     let ended = async { tokio::join!(server.owner.all(), server.readers.all()) };
     if tokio::time::timeout(KILL_TIME, ended).await.is_err() {
+        tracing::warn!("statements go on although they were killed; the process ends without closing the engine");
         return Err(Error::StillRunning(server.owner.running() + server.readers.running()));
     }
     let (closed, close) = oneshot::channel();

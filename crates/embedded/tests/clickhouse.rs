@@ -437,6 +437,22 @@ fn data_survives_stop_and_kill() {
     drop(running.join());
 }
 
+/// One call of a function, of some seconds, in which the engine does not look whether it is to end.
+const DEAF: &str = "SELECT editDistance(repeat('a', 65000), materialize(repeat('b', 65000))) FROM numbers(4)";
+
+#[test]
+fn a_statement_that_cannot_be_killed_does_not_crash_the_end() {
+    let mut process = Process::start(&[]);
+    let client = support::open(&process, "/", DEAF);
+    support::until(|| post(&process, "", "SELECT count() FROM system.processes").text() == "2\n");
+    std::thread::sleep(Duration::from_millis(200));
+    let status = process.terminate();
+    assert_eq!(status.code(), Some(1), "{status:?}");
+    drop(client);
+    process.restart();
+    assert_eq!(post(&process, "", "SELECT 1").text(), "1\n");
+}
+
 #[test]
 fn a_data_directory_is_locked() {
     let process = Process::start(&[]);
