@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - A record is acknowledged, and visible to a consumer, only after `fdatasync` of the file it stands in.
-//! - Batches are stored as they were sent; the log of a partition is a run of batches without a hole in its offsets.
+//! - Batches are stored as they were sent, if their records can be read; the log of a partition is a run of batches without a hole in its offsets.
 //! - Each partition has one writer. After a failed write or sync it writes nothing more, and the broker ends with an error.
 //! - A batch sent again by an idempotent producer is stored once, also over a restart.
 
@@ -22,6 +22,7 @@ mod offsets;
 mod partition;
 mod produce;
 mod producers;
+mod records;
 mod segment;
 mod topics;
 

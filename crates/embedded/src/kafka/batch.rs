@@ -92,7 +92,8 @@ impl Admitted {
     }
 }
 
-/// Checks what a producer sent: exactly one batch of format version 2, intact, not transactional, within `bytes_max`.
+/// Checks what a producer sent: exactly one batch of format version 2, intact, not transactional, within
+/// `bytes_max`, with records that a consumer can read.
 pub(super) fn admit(records: Bytes, bytes_max: usize) -> Result<Admitted, ResponseError> {
     if records.len() > bytes_max {
         return Err(ResponseError::MessageTooLarge);
@@ -113,6 +114,7 @@ pub(super) fn admit(records: Bytes, bytes_max: usize) -> Result<Admitted, Respon
     if !header.is_intact(&records) {
         return Err(ResponseError::CorruptMessage);
     }
+    super::records::check(header.attributes, &records[HEADER_BYTES..], header.records)?;
     Ok(Admitted { header, bytes: BytesMut::from(records) })
 }
 
@@ -124,9 +126,9 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 pub(super) mod tests {
     use super::*;
 
-    /// A batch with `records` records and opaque bytes in place of the records.
+    /// A batch with `records` records.
     pub(in super::super) fn batch(producer_id: i64, epoch: i16, sequence: i32, records: i32) -> Bytes {
-        let mut bytes = vec![0u8; HEADER_BYTES + 10];
+        let mut bytes = [vec![0u8; HEADER_BYTES], super::super::records::tests::records(records)].concat();
         let length = i32::try_from(bytes.len() - PREFIX_BYTES).unwrap();
         bytes[8..12].copy_from_slice(&length.to_be_bytes());
         bytes[16] = MAGIC;
