@@ -7,6 +7,7 @@
 //! Invariants:
 //! - A record is acknowledged, and visible to a consumer, only after `fdatasync` of the file it stands in.
 //! - Batches are stored as they were sent, if their records can be read; the log of a partition is a run of batches without a hole in its offsets.
+//! - An offset is given out once. What is damaged is not passed over in silence: the broker says where, and does not start.
 //! - Each partition has one writer. After a failed write or sync it writes nothing more, and the broker ends with an error.
 //! - A batch sent again by an idempotent producer is stored once, also over a restart.
 
@@ -83,11 +84,47 @@ pub enum Error {
         source: io::Error,
     },
     /// Data that was durable once is damaged. Nothing is repaired by guessing.
-    #[error("{} is damaged", .0.display())]
+    #[error("{} is damaged; put it back from a copy", .0.display())]
     Corrupt(PathBuf),
+    /// Damage in the middle of a partition's file: an unfinished write would be at its end. The file is left as it is.
+    #[error(
+        "{} is damaged at byte {position}: the record with offset {offset} cannot be read there, and confirmed ones follow. \
+         Put the file back from a copy; or, to go on without what cannot be read: mv {} {}",
+        path.display(), path.display(), damaged(path).display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The first byte that does not continue the log.
+        position: u64,
+        /// The offset expected there.
+        offset: i64,
+    },
+    /// Records are missing from the end of a partition: a group has read further than the log goes. New records would take
+    /// the offsets of the missing ones, and the group would pass them over.
+    #[error(
+        "{} ends before offset {end}, and the group {group} has already read up to {committed}: confirmed records are missing. \
+         Put the files back from a copy; or, to go on without these records: touch {}",
+        path.display(), damaged(&segment::path(path, *committed)).display()
+    )]
+    Behind {
+        /// The partition's directory.
+        path: PathBuf,
+        /// The group.
+        group: String,
+        /// The offset that it reads next.
+        committed: i64,
+        /// The offset that the next record would get.
+        end: i64,
+    },
     /// A task of the broker ended by itself.
     #[error("kafka log task failed: {0}")]
     Task(#[from] tokio::task::JoinError),
+}
+
+/// The name under which a person puts a segment aside, so that it is made anew of what can be read of it.
+fn damaged(segment: &Path) -> PathBuf {
+    segment.with_extension("log.damaged")
 }
 
 /// Where the log lives and listens.
@@ -181,9 +218,19 @@ fn open(directory: &Path, signals: Signals, shutdown: CancellationToken) -> Resu
     let lock = File::create(directory.join("lock")).map_err(failed)?;
     lock.try_lock().map_err(|_| Error::InUse(directory.to_owned()))?;
     let appended = signals.appended.clone();
+    let catalog = Catalog::open(directory, signals)?;
+    let offsets = Offsets::open(directory.join("offsets.json"))?;
+    for (group, topic, partition, committed) in offsets.all() {
+        if let Some(log) = catalog.partition(&topic, partition).map(|partition| partition.log)
+            && committed > log.end_offset()
+        {
+            let (path, end) = (log.directory().to_owned(), log.end_offset());
+            return Err(Error::Behind { path, group, committed, end });
+        }
+    }
     Ok(Broker {
-        catalog: Catalog::open(directory, signals)?,
-        offsets: Offsets::open(directory.join("offsets.json"))?,
+        catalog,
+        offsets,
         groups: Mutex::default(),
         appended,
         request_bytes: Arc::new(Semaphore::new(REQUEST_BYTES_MAX)),
