@@ -118,7 +118,7 @@ impl Dashboard {
                 questions: Semaphore::new(QUESTIONS_MAX),
             }));
         let router = Door::new(self.address, &self.names).protect(router);
-        axum::serve(self.listener, router)
+        axum::serve(service::listener::Bounded::new(self.listener), router)
             .with_graceful_shutdown(shutdown.cancelled_owned())
             .await
             .map_err(Error::Serve)

@@ -28,6 +28,7 @@ use engine::Engine;
 use http::{Server, Share};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use service::door::Door;
+use service::places::{Place, Places};
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -317,6 +318,8 @@ fn lock(data_dir: &Path) -> Result<(PathBuf, File), Error> {
 
 /// Accepts connections until the end is asked for; returns those that are open then.
 async fn serve(server: &Arc<Server>, listener: &TcpListener, shutdown: &CancellationToken) -> JoinSet<()> {
+    let places = Places::new(service::files::engine_connections());
+    let mut accepting = std::pin::pin!(accept(listener, &places));
     let mut connections = JoinSet::new();
     let mut expiry = tokio::time::interval(EXPIRY_INTERVAL);
     loop {
@@ -327,26 +330,39 @@ async fn serve(server: &Arc<Server>, listener: &TcpListener, shutdown: &Cancella
                 server.workers.submit(move || engine.sessions.expire());
             }
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(serve_connection(Arc::clone(server), stream, shutdown.clone()));
-                }
-                // out of descriptors, or the client left while still in the queue: neither lasts
-                Err(error) => {
-                    tracing::warn!(%error, "connection not accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            },
+            (stream, place) = &mut accepting => {
+                connections.spawn(serve_connection(Arc::clone(server), stream, place, shutdown.clone()));
+                accepting.set(accept(listener, &places));
+            }
         }
     }
 }
 
-async fn serve_connection(server: Arc<Server>, stream: TcpStream, shutdown: CancellationToken) {
+/// The next connection and its place.
+async fn accept(listener: &TcpListener, places: &Arc<Places>) -> (TcpStream, Place) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, places.enter().await),
+            // out of descriptors, or the client left while still in the queue: neither lasts
+            Err(error) => {
+                tracing::warn!(%error, "connection not accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(server: Arc<Server>, stream: TcpStream, place: Place, shutdown: CancellationToken) {
+    let working = place.clone();
     // replies are written in large pieces, and small ones must not wait for an acknowledgement
     let _ = stream.set_nodelay(true);
     let service = hyper::service::service_fn(move |request| {
-        let server = Arc::clone(&server);
-        async move { Ok::<_, std::convert::Infallible>(server.answer(request).await) }
+        let (server, work) = (Arc::clone(&server), working.work());
+        async move {
+            let mut response = server.answer(request).await;
+            response.body_mut().hold(work);
+            Ok::<_, std::convert::Infallible>(response)
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -355,6 +371,7 @@ async fn serve_connection(server: Arc<Server>, stream: TcpStream, shutdown: Canc
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
+        () = place.dismissed() => return,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await

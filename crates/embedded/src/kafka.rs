@@ -39,8 +39,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use service::places::{Place, Places};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc, watch},
     task::{JoinHandle, JoinSet},
 };
@@ -51,12 +52,12 @@ use self::{catalog::Catalog, group::Group, offsets::Offsets, partition::Signals}
 /// There is one node, and it leads every partition for ever.
 const NODE_ID: i32 = 1;
 const LEADER_EPOCH: i32 = 0;
-/// Connections served at once; more wait to be accepted.
-const CONNECTIONS_MAX: usize = 256;
 /// Bytes of all requests being worked on; beyond it, connections are not read.
 const REQUEST_BYTES_MAX: usize = 64 << 20;
 /// How often groups are checked for members that fell silent.
 const GROUP_TICK: Duration = Duration::from_millis(100);
+/// How long a write waits where no more files may be open.
+const FILES_FREE_WITHIN: Duration = Duration::from_secs(30);
 /// How long a stopping broker lets connections finish what they have begun.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
@@ -266,26 +267,35 @@ impl Service {
     }
 
     async fn serve(&mut self, connections: &mut JoinSet<()>, retention_interval: Duration) -> Result<(), Error> {
+        let places = Places::new(service::files::engine_connections());
+        let mut accepting = std::pin::pin!(accept(&self.listener, &places));
         let mut group_tick = tokio::time::interval(GROUP_TICK);
         let mut retention_tick = tokio::time::interval(retention_interval);
         loop {
             tokio::select! {
                 () = self.broker.shutdown.cancelled() => return Ok(()),
                 Some(error) = self.failed.recv() => return Err(error),
-                accepted = self.listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                    Ok((stream, peer)) => {
-                        tracing::debug!(%peer, "kafka connection accepted");
-                        connections.spawn(connection::serve(stream, Arc::clone(&self.broker)));
-                    }
-                    Err(error) => {
-                        // Out of file descriptors: whoever waits is accepted once some are free.
-                        tracing::warn!(%error, "cannot accept a kafka connection");
-                        tokio::time::sleep(GROUP_TICK).await;
-                    }
-                },
+                (stream, place) = &mut accepting => {
+                    connections.spawn(connection::serve(stream, place, Arc::clone(&self.broker)));
+                    accepting.set(accept(&self.listener, &places));
+                }
                 Some(ended) = connections.join_next() => ended?,
                 _ = group_tick.tick() => self.broker.tick_groups(),
                 _ = retention_tick.tick() => self.broker.retain(),
+            }
+        }
+    }
+}
+
+/// The next connection and its place.
+async fn accept(listener: &TcpListener, places: &Arc<Places>) -> (TcpStream, Place) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, places.enter().await),
+            Err(error) => {
+                // Out of file descriptors: whoever waits is accepted once some are free.
+                tracing::warn!(%error, "cannot accept a kafka connection");
+                tokio::time::sleep(GROUP_TICK).await;
             }
         }
     }
@@ -307,15 +317,34 @@ impl Broker {
     }
 }
 
+/// Opens a file, trying again for a while where no more may be open just now. Blocks.
+fn patiently(open: impl Fn() -> io::Result<File>) -> io::Result<File> {
+    let deadline = Instant::now() + FILES_FREE_WITHIN;
+    loop {
+        match open() {
+            Err(error) if is_out_of_files(&error) && Instant::now() < deadline => {
+                tracing::warn!(%error, "waiting for a file to be closed");
+                std::thread::sleep(GROUP_TICK);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn is_out_of_files(error: &io::Error) -> bool {
+    let errors = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+    error.raw_os_error().is_some_and(|code| errors.iter().any(|known| known.raw_os_error() == code))
+}
+
 /// Makes the names in a directory durable.
 fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
+    patiently(|| File::open(directory))?.sync_all()
 }
 
 /// Replaces a file so that a crash leaves the old or the new content.
 fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
     let unfinished = path.with_extension("new");
-    let mut file = File::create(&unfinished)?;
+    let mut file = patiently(|| File::create(&unfinished))?;
     file.write_all(content)?;
     file.sync_all()?;
     std::fs::rename(&unfinished, path)?;

@@ -8,6 +8,7 @@ use super::reader;
 use super::request::Request;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use service::places::Work;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -257,12 +258,18 @@ pub struct ReplyBody<G> {
     pieces: Option<mpsc::Receiver<Piece>>,
     flushing: Option<Pin<Box<Sleep>>>,
     _guard: G,
+    work: Option<Work>,
 }
 
 impl<G> ReplyBody<G> {
     /// A body that begins with `first` and goes on with `pieces`, if any.
     pub const fn new(first: Bytes, pieces: Option<mpsc::Receiver<Piece>>, guard: G) -> Self {
-        Self { first, pieces, flushing: None, _guard: guard }
+        Self { first, pieces, flushing: None, _guard: guard, work: None }
+    }
+
+    /// Keeps the connection busy until the body is sent.
+    pub fn hold(&mut self, work: Work) {
+        self.work = Some(work);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use service::places::{Place, Work};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -23,6 +24,8 @@ const FRAME_BYTES_MAX: usize = super::config::BATCH_BYTES_MAX + (1 << 20);
 const ANNOUNCED_BYTES: usize = 64 << 10;
 /// A request that has begun must be here in this time: twice, once for each of its two parts.
 const FRAME_TIME: Duration = Duration::from_secs(5);
+/// A client that sends no request for so long is disconnected, as by Apache Kafka.
+const IDLE_TIME: Duration = Duration::from_secs(600);
 /// A client that has not taken an answer in this time is gone.
 const WRITE_TIME: Duration = Duration::from_secs(30);
 
@@ -32,13 +35,18 @@ pub(super) type Reply = Pin<Box<dyn Future<Output = Result<Option<Bytes>, api::M
 /// A request with the memory it holds until it is answered.
 struct Pending {
     reply: Reply,
+    _work: Work,
     _bytes: OwnedSemaphorePermit,
 }
 
-/// Serves a connection until the client goes, sends nonsense, or the broker stops.
-pub(super) async fn serve(stream: TcpStream, broker: Arc<Broker>) {
+/// Serves a connection until the client goes, sends nonsense, has to give its place to another, or the broker stops.
+pub(super) async fn serve(stream: TcpStream, place: Place, broker: Arc<Broker>) {
     let peer = stream.peer_addr().ok();
-    if let Err(error) = exchange(stream, broker).await {
+    let exchanged = tokio::select! {
+        exchanged = exchange(stream, &place, broker) => exchanged,
+        () = place.dismissed() => Err(io::Error::other("its place is needed")),
+    };
+    if let Err(error) = exchanged {
         match error.kind() {
             io::ErrorKind::InvalidData => tracing::warn!(?peer, %error, "closing kafka connection"),
             _ => tracing::debug!(?peer, %error, "kafka connection ended"),
@@ -46,7 +54,7 @@ pub(super) async fn serve(stream: TcpStream, broker: Arc<Broker>) {
     }
 }
 
-async fn exchange(stream: TcpStream, broker: Arc<Broker>) -> io::Result<()> {
+async fn exchange(stream: TcpStream, place: &Place, broker: Arc<Broker>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let context = api::Context { broker, local: stream.local_addr()? };
     let (reader, writer) = stream.into_split();
@@ -55,7 +63,7 @@ async fn exchange(stream: TcpStream, broker: Arc<Broker>) -> io::Result<()> {
     tokio::pin!(writing);
     tokio::select! {
         // An answer may be due to requests that came before the end.
-        read = read(reader, &context, sender) => {
+        read = read(reader, place, &context, sender) => {
             read?;
             if context.broker.shutdown.is_cancelled() { writing.await } else { Ok(()) }
         }
@@ -63,10 +71,15 @@ async fn exchange(stream: TcpStream, broker: Arc<Broker>) -> io::Result<()> {
     }
 }
 
-async fn read(mut reader: OwnedReadHalf, context: &api::Context, sender: mpsc::Sender<Pending>) -> io::Result<()> {
+async fn read(
+    mut reader: OwnedReadHalf,
+    place: &Place,
+    context: &api::Context,
+    sender: mpsc::Sender<Pending>,
+) -> io::Result<()> {
     loop {
         let length = tokio::select! {
-            length = reader.read_i32() => match length {
+            length = tokio::time::timeout(IDLE_TIME, reader.read_i32()) => match length? {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
                 length => length?,
             },
@@ -80,8 +93,9 @@ async fn read(mut reader: OwnedReadHalf, context: &api::Context, sender: mpsc::S
         let acquired = Arc::clone(&context.broker.request_bytes).acquire_many_owned(permits).await;
         let bytes = acquired.map_err(io::Error::other)?;
         read_to(&mut reader, &mut frame, length).await?;
+        let work = place.work();
         let reply = api::dispatch(context, frame.freeze()).await.map_err(invalid)?;
-        if sender.send(Pending { reply, _bytes: bytes }).await.is_err() {
+        if sender.send(Pending { reply, _work: work, _bytes: bytes }).await.is_err() {
             return Ok(());
         }
     }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::{
     batch::{HEADER_BYTES, Header},
-    damaged, write_durably,
+    damaged, patiently, write_durably,
 };
 
 const EXTENSION: &str = "log";
@@ -49,7 +49,7 @@ impl Segment {
     /// Makes an empty segment; the caller syncs the directory.
     pub(super) fn create(directory: &Path, base_offset: i64) -> io::Result<Self> {
         let path = path(directory, base_offset);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        let file = patiently(|| OpenOptions::new().read(true).write(true).create_new(true).open(&path))?;
         Ok(Self { base_offset, path, file, readable: AtomicU64::new(0), index: Mutex::default() })
     }
 
