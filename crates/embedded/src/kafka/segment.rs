@@ -102,7 +102,7 @@ impl Segment {
     pub(super) fn remove(&self) -> io::Result<()> {
         // First, or it would be made anew.
         match std::fs::remove_file(damaged(&self.path)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => std::fs::remove_file(&self.path),
         }
     }
