@@ -52,6 +52,8 @@ use self::{catalog::Catalog, group::Group, offsets::Offsets, partition::Signals}
 /// There is one node, and it leads every partition for ever.
 const NODE_ID: i32 = 1;
 const LEADER_EPOCH: i32 = 0;
+/// Connections at once, each of which may hold an answer of 8 MiB.
+const CONNECTIONS_MAX: usize = 256;
 /// Bytes of all requests being worked on; beyond it, connections are not read.
 const REQUEST_BYTES_MAX: usize = 64 << 20;
 /// How often groups are checked for members that fell silent.
@@ -101,18 +103,18 @@ pub enum Error {
         /// The offset expected there.
         offset: i64,
     },
-    /// Records are missing from the end of a partition: a group has read further than the log goes. New records would take
-    /// the offsets of the missing ones, and the group would pass them over.
+    /// Records are missing from the end of a partition: somebody has read further than the log goes. New records would take
+    /// the offsets of the missing ones, and that reader would pass them over.
     #[error(
-        "{} ends before offset {end}, and the group {group} has already read up to {committed}: confirmed records are missing. \
+        "{} ends before offset {end}, and {reader} has already read up to {committed}: confirmed records are missing. \
          Put the files back from a copy; or, to go on without these records: touch {}",
         path.display(), damaged(&segment::path(path, *committed)).display()
     )]
     Behind {
         /// The partition's directory.
         path: PathBuf,
-        /// The group.
-        group: String,
+        /// Who has read further.
+        reader: String,
         /// The offset that it reads next.
         committed: i64,
         /// The offset that the next record would get.
@@ -151,13 +153,38 @@ impl Options {
 #[derive(Debug)]
 pub struct Handle {
     address: SocketAddr,
+    ends: Vec<End>,
     task: JoinHandle<Result<(), Error>>,
+}
+
+/// Where a partition ended when the log was opened.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// The topic.
+    pub topic: String,
+    /// The partition's number.
+    pub partition: i32,
+    /// The offset of the next record.
+    pub offset: i64,
+    directory: PathBuf,
+}
+
+impl End {
+    /// The error for a reader who has already read up to `committed`, which is further than this.
+    pub fn behind(&self, reader: &str, committed: i64) -> Error {
+        Error::Behind { path: self.directory.clone(), reader: reader.to_owned(), committed, end: self.offset }
+    }
 }
 
 impl Handle {
     /// The bound address, which is also the one advertised.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where all partitions ended when the log was opened, before anything was taken.
+    pub fn ends(&self) -> &[End] {
+        &self.ends
     }
 
     /// Whether the log has ended, one way or the other.
@@ -207,10 +234,11 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
     let directory = options.data_dir.join("kafka");
     let token = shutdown.clone();
     let broker = tokio::task::spawn_blocking(move || open(&directory, signals, token)).await??;
+    let ends = broker.catalog.ends();
     let service = Service { listener, broker: Arc::new(broker), failed, stop, tracker };
     let task = tokio::spawn(service.run(options.retention_interval));
     tracing::info!(%address, "kafka log serves");
-    Ok(Handle { address, task })
+    Ok(Handle { address, ends, task })
 }
 
 fn open(directory: &Path, signals: Signals, shutdown: CancellationToken) -> Result<Broker, Error> {
@@ -221,12 +249,11 @@ fn open(directory: &Path, signals: Signals, shutdown: CancellationToken) -> Resu
     let appended = signals.appended.clone();
     let catalog = Catalog::open(directory, signals)?;
     let offsets = Offsets::open(directory.join("offsets.json"))?;
+    let ends = catalog.ends();
     for (group, topic, partition, committed) in offsets.all() {
-        if let Some(log) = catalog.partition(&topic, partition).map(|partition| partition.log)
-            && committed > log.end_offset()
-        {
-            let (path, end) = (log.directory().to_owned(), log.end_offset());
-            return Err(Error::Behind { path, group, committed, end });
+        let end = ends.iter().find(|end| end.topic == topic && end.partition == partition);
+        if let Some(end) = end.filter(|end| committed > end.offset) {
+            return Err(end.behind(&format!("the group {group}"), committed));
         }
     }
     Ok(Broker {
@@ -267,7 +294,7 @@ impl Service {
     }
 
     async fn serve(&mut self, connections: &mut JoinSet<()>, retention_interval: Duration) -> Result<(), Error> {
-        let places = Places::new(service::files::engine_connections());
+        let places = Places::new(service::files::engine_connections().min(CONNECTIONS_MAX));
         let mut accepting = std::pin::pin!(accept(&self.listener, &places));
         let mut group_tick = tokio::time::interval(GROUP_TICK);
         let mut retention_tick = tokio::time::interval(retention_interval);

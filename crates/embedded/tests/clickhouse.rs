@@ -454,6 +454,45 @@ fn a_statement_that_cannot_be_killed_does_not_crash_the_end() {
 }
 
 #[test]
+fn what_a_full_disk_leaves_of_a_table_keeps_no_other_from_starting() {
+    let mut process = Process::start(&[]);
+    post(&process, "", "CREATE DATABASE d");
+    for table in ["kept", "cut"] {
+        post(&process, "", &format!("CREATE TABLE d.{table} (a UInt64) ENGINE = MergeTree ORDER BY a"));
+    }
+    post(&process, "", "INSERT INTO d.kept VALUES (7)");
+    let path = post(&process, "", "SELECT metadata_path FROM system.tables WHERE name = 'cut'").text();
+    assert!(process.terminate().success());
+    let engine = process.data_dir().join("engine");
+    let definition = [engine.join(path.trim()), path.trim().into()].into_iter().find(|path| path.is_file()).unwrap();
+    std::fs::write(&definition, "").unwrap();
+    process.restart();
+    assert_eq!(post(&process, "", "SELECT a FROM d.kept").text(), "7\n");
+    assert_eq!(post(&process, "", "SHOW TABLES FROM d").text(), "kept\n");
+    assert_eq!(std::fs::read_dir(process.data_dir().join("empty-definitions")).unwrap().count(), 1);
+    assert_eq!(post(&process, "", "CREATE TABLE d.cut (a UInt64) ENGINE = MergeTree ORDER BY a").status, 200);
+}
+
+/// As many connections as a machine with few files would not bear, which send nothing.
+fn silent_connections(url: &str, count: usize) -> Vec<std::net::TcpStream> {
+    let connect = |_| std::net::TcpStream::connect(url.trim_start_matches("http://")).unwrap();
+    (0..count).map(connect).collect()
+}
+
+#[test]
+fn silent_connections_take_no_file_of_the_engine() {
+    let process = Process::start_with_files(1_024);
+    post(&process, "", "CREATE TABLE ingest (a UInt64) ENGINE = MergeTree ORDER BY a");
+    let silent = silent_connections(&process.url, 1_100);
+    for _ in 0..5 {
+        assert_owner_is_served(&process, "silent connections");
+    }
+    let open = std::fs::read_dir(format!("/proc/{}/fd", process.pid())).unwrap().count();
+    assert!(open < 512, "{open} files are open");
+    drop(silent);
+}
+
+#[test]
 fn a_data_directory_is_locked() {
     let process = Process::start(&[]);
     let second = process.second();

@@ -282,6 +282,24 @@ fn announced_requests_take_no_memory_of_others() {
     log.stop().unwrap();
 }
 
+#[test]
+fn silent_connections_keep_nobody_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let process = Process::start_with_files(directory.path(), loopback(), Some(512));
+    harness::create(process.address, "t", 1, &[]);
+    let silent: Vec<_> = (0..600).map(|_| TcpStream::connect(process.address).unwrap()).collect();
+    let (producer, delivered) = producer(process.address);
+    let began = Instant::now();
+    producer.send(BaseRecord::to("t").key("k").payload("x")).map_err(|(error, _)| error).unwrap();
+    producer.flush(Duration::from_secs(60)).unwrap();
+    assert_eq!(*delivered.lock().unwrap(), [Ok(0)]);
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    let open = std::fs::read_dir(format!("/proc/{}/fd", process.child.id())).unwrap().count();
+    assert!(open < 256, "{open} files are open");
+    drop(silent);
+    process.kill();
+}
+
 /// Fills a partition of one file with records of one batch each, and stops.
 fn written(records: u32) -> (tempfile::TempDir, std::path::PathBuf) {
     let log = Log::start();
@@ -353,7 +371,10 @@ fn no_offset_is_given_out_twice_when_records_are_missing() {
     let content = std::fs::read(&segment).unwrap();
     std::fs::write(&segment, &content[..content.len() / 2]).unwrap();
     let error = refusal(directory.path());
-    assert!(matches!(&error, Error::Behind { group, committed: 50, end: 25, .. } if group == "by-hand"), "{error}");
+    assert!(
+        matches!(&error, Error::Behind { reader, committed: 50, end: 25, .. } if reader == "the group by-hand"),
+        "{error}"
+    );
     follow_remedy(&error);
     for last in 50..52 {
         let log = Log::open_at(directory.path());
@@ -439,9 +460,17 @@ struct Process {
 
 impl Process {
     fn start(directory: &Path, address: SocketAddr) -> Self {
+        Self::start_with_files(directory, address, None)
+    }
+
+    /// With so many files that it may open at most.
+    fn start_with_files(directory: &Path, address: SocketAddr, files: Option<u32>) -> Self {
         let announced = directory.join("address");
         let _ = std::fs::remove_file(&announced);
-        let child = Command::new(std::env::current_exe().unwrap())
+        let limit = files.map(|files| format!("ulimit -n {files} && ")).unwrap_or_default();
+        let child = Command::new("sh")
+            .args(["-c", &format!("{limit}exec \"$0\" \"$@\"")])
+            .arg(std::env::current_exe().unwrap())
             .args(["--exact", "serve_until_killed", "--ignored"])
             .env("EMBEDDED_TEST_DIRECTORY", directory)
             .env("EMBEDDED_TEST_ADDRESS", address.to_string())
