@@ -193,6 +193,23 @@ fn a_disk_that_fills_up_stops_it_cleanly() {
 }
 
 #[test]
+fn a_full_disk_is_named_before_anything_is_opened() {
+    let scratch = Scratch::new("up-full");
+    let disk = scratch.path().to_str().expect("UTF-8 path");
+    let mount =
+        "mount -t tmpfs -o size=100m tmpfs \"$0\" && \"$@\"; code=$?; test -z \"$(ls \"$0\")\" || exit 3; exit $code";
+    let data_dir = scratch.join("data");
+    let mut doseline = Doseline::start_under(
+        "unshare",
+        &["--map-root-user", "--mount", "sh", "-c", mount, disk],
+        &arguments(&data_dir, &[]),
+    );
+    assert_eq!(doseline.process().wait(Duration::from_secs(10)).code(), Some(1));
+    let said = doseline.stderr();
+    assert!(said.contains("MiB are needed to start") && said.contains("--data-dir"), "{said}");
+}
+
+#[test]
 fn a_port_in_use_is_named_with_its_flag() {
     let scratch = Scratch::new("up-port");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");

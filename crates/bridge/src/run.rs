@@ -241,7 +241,7 @@ async fn serve_http(options: &Options, handle: &Handle, background: &mut JoinSet
     let _ = handle.http.set(bound);
     let router = Door::new(bound, &options.http_names).protect(http::router(handle.clone()));
     background.spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
+        if let Err(error) = axum::serve(service::listener::Bounded::new(listener), router).await {
             tracing::error!(%error, "http failed");
         }
         "http"

@@ -5,7 +5,8 @@
 //! Absent: state, writing, and any number of its own: each panel is one query over the views.
 //!
 //! Invariants: a tenant is bound as a query parameter, never pasted into SQL; every answer is bounded in rows; however many
-//! pages are open, ClickHouse is asked for each panel of each tenant once in `FRESH`.
+//! pages are open, ClickHouse is asked for each panel of each tenant once in `FRESH`, and never more than
+//! `QUESTIONS_MAX` at once, whatever tenants are invented.
 
 mod cache;
 mod panel;
@@ -22,7 +23,7 @@ use axum::{
 };
 use serde::Deserialize;
 use service::door::Door;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use warehouse::Warehouse;
 
@@ -36,6 +37,11 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'uns
 
 /// How old an answer may be. The page asks every 3 s.
 const FRESH: Duration = Duration::from_millis(2_500);
+
+/// Questions put to ClickHouse at once; the others wait, so that the loader finds it free.
+const QUESTIONS_MAX: usize = 3;
+/// How long a page waits for its turn.
+const TURN_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the dashboard needs to be told.
 #[derive(Clone, Debug)]
@@ -106,9 +112,13 @@ impl Dashboard {
             .route("/api/{panel}", get(panel))
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
-            .with_state(Arc::new(Source { warehouse: self.warehouse, cache: Cache::new(FRESH) }));
+            .with_state(Arc::new(Source {
+                warehouse: self.warehouse,
+                cache: Cache::new(FRESH),
+                questions: Semaphore::new(QUESTIONS_MAX),
+            }));
         let router = Door::new(self.address, &self.names).protect(router);
-        axum::serve(self.listener, router)
+        axum::serve(service::listener::Bounded::new(self.listener), router)
             .with_graceful_shutdown(shutdown.cancelled_owned())
             .await
             .map_err(Error::Serve)
@@ -119,6 +129,24 @@ impl Dashboard {
 struct Source {
     warehouse: Warehouse,
     cache: Cache,
+    /// One permit for each question under way.
+    questions: Semaphore,
+}
+
+/// Why a panel has no answer.
+enum Failed {
+    /// Too many others were asked for.
+    Busy,
+    /// What ClickHouse said.
+    Asked(warehouse::Error),
+}
+
+impl Source {
+    async fn ask(&self, panel: &Panel, tenant: &str) -> Result<Vec<u8>, Failed> {
+        let turn = tokio::time::timeout(TURN_WITHIN, self.questions.acquire()).await;
+        let Ok(Ok(_turn)) = turn else { return Err(Failed::Busy) };
+        panel.rows(&self.warehouse, tenant).await.map_err(Failed::Asked)
+    }
 }
 
 #[derive(Deserialize)]
@@ -135,11 +163,14 @@ async fn panel(State(source): State<Arc<Source>>, Path(name): Path<String>, Quer
         return failure(StatusCode::NOT_FOUND, &text);
     };
     let tenant = filter.tenant.as_str();
-    match source.cache.get((panel.name, tenant), panel.rows(&source.warehouse, tenant)).await {
+    match source.cache.get((panel.name, tenant), source.ask(panel, tenant)).await {
         Ok(json) => {
             ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")], json).into_response()
         }
-        Err(error) => {
+        Err(Failed::Busy) => {
+            failure(StatusCode::SERVICE_UNAVAILABLE, "too many panels are asked for at once; ask again in a while")
+        }
+        Err(Failed::Asked(error)) => {
             tracing::warn!(panel = name, %error, "panel could not be read");
             failure(StatusCode::BAD_GATEWAY, "ClickHouse could not be asked; see the log of the dashboard")
         }

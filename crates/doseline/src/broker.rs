@@ -13,6 +13,8 @@ const FOLDER: &str = "mosquitto";
 const DATABASE: &str = "mosquitto.db";
 /// File in it that says for which bridge the sessions were made.
 const SESSION: &str = "bridge-session";
+/// Most connections to the broker.
+const CONNECTIONS_MAX: u32 = 10_000;
 /// How long the broker keeps the bridge's session while nothing runs: as long as it keeps any.
 pub const SESSION_KEPT: Duration = Duration::from_secs(mosquitto::SESSION_DAYS as u64 * 86_400);
 
@@ -22,6 +24,11 @@ pub const SESSION_KEPT: Duration = Duration::from_secs(mosquitto::SESSION_DAYS a
 /// The broker's folder cannot be used.
 pub async fn wait_for_predecessor(data_dir: &Path) -> anyhow::Result<()> {
     Ok(mosquitto::wait_for_predecessor(&data_dir.join(FOLDER)).await?)
+}
+
+/// Connections of a broker that may have so many files open: an eighth of them is for files of its own.
+fn broker_connections(files: u64) -> u32 {
+    u32::try_from(files - files / 8).unwrap_or(u32::MAX).min(CONNECTIONS_MAX)
 }
 
 /// Starts the broker, knowing the bridge.
@@ -43,7 +50,7 @@ pub async fn start(
         inflight_max: bridge.mqtt.receive_maximum,
         queue_messages_max: 100_000,
         queue_bytes_max: 256 << 20,
-        connections_max: 10_000,
+        connections_max: broker_connections(service::files::limit()),
     };
     let dir = data_dir.join(FOLDER);
     let options = Options { dir: dir.clone(), listen, program, limits };

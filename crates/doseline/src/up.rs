@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use embedded::{clickhouse, kafka, mosquitto};
 use tokio::time::Instant;
+use warehouse::{Warehouse, loader::Shard};
 
 use crate::{
     broker,
@@ -79,13 +80,18 @@ pub struct Arguments {
 /// Runs until a signal, a failure or a full disk.
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let stop = stopped_by_signal()?;
+    // Before anything is opened, so that the broker begins with the raised limit.
+    let files = service::files::limit();
+    tracing::debug!(files, "files that may be open");
     // What this process and its broker make is for its user alone.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    room_to_start(&arguments.data_dir)?;
     let _lock = running::lock(&arguments.data_dir)?;
     let mut machine = Machine { engines: Group::new(), load: Group::new(), bridge: Group::new(), fleet: Group::new() };
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(()),
         outcome = machine.serve(&arguments, config) => outcome,
+        failure = disk_full(&arguments.data_dir) => Err(failure),
     };
     let stopped = machine.stop(Instant::now() + STOP_WITHIN).await;
     outcome.and(stopped).map(|()| ExitCode::SUCCESS)
@@ -111,8 +117,9 @@ impl Machine {
             ("--http-port", loopback(arguments.http_port)),
         ])
         .await?;
-        let addresses = self.start_engines(arguments, &mut config).await?;
+        let (addresses, ends) = self.start_engines(arguments, &mut config).await?;
         migrate::apply(&config).await.context("prepare tables and topics")?;
+        compare_positions(&options::warehouse(&config)?, &ends).await?;
         if arguments.simulate > 0 {
             let warehouse = options::warehouse(&config)?;
             simulate::register_models(&warehouse).await.context("register the simulated models")?;
@@ -131,13 +138,14 @@ impl Machine {
             let shutdown = self.fleet.shutdown();
             self.fleet.spawn("simulator", async { device::simulate::run(fleet, shutdown).await.map(drop) });
         }
-        Err(tokio::select! {
-            failure = self.failure() => failure,
-            failure = disk_full(&arguments.data_dir) => failure,
-        })
+        Err(self.failure().await)
     }
 
-    async fn start_engines(&mut self, arguments: &Arguments, config: &mut Config) -> anyhow::Result<Addresses> {
+    async fn start_engines(
+        &mut self,
+        arguments: &Arguments,
+        config: &mut Config,
+    ) -> anyhow::Result<(Addresses, Vec<kafka::End>)> {
         let data_dir = &arguments.data_dir;
         let shutdown = self.engines.shutdown();
         let library = library(arguments.libchdb.as_deref())?;
@@ -146,7 +154,7 @@ impl Machine {
 
         let kafka = kafka::Options::new(data_dir, loopback(arguments.kafka_port));
         let kafka = kafka::start(kafka, shutdown.clone()).await.context("start the Kafka log (--kafka-port)")?;
-        let kafka_address = kafka.address();
+        let (kafka_address, ends) = (kafka.address(), kafka.ends().to_vec());
         self.engines.spawn("Kafka log", kafka.join());
         let mqtt = SocketAddr::from((arguments.mqtt_bind, arguments.mqtt_port));
         let mqtt = broker::start(data_dir, mqtt, program, &bridge_options(config)?, shutdown.clone()).await?;
@@ -166,7 +174,7 @@ impl Machine {
         config.clickhouse.url = format!("http://{}", addresses.clickhouse);
         config.clickhouse.username = clickhouse::OWNER.to_owned();
         (config.clickhouse.password, config.clickhouse.password_file) = (Some(Secret::new(password)), None);
-        Ok(addresses)
+        Ok((addresses, ends))
     }
 
     async fn start_roles(&mut self, arguments: &Arguments, config: &Config) -> anyhow::Result<SocketAddr> {
@@ -315,6 +323,39 @@ fn library(named: Option<&Path>) -> anyhow::Result<PathBuf> {
         .max()
         .with_context(|| format!("no libchdb.so in {}", engines.display()))
         .hint("`cargo xtask engines` fetches it, or name it with --libchdb")
+}
+
+/// Holds what is in ClickHouse against the end of the Kafka log, before the bridge writes: a record that gets the offset of a lost
+/// one would be passed over.
+async fn compare_positions(warehouse: &Warehouse, ends: &[kafka::End]) -> anyhow::Result<()> {
+    let lives = warehouse.topic_lives().await.context("read the positions of the loader")?;
+    for end in ends {
+        let life = lives.iter().filter(|life| life.topic == end.topic).max_by_key(|life| life.incarnation);
+        let Some(life) = life else { continue };
+        let shard = Shard { incarnation: life.incarnation, partition: end.partition };
+        let progress = warehouse.progress(shard).await.context("read the positions of the loader")?;
+        // A closed shard has a position that no log reaches.
+        let position = progress.position().and_then(|position| i64::try_from(position).ok());
+        if let Some(position) = position.filter(|position| *position > end.offset) {
+            return Err(end.behind("the loader", position).into());
+        }
+    }
+    Ok(())
+}
+
+/// Looks at free space before anything is opened: an engine that starts on a full disk fails late and leaves files half made.
+fn room_to_start(data_dir: &Path) -> anyhow::Result<()> {
+    let there = data_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+    match clickhouse::free_bytes(there) {
+        Ok(free) if free < FREE_BYTES_MIN => {
+            let (free, least) = (free >> 20, FREE_BYTES_MIN >> 20);
+            let text =
+                format!("only {free} MiB are free in {}, and {least} MiB are needed to start", data_dir.display());
+            Err(fault(text, "free some space, or choose another directory with --data-dir; nothing was opened"))
+        }
+        // A directory that cannot be looked at is named by whoever opens it.
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Waits until the disk is nearly full.

@@ -4,6 +4,7 @@
 //! - A statement has a connection of its own; one that only read or inserted leaves it to the next that asks for the same database
 //!   and settings: no setting of one reaches another. A session keeps its connection.
 //! - The owner, who has a password, has all rights in the engine. Everybody else is a reader: see `reader`.
+//! - Readers have threads, memory and waiting places of their own: whatever they do, the owner's are free for the owner.
 //! - An `INSERT`'s data goes to the engine piece by piece, as does a result in a format that allows it: memory does not
 //!   grow with either.
 //! - A body that ends early cancels its `INSERT`; what was sent in one block leaves no row.
@@ -24,16 +25,17 @@ mod workers;
 
 use async_recursion::async_recursion as boxed;
 use engine::Engine;
-use http::Server;
+use http::{Server, Share};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use service::door::Door;
+use service::places::{Place, Places};
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
@@ -61,8 +63,10 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Path of `libchdb.so`. A process can open one only.
     pub library: PathBuf,
-    /// Statements that run at once, each on a thread and a connection of its own.
+    /// Statements of the owner that run at once, each on a thread and a connection of its own.
     pub connections_max: usize,
+    /// The same of readers, besides.
+    pub readers_max: usize,
     /// Requests that may wait for one of them to end; beyond it they get `TOO_MANY_SIMULTANEOUS_QUERIES`.
     pub waiting_max: usize,
     /// How long a request waits before it gets that answer, too.
@@ -80,7 +84,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Options with 16 connections, 256 waiting requests for 30 s, half of the machine's memory; readers read the database
+    /// Options with 16 connections and 4 of readers, 256 waiting requests for 30 s, half of the machine's memory; readers read the database
     /// `doseline` but for `unit_secret`, the key of the pseudonyms.
     pub fn new(
         data_dir: impl Into<PathBuf>,
@@ -93,6 +97,7 @@ impl Options {
             listen,
             library: library.into(),
             connections_max: 16,
+            readers_max: 4,
             waiting_max: 256,
             waiting_time: Duration::from_secs(30),
             password: password.into(),
@@ -111,6 +116,7 @@ impl fmt::Debug for Options {
             .field("listen", &self.listen)
             .field("library", &self.library)
             .field("connections_max", &self.connections_max)
+            .field("readers_max", &self.readers_max)
             .field("waiting_max", &self.waiting_max)
             .field("waiting_time", &self.waiting_time)
             .field("password", &"redacted")
@@ -241,7 +247,7 @@ impl Drop for Only {
 }
 
 /// Starts the engine and its server; both are ready when this returns. They end when `shutdown` is cancelled, which
-/// [`Handle::join`] waits for: a process that exits before lets the library's destructors run into its threads.
+/// [`Handle::join`] waits for. A process that exits after the cancellation and before that leaves out the library's destructors.
 ///
 /// # Errors
 /// Any [`Error`] but those of the end.
@@ -253,7 +259,8 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
     let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
 
-    let workers = Workers::start(options.connections_max.max(1)).map_err(Error::Threads)?;
+    let (owner, readers) = (options.connections_max.max(1), options.readers_max.max(1));
+    let workers = Workers::start(owner.saturating_add(readers)).map_err(Error::Threads)?;
     let (booted, boot) = oneshot::channel();
     let boot_options = options.clone();
     workers.submit(move || {
@@ -267,9 +274,9 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
     let server = Arc::new(Server {
         engine,
         workers,
-        permits: Arc::new(Semaphore::new(options.connections_max.max(1))),
-        waiting: AtomicUsize::new(0),
-        waiting_max: options.waiting_max,
+        owner: Share::new(owner, options.waiting_max),
+        readers: Share::new(readers, options.waiting_max),
+        bodies: Semaphore::new(http::READER_BODIES_MAX),
         waiting_time: options.waiting_time,
         password: options.password,
         door: Door::new(address, &options.names),
@@ -277,8 +284,12 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
     let task = tokio::spawn(async move {
         let connections = serve(&server, &listener, &shutdown).await;
         drop(listener);
-        let result = stop(&server, options.connections_max.max(1), connections).await;
-        drop((lock, only));
+        let result = stop(&server, connections).await;
+        match result {
+            // An engine that still runs stays the only one, and its data directory is in use, until the process ends.
+            Err(Error::StillRunning(_)) => std::mem::forget((lock, only)),
+            _ => drop((lock, only)),
+        }
         result
     });
     Ok(Handle { address, version, task })
@@ -307,6 +318,8 @@ fn lock(data_dir: &Path) -> Result<(PathBuf, File), Error> {
 
 /// Accepts connections until the end is asked for; returns those that are open then.
 async fn serve(server: &Arc<Server>, listener: &TcpListener, shutdown: &CancellationToken) -> JoinSet<()> {
+    let places = Places::new(service::files::engine_connections());
+    let mut accepting = std::pin::pin!(accept(listener, &places));
     let mut connections = JoinSet::new();
     let mut expiry = tokio::time::interval(EXPIRY_INTERVAL);
     loop {
@@ -317,26 +330,39 @@ async fn serve(server: &Arc<Server>, listener: &TcpListener, shutdown: &Cancella
                 server.workers.submit(move || engine.sessions.expire());
             }
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(serve_connection(Arc::clone(server), stream, shutdown.clone()));
-                }
-                // out of descriptors, or the client left while still in the queue: neither lasts
-                Err(error) => {
-                    tracing::warn!(%error, "connection not accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            },
+            (stream, place) = &mut accepting => {
+                connections.spawn(serve_connection(Arc::clone(server), stream, place, shutdown.clone()));
+                accepting.set(accept(listener, &places));
+            }
         }
     }
 }
 
-async fn serve_connection(server: Arc<Server>, stream: TcpStream, shutdown: CancellationToken) {
+/// The next connection and its place.
+async fn accept(listener: &TcpListener, places: &Arc<Places>) -> (TcpStream, Place) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, places.enter().await),
+            // out of descriptors, or the client left while still in the queue: neither lasts
+            Err(error) => {
+                tracing::warn!(%error, "connection not accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(server: Arc<Server>, stream: TcpStream, place: Place, shutdown: CancellationToken) {
+    let working = place.clone();
     // replies are written in large pieces, and small ones must not wait for an acknowledgement
     let _ = stream.set_nodelay(true);
     let service = hyper::service::service_fn(move |request| {
-        let server = Arc::clone(&server);
-        async move { Ok::<_, std::convert::Infallible>(server.answer(request).await) }
+        let (server, work) = (Arc::clone(&server), working.work());
+        async move {
+            let mut response = server.answer(request).await;
+            response.body_mut().hold(work);
+            Ok::<_, std::convert::Infallible>(response)
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -345,6 +371,7 @@ async fn serve_connection(server: Arc<Server>, stream: TcpStream, shutdown: Canc
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
+        () = place.dismissed() => return,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -356,15 +383,17 @@ async fn serve_connection(server: Arc<Server>, stream: TcpStream, shutdown: Canc
 }
 
 /// Lets statements end, kills those that do not, and closes the engine.
-async fn stop(server: &Arc<Server>, connections_max: usize, mut connections: JoinSet<()>) -> Result<(), Error> {
+async fn stop(server: &Arc<Server>, mut connections: JoinSet<()>) -> Result<(), Error> {
+    library::leave_without_destructors();
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN_TIME, drained).await.is_err() {
         server.engine.abandon_all();
         connections.shutdown().await;
     }
-    let all = u32::try_from(connections_max).unwrap_or(u32::MAX);
-    if tokio::time::timeout(KILL_TIME, server.permits.acquire_many(all)).await.is_err() {
-        return Err(Error::StillRunning(connections_max - server.permits.available_permits()));
+    let ended = async { tokio::join!(server.owner.all(), server.readers.all()) };
+    if tokio::time::timeout(KILL_TIME, ended).await.is_err() {
+        tracing::warn!("statements go on although they were killed; the process ends without closing the engine");
+        return Err(Error::StillRunning(server.owner.running() + server.readers.running()));
     }
     let (closed, close) = oneshot::channel();
     let engine = Arc::clone(&server.engine);

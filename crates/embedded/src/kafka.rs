@@ -6,7 +6,8 @@
 //!
 //! Invariants:
 //! - A record is acknowledged, and visible to a consumer, only after `fdatasync` of the file it stands in.
-//! - Batches are stored as they were sent; the log of a partition is a run of batches without a hole in its offsets.
+//! - Batches are stored as they were sent, if their records can be read; the log of a partition is a run of batches without a hole in its offsets.
+//! - An offset is given out once. What is damaged is not passed over in silence: the broker says where, and does not start.
 //! - Each partition has one writer. After a failed write or sync it writes nothing more, and the broker ends with an error.
 //! - A batch sent again by an idempotent producer is stored once, also over a restart.
 
@@ -22,6 +23,7 @@ mod offsets;
 mod partition;
 mod produce;
 mod producers;
+mod records;
 mod segment;
 mod topics;
 
@@ -37,8 +39,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use service::places::{Place, Places};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc, watch},
     task::{JoinHandle, JoinSet},
 };
@@ -49,12 +52,14 @@ use self::{catalog::Catalog, group::Group, offsets::Offsets, partition::Signals}
 /// There is one node, and it leads every partition for ever.
 const NODE_ID: i32 = 1;
 const LEADER_EPOCH: i32 = 0;
-/// Connections served at once; more wait to be accepted.
+/// Connections at once, each of which may hold an answer of 8 MiB.
 const CONNECTIONS_MAX: usize = 256;
 /// Bytes of all requests being worked on; beyond it, connections are not read.
 const REQUEST_BYTES_MAX: usize = 64 << 20;
 /// How often groups are checked for members that fell silent.
 const GROUP_TICK: Duration = Duration::from_millis(100);
+/// How long a write waits where no more files may be open.
+const FILES_FREE_WITHIN: Duration = Duration::from_secs(30);
 /// How long a stopping broker lets connections finish what they have begun.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
@@ -82,11 +87,47 @@ pub enum Error {
         source: io::Error,
     },
     /// Data that was durable once is damaged. Nothing is repaired by guessing.
-    #[error("{} is damaged", .0.display())]
+    #[error("{} is damaged; put it back from a copy", .0.display())]
     Corrupt(PathBuf),
+    /// Damage in the middle of a partition's file: an unfinished write would be at its end. The file is left as it is.
+    #[error(
+        "{} is damaged at byte {position}: the record with offset {offset} cannot be read there, and confirmed ones follow. \
+         Put the file back from a copy; or, to go on without what cannot be read: mv {} {}",
+        path.display(), path.display(), damaged(path).display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The first byte that does not continue the log.
+        position: u64,
+        /// The offset expected there.
+        offset: i64,
+    },
+    /// Records are missing from the end of a partition: somebody has read further than the log goes. New records would take
+    /// the offsets of the missing ones, and that reader would pass them over.
+    #[error(
+        "{} ends before offset {end}, and {reader} has already read up to {committed}: confirmed records are missing. \
+         Put the files back from a copy; or, to go on without these records: touch {}",
+        path.display(), damaged(&segment::path(path, *committed)).display()
+    )]
+    Behind {
+        /// The partition's directory.
+        path: PathBuf,
+        /// Who has read further.
+        reader: String,
+        /// The offset that it reads next.
+        committed: i64,
+        /// The offset that the next record would get.
+        end: i64,
+    },
     /// A task of the broker ended by itself.
     #[error("kafka log task failed: {0}")]
     Task(#[from] tokio::task::JoinError),
+}
+
+/// The name under which a person puts a segment aside, so that it is made anew of what can be read of it.
+fn damaged(segment: &Path) -> PathBuf {
+    segment.with_extension("log.damaged")
 }
 
 /// Where the log lives and listens.
@@ -112,13 +153,38 @@ impl Options {
 #[derive(Debug)]
 pub struct Handle {
     address: SocketAddr,
+    ends: Vec<End>,
     task: JoinHandle<Result<(), Error>>,
+}
+
+/// Where a partition ended when the log was opened.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// The topic.
+    pub topic: String,
+    /// The partition's number.
+    pub partition: i32,
+    /// The offset of the next record.
+    pub offset: i64,
+    directory: PathBuf,
+}
+
+impl End {
+    /// The error for a reader who has already read up to `committed`, which is further than this.
+    pub fn behind(&self, reader: &str, committed: i64) -> Error {
+        Error::Behind { path: self.directory.clone(), reader: reader.to_owned(), committed, end: self.offset }
+    }
 }
 
 impl Handle {
     /// The bound address, which is also the one advertised.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where all partitions ended when the log was opened, before anything was taken.
+    pub fn ends(&self) -> &[End] {
+        &self.ends
     }
 
     /// Whether the log has ended, one way or the other.
@@ -168,10 +234,11 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
     let directory = options.data_dir.join("kafka");
     let token = shutdown.clone();
     let broker = tokio::task::spawn_blocking(move || open(&directory, signals, token)).await??;
+    let ends = broker.catalog.ends();
     let service = Service { listener, broker: Arc::new(broker), failed, stop, tracker };
     let task = tokio::spawn(service.run(options.retention_interval));
     tracing::info!(%address, "kafka log serves");
-    Ok(Handle { address, task })
+    Ok(Handle { address, ends, task })
 }
 
 fn open(directory: &Path, signals: Signals, shutdown: CancellationToken) -> Result<Broker, Error> {
@@ -180,9 +247,18 @@ fn open(directory: &Path, signals: Signals, shutdown: CancellationToken) -> Resu
     let lock = File::create(directory.join("lock")).map_err(failed)?;
     lock.try_lock().map_err(|_| Error::InUse(directory.to_owned()))?;
     let appended = signals.appended.clone();
+    let catalog = Catalog::open(directory, signals)?;
+    let offsets = Offsets::open(directory.join("offsets.json"))?;
+    let ends = catalog.ends();
+    for (group, topic, partition, committed) in offsets.all() {
+        let end = ends.iter().find(|end| end.topic == topic && end.partition == partition);
+        if let Some(end) = end.filter(|end| committed > end.offset) {
+            return Err(end.behind(&format!("the group {group}"), committed));
+        }
+    }
     Ok(Broker {
-        catalog: Catalog::open(directory, signals)?,
-        offsets: Offsets::open(directory.join("offsets.json"))?,
+        catalog,
+        offsets,
         groups: Mutex::default(),
         appended,
         request_bytes: Arc::new(Semaphore::new(REQUEST_BYTES_MAX)),
@@ -218,26 +294,35 @@ impl Service {
     }
 
     async fn serve(&mut self, connections: &mut JoinSet<()>, retention_interval: Duration) -> Result<(), Error> {
+        let places = Places::new(service::files::engine_connections().min(CONNECTIONS_MAX));
+        let mut accepting = std::pin::pin!(accept(&self.listener, &places));
         let mut group_tick = tokio::time::interval(GROUP_TICK);
         let mut retention_tick = tokio::time::interval(retention_interval);
         loop {
             tokio::select! {
                 () = self.broker.shutdown.cancelled() => return Ok(()),
                 Some(error) = self.failed.recv() => return Err(error),
-                accepted = self.listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                    Ok((stream, peer)) => {
-                        tracing::debug!(%peer, "kafka connection accepted");
-                        connections.spawn(connection::serve(stream, Arc::clone(&self.broker)));
-                    }
-                    Err(error) => {
-                        // Out of file descriptors: whoever waits is accepted once some are free.
-                        tracing::warn!(%error, "cannot accept a kafka connection");
-                        tokio::time::sleep(GROUP_TICK).await;
-                    }
-                },
+                (stream, place) = &mut accepting => {
+                    connections.spawn(connection::serve(stream, place, Arc::clone(&self.broker)));
+                    accepting.set(accept(&self.listener, &places));
+                }
                 Some(ended) = connections.join_next() => ended?,
                 _ = group_tick.tick() => self.broker.tick_groups(),
                 _ = retention_tick.tick() => self.broker.retain(),
+            }
+        }
+    }
+}
+
+/// The next connection and its place.
+async fn accept(listener: &TcpListener, places: &Arc<Places>) -> (TcpStream, Place) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, places.enter().await),
+            Err(error) => {
+                // Out of file descriptors: whoever waits is accepted once some are free.
+                tracing::warn!(%error, "cannot accept a kafka connection");
+                tokio::time::sleep(GROUP_TICK).await;
             }
         }
     }
@@ -259,15 +344,34 @@ impl Broker {
     }
 }
 
+/// Opens a file, trying again for a while where no more may be open just now. Blocks.
+fn patiently(open: impl Fn() -> io::Result<File>) -> io::Result<File> {
+    let deadline = Instant::now() + FILES_FREE_WITHIN;
+    loop {
+        match open() {
+            Err(error) if is_out_of_files(&error) && Instant::now() < deadline => {
+                tracing::warn!(%error, "waiting for a file to be closed");
+                std::thread::sleep(GROUP_TICK);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn is_out_of_files(error: &io::Error) -> bool {
+    let errors = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+    error.raw_os_error().is_some_and(|code| errors.iter().any(|known| known.raw_os_error() == code))
+}
+
 /// Makes the names in a directory durable.
 fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
+    patiently(|| File::open(directory))?.sync_all()
 }
 
 /// Replaces a file so that a crash leaves the old or the new content.
 fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
     let unfinished = path.with_extension("new");
-    let mut file = File::create(&unfinished)?;
+    let mut file = patiently(|| File::create(&unfinished))?;
     file.write_all(content)?;
     file.sync_all()?;
     std::fs::rename(&unfinished, path)?;

@@ -330,6 +330,61 @@ fn statements_run_at_once_and_wait_and_are_refused() {
     assert_eq!(post(&process, "", "SELECT 1").text(), "1\n");
 }
 
+/// An insert of the owner, in less than the time for which a request waits for a thread.
+fn assert_owner_is_served(process: &Process, what: &str) {
+    let began = Instant::now();
+    let reply = post(process, "query=INSERT+INTO+ingest+FORMAT+CSV", "1\n");
+    assert_eq!(reply.status, 200, "{what}: {}", reply.text());
+    assert!(began.elapsed() < ENDS_WITHIN, "{what}: {:?}", began.elapsed());
+}
+
+#[test]
+fn readers_take_no_thread_of_the_owner() {
+    let process = Process::start(&[]);
+    post(&process, "", "CREATE TABLE ingest (a UInt64) ENGINE = MergeTree ORDER BY a");
+    let running = || post(&process, "", "SELECT count() FROM system.processes").text().trim().parse::<u32>().unwrap();
+
+    let endless = "SELECT count() FROM numbers(1000000000000) WHERE NOT ignore(sipHash64(number))";
+    let path = "/?max_threads=1&max_execution_time=0";
+    let clients: Vec<_> = (0..40).map(|_| support::open_reader(&process, path, endless, endless.len())).collect();
+    support::until(|| running() > 4);
+    assert_owner_is_served(&process, "endless statements");
+    drop(clients);
+    support::until(|| running() == 1);
+
+    let clients: Vec<_> = (0..80).map(|_| support::open_reader(&process, "/", "SELECT", 100)).collect();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_owner_is_served(&process, "unfinished bodies");
+    support::until(|| read(&process, "POST", "/", &[], b"SELECT 1").text() == "1\n");
+    drop(clients);
+
+    let long = "SELECT number, toString(number) FROM numbers(100000000) FORMAT RowBinary";
+    let clients: Vec<_> = (0..20).map(|_| support::open_reader(&process, "/", long, long.len())).collect();
+    support::until(|| running() > 4);
+    assert_owner_is_served(&process, "answers that nobody reads");
+    // and they give back what they have
+    support::until(|| read(&process, "POST", "/", &[], b"SELECT 1").text() == "1\n");
+    drop(clients);
+}
+
+#[test]
+fn a_reader_lowers_its_limits_and_does_not_raise_them() {
+    let process = Process::start(&[]);
+    let value = |params: &str, name: &str| {
+        let statement = format!("SELECT getSetting('{name}')");
+        read(&process, "POST", &format!("/?{params}"), &[], statement.as_bytes()).text().trim().to_owned()
+    };
+    assert_eq!(value("", "max_execution_time"), "60");
+    assert_eq!(value("max_execution_time=5", "max_execution_time"), "5");
+    assert_eq!(value("max_execution_time=0", "max_execution_time"), "60");
+    assert_eq!(value("max_execution_time=3600&session_id=s", "max_execution_time"), "60");
+    assert_eq!(value("session_id=s", "max_execution_time"), "60");
+    assert_ne!(value("max_memory_usage=0", "max_memory_usage"), "0");
+    let endless = b"SELECT count() FROM numbers(1000000000000) WHERE NOT ignore(sipHash64(number))";
+    let reply = read(&process, "POST", "/?max_execution_time=1", &[], endless);
+    assert_eq!(reply.header("x-clickhouse-exception-code"), "159", "{}", reply.text());
+}
+
 #[test]
 fn a_large_result_is_streamed_and_a_lost_client_cancels_it() {
     let process = Process::start(&[]);
@@ -380,6 +435,61 @@ fn data_survives_stop_and_kill() {
     assert!(process.terminate().success());
     assert!(began.elapsed() < ENDS_WITHIN, "{:?}", began.elapsed());
     drop(running.join());
+}
+
+/// One call of a function, of some seconds, in which the engine does not look whether it is to end.
+const DEAF: &str = "SELECT editDistance(repeat('a', 65000), materialize(repeat('b', 65000))) FROM numbers(4)";
+
+#[test]
+fn a_statement_that_cannot_be_killed_does_not_crash_the_end() {
+    let mut process = Process::start(&[]);
+    let client = support::open(&process, "/", DEAF);
+    support::until(|| post(&process, "", "SELECT count() FROM system.processes").text() == "2\n");
+    std::thread::sleep(Duration::from_millis(200));
+    let status = process.terminate();
+    assert_eq!(status.code(), Some(1), "{status:?}");
+    drop(client);
+    process.restart();
+    assert_eq!(post(&process, "", "SELECT 1").text(), "1\n");
+}
+
+#[test]
+fn what_a_full_disk_leaves_of_a_table_keeps_no_other_from_starting() {
+    let mut process = Process::start(&[]);
+    post(&process, "", "CREATE DATABASE d");
+    for table in ["kept", "cut"] {
+        post(&process, "", &format!("CREATE TABLE d.{table} (a UInt64) ENGINE = MergeTree ORDER BY a"));
+    }
+    post(&process, "", "INSERT INTO d.kept VALUES (7)");
+    let path = post(&process, "", "SELECT metadata_path FROM system.tables WHERE name = 'cut'").text();
+    assert!(process.terminate().success());
+    let engine = process.data_dir().join("engine");
+    let definition = [engine.join(path.trim()), path.trim().into()].into_iter().find(|path| path.is_file()).unwrap();
+    std::fs::write(&definition, "").unwrap();
+    process.restart();
+    assert_eq!(post(&process, "", "SELECT a FROM d.kept").text(), "7\n");
+    assert_eq!(post(&process, "", "SHOW TABLES FROM d").text(), "kept\n");
+    assert_eq!(std::fs::read_dir(process.data_dir().join("empty-definitions")).unwrap().count(), 1);
+    assert_eq!(post(&process, "", "CREATE TABLE d.cut (a UInt64) ENGINE = MergeTree ORDER BY a").status, 200);
+}
+
+/// As many connections as a machine with few files would not bear, which send nothing.
+fn silent_connections(url: &str, count: usize) -> Vec<std::net::TcpStream> {
+    let connect = |_| std::net::TcpStream::connect(url.trim_start_matches("http://")).unwrap();
+    (0..count).map(connect).collect()
+}
+
+#[test]
+fn silent_connections_take_no_file_of_the_engine() {
+    let process = Process::start_with_files(1_024);
+    post(&process, "", "CREATE TABLE ingest (a UInt64) ENGINE = MergeTree ORDER BY a");
+    let silent = silent_connections(&process.url, 1_100);
+    for _ in 0..5 {
+        assert_owner_is_served(&process, "silent connections");
+    }
+    let open = std::fs::read_dir(format!("/proc/{}/fd", process.pid())).unwrap().count();
+    assert!(open < 512, "{open} files are open");
+    drop(silent);
 }
 
 #[test]

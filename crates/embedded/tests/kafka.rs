@@ -8,8 +8,8 @@ mod harness;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs::OpenOptions,
-    io::Write,
-    net::SocketAddr,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command},
     time::{Duration, Instant},
@@ -252,7 +252,149 @@ fn an_unfinished_write_is_cut_off_and_damage_is_reported() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let options = Options::new(directory.path(), loopback());
     let refused = runtime.block_on(kafka::start(options, CancellationToken::new())).err();
-    assert!(matches!(refused, Some(Error::Corrupt(path)) if path == sealed));
+    assert!(matches!(refused, Some(Error::Damaged { path, .. }) if path == sealed));
+}
+
+/// A header of a produce request of so many bytes, none of which come.
+fn announce(address: SocketAddr, bytes: i32) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(&bytes.to_be_bytes()).unwrap();
+    stream
+}
+
+#[test]
+fn announced_requests_take_no_memory_of_others() {
+    let log = Log::start();
+    log.create("t", 1, &[]);
+    let silent: Vec<_> = (0..40).map(|_| announce(log.address(), 9 << 20)).collect();
+    std::thread::sleep(Duration::from_millis(200));
+    let (producer, delivered) = producer(log.address());
+    let began = Instant::now();
+    producer.send(BaseRecord::to("t").key("k").payload(&vec![1u8; 1 << 20])).map_err(|(error, _)| error).unwrap();
+    producer.flush(Duration::from_secs(60)).unwrap();
+    assert_eq!(*delivered.lock().unwrap(), [Ok(0)]);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    // Those that do not go on are closed.
+    for mut stream in silent {
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+    }
+    log.stop().unwrap();
+}
+
+#[test]
+fn silent_connections_keep_nobody_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let process = Process::start_with_files(directory.path(), loopback(), Some(512));
+    harness::create(process.address, "t", 1, &[]);
+    let silent: Vec<_> = (0..600).map(|_| TcpStream::connect(process.address).unwrap()).collect();
+    let (producer, delivered) = producer(process.address);
+    let began = Instant::now();
+    producer.send(BaseRecord::to("t").key("k").payload("x")).map_err(|(error, _)| error).unwrap();
+    producer.flush(Duration::from_secs(60)).unwrap();
+    assert_eq!(*delivered.lock().unwrap(), [Ok(0)]);
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    let open = std::fs::read_dir(format!("/proc/{}/fd", process.child.id())).unwrap().count();
+    assert!(open < 256, "{open} files are open");
+    drop(silent);
+    process.kill();
+}
+
+/// Fills a partition of one file with records of one batch each, and stops.
+fn written(records: u32) -> (tempfile::TempDir, std::path::PathBuf) {
+    let log = Log::start();
+    log.create("t", 1, &[]);
+    let (producer, _) = producer(log.address());
+    for n in 0..records {
+        let payload = format!("{n:0100}");
+        producer.send(BaseRecord::to("t").key("k").payload(&payload)).map_err(|(error, _)| error).unwrap();
+        producer.flush(Duration::from_secs(60)).unwrap();
+    }
+    let directory = log.keep();
+    let segment = directory.path().join("kafka/topics/t/0/00000000000000000000.log");
+    (directory, segment)
+}
+
+fn refusal(directory: &Path) -> Error {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(kafka::start(Options::new(directory, loopback()), CancellationToken::new())).unwrap_err()
+}
+
+/// Does what an error says: the command after its last colon.
+fn follow_remedy(error: &Error) {
+    let text = error.to_string();
+    let words: Vec<_> = text.rsplit_once(": ").unwrap().1.split(' ').collect();
+    assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success(), "{text}");
+}
+
+#[test]
+fn damage_in_the_last_file_costs_no_other_record() {
+    let (directory, segment) = written(50);
+    let mut content = std::fs::read(&segment).unwrap();
+    let at = content.len() / 4;
+    content[at] ^= 1;
+    std::fs::write(&segment, &content).unwrap();
+    let error = refusal(directory.path());
+    let Error::Damaged { path, position, offset } = &error else { panic!("{error}") };
+    assert_eq!((path, *offset), (&segment, 12));
+    assert!((*position..*position + 200).contains(&u64::try_from(at).unwrap()), "{position} {at}");
+    assert_eq!(std::fs::read(&segment).unwrap(), content);
+
+    follow_remedy(&error);
+    for _ in 0..2 {
+        let log = Log::open_at(directory.path());
+        let consumer = consumer(log.address());
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset("t", 0, Offset::Beginning).unwrap();
+        consumer.assign(&offsets).unwrap();
+        let read: Vec<_> = (0..49).map(|_| consumer.poll(Duration::from_secs(60)).unwrap().unwrap().offset()).collect();
+        assert_eq!(read, (0..50).filter(|offset| *offset != 12).collect::<Vec<_>>());
+        assert_eq!(consumer.fetch_watermarks("t", 0, Duration::from_secs(60)).unwrap(), (0, 50));
+        log.stop().unwrap();
+    }
+    assert_eq!(std::fs::read(segment.with_extension("log.damaged")).unwrap(), content);
+}
+
+#[test]
+fn no_offset_is_given_out_twice_when_records_are_missing() {
+    let (directory, segment) = written(50);
+    let log = Log::open_at(directory.path());
+    let grouped = consumer(log.address());
+    let commit = |offset| {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset("t", 0, Offset::Offset(offset)).unwrap();
+        grouped.commit(&offsets, CommitMode::Sync)
+    };
+    assert!(commit(51).is_err());
+    commit(50).unwrap();
+    log.stop().unwrap();
+    let content = std::fs::read(&segment).unwrap();
+    std::fs::write(&segment, &content[..content.len() / 2]).unwrap();
+    let error = refusal(directory.path());
+    assert!(
+        matches!(&error, Error::Behind { reader, committed: 50, end: 25, .. } if reader == "the group by-hand"),
+        "{error}"
+    );
+    follow_remedy(&error);
+    for last in 50..52 {
+        let log = Log::open_at(directory.path());
+        let (producer, delivered) = producer(log.address());
+        producer.send(BaseRecord::to("t").key("k").payload("x")).map_err(|(error, _)| error).unwrap();
+        producer.flush(Duration::from_secs(60)).unwrap();
+        assert_eq!(*delivered.lock().unwrap(), [Ok(last)]);
+        log.stop().unwrap();
+    }
+}
+
+#[test]
+fn damaged_offsets_are_put_aside() {
+    let (directory, _) = written(1);
+    let offsets = directory.path().join("kafka/offsets.json");
+    std::fs::write(&offsets, "{\"group\": ").unwrap();
+    let log = Log::open_at(directory.path());
+    assert_eq!(read_all(log.address(), "t", 1, 1).len(), 1);
+    log.stop().unwrap();
+    assert_eq!(std::fs::read(offsets.with_extension("json.damaged")).unwrap(), b"{\"group\": ");
 }
 
 #[test]
@@ -318,9 +460,17 @@ struct Process {
 
 impl Process {
     fn start(directory: &Path, address: SocketAddr) -> Self {
+        Self::start_with_files(directory, address, None)
+    }
+
+    /// With so many files that it may open at most.
+    fn start_with_files(directory: &Path, address: SocketAddr, files: Option<u32>) -> Self {
         let announced = directory.join("address");
         let _ = std::fs::remove_file(&announced);
-        let child = Command::new(std::env::current_exe().unwrap())
+        let limit = files.map(|files| format!("ulimit -n {files} && ")).unwrap_or_default();
+        let child = Command::new("sh")
+            .args(["-c", &format!("{limit}exec \"$0\" \"$@\"")])
+            .arg(std::env::current_exe().unwrap())
             .args(["--exact", "serve_until_killed", "--ignored"])
             .env("EMBEDDED_TEST_DIRECTORY", directory)
             .env("EMBEDDED_TEST_ADDRESS", address.to_string())

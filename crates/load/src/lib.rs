@@ -141,7 +141,9 @@ impl Loader {
             let app = Door::new(address, &options.http_names).protect(http::router(handle.clone()));
             let until = serving.clone();
             tokio::spawn(async move {
-                let served = axum::serve(listener, app).with_graceful_shutdown(until.cancelled_owned()).await;
+                let served = axum::serve(service::listener::Bounded::new(listener), app)
+                    .with_graceful_shutdown(until.cancelled_owned())
+                    .await;
                 if let Err(error) = served {
                     tracing::error!(%error, "http server ended");
                 }

@@ -191,7 +191,9 @@ impl Monitor {
         if let Some((listener, address)) = self.listener.take().zip(http_address) {
             let app = Door::new(address, &self.options.http_names).protect(http::router(self.handle()));
             tokio::spawn(async move {
-                let served = axum::serve(listener, app).with_graceful_shutdown(serving.cancelled_owned()).await;
+                let served = axum::serve(service::listener::Bounded::new(listener), app)
+                    .with_graceful_shutdown(serving.cancelled_owned())
+                    .await;
                 if let Err(error) = served {
                     tracing::error!(%error, "http server ended");
                 }

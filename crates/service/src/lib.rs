@@ -1,5 +1,8 @@
-//! What every role with an HTTP port repeats: the door that a request has to pass.
+//! What every role with a port repeats: the door that a request has to pass, and bounds on connections and open files.
 //!
 //! Absent: everything about injections, and the ports themselves.
 
 pub mod door;
+pub mod files;
+pub mod listener;
+pub mod places;

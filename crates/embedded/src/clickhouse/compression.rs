@@ -9,8 +9,14 @@ const CHECKSUM: usize = 16;
 const HEADER: usize = 9;
 /// Rows are cut into blocks of this many bytes before compression, as ClickHouse does.
 const BLOCK_BYTES: usize = 1 << 20;
-/// No block of a client is larger; ClickHouse's own limit for one block.
-const BLOCK_BYTES_MAX: usize = 1 << 30;
+/// No block of the owner is larger: clients cut what they send into pieces of 1 MiB, or send one batch as one block.
+pub const OWNER_BLOCK_BYTES_MAX: usize = 64 << 20;
+/// No block of a reader is larger, who sends a statement.
+pub const READER_BLOCK_BYTES_MAX: usize = 1 << 20;
+/// LZ4 makes of one byte no more than so many.
+const LZ4_RATIO_MAX: usize = 255;
+/// A Zstandard body may refer back so many bytes (as a power of two), which its decoder keeps.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 const LZ4: u8 = 0x82;
 const ZSTD: u8 = 0x90;
 const NONE: u8 = 0x02;
@@ -64,7 +70,11 @@ impl Encoding {
     pub fn decode(self, body: Box<dyn Read + Send>) -> io::Result<Box<dyn Read + Send>> {
         Ok(match self {
             Self::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(body)),
-            Self::Zstd => Box::new(zstd::Decoder::new(body)?),
+            Self::Zstd => {
+                let mut decoder = zstd::Decoder::new(body)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+                Box::new(decoder)
+            }
             Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(body)),
             Self::Deflate => Box::new(flate2::read::ZlibDecoder::new(body)),
         })
@@ -199,17 +209,18 @@ fn write_block(plain: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads ClickHouse's blocks out of a body, checking each checksum.
+/// Reads ClickHouse's blocks out of a body, checking each checksum. It holds one block at a time.
 pub struct BlockReader {
     body: Box<dyn Read + Send>,
+    bytes_max: usize,
     plain: Vec<u8>,
     at: usize,
 }
 
 impl BlockReader {
-    /// A reader of the blocks in `body`.
-    pub fn new(body: Box<dyn Read + Send>) -> Self {
-        Self { body, plain: Vec::new(), at: 0 }
+    /// A reader of the blocks in `body`, none of which takes more than `bytes_max` bytes, compressed or not.
+    pub fn new(body: Box<dyn Read + Send>, bytes_max: usize) -> Self {
+        Self { body, bytes_max, plain: Vec::new(), at: 0 }
     }
 
     /// `false` at the end of the body.
@@ -223,7 +234,7 @@ impl BlockReader {
         let (expected, header) = head.split_at(CHECKSUM);
         let size = |at: usize| header[at..at + 4].iter().rev().fold(0, |size, byte| size << 8 | usize::from(*byte));
         let (compressed, plain) = (size(1), size(5));
-        if !(HEADER..=BLOCK_BYTES_MAX).contains(&compressed) || plain > BLOCK_BYTES_MAX {
+        if !(HEADER..=self.bytes_max).contains(&compressed) || plain > self.bytes_max {
             return Err(invalid("size of a compressed block is out of range: is the body compressed at all?"));
         }
         let mut block = header.to_vec();
@@ -236,6 +247,11 @@ impl BlockReader {
             return Err(invalid("checksum of a compressed block does not match"));
         }
         let data = &block[HEADER..];
+        if block[0] == LZ4 && plain / LZ4_RATIO_MAX > data.len() {
+            return Err(invalid("a compressed block does not have the size it names"));
+        }
+        // The next one is not made before this one is gone.
+        self.plain = Vec::new();
         self.plain = match block[0] {
             NONE => data.to_vec(),
             LZ4 => lz4_flex::block::decompress(data, plain).map_err(|error| invalid(&error.to_string()))?,
@@ -282,16 +298,40 @@ mod tests {
         let blocks = encoder.finish().unwrap();
         assert!(blocks.len() < text.len());
         let mut read = Vec::new();
-        BlockReader::new(Box::new(io::Cursor::new(blocks.clone()))).read_to_end(&mut read).unwrap();
+        let reader = |blocks: Vec<u8>| BlockReader::new(Box::new(io::Cursor::new(blocks)), OWNER_BLOCK_BYTES_MAX);
+        reader(blocks.clone()).read_to_end(&mut read).unwrap();
         assert_eq!(read, text);
 
         let mut broken = blocks.clone();
         broken[100] ^= 1;
-        let error = BlockReader::new(Box::new(io::Cursor::new(broken))).read_to_end(&mut read).unwrap_err();
+        let error = reader(broken).read_to_end(&mut read).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         let cut = blocks[..blocks.len() - 1].to_vec();
-        let error = BlockReader::new(Box::new(io::Cursor::new(cut))).read_to_end(&mut read).unwrap_err();
+        let error = reader(cut).read_to_end(&mut read).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_small_block_does_not_become_a_large_one() {
+        let read = |plain: &[u8], bytes_max: usize| {
+            let mut block = Vec::new();
+            write_block(plain, &mut block).unwrap();
+            let mut reader = BlockReader::new(Box::new(io::Cursor::new(block)), bytes_max);
+            let refused = reader.read(&mut [0; 1]).err().map(|error| error.kind());
+            (refused, reader.plain.capacity())
+        };
+        let zeros = vec![0; OWNER_BLOCK_BYTES_MAX + 1];
+        assert_eq!(read(&zeros, OWNER_BLOCK_BYTES_MAX), (Some(io::ErrorKind::InvalidData), 0));
+        assert_eq!(read(&zeros[1..], READER_BLOCK_BYTES_MAX), (Some(io::ErrorKind::InvalidData), 0));
+        assert_eq!(read(&zeros[1..], OWNER_BLOCK_BYTES_MAX).0, None);
+        // a size that the bytes cannot have
+        let mut block = Vec::new();
+        write_block(b"short", &mut block).unwrap();
+        block[CHECKSUM + 5..CHECKSUM + 9].copy_from_slice(&(16_u32 << 20).to_le_bytes());
+        let sum = checksum(&block[CHECKSUM..]);
+        block[..CHECKSUM].copy_from_slice(&sum);
+        let mut reader = BlockReader::new(Box::new(io::Cursor::new(block)), OWNER_BLOCK_BYTES_MAX);
+        assert_eq!(reader.read(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use super::exception::Exception;
 use super::idle::{Idle, Prepared};
 use super::library::{Connection, Library};
+use super::reader::Limits;
 use super::reply::Identity;
 use super::session::Sessions;
 use super::workers::Workers;
 use super::{Error, Options};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -38,6 +39,8 @@ pub struct Engine {
     pub idle: Idle,
     /// What replies say of the engine.
     pub identity: Identity,
+    /// What a reader's statement may take.
+    pub reader_limits: Limits,
     numbers: AtomicU64,
 }
 
@@ -70,7 +73,8 @@ impl Engine {
     pub fn boot(options: &Options, data_dir: &Path) -> Result<Self, Error> {
         let library = Library::open(&options.library)
             .map_err(|reason| Error::Library { path: options.library.clone(), reason })?;
-        write_configuration(options, data_dir)
+        put_empty_tables_aside(data_dir)
+            .and_then(|()| write_configuration(options, data_dir))
             .map_err(|source| Error::DataDir { path: data_dir.to_owned(), source })?;
         let arguments = vec![
             format!("--path={}", data_dir.join("engine").display()),
@@ -91,6 +95,7 @@ impl Engine {
             sessions: Sessions::new(SESSIONS_MAX),
             idle: Idle::new(options.connections_max.saturating_mul(IDLE_SHARE)),
             identity,
+            reader_limits: Limits::new(options.memory_max_bytes.unwrap_or_else(half_of_machine), options.readers_max),
             numbers: AtomicU64::new(0),
         })
     }
@@ -106,6 +111,7 @@ impl Engine {
         arguments.push(format!("--log_comment={key}"));
         let mut connection = Connection::open(self.library, &arguments)?;
         if !owner {
+            connection.run(&self.reader_limits.statement())?;
             connection.run("SET ROLE reader")?;
         }
         Ok((connection, key))
@@ -213,6 +219,49 @@ fn write_configuration(options: &Options, data_dir: &Path) -> std::io::Result<()
     );
     std::fs::write(data_dir.join("server.xml"), server)?;
     std::fs::write(data_dir.join("users.xml"), users)
+}
+
+/// On a full disk the engine leaves a table's definition empty, and does not start with it. Such a file says nothing, so it is
+/// put aside; what a table held stays on the disk, and the table is missing until it is made again.
+fn put_empty_tables_aside(data_dir: &Path) -> std::io::Result<()> {
+    let engine = data_dir.join("engine");
+    let folders = |folder: &Path| -> std::io::Result<Vec<PathBuf>> {
+        match std::fs::read_dir(folder) {
+            Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    };
+    // The databases, and the tables of each: metadata/DATABASE.sql, store/ABC/UUID/TABLE.sql.
+    let mut files = folders(&engine.join("metadata"))?;
+    for group in folders(&engine.join("store"))?.iter().filter(|path| path.is_dir()) {
+        for database in folders(group)?.iter().filter(|path| path.is_dir()) {
+            files.extend(folders(database)?);
+        }
+    }
+    // The engine suffers no other file beside them.
+    let aside = data_dir.join("empty-definitions");
+    for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "sql")) {
+        if std::fs::symlink_metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0) {
+            let name: Vec<_> =
+                file.strip_prefix(&engine).unwrap_or(file).iter().map(|part| part.to_string_lossy()).collect();
+            std::fs::create_dir_all(&aside)?;
+            std::fs::rename(file, aside.join(name.join("-")))?;
+            tracing::error!(
+                file = %file.display(), aside = %aside.display(),
+                "the definition of a table is empty, as after a full disk: put aside, going on without that table"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Half of this machine's memory, in bytes, which is what the engine takes unless it is told otherwise.
+fn half_of_machine() -> u64 {
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total =
+        memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
+    total.map_or(2 << 30, |kib: u64| kib.saturating_mul(1024) / 2)
 }
 
 fn escape(text: &str) -> String {

@@ -1,6 +1,6 @@
 //! One statement, from the body of its request to its reply, on a thread of its own.
 
-use super::compression::BlockReader;
+use super::compression::{BlockReader, OWNER_BLOCK_BYTES_MAX, READER_BLOCK_BYTES_MAX};
 use super::engine::{Engine, Running};
 use super::exception::{Exception, SYNTAX_ERROR};
 use super::idle::Prepared;
@@ -73,11 +73,13 @@ fn execute(
         Some(encoding) => encoding.decode(body).map_err(broken)?,
         None => body,
     };
-    let mut body = if request.decompress { Box::new(BlockReader::new(body)) } else { body };
+    let bytes_max = if request.owner { OWNER_BLOCK_BYTES_MAX } else { READER_BLOCK_BYTES_MAX };
+    let mut body = if request.decompress { Box::new(BlockReader::new(body, bytes_max)) } else { body };
     let (text, plan) = read_statement(&request, &mut body)?;
 
     if !request.owner {
         reader::permit_settings(&request.settings)?;
+        engine.reader_limits.lower(&mut request.settings);
     }
     request.order_settings();
     let Some(session) = request.session.clone() else {

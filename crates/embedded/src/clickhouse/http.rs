@@ -3,11 +3,11 @@
 use super::engine::{Engine, Running};
 use super::exception::{Exception, TOO_MANY_SIMULTANEOUS_QUERIES};
 use super::execution;
-use super::reply::{Head, IDLE_TIME, Receiver, Reply, ReplyBody};
+use super::reply::{Head, OWNER_IDLE_TIME, Receiver, Reply, ReplyBody};
 use super::request::Request;
 use super::workers::Workers;
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, BodyStream};
+use http_body_util::{BodyExt as _, BodyStream, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::CONTENT_TYPE;
 use hyper::http::response::Builder;
@@ -27,6 +27,12 @@ const UNWANTED_BYTES: usize = 64 << 20;
 const UNWANTED_TIME: Duration = Duration::from_secs(5);
 /// Largest field of a form.
 const FIELD_BYTES: u64 = 16 << 20;
+/// Largest body of a reader, who has nothing to insert: a statement.
+const READER_BODY_BYTES: usize = 1 << 20;
+/// Bodies of readers that are held in memory at once.
+pub const READER_BODIES_MAX: usize = 64;
+/// Time that a reader has for the body of a request, and anyone for a form.
+const READER_BODY_TIME: Duration = Duration::from_secs(10);
 
 /// The body of each response.
 pub type Body = ReplyBody<Option<Guard>>;
@@ -37,18 +43,69 @@ pub struct Server {
     pub engine: Arc<Engine>,
     /// The threads of its statements.
     pub workers: Workers,
-    /// One permit for each statement that may run.
-    pub permits: Arc<Semaphore>,
-    /// Requests that wait for a permit.
-    pub waiting: AtomicUsize,
-    /// So many may.
-    pub waiting_max: usize,
-    /// For so long.
+    /// The owner's statements.
+    pub owner: Share,
+    /// The readers' statements.
+    pub readers: Share,
+    /// One permit for each body of a reader that is held in memory.
+    pub bodies: Semaphore,
+    /// How long a request may wait for a thread.
     pub waiting_time: Duration,
     /// The owner's password.
     pub password: String,
     /// The door of the port.
     pub door: Door,
+}
+
+/// The threads that only the owner's statements may take, or only those of readers.
+pub struct Share {
+    /// One permit for each statement that may run.
+    permits: Arc<Semaphore>,
+    statements_max: usize,
+    /// Requests that wait for a permit.
+    waiting: AtomicUsize,
+    waiting_max: usize,
+}
+
+impl Share {
+    /// Room for statements that run and for requests that wait.
+    pub fn new(statements_max: usize, waiting_max: usize) -> Self {
+        let permits = Arc::new(Semaphore::new(statements_max));
+        Self { permits, statements_max, waiting: AtomicUsize::new(0), waiting_max }
+    }
+
+    /// Waits until no statement runs and keeps others from starting.
+    pub async fn all(&self) {
+        let all = u32::try_from(self.statements_max).unwrap_or(u32::MAX);
+        if let Ok(permits) = self.permits.acquire_many(all).await {
+            permits.forget();
+        }
+    }
+
+    /// Statements that run.
+    pub fn running(&self) -> usize {
+        self.statements_max.saturating_sub(self.permits.available_permits())
+    }
+
+    /// Waits for a free thread, for a while and not together with too many others.
+    async fn admit(&self, patience: Duration) -> Result<OwnedSemaphorePermit, Exception> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
+        if before < self.waiting_max
+            && let Ok(Ok(permit)) = tokio::time::timeout(patience, Arc::clone(&self.permits).acquire_owned()).await
+        {
+            return Ok(permit);
+        }
+        Err(busy())
+    }
+}
+
+fn busy() -> Exception {
+    let message = "Too many simultaneous queries: all connections of the embedded engine are busy";
+    Exception::new(TOO_MANY_SIMULTANEOUS_QUERIES, "TOO_MANY_SIMULTANEOUS_QUERIES", message)
 }
 
 /// Tells the engine when the client is gone: dropped with the response, or with the wait for it.
@@ -103,19 +160,32 @@ impl Server {
     ) -> Result<Response<Body>, Exception> {
         let mut request = Request::read(query, headers, reading)?;
         request.authenticate(&self.password)?;
-        let permit = self.admit().await?;
-
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let (owner, empty) = (request.owner, body.is_end_stream());
+        // A reader's body is here as a whole before it takes a thread; the owner's goes to the engine piece by piece.
+        let _held = if owner || empty { None } else { Some(self.bodies.try_acquire().map_err(|_| busy())?) };
         let body: Box<dyn Read + Send> = if let Ok(boundary) = multer::parse_boundary(content_type) {
-            read_form(&mut request, body, boundary).await?;
+            let bytes_max = if owner { FIELD_BYTES } else { READER_BODY_BYTES as u64 };
+            let form = read_form(&mut request, body, boundary, bytes_max);
+            tokio::time::timeout(READER_BODY_TIME, form).await.map_err(|_| too_slow())??;
             Box::new(io::empty())
-        } else if body.is_end_stream() {
+        } else if empty {
             Box::new(io::empty())
-        } else {
+        } else if owner {
+            let permit = self.owner.admit(self.waiting_time).await?;
             let (sender, receiver) = mpsc::channel(BODY_PIECES);
             tokio::spawn(pump(body, sender));
-            Box::new(BodyReader { pieces: receiver, piece: Bytes::new() })
+            let body = BodyReader { pieces: receiver, piece: Bytes::new() };
+            return self.start(request, Box::new(body), permit).await;
+        } else {
+            let whole = Limited::new(body, READER_BODY_BYTES).collect();
+            let whole = tokio::time::timeout(READER_BODY_TIME, whole).await.map_err(|_| too_slow())?;
+            Box::new(io::Cursor::new(
+                whole.map_err(|error| Exception::body_broken(&io::Error::other(error)))?.to_bytes(),
+            ))
         };
+        let share = if owner { &self.owner } else { &self.readers };
+        let permit = share.admit(self.waiting_time).await?;
         self.start(request, body, permit).await
     }
 
@@ -143,23 +213,6 @@ impl Server {
         finish(response, ReplyBody::new(first, more.then_some(pieces), guard)).ok_or_else(lost)
     }
 
-    /// Waits for a free thread, for a while and not together with too many others.
-    async fn admit(&self) -> Result<OwnedSemaphorePermit, Exception> {
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Ok(permit);
-        }
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let _waiting = Waiting(&self.waiting);
-        if before < self.waiting_max
-            && let Ok(Ok(permit)) =
-                tokio::time::timeout(self.waiting_time, Arc::clone(&self.permits).acquire_owned()).await
-        {
-            return Ok(permit);
-        }
-        let message = "Too many simultaneous queries: all connections of the embedded engine are busy";
-        Err(Exception::new(TOO_MANY_SIMULTANEOUS_QUERIES, "TOO_MANY_SIMULTANEOUS_QUERIES", message))
-    }
-
     fn refuse(&self, exception: &Exception) -> Response<Body> {
         let response = Response::builder()
             .status(exception.http_status())
@@ -179,6 +232,11 @@ impl Drop for Waiting<'_> {
     }
 }
 
+fn too_slow() -> Exception {
+    let message = format_args!("The body of the request did not arrive within {} s", READER_BODY_TIME.as_secs());
+    Exception::new(209, "SOCKET_TIMEOUT", message)
+}
+
 fn plain(status: u16, text: String) -> Response<Body> {
     let mut response = Response::new(ReplyBody::new(Bytes::from(text), None, None));
     *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or_default();
@@ -190,9 +248,9 @@ fn finish(response: Builder, body: Body) -> Option<Response<Body>> {
 }
 
 /// Reads `query` and parameters out of a form, as clients send it whose parameters are too long for a URL.
-async fn read_form(request: &mut Request, body: Incoming, boundary: String) -> Result<(), Exception> {
+async fn read_form(request: &mut Request, body: Incoming, boundary: String, bytes_max: u64) -> Result<(), Exception> {
     let invalid = |error: multer::Error| Exception::new(36, "BAD_ARGUMENTS", format_args!("Invalid form: {error}"));
-    let limits = multer::SizeLimit::new().whole_stream(FIELD_BYTES).per_field(FIELD_BYTES);
+    let limits = multer::SizeLimit::new().whole_stream(bytes_max).per_field(bytes_max);
     let constraints = multer::Constraints::new().size_limit(limits);
     let frames = futures::StreamExt::filter_map(BodyStream::new(body), |frame| async {
         frame.map(|frame| frame.into_data().ok()).transpose()
@@ -212,7 +270,7 @@ async fn read_form(request: &mut Request, body: Incoming, boundary: String) -> R
 /// Moves the body's pieces to the statement's thread; once that wants no more, reads on for a while.
 async fn pump(mut body: Incoming, pieces: mpsc::Sender<io::Result<Bytes>>) {
     loop {
-        let piece = match tokio::time::timeout(IDLE_TIME, body.frame()).await {
+        let piece = match tokio::time::timeout(OWNER_IDLE_TIME, body.frame()).await {
             Ok(None) => break,
             Ok(Some(Ok(frame))) => match frame.into_data() {
                 Ok(bytes) => Ok(bytes),

@@ -29,14 +29,14 @@ impl Prepared {
     }
 }
 
-/// At most a given number of them; the one that was used longest ago goes first.
+/// At most a given number of the owner's and as many of readers'; the one that was used longest ago goes first.
 pub struct Idle {
     connections: Mutex<VecDeque<Prepared>>,
     connections_max: usize,
 }
 
 impl Idle {
-    /// Room for `connections_max` connections.
+    /// Room for `connections_max` connections of the owner and of readers each.
     pub fn new(connections_max: usize) -> Self {
         Self { connections: Mutex::default(), connections_max }
     }
@@ -51,8 +51,11 @@ impl Idle {
     /// Keeps one whose statement ended well and changed nothing of the connection.
     pub fn give_back(&self, prepared: Prepared) {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let alike = |other: &Prepared| other.owner == prepared.owner;
+        let full = connections.iter().filter(|other| alike(other)).count() >= self.connections_max;
+        let first = connections.iter().position(alike).filter(|_| full);
+        let oldest = first.and_then(|first| connections.remove(first));
         connections.push_back(prepared);
-        let oldest = (connections.len() > self.connections_max).then(|| connections.pop_front());
         // Closing takes a while, during which others need not wait.
         drop(connections);
         drop(oldest);

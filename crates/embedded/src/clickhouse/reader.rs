@@ -12,6 +12,7 @@ use super::exception::{Exception, SYNTAX_ERROR};
 use super::library::{Class, Connection, Parameters};
 use std::collections::HashSet;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 /// Functions and table functions that neither reach outside of the engine nor say anything of this machine, in lower case.
 /// Those of a newer engine are refused until they are entered here.
@@ -154,6 +155,44 @@ const SETTINGS: [&str; 45] = [
     "transform_null_in",
 ];
 
+/// A reader's statement ends after this time.
+pub const EXECUTION_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// What a statement of a reader may take. A request may lower each of these and not raise it.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits([(&'static str, u64); 3]);
+
+impl Limits {
+    /// All readers together take half of the engine's memory, so that the other half is the owner's; and each has the
+    /// threads that a statement has without being asked for.
+    pub fn new(engine_bytes: u64, readers_max: usize) -> Self {
+        let readers = u64::try_from(readers_max.max(1)).unwrap_or(u64::MAX);
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self([
+            ("max_execution_time", EXECUTION_TIME_MAX.as_secs()),
+            ("max_memory_usage", (engine_bytes / 2 / readers).max(1)),
+            ("max_threads", u64::try_from(threads).unwrap_or(1)),
+        ])
+    }
+
+    /// The statement that sets them.
+    pub fn statement(&self) -> String {
+        let assignments: Vec<String> = self.0.iter().map(|(name, most)| format!("{name} = {most}")).collect();
+        format!("SET {}", assignments.join(", "))
+    }
+
+    /// Lowers what asks for more, or for no limit (0).
+    pub fn lower(&self, settings: &mut [(String, String)]) {
+        for (name, value) in settings {
+            if let Some((_, most)) = self.0.iter().find(|(limited, _)| limited == name)
+                && !value.parse::<u64>().is_ok_and(|asked| (1..=*most).contains(&asked))
+            {
+                *value = most.to_string();
+            }
+        }
+    }
+}
+
 /// Whether a reader may set these.
 ///
 /// # Errors
@@ -275,6 +314,24 @@ mod tests {
             assert!(!permit(line), "{line}");
         }
         assert!(permit_node("ShowTables", b"SHOW TABLES WHERE file('/x') != ''").is_err());
+    }
+
+    #[test]
+    fn limits_are_lowered_and_never_raised() {
+        let lowered = |name: &str, value: &str| {
+            let mut settings = [(name.to_owned(), value.to_owned())];
+            Limits::new(8_000, 4).lower(&mut settings);
+            settings[0].1.clone()
+        };
+        assert_eq!(lowered("max_execution_time", "5"), "5");
+        for most in ["0", "61", "-1", "1e9", "nan", "", "18446744073709551616"] {
+            assert_eq!(lowered("max_execution_time", most), "60", "{most}");
+        }
+        assert_eq!(
+            (lowered("max_memory_usage", "1000"), lowered("max_memory_usage", "1001")),
+            ("1000".into(), "1000".into())
+        );
+        assert_eq!(lowered("max_rows_to_read", "0"), "0");
     }
 
     #[test]

@@ -4,9 +4,11 @@
 use super::compression::{Encoder, Encoding};
 use super::exception::Exception;
 use super::library::Counts;
+use super::reader;
 use super::request::Request;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use service::places::Work;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -25,8 +27,10 @@ const PIECE_BYTES: usize = 256 << 10;
 const PIECES: usize = 4;
 /// A client has so long to take the exception that ends a result early, before the connection is broken off.
 const FLUSH_TIME: Duration = Duration::from_millis(250);
-/// A client that takes nothing for so long is as good as gone: it holds up a thread that others wait for.
-pub const IDLE_TIME: Duration = Duration::from_secs(300);
+/// An owner's client that takes nothing for so long is as good as gone: it holds up a thread that others wait for.
+pub const OWNER_IDLE_TIME: Duration = Duration::from_secs(300);
+/// The same for a reader's.
+const READER_IDLE_TIME: Duration = Duration::from_secs(10);
 
 /// What each reply says of the server.
 #[derive(Debug)]
@@ -75,6 +79,10 @@ pub struct Reply {
     tag: String,
     version: String,
     wait_end: bool,
+    /// How long one piece may wait for its client.
+    idle_time: Duration,
+    /// When the last piece must be with a reader, however slowly the client takes it.
+    deadline: Option<Instant>,
     /// Plain bytes in the encoder.
     held: usize,
     started: Instant,
@@ -113,6 +121,9 @@ impl Reply {
             tag: tag[..16].to_owned(),
             version: identity.version.clone(),
             wait_end: request.wait_end,
+            idle_time: if request.owner { OWNER_IDLE_TIME } else { READER_IDLE_TIME },
+            // The engine's own limit ends the statement before, and can be told.
+            deadline: (!request.owner).then(|| Instant::now() + 2 * reader::EXECUTION_TIME_MAX),
             held: 0,
             started: Instant::now(),
         };
@@ -164,7 +175,9 @@ impl Reply {
 
     fn send(&self, piece: Piece) -> Result<(), Gone> {
         // a timer can be made within the runtime only
-        let sent = self.runtime.block_on(async { tokio::time::timeout(IDLE_TIME, self.pieces.send(piece)).await });
+        let left = self.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+        let patience = self.idle_time.min(left);
+        let sent = self.runtime.block_on(async { tokio::time::timeout(patience, self.pieces.send(piece)).await });
         sent.map_err(|_| Gone)?.map_err(|_| Gone)
     }
 
@@ -245,12 +258,18 @@ pub struct ReplyBody<G> {
     pieces: Option<mpsc::Receiver<Piece>>,
     flushing: Option<Pin<Box<Sleep>>>,
     _guard: G,
+    work: Option<Work>,
 }
 
 impl<G> ReplyBody<G> {
     /// A body that begins with `first` and goes on with `pieces`, if any.
     pub const fn new(first: Bytes, pieces: Option<mpsc::Receiver<Piece>>, guard: G) -> Self {
-        Self { first, pieces, flushing: None, _guard: guard }
+        Self { first, pieces, flushing: None, _guard: guard, work: None }
+    }
+
+    /// Keeps the connection busy until the body is sent.
+    pub fn hold(&mut self, work: Work) {
+        self.work = Some(work);
     }
 }
 

@@ -14,7 +14,7 @@ struct Session {
     used: Instant,
 }
 
-/// All sessions, at most a given number.
+/// All sessions, at most a given number of the owner's and as many of readers'.
 pub struct Sessions {
     /// By whether they are the owner's, and name: no reader comes into a session of the owner.
     sessions: Mutex<HashMap<(bool, String), Session>>,
@@ -22,7 +22,7 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Room for `sessions_max` sessions.
+    /// Room for `sessions_max` sessions of the owner and of readers each.
     pub fn new(sessions_max: usize) -> Self {
         Self { sessions: Mutex::default(), sessions_max }
     }
@@ -44,7 +44,8 @@ impl Sessions {
             let message = format_args!("Session {} not found", name.id);
             return Err(Exception::new(372, "SESSION_NOT_FOUND", message));
         }
-        if sessions.len() >= self.sessions_max {
+        let alike = sessions.keys().filter(|(owner, _)| *owner == name.owner).count();
+        if alike >= self.sessions_max {
             let message = format_args!("Too many sessions. Maximum: {}", self.sessions_max);
             return Err(Exception::new(TOO_MANY_SIMULTANEOUS_QUERIES, "TOO_MANY_SIMULTANEOUS_QUERIES", message));
         }

@@ -92,7 +92,8 @@ impl Admitted {
     }
 }
 
-/// Checks what a producer sent: exactly one batch of format version 2, intact, not transactional, within `bytes_max`.
+/// Checks what a producer sent: exactly one batch of format version 2, intact, not transactional, within
+/// `bytes_max`, with records that a consumer can read.
 pub(super) fn admit(records: Bytes, bytes_max: usize) -> Result<Admitted, ResponseError> {
     if records.len() > bytes_max {
         return Err(ResponseError::MessageTooLarge);
@@ -113,6 +114,7 @@ pub(super) fn admit(records: Bytes, bytes_max: usize) -> Result<Admitted, Respon
     if !header.is_intact(&records) {
         return Err(ResponseError::CorruptMessage);
     }
+    super::records::check(header.attributes, &records[HEADER_BYTES..], header.records)?;
     Ok(Admitted { header, bytes: BytesMut::from(records) })
 }
 
@@ -124,11 +126,9 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 pub(super) mod tests {
     use super::*;
 
-    /// A batch with `records` records and opaque bytes in place of the records.
+    /// A batch with `records` records.
     pub(in super::super) fn batch(producer_id: i64, epoch: i16, sequence: i32, records: i32) -> Bytes {
-        let mut bytes = vec![0u8; HEADER_BYTES + 10];
-        let length = i32::try_from(bytes.len() - PREFIX_BYTES).unwrap();
-        bytes[8..12].copy_from_slice(&length.to_be_bytes());
+        let mut bytes = [vec![0u8; HEADER_BYTES], super::super::records::tests::records(records)].concat();
         bytes[16] = MAGIC;
         bytes[23..27].copy_from_slice(&(records - 1).to_be_bytes());
         bytes[35..43].copy_from_slice(&(1_000 + i64::from(sequence)).to_be_bytes());
@@ -136,9 +136,31 @@ pub(super) mod tests {
         bytes[51..53].copy_from_slice(&epoch.to_be_bytes());
         bytes[53..57].copy_from_slice(&sequence.to_be_bytes());
         bytes[57..61].copy_from_slice(&records.to_be_bytes());
+        sealed(bytes)
+    }
+
+    /// With the length and the checksum that fit.
+    fn sealed(mut bytes: Vec<u8>) -> Bytes {
+        let length = i32::try_from(bytes.len() - PREFIX_BYTES).unwrap();
+        bytes[8..12].copy_from_slice(&length.to_be_bytes());
         let crc = crc32c::crc32c(&bytes[CHECKED_FROM..]);
         bytes[17..21].copy_from_slice(&crc.to_be_bytes());
         Bytes::from(bytes)
+    }
+
+    #[test]
+    fn a_sealed_batch_that_cannot_be_read_is_refused() {
+        let good = batch(7, 0, 0, 3).to_vec();
+        let changed = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = good.clone();
+            change(&mut bytes);
+            admit(sealed(bytes), 1_000).unwrap_err()
+        };
+        assert_eq!(changed(&|bytes| bytes.truncate(good.len() - 7)), ResponseError::InvalidRecord);
+        assert_eq!(changed(&|bytes| bytes.push(0)), ResponseError::InvalidRecord);
+        assert_eq!(changed(&|bytes| bytes[HEADER_BYTES] = 0x7f), ResponseError::InvalidRecord);
+        assert_eq!(changed(&|bytes| bytes[22] = 2), ResponseError::UnsupportedCompressionType);
+        assert_eq!(changed(&|bytes| bytes[22] = 4), ResponseError::CorruptMessage);
     }
 
     #[test]

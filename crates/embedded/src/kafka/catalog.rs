@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use super::{
-    Error,
+    End, Error,
     config::{self, Values},
     partition::{Partition, Signals},
     sync_directory, write_durably,
@@ -114,6 +114,18 @@ impl Catalog {
     /// All topics, by name.
     pub(super) fn topics(&self) -> Vec<(String, Arc<Topic>)> {
         self.topics.read().iter().map(|(name, topic)| (name.clone(), Arc::clone(topic))).collect()
+    }
+
+    /// Where all partitions end.
+    pub(super) fn ends(&self) -> Vec<End> {
+        let of_topic = |(name, topic): (&String, &Arc<Topic>)| -> Vec<End> {
+            let end = |(partition, log): (i32, &Partition)| {
+                let (offset, directory) = (log.log.end_offset(), log.log.directory().to_owned());
+                End { topic: name.clone(), partition, offset, directory }
+            };
+            (0..).zip(&topic.partitions).map(end).collect()
+        };
+        self.topics.read().iter().flat_map(of_topic).collect()
     }
 
     /// Makes a topic, durable on return; `dry_run` only checks. Blocks.

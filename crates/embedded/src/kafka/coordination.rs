@@ -180,7 +180,13 @@ pub(super) async fn commit(context: Context, request: OffsetCommitRequest) -> Of
         Some(group) => group.may_commit(Instant::now(), &member_id, generation),
         None => Group::default().may_commit(Instant::now(), &member_id, generation),
     };
+    // The broker would take it for records that it has lost.
+    let end = |topic: &str, index| context.broker.catalog.partition(topic, index).map(|found| found.log.end_offset());
+    let beyond = offsets.iter().any(|(topic, partitions)| {
+        partitions.iter().any(|(index, committed)| end(topic, *index).is_some_and(|end| committed.offset > end))
+    });
     let outcome = match allowed {
+        Ok(()) if beyond => Err(ResponseError::OffsetOutOfRange),
         Ok(()) => blocking(move || context.broker.offsets.commit(&request.group_id, offsets)).await,
         Err(error) => Err(error),
     };

@@ -31,10 +31,30 @@ pub(super) struct Offsets {
 }
 
 impl Offsets {
-    /// Reads the file, if there is one. Blocks.
+    /// Reads the file, if there is one. A damaged one is put aside: doseline's own position is in ClickHouse, and other
+    /// groups begin where their clients say. Blocks.
     pub(super) fn open(path: PathBuf) -> Result<Self, Error> {
-        let groups = Mutex::new(read_json(&path)?.unwrap_or_default());
-        Ok(Self { path, groups })
+        let groups = match read_json(&path) {
+            Err(Error::Corrupt(path)) => {
+                let aside = path.with_extension("json.damaged");
+                std::fs::rename(&path, &aside).map_err(|source| Error::Storage { path, source })?;
+                tracing::error!(aside = %aside.display(), "committed offsets are damaged; going on without them");
+                None
+            }
+            read => read?,
+        };
+        Ok(Self { path, groups: Mutex::new(groups.unwrap_or_default()) })
+    }
+
+    /// Everything that was committed: group, topic, partition and offset.
+    pub(super) fn all(&self) -> Vec<(String, String, i32, i64)> {
+        let groups = self.groups.lock();
+        let topics =
+            groups.iter().flat_map(|(group, topics)| topics.iter().map(move |(topic, all)| (group, topic, all)));
+        let of_topic = |(group, topic, all): (&String, &String, &BTreeMap<i32, Committed>)| -> Vec<_> {
+            all.iter().map(|(index, committed)| (group.clone(), topic.clone(), *index, committed.offset)).collect()
+        };
+        topics.flat_map(of_topic).collect()
     }
 
     /// Stores offsets of a group, durable on return. Blocks.
@@ -49,6 +69,9 @@ impl Offsets {
 
     /// Forgets what was committed for a topic that is gone. Blocks.
     pub(super) fn forget_topic(&self, topic: &str) -> Result<(), ResponseError> {
+        if !self.groups.lock().values().any(|topics| topics.contains_key(topic)) {
+            return Ok(());
+        }
         self.change(|groups| {
             groups.values_mut().for_each(|topics| {
                 topics.remove(topic);

@@ -72,6 +72,11 @@ pub(super) enum ReadError {
 }
 
 impl Log {
+    /// Where its files are.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The first offset still there.
     pub(super) fn start_offset(&self) -> i64 {
         self.segments.read().first().map_or(0, |segment| segment.base_offset)
@@ -92,14 +97,18 @@ impl Log {
         if offset == self.end_offset() {
             return Ok(Bytes::new());
         }
-        let segment = {
+        let (segment, next) = {
             let segments = self.segments.read();
             let after = segments.partition_point(|segment| segment.base_offset <= offset);
-            after.checked_sub(1).and_then(|at| segments.get(at)).cloned()
+            let segment = after.checked_sub(1).and_then(|at| segments.get(at)).cloned();
+            (segment, segments.get(after).cloned())
         };
-        match segment {
-            Some(segment) if offset < self.end_offset() => segment.read(offset, bytes_max).map_err(ReadError::Io),
-            _ => Err(ReadError::OutOfRange),
+        let Some(segment) = segment.filter(|_| offset < self.end_offset()) else { return Err(ReadError::OutOfRange) };
+        let read = segment.read(offset, bytes_max).map_err(ReadError::Io)?;
+        match next {
+            // The records at its end are missing.
+            Some(next) if read.is_empty() => self.read(next.base_offset, bytes_max),
+            _ => Ok(read),
         }
     }
 
@@ -128,9 +137,13 @@ struct Writer {
 }
 
 impl Writer {
-    /// Opens the partition, cutting off what a crash left half-written after the last whole batch.
+    /// Opens the partition, cutting off what a crash left half-written after the last whole batch. Nothing whole follows it,
+    /// or it is damage.
     fn open(directory: &Path, limits: Limits) -> Result<Self, Error> {
         let failed = |source| Error::Storage { path: directory.to_owned(), source };
+        for entry in std::fs::read_dir(directory).map_err(failed)? {
+            Segment::salvage(&entry.map_err(failed)?.path()).map_err(failed)?;
+        }
         let mut segments = Vec::new();
         for entry in std::fs::read_dir(directory).map_err(failed)? {
             segments.extend(Segment::open(&entry.map_err(failed)?.path()).map_err(failed)?.map(Arc::new));
@@ -246,7 +259,7 @@ impl Writer {
                 }
                 Arc::clone(oldest)
             };
-            std::fs::remove_file(oldest.path())?;
+            oldest.remove()?;
             self.log.segments.write().remove(0);
             tracing::info!(segment = %oldest.path().display(), "deleted segment past its retention");
         }
@@ -260,7 +273,9 @@ fn recover(segments: &[Arc<Segment>]) -> Result<(i64, Producers), Error> {
     let mut next_offset = None;
     for (at, segment) in segments.iter().enumerate().skip(segments.len().saturating_sub(2)) {
         let failed = |source| Error::Storage { path: segment.path().to_owned(), source };
-        if next_offset.is_some_and(|expected| expected != segment.base_offset) {
+        let has_holes = segment.has_holes() || at.checked_sub(1).is_some_and(|before| segments[before].has_holes());
+        let known = |before: i64| before == segment.base_offset || before < segment.base_offset && has_holes;
+        if next_offset.is_some_and(|before| !known(before)) {
             return Err(Error::Corrupt(segment.path().to_owned()));
         }
         let mut end = segment.base_offset;
@@ -271,8 +286,9 @@ fn recover(segments: &[Arc<Segment>]) -> Result<(i64, Producers), Error> {
             })
             .map_err(failed)?;
         let surplus = segment.bytes().saturating_sub(intact);
-        if surplus > 0 && at + 1 < segments.len() {
-            return Err(Error::Corrupt(segment.path().to_owned()));
+        let is_last = at + 1 == segments.len();
+        if surplus > 0 && (!is_last || segment.goes_on_after(intact, end).map_err(failed)?) {
+            return Err(Error::Damaged { path: segment.path().to_owned(), position: intact, offset: end });
         }
         if surplus > 0 {
             tracing::warn!(segment = %segment.path().display(), bytes = surplus, "cut off an unfinished write");

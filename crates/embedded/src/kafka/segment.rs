@@ -11,11 +11,21 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::batch::{HEADER_BYTES, Header};
+use super::{
+    batch::{HEADER_BYTES, Header},
+    damaged, patiently, write_durably,
+};
 
 const EXTENSION: &str = "log";
+/// Longest run of offsets that one damaged place may hide, when what follows it is looked for.
+const HIDDEN_OFFSETS_MAX: i64 = 1 << 31;
 /// One index entry for each so many bytes of a segment.
 const INDEX_STEP_BYTES: u64 = 32 << 10;
+
+/// Where the segment beginning at `base_offset` is kept.
+pub(super) fn path(directory: &Path, base_offset: i64) -> PathBuf {
+    directory.join(format!("{base_offset:020}.{EXTENSION}"))
+}
 
 /// Where the batch beginning at `offset` stands in the file.
 #[derive(Clone, Copy, Debug)]
@@ -38,8 +48,8 @@ pub(super) struct Segment {
 impl Segment {
     /// Makes an empty segment; the caller syncs the directory.
     pub(super) fn create(directory: &Path, base_offset: i64) -> io::Result<Self> {
-        let path = directory.join(format!("{base_offset:020}.{EXTENSION}"));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        let path = path(directory, base_offset);
+        let file = patiently(|| OpenOptions::new().read(true).write(true).create_new(true).open(&path))?;
         Ok(Self { base_offset, path, file, readable: AtomicU64::new(0), index: Mutex::default() })
     }
 
@@ -83,6 +93,48 @@ impl Segment {
         Ok(())
     }
 
+    /// Whether offsets may be missing in it, because it was made anew of a damaged file that is still there.
+    pub(super) fn has_holes(&self) -> bool {
+        damaged(&self.path).exists()
+    }
+
+    /// Deletes it.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        // First, or it would be made anew.
+        match std::fs::remove_file(damaged(&self.path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => std::fs::remove_file(&self.path),
+        }
+    }
+
+    /// Makes a segment of what can be read of a file that a person has put aside as damaged. Nothing happens where there is
+    /// a segment, or for other files.
+    pub(super) fn salvage(aside: &Path) -> io::Result<()> {
+        let segment = aside.with_extension("");
+        if aside.extension().is_none_or(|extension| extension != "damaged") || segment.exists() {
+            return Ok(());
+        }
+        let base_offset = segment.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<i64>().ok());
+        let Some(mut expected) = base_offset else { return Ok(()) };
+        let content = std::fs::read(aside)?;
+        let (mut rest, mut whole) = (content.as_slice(), Vec::new());
+        while let Some((skipped, header)) = find_batch(rest, expected) {
+            whole.extend_from_slice(&rest[skipped..skipped + header.bytes]);
+            rest = &rest[skipped + header.bytes..];
+            expected = header.next_offset();
+        }
+        let lost = content.len() - whole.len();
+        tracing::warn!(segment = %segment.display(), lost_bytes = lost, "made a segment anew of what can be read");
+        write_durably(&segment, &whole)
+    }
+
+    /// Whether an intact batch stands anywhere after so many bytes.
+    pub(super) fn goes_on_after(&self, intact: u64, expected: i64) -> io::Result<bool> {
+        let content = std::fs::read(&self.path)?;
+        let rest = usize::try_from(intact).ok().and_then(|intact| content.get(intact..));
+        Ok(rest.is_some_and(|rest| find_batch(rest, expected).is_some()))
+    }
+
     /// Time since the last write, from the file's modification time.
     pub(super) fn age(&self) -> io::Result<std::time::Duration> {
         Ok(self.file.metadata()?.modified()?.elapsed().unwrap_or_default())
@@ -94,8 +146,10 @@ impl Segment {
         let content = std::fs::read(&self.path)?;
         let mut rest = content.as_slice();
         let mut expected = self.base_offset;
+        let has_holes = self.has_holes();
         while let Some(header) = Header::read(rest) {
-            if header.base_offset != expected || !header.is_intact(rest) {
+            let continues = header.base_offset == expected || has_holes && header.base_offset > expected;
+            if !continues || !header.is_intact(rest) {
                 break;
             }
             each(&header);
@@ -162,4 +216,13 @@ impl Segment {
             index.push(entry);
         }
     }
+}
+
+/// The first intact batch in `bytes` that can come after what was before `expected`, and where it begins.
+fn find_batch(bytes: &[u8], expected: i64) -> Option<(usize, Header)> {
+    (0..bytes.len()).find_map(|at| {
+        let header = Header::read(&bytes[at..])?;
+        let ahead = header.base_offset.checked_sub(expected)?;
+        ((0..HIDDEN_OFFSETS_MAX).contains(&ahead) && header.is_intact(&bytes[at..])).then_some((at, header))
+    })
 }

@@ -92,7 +92,12 @@ pub(super) async fn create(context: Context, request: CreateTopicsRequest) -> Cr
                 let value = entry.value.as_deref().ok_or(ResponseError::InvalidConfig)?;
                 configuration.insert(entry.name.to_string(), value.to_owned());
             }
-            broker.catalog.create(&topic.name, partition_count(&topic)?, configuration, dry_run)
+            let id = broker.catalog.create(&topic.name, partition_count(&topic)?, configuration, dry_run)?;
+            if !dry_run {
+                // Of a topic of the same name whose removal a crash cut short.
+                broker.offsets.forget_topic(&topic.name)?;
+            }
+            Ok(id)
         })
         .await;
         let result = CreatableTopicResult::default().with_name(name).with_error_code(code(&created));

@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -29,20 +29,28 @@ pub struct Log {
     runtime: Runtime,
     handle: Handle,
     shutdown: CancellationToken,
-    directory: TempDir,
+    directory: PathBuf,
+    temporary: Option<TempDir>,
 }
 
 impl Log {
     pub fn start() -> Self {
-        Self::open(Runtime::new().unwrap(), tempfile::tempdir().unwrap(), SocketAddr::from(([127, 0, 0, 1], 0)))
+        let temporary = tempfile::tempdir().unwrap();
+        let log = Self::open_at(temporary.path());
+        Self { temporary: Some(temporary), ..log }
     }
 
-    fn open(runtime: Runtime, directory: TempDir, listen: SocketAddr) -> Self {
+    /// One in a directory that is there.
+    pub fn open_at(directory: &Path) -> Self {
+        Self::open(Runtime::new().unwrap(), directory, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    fn open(runtime: Runtime, directory: &Path, listen: SocketAddr) -> Self {
         let shutdown = CancellationToken::new();
-        let mut options = Options::new(directory.path(), listen);
+        let mut options = Options::new(directory, listen);
         options.retention_interval = Duration::from_millis(100);
         let handle = runtime.block_on(kafka::start(options, shutdown.clone())).unwrap();
-        Self { runtime, handle, shutdown, directory }
+        Self { runtime, handle, shutdown, directory: directory.to_owned(), temporary: None }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -50,7 +58,7 @@ impl Log {
     }
 
     pub fn directory(&self) -> &Path {
-        self.directory.path()
+        &self.directory
     }
 
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
@@ -70,7 +78,7 @@ impl Log {
     pub fn keep(self) -> TempDir {
         self.shutdown.cancel();
         self.runtime.block_on(self.handle.join()).unwrap();
-        self.directory
+        self.temporary.unwrap()
     }
 
     pub fn restart(self) -> Self {
@@ -83,7 +91,7 @@ impl Log {
         self.shutdown.cancel();
         wait_until("the log has stopped", || self.handle.is_finished());
         meanwhile(&self);
-        Self::open(self.runtime, self.directory, address)
+        Self { temporary: self.temporary, ..Self::open(self.runtime, &self.directory, address) }
     }
 }
 

@@ -45,12 +45,24 @@ impl Process {
     pub fn start(arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>();
-        let (child, url) = spawn(folder.path(), &arguments);
+        let (child, url) = spawn(command(folder.path(), &arguments));
         Self { url, arguments, folder, child }
     }
 
+    /// With so many files that it may open at most.
+    pub fn start_with_files(files: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = command(folder.path(), &[]);
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("ulimit -n {files} && exec \"$0\" \"$@\""));
+        command.arg(engine.get_program()).args(engine.get_args());
+        command.env("DOSELINE_CLICKHOUSE_PASSWORD", PASSWORD).env("NO_COLOR", "1");
+        let (child, url) = spawn(command);
+        Self { url, arguments: Vec::new(), folder, child }
+    }
+
     pub fn restart(&mut self) {
-        (self.child, self.url) = spawn(self.folder.path(), &self.arguments);
+        (self.child, self.url) = spawn(command(self.folder.path(), &self.arguments));
     }
 
     pub fn terminate(&mut self) -> ExitStatus {
@@ -98,8 +110,8 @@ fn command(data_dir: &Path, arguments: &[String]) -> Command {
     command
 }
 
-fn spawn(data_dir: &Path, arguments: &[String]) -> (Child, String) {
-    let mut child = command(data_dir, arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+fn spawn(mut command: Command) -> (Child, String) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let url = line.trim().strip_prefix("ready ").unwrap_or_else(|| panic!("not ready but {line:?}"));
@@ -189,6 +201,15 @@ pub fn open(process: &Process, path: &str, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(process.url.trim_start_matches("http://")).unwrap();
     let (host, owner) = (process.url.trim_start_matches("http://"), owner());
     let head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\n{owner}Content-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+}
+
+/// A reader sends a request whose body may be shorter than it says, and leaves the reply to be read.
+pub fn open_reader(process: &Process, path: &str, body: &str, said: usize) -> TcpStream {
+    let host = process.url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(host).unwrap();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {said}\r\n\r\n{body}");
     stream.write_all(head.as_bytes()).unwrap();
     stream
 }

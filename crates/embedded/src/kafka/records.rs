@@ -1,0 +1,157 @@
+//! The records inside a batch, read once when a producer sends them: a batch that a consumer cannot read is refused, because
+//! once stored it would stop every consumer of its partition for good.
+
+use std::{borrow::Cow, io::Read};
+
+use kafka_protocol::error::ResponseError;
+
+/// Bytes that the records of one batch may take uncompressed: eight times the largest batch.
+const PLAIN_BYTES_MAX: usize = 8 * super::config::BATCH_BYTES_MAX;
+/// A Zstandard frame may refer back so many bytes (as a power of two), which its decoder keeps.
+const ZSTD_WINDOW_LOG_MAX: u32 = 24;
+/// The bits of a batch's attributes that name its codec.
+const CODEC: i16 = 0x07;
+
+/// Checks that `bytes`, which follow a batch's header, are `count` whole records with the offsets that the header promises.
+pub(super) fn check(attributes: i16, bytes: &[u8], count: i32) -> Result<(), ResponseError> {
+    let plain = match attributes & CODEC {
+        0 => Cow::Borrowed(bytes),
+        1 => inflate(flate2::read::MultiGzDecoder::new(bytes))?,
+        3 => inflate(lz4_flex::frame::FrameDecoder::new(bytes))?,
+        4 => {
+            let mut decoder = zstd::Decoder::with_buffer(bytes).map_err(|_| ResponseError::UnknownServerError)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(|_| ResponseError::UnknownServerError)?;
+            inflate(decoder)?
+        }
+        // 2 is Snappy, which nothing here can read.
+        _ => return Err(ResponseError::UnsupportedCompressionType),
+    };
+    let mut rest = Fields(&plain);
+    let whole = (0..count).try_for_each(|index| rest.record(index));
+    whole.filter(|()| rest.0.is_empty()).ok_or(ResponseError::InvalidRecord)
+}
+
+fn inflate(decoder: impl Read) -> Result<Cow<'static, [u8]>, ResponseError> {
+    let mut plain = Vec::new();
+    let limit = u64::try_from(PLAIN_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    decoder.take(limit).read_to_end(&mut plain).map_err(|_| ResponseError::CorruptMessage)?;
+    if plain.len() > PLAIN_BYTES_MAX { Err(ResponseError::MessageTooLarge) } else { Ok(Cow::Owned(plain)) }
+}
+
+/// Bytes that are taken from the front; `None` where they end too early or are not what they should be.
+struct Fields<'b>(&'b [u8]);
+
+impl<'b> Fields<'b> {
+    /// Length, attributes, timestamp, offset, key, value, headers: exactly as long as it says.
+    fn record(&mut self, index: i32) -> Option<()> {
+        let length = usize::try_from(self.varint()?).ok()?;
+        let mut record = Fields(self.take(length)?);
+        record.take(1)?;
+        record.varint()?;
+        if record.varint()? != i64::from(index) {
+            return None;
+        }
+        record.nullable()?;
+        record.nullable()?;
+        for _ in 0..u32::try_from(record.varint()?).ok()? {
+            let name = usize::try_from(record.varint()?).ok()?;
+            std::str::from_utf8(record.take(name)?).ok()?;
+            record.nullable()?;
+        }
+        record.0.is_empty().then_some(())
+    }
+
+    /// Bytes after their length; -1 stands for none.
+    fn nullable(&mut self) -> Option<()> {
+        match self.varint()? {
+            -1 => Some(()),
+            length => self.take(usize::try_from(length).ok()?).map(|_| ()),
+        }
+    }
+
+    fn take(&mut self, count: usize) -> Option<&'b [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    /// A signed number in zigzag form, seven bits a byte, the lowest first.
+    fn varint(&mut self) -> Option<i64> {
+        let mut number = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let byte = *self.take(1)?.first()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some((number >> 1).cast_signed() ^ -(number & 1).cast_signed());
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    /// Records without key and value.
+    pub(in super::super) fn records(count: i32) -> Vec<u8> {
+        (0..count).flat_map(|index| [12, 0, 0, u8::try_from(2 * index).unwrap(), 1, 1, 0]).collect()
+    }
+
+    #[test]
+    fn whole_records_pass_whatever_the_codec() {
+        let plain = records(3);
+        assert_eq!(check(0, &plain, 3), Ok(()));
+        // a key, a value, a header with a name and without a value
+        assert_eq!(
+            check(0, &[20, 0, 0, 0, 2, b'k', 2, b'v', 2, 2, b'h', 1][..11], 1),
+            Err(ResponseError::InvalidRecord)
+        );
+        assert_eq!(check(0, &[22, 0, 0, 0, 2, b'k', 2, b'v', 2, 2, b'h', 1], 1), Ok(()));
+        for (codec, compressed) in compressed(&plain) {
+            assert_eq!(check(codec, &compressed, 3), Ok(()), "{codec}");
+            assert_eq!(check(codec, &compressed, 2), Err(ResponseError::InvalidRecord), "{codec}");
+            assert_eq!(
+                check(codec, &compressed[..compressed.len() / 2], 3),
+                Err(ResponseError::CorruptMessage),
+                "{codec}"
+            );
+            assert_eq!(check(codec, &plain, 3), Err(ResponseError::CorruptMessage), "{codec}");
+        }
+    }
+
+    #[test]
+    fn what_a_consumer_cannot_read_is_refused() {
+        let plain = records(3);
+        for count in [1, 2, 4, i32::MAX] {
+            assert_eq!(check(0, &plain, count), Err(ResponseError::InvalidRecord), "{count}");
+        }
+        for at in [0, 3, 4, 5, 6] {
+            let mut other = plain.clone();
+            other[at] = 0x7e;
+            assert_eq!(check(0, &other, 3), Err(ResponseError::InvalidRecord), "{at}");
+        }
+        assert_eq!(check(0, &[0x80; 40], 1), Err(ResponseError::InvalidRecord));
+        for codec in [2, 5, 6, 7] {
+            assert_eq!(check(codec, &plain, 3), Err(ResponseError::UnsupportedCompressionType));
+        }
+    }
+
+    #[test]
+    fn a_small_batch_does_not_become_a_large_one() {
+        for (codec, compressed) in compressed(&vec![0; PLAIN_BYTES_MAX + 1]) {
+            assert!(compressed.len() < super::super::config::BATCH_BYTES_MAX);
+            assert_eq!(check(codec, &compressed, 1), Err(ResponseError::MessageTooLarge), "{codec}");
+        }
+    }
+
+    fn compressed(plain: &[u8]) -> [(i16, Vec<u8>); 3] {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(plain).unwrap();
+        let mut lz4 = lz4_flex::frame::FrameEncoder::new(Vec::new());
+        lz4.write_all(plain).unwrap();
+        [(1, gzip.finish().unwrap()), (3, lz4.finish().unwrap()), (4, zstd::encode_all(plain, 1).unwrap())]
+    }
+}

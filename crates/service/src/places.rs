@@ -1,0 +1,172 @@
+//! The connections of one listener: at most so many. Where all places are taken, the connection that has been idle for the
+//! longest time gives way, so that no number of silent clients keeps the others out.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+/// How soon it is looked again for an idle connection, where all were busy.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// The places of one listener.
+#[derive(Debug)]
+pub struct Places {
+    free: Arc<Semaphore>,
+    idle: Mutex<Idle>,
+}
+
+/// Idle connections; the one with the lowest number has been idle for the longest time.
+#[derive(Debug, Default)]
+struct Idle {
+    next: u64,
+    connections: BTreeMap<u64, CancellationToken>,
+}
+
+impl Places {
+    /// So many places.
+    pub fn new(count: usize) -> Arc<Self> {
+        Arc::new(Self { free: Arc::new(Semaphore::new(count)), idle: Mutex::default() })
+    }
+
+    /// Takes a place; waits only while every connection is busy.
+    pub async fn enter(self: &Arc<Self>) -> Place {
+        loop {
+            let free = Arc::clone(&self.free);
+            if self.free.available_permits() == 0 {
+                self.lock().dismiss();
+            }
+            if let Ok(Ok(permit)) = tokio::time::timeout(LOOK_AGAIN, free.acquire_owned()).await {
+                let state = State { works: 0, number: None };
+                let gone = CancellationToken::new();
+                let shared = Shared { places: Arc::clone(self), state: Mutex::new(state), gone, _permit: permit };
+                shared.rest(&mut shared.lock());
+                return Place(Arc::new(shared));
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Idle {
+    fn dismiss(&mut self) {
+        if let Some((_, connection)) = self.connections.pop_first() {
+            connection.cancel();
+        }
+    }
+}
+
+/// The place of one connection, which is free again once this and all its work are dropped.
+#[derive(Clone, Debug)]
+pub struct Place(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    places: Arc<Places>,
+    state: Mutex<State>,
+    gone: CancellationToken,
+    _permit: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+struct State {
+    works: usize,
+    /// Among the idle ones.
+    number: Option<u64>,
+}
+
+impl Place {
+    /// Waits until the connection has to give way.
+    pub async fn dismissed(&self) {
+        self.0.gone.cancelled().await;
+    }
+
+    /// The connection is not idle as long as this lives.
+    pub fn work(&self) -> Work {
+        let mut state = self.0.lock();
+        state.works += 1;
+        if let Some(number) = state.number.take() {
+            self.0.places.lock().connections.remove(&number);
+        }
+        drop(state);
+        Work(self.clone())
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rest(&self, state: &mut State) {
+        let mut idle = self.places.lock();
+        let number = idle.next;
+        idle.next += 1;
+        idle.connections.insert(number, self.gone.clone());
+        state.number = Some(number);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let number = self.lock().number;
+        if let Some(number) = number {
+            self.places.lock().connections.remove(&number);
+        }
+    }
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub struct Work(Place);
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let mut state = self.0.0.lock();
+        state.works -= 1;
+        if state.works == 0 {
+            self.0.0.rest(&mut state);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn has_to_go(place: &Place) -> bool {
+        tokio::time::timeout(Duration::ZERO, place.dismissed()).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_idle_connection_gives_way_and_a_busy_one_does_not() {
+        let places = Places::new(3);
+        let (first, second, third) = (places.enter().await, places.enter().await, places.enter().await);
+        let work = first.work();
+        drop(second.work());
+        let entering = tokio::spawn({
+            let places = Arc::clone(&places);
+            async move { places.enter().await }
+        });
+        third.dismissed().await;
+        assert!(!has_to_go(&first).await && !has_to_go(&second).await);
+        drop(third);
+        let fourth = entering.await.unwrap();
+        let busy = [second.work(), fourth.work()];
+        // All are busy: nobody gives way, and nobody enters.
+        assert!(tokio::time::timeout(Duration::from_secs(1), places.enter()).await.is_err());
+        assert!(!has_to_go(&first).await);
+        drop(work);
+        assert!(tokio::time::timeout(Duration::from_secs(1), places.enter()).await.is_err());
+        assert!(has_to_go(&first).await && !has_to_go(&second).await);
+        drop((first, busy));
+        places.enter().await;
+    }
+}
