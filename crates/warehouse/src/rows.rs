@@ -254,7 +254,8 @@ impl<'de> Deserializer<'de> for Value<'_, 'de> {
 
     fn deserialize_bool<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Fault> {
         match self.kind() {
-            Kind::Bool => visitor.visit_bool(self.flag()?),
+            // What a comparison gives is of the type UInt8.
+            Kind::Bool | Kind::UInt8 => visitor.visit_bool(self.flag()?),
             _ => Err(self.unlike("bool")),
         }
     }
