@@ -21,7 +21,7 @@ use axum::{
     routing::get,
 };
 use serde::Deserialize;
-use service::door::Door;
+use service::{door::Door, troubles::Troubles};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use warehouse::Warehouse;
@@ -44,6 +44,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Names by which it may be called besides its address.
     pub names: Vec<String>,
+    /// What is wrong with roles in the same process: `/readyz` tells it.
+    pub troubles: Troubles,
 }
 
 /// Why the dashboard could not serve.
@@ -68,6 +70,7 @@ pub struct Dashboard {
     listener: TcpListener,
     address: SocketAddr,
     names: Vec<String>,
+    troubles: Troubles,
     warehouse: Warehouse,
 }
 
@@ -81,7 +84,8 @@ impl Dashboard {
         let listen = |source| Error::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        Ok(Self { listener, address, names: options.names, warehouse })
+        let Options { names, troubles, .. } = options;
+        Ok(Self { listener, address, names, troubles, warehouse })
     }
 
     /// The address it listens on.
@@ -106,7 +110,11 @@ impl Dashboard {
             .route("/api/{panel}", get(panel))
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
-            .with_state(Arc::new(Source { warehouse: self.warehouse, cache: Cache::new(FRESH) }));
+            .with_state(Arc::new(Source {
+                warehouse: self.warehouse,
+                troubles: self.troubles,
+                cache: Cache::new(FRESH),
+            }));
         let router = Door::new(self.address, &self.names).protect(router);
         axum::serve(self.listener, router)
             .with_graceful_shutdown(shutdown.cancelled_owned())
@@ -118,6 +126,7 @@ impl Dashboard {
 /// Where answers come from.
 struct Source {
     warehouse: Warehouse,
+    troubles: Troubles,
     cache: Cache,
 }
 
@@ -147,8 +156,10 @@ async fn panel(State(source): State<Arc<Source>>, Path(name): Path<String>, Quer
 }
 
 async fn ready(State(source): State<Arc<Source>>) -> Response {
+    let troubles = source.troubles.lines();
     match source.warehouse.row::<u8>("SELECT toUInt8(1)").await {
-        Ok(_) => "ok\n".into_response(),
+        Ok(_) if troubles.is_empty() => "ok\n".into_response(),
+        Ok(_) => failure(StatusCode::SERVICE_UNAVAILABLE, &troubles.join("; ")),
         Err(error) => failure(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     }
 }

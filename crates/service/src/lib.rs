@@ -1,5 +1,7 @@
-//! What every role with an HTTP port repeats: the door that a request has to pass.
+//! What every role with an HTTP port repeats: the door that a request has to pass, and the troubles of other roles that its
+//! health tells of.
 //!
 //! Absent: everything about injections, and the ports themselves.
 
 pub mod door;
+pub mod troubles;
