@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use harness::{Doseline, Ready, Scratch, Signal, poll};
+use harness::{Doseline, RawMqtt, Ready, Scratch, Signal, poll};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// What the user is promised between Ctrl-C and the end.
@@ -368,4 +368,113 @@ fn a_page_of_another_site_reads_and_does_nothing() {
         let page = browse(&scratch.join(&format!("rebound-{number}")), &rules, &url);
         assert!(page.contains("is not an address of this port"), "{page}");
     }
+}
+
+/// A report of one injection.
+fn report(device: &str) -> (String, &'static [u8]) {
+    let topic = format!("doseline/v1/acme/berlin/{device}/report/json");
+    (topic, br#"{"bootId":"5","firstSeq":"1","events":[{"injection":{}}]}"#)
+}
+
+fn mqtt(ready: &Ready, version: u8) -> RawMqtt {
+    RawMqtt::connect(&ready.mqtt, &format!("test-{version}"), version).expect("the broker serves")
+}
+
+fn stored(ready: &Ready, device: &str) {
+    let sql = format!("SELECT count() FROM doseline.injections WHERE device = '{device}'");
+    poll(Duration::from_secs(60), &sql, || match number(ready, &sql) {
+        1 => Ok(()),
+        count => Err(count),
+    });
+}
+
+#[test]
+fn no_client_of_the_broker_ends_it() {
+    let scratch = Scratch::new("up-hostile");
+    let mut doseline = up(scratch.path(), &[]);
+    let ready = doseline.wait_until_ready(READY_WITHIN);
+    let deep = "a/".repeat(16_000);
+    let deep_report = format!("doseline/v1/{deep}report");
+    // They hold a connection each and never say who they are.
+    let silent: Vec<_> =
+        (0..200).map(|_| std::net::TcpStream::connect(&ready.mqtt).expect("the broker accepts")).collect();
+    for version in [4, 5] {
+        mqtt(&ready, version).subscribe(deep.as_bytes());
+        mqtt(&ready, version).subscribe(format!("{deep}#").as_bytes());
+        mqtt(&ready, version).subscribe(format!("$share/g/{deep}+").as_bytes());
+        for topic in [deep.as_bytes(), deep_report.as_bytes(), b"a/#", b"a/+/b", b"a\0b", b"\xff\xfe", b"", b"$SYS/x"] {
+            for retain in [true, false] {
+                mqtt(&ready, version).publish(topic, b"x", retain);
+            }
+        }
+        for device in ["d\0", "+", "#", "\u{fffe}"] {
+            let (topic, payload) = report(device);
+            mqtt(&ready, version).publish(topic.as_bytes(), payload, true);
+        }
+    }
+    let (topic, payload) = report("good");
+    assert!(mqtt(&ready, 5).publish(topic.as_bytes(), payload, false));
+    stored(&ready, "good");
+    drop(silent);
+    let said = doseline.stderr();
+    assert!(!said.contains("mqtt broker died"), "{said}");
+    assert!(doseline.stop(Duration::from_secs(20)).0.success());
+}
+
+#[test]
+fn a_message_of_any_size_arrives_or_is_refused_and_the_next_report_arrives() {
+    let scratch = Scratch::new("up-sizes");
+    let mut doseline = up(scratch.path(), &[]);
+    let ready = doseline.wait_until_ready(READY_WITHIN);
+    let limits = [256 << 10, 1 << 20, 2 << 20, bridge::BROKER_PACKET_BYTES_MAX as usize];
+    let (mut taken, mut refused) = (0, 0);
+    for (version, limit) in [4, 5].into_iter().flat_map(|version| limits.map(|limit| (version, limit))) {
+        for size in [limit - 60, limit - 1, limit, limit + 1] {
+            let (topic, _) = report("large");
+            match mqtt(&ready, version).publish(topic.as_bytes(), &vec![b' '; size], false) {
+                true => taken += 1,
+                false => refused += 1,
+            }
+            let next = format!("next-{version}-{size}");
+            let (topic, payload) = report(&next);
+            assert!(mqtt(&ready, version).publish(topic.as_bytes(), payload, false), "behind {size} bytes");
+            stored(&ready, &next);
+        }
+    }
+    assert!(taken > 16 && refused > 8, "{taken} taken, {refused} refused");
+    let sql = "SELECT count() FROM doseline.quarantine WHERE device = 'large'";
+    poll(Duration::from_secs(60), sql, || match number(&ready, sql) {
+        count if count == taken => Ok(()),
+        count => Err(format!("{count} of {taken}")),
+    });
+    assert!(doseline.stop(Duration::from_secs(20)).0.success());
+}
+
+#[test]
+fn a_monitor_that_fails_is_told_of_and_begins_again_while_reports_are_stored() {
+    let scratch = Scratch::new("up-monitor");
+    let mut doseline = up(scratch.path(), &["--simulate", "5"]);
+    let ready = doseline.wait_until_ready(READY_WITHIN);
+    let health = || {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        let mut answer = agent.get(format!("{}/readyz", ready.dashboard)).call().expect("the dashboard answers");
+        (answer.status().as_u16(), answer.body_mut().read_to_string().expect("text"))
+    };
+    // Tables that only the monitor reads are not what it knows.
+    ready.change(scratch.path(), "RENAME TABLE doseline.drift TO doseline.drift_kept");
+    ready.change(scratch.path(), "CREATE TABLE doseline.drift (x UInt8) ENGINE = MergeTree ORDER BY x");
+    let told = poll(Duration::from_secs(60), "a failure", || match health() {
+        (503, text) if text.contains("monitor: ") => Ok(text),
+        other => Err(format!("{other:?}")),
+    });
+    assert!(told.contains("clickhouse: "), "{told}");
+    wait_for_more(&ready, injections(&ready), Duration::from_secs(60));
+    ready.change(scratch.path(), "DROP TABLE doseline.drift SYNC");
+    ready.change(scratch.path(), "RENAME TABLE doseline.drift_kept TO doseline.drift");
+    poll(Duration::from_secs(120), "health again", || match health() {
+        (200, _) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert!(doseline.stderr().contains("role failed and begins again; ingest goes on"));
+    assert!(doseline.stop(Duration::from_secs(20)).0.success());
 }

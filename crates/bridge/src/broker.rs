@@ -69,6 +69,10 @@ pub(crate) struct Link {
     unwritten: bool,
     /// Why nothing can be written any more; what was received before is still to be taken.
     broken: Option<String>,
+    /// What was received and cannot be read, which ended the connection.
+    unreadable: Option<String>,
+    /// Ours.
+    client_id: String,
     keep_alive: Duration,
     /// Until the next PINGREQ.
     ping: Pin<Box<Sleep>>,
@@ -85,9 +89,18 @@ impl Link {
         timeout(CONNECT_WITHIN, connect(mqtt, purpose)).await.unwrap_or_else(|_| Err(SILENT.to_owned()))
     }
 
-    fn over(framed: Framed<Box<dyn Socket>, Codec>, keep_alive: Duration) -> Self {
+    fn over(framed: Framed<Box<dyn Socket>, Codec>, client_id: String, keep_alive: Duration) -> Self {
         let ping = Box::pin(sleep(keep_alive));
-        Self { framed, unwritten: false, broken: None, keep_alive, ping, unanswered: false }
+        Self {
+            framed,
+            unwritten: false,
+            broken: None,
+            unreadable: None,
+            client_id,
+            keep_alive,
+            ping,
+            unanswered: false,
+        }
     }
 
     /// Sends a packet together with others: it goes out with the next [`Link::next`] that has to wait, or [`Link::close`].
@@ -101,7 +114,7 @@ impl Link {
         loop {
             match poll_fn(|context| self.poll(context)).await? {
                 Packet::PingResp(_) => self.unanswered = false,
-                Packet::Disconnect(disconnect) => return Err(ended(&disconnect)),
+                Packet::Disconnect(disconnect) => return Err(ended(&disconnect, &self.client_id)),
                 packet => return Ok(packet),
             }
         }
@@ -112,7 +125,11 @@ impl Link {
             self.write(context);
         }
         match self.framed.poll_next_unpin(context) {
-            Poll::Ready(Some(packet)) => return Poll::Ready(packet.map_err(|error| reason(&error))),
+            Poll::Ready(Some(Ok(packet))) => return Poll::Ready(Ok(packet)),
+            Poll::Ready(Some(Err(error))) => {
+                self.unreadable = unreadable(&error, self.framed.read_buffer());
+                return Poll::Ready(Err(reason(&error)));
+            }
             Poll::Ready(None) => return Poll::Ready(Err(CLOSED.to_owned())),
             Poll::Pending => {}
         }
@@ -124,6 +141,11 @@ impl Link {
         }
         self.write(context);
         self.broken.take().map_or(Poll::Pending, |reason| Poll::Ready(Err(reason)))
+    }
+
+    /// What was received and cannot be read, if that is why the connection failed.
+    pub fn unreadable(&mut self) -> Option<String> {
+        self.unreadable.take()
     }
 
     /// While nothing may be read: writes what was sent and keeps the connection alive. Never ends.
@@ -194,9 +216,10 @@ async fn connect(mqtt: &Mqtt, purpose: &Purpose) -> Result<(Link, ConnAck), Stri
         properties.receive_maximum = Some(mqtt.receive_maximum);
         properties.session_expiry_interval = Some(u32::try_from(mqtt.session_expiry.as_secs()).unwrap_or(u32::MAX));
     }
+    let client_id = format!("{}-{role}", mqtt.client_id);
     let connect = Connect {
         keep_alive: u16::try_from(mqtt.keep_alive.as_secs()).unwrap_or(u16::MAX),
-        client_id: format!("{}-{role}", mqtt.client_id),
+        client_id: client_id.clone(),
         clean_start,
         properties: Some(properties),
     };
@@ -216,7 +239,7 @@ async fn connect(mqtt: &Mqtt, purpose: &Purpose) -> Result<(Link, ConnAck), Stri
     // 0 = the broker does not watch it; we do.
     let keep_alive = allowed.and_then(|allowed| allowed.server_keep_alive).filter(|seconds| *seconds > 0);
     let keep_alive = keep_alive.map_or(mqtt.keep_alive, |seconds| Duration::from_secs(seconds.into()));
-    Ok((Link::over(framed, keep_alive), connack))
+    Ok((Link::over(framed, client_id, keep_alive), connack))
 }
 
 async fn socket(mqtt: &Mqtt) -> Result<Box<dyn Socket>, String> {
@@ -272,6 +295,28 @@ fn reason(error: &CodecError) -> String {
     }
 }
 
+/// What cannot be read: topic and size as far as they are known. What is too large is still in the buffer, what is malformed is
+/// not.
+fn unreadable(error: &CodecError, buffer: &[u8]) -> Option<String> {
+    match error {
+        CodecError::Io(_) => None,
+        CodecError::PayloadSizeLimitExceeded { pkt_size, max } => {
+            let topic = topic(buffer).map(|topic| format!(" on topic {topic:?}")).unwrap_or_default();
+            Some(format!("a packet of {pkt_size} bytes{topic}, which is more than the {max} that the bridge takes"))
+        }
+        other => Some(format!("a packet that is not MQTT 5: {other}")),
+    }
+}
+
+/// The topic of a PUBLISH of which the beginning is there.
+fn topic(packet: &[u8]) -> Option<String> {
+    let (kind, rest) = packet.split_first()?;
+    let length_bytes = rest.iter().take(4).position(|byte| *byte < 128)? + 1;
+    let (length, rest) = rest.get(length_bytes..)?.split_first_chunk::<2>()?;
+    let topic = rest.get(..u16::from_be_bytes(*length).into())?;
+    (kind >> 4 == 3).then(|| String::from_utf8_lossy(topic).into_owned())
+}
+
 fn unreachable(error: &io::Error) -> String {
     format!("the broker is unreachable: {error}")
 }
@@ -291,9 +336,12 @@ fn refused(code: ConnectReturnCode) -> String {
 }
 
 /// Why the broker ended the connection.
-fn ended(disconnect: &Disconnect) -> String {
+fn ended(disconnect: &Disconnect, client_id: &str) -> String {
     if disconnect.reason_code == DisconnectReasonCode::SessionTakenOver {
-        return "another client took over the client id; each bridge needs its own".to_owned();
+        return format!(
+            "another client uses the client id {client_id:?}; give each bridge a client id of its own \
+             (bridge.client_id), and let nobody else use it (the broker's users and ACL)"
+        );
     }
     let code = disconnect.reason_code;
     match disconnect.properties.as_ref().and_then(|properties| properties.reason_string.as_ref()) {
@@ -317,7 +365,10 @@ mod tests {
     fn link(keep_alive: Duration) -> (Link, DuplexStream) {
         let (ours, theirs) = duplex(1 << 20);
         let codec = Codec { max_incoming_size: None, max_outgoing_size: None };
-        (Link::over(Framed::with_capacity(Box::new(ours), codec, READ_BYTES), keep_alive), theirs)
+        (
+            Link::over(Framed::with_capacity(Box::new(ours), codec, READ_BYTES), "bridge-0".to_owned(), keep_alive),
+            theirs,
+        )
     }
 
     fn publishes(ids: std::ops::RangeInclusive<u16>) -> Vec<u8> {
@@ -399,6 +450,29 @@ mod tests {
         assert!(matches!(link.next().await.unwrap(), Packet::Publish(_)));
     }
 
+    /// Also where only the beginning has arrived.
+    #[tokio::test]
+    async fn what_cannot_be_read_is_described() {
+        let (mut link, mut peer) = link(Duration::from_secs(30));
+        link.framed.codec_mut().max_incoming_size = Some(1_000);
+        let large = encoded(&[publish(1, &"x".repeat(2_000))]);
+        peer.write_all(&large[..200]).await.unwrap();
+        link.next().await.unwrap_err();
+        let size = large.len() - 3;
+        let topic = "doseline/v1/acme/berlin/d1/report";
+        let said =
+            format!("a packet of {size} bytes on topic {topic:?}, which is more than the 1000 that the bridge takes");
+        assert_eq!(link.unreadable().unwrap(), said);
+        let (mut link, mut peer) = self::link(Duration::from_secs(30));
+        peer.write_all(&[0x30, 4, 0, 9, b'a', b'b']).await.unwrap();
+        link.next().await.unwrap_err();
+        assert!(link.unreadable().unwrap().starts_with("a packet that is not MQTT 5: "));
+        let (mut link, peer) = self::link(Duration::from_secs(30));
+        drop(peer);
+        link.next().await.unwrap_err();
+        assert_eq!(link.unreadable(), None);
+    }
+
     #[test]
     fn an_ipv6_address_may_stand_in_brackets() {
         assert_eq!(["[::1]", "::1", "broker.example"].map(bare), ["::1", "::1", "broker.example"]);
@@ -424,7 +498,8 @@ mod tests {
         assert_eq!(refused(ConnectReturnCode::BadUserNamePassword), "wrong user name or password");
         let error = io::Error::new(io::ErrorKind::ConnectionRefused, "Connection refused");
         assert_eq!(reason(&CodecError::Io(error)), "the broker is unreachable: Connection refused");
-        assert!(ended(&Disconnect::new(DisconnectReasonCode::SessionTakenOver)).contains("took over"));
+        let taken_over = Disconnect::new(DisconnectReasonCode::SessionTakenOver);
+        assert!(ended(&taken_over, "bridge-0").starts_with("another client uses the client id \"bridge-0\"; "));
     }
 
     #[test]

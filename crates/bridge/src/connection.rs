@@ -22,7 +22,7 @@ use crate::{
     backoff::Backoff,
     broker::{Link, Purpose},
     desk::Desk,
-    health::Health,
+    health::{Health, remedy},
     metrics::Metrics,
     options::Options,
     record::Record,
@@ -61,6 +61,9 @@ pub(crate) struct Connection {
     /// Taken from there at once.
     slots: Vec<Slot>,
     backoff: Backoff,
+    /// What ended this network connection because it cannot be read, and what ended the one before that had such an end.
+    unreadable: Option<String>,
+    stumbled_over: Option<String>,
 }
 
 impl Connection {
@@ -72,6 +75,8 @@ impl Connection {
             settled: mpsc::unbounded_channel(),
             slots: Vec::with_capacity(SETTLE_BATCH),
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)),
+            unreadable: None,
+            stumbled_over: None,
         }
     }
 
@@ -82,6 +87,7 @@ impl Connection {
             // Before anything of the next connection: nothing of this one may be acknowledged there.
             self.ring.reconnect();
             self.shared.metrics.reconnects.inc();
+            self.notice_what_stops_it();
             if self.shared.health.link_down(self.index.into(), &reason) {
                 tracing::warn!(connection = self.index, reason, "MQTT connection failed; retrying");
             }
@@ -90,6 +96,25 @@ impl Connection {
                 () = self.shared.shutdown.cancelled() => {}
             }
         }
+    }
+
+    /// What the broker could not hand over it delivers again, and nothing behind it: the second time at the same place a person
+    /// has to know.
+    fn notice_what_stops_it(&mut self) {
+        let Some(unreadable) = self.unreadable.take() else { return };
+        if self.stumbled_over.as_ref() == Some(&unreadable) {
+            self.shared.metrics.undeliverable.inc();
+            if self.shared.health.stopped_by(self.index.into(), &unreadable) {
+                let connection = self.index;
+                tracing::error!(
+                    connection,
+                    delivery = unreadable,
+                    remedy = remedy(),
+                    "a delivery ends the connection each time"
+                );
+            }
+        }
+        self.stumbled_over = Some(unreadable);
     }
 
     /// One network connection, from connect to disconnect (`Ok`) or failure.
@@ -120,7 +145,7 @@ impl Connection {
                     }
                     self.acknowledge(&mut link)?;
                 }
-                packet = link.next() => match packet? {
+                packet = link.next() => match packet.inspect_err(|_| self.unreadable = link.unreadable())? {
                     Packet::SubAck(suback) => self.granted(&mut link, &suback)?,
                     Packet::Publish(publish) if !draining => tokio::select! {
                         biased;

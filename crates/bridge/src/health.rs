@@ -1,11 +1,75 @@
 //! Whether data moves.
 
 use std::{
+    collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use crate::{options::Limits, sink::Oldest};
+use crate::{
+    options::{BROKER_PACKET_BYTES_MAX, Limits},
+    sink::Oldest,
+};
+
+/// A connection that worked and was lost this often within [`LOSSES_WITHIN`] moves no data worth the name, however fast it
+/// comes back: each time, what was not acknowledged begins again.
+const LOSSES_MAX: usize = 6;
+const LOSSES_WITHIN: Duration = Duration::from_secs(60);
+/// The usual cause, which not every broker tells.
+const TAKEN_OVER: &str = "if another client uses the client id, give each bridge its own (bridge.client_id)";
+/// Losses that are remembered of one connection.
+const LOSSES_KEPT: usize = 1_000;
+
+/// How long a delivery that ended the connection is told of.
+const STOPPED_SHOWN: Duration = Duration::from_secs(60);
+
+/// What helps against a delivery that ends the connection each time.
+pub(crate) fn remedy() -> String {
+    format!(
+        "set the broker's max_packet_size to {BROKER_PACKET_BYTES_MAX} at most, so that it takes nothing that the bridge cannot \
+         take, and delete the bridge's session on the broker, with this message; devices send again what they have no receipt for"
+    )
+}
+
+/// One MQTT connection, over as many network connections as it takes.
+#[derive(Clone, Debug)]
+struct Line {
+    link: Link,
+    /// When it was lost, oldest first; none before [`LOSSES_WITHIN`].
+    losses: VecDeque<Instant>,
+    /// Why it was lost last.
+    lost_by: String,
+    /// The delivery that ended it at least twice, and when last.
+    stopped_by: Option<(Instant, String)>,
+}
+
+impl Line {
+    fn new(now: Instant) -> Self {
+        let link = Link::Down { since: now, reason: "not connected yet".to_owned(), was_up: false };
+        Self { link, losses: VecDeque::new(), lost_by: String::new(), stopped_by: None }
+    }
+
+    /// Notes a loss.
+    fn lost(&mut self, now: Instant, reason: &str) {
+        self.forget(now);
+        if self.losses.len() == LOSSES_KEPT {
+            self.losses.pop_front();
+        }
+        self.losses.push_back(now);
+        reason.clone_into(&mut self.lost_by);
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while self.losses.front().is_some_and(|at| now.saturating_duration_since(*at) > LOSSES_WITHIN) {
+            self.losses.pop_front();
+        }
+    }
+
+    /// Whether a change is worth a line in the log: the 1st, 2nd, 4th, ... within a while.
+    fn is_told(&self) -> bool {
+        self.losses.len() < 2 || self.losses.len().is_power_of_two()
+    }
+}
 
 /// The state of one MQTT connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +114,7 @@ pub(crate) enum KafkaState {
 /// What the parts of the bridge report about themselves.
 pub(crate) struct Health {
     limits: Limits,
-    links: Mutex<Vec<Link>>,
+    lines: Mutex<Vec<Line>>,
     kafka: Mutex<KafkaState>,
     /// Why Kafka has too few replicas to confirm anything.
     replicas: Mutex<Option<String>>,
@@ -60,26 +124,28 @@ pub(crate) struct Health {
 impl Health {
     /// `connections` receive, and if `receipts`, one more sends receipts.
     pub fn new(limits: Limits, connections: usize, receipts: bool) -> Self {
-        let down = Link::Down { since: Instant::now(), reason: "not connected yet".to_owned(), was_up: false };
         let kafka = KafkaState::Unverified { reason: "not connected yet".to_owned() };
-        let links = vec![down; connections + usize::from(receipts)];
-        Self { limits, links: Mutex::new(links), kafka: Mutex::new(kafka), replicas: Mutex::default(), receipts }
+        let lines = vec![Line::new(Instant::now()); connections + usize::from(receipts)];
+        Self { limits, lines: Mutex::new(lines), kafka: Mutex::new(kafka), replicas: Mutex::default(), receipts }
     }
 
-    /// Notes that a connection works; whether it did not before.
+    /// Notes that a connection works; whether it did not before, and the log should tell.
     pub fn link_up(&self, index: usize) -> bool {
-        let mut links = lock(&self.links);
-        links.get_mut(index).is_some_and(|link| std::mem::replace(link, Link::Up) != Link::Up)
+        let mut lines = lock(&self.lines);
+        let Some(line) = lines.get_mut(index) else { return false };
+        std::mem::replace(&mut line.link, Link::Up) != Link::Up && line.is_told()
     }
 
-    /// Notes that a connection does not work; whether that, or the reason, is new.
+    /// Notes that a connection does not work; whether that, or the reason, is new, and the log should tell.
     pub fn link_down(&self, index: usize, reason: &str) -> bool {
-        let mut links = lock(&self.links);
-        let Some(link) = links.get_mut(index) else { return false };
-        match link {
-            Link::Up => {
-                *link = Link::Down { since: Instant::now(), reason: reason.to_owned(), was_up: true };
-                true
+        let mut lines = lock(&self.lines);
+        let Some(line) = lines.get_mut(index) else { return false };
+        match &mut line.link {
+            link @ Link::Up => {
+                let now = Instant::now();
+                *link = Link::Down { since: now, reason: reason.to_owned(), was_up: true };
+                line.lost(now, reason);
+                line.is_told()
             }
             Link::Down { reason: known, .. } if known == reason => false,
             Link::Down { reason: known, .. } => {
@@ -87,6 +153,14 @@ impl Health {
                 true
             }
         }
+    }
+
+    /// Notes a delivery that ends a connection each time; whether it is another one than before.
+    pub fn stopped_by(&self, index: usize, delivery: &str) -> bool {
+        let mut lines = lock(&self.lines);
+        let Some(line) = lines.get_mut(index) else { return false };
+        let before = line.stopped_by.replace((Instant::now(), delivery.to_owned()));
+        before.is_none_or(|(_, before)| before != delivery)
     }
 
     /// Notes the state of Kafka; the state before.
@@ -145,14 +219,29 @@ impl Health {
             }
             obstacles.push(Obstacle { part: "kafka", reason });
         }
-        let links = lock(&self.links);
-        for (index, link) in links.iter().enumerate() {
-            let Link::Down { since, reason, was_up } = link else { continue };
+        let mut lines = lock(&self.lines);
+        let count = lines.len();
+        for (index, line) in lines.iter_mut().enumerate() {
+            line.forget(now);
+            line.stopped_by.take_if(|(at, _)| now.saturating_duration_since(*at) > STOPPED_SHOWN);
+            if let Some((_, delivery)) = &line.stopped_by {
+                let reason = format!("the broker delivers {delivery}, and the connection ends each time; {}", remedy());
+                obstacles.push(Obstacle { part: "mqtt", reason });
+            }
+            let part = if self.receipts && index + 1 == count { "receipts" } else { "mqtt" };
+            if line.losses.len() >= LOSSES_MAX {
+                let (times, within) = (line.losses.len(), LOSSES_WITHIN.as_secs());
+                let reason = format!(
+                    "connection {index} was lost {times} times in the last {within} s: {}; {TAKEN_OVER}",
+                    line.lost_by
+                );
+                obstacles.push(Obstacle { part, reason });
+            }
+            let Link::Down { since, reason, was_up } = &line.link else { continue };
             let down = now.saturating_duration_since(*since);
             if *was_up && down <= self.limits.disconnected {
                 continue;
             }
-            let part = if self.receipts && index + 1 == links.len() { "receipts" } else { "mqtt" };
             let reason = format!("connection {index} has been down for {} s: {reason}", down.as_secs());
             obstacles.push(Obstacle { part, reason });
         }
@@ -217,6 +306,26 @@ mod tests {
         let readiness = health.readiness(Instant::now() + Duration::from_secs(40), None);
         assert_eq!(readiness.obstacles.len(), 1);
         assert!(readiness.obstacles[0].reason.ends_with("wrong password"), "{readiness:?}");
+    }
+
+    #[test]
+    fn a_connection_that_is_lost_again_and_again_is_not_ready_though_it_is_up() {
+        let health = serving();
+        for lost in 1..=LOSSES_MAX {
+            health.link_down(1, "taken over");
+            health.link_up(1);
+            assert_eq!(health.readiness(Instant::now(), None).ready, lost < LOSSES_MAX, "lost {lost} times");
+        }
+        let readiness = health.readiness(Instant::now(), None);
+        assert!(
+            readiness.obstacles[0].reason.starts_with("connection 1 was lost 6 times in the last 60 s: taken over; ")
+        );
+        assert_eq!(readiness.obstacles[0].part, "mqtt");
+        assert!(health.readiness(Instant::now() + LOSSES_WITHIN + Duration::from_secs(1), None).ready);
+        // However often: what is remembered, and what is logged, is bounded.
+        let told = (0..5_000).filter(|_| health.link_down(1, "taken over") | health.link_up(1)).count();
+        assert!(told < 20, "{told} lines");
+        assert_eq!(lock(&health.lines)[1].losses.len(), LOSSES_KEPT);
     }
 
     #[test]

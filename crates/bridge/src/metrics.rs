@@ -38,11 +38,13 @@ pub const RECEIPTS: &str = "doseline_bridge_receipts_total";
 pub const RECEIPTS_DROPPED: &str = "doseline_bridge_receipts_dropped_total";
 /// MQTT connections lost or not made, receipts included.
 pub const RECONNECTS: &str = "doseline_bridge_reconnects_total";
+/// Connections ended by a delivery that cannot be read and had ended one before: nothing behind it arrives.
+pub const UNDELIVERABLE: &str = "doseline_bridge_undeliverable_total";
 /// Acknowledgements sent to the MQTT broker.
 pub const ACKNOWLEDGED: &str = "doseline_bridge_acknowledged_total";
 
 /// Every name.
-pub const ALL: [&str; 13] = [
+pub const ALL: [&str; 14] = [
     MESSAGES,
     BYTES,
     REJECTED,
@@ -55,6 +57,7 @@ pub const ALL: [&str; 13] = [
     RECEIPTS,
     RECEIPTS_DROPPED,
     RECONNECTS,
+    UNDELIVERABLE,
     ACKNOWLEDGED,
 ];
 
@@ -106,6 +109,7 @@ pub(crate) struct Metrics {
     receipts: Family<CodeLabel, Counter>,
     pub receipts_dropped: Counter,
     pub reconnects: Counter,
+    pub undeliverable: Counter,
     pub acknowledged: Counter,
 }
 
@@ -126,6 +130,7 @@ impl Metrics {
             receipts: Family::default(),
             receipts_dropped: Counter::default(),
             reconnects: Counter::default(),
+            undeliverable: Counter::default(),
             acknowledged: Counter::default(),
         };
         metrics.register();
@@ -153,6 +158,8 @@ impl Metrics {
         registry.register(counter(RECEIPTS), "Receipts that the broker has taken", self.receipts.clone());
         registry.register(counter(RECEIPTS_DROPPED), "Receipts left out", self.receipts_dropped.clone());
         registry.register(counter(RECONNECTS), "MQTT connections lost or not made", self.reconnects.clone());
+        let help = "Connections ended by a delivery that had ended one before";
+        registry.register(counter(UNDELIVERABLE), help, self.undeliverable.clone());
         registry.register(counter(ACKNOWLEDGED), "Acknowledgements sent to the broker", self.acknowledged.clone());
         // Series that exist from the start can be alerted on.
         for kind in [KafkaTrouble::Delivery, KafkaTrouble::QueueFull, KafkaTrouble::Fatal, KafkaTrouble::Client] {

@@ -22,7 +22,7 @@ use axum::{
     routing::get,
 };
 use serde::Deserialize;
-use service::door::Door;
+use service::{door::Door, troubles::Troubles};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use warehouse::Warehouse;
@@ -50,6 +50,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Names by which it may be called besides its address.
     pub names: Vec<String>,
+    /// What is wrong with roles in the same process: `/readyz` tells it.
+    pub troubles: Troubles,
 }
 
 /// Why the dashboard could not serve.
@@ -74,6 +76,7 @@ pub struct Dashboard {
     listener: TcpListener,
     address: SocketAddr,
     names: Vec<String>,
+    troubles: Troubles,
     warehouse: Warehouse,
 }
 
@@ -87,7 +90,8 @@ impl Dashboard {
         let listen = |source| Error::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        Ok(Self { listener, address, names: options.names, warehouse })
+        let Options { names, troubles, .. } = options;
+        Ok(Self { listener, address, names, troubles, warehouse })
     }
 
     /// The address it listens on.
@@ -114,6 +118,7 @@ impl Dashboard {
             .route("/readyz", get(ready))
             .with_state(Arc::new(Source {
                 warehouse: self.warehouse,
+                troubles: self.troubles,
                 cache: Cache::new(FRESH),
                 questions: Semaphore::new(QUESTIONS_MAX),
             }));
@@ -128,6 +133,7 @@ impl Dashboard {
 /// Where answers come from.
 struct Source {
     warehouse: Warehouse,
+    troubles: Troubles,
     cache: Cache,
     /// One permit for each question under way.
     questions: Semaphore,
@@ -178,8 +184,10 @@ async fn panel(State(source): State<Arc<Source>>, Path(name): Path<String>, Quer
 }
 
 async fn ready(State(source): State<Arc<Source>>) -> Response {
+    let troubles = source.troubles.lines();
     match source.warehouse.row::<u8>("SELECT toUInt8(1)").await {
-        Ok(_) => "ok\n".into_response(),
+        Ok(_) if troubles.is_empty() => "ok\n".into_response(),
+        Ok(_) => failure(StatusCode::SERVICE_UNAVAILABLE, &troubles.join("; ")),
         Err(error) => failure(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     }
 }

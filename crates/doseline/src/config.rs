@@ -535,9 +535,27 @@ fn type_fault(error: &figment::Error) -> Fault {
         figment::error::Kind::UnknownField(field, expected) => {
             format!("no such key {field:?}; keys here are {}", expected.join(", "))
         }
-        kind => kind.to_string(),
+        // The value may be the password.
+        figment::error::Kind::InvalidType(_, expected) | figment::error::Kind::InvalidValue(_, expected)
+            if error.path.last().is_some_and(|key| key.contains("password")) =>
+        {
+            format!("the value is of another type than expected: {expected}; quote it")
+        }
+        kind => without_source(&kind.to_string()),
     };
     Fault { origin: origin(error.metadata.as_ref()), key: error.path.join("."), text: value }
+}
+
+/// What is said about a file that is not TOML, without the line that it quotes: a password may stand there.
+fn without_source(text: &str) -> String {
+    let is_quoted =
+        |line: &str| line.trim_start_matches(|letter: char| letter == ' ' || letter.is_ascii_digit()).starts_with('|');
+    text.lines().filter(|line| !is_quoted(line)).collect::<Vec<_>>().join(": ")
+}
+
+/// An address without what stands before its `@`, which may be a password.
+fn without_user(url: &str) -> &str {
+    url.rsplit('@').next().unwrap_or_default()
 }
 
 fn origin(metadata: Option<&figment::Metadata>) -> String {
@@ -552,6 +570,30 @@ fn origin(metadata: Option<&figment::Metadata>) -> String {
 }
 
 impl Config {
+    /// Files that are named and cannot be read, as faults. They are read when they are needed, perhaps on another machine; so
+    /// only `doseline check` looks.
+    pub fn unreadable_files(&self) -> Vec<Fault> {
+        let (mqtt, kafka, clickhouse) = (&self.mqtt, &self.kafka, &self.clickhouse);
+        let mut files = vec![
+            ("mqtt.password_file".to_owned(), mqtt.password_file.as_ref()),
+            ("clickhouse.password_file".to_owned(), clickhouse.password_file.as_ref()),
+            ("kafka.sasl.password_file".to_owned(), kafka.sasl.as_ref().and_then(|sasl| sasl.password_file.as_ref())),
+        ];
+        for (section, tls) in [("mqtt", &mqtt.tls), ("kafka", &kafka.tls)] {
+            let Some(tls) = tls else { continue };
+            files.push((format!("{section}.tls.ca"), Some(&tls.ca)));
+            files.push((format!("{section}.tls.certificate"), tls.certificate.as_ref()));
+            files.push((format!("{section}.tls.key"), tls.key.as_ref()));
+        }
+        let unreadable = files.into_iter().filter_map(|(key, path)| {
+            let path = path?;
+            let error = std::fs::read(path).err()?;
+            let text = format!("{}: {error}; name a file that this user can read", path.display());
+            Some(Fault { origin: "configuration".to_owned(), key, text })
+        });
+        unreadable.collect()
+    }
+
     /// Every fault, as (key, what is wrong and what would be right). Touches neither network nor disk.
     pub fn faults(&self) -> Vec<(String, String)> {
         let mut faults = Vec::new();
@@ -591,7 +633,11 @@ impl Config {
             both(&mut check, "kafka.sasl", sasl.password.is_some(), sasl.password_file.is_some());
         }
         let http = self.clickhouse.url.starts_with("http://") || self.clickhouse.url.starts_with("https://");
-        check(http, "clickhouse.url", format!("{:?} must begin with http:// or https://", self.clickhouse.url));
+        check(
+            http,
+            "clickhouse.url",
+            format!("{:?} must begin with http:// or https://", without_user(&self.clickhouse.url)),
+        );
         both(&mut check, "clickhouse", self.clickhouse.password.is_some(), self.clickhouse.password_file.is_some());
         let ids = [("bridge.client_id", &self.bridge.client_id), ("load.group", &self.load.group)];
         for (key, id) in ids.into_iter().chain(self.bridge.share_group.iter().map(|id| ("bridge.share_group", id))) {
@@ -647,7 +693,10 @@ impl Config {
         check(
             monitor.webhook.as_ref().is_none_or(is_address),
             "monitor.webhook",
-            format!("{:?} must be an address like http://alertmanager:9093/api/v2/alerts", monitor.webhook),
+            format!(
+                "{:?} must be an address like http://alertmanager:9093/api/v2/alerts",
+                without_user(monitor.webhook.as_deref().unwrap_or_default())
+            ),
         );
         let shares = [
             ("monitor.coverage", monitor.coverage, 0.9..=0.999),
@@ -701,6 +750,42 @@ mod tests {
         fs::write(&path, toml).unwrap();
         let faults = load(Sources { file: Some(&path), ..Sources::default() }).unwrap_err();
         faults.iter().map(|fault| fault.to_string().replace(&format!("{}/", folder.path().display()), "")).collect()
+    }
+
+    #[test]
+    fn no_fault_shows_a_password() {
+        for toml in [
+            "[mqtt]\npassword = \"hunter2\n",
+            "[mqtt]\npassword = \"hunter2\" x\n",
+            "[mqtt]\npassword = 70072\n",
+            "[clickhouse]\npassword = [\"hunter2\"]\n",
+            "[clickhouse]\nurl = \"tcp://user:hunter2@host:9000\"\n",
+            "[monitor]\nwebhook = \"ftp://user:hunter2@host/\"\n",
+        ] {
+            let told = faults(toml).join("\n");
+            assert!(!told.contains("hunter2") && !told.contains("70072"), "{told}");
+            assert!(!told.is_empty() && !told.contains("Some("), "{told}");
+        }
+        let told = faults("[mqtt]\nport = 1883\npassword = \"hunter2\n");
+        assert!(told[0].contains("line 3"), "{told:?}");
+    }
+
+    #[test]
+    fn files_that_are_not_there_are_named() {
+        let tls = "ca = \"/nowhere/ca.pem\"\ncertificate = \"/nowhere/c.pem\"\nkey = \"/nowhere/k.pem\"\n";
+        let toml = format!(
+            "[mqtt]\npassword_file = \"/nowhere/mqtt\"\n[mqtt.tls]\n{tls}[kafka.tls]\n{tls}\
+             [kafka.sasl]\nmechanism = \"PLAIN\"\nusername = \"u\"\npassword_file = \"/nowhere/kafka\"\n\
+             [clickhouse]\npassword_file = \"/nowhere/clickhouse\"\n"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("doseline.toml");
+        fs::write(&path, toml).unwrap();
+        let config = load(Sources { file: Some(&path), ..Sources::default() }).unwrap();
+        let told: Vec<_> = config.unreadable_files().iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 9, "{told:#?}");
+        assert!(told[0].starts_with("configuration: mqtt.password_file: /nowhere/mqtt: No such file"), "{told:#?}");
+        assert!(Config::default().unreadable_files().is_empty());
     }
 
     #[test]

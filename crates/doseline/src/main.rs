@@ -18,6 +18,7 @@ mod group;
 mod hint;
 mod impact;
 mod incident;
+mod kept;
 mod migrate;
 mod monitor;
 mod options;
@@ -252,7 +253,10 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Monitor(arguments) => monitor::run(arguments, config).await,
             Command::Simulate(arguments) => simulate::run(arguments, config).await,
             Command::Migrate(_) => migrate::run(config).await,
-            Command::Check(arguments) => check::run(arguments, config).await,
+            Command::Check(arguments) => match config.unreadable_files() {
+                faults if faults.is_empty() => check::run(arguments, config).await,
+                faults => Ok(invalid(&faults)),
+            },
             Command::Reconcile(arguments) => reconcile::run(arguments, config).await,
             Command::Rebuild(arguments) => rebuild::run(arguments, config).await,
             Command::Devices(arguments) => devices::run(arguments, config).await,

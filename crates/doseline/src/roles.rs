@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+use service::troubles::Troubles;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +54,8 @@ pub async fn monitor(monitor: monitor::Monitor) -> anyhow::Result<ExitCode> {
 /// `doseline serve`
 pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let stop = stopped_by_signal()?;
-    let dashboard = dashboard::Options { listen: config.serve.http, names: config.http.names.clone() };
+    let names = config.http.names.clone();
+    let dashboard = dashboard::Options { listen: config.serve.http, names, troubles: Troubles::default() };
     let dashboard = dashboard::Dashboard::bind(dashboard, options::warehouse(&config)?).await?;
     tracing::info!(url = format!("http://{}", dashboard.address()), "dashboard serves");
     let mut group = Group::new();

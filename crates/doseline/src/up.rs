@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Args;
 use embedded::{clickhouse, kafka, mosquitto};
+use service::troubles::Troubles;
 use tokio::time::Instant;
 use warehouse::{Warehouse, loader::Shard};
 
@@ -20,6 +21,7 @@ use crate::{
     config::{Config, LogFormat, Secret, UnknownDevices},
     group::{Group, STOP_WITHIN, stopped_by_signal},
     hint::{Hint as _, fault},
+    kept::kept,
     migrate, options, ports, running, simulate, upkeep,
 };
 
@@ -29,8 +31,12 @@ const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
 const FREE_BYTES_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the broker may be away before `/readyz` of the bridge says so: it is started again within a second.
 const BROKER_AWAY: Duration = Duration::from_secs(5);
-/// Longest wait for all roles to serve.
+/// Longest wait for bridge and loader to serve, ...
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// ... then for the first pass of the monitor, which does not have to end before reports are taken.
+const FIRST_PASS_WITHIN: Duration = Duration::from_secs(20);
+/// How often is looked whether they do.
+const READY_LOOK: Duration = Duration::from_millis(20);
 
 /// Flags of `doseline up`.
 #[derive(Args)]
@@ -193,15 +199,40 @@ impl Machine {
         self.load.spawn("pruning", upkeep::prune(warehouse.clone(), days, self.load.shutdown()));
         self.load.spawn("enrolment", upkeep::enrol(warehouse.clone(), self.load.shutdown()));
 
-        let monitor = monitor::Options { http: anywhere, ..options::monitor(config)? };
-        let monitor = monitor::Monitor::bind(monitor, warehouse.clone()).await?;
+        // Nothing depends on these two: what they are told of is in the warehouse, and stays there.
+        let (troubles, shutdown) = (Troubles::default(), self.load.shutdown());
+        let options = monitor::Options { http: anywhere, ..options::monitor(config)? };
+        let monitor = monitor::Monitor::bind(options.clone(), warehouse.clone()).await?;
         let (monitor_handle, monitor_http) = (monitor.handle(), monitor.http_address());
-        self.load.spawn("monitor", monitor.run(self.load.shutdown()));
+        let options = monitor::Options { http: monitor_http, ..options };
+        let (mut first, asked, stop) = (Some(monitor), warehouse.clone(), shutdown.clone());
+        let begin = move || {
+            let (first, options, asked, stop) = (first.take(), options.clone(), asked.clone(), stop.clone());
+            async move {
+                match first {
+                    Some(monitor) => monitor.run(stop).await,
+                    None => monitor::run(options, asked, stop).await,
+                }
+            }
+        };
+        self.load.spawn("monitor", kept("monitor", troubles.clone(), shutdown.clone(), begin));
 
-        let dashboard = dashboard::Options { listen: loopback(arguments.http_port), names: config.http.names.clone() };
-        let dashboard = dashboard::Dashboard::bind(dashboard, warehouse.clone()).await?;
+        let (listen, names) = (loopback(arguments.http_port), config.http.names.clone());
+        let options = dashboard::Options { listen, names, troubles: troubles.clone() };
+        let dashboard = dashboard::Dashboard::bind(options.clone(), warehouse.clone()).await?;
         let address = dashboard.address();
-        self.load.spawn("dashboard", dashboard.run(self.load.shutdown()));
+        let options = dashboard::Options { listen: address, ..options };
+        let (mut first, asked, stop) = (Some(dashboard), warehouse.clone(), shutdown.clone());
+        let begin = move || {
+            let (first, options, asked, stop) = (first.take(), options.clone(), asked.clone(), stop.clone());
+            async move {
+                match first {
+                    Some(dashboard) => dashboard.run(stop).await,
+                    None => dashboard::Dashboard::bind(options, asked).await?.run(stop).await,
+                }
+            }
+        };
+        self.load.spawn("dashboard", kept("dashboard", troubles.clone(), shutdown, begin));
 
         let mut bridge = bridge::Options { http: anywhere, ..bridge_options(config)? };
         if config.bridge.unknown_devices == UnknownDevices::Policy {
@@ -215,18 +246,31 @@ impl Machine {
 
         let ready = async {
             bridge_handle.ready().await;
-            while !load_handle.readiness().ready || !monitor_handle.readiness().ready {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+            while !load_handle.readiness().ready {
+                tokio::time::sleep(READY_LOOK).await;
             }
         };
         tokio::select! {
             () = ready => {}
             failure = self.failure() => return Err(failure),
             () = tokio::time::sleep(READY_WITHIN) => {
-                let (bridge, load, monitor) =
-                    (bridge_handle.readiness(), load_handle.readiness(), monitor_handle.readiness());
-                bail!("not ready within {READY_WITHIN:?}: bridge {bridge:?}, load {load:?}, monitor {monitor:?}")
+                let (bridge, load) = (bridge_handle.readiness(), load_handle.readiness());
+                let bridge = bridge.obstacles.into_iter().map(|obstacle| format!("{}: {}", obstacle.part, obstacle.reason));
+                let load = load.obstacles.into_iter().map(|obstacle| format!("{}: {}", obstacle.part, obstacle.reason));
+                let obstacles: Vec<_> = bridge.chain(load).collect();
+                bail!("not ready within {READY_WITHIN:?}: {}", obstacles.join("; "))
             }
+        }
+        // The monitor may have much to look at, or fail: neither keeps reports from being taken.
+        let judged = async {
+            while !monitor_handle.readiness().ready && troubles.lines().is_empty() {
+                tokio::time::sleep(READY_LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = judged => {}
+            failure = self.failure() => return Err(failure),
+            () = tokio::time::sleep(FIRST_PASS_WITHIN) => tracing::warn!("the monitor has not finished its first pass yet"),
         }
         for (role, http) in [("bridge", bridge_handle.http()), ("load", load_http), ("monitor", monitor_http)] {
             if let Some(http) = http {

@@ -32,7 +32,7 @@ use crate::{
 
 /// Version of everything that decides which rows a batch holds, and in which bytes: decoding, columns, aggregates, the
 /// Arrow library. It goes up with each change of them; a batch that another version has begun is deleted and written again.
-pub const DECODER_VERSION: u32 = 5;
+pub const DECODER_VERSION: u32 = 6;
 
 /// What decides which rows a batch holds: what is plausible, with its hash, and the version of the decoder.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use telemetry::{
     kafka::{REPLAY_HEADER, SOURCE_LOADER, record_key},
+    limits::UNIX_US_MAX,
     quarantine::{self, Id},
     reject::{Reason, Reject},
     report::{Contexts, Report},
@@ -57,6 +58,19 @@ pub(crate) struct Replay<'r> {
     pub at: i64,
 }
 
+/// How much later than Kafka's own time of a record its header may say that it was received, us: a day, because the clocks of a
+/// bridge and a Kafka broker may differ. The loader's clock has no say: a record is read the same whenever it is read.
+const RECEIVED_LATER_MAX_US: i64 = 86_400_000_000;
+
+/// Whether a time of receipt can be true. A record that has no time of Kafka bounds it by the end of the century only.
+fn is_credible(received_at: i64, record: &Record) -> bool {
+    let latest = match record.timestamp {
+        kafkas @ 1.. => kafkas.saturating_add(RECEIVED_LATER_MAX_US).min(UNIX_US_MAX),
+        _ => UNIX_US_MAX,
+    };
+    (0..=latest).contains(&received_at)
+}
+
 /// What a record holds.
 pub(crate) enum Message<'r> {
     /// A report.
@@ -91,7 +105,8 @@ pub(crate) fn decode<'r>(record: &'r Record, place: Place, contexts: &mut Contex
         Ok(replay) => (replay, read(record, place, &topic, device, contexts)),
         Err(reject) => (None, Err(reject)),
     };
-    let received_at = headers.received_at.unwrap_or(record.timestamp);
+    let kafkas = record.timestamp.clamp(0, UNIX_US_MAX);
+    let received_at = headers.received_at.filter(|at| is_credible(*at, record)).unwrap_or(kafkas);
     Decoded { record, received_at, device, replay, message, topic }
 }
 
@@ -136,6 +151,11 @@ fn read<'r>(
     if headers.received_at.is_none() {
         return Err(Reject::new(Reason::BadRecord, "header `received_at` is not decimal microseconds since 1970"));
     }
+    if let Some(at) = headers.received_at.filter(|at| !is_credible(*at, record)) {
+        let detail =
+            format!("header `received_at` is {at}, Kafka's own time of the record {} us since 1970", record.timestamp);
+        return Err(Reject::new(Reason::BadRecord, detail));
+    }
     check_key(record, place, &device)?;
     match place.content {
         Content::Reports => Ok(Message::Report(Box::new(Report::decode_among(&record.payload, contexts)?))),
@@ -152,8 +172,11 @@ fn check_key(record: &Record, place: Place, topic: &Topic<'_>) -> Result<(), Rej
         device == Some(topic.device.as_bytes())
     });
     let Some(key) = key else {
-        let key = record.key.as_deref().map(String::from_utf8_lossy);
-        return Err(Reject::new(Reason::BadRecord, format!("key {key:?} is not {:?}", expected())));
+        let found = record.key.as_deref().map_or_else(
+            || "there is no key; it must be".to_owned(),
+            |key| format!("key {:?} is not", String::from_utf8_lossy(key)),
+        );
+        return Err(Reject::new(Reason::BadRecord, format!("{found} {:?}", expected())));
     };
     let right = partition::of(key, place.partitions);
     if right != place.partition {
@@ -187,5 +210,36 @@ impl<'r> Decoded<'r> {
     /// The number of a message that has no sequence numbers, for the ledger of [`REPLAYED_BOOT`].
     pub fn number(&self) -> u64 {
         quarantine::number(&self.topic, self.received_at, &self.record.payload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inbox::Headers;
+
+    #[test]
+    fn a_time_of_receipt_that_cannot_be_true_is_refused_and_stored_nowhere() {
+        let kafkas = 1_790_000_000_000_000;
+        let place = Place { content: Content::Status, partition: 0, partitions: 1 };
+        let check = |received_at: i64, timestamp: i64, expected: Option<i64>| {
+            let topic = Some(b"doseline/v1/acme/berlin/pen-1/status".to_vec());
+            let headers = Headers { topic, received_at: Some(received_at), ..Headers::default() };
+            let key = Some(b"acme/pen-1".to_vec());
+            let record = Record { key, headers, timestamp, ..Record::default() };
+            let decoded = decode(&record, place, &mut Contexts::default());
+            let detail = decoded.message.err().map(|reject| reject.to_string()).unwrap_or_default();
+            assert_eq!(detail.contains("header `received_at` is"), expected.is_none(), "{received_at}: {detail}");
+            assert_eq!(decoded.received_at, expected.unwrap_or(timestamp.clamp(0, UNIX_US_MAX)));
+        };
+        let year_9999 = 253_370_764_800_000_000;
+        check(kafkas - 1, kafkas, Some(kafkas - 1));
+        check(0, kafkas, Some(0));
+        check(kafkas + RECEIVED_LATER_MAX_US, kafkas, Some(kafkas + RECEIVED_LATER_MAX_US));
+        check(kafkas + RECEIVED_LATER_MAX_US + 1, kafkas, None);
+        check(year_9999, kafkas, None);
+        check(year_9999, year_9999, None);
+        check(UNIX_US_MAX, 0, Some(UNIX_US_MAX));
+        check(UNIX_US_MAX + 1, 0, None);
     }
 }

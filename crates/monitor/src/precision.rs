@@ -75,9 +75,9 @@ impl Units for Dirty {
     async fn beyond(warehouse: &Warehouse, horizon: &Horizon) -> Result<Self, Error> {
         let mut dirty = Self::default();
         for (table, device) in [("accuracy_session", DEVICE), ("sessions", ENDED)] {
-            dirty.devices.extend(warehouse.texts_beyond(table, device, horizon, CHANGED_MAX).await?);
+            dirty.devices.extend(warehouse.texts_beyond(table, device, horizon, CHANGED_MAX + 1).await?);
         }
-        dirty.visits.extend(warehouse.visits_beyond(horizon, CHANGED_MAX).await?);
+        dirty.visits.extend(warehouse.visits_beyond(horizon, CHANGED_MAX + 1).await?);
         Ok(dirty)
     }
 }

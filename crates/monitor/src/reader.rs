@@ -15,6 +15,8 @@ pub const CHANGED_MAX: usize = 20_000;
 pub const SLICE_ROWS: u64 = 200_000;
 /// Tries to read a set of parts that merges do not take away meanwhile.
 const TRIES: usize = 5;
+/// Bytes of a record of what has been seen. More are not kept: everything is evaluated after a restart then.
+const RECORD_BYTES_MAX: usize = 16 << 20;
 /// Between two records of what has been seen, us: what was not recorded is evaluated again after a restart.
 const RECORD_US: i64 = 60_000_000;
 
@@ -26,7 +28,7 @@ pub trait Units: Clone + Default + Send + Serialize + DeserializeOwned {
     fn add(&mut self, other: Self);
     /// Those that parts of tables concern.
     fn concerned(warehouse: &Warehouse, news: &News<'_>) -> impl Future<Output = Result<Self, Error>> + Send;
-    /// Those with rows that are not committed yet.
+    /// Those with rows that are not committed yet, more than [`CHANGED_MAX`] if not all of them.
     fn beyond(warehouse: &Warehouse, horizon: &Horizon) -> impl Future<Output = Result<Self, Error>> + Send;
 }
 
@@ -38,7 +40,7 @@ struct Position<U> {
     seen: Seen,
     /// Units with rows of batches that were not committed.
     again: U,
-    /// Whether everything has been evaluated once.
+    /// Whether everything has been evaluated, and what is left is named here.
     begun: bool,
 }
 
@@ -135,11 +137,17 @@ impl<U: Units> Reader<U> {
     /// As [`Warehouse::execute`]; the next pass takes the same changes up again.
     pub async fn finish(&mut self, changes: Changes<U>, horizon: &Horizon, now: i64) -> Result<(), Error> {
         let Changes { seen, has_news, units } = changes;
-        let is_open = has_news || self.position.as_ref().is_some_and(|position| position.again.count() > 0);
+        let is_open = |position: &Position<U>| !position.begun || position.again.count() > 0;
+        let is_open = has_news || self.position.as_ref().is_some_and(is_open);
         let again = if is_open { U::beyond(&self.warehouse, horizon).await? } else { U::default() };
-        let next = Position { limits: self.limits.clone(), seen, again, begun: true };
+        // So many are not named: the next pass evaluates everything.
+        let begun = again.count() <= CHANGED_MAX;
+        let again = if begun { again } else { U::default() };
+        let next = Position { limits: self.limits.clone(), seen, again, begun };
         if has_news && (units.is_none() || now - self.recorded_at >= RECORD_US) {
             let json = serde_json::to_string(&next).unwrap_or_default();
+            // A restart takes what cannot be read for nothing seen.
+            let json = if json.len() <= RECORD_BYTES_MAX { json } else { String::new() };
             self.warehouse.record_monitor_position(self.name, &json, now).await?;
             self.recorded_at = now;
         }

@@ -1,4 +1,5 @@
-//! What every role with a port repeats: the door that a request has to pass, and bounds on connections and open files.
+//! What every role with an HTTP port repeats: the door that a request has to pass, bounds on connections and open files, and
+//! the troubles of other roles that its health tells of.
 //!
 //! Absent: everything about injections, and the ports themselves.
 
@@ -6,3 +7,4 @@ pub mod door;
 pub mod files;
 pub mod listener;
 pub mod places;
+pub mod troubles;

@@ -4,8 +4,9 @@
 //! has not seen holds something new (and perhaps something old, which does no harm to a reader that evaluates again).
 
 use async_recursion::async_recursion as boxed;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -67,6 +68,17 @@ impl Seen {
     }
 }
 
+/// Names of parts in one statement.
+const PARTS_PER_QUERY: usize = 500;
+
+/// A row of `monitor_positions`.
+#[derive(Row, Serialize)]
+struct PositionRow {
+    reader: String,
+    seen: String,
+    recorded_at: i64,
+}
+
 fn joined(mut runs: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
     runs.sort_unstable();
     let mut joined: Vec<(i64, i64)> = Vec::new();
@@ -100,12 +112,29 @@ impl Warehouse {
     /// As [`Warehouse::fetch`].
     #[boxed]
     pub async fn texts(&self, table: &str, column: &str, parts: &[&Part], limit: usize) -> Result<Vec<String>, Error> {
-        let names = list(parts.iter().map(|part| part.name.as_str()));
-        self.rows(&format!(
-            "SELECT DISTINCT toString({column}) AS text FROM {table} WHERE _part IN {names} AND text != '' \
-             LIMIT {limit}"
-        ))
+        self.of_parts(parts, limit, &|names| {
+            format!("SELECT DISTINCT toString({column}) AS text FROM {table} WHERE _part IN {names} AND text != ''")
+        })
         .await
+    }
+
+    /// The distinct answers to a question about parts, asked for as many parts at once as a statement names. No more are
+    /// asked for once there are `limit`.
+    async fn of_parts(
+        &self,
+        parts: &[&Part],
+        limit: usize,
+        question: &(dyn Fn(&str) -> String + Sync),
+    ) -> Result<Vec<String>, Error> {
+        let mut answers = BTreeSet::new();
+        for parts in parts.chunks(PARTS_PER_QUERY) {
+            let names = list(parts.iter().map(|part| part.name.as_str()));
+            answers.extend(self.rows::<String>(&format!("{} LIMIT {limit}", question(&names))).await?);
+            if answers.len() >= limit {
+                break;
+            }
+        }
+        Ok(answers.into_iter().take(limit).collect())
     }
 
     /// The same of rows that belong to batches beyond a horizon: they are not judged yet and have to be looked at again.
@@ -136,13 +165,14 @@ impl Warehouse {
     /// As [`Warehouse::fetch`].
     #[boxed]
     pub async fn sessions_of_mixtures(&self, parts: &[&Part], limit: usize) -> Result<Vec<String>, Error> {
-        let names = list(parts.iter().map(|part| part.name.as_str()));
-        let told = format!("FROM preparations WHERE _part IN {names} AND preparation_id != ''");
-        self.rows(&format!(
-            "SELECT DISTINCT session_id FROM injections WHERE session_id != '' \
-             AND at >= (SELECT min(at) - toIntervalDay(2) {told}) \
-             AND preparation_id IN (SELECT preparation_id {told}) LIMIT {limit}"
-        ))
+        self.of_parts(parts, limit, &|names| {
+            let told = format!("FROM preparations WHERE _part IN {names} AND preparation_id != ''");
+            format!(
+                "SELECT DISTINCT session_id FROM injections WHERE session_id != '' \
+                 AND at >= (SELECT min(at) - toIntervalDay(2) {told}) \
+                 AND preparation_id IN (SELECT preparation_id {told})"
+            )
+        })
         .await
     }
 
@@ -157,11 +187,12 @@ impl Warehouse {
         parts: &[&Part],
         limit: usize,
     ) -> Result<Vec<String>, Error> {
-        let names = list(parts.iter().map(|part| part.name.as_str()));
-        self.rows(&format!(
-            "SELECT DISTINCT toString(device) AS text FROM sterilization_cycles \
-             WHERE (tenant, cycle_uid) IN (SELECT tenant, cycle_uid FROM {table} WHERE _part IN {names}) LIMIT {limit}"
-        ))
+        self.of_parts(parts, limit, &|names| {
+            format!(
+                "SELECT DISTINCT toString(device) AS text FROM sterilization_cycles \
+                 WHERE (tenant, cycle_uid) IN (SELECT tenant, cycle_uid FROM {table} WHERE _part IN {names})"
+            )
+        })
         .await
     }
 
@@ -176,14 +207,17 @@ impl Warehouse {
         Ok(rows.into_iter().next())
     }
 
-    /// Records what the monitor has seen.
+    /// Records what the monitor has seen. It is sent as data: it grows with the number of devices.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
     #[boxed]
     pub async fn record_monitor_position(&self, reader: &str, seen: &str, now_us: i64) -> Result<(), Error> {
-        let sql = "INSERT INTO monitor_positions (reader, seen, recorded_at) SELECT ?, ?, fromUnixTimestamp64Micro(?)";
-        self.execute(self.query(sql).bind(reader).bind(seen).bind(now_us)).await
+        self.add(
+            "monitor_positions",
+            &[PositionRow { reader: reader.to_owned(), seen: seen.to_owned(), recorded_at: now_us }],
+        )
+        .await
     }
 }
 

@@ -89,6 +89,8 @@ impl fmt::Debug for Warehouse {
 /// Idle connections are closed before ClickHouse does (it waits 3 s by default), or the next request fails.
 const POOL_IDLE: Duration = Duration::from_secs(2);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+/// Statements from this length on say how long they are: without that the engine refuses 256 KiB and more.
+const STATEMENT_BYTES: usize = 128 * 1024;
 
 impl Warehouse {
     /// Prepares the connection; nothing is sent.
@@ -157,7 +159,7 @@ impl Warehouse {
     ) -> Result<(), Error> {
         let wrong = |fault| clickhouse::error::Error::Other(Box::new(fault));
         let read = async {
-            let mut pieces = query.fetch_bytes("RowBinaryWithNamesAndTypes")?;
+            let mut pieces = sized(query).fetch_bytes("RowBinaryWithNamesAndTypes")?;
             let mut answer = rows::Answer::default();
             while let Some(piece) = pieces.next().await? {
                 answer.add(&piece).and_then(|()| take(&mut answer)).map_err(wrong)?;
@@ -174,7 +176,7 @@ impl Warehouse {
     #[boxed]
     pub async fn execute(&self, query: Query) -> Result<(), Error> {
         // Since 26.x inserts are asynchronous unless told otherwise: an answer would not mean written.
-        let query = query.with_setting("async_insert", "0").with_setting("wait_end_of_query", "1");
+        let query = sized(query).with_setting("async_insert", "0").with_setting("wait_end_of_query", "1");
         self.in_time(query.execute()).await
     }
 
@@ -227,6 +229,13 @@ impl Warehouse {
             Err(_) => Err(self.error(clickhouse::error::Error::TimedOut)),
         }
     }
+}
+
+/// A statement whose text the engine reads however long it is. Its parts that grow with the data are bounded where they are
+/// made ([`crate::sterility::IDS_MAX`], Kafka's partitions); this is for what these bounds add up to.
+fn sized(query: Query) -> Query {
+    let bytes = query.sql_display().to_string().len();
+    if bytes < STATEMENT_BYTES { query } else { query.with_setting("max_query_size", (2 * bytes).to_string()) }
 }
 
 fn validate(options: &Options) -> Result<(), Error> {

@@ -254,6 +254,7 @@ impl<'de> Deserializer<'de> for Value<'_, 'de> {
 
     fn deserialize_bool<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Fault> {
         match self.kind() {
+            // What a comparison gives is of the type UInt8.
             Kind::Bool | Kind::UInt8 => visitor.visit_bool(self.flag()?),
             _ => Err(self.unlike("bool")),
         }

@@ -107,33 +107,40 @@ impl Horizon {
     pub(crate) fn filter(&self) -> String {
         let mut filter = "1".to_owned();
         let Some(partitions) = &self.0 else { return filter };
-        for Committed { incarnation, kafka_partition, position, .. } in partitions {
-            let _ = write!(
-                filter,
-                " AND NOT (incarnation = {incarnation} AND kafka_partition = {kafka_partition} AND batch >= {position})"
-            );
-        }
         let newest = partitions.iter().map(|partition| partition.incarnation).max().unwrap_or_default();
-        let known = partitions.iter().filter(|partition| partition.incarnation == newest);
-        let known: Vec<_> = known.map(|partition| partition.kafka_partition.to_string()).collect();
-        let _ = write!(filter, " AND incarnation <= {newest}");
-        if !known.is_empty() {
-            let _ =
-                write!(filter, " AND NOT (incarnation = {newest} AND kafka_partition NOT IN ({}))", known.join(", "));
+        let positions = partitions.iter().map(|partition| (partition, partition.position));
+        // Of the newest life, nothing is committed of a partition that is not known.
+        for batch in batches_from(positions, |incarnation| if incarnation == newest { 0 } else { u64::MAX }) {
+            let _ = write!(filter, " AND NOT {batch}");
         }
+        let _ = write!(filter, " AND incarnation <= {newest}");
         filter
     }
 
     /// SQL: whether a row was committed lately.
     fn lately(&self) -> String {
         let partitions = self.0.iter().flatten().filter(|partition| partition.lately < u64::MAX);
-        let late = partitions.map(|partition| {
-            let Committed { incarnation, kafka_partition, lately, .. } = partition;
-            format!("(incarnation = {incarnation} AND kafka_partition = {kafka_partition} AND batch >= {lately})")
-        });
-        let late: Vec<_> = late.collect();
+        let late = batches_from(partitions.map(|partition| (partition, partition.lately)), |_| u64::MAX);
         if late.is_empty() { "0".to_owned() } else { format!("({})", late.join(" OR ")) }
     }
+}
+
+/// SQL of each life of the topic: whether a row belongs to a batch from a position of its partition on; `other` is that of
+/// partitions which are not named. Two literals name all of them, as there can be thousands.
+fn batches_from<'a>(positions: impl Iterator<Item = (&'a Committed, u64)>, other: impl Fn(u32) -> u64) -> Vec<String> {
+    let mut lives: std::collections::BTreeMap<u32, (Vec<i32>, Vec<u64>)> = std::collections::BTreeMap::new();
+    for (partition, position) in positions {
+        let (partitions, positions) = lives.entry(partition.incarnation).or_default();
+        partitions.push(partition.kafka_partition);
+        positions.push(position);
+    }
+    let sql = |(incarnation, (partitions, positions)): (u32, (Vec<i32>, Vec<u64>))| {
+        let other = other(incarnation);
+        format!(
+            "(incarnation = {incarnation} AND batch >= transform(kafka_partition, {partitions:?}, {positions:?}, {other}))"
+        )
+    };
+    lives.into_iter().map(sql).collect()
 }
 
 /// What people have registered about sterility.
@@ -527,12 +534,14 @@ mod tests {
         let horizon = Horizon(Some(partitions));
         assert_eq!(
             horizon.filter(),
-            "1 AND NOT (incarnation = 1 AND kafka_partition = 0 AND batch >= 9) \
-             AND NOT (incarnation = 2 AND kafka_partition = 0 AND batch >= 7) \
-             AND NOT (incarnation = 2 AND kafka_partition = 1 AND batch >= 8) \
-             AND incarnation <= 2 AND NOT (incarnation = 2 AND kafka_partition NOT IN (0, 1))"
+            "1 AND NOT (incarnation = 1 AND batch >= transform(kafka_partition, [0], [9], 18446744073709551615)) \
+             AND NOT (incarnation = 2 AND batch >= transform(kafka_partition, [0, 1], [7, 8], 0)) \
+             AND incarnation <= 2"
         );
-        assert_eq!(horizon.lately(), "((incarnation = 2 AND kafka_partition = 0 AND batch >= 5))");
+        assert_eq!(
+            horizon.lately(),
+            "((incarnation = 2 AND batch >= transform(kafka_partition, [0], [5], 18446744073709551615)))"
+        );
         assert_eq!(none.lately(), "0");
     }
 }

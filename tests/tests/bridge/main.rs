@@ -2,6 +2,7 @@
 
 mod cost;
 mod faults;
+mod hostile;
 mod path;
 mod poison;
 mod rig;

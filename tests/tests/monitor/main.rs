@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod commands;
+mod crowd;
 mod delivery;
 mod devices;
 mod fleet;

@@ -111,7 +111,12 @@ async fn the_overview_counts_each_day_once() {
     let clickhouse = ClickHouse::start();
     let warehouse = migrated(&clickhouse).await;
     let listen = "127.0.0.1:0".parse().unwrap();
-    let dashboard = Dashboard::bind(dashboard::Options { listen, names: Vec::new() }, warehouse.clone()).await.unwrap();
+    let dashboard = Dashboard::bind(
+        dashboard::Options { listen, names: Vec::new(), troubles: Default::default() },
+        warehouse.clone(),
+    )
+    .await
+    .unwrap();
     let address = dashboard.address();
     let shutdown = CancellationToken::new();
     let serving = tokio::spawn(dashboard.run(shutdown.clone()));

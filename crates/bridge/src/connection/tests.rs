@@ -160,6 +160,33 @@ async fn a_refused_subscription_is_named() {
     rig.end().await;
 }
 
+/// The broker delivers it again on each connection, and nothing behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_that_ends_the_connection_twice_is_named() {
+    let rig = rig().await;
+    let too_large = "x".repeat(crate::PACKET_BYTES_MAX as usize + 1);
+    for time in 1..=3 {
+        let mut peer = Peer::accept(&rig.listener, time > 1).await;
+        // The bridge hangs up before it has read everything.
+        let _ = peer.stream.write_all(&encoded(&[publish(1, &too_large), publish(2, "behind it")])).await;
+        let deadline = Instant::now() + WITHIN;
+        let count = || (rig.shared.metrics.reconnects.get(), rig.shared.metrics.undeliverable.get());
+        while count() != (time, time - 1) {
+            assert!(Instant::now() < deadline, "{:?}", count());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let told = rig.shared.health.readiness(Instant::now(), None).obstacles.into_iter().find(|obstacle| {
+            obstacle.part == "mqtt" && obstacle.reason.contains("on topic \"doseline/v1/acme/berlin/d1/report\"")
+        });
+        assert_eq!(told.is_some(), time > 1, "{told:?}");
+        if let Some(told) = told {
+            assert!(told.reason.contains("max_packet_size") && told.reason.contains("a packet of "), "{told:?}");
+        }
+    }
+    rig.shared.shutdown.cancel();
+    rig.end().await;
+}
+
 /// At the limit of bytes in flight MQTT is not read; what was confirmed is acknowledged all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_in_flight_are_bounded() {

@@ -100,7 +100,7 @@ impl Units for Dirty {
 
     async fn beyond(warehouse: &Warehouse, horizon: &Horizon) -> Result<Self, Error> {
         let texts = async |table: &str, column: &str| {
-            warehouse.texts_beyond(table, column, horizon, CHANGED_MAX).await.map(BTreeSet::from_iter)
+            warehouse.texts_beyond(table, column, horizon, CHANGED_MAX + 1).await.map(BTreeSet::from_iter)
         };
         let mut mounts = texts("item_uses", MOUNT).await?;
         mounts.extend(texts("mounts", MOUNT).await?);
