@@ -31,7 +31,7 @@ impl RawMqtt {
         client.properties(&mut body);
         body.extend(text(client_id.as_bytes()));
         client.send(0x10, &body)?;
-        match client.next()? {
+        match client.receive()? {
             (0x20, answer) if answer.get(1) == Some(&0) => Ok(client),
             answer => Err(Error::other(format!("CONNECT was answered with {answer:?}"))),
         }
@@ -48,7 +48,7 @@ impl RawMqtt {
         // The broker may refuse before it has read everything.
         let _ = self.send(0x32 | u8::from(retain), &body);
         loop {
-            match self.next() {
+            match self.receive() {
                 // From 0x80 on a reason is a refusal.
                 Ok((0x40, answer)) if answer.starts_with(&id) => {
                     return answer.get(2).is_none_or(|reason| *reason < 0x80);
@@ -65,7 +65,7 @@ impl RawMqtt {
         self.properties(&mut body);
         body.extend(text(filter));
         body.push(1);
-        self.send(0x82, &body).is_ok() && self.next().is_ok_and(|(kind, _)| kind == 0x90)
+        self.send(0x82, &body).is_ok() && self.receive().is_ok_and(|(kind, _)| kind == 0x90)
     }
 
     fn properties(&self, body: &mut Vec<u8>) {
@@ -93,7 +93,7 @@ impl RawMqtt {
     ///
     /// # Errors
     /// The broker closed the connection or is silent.
-    pub fn next(&mut self) -> Result<(u8, Vec<u8>)> {
+    pub fn receive(&mut self) -> Result<(u8, Vec<u8>)> {
         let mut byte = [0];
         self.stream.read_exact(&mut byte)?;
         let (kind, mut length, mut shift) = (byte[0], 0usize, 0);
