@@ -219,12 +219,15 @@ impl Handle {
     }
 }
 
-/// Free space where the data is, in bytes, as far as this user may take it.
+/// Free space where the data is, in bytes, as far as this user may take it; the most there can be where there is no disk (`/sys`).
 ///
 /// # Errors
 /// The directory does not exist.
 pub fn free_bytes(data_dir: &Path) -> std::io::Result<u64> {
     let filesystem = rustix::fs::statvfs(data_dir)?;
+    if filesystem.f_blocks == 0 {
+        return Ok(u64::MAX);
+    }
     Ok(filesystem.f_bavail.saturating_mul(filesystem.f_frsize))
 }
 
