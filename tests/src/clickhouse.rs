@@ -90,7 +90,8 @@ impl ClickHouse {
     fn with_arguments(&self, mut command: Command) -> Command {
         command.arg("--data-dir").arg(self.data_dir());
         command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
-        command.args(["--password", PASSWORD]);
+        // Tests put proxies before it.
+        command.args(["--password", PASSWORD, "--name", "127.0.0.1"]);
         command.arg("--library").arg(locate::libchdb());
         command
     }

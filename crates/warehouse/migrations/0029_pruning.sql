@@ -16,4 +16,5 @@ CREATE TABLE IF NOT EXISTS loader_pruning
 ENGINE = MergeTree
 PARTITION BY run
 ORDER BY tuple()
+SETTINGS old_parts_lifetime = 480
 COMMENT 'Ledger states that are being deleted from loader_commits; empty between two runs of pruning';

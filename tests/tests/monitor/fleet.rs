@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    path::Path,
     time::Duration,
 };
 
@@ -59,7 +60,7 @@ fn simulated(scratch: &Scratch, scenario: &str, duration_s: u32, prepare: &str) 
     let mut up = Doseline::start(&arguments);
     let ready = up.wait_until_ready(READY_WITHIN);
     if !prepare.is_empty() {
-        ready.query(prepare);
+        ready.change(Path::new(&data), prepare);
     }
     let (host, port) = ready.mqtt.split_once(':').expect("host:port");
     let epoch = (monitor::now_us() - i64::from(duration_s + 3_000) * 1_000_000).to_string();

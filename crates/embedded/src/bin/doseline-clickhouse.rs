@@ -32,6 +32,9 @@ struct Arguments {
     /// Password of the user `doseline`, who has all rights; everybody else only reads
     #[arg(long, env = "DOSELINE_CLICKHOUSE_PASSWORD", hide_env_values = true)]
     password: String,
+    /// Host by which it may be called on any port, as through a proxy; may be repeated
+    #[arg(long = "name", value_name = "HOST")]
+    names: Vec<String>,
 }
 
 #[tokio::main]
@@ -52,6 +55,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let mut options = Options::new(arguments.data_dir, arguments.listen, arguments.library, arguments.password);
     options.connections_max = arguments.connections;
     options.waiting_max = arguments.waiting;
+    options.names = arguments.names;
     let shutdown = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = shutdown.clone();
