@@ -142,6 +142,24 @@ fn a_start_may_be_killed_at_any_moment() {
     quiet.kill();
 }
 
+/// The engine boots on a thread of its own, which a stop cannot interrupt.
+#[test]
+fn a_start_may_be_stopped_at_any_moment() {
+    let scratch = Scratch::new("up-start-stop");
+    let mut lives = Duration::from_millis(60);
+    loop {
+        let mut doseline = up(scratch.path(), &[]);
+        std::thread::sleep(lives);
+        let is_ready = !doseline.stdout().is_empty();
+        let (status, took) = doseline.stop(Duration::from_secs(20));
+        assert!(status.success() && took < STOP_WITHIN, "{status} after {lives:?} and {took:?}: {}", doseline.stderr());
+        if is_ready {
+            return;
+        }
+        lives = lives.mul_f64(1.2);
+    }
+}
+
 #[test]
 fn a_data_directory_has_one_process() {
     let scratch = Scratch::new("up-twice");

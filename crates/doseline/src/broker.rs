@@ -76,11 +76,11 @@ pub async fn start(
     mosquitto::start(options, shutdown).await.context("start the MQTT broker (--mqtt-port)")
 }
 
-/// Whether the broker's database is there and its sessions have not expired. Without it the broker knows nobody. A file from
+/// Whether the broker's database is there, holds something, and its sessions have not expired. Without it the broker knows nobody. A file from
 /// after now was written before the clock was set back.
 fn is_kept(database: &Path) -> bool {
-    let written = fs::metadata(database).and_then(|file| file.modified());
-    written.is_ok_and(|at| at.elapsed().map_or(true, |age| age < SESSION_KEPT))
+    let Ok(file) = fs::metadata(database) else { return false };
+    file.len() > 0 && file.modified().is_ok_and(|at| at.elapsed().map_or(true, |age| age < SESSION_KEPT))
 }
 
 async fn introduce(options: &Options, bridge: &bridge::Options) -> anyhow::Result<()> {

@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -85,7 +86,9 @@ pub fn lock(data_dir: &Path) -> anyhow::Result<File> {
     let cannot = "use a directory that you may write to: name it with --data-dir, or set its owner";
     make(data_dir).with_context(|| format!("create --data-dir {shown}")).hint(cannot)?;
     let path = data_dir.join(LOCK);
-    let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    // A link that somebody else put there would make this process write to what it points at.
+    let own = i32::try_from(OFlags::NOFOLLOW.bits())?;
+    let open = || File::options().read(true).write(true).create(true).truncate(false).custom_flags(own).open(&path);
     let mut file = open().with_context(|| format!("open {}", path.display())).hint(cannot)?;
     let mut tries = 1;
     while let Err(error) = file.try_lock() {
@@ -107,10 +110,11 @@ pub fn lock(data_dir: &Path) -> anyhow::Result<File> {
     writeln!(file, "{}", std::process::id()).with_context(|| format!("write {}", path.display()))?;
     // Also shows whether this directory can be written: the lock may have been there before.
     let probe = data_dir.join(FILE).with_extension("new");
-    File::create(&probe).with_context(|| format!("write to {shown}")).hint(cannot)?;
     for path in [&probe, &data_dir.join(FILE)] {
         remove(path).with_context(|| format!("remove {}", path.display())).hint(cannot)?;
     }
+    File::create_new(&probe).with_context(|| format!("write to {shown}")).hint(cannot)?;
+    remove(&probe).with_context(|| format!("remove {}", probe.display())).hint(cannot)?;
     Ok(file)
 }
 
@@ -279,6 +283,21 @@ mod tests {
 
     fn refused(data_dir: &Path) -> Told {
         Told::of(&find(data_dir).unwrap_err())
+    }
+
+    #[test]
+    fn links_in_a_data_directory_are_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (data_dir, others) = (folder.path().join("data"), folder.path().join("precious"));
+        fs::create_dir(&data_dir).unwrap();
+        fs::write(&others, "precious").unwrap();
+        for name in [LOCK, FILE, "running.new"] {
+            std::os::unix::fs::symlink(&others, data_dir.join(name)).unwrap();
+            let locked = lock(&data_dir);
+            assert_eq!(locked.is_err(), name == LOCK, "{name}");
+            assert_eq!(fs::read_to_string(&others).unwrap(), "precious", "{name}");
+            let _ = fs::remove_file(data_dir.join(name));
+        }
     }
 
     #[test]

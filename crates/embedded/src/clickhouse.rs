@@ -32,6 +32,7 @@ use service::places::{Place, Places};
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
+use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -234,6 +235,15 @@ pub fn free_bytes(data_dir: &Path) -> std::io::Result<u64> {
 /// One engine for each process: the library keeps its state in globals.
 static RUNNING: AtomicBool = AtomicBool::new(false);
 
+/// A start that is given up while the engine boots: the process is about to end.
+struct GivenUp;
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        library::leave_without_destructors();
+    }
+}
+
 /// Frees the process for the next engine.
 struct Only;
 
@@ -267,9 +277,16 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
     let (booted, boot) = oneshot::channel();
     let boot_options = options.clone();
     workers.submit(move || {
-        let _ = booted.send(Engine::boot(&boot_options, &data_dir));
+        // Where nobody waits any more, nobody closes the engine: it counts as running until the process ends.
+        let only = ManuallyDrop::new(only);
+        let _ = booted.send((Engine::boot(&boot_options, &data_dir), only));
     });
-    let engine = boot.await.map_err(|_| Error::Ended("the engine's thread ended while booting".to_owned()))??;
+    let given_up = GivenUp;
+    let boot = boot.await;
+    std::mem::forget(given_up);
+    let (engine, only) = boot.map_err(|_| Error::Ended("the engine's thread ended while booting".to_owned()))?;
+    let only = ManuallyDrop::into_inner(only);
+    let engine = engine?;
     let engine = Arc::new(engine);
     let version = engine.identity.version.clone();
     tracing::info!(%address, version, "clickhouse engine ready");

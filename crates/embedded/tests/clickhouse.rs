@@ -555,6 +555,16 @@ const ATTACKS: &[&str] = &[
     // files, however the function hides
     "SELECT file('/etc/passwd')",
     "SELECT FILE('/etc/passwd')",
+    // A text with the structure of a table holds expressions that no syntax tree shows.
+    "SELECT b FROM values('a String, b String ALIAS file(\\'/etc/passwd\\')', ('x'))",
+    "SELECT * FROM null('a String, b String ALIAS file(\\'/etc/passwd\\')')",
+    "SELECT * FROM format(Values, 'a String, b String ALIAS file(\\'/etc/passwd\\')', '(1)')",
+    "SELECT * FROM generateRandom('a String, b String ALIAS file(\\'/etc/passwd\\')') LIMIT 1",
+    // Each level is one of the stack.
+    "SELECT JSONMergePatch(repeat('[', 200000), '{}')",
+    // No limit of time ends these.
+    "SELECT levenshteinDistance(repeat('a', 60000), repeat('b', 60000))",
+    "SELECT damerauLevenshteinDistance('a', 'b')",
     "SELECT `file`('/etc/passwd')",
     "SELECT \u{201c}file\u{201d}('/etc/passwd')",
     "SELECT /* */ file /* */ ('/etc/passwd')",

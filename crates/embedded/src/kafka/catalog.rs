@@ -25,6 +25,8 @@ use super::{
 /// Directories being made or removed begin with this, which no topic name does: topic names are checked on creation.
 const UNFINISHED: &str = ".tmp-";
 const PARTITIONS_MAX: i32 = 256;
+/// A partition keeps a file open: those of all topics take this part of the files that may be.
+const PARTITIONS_SHARE: u64 = 4;
 /// Producer ids are reserved on disk so many at a time; a start skips the rest of the block.
 const PRODUCER_IDS_RESERVED: i64 = 1_000;
 
@@ -144,6 +146,18 @@ impl Catalog {
         let _changes = self.changes.lock();
         if self.topics.read().contains_key(name) {
             return Err(ResponseError::TopicAlreadyExists);
+        }
+        let open: usize = self.topics.read().values().map(|topic| topic.partitions.len()).sum();
+        let most = service::files::limit() / PARTITIONS_SHARE;
+        if open as u64 + u64::from(partitions.unsigned_abs()) > most {
+            tracing::warn!(
+                topic = name,
+                partitions,
+                open,
+                most,
+                "topic refused: too many partitions for the files that may be open"
+            );
+            return Err(ResponseError::InvalidPartitions);
         }
         let file = TopicFile { id: Uuid::new_v4(), partitions, configuration };
         let id = file.id;
