@@ -101,13 +101,18 @@ fn a_kill_loses_and_doubles_nothing() {
         wait_for_more(&ready, before + 50 + round * 13, Duration::from_secs(90));
         doseline.kill();
     }
-    let mut doseline = up(scratch.path(), &["--simulate", "25"]);
+    assert_nothing_is_lost_or_doubled(scratch.path());
+}
+
+/// After kills: starts once more with the fleet, then without it.
+fn assert_nothing_is_lost_or_doubled(data_dir: &Path) {
+    let mut doseline = up(data_dir, &["--simulate", "25"]);
     let ready = doseline.wait_until_ready(READY_WITHIN);
     // The devices are there again, and have sent what they had.
     wait_for_more(&ready, injections(&ready), Duration::from_secs(90));
     wait_for_no_gap(&ready);
     assert!(doseline.stop(Duration::from_secs(20)).0.success());
-    let mut quiet = up(scratch.path(), &[]);
+    let mut quiet = up(data_dir, &[]);
     let ready = quiet.wait_until_ready(READY_WITHIN);
     assert_exactly_once(&ready);
     let lost = "SELECT countIf(state = 'LOST') FROM doseline.delivery_gaps";
@@ -131,15 +136,7 @@ fn a_start_may_be_killed_at_any_moment() {
         }
         lives = lives.mul_f64(1.25);
     }
-    let mut doseline = up(scratch.path(), &["--simulate", "25"]);
-    let ready = doseline.wait_until_ready(READY_WITHIN);
-    wait_for_more(&ready, injections(&ready), Duration::from_secs(90));
-    wait_for_no_gap(&ready);
-    assert!(doseline.stop(Duration::from_secs(20)).0.success());
-    let mut quiet = up(scratch.path(), &[]);
-    let ready = quiet.wait_until_ready(READY_WITHIN);
-    assert_exactly_once(&ready);
-    quiet.kill();
+    assert_nothing_is_lost_or_doubled(scratch.path());
 }
 
 /// The engine boots on a thread of its own, which a stop cannot interrupt.
