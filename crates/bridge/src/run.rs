@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use service::door::Door;
 use tokio::{
     net::TcpListener,
     sync::{Notify, Semaphore, mpsc},
@@ -239,9 +238,11 @@ async fn serve_http(options: &Options, handle: &Handle, background: &mut JoinSet
     let bound = listener.local_addr().map_err(listen)?;
     tracing::info!(address = %bound, "http listens");
     let _ = handle.http.set(bound);
-    let router = Door::new(bound, &options.http_names).protect(http::router(handle.clone()));
+    let (names, router) = (options.http_names.clone(), http::router(handle.clone()));
+    // It ends with the other tasks in the background.
+    let served = service::listener::serve(listener, names, router, CancellationToken::new());
     background.spawn(async move {
-        if let Err(error) = axum::serve(service::listener::Bounded::new(listener), router).await {
+        if let Err(error) = served.await {
             tracing::error!(%error, "http failed");
         }
         "http"

@@ -22,7 +22,7 @@ use axum::{
     routing::get,
 };
 use serde::Deserialize;
-use service::{door::Door, troubles::Troubles};
+use service::troubles::Troubles;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use warehouse::Warehouse;
@@ -122,11 +122,7 @@ impl Dashboard {
                 cache: Cache::new(FRESH),
                 questions: Semaphore::new(QUESTIONS_MAX),
             }));
-        let router = Door::new(self.address, &self.names).protect(router);
-        axum::serve(service::listener::Bounded::new(self.listener), router)
-            .with_graceful_shutdown(shutdown.cancelled_owned())
-            .await
-            .map_err(Error::Serve)
+        service::listener::serve(self.listener, self.names, router, shutdown).await.map_err(Error::Serve)
     }
 }
 

@@ -286,8 +286,7 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
     std::mem::forget(given_up);
     let (engine, only) = boot.map_err(|_| Error::Ended("the engine's thread ended while booting".to_owned()))?;
     let only = ManuallyDrop::into_inner(only);
-    let engine = engine?;
-    let engine = Arc::new(engine);
+    let engine = Arc::new(engine?);
     let version = engine.identity.version.clone();
     tracing::info!(%address, version, "clickhouse engine ready");
 

@@ -51,7 +51,6 @@ mod wire;
 use async_recursion::async_recursion as boxed;
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use service::door::Door;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use warehouse::{Warehouse, loader::TopicLife};
@@ -136,15 +135,11 @@ impl Loader {
         let rules = Rules { decoder_version, ..Rules::new(options.plausibility.clone()) };
         let serving = CancellationToken::new();
         let stop_serving = serving.clone().drop_guard();
-        let http_address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        if let Some((listener, address)) = listener.zip(http_address) {
-            let app = Door::new(address, &options.http_names).protect(http::router(handle.clone()));
-            let until = serving.clone();
+        if let Some(listener) = listener {
+            let router = http::router(handle.clone());
+            let served = service::listener::serve(listener, options.http_names.clone(), router, serving.clone());
             tokio::spawn(async move {
-                let served = axum::serve(service::listener::Bounded::new(listener), app)
-                    .with_graceful_shutdown(until.cancelled_owned())
-                    .await;
-                if let Err(error) = served {
+                if let Err(error) = served.await {
                     tracing::error!(%error, "http server ended");
                 }
             });

@@ -36,7 +36,6 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use service::door::Door;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use warehouse::{Advice, Warehouse};
@@ -187,14 +186,11 @@ impl Monitor {
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
         let serving = CancellationToken::new();
         let _stop_serving = serving.clone().drop_guard();
-        let http_address = self.http_address();
-        if let Some((listener, address)) = self.listener.take().zip(http_address) {
-            let app = Door::new(address, &self.options.http_names).protect(http::router(self.handle()));
+        if let Some(listener) = self.listener.take() {
+            let names = self.options.http_names.clone();
+            let served = service::listener::serve(listener, names, http::router(self.handle()), serving);
             tokio::spawn(async move {
-                let served = axum::serve(service::listener::Bounded::new(listener), app)
-                    .with_graceful_shutdown(serving.cancelled_owned())
-                    .await;
-                if let Err(error) = served {
+                if let Err(error) = served.await {
                     tracing::error!(%error, "http server ended");
                 }
             });

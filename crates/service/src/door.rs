@@ -98,7 +98,7 @@ impl Door {
     }
 
     /// Puts the door before a router.
-    pub fn protect(self, router: Router) -> Router {
+    pub(crate) fn protect(self, router: Router) -> Router {
         router.layer(middleware::from_fn(move |request: Request, next: Next| {
             let admitted = self.admit(request.uri(), request.headers());
             async move {

@@ -1,4 +1,5 @@
-//! A listener for `axum::serve` with a bounded number of connections, none of which stays that is silent.
+//! Serves the HTTP port of a role: behind its door, with a bounded number of connections, none of which stays that is
+//! silent.
 
 use std::{
     io,
@@ -9,27 +10,47 @@ use std::{
     time::Duration,
 };
 
-use axum::serve::Listener;
+use async_recursion::async_recursion as boxed;
+use axum::{Router, serve::Listener};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, Sleep},
 };
+use tokio_util::sync::CancellationToken;
+
+use crate::door::Door;
 
 /// A connection over which nothing came or went for so long is closed: one without a request, and one that takes no answer.
 const SILENT_TIME: Duration = Duration::from_secs(20);
 
+/// Serves a router until `shutdown`, then ends what is under way. `names` are host names by which the port may be called
+/// besides its address.
+///
+/// # Errors
+/// The listener has no address, or fails.
+#[boxed]
+pub async fn serve(
+    listener: TcpListener,
+    names: Vec<String>,
+    router: Router,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let router = Door::new(listener.local_addr()?, &names).protect(router);
+    axum::serve(Bounded::new(listener), router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+}
+
 /// A bounded listener.
 #[derive(Debug)]
-pub struct Bounded {
+struct Bounded {
     listener: TcpListener,
     free: Arc<Semaphore>,
 }
 
 impl Bounded {
     /// With as many connections as a role may have.
-    pub fn new(listener: TcpListener) -> Self {
+    fn new(listener: TcpListener) -> Self {
         Self { listener, free: Arc::new(Semaphore::new(crate::files::role_connections())) }
     }
 }
@@ -53,7 +74,7 @@ impl Listener for Bounded {
 
 /// An accepted connection.
 #[derive(Debug)]
-pub struct Connection {
+struct Connection {
     stream: TcpStream,
     silent: Pin<Box<Sleep>>,
     _permit: Option<OwnedSemaphorePermit>,
