@@ -226,8 +226,7 @@ async fn load_lives(
     result
 }
 
-/// Asks until every table remembers its tokens, and Kafka and the warehouse agree about the topics; none when it is to end
-/// before.
+/// Asks until the schema is whole, and Kafka and the warehouse agree about the topics; none when it is to end before.
 async fn wait_for_topics(
     options: &Options,
     warehouse: &Warehouse,
@@ -235,7 +234,7 @@ async fn wait_for_topics(
     shutdown: &CancellationToken,
 ) -> Result<Option<BTreeMap<String, TopicLife>>, Error> {
     loop {
-        let found = match warehouse::schema::verify_windows(warehouse).await {
+        let found = match warehouse::schema::ready(warehouse).await {
             Ok(()) => topics::lives(&options.kafka, &options.kafka.topics, warehouse).await,
             Err(error) => Err(error.into()),
         };

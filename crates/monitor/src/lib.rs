@@ -110,6 +110,8 @@ pub struct Monitor {
     handle: Handle,
     listener: Option<TcpListener>,
     warehouse: Warehouse,
+    /// The schema was seen whole.
+    ready: bool,
     sterility: Sterility,
     precision: Precision,
     courier: Option<Courier>,
@@ -134,7 +136,7 @@ impl Monitor {
         let courier = Some(Courier::new(options.delivery.clone(), warehouse.clone())?);
         let sterility = Sterility::new(warehouse.clone(), late, &options.limits);
         let precision = Precision::new(warehouse.clone(), Rules::new(options.limits.clone())?);
-        Ok(Self { options, handle, listener, warehouse, sterility, precision, courier })
+        Ok(Self { options, handle, listener, warehouse, ready: false, sterility, precision, courier })
     }
 
     /// What it says about itself.
@@ -209,11 +211,20 @@ impl Monitor {
         ended
     }
 
+    /// A pass; none before the schema is whole, since a column that comes later would look like a fault of this program.
+    async fn pass_when_ready(&mut self) -> Result<(), Error> {
+        if !self.ready {
+            warehouse::schema::ready(&self.warehouse).await?;
+            self.ready = true;
+        }
+        self.pass(now_us()).await.map(drop)
+    }
+
     async fn judge(&mut self, shutdown: &CancellationToken) -> Result<(), Error> {
         loop {
-            match shutdown.run_until_cancelled(self.pass(now_us())).await {
+            match shutdown.run_until_cancelled(self.pass_when_ready()).await {
                 None => return Ok(()),
-                Some(Ok(_)) => {}
+                Some(Ok(())) => {}
                 Some(Err(Error::Warehouse(error))) if error.advice() != Advice::Fatal => {
                     if self.handle.failed(&error.to_string()) {
                         tracing::warn!(%error, "pass failed, trying again");

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::{
     client::Warehouse,
     error::Error,
-    migrate::{self, MIGRATIONS},
+    migrate::{self, Applied, MIGRATIONS},
 };
 
 /// Blocks whose deduplication tokens every loader-written table must remember: the exactly-once scheme hangs on it.
@@ -130,14 +130,37 @@ pub(crate) async fn found(warehouse: &Warehouse) -> Result<BTreeMap<String, Foun
     Ok(rows.into_iter().map(|found| (found.name.clone(), found)).collect())
 }
 
-/// Whether every table the loader writes remembers enough tokens. Fewer questions than [`verify`], so that a loader can ask them
-/// amid an upgrade.
+/// Whether a role may begin: every migration of this program is applied to its end, and every table the loader writes
+/// remembers enough tokens. A newer schema is no obstacle, so that roles of the earlier release go on during an upgrade.
 ///
 /// # Errors
-/// [`Error::Schema`] names a table that forgets; as [`Warehouse::fetch`].
+/// [`Error::Schema`] names the first absent migration or a table that forgets; as [`Warehouse::fetch`].
 #[boxed]
-pub async fn verify_windows(warehouse: &Warehouse) -> Result<(), Error> {
-    refuse_narrow(warehouse.database(), &found(warehouse).await?)
+pub async fn ready(warehouse: &Warehouse) -> Result<(), Error> {
+    let found = found(warehouse).await?;
+    refuse_absent(warehouse.database(), &found, &recorded(warehouse, &found).await?)?;
+    refuse_narrow(warehouse.database(), &found)
+}
+
+/// What is recorded as applied; nothing where there is no schema.
+async fn recorded(warehouse: &Warehouse, found: &BTreeMap<String, Found>) -> Result<Vec<Applied>, Error> {
+    if found.contains_key("schema_migrations") { migrate::applied(warehouse).await } else { Ok(Vec::new()) }
+}
+
+fn refuse_absent(database: &str, found: &BTreeMap<String, Found>, applied: &[Applied]) -> Result<(), Error> {
+    if !found.contains_key("schema_migrations") {
+        return Err(Error::Schema(format!("database {database} has no doseline schema")));
+    }
+    let versions: BTreeSet<u32> = applied.iter().map(|applied| applied.version).collect();
+    let Some(absent) = MIGRATIONS.iter().find(|migration| !versions.contains(&migration.version)) else {
+        return Ok(());
+    };
+    Err(Error::Schema(format!(
+        "database {database} has {} of {} migrations, the first absent one is {}",
+        versions.len(),
+        MIGRATIONS.len(),
+        absent.name
+    )))
 }
 
 fn refuse_narrow(database: &str, found: &BTreeMap<String, Found>) -> Result<(), Error> {
@@ -180,19 +203,9 @@ pub(crate) fn forgetful(found: &BTreeMap<String, Found>) -> Vec<&'static str> {
 pub async fn verify(warehouse: &Warehouse) -> Result<(), Error> {
     let database = warehouse.database();
     let found = found(warehouse).await?;
-    if !found.contains_key("schema_migrations") {
-        return Err(Error::Schema(format!("database {database} has no doseline schema")));
-    }
-    let applied = migrate::applied(warehouse).await?;
+    let applied = recorded(warehouse, &found).await?;
     migrate::check(database, &applied)?;
-    let versions: BTreeSet<u32> = applied.iter().map(|applied| applied.version).collect();
-    if let Some(absent) = MIGRATIONS.iter().find(|migration| !versions.contains(&migration.version)) {
-        let (have, need) = (versions.len(), MIGRATIONS.len());
-        let name = absent.name;
-        return Err(Error::Schema(format!(
-            "database {database} has {have} of {need} migrations, the first absent one is {name}"
-        )));
-    }
+    refuse_absent(database, &found, &applied)?;
     if let Some(name) = missing(&found).first() {
         return Err(Error::Schema(format!("{database}.{name} does not exist")));
     }
