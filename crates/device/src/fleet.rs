@@ -308,19 +308,19 @@ impl Device {
         self.base.is_unsettled()
     }
 
-    /// Drops the steps up to an event that was made before, or up to the boot where `seq` is 0. Returns false when there
-    /// is no such event: then nothing of a past is left.
-    pub fn resume(&mut self, boot_id: u64, seq: u64) -> bool {
-        let mut reached = (0, 0);
+    /// Drops the steps up to an event that was made before, or up to the boot where `seq` is 0, and says whether the device
+    /// has its network there. None when there is no such event: then nothing of a past is left.
+    pub fn resume(&mut self, boot_id: u64, seq: u64) -> Option<bool> {
+        let (mut reached, mut has_network) = ((0, 0), true);
         while reached != (boot_id, seq) {
-            match self.next().map(|step| step.act) {
-                Some(Act::Boot { boot_id }) => reached = (boot_id, 0),
-                Some(Act::Event(made)) => reached.1 = made.seq,
-                Some(_) => {}
-                None => return false,
+            match self.next()?.act {
+                Act::Boot { boot_id } => reached = (boot_id, 0),
+                Act::Event(made) => reached.1 = made.seq,
+                Act::Link { is_up } => has_network = is_up,
+                Act::Heartbeat { .. } | Act::Poison(_) => {}
             }
         }
-        true
+        Some(has_network)
     }
 
     /// What it brings into its next life after the steps so far.

@@ -346,7 +346,9 @@ impl Fleet {
                 let is_within = match gateway.reached(number)? {
                     Some((boot_id, seq)) => {
                         member.boot_id = boot_id;
-                        member.device.resume(boot_id, seq)
+                        let has_network = member.device.resume(boot_id, seq);
+                        member.is_up = has_network.unwrap_or(true);
+                        has_network.is_some()
                     }
                     None => plan.devices > index as u32,
                 };
@@ -390,6 +392,12 @@ impl Fleet {
     fn is_parting(&self) -> bool {
         let next = self.order.peek().and_then(|Reverse((_, index))| self.members[*index].upcoming.as_ref());
         next.is_some_and(|next| next.step.act == Act::Link { is_up: false })
+    }
+
+    /// Takes the network from the devices that had none where an earlier run stopped amid the past.
+    fn part_again(&self) -> Vec<Command> {
+        let offline = self.members.iter().filter(|member| !member.is_up);
+        offline.map(|member| Command::Link { device: member.number, is_up: false }).collect()
     }
 
     /// When the next step is, us.
@@ -522,6 +530,8 @@ async fn tell_past(
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
     let start = Instant::now();
+    // A gateway that is gone says why itself.
+    let _ = commands.send(fleet.part_again()).await;
     let replay = Options { pace: Pace::Replay, duration: None, ..options.clone() };
     drive(&replay, fleet, counters, commands, shutdown).await?;
     if !fleet.order.is_empty() {

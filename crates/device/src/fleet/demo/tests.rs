@@ -317,21 +317,24 @@ fn calibrations_are_due_on_different_days_after_more_than_a_month() {
 #[test]
 fn a_past_goes_on_behind_any_event() {
     let plan = past(DEVICES, MIDNIGHT + DAY_US / 2);
-    for index in [0, Story::Gap.device(), 3, 7] {
+    for index in [0, Story::Gap.device(), 3, Story::Offline.device(), 7] {
         let whole = steps(&plan, index);
         let all: Vec<_> = made(&whole).cloned().collect();
+        let online: Vec<_> = whole.iter().take_while(|step| !matches!(step.act, Act::Link { .. })).cloned().collect();
+        let before_parting = made(&online).count();
         for place in [0, 1, 10, all.len() / 2, all.len() - 1] {
             let mut device = Device::new(Arc::clone(&plan), index, Life::default());
-            assert!(device.resume(all[place].boot_id, all[place].seq));
+            let has_network = device.resume(all[place].boot_id, all[place].seq);
+            assert_eq!(has_network, Some(place < before_parting), "device {index} behind event {place}");
             let rest: Vec<_> = device.by_ref().collect();
             assert!(made(&rest).eq(&all[place + 1..]), "device {index} behind event {place}");
         }
         let mut device = Device::new(Arc::clone(&plan), index, Life::default());
-        assert!(device.resume(plan.boot_id(index, 1), 0), "booted and killed");
+        assert_eq!(device.resume(plan.boot_id(index, 1), 0), Some(true), "booted and killed");
         assert!(made(&device.by_ref().collect::<Vec<_>>()).eq(&all));
         let life = device.life();
         let mut device = Device::new(Arc::clone(&plan), index, Life::default());
-        assert!(!device.resume(plan.boot_id(index, 9), 4), "a boot of the present");
+        assert_eq!(device.resume(plan.boot_id(index, 9), 4), None, "a boot of the present");
         assert_eq!((device.next(), device.life()), (None, life), "nothing of the past is left");
     }
 }
