@@ -110,22 +110,27 @@ fn broken(value: &str, room: usize, start: usize) -> String {
     if value.chars().count() <= room {
         return value.to_owned();
     }
-    let mut lines: Vec<String> = vec![String::new()];
-    for word in value.split(' ') {
+    let words = value.trim_start_matches(' ');
+    let indent = (value.len() - words.len()).min(room / 4);
+    let mut lines: Vec<String> = vec![" ".repeat(indent)];
+    let mut has_word = false;
+    for word in words.split(' ') {
         let mut word: Vec<char> = word.chars().collect();
         let line = lines.last().map_or(0, |line| line.chars().count());
-        if line > 0 && line + 1 + word.len() <= room {
+        if has_word && line + 1 + word.len() <= room {
             lines.last_mut().into_iter().for_each(|line| line.push(' '));
-        } else if line > 0 {
+        } else if has_word {
             lines.push(String::new());
         }
-        while word.len() > room {
-            let rest = word.split_off(room);
+        let mut free = if has_word { room } else { room - indent };
+        while word.len() > free {
+            let rest = word.split_off(free);
             lines.last_mut().into_iter().for_each(|line| line.extend(&word));
             lines.push(String::new());
-            word = rest;
+            (word, free) = (rest, room);
         }
         lines.last_mut().into_iter().for_each(|line| line.extend(&word));
+        has_word = true;
     }
     lines.join(&format!("\n{}", " ".repeat(start)))
 }
@@ -275,6 +280,8 @@ mod tests {
         );
         assert_eq!(broken("0123456789abc de", 5, 1), "01234\n 56789\n abc\n de");
         assert_eq!(broken("  as  it is", 11, 1), "  as  it is");
+        assert_eq!(broken("  as it was", 8, 1), "  as it\n was");
+        assert_eq!(broken("  0123456789", 8, 1), "  012345\n 6789");
     }
 
     #[test]
