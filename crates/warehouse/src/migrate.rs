@@ -41,34 +41,18 @@ macro_rules! migrations {
 /// All migrations, ascending. One that was released is never edited: a change is a new one.
 pub const MIGRATIONS: &[Migration] = migrations! {
     1 "0001_loader",
-    2 "0002_injections",
-    3 "0003_sessions",
-    4 "0004_sterilization",
-    5 "0005_device",
-    6 "0006_quarantine",
-    7 "0007_accuracy",
-    8 "0008_registry",
+    2 "0002_registry",
+    3 "0003_injections",
+    4 "0004_sessions",
+    5 "0005_sterilization",
+    6 "0006_devices",
+    7 "0007_quarantine",
+    8 "0008_accuracy",
     9 "0009_delivery",
-    10 "0010_accuracy_views",
-    11 "0011_views",
-    12 "0012_quarantine_workflow",
-    13 "0013_topic_lives",
-    14 "0014_completeness",
-    15 "0015_alerts",
-    16 "0016_sterility",
-    17 "0017_incidents",
-    18 "0018_deduplication",
-    19 "0019_accuracy_verdicts",
-    20 "0020_calibration_views",
-    21 "0021_alert_delivery",
-    22 "0022_accuracy_by_outcome",
-    23 "0023_western_electric",
-    24 "0024_old_parts",
-    25 "0025_faster_views",
-    26 "0026_latest_word",
-    27 "0027_merges",
-    28 "0028_statistics",
-    29 "0029_pruning",
+    10 "0010_overview",
+    11 "0011_alerts",
+    12 "0012_sterility",
+    13 "0013_calibration",
 };
 
 impl Migration {
@@ -116,6 +100,7 @@ CREATE TABLE IF NOT EXISTS schema_migrations
 )
 ENGINE = ReplacingMergeTree
 ORDER BY version
+SETTINGS old_parts_lifetime = 480
 COMMENT 'Migrations that were applied; two that migrate at once may leave a row each'";
 
 /// Brings the warehouse to the schema of this program: creates the database, applies what is not applied, makes again what
@@ -263,27 +248,37 @@ mod tests {
 
     #[test]
     fn every_statement_can_be_run_again() {
+        let alters =
+            [" ADD COLUMN IF NOT EXISTS ", " MODIFY COLUMN ", " MODIFY SETTING ", " ADD PROJECTION IF NOT EXISTS "];
         for migration in MIGRATIONS {
             let statements = statement::split(migration.sql);
             assert!(!statements.is_empty(), "{}", migration.name);
             for statement in statements {
                 let code: Vec<_> = statement.lines().filter(|line| !line.starts_with("--")).collect();
-                let code = code.join("\n");
-                let again = ["CREATE TABLE IF NOT EXISTS ", "CREATE OR REPLACE VIEW "];
-                let alters = [
-                    " ADD COLUMN IF NOT EXISTS ",
-                    " MODIFY COLUMN ",
-                    " MODIFY SETTING ",
-                    " ADD PROJECTION IF NOT EXISTS ",
-                    " MATERIALIZE PROJECTION ",
-                ];
-                let altered =
-                    code.trim_start().starts_with("ALTER TABLE ") && alters.iter().any(|how| code.contains(how));
-                let fills =
-                    code.trim_start().starts_with("INSERT INTO ") && code.contains(" WHERE (SELECT count() FROM ");
-                let made = again.iter().any(|start| code.trim_start().starts_with(start));
-                assert!(altered || fills || made, "{statement}");
+                let code = code.join("\n").trim_start().to_owned();
+                let makes = ["CREATE TABLE IF NOT EXISTS ", "CREATE OR REPLACE VIEW "];
+                let altered = code.starts_with("ALTER TABLE ") && alters.iter().any(|how| code.contains(how));
+                let fills = code.starts_with("INSERT INTO ") && code.contains(" WHERE (SELECT count() FROM ");
+                assert!(altered || fills || makes.iter().any(|start| code.starts_with(start)), "{statement}");
             }
+        }
+    }
+
+    /// A migration that stands in `released.txt` is never edited. A new one is added there by hand, with its checksum.
+    #[test]
+    fn released_migrations_are_never_edited() {
+        let released: BTreeMap<_, _> = include_str!("../migrations/released.txt")
+            .lines()
+            .filter_map(|line| line.split_once("  "))
+            .map(|(checksum, name)| (name, checksum))
+            .collect();
+        assert!(released.len() <= MIGRATIONS.len(), "a released migration has gone");
+        for migration in MIGRATIONS {
+            let checksum = migration.checksum();
+            let Some(known) = released.get(migration.name) else {
+                panic!("add to migrations/released.txt: {checksum}  {}", migration.name);
+            };
+            assert_eq!(*known, checksum, "{} was released: put the change into a new migration", migration.name);
         }
     }
 
@@ -298,6 +293,6 @@ mod tests {
         let mut edited = all();
         edited[2].checksum = "0".repeat(64);
         let error = check("doseline", &edited).unwrap_err().to_string();
-        assert!(error.contains("0003_sessions") && error.contains("edited"), "{error}");
+        assert!(error.contains("0003_injections") && error.contains("edited"), "{error}");
     }
 }

@@ -47,14 +47,14 @@ async fn three_at_once_migrate_and_a_fourth_finds_nothing_to_do() {
 async fn what_was_interrupted_or_has_gone_is_made_again() {
     let clickhouse = ClickHouse::start();
     let warehouse = migrated(&clickhouse).await;
-    // As after a crash in the middle of migration 3: some of its tables are there, later migrations are not recorded.
-    clickhouse.query("ALTER TABLE doseline.schema_migrations DELETE WHERE version >= 3 SETTINGS mutations_sync = 2");
+    // As after a crash in the middle of migration 4: some of its tables are there, later migrations are not recorded.
+    clickhouse.query("ALTER TABLE doseline.schema_migrations DELETE WHERE version >= 4 SETTINGS mutations_sync = 2");
     clickhouse.query("DROP TABLE doseline.preparations SYNC");
     clickhouse.query("INSERT INTO doseline.sessions (tenant, device) VALUES ('acme', 'pen-1')");
     let error = schema::verify(&warehouse).await.unwrap_err().to_string();
-    assert!(error.contains("has 2 of ") && error.contains("0003_sessions; run `doseline migrate`"), "{error}");
+    assert!(error.contains("has 3 of ") && error.contains("0004_sessions; run `doseline migrate`"), "{error}");
     let done = migrate::migrate(&warehouse, migrate::Options::default()).await.unwrap();
-    assert_eq!(done.applied.len(), MIGRATIONS.len() - 2);
+    assert_eq!(done.applied.len(), MIGRATIONS.len() - 3);
     schema::verify(&warehouse).await.unwrap();
     assert_eq!(clickhouse.number("SELECT count() FROM doseline.sessions"), 1, "rows stay");
 
@@ -88,7 +88,7 @@ async fn a_newer_or_edited_schema_is_refused_and_left_alone() {
     let edit =
         "ALTER TABLE doseline.schema_migrations UPDATE checksum = 'x' WHERE version = 2 SETTINGS mutations_sync = 2";
     clickhouse.query(edit);
-    refused("migration 0002_injections of database doseline has the checksum x").await;
+    refused("migration 0002_registry of database doseline has the checksum x").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ CREATE TABLE IF NOT EXISTS sterilization_cycles
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the report; UTC, us' CODEC(Delta, ZSTD(1)),
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
     firmware LowCardinality(String) COMMENT 'Firmware as the report says; empty = not said',
-    session_id String COMMENT 'Visit the event belongs to, 32 hex digits; empty = outside a session' CODEC(ZSTD(1)),
+    session_id String COMMENT 'Session the event belongs to, 32 hex digits; empty = outside a session' CODEC(ZSTD(1)),
     cycle_uid String COMMENT 'The cycle, unique for ever' CODEC(ZSTD(1)),
     cycle_no Nullable(UInt64) COMMENT 'The sterilizer''s own counter, which may reset; NULL = not said' CODEC(T64, ZSTD(1)),
     recipe LowCardinality(String) COMMENT 'Recipe, see recipes; empty = not said',
@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS sterilization_cycles
     samples UInt32 COMMENT 'Samples reported, see sterilization_samples' CODEC(T64, ZSTD(1)),
     kafka_offset UInt64 COMMENT 'Offset of the Kafka record it came from' CODEC(Delta, ZSTD(1)),
     ingest_day Date COMMENT 'Day of the batch, UTC, fixed in its intent; partition of the table' CODEC(ZSTD(1)),
-    incarnation UInt32 COMMENT 'Life of the Kafka topic, see kafka_topics' CODEC(ZSTD(1)),
+    incarnation UInt32 COMMENT 'Incarnation of the Kafka topic, see kafka_topics' CODEC(ZSTD(1)),
     kafka_partition Int32 COMMENT 'Kafka partition it came from' CODEC(ZSTD(1)),
     batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
     gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS sterilization_cycles
 ENGINE = MergeTree
 PARTITION BY ingest_day
 ORDER BY (tenant, site, device, boot_id, seq)
-SETTINGS non_replicated_deduplication_window = 100000
+SETTINGS non_replicated_deduplication_window = 100000, remove_empty_parts = 0, old_parts_lifetime = 480
 COMMENT 'Sterilization cycles; `at` is the start of the cycle';
 
 -- Key: the event's identity and the sample's number: a cycle's curve is read whole and in order.
@@ -49,7 +49,7 @@ CREATE TABLE IF NOT EXISTS sterilization_samples
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the report; UTC, us' CODEC(Delta, ZSTD(1)),
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
     firmware LowCardinality(String) COMMENT 'Firmware as the report says; empty = not said',
-    session_id String COMMENT 'Visit the event belongs to, 32 hex digits; empty = outside a session' CODEC(ZSTD(1)),
+    session_id String COMMENT 'Session the event belongs to, 32 hex digits; empty = outside a session' CODEC(ZSTD(1)),
     `index` UInt32 COMMENT 'Number of the sample in the cycle, from 0' CODEC(T64, ZSTD(1)),
     cycle_uid String COMMENT 'The cycle, unique for ever' CODEC(ZSTD(1)),
     offset_ms UInt32 COMMENT 'Time from the start of the cycle (`at`), ms' CODEC(DoubleDelta, ZSTD(1)),
@@ -58,7 +58,7 @@ CREATE TABLE IF NOT EXISTS sterilization_samples
     pressure_pa Nullable(UInt32) COMMENT 'Absolute pressure, Pa; NULL = not said' CODEC(Delta, ZSTD(1)),
     kafka_offset UInt64 COMMENT 'Offset of the Kafka record it came from' CODEC(Delta, ZSTD(1)),
     ingest_day Date COMMENT 'Day of the batch, UTC, fixed in its intent; partition of the table' CODEC(ZSTD(1)),
-    incarnation UInt32 COMMENT 'Life of the Kafka topic, see kafka_topics' CODEC(ZSTD(1)),
+    incarnation UInt32 COMMENT 'Incarnation of the Kafka topic, see kafka_topics' CODEC(ZSTD(1)),
     kafka_partition Int32 COMMENT 'Kafka partition it came from' CODEC(ZSTD(1)),
     batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
     gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
@@ -67,7 +67,7 @@ CREATE TABLE IF NOT EXISTS sterilization_samples
 ENGINE = MergeTree
 PARTITION BY ingest_day
 ORDER BY (tenant, site, device, boot_id, seq, index)
-SETTINGS non_replicated_deduplication_window = 100000
+SETTINGS non_replicated_deduplication_window = 100000, remove_empty_parts = 0, old_parts_lifetime = 480
 COMMENT 'Temperature and pressure of sterilization cycles, one row for each sample';
 
 -- Key: the event's identity and the item's number; an item is followed through its life by the bloom filter.
@@ -83,14 +83,14 @@ CREATE TABLE IF NOT EXISTS sterilization_items
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the report; UTC, us' CODEC(Delta, ZSTD(1)),
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
     firmware LowCardinality(String) COMMENT 'Firmware as the report says; empty = not said',
-    session_id String COMMENT 'Visit the event belongs to, 32 hex digits; empty = outside a session' CODEC(ZSTD(1)),
+    session_id String COMMENT 'Session the event belongs to, 32 hex digits; empty = outside a session' CODEC(ZSTD(1)),
     `index` UInt32 COMMENT 'Number of the item in the cycle, from 0' CODEC(T64, ZSTD(1)),
     cycle_uid String COMMENT 'The cycle, unique for ever' CODEC(ZSTD(1)),
     item_id String COMMENT 'The item' CODEC(ZSTD(1)),
     pack_id String COMMENT 'Pack it was in; empty = not said' CODEC(ZSTD(1)),
     kafka_offset UInt64 COMMENT 'Offset of the Kafka record it came from' CODEC(Delta, ZSTD(1)),
     ingest_day Date COMMENT 'Day of the batch, UTC, fixed in its intent; partition of the table' CODEC(ZSTD(1)),
-    incarnation UInt32 COMMENT 'Life of the Kafka topic, see kafka_topics' CODEC(ZSTD(1)),
+    incarnation UInt32 COMMENT 'Incarnation of the Kafka topic, see kafka_topics' CODEC(ZSTD(1)),
     kafka_partition Int32 COMMENT 'Kafka partition it came from' CODEC(ZSTD(1)),
     batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
     gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
@@ -100,7 +100,7 @@ CREATE TABLE IF NOT EXISTS sterilization_items
 ENGINE = MergeTree
 PARTITION BY ingest_day
 ORDER BY (tenant, site, device, boot_id, seq, index)
-SETTINGS non_replicated_deduplication_window = 100000
+SETTINGS non_replicated_deduplication_window = 100000, remove_empty_parts = 0, old_parts_lifetime = 480
 COMMENT 'What was in the chamber, one row for each item';
 
 -- Key: the event's identity. Few rows.
@@ -116,7 +116,7 @@ CREATE TABLE IF NOT EXISTS cycle_indicators
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the report; UTC, us' CODEC(Delta, ZSTD(1)),
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
     firmware LowCardinality(String) COMMENT 'Firmware as the report says; empty = not said',
-    session_id String COMMENT 'Visit the event belongs to, 32 hex digits; empty = outside a session' CODEC(ZSTD(1)),
+    session_id String COMMENT 'Session the event belongs to, 32 hex digits; empty = outside a session' CODEC(ZSTD(1)),
     cycle_uid String COMMENT 'The cycle, unique for ever' CODEC(ZSTD(1)),
     kind LowCardinality(String) COMMENT 'CHEMICAL, BIOLOGICAL or BOWIE_DICK; empty = not said',
     lot LowCardinality(String) COMMENT 'Lot of the indicator; empty = not said',
@@ -125,7 +125,7 @@ CREATE TABLE IF NOT EXISTS cycle_indicators
     operator_id LowCardinality(String) COMMENT 'Pseudonym of the operator; empty = not said',
     kafka_offset UInt64 COMMENT 'Offset of the Kafka record it came from' CODEC(Delta, ZSTD(1)),
     ingest_day Date COMMENT 'Day of the batch, UTC, fixed in its intent; partition of the table' CODEC(ZSTD(1)),
-    incarnation UInt32 COMMENT 'Life of the Kafka topic, see kafka_topics' CODEC(ZSTD(1)),
+    incarnation UInt32 COMMENT 'Incarnation of the Kafka topic, see kafka_topics' CODEC(ZSTD(1)),
     kafka_partition Int32 COMMENT 'Kafka partition it came from' CODEC(ZSTD(1)),
     batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
     gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
@@ -134,7 +134,7 @@ CREATE TABLE IF NOT EXISTS cycle_indicators
 ENGINE = MergeTree
 PARTITION BY ingest_day
 ORDER BY (tenant, site, device, boot_id, seq)
-SETTINGS non_replicated_deduplication_window = 100000
+SETTINGS non_replicated_deduplication_window = 100000, remove_empty_parts = 0, old_parts_lifetime = 480
 COMMENT 'Chemical and biological indicators, as they are read, perhaps days after the cycle';
 
 -- Key: the event's identity. Few rows.
@@ -150,14 +150,14 @@ CREATE TABLE IF NOT EXISTS cycle_releases
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the report; UTC, us' CODEC(Delta, ZSTD(1)),
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
     firmware LowCardinality(String) COMMENT 'Firmware as the report says; empty = not said',
-    session_id String COMMENT 'Visit the event belongs to, 32 hex digits; empty = outside a session' CODEC(ZSTD(1)),
+    session_id String COMMENT 'Session the event belongs to, 32 hex digits; empty = outside a session' CODEC(ZSTD(1)),
     cycle_uid String COMMENT 'The cycle, unique for ever' CODEC(ZSTD(1)),
     decision LowCardinality(String) COMMENT 'RELEASED or REJECTED; empty = not said',
     actor LowCardinality(String) COMMENT 'Pseudonym of the person; empty = not said',
     decided_at Nullable(DateTime64(6, 'UTC')) COMMENT 'When it was decided; UTC, us; NULL = not said' CODEC(Delta, ZSTD(1)),
     kafka_offset UInt64 COMMENT 'Offset of the Kafka record it came from' CODEC(Delta, ZSTD(1)),
     ingest_day Date COMMENT 'Day of the batch, UTC, fixed in its intent; partition of the table' CODEC(ZSTD(1)),
-    incarnation UInt32 COMMENT 'Life of the Kafka topic, see kafka_topics' CODEC(ZSTD(1)),
+    incarnation UInt32 COMMENT 'Incarnation of the Kafka topic, see kafka_topics' CODEC(ZSTD(1)),
     kafka_partition Int32 COMMENT 'Kafka partition it came from' CODEC(ZSTD(1)),
     batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
     gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
@@ -166,5 +166,83 @@ CREATE TABLE IF NOT EXISTS cycle_releases
 ENGINE = MergeTree
 PARTITION BY ingest_day
 ORDER BY (tenant, site, device, boot_id, seq)
-SETTINGS non_replicated_deduplication_window = 100000
+SETTINGS non_replicated_deduplication_window = 100000, remove_empty_parts = 0, old_parts_lifetime = 480
 COMMENT 'Decisions to release a sterilized load or not';
+
+-- One row a cycle with what came of it later: indicators and release.
+CREATE OR REPLACE VIEW sterilizer_cycles
+(
+    tenant LowCardinality(String) COMMENT 'Tenant',
+    site LowCardinality(String) COMMENT 'Site',
+    device LowCardinality(String) COMMENT 'The sterilizer',
+    cycle_uid String COMMENT 'The cycle',
+    cycle_no Nullable(UInt64) COMMENT 'The sterilizer''s own counter; NULL = not said',
+    started_at DateTime64(6, 'UTC') COMMENT 'Start; UTC',
+    recipe LowCardinality(String) COMMENT 'Recipe; empty = not said',
+    purpose LowCardinality(String) COMMENT 'LOAD, BOWIE_DICK, LEAK or BI; empty = not said',
+    load_dry Nullable(Bool) COMMENT 'Whether the load came out dry; NULL = not said',
+    items UInt32 COMMENT 'Items in the chamber',
+    samples UInt32 COMMENT 'Samples taken',
+    duration_ms Nullable(UInt32) COMMENT 'Time of the last sample, ms from the start; NULL = no samples',
+    temperature_max_mc Nullable(Int32) COMMENT 'Greatest temperature of any sensor, millidegrees Celsius; NULL = none',
+    pressure_max_pa Nullable(UInt32) COMMENT 'Greatest absolute pressure, Pa; NULL = none',
+    indicators_negative UInt64 COMMENT 'Indicators that passed',
+    indicators_positive UInt64 COMMENT 'Indicators that failed',
+    indicators_invalid UInt64 COMMENT 'Indicators that could not be read',
+    decision String COMMENT 'Latest decision: RELEASED or REJECTED; empty = none yet',
+    decided_by String COMMENT 'Pseudonym of the person; empty = none',
+    decided_at Nullable(DateTime64(6, 'UTC')) COMMENT 'When; UTC; NULL = not said or none yet'
+)
+AS WITH
+    curves AS
+    (
+        SELECT
+            tenant, site, device, boot_id, seq,
+            max(offset_ms) AS duration_ms, max(temperature_mc) AS temperature_max_mc, max(pressure_pa) AS pressure_max_pa
+        FROM sterilization_samples
+        GROUP BY tenant, site, device, boot_id, seq
+    ),
+    readings AS
+    (
+        SELECT
+            tenant, cycle_uid,
+            countIf(result = 'NEGATIVE') AS negative, countIf(result = 'POSITIVE') AS positive, countIf(result = 'INVALID') AS invalid
+        FROM cycle_indicators
+        GROUP BY tenant, cycle_uid
+    ),
+    releases AS
+    (
+        SELECT
+            tenant, cycle_uid,
+            argMax((decision, actor, decided_at), (ifNull(decided_at, at), boot_id, seq)) AS latest
+        FROM cycle_releases
+        GROUP BY tenant, cycle_uid
+    )
+SELECT
+    cycle.tenant AS tenant,
+    cycle.site AS site,
+    cycle.device AS device,
+    cycle.cycle_uid AS cycle_uid,
+    cycle.cycle_no AS cycle_no,
+    cycle.at AS started_at,
+    cycle.recipe AS recipe,
+    cycle.purpose AS purpose,
+    cycle.load_dry AS load_dry,
+    cycle.items AS items,
+    cycle.samples AS samples,
+    if(cycle.samples = 0, NULL, curve.duration_ms) AS duration_ms,
+    curve.temperature_max_mc AS temperature_max_mc,
+    curve.pressure_max_pa AS pressure_max_pa,
+    reading.negative AS indicators_negative,
+    reading.positive AS indicators_positive,
+    reading.invalid AS indicators_invalid,
+    release.latest.1 AS decision,
+    release.latest.2 AS decided_by,
+    release.latest.3 AS decided_at
+FROM sterilization_cycles AS cycle
+LEFT JOIN curves AS curve ON curve.tenant = cycle.tenant AND curve.site = cycle.site AND curve.device = cycle.device
+    AND curve.boot_id = cycle.boot_id AND curve.seq = cycle.seq
+LEFT JOIN readings AS reading ON reading.tenant = cycle.tenant AND reading.cycle_uid = cycle.cycle_uid
+LEFT JOIN releases AS release ON release.tenant = cycle.tenant AND release.cycle_uid = cycle.cycle_uid
+SETTINGS join_use_nulls = 0
+COMMENT 'Sterilization cycles with their indicators and release; without a verdict';

@@ -1,6 +1,6 @@
--- Visits, mixtures and consumables.
+-- Sessions, mixtures and consumables.
 
--- Key: the event's identity behind tenant and site. Two rows a visit: few, so no index beside the visit's.
+-- Key: the event's identity behind tenant and site. Two rows a session: few, so no index beside the session's.
 CREATE TABLE IF NOT EXISTS sessions
 (
     tenant LowCardinality(String) COMMENT 'Tenant, from the topic',
@@ -13,7 +13,7 @@ CREATE TABLE IF NOT EXISTS sessions
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the report; UTC, us' CODEC(Delta, ZSTD(1)),
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
     firmware LowCardinality(String) COMMENT 'Firmware as the report says; empty = not said',
-    session_id String COMMENT 'Visit the event belongs to, 32 hex digits; empty = outside a session' CODEC(ZSTD(1)),
+    session_id String COMMENT 'Session the event belongs to, 32 hex digits; empty = outside a session' CODEC(ZSTD(1)),
     event LowCardinality(String) COMMENT 'STARTED or ENDED',
     operator_id LowCardinality(String) COMMENT 'Pseudonym of the operator; empty = not said',
     course_id String COMMENT 'Course of treatment, hex; empty = not said' CODEC(ZSTD(1)),
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS sessions
     reason LowCardinality(String) COMMENT 'ENDED: why, e.g. completed; empty = not said',
     kafka_offset UInt64 COMMENT 'Offset of the Kafka record it came from' CODEC(Delta, ZSTD(1)),
     ingest_day Date COMMENT 'Day of the batch, UTC, fixed in its intent; partition of the table' CODEC(ZSTD(1)),
-    incarnation UInt32 COMMENT 'Life of the Kafka topic, see kafka_topics' CODEC(ZSTD(1)),
+    incarnation UInt32 COMMENT 'Incarnation of the Kafka topic, see kafka_topics' CODEC(ZSTD(1)),
     kafka_partition Int32 COMMENT 'Kafka partition it came from' CODEC(ZSTD(1)),
     batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
     gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
@@ -40,8 +40,8 @@ CREATE TABLE IF NOT EXISTS sessions
 ENGINE = MergeTree
 PARTITION BY ingest_day
 ORDER BY (tenant, site, device, boot_id, seq)
-SETTINGS non_replicated_deduplication_window = 100000
-COMMENT 'Starts and ends of visits, one row each';
+SETTINGS non_replicated_deduplication_window = 100000, remove_empty_parts = 0, old_parts_lifetime = 480
+COMMENT 'Starts and ends of sessions, one row each';
 
 -- Key: the event's identity; a mixture is looked up by tenant and preparation_id (bloom filter).
 CREATE TABLE IF NOT EXISTS preparations
@@ -56,7 +56,7 @@ CREATE TABLE IF NOT EXISTS preparations
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the report; UTC, us' CODEC(Delta, ZSTD(1)),
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
     firmware LowCardinality(String) COMMENT 'Firmware as the report says; empty = not said',
-    session_id String COMMENT 'Visit the event belongs to, 32 hex digits; empty = outside a session' CODEC(ZSTD(1)),
+    session_id String COMMENT 'Session the event belongs to, 32 hex digits; empty = outside a session' CODEC(ZSTD(1)),
     `index` UInt32 COMMENT 'Number of the component, from 0' CODEC(T64, ZSTD(1)),
     components UInt32 COMMENT 'Components of the mixture; 0 = none was said, and the row stands for the mixture alone' CODEC(T64, ZSTD(1)),
     preparation_id String COMMENT 'The mixture' CODEC(ZSTD(1)),
@@ -72,7 +72,7 @@ CREATE TABLE IF NOT EXISTS preparations
     volume_nl Nullable(UInt64) COMMENT 'Volume taken, nl; NULL = not said' CODEC(T64, ZSTD(1)),
     kafka_offset UInt64 COMMENT 'Offset of the Kafka record it came from' CODEC(Delta, ZSTD(1)),
     ingest_day Date COMMENT 'Day of the batch, UTC, fixed in its intent; partition of the table' CODEC(ZSTD(1)),
-    incarnation UInt32 COMMENT 'Life of the Kafka topic, see kafka_topics' CODEC(ZSTD(1)),
+    incarnation UInt32 COMMENT 'Incarnation of the Kafka topic, see kafka_topics' CODEC(ZSTD(1)),
     kafka_partition Int32 COMMENT 'Kafka partition it came from' CODEC(ZSTD(1)),
     batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
     gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
@@ -82,7 +82,7 @@ CREATE TABLE IF NOT EXISTS preparations
 ENGINE = MergeTree
 PARTITION BY ingest_day
 ORDER BY (tenant, site, device, boot_id, seq, index)
-SETTINGS non_replicated_deduplication_window = 100000
+SETTINGS non_replicated_deduplication_window = 100000, remove_empty_parts = 0, old_parts_lifetime = 480
 COMMENT 'Mixtures, one row for each component';
 
 -- Key: the event's identity; an item is followed through its life by the bloom filters.
@@ -98,7 +98,7 @@ CREATE TABLE IF NOT EXISTS mounts
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the report; UTC, us' CODEC(Delta, ZSTD(1)),
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
     firmware LowCardinality(String) COMMENT 'Firmware as the report says; empty = not said',
-    session_id String COMMENT 'Visit the event belongs to, 32 hex digits; empty = outside a session' CODEC(ZSTD(1)),
+    session_id String COMMENT 'Session the event belongs to, 32 hex digits; empty = outside a session' CODEC(ZSTD(1)),
     event LowCardinality(String) COMMENT 'MOUNTED, PRIMED, REMOVED or REPROCESSED',
     slot LowCardinality(String) COMMENT 'MOUNTED: NEEDLE, SYRINGE, HANDPIECE, CARTRIDGE or TUBING; empty = not said',
     mount_id String COMMENT 'The mount, new for each mounting; empty for REPROCESSED' CODEC(ZSTD(1)),
@@ -120,7 +120,7 @@ CREATE TABLE IF NOT EXISTS mounts
     operator_id LowCardinality(String) COMMENT 'Pseudonym of the operator; empty = not said',
     kafka_offset UInt64 COMMENT 'Offset of the Kafka record it came from' CODEC(Delta, ZSTD(1)),
     ingest_day Date COMMENT 'Day of the batch, UTC, fixed in its intent; partition of the table' CODEC(ZSTD(1)),
-    incarnation UInt32 COMMENT 'Life of the Kafka topic, see kafka_topics' CODEC(ZSTD(1)),
+    incarnation UInt32 COMMENT 'Incarnation of the Kafka topic, see kafka_topics' CODEC(ZSTD(1)),
     kafka_partition Int32 COMMENT 'Kafka partition it came from' CODEC(ZSTD(1)),
     batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
     gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
@@ -131,5 +131,5 @@ CREATE TABLE IF NOT EXISTS mounts
 ENGINE = MergeTree
 PARTITION BY ingest_day
 ORDER BY (tenant, site, device, boot_id, seq)
-SETTINGS non_replicated_deduplication_window = 100000
+SETTINGS non_replicated_deduplication_window = 100000, remove_empty_parts = 0, old_parts_lifetime = 480
 COMMENT 'Life of consumables: mounted, primed, removed, reprocessed, one row each';

@@ -18,6 +18,7 @@ CREATE TABLE IF NOT EXISTS devices
 )
 ENGINE = MergeTree
 ORDER BY (tenant, device, valid_from, recorded_at)
+SETTINGS old_parts_lifetime = 480
 COMMENT 'Devices and the site they belong to, with history';
 
 CREATE OR REPLACE VIEW devices_latest
@@ -34,20 +35,11 @@ CREATE OR REPLACE VIEW devices_latest
     origin LowCardinality(String) COMMENT 'IMPORTED = registered by a person; ENROLLED = taken in because it was seen',
     valid_from DateTime64(6, 'UTC') COMMENT 'From when it holds; UTC, us'
 )
-AS SELECT
-    tenant, device,
-    argMax(devices.site, (devices.origin = 'IMPORTED', devices.valid_from, recorded_at)) AS site,
-    argMax(devices.kind, (devices.origin = 'IMPORTED', devices.valid_from, recorded_at)) AS kind,
-    argMax(devices.model, (devices.origin = 'IMPORTED', devices.valid_from, recorded_at)) AS model,
-    argMax(devices.manufacturer, (devices.origin = 'IMPORTED', devices.valid_from, recorded_at)) AS manufacturer,
-    argMax(devices.serial, (devices.origin = 'IMPORTED', devices.valid_from, recorded_at)) AS serial,
-    argMax(devices.udi, (devices.origin = 'IMPORTED', devices.valid_from, recorded_at)) AS udi,
-    argMax(devices.gateway, (devices.origin = 'IMPORTED', devices.valid_from, recorded_at)) AS gateway,
-    argMax(devices.origin, (devices.origin = 'IMPORTED', devices.valid_from, recorded_at)) AS origin,
-    argMax(devices.valid_from, (devices.origin = 'IMPORTED', devices.valid_from, recorded_at)) AS valid_from
+AS SELECT tenant, device, site, kind, model, manufacturer, serial, udi, gateway, origin, valid_from
 FROM devices
-WHERE devices.valid_from <= now64(6)
-GROUP BY tenant, device
+WHERE valid_from <= now64(6)
+ORDER BY tenant, device, origin = 'IMPORTED' DESC, valid_from DESC, recorded_at DESC
+LIMIT 1 BY tenant, device
 COMMENT 'Devices as registered now; a row a person imported wins over one that was enrolled';
 
 CREATE TABLE IF NOT EXISTS sites
@@ -63,6 +55,7 @@ CREATE TABLE IF NOT EXISTS sites
 )
 ENGINE = MergeTree
 ORDER BY (tenant, site, valid_from, recorded_at)
+SETTINGS old_parts_lifetime = 480
 COMMENT 'Sites, their time zone and opening days, with history';
 
 CREATE OR REPLACE VIEW sites_latest
@@ -109,6 +102,7 @@ CREATE TABLE IF NOT EXISTS models
 )
 ENGINE = MergeTree
 ORDER BY (model, valid_from, recorded_at)
+SETTINGS old_parts_lifetime = 480
 COMMENT 'Models: ranges, resolution, tolerance, safe depth, set-point bands, with history';
 
 CREATE OR REPLACE VIEW models_latest
@@ -169,6 +163,7 @@ CREATE TABLE IF NOT EXISTS recipes
 )
 ENGINE = MergeTree
 ORDER BY (tenant, recipe, valid_from, recorded_at)
+SETTINGS old_parts_lifetime = 480
 COMMENT 'Sterilization recipes, with history';
 
 CREATE OR REPLACE VIEW recipes_latest
@@ -214,6 +209,7 @@ CREATE TABLE IF NOT EXISTS lots
 )
 ENGINE = MergeTree
 ORDER BY (udi_di, lot, valid_from, recorded_at)
+SETTINGS old_parts_lifetime = 480
 COMMENT 'Lots of consumables and products, with history';
 
 CREATE OR REPLACE VIEW lots_latest
@@ -250,6 +246,7 @@ CREATE TABLE IF NOT EXISTS recalls
 )
 ENGINE = MergeTree
 ORDER BY (recall_id, udi_di, lot, valid_from, recorded_at)
+SETTINGS old_parts_lifetime = 480
 COMMENT 'Recalled lots, with history';
 
 CREATE OR REPLACE VIEW recalls_latest
@@ -281,6 +278,7 @@ CREATE TABLE IF NOT EXISTS policies
 )
 ENGINE = MergeTree
 ORDER BY (tenant, name, valid_from, recorded_at)
+SETTINGS old_parts_lifetime = 480
 COMMENT 'Policies by tenant, with history';
 
 CREATE OR REPLACE VIEW policies_latest

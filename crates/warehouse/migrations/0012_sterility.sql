@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS sterility_verdicts
     mount_id String COMMENT 'The mount; empty = none' CODEC(ZSTD(1)),
     cycle_uid String COMMENT 'The cycle; empty = none' CODEC(ZSTD(1)),
     lot String COMMENT 'Product and lot as DI/LOT, or the mixture; empty = none' CODEC(ZSTD(1)),
-    sessions Array(String) COMMENT 'Visits affected, ascending' CODEC(ZSTD(1)),
+    sessions Array(String) COMMENT 'Sessions affected, ascending' CODEC(ZSTD(1)),
     at DateTime64(6, 'UTC') COMMENT 'Time of the first fact of it; UTC, us' CODEC(Delta, ZSTD(1)),
     decide_at DateTime64(6, 'UTC') COMMENT 'PENDING: when it is decided without further data; UTC, us; 1970 = only by further data' CODEC(Delta, ZSTD(1)),
     reason String COMMENT 'In words' CODEC(ZSTD(1)),
@@ -31,18 +31,8 @@ CREATE TABLE IF NOT EXISTS sterility_verdicts
 )
 ENGINE = ReplacingMergeTree(computed_at)
 ORDER BY (tenant, unit, verdict_key)
-COMMENT 'What each rule says about each item, mount, visit and cycle; read with FINAL, or through sterility_breaches and cycle_verdicts';
-
--- Key: the reader. What the monitor has seen, so that it goes on where it stopped.
-CREATE TABLE IF NOT EXISTS monitor_positions
-(
-    reader LowCardinality(String) COMMENT 'Which half of the monitor',
-    seen String COMMENT 'Blocks of each table and partition that it has evaluated, JSON' CODEC(ZSTD(1)),
-    recorded_at DateTime64(6, 'UTC') COMMENT 'When; UTC, us; the latest counts' CODEC(Delta, ZSTD(1))
-)
-ENGINE = ReplacingMergeTree(recorded_at)
-ORDER BY reader
-COMMENT 'How far the monitor has looked; delete a row to have everything evaluated again';
+SETTINGS old_parts_lifetime = 480
+COMMENT 'What each rule says about each item, mount, session and cycle; read with FINAL, or through sterility_breaches and cycle_verdicts';
 
 CREATE OR REPLACE VIEW sterility_breaches
 (
@@ -56,7 +46,7 @@ CREATE OR REPLACE VIEW sterility_breaches
     mount_id String COMMENT 'The mount; empty = none',
     cycle_uid String COMMENT 'The cycle; empty = none',
     lot String COMMENT 'Product and lot as DI/LOT, or the mixture; empty = none',
-    sessions Array(String) COMMENT 'Visits affected',
+    sessions Array(String) COMMENT 'Sessions affected',
     at DateTime64(6, 'UTC') COMMENT 'Time of the first fact of it; UTC',
     reason String COMMENT 'In words',
     evidence String COMMENT 'The facts, JSON',

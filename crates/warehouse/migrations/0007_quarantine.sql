@@ -1,10 +1,34 @@
--- Working through the quarantine: what was replayed and what came of it, what a person deleted, and the state of every row.
+-- What could not be used, raw; what was replayed and what came of it, what a person deleted, and the state of every row.
 
--- A third kind of state: which messages without a sequence number (status messages, heartbeats) have been replayed. They are
--- kept apart from the ledgers of boots, because they are no numbers of a boot, and nothing is ever missing among them.
-ALTER TABLE loader_commits MODIFY COLUMN kind Enum8('commit' = 1, 'ledger' = 2, 'replay' = 3)
-    COMMENT 'commit: the batch is written; ledger: state of one boot as of the end of the batch; replay: messages of one device without sequence numbers that were replayed (boot_id 0, stored = their numbers)'
-    CODEC(ZSTD(1));
+-- Key: tenant and time: a person works through what came in lately. The payload is the largest column and rarely read: ZSTD(3).
+CREATE TABLE IF NOT EXISTS quarantine
+(
+    reason LowCardinality(String) COMMENT 'Why, e.g. implausible; detail says what exactly',
+    detail String COMMENT 'What exactly was wrong, for a person' CODEC(ZSTD(1)),
+    topic String COMMENT 'MQTT topic it was published on; may be anything for bad topics' CODEC(ZSTD(1)),
+    source LowCardinality(String) COMMENT 'Who refused it: bridge (whole report) or loader (whole record or one event)',
+    payload String COMMENT 'Raw bytes: as received where the bridge refused, the protobuf report where the loader did' CODEC(ZSTD(3)),
+    received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received it; UTC, us' CODEC(Delta, ZSTD(1)),
+    tenant LowCardinality(String) COMMENT 'Tenant, where the topic names one; else empty',
+    site LowCardinality(String) COMMENT 'Site, where the topic names one; else empty',
+    device LowCardinality(String) COMMENT 'Device, where the topic names one; else empty',
+    boot_id UInt64 COMMENT 'Boot, where it could be read; else 0' CODEC(ZSTD(1)),
+    seq UInt64 COMMENT 'Sequence number of the event, where it could be read; 0 = the whole message' CODEC(Delta, ZSTD(1)),
+    replayed Bool COMMENT 'Whether it has been replayed since',
+    kafka_offset UInt64 COMMENT 'Offset of the Kafka record it came from' CODEC(Delta, ZSTD(1)),
+    ingest_day Date COMMENT 'Day of the batch, UTC, fixed in its intent; partition of the table' CODEC(ZSTD(1)),
+    incarnation UInt32 COMMENT 'Incarnation of the Kafka topic, see kafka_topics' CODEC(ZSTD(1)),
+    kafka_partition Int32 COMMENT 'Kafka partition it came from' CODEC(ZSTD(1)),
+    batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
+    gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
+    batch_hash UInt64 COMMENT 'Hash of all rows of the batch in this table; equal in every row of the batch' CODEC(ZSTD(1)),
+    injection_no Nullable(UInt64) COMMENT 'Lifetime number of the injection, where one injection was refused and carries it; NULL = anything else' CODEC(Delta, ZSTD(1))
+)
+ENGINE = MergeTree
+PARTITION BY ingest_day
+ORDER BY (tenant, received_at, device, boot_id, seq)
+SETTINGS non_replicated_deduplication_window = 100000, remove_empty_parts = 0, old_parts_lifetime = 480
+COMMENT 'What could not be used, raw, with the reason; nothing is ever dropped';
 
 -- Written by the loader in the batch of the replayed record, so it is exact whatever is repeated. Key: the quarantined row.
 CREATE TABLE IF NOT EXISTS quarantine_replays
@@ -27,7 +51,7 @@ CREATE TABLE IF NOT EXISTS quarantine_replays
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received it first; UTC, us' CODEC(Delta, ZSTD(1)),
     kafka_offset UInt64 COMMENT 'Offset of the Kafka record that replayed it' CODEC(Delta, ZSTD(1)),
     ingest_day Date COMMENT 'Day of the batch, UTC, fixed in its intent; partition of the table' CODEC(ZSTD(1)),
-    incarnation UInt32 COMMENT 'Life of the Kafka topic of the replaying record, see kafka_topics' CODEC(ZSTD(1)),
+    incarnation UInt32 COMMENT 'Incarnation of the Kafka topic of the replaying record, see kafka_topics' CODEC(ZSTD(1)),
     kafka_partition Int32 COMMENT 'Kafka partition of the replaying record' CODEC(ZSTD(1)),
     batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
     gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
@@ -36,7 +60,7 @@ CREATE TABLE IF NOT EXISTS quarantine_replays
 ENGINE = MergeTree
 PARTITION BY ingest_day
 ORDER BY (source_incarnation, source_partition, source_offset, source_seq)
-SETTINGS non_replicated_deduplication_window = 100000
+SETTINGS non_replicated_deduplication_window = 100000, old_parts_lifetime = 480
 COMMENT 'Replays out of quarantine and what came of them; one row for each attempt';
 
 -- Key: time, because a person reads it as a journal. A few rows for each deletion.
@@ -57,6 +81,7 @@ CREATE TABLE IF NOT EXISTS quarantine_purges
 )
 ENGINE = MergeTree
 ORDER BY (purged_at, ingest_day, tenant, reason)
+SETTINGS old_parts_lifetime = 480
 COMMENT 'What people deleted from quarantine, written before each deletion';
 
 -- The state is read from the replays, which are exact; the column `replayed` of the table is brought in line with them.
@@ -79,7 +104,7 @@ CREATE OR REPLACE VIEW quarantine_state
     replays UInt64 COMMENT 'How often it was replayed',
     replayed_by String COMMENT 'Who replayed it last; empty = nobody',
     replayed_at DateTime64(6, 'UTC') COMMENT 'When that was asked for; UTC, us; 1970 = never',
-    incarnation UInt32 COMMENT 'Life of the Kafka topic it came from, see kafka_topics',
+    incarnation UInt32 COMMENT 'Incarnation of the Kafka topic it came from, see kafka_topics',
     kafka_partition Int32 COMMENT 'Kafka partition it came from',
     kafka_offset UInt64 COMMENT 'Offset of the Kafka record it came from',
     ingest_day Date COMMENT 'Day of ingest, UTC'
