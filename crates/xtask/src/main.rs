@@ -14,6 +14,7 @@ mod compile;
 mod engines;
 mod harness;
 mod progress;
+mod prose;
 mod steps;
 mod suite;
 mod system;
@@ -63,6 +64,9 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         filter: Option<String>,
     },
+    /// Check documents and comments: width, phrases, links
+    #[command(after_help = "Example:\n  cargo xtask language    (a part of `cargo xtask test`, within a second)")]
+    Language,
     /// Kill, stop, cut and fill everything while a simulated fleet sends, and compare all of it with the truth
     #[command(
         after_help = "Examples:\n  cargo xtask soak --minutes 60 --seed 1 --json soak.json\n  cargo xtask soak --minutes 5 --faults engine-rename,disk-full\n  cargo xtask soak --help    (all options, from the campaign itself)",
@@ -95,6 +99,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Up { arguments } => up::run(&arguments),
         Command::Test { fast, filter } => suite::run(fast, filter.as_deref()),
+        Command::Language => prose::check(),
         Command::Soak { arguments } => harness::soak(&arguments),
         Command::Bench { arguments } => harness::bench(&arguments),
         Command::Engines => engines::command(),

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::compile::{Packages, Wanted};
 use crate::steps::{Step, Steps};
 use crate::tally::Tally;
-use crate::{cache, command, engines, system, targets, tools, unused};
+use crate::{cache, command, engines, prose, system, targets, tools, unused};
 
 /// Tests named at the end of a run because of their time.
 const SLOWEST: usize = 10;
@@ -24,6 +24,7 @@ enum Part {
     Engines,
     Sources,
     Formatting,
+    Language,
     Unused,
     Policy,
     Clippy,
@@ -68,12 +69,12 @@ pub fn run(fast: bool, filter: Option<&str>) -> Result<()> {
 impl Scope<'_> {
     /// A filter leaves the checks out: it is for the one test somebody works on.
     fn parts(self) -> Vec<Part> {
-        use Part::{Build, Clippy, Documents, Engines, Formatting, Packages, Policy, Sources, Tests, Unused};
+        use Part::{Build, Clippy, Documents, Engines, Formatting, Language, Packages, Policy, Sources, Tests, Unused};
         match (self.fast, self.filter) {
             (false, None) => {
-                vec![Packages, Engines, Sources, Formatting, Unused, Policy, Clippy, Documents, Build, Tests]
+                vec![Packages, Engines, Sources, Formatting, Language, Unused, Policy, Clippy, Documents, Build, Tests]
             }
-            (true, None) => vec![Packages, Sources, Formatting, Unused, Clippy, Build, Tests],
+            (true, None) => vec![Packages, Sources, Formatting, Language, Unused, Clippy, Build, Tests],
             (false, Some(_)) => vec![Packages, Engines, Sources, Build, Tests],
             (true, Some(_)) => vec![Packages, Sources, Build, Tests],
         }
@@ -91,6 +92,7 @@ impl Part {
             Self::Engines => "engines",
             Self::Sources => "sources",
             Self::Formatting => "formatting",
+            Self::Language => "language",
             Self::Unused => "unused dependencies",
             Self::Policy => "dependency policy",
             Self::Clippy => "clippy",
@@ -118,6 +120,7 @@ impl Run<'_> {
                 step.give_way();
                 command::run(&mut command::cargo(["fmt", "--all", "--check"])?)
             }
+            Part::Language => prose::check(),
             Part::Unused => unused::check(),
             Part::Policy => {
                 let lock = cache::lock(step)?;
@@ -232,6 +235,7 @@ mod tests {
             Part::Engines,
             Part::Sources,
             Part::Formatting,
+            Part::Language,
             Part::Unused,
             Part::Policy,
             Part::Clippy,

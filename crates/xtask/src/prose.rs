@@ -1,0 +1,159 @@
+//! The rules of language that a program can check, over documents and comments: line width, phrases that the project
+//! does not use, and links between files of the repository.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command;
+
+/// Columns of a line of prose. Lines of tables and of code are as long as they are.
+const WIDTH: usize = 120;
+/// Phrases that a reader from outside stumbles over, with what to write instead.
+const UNUSED: [(&str, &str); 10] = [
+    ("made again", "created again, or rebuilt"),
+    ("gone mad", "say what is wrong"),
+    ("somebody else", "another owner, another person"),
+    ("so many of them", "the number"),
+    ("nevertheless", "still"),
+    ("in crowds", "in batches"),
+    ("a crowd of", "the number"),
+    ("as before,", "say what is the same"),
+    ("utilize", "use"),
+    ("TODO", "an issue"),
+];
+/// Folders with sources and documents; the top level itself has documents only.
+const FOLDERS: [&str; 5] = ["crates", "tests", "docs", "proto", "deploy"];
+
+/// Fails with a line for each breach.
+pub fn check() -> Result<()> {
+    let root = command::checkout()?;
+    let mut files = Vec::new();
+    for entry in fs::read_dir(&root).with_context(|| format!("list {}", root.display()))? {
+        let path = entry?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    let mut folders: Vec<_> = FOLDERS.iter().map(|name| root.join(name)).collect();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            match path.is_dir() {
+                true if !matches!(name, "generated" | "node_modules" | "target") => folders.push(path),
+                true => {}
+                false => files.push(path),
+            }
+        }
+    }
+    files.sort();
+    let mut breaches = Vec::new();
+    for path in files {
+        let kind = path.extension().and_then(|extension| extension.to_str());
+        // The list of phrases would accuse itself; what was released is never edited.
+        if !matches!(kind, Some("md" | "rs")) || path.ends_with("xtask/src/prose.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let name = path.strip_prefix(&root).unwrap_or(&path).display().to_string();
+        let found = if kind == Some("md") { document(&text, &path) } else { source(&text) };
+        breaches.extend(found.into_iter().map(|(line, fault)| format!("{name}:{line}: {fault}")));
+    }
+    if !breaches.is_empty() {
+        bail!("{} breaches of the rules of language (CONTRIBUTING.md):\n  {}", breaches.len(), breaches.join("\n  "));
+    }
+    Ok(())
+}
+
+/// Breaches in the comments of a source file, each with its line.
+fn source(text: &str) -> Vec<(usize, String)> {
+    let comments = text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with("//"));
+    comments.flat_map(|(index, line)| prose(line).map(move |fault| (index + 1, fault))).collect()
+}
+
+/// Breaches in a document, each with its line. The changelog may compare with earlier versions.
+fn document(text: &str, path: &Path) -> Vec<(usize, String)> {
+    let mut breaches = Vec::new();
+    let mut code = false;
+    for (index, line) in text.lines().enumerate() {
+        if line.trim_start().starts_with("```") {
+            code = !code;
+        } else if !code {
+            if !line.trim_start().starts_with('|') && !path.ends_with("CHANGELOG.md") {
+                breaches.extend(prose(line).map(|fault| (index + 1, fault)));
+            }
+            breaches.extend(links(line).filter_map(|link| broken(link, path)).map(|fault| (index + 1, fault)));
+        }
+    }
+    breaches
+}
+
+/// What is wrong with one line.
+fn prose(line: &str) -> impl Iterator<Item = String> {
+    let columns = line.chars().count();
+    let wide = (columns > WIDTH && line.contains(' ')).then(|| format!("{columns} columns, at most {WIDTH}"));
+    let phrases = UNUSED.iter().filter(|(phrase, _)| line.contains(phrase));
+    wide.into_iter().chain(phrases.map(|(phrase, instead)| format!("`{phrase}`: write {instead}")))
+}
+
+/// Targets of the links in a line of Markdown.
+fn links(line: &str) -> impl Iterator<Item = &str> {
+    line.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(link, _)| link))
+}
+
+/// Why a link leads nowhere; links to other hosts are not looked at.
+fn broken(link: &str, from: &Path) -> Option<String> {
+    if link.contains("://") || link.starts_with("mailto:") {
+        return None;
+    }
+    let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
+    let target = if file.is_empty() { from.to_owned() } else { from.parent()?.join(file) };
+    if !target.exists() {
+        return Some(format!("link to {link}: there is no such file"));
+    }
+    let anchor = anchor.filter(|_| target.extension().is_some_and(|extension| extension == "md"))?;
+    let known: BTreeSet<_> = fs::read_to_string(&target).ok()?.lines().filter_map(heading).collect();
+    (!known.contains(anchor)).then(|| format!("link to {link}: there is no such heading"))
+}
+
+/// The anchor of a heading, as GitHub makes it.
+fn heading(line: &str) -> Option<String> {
+    let title = line.strip_prefix('#')?.trim_start_matches('#').strip_prefix(' ')?;
+    let kept = title.to_lowercase();
+    let kept = kept.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'));
+    Some(kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_breach_names_its_line_and_what_to_write() {
+        let wide = format!("// {}", "word ".repeat(30));
+        let found = source(&format!("let it = 1; // gone mad\n/// The topic was made again.\n{wide}\n"));
+        assert_eq!(found[0], (2, "`made again`: write created again, or rebuilt".to_owned()));
+        assert_eq!((found[1].0, found.len()), (3, 2), "{found:?}");
+    }
+
+    #[test]
+    fn links_are_followed_to_their_heading() {
+        let from = command::checkout().unwrap().join("README.md");
+        let check = |line: &str| links(line).filter_map(|link| broken(link, &from)).collect::<Vec<_>>();
+        assert!(check("see [terms](docs/glossary.md#what-a-device-does) and [home](https://example.org)").is_empty());
+        assert_eq!(check("[gone](docs/gone.md)"), ["link to docs/gone.md: there is no such file"]);
+        assert_eq!(check("[x](docs/glossary.md#gone)"), ["link to docs/glossary.md#gone: there is no such heading"]);
+    }
+
+    #[test]
+    fn code_and_tables_keep_their_width() {
+        let wide = "word ".repeat(30);
+        let text = format!("| {wide} |\n```\n{wide}\n```\n{wide}\n");
+        let found = document(&text, Path::new("docs/x.md"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].0, 5);
+    }
+}
