@@ -263,7 +263,8 @@ pub struct Load {
     /// MiB of records in memory over all partitions; at the limit polling pauses. Smaller saves memory, larger lets more
     /// partitions make large batches at once.
     pub memory_mib_max: u32,
-    /// A batch is written at this age, ms: the larger, the fewer and cheaper inserts, the later the data.
+    /// Time between two batches of a partition, ms; a record that comes after a pause is written within 50 ms. The larger, the fewer
+    /// and cheaper inserts, the later the data.
     pub batch_age_ms: u32,
     /// Batches of all partitions that are written at once; those that are due meanwhile go on growing, for 2 s at most. About as
     /// many as ClickHouse has processors: more get in each other's way, fewer leave it idle.

@@ -118,7 +118,8 @@ pub struct Limits {
     pub rows_max: usize,
     /// A batch is written at this many bytes of records. So much again may wait in memory for each partition.
     pub bytes_max: usize,
-    /// A batch is written at this age of its first record. Larger: fewer and cheaper inserts. Smaller: fresher data.
+    /// Most batches a partition has: one in this time, counted from the end of the batch before. A record that comes after a
+    /// pause is written within 50 ms. Larger: fewer and cheaper inserts. Smaller: fresher data.
     pub age_max: Duration,
     /// Batches of all partitions that are written at once; those that are due meanwhile go on growing, for 2 s at most. More
     /// than ClickHouse has processors get in each other's way.

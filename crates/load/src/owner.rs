@@ -69,7 +69,7 @@
 //!   token one more). `loader_intents` and `loader_commits` see every partition of every topic and therefore turn over
 //!   first. A batch ends by age; or by size, or because memory is full, both of which take longer than the rows before
 //!   take to insert. With 3 topics of 12 partitions and two batches a second each that is 72 inserts/s: the window holds
-//!   100,000 / 72 = 1,390 s; with `up`'s 2 partitions and 300 ms, 20 inserts/s, 5,000 s. A table of facts sees one topic:
+//!   100,000 / 72 = 1,390 s; with `up`'s single partition and 1 s, 3 inserts/s, 33,000 s. A table of facts sees one topic:
 //!   three times as long.
 //! - *How late a write can be.* An owner asks its lease before each insert, so that one which wakes after the session
 //!   time-out (45 s) writes nothing more; the insert under way ends with its time-outs (connect 5 s, send 30 s, receive
@@ -142,6 +142,8 @@ const CHUNK_BYTES: usize = 512 << 10;
 
 /// How long a batch that is due waits for its turn at most: one that is stuck must not hold up the other partitions.
 const TURN_WITHIN: Duration = Duration::from_secs(2);
+/// How long the first record after a pause waits for others: long enough for the reports of one moment, too short to be noticed.
+const LONE_WITHIN: Duration = Duration::from_millis(50);
 
 /// Why an owner ended.
 #[derive(Debug)]
@@ -201,6 +203,8 @@ pub struct Owner<S, C> {
     /// Whether nobody else can have put an intent at the position before this owner asks: it has just committed the batch
     /// before, whose intent was its own.
     ahead: bool,
+    /// When the records of the last batch were together.
+    collected: tokio::time::Instant,
     name: String,
     meter: Arc<Meter>,
 }
@@ -227,6 +231,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
             position,
             fetch: position,
             ahead: false,
+            collected: tokio::time::Instant::now(),
             name,
             meter,
         }
@@ -253,6 +258,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
     async fn batch(&mut self, inbox: &mut Inbox) -> Result<(), Stop> {
         let shared = self.shared.clone();
         let (records, _turn) = self.collect(inbox, &shared.turns).await?;
+        self.collected = tokio::time::Instant::now();
         let claim = self.claim(&records).await?;
         let (records, lost) = self.fit(records, &claim.intent, inbox).await?;
         let rows = records.iter().map(rows_of).sum();
@@ -297,7 +303,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
             };
             self.gather(&mut gathered, record);
             if is_first {
-                age.as_mut().reset(tokio::time::Instant::now() + age_max);
+                let now = tokio::time::Instant::now();
+                age.as_mut().reset((self.collected + age_max).max(now + LONE_WITHIN.min(age_max)));
             }
             while !full(&gathered)
                 && let Some(record) = inbox.ready()
