@@ -2,7 +2,7 @@
 //!
 //! A scenario starts its own engines, feeds them reports that were encoded beforehand, and reads CPU time and memory of each
 //! process from `/proc`. It then counts what has arrived. A scenario whose data are not all there, once each, fails: its
-//! figures are not shown. What each figure means is in `docs/performance.md`.
+//! figures are not shown. What each figure means is in `docs/benchmarks.md`.
 
 mod bridge;
 mod data;

@@ -15,7 +15,7 @@ those figures are left out.\n\n\
 Examples:\n  cargo xtask bench --json bench.json\n  \
 cargo xtask bench --only bridge,loader\n  \
 cargo xtask bench --quick                    (does it work; the figures mean nothing)\n  \
-cargo xtask bench --only peers --peer mine='./my-loader'    (what it is told: docs/performance.md)"
+cargo xtask bench --only peers --peer mine='./my-loader'    (what it is told: docs/benchmarks.md)"
 )]
 struct Arguments {
     /// Only these scenarios, separated by commas
