@@ -24,12 +24,12 @@ pub struct Last {
 pub const LAST: [Last; 2] = [
     Last {
         name: "retention-passed",
-        what: "retention passed: each lost record told, the rest goes on",
+        what: "retention passed: each lost record reported, the rest loaded",
         inject: retention_passed,
     },
     Last {
         name: "topic-recreated",
-        what: "topic deleted and made again: told, read in a new life after migrate",
+        what: "topic deleted and created again: reported, read in a new incarnation after migrate",
         inject: topic_recreated,
     },
 ];
