@@ -1,4 +1,4 @@
-//! `cargo xtask bench` runs this.
+//! The program of `cargo xtask bench`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         eprintln!("bench: --only: {error}");
         return ExitCode::from(2);
     }
-    // After each scenario: an hour's figures must not hang on the last.
+    // Written after each scenario, so that a late failure does not lose an hour's figures.
     let write = |report: &Report| {
         let Some(path) = &json else { return Ok(()) };
         std::fs::write(path, format!("{:#}\n", report.json()))
