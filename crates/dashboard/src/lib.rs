@@ -1,6 +1,6 @@
 //! The dashboard: one web page, and the panels that it shows, as JSON.
 //!
-//! Purpose: it shows a clinic chain its fleet, through the same public views that Grafana and SQL tools use.
+//! What it is for: it shows a clinic chain its fleet, through the same public views that Grafana and SQL tools use.
 //!
 //! Absent: state, writing, and any figure of its own. Each panel is one query over the views.
 //!

@@ -1,6 +1,6 @@
 //! The reference device client and, on it, the fleet simulator.
 //!
-//! Purpose: it shows makers of devices how to deliver every event exactly once ([`outbox`], [`sender`], [`draft`]:
+//! What it is for: it shows device makers how to deliver every event exactly once ([`outbox`], [`sender`], [`draft`]:
 //! pure; [`store`], [`gateway`]: IO). It also gives every test of doseline a fleet ([`fleet`]: pure; [`simulate`]: IO)
 //! with an oracle ([`truth`]).
 //!
