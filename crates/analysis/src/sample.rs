@@ -1,8 +1,8 @@
 //! Mean and variance of decimals.
 //!
 //! [`Sample::of`] takes decimals as they were written: 10000000.2 is the integer 100000002 with one decimal place. It
-//! sums the integers exactly, so it keeps the digits that sums of squares in floating point lose (NIST NumAcc4: a
-//! variance of -2.0 instead of 0.01). Numbers that span too many places go through [`FloatMoments`].
+//! sums the integers exactly. Sums of squares in floating point lose digits (NIST NumAcc4: a variance of -2.0 instead
+//! of 0.01). Numbers that span too many places go through [`FloatMoments`].
 
 use crate::{
     error::{Result, all_finite, finite},

@@ -2,7 +2,7 @@
 //! length, although the parameters are unknown.
 //!
 //! A session mean of n shots varies by v = between^2 + within^2 / n around the device's centre. Charts that use
-//! estimates as centre and sigma signal far too often: with estimates from 20 sessions, a chart solved for 10,000
+//! estimates as centre and sigma signal far too often. With estimates from 20 sessions, a chart solved for 10,000
 //! points really has about 340. Here each value is compared only with values before it (recursive residuals: Brown,
 //! Durbin & Evans 1975; self-starting charts: Hawkins 1987). In control the results are independent and exactly
 //! standard normal, from the first one on. This holds for any centre and, with [`Source::SelfStarting`], for any scale.

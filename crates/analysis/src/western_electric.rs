@@ -1,6 +1,6 @@
 //! Western Electric rules (Statistical Quality Control Handbook, 1956), for people who read a Shewhart chart.
 //!
-//! They are for display and never raise an alert: all four together signal once in 91.75 points in control (Champ &
+//! They are for display and never raise an alert. All four together signal once in 91.75 points in control (Champ &
 //! Woodall 1987, Technometrics 29:393), more often than any alarm budget allows.
 
 use crate::{Side, shewhart};

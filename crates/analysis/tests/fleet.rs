@@ -345,8 +345,8 @@ fn forecasts_without_the_chart_would_cry_wolf() {
     assert!(cried >= 15, "{cried}");
 }
 
-/// The mean rate of alarms of a chart solved for 10,000 points, if centre and sigma come from m sessions only: that of
-/// a chart with about 340, 1,230 and 4,900.
+/// A chart is solved for 10,000 points, and its centre and sigma come from m sessions only. Its mean rate of alarms is
+/// that of a chart with about 340, 1,230 and 4,900.
 #[test]
 fn what_estimation_costs() {
     let design = cusum::Design { k: 0.5, h: 8.053, fast_start: false };

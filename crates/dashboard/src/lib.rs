@@ -5,8 +5,8 @@
 //! Absent: state, writing, and any figure of its own. Each panel is one query over the views.
 //!
 //! Invariants: a tenant is bound as a query parameter, never pasted into SQL. Every answer has a limit of rows. However
-//! many pages are open, ClickHouse is asked for each panel of each tenant once in `FRESH`, and never more than
-//! `QUESTIONS_MAX` at once, even if a client invents tenants.
+//! many pages are open, ClickHouse is asked for each panel of each tenant once in `FRESH`. There are never more than
+//! `QUESTIONS_MAX` queries at once, even if a client invents tenants.
 
 mod cache;
 mod panel;

@@ -2,7 +2,6 @@
 //!
 //! Each command first installs what is missing, so that a fresh machine needs nothing but the Rust toolchain.
 //!
-//! Absent: anything a user of doseline needs at run time (that is the `doseline` binary), and any download by
 //! Absent: anything that a user of doseline needs at run time (the `doseline` binary has that), and any download by
 //! address. Engines are fetched by package name with their registry's own client.
 //!

@@ -1,5 +1,5 @@
-//! The part of MQTT 5 that a load needs: a publisher that keeps a rate, and a peer that acts as a broker for a bridge
-//! and sends as fast as the bridge acknowledges.
+//! The part of MQTT 5 that a load needs: a publisher that keeps a rate, and a peer. The peer acts as a broker for a
+//! bridge, and sends as fast as the bridge acknowledges.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

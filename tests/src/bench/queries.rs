@@ -282,8 +282,8 @@ fn make_rest(clickhouse: &ClickHouse, devices: u64, now: u64) {
          FROM (SELECT number, {identity} FROM numbers({devices}))",
         time("864000")
     ));
-    // The states that pruning has left: one for each of the 8 days that Kafka holds, and one for each report of the
-    // last minute, which is half the time between two prunings. Every 21st device has a gap.
+    // The states that pruning has left. They are one for each of the 8 days that Kafka holds, and one for each report
+    // of the last minute, half the time between two prunings. Every 21st device has a gap.
     clickhouse.query(&format!(
         "INSERT INTO doseline.loader_commits (kind, incarnation, kafka_partition, batch, batch_end, tenant, site, device, \
          boot_id, stored_first, stored_last, last_arrival, committed_at) \

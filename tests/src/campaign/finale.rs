@@ -1,5 +1,5 @@
-//! Faults after the last comparison, because they lose records or damage rows on purpose: retention that has passed, a
-//! topic that is created again, and the proof that the oracle finds damage.
+//! Faults after the last comparison, because they lose records or damage rows on purpose. They are retention that has
+//! passed, a topic that is created again, and the proof that the oracle finds damage.
 
 use std::time::{Duration, Instant};
 

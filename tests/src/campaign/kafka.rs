@@ -88,9 +88,9 @@ pub fn partition_stalled(stage: &mut Stage, random: &mut Random) -> Outcome {
 /// Kafka's commits only serve people who watch the lag. If they are set to 0, nothing happens, whether loaders run or
 /// not.
 ///
-/// Kafka refuses another program's commit while the group has members. It accepts it while there are none, which is
-/// also the case for moments of a rebalance, when all sessions have ended and no loader has joined again. So while
-/// loaders run, both answers are right. After both, loaders must continue from the positions in ClickHouse.
+/// Kafka refuses another program's commit while the group has members. It accepts it while there are none. That is also
+/// the case for moments of a rebalance, when all sessions have ended and no loader has joined again. So while loaders
+/// run, both answers are right. After both, loaders must continue from the positions in ClickHouse.
 pub fn offsets_reset(stage: &mut Stage, _: &mut Random) -> Outcome {
     stage.watch.ignore_commits();
     if stage.observer.rewind().is_ok() {

@@ -245,8 +245,8 @@ pub(super) fn drift(plan: &Plan, index: u32, at_us: i64) -> f64 {
     DRIFT * ((days - from) / (DAYS as f64 - from)).clamp(0.0, 1.0)
 }
 
-/// When a device was calibrated and when it is due again, us since 1970: long before the past began, and months after
-/// it ends, on a different day for each device.
+/// When a device was calibrated and when it is due again, us since 1970. The calibration is long before the past, the
+/// due date months after it, on a different day for each device.
 pub(super) fn calibration(demo: Demo, ordinal: u32) -> (i64, i64) {
     let performed_us = demo.began_unix_us - (10 + i64::from(ordinal) * 23 % 240) * DAY_US;
     (performed_us, performed_us + 365 * DAY_US)
