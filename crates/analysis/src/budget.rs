@@ -3,7 +3,7 @@
 //! A chart signals by chance once in its run length, even on a healthy device. So the starting point is a budget: false
 //! alarms per device and year. It is split over all streams (channels x set-point bands) and over all charts that raise
 //! alerts. Each chart's limit is solved for the run length left to it. The split is a union bound. Charts over the same
-//! sessions often signal together and become one condition, so real alarms are fewer.
+//! sessions often signal together and become one condition, so there are fewer alarms in fact.
 
 use crate::{
     arl::{self, EwmaLimits},

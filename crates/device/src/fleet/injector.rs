@@ -362,7 +362,7 @@ impl Injector {
             self.remove(base, syringe, Some(residual_nl));
             self.mount_syringe(base);
         }
-        // Tips deform, so some twenty shots need a new needle.
+        // Tips deform, so a new needle follows after some twenty shots.
         if self.session.punctures >= 25 && self.session.shots + 5 < self.session.planned {
             let needle = self.needle.take();
             self.remove(base, needle, None);
