@@ -1,8 +1,8 @@
-//! Every figure that doseline publishes about its speed, measured with real engines: `cargo xtask bench`.
+//! Measures every published figure of doseline's speed with real engines, for `cargo xtask bench`.
 //!
-//! A scenario starts its own engines, feeds them reports that were encoded beforehand, and reads CPU time and memory of each
-//! process from `/proc`. It then counts what has arrived. A scenario whose data are not all there, once each, fails: its
-//! figures are not shown. What each figure means is in `docs/performance.md`.
+//! A scenario starts its own engines, sends them reports that were encoded beforehand, and reads CPU time and memory of
+//! each process from `/proc`. It then counts the rows. If an event is missing or doubled, the scenario fails and shows
+//! no figures. `docs/benchmarks.md` says what each figure means.
 
 mod bridge;
 mod data;
@@ -24,25 +24,25 @@ pub use report::{Report, Table};
 
 use crate::scratch::Deferred;
 
-/// What is to be measured.
+/// Selection of scenarios and data.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Only these scenarios; empty = all.
+    /// Names of scenarios; empty means all.
     pub only: Vec<String>,
-    /// Little data: shows that everything works, not how fast it is.
+    /// Little data: it shows that everything works, not how fast it is.
     pub quick: bool,
-    /// Further loaders, name and shell command.
+    /// Further loaders: name and shell command.
     pub peers: Vec<(String, String)>,
 }
 
-/// What is measured together.
+/// Measurements that share their engines.
 struct Scenario {
     name: &'static str,
     what: &'static str,
     measure: fn(&Options) -> Vec<Table>,
 }
 
-/// In the order of the report.
+/// All scenarios, in the order of the report.
 const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "bridge",
@@ -71,15 +71,15 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "recovery", what: "a loader killed with a million records left", measure: service::recovery },
 ];
 
-/// Name of each scenario, and what it measures.
+/// Name of each scenario, with its subject.
 pub fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
     SCENARIOS.iter().map(|scenario| (scenario.name, scenario.what))
 }
 
-/// Refuses names that no scenario has.
+/// Refuses unknown names.
 ///
 /// # Errors
-/// The name, and those that there are.
+/// The unknown name, and the known ones.
 pub fn check_names(only: &[String]) -> Result<(), String> {
     match only.iter().find(|wanted| names().all(|(name, _)| name != wanted.as_str())) {
         None => Ok(()),
@@ -90,8 +90,8 @@ pub fn check_names(only: &[String]) -> Result<(), String> {
     }
 }
 
-/// Measures, one scenario after the other, and hands over the report so far after each. One that fails leaves no figures,
-/// and the others go on.
+/// Measures the scenarios in order, and passes on the report so far after each. A scenario that fails has no figures,
+/// and the others continue.
 pub fn run(options: &Options, mut so_far: impl FnMut(&Report)) -> Report {
     let mut report = Report::new(options);
     let _deferred = Deferred::begin();
@@ -103,7 +103,7 @@ pub fn run(options: &Options, mut so_far: impl FnMut(&Report)) -> Report {
         say(&format!("== {}: {}", scenario.name, scenario.what));
         match catch_unwind(AssertUnwindSafe(|| (scenario.measure)(options))) {
             Ok(tables) => report.tables.extend(tables),
-            // The panic's message is on standard error.
+            // The panic has printed its message on standard error.
             Err(_) => report.failed.push(scenario.name),
         }
         say(&format!("== {}: {:.0} s", scenario.name, began.elapsed().as_secs_f64()));
@@ -112,7 +112,7 @@ pub fn run(options: &Options, mut so_far: impl FnMut(&Report)) -> Report {
     report
 }
 
-/// Progress, for a person.
+/// Prints progress for a person.
 fn say(text: &str) {
     eprintln!("bench: {text}");
 }

@@ -1,9 +1,9 @@
-//! The fault campaign: everything that can be killed, stopped, cut or filled is, again and again, while a simulated fleet
-//! goes on sending; engines stay up between the faults. What the fleet says it made is the oracle.
+//! The fault campaign: faults strike every part, again and again, while a simulated fleet keeps sending. Engines stay
+//! up between the faults. The oracle is the fleet's own record of its events.
 //!
-//! After each turn of one kind of fault, what was made meanwhile must stand in ClickHouse, once and with its values, and
-//! the aggregates of the batches committed meanwhile must equal their base rows; at the end the same holds for everything.
-//! The seed decides which fault comes when and where it strikes; the machine decides the rest.
+//! After each turn of one kind of fault, the events made meanwhile must be in ClickHouse, once and with their values.
+//! The aggregates of the batches committed meanwhile must equal their base rows. At the end the same holds for
+//! everything. The seed decides which fault comes when and where it strikes; the machine decides the rest.
 
 mod faults;
 mod finale;
@@ -29,32 +29,33 @@ pub use oracle::Findings;
 pub use report::{Report, Row};
 use stage::{Setting, Stage};
 
-/// What was made this long ago should have arrived: devices without a network have it back.
+/// Age at which an event should have arrived; devices without a network then have it back.
 const ARRIVED_AFTER: Duration = Duration::from_secs(60);
-/// How long it may take on top.
+/// Additional time that it may take.
 const ARRIVED_WITHIN: Duration = Duration::from_secs(420);
-/// Attempts, for each time a fault is to strike, that may miss: what was to be caught did not come, or something else did.
+/// Attempts that may miss, for each wanted strike: the awaited statement did not come, or something else was hit.
 const MISSES: u32 = 4;
 
-/// What to do.
+/// Options of a campaign.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Decides which fault comes when and where it strikes.
     pub seed: u64,
-    /// How long faults are injected, turn by turn; none = each as often as continuous integration wants it, then the end.
+    /// How long faults strike, in turns; `None` means each as often as in continuous integration, then the end.
     pub minutes: Option<u64>,
-    /// Names of faults; empty = all.
+    /// Names of faults; empty means all.
     pub faults: Vec<String>,
-    /// Events a second.
+    /// Events a second over the whole fleet.
     pub rate: u32,
-    /// Devices of each fleet.
+    /// Number of devices in each fleet.
     pub devices: u32,
-    /// Partitions of each topic.
+    /// Number of partitions of each topic.
     pub partitions: i32,
 }
 
 impl Options {
-    /// The command that replays it: the same faults in the same order at the same places, as far as the machine goes along.
+    /// The command that repeats the campaign: the same faults in the same order at the same points, as far as the
+    /// machine permits.
     pub fn command(&self) -> String {
         let Self { seed, minutes, faults, rate, devices, partitions } = self;
         let minutes = minutes.map(|minutes| format!(" --minutes {minutes}")).unwrap_or_default();
@@ -65,16 +66,16 @@ impl Options {
     }
 }
 
-/// Names of all faults, with what they are and how often continuous integration has them.
+/// Names of all faults, with their description and their number in continuous integration.
 pub fn names() -> Vec<(&'static str, &'static str, u32)> {
     let last = finale::LAST.iter().map(|last| (last.name, last.what, 1));
     FAULTS.iter().map(|fault| (fault.name, fault.what, fault.ci)).chain(last).collect()
 }
 
-/// A fault that does not exist.
+/// Refuses unknown names of faults.
 ///
 /// # Errors
-/// Names it, and those that do.
+/// The unknown name, and the known ones.
 pub fn check_names(faults: &[String]) -> Result<(), String> {
     let known: Vec<_> = names().into_iter().map(|(name, ..)| name).collect();
     match faults.iter().find(|name| !known.contains(&name.as_str())) {
@@ -83,10 +84,10 @@ pub fn check_names(faults: &[String]) -> Result<(), String> {
     }
 }
 
-/// Runs a campaign to its end.
+/// Runs a campaign to its end and returns its report.
 ///
 /// # Panics
-/// If something does not work again in time, or a process ends that was not told to.
+/// If something does not work again in time, or a process ends unexpectedly.
 pub fn run(options: &Options) -> Report {
     let mut campaign = Campaign::start(options);
     match options.minutes {
@@ -139,7 +140,7 @@ impl Campaign {
         eprintln!("campaign: {:7.1} s: {what}", self.began.elapsed().as_secs_f64());
     }
 
-    /// Each fault as often as continuous integration wants it, in a random order.
+    /// Each fault as often as in continuous integration, in a random order.
     fn once_each(&mut self) {
         let mut order: Vec<_> = self.chosen().filter(|fault| fault.ci > 0).collect();
         order.shuffle(&mut self.random);
@@ -148,7 +149,7 @@ impl Campaign {
         }
     }
 
-    /// Turns in a random order, all kinds before any comes again; those that last have their own times.
+    /// Turns in a random order, all kinds before any is repeated. Faults that last long have their own times.
     fn turns(&mut self, length: Duration) {
         let mut lasting: Vec<_> = self.chosen().filter(|fault| fault.turn == 0).collect();
         lasting.shuffle(&mut self.random);
@@ -179,7 +180,7 @@ impl Campaign {
         FAULTS.iter().filter(move |fault| chosen(&options, fault))
     }
 
-    /// Injects a fault until it has struck so often, then compares.
+    /// Injects a fault until it has struck `times` times, then compares.
     fn turn(&mut self, fault: &Fault, times: u32) {
         let (mut struck, mut missed) = (0, 0);
         let mut recoveries = Vec::new();
@@ -198,7 +199,7 @@ impl Campaign {
         self.look_for_earlier(ARRIVED_AFTER);
     }
 
-    /// What was made in earlier turns.
+    /// Compares the events of earlier turns.
     fn look_for_earlier(&mut self, age: Duration) {
         for (turn, findings) in self.stage.oracle.arrived(&self.stage.clickhouse, age, ARRIVED_WITHIN) {
             if !findings.none() {
@@ -215,7 +216,7 @@ impl Campaign {
         self.report.found(turn, findings);
     }
 
-    /// All receipts, everything written, everything compared.
+    /// Waits for all receipts and until everything is written, then compares everything.
     fn finish(mut self) -> Report {
         self.say("no more faults");
         self.stage.end_load();

@@ -1,4 +1,4 @@
-//! The ClickHouse engine as a process of its own, spoken to over its HTTP interface.
+//! ClickHouse as a process of its own, used through its HTTP interface.
 
 use std::fmt::{Display, Formatter};
 use std::path::PathBuf;
@@ -16,11 +16,11 @@ const PROGRAM: &str = "doseline-clickhouse";
 const READY_WITHIN: Duration = Duration::from_secs(120);
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
-/// The engine is at rest when nothing has been merged for this long.
+/// ClickHouse is at rest after this time without a merge.
 const REST: Duration = Duration::from_secs(3);
 const AT_REST_WITHIN: Duration = Duration::from_secs(600);
 
-/// A ClickHouse on 127.0.0.1 with its data in a temporary folder or on a disk of its own.
+/// A ClickHouse on 127.0.0.1, with its data in a temporary folder or on its own disk.
 pub struct ClickHouse {
     port: u16,
     agent: ureq::Agent,
@@ -33,9 +33,9 @@ pub struct ClickHouse {
 /// A statement that ClickHouse did not execute, or whose answer did not arrive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// ClickHouse's exception code, where it gave one.
+    /// ClickHouse's exception code, if it gave one.
     pub code: Option<u32>,
-    /// What it said.
+    /// The error text.
     pub message: String,
 }
 
@@ -51,7 +51,7 @@ impl ClickHouse {
         Self::start_on(None)
     }
 
-    /// The same with its data on a disk.
+    /// As [`Self::start`], with the data on a disk.
     pub fn start_on(disk: Option<Disk>) -> Self {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -79,7 +79,8 @@ impl ClickHouse {
         self.start_command(command);
     }
 
-    /// The same under another program, such as `strace` with its arguments, which gets the engine's command appended.
+    /// As [`Self::start_again`], under another program such as `strace`, to whose arguments the engine's command is
+    /// appended.
     pub fn start_again_under(&mut self, program: &str, arguments: &[&str]) {
         let mut command = Command::new(program);
         command.args(arguments).arg(locate::binary(PROGRAM, "embedded"));
@@ -90,17 +91,17 @@ impl ClickHouse {
     fn with_arguments(&self, mut command: Command) -> Command {
         command.arg("--data-dir").arg(self.data_dir());
         command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
-        // Tests put proxies before it.
+        // Tests put proxies in front of it.
         command.args(["--password", PASSWORD, "--name", "127.0.0.1"]);
         command.arg("--library").arg(locate::libchdb());
         command
     }
 
     fn start_command(&mut self, command: Command) {
-        // The engine lets one process into a data folder: the last has to be gone.
+        // ClickHouse admits one process to a data folder, so the last one must have ended.
         self.process = None;
         let (log, output) = (self.scratch.join("clickhouse.log"), self.scratch.join("clickhouse.out"));
-        // The ready line of an earlier start must not be taken for this one's.
+        // The ready line of an earlier start must not count for this one.
         let _ = std::fs::remove_file(&output);
         let mut process = Process::start("clickhouse", command, &log, Some(&output));
         poll(READY_WITHIN, "clickhouse to be ready", || {
@@ -111,17 +112,17 @@ impl ClickHouse {
         self.process = Some(process);
     }
 
-    /// SIGKILL.
+    /// Kills it with SIGKILL.
     pub fn kill(&mut self) {
         self.process().kill();
     }
 
-    /// SIGTERM, and how it ended.
+    /// Stops it with SIGTERM, and returns how it ended.
     pub fn stop(&mut self) -> ExitStatus {
         self.process().stop(STOPPED_WITHIN)
     }
 
-    /// Halts it, as a long pause would; `resume` goes on.
+    /// Halts it, as a long pause would; `resume` ends that.
     pub fn pause(&mut self) {
         self.process().signal(Signal::SIGSTOP);
     }
@@ -147,12 +148,12 @@ impl ClickHouse {
         warehouse::Options { url: self.url(), user: "doseline".to_owned(), password, ..warehouse::Options::default() }
     }
 
-    /// Its port.
+    /// TCP port of its HTTP interface.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The folder of its data, as it sees it.
+    /// The folder of its data, in its own mount namespace.
     pub fn data_dir(&self) -> PathBuf {
         self.disk.as_ref().map_or_else(|| self.scratch.join("data"), |disk| disk.path().join("data"))
     }
@@ -160,24 +161,24 @@ impl ClickHouse {
     /// The disk of its data.
     ///
     /// # Panics
-    /// If it was started without.
+    /// If it was started without one.
     pub fn disk(&self) -> &Disk {
         self.disk.as_ref().expect("it was started on a disk")
     }
 
-    /// Executes a statement and returns the answer as text (TabSeparated, unless it says FORMAT), without the last
-    /// line's end.
+    /// Executes a statement, and returns the answer as text without its last line break: TabSeparated, unless the
+    /// statement has a FORMAT.
     #[track_caller]
     pub fn query(&self, sql: &str) -> String {
         self.try_query(sql).unwrap_or_else(|refused| panic!("{refused}\nin {sql}"))
     }
 
-    /// The same, for statements that may fail.
+    /// As [`Self::query`], for statements that may fail.
     pub fn try_query(&self, sql: &str) -> Result<String, Refused> {
         query(&self.agent, &self.url(), Some(PASSWORD), sql)
     }
 
-    /// The rows of a SELECT without FORMAT, each an object by column; 64-bit integers are numbers.
+    /// The rows of a SELECT without FORMAT, each as an object by column; 64-bit integers are numbers.
     #[track_caller]
     pub fn rows(&self, sql: &str) -> Vec<Value> {
         let text =
@@ -185,7 +186,7 @@ impl ClickHouse {
         text.lines().map(|line| serde_json::from_str(line).expect("ClickHouse writes valid JSON")).collect()
     }
 
-    /// Waits until nothing is merged any more.
+    /// Waits until no merge has run for a while.
     pub fn rest(&self) {
         let mut quiet_since = Instant::now();
         poll(AT_REST_WITHIN, "clickhouse to be at rest", || {
@@ -205,7 +206,7 @@ impl ClickHouse {
     }
 }
 
-/// Executes a statement on any ClickHouse, by its address `http://HOST:PORT`: with a password as its owner.
+/// Executes a statement on the ClickHouse at `http://HOST:PORT`; with a password as its owner.
 pub(crate) fn query(agent: &ureq::Agent, url: &str, password: Option<&str>, sql: &str) -> Result<String, Refused> {
     let lost = |error: ureq::Error| Refused { code: None, message: error.to_string() };
     let mut request = agent.post(url);
@@ -215,7 +216,7 @@ pub(crate) fn query(agent: &ureq::Agent, url: &str, password: Option<&str>, sql:
     let mut response = request.send(sql).map_err(lost)?;
     let code = response.headers().get("x-clickhouse-exception-code").and_then(|code| code.to_str().ok()?.parse().ok());
     let success = response.status().is_success() && code.is_none();
-    // Answers of tests may exceed the client's default of 10 MB.
+    // Answers in tests may exceed the client's default of 10 MB.
     let mut text = response.body_mut().with_config().limit(1 << 30).read_to_string().map_err(lost)?;
     text.truncate(text.trim_end_matches('\n').len());
     if success { Ok(text) } else { Err(Refused { code, message: text }) }

@@ -1,9 +1,9 @@
-//! What the loader has committed of what stands in Kafka.
+//! What the loader has committed of the records in Kafka.
 //!
-//! A loader writes the rows of a batch table by table, several tables at once and in no order, and at last its ledgers and the
-//! commit row in one insert. So rows that stand in one table say nothing of those in another, of sums, gaps, completeness or
-//! marks. The commit row says that all of the batch is there: a test that has seen some of what it waits for, and looks at the
-//! rest once, waits for that first.
+//! A loader writes the rows of a batch table by table, several tables at once and in no order. Last it writes the
+//! ledgers and the commit row in one insert. So rows in one table say nothing about rows in another, or about sums,
+//! gaps, completeness or marks. Only the commit row says that the whole batch is there. A test that has seen part of
+//! it, and checks the rest once, must wait for the commit row first.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use telemetry::kafka::{QUARANTINE_TOPIC, REPORTS_TOPIC, STATUS_TOPIC};
 
 use crate::{ClickHouse, Kafka, Offsets, Refused, poll};
 
-/// Long enough for a loaded machine, and for loaders that were killed and whose sessions have to end first.
+/// Long enough for a busy machine, and for killed loaders whose sessions must end first.
 const WITHIN: Duration = Duration::from_secs(300);
 
 const POSITIONS: &str = "SELECT topic, kafka_partition, toInt64(max(batch_end)) FROM doseline.loader_commits AS c INNER JOIN \
                          (SELECT topic, max(incarnation) AS incarnation FROM doseline.kafka_topics GROUP BY topic) AS l \
                          USING (incarnation) WHERE kind = 'commit' GROUP BY ALL";
 
-/// Waits until all that stands in Kafka now is committed. What a row, a receipt or a flush was seen of stands in Kafka.
+/// Waits until everything in Kafka now is committed. If a row, a receipt or a flush was seen, the record is in Kafka.
 #[track_caller]
 pub fn wait_until_committed(clickhouse: &ClickHouse, kafka: &Kafka) {
     let ends = ends(kafka);
@@ -34,7 +34,7 @@ pub fn ends(kafka: &Kafka) -> Offsets {
     topics.flat_map(of_topic).collect()
 }
 
-/// Whether all below these offsets is committed; otherwise the first partition that is behind.
+/// Whether everything below these offsets is committed; otherwise names the first partition that is behind.
 pub fn is_committed(clickhouse: &ClickHouse, ends: &Offsets) -> Result<(), String> {
     let positions = positions(clickhouse)?;
     let behind = ends.iter().find(|(key, end)| **end > positions.get(*key).copied().unwrap_or(0));
@@ -44,12 +44,12 @@ pub fn is_committed(clickhouse: &ClickHouse, ends: &Offsets) -> Result<(), Strin
     }
 }
 
-/// The position of each partition of each topic's latest life: (topic, partition) to offset.
+/// The position of each partition in each topic's latest incarnation: (topic, partition) to offset.
 pub(crate) fn positions(clickhouse: &ClickHouse) -> Result<Offsets, String> {
     parse(clickhouse.try_query(POSITIONS))
 }
 
-/// The same, asked of the engine at an address.
+/// As [`positions`], asked of the ClickHouse at an address.
 pub(crate) fn positions_at(agent: &ureq::Agent, url: &str) -> Result<Offsets, String> {
     parse(crate::clickhouse::query(agent, url, Some(crate::clickhouse::PASSWORD), POSITIONS))
 }

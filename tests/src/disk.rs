@@ -1,4 +1,4 @@
-//! A disk of its own, small enough to be filled.
+//! A separate disk, small enough to be filled.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,8 +11,8 @@ use crate::{Process, Scratch, poll};
 const MOUNTED_WITHIN: Duration = Duration::from_secs(60);
 const BALLAST: &str = "ballast";
 
-/// A file system in memory, in a mount namespace of its own, which needs no rights. A process that holds the namespace
-/// keeps the data while engines on it are killed and started again.
+/// A file system in memory, in its own mount namespace, which needs no privileges. A process that holds the namespace
+/// keeps the data while engines on it are killed and restarted.
 pub struct Disk {
     holder: Process,
     // Deleted after the process has ended.
@@ -20,7 +20,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// An empty disk of so many MiB.
+    /// An empty disk of this size.
     pub fn new(mib: u64) -> Self {
         let scratch = Scratch::new("disk");
         let mount = "mount -t tmpfs -o size=\"$1\"m tmpfs \"$0\" && touch \"$0\"/mounted && exec sleep infinity";
@@ -37,13 +37,13 @@ impl Disk {
         Self { holder, scratch }
     }
 
-    /// Where it is, for processes on it.
+    /// Its path, for processes on it.
     pub fn path(&self) -> &Path {
         self.scratch.path()
     }
 
-    /// A command that runs a program on it; the program is appended. The program dies with the test as all do, which
-    /// entering a namespace would undo.
+    /// A command that runs a program on the disk; the program is appended. The program dies with the test as all do,
+    /// which entering a namespace would undo.
     pub fn enter(&self) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--user", "--mount", "--preserve-credentials", "--target", &self.holder.id().to_string()]);
@@ -51,12 +51,12 @@ impl Disk {
         command
     }
 
-    /// Whether a path on it, as processes on it see it, is there.
+    /// Whether a path exists on the disk, as processes on it see it.
     pub fn holds(&self, path: &Path) -> bool {
         seen(self.holder.id(), path).exists()
     }
 
-    /// Fills it to the last byte; the last hundreds of MiB no faster than a real disk takes them.
+    /// Fills it to the last byte; the last hundreds of MiB no faster than a real disk.
     pub fn fill(&self) {
         let mut ballast = File::create(self.ballast()).expect("create ballast");
         let block = vec![1; 1 << 20];
@@ -65,7 +65,7 @@ impl Disk {
         }
     }
 
-    /// Ends a `fill`.
+    /// Frees the space that `fill` took.
     pub fn empty(&self) {
         fs::remove_file(self.ballast()).expect("remove ballast");
     }
@@ -75,7 +75,7 @@ impl Disk {
     }
 }
 
-/// A path as a process sees it.
+/// A path in the namespace of a process.
 fn seen(process: u32, path: &Path) -> PathBuf {
     PathBuf::from(format!("/proc/{process}/root{}", path.display()))
 }

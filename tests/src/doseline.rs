@@ -1,4 +1,4 @@
-//! The doseline binary.
+//! The doseline binary, as tests run it.
 
 use std::path::Path;
 use std::process::{Command, ExitStatus};
@@ -7,23 +7,23 @@ use std::time::{Duration, Instant};
 use crate::process::read_lossy;
 use crate::{Process, Scratch, Signal, locate, poll};
 
-/// Settings of the person who runs the tests must not reach the binary.
+/// The binary must not see settings of the person who runs the tests.
 const SETTINGS_PREFIX: &str = "DOSELINE_";
 
-/// A running `doseline SUBCOMMAND`, with its working directory in a temporary folder.
+/// A running `doseline SUBCOMMAND`; its working directory is in a temporary folder.
 pub struct Doseline {
     process: Process,
     scratch: Scratch,
 }
 
-/// How a `doseline SUBCOMMAND` that ends by itself did end.
+/// Result of a `doseline SUBCOMMAND` that ended by itself.
 #[derive(Debug)]
 pub struct Finished {
-    /// The exit code; none if a signal killed it.
+    /// The exit code; `None` if a signal killed it.
     pub code: Option<i32>,
-    /// Standard output.
+    /// Text on standard output.
     pub stdout: String,
-    /// Standard error.
+    /// Text on standard error.
     pub stderr: String,
 }
 
@@ -46,13 +46,13 @@ impl Doseline {
         Self::start_with(arguments, &[])
     }
 
-    /// The same with variables in its environment, such as `("DOSELINE__LOAD__BATCH_ROWS_MAX", "100")`.
+    /// As [`Self::start`], with variables such as `("DOSELINE__LOAD__BATCH_ROWS_MAX", "100")` in its environment.
     pub fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let binary = locate::binary("doseline", "doseline");
         Self::launch(Command::new(binary), arguments, environment)
     }
 
-    /// The same under another program, which becomes the binary at its end, as `env` or `unshare` do.
+    /// As [`Self::start`], under a program such as `env` or `unshare` that becomes the binary at its end.
     pub fn start_under(program: &str, its_arguments: &[&str], arguments: &[&str]) -> Self {
         let mut wrapper = Command::new(program);
         wrapper.args(its_arguments).arg(locate::binary("doseline", "doseline"));
@@ -68,10 +68,10 @@ impl Doseline {
         Self { process, scratch }
     }
 
-    /// Runs the binary to its end.
+    /// Runs the binary to its end and returns the result.
     ///
     /// # Panics
-    /// If it runs on after `within`.
+    /// If it still runs after `within`.
     #[track_caller]
     pub fn run(arguments: &[&str], environment: &[(&str, &str)], within: Duration) -> Finished {
         let mut doseline = Self::start_with(arguments, environment);
@@ -79,12 +79,12 @@ impl Doseline {
         Finished { code: status.code(), stdout: doseline.stdout(), stderr: doseline.stderr() }
     }
 
-    /// Waits for a line on standard output or error that contains `text`, and returns it. One written before counts.
+    /// Waits for a line on standard output or error that contains `text`, and returns it. An earlier line counts too.
     #[track_caller]
     pub fn wait_for_line(&mut self, text: &str, within: Duration) -> String {
         let (process, scratch) = (&mut self.process, &self.scratch);
         poll(within, &format!("a line with `{text}`"), || {
-            // Asked before reading: what an ended process wrote last is then read.
+            // Checked before reading, so that the last output of an ended process is read.
             let alive = process.alive();
             let streams = [read_lossy(&scratch.join("stdout")), read_lossy(&scratch.join("stderr"))];
             let whole =
@@ -105,15 +105,15 @@ impl Doseline {
         Ready::parse(&line).unwrap_or_else(|| panic!("not a ready line: {line}"))
     }
 
-    /// SIGKILL.
+    /// Kills it with SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// SIGTERM; returns how it ended and how long that took.
+    /// Stops it with SIGTERM. Returns how it ended and how long that took.
     ///
     /// # Panics
-    /// If it runs on after `within`.
+    /// If it still runs after `within`.
     #[track_caller]
     pub fn stop(&mut self, within: Duration) -> (ExitStatus, Duration) {
         let started = Instant::now();
@@ -121,7 +121,7 @@ impl Doseline {
         (status, started.elapsed())
     }
 
-    /// Halts it, as a long pause would; `resume` goes on.
+    /// Halts it, as a long pause would; `resume` ends that.
     pub fn pause(&mut self) {
         self.process.signal(Signal::SIGSTOP);
     }
@@ -136,12 +136,12 @@ impl Doseline {
         &mut self.process
     }
 
-    /// What it wrote to standard output so far.
+    /// Its output on standard output so far.
     pub fn stdout(&self) -> String {
         read_lossy(&self.scratch.join("stdout"))
     }
 
-    /// What it wrote to standard error so far.
+    /// Its output on standard error so far.
     pub fn stderr(&self) -> String {
         read_lossy(&self.scratch.join("stderr"))
     }
@@ -173,7 +173,7 @@ impl Ready {
             .unwrap_or_else(|refused| panic!("{refused}\nin {sql}"))
     }
 
-    /// The same as its owner, whose password stands in the data directory.
+    /// As [`Self::query`], as the owner, whose password is in the data directory.
     #[track_caller]
     pub fn change(&self, data_dir: &Path, sql: &str) {
         let running = std::fs::read(data_dir.join("running.json")).expect("it runs there");

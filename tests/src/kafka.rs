@@ -1,4 +1,4 @@
-//! Apache Kafka in KRaft mode: one broker or several, each controller too.
+//! Apache Kafka in KRaft mode, with one broker or several; each is also a controller.
 
 mod client;
 mod node;
@@ -18,22 +18,22 @@ const READY_WITHIN: Duration = Duration::from_secs(180);
 
 /// A cluster on 127.0.0.1 that never creates a topic by itself.
 ///
-/// Starting one takes seconds; tests of one file may share it through a `static OnceLock<Kafka>` when each uses topics
+/// A start takes seconds. Tests of one file may share a cluster through a `static OnceLock<Kafka>` if each uses topics
 /// of its own. The processes end with the test process.
 pub struct Kafka {
     nodes: Vec<Node>,
 }
 
 impl Kafka {
-    /// One broker.
+    /// Starts a cluster of one broker.
     pub fn start() -> Self {
         Self::cluster(1)
     }
 
-    /// So many brokers; what Kafka keeps for itself is replicated to three of them, if there are.
+    /// Starts a cluster of `size` brokers. Kafka's internal topics have up to three copies.
     pub fn cluster(size: usize) -> Self {
         let mut nodes = Node::plan(size);
-        // Formatting is a process of its own for each: they run side by side.
+        // Each node is formatted by a process of its own, in parallel.
         std::thread::scope(|scope| {
             for node in &mut nodes {
                 scope.spawn(|| node.format());
@@ -54,12 +54,12 @@ impl Kafka {
         self.wait_until_ready();
     }
 
-    /// SIGKILL to all nodes.
+    /// Kills all nodes with SIGKILL.
     pub fn kill(&mut self) {
         self.nodes.iter_mut().for_each(Node::kill);
     }
 
-    /// SIGTERM to all nodes, one after the other.
+    /// Stops all nodes with SIGTERM, in order.
     pub fn stop(&mut self) {
         self.nodes.iter_mut().for_each(Node::stop);
     }
@@ -75,7 +75,7 @@ impl Kafka {
         addresses.join(",")
     }
 
-    /// Waits until every running node is known to the cluster and nobody else.
+    /// Waits until the cluster knows every running node, and no other.
     pub fn wait_until_ready(&mut self) {
         let running: Vec<_> = self.nodes.iter_mut().filter_map(|node| node.runs().then(|| node.id())).collect();
         let consumer: BaseConsumer = self.config().create().expect("create a Kafka client");

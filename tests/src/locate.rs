@@ -1,4 +1,4 @@
-//! Where engines and binaries are.
+//! Paths of engines and binaries.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ pub fn engine(name: &str) -> PathBuf {
     path
 }
 
-/// The ClickHouse library: what `DOSELINE_LIBCHDB` names, or the one fetched.
+/// The ClickHouse library: the one that `DOSELINE_LIBCHDB` names, or the fetched one.
 pub fn libchdb() -> PathBuf {
     std::env::var_os("DOSELINE_LIBCHDB")
         .map(PathBuf::from)

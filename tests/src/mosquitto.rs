@@ -1,4 +1,4 @@
-//! Eclipse Mosquitto.
+//! Eclipse Mosquitto as a process.
 
 use std::fs;
 use std::net::TcpStream;
@@ -10,8 +10,8 @@ use crate::{Process, Scratch, free_port, poll};
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
 
-/// A Mosquitto on 127.0.0.1 without limits on queues and packets, which keeps its sessions on disk when stopped (not
-/// when killed).
+/// A Mosquitto on 127.0.0.1 without limits on queues and packets. It keeps its sessions on disk if it is stopped, not
+/// if it is killed.
 pub struct Mosquitto {
     port: u16,
     process: Option<Process>,
@@ -25,7 +25,7 @@ impl Mosquitto {
         Self::start_with(&[])
     }
 
-    /// The same, with lines added to its configuration; the last of two settings of one name counts.
+    /// As [`Self::start`], with lines added to its configuration. The last of two settings of one name counts.
     pub fn start_with(lines: &[&str]) -> Self {
         let scratch = Scratch::new("mosquitto");
         let port = free_port();
@@ -65,17 +65,17 @@ impl Mosquitto {
         self.process = Some(process);
     }
 
-    /// SIGKILL: what it had in memory is lost.
+    /// Kills it with SIGKILL; everything in its memory is lost.
     pub fn kill(&mut self) {
         self.process().kill();
     }
 
-    /// SIGTERM: it writes its sessions to disk and ends.
+    /// Stops it with SIGTERM: it writes its sessions to disk and ends.
     pub fn stop(&mut self) -> ExitStatus {
         self.process().stop(STOPPED_WITHIN)
     }
 
-    /// Its port.
+    /// TCP port of its listener.
     pub fn port(&self) -> u16 {
         self.port
     }

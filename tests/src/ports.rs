@@ -1,4 +1,4 @@
-//! Ports nobody uses.
+//! Ports that no other process uses.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -7,24 +7,24 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Below what Linux gives to outgoing connections (32768 and up): none of those can take the port of an engine that
-/// is down for a moment.
+/// Below the range of outgoing connections in Linux (32768 and up): none of them can take the port of an engine that is
+/// down for a moment.
 const FIRST: u16 = 20_000;
 const COUNT: u16 = 12_000;
 
-/// Locked files of the ports that this process was given. The kernel unlocks them when it ends, however that happens.
+/// Locked files of this process's ports. The kernel unlocks them when it ends, however that happens.
 static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
-/// A port on 127.0.0.1 that is free now, that this process will not be given again, and that no other test process is
-/// given as long as this one lives: also while the engine it is for is not there yet, or down.
+/// A free port on 127.0.0.1. This process never gets it again, and no other test process gets it while this one runs,
+/// even while its engine is not started or is down.
 pub fn free_port() -> u16 {
     free_listener().local_addr().expect("it is bound").port()
 }
 
-/// The same, bound: for servers in this process.
+/// As [`free_port`], but bound, for servers in this process.
 pub fn free_listener() -> TcpListener {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Test processes that run at once begin at different places.
+    // Concurrent test processes begin at different places.
     let start = u16::try_from(std::process::id().wrapping_mul(97) % u32::from(COUNT)).expect("below the count");
     for _ in 0..COUNT {
         let step = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
@@ -38,7 +38,7 @@ pub fn free_listener() -> TcpListener {
     panic!("no free port from {FIRST} to {}", FIRST + COUNT - 1)
 }
 
-/// Whether no other test process has the port; none will have it from now on.
+/// Whether no other test process has the port; from now on none gets it.
 fn is_ours(port: u16) -> bool {
     let path = folder().join(port.to_string());
     let file = File::create(&path).unwrap_or_else(|error| panic!("create {}: {error}", path.display()));
@@ -49,7 +49,7 @@ fn is_ours(port: u16) -> bool {
     locked
 }
 
-/// Of one user, because another could not open his files.
+/// One folder for each user, because another user cannot open the files.
 fn folder() -> PathBuf {
     let user = fs::metadata("/proc/self").expect("ask the kernel for the user").uid();
     let folder = std::env::temp_dir().join(format!("doseline-ports-{user}"));
@@ -68,7 +68,7 @@ mod tests {
         assert!(ports.iter().all(|port| (20_000..32_000).contains(port)));
     }
 
-    /// Two descriptors of a file are two owners of its lock, as two processes are.
+    /// Two descriptors of a file are two owners of its lock, as in two processes.
     #[test]
     fn a_port_that_was_given_is_no_other_process_s_though_nothing_listens_there() {
         let port = free_port();

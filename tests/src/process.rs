@@ -14,8 +14,8 @@ use nix::unistd::Pid;
 /// Lines of a log shown when a test fails.
 const LOG_TAIL_LINES: usize = 60;
 
-/// A running process in a process group of its own. Dropped, the group is killed; in a failing test the end of its log
-/// is printed first.
+/// A running process in its own process group. Dropping it kills the group; in a failing test it first prints the end
+/// of its log.
 pub struct Process {
     name: String,
     child: Child,
@@ -24,8 +24,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a command whose standard error goes to the end of the file `log`, and its standard output too, unless
-    /// `output` names a file for that.
+    /// Starts a command. Its standard error is appended to the file `log`, and so is its standard output, unless
+    /// `output` names another file.
     pub fn start(name: &str, mut command: Command, log: &Path, output: Option<&Path>) -> Self {
         let open = |path: &Path| {
             File::options()
@@ -41,7 +41,7 @@ impl Process {
         Self { name: name.to_owned(), child, log: log.to_owned(), status: None }
     }
 
-    /// Its process id, which is its group's too.
+    /// Its process id, which is also the id of its group.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -49,12 +49,12 @@ impl Process {
     /// Sends a signal to the process group, if it still runs.
     pub fn signal(&mut self, signal: Signal) {
         if self.exit_status().is_none() {
-            // It may have ended since: then there is nobody to tell.
+            // It may have ended meanwhile, which is fine.
             let _ = killpg(self.group(), signal);
         }
     }
 
-    /// SIGKILL to the group; returns when it is gone.
+    /// Kills the group with SIGKILL, and returns when it is gone.
     pub fn kill(&mut self) {
         let _ = killpg(self.group(), Signal::SIGKILL);
         if self.status.is_none() {
@@ -62,20 +62,20 @@ impl Process {
         }
     }
 
-    /// SIGTERM, and how it ended.
+    /// Stops it with SIGTERM, and returns how it ended.
     ///
     /// # Panics
-    /// If it runs on after `within`.
+    /// If it still runs after `within`.
     #[track_caller]
     pub fn stop(&mut self, within: Duration) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.wait(within)
     }
 
-    /// Waits until it ended by itself.
+    /// Waits until it ends by itself.
     ///
     /// # Panics
-    /// If it runs on after `within`.
+    /// If it still runs after `within`.
     #[track_caller]
     pub fn wait(&mut self, within: Duration) -> ExitStatus {
         let deadline = Instant::now() + within;
@@ -88,7 +88,7 @@ impl Process {
         }
     }
 
-    /// How it ended, if it did.
+    /// How it ended, if it has.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() {
             self.status = self.child.try_wait().unwrap_or_else(|error| panic!("wait for {}: {error}", self.name));
@@ -96,7 +96,7 @@ impl Process {
         self.status
     }
 
-    /// What it wrote to its log so far.
+    /// Its log so far.
     pub fn log(&self) -> String {
         read_lossy(&self.log)
     }
@@ -124,7 +124,7 @@ impl Drop for Process {
     }
 }
 
-/// A file's text, or nothing if it cannot be read.
+/// The text of a file, or nothing if it cannot be read.
 pub(crate) fn read_lossy(path: &Path) -> String {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
@@ -134,10 +134,10 @@ fn tail(text: &str) -> String {
     lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
 }
 
-/// Spawns so that the kernel kills the process when this one is gone, however that happened.
+/// Starts a process that the kernel kills when this one is gone, however that happens.
 ///
-/// The kernel means the *thread* that spawned, and the threads of tests end with each test; so one thread spawns for
-/// all and stays.
+/// The kernel watches the *thread* that started it, and the threads of tests end with each test. So one permanent
+/// thread starts all processes.
 fn spawn(mut command: Command) -> std::io::Result<Child> {
     type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
     static SPAWNER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();
@@ -150,7 +150,7 @@ fn spawn(mut command: Command) -> std::io::Result<Child> {
         let (orders, queue) = mpsc::channel::<Order>();
         std::thread::spawn(move || {
             for (mut command, answer) in queue {
-                // Who ordered may have given up.
+                // The caller may have given up.
                 let _ = answer.send(command.spawn());
             }
         });
@@ -200,7 +200,7 @@ mod tests {
         drop(process);
         let path = format!("/proc/{grandchild}/stat");
         poll(Duration::from_secs(60), "the grandchild's end", || match fs::read_to_string(&path) {
-            // Nobody may be there to take in its exit status.
+            // The process may have no parent left that reads its exit status.
             Ok(stat) if !stat.contains(") Z ") => Err(stat),
             _ => Ok(()),
         });

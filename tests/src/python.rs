@@ -12,13 +12,13 @@ impl Python {
     pub fn command(script: &str, arguments: &[&str]) -> Command {
         let folder = locate::checkout("tests/python");
         let mut command = Command::new(locate::engine("python").join("bin/python"));
-        // Compiled scripts would land in the checkout.
+        // Compiled scripts would be written into the checkout.
         command.arg("-B").arg(folder.join(script)).args(arguments).current_dir(folder);
         command.env("PYTHONUNBUFFERED", "1").stdin(Stdio::null());
         command
     }
 
-    /// Runs a script to its end and returns what it printed.
+    /// Runs a script to its end, and returns its output.
     ///
     /// # Panics
     /// If it fails, with its traceback.

@@ -1,4 +1,4 @@
-//! An MQTT client that sends whatever bytes it is told.
+//! An MQTT client that sends any bytes.
 
 use std::{
     io::{Error, ErrorKind, Read as _, Result, Write as _},
@@ -8,19 +8,19 @@ use std::{
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
-/// One connection, QoS 1.
+/// One connection with QoS 1.
 pub struct RawMqtt {
     stream: TcpStream,
-    /// 4 = MQTT 3.1.1, 5 = MQTT 5.
+    /// 4 for MQTT 3.1.1, 5 for MQTT 5.
     version: u8,
     next_id: u16,
 }
 
 impl RawMqtt {
-    /// Connects with a session that is not kept, and waits for the broker to accept.
+    /// Connects with a session that is not kept, and waits until the broker accepts.
     ///
     /// # Errors
-    /// The broker is away or refuses.
+    /// The broker is away, or refuses.
     pub fn connect(address: &str, client_id: &str, version: u8) -> Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(ANSWER_WITHIN))?;
@@ -37,7 +37,7 @@ impl RawMqtt {
         }
     }
 
-    /// Publishes; whether the broker took it. One that closes the connection did not.
+    /// Publishes. Returns whether the broker accepted it; a broker that closes the connection did not.
     pub fn publish(&mut self, topic: &[u8], payload: &[u8], retain: bool) -> bool {
         self.next_id += 1;
         let id = self.next_id.to_be_bytes();
@@ -49,7 +49,7 @@ impl RawMqtt {
         let _ = self.send(0x32 | u8::from(retain), &body);
         loop {
             match self.receive() {
-                // From 0x80 on a reason is a refusal.
+                // A reason of 0x80 or above is a refusal.
                 Ok((0x40, answer)) if answer.starts_with(&id) => {
                     return answer.get(2).is_none_or(|reason| *reason < 0x80);
                 }
@@ -59,7 +59,7 @@ impl RawMqtt {
         }
     }
 
-    /// Subscribes; whether the broker answered at all.
+    /// Subscribes. Returns whether the broker answered at all.
     pub fn subscribe(&mut self, filter: &[u8]) -> bool {
         let mut body = vec![0xff, 0xff];
         self.properties(&mut body);
@@ -92,7 +92,7 @@ impl RawMqtt {
     /// The next packet: its first byte and its body.
     ///
     /// # Errors
-    /// The broker closed the connection or is silent.
+    /// The broker closed the connection, or is silent.
     pub fn receive(&mut self) -> Result<(u8, Vec<u8>)> {
         let mut byte = [0];
         self.stream.read_exact(&mut byte)?;

@@ -7,7 +7,7 @@ use crate::{Doseline, Process, Signal, free_port, poll, usage};
 /// Largest answer that is read, bytes.
 const ANSWER_BYTES_MAX: u64 = 1 << 28;
 
-/// `bridge`, `load`, `monitor` or `serve` with an HTTP port of its own.
+/// `bridge`, `load`, `monitor` or `serve`, with its own HTTP port.
 pub(crate) struct Role {
     pub doseline: Doseline,
     name: String,
@@ -16,7 +16,8 @@ pub(crate) struct Role {
 }
 
 impl Role {
-    /// Starts it on a configuration, with more settings from the environment; its answers are awaited for `answer_within`.
+    /// Starts it on a configuration, with further settings from the environment. `answer_within` bounds the wait for
+    /// its answers.
     pub fn start(name: &str, configuration: &str, environment: &[(&str, &str)], answer_within: Duration) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         let variable = format!("DOSELINE__{}__HTTP", name.to_uppercase());
@@ -30,7 +31,7 @@ impl Role {
         Self { doseline, name: name.to_owned(), address, agent }
     }
 
-    /// Waits until it is ready.
+    /// Waits until its `/readyz` succeeds.
     pub fn wait_until_ready(&mut self, within: Duration) {
         poll(within, &format!("{} to be ready", self.name), || {
             self.doseline.process().alive().unwrap_or_else(|ended| panic!("{ended}"));
@@ -59,17 +60,17 @@ impl Role {
         Ok(text.lines().filter_map(value).sum())
     }
 
-    /// Its process.
+    /// Its process, for signals.
     pub fn process(&mut self) -> &mut Process {
         self.doseline.process()
     }
 
-    /// Id of its process.
+    /// Its process id.
     pub fn id(&mut self) -> u32 {
         self.process().id()
     }
 
-    /// Sends a signal.
+    /// Sends a signal to its process group.
     pub fn signal(&mut self, signal: Signal) {
         self.process().signal(signal);
     }
@@ -79,18 +80,18 @@ impl Role {
         usage::cpu_s(self.id())
     }
 
-    /// Most resident memory so far, MiB.
+    /// Greatest resident memory so far, MiB.
     pub fn rss_peak_mib(&mut self) -> f64 {
         usage::rss_peak_mib(self.id())
     }
 
-    /// SIGTERM, and waits for its end.
+    /// Stops it with SIGTERM, and waits for its end.
     pub fn stop(&mut self) {
         let (status, _) = self.doseline.stop(Duration::from_secs(60));
         assert!(status.success(), "it ended with {status}");
     }
 
-    /// SIGKILL.
+    /// Kills it with SIGKILL.
     pub fn kill(&mut self) {
         self.doseline.kill();
     }

@@ -1,4 +1,4 @@
-//! Temporary folders that also go when their test was killed.
+//! Temporary folders, which are deleted even after their test was killed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,15 +8,15 @@ use tempfile::TempDir;
 
 const PREFIX: &str = "doseline-test-";
 
-/// Folders that are deleted later, while there is a [`Deferred`].
+/// Folders that are deleted later, while a [`Deferred`] exists.
 static DEFERRED: Mutex<Option<Vec<TempDir>>> = Mutex::new(None);
 
-/// As long as it lives, folders are kept that are dropped. Without a journal, ext4 gives out no inode again for minutes after it was
-/// deleted, and looks through all of them for each new file: thousands of deleted files take an insert of a few rows twice the time.
+/// While this exists, dropped folders are kept. Without a journal, ext4 does not reuse a deleted inode for minutes, and
+/// examines all of them for each new file. After thousands of deletions an insert of a few rows takes twice as long.
 pub struct Deferred(());
 
 impl Deferred {
-    /// Keeps what is dropped from now on.
+    /// From now on, dropped folders are kept.
     pub fn begin() -> Self {
         DEFERRED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
         Self(())
@@ -32,9 +32,9 @@ impl Drop for Deferred {
 
 /// A temporary folder, deleted when dropped.
 ///
-/// `DOSELINE_TEST_KEEP=1` keeps it, to be looked at.
+/// `DOSELINE_TEST_KEEP=1` keeps it for inspection.
 pub struct Scratch {
-    /// There until it is dropped.
+    /// Present until it is dropped.
     folder: Option<TempDir>,
 }
 
@@ -47,7 +47,7 @@ impl Drop for Scratch {
 }
 
 impl Scratch {
-    /// An empty folder whose name ends in something about `name`.
+    /// An empty folder whose name contains `name`.
     #[allow(clippy::new_without_default, reason = "it takes a name")]
     pub fn new(name: &str) -> Self {
         static SWEPT: Once = Once::new();
@@ -63,7 +63,7 @@ impl Scratch {
         Self { folder: Some(folder) }
     }
 
-    /// The folder.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         self.folder.as_ref().expect("not dropped").path()
     }
@@ -74,7 +74,7 @@ impl Scratch {
     }
 }
 
-/// Deletes what test processes left behind that ended without dropping it: killed, or holding an engine in a static.
+/// Deletes folders of test processes that ended without dropping them: killed, or with an engine in a static.
 fn sweep() {
     let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
     for entry in entries.flatten() {
@@ -82,7 +82,7 @@ fn sweep() {
         let process = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|rest| rest.split('-').next());
         let ended = |process: &str| !Path::new("/proc").join(process).exists();
         if process.is_some_and(|process| process.parse::<u32>().is_ok() && ended(process)) {
-            // Another test process may sweep the same folder at this moment.
+            // Another test process may delete the same folder at the same time.
             let _ = fs::remove_dir_all(entry.path());
         }
     }

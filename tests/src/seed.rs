@@ -1,10 +1,10 @@
-//! What a test leaves to chance.
+//! Random choices of a test.
 
-/// Names the seed of a run that is to happen again.
+/// Names the seed of a run to repeat.
 const VARIABLE: &str = "DOSELINE_TEST_SEED";
 
-/// A seed for the test that calls this: another one each time, or the one that `DOSELINE_TEST_SEED` names. The command that
-/// runs the same again is printed, which a failing test shows.
+/// A seed for the calling test: a new one each time, or the one in `DOSELINE_TEST_SEED`. Prints the command that
+/// repeats the run, which a failing test shows.
 pub fn seed() -> u64 {
     let seed = match std::env::var(VARIABLE) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{VARIABLE} is {text:?}, which is no number")),
@@ -17,7 +17,7 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// A program of tests is named after its file, with a hash behind; a test's thread after the test.
+/// A test program is named after its file, with a hash appended; the thread of a test is named after the test.
 fn command(seed: u64, program: &str, test: &str) -> String {
     let binary = program.rsplit_once('-').map_or(program, |(binary, _)| binary);
     format!("{VARIABLE}={seed} cargo test --release --workspace --test {binary} -- {test}")

@@ -9,15 +9,15 @@ const MIGRATED_WITHIN: Duration = Duration::from_secs(180);
 const READY_WITHIN: Duration = Duration::from_secs(180);
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
-/// Mosquitto, Kafka and ClickHouse with tables and topics in them, and a configuration that names all three.
+/// Mosquitto, Kafka and ClickHouse with topics and tables, and a configuration that names all three.
 ///
-/// Roles are started by the test, which holds them: the order in which they go is its own.
+/// The test starts and holds the roles, so it decides the order in which they end.
 pub struct Stack {
-    /// The MQTT broker.
+    /// The MQTT broker between devices and bridge.
     pub mosquitto: Mosquitto,
-    /// The Kafka cluster.
+    /// The Kafka cluster with doseline's topics.
     pub kafka: Kafka,
-    /// The ClickHouse engine.
+    /// ClickHouse with doseline's tables.
     pub clickhouse: ClickHouse,
     configuration: String,
     _scratch: Scratch,
@@ -45,19 +45,19 @@ impl Stack {
         stack
     }
 
-    /// Starts a sub-command on this configuration.
+    /// Starts a sub-command with this configuration.
     pub fn doseline(&self, arguments: &[&str]) -> Doseline {
         Doseline::start(&self.arguments(arguments))
     }
 
-    /// Starts `bridge` or `load` with an HTTP port of its own, and waits until it is ready.
+    /// Starts `bridge` or `load` with its own HTTP port, and waits until it is ready.
     pub fn role(&self, name: &str) -> Doseline {
         let mut role = Role::start(name, &self.configuration, &[], ANSWER_WITHIN);
         role.wait_until_ready(READY_WITHIN);
         role.doseline
     }
 
-    /// Waits until all that stands in Kafka now is committed: rows, sums, ledgers and marks of it are there then.
+    /// Waits until everything in Kafka now is committed. Its rows, sums, ledgers and marks are then there.
     #[track_caller]
     pub fn wait_until_committed(&self) {
         wait_until_committed(&self.clickhouse, &self.kafka);
@@ -68,7 +68,7 @@ impl Stack {
     }
 }
 
-/// Starts the three engines side by side.
+/// Starts the three engines in parallel.
 pub(crate) fn engines() -> (Mosquitto, Kafka, ClickHouse) {
     std::thread::scope(|scope| {
         let kafka = scope.spawn(Kafka::start);

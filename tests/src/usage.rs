@@ -1,22 +1,23 @@
-//! What a process has used, from the kernel.
+//! Resources that a process has used, from the kernel.
 
 use std::fs;
 use std::process::Command;
 
-/// Fields of `/proc/PID/stat` after the name, from the third on: user and system time, and those of ended children.
+/// Fields of `/proc/PID/stat` after the name, from the third on: user and system time of the process and of its ended
+/// children.
 const TIMES: usize = 11;
 const GROUP: usize = 2;
 /// Ticks a second: fixed in Linux's interface.
 const TICKS: f64 = 100.0;
 const KIB_OF_MIB: f64 = 1024.0;
 
-/// CPU time of a process with all its threads, s. The kernel counts in 10 ms.
+/// CPU time of a process with all its threads, s, in steps of 10 ms.
 pub fn cpu_s(process: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("the process is there");
     ticks(&stat, 2) / TICKS
 }
 
-/// CPU time of a process group with what its members have waited for, s.
+/// CPU time of a process group and of the ended children of its members, s.
 pub fn group_cpu_s(group: u32) -> f64 {
     let processes = fs::read_dir("/proc").expect("a list of processes").flatten();
     let stats = processes.filter_map(|process| fs::read_to_string(process.path().join("stat")).ok());
@@ -33,12 +34,12 @@ fn fields(stat: &str) -> impl Iterator<Item = &str> {
     stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace()
 }
 
-/// Memory a process has resident, KiB; none where it is gone.
+/// Resident memory of a process, KiB; `None` if it is gone.
 pub fn rss_kib(process: u32) -> Option<f64> {
     memory_kib(process, "VmRSS:")
 }
 
-/// Most memory a process has had resident, MiB.
+/// Greatest resident memory of a process, MiB.
 pub fn rss_peak_mib(process: u32) -> f64 {
     memory_kib(process, "VmHWM:").expect("the process is there") / KIB_OF_MIB
 }
@@ -48,20 +49,20 @@ fn memory_kib(process: u32, field: &str) -> Option<f64> {
     value(&status, field)?.trim_end_matches("kB").trim().parse().ok()
 }
 
-/// What a `status` file says of a field.
+/// The value of a field in a `status` file.
 fn value<'s>(status: &'s str, field: &str) -> Option<&'s str> {
     status.lines().find_map(|line| line.strip_prefix(field)).map(str::trim)
 }
 
-/// How often the threads of a process, those there are now, have given up the processor to wait.
+/// How often the current threads of a process have given up the processor to wait.
 pub fn switches(process: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("the process is there").flatten();
     let statuses = tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
     statuses.filter_map(|status| value(&status, "voluntary_ctxt_switches:")?.parse::<u64>().ok()).sum()
 }
 
-/// Payload of TCP that a process has sent to and received from a port, over the connections it has now; none where the
-/// system has no `ss`.
+/// TCP payload that a process sent to and received from a port, over its current connections; `None` if the system
+/// lacks `ss`.
 pub fn wire(process: u32, port: u16) -> Option<(f64, f64)> {
     let output = Command::new("ss").args(["-HtinpO", &format!("dport = :{port}")]).output().ok()?;
     let said = String::from_utf8_lossy(&output.stdout);

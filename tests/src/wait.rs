@@ -1,14 +1,14 @@
-//! Waiting for a state.
+//! Waiting until a condition holds.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Tries until it succeeds, every 10 ms at first and every 200 ms later; `Err` carries what was seen instead.
+/// Repeats until it succeeds, every 10 ms at first and every 200 ms later. `Err` holds the state that was seen instead.
 ///
 /// # Panics
-/// After `within`, naming what was waited for and the last state seen.
+/// After `within`, with the awaited state and the last one seen.
 #[track_caller]
 pub fn poll<T, E: Display>(within: Duration, what: &str, mut attempt: impl FnMut() -> Result<T, E>) -> T {
     let deadline = Instant::now() + within;
@@ -25,7 +25,7 @@ pub fn poll<T, E: Display>(within: Duration, what: &str, mut attempt: impl FnMut
     }
 }
 
-/// Waits for the next day, UTC, where that begins within `span`: for tests of days that must not change under them.
+/// Waits for the next day (UTC) if it begins within `span`, for tests whose day must not change.
 pub fn stay_within_a_day(span: Duration) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
     let left = left_of_day(now);
@@ -35,7 +35,7 @@ pub fn stay_within_a_day(span: Duration) {
     }
 }
 
-/// What is left of the day, and a second.
+/// The rest of the day, and a second.
 fn left_of_day(since_1970: Duration) -> Duration {
     DAY + Duration::from_secs(1) - Duration::from_secs(since_1970.as_secs() % DAY.as_secs())
 }

@@ -1,4 +1,4 @@
-//! Exact sums that accuracy is computed from.
+//! Exact sums from which accuracy is computed.
 
 use std::collections::BTreeMap;
 
@@ -35,16 +35,16 @@ impl Channel {
     }
 }
 
-/// One injection, as far as accuracy is concerned.
+/// The part of an injection that accuracy needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shot {
-    /// When, us since 1970.
+    /// Time of the injection, us since 1970.
     pub at: i64,
-    /// Index of its outcome; none where the device did not say.
+    /// Index of its outcome; `None` if the device reported none.
     pub outcome: Option<usize>,
-    /// Target and delivered dose, nl, where both are known and the dose was measured.
+    /// Target and delivered dose, nl; `None` unless both are known and the dose was measured.
     pub dose: Option<(u32, u32)>,
-    /// Target and measured depth, um, where both are known and the depth was measured.
+    /// Target and measured depth, um; `None` unless both are known and the depth was measured.
     pub depth: Option<(u32, u32)>,
 }
 
@@ -57,7 +57,7 @@ pub struct Sums {
     pub dose: Channel,
     /// Depth, um.
     pub depth: Channel,
-    /// Injections by outcome.
+    /// Number of injections with each outcome, in the order of [`OUTCOMES`].
     pub outcomes: [u64; OUTCOMES],
     /// Time of the first injection, us since 1970.
     pub first_at: i64,
@@ -114,12 +114,13 @@ impl Sums {
 pub struct PercentBins(BTreeMap<i32, u32>);
 
 impl PercentBins {
-    /// Adds one measurement; a target of 0 has no relative error and is left out.
+    /// Adds one measurement. A target of 0 has no relative error and does not count.
     #[inline]
     pub fn add(&mut self, target: u32, measured: u32) {
         if target > 0 {
             let error = i64::from(measured) - i64::from(target);
-            // 100 * (2^32 - 1) is far from overflow, and does not fit i32 only for an error beyond 21 million times the target.
+            // `100 * (2^32 - 1)` fits i64. The percentage exceeds i32 only for an error beyond 21 million times the
+            // target.
             let percent = (100 * error).div_euclid(i64::from(target));
             *self.0.entry(i32::try_from(percent).unwrap_or(i32::MAX)).or_default() += 1;
         }

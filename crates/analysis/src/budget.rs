@@ -1,9 +1,9 @@
 //! Thresholds from an alarm budget.
 //!
-//! A chart signals by chance once in its run length, however healthy the device is. So the budget comes first: false alarms
-//! per device and year. It is split over all streams (channels x set-point bands) and over all charts that page, and each
-//! chart's limit is solved for the run length that this leaves it. A union bound: charts over the same sessions often signal
-//! together, so alarms that are joined into one condition are fewer.
+//! A chart signals by chance once in its run length, even on a healthy device. So the starting point is a budget: false
+//! alarms per device and year. It is split over all streams (channels x set-point bands) and over all charts that raise
+//! alerts. Each chart's limit is solved for the run length left to it. The split is a union bound. Charts over the same
+//! sessions often signal together and become one condition, so there are fewer alarms in fact.
 
 use crate::{
     arl::{self, EwmaLimits},
@@ -17,7 +17,7 @@ use crate::{
 /// Days in a year.
 const YEAR: f64 = 365.25;
 
-/// What is allowed, and what uses it up.
+/// The allowed false alarms, and what they are divided by.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Budget {
     /// False alarms of a device in a year, over all its streams and charts, forecasts included.
@@ -32,54 +32,54 @@ pub struct Budget {
     pub shares: Shares,
 }
 
-/// Relative shares of the charts in the budget; 0 takes a chart off the pager.
+/// Relative shares of the charts in the budget; a chart with share 0 raises no alerts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shares {
-    /// CUSUM.
+    /// Share of the CUSUM, 0 or more.
     pub cusum: f64,
-    /// EWMA.
+    /// Share of the EWMA, 0 or more.
     pub ewma: f64,
-    /// Shewhart's limit.
+    /// Share of the Shewhart limit on single sessions, 0 or more.
     pub spike: f64,
-    /// Forecast alarms for each false alarm of a drift chart. A forecast needs such an alarm first and is one alert for each
-    /// calibration, so 1 is the upper bound; a simulated fleet has 1 in 200 (`tests/fleet.rs`).
+    /// Forecast alarms for each false alarm of a drift chart, 0 or more. A forecast needs a drift alarm first and is
+    /// one alert for each calibration, so 1 is the upper bound. A simulated fleet has 1 in 200 (`tests/fleet.rs`).
     pub forecasts: f64,
 }
 
 impl Default for Shares {
-    /// The same for each chart, and four times the forecasts that a simulated fleet has.
+    /// Equal shares for the charts, and four times the forecasts of a simulated fleet.
     fn default() -> Self {
         Self { cusum: 1.0, ewma: 1.0, spike: 1.0, forecasts: 0.02 }
     }
 }
 
-/// Run length, in points of one stream, that each chart gets; none for a chart that does not page.
+/// Run length of each chart, in points of one stream; `None` for a chart that raises no alerts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RunLengths {
-    /// CUSUM.
+    /// Points between false signals of the CUSUM.
     pub cusum: Option<f64>,
-    /// EWMA.
+    /// Points between false signals of the EWMA.
     pub ewma: Option<f64>,
-    /// Shewhart's limit.
+    /// Points between false spikes.
     pub spike: Option<f64>,
 }
 
-/// Limits that keep the budget, in sigma; none for a chart that does not page.
+/// Limits that keep the budget, in sigma; `None` for a chart that raises no alerts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Thresholds {
-    /// CUSUM.
+    /// Parameters of the CUSUM.
     pub cusum: Option<cusum::Design>,
-    /// EWMA, with time-varying limits.
+    /// Parameters of the EWMA, with time-varying limits.
     pub ewma: Option<ewma::Design>,
-    /// Shewhart's limit.
+    /// Limit on a single session's |z|, sigma.
     pub spike: Option<f64>,
 }
 
 impl Budget {
-    /// Splits the budget.
+    /// Splits the budget over streams and charts.
     ///
     /// # Errors
-    /// A number out of range, no chart that pages, no channel or band.
+    /// A number out of range, no chart that raises alerts, no channel or band.
     pub fn run_lengths(&self) -> Result<RunLengths> {
         positive("false alarms", self.false_alarms)?;
         positive("points per day", self.points_per_day)?;
@@ -97,7 +97,7 @@ impl Budget {
         Ok(RunLengths { cusum: length(cusum), ewma: length(ewma), spike: length(spike) })
     }
 
-    /// Solves the limits for a CUSUM with this `k`, started fast or not, and an EWMA with this `lambda`.
+    /// Solves the limits for a CUSUM with this `k`, with or without a fast start, and an EWMA with this `lambda`.
     ///
     /// # Errors
     /// Those of [`Self::run_lengths`] and of the run lengths' equations.
@@ -119,7 +119,7 @@ impl Thresholds {
     /// Charts with these limits.
     ///
     /// # Errors
-    /// A chart that has no limit, as it does not page.
+    /// A chart without a limit, because it raises no alerts.
     pub fn settings(&self, centre: Centre, spread: Spread) -> Result<Settings> {
         let (Some(cusum), Some(ewma), Some(spike)) = (self.cusum, self.ewma, self.spike) else {
             return Err(Error::Unsolvable("a chart without a share in the budget has no limit".into()));
@@ -160,7 +160,7 @@ mod tests {
         assert!(Budget { channels: 0, ..budget(0.1) }.run_lengths().is_err());
         let none = Shares { cusum: 0.0, ewma: 0.0, spike: 0.0, forecasts: 1.0 };
         assert!(Budget { shares: none, ..budget(0.1) }.run_lengths().is_err());
-        // So many alarms that a chart would have to signal at each point.
+        // With this many alarms a chart would have to signal at each point.
         assert!(budget(1e5).thresholds(0.5, false, 0.1).is_err());
     }
 }

@@ -1,7 +1,8 @@
-//! The charts of one device, channel and set-point band since its last calibration: what the session means say about drift.
+//! The charts of one device, channel and set-point band since its last calibration: what the session means say about
+//! drift.
 //!
-//! State is made of the sessions alone, in their order: whoever has them can make it again. A calibration of the channel
-//! and a change of firmware or cartridge type start it anew (a new [`Chart`]); a like-for-like consumable does not.
+//! A chart's state depends only on its sessions in their order, so it can be rebuilt from them. A calibration of the
+//! channel and a change of firmware or cartridge type start a new [`Chart`]. A like-for-like consumable does not.
 
 use crate::{
     Side, cusum,
@@ -10,12 +11,12 @@ use crate::{
     standard::{Centre, Spread, Standardiser},
 };
 
-/// How the charts are drawn.
+/// Parameters of the three charts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
     /// What deviations are measured from.
     pub centre: Centre,
-    /// How much session means vary in control.
+    /// In-control variation of the session means.
     pub spread: Spread,
     /// CUSUM for slow drift.
     pub cusum: cusum::Design,
@@ -30,13 +31,13 @@ pub struct Settings {
 pub struct Point {
     /// Number of the session since the calibration, from 1.
     pub session: u64,
-    /// Its standardised mean; none for the first one or two, where centre or scale come from the device itself.
+    /// Its standardised mean; `None` for the first session or two, if centre or scale come from the device itself.
     pub z: Option<f64>,
-    /// The sums, where there is a standardised mean. Their onset counts sessions since the calibration.
+    /// The sums; `None` without a standardised mean. Their onset counts sessions since the calibration.
     pub cusum: Option<cusum::Point>,
-    /// The average, where there is a standardised mean.
+    /// The average; `None` without a standardised mean.
     pub ewma: Option<ewma::Point>,
-    /// A spike.
+    /// The side of a spike, if the session is one.
     pub spike: Option<Side>,
 }
 
@@ -51,12 +52,12 @@ impl Point {
 /// The first signal of a drift chart since the calibration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drift {
-    /// Which way.
+    /// The side on which the session means moved away.
     pub side: Side,
-    /// The session it signalled at, from 1.
+    /// The session at which it signalled, from 1.
     pub session: u64,
-    /// The last session before the change by the CUSUM's estimate, 0 if it was there from the first; none where the EWMA
-    /// signalled first.
+    /// The last session before the change by the CUSUM's estimate, 0 if the first session was already changed. `None`
+    /// if the EWMA signalled first.
     pub onset: Option<u64>,
 }
 
@@ -68,7 +69,7 @@ pub struct Chart {
     cusum: cusum::Cusum,
     ewma: ewma::Ewma,
     sessions: u64,
-    /// Sessions that gave no standardised mean.
+    /// Number of sessions that gave no standardised mean.
     silent: u64,
     drift: Option<Drift>,
 }
@@ -93,8 +94,8 @@ impl Chart {
         })
     }
 
-    /// Adds a session: its error in percent and the number of shots behind it. A drift chart that signals starts again, so
-    /// that its next signal is a new one; the estimates of centre and scale go on.
+    /// Adds a session: its error in percent and its number of shots. A drift chart that signals starts again, so its
+    /// next signal is a new one. The estimates of centre and scale continue.
     ///
     /// # Errors
     /// An error that is not finite, a session without shots.
@@ -106,7 +107,7 @@ impl Chart {
             return Ok(Point { session: self.sessions, z, cusum: None, ewma: None, spike: None });
         };
         let mut cusum = self.cusum.add(z);
-        // Before the first standardised mean there is nothing that could be told from an onset at the start.
+        // Before the first standardised mean, an onset cannot be distinguished from one at the start.
         cusum.onset = cusum.onset.map(|onset| if onset == 0 { 0 } else { onset + self.silent });
         let ewma = self.ewma.add(z);
         if cusum.signal.is_some() {
@@ -123,12 +124,12 @@ impl Chart {
         Ok(point)
     }
 
-    /// The first signal of a drift chart since the calibration: with it, forecasts begin.
+    /// The first signal of a drift chart since the calibration. Forecasts begin with it.
     pub fn drift(&self) -> Option<Drift> {
         self.drift
     }
 
-    /// Sessions since the calibration.
+    /// Number of sessions since the calibration.
     pub fn sessions(&self) -> u64 {
         self.sessions
     }
@@ -157,7 +158,7 @@ mod tests {
         let cusum_signal = points.iter().find_map(|point| point.cusum?.signal.map(|side| (point.session, side)));
         assert_eq!(cusum_signal, Some((10, Side::Upper)));
         assert_eq!(points[9].cusum.unwrap().onset, Some(4));
-        // After its signal the chart starts again.
+        // The chart starts again after its signal.
         assert_eq!(points[10].cusum.unwrap().upper, 1.0);
         let drift = chart.drift().unwrap();
         assert!(drift.side == Side::Upper && drift.session <= 10);

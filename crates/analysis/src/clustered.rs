@@ -1,17 +1,18 @@
-//! The verdict where the values of one session resemble each other: a one-way random-effects tolerance interval.
+//! The verdict for values that resemble each other within a session: a one-way random-effects tolerance interval.
 //!
 //! Model: value = mean + session effect + shot effect, variances b and w; R = b / w. The interval has to hold the share
-//! `coverage` of N(mean, b + w). With a sessions, the unweighted mean of the session means, the variance M of those means
-//! (a - 1 degrees of freedom, estimating b + w/n, n the harmonic mean of the shots; Thomas & Hultquist 1978) and the
-//! variance W within sessions (N - a), the total variance is estimated by T = M + (1 - 1/n) W.
+//! `coverage` of N(mean, b + w). With a sessions, it uses the unweighted mean of the session means and two variances. M
+//! is the variance of those means (a - 1 degrees of freedom, estimates b + w/n, n the harmonic mean of the shots;
+//! Thomas & Hultquist 1978). W is the variance within sessions (N - a degrees). The total variance is estimated by T =
+//! M + (1 - 1/n) W.
 //!
-//! Following Mee (1984, Technometrics 26:251), R is replaced by its upper confidence bound, and with it
+//! Following Mee (1984, Technometrics 26:251), the upper confidence bound of R takes the place of R in
 //! - df = (R + 1)^2 / ((R + 1/n)^2 / (a - 1) + (1 - 1/n)^2 / (N - a)), Satterthwaite's degrees of freedom of T,
-//! - n_e = a (R + 1) / (R + 1/n), the number of independent values that the mean is worth,
+//! - n_e = a (R + 1) / (R + 1/n), the equivalent number of independent values for the mean.
 //!
-//! give the exact factor k(n_e, df) of [`crate::tolerance`]; the interval is mean +- k sqrt(T). The level of the bound is
-//! what Mee & Owen (1983) give: 0.85, 0.905, 0.975 for 0.90, 0.95, 0.99 (recalled; simulation supports it).
-//! Where every session has one shot, this is the simple factor. `tests/clustered.rs` shows the confidence reached.
+//! They give the exact factor k(n_e, df) of [`crate::tolerance`]; the interval is mean +- k sqrt(T). The level of the
+//! bound is that of Mee & Owen (1983): 0.85, 0.905, 0.975 for 0.90, 0.95, 0.99 (recalled; simulation supports it). If
+//! every session has one shot, k is the simple factor. `tests/clustered.rs` shows the confidence reached.
 
 use crate::{
     error::{Error, Result},
@@ -21,12 +22,12 @@ use crate::{
     verdict::{Claim, Limits, Verdict, judge},
 };
 
-/// What the sessions say about mean and variances, in the unit of the values.
+/// Mean and variances estimated from sessions, in the unit of the values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Components {
     /// Number of sessions.
     pub sessions: u64,
-    /// Number of values.
+    /// Number of values over all sessions.
     pub values: u64,
     /// Unweighted mean of the session means.
     pub mean: f64,
@@ -39,7 +40,7 @@ pub struct Components {
 }
 
 impl Components {
-    /// From the moments of each session; sessions without values do not count.
+    /// Estimates from the moments of each session; sessions without values do not count.
     ///
     /// # Errors
     /// Fewer than 2 sessions with values.
@@ -66,7 +67,7 @@ impl Components {
         Ok(Self { sessions: count, values, mean: centre as f64 + mean, shots, of_means, within })
     }
 
-    /// Variance between sessions, b; 0 where the session means vary less than the shots explain.
+    /// Variance between sessions, b; 0 if the shots alone explain the variance of the session means.
     pub fn between(&self) -> f64 {
         (self.of_means - self.within / self.shots).max(0.0)
     }
@@ -76,7 +77,7 @@ impl Components {
         self.of_means + (1.0 - 1.0 / self.shots) * self.within
     }
 
-    /// Intra-class correlation, b / (b + w); none where nothing varies.
+    /// Intra-class correlation, b / (b + w); `None` if nothing varies.
     pub fn correlation(&self) -> Option<f64> {
         let between = self.between();
         (between + self.within > 0.0).then(|| between / (between + self.within))
@@ -102,7 +103,7 @@ impl Components {
     }
 }
 
-/// Level of the upper bound of the variance ratio for a confidence: linear between Mee & Owen's values.
+/// Level of the upper bound of the variance ratio for a confidence: linear between the values of Mee & Owen.
 fn bound_level(confidence: f64) -> f64 {
     let (left, right) = if confidence < 0.95 { ((0.90, 0.85), (0.95, 0.905)) } else { ((0.95, 0.905), (0.99, 0.975)) };
     let level = left.1 + (confidence - left.0) * (right.1 - left.1) / (right.0 - left.0);
@@ -129,7 +130,7 @@ mod tests {
         values.iter().copied().collect()
     }
 
-    /// The balanced case against the mean squares of an analysis of variance done by hand.
+    /// The balanced case against mean squares of an analysis of variance computed by hand.
     #[test]
     fn balanced_components_are_those_of_the_mean_squares() {
         let sessions = [moments(&[1, 3]), moments(&[5, 7]), moments(&[6, 8])];

@@ -1,4 +1,4 @@
-//! Tabular cumulative sums, both sides (Page 1954; NIST/SEMATECH e-Handbook 6.3.2.3), for slow drift.
+//! Tabular cumulative sums on both sides (Page 1954; NIST/SEMATECH e-Handbook 6.3.2.3), to detect slow drift.
 
 use crate::{
     Side,
@@ -8,9 +8,9 @@ use crate::{
 /// A CUSUM's parameters, in units of sigma.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Design {
-    /// Reference value: half the shift to find quickly.
+    /// Reference value: half of the shift that the chart should detect quickly.
     pub k: f64,
-    /// Decision limit; a sum above it signals.
+    /// Decision limit: a sum above it signals.
     pub h: f64,
     /// Fast initial response: both sums start at h/2 instead of 0 (Lucas & Crosier 1982).
     pub fast_start: bool,
@@ -39,13 +39,13 @@ pub struct Point {
     pub upper: f64,
     /// Lower sum, sigma, counted positive.
     pub lower: f64,
-    /// Which sum is above h.
+    /// The side whose sum is above h.
     pub signal: Option<Side>,
-    /// Where a signal's run of nonzero sums began: the last index (from 1) before it, 0 if it began at the first point.
+    /// The last index (from 1) before a signal's run of nonzero sums; 0 if the run began at the first point.
     pub onset: Option<u64>,
 }
 
-/// A chart that values are added to.
+/// A chart to which values are added one by one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cusum {
     design: Design,
@@ -75,7 +75,7 @@ impl Cusum {
         Self { design, n: 0, upper: sum, lower: sum }
     }
 
-    /// Adds a standardised value. The sums go on after a signal.
+    /// Adds a standardised value. The sums continue after a signal.
     pub fn add(&mut self, z: f64) -> Point {
         self.n += 1;
         self.upper.add(z - self.design.k);
@@ -90,7 +90,7 @@ impl Cusum {
         Point { upper: self.upper.value, lower: self.lower.value, signal, onset }
     }
 
-    /// Starts the sums again, with the head start if there is one, and counts points on.
+    /// Starts the sums again, with the head start if there is one. The count of points continues.
     pub fn restart(&mut self) {
         let sum = Sum { value: self.design.head_start(), run: 0 };
         (self.upper, self.lower) = (sum, sum);

@@ -1,58 +1,58 @@
-//! What can be wrong with the numbers handed in.
+//! Errors in the numbers that a caller gives.
 
-/// Why a figure cannot be given. Every variant means: reject the input; trying again changes nothing.
+/// Why a figure cannot be given. The remedy is always other input; a retry changes nothing.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
     /// A parameter is outside its range.
     #[error("{name} is {value}; it must be {right}")]
     Parameter {
-        /// Its name.
+        /// Name of the parameter.
         name: &'static str,
-        /// What was given.
+        /// The value given.
         value: f64,
-        /// What would be right.
+        /// The allowed range, in words.
         right: &'static str,
     },
     /// One value of a series cannot be used.
     #[error("{name}[{index}] is {value}; it must be {right}")]
     Element {
-        /// The series.
+        /// Name of the series.
         name: &'static str,
-        /// Index in it, from 0.
+        /// Index of the value, from 0.
         index: usize,
-        /// What was given.
+        /// The value given.
         value: f64,
-        /// What would be right.
+        /// The allowed range, in words.
         right: &'static str,
     },
     /// A series is too short.
     #[error("{name} has {have} values; at least {need} are needed")]
     TooFew {
-        /// The series.
+        /// Name of the series.
         name: &'static str,
-        /// Its length.
+        /// Number of its values.
         have: u64,
-        /// The least length that can be used.
+        /// The least number of values.
         need: u64,
     },
     /// Two series that belong together differ in length.
     #[error("{left} has {left_len} values and {right} has {right_len}; they must be as many")]
     Lengths {
-        /// The first series.
+        /// Name of the first series.
         left: &'static str,
-        /// Its length.
+        /// Number of values of the first series.
         left_len: usize,
-        /// The second series.
+        /// Name of the second series.
         right: &'static str,
-        /// Its length.
+        /// Number of values of the second series.
         right_len: usize,
     },
-    /// The equation has no solution that could be computed.
+    /// No solution of the equation can be computed.
     #[error("{0}")]
     Unsolvable(String),
 }
 
-/// A result that can only fail because of its input.
+/// A result that fails only because of its input.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// The value, if it is neither infinite nor NaN.

@@ -1,7 +1,9 @@
-//! Exponentially weighted moving average with time-varying limits (Roberts 1959; Lucas & Saccucci 1990), for slow drift.
+//! Exponentially weighted moving average with time-varying limits (Roberts 1959; Lucas & Saccucci 1990), to detect slow
+//! drift.
 //!
 //! z_i = lambda x_i + (1 - lambda) z_(i-1), z_0 = 0, for standardised x. Its standard deviation after i points is
-//! sqrt(lambda / (2 - lambda) (1 - (1 - lambda)^(2i))): early limits are narrower, so that an early shift is found too.
+//! sqrt(lambda / (2 - lambda) (1 - (1 - lambda)^(2i))). Early limits are therefore narrower, which also detects an
+//! early shift.
 
 use crate::{
     Side,
@@ -45,13 +47,13 @@ impl Design {
 pub struct Point {
     /// The average, sigma.
     pub average: f64,
-    /// The limit on it, sigma.
+    /// The limit on the average, sigma.
     pub bound: f64,
-    /// Which limit it is beyond.
+    /// The side on which the average is beyond the limit.
     pub signal: Option<Side>,
 }
 
-/// A chart that values are added to.
+/// A chart to which values are added one by one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ewma {
     design: Design,
@@ -65,7 +67,7 @@ impl Ewma {
         Self { design, n: 0, average: 0.0 }
     }
 
-    /// Adds a standardised value. The average goes on after a signal.
+    /// Adds a standardised value. The average continues after a signal.
     pub fn add(&mut self, z: f64) -> Point {
         self.n += 1;
         self.average += self.design.lambda * (z - self.average);
@@ -89,8 +91,8 @@ pub fn chart(design: Design, values: impl IntoIterator<Item = f64>) -> Vec<Point
 mod tests {
     use super::*;
 
-    /// NIST/SEMATECH e-Handbook 6.3.2.4: target 50, sigma 2.0539, lambda 0.3; the averages as printed there. Its limits are
-    /// the fixed ones, 50 +- 3 x 0.4201 x 2.0539: what ours tend to.
+    /// NIST/SEMATECH e-Handbook 6.3.2.4: target 50, sigma 2.0539, lambda 0.3, with the averages printed there. Its
+    /// limits are the fixed ones, 50 +- 3 x 0.4201 x 2.0539, to which the time-varying limits tend.
     #[test]
     fn nist_handbook() {
         let x = [

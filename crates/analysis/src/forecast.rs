@@ -1,25 +1,25 @@
-//! When will a drifting device be out of tolerance?
+//! When a drifting device will be out of tolerance.
 //!
-//! Regression of the session means on the days since calibration, and the time at which the line crosses the limit, with
-//! Fieller's interval. Asked daily from the start, half of all healthy devices would be forecast trouble within a year; so
-//! there is a forecast only once a drift chart has signalled, over at least 14 days and 20 sessions, and only while the
-//! slope can be told from zero (g < 1). The alarm is on the lower bound.
+//! The forecast is a regression of the session means on the days since calibration. It gives the time at which the line
+//! crosses the limit, with Fieller's interval. If it were made daily from the start, half of all healthy devices would
+//! get one within a year. So a forecast needs a signal of a drift chart, at least 14 days and 20 sessions, and a slope
+//! that differs from zero (g < 1). The lower bound raises the alarm.
 
 use crate::{
     error::{Result, fraction, positive, rising, same_length},
     regression::{Crossing, Fit},
 };
 
-/// When a forecast may be given, and when it alarms.
+/// Conditions for a forecast and for its alarm.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rule {
-    /// Days since the first session that the sessions must span.
+    /// Days that the sessions must span, from the first to the last.
     pub days_min: f64,
-    /// Sessions that are needed.
+    /// Least number of sessions.
     pub sessions_min: u64,
     /// Confidence of the two-sided interval.
     pub confidence: f64,
-    /// Alarm while the lower bound is less than this many days ahead.
+    /// The alarm is raised while the lower bound is less than this many days ahead.
     pub horizon_days: f64,
 }
 
@@ -30,25 +30,25 @@ impl Default for Rule {
     }
 }
 
-/// What can be said.
+/// A forecast, or why there is none.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Forecast {
     /// No drift chart has signalled since the calibration.
     NotSignalled,
     /// Not enough sessions, or over too few days.
     TooShort,
-    /// The slope cannot be told from zero: g >= 1.
+    /// The slope does not differ from zero: g >= 1.
     NoSlope {
-        /// Fieller's g.
+        /// Fieller's g, which is at least 1 here.
         g: f64,
     },
-    /// The line crosses the limit on its side.
+    /// The line crosses the limit that it moves towards.
     Crossing {
-        /// The limit it moves to, percent: plus or minus the tolerance.
+        /// That limit, percent: plus or minus the tolerance.
         limit: f64,
-        /// Days since calibration.
+        /// Time of the crossing with its interval, days since calibration.
         at: Crossing,
-        /// Is the lower bound within the horizon?
+        /// Whether the lower bound is within the horizon.
         alarm: bool,
     },
 }

@@ -1,52 +1,53 @@
-//! Hold time: for how long was the temperature inside the band without a break?
+//! Hold time: how long the temperature stayed inside the band without a break.
 //!
-//! It decides a steam cycle (porous and hollow loads), not F0. The band includes its ends; between two samples the
-//! temperature is taken as a straight line, and where it crosses the band's ends is interpolated. Over a gap between samples
-//! nothing is known: no hold runs across it, and the cycle is indeterminate.
+//! Hold time decides a steam cycle (porous and hollow loads); F0 does not. The band includes its ends. The temperature
+//! between two samples is a straight line, whose crossings with the band's ends are interpolated. Nothing is known
+//! about a gap between samples: no hold crosses it, and the cycle is indeterminate.
 
 use crate::{
     error::{Error, Result, at_least, finite, not_negative, positive, rising, same_length},
     saturation,
 };
 
-/// A hold that is short of what is required by less than this is not short: it is rounding, s.
+/// A hold that is short by less than this passes: the difference is rounding, s.
 const ROUNDING_S: f64 = 1e-6;
 
-/// The temperatures of one sensor at rising times.
+/// The temperatures of one sensor, at times that rise.
 #[derive(Clone, Copy, Debug)]
 pub struct Series<'a> {
-    /// Seconds.
+    /// Times, s.
     pub times: &'a [f64],
-    /// Celsius.
+    /// Temperatures, Celsius.
     pub celsius: &'a [f64],
 }
 
-/// A range of temperatures, its ends included, Celsius.
+/// A range of temperatures in Celsius, with its ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Band {
-    /// Lower end.
+    /// Lower end, Celsius.
     pub low: f64,
-    /// Upper end.
+    /// Upper end, Celsius.
     pub high: f64,
 }
 
-/// For how long a sensor was inside the band.
+/// How long a sensor was inside the band.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hold {
     /// The longest time without a break, s.
     pub longest_s: f64,
-    /// When it began and ended.
+    /// Begin and end of the longest hold, s; `None` if the sensor never was inside.
     pub span: Option<(f64, f64)>,
     /// All time inside the band, s.
     pub total_s: f64,
-    /// The longest gap between two samples, and when it began; none for fewer than 2 samples.
+    /// The longest gap between two samples and its begin, s; `None` for fewer than 2 samples.
     pub gap: Option<(f64, f64)>,
 }
 
-/// Measures one sensor's hold. Nothing is counted between two samples that are more than `gap_max_s` apart.
+/// Measures one sensor's hold. The time between two samples more than `gap_max_s` apart does not count.
 ///
 /// # Errors
-/// No sample, series of different length, times that do not rise, numbers that are not finite, a band upside down.
+/// No sample, series of different length, times that do not rise, numbers that are not finite, a band whose low end is
+/// above its high end.
 pub fn hold(series: Series<'_>, band: Band, gap_max_s: Option<f64>) -> Result<Hold> {
     let Series { times, celsius } = series;
     same_length("t_s", times.len(), "temperature_c", celsius.len())?;
@@ -71,7 +72,8 @@ pub fn hold(series: Series<'_>, band: Band, gap_max_s: Option<f64>) -> Result<Ho
             continue;
         };
         hold.total_s += to - from;
-        // The stretch goes on only where the sample between both is inside; then both ends are that very sample.
+        // The stretch continues only if the sample between both steps is inside. Then both ends are the time of that
+        // sample.
         let start = open.filter(|(_, end)| *end == from).map_or(from, |(start, _)| start);
         open = Some((start, to));
         if hold.span.is_none() || to - start > hold.longest_s {
@@ -82,7 +84,7 @@ pub fn hold(series: Series<'_>, band: Band, gap_max_s: Option<f64>) -> Result<Ho
     Ok(hold)
 }
 
-/// The part of a straight line between two samples that is inside the band: from when to when.
+/// Begin and end of the part inside the band, on a straight line between two samples.
 fn clip(time: (f64, f64), temperature: (f64, f64), band: Band) -> Option<(f64, f64)> {
     let (from, to) = temperature;
     if from.max(to) < band.low || from.min(to) > band.high {
@@ -110,57 +112,57 @@ fn check_band(band: Band) -> Result<()> {
     Ok(())
 }
 
-/// What a cycle has to reach.
+/// What a cycle must reach.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recipe {
-    /// Temperature band.
+    /// Temperature band of the hold.
     pub band: Band,
     /// Hold time required, s.
     pub hold_s: f64,
     /// Largest gap between two samples, s.
     pub gap_max_s: f64,
-    /// Largest difference between measured and saturated-steam temperature in the hold, K; none to leave the check out.
+    /// Largest difference between measured and saturated-steam temperature in the hold, K; `None` leaves out the check.
     pub saturation_max_k: Option<f64>,
 }
 
-/// The measurements of a cycle.
+/// The measurements of one cycle.
 #[derive(Clone, Copy, Debug)]
 pub struct Cycle<'a> {
-    /// Every temperature sensor.
+    /// All temperature sensors.
     pub sensors: &'a [Series<'a>],
-    /// Absolute pressure, kPa, at each sample of the first sensor; none where it was not recorded.
+    /// Absolute pressure, kPa, at each sample of the first sensor; `None` if it was not recorded.
     pub kpa: Option<&'a [f64]>,
 }
 
-/// What the measurements say.
+/// The judgement on a cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything required was reached.
+    /// Every requirement was met.
     Passed,
-    /// Something was not.
+    /// A requirement was not met.
     Failed,
-    /// The measurements do not say.
+    /// The measurements do not suffice for a judgement.
     Indeterminate,
 }
 
-/// Outcome, figures and reason.
+/// Outcome of a cycle, with its figures and the reason.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
-    /// The outcome.
+    /// The judgement.
     pub outcome: Outcome,
-    /// Why, in words.
+    /// The reason, in words.
     pub reason: String,
-    /// The shortest of the sensors' longest holds, s; none without samples.
+    /// The shortest of the sensors' longest holds, s; `None` without samples.
     pub hold_s: Option<f64>,
-    /// The largest difference to saturated steam in the hold, K; none where it was not checked.
+    /// The largest difference to saturated steam in the hold, K; `None` if it was not checked.
     pub saturation_k: Option<f64>,
 }
 
-/// Judges a cycle. Missing measurements and gaps make it indeterminate, never passed, whatever else was reached.
+/// Judges a cycle. Missing measurements and gaps make it indeterminate, even if everything else passed.
 ///
 /// # Errors
-/// Measurements that cannot be right: times that do not rise, series of different length, numbers that are not finite, a
-/// recipe out of range.
+/// Measurements that cannot be right (times that do not rise, series of different length, numbers that are not finite),
+/// or a recipe out of range.
 pub fn verdict(cycle: &Cycle<'_>, recipe: &Recipe) -> Result<Verdict> {
     not_negative("required hold", recipe.hold_s)?;
     check_band(recipe.band)?;
@@ -207,7 +209,7 @@ pub fn verdict(cycle: &Cycle<'_>, recipe: &Recipe) -> Result<Verdict> {
     })
 }
 
-/// The difference to saturated steam that is farthest from 0 within a span of time; none without a sample in it.
+/// The difference to saturated steam that is farthest from 0 within a span of time; `None` if it has no sample.
 fn farthest_from_saturation(sensor: Series<'_>, kpa: &[f64], span: (f64, f64)) -> Result<Option<f64>> {
     same_length("t_s", sensor.times.len(), "pressure_kpa", kpa.len())?;
     let mut farthest: Option<f64> = None;

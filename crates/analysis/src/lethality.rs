@@ -1,17 +1,17 @@
-//! Lethality of a heat treatment: the time at the reference temperature that would have killed as much.
+//! Lethality of a heat treatment: the time at the reference temperature with the same effect.
 //!
-//! F0 = sum dt 10^((T - T_ref) / z), z = 10 K, T_ref 121.0, 121.1 or 121.11 C by convention (store which); A0 of washers is the
-//! same with 80 C, in seconds. Between samples the temperature is unknown: the conservative sum takes the smaller rate of
-//! both ends, the trapezoid their mean.
+//! F0 = sum dt 10^((T - T_ref) / z), z = 10 K. T_ref is 121.0, 121.1 or 121.11 C by convention; store which. A0 of
+//! washers is the same sum with 80 C, in seconds. The temperature between samples is unknown: the conservative sum uses
+//! the smaller rate of both ends, the trapezoid their mean.
 
 use crate::error::{Result, at_least, finite, positive, rising, same_length};
 
-/// Equivalent time at the reference temperature, in the unit of the times given.
+/// Equivalent time at the reference temperature, in the unit of the given times.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lethality {
-    /// With the mean of both ends' rates.
+    /// Sum with the mean of both ends' rates.
     pub trapezoid: f64,
-    /// With the smaller of both ends' rates.
+    /// Sum with the smaller of both ends' rates.
     pub conservative: f64,
 }
 

@@ -1,22 +1,23 @@
 //! The mathematics of dose and depth accuracy, drift and sterility.
 //!
-//! What it is for, by noun:
-//! - accuracy: exact integer [`moments`] and the [`accuracy`] sums made of them, [`sample`] figures of decimals, the
-//!   [`tolerance`] factor, the [`verdict`] on independent and on [`clustered`] values, [`nonparametric`] intervals, [`wilson`]
-//!   intervals of a share, the [`trumpet`] curve;
-//! - drift: [`standard`]ised session means on [`cusum`], [`ewma`] and [`shewhart`] charts (together: [`chart`]), whose run
-//!   lengths are computed by [`arl`] and whose limits are solved from an alarm [`budget`]; [`western_electric`] rules, for
-//!   display; [`regression`] and the [`forecast`] made of it;
+//! By subject:
+//! - accuracy: exact integer [`moments`] and the [`accuracy`] sums of them, [`sample`] figures of decimals, the
+//!   [`tolerance`] factor, the [`verdict`] on independent and on [`clustered`] values, [`nonparametric`] intervals,
+//!   [`wilson`] intervals of a share, the [`trumpet`] curve;
+//! - drift: [`standard`]ised session means on [`cusum`], [`ewma`] and [`shewhart`] charts (together: [`chart`]).
+//!   [`arl`] computes their run lengths, and an alarm [`budget`] gives their limits. Also [`western_electric`] rules
+//!   for display, [`regression`] and the [`forecast`] from it;
 //! - sterility: [`lethality`], [`hold`] time, [`saturation`] of steam;
 //! - identity: [`gs1`] element strings.
 //!
-//! Each formula is documented with its source where it stands, and with an example in `docs/analysis.md`.
+//! Each formula is documented with its source beside its code, and with an example in `docs/analysis.md`.
 //!
-//! Absent: IO, clocks, threads, randomness, and any knowledge of devices, tables or messages. Numbers in, numbers out.
+//! Absent: IO, clocks, threads, randomness, and any knowledge of devices, tables or messages. Input and output are
+//! numbers.
 //!
 //! Invariants:
-//! - Partial results merge associatively and commutatively; no figure depends on the order data arrived in.
-//! - A figure that cannot be given is an [`Error`] or none, never NaN.
+//! - Partial results merge associatively and commutatively; no figure depends on the order of arrival.
+//! - A figure that does not exist is an [`Error`] or `None`, never NaN.
 
 pub mod accuracy;
 pub mod arl;
@@ -52,8 +53,8 @@ pub use error::{Error, Result};
 /// A side of a chart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Too much.
+    /// Above the limit or the centre.
     Upper,
-    /// Too little.
+    /// Below the limit or the centre.
     Lower,
 }

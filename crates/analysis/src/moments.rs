@@ -1,12 +1,13 @@
 //! Exact moments of integer measurements.
 //!
-//! Sums of integers do not depend on order or grouping, so partial moments can be merged in any way and late data just
-//! adds: an aggregate equals its recomputation to the last digit. Mean and variance are derived only when they are read.
+//! Sums of integers do not depend on order or grouping. Partial moments can therefore be merged in any way, and late
+//! data are simply added. An aggregate equals its recomputation to the last digit. Mean and variance are derived only
+//! when they are read.
 
 /// Count, sum, sum of squares and extremes of a sequence of integers.
 ///
-/// `n` and `sum` cannot overflow in practice; `sum_sq` is exact as long as it fits 128 bits,
-/// which 2^60 values of up to 2^34 (nl, um, or an error of either) do.
+/// `n` and `sum` cannot overflow in practice. `sum_sq` is exact while it fits 128 bits, which holds for 2^60 values of
+/// up to 2^34 (nl, um, or an error of either).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moments {
     /// Number of values.
@@ -15,7 +16,7 @@ pub struct Moments {
     pub sum: i128,
     /// Sum of the squares of the values.
     pub sum_sq: u128,
-    /// Smallest and largest value; none where `n` is 0.
+    /// Smallest and largest value; `None` if `n` is 0.
     pub extremes: Option<(i64, i64)>,
 }
 
@@ -44,23 +45,23 @@ impl Moments {
         };
     }
 
-    /// Smallest value.
+    /// Smallest value; `None` without values.
     pub fn min(&self) -> Option<i64> {
         self.extremes.map(|(least, _)| least)
     }
 
-    /// Largest value.
+    /// Largest value; `None` without values.
     pub fn max(&self) -> Option<i64> {
         self.extremes.map(|(_, most)| most)
     }
 
-    /// Arithmetic mean; none without values.
+    /// Arithmetic mean; `None` without values.
     pub fn mean(&self) -> Option<f64> {
         (self.n > 0).then(|| self.sum as f64 / self.n as f64)
     }
 
-    /// Unbiased sample variance; none for fewer than two values. The numerator `n * sum_sq - sum^2` is taken in integers,
-    /// so that nothing cancels.
+    /// Unbiased sample variance; `None` for fewer than two values. The numerator `n * sum_sq - sum^2` is computed in
+    /// integers, so no digits cancel.
     pub fn variance(&self) -> Option<f64> {
         let n = u128::from(self.n);
         if n < 2 {
@@ -69,7 +70,7 @@ impl Moments {
         let sum = self.sum.unsigned_abs();
         let numerator = match (n.checked_mul(self.sum_sq), sum.checked_mul(sum)) {
             (Some(left), Some(right)) => left.checked_sub(right)? as f64,
-            // Beyond 128 bits the values are so large that rounding the two terms is all a float could hold anyway.
+            // Values beyond 128 bits are so large that a float cannot hold more than these two rounded terms.
             _ => (n as f64 * self.sum_sq as f64 - sum as f64 * sum as f64).max(0.0),
         };
         Some(numerator / (n as f64 * (n - 1) as f64))
@@ -134,7 +135,7 @@ mod tests {
         assert_eq!(moments.variance(), Some(32.0 / 7.0));
         assert_eq!(Moments::default().mean(), None);
         assert_eq!(Moments::from_iter([3]).variance(), None);
-        // A large common offset must not eat the variance: in floats 1e15 + {0, 1} would.
+        // A large common offset must not change the variance. In floats 1e15 + {0, 1} would.
         let shifted: Moments = (0..4).map(|i| 1_000_000_000_000_000 + i % 2).collect();
         assert_eq!(shifted.variance(), Some(1.0 / 3.0));
         let extreme: Moments = [i64::MIN, i64::MAX].into_iter().collect();

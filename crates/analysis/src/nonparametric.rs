@@ -1,4 +1,4 @@
-//! The tolerance interval from the smallest to the largest value, whatever the distribution.
+//! The tolerance interval from the smallest to the largest value, for any distribution.
 //!
 //! Of n values, [min, max] holds at least the share p of the population with probability
 //! 1 - n p^(n-1) + (n-1) p^n (Wilks 1941; ISO 16269-6): n = 93, 188, 473 for p = 0.95, 0.975, 0.99 and confidence 0.95.
@@ -8,7 +8,7 @@ use crate::error::{Error, Result, fraction};
 /// Largest n that [`sample_size`] returns.
 const N_MAX: u64 = 1 << 40;
 
-/// The confidence with which the smallest and the largest of `n` values enclose `coverage` of the population.
+/// Confidence with which the smallest and the largest of `n` values enclose `coverage` of the population.
 ///
 /// # Errors
 /// coverage not between 0 and 1.
@@ -17,7 +17,7 @@ pub fn confidence(n: u64, coverage: f64) -> Result<f64> {
     if n < 2 {
         return Ok(0.0);
     }
-    // p^(n-1) (n - (n-1) p), with the power through logarithms so that a large n does not lose it.
+    // p^(n-1) (n - (n-1) p). The power goes through logarithms, so a large n keeps its precision.
     let n = n as f64;
     let missed = ((n - 1.0) * coverage.ln()).exp() * (n - (n - 1.0) * coverage);
     Ok((1.0 - missed).max(0.0))
@@ -45,8 +45,8 @@ pub fn sample_size(coverage: f64, wanted: f64) -> Result<u64> {
     Ok(high)
 }
 
-/// The verdict without a distribution: have all of at least [`sample_size`] values kept the limits? None while they are too
-/// few to say so.
+/// The verdict without a distribution: whether all of at least [`sample_size`] values keep the limits. `None` if there
+/// are fewer values.
 ///
 /// # Errors
 /// Those of [`sample_size`].

@@ -5,15 +5,15 @@ use std::f64::consts::PI;
 /// Nodes and weights for integrals over an interval.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// Where the integrand is evaluated, ascending.
+    /// Points at which the integrand is evaluated, ascending.
     pub nodes: Vec<f64>,
-    /// With which weight.
+    /// Weight of each node.
     pub weights: Vec<f64>,
 }
 
 impl Rule {
-    /// The rule with `count` nodes on [`low`, `high`]: exact for polynomials up to degree 2 `count` - 1. The nodes are the
-    /// roots of the Legendre polynomial, found by Newton's method from Tricomi's approximation.
+    /// The rule with `count` nodes on [`low`, `high`], exact for polynomials up to degree 2 `count` - 1. The nodes are
+    /// the roots of the Legendre polynomial. Newton's method finds them from Tricomi's approximation.
     pub fn gauss_legendre(count: usize, low: f64, high: f64) -> Self {
         let (middle, half) = (0.5 * (high + low), 0.5 * (high - low));
         let n = count as f64;

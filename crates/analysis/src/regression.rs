@@ -1,4 +1,4 @@
-//! Straight lines by least squares, and when they cross a limit.
+//! Straight lines by least squares, and their crossing with a limit.
 
 use crate::{
     error::{Result, all_finite, at_least, finite, fraction, require, same_length},
@@ -10,7 +10,7 @@ use crate::{
 pub struct Fit {
     /// Number of points.
     pub n: u64,
-    /// Slope.
+    /// Change of y for a unit of t.
     pub slope: f64,
     /// Value at t = 0.
     pub intercept: f64,
@@ -20,9 +20,9 @@ pub struct Fit {
     pub se_intercept: f64,
     /// Standard deviation of the residuals, with divisor n - 2.
     pub residual_sd: f64,
-    /// Mean of t.
+    /// Mean of all t.
     pub t_mean: f64,
-    /// Mean of y.
+    /// Mean of all y.
     pub y_mean: f64,
     /// Sum of the squared deviations of t from its mean.
     pub sxx: f64,
@@ -54,8 +54,8 @@ impl Fit {
         Ok(Self { n: t.len() as u64, slope, intercept, se_slope, se_intercept, residual_sd, t_mean, y_mean, sxx })
     }
 
-    /// g = (t s / slope)^2 / Sxx, t the two-sided quantile of Student's distribution: at 1 and above, the slope cannot be
-    /// told from zero, and there is no interval for a crossing. Infinite for a slope of 0.
+    /// g = (t s / slope)^2 / Sxx, t the two-sided quantile of Student's distribution; infinite for a slope of 0. At 1
+    /// and above, the slope does not differ from zero, and a crossing has no interval.
     ///
     /// # Errors
     /// Confidence not between 0 and 1.
@@ -64,8 +64,8 @@ impl Fit {
         Ok(if self.slope == 0.0 { f64::INFINITY } else { ratio * ratio })
     }
 
-    /// Where the line crosses `limit`, with its interval (Fieller 1954): that of the t at which the true line may be at the
-    /// limit. None while g >= 1.
+    /// The t at which the line crosses `limit`, with its interval (Fieller 1954): every t at which the true line may be
+    /// at the limit. `None` while g >= 1.
     ///
     /// # Errors
     /// A limit that is not finite, confidence not between 0 and 1.
@@ -93,10 +93,10 @@ impl Fit {
     }
 }
 
-/// When a line crosses a limit.
+/// The t at which a line crosses a limit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Crossing {
-    /// The fitted line's crossing.
+    /// Crossing of the fitted line.
     pub at: f64,
     /// Lower end of the interval.
     pub low: f64,
@@ -104,7 +104,7 @@ pub struct Crossing {
     pub high: f64,
 }
 
-/// A mean that is corrected by the mean of what is left, so that the residuals sum to 0.
+/// The mean, corrected by the mean of the residuals, so that the residuals sum to 0.
 fn mean(values: &[f64]) -> f64 {
     let n = values.len() as f64;
     let first = sum(values.iter().copied()) / n;

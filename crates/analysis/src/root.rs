@@ -2,14 +2,14 @@
 
 use crate::error::{Error, Result};
 
-/// How often the bracket is widened, and how often it is narrowed.
+/// Largest number of steps that widen the bracket, and of steps that narrow it.
 const STEPS: usize = 200;
 
-/// The x >= `floor` where the rising function `f` is zero, near `start`: the bracket is widened by `step` until it holds the
-/// root, then narrowed by the Illinois variant of regula falsi to `tolerance`.
+/// The x >= `floor` near `start` at which the rising function `f` is zero. `step` widens the bracket until it holds the
+/// root. The Illinois variant of regula falsi then narrows it to `tolerance`.
 ///
 /// # Errors
-/// Those of `f`, and no root at or above `floor` within 200 steps.
+/// Errors of `f`, and no root at or above `floor` within 200 steps.
 pub(crate) fn rising(
     floor: f64,
     start: f64,
@@ -56,7 +56,7 @@ fn narrow(low: (f64, f64), high: (f64, f64), tolerance: f64, mut f: impl FnMut(f
         if value.abs() < 1e-13 {
             return Ok(middle);
         }
-        // An end that stays twice is weighed down, so that the other one moves too.
+        // An end that stays twice gets less weight, so that the other end moves too.
         if value < 0.0 {
             (low, below) = (middle, value);
             above = if last_side == -1 { 0.5 * above } else { above };

@@ -1,8 +1,8 @@
-//! Mean and variance of numbers that are not whole.
+//! Mean and variance of decimals.
 //!
-//! [`Sample::of`] takes the decimals as they were written: 10000000.2 is the integer 100000002 with one decimal place, and
-//! integers are summed exactly. So the result does not lose the digits that sums of squares in floating point lose (NIST
-//! NumAcc4: a variance of -2.0 instead of 0.01). Numbers that span too many places go through [`FloatMoments`].
+//! [`Sample::of`] takes decimals as they were written: 10000000.2 is the integer 100000002 with one decimal place. It
+//! sums the integers exactly. Sums of squares in floating point lose digits (NIST NumAcc4: a variance of -2.0 instead
+//! of 0.01). Numbers that span too many places go through [`FloatMoments`].
 
 use crate::{
     error::{Result, all_finite, finite},
@@ -26,8 +26,8 @@ impl FloatMoments {
         self.merge(&Self { n: 1, mean: value, m2: 0.0 });
     }
 
-    /// Adds the values that `other` summarizes (Chan, Golub & LeVeque 1979). The result depends on the order by rounding
-    /// only; where it must not, use [`Moments`].
+    /// Adds the values that `other` summarizes (Chan, Golub & LeVeque 1979). The order changes the result by rounding
+    /// only. If it must not change at all, use [`Moments`].
     pub fn merge(&mut self, other: &Self) {
         if other.n == 0 {
             return;
@@ -44,7 +44,7 @@ impl FloatMoments {
         self.m2 += other.m2 + difference * difference * (left * right / all);
     }
 
-    /// Unbiased variance; none for fewer than two values.
+    /// Unbiased variance; `None` for fewer than two values.
     pub fn variance(&self) -> Option<f64> {
         (self.n > 1).then(|| self.m2 / (self.n - 1) as f64)
     }
@@ -63,17 +63,17 @@ impl FromIterator<f64> for FloatMoments {
 pub struct Sample {
     /// Number of values.
     pub n: u64,
-    /// Arithmetic mean; none without values.
+    /// Arithmetic mean; `None` without values.
     pub mean: Option<f64>,
-    /// Standard deviation with divisor n - 1; none for fewer than two values.
+    /// Standard deviation with divisor n - 1; `None` for fewer than two values.
     pub sd: Option<f64>,
 }
 
 impl Sample {
-    /// The figures of these values.
+    /// Computes the figures of these values.
     ///
     /// # Errors
-    /// A value that is not finite; values so far apart that their squares are not.
+    /// A value that is not finite, or values so far apart that their squares are not finite.
     pub fn of(values: &[f64]) -> Result<Self> {
         all_finite("x", values)?;
         if let Some(sample) = Self::of_decimals(values) {
@@ -87,8 +87,8 @@ impl Sample {
         Ok(sample)
     }
 
-    /// The same through exact integers, counted from the first value so that their squares stay small; none where the
-    /// decimals span too many places for it.
+    /// The same figures through exact integers, relative to the first value so that their squares stay small. `None` if
+    /// the decimals span too many places.
     fn of_decimals(values: &[f64]) -> Option<Self> {
         let written: Vec<String> = values.iter().map(f64::to_string).collect();
         let places = written.iter().map(|text| text.split_once('.').map_or(0, |(_, places)| places.len())).max()?;
@@ -100,7 +100,7 @@ impl Sample {
             format!("{whole}{fraction:0<places$}").parse().ok()
         };
         let first = integer(written.first()?)?;
-        // With n values below this, n times the sum of squares fits 128 bits.
+        // If all values are below this, n times the sum of squares fits 128 bits.
         let largest = i64::MAX / i64::try_from(values.len()).ok()?;
         let mut moments = Moments::default();
         for text in &written {

@@ -1,4 +1,4 @@
-//! Shewhart chart: a single value far off, a spike.
+//! Shewhart chart: signals a spike, a single value far from the centre.
 
 use crate::{
     Side,
@@ -6,7 +6,7 @@ use crate::{
     special::{normal_above, normal_upper_quantile},
 };
 
-/// Which side of +-`limit` a standardised value is beyond; none where it keeps the limits.
+/// The side on which a standardised value is beyond +-`limit`; `None` if it is within.
 pub fn signal(z: f64, limit: f64) -> Option<Side> {
     if z > limit {
         Some(Side::Upper)
@@ -17,7 +17,7 @@ pub fn signal(z: f64, limit: f64) -> Option<Side> {
     }
 }
 
-/// Mean number of points to a signal, two-sided, with the mean `shift` off: 1 / P(signal).
+/// Mean number of points to a signal, two-sided, with a mean that is `shift` sigma off: 1 / P(signal).
 ///
 /// # Errors
 /// A limit that is not above 0, a shift that is not finite.

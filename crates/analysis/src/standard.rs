@@ -1,45 +1,45 @@
-//! Standardisation of session means, so that a chart solved for normal values with known parameters keeps its run length
-//! when they are not known.
+//! Standardisation of session means. A chart that was solved for normal values with known parameters keeps its run
+//! length, although the parameters are unknown.
 //!
-//! A session mean of n shots varies by v = between^2 + within^2 / n around the device's centre. Charts that put estimates in
-//! place of centre and sigma signal far too often: estimated from 20 sessions, a chart solved for 10,000 points really has
-//! about 340. Here each value is compared with what came before it only (recursive residuals: Brown, Durbin & Evans 1975;
-//! self-starting charts: Hawkins 1987). In control the results are independent and standard normal exactly, from the first
-//! one on, whatever the centre and, for [`Source::SelfStarting`], whatever the scale.
+//! A session mean of n shots varies by v = between^2 + within^2 / n around the device's centre. Charts that use
+//! estimates as centre and sigma signal far too often. With estimates from 20 sessions, a chart solved for 10,000
+//! points really has about 340. Here each value is compared only with values before it (recursive residuals: Brown,
+//! Durbin & Evans 1975; self-starting charts: Hawkins 1987). In control the results are independent and exactly
+//! standard normal, from the first one on. This holds for any centre and, with [`Source::SelfStarting`], for any scale.
 
 use crate::{
     error::{Error, Result, finite, not_negative},
     special::{normal_upper_quantile, student_above},
 };
 
-/// What deviations are measured from.
+/// The value from which deviations are measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Centre {
-    /// No error at all.
+    /// An error of 0 %.
     Zero,
     /// The error that the calibration left, percent.
     AsLeft(f64),
-    /// The mean of the sessions since the calibration, up to the one before.
+    /// The mean of the sessions since the calibration, without the current one.
     PhaseI,
 }
 
-/// Where the scale comes from.
+/// The origin of the scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The spread is known: pooled over many devices of the model (see [`pool`]).
+    /// The spread is known: it is pooled over many devices of the model (see [`pool`]).
     Pooled,
-    /// Only the ratio of between and within is taken as known; the scale is the device's own.
+    /// Only the ratio of between and within is known. The scale comes from the device's own sessions.
     SelfStarting,
 }
 
 /// Standard deviations of a session mean, in percent of the target.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
-    /// Between sessions.
+    /// Standard deviation between sessions.
     pub between: f64,
-    /// Between the shots of a session.
+    /// Standard deviation between the shots of a session.
     pub within: f64,
-    /// How far to trust them.
+    /// Whether the scale is known.
     pub source: Source,
 }
 
@@ -50,23 +50,23 @@ impl Spread {
     }
 }
 
-/// Turns session means into standard normal values.
+/// Converts session means into standard normal values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Standardiser {
     centre: Centre,
     spread: Spread,
     outlier: f64,
-    /// Sum of 1/v, and the mean with these weights.
+    /// Sum of 1/v, and the mean weighted with 1/v.
     weight: f64,
     mean: f64,
-    /// Number and sum of squares of the residuals so far.
+    /// Number and sum of squares of the residuals.
     residuals: u64,
     squares: f64,
 }
 
 impl Standardiser {
-    /// A standardiser before its first session. A value beyond `outlier` sigma is not let into the estimates: one spike must
-    /// not hide the next.
+    /// A standardiser before its first session. The estimates leave out a value beyond `outlier` sigma, so that one
+    /// spike does not hide the next.
     ///
     /// # Errors
     /// A negative or infinite spread, no spread at all, a centre that is not finite, an outlier limit not above 0.
@@ -81,8 +81,8 @@ impl Standardiser {
         Ok(Self { centre, spread, outlier, weight: 0.0, mean: 0.0, residuals: 0, squares: 0.0 })
     }
 
-    /// The standard normal value of a session mean over `shots` shots; none for the first sessions, which only found the
-    /// centre (one) and the scale (one more).
+    /// The standard normal value of a session mean over `shots` shots. `None` for the sessions that only estimate the
+    /// centre (the first) and the scale (the next).
     ///
     /// # Errors
     /// A mean that is not finite, a session without shots.
@@ -115,7 +115,7 @@ impl Standardiser {
         Ok(z)
     }
 
-    /// Deviation from what was expected, over its standard deviation but for the unknown scale.
+    /// Deviation from the expected value, divided by its standard deviation up to the unknown scale.
     fn residual(&self, mean: f64, variance: f64) -> Option<f64> {
         match self.centre {
             Centre::Zero => Some(mean / variance.sqrt()),
@@ -131,25 +131,25 @@ impl Standardiser {
     }
 }
 
-/// The normal value that is as far out as this value of Student's distribution.
+/// The normal value with the same tail probability as this value of Student's distribution.
 fn normal_from_student(t: f64, df: f64) -> f64 {
     let tail = student_above(t.abs(), df).max(f64::MIN_POSITIVE);
     normal_upper_quantile(tail).copysign(t)
 }
 
-/// A session's share in the pooled spread.
+/// One session's contribution to the pooled spread.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Session {
     /// Mean error, percent.
     pub mean: f64,
-    /// Variance within the session, percent^2; none for a single shot.
+    /// Variance within the session, percent^2; `None` for a single shot.
     pub variance: Option<f64>,
-    /// Shots.
+    /// Number of shots.
     pub shots: u64,
 }
 
-/// The spread over all devices of a model, from the sessions of phase I of each: every device around its own mean, so that
-/// what differs between devices is not taken for noise.
+/// The spread over all devices of a model, from the phase I sessions of each. Each device is taken around its own mean,
+/// so that differences between devices do not count as noise.
 ///
 /// # Errors
 /// No device with 2 sessions, no session with 2 shots.
@@ -198,7 +198,7 @@ mod tests {
         assert!((z - 1.0 / sigma).abs() < 1e-12);
     }
 
-    /// Against the definition: t of a new value against the mean and sd of those before it.
+    /// Against the definition: Student's t of a new value against mean and sd of the values before it.
     #[test]
     fn equal_shots_are_hawkins_statistic() {
         let values = [0.1, 0.5, -0.3, 0.9, 0.2];
@@ -241,7 +241,7 @@ mod tests {
         assert!(Standardiser::new(Centre::AsLeft(f64::NAN), spread(Source::Pooled), 4.0).is_err());
         let mut standardiser = Standardiser::new(Centre::Zero, spread(Source::SelfStarting), 4.0).unwrap();
         assert!(standardiser.add(f64::INFINITY, 3).is_err() && standardiser.add(1.0, 0).is_err());
-        // Equal values have no scale yet.
+        // Equal values do not give a scale.
         assert_eq!((standardiser.add(0.0, 3), standardiser.add(0.0, 3)), (Ok(None), Ok(None)));
         assert!(pool([&[] as &[Session]]).is_err());
     }
@@ -251,7 +251,7 @@ mod tests {
         let session = |mean| Session { mean, variance: Some(4.0), shots: 4 };
         let devices = [[session(9.0), session(11.0), session(13.0)], [session(-3.0), session(-1.0), session(1.0)]];
         let spread = pool(devices.iter().map(|sessions| sessions.as_slice())).unwrap();
-        // Variance of the means 4, of which 4/4 is explained by the shots.
+        // The variance of the means is 4; the shots explain 4/4 of it.
         assert!((spread.between - 3f64.sqrt()).abs() < 1e-12 && spread.within == 2.0);
     }
 }

@@ -1,5 +1,5 @@
-//! Trumpet curve, in the pattern of IEC 60601-2-24, over windows of shots instead of minutes: how far the mean error can be
-//! off over any P consecutive shots.
+//! Trumpet curve in the pattern of IEC 60601-2-24, with windows of shots instead of minutes: the extremes of the mean
+//! error over any P consecutive shots.
 
 use crate::error::{Error, Result, all_finite};
 
@@ -8,16 +8,16 @@ use crate::error::{Error, Result, all_finite};
 pub struct Window {
     /// Length of the windows, shots.
     pub shots: usize,
-    /// Smallest and largest mean error, in the unit of the values; none where no stretch is that long.
+    /// Smallest and largest mean error, in the unit of the values; `None` if no stretch has enough shots.
     pub extremes: Option<(f64, f64)>,
 }
 
-/// One shot, as far as windows are concerned.
+/// The part of a shot that windows need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shot<K> {
-    /// What has to stay the same within a window: session, syringe, calibration, boot.
+    /// What must stay the same within a window: session, syringe, calibration, boot.
     pub context: K,
-    /// Number of the shot; a jump in it is a gap that no window crosses.
+    /// Number of the shot. A jump in it is a gap, which no window crosses.
     pub seq: u64,
     /// Target, nl or um.
     pub target: u32,
@@ -25,8 +25,8 @@ pub struct Shot<K> {
     pub measured: u32,
 }
 
-/// Splits shots, in their order, into stretches of errors in percent that windows may slide over: a stretch ends where
-/// context, target or numbering breaks. Shots with a target of 0 have no relative error and end a stretch too.
+/// Splits shots, in their order, into stretches of errors in percent. A stretch ends where context, target or numbering
+/// breaks, so windows may slide over it. A shot with a target of 0 has no relative error and also ends a stretch.
 pub fn stretches<K: PartialEq>(shots: &[Shot<K>]) -> Vec<Vec<f64>> {
     shots
         .chunk_by(|one, next| {
@@ -41,7 +41,7 @@ pub fn stretches<K: PartialEq>(shots: &[Shot<K>]) -> Vec<Vec<f64>> {
         .collect()
 }
 
-/// The curve: for each window length the smallest and largest mean over all windows within any of the stretches.
+/// The curve: for each window length, the smallest and largest mean over all windows within one stretch.
 ///
 /// # Errors
 /// A window of 0 shots, a value that is not finite.
@@ -70,8 +70,8 @@ pub fn curve<S: AsRef<[f64]>>(stretches: &[S], windows: &[usize]) -> Result<Vec<
         .collect()
 }
 
-/// Sums of the first 0, 1, 2, ... values, each as a float and what it is short of (Neumaier 1974), so that the difference of
-/// two late sums is as good as the sum of the values between.
+/// Sums of the first 0, 1, 2, ... values, each with its rounding error (Neumaier 1974). The difference of two late sums
+/// is then as precise as the sum of the values between.
 fn prefix_sums(values: &[f64]) -> Vec<(f64, f64)> {
     let (mut sum, mut rest) = (0.0f64, 0.0f64);
     let mut sums = Vec::with_capacity(values.len() + 1);
@@ -100,7 +100,7 @@ mod tests {
         let shots = [
             shot(1, 1, 100, 101),
             shot(1, 2, 100, 99),
-            shot(1, 4, 100, 102), // a gap before it
+            shot(1, 4, 100, 102), // after a gap
             shot(2, 5, 100, 103), // another session
             shot(2, 6, 200, 206), // another set point
             shot(2, 7, 0, 5),     // no relative error

@@ -1,8 +1,8 @@
-//! Is the dose (or depth) still accurate? The verdict in the pattern of ISO 11608-1.
+//! The verdict on dose or depth accuracy, in the pattern of ISO 11608-1.
 //!
-//! The tolerance interval mean +- k sd must lie within set +- max(resolution, 5 % of set): then at least the share
-//! `coverage` of all doses keeps the limits, with probability `confidence`. The values of one session resemble each other,
-//! and then this confidence is not reached: see [`crate::clustered`] for the verdict that is safe there.
+//! The tolerance interval mean +- k sd must lie within set +- max(resolution, 5 % of set). Then at least the share
+//! `coverage` of all doses keeps the limits, with probability `confidence`. Values of one session resemble each other,
+//! and then this confidence is not reached; [`crate::clustered`] has the verdict for that case.
 
 use crate::{
     accuracy::Channel,
@@ -14,21 +14,21 @@ use crate::{
 /// The relative tolerance of the dose, as a share of the set dose.
 pub const DOSE_TOLERANCE: f64 = 0.05;
 
-/// What a verdict promises: at least the share `coverage` is inside, with probability `confidence`.
+/// The claim of a verdict: at least the share `coverage` is inside, with probability `confidence`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Claim {
-    /// Share of the population, between 0 and 1.
+    /// Share of the population, between 0 and 1, both excluded.
     pub coverage: f64,
-    /// Probability, between 0 and 1.
+    /// Probability of the claim, between 0 and 1, both excluded.
     pub confidence: f64,
 }
 
-/// The range that the tolerance interval must keep.
+/// The range that must hold the tolerance interval, in the unit of the values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// Lower limit.
+    /// Lowest allowed value.
     pub low: f64,
-    /// Upper limit.
+    /// Highest allowed value.
     pub high: f64,
 }
 
@@ -60,25 +60,25 @@ impl Limits {
         Self { low: set - tolerance, high: set + tolerance }
     }
 
-    /// Does the whole interval keep the limits? They belong to the range.
+    /// Whether the whole interval is inside the limits, ends included.
     pub fn hold(&self, interval: (f64, f64)) -> bool {
         interval.0 >= self.low && interval.1 <= self.high
     }
 }
 
-/// A tolerance interval and what it says.
+/// A tolerance interval, its limits and the result.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Verdict {
-    /// The tolerance factor.
+    /// The tolerance factor, in standard deviations.
     pub k: f64,
     /// mean - k sd and mean + k sd.
     pub interval: (f64, f64),
-    /// The limits.
+    /// The limits that the interval must keep.
     pub limits: Limits,
-    /// Does the interval keep the limits?
+    /// Whether the interval keeps the limits.
     pub pass: bool,
-    /// The factor that would just have kept the limits, below `k` exactly where `pass` is false; infinite where sd is 0
-    /// and the mean keeps the limits.
+    /// The largest factor that would keep the limits: below `k` exactly if `pass` is false, infinite if sd is 0 and the
+    /// mean keeps the limits.
     pub k_actual: f64,
 }
 
@@ -114,8 +114,8 @@ pub(crate) fn judge(k: f64, mean: f64, sd: f64, limits: Limits) -> Verdict {
     Verdict { k, interval, limits, pass: limits.hold(interval), k_actual }
 }
 
-/// A session's error in percent: 100 x sum(measured - target) / sum(target), for one exact set point; none where the
-/// targets sum to 0, as a relative error of a target of 0 does not exist.
+/// A session's error in percent: 100 x sum(measured - target) / sum(target), for one exact set point. `None` if the
+/// targets sum to 0, because a target of 0 has no relative error.
 pub fn error_percent(channel: &Channel) -> Option<f64> {
     (channel.target > 0).then(|| 100.0 * channel.error.sum as f64 / channel.target as f64)
 }

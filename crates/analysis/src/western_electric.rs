@@ -1,11 +1,12 @@
-//! Western Electric rules (Statistical Quality Control Handbook, 1956): what people look for on a Shewhart chart.
+//! Western Electric rules (Statistical Quality Control Handbook, 1956), for people who read a Shewhart chart.
 //!
-//! To be shown beside the charts, never to page: all four together signal once in 91.75 points in control (Champ & Woodall 1987,
-//! Technometrics 29:393), which no alarm budget holds.
+//! They are for display and never raise an alert. All four together signal once in 91.75 points in control (Champ &
+//! Woodall 1987, Technometrics 29:393), more often than any alarm budget allows.
 
 use crate::{Side, shewhart};
 
-/// How many of the last so many values must be beyond how many sigma, on one side, the newest among them; from rule 1 on.
+/// For each rule from 1 on: least number of values beyond the limit, out of how many last values, and the limit in
+/// sigma. The values must be on one side, the newest among them.
 const RULES: [(usize, usize, f64); 4] = [(1, 1, 3.0), (2, 3, 2.0), (4, 5, 1.0), (8, 8, 0.0)];
 
 /// Which rules the newest of the standardised values `z` (in sigma, oldest first) breaks, by number:
@@ -17,7 +18,7 @@ pub fn rules(z: &[f64]) -> Vec<u8> {
     (1..).zip(broken(z)).filter_map(|(rule, side)| side.map(|_| rule)).collect()
 }
 
-/// On which side each rule is broken.
+/// The side on which each rule is broken.
 fn broken(z: &[f64]) -> [Option<Side>; 4] {
     RULES.map(|(least, window, limit)| {
         let side = shewhart::signal(*z.last()?, limit)?;

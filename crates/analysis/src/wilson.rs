@@ -6,18 +6,18 @@ use crate::special::normal_upper_quantile;
 /// A share with its interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Share {
-    /// The share observed.
+    /// The observed share, 0 to 1.
     pub share: f64,
-    /// Lower bound.
+    /// Lower bound, 0 to 1.
     pub low: f64,
-    /// Upper bound.
+    /// Upper bound, 0 to 1.
     pub high: f64,
 }
 
 /// The share of `inside` among `n`, with its two-sided interval.
 ///
 /// # Errors
-/// n of 0, more inside than there are, confidence not between 0 and 1.
+/// n is 0, `inside` exceeds `n`, or confidence is not between 0 and 1.
 pub fn share(inside: u64, n: u64, confidence: f64) -> Result<Share> {
     fraction("confidence", confidence)?;
     if n == 0 {

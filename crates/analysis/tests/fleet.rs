@@ -1,5 +1,6 @@
-//! A simulated fleet over a year: the alarm budget with parameters estimated as in practice, detection delays beside what the
-//! run lengths predict, and forecasts against the true crossing. `docs/analysis.md` has the tables that these tests print.
+//! A simulated fleet over a year. It tests the alarm budget with parameters estimated as in practice, detection delays
+//! against the predicted run lengths, and forecasts against the true crossing. `docs/analysis.md` has the tables that
+//! these tests print.
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
 
@@ -14,7 +15,7 @@ use analysis::{
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Standard deviations in percent: between sessions, between shots, of what a calibration leaves.
+/// Standard deviations in percent: between sessions, between shots, of the error that a calibration leaves.
 const BETWEEN: f64 = 0.8;
 const WITHIN: f64 = 2.5;
 const AS_LEFT: f64 = 0.5;
@@ -29,7 +30,7 @@ fn normal(random: &mut ChaCha8Rng) -> f64 {
     (-2.0 * (1.0 - one).ln()).sqrt() * (std::f64::consts::TAU * other).cos()
 }
 
-/// What happens to a device, from a day on.
+/// A change of a device from a day on.
 #[derive(Clone, Copy)]
 struct Fate {
     from_day: f64,
@@ -39,7 +40,7 @@ struct Fate {
 
 const HEALTHY: Fate = Fate { from_day: 0.0, percent_a_day: 0.0, step_percent: 0.0 };
 
-/// The sessions of a device, and the error its calibration left.
+/// The sessions of a device, and the error that its calibration left.
 struct Device {
     as_left: f64,
     sessions: Vec<Session>,
@@ -57,7 +58,7 @@ fn device(random: &mut ChaCha8Rng, fate: Fate, days: usize) -> Device {
             let since = day_of(index) - fate.from_day;
             let moved = if since > 0.0 { fate.step_percent + fate.percent_a_day * since } else { 0.0 };
             let spread = (BETWEEN * BETWEEN + WITHIN * WITHIN / shots as f64).sqrt();
-            // The variance within a session: a chi-square, taken as normal.
+            // The variance within a session: a chi-square distribution, approximated as normal.
             let df = (shots - 1) as f64;
             let variance = WITHIN * WITHIN * (1.0 + (2.0 / df).sqrt() * normal(random)).max(0.05);
             Session { mean: as_left + moved + spread * normal(random), variance: Some(variance), shots }
@@ -102,7 +103,7 @@ impl Alarms {
     }
 }
 
-/// All alarms of a device over its sessions; forecasts are asked for daily, and alarm once.
+/// All alarms of a device over its sessions. A forecast is made daily and alarms once.
 fn alarms(device: &Device, centre: Centre, spread: Spread, thresholds: &Thresholds, alarms: &mut Alarms) {
     let mut chart = Chart::new(&thresholds.settings(centre, spread).unwrap()).unwrap();
     let days: Vec<f64> = (0..device.sessions.len()).map(day_of).collect();
@@ -140,7 +141,7 @@ fn poisson_interval(mean: f64) -> (u32, u32) {
 
 #[test]
 fn the_budget_is_kept_with_estimated_parameters() {
-    // Five fleets of 300 devices for a year, 0.2 false alarms for a device: 300 are allowed.
+    // Five fleets of 300 devices for a year, with 0.2 false alarms per device: 300 are allowed.
     let budget = 0.2;
     let allowed = poisson_interval(budget * (5 * DEVICES) as f64);
     let thresholds = thresholds(budget);
@@ -162,7 +163,7 @@ fn the_budget_is_kept_with_estimated_parameters() {
     }
 }
 
-/// The trap: centre and sigma taken once from 20 sessions and then believed.
+/// The mistake that the charts avoid: centre and sigma estimated once from 20 sessions and then used for ever.
 #[test]
 fn frozen_estimates_break_the_budget() {
     let thresholds = thresholds(0.2);
@@ -180,7 +181,7 @@ fn frozen_estimates_break_the_budget() {
     assert!(counted.all() > 300, "{counted:?}");
 }
 
-/// Points from the change to the first signal of CUSUM, EWMA and either, on the right side after the change.
+/// Points from the change to the first signal on the right side, for CUSUM, EWMA and either.
 fn delays(fate: Fate, source: Source, known_centre: bool, seed: u64) -> [Vec<f64>; 3] {
     let thresholds = thresholds(0.2);
     let spread = Spread { source, ..pooled(&fleet(seed, HEALTHY, DEVICES, 5)) };
@@ -240,7 +241,8 @@ fn detection_delays_are_those_that_the_run_lengths_predict() {
             );
             if known_centre {
                 for (simulated, predicted) in [by_cusum, by_ewma].into_iter().zip(predicted) {
-                    // The charts have run for 60 days: a few points ahead of one that starts with the change.
+                    // The charts have run for 60 days, so they are a few points ahead of a chart that starts with the
+                    // change.
                     assert!((simulated - predicted).abs() < 0.08 * predicted + 0.7, "{simulated} and {predicted}");
                 }
             } else {
@@ -254,7 +256,7 @@ fn mean_inverse_shots() -> f64 {
     (10..=50).map(|shots| 1.0 / f64::from(shots)).sum::<f64>() / 41.0
 }
 
-/// 30 of 300 devices change, as in the field; what is found, what is not, and what alarms besides.
+/// 30 of 300 devices change. The test counts the changes that are found and the false alarms besides.
 #[test]
 fn thirty_of_three_hundred_devices() {
     let thresholds = thresholds(0.2);
@@ -279,7 +281,7 @@ fn thirty_of_three_hundred_devices() {
     }
 }
 
-/// The interval of the first forecast that is allowed, and of one two weeks later, against the true crossing.
+/// The interval of the first allowed forecast, and of one two weeks later, against the true crossing.
 #[test]
 fn forecasts_cover_the_true_crossing() {
     let thresholds = thresholds(0.2);
@@ -325,7 +327,7 @@ fn forecasts_cover_the_true_crossing() {
     assert!(f64::from(later_covered) >= 0.90 * f64::from(late), "{later_covered} of {late}");
 }
 
-/// Without the rule, a third of all healthy devices would be forecast trouble within half a year.
+/// Without the rule, a third of all healthy devices would get a forecast within half a year.
 #[test]
 fn forecasts_without_the_chart_would_cry_wolf() {
     let rule = Rule { horizon_days: 365.0, ..Rule::default() };
@@ -343,8 +345,8 @@ fn forecasts_without_the_chart_would_cry_wolf() {
     assert!(cried >= 15, "{cried}");
 }
 
-/// A chart solved for 10,000 points whose centre and sigma are taken from m sessions and then believed: its mean rate of
-/// alarms is that of a chart with about 340, 1,230 and 4,900.
+/// A chart is solved for 10,000 points, and its centre and sigma come from m sessions only. Its mean rate of alarms is
+/// that of a chart with about 340, 1,230 and 4,900.
 #[test]
 fn what_estimation_costs() {
     let design = cusum::Design { k: 0.5, h: 8.053, fast_start: false };
@@ -356,7 +358,7 @@ fn what_estimation_costs() {
         for _ in 0..rounds {
             let shift = normal(&mut random) / m.sqrt();
             let chi: f64 = (0..sessions - 1).map(|_| normal(&mut random).powi(2)).sum();
-            // In units of the true sigma, the chart's k and h stretch with the estimate.
+            // In units of the true sigma, the chart's k and h scale with the estimate.
             let scale = (chi / (m - 1.0)).sqrt();
             let real = cusum::Design { k: design.k * scale, h: design.h * scale, fast_start: false };
             let arl = arl::cusum(&real, shift).unwrap_or(f64::INFINITY);

@@ -1,4 +1,4 @@
-//! What has to hold for any numbers.
+//! Properties that hold for any numbers.
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
 
@@ -26,7 +26,7 @@ fn near(one: f64, other: f64) -> bool {
 }
 
 proptest! {
-    /// Chan's update may round, but not drift with the order; the exact sums do not even round.
+    /// The order changes Chan's update by rounding only, and does not change the exact sums.
     #[test]
     fn moments_do_not_depend_on_order(x in values(), cut in 0usize..40) {
         let cut = cut.min(x.len());
@@ -57,7 +57,7 @@ proptest! {
         let limits = |scale: f64| Limits { low: -scale, high: scale };
         let one = verdict::simple(n, mean, sd, limits(1.0), CLAIM).unwrap();
         let other = verdict::simple(n, scale * mean, scale * sd, limits(scale), CLAIM).unwrap();
-        // Only where rounding decides may they differ.
+        // They may differ only if rounding decides.
         prop_assert!(one.pass == other.pass || (one.k_actual - one.k).abs() < 1e-9);
         prop_assert!(near(scale * one.interval.0, other.interval.0) && near(scale * one.interval.1, other.interval.1));
         prop_assert_eq!(one.pass, one.k_actual >= one.k);
@@ -80,7 +80,7 @@ proptest! {
         prop_assert!(near(one.mean, other.mean) && near(one.total(), other.total()));
         let (k, again) = (one.factor(CLAIM).unwrap(), other.factor(CLAIM).unwrap());
         prop_assert!((k / again - 1.0).abs() < 1e-6);
-        // Never better than independent values, never worse than one value for each session.
+        // Never better than independent values, and never worse than one value for each session.
         prop_assert!(k >= tolerance::factor(one.values, 0.95, 0.95).unwrap() * (1.0 - 1e-9));
         prop_assert!(k <= tolerance::factor(one.sessions, 0.95, 0.95).unwrap() * (1.0 + 1e-9));
     }
@@ -112,7 +112,7 @@ fn a_table_of_factors_takes_less_than_a_second() {
     }
     let took = started.elapsed();
     println!("1,000 tolerance factors in {took:?}");
-    // A loaded machine is several times slower; a method that is worse is so by more.
+    // A loaded machine is several times slower; a worse algorithm is slower by more than that.
     assert!(took < Duration::from_secs(20), "{took:?} (a second on an idle machine, built with optimisation)");
     let far = tolerance::factor(50_000_000, 0.95, 0.95).unwrap();
     assert!(far > 1.959_963_984 && far < 1.961, "{far}");

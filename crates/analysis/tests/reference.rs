@@ -1,4 +1,4 @@
-//! Against scipy (`vectors/scipy_reference.py` says how) and against published tables.
+//! Comparison with scipy (`vectors/scipy_reference.py` computes the values) and with published tables.
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
 
@@ -14,7 +14,7 @@ fn scipy() -> Value {
     serde_json::from_str(include_str!("vectors/scipy_reference.json")).unwrap()
 }
 
-/// Runs over the rows of a table: numbers (true as 1), the last one expected.
+/// Runs over the rows of a table of numbers (true counts as 1); the last number is the expected one.
 fn rows(name: &str, mut check: impl FnMut(&[f64], f64)) {
     let all = scipy();
     let rows = all[name].as_array().unwrap();

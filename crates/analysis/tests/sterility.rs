@@ -59,14 +59,14 @@ fn every_outcome_has_its_reason() {
     assert_eq!(judge(&[series(&good)], None, &RECIPE), (Outcome::Passed, "held for 182.0 s of 180 s".into()));
     let short = judge(&[Series { times: &short_times, celsius: &short }], None, &RECIPE);
     assert_eq!(short, (Outcome::Failed, "held 134 to 137 C for 172.0 s of 180 s".into()));
-    // The shortest of all sensors decides.
+    // The shortest hold of all sensors decides.
     assert_eq!(judge(&[series(&good), series(&cold)], None, &RECIPE).0, Outcome::Failed);
     assert_eq!(judge(&[], None, &RECIPE).0, Outcome::Indeterminate);
     let single = Series { times: &[0.0], celsius: &[135.0] };
     assert_eq!(judge(&[single], None, &RECIPE).0, Outcome::Indeterminate);
 }
 
-/// A gap makes a cycle indeterminate wherever it is, whatever else was reached.
+/// A gap makes a cycle indeterminate wherever it is, even if everything else passes.
 #[test]
 fn a_gap_never_passes() {
     let (mut times, celsius) = cycle(135.0, 180);

@@ -62,7 +62,7 @@ fn detection_as_published() {
     assert!((ramp - 69.0).abs() < 1.0, "{ramp}");
 }
 
-/// Narrower early limits cost run length in control, and find an early shift sooner.
+/// Narrower early limits shorten the in-control run length, and detect an early shift sooner.
 #[test]
 fn time_varying_limits_have_run_lengths_of_their_own() {
     let design = ewma::Design { lambda: 0.05, limit: 2.615 };

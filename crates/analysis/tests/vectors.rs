@@ -1,4 +1,4 @@
-//! The project's test vectors: each case of each file.
+//! The project's test vectors: every case of every file.
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
 
@@ -141,7 +141,7 @@ fn element_string() {
     assert_eq!(read.unwrap().get("10"), Some("A213B1"));
 }
 
-/// The clustered verdict of shots that all differ only within their session is no stricter than the simple one by much.
+/// If shots differ only within their session, the clustered verdict is hardly stricter than the simple one.
 #[test]
 fn clustered_components_of_the_vector_values() {
     let sessions = [[98, 101, 100, 99], [104, 106, 102, 100]].map(|values| values.into_iter().collect());

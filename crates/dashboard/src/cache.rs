@@ -1,4 +1,4 @@
-//! Answers that are shared: however many pages are open, a panel is asked for once in its interval.
+//! Shared answers: however many pages are open, each panel is queried once in its interval.
 
 use std::{
     collections::HashMap,
@@ -8,13 +8,13 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Most answers that are kept; beyond it those that are too old go, and if none is, all.
+/// Greatest number of answers kept. Beyond it, answers that are too old are dropped; if none is too old, all are.
 const ANSWERS_MAX: usize = 1_024;
 
-/// An answer and when it was given; none while the first is waited for.
+/// An answer and the time of its question; `None` while the first answer is awaited.
 type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Vec<u8>)>>>;
 
-/// Answers by what was asked.
+/// Answers, by question.
 #[derive(Debug)]
 pub struct Cache {
     fresh: Duration,
@@ -22,13 +22,13 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Answers are given again for so long.
+    /// An answer is reused for `fresh`.
     pub fn new(fresh: Duration) -> Self {
         Self { fresh, slots: Mutex::default() }
     }
 
-    /// The answer to a question, asked now if the last one is too old. Whoever asks the same meanwhile waits for it. A failure
-    /// is not kept.
+    /// The answer to a question; asks if the last answer is too old. Callers with the same question wait for that
+    /// answer. A failure is not kept.
     pub async fn get<E>(
         &self,
         question: (&'static str, &str),
@@ -41,7 +41,7 @@ impl Cache {
         {
             return Ok(bytes.clone());
         }
-        // It is as old as what it was computed from.
+        // An answer is as old as the data that it was computed from.
         let asked = Instant::now();
         let bytes = ask.await?;
         *answer = Some((asked, bytes.clone()));
@@ -49,7 +49,7 @@ impl Cache {
     }
 
     fn slot(&self, question: (&'static str, String)) -> Slot {
-        // Nothing is left half-changed by a panic under this lock.
+        // A panic under this lock leaves nothing half changed.
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.len() >= ANSWERS_MAX && !slots.contains_key(&question) {
             let is_fresh = |slot: &Slot| match slot.try_lock() {
@@ -88,7 +88,7 @@ mod tests {
         }
         assert_eq!(get("gaps", "other").await, Ok(b"gaps other 1".to_vec()));
         assert_eq!(get("fleet", "acme").await, Ok(b"fleet acme 2".to_vec()));
-        // Too old now; a failure is nobody's answer but the asker's.
+        // The answer is too old now. Only the caller that asked gets a failure.
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert_eq!(get("gaps", "acme").await, Err("away"));
         assert_eq!(get("gaps", "acme").await, Ok(b"gaps acme 4".to_vec()));

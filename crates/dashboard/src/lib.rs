@@ -1,12 +1,12 @@
-//! The dashboard: one web page, and the panels it shows as JSON.
+//! The dashboard: one web page, and the panels that it shows, as JSON.
 //!
-//! What it is for: a look at the fleet for a clinic chain, over the same public views that Grafana and SQL tools use.
+//! What it is for: it shows a clinic chain its fleet, through the same public views that Grafana and SQL tools use.
 //!
-//! Absent: state, writing, and any number of its own: each panel is one query over the views.
+//! Absent: state, writing, and any figure of its own. Each panel is one query over the views.
 //!
-//! Invariants: a tenant is bound as a query parameter, never pasted into SQL; every answer is bounded in rows; however many
-//! pages are open, ClickHouse is asked for each panel of each tenant once in `FRESH`, and never more than
-//! `QUESTIONS_MAX` at once, whatever tenants are invented.
+//! Invariants: a tenant is bound as a query parameter, never pasted into SQL. Every answer has a limit of rows. However
+//! many pages are open, ClickHouse is asked for each panel of each tenant once in `FRESH`. There are never more than
+//! `QUESTIONS_MAX` queries at once, even if a client invents tenants.
 
 mod cache;
 mod panel;
@@ -31,46 +31,46 @@ use crate::{cache::Cache, panel::Panel};
 
 const PAGE: &str = include_str!("index.html");
 const SCRIPT: &str = include_str!("page.js");
-/// The page carries its style and icon, takes its script from this port and asks no other, and stands in no frame.
+/// The page contains its style and icon, loads its script from this port, contacts no other host, and cannot be framed.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; img-src data:; \
                            connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
-/// How old an answer may be. The page asks every 3 s.
+/// Greatest age of an answer. The page asks every 3 s.
 const FRESH: Duration = Duration::from_millis(2_500);
 
-/// Questions put to ClickHouse at once; the others wait, so that the loader finds it free.
+/// Greatest number of concurrent queries. Others wait, so that ClickHouse has room for the loader.
 const QUESTIONS_MAX: usize = 3;
-/// How long a page waits for its turn.
+/// Longest wait of a page for its query.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
 
-/// What the dashboard needs to be told.
+/// Options of the dashboard.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where to listen; port 0 = any free port.
+    /// Address to listen on; port 0 means any free port.
     pub listen: SocketAddr,
-    /// Names by which it may be called besides its address.
+    /// Accepted host names besides the address.
     pub names: Vec<String>,
-    /// What is wrong with roles in the same process: `/readyz` tells it.
+    /// Problems of roles in the same process, which `/readyz` reports.
     pub troubles: Troubles,
 }
 
 /// Why the dashboard could not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address cannot be listened on.
+    /// The address cannot be used.
     #[error("listen on {address}: {source}; choose another with serve.http or --http-port")]
     Listen {
-        /// The address.
+        /// The address in the configuration.
         address: SocketAddr,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// The server ended.
+    /// The server ended with an error.
     #[error("serve the dashboard: {0}")]
     Serve(std::io::Error),
 }
 
-/// A dashboard that listens, and has not begun to serve.
+/// A dashboard that listens and does not serve yet.
 #[derive(Debug)]
 pub struct Dashboard {
     listener: TcpListener,
@@ -81,7 +81,7 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    /// Listens.
+    /// Binds the address.
     ///
     /// # Errors
     /// [`Error::Listen`].
@@ -94,12 +94,12 @@ impl Dashboard {
         Ok(Self { listener, address, names, troubles, warehouse })
     }
 
-    /// The address it listens on.
+    /// The address it listens on, with the real port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `shutdown`.
+    /// Serves until `shutdown` is cancelled.
     ///
     /// # Errors
     /// [`Error::Serve`].
@@ -126,20 +126,20 @@ impl Dashboard {
     }
 }
 
-/// Where answers come from.
+/// The origin of answers.
 struct Source {
     warehouse: Warehouse,
     troubles: Troubles,
     cache: Cache,
-    /// One permit for each question under way.
+    /// One permit for each running query.
     questions: Semaphore,
 }
 
 /// Why a panel has no answer.
 enum Failed {
-    /// Too many others were asked for.
+    /// Too many other queries were waiting.
     Busy,
-    /// What ClickHouse said.
+    /// ClickHouse refused or failed.
     Asked(warehouse::Error),
 }
 
@@ -153,7 +153,7 @@ impl Source {
 
 #[derive(Deserialize)]
 struct Filter {
-    /// Empty or absent = all tenants.
+    /// Empty or absent means all tenants.
     #[serde(default)]
     tenant: String,
 }

@@ -1,23 +1,24 @@
-//! What the page shows: each panel is one query over the public views.
+//! The panels of the page: each is one query over the public views.
 
 use warehouse::{Error, Warehouse};
 
-/// One panel.
+/// One panel of the page.
 #[derive(Debug)]
 pub struct Panel {
     /// Its name in the URL.
     pub name: &'static str,
-    /// Each `?` is the tenant. It is compared by itself, not by `IN ('', tenant)`, so that its rows are found through the tables'
-    /// order.
+    /// Each `?` is the tenant. The condition compares it alone, not as `IN ('', tenant)`, so that ClickHouse finds its
+    /// rows through the order of the tables.
     sql: &'static str,
 }
 
 impl Panel {
-    /// Every panel.
+    /// Every panel of the page.
     pub const ALL: &[Self] = &[
         Self {
             name: "tenants",
-            // Of all devices in `fleet`, without what that view finds out about each; grouped, so that a projection answers.
+            // The tenants of all devices in `fleet`, without what that view computes for each device. Grouped, so that
+            // a projection answers.
             sql: "SELECT tenant FROM (SELECT tenant FROM devices_latest
                     UNION DISTINCT SELECT tenant FROM device_status WHERE device != '' GROUP BY tenant
                     UNION DISTINCT SELECT tenant FROM loader_commits WHERE kind = 'ledger')
@@ -25,8 +26,8 @@ impl Panel {
         },
         Self {
             name: "overview",
-            // Days that are over from their rollups. A batch gets its day after its records were received; an hour is for clocks
-            // that differ.
+            // Past days come from their rollups. A batch gets its ingest day after its records were received; one hour
+            // allows for clocks that differ.
             sql: "SELECT injections, injections_last_minute, devices, devices_online, missing, lost, quarantined
                   FROM (SELECT sum(injections) AS injections FROM (
                       SELECT injections FROM accuracy_day WHERE (? = '' OR tenant = ?)
@@ -81,12 +82,12 @@ impl Panel {
         },
     ];
 
-    /// The panel of that name.
+    /// The panel with that name.
     pub fn named(name: &str) -> Option<&'static Self> {
         Self::ALL.iter().find(|panel| panel.name == name)
     }
 
-    /// Its rows as ClickHouse's `JSON` format; `tenant` empty = all.
+    /// Its rows in ClickHouse's `JSON` format; an empty `tenant` means all.
     pub async fn rows(&self, warehouse: &Warehouse, tenant: &str) -> Result<Vec<u8>, Error> {
         let mut query = warehouse.query(self.sql);
         for _ in 0..self.sql.matches('?').count() {

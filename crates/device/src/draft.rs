@@ -1,6 +1,6 @@
-//! Which events go into one report, and the report's bytes.
+//! Chooses the events of one report, and builds its bytes.
 //!
-//! A report has one context and one clock: a change of either starts a new one, so does a gap in the sequence, a time
+//! A report has one context and one clock. A change of either starts a new report. So do a gap in the sequence, a time
 //! before the report's base, and a limit of the contract.
 
 use prost::{
@@ -19,17 +19,17 @@ use crate::{
     outbox::{Boot, Entry, LOST_PER_REPORT},
 };
 
-/// Room left for everything in a report but context and events: boot, sequence, times, losses and earlier boots.
+/// Bytes reserved for the rest of a report: boot, sequence, times, losses and earlier boots.
 const RESERVE_BYTES: usize = 512 + LOST_PER_REPORT * 100 + 64 * 24;
-/// Largest context and event together that a report can carry.
+/// Greatest size of context and one event together, bytes.
 pub const EVENT_BYTES_MAX: usize = REPORT_BYTES_MAX - RESERVE_BYTES;
 
 /// Limits of one report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most events.
+    /// Greatest number of events.
     pub events: usize,
-    /// Most bytes of context and events as protobuf.
+    /// Greatest size of context and events as protobuf, bytes.
     pub bytes: usize,
 }
 
@@ -38,24 +38,24 @@ impl Limits {
     pub const fn of(form: Form) -> Self {
         match form {
             Form::Protobuf => Self { events: EVENTS_MAX, bytes: EVENT_BYTES_MAX },
-            // JSON takes up to 25 times the bytes of protobuf (a field of 2 bytes against `"puncturesCount":"1",`).
+            // JSON needs up to 25 times the bytes of protobuf (`"puncturesCount":"1",` for a field of 2 bytes).
             Form::Json => Self { events: EVENTS_MAX, bytes: JSON_BYTES_MAX / 32 },
         }
     }
 }
 
-/// A choice of events for one report.
+/// The events chosen for one report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Draft {
-    /// The boot.
+    /// Boot of the events.
     pub boot_id: u64,
-    /// The sequence numbers.
+    /// Sequence numbers of the events.
     pub range: Interval,
-    /// Whether no later event could join it: then waiting is pointless.
+    /// Whether no later event can join; waiting is then pointless.
     pub closed: bool,
 }
 
-/// Chooses the first report from the events of `boot` at or after `from`, and not after `to`.
+/// Chooses the first report from the events of `boot` in `from..=to`.
 pub fn choose(boot: &Boot, from: u64, to: u64, limits: Limits) -> Option<Draft> {
     let entries = boot.entries().range(boot.position(from)..);
     let mut entries = entries.take_while(|entry| entry.seq <= to);
@@ -86,7 +86,7 @@ fn joins(base: &Entry, entry: &Entry) -> bool {
         && (step(entry) == step(base) || (entry.unix_us == 0 && base.unix_us == 0))
 }
 
-/// Bytes of an event in the report's list.
+/// Size of an event in the report's list, bytes.
 fn event_bytes(base: &Entry, entry: &Entry) -> usize {
     let offset = entry.uptime_us.saturating_sub(base.uptime_us);
     let body = offset_bytes(offset) + entry.event_bytes as usize;
@@ -101,26 +101,26 @@ const CONTEXT: u32 = 6;
 const EVENTS: u32 = 7;
 const OFFSET_US: u32 = 1;
 
-/// Everything of a report but its events.
+/// All parts of a report except its events.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Head {
-    /// The boot.
+    /// Boot of the events.
     pub boot_id: u64,
     /// Sequence number of the first event.
     pub first_seq: u64,
     /// Monotonic time of the base, us.
     pub base_uptime_us: u64,
-    /// Wall clock at the base, us since 1970; 0 = unknown.
+    /// Wall clock at the base, us since 1970; 0 if unknown.
     pub base_unix_us: i64,
     /// State of the wall clock.
     pub clock: Clock,
-    /// Losses to declare.
+    /// Losses that the report declares.
     pub lost: Vec<LostRange>,
-    /// Boots before this one that are not fully receipted.
+    /// Earlier boots that are not fully receipted.
     pub earlier: Vec<EarlierBoot>,
 }
 
-/// A report being written: events are copied as the journal holds them, never decoded.
+/// A report that is being written. Events are copied as the journal holds them, never decoded.
 #[derive(Debug)]
 pub struct Writer {
     bytes: Vec<u8>,
@@ -128,7 +128,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a report; `context` is encoded.
+    /// Begins a report with an encoded `context`.
     pub fn new(head: Head, context: &[u8]) -> Self {
         let base_uptime_us = head.base_uptime_us;
         let report = v1::Report {
@@ -148,7 +148,7 @@ impl Writer {
         Self { bytes, base_uptime_us }
     }
 
-    /// Adds an event; `event` is encoded, without its offset.
+    /// Adds an encoded event without its offset.
     pub fn event(&mut self, uptime_us: u64, event: &[u8]) {
         let offset_us = uptime_us.saturating_sub(self.base_uptime_us);
         encode_key(EVENTS, WireType::LengthDelimited, &mut self.bytes);
@@ -166,13 +166,13 @@ impl Writer {
     }
 }
 
-/// The payload in the form the device sends.
+/// The payload in the form that the device sends.
 pub fn payload(protobuf: Vec<u8>, form: Form) -> Vec<u8> {
     match form {
         Form::Protobuf => protobuf,
         Form::Json => match v1::Report::decode(protobuf.as_slice()) {
             Ok(report) => json::to_json(&report, "Report").into_bytes(),
-            // Our own bytes; if they do not decode, the bridge is to say so.
+            // These are our own bytes. If they do not decode, the bridge is to report it.
             Err(_) => protobuf,
         },
     }
@@ -233,7 +233,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is written decodes to the same events, keeps the contract's limits, and sizes are predicted exactly.
+        /// A written report decodes to the same events, keeps the contract's limits, and has the predicted size.
         #[test]
         fn reports_are_within_the_contract(gaps in prop::collection::vec(0u64..1 << 40, 1..200), detail in 0usize..256) {
             let kind = v1::event::Kind::Fault(v1::Fault { detail: "x".repeat(detail), ..Default::default() });

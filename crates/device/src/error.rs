@@ -1,59 +1,59 @@
-//! What can go wrong.
+//! Errors of this crate.
 
 use std::{io, path::PathBuf};
 
-/// An error of the client or the simulator. None of them is worth a retry: what is (a broken connection, a missing
-/// receipt) is retried inside.
+/// An error of the client or the simulator. A retry is pointless: broken connections and missing receipts are retried
+/// inside.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file could not be opened, read, written or synced. Fatal: an event that cannot be kept must not be counted on.
+    /// A file cannot be opened, read, written or synced. Fatal: an event that cannot be kept must not count as made.
     #[error("{action} {}: {source}", path.display())]
     File {
-        /// What was being done.
+        /// The failed action, for the message.
         action: &'static str,
-        /// With which file.
+        /// The file concerned.
         path: PathBuf,
-        /// Why it failed.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// Another process uses the data directory.
     #[error("{} is in use by another process", path.display())]
     Locked {
-        /// The data directory.
+        /// The data directory, or its lock.
         path: PathBuf,
     },
-    /// An event is larger than a report can be.
+    /// An event does not fit any report.
     #[error("an event of {bytes} bytes does not fit a report, at most {most}")]
     EventTooLarge {
-        /// Size of the event.
+        /// Size of the event, bytes.
         bytes: usize,
-        /// The most.
+        /// Greatest possible size, bytes.
         most: usize,
     },
-    /// Sequence numbers must be given in order, from 1.
+    /// A sequence number is out of order; numbers ascend from 1.
     #[error("sequence number {got} of {device}; {expected} comes next")]
     Sequence {
-        /// The device.
+        /// The device, as `tenant/site/device`.
         device: String,
-        /// What was given.
+        /// The number that the caller gave.
         got: u64,
-        /// What comes next.
+        /// The next number of the boot.
         expected: u64,
     },
-    /// A device that the gateway was not opened for.
+    /// The gateway was not opened for this device.
     #[error("no device number {0}")]
     UnknownDevice(usize),
     /// An option has an impossible value.
     #[error("option {key} = {value}: {remedy}")]
     Option {
-        /// The option.
+        /// Name of the option.
         key: &'static str,
-        /// Its value.
+        /// The value given.
         value: String,
-        /// What would be right.
+        /// The allowed values, in words.
         remedy: &'static str,
     },
-    /// A part ended by itself.
+    /// A task ended although nothing stopped it.
     #[error("{0} ended unexpectedly")]
     Ended(&'static str),
 }

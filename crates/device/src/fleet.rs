@@ -1,11 +1,12 @@
-//! A simulated fleet: pure iterators of what each device does, deterministic by seed and epoch.
+//! A simulated fleet: pure iterators over the steps of each device, deterministic by seed and epoch.
 //!
-//! Devices come in blocks of 16 that share a site: 14 injection devices, one sterilizer (the fourth) and one calibration
-//! bench (the eighth); a smaller fleet has the first of them. A day in the fleet is compressed: sessions of 30 to 80 shots,
-//! about one a second, follow each other after [`Plan::pause`] (10 s makes one event for each device and second).
+//! Blocks of 16 devices share a site: 14 injection devices, one sterilizer (the fourth) and one calibration bench (the
+//! eighth). A smaller fleet has the first devices of a block. A day of the fleet is compressed: sessions of 30 to 80
+//! shots, about one a second, follow each other after [`Plan::pause`]. A pause of 10 s gives one event per device and
+//! second.
 //!
-//! Devices of a block agree without talking: what one has to know of another (which hand-pieces a cycle holds, how far a
-//! device has drifted when the bench sees it) is a function of the simulated time.
+//! Devices of a block agree without communication. Shared facts, such as the hand-pieces in a cycle or the drift that a
+//! bench measures, are functions of the simulated time.
 
 mod base;
 mod bench;
@@ -38,29 +39,29 @@ use crate::{
 };
 use base::Base;
 
-/// Devices of a block.
+/// Devices in a block.
 pub const BLOCK: u32 = 16;
 const STERILIZER: u32 = 3;
 const BENCH: u32 = 7;
 
-/// What a fleet is made of.
+/// Parameters of a fleet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// Decides everything random.
+    /// Seed of all random choices.
     pub seed: u64,
     /// Start of the simulated time, us since 1970.
     pub epoch_unix_us: i64,
     /// Number of devices.
     pub devices: u32,
-    /// Number of tenants, at least 1; blocks are dealt out to them in turn.
+    /// Number of tenants, at least 1; blocks are assigned to them in turn.
     pub tenants: u32,
     /// Sites of each tenant, at least 1.
     pub sites: u32,
-    /// Mean pause between two sessions of a device. Longer pauses stretch calibrations and sterilizer cycles alike.
+    /// Mean pause between two sessions of a device. Longer pauses also stretch calibrations and sterilizer cycles.
     pub pause: Duration,
-    /// What goes wrong.
+    /// Faults to simulate.
     pub scenarios: Scenarios,
-    /// Past or present of a demonstration; none = an ordinary fleet.
+    /// Past or present of a demonstration; `None` for an ordinary fleet.
     pub demo: Option<Demo>,
 }
 
@@ -72,12 +73,12 @@ impl Plan {
         Self { seed, epoch_unix_us, devices, tenants: 2, sites: 2, pause, scenarios, demo: None }
     }
 
-    /// Whether it is the past of a demonstration: its devices come to an end.
+    /// Whether it is the past of a demonstration; only then the steps of its devices end.
     pub fn is_past(&self) -> bool {
         demo::is_past(self)
     }
 
-    /// What a device is.
+    /// The kind of a device.
     pub fn role(&self, index: u32) -> Role {
         match index % BLOCK {
             STERILIZER => Role::Sterilizer,
@@ -86,7 +87,7 @@ impl Plan {
         }
     }
 
-    /// Who a device is: `tenant-1/site-1/inj-0001`, `ster-0004`, `bench-0008`.
+    /// Identity of a device: `tenant-1/site-1/inj-0001`, `ster-0004`, `bench-0008`.
     pub fn identity(&self, index: u32) -> Identity {
         let block = index / BLOCK;
         let (tenants, sites) = (self.tenants.max(1), self.sites.max(1));
@@ -116,7 +117,7 @@ impl Plan {
         if index.is_multiple_of(3) { "2.4.1" } else { "2.5.0" }
     }
 
-    /// The form a device sends: every twentieth injection device speaks JSON.
+    /// The form that a device sends: every twentieth injection device sends JSON.
     pub fn form(&self, index: u32) -> Form {
         match self.role(index) {
             Role::Injector if self.ordinal(index) % 20 == 12 => Form::Json,
@@ -124,7 +125,7 @@ impl Plan {
         }
     }
 
-    /// Number of a device among those of its role, from 0.
+    /// Number of a device among those of its kind, from 0.
     pub fn ordinal(&self, index: u32) -> u32 {
         let (blocks, rest) = (index / BLOCK, index % BLOCK);
         match self.role(index) {
@@ -133,7 +134,7 @@ impl Plan {
         }
     }
 
-    /// Devices of a role.
+    /// Number of devices of a kind.
     pub fn count(&self, role: Role) -> u32 {
         let ending_with = |place| (self.devices + BLOCK - 1 - place) / BLOCK;
         match role {
@@ -161,8 +162,8 @@ impl Plan {
         index / BLOCK * BLOCK + STERILIZER < self.devices
     }
 
-    /// The id of a boot: the counter, and a half that is random but follows from seed, epoch, device and counter. (The
-    /// epoch is in it so that two runs with one seed at different times are different boots.)
+    /// The id of a boot: its counter, and a random half that depends on seed, epoch, device and counter. The epoch
+    /// makes the boots of two runs with one seed differ.
     pub fn boot_id(&self, index: u32, counter: u32) -> u64 {
         let mut hash = Sha256::new();
         hash.update(b"boot");
@@ -175,32 +176,32 @@ impl Plan {
     }
 }
 
-/// What a device is.
+/// The kind of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Injects.
+    /// An injection device.
     Injector,
-    /// Sterilizes.
+    /// A device that sterilizes hand-pieces.
     Sterilizer,
-    /// Calibrates.
+    /// A bench that calibrates injection devices.
     Bench,
 }
 
-/// What should become of an event.
+/// The intended end of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It arrives and is stored.
+    /// The event arrives and is stored.
     Stored,
-    /// It arrives and is quarantined.
+    /// The event arrives and is quarantined.
     Quarantined(Reason),
-    /// It is declared lost.
+    /// The device declares the event lost.
     Lost,
-    /// It never arrives and is not declared, but a later boot tells how far this one reached.
+    /// The event never arrives and is not declared, but a later boot reports how far this one reached.
     Missing,
 }
 
 impl Fate {
-    /// As the truth file names it.
+    /// The name in the truth file.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Stored => "stored",
@@ -211,69 +212,69 @@ impl Fate {
     }
 }
 
-/// Why the simulator declares events lost.
+/// The reason with which the simulator declares events lost.
 pub const LOST_REASON: &str = "flash error";
 
-/// A context in both its forms, shared by the events that happened in it.
+/// A context in both forms, shared by its events.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Context {
-    /// The message.
+    /// The message, for the truth file.
     pub message: v1::Context,
-    /// Its encoding.
+    /// The protobuf bytes, for the report.
     pub encoded: Arc<[u8]>,
 }
 
 /// An event of a simulated device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Made {
-    /// The boot.
+    /// Boot of the event.
     pub boot_id: u64,
-    /// Its sequence number.
+    /// Sequence number within the boot.
     pub seq: u64,
-    /// When it happened.
+    /// Time of the event.
     pub stamp: Stamp,
-    /// In which context.
+    /// Context of the event.
     pub context: Arc<Context>,
-    /// What happened; none is an event of a kind that no server knows.
+    /// The content; `None` for an event of a kind that no server knows.
     pub kind: Option<Kind>,
-    /// What should become of it.
+    /// The intended end.
     pub fate: Fate,
 }
 
-/// What a device does.
+/// One action of a device.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Act {
-    /// It boots.
+    /// The device boots.
     Boot {
         /// The new boot.
         boot_id: u64,
     },
-    /// It makes an event.
+    /// The device makes an event.
     Event(Made),
-    /// It sends a heartbeat, outside the sequence.
+    /// The device sends a heartbeat, outside the sequence.
     Heartbeat {
-        /// When.
+        /// Time of the heartbeat.
         stamp: Stamp,
-        /// The context.
+        /// Context of the heartbeat.
         context: Arc<Context>,
-        /// What it says.
+        /// Its content, without the state of the outbox.
         heartbeat: v1::Heartbeat,
     },
-    /// It loses or finds its network.
+    /// The device loses or finds its network.
     Link {
-        /// Whether it has one.
+        /// Whether the device has its network now.
         is_up: bool,
     },
-    /// Something bad is published on its behalf.
+    /// The simulator publishes a bad message in the device's name.
     Poison(Poison),
 }
 
-/// One step of a device.
+/// One step of a device, with its time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
-    /// When, in us of simulated time since the epoch; never before the previous step.
+    /// Time in us of simulated time since the epoch; never before the previous step.
     pub at_us: u64,
-    /// What.
+    /// The action.
     pub act: Act,
 }
 
@@ -283,14 +284,14 @@ enum Script {
     Bench(bench::Bench),
 }
 
-/// A simulated device: an iterator of its steps, endless but in the past of a demonstration.
+/// A simulated device: an iterator of its steps. It is endless, except in the past of a demonstration.
 pub struct Device {
     base: Base,
     script: Script,
 }
 
 impl Device {
-    /// The device with a number, continuing after its earlier lives. Its first step is a boot.
+    /// The device with a number, which continues after its earlier runs. Its first step is a boot.
     pub fn new(plan: Arc<Plan>, index: u32, life: Life) -> Self {
         let role = plan.role(index);
         let mut base = Base::new(plan, index, life);
@@ -302,14 +303,14 @@ impl Device {
         Self { base, script }
     }
 
-    /// Whether the steps so far end amid something that later steps settle (a lost tail whose end the next boot has to
-    /// tell, a loss to declare): whoever stops a device should go on until this is false.
+    /// Whether later steps must still complete the steps so far: a lost tail whose end the next boot reports, or a loss
+    /// to declare. A caller that stops a device should continue until this is false.
     pub fn is_unsettled(&self) -> bool {
         self.base.is_unsettled()
     }
 
-    /// Drops the steps up to an event that was made before, or up to the boot where `seq` is 0, and says whether the device
-    /// has its network there. None when there is no such event: then nothing of a past is left.
+    /// Drops the steps up to an event that an earlier run made, or up to the boot if `seq` is 0. Returns whether the
+    /// device has its network there; `None` if the event does not exist, because nothing of the past is left.
     pub fn resume(&mut self, boot_id: u64, seq: u64) -> Option<bool> {
         let (mut reached, mut has_network) = ((0, 0), true);
         while reached != (boot_id, seq) {
@@ -323,7 +324,7 @@ impl Device {
         Some(has_network)
     }
 
-    /// What it brings into its next life after the steps so far.
+    /// The state that the next run continues from.
     pub fn life(&self) -> Life {
         self.base.life()
     }

@@ -1,8 +1,8 @@
-//! The client: keeps events in the outbox, publishes them, takes receipts. For one device, or as a gateway for many over
-//! few connections; the code is the same.
+//! The client: it keeps events in the outbox, publishes them, and takes receipts. It serves one device, or as a gateway
+//! many devices over few connections, with the same code.
 //!
-//! One task owns the store and all senders; each connection is a task of its own. Nothing here waits for the network: what
-//! a connection does not take now stays in the outbox.
+//! One task owns the store and all senders; each connection is a task of its own. Nothing here waits for the network:
+//! whatever a connection does not accept now stays in the outbox.
 
 mod command;
 mod counters;
@@ -41,24 +41,24 @@ use port::Ports;
 /// Options of a gateway.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How events are kept.
+    /// How the outboxes keep events.
     pub store: store::Options,
-    /// When reports are sent.
+    /// When the senders send reports.
     pub sender: sender::Options,
-    /// Where to.
+    /// Broker to connect to.
     pub broker: Broker,
-    /// MQTT client id; with several connections, `-1`, `-2`, ... is added.
+    /// MQTT client id. With several connections, `-1`, `-2`, ... is added.
     pub client_id: String,
-    /// Connections; devices are spread over them. With one device for each connection, its status is the last will.
+    /// Number of connections, over which the devices are spread. With one device for each, its status is the last will.
     pub connections: usize,
     /// Waits between attempts to connect.
     pub backoff: Backoff,
-    /// At the end, how long to wait for the last receipts.
+    /// How long to wait for the last receipts at the end.
     pub drain: Duration,
 }
 
 impl Options {
-    /// Sensible values for one connection.
+    /// Default options with one connection.
     pub fn new(dir: impl Into<std::path::PathBuf>, broker: Broker, client_id: impl Into<String>) -> Self {
         Self {
             store: store::Options::new(dir),
@@ -75,15 +75,16 @@ impl Options {
 /// A device that a gateway publishes for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Profile {
-    /// Who it is; none for a device that the journal knows from an earlier run.
+    /// Its identity; `None` for a device that the journal knows from an earlier run.
     pub identity: Option<Identity>,
-    /// The form it sends.
+    /// The form that it sends.
     pub form: Form,
-    /// Its model, for the status.
+    /// Its model, for the status message.
     pub model: String,
-    /// Its firmware, for the status.
+    /// Its firmware, for the status message.
     pub firmware: String,
-    /// Seed for repeating reports in other groupings and orders; none = as they are. For tests of the server.
+    /// Seed for repeating reports in other groupings and orders; `None` leaves them as they are. For tests of the
+    /// server.
     pub regroup: Option<u64>,
 }
 
@@ -98,13 +99,13 @@ pub struct Gateway {
     start: Instant,
     /// Devices to look at now.
     dirty: BTreeSet<usize>,
-    /// Devices to look at later.
+    /// Devices to look at later, by time.
     wakes: BTreeSet<(Duration, usize)>,
     is_draining: bool,
 }
 
 impl Gateway {
-    /// Opens the outboxes; connects to nothing yet.
+    /// Opens the outboxes. Connects to nothing yet.
     ///
     /// # Errors
     /// [`Error::Option`], [`Error::Locked`], [`Error::File`].
@@ -142,7 +143,7 @@ impl Gateway {
         self.store.number(identity)
     }
 
-    /// What a device brings from its earlier lives.
+    /// The state that a device continues from.
     ///
     /// # Errors
     /// [`Error::UnknownDevice`].
@@ -150,7 +151,7 @@ impl Gateway {
         self.store.life(device)
     }
 
-    /// Boot and sequence number of the last event that a device has made, kept or not; none before its first boot.
+    /// Boot and sequence number of the last event that a device has made, kept or not; `None` before its first boot.
     ///
     /// # Errors
     /// [`Error::UnknownDevice`].
@@ -158,8 +159,8 @@ impl Gateway {
         Ok(self.store.outbox(device)?.current().map(|boot| (boot.id, boot.last_seq)))
     }
 
-    /// Runs until `commands` is closed and every receipt has come, the drain time is over, or `shutdown` is cancelled,
-    /// which ends the wait for receipts early. Events without a receipt stay on disk for the next run.
+    /// Runs until `commands` is closed and every receipt has come, or the drain time is over. Cancelling `shutdown`
+    /// ends the wait for receipts early. Events without a receipt stay on disk for the next run.
     ///
     /// # Errors
     /// [`Error::File`], [`Error::EventTooLarge`], [`Error::Sequence`], [`Error::UnknownDevice`].
@@ -184,7 +185,7 @@ impl Gateway {
         }
         drop(occurrences);
         let ended = async { while links.join_next().await.is_some() {} };
-        // The broker closes the connection on our DISCONNECT; one that does not is left behind.
+        // The broker closes the connection at our DISCONNECT. A broker that does not is left alone.
         if tokio::time::timeout(Duration::from_secs(2), ended).await.is_err() {
             links.abort_all();
         }
@@ -229,7 +230,7 @@ impl Gateway {
         }
     }
 
-    /// From here on there is nothing to wait for but receipts.
+    /// From here on, only receipts are awaited.
     fn drain(&mut self) -> Result<(), Error> {
         self.is_draining = true;
         self.dirty.extend(0..self.store.devices());
@@ -291,7 +292,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// A device whose connection and network are both there goes online.
+    /// A device goes online when it has both its connection and its network.
     fn join(&mut self, device: usize) -> Result<(), Error> {
         let now = self.start.elapsed();
         let port = self.ports.device_mut(device)?;
@@ -349,7 +350,7 @@ impl Gateway {
             let device = self.store.identity(device)?.to_string();
             return Err(Error::Sequence { device, got: expected, expected: offered.seq });
         }
-        // An impossible time in a status would have it refused.
+        // A status with an impossible time would be refused.
         if stamp.clock == Clock::Synced && (0..UNIX_US_MAX).contains(&stamp.unix_us) {
             port.unix_us = stamp.unix_us;
         }
@@ -397,7 +398,7 @@ impl Gateway {
         let Some(device) = device else { return Ok(()) };
         let port = self.ports.device_mut(device)?;
         if !port.is_up {
-            // A device off the network hears nothing; it will send again.
+            // A device without its network hears nothing; it will send again.
             return Ok(());
         }
         let receipt = match port.profile.form {
@@ -432,7 +433,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Commits what was taken, then publishes whatever is due as far as the connections take it.
+    /// Commits the accepted events, then publishes due reports as far as the connections accept them.
     fn pump(&mut self) -> Result<(), Error> {
         self.store.commit()?;
         self.ports.flush();
@@ -463,7 +464,7 @@ impl Gateway {
         Ok(report.into_iter().chain(raw).min())
     }
 
-    /// Publishes what is due of one device; false when the connection took no more.
+    /// Publishes the due reports of one device. Returns false if the connection accepts no more.
     fn publish(&mut self, device: usize, now: Duration) -> Result<bool, Error> {
         if !self.publish_raws(device, now)? {
             return Ok(false);

@@ -1,21 +1,21 @@
-//! Who a device is, and its topics.
+//! Identity of a device, and its topics.
 
 use std::fmt;
 
 use telemetry::topic::{Channel, Topic, is_id};
 
-/// Which of the two forms of the contract a device sends.
+/// The form of the contract in which a device sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Form {
-    /// Protobuf.
+    /// Protobuf bytes, on the channel `report`.
     #[default]
     Protobuf,
-    /// Canonical JSON.
+    /// Canonical JSON, on the channel `report/json`.
     Json,
 }
 
 impl Form {
-    /// The channel reports go to.
+    /// The channel of its reports.
     pub const fn channel(self) -> Channel {
         match self {
             Self::Protobuf => Channel::Report,
@@ -24,19 +24,19 @@ impl Form {
     }
 }
 
-/// A device, as its topics name it.
+/// A device as its topics name it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity {
-    /// The clinic chain.
+    /// Id of the clinic chain.
     pub tenant: String,
-    /// The clinic.
+    /// Id of the clinic.
     pub site: String,
-    /// The device.
+    /// Id of the device within its site.
     pub device: String,
 }
 
 impl Identity {
-    /// An identity, if all three are ids of the contract.
+    /// An identity, if all three parts are ids of the contract.
     pub fn new(tenant: &str, site: &str, device: &str) -> Option<Self> {
         [tenant, site, device].into_iter().all(is_id).then(|| Self {
             tenant: tenant.to_owned(),
@@ -45,7 +45,7 @@ impl Identity {
         })
     }
 
-    /// Reads what `Display` writes: `tenant/site/device`.
+    /// Reads the text that `Display` writes: `tenant/site/device`.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, '/');
         Self::new(parts.next()?, parts.next()?, parts.next()?)
@@ -56,7 +56,7 @@ impl Identity {
         Topic { tenant: &self.tenant, site: &self.site, device: &self.device, channel }.to_string()
     }
 
-    /// The topic its receipts come on.
+    /// The topic on which its receipts come.
     pub fn receipt_topic(&self, form: Form) -> String {
         let topic = Topic { tenant: &self.tenant, site: &self.site, device: &self.device, channel: form.channel() };
         topic.receipt().map_or_else(String::new, |topic| topic.to_string())

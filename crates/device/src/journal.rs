@@ -1,8 +1,8 @@
-//! An append-only journal in segment files, shared by all devices of a process, so that one write (and one fsync) keeps
-//! the events of a thousand devices as well as those of one.
+//! An append-only journal in segment files, shared by all devices of a process. One write and one fsync keep the events
+//! of a thousand devices as well as those of one.
 //!
-//! Records are appended to the last segment and committed together. The oldest segment is deleted once nothing in it is
-//! live; what is still live in it can be appended again to free it. A torn tail is cut off at open.
+//! Records are appended to the last segment and committed together. The oldest segment is deleted when it holds no live
+//! record. Live records can be appended again to free it. A torn tail is cut off at open.
 
 use std::{
     collections::VecDeque,
@@ -18,25 +18,25 @@ use crate::{
     record::{self, FRAME_BYTES, Record},
 };
 
-/// When appended records are forced to the disk. A killed process loses nothing under any policy; a power cut may.
+/// When appended records are forced to the disk. A killed process loses nothing under any policy; a power failure may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fsync {
-    /// Before anything committed is published: a power cut loses nothing that was ever sent.
+    /// Before anything committed is published. A power failure loses nothing that was ever sent.
     Always,
     /// At most this long after the commit.
     Every(Duration),
-    /// Left to the operating system.
+    /// Whenever the operating system decides.
     Never,
 }
 
-/// Where a record's body is.
+/// Position of a record's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
     /// Number of the segment.
     pub segment: u32,
     /// Offset of the body in it.
     pub offset: u32,
-    /// Length of the body.
+    /// Length of the body, bytes.
     pub length: u32,
 }
 
@@ -44,11 +44,11 @@ struct Segment {
     number: u32,
     file: File,
     bytes: u64,
-    /// Records in it that are still needed: events without a receipt.
+    /// Number of its records that are still needed: events without a receipt.
     live: u64,
 }
 
-/// The journal.
+/// The journal of one process, with its segments.
 pub struct Journal {
     dir: PathBuf,
     segments: VecDeque<Segment>,
@@ -57,15 +57,15 @@ pub struct Journal {
     segment_bytes: u64,
     synced: bool,
     synced_at: Instant,
-    /// Keeps other processes out of the directory.
+    /// Lock that keeps other processes out of the directory.
     _lock: File,
 }
 
 impl Journal {
-    /// Opens or creates the journal in `dir` and shows every record to `visit`, oldest first.
+    /// Opens or creates the journal in `dir`, and passes every record to `visit`, oldest first.
     ///
     /// # Errors
-    /// [`Error::Locked`] when another process has it, [`Error::File`].
+    /// [`Error::Locked`] if another process has it, [`Error::File`].
     pub(crate) fn open(
         dir: &Path,
         fsync: Fsync,
@@ -88,7 +88,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Appends a record; it is on disk after the next [`Journal::commit`].
+    /// Appends a record. It is on disk after the next [`Journal::commit`].
     pub(crate) fn append(&mut self, record: &Record<'_>) -> Place {
         let tail = self.segments.back();
         let (segment, start) = tail.map_or((0, 0), |tail| (tail.number, tail.bytes));
@@ -97,10 +97,10 @@ impl Journal {
         Place { segment, offset: offset as u32, length: length as u32 }
     }
 
-    /// Writes what was appended and syncs it as the policy says.
+    /// Writes the appended records, and syncs them as the policy says.
     ///
     /// # Errors
-    /// [`Error::File`]; what was appended is then in doubt, and the process must not go on.
+    /// [`Error::File`]. The appended records are then in doubt, and the process must not continue.
     pub(crate) fn commit(&mut self) -> Result<(), Error> {
         if let Some(tail) = self.segments.back_mut()
             && !self.pending.is_empty()
@@ -117,7 +117,7 @@ impl Journal {
         }
     }
 
-    /// Forces everything committed to the disk.
+    /// Forces all committed records to the disk.
     ///
     /// # Errors
     /// [`Error::File`].
@@ -143,26 +143,26 @@ impl Journal {
         segment.file.read_exact_at(body, u64::from(place.offset)).map_err(failed)
     }
 
-    /// Notes that the event at `place` is needed.
+    /// Counts the event at `place` as needed.
     pub(crate) fn retain(&mut self, place: Place) {
         if let Some(segment) = self.segment_mut(place.segment) {
             segment.live += 1;
         }
     }
 
-    /// Notes that the event at `place` is not needed any more.
+    /// Counts the event at `place` as no longer needed.
     pub(crate) fn release(&mut self, place: Place) {
         if let Some(segment) = self.segment_mut(place.segment) {
             segment.live = segment.live.saturating_sub(1);
         }
     }
 
-    /// Whether the last segment is full and [`Journal::roll`] is due.
+    /// Whether the last segment is full, so that [`Journal::roll`] is due.
     pub(crate) fn is_full(&self) -> bool {
         self.segments.back().is_some_and(|tail| tail.bytes + self.pending.len() as u64 >= self.segment_bytes)
     }
 
-    /// Starts a new segment. The caller appends snapshots next, so that older segments can go.
+    /// Starts a new segment. The caller appends snapshots next, so that older segments can be deleted.
     ///
     /// # Errors
     /// [`Error::File`].
@@ -179,8 +179,8 @@ impl Journal {
         Ok(())
     }
 
-    /// The oldest segment, when more than `segments` are kept and it is worth freeing by appending its live records
-    /// again.
+    /// The oldest segment, if more than `segments` are kept and freeing it by appending its live records again is
+    /// worthwhile.
     pub(crate) fn oldest_beyond(&self, segments: usize) -> Option<u32> {
         (self.segments.len() > segments.max(1)).then(|| self.segments.front().map(|oldest| oldest.number)).flatten()
     }
@@ -195,13 +195,13 @@ impl Journal {
         self.segment_bytes
     }
 
-    /// Deletes the oldest segments in which nothing is live.
+    /// Deletes the oldest segments that hold nothing live.
     ///
     /// # Errors
     /// [`Error::File`].
     pub(crate) fn reclaim(&mut self) -> Result<(), Error> {
         while self.segments.len() > 1 && self.segments.front().is_some_and(|oldest| oldest.live == 0) {
-            // What the deleted segment knew must be on disk in a younger one first.
+            // The facts in the deleted segment must first be on disk in a younger one.
             self.commit()?;
             if self.fsync != Fsync::Never {
                 self.sync()?;
@@ -216,7 +216,7 @@ impl Journal {
 
     fn segment(&self, number: u32) -> Option<&Segment> {
         let first = self.segments.front()?.number;
-        // Numbers are consecutive unless files were deleted by hand.
+        // Numbers are consecutive, unless a person deleted files.
         let guess = self.segments.get(number.checked_sub(first)? as usize);
         guess.filter(|segment| segment.number == number).or_else(|| self.segments.iter().find(|s| s.number == number))
     }
@@ -268,7 +268,7 @@ fn replay(dir: &Path, number: u32, is_last: bool, visit: &mut impl FnMut(Place, 
         if is_last {
             tracing::info!(path = %path.display(), bytes = torn, "torn tail cut off");
         } else {
-            // Not the end of the journal: damage. What follows cannot be framed; keep it for a person.
+            // This is damage, not the end of the journal. The rest cannot be framed, so it is kept for a person.
             tracing::error!(path = %path.display(), bytes = torn, "damaged segment; the rest is set aside");
         }
         let aside = path.with_extension(if is_last { "torn" } else { "damaged" });

@@ -1,7 +1,7 @@
-//! One MQTT connection: connects, subscribes to receipts, reports what comes in, reconnects with back-off.
+//! One MQTT connection: it connects, subscribes to receipts, passes on messages, and reconnects with back-off.
 //!
-//! Each connection is a new client with a clean start, so nothing of an old one (packet ids, queued publishes) can leak
-//! into the next; the outbox re-sends what has no receipt.
+//! Each connection is a new client with a clean start, so nothing of an old one (packet ids, queued publishes) reaches
+//! the next. The outbox sends reports without a receipt again.
 
 use std::{fmt, time::Duration};
 
@@ -21,23 +21,23 @@ use tokio_util::sync::CancellationToken;
 
 /// Filters in one SUBSCRIBE.
 const FILTERS_PER_SUBSCRIBE: usize = 64;
-/// Requests that may wait for the connection.
+/// Greatest number of requests that wait for the connection.
 const REQUESTS: usize = 256;
-/// Publishes without a PUBACK.
+/// Greatest number of publishes without a PUBACK.
 const INFLIGHT: u16 = 256;
-/// Largest packet to receive; receipts are small.
+/// Largest packet to receive, bytes; receipts are small.
 const PACKET_BYTES_MAX: u32 = 256 * 1024;
 
 /// Encryption of the connection.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Tls {
-    /// With the system's certificate authorities.
+    /// TLS with the system's certificate authorities.
     System,
-    /// With an authority of one's own, and perhaps a client certificate.
+    /// TLS with a given authority, optionally with a client certificate.
     Private {
         /// Certificates of the authority, PEM.
         ca_pem: Vec<u8>,
-        /// Client certificate and key as PKCS#12, and its password.
+        /// Client certificate and key as PKCS#12, with their password.
         client: Option<(Vec<u8>, String)>,
     },
 }
@@ -51,18 +51,18 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// The MQTT broker and how to log in.
+/// The MQTT broker and its login.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Broker {
     /// Host name or address.
     pub host: String,
-    /// Port.
+    /// TCP port.
     pub port: u16,
-    /// User name and password.
+    /// User name and password; `None` for none.
     pub login: Option<(String, String)>,
-    /// Encryption; none = plain TCP.
+    /// Encryption; `None` means plain TCP.
     pub tls: Option<Tls>,
-    /// A connection without traffic is checked this often.
+    /// Interval of keep-alive packets on a silent connection.
     pub keep_alive: Duration,
 }
 
@@ -85,10 +85,10 @@ impl fmt::Debug for Broker {
     }
 }
 
-/// Waits between attempts to connect: doubling, with ±50 % jitter.
+/// Waits between attempts to connect. They double, with ±50 % jitter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    /// The first wait.
+    /// The wait after the first failure.
     pub first: Duration,
     /// The longest wait.
     pub max: Duration,
@@ -107,25 +107,25 @@ impl Backoff {
     }
 }
 
-/// What a connection is made of.
+/// The parts of a connection.
 pub(crate) struct Plan {
     pub number: usize,
     pub broker: Broker,
     pub client_id: String,
-    /// Topic and payload of the last will.
+    /// Topic and payload of the last will, if there is one.
     pub will: Option<(String, Vec<u8>)>,
     /// Receipt topics to subscribe to.
     pub filters: Vec<String>,
     pub backoff: Backoff,
 }
 
-/// What a connection reports.
+/// Events of a connection.
 pub(crate) enum Occurrence {
-    /// Connected and subscribed.
+    /// The connection is up and subscribed.
     Up { link: usize, client: AsyncClient },
-    /// A message came in.
+    /// A message arrived.
     Message { topic: Bytes, payload: Bytes },
-    /// The connection is gone; its client is useless.
+    /// The connection is gone, and its client is useless.
     Down { link: usize },
 }
 
@@ -187,7 +187,7 @@ struct Connection<'a> {
     plan: &'a Plan,
     client: AsyncClient,
     eventloop: EventLoop,
-    /// Filters from here on are not subscribed yet.
+    /// Index of the first filter that is not subscribed yet.
     unsubscribed: usize,
     is_up: bool,
 }
@@ -218,7 +218,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Subscribes to the next few filters; false when there are none left.
+    /// Subscribes to the next few filters. Returns false if none are left.
     fn subscribe(&mut self) -> bool {
         let filters = &self.plan.filters[self.unsubscribed.min(self.plan.filters.len())..];
         let filters = &filters[..filters.len().min(FILTERS_PER_SUBSCRIBE)];
@@ -227,7 +227,7 @@ impl Connection<'_> {
         }
         self.unsubscribed += filters.len();
         let filters = filters.iter().map(|filter| Filter::new(filter, QoS::AtLeastOnce));
-        // The queue is empty this early. Were it not, the missing SUBACK would leave the connection not up and visible.
+        // The queue is empty this early. If it were not, the missing SUBACK would keep the connection visibly not up.
         if let Err(error) = self.client.try_subscribe_many(filters) {
             tracing::error!(client = %self.plan.client_id, %error, "subscription not sent");
         }

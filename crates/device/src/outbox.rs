@@ -1,9 +1,9 @@
-//! What a device still has to deliver: boots, sequence numbers, events without a receipt, losses to declare.
+//! What a device must still deliver: boots, sequence numbers, events without a receipt, losses to declare.
 //!
-//! Pure bookkeeping: the events themselves are in the journal, [`crate::store`] keeps both in step.
+//! Pure bookkeeping. The events themselves are in the journal; [`crate::store`] keeps both consistent.
 //!
-//! Invariants: sequence numbers of a boot ascend from 1 and none is used twice; an event leaves by its receipt, by
-//! rejection, or by being declared lost; boots are ordered oldest first, and the last one is current.
+//! Invariants: sequence numbers of a boot ascend from 1, and none is used twice. An event leaves by its receipt, by
+//! rejection, or by being declared lost. Boots are ordered oldest first, and the last one is current.
 
 use std::collections::VecDeque;
 
@@ -18,29 +18,29 @@ use crate::{
     record::{BootState, EventRecord},
 };
 
-/// Why an event was given up: the outbox was full.
+/// Reason of a loss because the outbox was full.
 pub const OUTBOX_FULL: &str = "outbox full";
-/// Most ranges of loss that one report declares; more wait for the next.
+/// Greatest number of lost ranges that one report declares; the rest waits for the next.
 pub const LOST_PER_REPORT: usize = 64;
 
 /// An event that waits for its receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its sequence number.
+    /// Sequence number within its boot.
     pub seq: u64,
-    /// Where it is.
+    /// Place of its record in the journal.
     pub place: Place,
     /// Monotonic time since boot, us.
     pub uptime_us: u64,
-    /// Wall clock, us since 1970; 0 = unknown.
+    /// Wall clock, us since 1970; 0 if unknown.
     pub unix_us: i64,
     /// State of the wall clock.
     pub clock: Clock,
-    /// Fingerprint of the encoded context: unequal means another context.
+    /// Fingerprint of the encoded context; different fingerprints mean different contexts.
     pub context: u64,
-    /// Length of the encoded context.
+    /// Length of the encoded context, bytes.
     pub context_bytes: u32,
-    /// Length of the encoded event without its offset.
+    /// Length of the encoded event without its offset, bytes.
     pub event_bytes: u32,
 }
 
@@ -59,7 +59,7 @@ impl Entry {
     }
 }
 
-/// FNV-1a: short keys, no dependency, equal on every machine.
+/// FNV-1a: short keys, no dependency, the same on every machine.
 fn fingerprint(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
@@ -68,16 +68,16 @@ fn fingerprint(bytes: &[u8]) -> u64 {
 struct Lost {
     range: Interval,
     reason: String,
-    /// Attached to a report that waits for its receipt.
+    /// A report that waits for its receipt carries this loss.
     in_flight: bool,
 }
 
-/// One boot.
+/// One boot of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Boot {
-    /// Its id.
+    /// Id of the boot: counter << 32 | random.
     pub id: u64,
-    /// The last sequence number made.
+    /// The last sequence number that was used.
     pub last_seq: u64,
     told: bool,
     entries: VecDeque<Entry>,
@@ -101,7 +101,7 @@ impl Boot {
         self.entries.range(from..to)
     }
 
-    /// Whether a loss waits to be declared.
+    /// Whether a loss must still be declared.
     pub fn has_undeclared(&self) -> bool {
         self.lost.iter().any(|lost| !lost.in_flight)
     }
@@ -121,17 +121,17 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// The persisted boot counter.
+    /// The stored boot counter.
     pub fn counter(&self) -> u32 {
         self.counter
     }
 
-    /// The last lifetime injection number seen.
+    /// The last lifetime injection number.
     pub fn lifetime(&self) -> u64 {
         self.lifetime
     }
 
-    /// Bytes of the events without a receipt, as the journal holds them.
+    /// Bytes of the events without a receipt, in the journal.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -141,12 +141,12 @@ impl Outbox {
         self.boots.iter().map(|boot| boot.entries.len()).sum()
     }
 
-    /// Whether everything has been receipted, losses too.
+    /// Whether all events and losses are receipted.
     pub fn is_settled(&self) -> bool {
         self.boots.iter().all(Boot::is_done)
     }
 
-    /// Boots that are not fully receipted, and the current one; oldest first.
+    /// Boots that are not fully receipted, and the current one, oldest first.
     pub fn boots(&self) -> &VecDeque<Boot> {
         &self.boots
     }
@@ -165,20 +165,21 @@ impl Outbox {
         self.boots.iter_mut().rev().find(|boot| boot.id == boot_id)
     }
 
-    /// Begins a boot.
+    /// Begins a boot, which becomes the current one.
     pub fn begin(&mut self, boot_id: u64) {
         self.counter = (boot_id >> 32) as u32;
-        // A boot that made nothing has nothing to tell.
+        // A boot without events has nothing to report.
         self.boots.retain(|boot| boot.last_seq > 0);
         self.boots.push_back(Boot { id: boot_id, ..Boot::default() });
     }
 
-    /// The next sequence number of the current boot, if there is one.
+    /// The next sequence number of the current boot; `None` before the first boot.
     pub fn next_seq(&self) -> Option<u64> {
         self.current().map(|boot| boot.last_seq + 1)
     }
 
-    /// Keeps an event. Replaying a journal may bring the same one again at another place; then the old place is returned.
+    /// Keeps an event. A replayed journal may bring the same event again at another place; then the old place is
+    /// returned.
     pub fn keep(&mut self, boot_id: u64, entry: Entry, lifetime: u64) -> Option<Place> {
         self.lifetime = self.lifetime.max(lifetime);
         let boot = match self.boots.iter().rposition(|boot| boot.id == boot_id) {
@@ -197,7 +198,7 @@ impl Outbox {
         }
     }
 
-    /// Moves an event that was appended again to its new place.
+    /// Moves an event to its new place, after it was appended again.
     pub fn relocate(&mut self, boot_id: u64, seq: u64, place: Place) {
         if let Some(boot) = self.boot_mut(boot_id) {
             let index = boot.position(seq);
@@ -207,14 +208,14 @@ impl Outbox {
         }
     }
 
-    /// Notes that sequence numbers up to `last_seq` were used, stored or not.
+    /// Records that sequence numbers up to `last_seq` were used, stored or not.
     pub fn made(&mut self, boot_id: u64, last_seq: u64) {
         if let Some(boot) = self.boot_mut(boot_id) {
             boot.last_seq = boot.last_seq.max(last_seq);
         }
     }
 
-    /// Lets go of the events of a range; returns where they were.
+    /// Drops the events of a range, and returns their places.
     pub fn settle(&mut self, boot_id: u64, range: Interval) -> Vec<Place> {
         let Some(boot) = self.boot_mut(boot_id) else { return Vec::new() };
         let (from, to) = (boot.position(range.first), boot.position(range.last.saturating_add(1)));
@@ -224,7 +225,7 @@ impl Outbox {
         places
     }
 
-    /// Notes a loss that has to be declared; its events are let go and their places returned.
+    /// Records a loss that must be declared. Drops its events and returns their places.
     pub fn lose(&mut self, boot_id: u64, range: Interval, reason: &str) -> Vec<Place> {
         if let Some(boot) = self.boot_mut(boot_id) {
             boot.last_seq = boot.last_seq.max(range.last);
@@ -238,7 +239,7 @@ impl Outbox {
         self.settle(boot_id, range)
     }
 
-    /// Takes the losses to attach to the next report of a boot.
+    /// Takes the losses that the next report of a boot declares.
     pub fn attach_lost(&mut self, boot_id: u64) -> Vec<LostRange> {
         let Some(boot) = self.boot_mut(boot_id) else { return Vec::new() };
         let undeclared = boot.lost.iter_mut().filter(|lost| !lost.in_flight).take(LOST_PER_REPORT);
@@ -251,7 +252,7 @@ impl Outbox {
             .collect()
     }
 
-    /// Puts losses back whose report was refused.
+    /// Returns losses whose report was refused, so that another report declares them.
     pub fn detach_lost(&mut self, boot_id: u64, ranges: &[LostRange]) {
         if let Some(boot) = self.boot_mut(boot_id) {
             for lost in &mut boot.lost {
@@ -262,7 +263,7 @@ impl Outbox {
         }
     }
 
-    /// Forgets a loss whose declaration has its receipt.
+    /// Forgets a loss whose declaration is receipted.
     pub fn lost_settled(&mut self, boot_id: u64, range: Interval) {
         if let Some(boot) = self.boot_mut(boot_id) {
             boot.lost.retain(|lost| lost.range != range);
@@ -270,7 +271,7 @@ impl Outbox {
         self.prune();
     }
 
-    /// The boots before `boot_id` that are not fully receipted, or not known to have ended: the newest 64.
+    /// The boots before `boot_id` that are not fully receipted, or whose end is not known to the server: the newest 64.
     pub fn earlier(&self, boot_id: u64) -> Vec<EarlierBoot> {
         let before = self.boots.iter().take_while(|boot| boot.id != boot_id).filter(|boot| boot.last_seq > 0);
         let mut earlier: Vec<_> =
@@ -279,7 +280,7 @@ impl Outbox {
         earlier
     }
 
-    /// Notes that a report which named this boot among the earlier ones has its receipt.
+    /// Records that a report naming this boot as an earlier one is receipted.
     pub fn told(&mut self, boot_id: u64) {
         if let Some(boot) = self.boot_mut(boot_id) {
             boot.told = true;
@@ -295,7 +296,7 @@ impl Outbox {
             .find(|(boot_id, seq)| is_free(*boot_id, *seq))
     }
 
-    /// An earlier boot is forgotten when all of it is settled and the server has been told where it ends.
+    /// Forgets an earlier boot when all of it is settled and the server knows its end.
     fn prune(&mut self) {
         let current = self.boots.back().map(|boot| boot.id);
         self.boots.retain(|boot| Some(boot.id) == current || !(boot.told && boot.is_done()));
@@ -311,7 +312,7 @@ impl Outbox {
         (self.counter, self.lifetime, boots.collect())
     }
 
-    /// Takes over a snapshot, keeping the events replayed so far; returns the places of those whose boot it dropped.
+    /// Applies a snapshot and keeps the events replayed so far. Returns the places of events whose boot it dropped.
     pub(crate) fn restore(&mut self, counter: u32, lifetime: u64, boots: Vec<BootState>) -> Vec<Place> {
         self.counter = self.counter.max(counter);
         self.lifetime = self.lifetime.max(lifetime);

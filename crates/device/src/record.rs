@@ -1,13 +1,13 @@
-//! Records of the journal as bytes: `length u32 | crc32c u32 | body`, little-endian, the checksum over the body.
+//! Records of the journal as bytes: `length u32 | crc32c u32 | body`, little-endian; the checksum covers the body.
 
 use telemetry::{interval::Interval, v1::Clock};
 
-/// Bytes before a body.
+/// Bytes in front of a body.
 pub(crate) const FRAME_BYTES: usize = 8;
-/// Longest body; a larger length is a torn or foreign record.
+/// Longest body. A larger length means a torn or foreign record.
 pub(crate) const BODY_BYTES_MAX: usize = 512 * 1024;
 
-/// What a device's outbox remembers of one boot besides its events.
+/// The state of one boot in a device's outbox, without its events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BootState {
     pub id: u64,
@@ -19,25 +19,25 @@ pub(crate) struct BootState {
 /// One record of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Record<'a> {
-    /// All a device's outbox remembers besides its events; also binds the device's number to its name.
+    /// The state of a device's outbox without its events. It also binds the device's number to its name.
     Snapshot { device: u32, name: &'a str, counter: u32, lifetime: u64, boots: Vec<BootState> },
     /// A boot began.
     Boot { device: u32, boot_id: u64 },
     /// An event.
     Event(EventRecord<'a>),
-    /// Events that need not be kept any more.
+    /// Events that are no longer needed.
     Settled { device: u32, boot_id: u64, range: Interval },
-    /// Events given up, to be declared.
+    /// Events that were given up and must be declared.
     Lost { device: u32, boot_id: u64, range: Interval, reason: &'a str },
-    /// A declaration of loss that has its receipt.
+    /// A declared loss that is receipted.
     LostSettled { device: u32, boot_id: u64, range: Interval },
-    /// Sequence numbers were used up to here, stored or not.
+    /// Sequence numbers up to this one were used, stored or not.
     Made { device: u32, boot_id: u64, last_seq: u64 },
-    /// A report that named this boot among the earlier ones has its receipt.
+    /// A report that named this boot as an earlier one is receipted.
     Told { device: u32, boot_id: u64 },
 }
 
-/// An event with all that a report needs to carry it.
+/// An event with everything that a report needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EventRecord<'a> {
     pub device: u32,
@@ -46,7 +46,7 @@ pub(crate) struct EventRecord<'a> {
     pub uptime_us: u64,
     pub unix_us: i64,
     pub clock: Clock,
-    /// The device's lifetime injection counter after the event, 0 where the event does not say.
+    /// The device's lifetime injection counter after the event; 0 if the event does not contain it.
     pub lifetime: u64,
     /// The encoded `Context`.
     pub context: &'a [u8],
@@ -63,7 +63,7 @@ const LOST_SETTLED: u8 = 6;
 const MADE: u8 = 7;
 const TOLD: u8 = 8;
 
-/// Appends a framed record; returns the length of its body.
+/// Appends a framed record, and returns the length of its body.
 pub(crate) fn encode(record: &Record<'_>, out: &mut Vec<u8>) -> usize {
     let start = out.len();
     out.extend([0; FRAME_BYTES]);
@@ -153,7 +153,7 @@ fn text(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
-/// The body of the record at the start of `bytes`, or nothing when it is torn or its checksum is wrong.
+/// The body of the record at the start of `bytes`; `None` if it is torn or its checksum is wrong.
 pub(crate) fn frame(bytes: &[u8]) -> Option<&[u8]> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (crc, rest) = rest.split_first_chunk::<4>()?;
@@ -165,7 +165,7 @@ pub(crate) fn frame(bytes: &[u8]) -> Option<&[u8]> {
     (crc32c::crc32c(body) == u32::from_le_bytes(*crc)).then_some(body)
 }
 
-/// Reads a body; nothing when it is not one of ours.
+/// Reads a body; `None` if this program did not write it.
 pub(crate) fn decode(body: &[u8]) -> Option<Record<'_>> {
     let mut reader = Reader(body);
     let (tag, device) = (reader.u8()?, reader.u32()?);

@@ -1,4 +1,4 @@
-//! Repeats reports in other groupings and orders, as devices in the field do: for the scenario `retransmit`.
+//! Repeats reports in other groupings and orders, as real devices do, for the scenario `retransmit`.
 
 use std::collections::VecDeque;
 
@@ -9,12 +9,12 @@ use telemetry::v1::Report;
 
 use crate::{draft::Limits, identity::Form};
 
-/// Reports remembered for repetition.
+/// Number of reports kept for repetition.
 const HISTORY: usize = 8;
-/// Most events of a repeated report: keeps the memory of a large fleet small.
+/// Greatest number of events in a repeated report; it bounds the memory of a large fleet.
 const EVENTS_MAX: usize = 64;
 
-/// The state of one device.
+/// Recent reports of one device.
 pub(crate) struct Regroup {
     random: ChaCha8Rng,
     history: VecDeque<Report>,
@@ -26,8 +26,8 @@ impl Regroup {
         Self { random: ChaCha8Rng::seed_from_u64(seed), history: VecDeque::new(), held: None }
     }
 
-    /// What to publish instead of a report that is sent for the first time; each of its events is in there at least once,
-    /// except that it may be held back until the next report, where `may_hold`.
+    /// The payloads to publish instead of a report's first sending. Each of its events is in them at least once. If
+    /// `may_hold`, the report may also be held back until the next one.
     pub(crate) fn publish(&mut self, protobuf: &[u8], may_hold: bool) -> Vec<Vec<u8>> {
         let mut payloads = Vec::new();
         let report = Report::decode(protobuf).ok().filter(|r| (1..=EVENTS_MAX).contains(&r.events.len()));
@@ -54,7 +54,7 @@ impl Regroup {
         payloads
     }
 
-    /// What is held back still.
+    /// The report that is still held back.
     pub(crate) fn release(&mut self) -> Option<Vec<u8>> {
         self.held.take()
     }
@@ -71,7 +71,7 @@ impl Regroup {
         (slice(report, 0, at), slice(report, at, report.events.len()))
     }
 
-    /// Any part of any remembered report.
+    /// A random part of a random recent report.
     fn part(&mut self) -> Option<Report> {
         let index = self.random.random_range(0..self.history.len().max(1));
         let report = self.history.get(index)?;
@@ -80,7 +80,7 @@ impl Regroup {
         Some(slice(report, from, to))
     }
 
-    /// The last events of the previous report together with this one.
+    /// The last events of the previous report, together with this one.
     fn overlap(&mut self, report: &Report) -> Option<Report> {
         let before = self.history.back()?;
         let follows = before.boot_id == report.boot_id
@@ -105,7 +105,7 @@ impl Regroup {
     }
 }
 
-/// Events `from..to` as a report of their own with the same base.
+/// Events `from..to` as a report of their own, with the same base.
 fn slice(report: &Report, from: usize, to: usize) -> Report {
     let mut part = report.clone();
     part.events = report.events[from..to].to_vec();
@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    /// Every event keeps its number, time and content, and all arrive.
+    /// Every event keeps its number, time and content, and all events arrive.
     #[test]
     fn regrouping_changes_nothing_but_the_grouping() {
         let mut regroup = Regroup::new(1);

@@ -1,4 +1,4 @@
-//! The log of rejected reports: JSON lines, so that a person can see what a device must not send again.
+//! The log of rejected reports: JSON lines, which show a person what a device must not send again.
 
 use std::{
     fs::{File, OpenOptions},
@@ -25,7 +25,7 @@ impl RejectedLog {
         Ok(Self { path, file })
     }
 
-    /// Adds a report; on disk before its events leave the outbox.
+    /// Adds a report. It is on disk before its events leave the outbox.
     pub(crate) fn add(&mut self, identity: &Identity, rejected: &Rejected, payload: &[u8]) -> Result<(), Error> {
         let line = json!({
             "tenant": identity.tenant,
@@ -43,7 +43,7 @@ impl RejectedLog {
     }
 }
 
-/// Lower-case hexadecimal.
+/// Formats bytes as lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);

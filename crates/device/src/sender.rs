@@ -1,9 +1,9 @@
-//! When a device sends what: the window of reports without a receipt, and their re-sending.
+//! When a device sends which report: the window of reports without a receipt, and their repetition.
 //!
-//! Pure: time is a [`Duration`] since any fixed moment, randomness a number in 0..1, both given by the caller.
+//! Pure: time is a [`Duration`] since any fixed moment, randomness a number in 0..1, both from the caller.
 //!
-//! Invariants: at most [`Options::window`] reports are without a receipt; an event is in at most one of them; bytes that
-//! were rejected are not sent again, because their events leave the outbox with the rejection.
+//! Invariants: at most [`Options::window`] reports are without a receipt. An event is in at most one of them. Rejected
+//! bytes are not sent again, because their events leave the outbox with the rejection.
 
 use std::time::Duration;
 
@@ -22,26 +22,26 @@ use crate::{
 /// SHA-256 of a payload.
 pub type Hash = [u8; 32];
 
-/// When to send.
+/// Timing of reports.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// Most reports without a receipt.
+    /// Greatest number of reports without a receipt.
     pub window: usize,
-    /// How long an event may wait for others to share its report.
+    /// Longest wait of an event for others in its report.
     pub linger: Duration,
-    /// A report without a receipt is sent again after this long, then after twice as long, ...
+    /// Wait before a report without a receipt is sent again. It doubles each time, ...
     pub resend_first: Duration,
-    /// ... up to this long.
+    /// ... up to this wait.
     pub resend_max: Duration,
-    /// Each wait is scaled by a random factor in 1 - jitter ..= 1 + jitter.
+    /// Each wait is multiplied by a random factor in 1 - jitter ..= 1 + jitter.
     pub jitter: f64,
-    /// After a reconnect, reports without a receipt are sent again within this long, spread at random: the old
-    /// connection took their receipts with it.
+    /// Time over which reports without a receipt are sent again after a reconnect, at random. The old connection took
+    /// their receipts with it.
     pub reconnect_spread: Duration,
 }
 
 impl Default for Options {
-    /// The contract's values.
+    /// The values of the contract.
     fn default() -> Self {
         Self {
             window: 16,
@@ -55,24 +55,25 @@ impl Default for Options {
 }
 
 impl Options {
-    /// How long to wait for a receipt after the `attempt`-th sending (from 1).
+    /// The wait for a receipt after the `attempt`-th sending (from 1).
     pub fn wait(&self, attempt: u32, random: f64) -> Duration {
         let doubled = self.resend_first.saturating_mul(1 << attempt.saturating_sub(1).min(20));
         doubled.min(self.resend_max).mul_f64(1.0 + self.jitter * (2.0 * random - 1.0))
     }
 }
 
-/// What a report carries besides its events. It stays the same when the report is sent again, so that a receipt for any
-/// of its copies settles it; receipts of other reports may cover the report's events as well, and settle nothing of this.
+/// The parts of a report besides its events. They stay the same when the report is sent again, so a receipt for any
+/// copy settles them. Receipts of other reports may cover the report's events, but settle nothing of this.
 ///
-/// A receipt names a report by its sequence numbers, so there are two cases in which it cannot tell: a report that only
-/// declares losses, after another such report of its boot; and, after a restart, a report of an earlier boot with the same
-/// events as one sent before the restart. A loss may then stay undeclared; it still shows, as an open gap.
+/// A receipt names a report by its sequence numbers, which is ambiguous in two cases. The first is a report that only
+/// declares losses, after another such report of its boot. The second comes after a restart: a report of an earlier
+/// boot with the same events as one sent before the restart. A loss may then stay undeclared; it still shows as an open
+/// gap.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Attached {
-    /// Losses declared.
+    /// Losses that it declares.
     pub lost: Vec<LostRange>,
-    /// Earlier boots named.
+    /// Earlier boots that it names.
     pub earlier: Vec<EarlierBoot>,
 }
 
@@ -85,68 +86,68 @@ impl Attached {
 #[derive(Clone, Debug, PartialEq)]
 struct Flight {
     boot_id: u64,
-    /// None: only losses.
+    /// `None` if it only declares losses.
     range: Option<Interval>,
     attached: Attached,
-    /// The events that each sending carried: fewer, once others have settled some.
+    /// The events of each sending. Later ones have fewer, once other receipts have settled some.
     copies: Vec<Interval>,
     hashes: Vec<Hash>,
     attempts: u32,
     due: Duration,
 }
 
-/// What to send next.
+/// The report to send next.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Next {
     flight: Option<usize>,
-    /// The boot.
+    /// Boot of the report.
     pub boot_id: u64,
-    /// The events: those of the range that are still in the outbox. None: only losses.
+    /// Its events: those of the range that are still in the outbox. `None` if it only declares losses.
     pub range: Option<Interval>,
-    /// What else the report carries.
+    /// The parts besides the events.
     pub attached: Attached,
-    /// The events it carries in fact: what is still in the outbox, up to a hole.
+    /// The events that it really carries: those still in the outbox, up to a gap.
     copy: Option<Interval>,
 }
 
 impl Next {
-    /// Whether this was sent before.
+    /// Whether the report was sent before.
     pub fn is_resend(&self) -> bool {
         self.flight.is_some()
     }
 }
 
-/// A report that was refused for good.
+/// A report that the bridge rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
-    /// The boot.
+    /// Boot of the report.
     pub boot_id: u64,
-    /// Its events; none when it only declared losses.
+    /// Its events; `None` if it only declared losses.
     pub range: Option<Interval>,
-    /// Why.
+    /// Reason in the receipt.
     pub reason: String,
-    /// Of the payload.
+    /// SHA-256 of the payload.
     pub sha256: Hash,
 }
 
-/// What a receipt changed.
+/// Changes that a receipt made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settlement {
     /// Ranges that left the outbox as stored.
     pub stored: Vec<Interval>,
-    /// Events that left the outbox as stored.
+    /// Number of events that left the outbox as stored.
     pub stored_events: u64,
-    /// Where the stored events were.
+    /// Journal places of the stored events.
     pub places: Vec<Place>,
-    /// Losses whose declaration is settled, with their boot.
+    /// Losses whose declaration is receipted, with their boot.
     pub lost: Vec<(u64, Interval)>,
-    /// Boots the server now knows the end of.
+    /// Boots whose end the server now knows.
     pub told: Vec<u64>,
-    /// A report that was refused. Its events are still in the outbox: the caller logs and settles them.
+    /// A rejected report. Its events are still in the outbox; the caller logs and settles them.
     pub rejected: Option<Rejected>,
 }
 
-/// The events of a range that a report carries when it is made now: what is left of them, up to the first hole.
+/// The events that a report of a range carries if it is made now: those that are left, up to the first gap.
 fn carried(outbox: &Outbox, boot_id: u64, range: Interval) -> Option<Interval> {
     let mut entries = outbox.boot(boot_id)?.within(range).map(|entry| entry.seq);
     let first = entries.next()?;
@@ -158,7 +159,7 @@ fn carried(outbox: &Outbox, boot_id: u64, range: Interval) -> Option<Interval> {
 #[derive(Clone, Debug, Default)]
 pub struct Sender {
     flights: Vec<Flight>,
-    /// By boot: the last sequence number that was ever put into a report.
+    /// For each boot, the last sequence number that was ever in a report.
     sent: Vec<(u64, u64)>,
     linger_until: Option<Duration>,
     held_until: Duration,
@@ -166,12 +167,12 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Notes that an event was put into the outbox.
+    /// Records that an event was put into the outbox.
     pub fn offered(&mut self, now: Duration, options: &Options) {
         self.linger_until.get_or_insert(now + options.linger);
     }
 
-    /// Notes that the device is connected and subscribed to its receipts.
+    /// Records that the device is connected and subscribed to its receipts.
     pub fn connected(&mut self, now: Duration, random: f64, options: &Options) {
         self.online = true;
         let due = now + options.reconnect_spread.mul_f64(random);
@@ -180,7 +181,7 @@ impl Sender {
         }
     }
 
-    /// Notes that the connection is gone.
+    /// Records that the connection is gone.
     pub fn disconnected(&mut self) {
         self.online = false;
     }
@@ -190,7 +191,7 @@ impl Sender {
         self.online
     }
 
-    /// Whether a report waits for a receipt that names no sequence number: then nothing else may be sent whose receipt
+    /// Whether a report waits for a receipt without a sequence number. Until then, nothing may be sent whose receipt
     /// would look the same.
     pub fn awaits_unsequenced(&self) -> bool {
         self.flights.iter().any(|flight| flight.range.is_none())
@@ -203,7 +204,7 @@ impl Sender {
         })
     }
 
-    /// What to send now, if anything. Nothing changes until [`Sender::sent`].
+    /// The report to send now, if any. Nothing changes until [`Sender::sent`].
     pub fn next(&self, now: Duration, outbox: &Outbox, form: Form, options: &Options) -> Option<Next> {
         if !self.online || now < self.held_until {
             return None;
@@ -229,7 +230,7 @@ impl Sender {
                 })
             }
             Some(_) => None,
-            // Losses ride on events; alone they go only when there is nothing for them to ride on.
+            // Losses travel with events. They are sent alone only if no report can carry them.
             None if self.flights.is_empty() => {
                 let boot = outbox.boots().iter().find(|boot| boot.has_undeclared())?;
                 Some(Next { flight: None, boot_id: boot.id, range: None, attached: Attached::default(), copy: None })
@@ -242,7 +243,7 @@ impl Sender {
         let limits = Limits::of(form);
         let drafts = outbox.boots().iter().filter_map(|boot| {
             let draft = draft::choose(boot, self.sent_of(boot.id) + 1, u64::MAX, limits)?;
-            // An earlier boot makes no more events to wait for.
+            // An earlier boot makes no more events, so waiting is pointless.
             let is_current = outbox.current().is_some_and(|current| current.id == boot.id);
             Some(Draft { closed: draft.closed || !is_current, ..draft })
         });
@@ -253,7 +254,7 @@ impl Sender {
         self.sent.iter().find(|(id, _)| *id == boot_id).map_or(0, |(_, seq)| *seq)
     }
 
-    /// Notes that `next` was published as a payload with this hash.
+    /// Records that `next` was published as a payload with this hash.
     pub fn sent(&mut self, next: Next, hash: Hash, now: Duration, random: f64, options: &Options) {
         if let Some(flight) = next.flight.and_then(|index| self.flights.get_mut(index)) {
             flight.attempts += 1;
@@ -277,10 +278,10 @@ impl Sender {
         self.flights.push(Flight { boot_id, range, attached, copies, hashes: vec![hash], attempts: 1, due });
     }
 
-    /// Takes a receipt.
+    /// Processes a receipt.
     pub fn receipt(&mut self, receipt: &Receipt, now: Duration, outbox: &mut Outbox) -> Settlement {
         if let Some(ms) = receipt.retry_after_ms {
-            // An hour at most, or one bad receipt would silence a device.
+            // At most an hour, so that one bad receipt does not silence a device.
             self.held_until = self.held_until.max(now + Duration::from_millis(u64::from(ms.min(3_600_000))));
         }
         match receipt.code() {
@@ -319,7 +320,7 @@ impl Sender {
                 settlement.lost.extend(attached.losses(flight.boot_id));
                 settlement.told.extend(attached.earlier.iter().map(|boot| boot.boot_id));
             } else if !is_open {
-                // Its events went with other reports. What it carries besides rides on the next one.
+                // Other reports carried its events. The next report carries the rest.
                 outbox.detach_lost(flight.boot_id, &flight.attached.lost);
             }
             is_open
@@ -340,10 +341,10 @@ impl Sender {
         let flight = self.flights.remove(index);
         let mut lost = Vec::new();
         if flight.range.is_some() {
-            // They ride on the next report.
+            // The next report carries them.
             outbox.detach_lost(flight.boot_id, &flight.attached.lost);
         } else {
-            // The same bytes would be made again, so the declaration is given up; the gap stays visible as missing.
+            // The same bytes would result, so the declaration is given up. The gap stays visible as missing.
             lost.extend(flight.attached.losses(flight.boot_id));
             lost.iter().for_each(|(boot_id, range)| outbox.lost_settled(*boot_id, *range));
         }
@@ -353,7 +354,7 @@ impl Sender {
         Settlement { lost, rejected: Some(rejected), ..Settlement::default() }
     }
 
-    /// When [`Sender::next`] has to be asked again, if nothing happens before.
+    /// The time at which to ask [`Sender::next`] again, if nothing happens before.
     pub fn wake(&self, outbox: &Outbox, form: Form, options: &Options) -> Option<Duration> {
         if !self.online {
             return None;

@@ -26,29 +26,29 @@ use crate::{
     truth::{Subject, Truth},
 };
 
-/// Most steps handed to the gateway at once.
+/// Greatest number of steps that the gateway gets at once.
 const BATCH: usize = 512;
-/// Batches that may wait for the gateway.
+/// Greatest number of batches that wait for the gateway.
 const BATCHES: usize = 8;
-/// Longest wait for the receipts of a demonstration's past: then the fleet goes on live without them.
+/// Longest wait for the receipts of a demonstration's past. The fleet then goes live without them.
 const PAST_DRAIN: Duration = Duration::from_secs(60);
 
-/// How fast simulated time passes.
+/// Pace of the simulated time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
-    /// As real time does: about one event for each device and second, at times that are now.
+    /// The pace of real time: about one event per device and second, with current times.
     RealTime,
-    /// So that the fleet makes this many events a second.
+    /// The pace at which the fleet makes this many events a second.
     EventsPerSecond(f64),
     /// As fast as receipts come.
     Unbounded,
-    /// The same; but a device loses its network only once everything made before has arrived, as it would have in the
-    /// time that is told.
+    /// As [`Self::Unbounded`], but a device loses its network only after everything made before has arrived, as in the
+    /// simulated time.
     Replay,
 }
 
 impl Pace {
-    /// The pace for a rate in events a second over the whole fleet; 0 = as fast as receipts allow.
+    /// The pace for a rate in events a second over the whole fleet; 0 means as fast as receipts allow.
     pub fn from_rate(rate: f64) -> Self {
         if rate > 0.0 { Self::EventsPerSecond(rate) } else { Self::Unbounded }
     }
@@ -59,18 +59,19 @@ impl Pace {
 pub struct Options {
     /// Number of devices.
     pub devices: u32,
-    /// Decides everything random.
+    /// Seed of all random choices.
     pub seed: u64,
-    /// Start of the simulated time, us since 1970; none = now.
+    /// Start of the simulated time, us since 1970; `None` means now.
     pub epoch_unix_us: Option<i64>,
-    /// How fast simulated time passes.
+    /// Pace of the simulated time.
     pub pace: Pace,
-    /// How long: with [`Pace::EventsPerSecond`] the first `rate * duration` events are made, else those of this much
-    /// simulated time; either way the data do not depend on the machine. None = until shutdown.
+    /// Length of the run; `None` means until shutdown. With [`Pace::EventsPerSecond`] the first `rate * duration`
+    /// events are made, otherwise those of this much simulated time. In both cases the data do not depend on the
+    /// machine.
     pub duration: Option<Duration>,
-    /// Most events to make. 0 makes none and only delivers what an earlier run left.
+    /// Greatest number of events to make. 0 makes none and only delivers what an earlier run left.
     pub events_max: Option<u64>,
-    /// What goes wrong.
+    /// Faults to simulate.
     pub scenarios: Scenarios,
     /// Number of tenants.
     pub tenants: u32,
@@ -78,25 +79,25 @@ pub struct Options {
     pub sites: u32,
     /// Mean pause between two sessions of a device.
     pub pause: Duration,
-    /// A demonstration: a past of four weeks with planted stories is told at once, then the fleet goes on in real time. A
-    /// data directory tells its past once; an interrupted one goes on where it was. Scenarios, epoch and pause are the
-    /// demonstration's own.
+    /// A demonstration: first a past of four weeks with planted stories, as fast as possible, then the present in real
+    /// time. A data directory gets its past once; an interrupted past continues. Scenarios, epoch and pause are those
+    /// of the demonstration.
     pub is_demo: bool,
-    /// Where to write the truth. Appended to when the data directory continues an earlier run.
+    /// Path of the truth file. It is appended to if the data directory continues an earlier run.
     pub truth: Option<PathBuf>,
-    /// With [`Pace::Unbounded`], most events without a receipt. The default is what the outbox of a single device holds at half
-    /// a KiB an event: however slow the receipts, the fleet's own speed makes no outbox overflow.
+    /// With [`Pace::Unbounded`], the greatest number of events without a receipt. By default a single device's outbox
+    /// holds as many at half a KiB an event. So the fleet's own speed overflows no outbox, even if receipts are slow.
     pub open_max: u64,
-    /// How often to log progress; none = never.
+    /// Interval of progress messages; `None` means never.
     pub progress: Option<Duration>,
-    /// How long a shutdown waits for the last receipts; without shutdown it is [`GatewayOptions::drain`].
+    /// How long a shutdown waits for the last receipts. Without a shutdown, [`GatewayOptions::drain`] applies.
     pub shutdown_drain: Duration,
     /// Outbox, broker and connections.
     pub gateway: GatewayOptions,
 }
 
 impl Options {
-    /// A healthy fleet in real time, endlessly, on one connection for each 250 devices.
+    /// A healthy fleet in real time without an end, with one connection for each 250 devices.
     pub fn new(devices: u32, data_dir: impl Into<PathBuf>, broker: Broker) -> Self {
         let plan = Plan::new(devices, 1, 0);
         let mut gateway = GatewayOptions::new(data_dir, broker, format!("doseline-simulate-{}", std::process::id()));
@@ -139,7 +140,7 @@ impl Options {
         }
     }
 
-    /// The fleet these options describe; the epoch defaults to `now_unix_us`.
+    /// The fleet of these options; the epoch defaults to `now_unix_us`.
     pub fn plan(&self, now_unix_us: i64) -> Plan {
         Plan {
             seed: self.seed,
@@ -154,12 +155,12 @@ impl Options {
     }
 }
 
-/// What a run has done.
+/// Result of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Events made, whatever became of them.
+    /// Events made, whatever their end.
     pub made: u64,
-    /// Events receipted as stored, those of earlier runs included.
+    /// Events receipted as stored, including those of earlier runs.
     pub receipted: u64,
     /// Events in rejected reports.
     pub rejected: u64,
@@ -169,19 +170,19 @@ pub struct Summary {
     pub missing: u64,
     /// Bad messages published (scenario `poison`).
     pub poison: u64,
-    /// Bad messages that got their REJECTED receipt.
+    /// Bad messages whose REJECTED receipt came.
     pub refused: u64,
-    /// Reports sent, first sendings only.
+    /// Reports sent for the first time.
     pub reports: u64,
     /// Reports sent again.
     pub resent: u64,
-    /// Events still without a receipt; they are on disk for the next run.
+    /// Events still without a receipt. They are on disk for the next run.
     pub open: u64,
     /// Simulated time covered, us.
     pub simulated_us: u64,
 }
 
-/// Runs a fleet until its duration is over or `shutdown`, then waits for the last receipts.
+/// Runs a fleet until its duration is over or `shutdown` is cancelled, then waits for the last receipts.
 ///
 /// # Errors
 /// [`Error::Option`], [`Error::Locked`], [`Error::File`].
@@ -211,7 +212,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Summar
     let ended = CancellationToken::new();
     let mut serving = tokio::spawn(gateway.run(batches, ended.clone()));
     let reporter = tokio::spawn(report(options.progress, Arc::clone(&counters), Arc::clone(&fleet.now_us)));
-    // When the gateway ends by itself, sending to it fails; its error is the one to report.
+    // If the gateway ends by itself, sending to it fails. Its error is the one to report.
     let driven = run_fleet(&options, &mut fleet, &counters, commands, &shutdown).await;
     let served = tokio::select! {
         served = &mut serving => served,
@@ -251,7 +252,7 @@ fn plan(options: &Options, now_us: i64) -> Result<Plan, Error> {
     if !options.is_demo {
         return Ok(plan);
     }
-    // A clinic's pace: a session every few minutes on each device.
+    // The pace of a clinic: each device has a session every few minutes.
     let plan = Plan { pause: Duration::from_secs(180), scenarios: Scenarios::default(), ..plan };
     Ok(match past::of(&options.gateway.store.dir, options.devices, now_us)? {
         Some(past) => Demo::ending(past.ended_unix_us).past(Plan { devices: past.devices, ..plan }),
@@ -272,7 +273,7 @@ fn profile(plan: &Plan, index: u32) -> Profile {
 
 type SharedTruth = Arc<Mutex<Option<Truth>>>;
 
-/// Writes what really happened to the truth.
+/// Writes the real end of events to the truth file.
 fn observer(truth: SharedTruth) -> Observer {
     Box::new(move |notice| {
         let mut truth = truth.lock().unwrap_or_else(PoisonError::into_inner);
@@ -291,10 +292,10 @@ fn observer(truth: SharedTruth) -> Observer {
     })
 }
 
-/// A device's next step, taken out of it already.
+/// The next step of a device, already taken from its iterator.
 struct Upcoming {
     step: Step,
-    /// Whether the device was unsettled before it.
+    /// Whether the steps before it were incomplete.
     was_unsettled: bool,
 }
 
@@ -305,7 +306,7 @@ struct Member {
     upcoming: Option<Upcoming>,
     boot_id: u64,
     is_up: bool,
-    /// What it brings from earlier runs where its past is over already.
+    /// The state from earlier runs, if the past is already over.
     life: Option<Life>,
 }
 
@@ -320,7 +321,7 @@ impl Member {
 struct Fleet {
     plan: Arc<Plan>,
     members: Vec<Member>,
-    /// When it is each member's turn.
+    /// The time of each member's next step.
     order: BinaryHeap<Reverse<(u64, usize)>>,
     truth: SharedTruth,
     now_us: Arc<AtomicU64>,
@@ -337,7 +338,7 @@ impl Fleet {
             let number = gateway.number(identity).ok_or(Error::UnknownDevice(index))?;
             let subject = Subject::new(identity, profile.form);
             let life = gateway.life(number)?;
-            // A past is one life, told from its beginning.
+            // A past is one run, which begins at its start.
             let device =
                 Device::new(Arc::clone(plan), index as u32, if plan.is_past() { Life::default() } else { life });
             let (upcoming, boot_id) = (None, 0);
@@ -365,15 +366,15 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Puts the next step of a member in its place.
+    /// Stores the next step of a member by its time.
     fn enqueue(&mut self, index: usize) {
         let next = self.members[index].upcoming.as_ref();
         let turn = next.map(|next| turn_us(&self.plan, index as u32, next.step.at_us));
         self.order.extend(turn.map(|turn_us| Reverse((turn_us, index))));
     }
 
-    /// After the past of a demonstration: every device begins a life in the present, which begins at a time, us since
-    /// 1970. Who had no network then still has none.
+    /// Begins the present after the past of a demonstration, at a time in us since 1970. A device that had no network
+    /// still has none.
     fn go_live(&mut self, now_us: i64) {
         let Some(demo) = self.plan.demo else { return };
         let plan = Plan { devices: self.members.len() as u32, ..Plan::clone(&self.plan) };
@@ -394,18 +395,18 @@ impl Fleet {
         next.is_some_and(|next| next.step.act == Act::Link { is_up: false })
     }
 
-    /// Takes the network from the devices that had none where an earlier run stopped amid the past.
+    /// Takes the network from the devices that had none when an earlier run was interrupted in the past.
     fn part_again(&self) -> Vec<Command> {
         let offline = self.members.iter().filter(|member| !member.is_up);
         offline.map(|member| Command::Link { device: member.number, is_up: false }).collect()
     }
 
-    /// When the next step is, us.
+    /// Time of the next step, us.
     fn next_us(&self) -> u64 {
         self.order.peek().map_or(u64::MAX, |Reverse((at_us, _))| *at_us)
     }
 
-    /// Takes the earliest step.
+    /// Takes the earliest step and appends its commands.
     fn step(&mut self, batch: &mut Vec<Command>) -> Result<(), Error> {
         let Some(Reverse((at_us, index))) = self.order.pop() else { return Ok(()) };
         self.now_us.store(at_us, Ordering::Relaxed);
@@ -416,7 +417,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Ends cleanly: whatever a device still has to tell is told, and all find their network again.
+    /// Ends cleanly: devices report whatever is still open, and all have their network again.
     fn settle(&mut self, batch: &mut Vec<Command>) -> Result<(), Error> {
         for index in 0..self.members.len() {
             while self.members[index].upcoming.as_ref().is_some_and(|next| next.was_unsettled) {
@@ -502,7 +503,7 @@ impl Fleet {
     }
 }
 
-/// Runs a fleet to its end, a demonstration with its past first.
+/// Runs a fleet to its end; a demonstration begins with its past.
 async fn run_fleet(
     options: &Options,
     fleet: &mut Fleet,
@@ -516,12 +517,12 @@ async fn run_fleet(
     drive(options, fleet, counters, &commands, shutdown).await?;
     let mut batch = Vec::new();
     fleet.settle(&mut batch)?;
-    // A gateway that is gone says why itself.
+    // A gateway that is gone reports its own error.
     let _ = commands.send(batch).await;
     Ok(())
 }
 
-/// Tells the past of a demonstration, waits until it has arrived, and begins the present.
+/// Sends the past of a demonstration, waits until it has arrived, and begins the present.
 async fn tell_past(
     options: &Options,
     fleet: &mut Fleet,
@@ -530,12 +531,12 @@ async fn tell_past(
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
     let start = Instant::now();
-    // A gateway that is gone says why itself.
+    // A gateway that is gone reports its own error.
     let _ = commands.send(fleet.part_again()).await;
     let replay = Options { pace: Pace::Replay, duration: None, ..options.clone() };
     drive(&replay, fleet, counters, commands, shutdown).await?;
     if !fleet.order.is_empty() {
-        // Ended early: the next run goes on from here.
+        // Ended early: the next run continues from here.
         return Ok(());
     }
     let arrived = async {
@@ -562,17 +563,17 @@ async fn tell_past(
     Ok(())
 }
 
-/// Whether every event made has its receipt, but for those of devices without network.
+/// Whether every event has its receipt, except those of devices without network.
 fn is_all_receipted(fleet: &Fleet, counters: &Counters) -> bool {
     waiting(fleet, counters) == 0 && counters.open.load(Ordering::Relaxed) == 0
 }
 
-/// Events handed over but not yet taken.
+/// Number of events that the gateway has not accepted yet.
 fn waiting(fleet: &Fleet, counters: &Counters) -> u64 {
     fleet.events.saturating_sub(counters.made.load(Ordering::Relaxed))
 }
 
-/// Hands steps to the gateway at the pace asked for, until the end.
+/// Sends steps to the gateway at the given pace, until the end.
 async fn drive(
     options: &Options,
     fleet: &mut Fleet,
@@ -601,12 +602,12 @@ async fn drive(
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(5)) => {}
                 () = shutdown.cancelled() => {}
-                // The gateway has failed and says why.
+                // The gateway has failed and reports its error.
                 () = commands.closed() => return Ok(()),
             }
             continue;
         }
-        // The truth is out before the event is.
+        // The truth file has the event before the gateway has it.
         fleet.truth_flush()?;
         if commands.send(batch).await.is_err() {
             return Ok(());
@@ -620,14 +621,14 @@ fn is_due(options: &Options, fleet: &Fleet, counters: &Counters, elapsed: Durati
         Pace::RealTime => fleet.next_us() <= elapsed.as_micros() as u64,
         Pace::EventsPerSecond(rate) => (fleet.events as f64) < elapsed.as_secs_f64() * rate,
         Pace::Replay if fleet.is_parting() => is_all_receipted(fleet, counters),
-        // Events handed over but not yet taken are open too.
+        // Events that the gateway has not accepted yet are open too.
         Pace::Unbounded | Pace::Replay => {
             counters.open.load(Ordering::Relaxed) + waiting(fleet, counters) < options.open_max
         }
     }
 }
 
-/// Logs progress until aborted.
+/// Logs progress until it is aborted.
 async fn report(every: Option<Duration>, counters: Arc<Counters>, now_us: Arc<AtomicU64>) {
     let Some(every) = every else { return };
     loop {

@@ -1,4 +1,4 @@
-//! The outboxes of all devices of a process on one journal: one device or a thousand, the same code.
+//! The outboxes of all devices of a process, on one journal. The code is the same for one device and for a thousand.
 
 use std::{
     collections::HashMap,
@@ -22,42 +22,42 @@ use crate::{
     sender::{Attached, Rejected, Settlement},
 };
 
-/// How events are kept.
+/// How the outboxes keep events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Where the journal and the log of rejected reports are.
+    /// Directory of the journal and of the log of rejected reports.
     pub dir: PathBuf,
     /// When the journal is forced to the disk.
     pub fsync: Fsync,
-    /// Most bytes of events that one device keeps; beyond it the oldest are declared lost.
+    /// Greatest size of the events of one device, bytes. Beyond it the oldest are declared lost.
     pub outbox_bytes: u64,
-    /// Size of a journal segment.
+    /// Size of a journal segment, bytes.
     pub segment_bytes: u64,
 }
 
 impl Options {
-    /// Sensible values: 4 MiB for each device (some 20,000 injections), fsync within a second.
+    /// Default options: 4 MiB for each device (some 20,000 injections), fsync within a second.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         let fsync = Fsync::Every(std::time::Duration::from_secs(1));
         Self { dir: dir.into(), fsync, outbox_bytes: 4 << 20, segment_bytes: 8 << 20 }
     }
 }
 
-/// When an event happened, as the device sees it.
+/// Time of an event, as the device knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp {
     /// Monotonic time since boot, us.
     pub uptime_us: u64,
-    /// Wall clock, us since 1970; 0 = unknown.
+    /// Wall clock, us since 1970; 0 if unknown.
     pub unix_us: i64,
     /// State of the wall clock.
     pub clock: Clock,
 }
 
-/// What a device brings from its earlier lives.
+/// The state that a device brings from its earlier runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Life {
-    /// Boots so far.
+    /// Number of boots so far.
     pub boots: u32,
     /// The last lifetime injection number.
     pub injection_no: u64,
@@ -68,21 +68,21 @@ struct Slot {
     outbox: Outbox,
 }
 
-/// The outboxes.
+/// The outboxes of a process.
 pub struct Store {
     options: Options,
     journal: Journal,
     rejected: RejectedLog,
     slots: Vec<Slot>,
     by_identity: HashMap<Identity, usize>,
-    /// A boot was begun since the last commit.
+    /// A boot has begun since the last commit.
     is_boot_pending: bool,
     body: Vec<u8>,
 }
 
 impl Store {
-    /// Opens or creates the outboxes of `devices`. Devices found in the journal but not named stay: their events still
-    /// have to be delivered.
+    /// Opens or creates the outboxes of `devices`. Devices in the journal that are not named stay, because their events
+    /// must still be delivered.
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::File`].
@@ -115,7 +115,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Number of devices; they are numbered from 0.
+    /// Number of devices. Their numbers begin at 0.
     pub fn devices(&self) -> usize {
         self.slots.len()
     }
@@ -141,12 +141,12 @@ impl Store {
         Ok(&self.slot(device)?.outbox)
     }
 
-    /// For the sender, which settles in memory what [`Store::settled`] then makes durable.
+    /// For the sender, which settles events in memory; [`Store::settled`] then makes that durable.
     pub(crate) fn outbox_mut(&mut self, device: usize) -> Result<&mut Outbox, Error> {
         Ok(&mut self.slot_mut(device)?.outbox)
     }
 
-    /// What a device brings from its earlier lives.
+    /// The state that a device brings from its earlier runs.
     ///
     /// # Errors
     /// [`Error::UnknownDevice`].
@@ -155,7 +155,8 @@ impl Store {
         Ok(Life { boots: outbox.counter(), injection_no: outbox.lifetime() })
     }
 
-    /// Begins a boot. The next commit forces it to the disk whatever the fsync policy: a boot id must never be used twice.
+    /// Begins a boot. The next commit forces it to the disk under every fsync policy: a boot id must never be used
+    /// twice.
     ///
     /// # Errors
     /// [`Error::UnknownDevice`].
@@ -166,10 +167,10 @@ impl Store {
         Ok(())
     }
 
-    /// Keeps an event of the current boot; returns its sequence number. It is durable after [`Store::commit`].
+    /// Keeps an event of the current boot, and returns its sequence number. It is durable after [`Store::commit`].
     ///
-    /// `is_in_flight` says of (boot, sequence number) whether it was published and waits for its receipt: such events are
-    /// not given up when the outbox is full.
+    /// `is_in_flight` tells whether the event with (boot, sequence number) was published and waits for its receipt.
+    /// Such an event is not given up when the outbox is full.
     ///
     /// # Errors
     /// [`Error::EventTooLarge`], [`Error::UnknownDevice`].
@@ -222,7 +223,7 @@ impl Store {
         Ok(given_up)
     }
 
-    /// Gives up events of a range, to be declared with a reason; the range may lie after the last number used.
+    /// Gives up the events of a range, to be declared with a reason. The range may lie after the last used number.
     ///
     /// # Errors
     /// [`Error::UnknownDevice`].
@@ -234,7 +235,8 @@ impl Store {
     }
 
     /// Uses the next `count` sequence numbers of the current boot for events that could not be kept, for example
-    /// because power failed: they are not declared lost, but the boot's end, told by later boots, covers them.
+    /// because the power failed. They are not declared lost. Later boots report the end of this boot, which covers
+    /// them.
     ///
     /// # Errors
     /// [`Error::UnknownDevice`].
@@ -266,7 +268,7 @@ impl Store {
         Ok(())
     }
 
-    /// Moves the events of a rejected report to the log of rejected reports; returns how many there were.
+    /// Moves the events of a rejected report to the log of rejected reports, and returns their number.
     ///
     /// # Errors
     /// [`Error::UnknownDevice`], [`Error::File`].
@@ -302,7 +304,7 @@ impl Store {
         let mut writer = None;
         let mut next_seq = base.seq;
         for entry in entries.take_while(|entry| {
-            // What an overlapping receipt has torn a hole into is sent up to the hole; the rest follows when it is due.
+            // If an overlapping receipt has left a gap, the report ends there. The rest follows when it is due.
             next_seq += 1;
             entry.seq + 1 == next_seq
         }) {
@@ -316,10 +318,11 @@ impl Store {
         Ok(writer.map(Writer::finish).unwrap_or_default())
     }
 
-    /// Writes what was appended since the last commit, as the fsync policy says, and tends the journal's segments.
+    /// Writes the records appended since the last commit, as the fsync policy says, and maintains the journal's
+    /// segments.
     ///
     /// # Errors
-    /// [`Error::File`]; the process must not go on.
+    /// [`Error::File`]. The process must not continue.
     pub fn commit(&mut self) -> Result<(), Error> {
         self.journal.commit()?;
         if std::mem::take(&mut self.is_boot_pending) {
@@ -331,7 +334,7 @@ impl Store {
         Ok(())
     }
 
-    /// Forces everything to the disk.
+    /// Forces all records to the disk.
     ///
     /// # Errors
     /// [`Error::File`].
@@ -345,7 +348,8 @@ impl Store {
         (0..self.slots.len()).for_each(|device| self.snapshot(device));
         self.journal.commit()?;
         self.journal.reclaim()?;
-        // A device that is silent for long pins old segments: append what it still has again, once it is worth it.
+        // A device that is silent for long keeps old segments alive. Its live records are appended again once that is
+        // worthwhile.
         let live: u64 = self.slots.iter().map(|slot| slot.outbox.bytes()).sum();
         let worth = 4 + usize::try_from(2 * live / self.journal.segment_bytes()).unwrap_or(usize::MAX / 2);
         if let Some(oldest) = self.journal.oldest_beyond(worth) {
@@ -399,14 +403,14 @@ impl Store {
     }
 }
 
-/// What [`Store::offer`] did.
+/// Result of [`Store::offer`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offered {
-    /// The current boot.
+    /// Boot of the event.
     pub boot_id: u64,
-    /// The event's sequence number.
+    /// Sequence number of the event.
     pub seq: u64,
-    /// Events given up because the outbox was full: (boot, sequence number).
+    /// Events that were given up because the outbox was full: (boot, sequence number).
     pub given_up: Vec<(u64, u64)>,
 }
 
@@ -460,7 +464,7 @@ impl Replay {
             return;
         };
         let device = device as usize;
-        // Numbers are given in order, so a gap means a damaged segment; its devices cannot be named.
+        // Numbers are assigned in order, so a gap means a damaged segment. Its devices have no known name.
         while self.slots.len() <= device {
             self.slots.push(Slot { identity: identity.clone(), outbox: Outbox::default() });
         }
@@ -469,7 +473,7 @@ impl Replay {
     }
 }
 
-/// Whether a directory holds outboxes already.
+/// Whether a directory already holds outboxes.
 pub fn exists(dir: &Path) -> bool {
     std::fs::read_dir(dir).is_ok_and(|mut entries| {
         entries.any(|entry| {

@@ -1,27 +1,27 @@
-//! The truth file: what a simulated fleet made and what should become of it, one JSON object a line; the oracle of every
-//! test.
+//! The truth file: the events that a simulated fleet made and their intended end, one JSON object a line. It is the
+//! oracle of every test.
 //!
-//! Each line has `line`, which says what it is:
+//! Each line has `line`, its kind:
 //!
-//! - `event`: one for each event, in the order of the simulated time, before it is handed to the outbox. `tenant`, `site`,
-//!   `device`, `boot_id` (decimal, as a string), `seq` (number), `clock` (`SYNCED`, `UNSYNCED`, `UNKNOWN`), `at_unix_us`
-//!   (number: the time it must be stored under; null when the clock is not synced: then the time of receipt counts),
-//!   `uptime_us` (number: since boot), `event` (canonical JSON of `Event` without offset; `{}` is an event of a kind that
-//!   no server knows), `context` (canonical JSON of `Context`), `form` (`protobuf`, `json`), `fate` and `reason`.
-//!   `fate` is `stored`, `quarantined` (with the reason as in the quarantine table), `lost` (must be declared lost) or
-//!   `missing` (must show as a gap, because a later boot tells how far this one reached).
-//! - `heartbeat`: the same without `seq`, `fate` and `reason`: heartbeats are outside the sequence, one may be lost, and
-//!   what the outbox adds (`outboxEvents`, `oldestUnreceiptedS`) is not in it.
+//! - `event`: one for each event, in the order of the simulated time, before the outbox gets it. `tenant`, `site`,
+//!   `device`, `boot_id` (decimal, as a string), `seq` (number), `clock` (`SYNCED`, `UNSYNCED`, `UNKNOWN`),
+//!   `at_unix_us` (number: the time under which it must be stored; null if the clock is not synced, because then the
+//!   time of receipt counts), `uptime_us` (number: since boot), `event` (canonical JSON of `Event` without offset; `{}`
+//!   is an event of a kind that no server knows), `context` (canonical JSON of `Context`), `form` (`protobuf`, `json`),
+//!   `fate` and `reason`. `fate` is `stored`, `quarantined` (with the reason as in the quarantine table), `lost` (must
+//!   be declared lost) or `missing` (must show as a gap, because a later boot reports how far this one reached).
+//! - `heartbeat`: the same without `seq`, `fate` and `reason`. Heartbeats are outside the sequence, so one may be lost.
+//!   The state of the outbox (`outboxEvents`, `oldestUnreceiptedS`) is not in the line.
 //! - `poison`: a bad message that must be quarantined raw. `tenant`, `site`, `device`, `topic`, `name`, `reason`,
-//!   `payload_sha256` (hex), `bytes`, `receipt` (whether a REJECTED receipt must come). It may arrive more than once, and
-//!   two may have the same bytes. It is not kept on disk: a simulator that is killed may not have sent it.
-//! - `fate`: corrects earlier lines by what really happened, which depends on the network and not on the seed: `tenant`,
-//!   `site`, `device`, `boot_id`, `first_seq`, `last_seq`, `fate` (`lost` when the outbox overflowed, `quarantined` when a
-//!   report was rejected), `reason`. The last one counts. (After a restart, an event given up may have been sent before:
-//!   `lost` then also allows `stored`.)
+//!   `payload_sha256` (hex), `bytes`, `receipt` (whether a REJECTED receipt must come). It may arrive more than once,
+//!   and two may have the same bytes. It is not kept on disk, so a killed simulator may not have sent it.
+//! - `fate`: corrects earlier lines by what really happened, which depends on the network and not on the seed.
+//!   `tenant`, `site`, `device`, `boot_id`, `first_seq`, `last_seq`, `fate` (`lost` if the outbox overflowed,
+//!   `quarantined` if a report was rejected), `reason`. The last line counts. After a restart, an event that is given
+//!   up may have been sent before; `lost` then also allows `stored`.
 //!
-//! Lines of an interrupted run are followed by those of the next with the same data directory; a torn last line can only
-//! be one whose event was never handed on.
+//! The lines of the next run with the same data directory follow those of an interrupted run. A torn last line can only
+//! be one whose event was never passed on.
 
 use std::{
     fs::{File, OpenOptions},
@@ -46,27 +46,27 @@ use crate::{
     store::Stamp,
 };
 
-/// Writes the truth.
+/// Writes the truth file.
 pub struct Truth {
     path: PathBuf,
     file: BufWriter<File>,
     line: Vec<u8>,
 }
 
-/// A device as its lines name it.
+/// A device as its lines name it, with its last context.
 #[derive(Clone, Debug)]
 pub struct Subject {
     prefix: String,
     form: Form,
-    /// Its last context as JSON: most events share it.
+    /// Its last context as JSON; most events share it.
     context: Option<(Arc<Context>, String)>,
 }
 
 impl Subject {
-    /// A device.
+    /// The writer's state for one device.
     pub fn new(identity: &Identity, form: Form) -> Self {
         let Identity { tenant, site, device } = identity;
-        // Ids have no characters that JSON would escape.
+        // Ids contain no characters that JSON escapes.
         let prefix = format!(r#""tenant":"{tenant}","site":"{site}","device":"{device}""#);
         Self { prefix, form, context: None }
     }
@@ -83,7 +83,7 @@ impl Subject {
 }
 
 impl Truth {
-    /// Opens the file, for appending where `is_continued`, else empty.
+    /// Opens the file: for appending if `is_continued`, otherwise empty.
     ///
     /// # Errors
     /// [`Error::File`].
@@ -100,7 +100,7 @@ impl Truth {
         Ok(Self { path: path.to_owned(), file: BufWriter::with_capacity(1 << 16, file), line: Vec::new() })
     }
 
-    /// Writes the line of a step, if it has one.
+    /// Writes the line of a step, if the step has one.
     ///
     /// # Errors
     /// [`Error::File`].
@@ -149,7 +149,7 @@ impl Truth {
         self.end()
     }
 
-    /// Writes a correction.
+    /// Writes a line that corrects earlier ones.
     ///
     /// # Errors
     /// [`Error::File`].
@@ -177,7 +177,7 @@ impl Truth {
         self.end()
     }
 
-    /// Hands everything to the operating system.
+    /// Passes all lines to the operating system.
     ///
     /// # Errors
     /// [`Error::File`].
@@ -206,7 +206,7 @@ impl Truth {
     }
 }
 
-/// A line that an interrupted run left unfinished is cut off.
+/// Cuts off a line that an interrupted run left unfinished.
 fn end_last_line(file: &mut File) -> std::io::Result<()> {
     let mut length = file.seek(SeekFrom::End(0))?;
     while length > 0 {

@@ -1,4 +1,4 @@
-//! The cache folder: where it is, one owner at a time, and how a fetched thing takes its place in it.
+//! The cache folder: its place, its lock, and how a fetched engine or tool is put into it.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Write};
@@ -24,12 +24,12 @@ pub fn engines() -> Result<PathBuf> {
     Ok(root()?.join("engines"))
 }
 
-/// The right to change the folder of engines, held until dropped; the system gives it back when the holder dies.
+/// The right to change the folder of engines, held until dropped. The system releases it if the holder dies.
 pub struct Lock {
     _file: File,
 }
 
-/// Waits for other runs of this command to end and keeps new ones out.
+/// Waits until other runs of this command have ended, and keeps new ones out.
 pub fn lock(step: &mut Step) -> Result<Lock> {
     let engines = engines()?;
     fs::create_dir_all(&engines).with_context(|| format!("create {}", engines.display()))?;
@@ -48,8 +48,8 @@ pub fn lock(step: &mut Step) -> Result<Lock> {
     Ok(Lock { _file: file })
 }
 
-/// Fills `engines/NAME` unless it is there: `fill` writes into an empty folder beside it, which is renamed when `fill`
-/// succeeded. What a killed run left behind is deleted first.
+/// Fills `engines/NAME` unless it exists. `fill` writes into an empty folder beside it, which is renamed after `fill`
+/// has succeeded. First deletes the remains of a killed run.
 pub fn place(_lock: &Lock, name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let engines = engines()?;
     let place = engines.join(name);
@@ -81,7 +81,7 @@ pub fn clean(step: &mut Step) -> Result<()> {
     Ok(())
 }
 
-/// Deletes a folder, if it is there.
+/// Deletes a folder, if it exists.
 pub fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -91,7 +91,7 @@ pub fn remove(folder: &Path) -> Result<()> {
     }
 }
 
-/// Compares a folder with pins in the form of `sha256sum`: the files named, all of them and no others.
+/// Compares a folder with pins in the form of `sha256sum`: it must hold exactly the named files.
 pub fn verify(folder: &Path, pins: &str) -> Result<()> {
     let mut expected: Vec<(&str, &str)> =
         pins.lines().filter_map(|line| line.split_once("  ")).map(|(hash, name)| (name, hash)).collect();
@@ -141,7 +141,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes a small file in one piece.
+/// Writes a small file atomically.
 pub fn write(path: &Path, text: &str) -> Result<()> {
     File::create(path)
         .and_then(|mut file| file.write_all(text.as_bytes()))

@@ -1,4 +1,4 @@
-//! Running other programs, with errors that name the program and what it said.
+//! Runs other programs. Errors name the program and quote its output.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -7,16 +7,16 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-/// The root of the checkout this xtask belongs to.
+/// The root of the checkout that this xtask belongs to.
 ///
-/// Asked at run time: a build folder shared by two checkouts must not lead one into the other.
+/// It is determined at run time: two checkouts with one build folder must not use each other's files.
 pub fn checkout() -> Result<PathBuf> {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`")?;
     let root = Path::new(&manifest).join("../..");
     root.canonicalize().with_context(|| format!("find the checkout at {}", root.display()))
 }
 
-/// A cargo command in the checkout, by the same cargo that runs this.
+/// A cargo command in the checkout, with the cargo that runs this program.
 pub fn cargo<I, S>(arguments: I) -> Result<Command>
 where
     I: IntoIterator<Item = S>,
@@ -24,7 +24,7 @@ where
 {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(checkout()?);
-    // What cargo tells this process about its own package would make the packages built below look changed.
+    // Cargo's variables about this package would make cargo take the packages built below for changed.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
@@ -34,7 +34,7 @@ where
     Ok(command)
 }
 
-/// Runs a command whose output belongs on the terminal, all of it on stderr.
+/// Runs a command and sends all its output to stderr.
 pub fn run(command: &mut Command) -> Result<()> {
     let name = name(command);
     command.stdin(Stdio::null()).stdout(std::io::stderr());
@@ -45,7 +45,7 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command quietly and returns its standard output; what it said is part of the error.
+/// Runs a command quietly and returns its standard output. An error contains what it printed.
 pub fn read(command: &mut Command) -> Result<String> {
     let name = name(command);
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("start {name}"))?;
@@ -56,19 +56,19 @@ pub fn read(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("read the output of {name}"))
 }
 
-/// What cargo knows about the workspace's own packages.
+/// Cargo's metadata of the workspace's own packages.
 pub fn metadata() -> Result<Value> {
     let metadata = read(&mut cargo(["metadata", "--no-deps", "--format-version=1"])?)?;
     serde_json::from_str(&metadata).context("parse cargo metadata")
 }
 
-/// Where cargo builds to, whatever the environment and its configuration say.
+/// Cargo's build folder, with environment and configuration applied.
 pub fn target() -> Result<PathBuf> {
     let folder = metadata()?["target_directory"].as_str().map(PathBuf::from);
     folder.context("cargo metadata names no target directory")
 }
 
-/// Where a machine judges, the lock file is binding; where a person works, cargo may bring it up to date.
+/// On a machine of continuous integration the lock file is binding. Elsewhere cargo may update it.
 pub fn locked() -> Option<&'static str> {
     std::env::var_os("CI").map(|_| "--locked")
 }
@@ -76,7 +76,7 @@ pub fn locked() -> Option<&'static str> {
 /// Whether a program of this name is on the path.
 pub fn exists(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // Debian keeps daemons out of a normal user's path; they are installed all the same.
+    // Debian keeps daemons out of a normal user's path, but they are installed.
     std::env::split_paths(&path)
         .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")])
         .any(|folder| folder.join(program).is_file())

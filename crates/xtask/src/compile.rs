@@ -1,9 +1,9 @@
-//! Commands of cargo that compile, with a line that says how far they are.
+//! Cargo commands that compile, with a progress line.
 //!
-//! Cargo's own progress bar is not for programs to read, so what it reports as compiled is counted here. What will be
-//! compiled is known before: `cargo tree` names the packages, `cargo metadata` the targets of the workspace.
+//! Programs cannot read cargo's own progress bar, so this module counts the crates that cargo reports as compiled. The
+//! total is known before: `cargo tree` names the packages, `cargo metadata` the targets of the workspace.
 //!
-//! Invariant: nothing is counted as done that was not counted as to be done, so that N of M never exceeds M.
+//! Invariant: only a crate that was counted in the total counts as done, so N of M never exceeds M.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read};
@@ -18,34 +18,34 @@ use crate::progress::{Amount, LOOK_INTERVAL};
 use crate::steps::Step;
 use crate::targets::{self, Target};
 
-/// How much longer a crate of the workspace takes to compile than one that it depends on, roughly.
+/// Compile time of a crate of the workspace relative to a dependency, roughly.
 const OWN_WEIGHT: u64 = 5;
 
-/// What a cargo command is going to compile, and how much of it is there.
+/// The crates that a cargo command compiles, and how many are done.
 #[derive(Debug, Default)]
 pub struct Crates {
     weights: BTreeMap<String, u64>,
     done: BTreeSet<String>,
-    /// Weight of what is done, and of the part of it that an earlier run had compiled.
+    /// Weight of the crates that are done, and of those among them that an earlier run had compiled.
     done_weight: u64,
     fresh_weight: u64,
 }
 
-/// Targets of the workspace that a command compiles besides the libraries.
+/// The targets of the workspace that a command compiles besides the libraries.
 pub enum Wanted<'a> {
-    /// One package with all it depends on, and in it this binary.
+    /// One package with all its dependencies, and this binary of it.
     Package { package: &'a str, binary: &'a str },
-    /// The whole workspace: all libraries, and of binaries and tests those named.
+    /// The whole workspace: all libraries, and the binaries and tests of these names.
     Named(&'a [&'a str]),
     /// The whole workspace with all its tests.
     Tests,
-    /// The same with the benchmarks.
+    /// The whole workspace with all its tests and benchmarks.
     Everything,
     /// The whole workspace with the tests of `test --fast`.
     Fast,
 }
 
-/// The packages that a command may compile, as cargo tells them.
+/// The packages that a command may compile, from cargo.
 #[derive(Debug, Default)]
 pub struct Packages {
     /// Lines of `cargo tree`.
@@ -54,8 +54,8 @@ pub struct Packages {
 }
 
 impl Packages {
-    /// Asks cargo about one package and all it depends on, or about the whole workspace with its tests. Cargo downloads
-    /// the sources for its answer.
+    /// Asks cargo about one package with its dependencies, or about the whole workspace with its tests. Cargo downloads
+    /// the sources to answer.
     pub fn find(step: &mut Step, package: Option<&str>) -> Result<Self> {
         let mut command = match package {
             Some(package) => command::cargo(["tree", "--package", package, "--edges", "normal,build"])?,
@@ -84,18 +84,18 @@ impl Packages {
         &self.targets
     }
 
-    /// What a command compiles of these.
+    /// The crates that a command for `wanted` compiles.
     pub fn crates(&self, wanted: &Wanted) -> Crates {
         Crates::new(&self.tree, &self.targets, wanted)
     }
 }
 
 impl Crates {
-    /// From the lines of `cargo tree` and the workspace's targets.
+    /// From the output of `cargo tree` and the workspace's targets.
     fn new(tree: &str, targets: &[Target], wanted: &Wanted) -> Self {
         let mut crates = Self::default();
         for line in tree.lines() {
-            // `name v1.2.3`, then where it comes from, unless that is the registry.
+            // `name v1.2.3`, then the origin unless it is the registry.
             let mut words = line.split_whitespace();
             let (Some(name), Some(version)) = (words.next(), words.next()) else { continue };
             let package = format!("{name} {}", version.trim_start_matches('v'));
@@ -115,7 +115,7 @@ impl Crates {
         crates
     }
 
-    /// Takes in one message of `cargo build --message-format=json`.
+    /// Processes one message of `cargo build --message-format=json`.
     fn message(&mut self, line: &str) {
         let Ok(message) = serde_json::from_str::<Value>(line) else { return };
         if message["reason"] != "compiler-artifact" {
@@ -147,7 +147,7 @@ impl Crates {
         Amount { text, part: Some(part) }
     }
 
-    /// Runs the cargo command that compiles them; `rest` are its arguments from a `--` on.
+    /// Runs the cargo command that compiles them. `rest` is its arguments from a `--` on.
     pub fn compile(mut self, step: &mut Step, what: &str, arguments: &[&str], rest: &[&str]) -> Result<()> {
         let mut command = command::cargo(arguments)?;
         command.arg("--message-format=json-render-diagnostics").args(command::locked());
@@ -174,7 +174,7 @@ impl Crates {
 }
 
 impl Wanted<'_> {
-    /// Whether an integration test is run.
+    /// Whether the command runs this integration test.
     fn tests(&self, target: &Target) -> bool {
         target.kind == "test"
             && match self {
@@ -185,8 +185,8 @@ impl Wanted<'_> {
             }
     }
 
-    /// Whether a target is compiled, as it is or with its own tests. `tested` says that its package has integration tests
-    /// that are run: cargo builds the package's binaries for them.
+    /// Whether a target is compiled, without or with its own tests. If `tested`, the command runs integration tests of
+    /// its package, for which cargo builds the package's binaries.
     fn compiles(&self, target: &Target, test: bool, tested: bool) -> bool {
         let name = target.name.as_str();
         match (target.kind.as_str(), self) {
@@ -195,7 +195,7 @@ impl Wanted<'_> {
             ("bin", Self::Package { package, binary }) => !test && target.package == *package && name == *binary,
             ("bin", Self::Named(names)) => !test && (tested || names.contains(&name)),
             ("bin", Self::Fast) if !test => tested,
-            // `--all-targets` asks for each binary's tests, whatever its manifest says.
+            // `--all-targets` includes the tests of each binary, whatever its manifest says.
             ("bin", Self::Everything) => true,
             ("bin", _) => !test || target.tested,
             ("test", _) => test && self.tests(target),
@@ -224,26 +224,26 @@ fn begun(status: &str) -> Option<&str> {
     matches!(words.next(), Some("Compiling" | "Checking")).then(|| words.next()).flatten()
 }
 
-/// Whether a status line tells of one package; another one, at the end, sums up.
+/// Whether a status line is about one package; the last one is a summary.
 fn is_download(status: &str) -> bool {
     status.starts_with("Downloaded ") && !status.contains(" crates (")
 }
 
-/// Packages in a lock file that come from a registry.
+/// Number of packages in a lock file that come from a registry.
 fn registry_packages(lock: &str) -> usize {
     lock.lines().filter(|line| line.starts_with("source = \"registry+")).count()
 }
 
-/// Something that cargo reported.
+/// A report of cargo.
 enum Event {
     /// A line of its standard output.
     Out(String),
-    /// What it does now, such as `Compiling name v1.2.3`.
+    /// Its current action, such as `Compiling name v1.2.3`.
     Status(String),
 }
 
-/// Runs a cargo command; hands on what it reports, and now and then nothing, so that time can be shown. Whatever else it
-/// says, errors and warnings above all, goes to the user as it is.
+/// Runs a cargo command and passes on its reports. `None` comes from time to time, so that the caller can show the
+/// time. Other output, above all errors and warnings, goes to the user unchanged.
 fn stream(step: &mut Step, mut command: Command, mut on: impl FnMut(&mut Step, Option<Event>)) -> Result<()> {
     let name = command::name(&command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -261,7 +261,7 @@ fn stream(step: &mut Step, mut command: Command, mut on: impl FnMut(&mut Step, O
             Ok(Said::Out(line)) => on(step, Some(Event::Out(line))),
             Ok(Said::Err(line)) => {
                 let plain = without_colour(&line);
-                // What a failed build script printed may look like anything.
+                // The output of a failed build script may look like a status line.
                 failing |= plain.starts_with("error");
                 match status(&plain).filter(|_| !failing) {
                     Some(status) => on(step, Some(Event::Status(status.to_owned()))),
@@ -279,7 +279,7 @@ fn stream(step: &mut Step, mut command: Command, mut on: impl FnMut(&mut Step, O
     Ok(())
 }
 
-/// A line of one of the two streams.
+/// A line of stdout or stderr.
 enum Said {
     Out(String),
     Err(String),
@@ -295,8 +295,8 @@ fn read_lines(stream: impl Read + Send + 'static, sender: Sender<Said>, said: fn
     });
 }
 
-/// A line by which cargo says what it does: a verb that ends in column 12. That it waits for another cargo is no such
-/// line, because the user may want to end that one.
+/// A status line of cargo: a verb that ends in column 12. The message that cargo waits for another cargo does not
+/// count, because the user may want to end that one.
 fn status(line: &str) -> Option<&str> {
     const VERBS: [&str; 12] = [
         "Compiling",
@@ -317,7 +317,7 @@ fn status(line: &str) -> Option<&str> {
     (VERBS.contains(&verb) && line.len() - text.len() + verb.len() == 12).then_some(text)
 }
 
-/// A line without the escape sequences that colour it.
+/// A line without escape sequences for colour.
 fn without_colour(line: &str) -> String {
     let mut pieces = line.split("\x1b[");
     let mut plain = pieces.next().unwrap_or_default().to_owned();
@@ -367,7 +367,7 @@ mod tests {
         crates.weights.iter().filter(|(_, weight)| **weight == OWN_WEIGHT).map(|(name, _)| name.as_str()).collect()
     }
 
-    /// A message of cargo.
+    /// A message of cargo about one artifact.
     fn artifact(id: &str, kind: &str, name: &str, test: bool, fresh: bool) -> String {
         format!(
             r#"{{"reason":"compiler-artifact","package_id":"{id}","target":{{"kind":["{kind}"],"name":"{name}"}},"profile":{{"test":{test}}},"fresh":{fresh}}}"#
@@ -460,7 +460,7 @@ mod tests {
         assert_eq!(registry_packages("source = \"registry+https://host\"\nname = \"own\"\n"), 1);
     }
 
-    /// Runs a shell script in the place of cargo.
+    /// Runs a shell script instead of cargo.
     fn said_by(script: &str) -> (Result<()>, String, Vec<String>) {
         let (mut steps, written, seconds) = steps(1);
         let mut events = Vec::new();

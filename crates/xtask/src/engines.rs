@@ -12,12 +12,12 @@ use crate::steps::{Step, Steps};
 use crate::{command, system};
 
 const CHDB_VERSION: &str = "26.7.3-stable.1";
-/// Size of its package.
+/// Size of its package, MB.
 const CHDB_MB: u64 = 180;
 const KAFKA_VERSION: &str = "4.1.0";
 const MAVEN_COPY: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies";
 
-/// One build of libchdb: for which system, in which package, with which hash.
+/// One build of libchdb: its system, its package and its hash.
 struct Chdb {
     os: &'static str,
     architecture: &'static str,
@@ -25,7 +25,7 @@ struct Chdb {
     pin: &'static str,
 }
 
-/// Platforms whose package is published in this version. Another one is a line here and a file of pins.
+/// Platforms with a published package of this version. A further platform needs a line here and a file of pins.
 const CHDB: &[Chdb] = &[Chdb {
     os: "linux",
     architecture: "x86_64",
@@ -36,7 +36,7 @@ const CHDB: &[Chdb] = &[Chdb {
 const KAFKA_POM: &str = include_str!("../pins/kafka-4.1.0.pom.xml");
 const KAFKA_PIN: &str = include_str!("../pins/kafka-4.1.0.sha256");
 
-/// `cargo xtask engines`: everything that the tests need and a checkout does not have.
+/// `cargo xtask engines`: fetches everything that the tests need and a checkout does not contain.
 pub fn command() -> Result<()> {
     let mut steps = Steps::new(2);
     steps.run("system packages", |step| system::install(step, system::FOR_TESTS))?;
@@ -53,9 +53,9 @@ pub fn fetch_all(step: &mut Step) -> Result<()> {
     Ok(())
 }
 
-/// The embedded ClickHouse of `doseline up`; returns the library's path.
+/// The embedded ClickHouse of `doseline up`. Returns the path of the library.
 ///
-/// `DOSELINE_LIBCHDB` names one that is there already.
+/// `DOSELINE_LIBCHDB` names an existing one.
 pub fn fetch_chdb(step: &mut Step, lock: &Lock) -> Result<PathBuf> {
     if let Some(library) = std::env::var_os("DOSELINE_LIBCHDB").map(PathBuf::from) {
         if !library.is_file() {
@@ -72,13 +72,13 @@ pub fn fetch_chdb(step: &mut Step, lock: &Lock) -> Result<PathBuf> {
     };
     let folder = cache::place(lock, &format!("chdb-{CHDB_VERSION}"), |staging| {
         let package = format!("{}@{CHDB_VERSION}", chdb.package);
-        // A cache of its own: a download cut short leaves nothing in the user's.
+        // A separate cache, so that an interrupted download leaves nothing in the user's cache.
         let npm_cache = staging.join("npm-cache");
         fetching(step, &format!("{package} from npm"), Some((staging, CHDB_MB)), || {
             command::read(
                 Command::new("npm")
                     .args(["pack", &package, "--loglevel=error", "--no-update-notifier"])
-                    // Its own waits of up to a minute look like a hang.
+                    // Its default waits of up to a minute look like a hang.
                     .args(["--fetch-retries=3", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=10000"])
                     .arg("--cache")
                     .arg(&npm_cache)
@@ -123,8 +123,8 @@ fn fetch_kafka(step: &mut Step, lock: &Lock) -> Result<()> {
 
 /// A virtual environment with the clients of `tests/python/requirements.txt`.
 ///
-/// It stands under its final name from the start, because its programs hold their own path; so a marker, written
-/// last, says that it is complete and for which requirements.
+/// It has its final name from the start, because its programs contain their own path. A marker, written last, says that
+/// it is complete and for which requirements.
 fn fetch_python(step: &mut Step, _lock: &Lock) -> Result<()> {
     let requirements = command::checkout()?.join("tests/python/requirements.txt");
     let text = fs::read_to_string(&requirements).with_context(|| format!("read {}", requirements.display()))?;
@@ -147,7 +147,7 @@ fn fetch_python(step: &mut Step, _lock: &Lock) -> Result<()> {
     cache::write(&marker, &digest)
 }
 
-/// Runs a download. Where the folder it goes to and its megabytes are given, says how much of it is there.
+/// Runs a download. If its folder and its size are given, shows how much has arrived.
 pub fn fetching<T>(
     step: &mut Step,
     what: &str,
@@ -160,7 +160,7 @@ pub fn fetching<T>(
     })
 }
 
-/// Bytes under a folder that is being written to: what vanishes meanwhile does not count.
+/// Size of a folder that is being written to, bytes. Files that vanish meanwhile do not count.
 fn size(folder: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     entries

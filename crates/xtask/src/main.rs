@@ -2,11 +2,11 @@
 //!
 //! Each command first installs what is missing, so that a fresh machine needs nothing but the Rust toolchain.
 //!
-//! Absent: anything a user of doseline needs at run time (that is the `doseline` binary), and any download by
-//! address: engines are fetched by package name with their registry's own client.
+//! Absent: anything that a user of doseline needs at run time (the `doseline` binary has that), and any download by
+//! address. Engines are fetched by package name with their registry's own client.
 //!
-//! Invariants: whatever is fetched is checked against the hashes in `pins/` before it takes its place in the cache
-//! folder, by one rename; a folder that stands under its final name is therefore complete. Progress goes to stderr.
+//! Invariants: everything fetched is checked against the hashes in `pins/`, then put into the cache folder by one
+//! rename. A folder under its final name is therefore complete. Progress goes to stderr.
 
 mod cache;
 mod command;

@@ -1,36 +1,36 @@
-//! One line that says what is being done: how much of it, for how long, and for how much longer.
+//! One line that shows the current action, how much of it is done, and the time past and left.
 //!
-//! On a terminal the line redraws itself. In a log it is written again every ten seconds.
+//! A terminal redraws the line. A log gets a new line every ten seconds.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-/// Time between two lines of a log.
+/// Least time between two lines of a log.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
-/// Time between two looks at something that runs.
+/// Time between two looks at a running action.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// Before this much time nothing is guessed: the first seconds say little about the rest.
+/// No estimate before this time: the first seconds say little about the rest.
 const GUESS_AFTER: Duration = Duration::from_secs(5);
-/// Below this part of the work nothing is guessed.
+/// No estimate below this part of the work.
 const GUESS_FROM: f64 = 0.05;
 
-/// Goes to the start of the line and keeps a long text from continuing on the next one, where it could not be redrawn.
+/// Goes to the start of the line, and stops a long text from continuing on the next line, which could not be redrawn.
 const BEGIN: &str = "\r\x1b[?7l";
-/// Deletes what is left of a longer text, and lets lines continue again.
+/// Deletes the rest of a longer text, and allows continuation lines again.
 const END: &str = "\x1b[K\x1b[?7h";
 const CLEAR: &str = "\r\x1b[K";
 
-/// How much of something is done.
+/// How much of an action is done.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Amount {
-    /// Such as `45 of 180 MB`; empty if nothing can be counted.
+    /// Text such as `45 of 180 MB`; empty if nothing can be counted.
     pub text: String,
-    /// Which part of the work is done, 0 to 1. Counts only what this run has to do itself.
+    /// The part of the work that is done, 0 to 1. Counts only what this run must do itself.
     pub part: Option<f64>,
 }
 
 impl Amount {
-    /// Of a download whose size is known in advance. More than that is shown as all of it.
+    /// The amount of a download with a known size. A surplus is shown as the whole size.
     pub fn megabytes(bytes: u64, total_mb: u64) -> Self {
         let done = (bytes >> 20).min(total_mb);
         Self { text: format!("{done} of {total_mb} MB"), part: Some(done as f64 / total_mb.max(1) as f64) }
@@ -50,7 +50,7 @@ pub fn describe(what: &str, amount: &Amount, elapsed: Duration) -> String {
     if facts.is_empty() { what.to_owned() } else { format!("{what}: {}", facts.join(", ")) }
 }
 
-/// A guess, rounded up to what it is worth.
+/// An estimate, rounded up to its precision.
 fn remaining(part: f64, elapsed: Duration) -> Option<String> {
     if elapsed < GUESS_AFTER || !(GUESS_FROM..1.0).contains(&part) {
         return None;
@@ -72,20 +72,20 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
-/// The line, and where it is written to.
+/// The progress line and its output.
 ///
-/// Errors in writing are ignored: work does not end because nobody watches it.
+/// Write errors are ignored: the work must not end because nobody watches.
 pub struct Line {
     out: Box<dyn Write + Send>,
     terminal: bool,
-    /// What stands on the terminal's last line; empty in a log.
+    /// The text on the terminal's last line; empty in a log.
     shown: String,
-    /// When the last line of a log was written.
+    /// Time of the last line of a log.
     written: Option<Duration>,
 }
 
 impl Line {
-    /// On standard error.
+    /// A line on standard error.
     pub fn stderr() -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|name| name == "dumb");
         Self::new(Box::new(io::stderr()), io::stderr().is_terminal() && !dumb)
@@ -99,13 +99,13 @@ impl Line {
         self.terminal
     }
 
-    /// Shows the first or the last text of something: a log gets it in any case.
+    /// Shows the first or the last text of an action. A log always gets it.
     pub fn announce(&mut self, now: Duration, text: &str) {
         self.written = None;
         self.show(now, text);
     }
 
-    /// Shows how things stand. A log gets it unless its last line is too recent.
+    /// Shows the progress. A log gets it unless its last line is too recent.
     pub fn show(&mut self, now: Duration, text: &str) {
         if self.terminal {
             if self.shown != text {
@@ -118,14 +118,14 @@ impl Line {
         }
     }
 
-    /// Writes lines that stay, above the one that redraws.
+    /// Writes permanent lines above the progress line.
     pub fn say(&mut self, text: &str) {
         let redrawn = if self.shown.is_empty() { String::new() } else { format!("{BEGIN}{}{END}", self.shown) };
         let cleared = if self.shown.is_empty() { "" } else { CLEAR };
         self.write(&format!("{cleared}{text}\n{redrawn}"));
     }
 
-    /// Leaves what is shown where it is; what is written next begins on a new line.
+    /// Keeps the shown text; the next text begins on a new line.
     pub fn leave(&mut self) {
         if !self.shown.is_empty() {
             self.shown.clear();
@@ -145,7 +145,7 @@ impl Drop for Line {
     }
 }
 
-/// A writer for tests that keeps what was written.
+/// A writer for tests that keeps the written text.
 #[cfg(test)]
 #[derive(Clone, Default)]
 pub struct Written(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);

@@ -1,4 +1,4 @@
-//! The steps of a command: which one of how many runs, and how long each took.
+//! The steps of a command: number and total of the running step, and the time of each.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use anyhow::{Context, Result};
 
 use crate::progress::{Amount, LOOK_INTERVAL, Line, describe, duration};
 
-/// A step that was shorter has no line about its end.
+/// A shorter step gets no line about its end.
 const WORTH_MENTIONING: Duration = Duration::from_secs(1);
 
-/// Runs steps one after the other.
+/// Runs steps in order and measures them.
 pub struct Steps {
     total: usize,
     line: Line,
@@ -48,7 +48,7 @@ impl Steps {
         result.with_context(|| format!("step `{name}` failed"))
     }
 
-    /// The time of each step so far, and of all.
+    /// The time of each finished step, and the total.
     pub fn table(&self) -> String {
         let mut table = "time of each step:\n".to_owned();
         for (name, taken) in &self.taken {
@@ -58,7 +58,7 @@ impl Steps {
     }
 }
 
-/// A step that runs, and its line.
+/// A running step and its progress line.
 pub struct Step<'a> {
     line: &'a mut Line,
     clock: &'a (dyn Fn() -> Duration + Send + Sync),
@@ -67,12 +67,12 @@ pub struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// What the step is called.
+    /// Name of the step, as the table shows it.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Whether a person watches.
+    /// Whether the output is a terminal.
     pub fn on_terminal(&self) -> bool {
         self.line.is_terminal()
     }
@@ -82,23 +82,23 @@ impl Step<'_> {
         (self.clock)()
     }
 
-    /// Shows how something stands that began at `since`.
+    /// Shows the progress of an action that began at `since`.
     pub fn show(&mut self, since: Duration, what: &str, amount: &Amount) {
         let now = self.now();
         self.line.show(now, &describe(&format!("{}{what}", self.prefix), amount, now.saturating_sub(since)));
     }
 
-    /// Writes something that stays.
+    /// Writes a permanent line.
     pub fn say(&mut self, text: &str) {
         self.line.say(text);
     }
 
-    /// Ends the line, because another program is going to write to the terminal.
+    /// Ends the progress line, because another program will write to the terminal.
     pub fn give_way(&mut self) {
         self.line.leave();
     }
 
-    /// Does some work and shows meanwhile how it stands.
+    /// Does some work, and shows its progress meanwhile.
     pub fn watch<T>(&mut self, what: &str, amount: impl Fn() -> Amount + Send, work: impl FnOnce() -> T) -> T {
         let since = self.now();
         self.line.announce(since, &format!("{}{what}", self.prefix));
@@ -126,7 +126,7 @@ pub mod tests {
     use super::*;
     use crate::progress::Written;
 
-    /// Steps in a log, with a clock that stands until it is moved.
+    /// Steps in a log, with a clock that the test moves.
     pub fn steps(total: usize) -> (Steps, Written, Arc<AtomicU64>) {
         let (written, seconds) = (Written::default(), Arc::new(AtomicU64::new(0)));
         let clock = Arc::clone(&seconds);

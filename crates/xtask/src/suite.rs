@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every check and every test, one after the other.
+//! `cargo xtask test`: every check and every test, in order.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
@@ -10,10 +10,10 @@ use crate::steps::{Step, Steps};
 use crate::tally::Tally;
 use crate::{cache, command, engines, prose, system, targets, tools, unused};
 
-/// Tests named at the end of a run because of their time.
+/// Number of the slowest tests listed at the end of a run.
 const SLOWEST: usize = 10;
-/// Lets libtest print the time of each test, which it refuses to do outside nightly toolchains unless this variable is
-/// set. Cargo starts the test programs, and nothing else, through `env`.
+/// Makes libtest print the time of each test. Stable toolchains allow that only with this variable. Cargo starts the
+/// test programs through `env`, and nothing else.
 const RUNNER: &str = "target.'cfg(all())'.runner = ['env', 'RUSTC_BOOTSTRAP=1']";
 const TIMES: [&str; 3] = ["-Z", "unstable-options", "--report-time"];
 
@@ -33,25 +33,25 @@ enum Part {
     Tests,
 }
 
-/// What is asked for.
+/// The selection of the user.
 #[derive(Clone, Copy)]
 struct Scope<'a> {
-    /// Only what starts no engine.
+    /// Only steps that start no engine.
     fast: bool,
-    /// Only tests so named.
+    /// Only tests whose name contains this.
     filter: Option<&'a str>,
 }
 
-/// What the steps know of each other.
+/// State that the steps share.
 struct Run<'a> {
     scope: Scope<'a>,
     packages: Packages,
     tally: Tally,
-    /// Why there was no check for security advisories.
+    /// The reason why security advisories were not checked.
     unchecked: Option<String>,
 }
 
-/// All steps in order; the first that fails ends the run, except that all tests run to their end.
+/// Runs all steps in order. The first failure ends the run, except that all tests run to their end.
 pub fn run(fast: bool, filter: Option<&str>) -> Result<()> {
     let scope = Scope { fast, filter };
     let parts = scope.parts();
@@ -67,7 +67,7 @@ pub fn run(fast: bool, filter: Option<&str>) -> Result<()> {
 }
 
 impl Scope<'_> {
-    /// A filter leaves the checks out: it is for the one test somebody works on.
+    /// A filter leaves out the checks: it is for work on one test.
     fn parts(self) -> Vec<Part> {
         use Part::{Build, Clippy, Documents, Engines, Formatting, Language, Packages, Policy, Sources, Tests, Unused};
         match (self.fast, self.filter) {
@@ -141,7 +141,7 @@ impl Run<'_> {
             }
             Part::Build => {
                 let chosen = targets::chosen(self.scope.fast, self.packages.targets());
-                // Tests with engines start every binary; the others only those that cargo builds for them.
+                // Tests with engines start every binary. Others start only those that cargo builds for them.
                 let begin: &[&str] = if self.scope.fast {
                     &["test", "--release", "--no-run"]
                 } else {
@@ -156,7 +156,7 @@ impl Run<'_> {
         }
     }
 
-    /// Runs the tests. The campaign waits more than it works: it runs beside all others, and what it says comes last.
+    /// Runs the tests. The campaign mostly waits, so it runs beside all others, and its output comes last.
     fn tests(&mut self) -> Result<()> {
         let Scope { fast, filter } = self.scope;
         let chosen = targets::chosen(fast, self.packages.targets());
@@ -178,7 +178,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Says how it went; does not return where a test failed.
+    /// Reports the result. Does not return if a test failed.
     fn end(self) -> Result<()> {
         let Self { tally, unchecked, .. } = self;
         if let Some(reason) = unchecked {
@@ -191,22 +191,22 @@ impl Run<'_> {
         println!("{tally}");
         std::io::stdout().flush().context("write the result")?;
         if !tally.success() {
-            // The line above says it all, and has to be the last.
+            // The line above is complete and must be the last one.
             std::process::exit(1);
         }
         Ok(())
     }
 }
 
-/// Runs the tests of these targets, counts them, and passes on what they say as they say it, both of their streams in
-/// their true order.
+/// Runs the tests of these targets, counts them, and passes on their output at once. Both streams keep their true
+/// order.
 fn run_tests(targets: &[&str], filter: &[&str], output: &mut impl Write, tally: &mut Tally) -> Result<()> {
     let (lines, input) = std::io::pipe().context("open a pipe")?;
     let mut command = command::cargo(["test", "--release", "--no-fail-fast", "--config", RUNNER])?;
     command.args(targets).args(command::locked()).arg("--").args(filter).args(TIMES);
     command.stdin(Stdio::null()).stdout(input.try_clone().context("share a pipe")?).stderr(input);
     let mut child = command.spawn().context("start cargo test")?;
-    // The command holds the writing ends; with them open, the reader below would never see the end.
+    // The command holds the writing ends. With them open, the reader below would never reach the end.
     drop(command);
     for line in BufReader::new(lines).split(b'\n') {
         let line = line.context("read from cargo test")?;

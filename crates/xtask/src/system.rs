@@ -1,4 +1,4 @@
-//! System packages: what is missing is installed through apt where this may be done, and named where not.
+//! System packages. Missing ones are installed through apt where that is allowed, otherwise named.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -10,14 +10,14 @@ use crate::command;
 use crate::progress::Amount;
 use crate::steps::Step;
 
-/// Something the system has to provide, how to see that it does, and the Debian package that brings it.
+/// A thing that the system must provide, how to find it, and its Debian package.
 pub struct Need {
     sign: Sign,
     package: &'static str,
 }
 
 enum Sign {
-    /// Any of these programs.
+    /// At least one of these programs.
     Program(&'static [&'static str]),
     /// A library with headers, by its pkg-config name.
     Library(&'static str),
@@ -29,7 +29,7 @@ const fn program(names: &'static [&'static str], package: &'static str) -> Need 
     Need { sign: Sign::Program(names), package }
 }
 
-// pkg-config stands before the libraries, which are looked for with it.
+// pkg-config comes before the libraries, because it finds them.
 macro_rules! building {
     ($($more:expr),* $(,)?) => {
         &[
@@ -56,13 +56,13 @@ macro_rules! running {
     };
 }
 
-/// What building takes: enough for the tests that start no engine.
+/// Packages for building, which suffice for the tests that start no engine.
 pub const FOR_BUILDING: &[Need] = building![];
 
-/// What `doseline up` takes besides: its MQTT broker, and what fetches and unpacks its ClickHouse.
+/// Further packages for `doseline up`: its MQTT broker, and tools that fetch and unpack its ClickHouse.
 pub const FOR_UP: &[Need] = running![];
 
-/// What the tests take besides: real engines, clients and a browser.
+/// Further packages for the tests: real engines, clients and a browser.
 pub const FOR_TESTS: &[Need] = running![
     program(&["git"], "git"),
     program(&["mosquitto_pub"], "mosquitto-clients"),
@@ -76,7 +76,7 @@ pub const FOR_TESTS: &[Need] = running![
     program(&["chromium", "chromium-browser", "google-chrome"], "chromium"),
 ];
 
-/// Installs what is missing, or says which command does.
+/// Installs missing packages, or prints the command that installs them.
 pub fn install(step: &mut Step, needs: &[Need]) -> Result<()> {
     let packages = missing(needs);
     if packages.is_empty() {
@@ -90,7 +90,7 @@ pub fn install(step: &mut Step, needs: &[Need]) -> Result<()> {
         bail!("missing system packages; install them and run this again:\n  sudo apt-get install -y {names}");
     }
     step.watch(&format!("install with apt: {names}"), Amount::default, || {
-        // A package list that is a little old still names most packages: the installation decides.
+        // A slightly old package list still names most packages, so the installation decides.
         let _ = command::read(&mut apt(&["update", "-qq"]));
         command::read(apt(&["install", "-y", "-qq", "--no-install-recommends"]).args(&packages)).with_context(|| {
             format!("install system packages; try by hand: apt-get update && apt-get install -y {names}")
@@ -103,7 +103,7 @@ pub fn install(step: &mut Step, needs: &[Need]) -> Result<()> {
     Ok(())
 }
 
-/// Adds rustfmt and clippy where the toolchain came without them.
+/// Adds rustfmt and clippy if the toolchain lacks them.
 pub fn install_rust_components(step: &mut Step) -> Result<()> {
     for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
         if command::read(&mut command::cargo([subcommand, "--version"])?).is_err() {

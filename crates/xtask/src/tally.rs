@@ -1,11 +1,11 @@
-//! Counting and timing what `cargo test` ran, from what it prints.
+//! Counts and times the tests of `cargo test` from its output.
 
 use std::time::Duration;
 
-/// Lines of a failed test's message that are repeated at the end.
+/// Greatest number of lines of a failed test's message that are repeated at the end.
 const MESSAGE_LINES_MAX: usize = 8;
 
-/// Results of one `cargo test` over many targets.
+/// Results of one `cargo test` over several targets.
 #[derive(Debug, Default)]
 pub struct Tally {
     passed: u64,
@@ -13,15 +13,15 @@ pub struct Tally {
     skipped: u64,
     targets_started: u64,
     targets_ended: u64,
-    /// The target that runs.
+    /// The target that is running.
     target: String,
     times: Vec<Time>,
     failures: Vec<Failure>,
-    /// Whether the lines that come belong to the last failure's message.
+    /// Whether the next lines belong to the message of the last failure.
     in_message: bool,
 }
 
-/// How long a test took.
+/// Name and duration of a test.
 #[derive(Debug)]
 struct Time {
     target: String,
@@ -29,17 +29,17 @@ struct Time {
     taken: Duration,
 }
 
-/// A test that failed.
+/// A failed test with its message.
 #[derive(Debug)]
 struct Failure {
     target: String,
     test: String,
-    /// Where it panicked, and what it said.
+    /// Place of the panic, and its text.
     message: Vec<String>,
 }
 
 impl Tally {
-    /// Takes in one line of output.
+    /// Processes one line of output.
     pub fn line(&mut self, line: &str) {
         let line = line.trim();
         if line.starts_with("Running ") || line.starts_with("Doc-tests ") {
@@ -62,7 +62,7 @@ impl Tally {
         }
     }
 
-    /// Keeps what a failed test says when it panics: cargo shows it under `---- test stdout ----`.
+    /// Keeps the panic message of a failed test, which cargo prints under `---- test stdout ----`.
     fn failure(&mut self, line: &str) {
         if let Some(test) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
             let (target, test) = (self.target.clone(), test.to_owned());
@@ -79,7 +79,7 @@ impl Tally {
         }
     }
 
-    /// The tests that failed with their messages, for the end of a long output; empty if there are none.
+    /// The failed tests with their messages, for the end of a long output; empty if there are none.
     pub fn failures(&self) -> String {
         let mut text = String::new();
         for Failure { target, test, message } in &self.failures {
@@ -91,7 +91,7 @@ impl Tally {
         text
     }
 
-    /// The tests that took longest, the slowest first.
+    /// The slowest tests, the slowest first.
     pub fn slowest(&self, count: usize) -> String {
         let mut times: Vec<&Time> = self.times.iter().collect();
         times.sort_by_key(|time| std::cmp::Reverse(time.taken));
@@ -102,7 +102,7 @@ impl Tally {
         text
     }
 
-    /// Adds what another `cargo test` ran.
+    /// Adds the results of another `cargo test`.
     pub fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
@@ -111,8 +111,8 @@ impl Tally {
         self.failures.extend(other.failures);
     }
 
-    /// Ends the count with cargo's own verdict. A target that died without a result counts as one failure, so that
-    /// no failed run shows 0 failures.
+    /// Ends the count with cargo's own verdict. A target that died without a result counts as one failure, so a failed
+    /// run never shows 0 failures.
     pub fn end(&mut self, success: bool) {
         if !success {
             self.failed += self.targets_started.saturating_sub(self.targets_ended);
@@ -120,18 +120,18 @@ impl Tally {
         }
     }
 
-    /// Whether nothing failed.
+    /// Whether no test failed.
     pub fn success(&self) -> bool {
         self.failed == 0
     }
 
-    /// Tests that passed.
+    /// Number of tests that passed.
     pub fn passed(&self) -> u64 {
         self.passed
     }
 }
 
-/// The target that cargo says it runs: its name and its first source file. Many targets have the same file names.
+/// The target that cargo announces: its name and its first source file, because many targets have the same file names.
 fn target(line: &str) -> String {
     let (what, binary) = line.split_once(" (").unwrap_or((line, ""));
     let source = what.trim_start_matches("Running ").trim_start_matches("unittests ");
@@ -142,7 +142,7 @@ fn target(line: &str) -> String {
     }
 }
 
-/// A test and how long it took, from a line such as `test second::third ... ok <1.234s>`.
+/// Name and duration of a test, from a line such as `test second::third ... ok <1.234s>`.
 fn time(line: &str) -> Option<(String, Duration)> {
     let (line, seconds) = line.strip_suffix("s>")?.rsplit_once(" <")?;
     let (test, _) = line.strip_prefix("test ")?.split_once(" ... ")?;

@@ -1,13 +1,13 @@
-//! The targets of the workspace, and which of its integration tests start no engine.
+//! The targets of the workspace, and those integration tests that start no engine.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::command;
 
-/// Integration tests that start no engine: those of `cargo xtask test --fast`, as package and target.
+/// Integration tests that start no engine, as package and target. `cargo xtask test --fast` runs them.
 ///
-/// A new test target has to enter this list or the next one; a test below sees to it.
+/// A new test target must be in this list or in the next one. A test below checks that.
 const FAST: &[(&str, &str)] = &[
     ("analysis", "clustered"),
     ("analysis", "fleet"),
@@ -24,7 +24,7 @@ const FAST: &[(&str, &str)] = &[
     ("tests", "simulation"),
 ];
 
-/// The test that runs beside all others, as target and test: ten minutes, most of them spent waiting.
+/// The test that runs beside all others, as target and test: it takes ten minutes and mostly waits.
 pub const BESIDE: (&str, &str) = ("campaign", "nothing_is_lost_and_nothing_doubled_whatever_fails");
 
 /// Integration tests that start Mosquitto, a Kafka, ClickHouse, a browser or valgrind.
@@ -54,16 +54,16 @@ const WITH_ENGINES: &[(&str, &str)] = &[
     ("tests", "warehouse"),
 ];
 
-/// Something that cargo compiles: a library, a binary, a test.
+/// A library, binary or test that cargo compiles.
 #[derive(Debug, Clone)]
 pub struct Target {
     pub package: String,
     /// `lib`, `bin`, `test`, `bench` or `custom-build`.
     pub kind: String,
     pub name: String,
-    /// Whether cargo looks for tests in it.
+    /// Whether cargo looks for tests in this target.
     pub tested: bool,
-    /// Its first source file.
+    /// Path of its first source file.
     #[cfg_attr(not(test), allow(dead_code, reason = "the tests read the sources"))]
     pub source: String,
 }
@@ -75,7 +75,7 @@ impl Target {
     }
 }
 
-/// Every target of the workspace.
+/// All targets of the workspace.
 pub fn of_workspace() -> Result<Vec<Target>> {
     let metadata = command::metadata()?;
     let mut targets = Vec::new();
@@ -95,15 +95,15 @@ pub fn of_workspace() -> Result<Vec<Target>> {
     Ok(targets)
 }
 
-/// Arguments of `cargo test` that choose the tests of `cargo xtask test`: all, or those that start no engine.
+/// Arguments of `cargo test` that select the tests of `cargo xtask test`: all, or those that start no engine.
 ///
-/// Examples in documentation are not among them: there are none, and asking for them costs a pass over every crate.
+/// Examples in documentation are not included: there are none, and looking for them takes a pass over every crate.
 pub fn chosen(fast: bool, targets: &[Target]) -> Vec<&str> {
     if !fast {
         return vec!["--workspace", "--tests"];
     }
     let mut arguments = vec!["--workspace", "--lib"];
-    // `--bins` would choose those too whose manifest says that no tests are in them.
+    // `--bins` would also select binaries whose manifest says that they contain no tests.
     for target in targets.iter().filter(|target| target.kind == "bin" && target.tested) {
         arguments.extend(["--bin", &target.name]);
     }
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::unused;
 
-    /// Words by which a test shows that it starts an engine or a browser.
+    /// Words that show that a test starts an engine or a browser.
     const SIGNS: [&str; 7] = ["harness", "embedded", "mosquitto", "valgrind", "chromium", "libchdb", "java"];
 
     fn tests_of_workspace() -> Vec<Target> {
@@ -170,7 +170,7 @@ mod tests {
         }
     }
 
-    /// The files of a test: its folder where it has one.
+    /// The source files of a test: its folder, if it has one.
     fn sources(first: &Path) -> Vec<PathBuf> {
         if first.file_name().is_none_or(|name| name != "main.rs") {
             return vec![first.to_owned()];

@@ -1,4 +1,4 @@
-//! Tools of the checks that are not part of a Rust toolchain.
+//! Tools for the checks that a Rust toolchain does not contain.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::steps::Step;
 const CARGO_DENY_VERSION: &str = "0.20.2";
 const ADVISORIES_WITHIN: Duration = Duration::from_secs(60);
 
-/// Builds cargo-deny from crates.io with the dependencies its author locked; returns the program's path.
+/// Builds cargo-deny from crates.io with the dependencies that its author locked. Returns the path of the program.
 pub fn fetch_cargo_deny(step: &mut Step, lock: &Lock) -> Result<PathBuf> {
     let folder = cache::place(lock, &format!("cargo-deny-{CARGO_DENY_VERSION}"), |staging| {
         let build = staging.join("build");
@@ -35,7 +35,7 @@ pub fn fetch_cargo_deny(step: &mut Step, lock: &Lock) -> Result<PathBuf> {
     Ok(folder.join("bin/cargo-deny"))
 }
 
-/// Checks licences, bans and sources; returns why advisories could not be checked, where they could not.
+/// Checks licences, bans and sources. If advisories could not be checked, returns the reason.
 pub fn check_dependencies(cargo_deny: &Path) -> Result<Option<String>> {
     let deny = |arguments: &[&str]| -> Result<std::process::Command> {
         let mut command = std::process::Command::new(cargo_deny);
@@ -53,7 +53,7 @@ pub fn check_dependencies(cargo_deny: &Path) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// The advisory database lives on a git host, which a build machine may not reach, or not answer for long.
+/// The advisory database is on a git host that a build machine may not reach, or that may be slow to answer.
 fn fetch_advisories(mut command: std::process::Command) -> Result<()> {
     let said = std::env::temp_dir().join(format!("doseline-advisories-{}.log", std::process::id()));
     let log = fs::File::create(&said).with_context(|| format!("create {}", said.display()))?;

@@ -1,8 +1,8 @@
 //! Dependencies that a manifest names and no source mentions.
 //!
-//! A crate is used when its name stands as a word in the package's Rust files, comments aside. That can miss a
-//! dependency that merely shares a word with the code; it never accuses one that is used, except through a macro or for
-//! its link alone, and such a one is listed with its reason in `package.metadata.unused.keep`.
+//! A crate counts as used if its name is a word in the package's Rust files, comments excluded. This can miss an unused
+//! dependency whose name is also a word of the code. It never reports a used one, unless that is used only through a
+//! macro or only linked. Such a dependency is listed with its reason in `package.metadata.unused.keep`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -43,7 +43,7 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// The names in `[workspace.dependencies]`, where each stands on a line of its own.
+/// The names in `[workspace.dependencies]`, where each has a line of its own.
 fn workspace_dependencies(manifest: &str) -> impl Iterator<Item = &str> {
     manifest
         .lines()
@@ -53,7 +53,7 @@ fn workspace_dependencies(manifest: &str) -> impl Iterator<Item = &str> {
         .filter_map(|line| line.split_once(" = ").map(|(name, _)| name))
 }
 
-/// Every word in the Rust files under a package's folder.
+/// All words in the Rust files of a package's folder.
 fn words(folder: &Path) -> Result<BTreeSet<String>> {
     let mut words = BTreeSet::new();
     let mut folders = vec![folder.to_owned()];

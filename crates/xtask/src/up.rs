@@ -1,4 +1,4 @@
-//! `cargo xtask up`: build doseline and become it.
+//! `cargo xtask up`: builds doseline and becomes it.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::{cache, command, engines, system};
 
 const BUILD: [&str; 6] = ["build", "--release", "--package", "doseline", "--bin", "doseline"];
 
-/// Does not return on success: this process becomes `doseline up`, so that signals and the terminal are its own.
+/// Does not return on success: this process becomes `doseline up`, so signals and the terminal reach it directly.
 pub fn run(arguments: &[String]) -> Result<()> {
     let mut steps = Steps::new(5);
     steps.run("system packages", |step| system::install(step, system::FOR_UP))?;

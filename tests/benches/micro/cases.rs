@@ -1,7 +1,7 @@
-//! The parts of the path that are measured by themselves: for their time in `cargo bench --bench micro`, for their
-//! instructions in `tests/tests/instructions.rs`, some for their allocations in `tests/tests/allocations.rs`.
+//! Parts of the path that are measured separately: their time in `cargo bench --bench micro`, their instructions in
+//! `tests/tests/instructions.rs`, some of their allocations in `tests/tests/allocations.rs`.
 //!
-//! A number in a case's name is that of the injections in a report.
+//! A number in a case's name is the number of injections in a report.
 
 use std::hint::black_box;
 
@@ -23,7 +23,7 @@ use warehouse::columns::{Commons, Injections};
 
 use crate::inputs::{PROVENANCE, Sent, sent};
 
-/// Every case.
+/// Names of all cases, in the order of the output.
 pub const NAMES: [&str; 25] = [
     "topic",
     "head/1",
@@ -52,23 +52,23 @@ pub const NAMES: [&str; 25] = [
     "batch/50",
 ];
 
-/// Messages in flight, reports or packets of one run.
+/// Messages, reports or packets in one run.
 const MESSAGES: u64 = 64;
-/// Injections of one batch, and the devices they are from.
+/// Injections of one batch, and the number of their devices.
 const BATCH: u64 = 5_000;
 const DEVICES: u64 = 100;
 
-/// Something that is measured.
+/// A case, ready to be measured.
 pub struct Case {
-    /// What is counted.
+    /// The unit in which results are given.
     pub unit: &'static str,
-    /// How many of them one run is.
+    /// Number of units in one run.
     pub events: u64,
-    /// One run.
+    /// Does one run.
     pub run: Box<dyn FnMut()>,
 }
 
-/// The case of a name, set up.
+/// Prepares the case with this name.
 pub fn case(name: &str) -> Case {
     let (kind, injections) = name.split_once('/').unwrap_or((name, "10"));
     let injections = injections.parse().expect("a number of injections");
@@ -94,12 +94,12 @@ fn new(unit: &'static str, events: u64, run: impl FnMut() + 'static) -> Case {
     Case { unit, events, run: Box::new(run) }
 }
 
-/// A number below 64 for each below 64, neighbours apart: the order in which Kafka confirms.
+/// Each number below 64 once, with neighbours far apart: an order in which Kafka may confirm.
 fn shuffled() -> impl Iterator<Item = u64> {
     (0..MESSAGES).map(|index| index * 37 % MESSAGES)
 }
 
-/// Parsing a report's topic.
+/// Parses a report's topic.
 fn topic() -> Case {
     let sent = sent(MESSAGES, MESSAGES, 1);
     new("topic", MESSAGES, move || {
@@ -109,7 +109,7 @@ fn topic() -> Case {
     })
 }
 
-/// What the bridge reads of a report: everything checked, its identity.
+/// What the bridge reads of a report: it checks everything, and takes the identity.
 fn head(injections: u64) -> Case {
     let sent = sent(MESSAGES, MESSAGES, injections);
     new("report", MESSAGES, move || {
@@ -119,7 +119,7 @@ fn head(injections: u64) -> Case {
     })
 }
 
-/// What the loader reads of a report: everything.
+/// What the loader reads of a report: all of it.
 fn decode(injections: u64) -> Case {
     let sent = sent(MESSAGES, MESSAGES, injections);
     new("report", MESSAGES, move || {
@@ -129,7 +129,7 @@ fn decode(injections: u64) -> Case {
     })
 }
 
-/// A message's slot in the acknowledgement ring, settled out of order, acknowledged.
+/// A message takes a slot in the acknowledgement ring, is settled out of order, and is acknowledged.
 fn ring() -> Case {
     let (mut ring, mut slots) = (Ring::default(), Vec::new());
     new("message", MESSAGES, move || {
@@ -144,7 +144,7 @@ fn ring() -> Case {
     })
 }
 
-/// A record among those that wait for Kafka, confirmed out of order.
+/// A record waits for Kafka, and is confirmed out of order.
 fn unconfirmed() -> Case {
     let (mut unconfirmed, mut first) = (Unconfirmed::default(), 0);
     new("record", MESSAGES, move || {
@@ -157,7 +157,7 @@ fn unconfirmed() -> Case {
     })
 }
 
-/// A receipt, from what was kept for it to the message.
+/// A receipt, from the kept values to the message.
 fn receipt() -> Case {
     let sent = sent(MESSAGES, MESSAGES, 10);
     let admitted = |topic: &str, payload| admit(topic.as_bytes(), payload).receipt.expect("a receipt");
@@ -180,7 +180,7 @@ fn bridge(injections: u64) -> Case {
     })
 }
 
-/// Ranges of 10 numbers in order: what devices send.
+/// Ranges of 10 numbers in order, as devices send them.
 fn ledger_in_order() -> Case {
     let (mut ledger, mut next) = (Ledger::default(), 1);
     new("range", MESSAGES, move || {
@@ -192,7 +192,7 @@ fn ledger_in_order() -> Case {
     })
 }
 
-/// Ranges that are stored already: what devices send again.
+/// Ranges that are already stored, as devices send them again.
 fn ledger_resent() -> Case {
     let mut ledger = Ledger::default();
     assert!(admits(&mut ledger, Interval::new(1, 10 * MESSAGES)));
@@ -204,7 +204,7 @@ fn ledger_resent() -> Case {
     })
 }
 
-/// Every second range first, then those between, out of order.
+/// Every second range first, then the ranges between, out of order.
 fn ledger_holes() -> Case {
     new("range", 2 * MESSAGES, || {
         let mut ledger = Ledger::default();
@@ -216,7 +216,7 @@ fn ledger_holes() -> Case {
     })
 }
 
-/// Whether anything of a range was new; it is stored now.
+/// Whether a range contained a new number. Afterwards the whole range is stored.
 fn admits(ledger: &mut Ledger, range: Interval) -> bool {
     let mut next = Some(range.first);
     let mut new = false;
@@ -227,7 +227,7 @@ fn admits(ledger: &mut Ledger, range: Interval) -> bool {
     new
 }
 
-/// Partial sums of a batch and their blocks.
+/// Partial sums of a batch, and their blocks.
 fn aggregates(injections: u64) -> Case {
     let sent = sent(BATCH / injections, DEVICES, injections);
     let commons = commons(&sent);
@@ -238,7 +238,7 @@ fn aggregates(injections: u64) -> Case {
     })
 }
 
-/// Arrow columns of a batch: rows added, the block with its hash, the record batch.
+/// Arrow columns of a batch: add the rows, make the block with its hash, make the record batch.
 fn columns(injections: u64) -> Case {
     let sent = sent(BATCH / injections, DEVICES, injections);
     new("injection", BATCH, move || {
@@ -254,7 +254,7 @@ fn columns(injections: u64) -> Case {
     })
 }
 
-/// What the reports of each device have in common, numbered as the devices are: the first reports are one of each.
+/// The common part of each device's reports, in the order of the devices. The first reports are one of each device.
 fn commons(sent: &[Sent]) -> Commons {
     let mut commons = Commons::default();
     for (sent, device) in sent.iter().zip(0..DEVICES as u32) {
@@ -263,7 +263,7 @@ fn commons(sent: &[Sent]) -> Commons {
     commons
 }
 
-/// Records to blocks: all that the loader does with a batch before it is written.
+/// From records to blocks: all work of the loader on a batch before it is written.
 fn batch(injections: u64) -> Case {
     let records: Vec<_> =
         sent(BATCH / injections, DEVICES, injections).iter().zip(0..).map(|(sent, at)| sent.record(at)).collect();

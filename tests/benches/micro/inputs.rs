@@ -1,4 +1,4 @@
-//! What the cases are fed with: reports as devices of the contract send them, the same at each run.
+//! Inputs of the cases: reports as devices send them, the same at each run.
 
 use load::inbox::{Headers, Record};
 use prost::Message as _;
@@ -14,10 +14,10 @@ use warehouse::columns::{Common, Origin, Provenance};
 /// 2026-01-01, us since 1970.
 pub const BASE_US: i64 = 1_767_225_600_000_000;
 
-/// The batch of the rows.
+/// The batch to which the rows belong.
 pub const PROVENANCE: Provenance = Provenance { ingest_day: 20_454, incarnation: 1, partition: 0, batch: 0 };
 
-/// A report with everything that its kind needs besides.
+/// A report with everything that the cases need besides.
 pub struct Sent {
     pub topic: String,
     pub payload: Vec<u8>,
@@ -26,7 +26,7 @@ pub struct Sent {
     pub device: u32,
 }
 
-/// `count` reports of `devices` devices in turn; each device numbers its injections on.
+/// `count` reports of `devices` devices in turn. Each device numbers its injections continuously.
 pub fn sent(count: u64, devices: u64, injections: u64) -> Vec<Sent> {
     let one = |index: u64| {
         let (device, turn) = (index % devices, index / devices);
@@ -43,7 +43,7 @@ fn topic(device: u64) -> String {
     format!("doseline/v1/dermacare/berlin-{:02}/MGA3-{:06}/report", device % 7, 100_000 + device)
 }
 
-/// Values vary with device and number, within what is plausible.
+/// Values vary with device and number, and stay plausible.
 fn report(device: u64, first_seq: u64, injections: u64) -> v1::Report {
     let event = |index: u64| {
         let number = first_seq + index;
@@ -100,12 +100,12 @@ fn report(device: u64, first_seq: u64, injections: u64) -> v1::Report {
 }
 
 impl Sent {
-    /// As the bridge's MQTT client hands it over.
+    /// The packet that the bridge's MQTT client passes on.
     pub fn publish(&self, pkid: u16) -> Publish {
         Publish { pkid, ..Publish::new(self.topic.as_str(), QoS::AtLeastOnce, self.payload.clone(), None) }
     }
 
-    /// As the loader reads it from Kafka.
+    /// The record that the loader reads from Kafka.
     pub fn record(&self, offset: u64) -> Record {
         let topic = self.parsed();
         let headers =
@@ -134,7 +134,7 @@ impl Sent {
         })
     }
 
-    /// What it has in common with the device's other reports.
+    /// The part that all reports of the device share.
     pub fn common(&self) -> Common<'_> {
         let (topic, context) = (self.parsed(), self.context());
         Common {
@@ -154,7 +154,7 @@ impl Sent {
         }
     }
 
-    /// What holds for its events; the number of what it has in common is that of its device.
+    /// The origin of its events. The number of the common part is that of the device.
     pub fn origin(&self, kafka_offset: u64) -> Origin<'_> {
         Origin {
             common: self.device,

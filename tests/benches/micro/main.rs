@@ -1,6 +1,6 @@
-//! `cargo bench --bench micro [NAME..]`: the time of each case whose name contains one of the names, as a line of JSON on
-//! standard output: `{"case":"decode/10","unit":"report","ns":812.4,"ns_least":801.0}`, ns of one unit: the median of the
-//! samples, and the least.
+//! `cargo bench --bench micro [NAME..]` prints the time of each case whose name contains one of the names. A case is a
+//! line of JSON on standard output, `{"case":"decode/10","unit":"report","ns":812.4,"ns_least":801.0}`: ns of one unit,
+//! as median and least of the samples.
 
 mod cases;
 mod inputs;
@@ -27,10 +27,10 @@ fn main() {
     }
 }
 
-/// ns of one unit, ascending.
+/// Samples of one case, ns of one unit, ascending.
 fn samples(case: &mut cases::Case) -> [f64; SAMPLES] {
     let mut samples = [0.0; SAMPLES];
-    // The first is to warm up.
+    // The first sample is a warm-up.
     for index in 0..=SAMPLES {
         let (began, mut runs) = (Instant::now(), 0);
         while began.elapsed() < SAMPLE {

@@ -1,4 +1,4 @@
-//! The bridge between an MQTT broker and Kafka: what a report costs at a fixed rate, and how many it takes at most.
+//! The bridge between an MQTT broker and Kafka: its CPU time for a report at a fixed rate, and its highest rate.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ const ACKNOWLEDGED: &str = "doseline_bridge_acknowledged_total";
 const RECEIPTS: &str = "doseline_bridge_receipts_total";
 const DONE_WITHIN: Duration = Duration::from_secs(120);
 
-/// One way to run the bridge.
+/// One configuration of the bridge.
 #[derive(Clone, Copy)]
 struct Case {
     per_report: u64,
@@ -43,7 +43,7 @@ impl Case {
         stage.role("bridge", &environment)
     }
 
-    /// What is always said about it.
+    /// The columns that every row has.
     fn row(self) -> Row {
         vec![
             ("injections_per_report", self.per_report.into()),
@@ -53,7 +53,7 @@ impl Case {
     }
 }
 
-/// At fixed rates behind Mosquitto, then as fast as it goes behind a peer that only sends.
+/// Measures fixed rates behind Mosquitto, then the highest rate behind a peer that only sends.
 pub fn measure(options: &Options) -> Vec<Table> {
     let quick = options.quick;
     let sizes: &[u64] = if quick { &[10] } else { &[1, 10, 50] };
@@ -130,7 +130,7 @@ fn behind_peer(stage: &mut Stage, case: Case, reports: u64) -> Row {
     let peer = Peer::start(Arc::new(case.publications(reports)));
     let in_kafka = topic::count(&stage.kafka);
     let kafka = stage.engines_cpu_s()[1];
-    // The messages begin before the bridge is said to be ready, so its start is in the figure.
+    // Messages arrive before the bridge reports ready, so the figure includes its start.
     let began = Instant::now();
     let mut bridge = case.start(stage, peer.port());
     poll(DONE_WITHIN, "all acknowledgements", || match peer.acknowledged() {

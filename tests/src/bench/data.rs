@@ -1,4 +1,4 @@
-//! Reports as devices send them, without a device: the same number gives the same report.
+//! Reports as devices send them, without a device. The same number always gives the same report.
 
 use prost::Message as _;
 use telemetry::v1::{self, event::Kind};
@@ -8,10 +8,10 @@ const EPOCH_US: i64 = 1_767_600_000_000_000;
 const S: i64 = 1_000_000;
 const TENANTS: u64 = 20;
 const SITES: u64 = 5;
-/// Injections of one visit, which has a needle and one set point: one injection a second.
+/// Injections of one session, which has one needle and one set point: one injection a second.
 const VISIT: u64 = 300;
 
-/// Devices from this number on are of the tenant `marker`, which a query finds at once among any number of others.
+/// Devices from this number on belong to the tenant `marker`, whose rows a query finds at once.
 pub const MARKERS: u64 = 900_000;
 
 /// A fleet whose devices report in turn.
@@ -19,13 +19,13 @@ pub const MARKERS: u64 = 900_000;
 pub struct Fleet {
     /// Number of the first device.
     pub first: u64,
-    /// Devices.
+    /// Number of devices.
     pub devices: u64,
-    /// Injections of each report; divides [`VISIT`].
+    /// Injections in each report; it divides [`VISIT`].
     pub per_report: u64,
 }
 
-/// A report and who sends it.
+/// A report with its sender.
 pub struct Sent {
     /// `tenant/device`.
     pub key: String,
@@ -45,7 +45,7 @@ impl Fleet {
         [tenant, format!("site-{site}"), format!("pen-{device:06}")]
     }
 
-    /// Report of a number from 0, as it is sent.
+    /// The report with a number from 0, encoded.
     pub fn sent(&self, number: u64) -> Sent {
         let [tenant, site, device] = Self::identity(self.first + number % self.devices);
         let report = self.report(number);
@@ -57,12 +57,12 @@ impl Fleet {
         }
     }
 
-    /// When a report is said to have been received, us since 1970: right after its last injection.
+    /// Assumed time of receipt, us since 1970: right after the report's last injection.
     pub fn received_at(&self, report: &v1::Report) -> i64 {
         report.base_unix_us + self.per_report as i64 * S
     }
 
-    /// Report of a number from 0.
+    /// The report with a number from 0.
     pub fn report(&self, number: u64) -> v1::Report {
         let (device, round) = (self.first + number % self.devices, number / self.devices);
         let first = round * self.per_report;
@@ -83,7 +83,7 @@ impl Fleet {
         }
     }
 
-    /// Sum of the sequence numbers of so many reports: two injections that are not there, or there twice, change it.
+    /// Sum of the sequence numbers in this many reports. It changes if an injection is missing or doubled.
     pub fn seq_sum(&self, reports: u64) -> u64 {
         let of_device = |device: u64| {
             let rounds = (reports + self.devices - 1 - device) / self.devices;
@@ -120,7 +120,7 @@ fn context(device: u64, visit: u64) -> v1::Context {
 fn injection(device: u64, index: u64) -> v1::Injection {
     let visit = index / VISIT;
     let noise = mix(device << 40 | index);
-    // Some bits of the noise as a number from 0 below a power of two.
+    // Some bits of the noise, as a number from 0 below a power of two.
     let within = |shift: u32, count: u64| (noise >> shift) & (count - 1);
     let target_nl = [10_000, 20_000, 50_000][(visit % 3) as usize];
     let target_um = [1_500, 3_000, 4_000][(visit % 3) as usize];
@@ -144,7 +144,7 @@ fn injection(device: u64, index: u64) -> v1::Injection {
     }
 }
 
-/// Scatters a number over 64 bits (splitmix64).
+/// Spreads a number over 64 bits (splitmix64).
 fn mix(number: u64) -> u64 {
     let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

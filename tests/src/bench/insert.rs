@@ -1,4 +1,4 @@
-//! What an insert costs by itself: the base blocks alone, as the loader sends them, and the same rows as RowBinary.
+//! The insert alone: the blocks of `injections` as the loader sends them, and the same rows as RowBinary.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -17,10 +17,10 @@ use crate::usage::wire;
 
 const DEVICES: u64 = 2_000;
 const PER_REPORT: u64 = 10;
-/// Partitions: each block has the devices of one.
+/// Number of partitions. A block has the devices of one partition.
 const PARTITIONS: u64 = 12;
 
-/// Under the loader first; then blocks of as many rows alone, in both forms.
+/// Measures the loader first, then blocks of the same size alone, in both forms.
 pub fn measure(options: &Options) -> Vec<Table> {
     let injections = if options.quick { loader::QUICK_INJECTIONS } else { loader::INJECTIONS };
     let fleet = Fleet { first: 0, devices: DEVICES, per_report: PER_REPORT };
@@ -72,7 +72,7 @@ struct Inserted {
 fn insert(stage: &mut Stage, fleet: Fleet, injections: u64, block_rows: u64, form: Form) -> Inserted {
     stage.renew_clickhouse();
     let warehouse = warehouse(&stage.clickhouse);
-    // One thread: its CPU time is that of the client.
+    // With one thread, its CPU time is that of the client.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("start a runtime");
     let client = clickhouse::Client::default()
         .with_url(stage.clickhouse.url())
@@ -91,7 +91,7 @@ fn insert(stage: &mut Stage, fleet: Fleet, injections: u64, block_rows: u64, for
         }
         client_cpu_s += thread_cpu_s() - began;
         if let Some((sent, _)) = wire(std::process::id(), stage.clickhouse.port()) {
-            // Less than before means another connection.
+            // A smaller value than before means a new connection.
             let more = if sent < of_connection { sent } else { sent - of_connection };
             (wire_bytes, of_connection) = (Some(wire_bytes.unwrap_or(0.0) + more), sent);
         }
@@ -103,7 +103,7 @@ fn insert(stage: &mut Stage, fleet: Fleet, injections: u64, block_rows: u64, for
     Inserted { client_cpu_s, clickhouse_cpu_s: after - before, wire_bytes }
 }
 
-/// Numbers of reports, block by block: a block has the devices of one partition.
+/// Numbers of the reports in each block; a block has the devices of one partition.
 fn blocks(fleet: Fleet, reports: u64, of: u64) -> impl Iterator<Item = Vec<u64>> {
     (0..PARTITIONS).flat_map(move |partition| {
         let numbers: Vec<_> = (0..reports).filter(|number| number % fleet.devices % PARTITIONS == partition).collect();
@@ -111,7 +111,7 @@ fn blocks(fleet: Fleet, reports: u64, of: u64) -> impl Iterator<Item = Vec<u64>>
     })
 }
 
-/// A report with what the loader takes from its topic.
+/// A report with the values that the loader takes from its topic.
 struct Decoded {
     identity: [String; 3],
     session_id: String,
@@ -154,7 +154,7 @@ fn insert_arrow(runtime: &Runtime, warehouse: &Warehouse, reports: &[Decoded], n
     for decoded in reports {
         let context = decoded.context();
         let [tenant, site, device] = decoded.identity.each_ref().map(String::as_str);
-        // As the loader numbers them; a visit has one context.
+        // Numbered as the loader does; a session has one context.
         let common = *numbers.entry((&decoded.identity, &decoded.session_id)).or_insert_with(|| {
             commons.add(&Common {
                 tenant,
@@ -189,7 +189,7 @@ fn insert_arrow(runtime: &Runtime, warehouse: &Warehouse, reports: &[Decoded], n
     runtime.block_on(warehouse.insert_block(&block, 1)).expect("insert a block");
 }
 
-/// Days since 1970 that the rows are said to have been taken in on.
+/// Ingest day of the rows, days since 1970.
 const DAY: i32 = 20_458;
 
 /// A row of `injections` in the order of its columns.

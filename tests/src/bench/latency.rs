@@ -1,4 +1,4 @@
-//! From a device's publication to the answer of a query that sees it.
+//! Time from a device's publication to the answer of a query that contains it.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,23 +12,23 @@ use super::{Options, say};
 use crate::{ClickHouse, poll};
 
 const PER_REPORT: u64 = 10;
-/// Reports of markers a second, at any rate.
+/// Reports of marker devices a second, at any rate of the others.
 const MARKER_REPORTS_PER_S: u64 = 50;
-/// Markers, each of which reports once a second.
+/// Number of marker devices, each of which reports once a second.
 const MARKER_DEVICES: u64 = MARKER_REPORTS_PER_S;
-/// Pause between two questions.
+/// Pause between two queries.
 const ASK_EVERY: Duration = Duration::from_millis(40);
-/// What is published before does not count: first connections, first parts.
+/// Publications before this do not count: they meet first connections and first parts.
 const WARM_UP: Duration = Duration::from_secs(5);
 const ARRIVED_WITHIN: Duration = Duration::from_secs(60);
 
-/// Which sequence number of each marker was seen in which answer.
+/// The time of each answer, with the sequence number of each marker in it.
 type Seen = Vec<(Instant, Vec<u64>)>;
 
-/// At three rates through bridge and loader in default configuration.
+/// Measures three rates through bridge and loader in default configuration.
 pub fn measure(options: &Options) -> Vec<Table> {
     let (rates, seconds): (&[u64], _) = if options.quick { (&[500], 10) } else { (&[500, 5_000, 20_000], 65) };
-    // A new Kafka for each: a loader with empty tables would read what is left of the rate before.
+    // Each rate has a new Kafka. A loader with empty tables would otherwise read the records of the rate before.
     let rows = rates.iter().map(|rate| at(&mut Stage::start(), *rate, seconds));
     let conditions = format!(
         "Mosquitto, one bridge, one loader, ClickHouse, default configuration (12 partitions, batches of 0.5 s, fsync); reports of \
@@ -44,7 +44,7 @@ pub fn measure(options: &Options) -> Vec<Table> {
 
 fn at(stage: &mut Stage, rate: u64, seconds: u64) -> Row {
     let reports_per_s = rate / PER_REPORT;
-    // Every so many reports one is a marker's.
+    // One report in this many is a marker's.
     let every = reports_per_s / MARKER_REPORTS_PER_S;
     let others = Fleet { first: 0, devices: (reports_per_s * PER_REPORT).max(1), per_report: PER_REPORT };
     let markers = Fleet { first: MARKERS, devices: MARKER_DEVICES, per_report: PER_REPORT };
@@ -83,7 +83,7 @@ fn at(stage: &mut Stage, rate: u64, seconds: u64) -> Row {
                 }
             });
         }));
-        // One more question after the last arrival.
+        // Allows one more query after the last arrival.
         std::thread::sleep(ASK_EVERY * 10);
         over.store(true, Ordering::Relaxed);
         arrived.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -128,7 +128,7 @@ fn at(stage: &mut Stage, rate: u64, seconds: u64) -> Row {
     row
 }
 
-/// The greatest sequence number of each marker, in their order; 0 where none is there.
+/// The greatest sequence number of each marker, in their order; 0 if there is none.
 fn last_of_markers(clickhouse: &ClickHouse) -> Vec<u64> {
     let sql = "SELECT device, max(seq) FROM doseline.injections WHERE tenant = 'marker' GROUP BY device";
     let mut last = vec![0; MARKER_DEVICES as usize];
@@ -140,7 +140,7 @@ fn last_of_markers(clickhouse: &ClickHouse) -> Vec<u64> {
     last
 }
 
-/// A quantile of ascending values: the least that so many are not above.
+/// A quantile of ascending values: the least value that is not below this share of them.
 pub fn quantile(sorted: &[f64], share: f64) -> f64 {
     let at = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(at.saturating_sub(1)).copied().unwrap_or(f64::NAN)

@@ -1,4 +1,4 @@
-//! The loader between Kafka and ClickHouse: a topic that is full is written to all tables.
+//! The loader between Kafka and ClickHouse: it writes a full topic to all tables.
 
 use std::time::{Duration, Instant};
 
@@ -12,19 +12,19 @@ use crate::{ClickHouse, poll};
 const RECORDS: &str = "doseline_load_records_total";
 const WRITTEN_WITHIN: Duration = Duration::from_secs(1_800);
 
-/// Injections of one run, unless it is quick.
+/// Injections of one run that is not quick.
 pub const INJECTIONS: u64 = 5_000_000;
 /// Injections of one quick run.
 pub const QUICK_INJECTIONS: u64 = 100_000;
 
-/// What loading a topic took.
+/// Resources that loading a topic used.
 pub struct Loaded {
     pub wall_s: f64,
     pub loader_cpu_s: f64,
     pub loader_rss_mib: f64,
-    /// Up to the last commit.
+    /// CPU time of ClickHouse until the last commit, s.
     pub clickhouse_cpu_s: f64,
-    /// Afterwards, until nothing was merged any more.
+    /// CPU time of ClickHouse afterwards, until no merge ran, s.
     pub merge_cpu_s: f64,
     pub clickhouse_rss_mib: f64,
     pub kafka_cpu_s: f64,
@@ -33,7 +33,7 @@ pub struct Loaded {
     pub wire_bytes: Option<f64>,
 }
 
-/// Topics of five forms, each into an empty ClickHouse.
+/// Loads topics of five forms, each into an empty ClickHouse.
 pub fn measure(options: &Options) -> Vec<Table> {
     let injections = if options.quick { QUICK_INJECTIONS } else { INJECTIONS };
     let forms: &[(u64, u64)] = match options.quick {
@@ -60,12 +60,12 @@ pub fn measure(options: &Options) -> Vec<Table> {
     vec![Table { title: "Loader, topic full", conditions, rows: rows.collect() }]
 }
 
-/// Starts a loader on what is in Kafka, waits until all is written and ClickHouse at rest, and counts.
+/// Starts a loader on a full topic, waits until all is written and no merge runs, and measures.
 pub fn load(stage: &mut Stage, fleet: Fleet, injections: u64) -> Loaded {
     let reports = injections / fleet.per_report;
     let (before, began) = (stage.engines_cpu_s(), Instant::now());
     let mut loader = stage.launch("load", &[]);
-    // Its own count costs ClickHouse nothing.
+    // The loader's own count needs no query.
     poll(WRITTEN_WITHIN, "all records to be written", || {
         loader.process().alive().unwrap_or_else(|ended| panic!("{ended}"));
         match loader.metric(RECORDS).unwrap_or(0.0) as u64 {
@@ -99,7 +99,7 @@ pub fn load(stage: &mut Stage, fleet: Fleet, injections: u64) -> Loaded {
     loaded
 }
 
-/// Every injection is there once, in the base table and in the sums.
+/// Asserts that every injection is there once, in the base table and in the sums.
 pub fn check(clickhouse: &ClickHouse, fleet: Fleet, injections: u64) {
     check_base(clickhouse, fleet, injections, &said(fleet));
     for table in ["accuracy_minute", "accuracy_session"] {
@@ -108,7 +108,7 @@ pub fn check(clickhouse: &ClickHouse, fleet: Fleet, injections: u64) {
     }
 }
 
-/// Every injection is in the base table once; `of` is said where that is not so.
+/// Asserts that every injection is in the base table once; `of` names the writer in the message.
 pub fn check_base(clickhouse: &ClickHouse, fleet: Fleet, injections: u64, of: &str) {
     let found = clickhouse.query("SELECT count(), sum(seq) FROM doseline.injections");
     let seq_sum = fleet.seq_sum(injections / fleet.per_report);

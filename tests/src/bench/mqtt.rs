@@ -1,5 +1,5 @@
-//! MQTT 5 as far as a load needs it: a publisher that keeps a rate, and a peer that looks like a broker to a bridge and
-//! sends as fast as the bridge acknowledges.
+//! The part of MQTT 5 that a load needs: a publisher that keeps a rate, and a peer. The peer acts as a broker for a
+//! bridge, and sends as fast as the bridge acknowledges.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -24,14 +24,14 @@ const BEAT: Duration = Duration::from_millis(2);
 /// Property of CONNECT: the receive maximum.
 const RECEIVE_MAXIMUM: u8 = 0x21;
 
-/// A report as the packet that publishes it with QoS 1; the packet id, which is set when it is sent, is at `id_at`.
+/// A report as a PUBLISH packet with QoS 1. Its packet id, at `id_at`, is set when it is sent.
 pub struct Publication {
     bytes: Vec<u8>,
     id_at: usize,
 }
 
 impl Publication {
-    /// Encodes it.
+    /// Encodes the packet.
     pub fn new(sent: &Sent) -> Self {
         let mut body = text(&sent.topic);
         let id_in_body = body.len();
@@ -42,7 +42,7 @@ impl Publication {
         Self { bytes, id_at }
     }
 
-    /// Adds it to what is to be sent.
+    /// Appends the packet to the bytes to send.
     fn put(&self, id: u16, buffer: &mut Vec<u8>) {
         let at = buffer.len() + self.id_at;
         buffer.extend_from_slice(&self.bytes);
@@ -50,7 +50,7 @@ impl Publication {
     }
 }
 
-/// Numbers as packet ids, from 1 and never 0.
+/// A number as a packet id, from 1 and never 0.
 fn packet_id(number: u64) -> u16 {
     u16::try_from(number % 65_535 + 1).expect("below 65,536")
 }
@@ -75,7 +75,7 @@ fn packet(kind: u8, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Packets that arrive on a connection.
+/// The packets that arrive on a connection.
 struct Incoming {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -87,7 +87,8 @@ impl Incoming {
         Self { stream, buffer: Vec::new(), chunk: vec![0; 256 << 10] }
     }
 
-    /// Waits for bytes and hands every whole packet to `handle`: its first byte, and its body. False at the end.
+    /// Waits for bytes and passes every whole packet to `handle`: its first byte and its body. Returns false at the
+    /// end.
     fn read(&mut self, mut handle: impl FnMut(u8, &[u8])) -> bool {
         match self.stream.read(&mut self.chunk) {
             Ok(0) => return false,
@@ -106,7 +107,7 @@ impl Incoming {
     }
 }
 
-/// Length of the head and of the body of the first packet, if all of it is there.
+/// Length of the head and of the body of the first packet, if it is complete.
 fn frame(bytes: &[u8]) -> Option<(usize, usize)> {
     let mut length = 0;
     for at in 1..5 {
@@ -119,7 +120,7 @@ fn frame(bytes: &[u8]) -> Option<(usize, usize)> {
     panic!("a packet's length has five digits")
 }
 
-/// A connection to a broker that publishes and takes all receipts.
+/// A connection to a broker, which publishes and takes all receipts.
 pub struct Publisher {
     stream: TcpStream,
     next: u64,
@@ -129,7 +130,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Connects and waits until its subscription to receipts is granted.
+    /// Connects, and waits until its subscription to receipts is granted.
     pub fn connect(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("connect to the broker");
         stream.set_nodelay(true).expect("set an option");
@@ -159,8 +160,8 @@ impl Publisher {
         publisher
     }
 
-    /// Publishes at a rate, messages a second; `sent` is told each number right before it goes out. Whoever waits for a
-    /// late beat sends what was due meanwhile at once.
+    /// Publishes at a rate, messages a second. `sent` gets each number right before it goes out. After a late beat, the
+    /// publisher sends all due messages at once.
     pub fn publish(&mut self, publications: &[Publication], rate: u64, mut sent: impl FnMut(usize)) {
         let (began, mut buffer, mut at) = (Instant::now(), Vec::new(), 0);
         while at < publications.len() {
@@ -176,12 +177,12 @@ impl Publisher {
         }
     }
 
-    /// Messages that the broker has acknowledged.
+    /// Number of messages that the broker has acknowledged.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Receipts that have come.
+    /// Number of receipts that have come.
     pub fn receipts(&self) -> u64 {
         self.receipts.load(Ordering::Relaxed)
     }
@@ -200,15 +201,15 @@ impl Drop for Publisher {
     }
 }
 
-/// What a bridge takes for a broker. Each connection that subscribes gets messages of its own, as many as its receive
-/// maximum allows ahead of its acknowledgements, until all are sent.
+/// A substitute for a broker. Each connection that subscribes gets messages of its own, ahead of its acknowledgements
+/// by its receive maximum, until all are sent.
 pub struct Peer {
     port: u16,
     acknowledged: Arc<AtomicU64>,
 }
 
 impl Peer {
-    /// Listens. The messages begin with the first subscription.
+    /// Listens. It begins to send with the first subscription.
     pub fn start(publications: Arc<Vec<Publication>>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("listen");
         let port = listener.local_addr().expect("an address").port();
@@ -224,12 +225,12 @@ impl Peer {
         Self { port, acknowledged }
     }
 
-    /// Its port.
+    /// TCP port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Messages that were acknowledged.
+    /// Number of messages that were acknowledged.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }
@@ -237,7 +238,7 @@ impl Peer {
 
 struct Session {
     publications: Arc<Vec<Publication>>,
-    /// Next message that nobody was sent.
+    /// Number of the next message that is not sent yet.
     next: Arc<AtomicU64>,
     acknowledged: Arc<AtomicU64>,
 }
@@ -281,8 +282,8 @@ impl Session {
     }
 }
 
-/// Receive maximum of a CONNECT: after protocol name, version, flags and keep alive come the properties, of which the
-/// bridge sends those of fixed length.
+/// Receive maximum of a CONNECT. The properties follow protocol name, version, flags and keep alive; the bridge sends
+/// only properties of fixed length.
 fn receive_maximum_of(body: &[u8]) -> u64 {
     let properties = &body[11..11 + usize::from(body[10])];
     let mut at = 0;
@@ -302,7 +303,7 @@ fn receive_maximum_of(body: &[u8]) -> u64 {
 /// Grants QoS 1 to each filter.
 fn suback(body: &[u8]) -> Vec<u8> {
     let mut answer = vec![body[0], body[1], 0];
-    // After the id and the properties: filters, each with one byte of options.
+    // After the id and the properties: the filters, each with one byte of options.
     let mut at = 3 + usize::from(body[2]);
     while at < body.len() {
         at += 3 + usize::from(u16::from_be_bytes([body[at], body[at + 1]]));
@@ -311,7 +312,7 @@ fn suback(body: &[u8]) -> Vec<u8> {
     packet(SUBACK, &answer)
 }
 
-/// Where the packet id of a PUBLISH with QoS 1 is: behind the topic.
+/// Position of the packet id in a PUBLISH with QoS 1: after the topic.
 fn publish_id_at(body: &[u8]) -> usize {
     2 + usize::from(u16::from_be_bytes([body[0], body[1]]))
 }

@@ -1,5 +1,5 @@
-//! The same data over the same engines through others: ClickHouse's own Kafka engine, a bridge in Python, and whatever
-//! command a person gives.
+//! The same data through other programs over the same engines: ClickHouse's own Kafka engine, a bridge in Python, and
+//! any command that a person gives.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ const WITHIN: Duration = Duration::from_secs(600);
 const REPORTS_TOPIC: &str = telemetry::kafka::REPORTS_TOPIC;
 const PROTO: &str = "proto/doseline/telemetry/v1/telemetry.proto";
 
-/// Loaders on one topic, then bridges at one rate.
+/// Measures loaders on one topic, then bridges at one rate.
 pub fn measure(options: &Options) -> Vec<Table> {
     vec![loaders(options), bridges(options)]
 }
@@ -66,7 +66,7 @@ fn loaders(options: &Options) -> Table {
         let mut process = Process::start(name, shell, &scratch.join("log"), None);
         let (mut own, group) = (0.0, process.id());
         let (wall_s, clickhouse) = written(&mut stage, injections, began, before, || {
-            // Before it is taken note of, its end leaves the sum to be read.
+            // Before the parent has waited for a process, its end removes it from the sum.
             own = group_cpu_s(group).max(own);
             let ended = process.exit_status().filter(|status| !status.success());
             assert_eq!(ended, None, "{name} failed:\n{}", process.log());
@@ -85,14 +85,14 @@ fn loaders(options: &Options) -> Table {
     Table { title: "Loaders", conditions, rows }
 }
 
-/// CPU time of an empty ClickHouse, and now.
+/// CPU time of an empty ClickHouse, and the current time.
 fn renewed(stage: &mut Stage) -> (f64, Instant) {
     stage.renew_clickhouse();
     (stage.engines_cpu_s()[2], Instant::now())
 }
 
-/// Waits until so many injections are there and ClickHouse is at rest; how long the former took, and CPU time of
-/// ClickHouse in all.
+/// Waits until the injections are written and no merge runs. Returns the time until they were written, and the whole
+/// CPU time of ClickHouse.
 fn written(stage: &mut Stage, injections: u64, began: Instant, before: f64, mut look: impl FnMut()) -> (f64, f64) {
     poll(WITHIN, "all injections to be written", || {
         look();
@@ -111,7 +111,7 @@ fn written(stage: &mut Stage, injections: u64, began: Instant, before: f64, mut 
     (wall_s, clickhouse)
 }
 
-/// What must be the same whoever has written it.
+/// Sums that must be the same for every writer.
 fn aggregates(clickhouse: &ClickHouse) -> String {
     let sums = "sum(dose_n), sum(dose_error_nl), sum(dose_error_sq), sum(depth_n), sum(depth_error_um), sum(depth_error_sq), \
                 min(dose_error_min), max(depth_error_max), sum(ok), sum(partial)";
@@ -141,7 +141,7 @@ fn create_kafka_engine(stage: &Stage) {
         free_port(),
         schema.display()
     ));
-    // From behind: what is created last begins to read.
+    // In reverse order: reading begins with the view that is created last.
     for view in [minutes(), sessions(), uses(), rows()] {
         stage.clickhouse.query(&view);
     }

@@ -1,4 +1,4 @@
-//! The dashboard over many injections, which the engine makes itself.
+//! The dashboard over many injections, which ClickHouse itself generates.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,16 +15,17 @@ use crate::ClickHouse;
 /// Injections of each device, over [`DAYS`] days.
 const PER_DEVICE: u64 = 10_000;
 const DAYS: u64 = 10;
-/// Injections of one insert: a batch.
+/// Injections of one insert, which is a batch.
 const SLICE: u64 = 1_000_000;
-/// Injections of one report, each of which came in a batch of its own.
+/// Injections of one report; each report counts as a batch of its own.
 const PER_REPORT: u64 = 10;
-/// Ledger states of each device.
+/// Number of ledger states of each device.
 const STATES: u64 = 14;
-/// The dashboard gives an answer again for 2.5 s; a round waits for its end.
+/// The dashboard reuses an answer for 2.5 s; a round waits longer.
 const ROUND: Duration = Duration::from_millis(2_600);
 
-/// Every panel through the dashboard's own interface, and the public views as a person asks for one tenant or device.
+/// Measures every panel through the dashboard's interface, and the public views as a person queries them for one tenant
+/// or device.
 pub fn measure(options: &Options) -> Vec<Table> {
     let (injections, rounds) = if options.quick { (1_000_000, 3) } else { (100_000_000, 30) };
     let mut stage = Stage::start();
@@ -58,7 +59,7 @@ pub fn measure(options: &Options) -> Vec<Table> {
     ]
 }
 
-/// As the loader does with days that are over.
+/// Rolls up past days, as the loader does.
 fn roll_up(clickhouse: &ClickHouse) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("start a runtime");
     runtime.block_on(rollup::close_due(&warehouse(clickhouse))).expect("roll up the days that are over");
@@ -66,7 +67,7 @@ fn roll_up(clickhouse: &ClickHouse) {
 
 fn panels(stage: &mut Stage, rounds: usize) -> Vec<Row> {
     let mut dashboard = stage.role("serve", &[]);
-    // Whoever asks for none is told which there are.
+    // The answer to an unknown panel names the known ones.
     let (_, refusal) = dashboard.get("/api/none").expect("an answer");
     let error = serde_json::from_str::<Value>(&refusal).expect("JSON")["error"].as_str().expect("a text").to_owned();
     let names = error.rsplit_once("there are ").expect("names").1;
@@ -94,7 +95,7 @@ fn panels(stage: &mut Stage, rounds: usize) -> Vec<Row> {
 }
 
 const LIMIT: u32 = 10_000;
-/// Views and what is asked of them.
+/// Views and their conditions.
 const VIEWS: [(&str, &str); 10] = [
     ("fleet", "tenant = 'clinic-1'"),
     ("dose_accuracy", "tenant = 'clinic-1' AND n >= 30"),
@@ -131,7 +132,7 @@ fn statistics(mut times: Vec<f64>) -> Row {
     ]
 }
 
-/// Fills the tables that the dashboard reads. The last injections are of this moment.
+/// Fills the tables that the dashboard reads. The last injections have the current time.
 fn make(clickhouse: &ClickHouse, injections: u64) {
     let (devices, slice) = (injections / PER_DEVICE, SLICE.min(injections / DAYS));
     let slices = injections / slice;
@@ -139,7 +140,7 @@ fn make(clickhouse: &ClickHouse, injections: u64) {
     let now = clickhouse.number("SELECT toUnixTimestamp(now())");
     for number in 0..slices {
         let first = number * per_slice;
-        // One injection a second up to now, each day at the same time.
+        // One injection a second up to now, at the same time of each day.
         let day = first / per_day;
         let began = now - (DAYS - 1 - day) * 86_400 - per_day + first % per_day;
         let rows = rows(devices, per_slice, first, began, number);
@@ -158,7 +159,7 @@ fn make(clickhouse: &ClickHouse, injections: u64) {
     assert_eq!(counted, [injections; 4].map(|count| count.to_string()).join("\t"));
 }
 
-/// A slice: so many injections of each device from `first` on, at one a second from `began` on.
+/// A slice: injections of each device from `first` on, one a second from `began` on.
 fn rows(devices: u64, per_device: u64, first: u64, began: u64, slice: u64) -> String {
     format!(
         "(SELECT intDiv(number, {per_device}) AS device_no, {first} + number % {per_device} AS index, \
@@ -196,7 +197,8 @@ fn injections_of(rows: &str) -> String {
     )
 }
 
-/// Columns of the sums and their expressions over columns of `row`; `measured` says which injections count for dose and depth.
+/// Columns of the sums with their expressions over columns of `row`; `measured` says which injections count for dose
+/// and depth.
 pub fn sums(measured: [&str; 2]) -> Vec<(String, String)> {
     let own = |name: &str, sum: &str| (name.to_owned(), sum.to_owned());
     let mut sums = vec![
@@ -268,7 +270,7 @@ fn uses_of(rows: &str) -> String {
     )
 }
 
-/// Registry, ledgers, heartbeats, quarantine and alerts.
+/// Fills registry, ledgers, heartbeats, quarantine and alerts.
 fn make_rest(clickhouse: &ClickHouse, devices: u64, now: u64) {
     let identity = "concat('clinic-', toString(number % 20)) AS tenant, concat('site-', toString(intDiv(number, 20) % 5)) AS site, \
                     concat('pen-', leftPad(toString(number), 6, '0')) AS device";
@@ -280,8 +282,8 @@ fn make_rest(clickhouse: &ClickHouse, devices: u64, now: u64) {
          FROM (SELECT number, {identity} FROM numbers({devices}))",
         time("864000")
     ));
-    // What pruning has not taken yet: the state as of each day that Kafka holds, 8 of them, and one after each report of the last
-    // minute, half the time between two prunings. Every 21st device has a gap.
+    // The states that pruning has left. They are one for each of the 8 days that Kafka holds, and one for each report
+    // of the last minute, half the time between two prunings. Every 21st device has a gap.
     clickhouse.query(&format!(
         "INSERT INTO doseline.loader_commits (kind, incarnation, kafka_partition, batch, batch_end, tenant, site, device, \
          boot_id, stored_first, stored_last, last_arrival, committed_at) \
@@ -297,7 +299,7 @@ fn make_rest(clickhouse: &ClickHouse, devices: u64, now: u64) {
         time("12000 - number")
     ));
     for day in 0..DAYS {
-        // As many injections as were made by then, one a second up to the same time of each day.
+        // The number of injections made by then: one a second up to the same time of each day.
         let made = format!("{} - least(beat * 300, {per_day})", PER_DEVICE - day * per_day);
         clickhouse.query(&format!(
             "INSERT INTO doseline.device_status (tenant, site, device, boot_id, seq, at, time_source, received_at, model, \

@@ -1,4 +1,4 @@
-//! Figures as tables for people and as JSON.
+//! Figures as tables for people, and as JSON.
 
 use std::fmt::{Display, Formatter};
 use std::fs;
@@ -8,28 +8,28 @@ use serde_json::{Value, json};
 
 use super::Options;
 
-/// The figures of one scenario that belong together. The names of columns carry the unit.
+/// Figures of one scenario that belong together. The names of columns contain the unit.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// What it is about.
+    /// Title of the table.
     pub title: &'static str,
-    /// Under which conditions all of it was measured.
+    /// Conditions of all its figures.
     pub conditions: String,
-    /// Rows of the same columns each.
+    /// Rows, all with the same columns.
     pub rows: Vec<Row>,
 }
 
-/// Name of the column and value.
+/// Column names with their values.
 pub type Row = Vec<(&'static str, Value)>;
 
-/// All figures.
+/// The figures of a whole run.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The machine and the versions, by name.
+    /// Machine and versions, by name.
     pub conditions: Row,
-    /// In the order they were measured.
+    /// Tables in the order of measurement.
     pub tables: Vec<Table>,
-    /// Scenarios without figures, because something was not as it must be.
+    /// Scenarios without figures, because an event was missing or doubled.
     pub failed: Vec<&'static str>,
 }
 
@@ -38,7 +38,7 @@ impl Report {
         Self { conditions: conditions(options), tables: Vec::new(), failed: Vec::new() }
     }
 
-    /// Everything, for a machine.
+    /// The whole report as JSON.
     pub fn json(&self) -> Value {
         let object = |row: &Row| row.iter().cloned().map(|(name, value)| (name.to_owned(), value)).collect::<Value>();
         let table = |table: &Table| {
@@ -75,7 +75,7 @@ impl Display for Report {
     }
 }
 
-/// Numbers with three digits that count.
+/// Formats numbers with three significant digits.
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),

@@ -1,4 +1,4 @@
-//! How soon things are there: a pass of the monitor, `up` from nothing, a loader after its death.
+//! Delays: a pass of the monitor, the start of `up`, and the recovery of a loader.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,13 @@ use crate::{Doseline, cpu_s, poll, ten_thousand_devices};
 const UNITS: &str = "doseline_monitor_units_total";
 const WITHIN: Duration = Duration::from_secs(300);
 
-/// The first pass over a large fleet, and the alert about a single visit more.
+/// The first pass over a large fleet, and the alert about one more session.
 pub fn monitor(_: &Options) -> Vec<Table> {
     let mut stage = Stage::start();
     ten_thousand_devices(&stage.clickhouse);
     stage.clickhouse.rest();
     let (before, began) = (stage.engines_cpu_s()[2], Instant::now());
-    // Ready means that a pass has finished.
+    // The monitor is ready when a pass has finished.
     let mut monitor = stage.role("monitor", &[]);
     let (first_s, used, units) = (began.elapsed().as_secs_f64(), monitor.cpu_s(), count(&monitor, UNITS));
     let first = stage.engines_cpu_s()[2];
@@ -40,13 +40,13 @@ pub fn monitor(_: &Options) -> Vec<Table> {
         ("alert_after_one_visit_more_s", inserted.elapsed().as_secs_f64().into()),
     ];
     monitor.stop();
-    let conditions = "10,000 devices: 9,375 injectors of 8 visits with 40 injections, 625 sterilizers of 8 cycles with 200 samples; \
+    let conditions = "10,000 devices: 9,375 injectors of 8 sessions with 40 injections, 625 sterilizers of 8 cycles with 200 samples; \
                       the first pass judges everything, from the start of the process; then a needle is used again, and its \
                       alert stands after the next pass (default configuration: 2 s between passes)";
     vec![Table { title: "Monitor", conditions: conditions.to_owned(), rows: vec![row] }]
 }
 
-/// Waits for so many alerts about needles used twice.
+/// Waits for this many alerts about needles used twice.
 fn wait_for_alerts(stage: &Stage, wanted: u64) {
     let sql = "SELECT count() FROM doseline.open_alerts WHERE kind = 'sterility-2'";
     poll(WITHIN, "alerts", || match stage.clickhouse.number(sql) {
@@ -55,7 +55,7 @@ fn wait_for_alerts(stage: &Stage, wanted: u64) {
     });
 }
 
-/// `doseline up` in an empty folder, and again in the same.
+/// `doseline up` in an empty folder, and again in the same folder.
 pub fn up(_: &Options) -> Vec<Table> {
     let scratch = crate::Scratch::new("bench-up");
     let data_dir = scratch.join("data");
@@ -133,6 +133,6 @@ pub fn recovery(options: &Options) -> Vec<Table> {
     loader::check(&stage.clickhouse, fleet, records * 2);
     say(&format!("   {left} records left at the kill: first batch after {first_s:.1} s, all after {all_s:.1} s"));
     let conditions = "One loader with default configuration (session time-out 45 s: Kafka gives the dead loader's partitions to the \
-                      next after that), one injection a record; SIGKILL amid the topic, the next loader starts at once";
+                      next after that), one injection a record; SIGKILL in the middle of the topic, the next loader starts at once";
     vec![Table { title: "Recovery of a killed loader", conditions: conditions.to_owned(), rows: vec![row] }]
 }

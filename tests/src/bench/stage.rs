@@ -11,11 +11,11 @@ use crate::{ClickHouse, Doseline, Kafka, Mosquitto, Scratch, cpu_s};
 
 const MIGRATED_WITHIN: Duration = Duration::from_secs(120);
 const READY_WITHIN: Duration = Duration::from_secs(180);
-/// A view over 100 million injections may take long.
+/// A view over 100 million injections may need long.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
-/// Mosquitto, Kafka and ClickHouse with doseline's tables and topics, in doseline's default configuration: one copy of
-/// each partition, because there is one Kafka node.
+/// Mosquitto, Kafka and ClickHouse with doseline's tables and topics, in doseline's default configuration. Each
+/// partition has one copy, because there is one Kafka node.
 pub struct Stage {
     pub mosquitto: Mosquitto,
     pub kafka: Kafka,
@@ -32,13 +32,13 @@ impl Stage {
         stage
     }
 
-    /// Another Mosquitto, without sessions.
+    /// Replaces Mosquitto by a new one without sessions.
     pub fn renew_mosquitto(&mut self) {
         self.mosquitto = Mosquitto::start();
         self.configure();
     }
 
-    /// Another ClickHouse, with empty tables.
+    /// Replaces ClickHouse by a new one with empty tables.
     pub fn renew_clickhouse(&mut self) {
         self.clickhouse = ClickHouse::start();
         self.migrate();
@@ -68,7 +68,7 @@ impl Stage {
         self.scratch.join("doseline.toml")
     }
 
-    /// Starts a role without waiting, with more settings from the environment.
+    /// Starts a role without waiting, with further settings from the environment.
     pub fn launch(&self, name: &str, environment: &[(&str, &str)]) -> Role {
         let configuration = self.configuration();
         Role::start(name, configuration.to_str().expect("a plain path"), environment, ANSWER_WITHIN)
@@ -81,7 +81,7 @@ impl Stage {
         role
     }
 
-    /// Port of the Kafka node.
+    /// TCP port of the Kafka node.
     pub fn kafka_port(&self) -> u16 {
         let bootstrap = self.kafka.bootstrap();
         bootstrap.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("host and port")
@@ -93,13 +93,13 @@ impl Stage {
     }
 }
 
-/// A client of a ClickHouse, as doseline's own.
+/// A client of a ClickHouse, as doseline itself uses it.
 pub fn warehouse(clickhouse: &ClickHouse) -> Warehouse {
     let options = clickhouse.warehouse_options();
     Warehouse::new(options).expect("a valid address")
 }
 
-/// A metric that counts, summed over its labels.
+/// A counter, summed over its labels.
 pub fn count(role: &Role, metric: &str) -> u64 {
     role.metric(metric).expect("metrics") as u64
 }

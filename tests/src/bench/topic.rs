@@ -1,4 +1,4 @@
-//! The topic of reports, filled as the bridge would, as fast as Kafka takes it.
+//! The topic of reports, filled as the bridge fills it, as fast as Kafka accepts records.
 
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,7 @@ pub fn fill(kafka: &Kafka, fleet: Fleet, reports: u64) {
     ));
 }
 
-/// Records in the topic.
+/// Number of records in the topic.
 pub fn count(kafka: &Kafka) -> u64 {
     kafka.end_offsets(REPORTS_TOPIC).values().map(|end| end.unsigned_abs()).sum()
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask bench` runs this.
+//! The program of `cargo xtask bench`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ those figures are left out.\n\n\
 Examples:\n  cargo xtask bench --json bench.json\n  \
 cargo xtask bench --only bridge,loader\n  \
 cargo xtask bench --quick                    (does it work; the figures mean nothing)\n  \
-cargo xtask bench --only peers --peer mine='./my-loader'    (what it is told: docs/performance.md)"
+cargo xtask bench --only peers --peer mine='./my-loader'    (what it is told: docs/benchmarks.md)"
 )]
 struct Arguments {
     /// Only these scenarios, separated by commas
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         eprintln!("bench: --only: {error}");
         return ExitCode::from(2);
     }
-    // After each scenario: an hour's figures must not hang on the last.
+    // Written after each scenario, so that a late failure does not lose an hour's figures.
     let write = |report: &Report| {
         let Some(path) = &json else { return Ok(()) };
         std::fs::write(path, format!("{:#}\n", report.json()))

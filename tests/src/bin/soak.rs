@@ -1,4 +1,4 @@
-//! `cargo xtask soak` runs this.
+//! The program of `cargo xtask soak`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

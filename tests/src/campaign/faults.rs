@@ -1,4 +1,4 @@
-//! The faults, each as it is done to a stage under load.
+//! The faults, each as a function on a stage under load.
 
 use std::fs;
 use std::io::Write as _;
@@ -19,29 +19,29 @@ use crate::{Process, Scratch, Signal, poll};
 
 pub type Random = ChaCha8Rng;
 
-/// What one injection came to.
+/// Result of one injection of a fault.
 pub struct Outcome {
-    /// How many times the fault has struck.
+    /// How many times the fault struck.
     pub times: u32,
-    /// From the fault, or its end where it lasts, to all data moving again, s.
+    /// Time from the fault, or from its end if it lasts, until all data moves again, s.
     pub recovery_s: f64,
 }
 
-/// A kind of fault.
+/// One kind of fault.
 pub struct Fault {
-    /// As `--faults` names it.
+    /// Its name for `--faults`.
     pub name: &'static str,
-    /// For the table.
+    /// Its description in the table.
     pub what: &'static str,
-    /// How often it must strike in CI.
+    /// How often it must strike in continuous integration.
     pub ci: u32,
-    /// How often it strikes in one turn of a long run; 0 = once in the whole run, at its own time.
+    /// How often it strikes in one turn of a long run; 0 means once in the whole run, at its own time.
     pub turn: u32,
-    /// Does it.
+    /// Injects the fault.
     pub inject: fn(&mut Stage, &mut Random) -> Outcome,
 }
 
-/// How long a statement that is to be held may take to come.
+/// Longest wait for a statement that is to be held.
 const HELD_WITHIN: Duration = Duration::from_secs(40);
 
 const fn fault(
@@ -54,18 +54,18 @@ const fn fault(
     Fault { name, what, ci, turn, inject }
 }
 
-/// All of them.
+/// All faults that leave records complete.
 pub const FAULTS: [Fault; 28] = [
     fault("bridge-kill", "SIGKILL bridge at random", 20, 6, bridge_killed),
     fault("before-intent", "SIGKILL loader before the intent", 5, 2, before_intent),
     fault("after-intent", "SIGKILL loader after the intent", 5, 2, after_intent),
-    fault("mid-insert", "SIGKILL loader amid an insert", 5, 2, mid_insert),
+    fault("mid-insert", "SIGKILL loader during an insert", 5, 2, mid_insert),
     fault("between-tables", "SIGKILL loader between tables", 5, 2, between_tables),
-    fault("before-record", "SIGKILL loader before the record", 5, 2, before_record),
-    fault("after-record", "SIGKILL loader after the record", 2, 2, after_record),
+    fault("before-record", "SIGKILL loader before the commit", 5, 2, before_record),
+    fault("after-record", "SIGKILL loader after the commit", 2, 2, after_record),
     fault("late-insert", "insert of a dead loader arrives after its successor's", 3, 1, late_insert),
-    fault("engine-rename", "engine killed between deduplication log and rename", 5, 2, engine_killed_at_rename),
-    fault("engine-kill", "engine killed at random", 5, 2, engine_killed),
+    fault("engine-rename", "ClickHouse killed between deduplication log and rename", 5, 2, engine_killed_at_rename),
+    fault("engine-kill", "ClickHouse killed at random", 5, 2, engine_killed),
     fault("two-owners", "two owners of every partition at once", 20, 3, two_owners),
     fault("loader-stop", "SIGSTOP loader past its session time-out, then continue", 3, 1, loader_stopped),
     fault("rebalance", "rebalance storm 1 <-> 4 loaders (s)", 30, 30, rebalance_storm),
@@ -81,7 +81,7 @@ pub const FAULTS: [Fault; 28] = [
         1,
         kafka::below_min_insync,
     ),
-    fault("engine-mid-insert", "ClickHouse killed amid an insert", 3, 1, engine_killed_mid_insert),
+    fault("engine-mid-insert", "ClickHouse killed during an insert", 3, 1, engine_killed_mid_insert),
     fault("response-lost", "ClickHouse's answer lost", 3, 3, response_lost),
     fault("view-fails", "materialized view failing", 3, 1, view_fails),
     fault("disk-full", "ClickHouse's disk full", 3, 1, disk_full),
@@ -109,14 +109,14 @@ fn bridge_killed(stage: &mut Stage, random: &mut Random) -> Outcome {
     Outcome { times: victims.len() as u32, recovery_s: stage.recovered() }
 }
 
-/// Every regular loader that may be killed is, each at this point of one of its batches.
+/// Kills every regular loader that may be killed, each at this point of one of its batches.
 fn loaders_killed(stage: &mut Stage, random: &mut Random, statement: Statement, at: Moment) -> Outcome {
     let victims = stage.victims();
     let holds: Vec<Hold> =
         victims.iter().map(|slot| stage.gateways[*slot].hold(statement, at, random.random_range(0..3))).collect();
     let mut times = 0;
     for (slot, hold) in victims.iter().zip(holds) {
-        // One that owns no partition with load has nothing to say: it is killed all the same, and does not count.
+        // A loader without a partition under load sends no such statement. It is killed, but does not count.
         times += u32::from(hold.wait(HELD_WITHIN));
         stage.kill_loader(*slot);
         hold.cut();
@@ -149,7 +149,7 @@ fn after_record(stage: &mut Stage, random: &mut Random) -> Outcome {
     loaders_killed(stage, random, Statement::Commit, Moment::After)
 }
 
-/// The loader dies with an insert on its way; another writes the batch; then the insert reaches ClickHouse.
+/// A loader dies while it inserts, and another writes the batch. Then the insert reaches ClickHouse.
 fn late_insert(stage: &mut Stage, random: &mut Random) -> Outcome {
     let victim = stage.victims()[0];
     let statement = if random.random_bool(0.7) { Statement::Insert } else { Statement::Commit };
@@ -163,9 +163,10 @@ fn late_insert(stage: &mut Stage, random: &mut Random) -> Outcome {
     Outcome { times: held.into(), recovery_s }
 }
 
-/// The engine dies when it renames the part of an insert: the token is in the deduplication log, the rows are not.
+/// ClickHouse dies when it renames the part of an insert: the token is in the deduplication log, the rows are not
+/// there.
 fn engine_killed_at_rename(stage: &mut Stage, random: &mut Random) -> Outcome {
-    // A merge renames too; they begin again with the next start.
+    // Merges rename too. They start again with the next start of ClickHouse.
     stage.clickhouse.query("SYSTEM STOP MERGES");
     let scratch = Scratch::new("strace");
     // strace counts the calls of each thread.
@@ -178,7 +179,7 @@ fn engine_killed_at_rename(stage: &mut Stage, random: &mut Random) -> Outcome {
     let gone = stage.engine_gone(Duration::from_secs(60));
     strace.kill();
     stage.clickhouse.kill();
-    // Before it starts again and clears them away.
+    // Before ClickHouse starts again and removes them.
     let unrenamed = has_unrenamed(stage, &trace);
     let began = Instant::now();
     stage.clickhouse.start_again();
@@ -186,8 +187,8 @@ fn engine_killed_at_rename(stage: &mut Stage, random: &mut Random) -> Outcome {
     Outcome { times: u32::from(gone && unrenamed), recovery_s: began.elapsed().as_secs_f64() }
 }
 
-/// Whether the trace shows the rename of an insert's part that was begun and never done. A kill at another rename is one
-/// at random.
+/// Whether the trace shows the rename of an insert's part that began and never ended. A kill at another rename counts
+/// as one at random.
 fn has_unrenamed(stage: &Stage, trace: &Path) -> bool {
     let calls = fs::read_to_string(trace).unwrap_or_default();
     let begun = calls.lines().filter(|line| line.contains("/tmp_insert_") && line.contains("unfinished"));
@@ -224,7 +225,7 @@ fn response_lost(stage: &mut Stage, random: &mut Random) -> Outcome {
     Outcome { times, recovery_s: stage.recovered() }
 }
 
-/// Loaders of other groups: each owns all partitions beside the regular ones.
+/// Loaders of other groups own all partitions beside the regular ones.
 fn two_owners(stage: &mut Stage, random: &mut Random) -> Outcome {
     let rivals: Vec<_> = (SLOTS - 3..SLOTS).collect();
     for slot in &rivals {
@@ -247,7 +248,7 @@ fn two_owners(stage: &mut Stage, random: &mut Random) -> Outcome {
     Outcome { times, recovery_s: stage.recovered() }
 }
 
-/// The others take over; then it wakes with everything it had in hand.
+/// The others take over; then the loader wakes with all its work in progress.
 fn loader_stopped(stage: &mut Stage, random: &mut Random) -> Outcome {
     let victim = stage.victims()[0];
     if stage.setting.loaders == 1 {
@@ -268,7 +269,7 @@ fn loader_stopped(stage: &mut Stage, random: &mut Random) -> Outcome {
     Outcome { times, recovery_s: stage.recovered() }
 }
 
-/// Loaders come and go, in order or not, for 30 s.
+/// Loaders start and end at random for 30 s; some are killed.
 fn rebalance_storm(stage: &mut Stage, random: &mut Random) -> Outcome {
     let (began, from) = (Instant::now(), stage.setting.loaders);
     let last = from.max(4);
@@ -287,7 +288,7 @@ fn rebalance_storm(stage: &mut Stage, random: &mut Random) -> Outcome {
     Outcome { times, recovery_s: stage.recovered() }
 }
 
-/// 1 -> 4 -> 1, each step complete.
+/// From 1 to 4 to 1 loaders, each step complete.
 fn scaled(stage: &mut Stage, random: &mut Random) -> Outcome {
     for slot in 1..4 {
         if stage.loaders[slot].is_none() {
@@ -312,13 +313,13 @@ fn leave(stage: &mut Stage, slot: usize, killed: bool) {
     } else {
         let (status, _) = role.doseline.stop(STOPPED_WITHIN);
         let said = role.doseline.stderr();
-        // On a busy machine it may be told to end before it is there to hear it.
+        // On a busy machine a loader may be told to end before it can handle the signal.
         let unborn = status.signal() == Some(Signal::SIGTERM as i32) && said.is_empty();
         assert!(status.success() || unborn, "a loader ended with {status}:\n{said}");
     }
 }
 
-/// Back to the regular loaders.
+/// Returns to the regular loaders.
 fn settle(stage: &mut Stage) {
     for slot in stage.setting.loaders..SLOTS {
         if stage.loaders[slot].is_some() {
@@ -351,7 +352,7 @@ fn mqtt_slow(stage: &mut Stage, random: &mut Random) -> Outcome {
     once(stage.recovered())
 }
 
-/// Somebody connects under the bridges' names with a clean start: their connections end and their sessions with them.
+/// Another client connects under the bridges' names with a clean start, which ends their connections and sessions.
 fn mqtt_session_lost(stage: &mut Stage, random: &mut Random) -> Outcome {
     moment(random);
     let bridge = bridge_id(random.random_range(0..BRIDGES));
@@ -383,12 +384,12 @@ fn broker_killed(stage: &mut Stage, random: &mut Random) -> Outcome {
     once(began.elapsed().as_secs_f64())
 }
 
-/// How often ClickHouse has answered loaders with an error.
+/// How often ClickHouse has answered a loader with an error.
 fn errors(stage: &Stage) -> u64 {
     stage.gateways.iter().map(Gateway::errors).sum()
 }
 
-/// Somebody's view of a base table fails; the insert's outcome is unknown each time.
+/// A user's view of a base table fails; the outcome of the insert is unknown each time.
 fn view_fails(stage: &mut Stage, random: &mut Random) -> Outcome {
     let before = errors(stage);
     let table = ["injections", "accuracy_minute", "item_uses"][random.random_range(0..3)];
@@ -405,7 +406,7 @@ fn disk_full(stage: &mut Stage, random: &mut Random) -> Outcome {
     let before = errors(stage);
     stage.clickhouse.disk().fill();
     let ends = poll(RECOVERED_WITHIN, "the ends of the topics", || stage.observer.ends());
-    // Nothing new can be written: what comes now waits.
+    // Nothing can be written now; new records wait.
     let stuck = holds(Duration::from_secs(30), || errors(stage) > before + 2);
     sleep(Duration::from_millis(random.random_range(0..2_000)));
     stage.clickhouse.disk().empty();
@@ -418,8 +419,8 @@ fn disk_full(stage: &mut Stage, random: &mut Random) -> Outcome {
     Outcome { times: stuck.into(), recovery_s }
 }
 
-/// Whether the engine has made a part that it cannot read, as a merge does that runs while the disk fills. It is told to
-/// whoever reads it (the loaders say so), and mended by a restart, after which the parts before the merge count.
+/// Whether ClickHouse has made a part that it cannot read, as a merge does while the disk fills. Readers get an error,
+/// which the loaders report. A restart mends it: the parts before the merge count again.
 fn has_unreadable_part(stage: &Stage) -> bool {
     let sql = "SELECT DISTINCT table FROM system.parts WHERE database IN ('doseline', 'oracle') AND active AND \
                modification_time > now() - 120";
@@ -459,7 +460,7 @@ fn backlog_repeated(stage: &mut Stage, random: &mut Random) -> Outcome {
     once(stage.recovered())
 }
 
-/// Long enough that whatever is held in memory meanwhile would show.
+/// Long enough to show growth of memory.
 fn engine_away(stage: &mut Stage, _: &mut Random) -> Outcome {
     stage.clickhouse.kill();
     let unready = holds(Duration::from_secs(120), || {

@@ -1,5 +1,5 @@
-//! What comes after the last comparison, because it loses records on purpose or spoils what stands: retention that passed,
-//! a topic that was made again, and the proof that the oracle sees what is wrong.
+//! Faults after the last comparison, because they lose records or damage rows on purpose. They are retention that has
+//! passed, a topic that is created again, and the proof that the oracle finds damage.
 
 use std::time::{Duration, Instant};
 
@@ -11,31 +11,31 @@ use crate::{Doseline, poll};
 
 const WITHIN: Duration = Duration::from_secs(300);
 
-/// A fault that loses records by its nature: it comes once, after everything was compared.
+/// A fault that loses records by its nature. It strikes once, after everything was compared.
 pub struct Last {
-    /// As `--faults` names it.
+    /// Its name for `--faults`.
     pub name: &'static str,
-    /// For the table.
+    /// Its description in the table.
     pub what: &'static str,
     inject: fn(&mut Stage),
 }
 
-/// All of them, in their order.
+/// These faults, in their order.
 pub const LAST: [Last; 2] = [
     Last {
         name: "retention-passed",
-        what: "retention passed: each lost record told, the rest goes on",
+        what: "retention passed: each lost record reported, the rest loaded",
         inject: retention_passed,
     },
     Last {
         name: "topic-recreated",
-        what: "topic deleted and made again: told, read in a new life after migrate",
+        what: "topic deleted and created again: reported, read in a new incarnation after migrate",
         inject: topic_recreated,
     },
 ];
 
 impl Last {
-    /// Does it; what it expects is asserted.
+    /// Injects the fault, and asserts its consequences.
     pub fn strike(&self, stage: &mut Stage) -> Row {
         let began = Instant::now();
         (self.inject)(stage);
@@ -47,15 +47,15 @@ fn a_little(stage: &Stage) -> Load {
     Load { chapter: Duration::from_secs(3), ..stage.setting.load }
 }
 
-/// While loaders are away, Kafka deletes what they have not read: each of these records is in `kafka_losses`, `/readyz` says
-/// so, and what comes afterwards is loaded.
+/// While loaders are away, Kafka deletes records that they have not read. Each of them must be in `kafka_losses`,
+/// `/readyz` must report it, and later records must be loaded.
 fn retention_passed(stage: &mut Stage) {
     for slot in 0..stage.loaders.len() {
         if let Some(mut role) = stage.loaders[slot].take() {
             role.doseline.stop(STOPPED_WITHIN);
         }
     }
-    // Not what Kafka holds: a report that a device sent again may have come after the last look at that.
+    // Not the end of Kafka's records: a report may have been sent again after the last look.
     let written = poll(RECOVERED_WITHIN, "the positions", || positions(&stage.clickhouse));
     stage.last_load(a_little(stage));
     let mut ends = poll(RECOVERED_WITHIN, "the ends of the topics", || stage.observer.ends());
@@ -67,7 +67,7 @@ fn retention_passed(stage: &mut Stage) {
     }
     stage.start_regular_loaders();
     said(stage, "has deleted records");
-    // A loss is recorded with the batch behind it.
+    // A loss is recorded with the batch that follows it.
     let before = stored(stage);
     stage.last_load(a_little(stage));
     stage.wait_until_drained();
@@ -76,8 +76,8 @@ fn retention_passed(stage: &mut Stage) {
     assert!(stored(stage) > before, "what came afterwards is loaded");
 }
 
-/// A topic that was deleted and made again is noticed by loaders that run; nothing of it is read until `migrate` has begun
-/// its new life.
+/// Running loaders notice that a topic was deleted and created again. They read nothing of it until `migrate` has begun
+/// its new incarnation.
 fn topic_recreated(stage: &mut Stage) {
     stage.kafka.make_again(REPORTS, stage.setting.partitions, &[("min.insync.replicas", "2")]);
     said(stage, "made again");
@@ -85,8 +85,8 @@ fn topic_recreated(stage: &mut Stage) {
     assert_eq!(migrated.code, Some(0), "{}", migrated.stderr);
     let lives = format!("SELECT count() FROM doseline.kafka_topics WHERE topic = '{REPORTS}'");
     assert_eq!(stage.clickhouse.number(&lives), 2, "it has a new life");
-    // A producer takes what it hears of the new topic's leaders for older than what it knows, and tries the old ones until its
-    // records time out: bridges are started again, as the guide says.
+    // A producer takes news of the new topic's leaders for older than its own, and uses the old leaders until its
+    // records time out. So the bridges are restarted, as the guide says.
     for index in 0..stage.bridges.len() {
         stage.replace_bridge(index);
     }
@@ -112,13 +112,13 @@ fn said(stage: &mut Stage, words: &str) {
     });
 }
 
-/// What is done, by which statement, and which count must tell of it.
+/// A kind of damage: its name, its statement, and the count that must find it.
 type Damage<'a> = (&'a str, String, fn(&Findings) -> u64);
 
-/// An oracle that cannot find anything proves nothing: each kind of damage is done, and must be found.
+/// An oracle that finds nothing proves nothing: each kind of damage is done, and must be found.
 ///
 /// # Panics
-/// If one is not.
+/// If the oracle misses one.
 pub fn prove_oracle(stage: &mut Stage) {
     let table = "doseline.injections";
     let one = |nth: u32| {

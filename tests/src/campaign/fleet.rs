@@ -1,4 +1,4 @@
-//! The load: one simulated fleet after another, each with a truth of its own.
+//! The load: one simulated fleet after another, each with its own truth file.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -8,27 +8,28 @@ use std::time::{Duration, Instant};
 
 use crate::{Doseline, Scratch, poll};
 
-/// What goes wrong among the devices while the rest goes wrong around them.
+/// Faults of the devices themselves, beside those of the campaign.
 const SCENARIOS: &str = "retransmit,offline,clock-skew,reboot,poison";
-/// A device sends again after this long without a receipt, s.
+/// Wait for a receipt before a device sends again, s.
 const RESEND_S: u64 = 5;
-/// A fleet sends what it has and gets its receipts within this long after its last event.
+/// Longest time from a fleet's last event to its last receipt.
 const DRAINED_WITHIN: Duration = Duration::from_secs(900);
 
-/// How much load, and for how long each fleet makes it.
+/// Size of the load, and the duration of each fleet.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
-    /// Devices of each fleet.
+    /// Number of devices in each fleet.
     pub devices: u32,
-    /// Events a second.
+    /// Events a second over the whole fleet.
     pub rate: u32,
-    /// How long each fleet makes events.
+    /// Time for which each fleet makes events.
     pub chapter: Duration,
-    /// Seed of the first fleet; each has the next.
+    /// Seed of the first fleet; each further fleet has the next.
     pub seed: u64,
 }
 
-/// Fleets, one after the other. The next begins when the last has made its events, while that still waits for receipts.
+/// The fleets, one after another. The next begins when the last has made its events, while that still waits for
+/// receipts.
 pub struct Fleet {
     load: Load,
     configuration: String,
@@ -43,20 +44,20 @@ struct Chapter {
     simulator: Doseline,
     began: Instant,
     truth: PathBuf,
-    /// How far the truth was read.
+    /// Bytes of the truth file that were read.
     offset: u64,
     ended: bool,
     _outboxes: Scratch,
 }
 
 impl Fleet {
-    /// Nothing yet; `configuration` names the broker.
+    /// No fleet yet; `configuration` names the broker.
     pub fn new(load: Load, configuration: &str) -> Self {
         let (configuration, scratch) = (configuration.to_owned(), Scratch::new("truth"));
         Self { load, configuration, chapters: Vec::new(), begun: 0, made: 0, resent: 0, scratch }
     }
 
-    /// Begins the next fleet if none makes events now, and lets go of those that are done.
+    /// Begins the next fleet if none makes events now, and drops those that have ended.
     pub fn keep_going(&mut self) {
         let making = |chapter: &Chapter| chapter.began.elapsed() < self.load.chapter;
         if !self.chapters.iter().any(making) {
@@ -111,13 +112,13 @@ impl Fleet {
         });
     }
 
-    /// Events made by the fleets that have ended, and reports sent again by them.
+    /// Events that the ended fleets made, and reports that they sent again.
     pub fn totals(&self) -> (u64, u64) {
         (self.made, self.resent)
     }
 
-    /// Hands every whole line of truth that was written since the last call to `take`; a truth that is read and whose fleet
-    /// has ended is deleted.
+    /// Passes every whole line of truth written since the last call to `take`. Deletes a truth file that is read
+    /// completely and whose fleet has ended.
     pub fn read(&mut self, mut take: impl FnMut(&str)) {
         self.notice_ends();
         let mut left = VecDeque::new();
@@ -142,7 +143,7 @@ impl Fleet {
     }
 }
 
-/// The number after a word of the simulator's last line.
+/// The number after a word in the simulator's last line.
 fn told(summary: &str, word: &str) -> u64 {
     let rest = summary.split_once(&format!("{word} ")).unwrap_or_else(|| panic!("no {word} in {summary:?}")).1;
     rest.split_whitespace().next().expect("a number").parse().expect("a number")

@@ -1,7 +1,7 @@
-//! What a loader says to ClickHouse passes here, statement by statement, and can be held at a chosen moment.
+//! All statements of a loader to ClickHouse pass through here, and each can be held at a chosen moment.
 //!
-//! So a loader can be killed exactly before its intent, amid an insert or after it, an answer can be lost, or an insert
-//! can come late, without any hook in what is tested. Each connection carries one request, which the answer says.
+//! So the campaign can kill a loader exactly before its intent, during an insert or after it, lose an answer, or delay
+//! an insert. The tested program needs no hook. Each connection carries one request, as its answer says.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use crate::ports::free_listener;
 
-/// How an answer begins that is an error of the engine.
+/// The beginning of an answer that is an error of ClickHouse.
 const ERROR: &[u8; 10] = b"HTTP/1.1 5";
 
-/// What a request asks for.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statement {
     /// The intent of a batch.
@@ -27,14 +27,14 @@ pub enum Statement {
     Commit,
 }
 
-/// When a request is held.
+/// The moment at which a request is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// Before ClickHouse has seen anything of it.
+    /// Before ClickHouse has received any of it.
     Before,
-    /// When ClickHouse has the first half of its body.
+    /// When ClickHouse has received the first half of its body.
     Amid,
-    /// When ClickHouse has answered and the loader has not seen the answer.
+    /// When ClickHouse has answered and the loader has not received the answer.
     After,
 }
 
@@ -46,13 +46,13 @@ enum Verdict {
 struct Order {
     statement: Statement,
     moment: Moment,
-    /// So many that match are let pass first.
+    /// Number of matching requests that pass first.
     skip: u32,
     hit: Sender<()>,
     verdict: Receiver<Verdict>,
 }
 
-/// A request that is held, or will be. Dropped, the request is dropped too.
+/// A request that is held now or later. If this is dropped, the request is dropped too.
 pub struct Hold {
     hit: Receiver<()>,
     verdict: Sender<Verdict>,
@@ -60,28 +60,28 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Waits until a request is held; false after `within`: then none will be.
+    /// Waits until a request is held. Returns false after `within`; then none will be held.
     pub fn wait(&self, within: Duration) -> bool {
         if self.hit.recv_timeout(within).is_ok() {
             return true;
         }
         lock(&self.orders).clear();
-        // It may have come between the two.
+        // It may have come between the two steps.
         self.hit.try_recv().is_ok()
     }
 
-    /// The request, or its answer, goes on.
+    /// Lets the request or its answer continue.
     pub fn pass(self) {
         let _ = self.verdict.send(Verdict::Pass);
     }
 
-    /// The connection is cut.
+    /// Cuts the connection of the request.
     pub fn cut(self) {
         let _ = self.verdict.send(Verdict::Drop);
     }
 }
 
-/// One loader's way to ClickHouse.
+/// The connection of one loader to ClickHouse.
 pub struct Gateway {
     port: u16,
     orders: Arc<Mutex<Vec<Order>>>,
@@ -89,7 +89,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Listens, for an engine on this port.
+    /// Listens, for a ClickHouse on this port.
     pub fn start(upstream: u16) -> Self {
         let listener = free_listener();
         let port = listener.local_addr().expect("it is bound").port();
@@ -100,7 +100,7 @@ impl Gateway {
             for client in listener.incoming().flatten() {
                 let (orders, errors) = shared.clone();
                 thread::spawn(move || {
-                    // A connection that breaks is what a campaign is about: the loader sees it.
+                    // Broken connections are the purpose of a campaign; the loader notices them.
                     let _ = serve(&client, upstream, &orders, &errors);
                     let _ = client.shutdown(Shutdown::Both);
                 });
@@ -114,12 +114,12 @@ impl Gateway {
         self.errors.load(Ordering::Relaxed)
     }
 
-    /// Where the loader finds it.
+    /// The address that the loader uses.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Holds the next statement of this kind, after `skip` others, at this moment.
+    /// Holds a statement of this kind at this moment, after `skip` others.
     pub fn hold(&self, statement: Statement, moment: Moment, skip: u32) -> Hold {
         let ((hit, told), (verdict, decided)) = (channel(), channel());
         lock(&self.orders).push(Order { statement, moment, skip, hit, verdict: decided });
@@ -147,7 +147,7 @@ fn serve(client: &TcpStream, upstream: u16, orders: &Mutex<Vec<Order>>, errors: 
     let (first, rest) = request.body.split_at(request.body.len() / 2);
     engine.write_all(first)?;
     if let Some(order) = held_at(Moment::Amid) {
-        // The engine gets to read what it has.
+        // Gives ClickHouse time to read the first half.
         thread::sleep(Duration::from_millis(20));
         if !passes(order) {
             return engine.shutdown(Shutdown::Both);
@@ -178,15 +178,15 @@ fn take(orders: &Mutex<Vec<Order>>, statement: Statement) -> Option<Order> {
     Some(orders.remove(index))
 }
 
-/// Tells that the request is held, and waits for what becomes of it.
+/// Reports that the request is held, and waits for the decision about it.
 fn passes(order: &Order) -> bool {
     order.hit.send(()).is_ok() && matches!(order.verdict.recv(), Ok(Verdict::Pass))
 }
 
 struct Request {
-    /// With `Connection: close`.
+    /// The head, with `Connection: close`.
     head: Vec<u8>,
-    /// As it came, chunked or not.
+    /// The body as received, chunked or not.
     body: Vec<u8>,
     sql: String,
 }
@@ -250,7 +250,7 @@ fn chunks(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
         let size = line.trim().split(';').next().unwrap_or_default();
         let size = usize::from_str_radix(size, 16).map_err(|_| io::ErrorKind::InvalidData)?;
         let from = body.len();
-        // With the line's end behind it; the last chunk has nothing but that.
+        // With the line break after it; the last chunk is nothing else.
         body.resize(from + size + 2, 0);
         reader.read_exact(&mut body[from..])?;
         if size == 0 {
@@ -274,7 +274,7 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Waits until a condition holds, trying every 20 ms; false after `within`.
+/// Waits until a condition holds, checked every 20 ms. Returns false after `within`.
 pub(super) fn holds(within: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + within;
     while !condition() {
@@ -292,7 +292,7 @@ mod tests {
 
     use super::*;
 
-    /// An engine that answers with what it was sent, and counts.
+    /// An engine that echoes and counts requests.
     fn engine() -> (u16, Arc<Mutex<Vec<String>>>) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("listen");
         let (port, seen): (_, Arc<Mutex<Vec<String>>>) = (listener.local_addr().expect("bound").port(), Arc::default());
@@ -300,7 +300,7 @@ mod tests {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let taken = Arc::clone(&taken);
-                // One that gets half a request waits for the rest, and must not keep the others waiting.
+                // A thread that has half a request waits for the rest, and must not delay the others.
                 thread::spawn(move || {
                     let Ok(request) = Request::read(&stream) else { return };
                     taken.lock().expect("no panic").push(request.sql);

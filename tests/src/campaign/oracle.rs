@@ -1,7 +1,7 @@
-//! The simulators' truth against what stands in ClickHouse, by questions to ClickHouse itself: millions of events are
-//! compared in seconds, while more arrive.
+//! Compares the simulators' truth with ClickHouse, by queries in ClickHouse itself: millions of events in seconds,
+//! while more arrive.
 //!
-//! Each check looks at what was made, and what was committed, since the one before; the last looks at everything.
+//! Each check covers what was made and committed since the one before. The last check covers everything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -28,27 +28,27 @@ const TABLES: [(&str, bool); 12] = [
     ("faults", false),
     ("device_status", false),
 ];
-/// Those without events.
+/// Tables whose rows are not events.
 const OTHERS: [&str; 5] = ["quarantine", "quarantine_replays", "accuracy_minute", "accuracy_session", "item_uses"];
-/// Lines sent to ClickHouse at once.
+/// Lines that are sent to ClickHouse at once.
 const LINES: usize = 50_000;
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What a check found.
+/// Result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// Events made and to be stored, or quarantined, that are not, or with other values.
+    /// Events that should be stored or quarantined and are missing, or have other values.
     pub lost: u64,
-    /// Events that stand twice, or were never made.
+    /// Events that are there twice, or that no device made.
     pub doubled: u64,
-    /// Keys of aggregates, batches and boots whose sums are not those of their rows.
+    /// Keys of aggregates, batches and boots whose sums differ from their rows.
     pub unequal: u64,
-    /// The first of each, for a person.
+    /// The first findings of each kind, for a person.
     pub examples: Vec<String>,
 }
 
 impl Findings {
-    /// Whether there are none.
+    /// Whether the check found nothing.
     pub fn none(&self) -> bool {
         self.lost + self.doubled + self.unequal == 0
     }
@@ -56,16 +56,16 @@ impl Findings {
 
 /// The oracle. Its tables are in a database of their own.
 pub struct Oracle {
-    /// Number of the check under way.
+    /// Number of the running check.
     mark: u32,
-    /// us since 1970 of the last check's end: batches committed before were looked at.
+    /// End of the last check, us since 1970: batches committed before it are checked.
     checked_us: i64,
     events: u64,
-    /// Marks whose events were not looked for yet, with their turn and when they were read.
+    /// Marks whose events are not checked yet, with their turn and the time at which they were read.
     open: Vec<(u32, &'static str, Instant)>,
-    /// Topic, reason and hash of bad messages, and whether they are sent until their receipt has come.
+    /// Topic, reason and hash of bad messages, and whether a device sends them until their receipt comes.
     poisons: BTreeMap<[String; 3], bool>,
-    /// The last events made, for devices that send them again.
+    /// Recent events, for devices that send them again.
     pub recent: Recent,
 }
 
@@ -112,7 +112,7 @@ struct Poison {
 type Correction = (String, String, u64, u64, u64, String);
 
 impl Oracle {
-    /// Creates its tables.
+    /// Creates the oracle's tables.
     pub fn new(clickhouse: &ClickHouse) -> Self {
         clickhouse.query("CREATE DATABASE oracle");
         clickhouse.query(
@@ -126,12 +126,12 @@ impl Oracle {
         Self { mark: 1, checked_us: 0, events: 0, open: Vec::new(), poisons, recent }
     }
 
-    /// Events of the truth so far.
+    /// Number of events in the truth so far.
     pub fn events(&self) -> u64 {
         self.events
     }
 
-    /// Takes over what a source of truth lines gives. ClickHouse must be well.
+    /// Reads lines of truth from `read`. ClickHouse must work.
     pub fn take(&mut self, clickhouse: &ClickHouse, read: impl FnOnce(&mut dyn FnMut(&str))) {
         let (mut text, mut lines, mut corrections): (String, usize, Vec<Correction>) = (String::new(), 0, Vec::new());
         read(&mut |line| {
@@ -144,7 +144,7 @@ impl Oracle {
         if lines > 0 {
             insert(clickhouse, &mut text);
         }
-        // A number may be corrected twice; the last counts.
+        // A number may be corrected twice; the last correction counts.
         for (tenant, device, boot, first, last, fate) in corrections {
             clickhouse.query(&format!(
                 "ALTER TABLE oracle.truth UPDATE fate = '{fate}' WHERE tenant = '{tenant}' AND device = '{device}' \
@@ -192,7 +192,7 @@ impl Oracle {
         }
     }
 
-    /// Compares what was committed since the last call; `turn` is what has happened meanwhile.
+    /// Compares everything committed since the last call; `turn` names the faults since then.
     pub fn check(&mut self, clickhouse: &ClickHouse, turn: &'static str) -> Findings {
         let mut findings = Findings::default();
         let until = unix_us();
@@ -204,8 +204,8 @@ impl Oracle {
         findings
     }
 
-    /// Looks for what was made in earlier turns, from `age` ago on back: a device without a network may hold it that long.
-    /// What is not there is waited for as long as `within`, then it is lost. By turn.
+    /// Checks the events of earlier turns that are older than `age`, because a device without a network may hold them
+    /// that long. Waits for missing events up to `within`; then they are lost. Returns the findings by turn.
     pub fn arrived(
         &mut self,
         clickhouse: &ClickHouse,
@@ -223,7 +223,7 @@ impl Oracle {
         due.into_iter().map(look).collect()
     }
 
-    /// Compares everything, when nothing is on its way any more.
+    /// Compares everything, when nothing is in flight any more.
     pub fn check_all(&self, clickhouse: &ClickHouse) -> Findings {
         let mut findings = self.compare_all(clickhouse, Duration::from_secs(60));
         self.check_boots(clickhouse, &mut findings);
@@ -232,7 +232,7 @@ impl Oracle {
         findings
     }
 
-    /// Events, aggregates and batches, all of them; what is not there is waited for as long as `within`.
+    /// Compares all events, aggregates and batches. Waits for missing ones up to `within`.
     pub fn compare_all(&self, clickhouse: &ClickHouse, within: Duration) -> Findings {
         let mut findings = Findings::default();
         findings.wait_for_all(clickhouse, "1", within);
@@ -240,7 +240,7 @@ impl Oracle {
         findings
     }
 
-    /// Stored + quarantined + lost + missing = made, by boot, as in the truth.
+    /// For each boot, stored + quarantined + lost + missing = made, as in the truth.
     fn check_boots(&self, clickhouse: &ClickHouse, findings: &mut Findings) {
         let sql = "SELECT tenant, device, boot_id, sumIf(made, src = 1) AS m1, sumIf(made, src = 0) AS m0, \
                    sumIf(stored, src = 1) AS s1, sumIf(stored, src = 0) AS s0, \
@@ -255,7 +255,7 @@ impl Oracle {
         findings.unequal += findings.count(clickhouse, "ledger", sql);
     }
 
-    /// Nothing stands there that was never made.
+    /// Nothing is stored that no device made.
     fn check_invented(&self, clickhouse: &ClickHouse, findings: &mut Findings) {
         let sql = format!(
             "SELECT * FROM ({}) WHERE (tenant, device, boot_id, seq) NOT IN \
@@ -265,8 +265,8 @@ impl Oracle {
         findings.doubled += findings.count(clickhouse, "never made", &sql);
     }
 
-    /// Bad messages are in quarantine, each at least once, and nothing else is. One that can have no receipt is sent once, and
-    /// may go with a broker that is killed.
+    /// Each bad message is in quarantine at least once, and nothing else is. A message that gets no receipt is sent
+    /// once, and may be lost with a killed broker.
     fn check_poisons(&self, clickhouse: &ClickHouse, findings: &mut Findings) {
         let sql = "SELECT topic, reason, lower(hex(SHA256(payload))) AS hash FROM doseline.quarantine WHERE seq = 0 \
                    GROUP BY ALL";
@@ -303,7 +303,7 @@ impl Findings {
 
     fn compare_rows(&mut self, clickhouse: &ClickHouse, mark: &str, window: &str) {
         self.doubled += self.count(clickhouse, "doubled", &doubled(mark));
-        // Commits of long ago may have been pruned: everything means everything, not what has a commit.
+        // Old commits may have been pruned, so this must not depend on commits.
         let batches = match window {
             "1" => "1".to_owned(),
             _ => format!(
@@ -337,13 +337,13 @@ fn insert(clickhouse: &ClickHouse, text: &mut String) {
     text.clear();
 }
 
-/// The kind of an event: the first name in it; empty for one that no server knows.
+/// The kind of an event: the first name in it; empty for a kind that no server knows.
 fn kind(line: &str) -> &str {
     let event = line.rfind("\"event\":{").map_or("", |at| &line[at + 9..]);
     event.strip_prefix('"').and_then(|rest| rest.split('"').next()).unwrap_or_default()
 }
 
-/// Identity of every row of an event.
+/// The identity of every row of an event.
 fn identities(condition: &str) -> String {
     let part = |(table, indexed): (&str, bool)| {
         let index = if indexed { "`index`" } else { "toUInt32(0)" };
@@ -363,7 +363,7 @@ fn boots(mark: &str) -> String {
     if mark == "1" { "1".to_owned() } else { format!("boot_id IN (SELECT boot_id FROM oracle.truth WHERE {mark})") }
 }
 
-/// What was made and is not there, injections by their values too.
+/// Events that were made and are missing; for injections, also those with other values.
 fn lost(mark: &str) -> String {
     let of = boots(mark);
     let others: Vec<_> = TABLES
@@ -394,7 +394,7 @@ fn doubled(mark: &str) -> String {
     )
 }
 
-/// Every commit says how many rows its batch has in all tables.
+/// Every commit row gives the number of rows that its batch has in all tables.
 fn batch_rows(window: &str) -> String {
     let tables = TABLES.into_iter().map(|(table, _)| table).chain(OTHERS);
     let rows: Vec<_> = tables

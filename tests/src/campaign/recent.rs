@@ -1,13 +1,13 @@
-//! What a device made lately, sent again in other groupings.
+//! Recent events of a device, sent again in other groupings.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use rand::Rng;
 use serde_json::{Value, json};
 
-/// Lines of truth that are kept.
+/// Greatest number of lines of truth kept.
 const LINES_MAX: usize = 6_000;
-/// Most events of a report that is sent again.
+/// Greatest number of events in a report that is sent again.
 const EVENTS_MAX: usize = 40;
 /// How often a whole backlog is sent.
 const TIMES: usize = 3;
@@ -18,11 +18,11 @@ pub struct Recent {
     lines: VecDeque<Box<str>>,
 }
 
-/// A report as it is published.
+/// A report, ready to be published.
 pub struct Repeated {
-    /// Where.
+    /// MQTT topic.
     pub topic: String,
-    /// JSON, on one line.
+    /// JSON on one line.
     pub payload: String,
 }
 
@@ -35,12 +35,12 @@ impl Recent {
         self.lines.push_back(line.into());
     }
 
-    /// The whole backlog of the device that made most, three times, each time in groups of other sizes that overlap.
+    /// The whole backlog of the device with most events, three times, each time in overlapping groups of other sizes.
     pub fn repeated(&self, random: &mut impl Rng) -> Vec<Repeated> {
         let mut devices: BTreeMap<(String, String), Vec<Value>> = BTreeMap::new();
         for line in &self.lines {
             let value: Value = serde_json::from_str(line).expect("a line of truth");
-            // The wall clock of a device that has none is not in the truth.
+            // The truth does not contain the wall clock of a device without one.
             if value["at_unix_us"].is_i64() {
                 let key = (value["device"].to_string(), value["boot_id"].to_string());
                 devices.entry(key).or_default().push(value);
@@ -56,7 +56,7 @@ impl Recent {
                 let fit = backlog[from..].windows(2).take(size - 1).take_while(|pair| follows(&pair[0], &pair[1]));
                 let end = from + 1 + fit.count();
                 reports.push(report(&backlog[from..end]));
-                // The next begins within this one, or right behind.
+                // The next group begins within this one, or right after it.
                 from = if end - from > 2 { end - random.random_range(0..=2) } else { end };
                 from = from.min(backlog.len());
                 if end == backlog.len() {
@@ -68,7 +68,7 @@ impl Recent {
     }
 }
 
-/// Whether an event can be in the same report as the one before.
+/// Whether an event can be in the same report as the one before it.
 fn follows(before: &Value, after: &Value) -> bool {
     let number = |line: &Value, name: &str| line[name].as_i64().expect("a number");
     let passed = |name: &str| number(after, name) - number(before, name);

@@ -1,4 +1,4 @@
-//! A TCP connection's way that can be cut and slowed.
+//! A relay for TCP connections, which can cut and delay them.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -30,7 +30,7 @@ impl Relay {
         let own = Arc::clone(&shared);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                // Nobody there: the client sees its connection closed.
+                // The server is not there: the client's connection closes.
                 let Ok(server) = TcpStream::connect(("127.0.0.1", upstream)) else { continue };
                 let _ = (client.set_nodelay(true), server.set_nodelay(true));
                 pass(&own, &client, &server);
@@ -43,12 +43,12 @@ impl Relay {
         Self { port, shared }
     }
 
-    /// Its port.
+    /// TCP port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Cuts every connection; new ones are let through.
+    /// Cuts every connection. New ones are accepted.
     pub fn cut(&self) {
         let mut streams = self.shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
         for stream in streams.drain(..) {
@@ -56,7 +56,7 @@ impl Relay {
         }
     }
 
-    /// Each piece waits this long before it goes on; zero ends it.
+    /// Delays each piece by this time; zero ends the delay.
     pub fn delay(&self, delay: Duration) {
         let ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         self.shared.delay_ms.store(ms, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The outcome of a campaign, as a table and as JSON.
+//! The result of a campaign, as a table and as JSON.
 
 use std::fmt::{Display, Formatter};
 
@@ -7,32 +7,32 @@ use serde_json::{Value, json};
 use super::watch::Memory;
 use super::{Findings, Options};
 
-/// What came of one kind of fault.
+/// The result of one kind of fault.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// As `--faults` names it.
+    /// Its name for `--faults`.
     pub name: &'static str,
-    /// What it is.
+    /// Its description.
     pub what: &'static str,
     /// How often it struck.
     pub times: u32,
-    /// Events lost in its turns.
+    /// Number of events lost in its turns.
     pub lost: u64,
-    /// Events doubled in its turns.
+    /// Number of events doubled in its turns.
     pub doubled: u64,
-    /// Keys of aggregates and batches that differed.
+    /// Number of keys of aggregates and batches that differed.
     pub unequal: u64,
     /// Recovery times, s.
     pub recoveries: Vec<f64>,
 }
 
 impl Row {
-    /// Nothing yet.
+    /// A row before the first turn.
     pub fn new(name: &'static str, what: &'static str) -> Self {
         Self { name, what, times: 0, lost: 0, doubled: 0, unequal: 0, recoveries: Vec::new() }
     }
 
-    /// Median and greatest recovery time, s; none without an injection.
+    /// Median and greatest recovery time, s; `None` without an injection.
     fn recovery(&self) -> Option<(f64, f64)> {
         let mut sorted = self.recoveries.clone();
         sorted.sort_by(f64::total_cmp);
@@ -40,32 +40,32 @@ impl Row {
     }
 }
 
-/// The outcome.
+/// The result of a whole campaign.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// Seed of the campaign.
     pub seed: u64,
-    /// Events a second that were asked for.
+    /// Requested events a second.
     pub rate: u32,
-    /// How long it took.
+    /// Duration of the campaign, min.
     pub minutes: f64,
-    /// Events that the fleets made.
+    /// Number of events that the fleets made.
     pub made: u64,
-    /// Reports that devices sent again.
+    /// Number of reports that devices sent again.
     pub resent: u64,
     /// Rows of `injections` at the end.
     pub injections: u64,
-    /// By fault.
+    /// Results, one row for each fault.
     pub rows: Vec<Row>,
     /// The comparison of everything at the end.
     pub total: Findings,
     /// How often an offset committed to Kafka, or a position in ClickHouse, went back.
     pub rewinds: usize,
-    /// How often was looked.
+    /// Number of checks of the offsets and positions.
     pub looks: u64,
-    /// Memory of bridges and loaders.
+    /// Memory of bridges and loaders over the campaign.
     pub memory: Vec<Memory>,
-    /// Samples of memory.
+    /// All samples of their memory.
     pub samples: Value,
 }
 
@@ -87,7 +87,7 @@ impl Report {
         }
     }
 
-    /// A fault has struck.
+    /// Adds the strikes of a fault.
     pub(super) fn add(&mut self, name: &str, times: u32, recoveries: &[f64]) {
         let row = self.row(name);
         row.times += times;
@@ -98,7 +98,7 @@ impl Report {
         self.rows.iter_mut().find(|row| row.name == name).expect("a row for each fault")
     }
 
-    /// What was found of the turns of a fault.
+    /// Adds the findings in the turns of a fault.
     pub(super) fn found(&mut self, name: &str, findings: &Findings) {
         let row = self.row(name);
         row.lost += findings.lost;
@@ -106,13 +106,13 @@ impl Report {
         row.unequal += findings.unequal;
     }
 
-    /// Whether nothing was lost, doubled or unequal, and nothing went back.
+    /// Whether nothing was lost, doubled or unequal, and no offset went back.
     pub fn is_clean(&self) -> bool {
         let clean = |row: &Row| row.lost + row.doubled + row.unequal == 0;
         self.rows.iter().all(clean) && self.total.none() && self.rewinds == 0
     }
 
-    /// Everything, for a machine.
+    /// The whole result as JSON.
     pub fn json(&self) -> Value {
         let row = |row: &Row| {
             let (median, most) = row.recovery().unzip();
@@ -140,7 +140,7 @@ impl Report {
 }
 
 impl Findings {
-    /// On one line.
+    /// The result on one line.
     pub fn summary(&self) -> String {
         let equal = if self.unequal == 0 { "aggregates equal".to_owned() } else { format!("{} UNEQUAL", self.unequal) };
         format!("{} lost, {} doubled, {equal}", self.lost, self.doubled)

@@ -1,4 +1,4 @@
-//! What a campaign plays on: three Kafka nodes, Mosquitto, ClickHouse on a small disk, bridges and loaders, a fleet.
+//! The stage of a campaign: three Kafka nodes, Mosquitto, ClickHouse on a small disk, bridges and loaders, a fleet.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,33 +19,33 @@ use crate::{ClickHouse, Disk, Doseline, Kafka, Mosquitto, Observer, Scratch, pol
 pub const TOPICS: [&str; 3] = ["doseline.reports.v1", "doseline.status.v1", "doseline.quarantine.v1"];
 pub const REPORTS: &str = TOPICS[0];
 const GROUP: &str = "doseline-load";
-/// Places for loaders: the regular ones, and those that come on top for a while.
+/// Number of slots for loaders: the regular ones, and additional ones for a while.
 pub const SLOTS: usize = 6;
 pub const BRIDGES: usize = 2;
-/// How long a role may take to answer.
+/// Longest wait for an answer of a role.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const MIGRATED_WITHIN: Duration = Duration::from_secs(120);
-/// How long a role may take to end.
+/// Longest time in which a role must end.
 pub const STOPPED_WITHIN: Duration = Duration::from_secs(60);
-/// How long anything may take to work again.
+/// Longest time until everything must work again.
 pub const RECOVERED_WITHIN: Duration = Duration::from_secs(420);
 
-/// What a stage is like.
+/// Size and settings of a stage.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// Partitions of each topic.
+    /// Number of partitions of each topic.
     pub partitions: i32,
-    /// Loaders that run all the time.
+    /// Number of loaders that run all the time.
     pub loaders: usize,
-    /// Whether the first loader and the first bridge are never killed: their memory is watched.
+    /// Whether the first loader and the first bridge are never killed, because their memory is watched.
     pub kept: bool,
     /// Kafka session time-out of the loaders, s.
     pub session_timeout_s: u32,
     /// Age at which a loader writes a batch, ms.
     pub batch_age_ms: u32,
-    /// Disk of ClickHouse, MiB.
+    /// Size of ClickHouse's disk, MiB.
     pub disk_mib: u64,
-    /// The load.
+    /// Load of the fleets.
     pub load: Load,
 }
 
@@ -54,9 +54,9 @@ pub struct Stage {
     pub mosquitto: Mosquitto,
     pub kafka: Kafka,
     pub clickhouse: ClickHouse,
-    /// Between the devices and the broker.
+    /// The relay between the devices and the broker.
     pub devices: Relay,
-    /// Between the bridges and the broker.
+    /// The relay between the bridges and the broker.
     pub bridges_way: Relay,
     pub gateways: Vec<Gateway>,
     pub loaders: Vec<Option<Role>>,
@@ -72,7 +72,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts everything, and the load.
+    /// Starts everything, including the load.
     pub fn start(setting: Setting) -> Self {
         let scratch = Scratch::new("campaign");
         let (mosquitto, kafka, clickhouse) = thread::scope(|scope| {
@@ -115,7 +115,7 @@ impl Stage {
         stage
     }
 
-    /// Fleets come one after the other until `end_load`.
+    /// Starts one fleet after another until `end_load`.
     pub fn begin_load(&mut self) {
         self.going.store(true, Ordering::Relaxed);
         let (fleet, going) = (Arc::clone(&self.fleet), Arc::clone(&self.going));
@@ -127,7 +127,7 @@ impl Stage {
         }));
     }
 
-    /// Lets the last fleet end and waits for all receipts.
+    /// Lets the last fleet end, and waits for all receipts.
     pub fn end_load(&mut self) {
         self.going.store(false, Ordering::Relaxed);
         if let Some(keeper) = self.keeper.take() {
@@ -136,7 +136,7 @@ impl Stage {
         self.fleet().finish();
     }
 
-    /// A last fleet with another load, from its first event to its last receipt.
+    /// Runs a last fleet with another load, from its first event to its last receipt.
     pub fn last_load(&mut self, load: Load) {
         let mut fleet = Fleet::new(Load { seed: load.seed + 999, ..load }, &self.configuration);
         fleet.keep_going();
@@ -147,7 +147,7 @@ impl Stage {
         self.fleet.lock().expect("the fleets are well")
     }
 
-    /// The oracle gets to know what was made meanwhile.
+    /// Passes the truth written meanwhile to the oracle.
     pub fn read_truth(&mut self) {
         let fleet = Arc::clone(&self.fleet);
         self.oracle.take(&self.clickhouse, |take| fleet.lock().expect("the fleets are well").read(take));
@@ -161,7 +161,7 @@ impl Stage {
         self.bridges[index] = Some(role);
     }
 
-    /// Starts a loader in a place, in the regular group or another.
+    /// Starts a loader in a slot, in the regular group or another.
     pub fn start_loader(&mut self, slot: usize, group: &str) {
         let url = self.gateways[slot].url();
         let more = [("DOSELINE__CLICKHOUSE__URL", url.as_str()), ("DOSELINE__LOAD__GROUP", group)];
@@ -170,7 +170,7 @@ impl Stage {
         self.loaders[slot] = Some(role);
     }
 
-    /// Starts those regular loaders that do not run.
+    /// Starts the regular loaders that do not run.
     pub fn start_regular_loaders(&mut self) {
         for slot in 0..self.setting.loaders {
             if self.loaders[slot].is_none() {
@@ -179,7 +179,7 @@ impl Stage {
         }
     }
 
-    /// Starts another loader of the regular group.
+    /// Starts an additional loader of the regular group.
     pub fn start_further_loader(&mut self, slot: usize) {
         self.start_loader(slot, GROUP);
     }
@@ -188,7 +188,7 @@ impl Stage {
         Role::start(name, &self.configuration, more, ANSWER_WITHIN)
     }
 
-    /// Regular loaders and bridges that may be killed.
+    /// Slots of the regular loaders that may be killed.
     pub fn victims(&self) -> Vec<usize> {
         (usize::from(self.setting.kept)..self.setting.loaders).collect()
     }
@@ -197,25 +197,26 @@ impl Stage {
         (usize::from(self.setting.kept)..BRIDGES).collect()
     }
 
-    /// SIGKILL.
+    /// Kills a loader with SIGKILL.
     pub fn kill_loader(&mut self, slot: usize) {
         self.loaders[slot].take().expect("it runs").doseline.kill();
     }
 
-    /// SIGKILL and the next start.
+    /// Kills a bridge with SIGKILL, and starts the next.
     pub fn replace_bridge(&mut self, index: usize) {
         self.bridges[index].take().expect("it runs").doseline.kill();
         self.start_bridge(index);
     }
 
-    /// No role has ended by itself.
+    /// Asserts that no role has ended by itself.
     pub fn assert_all_run(&mut self) {
         for role in self.loaders.iter_mut().chain(&mut self.bridges).flatten() {
             role.doseline.process().alive().unwrap_or_else(|ended| panic!("{ended}"));
         }
     }
 
-    /// Waits until new data comes through the bridges, and all that stands in Kafka now is written; how long that took, s.
+    /// Waits until new data comes through the bridges and everything in Kafka now is written. Returns how long that
+    /// took, s.
     pub fn recovered(&mut self) -> f64 {
         let began = Instant::now();
         let mut base = None;
@@ -239,7 +240,7 @@ impl Stage {
         is_committed(&self.clickhouse, ends)
     }
 
-    /// Waits until everything in Kafka is written, when nothing comes any more.
+    /// Waits until everything in Kafka is written, after the last record has come.
     pub fn wait_until_drained(&mut self) {
         poll(RECOVERED_WITHIN, "everything to be written", || {
             self.assert_all_run();
@@ -247,7 +248,7 @@ impl Stage {
         });
     }
 
-    /// Waits until the engine has gone by itself, killed by whatever was set up for it.
+    /// Waits until ClickHouse has ended, killed by a prepared fault.
     pub fn engine_gone(&mut self, within: Duration) -> bool {
         let process = self.clickhouse.process();
         holds(within, || process.exit_status().is_some())
@@ -259,7 +260,7 @@ impl Stage {
     }
 }
 
-/// Sum of a metric over its labels; 0 where a role does not answer.
+/// Sum of a metric over its labels; 0 if the role does not answer.
 pub fn metric(role: &Role, name: &str) -> f64 {
     role.metric(name).unwrap_or(0.0)
 }

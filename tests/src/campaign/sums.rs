@@ -1,6 +1,6 @@
-//! The aggregates computed again from the base rows, to the last digit.
+//! Computes the aggregates again from the base rows, to the last digit.
 
-/// Integers by name, with what they are in a base row.
+/// Name of an integer column, with its expression over a base row.
 type Column = (&'static str, &'static str);
 
 const DOSE: &str = "(isNotNull(target_nl) AND isNotNull(delivered_nl) AND dose_source != 'SETTING')";
@@ -43,8 +43,8 @@ const USES: [Column; 4] = [
 const DEVICE: &str = "tenant, site, device, model, firmware";
 const VISIT: &str = "session_id, dose_calibration_id, depth_calibration_id, target_nl, target_um, outcome";
 
-/// Queries, by name, whose rows are the keys at which an aggregate of some batches is not the sum of their base rows; `of` is
-/// the condition that picks them.
+/// Queries, by name. Their rows are the keys at which an aggregate differs from the sum of the base rows; `of` is the
+/// condition that selects the batches.
 pub fn comparisons(of: &str) -> [(&'static str, String); 4] {
     let device: Vec<_> = DEVICE.split(", ").map(|name| (name, name)).collect();
     let minute: Vec<_> = device.iter().copied().chain([("minute", "toStartOfMinute(toDateTime(at, 'UTC'))")]).collect();
@@ -99,7 +99,7 @@ fn compare(
         let keys = keys.iter().map(|key @ (name, _)| format!("{} AS k_{name}", value(key)));
         let columns = columns().map(|column @ (name, _)| {
             let text = integer(name, &value(column));
-            // What was never measured has no least value: both sides then have the same that cannot be one.
+            // A value that was never measured has no minimum. Both sides then have the same impossible value.
             format!("ifNull({text}, {}) AS c_{name}", absent(name))
         });
         let all: Vec<_> = keys.chain(columns).collect();
@@ -123,7 +123,7 @@ fn compare(
     )
 }
 
-/// ClickHouse has no function for a square of integers.
+/// ClickHouse has no function for the square of an integer.
 fn squared(text: &str) -> String {
     let Some(at) = text.find("square(") else { return text.to_owned() };
     let inner = &text[at + 7..];

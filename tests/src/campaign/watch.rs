@@ -1,4 +1,4 @@
-//! What is watched from the first load to the end: memory of processes, and offsets that must never go back.
+//! Watches, from the first load to the end, the memory of processes and the offsets that must never go back.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,9 +12,9 @@ use crate::committed::positions_at;
 use crate::usage::rss_kib;
 use crate::{Observer, Offsets};
 
-/// Time between two looks.
+/// Interval of the checks.
 const EVERY: Duration = Duration::from_secs(2);
-/// Memory that is taken at the beginning says nothing about growth.
+/// Memory taken at the beginning does not count as growth.
 const WARM_UP: Duration = Duration::from_secs(120);
 const MIB: f64 = 1024.0;
 
@@ -32,45 +32,45 @@ struct State {
     positions: Offsets,
     rewinds: Vec<String>,
     looks: u64,
-    /// Whether commits may go back for now.
+    /// Whether commits may go back now.
     ignores_commits: bool,
-    /// How often that has changed: what was asked before the last change says nothing after it.
+    /// How often that has changed. An answer to a question from before the last change does not count.
     changes: u64,
 }
 
 impl State {
-    /// Whether commits that were asked for when commits had been ignored and watched again so often count.
+    /// Whether commits count that were read after this number of changes.
     fn counts(&self, changes: u64) -> bool {
         self.changes == changes && !self.ignores_commits
     }
 }
 
-/// The watch. Its thread ends with it.
+/// The watch. Its thread ends when it is dropped.
 pub struct Watch {
     state: Arc<Mutex<State>>,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// How the memory of a process went.
+/// Memory of a process over time.
 #[derive(Clone, Debug)]
 pub struct Memory {
-    /// Its name.
+    /// Name of the process.
     pub name: String,
-    /// Minutes of the samples that count.
+    /// Time covered by the samples that count, min.
     pub minutes: f64,
-    /// Resident at the first of them, MiB.
+    /// Resident memory at the first sample, MiB.
     pub first_mib: f64,
-    /// Most, MiB.
+    /// Greatest resident memory, MiB.
     pub most_mib: f64,
-    /// At the last, MiB.
+    /// Resident memory at the last sample, MiB.
     pub last_mib: f64,
-    /// Straight line through all, MiB an hour.
+    /// Slope of a straight line through all samples, MiB an hour.
     pub slope_mib_h: f64,
 }
 
 impl Watch {
-    /// Begins to look; `clickhouse` is the engine's address.
+    /// Begins to watch; `clickhouse` is the engine's address.
     pub fn start(observer: Observer, clickhouse: String) -> Self {
         let (state, ended): (Arc<Mutex<State>>, Arc<AtomicBool>) = (Arc::default(), Arc::default());
         let (shared, over) = (Arc::clone(&state), Arc::clone(&ended));
@@ -83,7 +83,7 @@ impl Watch {
                 .new_agent();
             while !over.load(Ordering::Relaxed) {
                 let changes = lock(&shared).changes;
-                // Engines that are away say nothing.
+                // An engine that is away gives no answer.
                 let (committed, positions) = (observer.committed(), positions_at(&agent, &clickhouse));
                 let mut state = lock(&shared);
                 let counts = state.counts(changes);
@@ -95,17 +95,17 @@ impl Watch {
         Self { state, ended, thread: Some(thread) }
     }
 
-    /// The memory of this process is to be watched from now on. One of the same name before it is forgotten.
+    /// Watches the memory of this process from now on. Forgets an earlier process of the same name.
     pub fn process(&self, name: &str, id: u32) {
         lock(&self.state).memory.insert(name.to_owned(), Samples { process: id, samples: Vec::new() });
     }
 
-    /// Commits may go back from now on, until they are watched again; positions may not.
+    /// From now on commits may go back, until they are watched again; positions may not.
     pub fn ignore_commits(&self) {
         self.set_ignores_commits(true);
     }
 
-    /// Commits are watched again, from what they are next.
+    /// Watches commits again, from their next values on.
     pub fn watch_commits(&self) {
         self.set_ignores_commits(false);
     }
@@ -117,19 +117,19 @@ impl Watch {
         state.committed.clear();
     }
 
-    /// Every offset that was seen to go back, and how often was looked.
+    /// Every offset that went back, and the number of checks.
     pub fn rewinds(&self) -> (Vec<String>, u64) {
         let state = lock(&self.state);
         (state.rewinds.clone(), state.looks)
     }
 
-    /// Memory by process.
+    /// The memory of each process.
     pub fn memory(&self) -> Vec<Memory> {
         let state = lock(&self.state);
         state.memory.iter().filter_map(|(name, samples)| memory(name, &samples.samples)).collect()
     }
 
-    /// All samples, for a plot: seconds and KiB by process.
+    /// All samples for a plot: seconds and KiB, by process.
     pub fn samples(&self) -> Value {
         let state = lock(&self.state);
         let thin = |samples: &Samples| {

@@ -16,18 +16,18 @@ use crate::poll;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 
-/// A record as it stands in a partition.
+/// A record of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The partition.
+    /// Number of its partition.
     pub partition: i32,
-    /// Its offset.
+    /// Its offset in the partition.
     pub offset: i64,
-    /// The key, if it has one.
+    /// The key; `None` if it has none.
     pub key: Option<Vec<u8>>,
-    /// The value; empty where it has none.
+    /// The value; empty if it has none.
     pub value: Vec<u8>,
-    /// The headers in their order; empty where one has no value.
+    /// The headers in their order; a header without a value is empty.
     pub headers: Vec<(String, Vec<u8>)>,
 }
 
@@ -51,7 +51,7 @@ impl Record {
 }
 
 impl Kafka {
-    /// Settings for a client of this cluster, to which a test adds its own.
+    /// Settings of a client of this cluster, to which a test adds its own.
     pub fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.bootstrap());
@@ -59,7 +59,7 @@ impl Kafka {
         config
     }
 
-    /// Creates a topic, replicated to all brokers up to three, and waits until each partition has a leader.
+    /// Creates a topic with a copy on each of up to three brokers, and waits until each partition has a leader.
     pub fn create_topic(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
         let replicas = i32::try_from(self.nodes.len().min(3)).expect("at most three");
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replicas));
@@ -94,7 +94,7 @@ impl Kafka {
         assert!(deleted.elements().iter().all(|element| element.error().is_ok()), "{deleted:?}");
     }
 
-    /// Deletes a topic and makes it again, empty.
+    /// Deletes a topic and creates it again, empty.
     pub fn make_again(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
         self.delete_topic(topic);
         poll(ANSWER_WITHIN, "a topic to be gone", || match self.end_offsets(topic) {
@@ -104,7 +104,7 @@ impl Kafka {
         self.create_topic(topic, partitions, settings);
     }
 
-    /// Commits an offset for every partition of a topic in the name of a group that nobody is in.
+    /// Commits an offset for every partition of a topic, in the name of a group without members.
     pub fn reset_group(&self, group: &str, topic: &str, offset: i64) {
         let consumer: BaseConsumer = self.config().set("group.id", group).create().expect("create a Kafka consumer");
         let mut list = TopicPartitionList::new();
@@ -116,13 +116,13 @@ impl Kafka {
         });
     }
 
-    /// The offset after the last record, by partition; empty where there is no such topic.
+    /// The offset after the last record, by partition; empty if the topic does not exist.
     pub fn end_offsets(&self, topic: &str) -> BTreeMap<i32, i64> {
         let bounds = bounds(&self.consumer(), topic);
         bounds.into_iter().map(|(partition, (_, end))| (partition, end)).collect()
     }
 
-    /// Every record that stood in a topic when this was called, by partition and offset.
+    /// Every record in a topic at the time of the call, by partition and offset.
     pub fn records(&self, topic: &str) -> Vec<Record> {
         let consumer = self.consumer();
         let mut open: BTreeMap<_, _> = bounds(&consumer, topic);
@@ -139,7 +139,7 @@ impl Kafka {
             {
                 let record = match message {
                     Ok(message) => Record::of(&message),
-                    // The end of a partition may be a marker that is no record, and is said so.
+                    // The end of a partition may be a marker instead of a record; the client reports that.
                     Err(rdkafka::error::KafkaError::PartitionEOF(partition)) => {
                         open.remove(&partition);
                         continue;
@@ -163,7 +163,7 @@ impl Kafka {
 
     fn consumer(&self) -> BaseConsumer {
         let mut config = self.config();
-        // A group is only named, never joined: partitions are assigned by hand and nothing is committed.
+        // The group is only named, never joined: partitions are assigned by hand, and nothing is committed.
         config.set("group.id", "harness").set("enable.auto.commit", "false").set("enable.partition.eof", "true");
         config.create().expect("create a Kafka consumer")
     }
@@ -173,7 +173,7 @@ impl Kafka {
     }
 }
 
-/// First offset and end, by partition. Leaders of a topic that was made just now may not be known to the broker asked.
+/// First offset and end, by partition. A broker may not know the leaders of a new topic yet.
 fn bounds(consumer: &BaseConsumer, topic: &str) -> BTreeMap<i32, (i64, i64)> {
     poll(ANSWER_WITHIN, "a topic's offsets", || {
         let metadata = consumer.fetch_metadata(Some(topic), ANSWER_WITHIN).map_err(|error| error.to_string())?;

@@ -1,4 +1,4 @@
-//! One node of a cluster.
+//! One node of a Kafka cluster.
 
 use std::fs;
 use std::process::Command;
@@ -63,7 +63,7 @@ impl Node {
         nodes.collect()
     }
 
-    /// Writes the identity of cluster and node into the data folder, as Kafka wants it done once.
+    /// Writes the identity of cluster and node into the data folder, which Kafka requires once.
     pub(super) fn format(&mut self) {
         let mut command = java();
         command.args(["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID, "--config"]);
@@ -73,7 +73,7 @@ impl Node {
         assert!(status.success(), "kafka format ended with {status}:\n{}", process.log());
     }
 
-    /// Starts it without waiting.
+    /// Starts the node without waiting for it.
     pub(super) fn launch(&mut self) {
         self.process = None;
         let mut command = java();
@@ -86,24 +86,24 @@ impl Node {
         self.process.as_mut().map_or_else(|| Err(format!("kafka node {} was not started", self.id)), Process::alive)
     }
 
-    /// Whether its process is there, halted or not.
+    /// Whether its process exists, halted or not.
     pub fn runs(&mut self) -> bool {
         self.alive().is_ok()
     }
 
-    /// SIGKILL, if it runs.
+    /// Kills it with SIGKILL, if it runs.
     pub fn kill(&mut self) {
         self.process.iter_mut().for_each(Process::kill);
     }
 
-    /// SIGTERM, and waits: it hands its partitions over and writes its state.
+    /// Stops it with SIGTERM and waits: it hands over its partitions and writes its state.
     pub fn stop(&mut self) {
         if let Some(process) = &mut self.process {
             process.stop(STOPPED_WITHIN);
         }
     }
 
-    /// Halts it, as a long pause would; `resume` goes on.
+    /// Halts it, as a long pause would; `resume` ends that.
     pub fn pause(&mut self) {
         self.process.iter_mut().for_each(|process| process.signal(Signal::SIGSTOP));
     }
@@ -113,7 +113,7 @@ impl Node {
         self.process.iter_mut().for_each(|process| process.signal(Signal::SIGCONT));
     }
 
-    /// Its process.
+    /// Its process, for signals.
     ///
     /// # Panics
     /// If it was never started.
@@ -132,7 +132,7 @@ impl Node {
     }
 }
 
-/// Java with Kafka on its path, tuned to start quickly on a small machine rather than to run fast for long.
+/// Java with Kafka on its class path, tuned for a quick start on a small machine rather than for long runs.
 pub(super) fn java() -> Command {
     let libs = locate::engine("kafka-4.1.0-tools").join("libs/*");
     let mut command = Command::new("java");

@@ -1,4 +1,4 @@
-//! What is done to a cluster that should not be done to it, and what shows how it takes that.
+//! Interventions that a cluster should not suffer, and ways to observe it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,10 +15,10 @@ use crate::{Process, Scratch, poll};
 const WITHIN: Duration = Duration::from_secs(240);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// Offsets by topic and partition.
+/// Offsets, by topic and partition.
 pub type Offsets = BTreeMap<(String, i32), i64>;
 
-/// Asks a cluster without being part of the test's one thread.
+/// Reads from a cluster, on any thread.
 pub struct Observer {
     consumer: BaseConsumer,
     topics: Vec<String>,
@@ -30,7 +30,7 @@ impl Observer {
     pub fn ends(&self) -> Result<Offsets, String> {
         let mut ends = Offsets::new();
         for topic in &self.topics {
-            // Leaders may have died since the last question.
+            // Leaders may have died since the last call.
             self.consumer.fetch_metadata(Some(topic), ANSWER_WITHIN).map_err(|error| error.to_string())?;
             for partition in 0..self.partitions {
                 let bounds = self.consumer.fetch_watermarks(topic, partition, ANSWER_WITHIN);
@@ -41,7 +41,7 @@ impl Observer {
         Ok(ends)
     }
 
-    /// What the group has committed; partitions without a commit are not in it.
+    /// The commits of the group; partitions without a commit are absent.
     pub fn committed(&self) -> Result<Offsets, String> {
         let list = self.list(Offset::Invalid);
         let list = self.consumer.committed_offsets(list, ANSWER_WITHIN).map_err(|error| error.to_string())?;
@@ -52,7 +52,7 @@ impl Observer {
         Ok(committed.collect())
     }
 
-    /// Sets all commits of the group to 0, which Kafka refuses while the group has members.
+    /// Sets all commits of the group to 0. Kafka refuses that while the group has members.
     pub fn rewind(&self) -> Result<(), String> {
         self.consumer.commit(&self.list(Offset::Offset(0)), CommitMode::Sync).map_err(|error| error.to_string())
     }
@@ -69,7 +69,7 @@ impl Observer {
 }
 
 impl Kafka {
-    /// An observer of topics of so many partitions and of a group, of which it does not become a member.
+    /// An observer of topics with this number of partitions, and of a group, without joining the group.
     pub fn observer(&self, group: &str, topics: &[&str], partitions: i32) -> Observer {
         let mut config: ClientConfig = self.config();
         config.set("group.id", group).set("enable.auto.commit", "false");
@@ -94,7 +94,7 @@ impl Kafka {
         });
     }
 
-    /// The node that leads a partition, by its index from 0. For moments a partition has none.
+    /// The node that leads a partition, by its index from 0. A partition may have no leader for a moment.
     pub fn leader(&self, topic: &str, partition: usize) -> usize {
         let consumer: BaseConsumer = self.config().create().expect("create a Kafka client");
         poll(WITHIN, "a leader", || {
@@ -104,7 +104,7 @@ impl Kafka {
         })
     }
 
-    /// Gives one partition these copies, by node id. With fewer than `min.insync.replicas` it takes no more records.
+    /// Assigns these copies to one partition, by node id. With fewer than `min.insync.replicas` it accepts no records.
     pub fn reassign(&self, topic: &str, partition: i32, nodes: &[i32]) {
         let scratch = Scratch::new("reassign");
         let plan = format!(

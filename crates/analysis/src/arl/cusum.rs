@@ -1,7 +1,8 @@
 //! Run lengths of the tabular CUSUM.
 //!
-//! One side: L(u) = 1 + L(0) Phi(k - u - m) + Int_0^h L(y) phi(y + k - u - m) dy with the mean m. Both sides from the two
-//! one-sided ones, which is exact for the symmetric chart, with a head start too (Lucas & Crosier 1982).
+//! One side: L(u) = 1 + L(0) Phi(k - u - m) + Int_0^h L(y) phi(y + k - u - m) dy with the mean m. The two-sided run
+//! length follows from both sides. That is exact for the symmetric chart, also with a head start (Lucas & Crosier
+//! 1982).
 
 use super::{POINTS_MAX, SURVIVAL_MIN, beyond, check_drift, check_target, plausible};
 use crate::{
@@ -13,13 +14,14 @@ use crate::{
     special::{normal_below, normal_density},
 };
 
-/// Largest decision limit that is computed.
+/// Largest decision limit that is computed, sigma.
 const H_MAX: f64 = 100.0;
 
-/// Where Siegmund's exponent says that a side practically never signals.
+/// Beyond this value of Siegmund's exponent a side practically never signals.
 const EXPONENT_MAX: f64 = 29.0;
 
-/// Mean number of points to a signal of the two-sided chart, with the mean `shift` sigma off from the first point on.
+/// Mean number of points to a signal of the two-sided chart, with a mean that is `shift` sigma off from the first point
+/// on.
 ///
 /// # Errors
 /// Parameters out of range; a run length beyond [`super::ARL_MAX`].
@@ -36,15 +38,15 @@ pub fn cusum(design: &Design, shift: f64) -> Result<f64> {
         None => near.1,
         Some(away) => {
             let far = (away.at(0.0), away.at(start));
-            // (near(s) far(0) + far(s) near(0) - near(0) far(0)) / (near(0) + far(0)), scaled against overflow.
+            // (near(s) far(0) + far(s) near(0) - near(0) far(0)) / (near(0) + far(0)), scaled to avoid overflow.
             (near.1 + near.0 * (far.1 / far.0 - 1.0)) / (1.0 + near.0 / far.0)
         }
     };
     plausible(two_sided)
 }
 
-/// Mean number of points to a signal while the mean drifts by `drift` sigma from each point to the next, starting with the
-/// first. The sides are taken as independent, which for a drift changes the result by less than its in-control alarms.
+/// Mean number of points to a signal while the mean drifts by `drift` sigma from each point to the next, from the first
+/// on. The sides count as independent. For a drift this changes the result by less than the in-control alarms do.
 ///
 /// # Errors
 /// Parameters out of range; a drift of less than [`super::DRIFT_MIN`].
@@ -113,7 +115,7 @@ struct OneSide {
 }
 
 impl OneSide {
-    /// None where the run length is beyond what can be computed, for all purposes infinite.
+    /// `None` if the run length is too long to compute; callers treat it as infinite.
     fn solve(design: &Design, mean: f64) -> Result<Option<Self>> {
         let reference = design.k - mean;
         if 2.0 * reference * (design.h + 1.166) > EXPONENT_MAX {
@@ -159,7 +161,7 @@ impl Walk {
         Self { mass: 1.0, place: start, density: Vec::new() }
     }
 
-    /// Carries the distribution over one point with this mean; returns the probability of no signal so far.
+    /// Moves the distribution on by one point with this mean. Returns the probability that there is no signal so far.
     fn step(&mut self, design: &Design, rule: &Rule, mean: f64) -> f64 {
         let reference = design.k - mean;
         let weighted: Vec<(f64, f64)> =

@@ -1,9 +1,9 @@
 //! Run lengths of the EWMA.
 //!
 //! With fixed limits +-c, c = limit sqrt(lambda / (2 - lambda)):
-//! L(u) = 1 + 1/lambda Int_-c^c L(y) phi((y - (1 - lambda) u) / lambda - m) dy (Crowder 1987). With time-varying limits the
-//! density of the average is carried from point to point until the limits have settled; from there on L answers for what is
-//! still running.
+//! L(u) = 1 + 1/lambda Int_-c^c L(y) phi((y - (1 - lambda) u) / lambda - m) dy (Crowder 1987). With time-varying
+//! limits, the density of the average is followed from point to point until the limits have settled. From there on L
+//! gives the rest of the run.
 
 use super::{ARL_MAX, POINTS_MAX, SURVIVAL_MIN, beyond, check_drift, check_target, plausible};
 use crate::{
@@ -18,17 +18,17 @@ use crate::{
 /// Which limits a chart has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EwmaLimits {
-    /// The asymptotic ones from the first point on, as in published tables.
+    /// The asymptotic limits from the first point on, as in published tables.
     Fixed,
-    /// Those with the exact variance, as [`crate::ewma`] draws them: narrower at the start.
+    /// Limits with the exact variance, as [`crate::ewma`] draws them: narrower at the start.
     TimeVarying,
 }
 
-/// The limits have settled when the exact variance is this close to the asymptotic one.
+/// The limits count as settled when the exact variance is this close to the asymptotic one.
 const SETTLED: f64 = 1e-10;
 
-/// Mean number of points to a signal, with the mean `shift` sigma off from the first point on and the average starting in
-/// the centre.
+/// Mean number of points to a signal, with a mean that is `shift` sigma off from the first point on. The average starts
+/// in the centre.
 ///
 /// # Errors
 /// Parameters out of range; a run length beyond [`super::ARL_MAX`].
@@ -82,7 +82,7 @@ pub fn ewma_drift(design: &Design, limits: EwmaLimits, drift: f64) -> Result<f64
 pub fn ewma_threshold(lambda: f64, limits: EwmaLimits, arl: f64) -> Result<f64> {
     check_target(arl)?;
     check(&Design { lambda, limit: 1.0 })?;
-    // For lambda = 1 this is the answer; a smaller lambda needs less.
+    // This is the answer for lambda = 1; a smaller lambda needs a smaller limit.
     let start = shewhart::threshold(arl)?;
     let wanted = arl.ln();
     root::rising(0.01, start, 0.25, 1e-9, |limit| Ok(ewma(&Design { lambda, limit }, limits, 0.0)?.ln() - wanted))
@@ -96,7 +96,7 @@ fn check(design: &Design) -> Result<()> {
 }
 
 fn rule(design: &Design, bound: f64) -> Rule {
-    // The kernel is lambda wide; the nodes follow the asymptotic limits, so that they stay as many over time.
+    // The kernel is lambda wide. The number of nodes follows the asymptotic limits, so it stays the same over time.
     let widths = 2.0 * design.limit * design.spread() / design.lambda;
     Rule::gauss_legendre(32 + (3.0 * widths).ceil() as usize, -bound, bound)
 }
@@ -120,7 +120,7 @@ impl Settled {
         }
         let mut at_nodes = vec![1.0; count];
         linear::solve(&mut matrix, &mut at_nodes)?;
-        // Too ill-conditioned an equation answers with a negative or an enormous length.
+        // If the equation is too ill-conditioned, it gives a negative or an enormous length.
         if at_nodes.iter().any(|length| !(1.0..=10.0 * ARL_MAX).contains(length)) {
             return Err(beyond());
         }
@@ -132,7 +132,7 @@ impl Settled {
         1.0 + self.rule.iter().zip(&self.at_nodes).map(|((node, weight), at)| weight * at * kernel(node)).sum::<f64>()
     }
 
-    /// The remaining run length, weighted with the probability of still running.
+    /// The remaining run length, weighted with the probability that the chart has not signalled.
     fn from(&self, walk: &Walk, design: &Design, shift: f64) -> f64 {
         walk.states.iter().map(|(place, mass)| mass * self.at(design.lambda, *place, shift)).sum()
     }
@@ -155,7 +155,8 @@ impl Walk {
         Self { design, states: vec![(0.0, 1.0)], survival: 1.0 }
     }
 
-    /// Carries the distribution over one point with this mean, within +-`bound`; returns the probability of no signal so far.
+    /// Moves the distribution on by one point with this mean, within +-`bound`. Returns the probability that there is
+    /// no signal so far.
     fn step(&mut self, bound: f64, mean: f64) -> f64 {
         let lambda = self.design.lambda;
         let density = |to| self.states.iter().map(|(start, mass)| mass * kernel(lambda, *start, to, mean)).sum::<f64>();

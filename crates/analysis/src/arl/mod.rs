@@ -1,10 +1,10 @@
-//! Average run lengths: how many points until a chart signals, in control and after a change.
+//! Average run lengths: the mean number of points until a chart signals, in control and after a change.
 //!
-//! Each is the solution of an integral equation (Page 1954, Crowder 1987), discretised by Gauss-Legendre; for a mean that
-//! drifts, and for limits that vary in time, the density of the chart's state is carried from point to point instead. All
-//! in units of sigma, two-sided, with normal values.
+//! A run length is the solution of an integral equation (Page 1954, Crowder 1987), discretised by Gauss-Legendre. For a
+//! drifting mean, and for limits that vary in time, the density of the chart's state is followed from point to point
+//! instead. All run lengths are in units of sigma, two-sided, for normal values.
 //!
-//! Thresholds are the inverse: the limit that has a wanted run length in control.
+//! A threshold is the inverse: the limit that gives a wanted run length in control.
 
 mod cusum;
 mod ewma;
@@ -14,16 +14,16 @@ pub use ewma::{EwmaLimits, ewma, ewma_drift, ewma_threshold};
 
 use crate::error::{Error, Result, require};
 
-/// Run lengths beyond this are refused: the equations are then too ill-conditioned for floating point.
+/// Longer run lengths are refused: the equations are then too ill-conditioned for floating point.
 pub const ARL_MAX: f64 = 1e12;
 
 /// The slowest drift, sigma a point, whose run length is computed point by point.
 pub const DRIFT_MIN: f64 = 1e-4;
 
-/// A survival below this adds nothing to a run length.
+/// A survival probability below this adds nothing to a run length.
 const SURVIVAL_MIN: f64 = 1e-12;
 
-/// The longest a run is followed point by point.
+/// Largest number of points over which a run is followed.
 const POINTS_MAX: u64 = 1_000_000;
 
 fn plausible(arl: f64) -> Result<f64> {

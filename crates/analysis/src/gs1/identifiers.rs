@@ -1,26 +1,26 @@
-//! Application identifiers (GS1 General Specifications, section 3): those of identification, dates, measures, references and
-//! health care. Not among them: 43nn (transport), coupons and payment slips.
+//! Application identifiers (GS1 General Specifications, section 3) for identification, dates, measures, references and
+//! health care. Transport (43nn), coupons and payment slips are not supported.
 
 /// The form of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// From so many to so many digits.
+    /// Digits: least and greatest number.
     Digits(usize, usize),
-    /// From so many to so many characters of GS1's set 82.
+    /// Characters of GS1's set 82: least and greatest number.
     Text(usize, usize),
     /// Six digits, YYMMDD.
     Date,
     /// A key whose last digit is a check digit, followed by up to `tail` characters.
     Keyed {
-        /// Digits of the key.
+        /// Number of digits of the key, check digit included.
         key: usize,
-        /// Characters after it.
+        /// Greatest number of characters after the key.
         tail: usize,
     },
 }
 
 impl Form {
-    /// The length, where there is only one.
+    /// The length, if all values have the same.
     pub(super) fn fixed_length(self) -> Option<usize> {
         match self {
             Self::Digits(least, most) | Self::Text(least, most) => (least == most).then_some(least),
@@ -29,7 +29,7 @@ impl Form {
         }
     }
 
-    /// Checks a value; otherwise says what would be right.
+    /// Checks a value. The error text says what would be right.
     pub(super) fn check(self, value: &str) -> Result<(), String> {
         let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
         match self {
@@ -63,9 +63,9 @@ fn text(value: &str, least: usize, most: usize) -> Result<(), String> {
 /// One row of the table.
 #[derive(Debug)]
 pub(super) struct Identifier {
-    /// Its digits; `n` stands for any digit.
+    /// Digits of the identifier; `n` stands for any digit.
     pattern: &'static str,
-    /// Data title.
+    /// Data title in the GS1 specification.
     pub(super) title: &'static str,
     /// Form of its value.
     pub(super) form: Form,
@@ -85,7 +85,7 @@ impl Identifier {
         })
     }
 
-    /// Is the length fixed by the first two digits, so that no FNC1 follows?
+    /// Whether the first two digits fix the length, so that no FNC1 follows.
     pub(super) fn predefined(&self, ai: &str) -> bool {
         matches!(ai.get(..2), Some("00" | "01" | "02" | "03" | "04" | "31" | "32" | "33" | "34" | "35" | "36" | "41"))
             || matches!(ai, "11" | "12" | "13" | "14" | "15" | "16" | "17" | "18" | "19" | "20")

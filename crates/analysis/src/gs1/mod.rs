@@ -1,11 +1,11 @@
-//! GS1 element strings: what stands in the bar code of a device or an item (UDI).
+//! GS1 element strings: the content of the bar code of a device or an item (UDI).
 //!
-//! Both ways of writing are read: with brackets, `(01)51022222233336(17)150707(10)A213B1`, and as scanned, with FNC1 (the
-//! character GS, 0x1D) after values of variable length and perhaps a symbology identifier in front (`]d2`). GS1 General
-//! Specifications: section 3 (application identifiers), 7.9 (check digits), 7.12 (century of a date). DI is the element
-//! (01); PI is all the others, in their order.
+//! Two forms are read. One has brackets: `(01)51022222233336(17)150707(10)A213B1`. The other is as scanned: FNC1 (the
+//! character GS, 0x1D) ends each value of variable length, and a symbology identifier such as `]d2` may come first.
+//! Source: GS1 General Specifications, section 3 (application identifiers), 7.9 (check digits), 7.12 (century of a
+//! date). DI is the element (01); PI is all others, in their order.
 //!
-//! A value with brackets may itself hold `(21)`; written with brackets that cannot be told from the next element.
+//! A value may itself contain `(21)`. In the form with brackets, this cannot be distinguished from the next element.
 
 mod identifiers;
 
@@ -13,54 +13,54 @@ use std::fmt;
 
 use identifiers::{Form, Identifier};
 
-/// What ends a value of variable length.
+/// Ends a value of variable length.
 const FNC1: char = '\u{1d}';
 
-/// Longest element string that is read: more does not fit any GS1 symbol.
+/// Longest element string that is read, in characters. No GS1 symbol holds more.
 pub const LENGTH_MAX: usize = 4096;
 
 /// Why an element string cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Nothing there.
+    /// The string has no characters.
     #[error("the element string is empty")]
     Empty,
     /// More than [`LENGTH_MAX`] characters.
     #[error("the element string has {0} characters; at most {LENGTH_MAX} are read")]
     TooLong(usize),
-    /// No application identifier of this kind exists, or it is not one that is read here.
+    /// No such application identifier exists, or this module does not support it.
     #[error("unknown application identifier at {0:?}")]
     UnknownIdentifier(String),
     /// A value has the wrong form.
     #[error("({ai}) {value:?}: must be {right}")]
     Value {
-        /// The application identifier.
+        /// Digits of the application identifier.
         ai: String,
-        /// What stands there.
+        /// The value in the string.
         value: String,
-        /// What would be right.
+        /// The allowed form, in words.
         right: String,
     },
-    /// The check digit does not belong to the digits before it.
+    /// The check digit does not match the digits before it.
     #[error("({ai}) {value}: wrong check digit {found}, the digits before it need {expected}")]
     CheckDigit {
-        /// The application identifier.
+        /// Digits of the application identifier.
         ai: String,
-        /// The digits.
+        /// The digits, check digit included.
         value: String,
-        /// The last of them.
+        /// The check digit in the string.
         found: u8,
-        /// What it should be.
+        /// The computed check digit.
         expected: u8,
     },
-    /// The same identifier stands there twice with different values.
+    /// The same identifier occurs twice with different values.
     #[error("({ai}) stands there twice: {first:?} and {second:?}")]
     Twice {
-        /// The application identifier.
+        /// Digits of the application identifier.
         ai: String,
-        /// Its first value.
+        /// Its value at its first place.
         first: String,
-        /// Its second value.
+        /// Its value at its second place.
         second: String,
     },
 }
@@ -68,11 +68,11 @@ pub enum Error {
 /// A calendar date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Date {
-    /// Year, all four digits.
+    /// Year with its century.
     pub year: i32,
     /// Month, 1 to 12.
     pub month: u8,
-    /// Day of the month. Where the code has 00, the last one.
+    /// Day of the month, 1 to 31. Day 00 of the code is the last day of the month.
     pub day: u8,
 }
 
@@ -87,15 +87,15 @@ impl fmt::Display for Date {
 pub struct Element {
     /// The digits of the identifier.
     pub ai: String,
-    /// Its data title in GS1's words.
+    /// Its data title in the GS1 specification.
     pub title: &'static str,
-    /// Its value as it stands in the code.
+    /// Its value as in the code.
     pub value: String,
-    /// Its value as a date, for dates.
+    /// Its value as a date, if the identifier holds one.
     pub date: Option<Date>,
 }
 
-/// A read element string: every value has the form its identifier asks for, every check digit is right.
+/// A valid element string: each value has the form of its identifier, and each check digit is right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ElementString {
     /// The elements in their order, each identifier once.
@@ -103,10 +103,10 @@ pub struct ElementString {
 }
 
 impl ElementString {
-    /// Reads an element string. Dates have two digits for the year; `year` is the current one, which decides the century.
+    /// Reads an element string. A date has two digits for its year; the current `year` decides the century.
     ///
     /// # Errors
-    /// The string is not one; which element is wrong, and what would be right.
+    /// The string is not valid. The error names the element and the allowed form.
     pub fn parse(text: &str, year: i32) -> Result<Self, Error> {
         let text = text.trim_matches([' ', '\t', '\r', '\n']);
         let text = ["]C1", "]e0", "]d2", "]Q3", "]J1"].iter().find_map(|id| text.strip_prefix(id)).unwrap_or(text);
@@ -172,13 +172,13 @@ fn bracketed(text: &str) -> Result<Split<'_>, Error> {
     Ok((ai, identifier, value.strip_suffix(FNC1).unwrap_or(value), after))
 }
 
-/// Does an identifier in brackets stand here?
+/// Whether an identifier in brackets starts here.
 fn opens(text: &str) -> bool {
     let ai = text.strip_prefix('(').and_then(|text| text.split_once(')')).map(|(ai, _)| ai);
     ai.is_some_and(|ai| (2..=4).contains(&ai.len()) && ai.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Splits off an identifier and its value, as scanned.
+/// Splits off an identifier and its value in the scanned form.
 fn scanned(text: &str) -> Result<Split<'_>, Error> {
     let unknown = || Error::UnknownIdentifier(text.chars().take(4).collect());
     let (ai, identifier) = (2..=4)
@@ -219,7 +219,7 @@ fn check(ai: &str, identifier: &'static Identifier, value: &str, year: i32) -> R
     Ok(Element { ai: ai.into(), title: identifier.title, value: value.into(), date })
 }
 
-/// The check digit that belongs after these digits: weights 3 and 1 from the right, up to the next ten.
+/// The check digit for these digits: weights 3 and 1 from the right, then the difference to the next ten.
 fn check_digit(digits: &str) -> u8 {
     let weighted = digits
         .bytes()
@@ -229,7 +229,8 @@ fn check_digit(digits: &str) -> u8 {
     ((10 - weighted.sum::<u32>() % 10) % 10) as u8
 }
 
-/// YYMMDD, in the century that is nearest by GS1's rule: 51 or more years ahead is the last one, 50 or more behind the next.
+/// YYMMDD in the nearest century by GS1's rule. 51 or more years ahead means the last century, 50 or more behind the
+/// next.
 fn read_date(value: &str, year: i32) -> Option<Date> {
     let part = |from: usize| value.get(from..from + 2)?.parse::<u8>().ok();
     let (two_digits, month, day) = (i32::from(part(0)?), part(2)?, part(4)?);

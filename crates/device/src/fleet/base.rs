@@ -1,4 +1,5 @@
-//! What every simulated device has: boots, sequence, clock, context, heartbeats and the mishaps of its scenarios.
+//! The common part of every simulated device: boots, sequence, clock, context, heartbeats and the faults of its
+//! scenarios.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -12,12 +13,12 @@ use super::{Act, Context, Fate, Made, Plan, Poison, Scenario, Step, demo, noise:
 use crate::store::{Life, Stamp};
 
 const S: i64 = 1_000_000;
-/// Between two heartbeats, us.
+/// Interval of heartbeats, us.
 const HEARTBEAT_US: i64 = 300 * S;
-/// The same in the past of a demonstration, where only the latest one says something.
+/// The same in the past of a demonstration, where only the latest heartbeat matters.
 const HEARTBEAT_PAST_US: i64 = 6 * 3_600 * S;
 
-/// Times of mishaps to come, us; `i64::MAX` = never.
+/// Times of the next faults, us; `i64::MAX` means never.
 struct Mishaps {
     link_us: i64,
     is_up: bool,
@@ -30,9 +31,9 @@ struct Mishaps {
 pub(super) struct Base {
     pub plan: Arc<Plan>,
     pub index: u32,
-    /// Name of the device.
+    /// Id of the device.
     pub name: String,
-    /// Boots before this life; makes ids of different lives different.
+    /// Number of boots before this run; it makes the ids of different runs differ.
     pub life: u32,
     pub noise: Noise,
     pub injection_no: u64,
@@ -46,11 +47,11 @@ pub(super) struct Base {
     at_us: i64,
     heartbeat_us: i64,
     mishaps: Mishaps,
-    /// Events that are still to be lost or to go missing.
+    /// Number of the next events that are lost or go missing.
     doomed: Option<(Fate, u64)>,
-    /// The script has come to its end.
+    /// The steps of the device are complete.
     pub is_over: bool,
-    /// The steps given so far leave something for the next event to tell.
+    /// The next event must still report something about the steps so far.
     is_unsettled: bool,
     queue: VecDeque<Step>,
 }
@@ -85,7 +86,7 @@ impl Base {
             counter: life.boots,
             boot_id: 0,
             seq: 0,
-            // Long enough ago for whatever a sterilizer tells of the time before the epoch.
+            // Early enough for everything that a sterilizer reports of the time before the epoch.
             booted_us: -2 * schedule::slot_us(&plan) - 3_600 * S,
             clock: Clock::Synced,
             clock_offset_us: 0,
@@ -118,17 +119,17 @@ impl Base {
         self.is_unsettled
     }
 
-    /// What the device brings into its next life.
+    /// The state that the next run continues from.
     pub(super) fn life(&self) -> Life {
         Life { boots: self.counter, injection_no: self.injection_no }
     }
 
-    /// Lets time pass without an event.
+    /// Moves the time on without an event.
     pub(super) fn idle(&mut self, at_us: i64) {
         self.pass(at_us);
     }
 
-    /// The next events are never kept; the boot after them tells how many there were.
+    /// The next events are never kept. The boot after them reports their number.
     pub(super) fn lose_power(&mut self, events: u64) {
         self.doomed = Some((Fate::Missing, events));
     }
@@ -149,24 +150,24 @@ impl Base {
         self.plan.epoch_unix_us + at_us
     }
 
-    /// An event at a time, told at that time or now, whichever is later.
+    /// An event at a time. It is reported at that time or now, whichever is later.
     pub(super) fn event(&mut self, at_us: i64, kind: Kind) {
         self.make(at_us, at_us, Some(kind), Fate::Stored);
     }
 
-    /// An event that is told later than it happened.
+    /// An event that is reported later than it happened.
     pub(super) fn event_told(&mut self, told_us: i64, at_us: i64, kind: Kind) {
         self.make(told_us, at_us, Some(kind), Fate::Stored);
     }
 
-    /// An event that must be quarantined; `kind` none is one that no server knows.
+    /// An event that must be quarantined; `kind` is `None` for a kind that no server knows.
     pub(super) fn bad_event(&mut self, at_us: i64, kind: Option<Kind>, reason: Reason) {
         self.make(at_us, at_us, kind, Fate::Quarantined(reason));
     }
 
     /// An event at an impossible time.
     pub(super) fn event_out_of_time(&mut self, at_us: i64, kind: Kind) {
-        // What falls due before it, a heartbeat or a step of the clock, has the time as it was.
+        // A heartbeat or a clock step before the event has the time of before.
         self.pass(at_us);
         if self.clock == Clock::Synced {
             let offset_us = std::mem::replace(&mut self.clock_offset_us, 4_200_000_000 * S);
@@ -195,7 +196,7 @@ impl Base {
         }
     }
 
-    /// The fate of the next event: that of the mishap it falls into.
+    /// The end of the next event: that of the fault that it falls into.
     fn doom(&mut self, fate: Fate) -> Fate {
         let Some((doom, left)) = self.doomed.take() else { return fate };
         if left > 1 {
@@ -204,7 +205,7 @@ impl Base {
         doom
     }
 
-    /// Lets time pass: what falls due before `at_us` happens.
+    /// Moves the time on to `at_us`, and lets everything due before it happen.
     fn pass(&mut self, at_us: i64) {
         while self.heartbeat_us <= at_us {
             self.at_us = self.at_us.max(self.heartbeat_us);
@@ -270,7 +271,7 @@ impl Base {
     fn step_clock(&mut self) {
         let day = 86_400 * S;
         (self.clock, self.clock_offset_us) = match self.noise.between(0, 4) {
-            // A correction of a disciplined clock.
+            // A correction of a clock that is synchronised.
             0 => (Clock::Synced, self.noise.between(0, 400_000) as i64 - 200_000),
             1 => (Clock::Unsynced, -(self.noise.between(1, 400) as i64) * day),
             2 => (Clock::Unsynced, self.noise.between(1, 400) as i64 * day),

@@ -1,4 +1,4 @@
-//! A calibration bench: calibrates the injection devices of its block in turn.
+//! A calibration bench, which calibrates the injection devices of its block one after the other.
 
 use telemetry::v1::{Calibration, CalibrationPoint, Channel, Phase, event::Kind};
 
@@ -15,12 +15,12 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn new(base: &Base) -> Self {
         let subjects: Vec<_> = base.plan.block(base.index).collect();
-        // The calibrations of the past are in force.
+        // In the present of a demonstration, the calibrations of the past are in force.
         let next = if demo::is_present(&base.plan) { subjects.len() } else { 0 };
         Self { subjects, next, round: 0 }
     }
 
-    /// Calibrates the next device.
+    /// Calibrates the next injection device.
     pub(super) fn advance(&mut self, base: &mut Base) {
         let Some(subject) = self.subjects.get(self.next).copied() else {
             self.round += 1;
@@ -34,7 +34,7 @@ impl Bench {
             }
             self.next = 0;
             if self.subjects.is_empty() {
-                // A bench without devices still has to make time pass.
+                // A bench without devices must still move the time on.
                 base.event(self.round * schedule::calibration_us(&base.plan), Kind::Fault(idle()));
             }
             return;

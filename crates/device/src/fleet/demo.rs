@@ -1,74 +1,74 @@
 //! The fleet of a demonstration: four weeks of a mostly healthy past with a few planted stories, then the present.
 //!
-//! The past begins at a midnight (UTC) and ends at a given time. Its days are the same whatever that time is: a later end
-//! only shows more of the last day. The present is an ordinary fleet at a clinic's pace. Both share what must not change
-//! between them: the calibrations, the bias of each device and the pen that has drifted.
+//! The past begins at a midnight (UTC) and ends at a given time. Its days do not depend on that time: a later end only
+//! adds to the last day. The present is an ordinary fleet at the pace of a clinic. Past and present share the
+//! calibrations, the bias of each device and the pen that has drifted.
 
 use std::fmt;
 
 use super::{Plan, Role};
 
 const S: i64 = 1_000_000;
-/// One day, us.
+/// Length of a day, us.
 pub(super) const DAY_US: i64 = 86_400 * S;
-/// Whole days of the past; the day on which it ends comes on top.
+/// Whole days of the past. The day on which the past ends is added to them.
 const DAYS: i64 = 28;
 
-/// Sessions that an injection device has on each day of the past, and when each may begin, us after midnight.
+/// Sessions of an injection device on each day of the past: earliest and latest begin, us after midnight.
 const SESSIONS: [(i64, i64); 2] = [(8 * 3_600 * S, 12 * 3_600 * S), (13 * 3_600 * S, 17 * 3_600 * S)];
-/// No session of the past lasts longer, us.
+/// Longest session of the past, us.
 const SESSION_US_MAX: i64 = 1_200 * S;
-/// No sterilizer is busy for longer after the beginning of its day, us.
+/// A sterilizer has finished this long after the beginning of its day, us.
 pub(super) const STERILIZER_US_MAX: i64 = 3 * 3_600 * S;
-/// Reusable hand-pieces that a device uses on one day: one a session.
+/// Reusable hand-pieces that a device uses on a day: one for each session.
 pub(super) const HANDPIECES: u64 = SESSIONS.len() as u64;
 
-/// Day on which the needle of the first session is used again in the second.
+/// Day on which the second session uses the needle of the first again.
 const REUSE_DAY: i64 = 24;
 /// Day on which the power fails at the end of the second session.
 const GAP_DAY: i64 = 25;
-/// Day on which the cycle fails; its hand-piece was used on the day before, and is used again two days later.
+/// Day on which the cycle fails. Its hand-piece was used on the day before, and is used again two days later.
 const FAILED_DAY: i64 = 22;
-/// Day from which on a device has no network until some time into the present.
+/// First day without network for one device, until some time into the present.
 const OFFLINE_DAY: i64 = 26;
-/// How long the device stays without network in the present, us.
+/// Time of the present that the device spends without network, us.
 const OFFLINE_PRESENT_US: i64 = 60 * S;
 /// Last day on which the drifting pen is exact.
 const DRIFT_DAY: i64 = 7;
-/// How far it is off at the end of the past: beyond a tolerance of 5 %, and no single shot beyond twice that.
+/// Its deviation at the end of the past: beyond a tolerance of 5 %, but no single shot beyond twice that.
 const DRIFT: f64 = 0.065;
 
-/// Shots of a session: few enough for one needle.
+/// Shots of a session, few enough for one needle.
 pub(super) const SHOTS: (u64, u64) = (14, 23);
-/// Last shots of the session in which the power fails that are never written.
+/// Number of last shots that are never written in the session with the power failure.
 pub(super) const GAP_SHOTS: u32 = 3;
 /// Events of that session that are never written: those shots, the removal of needle, syringe and hand-piece, and the
-/// end. The syringe's removal is among them: without the shots its balance would not add up.
+/// end. The syringe's removal is among them, because its balance would be wrong without the shots.
 pub(super) const GAP_EVENTS: u64 = GAP_SHOTS as u64 + 4;
 /// Scatter of the dose and of the depth within a session, as fractions of the target.
 pub(super) const SCATTER: (f64, f64) = (0.01, 0.006);
 /// Largest deviation of a session from the device's bias, for dose and depth, as fractions.
 pub(super) const DEVIATION: (f64, f64) = (0.008, 0.005);
 
-/// Which fleet of a demonstration.
+/// Begin and end of a demonstration's past, and which half a plan describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Demo {
-    /// Midnight, UTC, with which the past begins, us since 1970.
+    /// Midnight, UTC, at which the past begins, us since 1970.
     pub began_unix_us: i64,
-    /// When the past ends, us since 1970.
+    /// End of the past, us since 1970.
     pub ended_unix_us: i64,
-    /// Whether the plan is of the past, else of the present after it.
+    /// Whether the plan is of the past; otherwise it is of the present after it.
     pub is_past: bool,
 }
 
 impl Demo {
-    /// The past that ends at a time, us since 1970.
+    /// The past that ends at `unix_us`, us since 1970.
     pub fn ending(unix_us: i64) -> Self {
         let began_unix_us = (unix_us.div_euclid(DAY_US) - DAYS) * DAY_US;
         Self { began_unix_us, ended_unix_us: unix_us, is_past: true }
     }
 
-    /// A present without a past. It has no story but the drift, which takes the four weeks ahead.
+    /// A present without a past. Its only story is the drift, which takes the next four weeks.
     pub fn beginning(unix_us: i64) -> Self {
         Self { began_unix_us: unix_us, ended_unix_us: unix_us, is_past: false }
     }
@@ -78,12 +78,12 @@ impl Demo {
         Plan { epoch_unix_us: self.began_unix_us, demo: Some(Self { is_past: true, ..self }), ..plan }
     }
 
-    /// The fleet of the present, from a time on, us since 1970.
+    /// The fleet of the present from `unix_us` on, us since 1970.
     pub fn present(self, plan: Plan, unix_us: i64) -> Plan {
         Plan { epoch_unix_us: unix_us, demo: Some(Self { is_past: false, ..self }), ..plan }
     }
 
-    /// Earliest and latest beginning of a session of the past, counted from 0, us after the epoch.
+    /// Earliest and latest begin of a session of the past, counted from 0, us after the epoch.
     pub(super) fn session_us(self, number: u64) -> Option<(i64, i64)> {
         let number = i64::try_from(number).ok()?;
         let count = SESSIONS.len() as i64;
@@ -92,7 +92,7 @@ impl Demo {
         Some((day_us + from_us, day_us + to_us))
     }
 
-    /// Whether something that begins at a time, us after the epoch, and takes so long ends within the past.
+    /// Whether something of `length_us` that begins at `at_us`, us after the epoch, ends within the past.
     fn holds(self, at_us: i64, length_us: i64) -> bool {
         self.began_unix_us + at_us + length_us <= self.ended_unix_us
     }
@@ -118,7 +118,7 @@ pub(super) fn holds_sterilizer(plan: &Plan, begin_us: i64) -> bool {
     plan.demo.is_none_or(|demo| !demo.is_past || demo.holds(begin_us, STERILIZER_US_MAX))
 }
 
-/// A planted story.
+/// A planted story, which the dashboard and the alerts show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Story {
     /// A pen's dose drifts out of tolerance.
@@ -129,16 +129,16 @@ pub enum Story {
     Gap,
     /// A hand-piece is used after a failed cycle.
     FailedCycle,
-    /// A device was offline and comes back with its backlog.
+    /// A device was offline and then delivers its backlog.
     Offline,
 }
 
 impl Story {
-    /// All of them.
+    /// All stories, in the order in which they are listed.
     pub const ALL: [Self; 5] = [Self::DoseDrift, Self::NeedleReuse, Self::Gap, Self::FailedCycle, Self::Offline];
 
-    /// The device it is planted on, by number; a fleet without that device lacks the story. The sterilizer of the
-    /// failed cycle has a smaller number than the device that uses its load.
+    /// Number of the device of the story; a fleet without that device lacks the story. The sterilizer of the failed
+    /// cycle has a smaller number than the device that uses its load.
     pub const fn device(self) -> u32 {
         match self {
             Self::DoseDrift => 0,
@@ -149,24 +149,24 @@ impl Story {
         }
     }
 
-    /// The stories of a plan; none without a demonstration.
+    /// The stories of a plan; empty without a demonstration.
     pub fn of(plan: &Plan) -> impl Iterator<Item = Self> {
         let (devices, is_demo) = (plan.devices, plan.demo.is_some());
         Self::ALL.into_iter().filter(move |story| is_demo && story.device() < devices)
     }
 
-    /// Whether it is planted on a device.
+    /// Whether a device has the story.
     pub(super) fn is_of(self, plan: &Plan, index: u32) -> bool {
         plan.demo.is_some() && self.device() == index
     }
 
-    /// The story in a few words for people.
+    /// The story in a few words.
     pub fn tell(self, plan: &Plan) -> Telling<'_> {
         Telling { story: self, plan }
     }
 }
 
-/// A story as people read it.
+/// Formats a story for people.
 pub struct Telling<'a> {
     story: Story,
     plan: &'a Plan,
@@ -209,35 +209,35 @@ impl fmt::Display for Telling<'_> {
     }
 }
 
-/// Whether a session takes the needle of the one before it.
+/// Whether a session uses the needle of the session before it.
 pub(super) fn reuses_needle(plan: &Plan, index: u32, session: u64) -> bool {
     is_past(plan) && Story::NeedleReuse.is_of(plan, index) && is_second_of(session, REUSE_DAY)
 }
 
-/// Whether the power fails at the end of a session.
+/// Whether the power fails at the end of the session.
 pub(super) fn loses_power(plan: &Plan, index: u32, session: u64) -> bool {
     is_past(plan) && Story::Gap.is_of(plan, index) && is_second_of(session, GAP_DAY)
 }
 
-/// Whether a session, counted from 0, is the second of a day.
+/// Whether the session, counted from 0, is the second of a day.
 fn is_second_of(session: u64, day: i64) -> bool {
     i64::try_from(session) == Ok(day * SESSIONS.len() as i64 + 1)
 }
 
-/// The hand-piece that goes into a cycle of its own on a day, and that cycle fails: device and number.
+/// Device and number of the hand-piece that has a cycle of its own on a day; that cycle fails.
 pub(super) fn failing(plan: &Plan, sterilizer: u32, day: i64) -> Option<(u32, u64)> {
     let device = Story::FailedCycle.device();
     let is_planted = is_past(plan) && device < plan.devices && device / super::BLOCK == sterilizer / super::BLOCK;
     (is_planted && day == FAILED_DAY).then_some((device, 0))
 }
 
-/// When a device loses or finds its network, us after the epoch.
+/// Time at which a device loses or finds its network, us after the epoch.
 pub(super) fn link_us(plan: &Plan, index: u32) -> Option<i64> {
     let is_planted = Story::Offline.is_of(plan, index);
     is_planted.then_some(if is_past(plan) { OFFLINE_DAY * DAY_US } else { OFFLINE_PRESENT_US })
 }
 
-/// How far the dose of a device is off at a time, us after the epoch, as a fraction.
+/// Deviation of a device's dose at a time, us after the epoch, as a fraction.
 pub(super) fn drift(plan: &Plan, index: u32, at_us: i64) -> f64 {
     let Some(demo) = plan.demo.filter(|_| Story::DoseDrift.is_of(plan, index)) else { return 0.0 };
     let days = (plan.epoch_unix_us + at_us - demo.began_unix_us) as f64 / DAY_US as f64;
@@ -245,15 +245,16 @@ pub(super) fn drift(plan: &Plan, index: u32, at_us: i64) -> f64 {
     DRIFT * ((days - from) / (DAYS as f64 - from)).clamp(0.0, 1.0)
 }
 
-/// When a device was calibrated and when it is due again, us since 1970: long before the past began, and months after it
-/// has ended, on another day for each device.
+/// When a device was calibrated and when it is due again, us since 1970. The calibration is long before the past, the
+/// due date months after it, on a different day for each device.
 pub(super) fn calibration(demo: Demo, ordinal: u32) -> (i64, i64) {
     let performed_us = demo.began_unix_us - (10 + i64::from(ordinal) * 23 % 240) * DAY_US;
     (performed_us, performed_us + 365 * DAY_US)
 }
 
-/// When it is a device's turn to tell a step, us of simulated time. In the past, who sterilizes and calibrates is further
-/// and further ahead of the others: what was sterilized is there before it is used, however unevenly receipts come.
+/// The time at which a step of a device is due, us of simulated time. In the past, sterilizers and benches run
+/// increasingly ahead of the other devices. A sterilized item thus arrives before its use, however unevenly receipts
+/// come.
 pub(crate) fn turn_us(plan: &Plan, index: u32, at_us: u64) -> u64 {
     let is_ahead = is_past(plan) && plan.role(index) != Role::Injector;
     if is_ahead { at_us / 2 } else { at_us }

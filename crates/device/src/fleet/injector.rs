@@ -1,4 +1,4 @@
-//! An injection device: one session after another.
+//! An injection device, which has one session after the other.
 
 use telemetry::{
     reject::Reason,
@@ -23,9 +23,9 @@ const AREAS: [Area; 9] = [
     Area::Thigh,
     Area::Gluteal,
 ];
-/// Shots generated at once: bounds the memory of a large fleet.
+/// Shots generated at once; it bounds the memory of a large fleet.
 const SHOTS_AT_ONCE: u32 = 8;
-/// Volume to prime a needle, nl.
+/// Volume that primes a needle, nl.
 const PRIME_NL: u64 = 150_000;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -35,7 +35,7 @@ enum Phase {
     End,
 }
 
-/// What is mounted in a slot.
+/// The item mounted in a slot.
 struct Mount {
     mount_id: String,
     item_id: String,
@@ -43,7 +43,7 @@ struct Mount {
 
 pub(super) struct Injector {
     model: &'static Model,
-    /// The device's own bias of dose and depth, as fractions.
+    /// Bias of dose and depth of this device, as fractions.
     bias: (f64, f64),
     phase: Phase,
     at_us: i64,
@@ -57,12 +57,12 @@ pub(super) struct Injector {
     needle: Option<Mount>,
     syringe: Option<Mount>,
     handpiece: Option<Mount>,
-    /// The item of the needle used last, for reuse.
+    /// The item of the last needle, for reuse.
     last_needle: Option<String>,
     was_occluded: bool,
 }
 
-/// The session under way.
+/// The running session.
 #[derive(Default)]
 struct Session {
     shots: u32,
@@ -73,7 +73,7 @@ struct Session {
     /// Deviation of this session from the device's bias, as fractions.
     deviation: (f64, f64),
     delivered_nl: u64,
-    /// What really left the syringe in use, which an encoder cannot see.
+    /// Volume that really left the syringe, nl. An encoder cannot see it.
     drawn_nl: u64,
     punctures: u32,
 }
@@ -83,7 +83,7 @@ impl Injector {
         let model = Model::of(base.plan.ordinal(base.index));
         let (bias, first_us) = match base.plan.demo {
             Some(_) => {
-                // Another bias in another life would look like drift.
+                // A different bias in the next run would look like drift.
                 let mut noise = Noise::lasting(base.plan.seed, base.index);
                 ((0.004 * noise.signed(), 0.004 * noise.signed()), 30_000_000)
             }
@@ -109,7 +109,7 @@ impl Injector {
         }
     }
 
-    /// The next part of a session.
+    /// Makes the next part of a session.
     pub(super) fn advance(&mut self, base: &mut Base) {
         self.phase = match self.phase {
             Phase::Start => {
@@ -138,7 +138,7 @@ impl Injector {
         self.at_us
     }
 
-    /// Waits for the next session of a demonstration's past; false when the past ends before it would.
+    /// Waits for the next session of a demonstration's past. Returns false if the past ends before it would.
     fn await_session(&mut self, base: &mut Base) -> bool {
         let span = base.plan.demo.and_then(|demo| demo.session_us(self.sessions));
         let Some((from_us, to_us)) = span else { return false };
@@ -146,8 +146,8 @@ impl Injector {
         demo::holds_session(&base.plan, self.at_us)
     }
 
-    /// A session of a demonstration. Two and two have the same set points and opposite deviations: however many sessions
-    /// there are, the charts of a healthy device never signal by chance.
+    /// A session of a demonstration. Each pair of sessions has the same set points and opposite deviations. So the
+    /// charts of a healthy device never signal by chance, however many sessions there are.
     fn demonstrated(&self, base: &mut Base) -> Session {
         let keeps_one_dose = demo::Story::DoseDrift.is_of(&base.plan, base.index);
         let noise = &mut base.noise;
@@ -160,7 +160,7 @@ impl Injector {
         let doses = if keeps_one_dose { self.model.doses_nl.get(..1) } else { None };
         let target_nl = Some(noise.pick(doses.unwrap_or(self.model.doses_nl), 0)).filter(|nl| *nl > 0);
         let target_um = Some(noise.pick(self.model.depths_um, 0)).filter(|um| *um > 0);
-        // Not near 0: a scale found from such a pair would make what follows look far off.
+        // Not near 0: with a scale from such a pair, later sessions would look like outliers.
         let mut deviation = |most: f64| most * (0.5 + 0.5 * noise.unit()) * if noise.chance(0.5) { 1.0 } else { -1.0 };
         let deviation = (deviation(demo::DEVIATION.0), deviation(demo::DEVIATION.1));
         Session { planned, area, target_nl, target_um, deviation, ..Session::default() }
@@ -248,7 +248,7 @@ impl Injector {
         base.change_context(|context| context.preparation_id = preparation_id);
     }
 
-    /// Announces a mount and puts it into the context of what follows.
+    /// Makes the event of a mount, and puts the mount into the context of the following events.
     fn mount(&mut self, base: &mut Base, slot: Slot, mut mounted: ConsumableMounted) -> Mount {
         let at_us = self.wait(base, 200_000, 400_000);
         self.mounts += 1;
@@ -259,7 +259,7 @@ impl Injector {
         let in_use = MountInUse {
             slot: slot.into(),
             mount_id: mount.mount_id.clone(),
-            // A lot is no item.
+            // A lot does not identify an item.
             item_id: if mounted.id_kind() == IdKind::Serial { mount.item_id.clone() } else { String::new() },
         };
         base.event(at_us, Kind::ConsumableMounted(mounted));
@@ -362,7 +362,7 @@ impl Injector {
             self.remove(base, syringe, Some(residual_nl));
             self.mount_syringe(base);
         }
-        // Tips deform: a new needle after some twenty shots.
+        // Tips deform, so a new needle follows after some twenty shots.
         if self.session.punctures >= 25 && self.session.shots + 5 < self.session.planned {
             let needle = self.needle.take();
             self.remove(base, needle, None);
@@ -406,7 +406,7 @@ impl Injector {
             985..995 => Outcome::Occluded,
             _ => Outcome::NoContact,
         };
-        // Nothing but the stories goes wrong in a demonstration: a needle that clogs again and again is none of them.
+        // In a demonstration, only the stories go wrong; a needle that clogs repeatedly is none of them.
         let is_clogged = base.plan.demo.is_some() && self.was_occluded && outcome == Outcome::Occluded;
         let outcome = if base.is_doomed() || is_clogged { Outcome::Ok } else { outcome };
         self.was_occluded = outcome == Outcome::Occluded;
@@ -430,7 +430,7 @@ impl Injector {
             depth_source: measured_um.map_or(DepthSource::Unspecified, |_| model.depth_source).into(),
             angle_mdeg: Some(noise.between(85_000, 95_001) as u32),
             duration_us: Some(duration_us),
-            // 120 strokes a second; elsewhere one, which is what absent means.
+            // 120 strokes a second. Other devices make one, which an absent value means.
             punctures: (model.needles == 12).then_some((duration_us * 120 / 1_000_000) as u32),
             needle_count: (model.needles > 1).then_some(model.needles),
             peak_force_mn: Some(noise.between(250, 1_800) as u32),
@@ -450,7 +450,7 @@ impl Injector {
             Some(_) => demo::SCATTER.0 * base.noise.clipped(),
             None => self.model.dose_sd * base.noise.normal(),
         };
-        // The pen of a demonstration measures all of its drift: its syringes balance.
+        // The pen of a demonstration measures all of its drift, so its syringes balance.
         let seen = demo::drift(&base.plan, base.index, self.at_us);
         let error = match self.model.dose_source {
             DoseSource::Setting => 0.0,
@@ -464,9 +464,9 @@ impl Injector {
             _ => return None,
         };
         let delivered = target_nl as f64 * part * (1.0 + error);
-        // Never 0 where something was delivered.
+        // Never 0 if anything was delivered.
         let delivered_nl = delivered.round().max(1.0) as u64;
-        // An encoder does not see half of the drift: it shows in the mass balance only.
+        // An encoder does not see half of the drift; only the mass balance shows it.
         let hidden = if self.model.dose_source == DoseSource::Encoder { delivered * drift } else { 0.0 };
         self.session.delivered_nl += delivered_nl;
         self.session.drawn_nl += delivered_nl + hidden.round() as u64;
@@ -478,7 +478,7 @@ impl Injector {
         if self.model.depth_source == DepthSource::Setting {
             return Some(target_um);
         }
-        // The sensor fails now and then: absent is absent.
+        // The sensor sometimes fails; the value is then absent.
         if base.noise.chance(0.004) {
             return None;
         }
@@ -493,7 +493,7 @@ impl Injector {
         Some(measured.round().clamp(0.0, 13_000.0) as u32)
     }
 
-    /// Scenario `poison`: makes a bad event of every twelfth injection; false when it stays good.
+    /// Scenario `poison`: makes a bad event of every twelfth injection. Returns false if the injection stays good.
     fn spoil(&mut self, base: &mut Base, at_us: i64, good: &Injection) -> bool {
         if !base.plan.affects(Scenario::Poison, base.index) || !base.injection_no.is_multiple_of(12) {
             return false;
@@ -511,7 +511,7 @@ impl Injector {
                 base.event_out_of_time(at_us, Kind::Injection(*good));
                 return true;
             }
-            // Unknown enum values are tolerated: stored.
+            // Unknown enum values are tolerated, so the event is stored.
             _ => {
                 base.event(at_us, Kind::Injection(Injection { mode: 77, area: 99, ..*good }));
                 return true;
@@ -544,7 +544,7 @@ impl Injector {
     }
 }
 
-/// Some years after the epoch, as on a label.
+/// Date some years after the epoch, in the form of a label.
 fn expiry(base: &Base, years: i64) -> String {
     let year = 1970 + base.unix_us(0) / (31_556_952 * S);
     format!("{}-06-30", year + years)

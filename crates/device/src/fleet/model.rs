@@ -1,4 +1,4 @@
-//! The device models of the fleet.
+//! The device models of a fleet.
 
 use telemetry::v1::{DepthSource, DoseSource, Mode};
 
@@ -10,29 +10,29 @@ pub const BENCH_MODEL: &str = "gravibench-1";
 /// A model of injection device.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Model {
-    /// Its name.
+    /// Name of the model, as reports carry it.
     pub name: &'static str,
-    /// Dose set points, nl; none = it does not dose.
+    /// Dose set points, nl; empty if it does not dose.
     pub doses_nl: &'static [u64],
-    /// Depth set points, um; none = it does not know the depth.
+    /// Depth set points, um; empty if it does not know the depth.
     pub depths_um: &'static [u32],
-    /// What measures the dose.
+    /// Source of the measured dose.
     pub dose_source: DoseSource,
-    /// What measures the depth.
+    /// Source of the measured depth.
     pub depth_source: DepthSource,
-    /// How it is triggered.
+    /// Trigger mode.
     pub mode: Mode,
-    /// Needles of the head.
+    /// Number of needles of the head.
     pub needles: u32,
-    /// Gauge of the needles.
+    /// Gauge of the needles, G.
     pub gauge: u32,
     /// Standard deviation of the dose within a session, as a fraction.
     pub dose_sd: f64,
     /// Standard deviation of the depth, um.
     pub depth_sd_um: f64,
-    /// Filling of its syringe, nl.
+    /// Volume of a full syringe, nl.
     pub fill_nl: u64,
-    /// Whether it works with vacuum.
+    /// Whether it uses vacuum.
     pub has_vacuum: bool,
 }
 
@@ -96,7 +96,7 @@ const PAPULA: Model = Model {
     has_vacuum: false,
 };
 
-/// Repeats its setting instead of measuring: kept out of verdicts.
+/// It repeats its setting instead of measuring, so verdicts leave it out.
 const SETTER: Model = Model {
     name: "mesogun-0",
     dose_source: DoseSource::Setting,
@@ -107,7 +107,7 @@ const SETTER: Model = Model {
 };
 
 impl Model {
-    /// The model of the injection device with a number.
+    /// The model of the injection device with this number.
     pub fn of(ordinal: u32) -> &'static Self {
         const FLEET: [&Model; 10] =
             [&MESOGUN, &MESOGUN, &VACUJECT, &PAPULA, &MESOGUN, &VACUJECT, &DERMAPEN, &MESOGUN, &PAPULA, &SETTER];

@@ -1,4 +1,4 @@
-//! Bad messages. Each must be rejected as a whole and land in quarantine, raw, with its reason.
+//! Bad messages. Each must be rejected as a whole, and must be in quarantine, raw, with its reason.
 
 use prost::Message as _;
 use telemetry::{
@@ -14,19 +14,19 @@ use crate::identity::Form;
 /// A bad message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Poison {
-    /// What is bad.
+    /// What is bad, as the truth file names it.
     pub name: &'static str,
-    /// Where it is published.
+    /// Topic of the message.
     pub topic: String,
-    /// The bytes.
+    /// Payload of the message.
     pub payload: Vec<u8>,
-    /// The reason it must be quarantined for.
+    /// The reason with which it must be quarantined.
     pub reason: Reason,
     /// Whether its topic names a device that gets a receipt.
     pub is_receipted: bool,
 }
 
-/// What is bad in a report that is well-formed otherwise.
+/// Makes a well-formed report bad.
 type Spoil = fn(&mut Report);
 
 const REPORTS: [(&str, Reason, Spoil); 11] = [
@@ -55,14 +55,14 @@ fn context(report: &mut Report) -> &mut Context {
     report.context.get_or_insert_default()
 }
 
-/// How many kinds there are; a device goes through them in turn.
+/// Number of kinds; a device goes through all of them.
 const KINDS: u64 = 20;
 
 impl Poison {
-    /// The `number`-th bad message of a device. Its boot is none of the device's own, and every one is different.
+    /// The `number`-th bad message of a device. It uses none of the device's own boots, and every message differs.
     pub(super) fn new(plan: &Plan, index: u32, number: u64) -> Self {
         let identity = plan.identity(index);
-        // Each device begins elsewhere, so that a short run of a small fleet sees many kinds.
+        // Each device begins with another kind, so that a short run of a small fleet has many kinds.
         let kind = (number + 7 * u64::from(plan.ordinal(index) / 5)) % KINDS;
         let report = good(0xffff_ffff_0000_0000 | plan.boot_id(index, 0) & 0xffff_ffff, number + 1);
         let channel = plan.form(index).channel();
@@ -101,7 +101,7 @@ impl Poison {
         if is_blank {
             topic = topic.replace(&identity.device, &format!("{} {}", &identity.device, number));
         }
-        // A receipt comes in the form that was sent, and a device listens to one form only.
+        // A receipt has the form of the message, and a device listens to one form only.
         let is_receipted = channel == plan.form(index).channel() && !is_blank;
         Self { name, topic, payload, reason, is_receipted }
     }
@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    /// Each is refused by the contract's own checks for the reason it names.
+    /// The contract's own checks refuse each message for the reason that it names.
     #[test]
     fn every_kind_is_refused_for_its_reason() {
         let plan = Plan { scenarios: crate::fleet::Scenarios::all(), ..Plan::new(400, 3, 1_700_000_000_000_000) };

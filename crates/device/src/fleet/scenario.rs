@@ -1,4 +1,4 @@
-//! What can go wrong in a fleet, and whom it affects.
+//! Faults of a fleet, and the devices that they affect.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -7,7 +7,7 @@ use super::Role;
 /// A scenario; several can be combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scenario {
-    /// Nothing goes wrong. Affects nobody; every device not affected by another scenario is healthy.
+    /// Nothing goes wrong. It affects no device; a device without another scenario is healthy.
     Healthy,
     /// The delivered dose drifts up to 12 % between two calibrations. One injection device in 5 (the 1st, 6th, ...).
     DoseDrift,
@@ -15,23 +15,24 @@ pub enum Scenario {
     DepthDrift,
     /// Reports are repeated in other groupings and out of order. One in 2 (the 1st, 3rd, ...).
     Retransmit,
-    /// The network is gone for minutes, then the backlog comes in a burst. One in 4 (the 2nd, ...).
+    /// The network is gone for minutes, then the backlog comes at once. One in 4 (the 2nd, ...).
     Offline,
-    /// Clocks are wrong and known to be (UNSYNCED), of unknown state (UNKNOWN), or step. One in 5 (the 3rd, ...).
+    /// Clocks that are known to be wrong (UNSYNCED), of unknown state (UNKNOWN), or that step. One in 5 (the 3rd, ...).
     ClockSkew,
-    /// Reboots amid sessions; some lose a tail that only `earlier_boots` tells of, some declare losses. One in 4 (the
+    /// Reboots within sessions. Some lose a tail that only `earlier_boots` reports, some declare losses. One in 4 (the
     /// 3rd, ...).
     Reboot,
     /// A needle is used in two sessions. One in 5 (the 4th, ...).
     NeedleReuse,
-    /// Every third sterilizer cycle fails; half of those loads are released all the same. One sterilizer in 2 (the 1st, ...).
+    /// Every third sterilizer cycle fails, and half of those loads are released anyway. One sterilizer in 2 (the 1st,
+    /// ...).
     FailedCycle,
     /// Bad inputs: whole messages that must be rejected and events that must be quarantined. One in 5 (the 5th, ...).
     Poison,
 }
 
 impl Scenario {
-    /// All of them.
+    /// Every scenario; `all` selects them.
     pub const ALL: [Self; 10] = [
         Self::Healthy,
         Self::DoseDrift,
@@ -45,7 +46,7 @@ impl Scenario {
         Self::Poison,
     ];
 
-    /// Its name.
+    /// The name that `--scenario` accepts.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
@@ -68,7 +69,8 @@ impl Scenario {
         }
     }
 
-    /// Whether it affects the device with a number among `count` of its role: one in so many, at least one.
+    /// Whether the scenario affects the device with this number among `count` of its kind. At least one device is
+    /// affected.
     pub(super) fn affects(self, ordinal: u32, count: u32) -> bool {
         let (one_in, phase) = match self {
             Self::Healthy => return false,
@@ -92,7 +94,7 @@ impl fmt::Display for Scenario {
     }
 }
 
-/// The text names no scenario.
+/// The text does not name a scenario.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "unknown scenario {0:?}; known are healthy, dose-drift, depth-drift, retransmit, offline, clock-skew, reboot, needle-reuse, failed-cycle, poison and all"
@@ -118,7 +120,7 @@ impl Scenarios {
         Self(Scenario::ALL.into())
     }
 
-    /// Whether a scenario is among them.
+    /// Whether the combination has this scenario.
     pub fn contains(&self, scenario: Scenario) -> bool {
         self.0.contains(&scenario)
     }
@@ -133,7 +135,7 @@ impl FromIterator<Scenario> for Scenarios {
 impl FromStr for Scenarios {
     type Err = UnknownScenario;
 
-    /// Names separated by commas, or `all`.
+    /// Reads names separated by commas, or `all`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text == "all" {
             return Ok(Self::all());

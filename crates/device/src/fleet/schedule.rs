@@ -1,4 +1,4 @@
-//! What the devices of a block agree on without talking: functions of the simulated time.
+//! Facts that the devices of a block share without communication: functions of the simulated time.
 
 use super::{Plan, Scenario, demo};
 
@@ -9,7 +9,7 @@ pub(super) fn session_us(plan: &Plan) -> i64 {
     60 * S + plan.pause.as_micros() as i64
 }
 
-/// Hand-pieces rotate in slots of this length, us: used in one, sterilized in the next, stored in the third.
+/// Hand-pieces rotate in slots of this length, us: used in one slot, sterilized in the next, stored in the third.
 pub(super) fn slot_us(plan: &Plan) -> i64 {
     match plan.demo {
         Some(_) => demo::DAY_US,
@@ -17,23 +17,23 @@ pub(super) fn slot_us(plan: &Plan) -> i64 {
     }
 }
 
-/// Hand-pieces of a device in one slot; in further sessions of the slot it takes single-use ones.
+/// Number of a device's reusable hand-pieces in one slot. Further sessions of the slot use single-use ones.
 pub(super) fn handpieces(plan: &Plan) -> u64 {
     match plan.demo {
         Some(demo) if demo.is_past => demo::HANDPIECES,
-        // Several presents may follow one past, and what one of them used would lack a cycle in the next.
+        // Several presents may follow one past. A hand-piece used by one of them would lack a cycle in the next.
         Some(_) => 0,
         None => 16,
     }
 }
 
-/// A reusable hand-piece. Each epoch has its own: what an earlier run used would lack a cycle since.
+/// A reusable hand-piece. Each epoch has its own: a hand-piece used by an earlier run would lack a cycle since then.
 pub(super) fn handpiece(plan: &Plan, device: &str, slot: i64, number: u64) -> String {
     format!("hp-{device}-{}-{}-{number}", plan.epoch_unix_us / S, slot.rem_euclid(3))
 }
 
-/// The pack that the sterilizer put the hand-pieces into which are used in a slot: sterilized two slots after their last
-/// use, one before this.
+/// The pack of the hand-pieces that are used in a slot. It was sterilized one slot before, two slots after their last
+/// use.
 pub(super) fn pack(plan: &Plan, device: &str, used_in_slot: i64) -> String {
     format!("pk-{device}-{}-{used_in_slot}", plan.epoch_unix_us / S)
 }
@@ -43,13 +43,13 @@ pub(super) fn calibration_us(plan: &Plan) -> i64 {
     (6 * 3_600 * S).max(300 * session_us(plan))
 }
 
-/// When the calibration with a number takes place: number 0 at the beginning.
+/// Time of the calibration with a number; number 0 is at the beginning.
 pub(super) fn calibrated_us(plan: &Plan, index: u32, number: i64) -> i64 {
     let place = i64::from(index % super::BLOCK);
     number * calibration_us(plan) + if number == 0 { place * 3 * S / 2 } else { place * 60 * S }
 }
 
-/// The calibration in force.
+/// Number of the calibration in force.
 pub(super) fn calibration_at(plan: &Plan, index: u32, at_us: i64) -> i64 {
     if plan.demo.is_some() {
         return 0;
@@ -58,15 +58,15 @@ pub(super) fn calibration_at(plan: &Plan, index: u32, at_us: i64) -> i64 {
     if calibrated_us(plan, index, number) > at_us { (number - 1).max(0) } else { number }
 }
 
-/// Its id: `channel` is `dose` or `depth`.
+/// Id of a calibration; `channel` is `dose` or `depth`.
 pub(super) fn calibration_id(plan: &Plan, index: u32, channel: &str, number: i64) -> String {
     let epoch_unix_us = plan.demo.map_or(plan.epoch_unix_us, |demo| demo.began_unix_us);
     let second = (epoch_unix_us + calibrated_us(plan, index, number)) / S;
     format!("cal-{channel}-{}-{second}", plan.identity(index).device)
 }
 
-/// Drift as a fraction, of a device that a scenario affects: none for the first fifth of the time between two
-/// calibrations, then linear up to 12 % (dose) or 15 % (depth).
+/// Drift as a fraction, of a device that a scenario affects. It is zero for the first fifth of the time between two
+/// calibrations, then rises linearly to 12 % (dose) or 15 % (depth).
 pub(super) fn drift(plan: &Plan, index: u32, scenario: Scenario, at_us: i64) -> f64 {
     if !plan.affects(scenario, index) {
         return 0.0;

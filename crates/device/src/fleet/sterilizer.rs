@@ -1,4 +1,4 @@
-//! A sterilizer: in each slot it washes and sterilizes the hand-pieces used in the slot before.
+//! A sterilizer, which in each slot washes and sterilizes the hand-pieces used in the slot before.
 
 use telemetry::v1::{
     CycleIndicator, CycleItem, CycleRelease, CycleSample, IndicatorKind, IndicatorResult, Purpose, ReleaseDecision,
@@ -8,7 +8,7 @@ use telemetry::v1::{
 use super::{Scenario, base::Base, demo, schedule};
 
 const S: i64 = 1_000_000;
-/// A cycle begins this long after its slot, us; before it is the time for washing.
+/// Begin of a cycle after the begin of its slot, us; washing takes the time before it.
 const START_US: i64 = 240 * S;
 /// Ambient pressure, Pa.
 const AMBIENT_PA: f64 = 101_325.0;
@@ -24,7 +24,7 @@ enum Flaw {
 }
 
 pub(super) struct Sterilizer {
-    /// Cycles run in this life.
+    /// Number of cycles in this run.
     cycles: u64,
     slot: i64,
 }
@@ -40,7 +40,7 @@ struct Phase {
 impl Sterilizer {
     pub(super) fn new(base: &Base) -> Self {
         let slot = match base.plan.demo {
-            // The present goes on with the next midnight.
+            // The present continues with the next midnight.
             Some(demo) if !demo.is_past => {
                 (base.plan.epoch_unix_us - demo.began_unix_us + schedule::slot_us(&base.plan) - 1)
                     .div_euclid(schedule::slot_us(&base.plan))
@@ -50,7 +50,7 @@ impl Sterilizer {
         Self { cycles: 0, slot }
     }
 
-    /// Everything of the next slot. The first two lie before the epoch and are told at its beginning.
+    /// Makes all events of the next slot. The first two slots are before the epoch and are reported at its beginning.
     pub(super) fn advance(&mut self, base: &mut Base) {
         let slot = self.slot;
         self.slot += 1;
@@ -73,8 +73,8 @@ impl Sterilizer {
         self.load(base, begin_us + START_US, items, flaw, is_tested);
     }
 
-    /// A day of a demonstration, from midnight on: washing, the Bowie-Dick test, the load of the day. The present has no
-    /// reusable hand-pieces (see [`schedule::handpieces`]): there the trays of the clinic are sterilized.
+    /// A day of a demonstration from midnight on: washing, the Bowie-Dick test, the load of the day. The present has no
+    /// reusable hand-pieces (see [`schedule::handpieces`]), so it sterilizes the clinic's trays.
     fn demonstrate(&mut self, base: &mut Base, slot: i64, begin_us: i64) {
         if !demo::holds_sterilizer(&base.plan, begin_us) {
             base.is_over = true;
@@ -95,7 +95,7 @@ impl Sterilizer {
         let (failing, items): (Vec<_>, Vec<_>) =
             items.into_iter().partition(|item| Some(&item.item_id) == failing.as_ref());
         self.bowie_dick(base, begin_us + 200 * S);
-        // A biological test at least once a week, and first of all after a pause of unknown length.
+        // A biological test at least once a week, and always first after a pause of unknown length.
         let is_tested = slot.rem_euclid(3) == 0 || self.cycles == 1;
         self.load(base, begin_us + 3_600 * S, items, Flaw::None, is_tested);
         if !failing.is_empty() {
@@ -145,7 +145,7 @@ impl Sterilizer {
         let has_failed = matches!(flaw, Flaw::ShortHold | Flaw::ColdSpot);
         let result = if has_failed { IndicatorResult::Positive } else { IndicatorResult::Negative };
         self.indicator(base, end_us + 10 * S, &cycle_uid, IndicatorKind::Chemical, result);
-        // By mistake, half of the failed loads are released.
+        // Half of the failed loads are released by mistake.
         let decision = match flaw {
             Flaw::None => ReleaseDecision::Released,
             _ if base.plan.demo.is_some() => ReleaseDecision::Released,
@@ -241,7 +241,7 @@ fn curve(base: &mut Base, flaw: Flaw) -> Vec<CycleSample> {
             let fraction = f64::from(passed) / f64::from(phase.seconds);
             let mc = from_mc + (phase.to_mc - from_mc) * fraction;
             let pa = from_pa + (phase.to_pa - from_pa) * fraction;
-            // The logger stops for a minute amid the plateau.
+            // The logger stops for a minute during the plateau.
             if !(flaw == Flaw::Gap && (560..620).contains(&(second + passed))) {
                 for sensor in 0..2 {
                     let noise_mc = if mc > 134_000.0 { 60.0 } else { 150.0 } * base.noise.normal();

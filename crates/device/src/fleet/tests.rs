@@ -1,4 +1,4 @@
-//! Tests of the generator: no IO, whole fleets.
+//! Tests of the generator with whole fleets and without IO.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,7 +47,7 @@ fn the_same_seed_makes_the_same_fleet_and_another_another() {
     assert!(first == fleet(5));
     let other = fleet(6);
     for (index, (first, other)) in first.iter().zip(&other).enumerate() {
-        // The curve of a sterilizer is noise on a schedule; its boot id and values differ all the same.
+        // The curve of a sterilizer is noise on a schedule, yet its boot id and values differ.
         assert!(first != other, "device {index}");
     }
 }
@@ -66,7 +66,7 @@ fn lives_continue_and_do_not_repeat() {
     assert_eq!(sessions(&first).intersection(&sessions(&next)).count(), 0);
 }
 
-/// Every event is what the contract allows and the loader finds plausible, unless the truth says otherwise.
+/// Every event keeps the contract and is plausible to the loader, unless the truth says otherwise.
 #[test]
 fn the_fate_is_what_the_contract_makes_of_it() {
     let plan = plan(32, 9, "all");
@@ -156,7 +156,7 @@ fn drift_is_visible_where_it_is_meant() {
     assert!((11.0..18.0).contains(&change(1, depth)), "{}", change(1, depth));
 }
 
-/// Sessions by needle item, and cycles by item.
+/// Sessions of each needle, and cycles of each item.
 #[test]
 fn needles_and_hand_pieces_tell_their_story() {
     let count_reused = |scenarios| {

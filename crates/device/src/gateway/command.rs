@@ -1,4 +1,4 @@
-//! What goes into a gateway, and what it tells besides receipts.
+//! Commands to a gateway, and its notices besides receipts.
 
 use std::sync::Arc;
 
@@ -9,96 +9,96 @@ use telemetry::{
 
 use crate::{identity::Identity, store::Stamp};
 
-/// What the owner of a gateway asks of it. `device` is [`super::Gateway::number`].
+/// A command to a gateway. `device` is the number from [`super::Gateway::number`].
 #[derive(Clone, Debug)]
 pub enum Command {
     /// The device booted.
     Boot {
-        /// The device.
+        /// Number of the device.
         device: usize,
-        /// Its boot: counter << 32 | random.
+        /// Id of the boot: counter << 32 | random.
         boot_id: u64,
     },
-    /// Something happened.
+    /// The device made an event.
     Event {
-        /// The device.
+        /// Number of the device.
         device: usize,
-        /// The sequence number the owner expects it to have.
+        /// The sequence number that the caller expects for it.
         seq: u64,
-        /// When.
+        /// Time of the event.
         stamp: Stamp,
         /// The encoded context.
         context: Arc<[u8]>,
-        /// What; none makes an event of a kind that no server knows.
+        /// The content; `None` makes an event of a kind that no server knows.
         kind: Option<Kind>,
     },
-    /// The next event had to be given up.
+    /// The device had to give up its next event.
     Lose {
-        /// The device.
+        /// Number of the device.
         device: usize,
-        /// Why.
+        /// Reason, as the loss is declared.
         reason: &'static str,
     },
-    /// The next event was made, but could not be kept.
+    /// The device made its next event, but could not keep it.
     Forfeit {
-        /// The device.
+        /// Number of the device.
         device: usize,
     },
-    /// A sign of life; the gateway adds what the outbox knows.
+    /// A heartbeat. The gateway adds the state of the outbox.
     Heartbeat {
-        /// The device.
+        /// Number of the device.
         device: usize,
-        /// When.
+        /// Time of the heartbeat.
         stamp: Stamp,
         /// The encoded context.
         context: Arc<[u8]>,
-        /// What the device knows.
+        /// The content that the device knows.
         heartbeat: v1::Heartbeat,
     },
     /// The device lost or found its network.
     Link {
-        /// The device.
+        /// Number of the device.
         device: usize,
-        /// Whether it has one.
+        /// Whether the device has its network now.
         is_up: bool,
     },
-    /// Bytes to publish as they are. For tests of the server; not kept on disk.
+    /// Bytes to publish unchanged. For tests of the server; not kept on disk.
     Raw {
-        /// The device.
+        /// Number of the device.
         device: usize,
-        /// Where to.
+        /// Topic of the message.
         topic: String,
-        /// What.
+        /// Payload of the message.
         payload: Vec<u8>,
-        /// Whether a REJECTED receipt is due; then it is sent again until it comes.
+        /// Whether a REJECTED receipt is due. The bytes are then sent again until it comes.
         is_receipted: bool,
     },
 }
 
-/// What happened to events otherwise than by a STORED receipt.
+/// An end of events other than a STORED receipt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// An event was given up because the outbox was full; it will be declared lost.
+    /// The outbox was full, so an event was given up. It will be declared lost.
     GivenUp {
-        /// The device.
+        /// Identity of the device.
         identity: Identity,
-        /// The boot.
+        /// Boot of the event.
         boot_id: u64,
-        /// The sequence number.
+        /// Sequence number of the event.
         seq: u64,
     },
-    /// A report was rejected.
+    /// The bridge rejected a report.
     Rejected {
-        /// The device.
+        /// Identity of the device.
         identity: Identity,
-        /// The boot.
+        /// Boot of the report.
         boot_id: u64,
-        /// The events.
+        /// Events of the report.
         range: Interval,
-        /// Why.
+        /// Reason in the receipt.
         reason: String,
     },
 }
 
-/// Takes notices; called from the gateway's task.
+/// Takes notices. The gateway's task calls it.
 pub type Observer = Box<dyn FnMut(Notice) + Send>;

@@ -1,4 +1,4 @@
-//! Devices and connections of a gateway, and the way from one to the other.
+//! Devices and connections of a gateway, and the path between them.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -17,17 +17,17 @@ use crate::{
     sender::{Hash, Options, Sender},
 };
 
-/// Publishes handed to a connection at once without asking again whether it takes them.
+/// Number of publishes after which a connection is asked again whether it accepts more.
 const BURST: usize = 8;
 
-/// A message that is not a report of the outbox.
+/// A message that is not a report from the outbox.
 pub(super) struct Publication {
     pub topic: String,
     pub payload: Bytes,
     pub is_retained: bool,
 }
 
-/// Bytes published as they are.
+/// Bytes that are published unchanged.
 pub(super) struct Raw {
     topic: String,
     payload: Bytes,
@@ -37,16 +37,16 @@ pub(super) struct Raw {
     pub due: Duration,
 }
 
-/// A device on its connection.
+/// A device and its connection.
 pub(super) struct Device {
     pub profile: Profile,
     pub sender: Sender,
     pub raws: Vec<Raw>,
-    /// Whether it has its network, apart from the connection.
+    /// Whether the device has its network, apart from the connection.
     pub is_up: bool,
-    /// The last synchronised time it told.
+    /// The last synchronised time that the device reported.
     pub unix_us: i64,
-    /// When it is looked at again.
+    /// Time at which to look at the device again.
     pub wake: Option<Duration>,
     regroup: Option<Regroup>,
     link: usize,
@@ -59,7 +59,7 @@ impl Device {
         self.raws.push(Raw { topic, payload, hash, is_receipted, attempts: 0, due: Duration::ZERO });
     }
 
-    /// Whether a rejected payload was a raw one; it is not sent again.
+    /// Whether a rejected payload was a raw one; then it is not sent again.
     pub(super) fn refused(&mut self, sha256: &[u8]) -> bool {
         let count = self.raws.len();
         self.raws.retain(|raw| raw.hash != *sha256);
@@ -113,14 +113,14 @@ impl Ports {
         self.devices.get_mut(device).ok_or(Error::UnknownDevice(device))
     }
 
-    /// A connection came up; returns its devices.
+    /// A connection came up. Returns its devices.
     pub(super) fn connected(&mut self, link: usize, client: AsyncClient) -> Vec<usize> {
         let Some(link) = self.links.get_mut(link) else { return Vec::new() };
         link.client = Some(client);
         link.devices.clone()
     }
 
-    /// A connection went down; returns its devices.
+    /// A connection went down. Returns its devices.
     pub(super) fn lost(&mut self, link: usize) -> Vec<usize> {
         let Some(link) = self.links.get_mut(link) else { return Vec::new() };
         link.client = None;
@@ -132,7 +132,7 @@ impl Ports {
         self.link(device).is_some_and(|link| link.client.is_some())
     }
 
-    /// Whether the device's connection takes a publish now.
+    /// Whether the device's connection accepts a publish now.
     pub(super) fn has_room(&mut self, device: usize) -> bool {
         let Some(link) = self.devices.get(device).and_then(|device| self.links.get_mut(device.link)) else {
             return false;
@@ -141,12 +141,12 @@ impl Ports {
         link.client.is_some() && link.queue.len() < BURST
     }
 
-    /// Sends what waits on every connection.
+    /// Sends the waiting messages of every connection.
     pub(super) fn flush(&mut self) {
         self.links.iter_mut().for_each(Link::flush);
     }
 
-    /// Queues a message of a device; without a connection it is dropped.
+    /// Queues a message of a device. Without a connection the message is dropped.
     pub(super) fn queue(&mut self, device: usize, publication: Publication) -> Result<(), Error> {
         let link = self.device(device)?.link;
         if let Some(link) = self.links.get_mut(link).filter(|link| link.client.is_some()) {
@@ -156,7 +156,7 @@ impl Ports {
         Ok(())
     }
 
-    /// Publishes a report in the device's form; returns the hash of the payload as it is without regrouping.
+    /// Publishes a report in the device's form. Returns the hash of the payload as it is without regrouping.
     pub(super) fn publish(
         &mut self,
         device: usize,
@@ -190,7 +190,7 @@ impl Ports {
         self.queue(device, Publication { topic, payload, is_retained: false })
     }
 
-    /// Publishes one of the raw payloads; it is forgotten unless a receipt is due.
+    /// Publishes one of the raw payloads, and forgets it unless a receipt is due.
     pub(super) fn publish_raw(
         &mut self,
         device: usize,
@@ -209,7 +209,7 @@ impl Ports {
         self.queue(device, publication)
     }
 
-    /// Disconnects every connection that has nothing left to send; false while one has.
+    /// Disconnects every connection that has nothing left to send. Returns false if one has.
     pub(super) fn close(&mut self) -> bool {
         for link in &mut self.links {
             link.flush();
@@ -232,7 +232,7 @@ impl Link {
     fn flush(&mut self) {
         let Some(client) = &self.client else { return };
         while let Some(Publication { topic, payload, is_retained }) = self.queue.front() {
-            // A topic that MQTT forbids would be refused for ever; every other refusal means that the client is busy.
+            // A topic that MQTT forbids would be refused for ever. Every other refusal means that the client is busy.
             if valid_topic(topic)
                 && client.try_publish(topic.as_str(), QoS::AtLeastOnce, *is_retained, payload.clone()).is_err()
             {

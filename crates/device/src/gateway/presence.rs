@@ -1,4 +1,4 @@
-//! What a gateway says of its devices themselves: status messages and heartbeats.
+//! Messages about the devices themselves: status and heartbeats.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ impl Gateway {
     ) -> Result<(), Error> {
         let port = self.ports.device(device)?;
         let outbox = self.store.outbox(device)?;
-        // A heartbeat's receipt names no events; it must not be taken for that of a declaration of loss.
+        // A heartbeat's receipt names no events. It must not be taken for the receipt of a declared loss.
         let Some(boot) = outbox.current().filter(|_| port.sender.is_online() && !port.sender.awaits_unsequenced())
         else {
             return Ok(());

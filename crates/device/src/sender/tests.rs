@@ -1,4 +1,4 @@
-//! A device on a bad network, played by chance: the pure core against a model of the server.
+//! A device on a random bad network: the pure core against a model of the server.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,29 +10,29 @@ use crate::outbox::Entry;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// Events happen, each in a context.
+    /// Events happen, all in one context.
     Events {
         count: u8,
         context: u8,
     },
     /// Time passes, ms.
     Wait(u32),
-    /// A message reaches the server: which one, and whether it is delivered again later.
+    /// A message reaches the server: its index, and whether it is delivered again later.
     Deliver {
         which: u8,
         again: bool,
     },
     /// A message is lost.
     Drop(u8),
-    /// A receipt reaches the device, or not.
+    /// A receipt reaches the device, or is lost.
     Receipt {
         which: u8,
         arrives: bool,
     },
-    /// The connection breaks: messages and receipts under way are gone.
+    /// The connection breaks; messages and receipts in flight are lost.
     Reconnect,
     Reboot,
-    /// The oldest event that is not under way is given up.
+    /// The device gives up the oldest event that is not in flight.
     GiveUp,
 }
 
@@ -66,7 +66,7 @@ struct World {
     made: BTreeSet<(u64, u64)>,
     network: Vec<Message>,
     receipts: Vec<Receipt>,
-    /// What the server knows.
+    /// Events that the server has stored.
     stored: BTreeSet<(u64, u64)>,
     lost: BTreeSet<(u64, u64)>,
     rejected: BTreeSet<(u64, u64)>,
@@ -103,7 +103,7 @@ impl World {
         self.check();
     }
 
-    /// The invariants.
+    /// Asserts the invariants.
     fn check(&self) {
         assert!(self.sender.flights.len() <= self.options.window);
         let mut in_flight = BTreeSet::new();
@@ -126,7 +126,7 @@ impl World {
     }
 
     fn arrive(&mut self, message: &Message) {
-        // Every report that begins with a multiple of 11 is bad.
+        // Every report whose first number is a multiple of 11 is bad.
         if message.seqs.first().is_some_and(|first| first % 11 == 0) {
             self.rejected.extend(message.seqs.iter().map(|seq| (message.boot_id, *seq)));
             let payload_sha256 = message.hash.to_vec();
@@ -226,8 +226,8 @@ fn entry(seq: u64, context: u8) -> Entry {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
-    /// Whatever the network does, nothing is lost silently; once it behaves, everything is settled and every boot's end
-    /// is known.
+    /// Whatever the network does, nothing is lost silently. Once the network works, everything is settled and the end
+    /// of every boot is known.
     #[test]
     fn nothing_is_lost_silently(steps in prop::collection::vec(step(), 1..120)) {
         let mut world = World::default();
@@ -236,7 +236,7 @@ proptest! {
         for step in steps {
             world.play(step);
         }
-        // A last event lets the current boot tell of the earlier ones. It may not be a bad one.
+        // A last event lets the current boot report the earlier ones. It must not be a bad one.
         world.play(Step::Events { count: 1, context: 9 });
         if world.outbox.next_seq().unwrap() % 11 == 1 {
             world.play(Step::Events { count: 1, context: 8 });
@@ -307,14 +307,14 @@ fn events_wait_for_company_and_no_longer() {
     assert_eq!(world.network[1].seqs, [3]);
 }
 
-/// A receipt of another report settles events, not what the report that also carries them declares besides.
+/// A receipt of another report settles events, but not the losses that the report with these events declares.
 #[test]
 fn a_declaration_is_settled_by_its_own_report_only() {
     let mut world = World::default();
     world.boot();
     world.sender.connected(world.now, 0.5, &world.options);
     world.play(Step::Events { count: 4, context: 0 });
-    // Given up before it was ever sent; the loss rides on the report of the others.
+    // The event is given up before it was sent; the report of the others declares the loss.
     world.play(Step::GiveUp);
     world.play(Step::Wait(1_000));
     let message = world.network.remove(0);
@@ -323,7 +323,7 @@ fn a_declaration_is_settled_by_its_own_report_only() {
         let ranges = vec![SeqRange { first, last }];
         Receipt { boot_id: message.boot_id, ranges, code: ReceiptCode::Stored.into(), ..Receipt::default() }
     };
-    // Reports of before, in another grouping.
+    // Earlier reports, in another grouping.
     world.receipt(&receipt(2, 3));
     world.receipt(&receipt(4, 4));
     assert!(world.sender.flights.is_empty());

@@ -1,4 +1,4 @@
-//! Which past a demonstration has: kept beside the outboxes, so that a data directory tells its past once.
+//! The past of a demonstration, stored beside the outboxes so that a data directory gets its past once.
 
 use std::{
     fs::{self, File},
@@ -8,15 +8,15 @@ use std::{
 
 use crate::{error::Error, store};
 
-/// Name of the file: when the past ended, us since 1970, and the number of devices that have it, both in decimal.
+/// Name of the file. It holds, in decimal, the end of the past in us since 1970 and the number of its devices.
 const NAME: &str = "past";
 
-/// The past of a data directory.
+/// The past of one data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Past {
-    /// When it ended, us since 1970.
+    /// End of the past, us since 1970.
     pub ended_unix_us: i64,
-    /// Devices that have it: those of the first start. Later ones were not there when hand-pieces were sterilized.
+    /// Number of devices in it, from the first start. Later devices did not exist when hand-pieces were sterilized.
     pub devices: u32,
 }
 
@@ -24,14 +24,14 @@ impl Past {
     fn parse(text: &str, now_us: i64) -> Option<Self> {
         let (ended, devices) = text.trim().split_once(' ')?;
         let past = Self { ended_unix_us: ended.parse().ok()?, devices: devices.parse().ok()? };
-        // A clock that was set back must not keep the fleet from going on.
+        // A clock that was set back must not stop the fleet.
         let past = Self { ended_unix_us: past.ended_unix_us.min(now_us), ..past };
         (past.devices > 0 && past.ended_unix_us > 0).then_some(past)
     }
 }
 
-/// The past of a data directory. In a new directory, `devices` devices get a past that ends now. None for a directory that has
-/// outboxes and no past: it was used before for something else than a demonstration.
+/// The past of a data directory. A new directory gets a past for `devices` devices that ends now. `None` for a
+/// directory with outboxes and without a past: another kind of fleet used it.
 ///
 /// # Errors
 /// [`Error::File`].
@@ -53,7 +53,7 @@ pub(super) fn of(dir: &Path, devices: u32, now_us: i64) -> Result<Option<Past>, 
     }
 }
 
-/// Writes it whole or not at all, before the first event is made.
+/// Writes the file atomically, before the first event is made.
 fn write(dir: &Path, path: &Path, past: Past) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     let draft = path.with_extension("new");

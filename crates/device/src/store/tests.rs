@@ -1,4 +1,4 @@
-//! The outbox on disk: killed at any moment, it comes back with what was committed.
+//! The outbox on disk: after a kill at any moment, it holds everything that was committed.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -30,7 +30,7 @@ fn offer(store: &mut Store, device: usize, text: &str, context: &[u8]) -> Offere
     store.offer(device, stamp, context, fault(text), |_, _| false).unwrap()
 }
 
-/// Everything in a device's outbox, read back through reports: (boot, sequence number) -> fault code.
+/// All events in a device's outbox, read through reports: (boot, sequence number) -> fault code.
 fn contents(store: &mut Store, device: usize) -> BTreeMap<(u64, u64), String> {
     let mut contents = BTreeMap::new();
     for boot in store.outbox(device).unwrap().boots().clone() {
@@ -126,7 +126,7 @@ proptest! {
                 Step::Kill => {
                     store.commit().unwrap();
                     let before = [0, 1].map(|device| (store.outbox(device).unwrap().clone(), contents(&mut store, device)));
-                    // What is not committed is gone with the process.
+                    // The process loses everything that is not committed.
                     if store.outbox(0).unwrap().current().is_some() {
                         offer(&mut store, 0, "uncommitted", &[]);
                     }
@@ -139,7 +139,7 @@ proptest! {
                 }
             }
         }
-        // Old segments go: what is kept is in proportion to what is live.
+        // Old segments are deleted: the size kept is in proportion to the live events.
         let live: u64 = (0..2).map(|device| store.outbox(device).unwrap().bytes()).sum();
         let files = std::fs::read_dir(dir.path()).unwrap().count() as u64;
         prop_assert!(files < 12 + 4 * live / 2_000, "{} files for {} bytes", files, live);

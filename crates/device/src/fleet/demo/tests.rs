@@ -1,4 +1,4 @@
-//! The plan of a demonstration, checked against the rules by which a server judges it: whatever hour it is.
+//! The plan of a demonstration, checked for any time of day against the rules by which a server judges it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,7 +39,7 @@ fn injections(steps: &[Step]) -> impl Iterator<Item = (&Made, &v1::Injection)> {
     })
 }
 
-/// Ends of the past at which something might be cut in two: just after midnight, amid the sterilizer's work, amid the
+/// Ends of the past that might cut something in two: just after midnight, during the sterilizer's work, during the
 /// sessions, and just before midnight.
 fn ends() -> [i64; 6] {
     [1, 40, 65, 9 * 60, 15 * 60 + 7, 24 * 60 - 1].map(|minute| MIDNIGHT + minute * 60 * S)
@@ -111,7 +111,7 @@ fn only_the_planted_pen_leaves_its_tolerance() {
     }
 }
 
-/// Sessions of each item that was mounted, by slot.
+/// Sessions of each mounted item, by slot.
 fn sessions_of_items(all: &[Vec<Step>], slot: v1::Slot) -> BTreeMap<String, BTreeSet<Vec<u8>>> {
     let mut sessions: BTreeMap<String, BTreeSet<Vec<u8>>> = BTreeMap::new();
     for made in all.iter().flat_map(|steps| made(steps)) {
@@ -141,7 +141,7 @@ fn one_hand_piece_is_used_after_a_failed_cycle_and_every_other_is_sterile() {
     for end in ends() {
         let plan = past(DEVICES, end);
         let all: Vec<_> = (0..DEVICES).map(|index| steps(&plan, index)).collect();
-        // Loads as (start, end, items), and which of them failed.
+        // Loads as (start, end, items), and the failed ones.
         let (mut loads, mut failed) = (Vec::new(), BTreeSet::new());
         for made in all.iter().flat_map(|steps| made(steps)) {
             match &made.kind {
@@ -180,7 +180,7 @@ fn one_hand_piece_is_used_after_a_failed_cycle_and_every_other_is_sterile() {
     }
 }
 
-/// Starts of the cycles of a sterilizer in order, with what they were for and the readings of them.
+/// Starts of a sterilizer's cycles in order, with their purposes and readings.
 fn cycles(steps: &[Step]) -> Vec<(i64, Purpose, Vec<&CycleIndicator>)> {
     let mut cycles: Vec<(i64, &v1::SterilizationCycle, Vec<&CycleIndicator>)> = Vec::new();
     for made in made(steps) {
@@ -231,7 +231,7 @@ fn the_tests_of_every_sterilizer_are_done_in_past_and_present() {
             let mut device = Device::new(Arc::clone(&plan), index, Life::default());
             let told: Vec<_> = device.by_ref().collect();
             assert_tested(&told);
-            // The present follows after any pause.
+            // The present may follow after any pause.
             for pause in [20 * S, DAY_US, 30 * DAY_US] {
                 let present = plan.demo.unwrap().present(Plan::clone(&plan), end + pause);
                 let device = Device::new(Arc::new(present), index, device.life());
@@ -260,7 +260,7 @@ fn one_gap_stays_open() {
             let shots = missing.iter().filter(|made| matches!(made.kind, Some(Kind::Injection(_)))).count();
             assert_eq!(shots, GAP_SHOTS as usize);
             assert!(matches!(missing.last().unwrap().kind, Some(Kind::SessionEnded(_))));
-            // The syringe whose shots are missing has no balance.
+            // The syringe with missing shots has no balance.
             assert!(missing.iter().any(|made| matches!(&made.kind,
                 Some(Kind::ConsumableRemoved(removed)) if removed.residual_nl.is_some())));
         }
@@ -290,7 +290,7 @@ fn one_device_is_offline_from_the_last_days_into_the_present() {
         let (told_links, live_links) = (links(&told), links(&live));
         assert!(told_links.len() == 1 && told_links[0].0 >= OFFLINE_DAY * DAY_US && !told_links[0].1, "{told_links:?}");
         assert!(live_links.len() == 1 && live_links[0].0 < 300 * S && live_links[0].1, "{live_links:?}");
-        // No session is under way when the network goes, or it would look lost in one.
+        // No session is running when the network fails; otherwise a session would seem to have lost it.
         let before = told.iter().take_while(|step| !matches!(step.act, Act::Link { .. }));
         let before: Vec<_> = before.cloned().collect();
         assert!(matches!(made(&before).last().unwrap().kind, Some(Kind::SessionEnded(_))));
@@ -369,7 +369,7 @@ fn the_present_repeats_nothing_and_plants_nothing_new() {
     });
     let mut seen = BTreeSet::new();
     assert!(boots.into_iter().all(|boot_id| seen.insert(boot_id)), "no boot twice");
-    // The bias of a device, and what the pen has drifted, are those of the past.
+    // The bias of a device and the drift of the pen are those of the past.
     for (index, steps) in all.iter().enumerate().filter(|(index, _)| plan.role(*index as u32) == Role::Injector) {
         let error = |is_live: bool| {
             let shots = injections(steps).filter(|(made, shot)| {
