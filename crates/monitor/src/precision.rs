@@ -62,13 +62,9 @@ impl Units for Dirty {
     async fn concerned(warehouse: &Warehouse, news: &News<'_>) -> Result<Self, Error> {
         let (limit, mut dirty) = (CHANGED_MAX + 1, Self::default());
         for (table, device) in [("accuracy_session", DEVICE), ("sessions", ENDED), ("calibrations", CALIBRATED)] {
-            if let Some(parts) = news.get(table) {
-                dirty.devices.extend(warehouse.texts(table, device, parts, limit).await?);
-            }
+            dirty.devices.extend(warehouse.texts(news, table, device, limit).await?);
         }
-        if let Some(parts) = news.get("injections") {
-            dirty.visits.extend(warehouse.visits_in(parts, limit).await?);
-        }
+        dirty.visits.extend(warehouse.visits_in(news, limit).await?);
         Ok(dirty)
     }
 

@@ -38,6 +38,9 @@ struct Position<U> {
     /// The limits it was judged by, JSON.
     limits: String,
     seen: Seen,
+    /// How far batches were committed before that was looked at.
+    #[serde(default)]
+    since: Option<Horizon>,
     /// Units with rows of batches that were not committed.
     again: U,
     /// Whether everything has been evaluated, and what is left is named here.
@@ -100,11 +103,11 @@ impl<U: Units> Reader<U> {
         let position = self.position.insert(position);
         for _ in 0..TRIES {
             let parts = self.warehouse.parts(&self.tables).await?;
-            let news = position.seen.news(&parts);
+            let news = position.seen.news(&parts, position.since.as_ref());
             let mut seen = position.seen.clone();
             seen.see(&parts);
             let has_news = !news.is_empty();
-            if !position.begun || self.registries.iter().any(|table| news.contains_key(table)) {
+            if !position.begun || self.registries.iter().any(|table| news.concerns(table)) {
                 return Ok(Changes { seen, has_news, units: None });
             }
             let mut units = U::concerned(&self.warehouse, &news).await?;
@@ -114,7 +117,7 @@ impl<U: Units> Reader<U> {
             // A part that was merged away meanwhile has not been read.
             let there = self.warehouse.parts(&self.tables).await?;
             let there: HashSet<_> = there.iter().map(|part| (&part.table, &part.name)).collect();
-            if news.values().flatten().all(|part| there.contains(&(&part.table, &part.name))) {
+            if news.parts().all(|part| there.contains(&(&part.table, &part.name))) {
                 units.add(position.again.clone());
                 return Ok(Changes { seen, has_news, units: Some(units) });
             }
@@ -143,7 +146,8 @@ impl<U: Units> Reader<U> {
         // So many are not named: the next pass evaluates everything.
         let begun = again.count() <= CHANGED_MAX;
         let again = if begun { again } else { U::default() };
-        let next = Position { limits: self.limits.clone(), seen, again, begun };
+        let since = Some(horizon.clone());
+        let next = Position { limits: self.limits.clone(), seen, since, again, begun };
         if has_news && (units.is_none() || now - self.recorded_at >= RECORD_US) {
             let json = serde_json::to_string(&next).unwrap_or_default();
             // A restart takes what cannot be read for nothing seen.

@@ -1,7 +1,8 @@
 //! What has been inserted into a table since a reader last looked, whoever inserted it.
 //!
 //! A part's name tells which blocks of its partition it holds; merging keeps them. So a part with a block that the reader
-//! has not seen holds something new (and perhaps something old, which does no harm to a reader that evaluates again).
+//! has not seen holds something new. Where a merge has put it beside blocks that were seen, the rows of batches that were
+//! committed when the reader last looked are left out: else every pass would read the whole day again.
 
 use async_recursion::async_recursion as boxed;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,21 +37,57 @@ pub struct Part {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen(BTreeMap<String, BTreeMap<String, Vec<(i64, i64)>>>);
 
-/// What is new: names and rows of parts by table.
-pub type News<'a> = BTreeMap<&'a str, Vec<&'a Part>>;
+/// What is new.
+pub struct News<'a> {
+    /// By table: parts, and whether a merge has put what is new beside rows that were seen.
+    tables: BTreeMap<&'a str, Vec<(&'a Part, bool)>>,
+    /// SQL: whether a row may have come since the reader last looked.
+    unseen: String,
+}
+
+impl<'a> News<'a> {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+
+    /// Whether a table has any.
+    pub fn concerns(&self, table: &str) -> bool {
+        self.tables.contains_key(table)
+    }
+
+    /// All parts with something new.
+    pub fn parts(&self) -> impl Iterator<Item = &'a Part> + '_ {
+        self.tables.values().flatten().map(|(part, _)| *part)
+    }
+
+    /// SQL of the rows in some parts that may be new.
+    fn filter(&self, parts: &[(&Part, bool)]) -> String {
+        let all = list(parts.iter().map(|(part, _)| part.name.as_str()));
+        let mut merged =
+            parts.iter().filter(|(_, is_merged)| *is_merged).map(|(part, _)| part.name.as_str()).peekable();
+        if merged.peek().is_none() {
+            return format!("_part IN {all}");
+        }
+        format!("_part IN {all} AND (_part NOT IN {} OR {})", list(merged), self.unseen)
+    }
+}
 
 impl Seen {
-    /// Parts that hold a block which has not been seen.
-    pub fn news<'a>(&self, parts: &'a [Part]) -> News<'a> {
-        let mut news = News::new();
+    /// Parts that hold a block which has not been seen. `since` is how far batches were committed when the reader last
+    /// looked at the parts, or before; none = not known.
+    pub fn news<'a>(&self, parts: &'a [Part], since: Option<&Horizon>) -> News<'a> {
+        let mut tables: BTreeMap<&str, Vec<(&Part, bool)>> = BTreeMap::new();
         for part in parts {
             let runs = self.0.get(&part.table).and_then(|table| table.get(&part.partition_id));
-            let seen = runs.is_some_and(|runs| runs.iter().any(|run| run.0 <= part.first && part.last <= run.1));
-            if !seen {
-                news.entry(&part.table).or_default().push(part);
+            let mut runs =
+                runs.into_iter().flatten().filter(|run| run.0 <= part.last && part.first <= run.1).peekable();
+            let is_merged = runs.peek().is_some();
+            if !runs.any(|run| run.0 <= part.first && part.last <= run.1) {
+                tables.entry(&part.table).or_default().push((part, is_merged));
             }
         }
-        news
+        News { tables, unseen: since.map_or_else(|| "1".to_owned(), Horizon::after) }
     }
 
     /// All blocks of `parts` have been seen; what is no longer among them is forgotten.
@@ -106,30 +143,31 @@ impl Warehouse {
         self.fetch(self.query(&sql).bind(self.database())).await
     }
 
-    /// Distinct texts of a column in parts of a table, empty ones left out, `limit` at most.
+    /// Distinct texts of a column in what is new of a table, empty ones left out, `limit` at most.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
-    pub async fn texts(&self, table: &str, column: &str, parts: &[&Part], limit: usize) -> Result<Vec<String>, Error> {
-        self.of_parts(parts, limit, &|names| {
-            format!("SELECT DISTINCT toString({column}) AS text FROM {table} WHERE _part IN {names} AND text != ''")
+    pub async fn texts(&self, news: &News<'_>, table: &str, column: &str, limit: usize) -> Result<Vec<String>, Error> {
+        self.of_news(news, table, limit, &|new| {
+            format!("SELECT DISTINCT toString({column}) AS text FROM {table} WHERE {new} AND text != ''")
         })
         .await
     }
 
-    /// The distinct answers to a question about parts, asked for as many parts at once as a statement names. No more are
-    /// asked for once there are `limit`.
-    async fn of_parts(
+    /// The distinct answers to a question about what is new of a table, asked for as many parts at once as a statement names.
+    /// No more are asked for once there are `limit`.
+    async fn of_news(
         &self,
-        parts: &[&Part],
+        news: &News<'_>,
+        table: &str,
         limit: usize,
         question: &(dyn Fn(&str) -> String + Sync),
     ) -> Result<Vec<String>, Error> {
         let mut answers = BTreeSet::new();
-        for parts in parts.chunks(PARTS_PER_QUERY) {
-            let names = list(parts.iter().map(|part| part.name.as_str()));
-            answers.extend(self.rows::<String>(&format!("{} LIMIT {limit}", question(&names))).await?);
+        for parts in news.tables.get(table).map_or(&[][..], Vec::as_slice).chunks(PARTS_PER_QUERY) {
+            let new = news.filter(parts);
+            answers.extend(self.rows::<String>(&format!("{} LIMIT {limit}", question(&new))).await?);
             if answers.len() >= limit {
                 break;
             }
@@ -158,15 +196,15 @@ impl Warehouse {
         .await
     }
 
-    /// Visits in which a mixture was used, for mixtures told of in parts of `preparations`. A mixture is told when it is
-    /// made, so injections long before are not looked at.
+    /// Sessions in which a mixture was used, for what is new of `preparations`. A mixture is told when it is made, so
+    /// injections long before are not looked at.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
-    pub async fn sessions_of_mixtures(&self, parts: &[&Part], limit: usize) -> Result<Vec<String>, Error> {
-        self.of_parts(parts, limit, &|names| {
-            let told = format!("FROM preparations WHERE _part IN {names} AND preparation_id != ''");
+    pub async fn sessions_of_mixtures(&self, news: &News<'_>, limit: usize) -> Result<Vec<String>, Error> {
+        self.of_news(news, "preparations", limit, &|new| {
+            let told = format!("FROM preparations WHERE {new} AND preparation_id != ''");
             format!(
                 "SELECT DISTINCT session_id FROM injections WHERE session_id != '' \
                  AND at >= (SELECT min(at) - toIntervalDay(2) {told}) \
@@ -176,21 +214,21 @@ impl Warehouse {
         .await
     }
 
-    /// Sterilizers of the cycles named in parts of a table.
+    /// Sterilizers of the cycles named in what is new of a table.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
     pub async fn sterilizers_of_cycles(
         &self,
+        news: &News<'_>,
         table: &str,
-        parts: &[&Part],
         limit: usize,
     ) -> Result<Vec<String>, Error> {
-        self.of_parts(parts, limit, &|names| {
+        self.of_news(news, table, limit, &|new| {
             format!(
                 "SELECT DISTINCT toString(device) AS text FROM sterilization_cycles \
-                 WHERE (tenant, cycle_uid) IN (SELECT tenant, cycle_uid FROM {table} WHERE _part IN {names})"
+                 WHERE (tenant, cycle_uid) IN (SELECT tenant, cycle_uid FROM {table} WHERE {new})"
             )
         })
         .await
@@ -234,7 +272,7 @@ mod tests {
 
     fn new(seen: &Seen, names: &[&str]) -> Vec<String> {
         let parts: Vec<_> = names.iter().map(|name| part(name)).collect();
-        seen.news(&parts).values().flatten().map(|part| part.name.clone()).collect()
+        seen.news(&parts, None).parts().map(|part| part.name.clone()).collect()
     }
 
     fn see(seen: &mut Seen, names: &[&str]) {
@@ -254,6 +292,26 @@ mod tests {
         assert_eq!(new(&seen, &["a_1_2_1", "a_3_3_0", "a_4_4_0"]), ["a_3_3_0"]);
         assert_eq!(new(&seen, &["a_1_4_2"]), ["a_1_4_2"], "merged with the unseen one");
         assert_eq!(new(&seen, &["c_1_1_0"]), ["c_1_1_0"]);
+    }
+
+    #[test]
+    fn of_a_merged_part_only_what_came_since_is_new() {
+        let mut seen = Seen::default();
+        see(&mut seen, &["a_1_3_1"]);
+        let since: Horizon =
+            serde_json::from_str(r#"[{"incarnation":2,"kafka_partition":0,"position":70,"lately":9}]"#).unwrap();
+        let filter = |names: &[&str], since| {
+            let parts: Vec<_> = names.iter().map(|name| part(name)).collect();
+            let news = seen.news(&parts, since);
+            news.filter(&news.tables["t"])
+        };
+        assert_eq!(filter(&["a_4_4_0"], Some(&since)), "_part IN ('a_4_4_0')");
+        assert_eq!(
+            filter(&["a_1_4_2", "b_1_1_0"], Some(&since)),
+            "_part IN ('a_1_4_2', 'b_1_1_0') AND (_part NOT IN ('a_1_4_2') OR (incarnation = 0 OR NOT (1 AND NOT \
+             (incarnation = 2 AND batch >= transform(kafka_partition, [0], [70], 0)) AND incarnation <= 2)))"
+        );
+        assert!(filter(&["a_1_4_2"], None).ends_with("OR 1)"), "not known, so all of it");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    changes::Part,
+    changes::News,
     client::{Answer, Warehouse},
     error::Error,
     sterility::{Horizon, Scope, list},
@@ -191,8 +191,8 @@ impl Warehouse {
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
-    pub async fn visits_in(&self, parts: &[&Part], limit: usize) -> Result<Vec<String>, Error> {
-        self.texts("injections", VISIT, parts, limit).await
+    pub async fn visits_in(&self, news: &News<'_>, limit: usize) -> Result<Vec<String>, Error> {
+        self.texts(news, "injections", VISIT, limit).await
     }
 
     /// The same of batches that are not committed.

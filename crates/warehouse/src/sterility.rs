@@ -6,7 +6,7 @@
 use async_recursion::async_recursion as boxed;
 use std::fmt::Write as _;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use crate::facts::*;
 use crate::{
@@ -87,11 +87,11 @@ impl Scope<'_> {
 
 /// How far each Kafka partition is committed. Rows beyond are being written, or will be written again; so are all rows of a
 /// partition that is not in it. The default has none: no row is beyond it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Horizon(Option<Vec<Committed>>);
 
 /// One partition of a [`Horizon`].
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Committed {
     incarnation: u32,
     kafka_partition: i32,
@@ -115,6 +115,14 @@ impl Horizon {
         }
         let _ = write!(filter, " AND incarnation <= {newest}");
         filter
+    }
+
+    /// SQL: whether a row may have been inserted after this horizon was read. Rows of no topic may always.
+    pub(crate) fn after(&self) -> String {
+        match self.0 {
+            Some(_) => format!("(incarnation = 0 OR NOT ({}))", self.filter()),
+            None => "1".to_owned(),
+        }
     }
 
     /// SQL: whether a row was committed lately.

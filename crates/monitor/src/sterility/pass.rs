@@ -74,10 +74,7 @@ impl Units for Dirty {
 
     async fn concerned(warehouse: &Warehouse, news: &News<'_>) -> Result<Self, Error> {
         let (limit, mut dirty) = (CHANGED_MAX + 1, Self::default());
-        let texts = async |table: &str, column: &str| match news.get(table) {
-            Some(parts) => warehouse.texts(table, column, parts, limit).await,
-            None => Ok(Vec::new()),
-        };
+        let texts = async |table: &str, column: &str| warehouse.texts(news, table, column, limit).await;
         dirty.sessions.extend(texts("injections", "session_id").await?);
         dirty.mounts.extend(texts("item_uses", MOUNT).await?);
         dirty.items.extend(texts("item_uses", "item_id").await?);
@@ -88,13 +85,9 @@ impl Units for Dirty {
             dirty.sterilizers.extend(texts(table, "device").await?);
         }
         for table in ["cycle_indicators", "cycle_releases"] {
-            if let Some(parts) = news.get(table) {
-                dirty.sterilizers.extend(warehouse.sterilizers_of_cycles(table, parts, limit).await?);
-            }
+            dirty.sterilizers.extend(warehouse.sterilizers_of_cycles(news, table, limit).await?);
         }
-        if let Some(parts) = news.get("preparations") {
-            dirty.sessions.extend(warehouse.sessions_of_mixtures(parts, limit).await?);
-        }
+        dirty.sessions.extend(warehouse.sessions_of_mixtures(news, limit).await?);
         Ok(dirty)
     }
 
