@@ -65,6 +65,23 @@ fn topics_are_made_described_and_removed() {
 }
 
 #[test]
+fn partitions_take_a_quarter_of_the_files_that_may_be_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let process = Process::start_limited(directory.path(), loopback(), "ulimit -n 512");
+    harness::create(process.address, "fits", 100, &[]);
+    let more = |name: &'static str, partitions| {
+        let new = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let created = runtime.block_on(admin(process.address).create_topics(&[new], &AdminOptions::new())).unwrap();
+        created[0].as_ref().err().map(|(_, code)| *code)
+    };
+    assert_eq!(more("too-many", 29), Some(RDKafkaErrorCode::InvalidPartitions));
+    assert_eq!(more("the-rest", 28), None);
+    assert_eq!(more("one-more", 1), Some(RDKafkaErrorCode::InvalidPartitions));
+    process.kill();
+}
+
+#[test]
 fn records_come_back_byte_for_byte() {
     let log = Log::start();
     log.create("t", 1, &[]);
