@@ -808,7 +808,7 @@ fn the_owner_calls_no_program_and_opens_no_file() {
                 "mysql(",
                 "ENGINE = File",
                 "ENGINE = URL",
-                "ENGINE = Kafka",
+                "ENGINE = SQLite",
             ]
             .iter()
             .any(|name| attack.contains(name))

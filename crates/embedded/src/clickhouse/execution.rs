@@ -84,7 +84,7 @@ fn execute(
     }
     request.order_settings();
     let mut text = text;
-    if let Some(kill) = statement::kill(&text, &engine.names(), request.owner) {
+    if let Some(kill) = statement::kill(&text, || engine.names(), request.owner) {
         text = kill;
         // What is left of a reader's names statements of readers only.
         if !request.owner {

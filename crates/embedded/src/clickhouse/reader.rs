@@ -111,7 +111,7 @@ const TABLES_WITH_PATHS: [&str; 5] = ["databases", "merges", "parts", "parts_col
 const PATHS: [&str; 6] = ["data_path", "data_paths", "metadata_path", "path", "result_part_path", "source_part_paths"];
 
 /// Settings that limit a statement or change how its result is written.
-const SETTINGS: [&str; 45] = [
+const SETTINGS: [&str; 47] = [
     "cast_keep_nullable",
     "cast_string_to_dynamic_use_inference",
     "date_time_input_format",
@@ -132,6 +132,8 @@ const SETTINGS: [&str; 45] = [
     "max_rows_to_group_by",
     "max_rows_to_read",
     "max_threads",
+    "network_compression_method",
+    "network_zstd_compression_level",
     "output_format_arrow_compression_method",
     "output_format_arrow_string_as_string",
     "output_format_csv_crlf_end_of_line",

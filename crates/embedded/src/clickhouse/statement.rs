@@ -238,12 +238,15 @@ fn data_start(text: &[u8], mut at: usize) -> Result<usize, Exception> {
 ///
 /// A reader's may only be `KILL QUERY WHERE query_id = 'NAME'`. It is made anew, because it will run with the owner's rights, and
 /// finds statements of readers.
-pub fn kill(text: &[u8], names: &BTreeMap<String, Name>, owner: bool) -> Option<Vec<u8>> {
+pub fn kill(text: &[u8], names: impl FnOnce() -> BTreeMap<String, Name>, owner: bool) -> Option<Vec<u8>> {
+    // Of the others, which may be long, nothing more is read.
+    Scanner::new(text).next().filter(|first| first.is("KILL"))?;
     let tokens: Vec<Token<'_>> = Scanner::new(text).collect();
     let [kill, query, condition, rest @ ..] = tokens.as_slice() else { return None };
     if !(kill.is("KILL") && query.is("QUERY") && condition.is("WHERE")) {
         return None;
     }
+    let names = names();
     let named: Vec<_> = names.iter().filter(|(_, name)| owner || !name.owner).collect();
     let list =
         |texts: &mut dyn Iterator<Item = &str>| texts.map(|text| quote(text, '\'')).collect::<Vec<_>>().join(", ");
@@ -466,14 +469,16 @@ mod tests {
         let name = |query_id: &str, owner| Name { query_id: query_id.to_owned(), owner };
         let names =
             BTreeMap::from([("doseline-1".into(), name("it's", true)), ("doseline-2".into(), name("x", false))]);
-        let owner = |text: &str| kill(text.as_bytes(), &names, true).map(|text| String::from_utf8(text).unwrap());
+        let owner =
+            |text: &str| kill(text.as_bytes(), || names.clone(), true).map(|text| String::from_utf8(text).unwrap());
         assert_eq!(
             owner("KILL QUERY WHERE user = 'u' AND query_id = 'query_id' SYNC").unwrap(),
             "KILL QUERY WHERE user = 'u' AND transform(Settings['log_comment'], ['-', 'doseline-1', 'doseline-2'], \
              ['-', 'it\\'s', 'x'], query_id) = 'query_id' SYNC"
         );
         assert_eq!(owner("SELECT query_id FROM system.processes"), None);
-        let reader = |text: &str| kill(text.as_bytes(), &names, false).map(|text| String::from_utf8(text).unwrap());
+        let reader =
+            |text: &str| kill(text.as_bytes(), || names.clone(), false).map(|text| String::from_utf8(text).unwrap());
         let killed = reader("kill query where query_id='x' async;").unwrap();
         assert_eq!(
             killed,
