@@ -413,6 +413,24 @@ fn parts_of_large_requests_keep_nobody_waiting() {
 }
 
 #[test]
+fn a_batch_whose_checksum_does_not_fit_is_refused_and_not_stored() {
+    let log = Log::start();
+    log.create(protocol::TOPIC, 1, &[]);
+    let mut client = Client::connect(log.address());
+    let good = protocol::batch(b"value");
+    for at in 17..good.len() {
+        let mut damaged = good.to_vec();
+        damaged[at] ^= 1;
+        let answer = client.ask(9, &protocol::produce(damaged.into()));
+        assert_eq!(answer.responses[0].partition_responses[0].error_code, 2, "byte {at}");
+    }
+    let answer = client.ask(9, &protocol::produce(good));
+    let stored = &answer.responses[0].partition_responses[0];
+    assert_eq!((stored.error_code, stored.base_offset), (0, 0));
+    log.stop().unwrap();
+}
+
+#[test]
 fn commits_of_what_is_not_there_are_refused() {
     let log = Log::start();
     log.create(protocol::TOPIC, 1, &[]);
