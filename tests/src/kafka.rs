@@ -9,7 +9,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 pub use client::Record;
-pub use node::Node;
+pub use node::{Node, java};
 pub use surgery::{Observer, Offsets};
 
 use crate::poll;

@@ -14,6 +14,7 @@
 pub mod bench;
 pub mod campaign;
 mod clickhouse;
+pub mod clients;
 mod committed;
 mod disk;
 mod doseline;
@@ -36,7 +37,7 @@ pub use clickhouse::{ClickHouse, PASSWORD, Refused};
 pub use committed::{ends, is_committed, wait_until_committed};
 pub use disk::Disk;
 pub use doseline::{Doseline, Finished, Ready};
-pub use kafka::{Kafka, Node, Observer, Offsets, Record};
+pub use kafka::{Kafka, Node, Observer, Offsets, Record, java};
 pub use large_fleet::ten_thousand_devices;
 pub use mosquitto::Mosquitto;
 pub use nix::sys::signal::Signal;

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use harness::{ClickHouse, Python, Scratch, Stack, poll};
+use harness::{ClickHouse, Python, Scratch, Stack, clients, poll};
 use serde_json::{Value, json};
 
 const WITHIN: Duration = Duration::from_secs(180);
@@ -124,4 +124,15 @@ fn clickhouse_connect_uses_the_engine_unchanged() {
         "{}",
         Python::run("clickhouse_connect_check.py", &["127.0.0.1", &clickhouse.port().to_string(), harness::PASSWORD])
     );
+}
+
+#[test]
+fn clickhouse_go_uses_the_engine_over_http() {
+    let clickhouse = ClickHouse::start();
+    let address = format!("127.0.0.1:{}", clickhouse.port());
+    for password in [harness::PASSWORD, ""] {
+        let Some(mut go) = clients::go() else { return };
+        let output = go.args(["clickhouse", &address, password]).output().expect("run the client in Go");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }

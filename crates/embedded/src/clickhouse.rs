@@ -16,6 +16,7 @@ mod execution;
 mod http;
 mod idle;
 mod library;
+mod native;
 mod reader;
 mod reply;
 mod request;

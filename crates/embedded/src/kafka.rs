@@ -19,12 +19,14 @@ mod connection;
 mod coordination;
 mod fetch;
 mod group;
+mod memory;
 mod offsets;
 mod partition;
 mod produce;
 mod producers;
 mod records;
 mod segment;
+mod shape;
 mod topics;
 
 use async_recursion::async_recursion as boxed;
@@ -42,20 +44,18 @@ use parking_lot::Mutex;
 use service::places::{Place, Places};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{catalog::Catalog, group::Group, offsets::Offsets, partition::Signals};
+use self::{catalog::Catalog, group::Group, memory::Memory, offsets::Offsets, partition::Signals};
 
 /// There is one node, and it leads every partition for ever.
 const NODE_ID: i32 = 1;
 const LEADER_EPOCH: i32 = 0;
 /// Connections at once, each of which may hold an answer of 8 MiB.
 const CONNECTIONS_MAX: usize = 256;
-/// Bytes of all requests being worked on; beyond it, connections are not read.
-const REQUEST_BYTES_MAX: usize = 64 << 20;
 /// How often groups are checked for members that fell silent.
 const GROUP_TICK: Duration = Duration::from_millis(100);
 /// How long a write waits where no more files may be open.
@@ -209,7 +209,7 @@ struct Broker {
     offsets: Offsets,
     groups: Mutex<HashMap<String, Group>>,
     appended: watch::Sender<u64>,
-    request_bytes: Arc<Semaphore>,
+    memory: Memory,
     shutdown: CancellationToken,
     /// Locked as long as the broker lives.
     _lock: File,
@@ -261,7 +261,7 @@ fn open(directory: &Path, signals: Signals, shutdown: CancellationToken) -> Resu
         offsets,
         groups: Mutex::default(),
         appended,
-        request_bytes: Arc::new(Semaphore::new(REQUEST_BYTES_MAX)),
+        memory: Memory::default(),
         shutdown,
         _lock: lock,
     })

@@ -4,19 +4,27 @@
 
 #[path = "kafka/harness.rs"]
 mod harness;
+#[path = "kafka/protocol.rs"]
+mod protocol;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs::OpenOptions,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
 use embedded::kafka::{self, Error, Options};
 use harness::{Log, admin, consumer, group_consumer, poll_until, producer, read_all, wait_until};
+use kafka_protocol::{
+    messages::{FindCoordinatorRequest, GroupId, MetadataRequest, metadata_request::MetadataRequestTopic},
+    protocol::Request,
+};
+use protocol::{Client, Visitor};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
@@ -54,6 +62,23 @@ fn topics_are_made_described_and_removed() {
     assert!(log.block_on(admin.delete_topics(&["reports.v1"], &options)).unwrap()[0].is_ok());
     assert!(consumer.fetch_metadata(None, Duration::from_secs(60)).unwrap().topics().is_empty());
     log.stop().unwrap();
+}
+
+#[test]
+fn partitions_take_a_quarter_of_the_files_that_may_be_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let process = Process::start_limited(directory.path(), loopback(), "ulimit -n 512");
+    harness::create(process.address, "fits", 100, &[]);
+    let more = |name: &'static str, partitions| {
+        let new = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let created = runtime.block_on(admin(process.address).create_topics(&[new], &AdminOptions::new())).unwrap();
+        created[0].as_ref().err().map(|(_, code)| *code)
+    };
+    assert_eq!(more("too-many", 29), Some(RDKafkaErrorCode::InvalidPartitions));
+    assert_eq!(more("the-rest", 28), None);
+    assert_eq!(more("one-more", 1), Some(RDKafkaErrorCode::InvalidPartitions));
+    process.kill();
 }
 
 #[test]
@@ -282,10 +307,158 @@ fn announced_requests_take_no_memory_of_others() {
     log.stop().unwrap();
 }
 
+/// Sends each request, and looks at its answer.
+struct Asking(SocketAddr);
+
+impl Visitor for Asking {
+    fn visit<R: Request>(&mut self, version: i16, request: R, check: fn(R::Response, i16)) {
+        check(Client::connect(self.0).ask(version, &request), version);
+    }
+}
+
+#[test]
+fn every_request_is_answered_in_every_version() {
+    let log = Log::start();
+    log.create(protocol::TOPIC, 1, &[]);
+    protocol::visit_all(log.address(), &mut Asking(log.address()));
+    log.stop().unwrap();
+}
+
+/// Puts absurd numbers at every place of each request: a count of either form is among them.
+struct Poking(SocketAddr);
+
+impl Visitor for Poking {
+    fn visit<R: Request>(&mut self, version: i16, request: R, _: fn(R::Response, i16)) {
+        let good = protocol::encoded(version, &request);
+        for at in 8..good.len() {
+            for absurd in [&[0x7f, 255, 255, 255][..], &[255, 255, 255, 255, 15]] {
+                let body = [&good[..at], absurd, good.get(at + absurd.len()..).unwrap_or_default()].concat();
+                Client::connect(self.0).poke(&body);
+                // In the place of a count of one byte.
+                Client::connect(self.0).poke(&[&good[..at], absurd, &good[at + 1..]].concat());
+            }
+        }
+    }
+}
+
+#[test]
+fn absurd_counts_take_no_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let process = Process::start_limited(directory.path(), loopback(), &format!("ulimit -v {}", 4 << 20));
+    harness::create(process.address, protocol::TOPIC, 1, &[]);
+    protocol::visit_all(process.address, &mut Poking(process.address));
+    let most = peak_mb(process.child.id());
+    assert!(most < 200, "{most} MB");
+    let keys = vec![protocol::text(""); 1_000_000];
+    let many = FindCoordinatorRequest::default().with_coordinator_keys(keys);
+    Client::connect(process.address).poke(&protocol::encoded(4, &many));
+    let topic = MetadataRequestTopic::default().with_name(Some(protocol::topic()));
+    let again = MetadataRequest::default().with_topics(Some(vec![topic; 2_000]));
+    assert_eq!(Client::connect(process.address).ask(12, &again).topics.len(), 1);
+    let most = peak_mb(process.child.id());
+    assert!(most < 200, "{most} MB");
+    process.kill();
+}
+
+/// The most memory that a process has had, in MB.
+fn peak_mb(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1_024
+}
+
+/// Connections that send a part of a large request, again and again, until the flag is set.
+fn attack(address: SocketAddr, stop: &AtomicBool) {
+    let part = [&(9_u32 << 20).to_be_bytes()[..], &[0, 0, 0, 9], &vec![0; 1 << 20]].concat();
+    while !stop.load(Ordering::Relaxed) {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+        let _ = stream.write_all(&part);
+        while !stop.load(Ordering::Relaxed) {
+            match stream.read(&mut [0; 1]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                _ => break,
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_of_large_requests_keep_nobody_waiting() {
+    let log = Log::start();
+    log.create(protocol::TOPIC, 1, &[("max.message.bytes", "8000000")]);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..60 {
+            scope.spawn(|| attack(log.address(), &stop));
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        let mut client = Client::connect(log.address());
+        for _ in 0..5 {
+            let began = Instant::now();
+            let small = client.ask(9, &protocol::produce(protocol::batch(b"value")));
+            assert_eq!(small.responses[0].partition_responses[0].error_code, 0);
+            assert!(client.ask(12, &protocol::fetch()).responses[0].partitions[0].records.is_some());
+            assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        }
+        let began = Instant::now();
+        let large = client.ask(9, &protocol::produce(protocol::batch(&vec![1; 4 << 20])));
+        assert_eq!(large.responses[0].partition_responses[0].error_code, 0);
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        eprintln!("a large one among them: {:?}", began.elapsed());
+        stop.store(true, Ordering::Relaxed);
+    });
+    log.stop().unwrap();
+}
+
+#[test]
+fn a_batch_whose_checksum_does_not_fit_is_refused_and_not_stored() {
+    let log = Log::start();
+    log.create(protocol::TOPIC, 1, &[]);
+    let mut client = Client::connect(log.address());
+    let good = protocol::batch(b"value");
+    for at in 17..good.len() {
+        let mut damaged = good.to_vec();
+        damaged[at] ^= 1;
+        let answer = client.ask(9, &protocol::produce(damaged.into()));
+        assert_eq!(answer.responses[0].partition_responses[0].error_code, 2, "byte {at}");
+    }
+    let answer = client.ask(9, &protocol::produce(good));
+    let stored = &answer.responses[0].partition_responses[0];
+    assert_eq!((stored.error_code, stored.base_offset), (0, 0));
+    log.stop().unwrap();
+}
+
+#[test]
+fn commits_of_what_is_not_there_are_refused() {
+    let log = Log::start();
+    log.create(protocol::TOPIC, 1, &[]);
+    let mut client = Client::connect(log.address());
+    let mut code = |request: kafka_protocol::messages::OffsetCommitRequest| {
+        client.ask(8, &request).topics[0].partitions[0].error_code
+    };
+    for (partition, offset, metadata, expected) in
+        [(0, 0, "noted", 0), (1, 0, "", 3), (-1, 0, "", 3), (0, 1, "", 1), (0, 0, &*"x".repeat(4_097), 12)]
+    {
+        assert_eq!(code(protocol::commit(partition, offset, metadata)), expected, "{partition} {offset}");
+    }
+    let mut two = protocol::commit(0, 0, "both");
+    two.topics[0].partitions.extend(protocol::commit(5, 0, "").topics[0].partitions.clone());
+    let answer = client.ask(8, &two);
+    let codes: Vec<_> = answer.topics[0].partitions.iter().map(|partition| partition.error_code).collect();
+    assert_eq!(codes, [0, 3]);
+    let stored = std::fs::read_to_string(log.directory().join("kafka/offsets.json")).unwrap();
+    assert!(stored.contains("both") && !stored.contains(r#""5""#), "{stored}");
+    let long = protocol::commit(0, 0, "").with_group_id(GroupId(protocol::text(&"g".repeat(2_000))));
+    assert_eq!(client.ask(8, &long).topics[0].partitions[0].error_code, 24);
+    log.stop().unwrap();
+}
+
 #[test]
 fn silent_connections_keep_nobody_out() {
     let directory = tempfile::tempdir().unwrap();
-    let process = Process::start_with_files(directory.path(), loopback(), Some(512));
+    let process = Process::start_limited(directory.path(), loopback(), "ulimit -n 512");
     harness::create(process.address, "t", 1, &[]);
     let silent: Vec<_> = (0..600).map(|_| TcpStream::connect(process.address).unwrap()).collect();
     let (producer, delivered) = producer(process.address);
@@ -460,16 +633,15 @@ struct Process {
 
 impl Process {
     fn start(directory: &Path, address: SocketAddr) -> Self {
-        Self::start_with_files(directory, address, None)
+        Self::start_limited(directory, address, "true")
     }
 
-    /// With so many files that it may open at most.
-    fn start_with_files(directory: &Path, address: SocketAddr, files: Option<u32>) -> Self {
+    /// After a command of the shell that sets a limit.
+    fn start_limited(directory: &Path, address: SocketAddr, limit: &str) -> Self {
         let announced = directory.join("address");
         let _ = std::fs::remove_file(&announced);
-        let limit = files.map(|files| format!("ulimit -n {files} && ")).unwrap_or_default();
         let child = Command::new("sh")
-            .args(["-c", &format!("{limit}exec \"$0\" \"$@\"")])
+            .args(["-c", &format!("{limit} && exec \"$0\" \"$@\"")])
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", "serve_until_killed", "--ignored"])
             .env("EMBEDDED_TEST_DIRECTORY", directory)

@@ -4,7 +4,7 @@
 //! - `Host` must name this port. A page whose own DNS name was pointed at this machine sends that name, so that for the
 //!   browser page and port are the same site; only the name shows it (DNS rebinding).
 //! - `Sec-Fetch-Site`, which browsers add and no page can change, must be `same-origin` or `none` (typed by a person).
-//! - `Origin`, which a form sends, must be this port.
+//! - `Origin`, which a form sends, must be this port: scheme, host and port.
 //!
 //! Programs such as `curl` and Prometheus send neither of the last two.
 
@@ -23,6 +23,7 @@ use axum::{
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const FORWARDED_SCHEME: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// The door of one port.
@@ -66,7 +67,7 @@ impl Door {
         let is_own_site = |site: &HeaderValue| site == "same-origin" || site == "none";
         let is_own_origin = |origin: &HeaderValue| {
             let page = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-            page.is_some_and(|(_, page)| page.eq_ignore_ascii_case(host))
+            page.is_some_and(|(scheme, page)| page.eq_ignore_ascii_case(host) && self.serves(scheme, host, headers))
         };
         if headers.get_all(SEC_FETCH_SITE).iter().all(is_own_site)
             && headers.get_all(header::ORIGIN).iter().all(is_own_origin)
@@ -76,12 +77,29 @@ impl Door {
         Err(SITE)
     }
 
+    /// Whether pages of a host, which names this port, come under this scheme. This port speaks `http`; before a name there may be a
+    /// proxy that speaks `https`, and may say so.
+    fn serves(&self, scheme: &str, host: &str, headers: &HeaderMap) -> bool {
+        if !self.is_name(&host.to_ascii_lowercase()) {
+            return scheme == "http";
+        }
+        match headers.get(FORWARDED_SCHEME) {
+            Some(forwarded) => forwarded == scheme,
+            None => scheme == "http" || scheme == "https",
+        }
+    }
+
+    /// Whether a host, in lower case, is one of the names, with any port unless the name has one.
+    fn is_name(&self, host: &str) -> bool {
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        self.names.iter().any(|own| own == name || own == host)
+    }
+
     /// Whether a `Host` names this port: one of the names; or our port of the loopback interface or of the address bound. Where
     /// every address is bound that is any, because a DNS name cannot be pointed at what has none in its URL.
     fn is_own(&self, host: &str) -> bool {
         let host = host.to_ascii_lowercase();
-        let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
-        if self.names.iter().any(|own| own == name || *own == host) {
+        if self.is_name(&host) {
             return true;
         }
         if host.parse::<IpAddr>().is_ok() || !host.contains(':') || host.ends_with(']') {
@@ -188,9 +206,29 @@ mod tests {
             check("sec-fetch-site", site, 403);
         }
         check("origin", "http://localhost:8123", 200);
-        for origin in ["http://elsewhere.example", "null", "http://127.0.0.1:8123", "http://localhost:9600", ""] {
+        for origin in [
+            "http://elsewhere.example",
+            "null",
+            "http://127.0.0.1:8123",
+            "http://localhost:9600",
+            "https://localhost:8123",
+            "chrome-extension://localhost:8123",
+            "",
+        ] {
             check("origin", origin, 403);
         }
+        // Before a name there may be a proxy with TLS.
+        let proxied = |origin: &str, scheme: Option<&str>, status: u16| {
+            let forwarded = scheme.map(|scheme| ("x-forwarded-proto", scheme));
+            let headers: Vec<_> =
+                [("host", "fleet.example"), ("origin", origin)].into_iter().chain(forwarded).collect();
+            assert_eq!(admit("127.0.0.1:9600", &["fleet.example"], &headers), status, "{origin} {scheme:?}");
+        };
+        proxied("https://fleet.example", None, 200);
+        proxied("https://fleet.example", Some("https"), 200);
+        proxied("http://fleet.example", Some("https"), 403);
+        proxied("https://fleet.example:8443", None, 403);
+        proxied("ftp://fleet.example", None, 403);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The engines: ClickHouse as a library from npm, Apache Kafka from Maven Central, Python clients from PyPI.
+//! The engines: ClickHouse as a library from npm, Apache Kafka from Maven Central, Python clients from PyPI, other Kafka clients.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,6 +49,7 @@ pub fn fetch_all(step: &mut Step) -> Result<()> {
     fetch_chdb(step, &lock)?;
     fetch_kafka(step, &lock)?;
     fetch_python(step, &lock)?;
+    fetch_kafka_clients(step, &lock)?;
     crate::tools::fetch_cargo_deny(step, &lock)?;
     Ok(())
 }
@@ -145,6 +146,46 @@ fn fetch_python(step: &mut Step, _lock: &Lock) -> Result<()> {
         )
     })?;
     cache::write(&marker, &digest)
+}
+
+/// The Kafka clients of `tests/clients`, in the versions that its files pin: change the number where those change, here and in
+/// `tests/src/clients.rs`. Those in Go need a Go of the machine, and are left out where there is none.
+fn fetch_kafka_clients(step: &mut Step, lock: &Lock) -> Result<()> {
+    let clients = command::checkout()?.join("tests/clients");
+    let python = cache::engines()?.join("python/bin/python");
+    cache::place(lock, "kafka-clients-1", |staging| {
+        for file in ["package.json", "package-lock.json"] {
+            fs::copy(clients.join(file), staging.join(file)).with_context(|| format!("copy {file}"))?;
+        }
+        let npm_cache = staging.join("npm-cache");
+        fetching(step, "kafkajs from npm", None, || {
+            command::read(
+                Command::new("npm")
+                    .args(["ci", "--ignore-scripts", "--no-audit", "--loglevel=error", "--no-update-notifier"])
+                    .arg("--cache")
+                    .arg(&npm_cache)
+                    .current_dir(staging),
+            )
+        })?;
+        cache::remove(&npm_cache)?;
+        fetching(step, "kafka-python from PyPI", None, || {
+            command::read(
+                Command::new(&python)
+                    .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"])
+                    .args(["--require-hashes", "--only-binary", ":all:", "--no-compile", "--target"])
+                    .arg(staging.join("python"))
+                    .arg("--requirement")
+                    .arg(clients.join("requirements.txt")),
+            )
+        })?;
+        if Command::new("go").arg("version").output().is_ok() {
+            fetching(step, "kafka-go and clickhouse-go from the module proxy", None, || {
+                command::read(Command::new("go").args(["mod", "download"]).current_dir(&clients))
+            })?;
+        }
+        Ok(())
+    })?;
+    Ok(())
 }
 
 /// Runs a download. If its folder and its size are given, shows how much has arrived.

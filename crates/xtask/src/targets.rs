@@ -45,6 +45,7 @@ const WITH_ENGINES: &[(&str, &str)] = &[
     ("tests", "harness"),
     ("tests", "independent_client"),
     ("tests", "instructions"),
+    ("tests", "kafka_clients"),
     ("tests", "loader"),
     ("tests", "main_path"),
     ("tests", "monitor"),

@@ -133,7 +133,7 @@ impl Node {
 }
 
 /// Java with Kafka on its class path, tuned for a quick start on a small machine rather than for long runs.
-pub(super) fn java() -> Command {
+pub fn java() -> Command {
     let libs = locate::engine("kafka-4.1.0-tools").join("libs/*");
     let mut command = Command::new("java");
     command.args(["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]);

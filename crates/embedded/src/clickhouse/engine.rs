@@ -5,12 +5,14 @@ use super::idle::{Idle, Prepared};
 use super::library::{Connection, Library};
 use super::reader::Limits;
 use super::reply::Identity;
+use super::request::Request;
 use super::session::Sessions;
 use super::workers::Workers;
 use super::{Error, Options};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Begins the value of `log_comment` by which a running statement is found again.
 const KEY: &str = "doseline-";
@@ -24,6 +26,21 @@ const IDLE_SHARE: usize = 2;
 /// Rights that reach out of the engine. Those to change users are worth nothing: there is no place to keep a change.
 const OUTSIDE: [&str; 6] =
     ["SOURCES", "CREATE DICTIONARY", "CREATE FUNCTION", "NAMED COLLECTION ADMIN", "BACKUP", "INTROSPECTION"];
+
+/// What tables may be made of. The others read and write files, call other servers, or are of no use here; Kafka is what the loader
+/// is measured against.
+const TABLE_ENGINES: [&str; 10] = [
+    "AggregatingMergeTree",
+    "CollapsingMergeTree",
+    "Join",
+    "Kafka",
+    "Memory",
+    "MergeTree",
+    "Null",
+    "ReplacingMergeTree",
+    "SummingMergeTree",
+    "VersionedCollapsingMergeTree",
+];
 
 /// The booted engine.
 pub struct Engine {
@@ -42,6 +59,29 @@ pub struct Engine {
     /// What a reader's statement may take.
     pub reader_limits: Limits,
     numbers: AtomicU64,
+    /// Statements that run under a name of their client, by the key of their connection.
+    names: Mutex<BTreeMap<String, Name>>,
+}
+
+/// What a client calls its statement.
+#[derive(Clone)]
+pub struct Name {
+    /// The `query_id` of the request.
+    pub query_id: String,
+    /// The statement is the owner's.
+    pub owner: bool,
+}
+
+/// A statement that runs under a name, until this is dropped.
+pub struct Named<'e> {
+    engine: &'e Engine,
+    key: String,
+}
+
+impl Drop for Named<'_> {
+    fn drop(&mut self) {
+        self.engine.lock_names().remove(&self.key);
+    }
 }
 
 /// A statement that may have to be killed.
@@ -97,6 +137,7 @@ impl Engine {
             identity,
             reader_limits: Limits::new(options.memory_max_bytes.unwrap_or_else(half_of_machine), options.readers_max),
             numbers: AtomicU64::new(0),
+            names: Mutex::default(),
         })
     }
 
@@ -115,6 +156,22 @@ impl Engine {
             connection.run("SET ROLE reader")?;
         }
         Ok((connection, key))
+    }
+
+    /// Notes what the client calls the statement that the connection with this key runs.
+    pub fn name(&self, key: &str, request: &Request) -> Option<Named<'_>> {
+        let query_id = request.query_id.clone()?;
+        self.lock_names().insert(key.to_owned(), Name { query_id, owner: request.owner });
+        Some(Named { engine: self, key: key.to_owned() })
+    }
+
+    /// The statements that run under a name.
+    pub fn names(&self) -> BTreeMap<String, Name> {
+        self.lock_names().clone()
+    }
+
+    fn lock_names(&self) -> MutexGuard<'_, BTreeMap<String, Name>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A connection for a statement outside of sessions, of which `settings`, in ascending order of their names, will be set.
@@ -181,8 +238,9 @@ fn write_configuration(options: &Options, data_dir: &Path) -> std::io::Result<()
     let path = |name: &str| escape(&data_dir.join(name).display().to_string());
     let server = format!(
         "<!-- written at each start -->\n<clickhouse>\n  \
-         <users_config>{users}</users_config>\n  \
+         <users_config>{users}</users_config>\n  <display_name>doseline</display_name>\n  \
          <logger><log>{log}</log><size>10M</size><count>2</count></logger>\n  {memory}\n  \
+         <access_control_improvements><table_engines_require_grant>true</table_engines_require_grant></access_control_improvements>\n  \
          <mark_cache_size>268435456</mark_cache_size>\n  \
          <background_pool_size>4</background_pool_size>\n  \
          <background_common_pool_size>2</background_common_pool_size>\n  \
@@ -203,7 +261,9 @@ fn write_configuration(options: &Options, data_dir: &Path) -> std::io::Result<()
         statements.iter().map(|statement| format!("<query>{}</query>", escape(statement))).collect()
     };
     let revoked = OUTSIDE.map(|right| format!("REVOKE {right} ON *.*"));
-    let owner = grants(&[&["GRANT ALL ON *.*".to_owned()], revoked.as_slice()].concat());
+    let engines = TABLE_ENGINES.map(|engine| format!("GRANT TABLE ENGINE ON {engine}"));
+    let all = ["GRANT ALL ON *.*".to_owned(), "REVOKE TABLE ENGINE ON *".to_owned()];
+    let owner = grants(&[all.as_slice(), &revoked, &engines].concat());
     let database = &options.database;
     let hidden = options.hidden.iter().map(|table| format!("REVOKE SELECT ON `{database}`.`{table}`"));
     let granted = std::iter::once(format!("GRANT SELECT ON `{database}`.*"));

@@ -5,6 +5,7 @@ use super::engine::{Engine, Running};
 use super::exception::{Exception, SYNTAX_ERROR};
 use super::idle::Prepared;
 use super::library::{Class, Connection, Counts, Output};
+use super::native;
 use super::reader;
 use super::reply::{Gone, Reply};
 use super::request::Request;
@@ -82,8 +83,17 @@ fn execute(
         engine.reader_limits.lower(&mut request.settings);
     }
     request.order_settings();
+    let mut text = text;
+    if let Some(kill) = statement::kill(&text, || engine.names(), request.owner) {
+        text = kill;
+        // What is left of a reader's names statements of readers only.
+        if !request.owner {
+            (request.owner, request.session) = (true, None);
+        }
+    }
     let Some(session) = request.session.clone() else {
         let mut prepared = engine.prepare(request.owner, request.database.as_deref(), &request.settings)?;
+        let _named = engine.name(&prepared.key, &request);
         let execution = Execution { request, text, body, running, key: prepared.key.clone() };
         let (counts, unchanged) = execution.run(&mut prepared, plan, reply)?;
         if unchanged {
@@ -97,10 +107,12 @@ fn execute(
         Some(connection) => connection,
         None => engine.connect(request.owner).inspect_err(|_| engine.sessions.give_back(&session, None))?,
     };
+    let named = engine.name(&key, &request);
     let execution = Execution { request, text, body, running, key: key.clone() };
     let result = execution.run_in_session(&mut connection, plan, reply);
     // the key is the connection's, whose next statement must not be killed for this one's client
     running.set_key(None);
+    drop(named);
     engine.sessions.give_back(&session, Some((connection, key)));
     result
 }
@@ -319,7 +331,7 @@ impl Execution<'_> {
             let header = if first { Some(0) } else { framing.header_length(rows) };
             let header = header.ok_or_else(|| Exception::new(49, "LOGICAL_ERROR", "a chunk of rows has no header"))?;
             first = false;
-            reply.write(&rows[header..])?;
+            self.write(format, &rows[header..], reply)?;
             counts.add(chunk.counts());
         }
         Ok(counts)
@@ -327,8 +339,17 @@ impl Execution<'_> {
 
     fn whole(&self, connection: &mut Connection, format: &str, reply: &mut Reply) -> Result<Counts, Failure> {
         let output = connection.query(&self.text, format, &self.request.parameters)?;
-        reply.write(output.bytes())?;
+        self.write(format, output.bytes(), reply)?;
         Ok(output.counts())
+    }
+
+    fn write(&self, format: &str, rows: &[u8], reply: &mut Reply) -> Result<(), Failure> {
+        if self.request.protocol_version == 0 || !format.eq_ignore_ascii_case("Native") {
+            return Ok(reply.write(rows)?);
+        }
+        let mut blocks = Vec::with_capacity(rows.len());
+        native::rewrite(rows, self.request.protocol_version, &mut blocks)?;
+        Ok(reply.write(&blocks)?)
     }
 }
 

@@ -106,8 +106,12 @@ const SYSTEM_TABLES: [&str; 24] = [
     "zeros_mt",
 ];
 
+/// Those of them that name paths of this machine, and the columns that do.
+const TABLES_WITH_PATHS: [&str; 5] = ["databases", "merges", "parts", "parts_columns", "tables"];
+const PATHS: [&str; 6] = ["data_path", "data_paths", "metadata_path", "path", "result_part_path", "source_part_paths"];
+
 /// Settings that limit a statement or change how its result is written.
-const SETTINGS: [&str; 45] = [
+const SETTINGS: [&str; 47] = [
     "cast_keep_nullable",
     "cast_string_to_dynamic_use_inference",
     "date_time_input_format",
@@ -128,6 +132,8 @@ const SETTINGS: [&str; 45] = [
     "max_rows_to_group_by",
     "max_rows_to_read",
     "max_threads",
+    "network_compression_method",
+    "network_zstd_compression_level",
     "output_format_arrow_compression_method",
     "output_format_arrow_string_as_string",
     "output_format_csv_crlf_end_of_line",
@@ -225,7 +231,46 @@ pub fn permit(connection: &mut Connection, sql: &[u8], parameters: &Parameters) 
     let explain = [b"EXPLAIN AST ", sql].concat();
     let tree = connection.query(&explain, "TSVRaw", parameters)?;
     let tree = String::from_utf8_lossy(tree.bytes());
-    tree.lines().map(str::trim_start).filter(|line| !line.is_empty()).try_for_each(|line| permit_node(line, sql))
+    let lines: Vec<&str> = tree.lines().map(str::trim_start).filter(|line| !line.is_empty()).collect();
+    lines.iter().try_for_each(|line| permit_node(line, sql))?;
+    permit_paths(&lines)
+}
+
+/// Where a table that names paths of this machine is read, columns have to be named, and none with paths among them.
+fn permit_paths(lines: &[&str]) -> Result<(), Exception> {
+    let node = |line: &str| -> (String, String) {
+        let mut words = line.split(' ');
+        let mut word = || words.next().unwrap_or_default().to_owned();
+        (word(), word())
+    };
+    let reads_paths = lines.iter().map(|line| node(line)).any(|(kind, name)| {
+        let table = name.strip_prefix("system.").filter(|_| kind.ends_with("Identifier"));
+        table.is_some_and(|table| TABLES_WITH_PATHS.iter().any(|listed| is_within(table, listed)))
+    });
+    if !reads_paths {
+        return Ok(());
+    }
+    for (at, line) in lines.iter().enumerate() {
+        let (kind, name) = node(line);
+        let counted = || {
+            let (kind, name) = at.checked_sub(2).map(|at| node(lines[at])).unwrap_or_default();
+            kind == "Function" && name.eq_ignore_ascii_case("count")
+        };
+        match kind.as_str() {
+            "Asterisk" if counted() => {}
+            "Asterisk" | "QualifiedAsterisk" => {
+                return Err(denied("to read all columns of this table of system; name those without paths"));
+            }
+            kind if kind.ends_with("Matcher") => {
+                return Err(denied("to choose columns of this table of system by a pattern; name those without paths"));
+            }
+            "Identifier" if name.rsplit('.').next().is_some_and(|last| PATHS.contains(&last)) => {
+                return Err(denied(&format!("SELECT({name}) ON a table of system")));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// `line` is `KIND`, `KIND NAME` or `KIND NAME (alias ALIAS) (children COUNT)`.

@@ -78,6 +78,8 @@ pub struct Request {
     pub read_only: bool,
     /// The owner asks, not a reader.
     pub owner: bool,
+    /// The version of ClickHouse's protocol for which blocks of the format Native are written; 0 for none.
+    pub protocol_version: u64,
     user: Option<String>,
     password: Option<String>,
 }
@@ -125,8 +127,12 @@ impl Request {
             "role" => {
                 return Err(Exception::new(511, "UNKNOWN_ROLE", format_args!("There is no role `{value}` here")));
             }
-            // changes the layout of Native; clients probe for it and do without
-            "client_protocol_version" => {}
+            "client_protocol_version" => {
+                self.protocol_version = value.parse().map_err(|_| {
+                    let message = format_args!("client_protocol_version must be a number, and not '{value}'");
+                    Exception::new(36, "BAD_ARGUMENTS", message)
+                })?;
+            }
             name if SERVER_SETTINGS.contains(&name) || name.starts_with("http_") => {}
             name => {
                 if let Some(parameter) = name.strip_prefix("param_") {

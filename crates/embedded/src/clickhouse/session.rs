@@ -45,7 +45,15 @@ impl Sessions {
             return Err(Exception::new(372, "SESSION_NOT_FOUND", message));
         }
         let alike = sessions.keys().filter(|(owner, _)| *owner == name.owner).count();
-        if alike >= self.sessions_max {
+        // A reader's holds nothing that another could not make again.
+        let oldest = sessions.iter().filter(|((owner, _), session)| !owner && session.connection.is_some());
+        let oldest = oldest.min_by_key(|(_, session)| session.used).map(|(key, _)| key.clone());
+        if alike >= self.sessions_max
+            && !name.owner
+            && let Some(oldest) = oldest
+        {
+            sessions.remove(&oldest);
+        } else if alike >= self.sessions_max {
             let message = format_args!("Too many sessions. Maximum: {}", self.sessions_max);
             return Err(Exception::new(TOO_MANY_SIMULTANEOUS_QUERIES, "TOO_MANY_SIMULTANEOUS_QUERIES", message));
         }

@@ -2,7 +2,10 @@
 //! names, whether its result can be streamed. A scanner of tokens, not a parser: whatever it does not understand goes
 //! to the engine as it is, whose parser has the last word.
 
+use super::engine::Name;
 use super::exception::{Exception, SYNTAX_ERROR};
+use super::execution::quote;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// How a statement is to be run.
@@ -230,6 +233,63 @@ fn data_start(text: &[u8], mut at: usize) -> Result<usize, Exception> {
     Ok(at)
 }
 
+/// A `KILL QUERY` that goes by the names under which clients know their statements: the engine gives each an id of its own. `None`:
+/// the statement stays as it is.
+///
+/// A reader's may only be `KILL QUERY WHERE query_id = 'NAME'`. It is made anew, because it will run with the owner's rights, and
+/// finds statements of readers.
+pub fn kill(text: &[u8], names: impl FnOnce() -> BTreeMap<String, Name>, owner: bool) -> Option<Vec<u8>> {
+    // Of the others, which may be long, nothing more is read.
+    Scanner::new(text).next().filter(|first| first.is("KILL"))?;
+    let tokens: Vec<Token<'_>> = Scanner::new(text).collect();
+    let [kill, query, condition, rest @ ..] = tokens.as_slice() else { return None };
+    if !(kill.is("KILL") && query.is("QUERY") && condition.is("WHERE")) {
+        return None;
+    }
+    let names = names();
+    let named: Vec<_> = names.iter().filter(|(_, name)| owner || !name.owner).collect();
+    let list =
+        |texts: &mut dyn Iterator<Item = &str>| texts.map(|text| quote(text, '\'')).collect::<Vec<_>>().join(", ");
+    // The first stands for no statement: an array must not be empty.
+    let keys = list(&mut std::iter::once("-").chain(named.iter().map(|(key, _)| key.as_str())));
+    let ids = list(&mut std::iter::once("-").chain(named.iter().map(|(_, name)| name.query_id.as_str())));
+    let name = |other: &str| format!("transform(Settings['log_comment'], [{keys}], [{ids}], {other})");
+    if !owner {
+        let (id, how) = named_by_reader(rest)?;
+        return Some(format!("KILL QUERY WHERE {} = '{id}' {how}", name("''")).into_bytes());
+    }
+    let (name, mut rewritten, mut at) = (name("query_id"), Vec::new(), 0);
+    for token in rest.iter().filter(|token| is_query_id(token)) {
+        rewritten.extend_from_slice(&text[at..token.start]);
+        rewritten.extend_from_slice(name.as_bytes());
+        at = token.end();
+    }
+    rewritten.extend_from_slice(&text[at..]);
+    Some(rewritten)
+}
+
+/// What stands behind `WHERE`: `query_id = 'NAME'`, with a plain name that is not empty, and how to wait.
+fn named_by_reader<'t>(tokens: &[Token<'t>]) -> Option<(&'t str, &'static str)> {
+    let [id, equal, literal, rest @ ..] = tokens else { return None };
+    let name = std::str::from_utf8(literal.text).ok()?.strip_prefix('\'')?.strip_suffix('\'')?;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
+    let plain = !name.is_empty() && name != "-" && name.bytes().all(is_plain);
+    let rest = match rest {
+        [rest @ .., last] if last.is_char(b';') => rest,
+        rest => rest,
+    };
+    let how = match rest {
+        [] => "ASYNC",
+        [how] => ["SYNC", "ASYNC", "TEST"].into_iter().find(|known| how.is(known))?,
+        _ => return None,
+    };
+    (is_query_id(id) && equal.is_char(b'=') && plain).then_some((name, how))
+}
+
+fn is_query_id(token: &Token<'_>) -> bool {
+    token.is("query_id") || matches!(token.text, b"`query_id`" | b"\"query_id\"")
+}
+
 fn other_plan(text: &[u8], first: &Token<'_>) -> Result<Plan, Exception> {
     let tokens: Vec<Token<'_>> = Scanner::new(text).collect();
     let (mut format, mut whole) = (None, false);
@@ -402,6 +462,41 @@ mod tests {
         assert!(plan(b" -- nothing", None).is_err());
         assert!(plan(b"SELECT 1 INTO OUTFILE 'x'", None).is_err());
         assert!(plan(b"INSERT INTO t FROM INFILE 'x' FORMAT CSV", None).is_err());
+    }
+
+    #[test]
+    fn statements_are_killed_by_the_names_of_their_clients() {
+        let name = |query_id: &str, owner| Name { query_id: query_id.to_owned(), owner };
+        let names =
+            BTreeMap::from([("doseline-1".into(), name("it's", true)), ("doseline-2".into(), name("x", false))]);
+        let owner =
+            |text: &str| kill(text.as_bytes(), || names.clone(), true).map(|text| String::from_utf8(text).unwrap());
+        assert_eq!(
+            owner("KILL QUERY WHERE user = 'u' AND query_id = 'query_id' SYNC").unwrap(),
+            "KILL QUERY WHERE user = 'u' AND transform(Settings['log_comment'], ['-', 'doseline-1', 'doseline-2'], \
+             ['-', 'it\\'s', 'x'], query_id) = 'query_id' SYNC"
+        );
+        assert_eq!(owner("SELECT query_id FROM system.processes"), None);
+        let reader =
+            |text: &str| kill(text.as_bytes(), || names.clone(), false).map(|text| String::from_utf8(text).unwrap());
+        let killed = reader("kill query where query_id='x' async;").unwrap();
+        assert_eq!(
+            killed,
+            "KILL QUERY WHERE transform(Settings['log_comment'], ['-', 'doseline-2'], ['-', 'x'], '') = 'x' ASYNC"
+        );
+        for text in [
+            "KILL QUERY WHERE query_id = ''",
+            "KILL QUERY WHERE query_id = '-'",
+            "KILL QUERY WHERE query_id = 'x\\' OR 1 -- '",
+            "KILL QUERY WHERE query_id = 'x' SYNC; SELECT 1",
+            "KILL QUERY WHERE 1",
+            "KILL QUERY WHERE query_id = 'x' OR 1",
+            "KILL QUERY WHERE query_id = query_id",
+            "KILL QUERY WHERE query_id = 'x' || 'y'",
+            "KILL MUTATION WHERE query_id = 'x'",
+        ] {
+            assert_eq!(reader(text), None, "{text}");
+        }
     }
 
     #[test]

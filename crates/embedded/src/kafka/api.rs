@@ -12,7 +12,7 @@ use kafka_protocol::{
     protocol::{Decodable, Encodable, HeaderVersion, StrBytes},
 };
 
-use super::{Broker, connection::Reply, coordination, fetch, produce, topics};
+use super::{Broker, connection::Reply, coordination, fetch, memory::Held, produce, shape, topics};
 
 /// A request that cannot be read, or that asks for what is not there; its connection is closed.
 #[derive(Debug, thiserror::Error)]
@@ -61,16 +61,37 @@ struct Head {
     version: i16,
 }
 
-/// Reads a request and begins to answer it. What has to happen in the order of the requests happens before this returns;
-/// what may wait (for a disk, other clients, or time) is left to the reply.
-pub(super) async fn dispatch(context: &Context, mut frame: Bytes) -> Result<Reply, Malformed> {
+/// Whether a request that begins so may be larger than what a connection has of its own.
+pub(super) fn may_be_large(frame: &[u8]) -> Result<(), Malformed> {
+    match peek(frame)? {
+        (ApiKey::Produce, _) => Ok(()),
+        (key, _) => Err(Malformed(format!("{key:?} is too large; only Produce may be"))),
+    }
+}
+
+/// The elements of all arrays of a request. Whether it is supported shows later.
+pub(super) fn items(frame: &[u8]) -> Result<usize, Malformed> {
+    let (key, version) = peek(frame)?;
+    if !is_supported(key, version) {
+        return Ok(0);
+    }
+    shape::items(frame, key, version)
+        .ok_or_else(|| Malformed(format!("{key:?} version {version} announces more than it holds")))
+}
+
+fn is_supported(key: ApiKey, version: i16) -> bool {
+    SUPPORTED.iter().any(|(known, low, high)| *known == key && (*low..=*high).contains(&version))
+}
+
+/// Reads a request, measured by [`items`], and begins to answer it; `held` is let go with the request. What has to happen in the
+/// order of the requests happens before this returns; what may wait (for a disk, other clients, or time) is left to the reply.
+pub(super) async fn dispatch(context: &Context, mut frame: Bytes, held: Held) -> Result<Reply, Malformed> {
     let (key, version) = peek(&frame)?;
-    let supported = SUPPORTED.iter().any(|(known, low, high)| *known == key && (*low..=*high).contains(&version));
     let head = Head { correlation_id: peek_correlation_id(&frame)?, version };
-    if !supported {
+    if !is_supported(key, version) {
         return if key == ApiKey::ApiVersions {
             let response = api_versions().with_error_code(ResponseError::UnsupportedVersion.code());
-            Ok(reply(Head { version: 0, ..head }, async move { response }))
+            Ok(reply(Head { version: 0, ..head }, held, async move { response }))
         } else {
             Err(Malformed(format!("{key:?} version {version} is not supported")))
         };
@@ -82,25 +103,39 @@ pub(super) async fn dispatch(context: &Context, mut frame: Bytes) -> Result<Repl
         ApiKey::Produce => {
             let request = decode(&mut frame, version)?;
             let (due, response) = produce::submit(&context, request).await;
-            if due { reply(head, response) } else { silent(response) }
+            // Of its own, so that what waits for other answers of the connection holds no memory of others.
+            let stored = tokio::spawn(async move {
+                let response = response.await;
+                drop(held);
+                response
+            });
+            Box::pin(async move {
+                let response = stored.await.map_err(Malformed::new)?;
+                // A producer that wants no answer waits all the same, so that its requests count against the pipeline.
+                if due { encode(head, &response).map(Some) } else { Ok(None) }
+            })
         }
-        ApiKey::Fetch => reply(head, fetch::fetch(context, decode(&mut frame, version)?)),
-        ApiKey::ListOffsets => reply(head, fetch::list_offsets(context, decode(&mut frame, version)?)),
-        ApiKey::Metadata => reply(head, topics::metadata(context, decode(&mut frame, version)?, version)),
-        ApiKey::CreateTopics => reply(head, topics::create(context, decode(&mut frame, version)?)),
-        ApiKey::DeleteTopics => reply(head, topics::delete(context, decode(&mut frame, version)?, version)),
-        ApiKey::DescribeConfigs => reply(head, topics::describe_configs(context, decode(&mut frame, version)?)),
-        ApiKey::InitProducerId => reply(head, produce::init_producer_id(context, decode(&mut frame, version)?)),
-        ApiKey::FindCoordinator => reply(head, coordination::find(context, decode(&mut frame, version)?, version)),
-        ApiKey::JoinGroup => reply(head, coordination::join(context, client_id, decode(&mut frame, version)?)),
-        ApiKey::SyncGroup => reply(head, coordination::sync(context, decode(&mut frame, version)?)),
-        ApiKey::Heartbeat => reply(head, coordination::heartbeat(context, decode(&mut frame, version)?)),
-        ApiKey::LeaveGroup => reply(head, coordination::leave(context, decode(&mut frame, version)?, version)),
-        ApiKey::OffsetCommit => reply(head, coordination::commit(context, decode(&mut frame, version)?)),
-        ApiKey::OffsetFetch => reply(head, coordination::committed(context, decode(&mut frame, version)?, version)),
+        ApiKey::Fetch => reply(head, held, fetch::fetch(context, decode(&mut frame, version)?)),
+        ApiKey::ListOffsets => reply(head, held, fetch::list_offsets(context, decode(&mut frame, version)?, version)),
+        ApiKey::Metadata => reply(head, held, topics::metadata(context, decode(&mut frame, version)?, version)),
+        ApiKey::CreateTopics => reply(head, held, topics::create(context, decode(&mut frame, version)?)),
+        ApiKey::DeleteTopics => reply(head, held, topics::delete(context, decode(&mut frame, version)?, version)),
+        ApiKey::DescribeConfigs => reply(head, held, topics::describe_configs(context, decode(&mut frame, version)?)),
+        ApiKey::InitProducerId => reply(head, held, produce::init_producer_id(context, decode(&mut frame, version)?)),
+        ApiKey::FindCoordinator => {
+            reply(head, held, coordination::find(context, decode(&mut frame, version)?, version))
+        }
+        ApiKey::JoinGroup => reply(head, held, coordination::join(context, client_id, decode(&mut frame, version)?)),
+        ApiKey::SyncGroup => reply(head, held, coordination::sync(context, decode(&mut frame, version)?)),
+        ApiKey::Heartbeat => reply(head, held, coordination::heartbeat(context, decode(&mut frame, version)?)),
+        ApiKey::LeaveGroup => reply(head, held, coordination::leave(context, decode(&mut frame, version)?, version)),
+        ApiKey::OffsetCommit => reply(head, held, coordination::commit(context, decode(&mut frame, version)?)),
+        ApiKey::OffsetFetch => {
+            reply(head, held, coordination::committed(context, decode(&mut frame, version)?, version))
+        }
         _ => {
             let _: ApiVersionsRequest = decode(&mut frame, version)?;
-            reply(head, async { api_versions() })
+            reply(head, held, async { api_versions() })
         }
     })
 }
@@ -130,19 +165,15 @@ fn decode<T: Decodable>(frame: &mut Bytes, version: i16) -> Result<T, Malformed>
     T::decode(frame, version).map_err(Malformed::new)
 }
 
-fn reply<R, F>(head: Head, response: F) -> Reply
+fn reply<R, F>(head: Head, held: Held, response: F) -> Reply
 where
     R: Encodable + HeaderVersion + Send,
     F: Future<Output = R> + Send + 'static,
 {
-    Box::pin(async move { encode(head, &response.await).map(Some) })
-}
-
-/// For a producer that wants no answer: the work is awaited all the same, so that it counts against the pipeline.
-fn silent<R: Send>(response: impl Future<Output = R> + Send + 'static) -> Reply {
     Box::pin(async move {
-        response.await;
-        Ok(None)
+        let response = response.await;
+        drop(held);
+        encode(head, &response).map(Some)
     })
 }
 
@@ -158,14 +189,14 @@ fn encode<R: Encodable + HeaderVersion>(head: Head, response: &R) -> Result<Byte
     Ok(frame.freeze())
 }
 
-fn peek(frame: &Bytes) -> Result<(ApiKey, i16), Malformed> {
+fn peek(frame: &[u8]) -> Result<(ApiKey, i16), Malformed> {
     let [k0, k1, v0, v1] = frame.first_chunk().copied().ok_or_else(|| Malformed::new("no header"))?;
     let key = i16::from_be_bytes([k0, k1]);
     let known = ApiKey::try_from(key).map_err(|()| Malformed(format!("unknown request {key}")))?;
     Ok((known, i16::from_be_bytes([v0, v1])))
 }
 
-fn peek_correlation_id(frame: &Bytes) -> Result<i32, Malformed> {
+fn peek_correlation_id(frame: &[u8]) -> Result<i32, Malformed> {
     let bytes = frame.get(4..8).and_then(|bytes| bytes.first_chunk()).ok_or_else(|| Malformed::new("no header"))?;
     Ok(i32::from_be_bytes(*bytes))
 }

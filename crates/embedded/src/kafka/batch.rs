@@ -159,7 +159,7 @@ pub(super) mod tests {
         assert_eq!(changed(&|bytes| bytes.truncate(good.len() - 7)), ResponseError::InvalidRecord);
         assert_eq!(changed(&|bytes| bytes.push(0)), ResponseError::InvalidRecord);
         assert_eq!(changed(&|bytes| bytes[HEADER_BYTES] = 0x7f), ResponseError::InvalidRecord);
-        assert_eq!(changed(&|bytes| bytes[22] = 2), ResponseError::UnsupportedCompressionType);
+        assert_eq!(changed(&|bytes| bytes[22] = 5), ResponseError::UnsupportedCompressionType);
         assert_eq!(changed(&|bytes| bytes[22] = 4), ResponseError::CorruptMessage);
     }
 

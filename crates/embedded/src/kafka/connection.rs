@@ -10,17 +10,20 @@ use tokio::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::mpsc,
 };
 
-use super::{Broker, api};
+use super::{
+    Broker, api,
+    memory::{OWN_BYTES, Own},
+};
 
 /// Requests of one connection that may wait for their answers.
 const PIPELINE_MAX: usize = 32;
-/// Bytes of one request: a batch of the largest size, and room for the rest.
+/// Bytes of one `Produce`: a batch of the largest size, and room for the rest.
 const FRAME_BYTES_MAX: usize = super::config::BATCH_BYTES_MAX + (1 << 20);
 
-/// So much of a request must be here before it takes any of the memory that all requests share.
+/// So much of a large request must be here before it takes any of the memory that those share.
 const ANNOUNCED_BYTES: usize = 64 << 10;
 /// A request that has begun must be here in this time: twice, once for each of its two parts.
 const FRAME_TIME: Duration = Duration::from_secs(5);
@@ -32,11 +35,10 @@ const WRITE_TIME: Duration = Duration::from_secs(30);
 /// An answer on its way: a whole frame, or nothing where none is due.
 pub(super) type Reply = Pin<Box<dyn Future<Output = Result<Option<Bytes>, api::Malformed>> + Send>>;
 
-/// A request with the memory it holds until it is answered.
+/// A request that is being answered.
 struct Pending {
     reply: Reply,
     _work: Work,
-    _bytes: OwnedSemaphorePermit,
 }
 
 /// Serves a connection until the client goes, sends nonsense, has to give its place to another, or the broker stops.
@@ -77,6 +79,7 @@ async fn read(
     context: &api::Context,
     sender: mpsc::Sender<Pending>,
 ) -> io::Result<()> {
+    let own = Own::new();
     loop {
         let length = tokio::select! {
             length = tokio::time::timeout(IDLE_TIME, reader.read_i32()) => match length? {
@@ -88,14 +91,23 @@ async fn read(
         let length = usize::try_from(length).ok().filter(|length| *length <= FRAME_BYTES_MAX);
         let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "request too large"))?;
         let mut frame = BytesMut::new();
-        read_to(&mut reader, &mut frame, length.min(ANNOUNCED_BYTES)).await?;
-        let permits = u32::try_from(length).map_err(io::Error::other)?;
-        let acquired = Arc::clone(&context.broker.request_bytes).acquire_many_owned(permits).await;
-        let bytes = acquired.map_err(io::Error::other)?;
-        read_to(&mut reader, &mut frame, length).await?;
+        let bytes = if length <= OWN_BYTES / 2 {
+            own.bytes(length).await?
+        } else {
+            read_to(&mut reader, &mut frame, ANNOUNCED_BYTES).await?;
+            api::may_be_large(&frame).map_err(invalid)?;
+            context.broker.memory.bytes(length).await?
+        };
+        tokio::select! {
+            read = read_to(&mut reader, &mut frame, length) => read?,
+            () = context.broker.memory.is_wanted(), if length > OWN_BYTES / 2 => {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the memory of a request that is not here is needed"));
+            }
+        }
         let work = place.work();
-        let reply = api::dispatch(context, frame.freeze()).await.map_err(invalid)?;
-        if sender.send(Pending { reply, _work: work, _bytes: bytes }).await.is_err() {
+        let items = own.items(api::items(&frame).map_err(invalid)?).await?;
+        let reply = api::dispatch(context, frame.freeze(), (bytes, items)).await.map_err(invalid)?;
+        if sender.send(Pending { reply, _work: work }).await.is_err() {
             return Ok(());
         }
     }

@@ -1,6 +1,9 @@
 //! Consumer groups on the wire: membership goes to [`Group`], commits to the offsets file.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::{Duration, Instant},
+};
 
 use kafka_protocol::{
     error::ResponseError,
@@ -12,6 +15,7 @@ use kafka_protocol::{
         join_group_response::JoinGroupResponseMember,
         leave_group_request::MemberIdentity,
         leave_group_response::MemberResponse,
+        offset_commit_request::OffsetCommitRequestPartition,
         offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
         offset_fetch_request::OffsetFetchRequestTopics,
         offset_fetch_response::{
@@ -31,6 +35,10 @@ use super::{
 
 const GROUPS_MAX: usize = 1_000;
 const GROUP_KEY: i8 = 0;
+/// The name of a group that has committed is kept, in memory and on disk; so is what its clients note beside an offset, as in
+/// Apache Kafka.
+const GROUP_ID_BYTES_MAX: usize = 1_024;
+const METADATA_BYTES_MAX: usize = 4_096;
 const SESSION_TIMEOUT_MS: std::ops::RangeInclusive<i32> = 100..=1_800_000;
 
 /// The one node coordinates every group.
@@ -161,42 +169,63 @@ pub(super) async fn leave(context: Context, request: LeaveGroupRequest, version:
     LeaveGroupResponse::default().with_members(request.members.iter().map(member).collect())
 }
 
-/// Stores offsets, durable when answered.
+/// Stores offsets, durable when answered. Those of a partition that is not there, or that no reader can have reached, are
+/// refused, and the others are stored.
 pub(super) async fn commit(context: Context, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let mut offsets = GroupOffsets::new();
-    for topic in &request.topics {
-        let partitions = offsets.entry(topic.name.to_string()).or_default();
-        for partition in &topic.partitions {
-            let committed = Committed {
-                offset: partition.committed_offset,
-                leader_epoch: partition.committed_leader_epoch,
-                metadata: partition.committed_metadata.as_deref().unwrap_or_default().to_owned(),
-            };
-            partitions.insert(partition.partition_index, committed);
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for asked in &topic.partitions {
+            let checked = check_commit(&context, &topic.name, asked).map(|committed| {
+                offsets.entry(topic.name.to_string()).or_default().insert(asked.partition_index, committed);
+            });
+            partitions.push((asked.partition_index, checked));
         }
+        topics.push((topic.name, partitions));
     }
-    let (member_id, generation) = (request.member_id.clone(), request.generation_id_or_member_epoch);
+    let (member_id, generation) = (&request.member_id, request.generation_id_or_member_epoch);
     let allowed = match context.broker.groups.lock().get_mut(request.group_id.as_str()) {
-        Some(group) => group.may_commit(Instant::now(), &member_id, generation),
-        None => Group::default().may_commit(Instant::now(), &member_id, generation),
+        Some(group) => group.may_commit(Instant::now(), member_id, generation),
+        None => Group::default().may_commit(Instant::now(), member_id, generation),
     };
-    // The broker would take it for records that it has lost.
-    let end = |topic: &str, index| context.broker.catalog.partition(topic, index).map(|found| found.log.end_offset());
-    let beyond = offsets.iter().any(|(topic, partitions)| {
-        partitions.iter().any(|(index, committed)| end(topic, *index).is_some_and(|end| committed.offset > end))
-    });
-    let outcome = match allowed {
-        Ok(()) if beyond => Err(ResponseError::OffsetOutOfRange),
+    let stored = match allowed {
+        Ok(()) if request.group_id.len() > GROUP_ID_BYTES_MAX => Err(ResponseError::InvalidGroupId),
+        Ok(()) if offsets.is_empty() => Ok(()),
         Ok(()) => blocking(move || context.broker.offsets.commit(&request.group_id, offsets)).await,
         Err(error) => Err(error),
     };
-    let partition =
-        |index| OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code(&outcome));
-    let topics = request.topics.into_iter().map(|topic| {
-        let partitions = topic.partitions.iter().map(|asked| partition(asked.partition_index)).collect();
-        OffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions)
-    });
-    OffsetCommitResponse::default().with_topics(topics.collect())
+    let partition = |(index, checked): (i32, Result<(), ResponseError>)| {
+        let outcome = stored.and(checked);
+        OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code(&outcome))
+    };
+    let topic = |(name, partitions): (TopicName, Vec<_>)| {
+        let partitions = partitions.into_iter().map(partition).collect();
+        OffsetCommitResponseTopic::default().with_name(name).with_partitions(partitions)
+    };
+    OffsetCommitResponse::default().with_topics(topics.into_iter().map(topic).collect())
+}
+
+fn check_commit(
+    context: &Context,
+    topic: &str,
+    asked: &OffsetCommitRequestPartition,
+) -> Result<Committed, ResponseError> {
+    let partition = context.broker.catalog.partition(topic, asked.partition_index);
+    let end = partition.ok_or(ResponseError::UnknownTopicOrPartition)?.log.end_offset();
+    // The broker would take it for records that it has lost.
+    if asked.committed_offset > end {
+        return Err(ResponseError::OffsetOutOfRange);
+    }
+    let metadata = asked.committed_metadata.as_deref().unwrap_or_default();
+    if metadata.len() > METADATA_BYTES_MAX {
+        return Err(ResponseError::OffsetMetadataTooLarge);
+    }
+    Ok(Committed {
+        offset: asked.committed_offset,
+        leader_epoch: asked.committed_leader_epoch,
+        metadata: metadata.to_owned(),
+    })
 }
 
 /// What groups have committed: -1 where nothing.
@@ -206,7 +235,10 @@ pub(super) async fn committed(context: Context, request: OffsetFetchRequest, ver
             let topics = group_offsets(&context, &asked.group_id, asked.topics);
             OffsetFetchResponseGroup::default().with_group_id(asked.group_id).with_topics(topics)
         };
-        return OffsetFetchResponse::default().with_groups(request.groups.into_iter().map(group).collect());
+        // A group named many times is answered once: the answer does not grow beyond what there is.
+        let mut answered = HashSet::new();
+        let groups = request.groups.into_iter().filter(|asked| answered.insert(asked.group_id.clone()));
+        return OffsetFetchResponse::default().with_groups(groups.map(group).collect());
     }
     // The older form asks for one group; its parts have the same fields under other names.
     let asked = request.topics.map(|topics| {
@@ -238,7 +270,7 @@ fn group_offsets(
 ) -> Vec<OffsetFetchResponseTopics> {
     let offsets = context.broker.offsets.of_group(group);
     let all = || {
-        let topic = |(name, partitions): (&String, &std::collections::BTreeMap<i32, Committed>)| {
+        let topic = |(name, partitions): (&String, &BTreeMap<i32, Committed>)| {
             OffsetFetchRequestTopics::default()
                 .with_name(TopicName(text(name.as_str())))
                 .with_partition_indexes(partitions.keys().copied().collect())

@@ -111,7 +111,9 @@ fn failed(asked: &FetchPartition, error: ResponseError) -> PartitionData {
 
 /// The first, the next, or the first offset at or after a time. By time it is exact to the batch: some records before the
 /// one asked for may come with it.
-pub(super) async fn list_offsets(context: Context, request: ListOffsetsRequest) -> ListOffsetsResponse {
+pub(super) async fn list_offsets(context: Context, request: ListOffsetsRequest, version: i16) -> ListOffsetsResponse {
+    // An older answer has no place for it.
+    let leader_epoch = if version >= 4 { LEADER_EPOCH } else { -1 };
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
@@ -127,7 +129,7 @@ pub(super) async fn list_offsets(context: Context, request: ListOffsetsRequest) 
                     .with_error_code(code(&found))
                     .with_offset(offset)
                     .with_timestamp(timestamp)
-                    .with_leader_epoch(LEADER_EPOCH),
+                    .with_leader_epoch(leader_epoch),
             );
         }
         topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));

@@ -17,13 +17,13 @@ pub(super) fn check(attributes: i16, bytes: &[u8], count: i32) -> Result<(), Res
     let plain = match attributes & CODEC {
         0 => Cow::Borrowed(bytes),
         1 => inflate(flate2::read::MultiGzDecoder::new(bytes))?,
+        2 => Cow::Owned(snappy(bytes)?),
         3 => inflate(lz4_flex::frame::FrameDecoder::new(bytes))?,
         4 => {
             let mut decoder = zstd::Decoder::with_buffer(bytes).map_err(|_| ResponseError::UnknownServerError)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(|_| ResponseError::UnknownServerError)?;
             inflate(decoder)?
         }
-        // 2 is Snappy, which nothing here can read.
         _ => return Err(ResponseError::UnsupportedCompressionType),
     };
     let mut rest = Fields(&plain);
@@ -36,6 +36,42 @@ fn inflate(decoder: impl Read) -> Result<Cow<'static, [u8]>, ResponseError> {
     let limit = u64::try_from(PLAIN_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
     decoder.take(limit).read_to_end(&mut plain).map_err(|_| ResponseError::CorruptMessage)?;
     if plain.len() > PLAIN_BYTES_MAX { Err(ResponseError::MessageTooLarge) } else { Ok(Cow::Owned(plain)) }
+}
+
+/// What Java's clients write before blocks of Snappy; two version numbers of four bytes follow.
+const SNAPPY_BLOCKS: &[u8] = b"\x82SNAPPY\0";
+
+/// Snappy in one piece, as librdkafka sends it, or in blocks after their lengths.
+fn snappy(bytes: &[u8]) -> Result<Vec<u8>, ResponseError> {
+    let mut plain = Vec::new();
+    let Some(blocks) = bytes.strip_prefix(SNAPPY_BLOCKS) else {
+        unpack(bytes, &mut plain)?;
+        return Ok(plain);
+    };
+    let mut rest = blocks.get(8..).ok_or(ResponseError::CorruptMessage)?;
+    while let Some((length, after)) = rest.split_first_chunk() {
+        let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| ResponseError::CorruptMessage)?;
+        let (block, after) = after.split_at_checked(length).ok_or(ResponseError::CorruptMessage)?;
+        unpack(block, &mut plain)?;
+        rest = after;
+    }
+    if rest.is_empty() { Ok(plain) } else { Err(ResponseError::CorruptMessage) }
+}
+
+/// Appends what a piece of Snappy holds; its length stands at its front.
+fn unpack(block: &[u8], plain: &mut Vec<u8>) -> Result<(), ResponseError> {
+    let length = snap::raw::decompress_len(block).map_err(|_| ResponseError::CorruptMessage)?;
+    let from = plain.len();
+    if length > PLAIN_BYTES_MAX.saturating_sub(from) {
+        return Err(ResponseError::MessageTooLarge);
+    }
+    // Snappy does not shrink anything to less than a 32nd.
+    if length > block.len().saturating_mul(32).saturating_add(64) {
+        return Err(ResponseError::CorruptMessage);
+    }
+    plain.resize(from + length, 0);
+    let unpacked = snap::raw::Decoder::new().decompress(block, &mut plain[from..]);
+    if unpacked.is_ok_and(|unpacked| unpacked == length) { Ok(()) } else { Err(ResponseError::CorruptMessage) }
 }
 
 /// Bytes that are taken from the front; `None` where they end too early or are not what they should be.
@@ -134,7 +170,7 @@ pub(super) mod tests {
             assert_eq!(check(0, &other, 3), Err(ResponseError::InvalidRecord), "{at}");
         }
         assert_eq!(check(0, &[0x80; 40], 1), Err(ResponseError::InvalidRecord));
-        for codec in [2, 5, 6, 7] {
+        for codec in [5, 6, 7] {
             assert_eq!(check(codec, &plain, 3), Err(ResponseError::UnsupportedCompressionType));
         }
     }
@@ -147,11 +183,24 @@ pub(super) mod tests {
         }
     }
 
-    fn compressed(plain: &[u8]) -> [(i16, Vec<u8>); 3] {
+    fn compressed(plain: &[u8]) -> [(i16, Vec<u8>); 5] {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(plain).unwrap();
         let mut lz4 = lz4_flex::frame::FrameEncoder::new(Vec::new());
         lz4.write_all(plain).unwrap();
-        [(1, gzip.finish().unwrap()), (3, lz4.finish().unwrap()), (4, zstd::encode_all(plain, 1).unwrap())]
+        let snappy = |plain| snap::raw::Encoder::new().compress_vec(plain).unwrap();
+        let block = |plain| {
+            let packed = snappy(plain);
+            [&u32::try_from(packed.len()).unwrap().to_be_bytes()[..], &packed].concat()
+        };
+        let (first, second) = plain.split_at(plain.len() / 2);
+        let blocks = [SNAPPY_BLOCKS, &[0, 0, 0, 1, 0, 0, 0, 1], &block(first), &block(second)].concat();
+        [
+            (1, gzip.finish().unwrap()),
+            (2, snappy(plain)),
+            (2, blocks),
+            (3, lz4.finish().unwrap()),
+            (4, zstd::encode_all(plain, 1).unwrap()),
+        ]
     }
 }

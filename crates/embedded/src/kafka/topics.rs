@@ -1,6 +1,6 @@
 //! Metadata, and topics made, removed and described.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use kafka_protocol::{
     error::ResponseError,
@@ -33,10 +33,16 @@ const FROM_DEFAULT: i8 = 5;
 pub(super) async fn metadata(context: Context, request: MetadataRequest, version: i16) -> MetadataResponse {
     let catalog = &context.broker.catalog;
     let asked = request.topics.filter(|topics| version > 0 || !topics.is_empty());
+    // A topic named many times is described once: the answer does not grow beyond what there is.
+    let mut described = HashSet::new();
     let topics = match asked {
         None => catalog.topics().iter().map(|(name, topic)| describe(Some(name), topic)).collect(),
         Some(asked) => asked
             .into_iter()
+            .filter(|asked| {
+                let id = if asked.name.is_some() { Uuid::nil() } else { asked.topic_id };
+                described.insert((asked.name.clone(), id))
+            })
             .map(|asked| match asked.name {
                 Some(name) => match catalog.topic(&name) {
                     Some(topic) => describe(Some(&name), &topic),
