@@ -214,6 +214,33 @@ async fn what_is_committed_long_after_it_was_written_is_judged_then() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_part_that_a_merge_made_only_new_rows_are_judged() {
+    let mut rig = Rig::start().await;
+    let facts = Facts(&rig);
+    facts.policies();
+    for item in 0..30 {
+        facts.uses_of_batch(&format!("N{item}"), "a", 1, "NEEDLE", "1, 0, 0");
+    }
+    facts.commit(1, 0, 0);
+    rig.pass().await;
+    let facts = Facts(&rig);
+    facts.uses_of_batch("N0", "b", 5, "NEEDLE", "1, 0, 10");
+    facts.commit(1, 0, 10);
+    rig.clickhouse.query("OPTIMIZE TABLE doseline.item_uses FINAL");
+    let units = rig.pass().await.units;
+    assert!((1..=4).contains(&units), "{units} of more than 60");
+    assert_eq!(rig.open(), ["critical sterility-2/acme/item/N0"]);
+
+    // Merged before they were committed: seen then, judged later.
+    Facts(&rig).uses_of_batch("N1", "b", 5, "NEEDLE", "1, 0, 20");
+    rig.clickhouse.query("OPTIMIZE TABLE doseline.item_uses FINAL");
+    rig.pass().await;
+    Facts(&rig).commit(1, 0, 20);
+    rig.pass().await;
+    assert_eq!(rig.open(), ["critical sterility-2/acme/item/N0", "critical sterility-2/acme/item/N1"]);
+}
+
 /// The rows of a batch become visible table by table.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_syringe_is_balanced_when_all_of_its_batch_is_there() {
