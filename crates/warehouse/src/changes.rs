@@ -158,6 +158,28 @@ impl Warehouse {
         .await
     }
 
+    /// Texts of a table's rows in the boots whose clock parts of `implausible_times` show to be wrong.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    #[boxed]
+    pub async fn texts_of_doubted_boots(
+        &self,
+        table: &str,
+        column: &str,
+        parts: &[&Part],
+        limit: usize,
+    ) -> Result<Vec<String>, Error> {
+        self.of_parts(parts, limit, &|names| {
+            format!(
+                "SELECT DISTINCT toString({column}) AS text FROM {table} WHERE (tenant, device, boot_id) IN ( \
+                   SELECT tenant, device, boot_id FROM implausible_times \
+                   WHERE _part IN {names} AND field = 'base_unix_us') AND text != ''"
+            )
+        })
+        .await
+    }
+
     /// Visits in which a mixture was used, for mixtures told of in parts of `preparations`. A mixture is told when it is
     /// made, so injections long before are not looked at.
     ///
