@@ -1,7 +1,9 @@
 """A device that shares nothing with doseline but /proto: publishes one report as hand-written JSON and the same as
 protobuf, and checks the receipts of both; then something bad in both forms. Exits non-zero at the first difference.
 
-Usage: independent_client.py HOST PORT PROTO_FOLDER SCRATCH_FOLDER
+BASE_US is the clock of the device at the base of its report, us since 1970.
+
+Usage: independent_client.py HOST PORT PROTO_FOLDER SCRATCH_FOLDER BASE_US
 """
 
 import base64
@@ -23,7 +25,7 @@ BOOT = (3 << 32) | 0xC0FFEE
 REPORT_JSON = """{
   "bootId": "12897550318",
   "firstSeq": "1",
-  "baseUnixUs": "1790000000000000",
+  "baseUnixUs": "BASE_US",
   "baseUptimeUs": "60000000",
   "clock": "CLOCK_SYNCED",
   "context": {
@@ -39,7 +41,7 @@ REPORT_JSON = """{
   },
   "events": [
     {"sessionStarted": {"courseId": "/wAB", "courseIndex": 2, "clientRef": "client 9",
-                        "allergyResult": "ALLERGY_RESULT_NEGATIVE", "allergyUnixUs": "1780000000000001"}},
+                        "allergyResult": "ALLERGY_RESULT_NEGATIVE", "allergyUnixUs": "ALLERGY_US"}},
     {"offsetUs": "1000", "consumableMounted": {"slot": "SLOT_NEEDLE", "mountId": "mount-1", "itemId": "needle 30G \\u00e9",
                         "gauge": 30, "reusable": false, "packIntact": true, "expiry": "2028-02-29"}},
     {"offsetUs": "2500000", "injection": {"shot": 1, "injectionNo": "18000000001", "mode": "MODE_SINGLE",
@@ -63,8 +65,17 @@ def compile_proto(folder, out):
     return importlib.import_module("doseline.telemetry.v1.telemetry_pb2")
 
 
-def report_protobuf(pb):
-    report = pb.Report(boot_id=BOOT, first_seq=1, base_unix_us=1_790_000_000_000_000, base_uptime_us=60_000_000,
+def allergy_us(base_us):
+    """Ten days before, and odd."""
+    return base_us - 864_000_000_000 + 1
+
+
+def report_json(base_us):
+    return REPORT_JSON.replace("BASE_US", str(base_us)).replace("ALLERGY_US", str(allergy_us(base_us)))
+
+
+def report_protobuf(pb, base_us):
+    report = pb.Report(boot_id=BOOT, first_seq=1, base_unix_us=base_us, base_uptime_us=60_000_000,
                        clock=pb.CLOCK_SYNCED)
     context = report.context
     context.model, context.firmware, context.session_id = "mesogun-2", "2.5.0", bytes(range(16))
@@ -73,7 +84,7 @@ def report_protobuf(pb):
     context.dose_calibration_id, context.operator_id = "cal-1", "op-7"
     report.events.add(session_started=pb.SessionStarted(
         course_id=b"\xff\x00\x01", course_index=2, client_ref="client 9",
-        allergy_result=pb.ALLERGY_RESULT_NEGATIVE, allergy_unix_us=1_780_000_000_000_001))
+        allergy_result=pb.ALLERGY_RESULT_NEGATIVE, allergy_unix_us=allergy_us(base_us)))
     report.events.add(offset_us=1_000, consumable_mounted=pb.ConsumableMounted(
         slot=pb.SLOT_NEEDLE, mount_id="mount-1", item_id="needle 30G \u00e9", gauge=30, reusable=False, pack_intact=True,
         expiry="2028-02-29"))
@@ -126,13 +137,13 @@ class Device:
 
 
 def main():
-    host, port, proto, scratch = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+    host, port, proto, scratch, base_us = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5])
     pb = compile_proto(proto, scratch)
     # The number that the JSON was written with by hand.
     expect(BOOT, 12897550318, "boot")
 
     device = Device(host, port, "by-protobuf", "report")
-    receipt = pb.Receipt.FromString(device.publish(report_protobuf(pb)))
+    receipt = pb.Receipt.FromString(device.publish(report_protobuf(pb, base_us)))
     wanted = pb.Receipt(boot_id=BOOT, code=pb.RECEIPT_CODE_STORED, ranges=[pb.SeqRange(first=1, last=6)])
     expect(receipt, wanted, "STORED receipt as protobuf")
     bad = b"\x08this is no report"
@@ -142,7 +153,7 @@ def main():
     device.close()
 
     device = Device(host, port, "by-json", "report/json")
-    receipt = json.loads(device.publish(REPORT_JSON))
+    receipt = json.loads(device.publish(report_json(base_us)))
     wanted = {"bootId": str(BOOT), "code": "RECEIPT_CODE_STORED", "ranges": [{"first": "1", "last": "6"}]}
     expect(receipt, wanted, "STORED receipt as JSON")
     receipt = json.loads(device.publish("{this is no report}"))

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
+    sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, mpsc},
     thread,
     time::Duration,
 };
@@ -148,12 +148,15 @@ fn injection() -> v1::Injection {
     }
 }
 
+/// A minute ago, so that the device's clock is right.
+static BASE_US: LazyLock<i64> = LazyLock::new(|| monitor::now_us() - 60_000_000);
+
 fn report(first_seq: u64, injections: impl IntoIterator<Item = v1::Injection>) -> v1::Report {
     let event = |injection| v1::Event { offset_us: 1_000_000, kind: Some(Kind::Injection(injection)) };
     v1::Report {
         boot_id: BOOT,
         first_seq,
-        base_unix_us: 1_790_000_000_000_000,
+        base_unix_us: *BASE_US,
         clock: v1::Clock::Synced.into(),
         context: Some(v1::Context { model: "m1".to_owned(), session_id: vec![7; 16], ..v1::Context::default() }),
         events: injections.into_iter().map(event).collect(),

@@ -19,7 +19,9 @@ fn a_device_in_python_sends_json_and_protobuf_and_both_become_the_same_rows() {
     let proto = proto.canonicalize().expect("the contract");
     let port = stack.mosquitto.port().to_string();
     let folder = |path: &Path| path.to_str().expect("a plain path").to_owned();
-    let arguments = ["127.0.0.1", &port, &folder(&proto), &folder(scratch.path())];
+    // A minute ago, so that the device's clock is right.
+    let base_us = monitor::now_us() - 60_000_000;
+    let arguments = ["127.0.0.1", &port, &folder(&proto), &folder(scratch.path()), &base_us.to_string()];
     print!("{}", Python::run("independent_client.py", &arguments));
 
     let clickhouse = &stack.clickhouse;
@@ -39,7 +41,7 @@ fn a_device_in_python_sends_json_and_protobuf_and_both_become_the_same_rows() {
         assert_eq!(json.lines().count() as u64, rows, "{table}");
         assert_eq!(json, protobuf, "{table}");
     }
-    check_values(clickhouse);
+    check_values(clickhouse, base_us);
     let quarantined = "SELECT device, reason, payload FROM doseline.quarantine ORDER BY device";
     let expected = "by-json\tbad_json\t{this is no report}\nby-protobuf\tbad_protobuf\t\\bthis is no report";
     poll(WITHIN, "the quarantine", || match clickhouse.query(quarantined) {
@@ -49,7 +51,7 @@ fn a_device_in_python_sends_json_and_protobuf_and_both_become_the_same_rows() {
 }
 
 /// That they are equal does not say that they are right.
-fn check_values(clickhouse: &ClickHouse) {
+fn check_values(clickhouse: &ClickHouse, base_us: i64) {
     let select = |table: &str| {
         let times = "toUnixTimestamp64Micro(at) AS at";
         let allergy = if table == "sessions" { ", toUnixTimestamp64Micro(allergy_at) AS allergy_at" } else { "" };
@@ -57,10 +59,10 @@ fn check_values(clickhouse: &ClickHouse) {
             "SELECT * EXCEPT ({OWN}) REPLACE ({times}{allergy}) FROM doseline.{table} WHERE device = 'by-json' ORDER BY seq"
         ))
     };
-    let row = |seq: u64, at: u64, more: Value| {
+    let row = |seq: u64, at: i64, more: Value| {
         let mut row = json!({
             "tenant": "independent", "site": "clinic", "boot_id": 12_897_550_318_u64, "seq": seq,
-            "at": 1_790_000_000_000_000 + at, "time_source": "DEVICE", "model": "mesogun-2", "firmware": "2.5.0",
+            "at": base_us + at, "time_source": "DEVICE", "model": "mesogun-2", "firmware": "2.5.0",
             "session_id": "000102030405060708090a0b0c0d0e0f",
         });
         let (row_fields, more) = (row.as_object_mut().expect("an object"), more.as_object().expect("an object"));
@@ -95,7 +97,7 @@ fn check_values(clickhouse: &ClickHouse) {
     let started = json!({
         "event": "STARTED", "operator_id": "op-7", "course_id": "ff0001", "course_index": 2, "course_planned": null,
         "interval_days": null, "client_ref": "client 9", "allergy_result": "NEGATIVE",
-        "allergy_at": 1_780_000_000_000_001_u64, "allergy_formula_id": "", "licence": "", "shots": null,
+        "allergy_at": base_us - 864_000_000_000 + 1, "allergy_formula_id": "", "licence": "", "shots": null,
         "delivered_nl": null, "reason": "",
     });
     let ended = json!({

@@ -61,7 +61,8 @@ pub struct Options {
     pub devices: u32,
     /// Seed of all random choices.
     pub seed: u64,
-    /// Start of the simulated time, us since 1970; `None` means now.
+    /// Start of the simulated time, us since 1970. `None` means now, or, where simulated time may pass faster than real time,
+    /// so long ago that no event is told before its time: the duration with [`Pace::Unbounded`], otherwise a day.
     pub epoch_unix_us: Option<i64>,
     /// Pace of the simulated time.
     pub pace: Pace,
@@ -140,11 +141,18 @@ impl Options {
         }
     }
 
-    /// The fleet of these options; the epoch defaults to `now_unix_us`.
+    /// The fleet of these options, as of `now_unix_us`.
     pub fn plan(&self, now_unix_us: i64) -> Plan {
+        const DAY: Duration = Duration::from_secs(86_400);
+        let ago = match self.pace {
+            Pace::RealTime | Pace::Replay => Duration::ZERO,
+            Pace::EventsPerSecond(_) => DAY,
+            Pace::Unbounded => self.duration.unwrap_or(DAY),
+        };
+        let began_unix_us = now_unix_us.saturating_sub(i64::try_from(ago.as_micros()).unwrap_or(i64::MAX));
         Plan {
             seed: self.seed,
-            epoch_unix_us: self.epoch_unix_us.unwrap_or(now_unix_us),
+            epoch_unix_us: self.epoch_unix_us.unwrap_or(began_unix_us),
             devices: self.devices,
             tenants: self.tenants,
             sites: self.sites,

@@ -35,6 +35,7 @@ use sha2::{Digest as _, Sha256};
 use telemetry::{
     interval::Interval,
     json,
+    limits::UNIX_US_MAX,
     v1::{self, Clock},
 };
 
@@ -191,6 +192,8 @@ impl Truth {
 
     fn stamp(&mut self, boot_id: u64, stamp: Stamp) {
         let (clock, at) = match stamp.clock {
+            // Out of every calendar: the time of receipt counts.
+            Clock::Synced if stamp.unix_us >= UNIX_US_MAX => ("SYNCED", "null".to_owned()),
             Clock::Synced => ("SYNCED", stamp.unix_us.to_string()),
             Clock::Unsynced => ("UNSYNCED", "null".to_owned()),
             Clock::Unknown | Clock::Unspecified => ("UNKNOWN", "null".to_owned()),

@@ -14,7 +14,7 @@ use figment::{
     providers::{Env, Format as _, Serialized, Toml},
 };
 use serde::{Deserialize, Serialize};
-use telemetry::{plausibility::Plausibility, topic::is_id};
+use telemetry::{device_time, plausibility::Plausibility, topic::is_id};
 
 /// Prefix of environment variables; sections and keys are separated by two underscores.
 pub const ENV_PREFIX: &str = "DOSELINE__";
@@ -43,6 +43,8 @@ pub struct Config {
     pub http: Http,
     /// Limits of the quarantine.
     pub quarantine: Quarantine,
+    /// What a device's clock may show.
+    pub device_time: device_time::Limits,
     /// Plausible ranges by device model; a model that is not named has the widest.
     pub plausibility: Plausibility,
 }
@@ -718,6 +720,9 @@ impl Config {
         for (key, value, range) in counts {
             check(range.contains(&value), key, format!("{value} must be {}..{}", range.start(), range.end()));
         }
+        for (key, text) in self.device_time.faults() {
+            check(false, &format!("device_time.{key}"), text);
+        }
         for (key, text) in self.plausibility.faults() {
             check(false, &format!("plausibility.{key}"), text);
         }
@@ -850,6 +855,7 @@ mod tests {
             "broken.toml: quarantine.age_days_max: 3 days must be at least kafka.retention_days (7): a day that can be rebuilt \
              from Kafka is not to be deleted",
         );
+        check("[device_time]\nage_max_days = 41", "broken.toml: device_time.age_max_days: 41 must be 42..3650");
         check(
             "[plausibility.pen]\ndepth_um = [9, 1]",
             "broken.toml: plausibility.pen.depth_um: [9, 1] is empty; write [least, most]",

@@ -136,6 +136,7 @@ pub fn load(config: &Config) -> anyhow::Result<load::Options> {
             ..load::Limits::default()
         },
         plausibility: config.plausibility.clone(),
+        device_time: config.device_time,
         http: Some(section.http),
         http_names: config.http.names.clone(),
         ..load::Options::default()
@@ -165,6 +166,8 @@ pub fn monitor(config: &Config) -> anyhow::Result<monitor::Options> {
                 silent_days: section.silent_days,
                 battery_pct: section.battery_pct,
             },
+            ahead_max_s: config.device_time.ahead_max_s,
+            age_max_days: config.device_time.age_max_days,
         },
         stalled_after: Duration::from_secs(section.stalled_s.into()),
         http: Some(section.http),

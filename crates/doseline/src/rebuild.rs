@@ -65,7 +65,7 @@ pub struct Arguments {
     /// Remove the shadow tables that an earlier run has left, and nothing else
     #[arg(long, conflicts_with = "apply")]
     discard: bool,
-    /// Configuration file of an earlier time: batches written under its `[plausibility]` are made with it; may be repeated
+    /// Configuration file of an earlier time: batches written under its `[plausibility]` and `[device_time]` are made with it; may be repeated
     #[arg(long, value_name = "FILE")]
     rules: Vec<PathBuf>,
     /// One JSON object instead of the table
@@ -148,11 +148,11 @@ fn say(json: bool, text: &str) {
 
 /// The rules of the configuration, then those of earlier ones.
 fn rules(arguments: &Arguments, config: &Config) -> anyhow::Result<Vec<Rules>> {
-    let mut rules = vec![Rules::new(config.plausibility.clone())];
+    let mut rules = vec![Rules::new(config.plausibility.clone(), config.device_time)];
     for path in &arguments.rules {
         let earlier = config::load(config::Sources { file: Some(path), ..Default::default() });
         let earlier = earlier.map_err(|faults| anyhow::anyhow!("--rules: {}", joined(&faults)))?;
-        rules.push(Rules::new(earlier.plausibility));
+        rules.push(Rules::new(earlier.plausibility, earlier.device_time));
     }
     Ok(rules)
 }

@@ -49,7 +49,8 @@ pub struct Arguments {
     /// Write every event made to this file, one JSON a line: the oracle of a test
     #[arg(long, value_name = "FILE")]
     truth: Option<PathBuf>,
-    /// Start of the simulated time, us since 1970; without it now
+    /// Start of the simulated time, us since 1970; without it now, with --rate a day ago, with --rate 0 as long ago as --duration
+    /// says: no device tells a time that is still to come
     #[arg(long, value_name = "T")]
     epoch: Option<i64>,
     /// How long a device waits for a receipt before it sends again, s; then twice as long, and so on

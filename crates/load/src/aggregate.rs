@@ -62,6 +62,8 @@ struct Opened {
     visit: usize,
     /// In [`Aggregates::items`].
     items: (usize, usize),
+    /// 1 where their time is that of their receipt, else 0.
+    undated: u64,
 }
 
 /// The sums of one batch.
@@ -84,7 +86,8 @@ impl Aggregates {
     /// Adds an injection whose values are plausible; `common` is the number of what its report has in common with others.
     pub fn injection(&mut self, commons: &Commons, common: u32, at: i64, injection: &v1::Injection) {
         let opened = self.opened.get(common as usize).copied().flatten();
-        let Opened { device, visit, items: (first, end) } = opened.unwrap_or_else(|| self.open(commons, common, at));
+        let Opened { device, visit, items: (first, end), undated } =
+            opened.unwrap_or_else(|| self.open(commons, common, at));
         let shot = shot(at, injection);
         self.minutes.value((device, at.div_euclid(MINUTE_US)), Sums::default).add(&shot);
         let set_point = (visit, narrow(injection.target_nl), narrow(injection.target_um), injection.outcome);
@@ -101,6 +104,7 @@ impl Aggregates {
             item_use.delivered_n += u64::from(injection.delivered_nl.is_some());
             item_use.first_at = item_use.first_at.min(at);
             item_use.last_at = item_use.last_at.max(at);
+            item_use.undated += undated;
         }
     }
 
@@ -110,7 +114,15 @@ impl Aggregates {
         let device = self.devices.at(names, || ());
         let visit = self.visits.at((device, ids), || ());
         let place = [names[0], names[1], names[2], ids[0]];
-        let none = ItemUse { injections: 0, punctures: 0, delivered_nl: 0, delivered_n: 0, first_at: at, last_at: at };
+        let none = ItemUse {
+            injections: 0,
+            punctures: 0,
+            delivered_nl: 0,
+            delivered_n: 0,
+            first_at: at,
+            last_at: at,
+            undated: 0,
+        };
         let mounts = commons.mounts(common).iter();
         let mut items: Vec<_> = mounts.map(|mounted| self.uses.at((place, *mounted), || none)).collect();
         // A mount that is named twice is used once.
@@ -118,7 +130,8 @@ impl Aggregates {
         items.dedup();
         let first = self.items.len();
         self.items.append(&mut items);
-        let opened = Opened { device, visit, items: (first, self.items.len()) };
+        let undated = u64::from(!commons.is_device_time(common));
+        let opened = Opened { device, visit, items: (first, self.items.len()), undated };
         if self.opened.len() <= common as usize {
             self.opened.resize(common as usize + 1, None);
         }

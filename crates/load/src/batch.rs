@@ -12,6 +12,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use foldhash::quality::RandomState;
 use telemetry::{
+    device_time::{self, Implausible, Judged},
     interval::Interval,
     kafka::{SOURCE_BRIDGE, SOURCE_LOADER},
     ledger::{Fate, Ledger},
@@ -32,14 +33,16 @@ use crate::{
 
 /// Version of everything that decides which rows a batch holds, and in which bytes: decoding, columns, aggregates, the
 /// Arrow library. It goes up with each change of them; a batch that another version has begun is deleted and written again.
-pub const DECODER_VERSION: u32 = 6;
+pub const DECODER_VERSION: u32 = 7;
 
 /// What decides which rows a batch holds: what is plausible, with its hash, and the version of the decoder.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// Ranges by model.
     pub plausibility: Plausibility,
-    /// [`Plausibility::hash`].
+    /// What a device's clock may show.
+    pub device_time: device_time::Limits,
+    /// Hash of both.
     pub hash: u64,
     /// [`DECODER_VERSION`]; another one only where a loader of another version is played.
     pub decoder_version: u32,
@@ -47,8 +50,9 @@ pub struct Rules {
 
 impl Rules {
     /// The rules of a configuration.
-    pub fn new(plausibility: Plausibility) -> Self {
-        Self { hash: plausibility.hash(), plausibility, decoder_version: DECODER_VERSION }
+    pub fn new(plausibility: Plausibility, device_time: device_time::Limits) -> Self {
+        let hash = plausibility.hash() ^ device_time.hash();
+        Self { plausibility, device_time, hash, decoder_version: DECODER_VERSION }
     }
 }
 
@@ -144,7 +148,7 @@ impl<'r> Batch<'r> {
         }
         match &decoded.message {
             Ok(Message::Report(report)) => self.report(decoded, report, ledgers, rules),
-            Ok(Message::Status(status)) => self.status(decoded, status, ledgers),
+            Ok(Message::Status(status)) => self.status(decoded, status, ledgers, rules),
             Ok(Message::Quarantined(reason)) => self.quarantined(decoded, reason),
             Ok(Message::Copy) => {}
             Err(reject) => self.refuse(decoded, reject, None),
@@ -166,10 +170,11 @@ impl<'r> Batch<'r> {
         let message = report.message();
         let none = v1::Context::default();
         let context = report.context().map_or(&none, |context| context);
-        let origin = self.origin(decoded, &topic, report, context);
+        let time = rules.device_time.judge(message, decoded.received_at);
+        let origin = self.origin(decoded, &topic, report, context, &time);
         let ranges = rules.plausibility.ranges(&context.model);
         let own = BootRef::of(&topic, report.boot_id());
-        let source = Source { decoded, origin, report, ranges: &ranges };
+        let source = Source { decoded, origin, report, ranges: &ranges, time, limits: &rules.device_time };
         match report.sequence() {
             Some(range) => {
                 let boot = ledgers.get(own);
@@ -213,6 +218,7 @@ impl<'r> Batch<'r> {
         topic: &Topic<'_>,
         report: &Report,
         context: &'a v1::Context,
+        time: &Judged,
     ) -> Origin<'a> {
         let new = || {
             let mut digits = [0; 32];
@@ -220,7 +226,7 @@ impl<'r> Batch<'r> {
                 tenant: topic.tenant,
                 site: topic.site,
                 device: topic.device,
-                time_source: if report.synced_base_unix_us().is_some() { "DEVICE" } else { "RECEIVED" },
+                time_source: if time.is_device() { "DEVICE" } else { "RECEIVED" },
                 model: &context.model,
                 firmware: &context.firmware,
                 session_id: hex(&context.session_id, &mut digits),
@@ -237,12 +243,13 @@ impl<'r> Batch<'r> {
             })
         };
         Origin {
-            common: self.numbers.of(decoded, report, new),
+            common: self.numbers.of(decoded, report, time.is_device(), new),
             boot_id: report.boot_id(),
             received_at: decoded.received_at,
             kafka_offset: decoded.record.offset,
             operator_id: &context.operator_id,
             unknown_fields: report.unknown() > 0,
+            implausible_time: time.doubt.is_some(),
         }
     }
 
@@ -286,7 +293,15 @@ impl<'r> Batch<'r> {
     fn store(&mut self, source: &Source<'_>, index: usize, seq: u64) {
         let event = &source.report.message().events[index];
         self.tally.stored += 1;
-        self.tables.event(&source.origin, seq, source.at(event), event);
+        let (origin, at) = (&source.origin, source.time.at(event));
+        if let Some(implausible) = source.time_of(event) {
+            self.tables.implausible(origin, seq, &implausible);
+        }
+        let (event, implausible) = source.limits.withdraw(event, source.decoded.received_at);
+        for implausible in &implausible {
+            self.tables.implausible(origin, seq, implausible);
+        }
+        self.tables.event(origin, seq, at, &event);
     }
 
     /// A heartbeat outside the sequence: nothing to remember, and nothing to send again.
@@ -297,7 +312,7 @@ impl<'r> Batch<'r> {
         }
     }
 
-    fn status(&mut self, decoded: &Decoded<'_>, status: &v1::Status, ledgers: &mut Ledgers) {
+    fn status(&mut self, decoded: &Decoded<'_>, status: &v1::Status, ledgers: &mut Ledgers, rules: &Rules) {
         let Some(topic) = decoded.device else { return };
         if decoded.replay.is_some() && !self.admits_number(decoded, &topic, 1, ledgers) {
             return;
@@ -325,8 +340,13 @@ impl<'r> Batch<'r> {
             kafka_offset: decoded.record.offset,
             operator_id: "",
             unknown_fields: false,
+            implausible_time: false,
         };
-        self.tables.status(&origin, decoded.received_at, status);
+        let (status, implausible) = rules.device_time.withdraw_of_status(status, decoded.received_at);
+        if let Some(implausible) = implausible {
+            self.tables.implausible(&origin, 0, &implausible);
+        }
+        self.tables.status(&origin, decoded.received_at, &status);
         if let Some(boot_id) = status.boot_id.filter(|boot_id| *boot_id > 0) {
             let boot = ledgers.get(BootRef::of(&topic, boot_id));
             arrived(boot, topic.site, decoded.received_at);
@@ -403,17 +423,19 @@ struct Numbers<'r> {
     known: HashMap<Likeness<'r>, (u32, Option<Arc<v1::Context>>), RandomState>,
 }
 
-/// What tells that reports have a number in common: where their context lies, their topic, their clock.
-type Likeness<'r> = (usize, &'r [u8], i32);
+/// What tells that reports have a number in common: where their context lies, their topic, their clock, and whether it is
+/// believed.
+type Likeness<'r> = (usize, &'r [u8], i32, bool);
 
 /// Most of them that are kept.
 const KNOWN_MAX: usize = 4_096;
 
 impl<'r> Numbers<'r> {
-    fn of(&mut self, decoded: &Decoded<'r>, report: &Report, new: impl FnOnce() -> u32) -> u32 {
+    fn of(&mut self, decoded: &Decoded<'r>, report: &Report, is_device: bool, new: impl FnOnce() -> u32) -> u32 {
         let context = report.context();
         let topic = decoded.record.headers.topic.as_deref().unwrap_or_default();
-        let key = (context.map_or(0, |context| Arc::as_ptr(context).addr()), topic, report.message().clock);
+        let lies_at = context.map_or(0, |context| Arc::as_ptr(context).addr());
+        let key = (lies_at, topic, report.message().clock, is_device);
         if let Some((number, _)) = self.known.get(&key) {
             return *number;
         }
@@ -432,6 +454,8 @@ struct Source<'a> {
     origin: Origin<'a>,
     report: &'a Report,
     ranges: &'a Ranges,
+    time: Judged,
+    limits: &'a device_time::Limits,
 }
 
 /// Neighbouring events of one fate.
@@ -452,13 +476,17 @@ impl Run {
 }
 
 impl Source<'_> {
-    /// Time an event is stored under.
-    fn at(&self, event: &v1::Event) -> i64 {
-        self.report.at(event, self.decoded.received_at)
+    fn check(&self, event: &v1::Event) -> Result<(), Reject> {
+        check(event, self.time.at(event), self.ranges)
     }
 
-    fn check(&self, event: &v1::Event) -> Result<(), Reject> {
-        check(event, self.at(event), self.ranges)
+    /// What the device's clock showed at an event, where that cannot be true.
+    fn time_of(&self, event: &v1::Event) -> Option<Implausible> {
+        let doubt = self.time.doubt?;
+        let base = self.report.message().base_unix_us;
+        // Where the clock's time is unknown, the offset from it is no time either.
+        let offset = if base == 0 { 0 } else { i64::try_from(event.offset_us).unwrap_or(i64::MAX) };
+        Some(Implausible { field: "base_unix_us", claim_us: base.saturating_add(offset), doubt })
     }
 
     /// The longest run from `next` on, up to `last`.
@@ -519,7 +547,10 @@ fn hex<'d>(bytes: &[u8], digits: &'d mut [u8; 32]) -> &'d str {
 
 #[cfg(test)]
 mod tests {
-    use arrow_array::{cast::AsArray as _, types::UInt64Type};
+    use arrow_array::{
+        cast::AsArray as _,
+        types::{Int64Type, TimestampMicrosecondType, UInt32Type, UInt64Type},
+    };
     use prost::Message as _;
     use telemetry::report::Contexts;
 
@@ -565,6 +596,166 @@ mod tests {
         texts.normalized_keys().into_iter().map(|key| values.value(key).to_owned()).collect()
     }
 
+    /// The rows of one record, with the usual rules.
+    fn written(record: &Record, content: Content) -> Written {
+        let (mut ledgers, mut batch, mut contexts) = (Ledgers::unbounded(), Batch::default(), Contexts::default());
+        let decoded = decode(record, Place { content, ..PLACE }, &mut contexts);
+        let missing = ledgers.open(decoded.boots());
+        ledgers.fill(missing, Vec::new());
+        batch.add(&decoded, &mut ledgers, &Rules::new(Plausibility::default(), device_time::Limits::default()));
+        batch.close().finish(Provenance { ingest_day: 20_000, incarnation: 1, partition: 0, batch: 0 })
+    }
+
+    /// The times of a column, row by row.
+    fn times(written: &Written, table: &str, column: &str) -> Vec<Option<i64>> {
+        let block = written.blocks.iter().find(|block| block.table() == table).unwrap();
+        let rows = block.record_batch(0).unwrap();
+        let column = rows.column_by_name(column).unwrap();
+        match column.as_primitive_opt::<TimestampMicrosecondType>() {
+            Some(times) => times.iter().collect(),
+            None => column.as_primitive::<Int64Type>().iter().collect(),
+        }
+    }
+
+    const RECEIVED_US: i64 = 1_767_225_600_000_000;
+    /// Columns of the times that devices tell, by table.
+    const TIMES: [(&str, &str); 9] = [
+        ("sessions", "allergy_at"),
+        ("preparations", "prepared_at"),
+        ("preparations", "use_by"),
+        ("preparations", "opened_at"),
+        ("cycle_indicators", "read_at"),
+        ("cycle_releases", "decided_at"),
+        ("calibrations", "performed_at"),
+        ("calibrations", "due_at"),
+        ("device_status", "since"),
+    ];
+
+    /// Reports and a status in which every time that a device may tell is `claim`.
+    fn telling(claim: i64) -> [(Content, Record); 2] {
+        let time = Some(claim);
+        let kinds = [
+            Kind::Injection(v1::Injection::default()),
+            Kind::SessionStarted(v1::SessionStarted { allergy_unix_us: time, ..Default::default() }),
+            Kind::SessionEnded(v1::SessionEnded::default()),
+            Kind::Preparation(v1::Preparation {
+                prepared_unix_us: time,
+                use_by_unix_us: time,
+                components: vec![v1::Component { opened_unix_us: time, ..Default::default() }],
+                ..Default::default()
+            }),
+            Kind::ConsumableMounted(v1::ConsumableMounted::default()),
+            Kind::Primed(v1::Primed::default()),
+            Kind::ConsumableRemoved(v1::ConsumableRemoved::default()),
+            Kind::Reprocessed(v1::Reprocessed::default()),
+            Kind::SterilizationCycle(v1::SterilizationCycle {
+                items: vec![v1::CycleItem::default()],
+                samples: vec![v1::CycleSample::default()],
+                ..Default::default()
+            }),
+            Kind::CycleIndicator(v1::CycleIndicator { read_unix_us: time, ..Default::default() }),
+            Kind::CycleRelease(v1::CycleRelease { at_unix_us: time, ..Default::default() }),
+            Kind::Calibration(v1::Calibration { performed_unix_us: time, due_unix_us: time, ..Default::default() }),
+            Kind::Fault(v1::Fault::default()),
+            Kind::Heartbeat(v1::Heartbeat::default()),
+        ];
+        let report = v1::Report {
+            boot_id: 1,
+            first_seq: 1,
+            base_unix_us: claim,
+            clock: v1::Clock::Synced.into(),
+            events: kinds.map(|kind| v1::Event { offset_us: 0, kind: Some(kind) }).into(),
+            ..v1::Report::default()
+        };
+        let status = format!(r#"{{"state":"STATE_LOST","sinceUnixUs":"{claim}"}}"#).into_bytes();
+        let record = |channel: &str, payload| Record {
+            key: Some(b"acme/pen".to_vec()),
+            payload,
+            headers: Headers {
+                topic: Some(format!("doseline/v1/acme/berlin/pen/{channel}").into_bytes()),
+                received_at: Some(RECEIVED_US),
+                ..Headers::default()
+            },
+            ..Record::default()
+        };
+        [(Content::Reports, record("report", report.encode_to_vec())), (Content::Status, record("status", status))]
+    }
+
+    #[test]
+    fn no_table_takes_over_a_time_that_cannot_be_true() {
+        const DAY_US: i64 = 86_400_000_000;
+        let claims = [
+            (0, "ABSENT"),
+            (RECEIVED_US / 1_000_000, "BEFORE_FLEET"),
+            (RECEIVED_US / 1_000, "BEFORE_FLEET"),
+            (RECEIVED_US - 7_168 * DAY_US, "BEFORE_FLEET"),
+            (RECEIVED_US + DAY_US, "AHEAD"),
+            (RECEIVED_US + 30 * 365 * DAY_US, "AHEAD"),
+            (i64::MAX, "AHEAD"),
+            (-1, "BEFORE_FLEET"),
+            (RECEIVED_US - 42 * DAY_US, ""),
+            (RECEIVED_US, ""),
+        ];
+        for (claim, doubt) in claims {
+            let [report, status] = telling(claim).map(|(content, record)| written(&record, content));
+            assert!(report.refusals.is_empty() && status.refusals.is_empty(), "{claim}");
+            let is_plausible = doubt.is_empty();
+            let source = if is_plausible { "DEVICE" } else { "RECEIVED" };
+            let of_events = report.blocks.iter().filter(|block| {
+                let rows = block.record_batch(0).unwrap();
+                rows.column_by_name("time_source").is_some()
+            });
+            let tables: Vec<_> = of_events.map(Block::table).collect();
+            assert_eq!(tables.len(), 12, "{tables:?}");
+            for table in tables {
+                let at = if is_plausible { claim } else { RECEIVED_US };
+                assert!(times(&report, table, "at").into_iter().all(|time| time == Some(at)), "{table} {claim}");
+                assert!(texts(&report, table, "time_source").iter().all(|text| text == source), "{table} {claim}");
+            }
+            for (table, column) in TIMES {
+                let of = if column == "since" { &status } else { &report };
+                // A day ahead is no fault of what is to come.
+                let is_taken =
+                    is_plausible || (claim == RECEIVED_US + DAY_US && ["use_by", "due_at"].contains(&column));
+                // The end of a visit has no times; it comes after its start.
+                assert_eq!(times(of, table, column)[0], Some(claim).filter(|_| is_taken), "{column} {claim}");
+            }
+            let flags =
+                report.blocks.iter().find(|block| block.table() == "injections").unwrap().record_batch(0).unwrap();
+            let flags = flags.column_by_name("flags").unwrap().as_primitive::<UInt32Type>().value(0);
+            assert_eq!(flags, if is_plausible { 0 } else { 4 }, "{claim}");
+            let kept: usize = [&report, &status]
+                .into_iter()
+                .filter(|written| written.blocks.iter().any(|block| block.table() == "implausible_times"))
+                .map(|written| {
+                    assert!(texts(written, "implausible_times", "doubt").iter().all(|text| text == doubt), "{claim}");
+                    let claims = times(written, "implausible_times", "claim_us");
+                    assert!(claims.iter().all(|time| *time == Some(claim)), "{claim}");
+                    claims.len()
+                })
+                .sum();
+            let fields = TIMES.len() - if claim == RECEIVED_US + DAY_US { 2 } else { 0 };
+            assert_eq!(kept, if is_plausible { 0 } else { 14 + fields }, "{claim}");
+        }
+    }
+
+    #[test]
+    fn an_injection_without_a_time_of_its_device_is_counted_with_its_item() {
+        let undated = |clock, base_unix_us| {
+            let mut record = record(0, "a", "pen", clock);
+            let mut report = v1::Report::decode(&*record.payload).unwrap();
+            report.base_unix_us = base_unix_us;
+            record.payload = report.encode_to_vec();
+            let written = written(&record, Content::Reports);
+            let uses =
+                written.blocks.iter().find(|block| block.table() == "item_uses").unwrap().record_batch(0).unwrap();
+            uses.column_by_name("undated").unwrap().as_primitive::<UInt64Type>().value(0)
+        };
+        assert_eq!(undated(v1::Clock::Synced, RECEIVED_US), 0);
+        assert_eq!(undated(v1::Clock::Synced, 0), 1);
+        assert_eq!(undated(v1::Clock::Unsynced, RECEIVED_US), 1);
+    }
+
     #[test]
     fn what_is_looked_up_once_is_each_reports_own() {
         let (synced, unsynced) = (v1::Clock::Synced, v1::Clock::Unsynced);
@@ -587,7 +778,7 @@ mod tests {
             let decoded = decode(record, PLACE, &mut contexts);
             let missing = ledgers.open(decoded.boots());
             ledgers.fill(missing, Vec::new());
-            batch.add(&decoded, &mut ledgers, &Rules::new(Plausibility::default()));
+            batch.add(&decoded, &mut ledgers, &Rules::new(Plausibility::default(), device_time::Limits::default()));
         }
         assert_eq!(batch.numbers.known.len(), 4);
         let written = batch.close().finish(Provenance { ingest_day: 20_000, incarnation: 1, partition: 0, batch: 0 });

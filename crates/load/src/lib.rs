@@ -132,7 +132,7 @@ impl Loader {
     #[boxed]
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let Self { options, warehouse, handle, listener, clock, decoder_version } = self;
-        let rules = Rules { decoder_version, ..Rules::new(options.plausibility.clone()) };
+        let rules = Rules { decoder_version, ..Rules::new(options.plausibility.clone(), options.device_time) };
         let serving = CancellationToken::new();
         let stop_serving = serving.clone().drop_guard();
         if let Some(listener) = listener {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
 use telemetry::{
+    device_time,
     kafka::{QUARANTINE_TOPIC, REPORTS_TOPIC, STATUS_TOPIC},
     plausibility::Plausibility,
 };
@@ -21,6 +22,9 @@ pub struct Options {
     pub limits: Limits,
     /// What is plausible, by model. Turning it changes which events are quarantined from then on, and is safe at any time.
     pub plausibility: Plausibility,
+    /// What a device's clock may show. Turning it changes which events have the device's time from then on, and is safe at any
+    /// time.
+    pub device_time: device_time::Limits,
     /// Name of this loader in intents and logs; different for each loader.
     pub instance: String,
     /// Where `/livez`, `/readyz` and `/metrics` are served; `None` serves none, port 0 takes any free port.
@@ -35,6 +39,7 @@ impl Default for Options {
             kafka: Kafka::default(),
             limits: Limits::default(),
             plausibility: Plausibility::default(),
+            device_time: device_time::Limits::default(),
             instance: format!("load-{}", std::process::id()),
             http: None,
             http_names: Vec::new(),
@@ -206,6 +211,9 @@ impl Options {
         }
         if let Some((key, fault)) = self.plausibility.faults().into_iter().next() {
             return refuse("plausibility", format!("{key}: {fault}"), "[least, most] within the widest range");
+        }
+        if let Some((key, fault)) = self.device_time.faults().into_iter().next() {
+            return refuse("device_time", format!("{key}: {fault}"), "a value within its range");
         }
         Ok(())
     }

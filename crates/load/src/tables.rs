@@ -1,10 +1,13 @@
 //! All rows of one batch, by table.
 
-use telemetry::v1::{self, event::Kind};
+use telemetry::{
+    device_time::Implausible,
+    v1::{self, event::Kind},
+};
 use warehouse::columns::{
-    Block, Calibrations, Common, Commons, CycleIndicators, CycleReleases, DeviceStatus, Faults, Injections, Mounts,
-    Origin, Preparations, Provenance, Quarantine, QuarantineReplays, Quarantined, Replayed, Sessions, Sign,
-    SterilizationCycles, SterilizationItems, SterilizationSamples,
+    Block, Calibrations, Common, Commons, CycleIndicators, CycleReleases, DeviceStatus, Faults, ImplausibleTimes,
+    Injections, Mounts, Origin, Preparations, Provenance, Quarantine, QuarantineReplays, Quarantined, Replayed,
+    Sessions, Sign, SterilizationCycles, SterilizationItems, SterilizationSamples,
 };
 
 use crate::aggregate::Aggregates;
@@ -27,6 +30,7 @@ pub(crate) struct Tables {
     status: DeviceStatus,
     quarantine: Quarantine,
     replays: QuarantineReplays,
+    implausible: ImplausibleTimes,
     aggregates: Aggregates,
 }
 
@@ -75,6 +79,11 @@ impl Tables {
         self.status.push(origin, 0, at, Sign::Status(status));
     }
 
+    /// Adds a time that a device told and that cannot be true.
+    pub fn implausible(&mut self, origin: &Origin<'_>, seq: u64, implausible: &Implausible) {
+        self.implausible.push(&self.commons, origin, seq, implausible);
+    }
+
     /// Adds what could not be used.
     pub fn quarantine(&mut self, quarantined: &Quarantined<'_>) {
         self.quarantine.push(quarantined);
@@ -103,6 +112,7 @@ impl Tables {
             self.status.finish(provenance, commons),
             self.quarantine.finish(provenance),
             self.replays.finish(provenance),
+            self.implausible.finish(provenance, commons),
         ];
         facts.into_iter().chain(self.aggregates.finish(provenance, commons)).flatten().collect()
     }

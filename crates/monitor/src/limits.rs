@@ -32,6 +32,10 @@ pub struct Limits {
     pub mass_balance_pct: u32,
     /// Of the devices themselves.
     pub fleet: FleetLimits,
+    /// How much later than its receipt a device's time may be, and is believed, seconds: how uncertain it is.
+    pub ahead_max_s: u32,
+    /// How long before its receipt an event may have happened whose device's time is not known, days.
+    pub age_max_days: u32,
 }
 
 impl std::fmt::Display for Limits {
@@ -52,6 +56,8 @@ impl Default for Limits {
             forecast_days: 30,
             mass_balance_pct: 5,
             fleet: FleetLimits::default(),
+            ahead_max_s: 300,
+            age_max_days: 400,
         }
     }
 }

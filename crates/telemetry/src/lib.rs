@@ -2,7 +2,8 @@
 //!
 //! What it is for: the message types of `/proto` ([`v1`]), the topic grammar ([`topic`]), the limits that hold before
 //! anything is allocated ([`limits`]), canonical JSON ([`json`]), reports that only exist validated ([`report`]), what the
-//! bridge needs of one ([`head`], read field by field: [`wire`]), plausibility by model ([`plausibility`]), the sequence ledger ([`ledger`]) with its
+//! bridge needs of one ([`head`], read field by field: [`wire`]), plausibility by model ([`plausibility`]), what a device's
+//! clock may show ([`device_time`]), the sequence ledger ([`ledger`]) with its
 //! interval sets ([`interval`]), the names of quarantined things ([`quarantine`]) and a reader that goes as far as damaged
 //! bytes allow ([`inspect`]).
 //!
@@ -13,6 +14,7 @@
 //! - Nothing here changes a measured value: what cannot be used is refused with a [`reject::Reason`].
 //! - A [`ledger::Ledger`] admits each sequence number of a boot once; from quarantine it moves to stored, never back.
 
+pub mod device_time;
 pub mod head;
 pub mod inspect;
 pub mod interval;

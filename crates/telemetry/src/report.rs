@@ -72,22 +72,6 @@ impl Report {
         (first > 0 && count > 0).then(|| Interval::new(first, first + count - 1))
     }
 
-    /// Device wall clock at the base, us since 1970, where it can be trusted.
-    pub fn synced_base_unix_us(&self) -> Option<i64> {
-        (self.message.clock() == v1::Clock::Synced).then_some(self.message.base_unix_us)
-    }
-
-    /// Time an event of it is stored under, us since 1970: the device's where its clock is synced, else `received_at`. One
-    /// that does not fit is out of every range and refused by the check.
-    pub fn at(&self, event: &v1::Event, received_at: i64) -> i64 {
-        match self.synced_base_unix_us() {
-            Some(base) => {
-                i64::try_from(event.offset_us).ok().and_then(|offset| base.checked_add(offset)).unwrap_or(i64::MAX)
-            }
-            None => received_at,
-        }
-    }
-
     /// Fields and enum values this version does not know.
     pub fn unknown(&self) -> usize {
         self.unknown

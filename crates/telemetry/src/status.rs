@@ -2,7 +2,7 @@
 
 use crate::{
     json,
-    limits::{SEQ_MAX, STATUS_BYTES_MAX, TEXT_LEN_MAX, UNIX_US_MAX},
+    limits::{SEQ_MAX, STATUS_BYTES_MAX, TEXT_LEN_MAX},
     reject::{Reason, Reject},
     v1,
 };
@@ -10,8 +10,7 @@ use crate::{
 /// Parses and validates a status.
 ///
 /// # Errors
-/// [`Reason::Empty`], [`Reason::TooLarge`], [`Reason::BadJson`], [`Reason::FieldTooLong`], [`Reason::BadTime`] or
-/// [`Reason::BadSequence`].
+/// [`Reason::Empty`], [`Reason::TooLarge`], [`Reason::BadJson`], [`Reason::FieldTooLong`] or [`Reason::BadSequence`].
 pub fn parse(bytes: &[u8]) -> Result<v1::Status, Reject> {
     if bytes.is_empty() {
         return Err(Reject::new(Reason::Empty, "the payload is empty"));
@@ -25,9 +24,6 @@ pub fn parse(bytes: &[u8]) -> Result<v1::Status, Reject> {
             let detail = format!("{name} has {} bytes, at most {TEXT_LEN_MAX}", text.len());
             return Err(Reject::new(Reason::FieldTooLong, detail));
         }
-    }
-    if status.since_unix_us.is_some_and(|us| !(0..UNIX_US_MAX).contains(&us)) {
-        return Err(Reject::new(Reason::BadTime, "since_unix_us is outside 1970..2100"));
     }
     if status.last_seq.is_some_and(|seq| seq > SEQ_MAX) {
         return Err(Reject::new(Reason::BadSequence, "last_seq does not fit 63 bits"));

@@ -196,6 +196,28 @@ impl Warehouse {
         .await
     }
 
+    /// Texts of a table's rows in the boots whose clock `implausible_times` newly shows to be wrong.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    #[boxed]
+    pub async fn texts_of_doubted_boots(
+        &self,
+        news: &News<'_>,
+        table: &str,
+        column: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, Error> {
+        self.of_news(news, "implausible_times", limit, &|new| {
+            format!(
+                "SELECT DISTINCT toString({column}) AS text FROM {table} WHERE (tenant, device, boot_id) IN ( \
+                   SELECT tenant, device, boot_id FROM implausible_times \
+                   WHERE {new} AND field = 'base_unix_us') AND text != ''"
+            )
+        })
+        .await
+    }
+
     /// Sessions in which a mixture was used, for what is new of `preparations`. A mixture is told when it is made, so
     /// injections long before are not looked at.
     ///

@@ -78,7 +78,7 @@ impl Default for FleetLimits {
 }
 
 /// What is asked of the fleet: kind of the alert, severity, SQL of its [`Finding`]s.
-pub const FLEET: [(&str, &str, &str); 8] = [
+pub const FLEET: [(&str, &str, &str); 9] = [
     ("device-lost", "medium", LOST),
     ("device-silent", "medium", SILENT),
     ("session-allergy", "medium", ALLERGY),
@@ -86,6 +86,7 @@ pub const FLEET: [(&str, &str, &str); 8] = [
     ("calibration-due", "low", DUE),
     ("battery", "low", BATTERY),
     ("clock", "low", CLOCK),
+    ("clock-implausible", "medium", IMPLAUSIBLE),
     ("sequence-gap", "low", GAP),
 ];
 
@@ -158,6 +159,18 @@ const CLOCK: &str = "
         concat('the clock of ', device, ' is not synchronised')
     FROM injections AS shot WHERE ingest_day >= toDate(now('UTC')) - 2
     GROUP BY tenant, device HAVING argMax(clock, received_at) = 'UNSYNCED'";
+
+// The first of the last days stands, so that a clock that stays wrong does not change its alert with each message.
+const IMPLAUSIBLE: &str = "
+    SELECT toString(tenant), toString(argMax(told.site, received_at)), toString(device), '', '',
+        toUnixTimestamp64Micro(min(received_at)),
+        concat(device, ' told ', argMin((if(told.field = 'base_unix_us', 'the time of an event', toString(told.field)) || ' as ' ||
+            if(claim_us BETWEEN 0 AND 10000000000000000,
+                toString(fromUnixTimestamp64Micro(least(greatest(claim_us, 0), 10000000000000000), 'UTC')) || ' UTC',
+                toString(claim_us) || ' us') ||
+            ', received at ' || toString(told.received_at) || ' UTC: ' || told.doubt), received_at))
+    FROM implausible_times AS told WHERE ingest_day >= toDate(now('UTC')) - 2
+    GROUP BY tenant, device";
 
 const GAP: &str = "
     SELECT toString(tenant), toString(any(gap.site)), toString(device), '', '', toUnixTimestamp64Micro(min(gap.since)),

@@ -37,7 +37,7 @@ pub struct Mount {
     pub pack_id: String,
     /// Whether the pack was intact; none = not said.
     pub pack_intact: Option<bool>,
-    /// Whether the device's clock was synced when it was mounted.
+    /// Whether the time is the device's and its clock was never seen to be wrong in that boot.
     pub synced: bool,
 }
 
@@ -66,6 +66,8 @@ pub struct Use {
     pub first_at: i64,
     /// Last injection, us since 1970.
     pub last_at: i64,
+    /// Injections whose time is that of their receipt.
+    pub undated: u64,
     /// Whether some of it was committed lately, see [`Warehouse::horizon`](crate::Warehouse::horizon).
     pub lately: bool,
 }
@@ -91,6 +93,8 @@ pub struct Shots {
     pub first_at: i64,
     /// Last, us since 1970.
     pub last_at: i64,
+    /// Injections whose time is that of their receipt, or of a clock that was seen to be wrong in their boot.
+    pub undated: u64,
 }
 
 /// One component of a mixture.
@@ -131,7 +135,7 @@ pub struct Cycle {
     pub at: i64,
     /// Day of the start at the site, days since 1970.
     pub day: u16,
-    /// Whether the sterilizer's clock was synced.
+    /// Whether the time is the sterilizer's and its clock was never seen to be wrong in that boot.
     pub synced: bool,
     /// Recipe; empty = not said.
     pub recipe: String,

@@ -419,7 +419,7 @@ fn sums(of: &str) -> [Sums; 3] {
     let session_of =
         "session_id, dose_calibration_id, depth_calibration_id, target_nl AS set_nl, target_um AS set_um, outcome";
     let item = "tenant, site, device, session_id, slot, mount_id, item_id";
-    let uses = "injections, punctures, delivered_nl, delivered_n, first_at, last_at";
+    let uses = "injections, punctures, delivered_nl, delivered_n, undated, first_at, last_at";
     let minute = format!("{device}, minute");
     [
         Sums {
@@ -450,14 +450,14 @@ fn sums(of: &str) -> [Sums; 3] {
             // The base rows have one mount of each of these slots; others are in the reports only.
             found: format!(
                 "SELECT {item}, sum(sums.injections) AS injections, sum(sums.punctures) AS punctures, \
-                    sum(sums.delivered_nl) AS delivered_nl, sum(sums.delivered_n) AS delivered_n, min(sums.first_at) AS first_at, \
-                    max(sums.last_at) AS last_at FROM item_uses AS sums \
+                    sum(sums.delivered_nl) AS delivered_nl, sum(sums.delivered_n) AS delivered_n, sum(sums.undated) AS undated, \
+                    min(sums.first_at) AS first_at, max(sums.last_at) AS last_at FROM item_uses AS sums \
                  WHERE {of} AND slot IN ('NEEDLE', 'SYRINGE', 'HANDPIECE') AND (mount_id != '' OR item_id != '') GROUP BY {item}"
             ),
             expected: format!(
                 "SELECT {item}, count() AS injections, sum(ifNull(base.punctures, 1)) AS punctures, \
-                    sum(ifNull(base.delivered_nl, 0)) AS delivered_nl, count(base.delivered_nl) AS delivered_n, min(at) AS first_at, \
-                    max(at) AS last_at FROM (SELECT * FROM injections WHERE {of}) AS base \
+                    sum(ifNull(base.delivered_nl, 0)) AS delivered_nl, count(base.delivered_nl) AS delivered_n, countIf(time_source != 'DEVICE') AS undated, \
+                    min(at) AS first_at, max(at) AS last_at FROM (SELECT * FROM injections WHERE {of}) AS base \
                  ARRAY JOIN ['NEEDLE', 'SYRINGE', 'HANDPIECE'] AS slot, \
                     [needle_mount_id, syringe_mount_id, handpiece_mount_id] AS mount_id, \
                     [needle_item_id, syringe_item_id, handpiece_item_id] AS item_id \

@@ -62,6 +62,7 @@ pub const RELATIONS: &[(&str, Kind)] = &[
     ("drift", Kind::Monitor),
     ("faults", Kind::Loader),
     ("fleet", Kind::View),
+    ("implausible_times", Kind::Loader),
     ("incidents", Kind::Monitor),
     ("injection_completeness", Kind::View),
     ("injections", Kind::Loader),

@@ -185,9 +185,12 @@ impl Registry {
     }
 }
 
+/// SQL: whether a row is of a boot in which a time of an event was seen that cannot be true. Where a message has waited, its time
+/// of receipt does not show that the clock was ahead; another message of the boot may.
+const DOUBTED: &str = "((tenant, device, boot_id) IN ( \
+                       SELECT tenant, device, boot_id FROM implausible_times WHERE field = 'base_unix_us'))";
 const MOUNT: &str = "tenant, device, mount_id, toUnixTimestamp64Micro(mount.at) AS at, site, session_id, slot, item_id, id_kind, \
-                     udi_di, lot, expiry, type AS designation, reusable, pack_id, pack_intact, \
-                     CAST(time_source = 'DEVICE' AS Bool) AS synced";
+                     udi_di, lot, expiry, type AS designation, reusable, pack_id, pack_intact";
 const CYCLE: &str = "tenant, device, boot_id, seq, cycle_uid, site, toUnixTimestamp64Micro(cycle.at) AS at";
 
 impl Warehouse {
@@ -245,7 +248,7 @@ impl Warehouse {
     }
 
     pub(crate) async fn mounts_where(&self, filter: &str) -> Result<Vec<Mount>, Error> {
-        self.rows(&format!("SELECT {MOUNT} FROM (SELECT * FROM mounts WHERE event = 'MOUNTED' AND {filter}) AS mount"))
+        self.rows(&format!("SELECT {MOUNT}, CAST(time_source = 'DEVICE' AND NOT {DOUBTED} AS Bool) AS synced FROM (SELECT * FROM mounts WHERE event = 'MOUNTED' AND {filter}) AS mount"))
             .await
     }
 
@@ -290,7 +293,7 @@ impl Warehouse {
             "SELECT tenant, device, session_id, slot, mount_id, item_id, max(row.site) AS site, \
              sum(row.injections) AS injections, sum(row.punctures) AS punctures, \
              toUnixTimestamp64Micro(min(row.first_at)) AS first_at, toUnixTimestamp64Micro(max(row.last_at)) AS last_at, \
-             CAST(max({lately}) AS Bool) AS lately \
+             sum(row.undated) AS undated, CAST(max({lately}) AS Bool) AS lately \
              FROM (SELECT * FROM item_uses WHERE {filter} AND {committed}) AS row \
              GROUP BY tenant, device, session_id, slot, mount_id, item_id"
         ))
@@ -310,8 +313,9 @@ impl Warehouse {
         self.rows(&format!(
             "SELECT tenant, session_id, device, needle_mount_id, preparation_id, max(row.site) AS site, \
              count() AS injections, toUnixTimestamp64Micro(min(row.at)) AS first_at, \
-             toUnixTimestamp64Micro(max(row.at)) AS last_at \
-             FROM (SELECT tenant, session_id, device, needle_mount_id, preparation_id, site, at FROM injections \
+             toUnixTimestamp64Micro(max(row.at)) AS last_at, countIf(row.is_undated) AS undated \
+             FROM (SELECT tenant, session_id, device, needle_mount_id, preparation_id, site, at, \
+                     time_source = 'RECEIVED' OR {DOUBTED} AS is_undated FROM injections \
                    WHERE {filter} AND outcome != 'NO_CONTACT' AND {committed}) AS row \
              GROUP BY tenant, session_id, device, needle_mount_id, preparation_id"
         ))
@@ -384,7 +388,7 @@ impl Warehouse {
     pub(crate) async fn cycles_where(&self, filter: &str, registry: &Registry) -> Result<Vec<Cycle>, Error> {
         let day = registry.day();
         self.rows(&format!(
-            "SELECT {CYCLE}, toUInt16(day) AS day, CAST(time_source = 'DEVICE' AS Bool) AS synced, recipe, purpose, \
+            "SELECT {CYCLE}, toUInt16(day) AS day, CAST(time_source = 'DEVICE' AND NOT {DOUBTED} AS Bool) AS synced, recipe, purpose, \
              load_dry, items, samples \
              FROM (SELECT *, {day} AS day FROM sterilization_cycles WHERE {filter} AND cycle_uid != '') AS cycle \
              ORDER BY tenant, device, boot_id, seq"

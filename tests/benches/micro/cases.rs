@@ -267,8 +267,10 @@ fn commons(sent: &[Sent]) -> Commons {
 fn batch(injections: u64) -> Case {
     let records: Vec<_> =
         sent(BATCH / injections, DEVICES, injections).iter().zip(0..).map(|(sent, at)| sent.record(at)).collect();
-    let (place, rules) =
-        (Place { content: Content::Reports, partition: 0, partitions: 1 }, Rules::new(Plausibility::default()));
+    let (place, rules) = (
+        Place { content: Content::Reports, partition: 0, partitions: 1 },
+        Rules::new(Plausibility::default(), telemetry::device_time::Limits::default()),
+    );
     new("injection", BATCH, move || {
         let blocks = black_box(measure::batch(&records, place, &rules, PROVENANCE));
         let rows = blocks.iter().find(|block| block.table() == "injections").map(|block| block.rows());

@@ -108,8 +108,11 @@ impl Sent {
     /// The record that the loader reads from Kafka.
     pub fn record(&self, offset: u64) -> Record {
         let topic = self.parsed();
-        let headers =
-            Headers { topic: Some(self.topic.clone().into_bytes()), received_at: Some(BASE_US), ..Headers::default() };
+        // Received when its last injection has been made.
+        let message = self.report.message();
+        let received_at = message.base_unix_us + message.events.last().map_or(0, |event| event.offset_us as i64);
+        let topic_header = Some(self.topic.clone().into_bytes());
+        let headers = Headers { topic: topic_header, received_at: Some(received_at), ..Headers::default() };
         let key = telemetry::kafka::record_key(topic.tenant, topic.device).into_bytes();
         Record { offset, key: Some(key), payload: self.payload.clone(), headers, ..Record::default() }
     }
@@ -128,8 +131,9 @@ impl Sent {
 
     /// The injections: sequence number, time, values.
     pub fn injections(&self) -> impl Iterator<Item = (u64, i64, &v1::Injection)> {
-        self.report.message().events.iter().zip(self.sequence().first..).filter_map(|(event, seq)| match &event.kind {
-            Some(Kind::Injection(injection)) => Some((seq, self.report.at(event, BASE_US), injection)),
+        let message = self.report.message();
+        message.events.iter().zip(self.sequence().first..).filter_map(|(event, seq)| match &event.kind {
+            Some(Kind::Injection(injection)) => Some((seq, message.base_unix_us + event.offset_us as i64, injection)),
             _ => None,
         })
     }
@@ -163,6 +167,7 @@ impl Sent {
             kafka_offset,
             operator_id: &self.context().operator_id,
             unknown_fields: false,
+            implausible_time: false,
         }
     }
 }

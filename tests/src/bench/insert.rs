@@ -179,6 +179,7 @@ fn insert_arrow(runtime: &Runtime, warehouse: &Warehouse, reports: &[Decoded], n
             kafka_offset: decoded.offset,
             operator_id: &context.operator_id,
             unknown_fields: false,
+            implausible_time: false,
         };
         for (seq, at, injection) in decoded.injections() {
             rows.push(&origin, seq, at, injection);

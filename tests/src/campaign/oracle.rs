@@ -29,7 +29,8 @@ const TABLES: [(&str, bool); 12] = [
     ("device_status", false),
 ];
 /// Tables whose rows are not events.
-const OTHERS: [&str; 5] = ["quarantine", "quarantine_replays", "accuracy_minute", "accuracy_session", "item_uses"];
+const OTHERS: [&str; 6] =
+    ["quarantine", "quarantine_replays", "accuracy_minute", "accuracy_session", "item_uses", "implausible_times"];
 /// Lines that are sent to ClickHouse at once.
 const LINES: usize = 50_000;
 const PAUSE: Duration = Duration::from_millis(500);

@@ -34,11 +34,12 @@ const GREATEST: [Column; 3] = [
     ("depth_error_max", "if({depth}, toInt64(measured_um) - toInt64(target_um), NULL)"),
     ("last_at", "at"),
 ];
-const USES: [Column; 4] = [
+const USES: [Column; 5] = [
     ("injections", "1"),
     ("punctures", "ifNull(punctures, 1)"),
     ("delivered_nl", "ifNull(delivered_nl, 0)"),
     ("delivered_n", "isNotNull(delivered_nl)"),
+    ("undated", "time_source != 'DEVICE'"),
 ];
 const DEVICE: &str = "tenant, site, device, model, firmware";
 const VISIT: &str = "session_id, dose_calibration_id, depth_calibration_id, target_nl, target_um, outcome";

@@ -9,4 +9,5 @@ mod world;
 
 mod rebuild;
 mod reconcile;
+mod times;
 mod upgrade;

@@ -167,7 +167,8 @@ impl Seen {
     fn store(&mut self, device: &str, report: &Report) {
         let (boot_id, message) = (report.boot_id(), report.message());
         for (index, event) in message.events.iter().enumerate().filter(|_| report.sequence().is_some()) {
-            let at_unix_us = report.synced_base_unix_us().map(|base| base + event.offset_us as i64);
+            let is_synced = message.clock() == v1::Clock::Synced;
+            let at_unix_us = is_synced.then(|| message.base_unix_us + event.offset_us as i64);
             let arrived = Arrived {
                 at_unix_us,
                 event: v1::Event { offset_us: 0, ..event.clone() },

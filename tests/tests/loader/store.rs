@@ -45,6 +45,7 @@ fn origin(common: u32) -> Origin<'static> {
         kafka_offset: 7,
         operator_id: "",
         unknown_fields: false,
+        implausible_time: false,
     }
 }
 

@@ -140,7 +140,9 @@ fn injection(row: &mut Row, line: &Value, of: &Value) {
     // Bit 0: an enum value that this version does not know, which JSON writes as a number.
     let is_unknown =
         ["mode", "outcome", "area", "doseSource", "depthSource"].iter().any(|field| of[*field].is_number());
-    row.set("flags", u64::from(is_unknown).into());
+    // Bit 2: a clock that says that it is synced, and whose time is not taken.
+    let is_implausible = line["clock"] == "SYNCED" && line["at_unix_us"].is_null();
+    row.set("flags", (u64::from(is_unknown) + 4 * u64::from(is_implausible)).into());
 }
 
 fn session(row: &mut Row, context: &Value, kind: &str, of: &Value) {

@@ -44,8 +44,14 @@ const ACCURACY: [(&str, Fold); 21] = [
     ("first_at", Min),
 ];
 const LAST_AT: (&str, Fold) = ("last_at", Max);
-const USES: [(&str, Fold); 5] =
-    [("injections", Sum), ("punctures", Sum), ("delivered_nl", Sum), ("delivered_n", Sum), ("first_at", Min)];
+const USES: [(&str, Fold); 6] = [
+    ("injections", Sum),
+    ("punctures", Sum),
+    ("delivered_nl", Sum),
+    ("delivered_n", Sum),
+    ("undated", Sum),
+    ("first_at", Min),
+];
 
 /// Values by key, both in the order of their columns; a value is absent where nothing was measured.
 type Folded = BTreeMap<String, Vec<Option<i128>>>;
@@ -96,6 +102,7 @@ impl Sums {
             Some(integer("punctures").unwrap_or(1)),
             Some(integer("deliveredNl").unwrap_or(0)),
             Some(i128::from(integer("deliveredNl").is_some())),
+            Some(i128::from(line["at_unix_us"].is_null())),
             Some(at),
             Some(at),
         ];

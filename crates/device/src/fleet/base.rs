@@ -165,13 +165,13 @@ impl Base {
         self.make(at_us, at_us, kind, Fate::Quarantined(reason));
     }
 
-    /// An event at an impossible time.
+    /// An event at a time out of every calendar: the clock is not believed, and the event is stored.
     pub(super) fn event_out_of_time(&mut self, at_us: i64, kind: Kind) {
         // A heartbeat or a clock step before the event has the time of before.
         self.pass(at_us);
         if self.clock == Clock::Synced {
             let offset_us = std::mem::replace(&mut self.clock_offset_us, 4_200_000_000 * S);
-            self.make(at_us, at_us, Some(kind), Fate::Quarantined(Reason::BadTime));
+            self.make(at_us, at_us, Some(kind), Fate::Stored);
             self.clock_offset_us = offset_us;
         } else {
             self.event(at_us, kind);

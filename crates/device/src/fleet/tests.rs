@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
 use telemetry::{
+    device_time,
     plausibility::{Ranges, check},
     report::Report,
     v1::{Clock, Injection, Outcome, ReleaseDecision},
@@ -98,7 +99,8 @@ fn the_fate_is_what_the_contract_makes_of_it() {
                 ..Default::default()
             };
             Report::decode(&report.encode_to_vec()).unwrap();
-            let at = if made.stamp.clock == Clock::Synced { made.stamp.unix_us } else { EPOCH };
+            let time = device_time::Limits::default().judge(&report, EPOCH + 86_400_000_000);
+            let at = if time.is_device() { time.at(&event) } else { EPOCH };
             let reason = check(&event, at, &Ranges::default()).err().map(|reject| reject.reason);
             match made.fate {
                 Fate::Stored => assert_eq!(reason, None, "{event:?}"),

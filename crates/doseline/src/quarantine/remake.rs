@@ -4,6 +4,7 @@
 use bridge::admit::{Admitted, Destination, admit};
 use load::replay::Record;
 use telemetry::{
+    device_time,
     kafka::SOURCE_LOADER,
     plausibility::{Plausibility, check},
     reject::{Reason, Reject},
@@ -12,14 +13,14 @@ use telemetry::{
 use warehouse::quarantine::Raw;
 
 /// The record that replays a row, or why it is refused still.
-pub fn remake(raw: &Raw, plausibility: &Plausibility) -> Result<Record, Reject> {
+pub fn remake(raw: &Raw, plausibility: &Plausibility, device_time: &device_time::Limits) -> Result<Record, Reject> {
     let admitted = readmit(raw);
     if let Destination::Quarantine(reason) = admitted.destination {
         return Err(Reject::new(reason, admitted.detail.unwrap_or_default()));
     }
     let is_status = admitted.destination == Destination::Status;
     if raw.id.seq.is_some() && !is_status {
-        plausible(&Report::decode(&admitted.value)?, raw, plausibility)?;
+        plausible(&Report::decode(&admitted.value)?, raw, plausibility, device_time)?;
     }
     let no_key = || Reject::new(Reason::BadTopic, "the topic names no device");
     Ok(Record {
@@ -48,11 +49,17 @@ fn readmit(raw: &Raw) -> Admitted<'_> {
     }
 }
 
-fn plausible(report: &Report, raw: &Raw, plausibility: &Plausibility) -> Result<(), Reject> {
+fn plausible(
+    report: &Report,
+    raw: &Raw,
+    plausibility: &Plausibility,
+    device_time: &device_time::Limits,
+) -> Result<(), Reject> {
     let message = report.message();
     let model = report.context().map_or("", |context| context.model.as_str());
     let ranges = plausibility.ranges(model);
-    message.events.iter().try_for_each(|event| check(event, report.at(event, raw.received_at), &ranges))
+    let time = device_time.judge(message, raw.received_at);
+    message.events.iter().try_for_each(|event| check(event, time.at(event), &ranges))
 }
 
 #[cfg(test)]
@@ -61,6 +68,11 @@ mod tests {
     use telemetry::{plausibility::Range, quarantine::Id};
 
     use super::*;
+
+    /// As [`super::remake`], with the usual limits of times.
+    fn remake(raw: &Raw, plausibility: &Plausibility) -> Result<Record, Reject> {
+        super::remake(raw, plausibility, &device_time::Limits::default())
+    }
 
     mod bytes_of {
         use telemetry::v1::{self, event::Kind};

@@ -102,7 +102,8 @@ impl Command<'_> {
                 let detail = format!("{}/{} is not registered; `doseline devices import`", raw.tenant, raw.device);
                 Reject::new(Reason::UnknownDevice, detail)
             };
-            match known.then_some(()).ok_or_else(unknown).and_then(|()| remake(raw, &self.config.plausibility)) {
+            let Config { plausibility, device_time, .. } = self.config;
+            match known.then_some(()).ok_or_else(unknown).and_then(|()| remake(raw, plausibility, device_time)) {
                 Ok(record) => records.push(record),
                 Err(reject) => self.refused.push((raw.id, reject)),
             }

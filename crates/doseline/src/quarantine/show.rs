@@ -49,7 +49,7 @@ pub async fn run(arguments: Arguments, config: &Config) -> anyhow::Result<ExitCo
         // Heartbeats of one report share an id; they differ in their payload.
         let item = items.iter().find(|item| item.bytes == raw.payload.len() as u64).or(items.first());
         let read = read(raw);
-        let today = remake(raw, &config.plausibility).err();
+        let today = remake(raw, &config.plausibility, &config.device_time).err();
         let today = today.map_or_else(|| "can be replayed".to_owned(), |reject| format!("refused still: {reject}"));
         if arguments.json {
             show(&(json_line(&as_json(raw, item, &read, &today))? + "\n"))?;

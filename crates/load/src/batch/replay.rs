@@ -177,7 +177,7 @@ mod tests {
         let mut plausibility = Plausibility::default();
         let ranges = Ranges { depth_um: Range(0, depth_um_max), ..Ranges::default() };
         plausibility.models.insert(String::new(), ranges);
-        Rules::new(plausibility)
+        Rules::new(plausibility, telemetry::device_time::Limits::default())
     }
 
     fn record(payload: Vec<u8>, channel: &str, replay: Option<&str>) -> Record {

@@ -50,7 +50,7 @@ pub fn owner(
     let shared = Arc::new(Shared {
         store: engine,
         copies: NoCopies,
-        rules: Rules::new(telemetry::plausibility::Plausibility::default()),
+        rules: Rules::new(telemetry::plausibility::Plausibility::default(), telemetry::device_time::Limits::default()),
         limits,
         session_timeout: Duration::from_secs(2),
         clock: clock.clone(),

@@ -61,7 +61,7 @@ fn rules(narrow: bool) -> Rules {
         let ranges = Ranges { depth_um: Range(0, 10_000), ..Ranges::default() };
         plausibility.models.insert("pen".to_owned(), ranges);
     }
-    Rules::new(plausibility)
+    Rules::new(plausibility, telemetry::device_time::Limits::default())
 }
 
 struct Running {

@@ -24,9 +24,9 @@ pub fn last_day(label: &str) -> Option<i64> {
     }
 }
 
-/// Day, UTC, of a time in us since 1970.
-pub fn day_of(at_us: i64) -> i64 {
-    at_us.div_euclid(86_400_000_000)
+/// The last moment of a day, UTC, us since 1970; days since 1970 go in.
+pub fn end_of(day: i64) -> i64 {
+    (day + 1).saturating_mul(86_400_000_000) - 1
 }
 
 #[cfg(test)]
@@ -39,7 +39,7 @@ mod tests {
         assert_eq!(last_day("2026-06-30"), last_day("2026-06-00"));
         assert_eq!(last_day("2024-02-00"), last_day("2024-02-29"));
         assert_eq!(last_day("2025-12-00"), Some(20_453));
-        assert_eq!(day_of(20_453 * 86_400_000_000 + 1), 20_453);
+        assert_eq!((end_of(-1), end_of(0)), (-1, 86_399_999_999));
         for wrong in ["", "2026", "2026-13-01", "2026-06-32", "2026-06-30-1", "soon"] {
             assert_eq!(last_day(wrong), None, "{wrong}");
         }

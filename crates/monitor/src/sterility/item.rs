@@ -63,7 +63,7 @@ struct Visit<'a> {
     last_at: i64,
     mounts: BTreeSet<(&'a str, &'a str)>,
     site: &'a str,
-    /// Every mount is known and was told by a synced clock.
+    /// Every mount is known, and it and every use were told by a synced clock.
     synced: bool,
     /// A mount says that the id is a serial number.
     identified: bool,
@@ -135,7 +135,7 @@ impl<'a> Item<'a> {
             visit.last_at = visit.last_at.max(used.last_at);
             visit.mounts.insert(key);
             visit.site = visit.site.max(&used.site);
-            visit.synced &= mount.is_some_and(|mount| mount.synced);
+            visit.synced &= used.undated == 0 && mount.is_some_and(|mount| mount.synced);
             visit.identified |= mount.is_some_and(|mount| mount.id_kind == "SERIAL");
             visit.lately |= used.lately;
         }

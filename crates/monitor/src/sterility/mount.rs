@@ -9,8 +9,8 @@ use warehouse::{
 };
 
 use super::{
-    calendar::{day_of, last_day},
-    rules::{Book, Finding, State, mount_query, stamp},
+    calendar::{end_of, last_day},
+    rules::{Book, Clock, Finding, State, mount_query, stamp},
 };
 
 /// Everything known of one mount.
@@ -34,7 +34,7 @@ pub fn unit(device: &str, mount_id: &str) -> String {
 }
 
 /// Judges a mount. What was never used harms nobody.
-pub fn evaluate(facts: &MountFacts<'_>, book: &Book) -> Vec<Verdict> {
+pub fn evaluate(facts: &MountFacts<'_>, book: &Book, clock: Clock) -> Vec<Verdict> {
     let in_visits: Vec<_> = facts.uses.iter().filter(|used| !used.session_id.is_empty()).copied().collect();
     if in_visits.is_empty() {
         return Vec::new();
@@ -45,7 +45,9 @@ pub fn evaluate(facts: &MountFacts<'_>, book: &Book) -> Vec<Verdict> {
         mount: facts.announced.iter().min().copied(),
         first_at: in_visits.iter().map(|used| used.first_at).min().unwrap_or_default(),
         last_at: in_visits.iter().map(|used| used.last_at).max().unwrap_or_default(),
+        is_dated: in_visits.iter().all(|used| used.undated == 0),
         in_visits,
+        clock,
     };
     let mut verdicts: Vec<Verdict> = judge.reuse().into_iter().chain(judge.worn(book)).collect();
     if let Some(mount) = judge.mount {
@@ -62,6 +64,9 @@ struct Judge<'a> {
     in_visits: Vec<&'a Use>,
     first_at: i64,
     last_at: i64,
+    /// Every use has a time of the device.
+    is_dated: bool,
+    clock: Clock,
 }
 
 impl Judge<'_> {
@@ -127,14 +132,18 @@ impl Judge<'_> {
         })
     }
 
+    /// Whether it was used after its last day.
+    fn used_after(&self, last_day: i64, mount: &Mount) -> Option<State> {
+        self.clock.used_after(end_of(last_day), self.last_at, self.is_dated && mount.synced)
+    }
+
     /// Rule 6: expired by its label when it was used. The day is the device's, UTC.
     fn expired(&self, mount: &Mount) -> Option<Verdict> {
         let last = last_day(&mount.expiry)?;
-        (day_of(self.last_at) > last).then(|| {
+        self.used_after(last, mount).map(|state| {
             let subject = format!("expired/{}/{}", self.facts.device, self.facts.mount_id);
             let reason = format!("{} was used after its expiry {}", self.name(), mount.expiry);
-            let evidence = json!({"expiry": mount.expiry});
-            let state = State::sure(mount.synced);
+            let evidence = json!({"expiry": mount.expiry, "clock_synced": self.is_dated && mount.synced});
             self.say(Found {
                 rule: 6,
                 key: "expired".to_owned(),
@@ -200,11 +209,11 @@ impl Judge<'_> {
     /// Rule 12: of a lot that had expired by the registry.
     fn lot_expired(&self, mount: &Mount, book: &Book) -> Option<Verdict> {
         let last = book.expiry(&mount.udi_di, &mount.lot)?;
-        (day_of(self.last_at) > last).then(|| {
+        self.used_after(last, mount).map(|state| {
             let product = product(mount);
             let reason = format!("{} was used after its lot {} had expired", self.name(), mount.lot);
             let (key, subject) = (format!("expired/{product}"), format!("expired/{product}"));
-            let (evidence, state) = (json!({"lot_expiry_day": last}), State::sure(mount.synced));
+            let evidence = json!({"lot_expiry_day": last, "clock_synced": self.is_dated && mount.synced});
             self.say(Found { rule: 12, key, subject, reason, evidence, state, ..Found::confirmed("high") })
         })
     }

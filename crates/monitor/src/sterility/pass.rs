@@ -10,7 +10,7 @@ use warehouse::{
     verdicts::Verdict,
 };
 
-use super::{Book, Clock, RULE_VERSION, conditions::condition, sterilizer::Standings, work::Work};
+use super::{Book, Clock, RULE_VERSION, conditions::condition, rules::HOUR_US, sterilizer::Standings, work::Work};
 use crate::{
     limits::Limits,
     reader::{CHANGED_MAX, Reader, Units},
@@ -20,7 +20,7 @@ use crate::{
 /// Name of this half in `monitor_positions`.
 const READER: &str = "sterility";
 /// Facts that are looked at for changes.
-const FACTS: [&str; 9] = [
+const FACTS: [&str; 10] = [
     "injections",
     "item_uses",
     "mounts",
@@ -30,6 +30,7 @@ const FACTS: [&str; 9] = [
     "sterilization_items",
     "cycle_indicators",
     "cycle_releases",
+    "implausible_times",
 ];
 /// SQL of the name of a mount, `DEVICE/MOUNT`; empty where there is none.
 const MOUNT: &str = "if(mount_id = '', '', concat(device, '/', mount_id))";
@@ -87,6 +88,13 @@ impl Units for Dirty {
         for table in ["cycle_indicators", "cycle_releases"] {
             dirty.sterilizers.extend(warehouse.sterilizers_of_cycles(news, table, limit).await?);
         }
+        if news.concerns("implausible_times") {
+            let texts = async |table: &str, column: &str| warehouse.texts_of_doubted_boots(news, table, column, limit).await;
+            dirty.mounts.extend(texts("mounts", MOUNT).await?);
+            dirty.items.extend(texts("mounts", "item_id").await?);
+            dirty.sessions.extend(texts("injections", "session_id").await?);
+            dirty.sterilizers.extend(texts("sterilization_cycles", "device").await?);
+        }
         dirty.sessions.extend(warehouse.sessions_of_mixtures(news, limit).await?);
         Ok(dirty)
     }
@@ -127,6 +135,10 @@ pub struct Sterility {
     /// [`Options::late`](crate::Options::late), us.
     pub(crate) late: i64,
     mass_balance_pct: u32,
+    /// [`Clock::ahead`].
+    ahead: i64,
+    /// [`Clock::age`].
+    age: i64,
     /// Units that are pending, and until when.
     pending: HashMap<String, i64>,
     /// Whether those that were left pending by an earlier monitor have been looked up.
@@ -138,9 +150,17 @@ impl Sterility {
     /// Nothing is read yet. `late` is how long a sterilizer's data are awaited after a use, us.
     pub fn new(warehouse: Warehouse, late: i64, limits: &Limits) -> Self {
         let reader = Reader::new(warehouse.clone(), READER, &FACTS, &REGISTRIES, limits.to_string());
-        let mass_balance_pct = limits.mass_balance_pct;
-        let pending = HashMap::new();
-        Self { warehouse, reader, late, mass_balance_pct, pending, knows_pending: false, looked_at_waiting: 0 }
+        Self {
+            warehouse,
+            reader,
+            late,
+            mass_balance_pct: limits.mass_balance_pct,
+            ahead: i64::from(limits.ahead_max_s) * 1_000_000,
+            age: i64::from(limits.age_max_days) * 24 * HOUR_US,
+            pending: HashMap::new(),
+            knows_pending: false,
+            looked_at_waiting: 0,
+        }
     }
 
     /// Forgets what has been seen: the next pass evaluates everything.
@@ -173,7 +193,7 @@ impl Sterility {
                 book: Book::new(&registry),
                 registry,
                 horizon,
-                clock: Clock { now, late: self.late },
+                clock: Clock { now, late: self.late, ahead: self.ahead, age: self.age },
                 mass_balance_pct: self.mass_balance_pct,
                 standings: Standings::new(),
                 keys: BTreeSet::new(),

@@ -9,7 +9,7 @@ use warehouse::{
 };
 
 /// Version of the rules; a change makes the monitor evaluate everything again.
-pub const RULE_VERSION: u32 = 1;
+pub const RULE_VERSION: u32 = 2;
 
 /// Hours after a use within which the decision on its cycle is awaited, where no policy says otherwise.
 const RELEASE_HOURS: u64 = 48;
@@ -27,6 +27,20 @@ pub struct Clock {
     /// How long after a use, and after it has arrived, its sterilizer's data are awaited before their absence means anything,
     /// us.
     pub late: i64,
+    /// How much later than the truth a device's time may be, us.
+    pub ahead: i64,
+    /// How much later than the truth a time of receipt may be, us.
+    pub age: i64,
+}
+
+impl Clock {
+    /// Whether something that was last used at `last_at`, us since 1970, was used after its last good moment, `until`; none = it
+    /// was not. `is_dated`: the time is the device's, and not that of receipt. No use is later than its time, but it may be
+    /// earlier by as much as that time is uncertain.
+    pub(crate) fn used_after(&self, until: i64, last_at: i64, is_dated: bool) -> Option<State> {
+        let uncertain = if is_dated { self.ahead } else { self.age };
+        (last_at > until).then(|| State::sure(last_at.saturating_sub(uncertain) > until))
+    }
 }
 
 /// The registry, looked up.

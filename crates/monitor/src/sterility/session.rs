@@ -9,7 +9,7 @@ use warehouse::{
 };
 
 use super::{
-    calendar::{day_of, last_day},
+    calendar::{end_of, last_day},
     rules::{Book, Clock, Finding, State, stamp},
 };
 
@@ -48,7 +48,7 @@ pub fn evaluate(facts: &SessionFacts<'_>, book: &Book, clock: Clock) -> Vec<Verd
         by_device.iter().filter_map(|(device, shots)| needle(facts, device, shots, clock, &unit)).collect();
     let mixtures: BTreeSet<&str> =
         facts.shots.iter().map(|shots| shots.preparation_id.as_str()).filter(|mixture| !mixture.is_empty()).collect();
-    verdicts.extend(mixtures.into_iter().flat_map(|mixture| self::mixture(facts, mixture, book, &unit)));
+    verdicts.extend(mixtures.into_iter().flat_map(|mixture| self::mixture(facts, mixture, book, clock, &unit)));
     verdicts
 }
 
@@ -128,7 +128,7 @@ fn needle(facts: &SessionFacts<'_>, device: &str, shots: &[&Shots], clock: Clock
 }
 
 /// Rules 6 and 12 for a mixture: used after its time, or made of something expired or recalled.
-fn mixture(facts: &SessionFacts<'_>, mixture: &str, book: &Book, unit: &str) -> Vec<Verdict> {
+fn mixture(facts: &SessionFacts<'_>, mixture: &str, book: &Book, clock: Clock, unit: &str) -> Vec<Verdict> {
     let mut used: Vec<_> = facts.shots.iter().filter(|part| part.preparation_id == mixture).collect();
     used.sort_unstable();
     let of_mixture = facts.components.iter().filter(|component| component.preparation_id == mixture);
@@ -166,10 +166,15 @@ fn mixture(facts: &SessionFacts<'_>, mixture: &str, book: &Book, unit: &str) -> 
     let mut verdicts = Vec::new();
     let evidence =
         |what: Value| json!({"mixture": mixture, "session": facts.session_id, "first": stamp(first_at), "fact": what});
-    let expired_then = |expiry: &str| last_day(expiry).is_some_and(|last| day_of(last_at) > last);
+    let is_dated = used.iter().all(|part| part.undated == 0);
+    let used_after = |until: i64| clock.used_after(until, last_at, is_dated);
     let use_by = components.iter().filter_map(|component| component.use_by).min().filter(|use_by| last_at > *use_by);
-    let expired = components.iter().find(|component| expired_then(&component.expiry));
-    if use_by.is_some() || expired.is_some() {
+    let ends = components.iter().filter_map(|component| Some((end_of(last_day(&component.expiry)?), component)));
+    let expired = ends.min_by_key(|(end, _)| *end).filter(|(end, _)| last_at > *end);
+    // The first of all last good moments is the surest to have been over.
+    let until = use_by.into_iter().chain(expired.map(|(end, _)| end)).min();
+    if let Some(state) = until.and_then(used_after) {
+        let expired = expired.map(|(_, component)| component);
         let what = match (use_by, expired) {
             (Some(use_by), _) => format!("after its use-by time {}", stamp(use_by)),
             (None, Some(component)) => format!("with lot {} expired {}", component.lot, component.expiry),
@@ -178,7 +183,7 @@ fn mixture(facts: &SessionFacts<'_>, mixture: &str, book: &Book, unit: &str) -> 
         let key = format!("mixture/{mixture}");
         let reason = format!("mixture {mixture} was used {what}");
         let fact = json!({"use_by": use_by.map(stamp), "expired_lot": expired.map(|component| &component.lot)});
-        verdicts.push(say(6, key.clone(), key, State::Confirmed, reason, mixture.to_owned(), evidence(fact)));
+        verdicts.push(say(6, key.clone(), key, state, reason, mixture.to_owned(), evidence(fact)));
     }
     for component in &components {
         let product = format!("{}/{}", component.udi_di, component.lot);
@@ -191,11 +196,12 @@ fn mixture(facts: &SessionFacts<'_>, mixture: &str, book: &Book, unit: &str) -> 
             let (key, state) = (format!("{subject}/{mixture}/{product}"), State::sure(is_certain));
             verdicts.push(say(12, key, subject, state, reason, product.clone(), fact()));
         }
-        if book.expiry(&component.udi_di, &component.lot).is_some_and(|last| day_of(last_at) > last) {
+        let lot_expired = book.expiry(&component.udi_di, &component.lot).and_then(|last| used_after(end_of(last)));
+        if let Some(state) = lot_expired {
             let subject = format!("expired/{product}");
             let reason = format!("mixture {mixture} was used after lot {} had expired", component.lot);
             let key = format!("{subject}/{mixture}");
-            verdicts.push(say(12, key, subject, State::Confirmed, reason, product, fact()));
+            verdicts.push(say(12, key, subject, state, reason, product, fact()));
         }
     }
     // Two components of one lot are one finding.

@@ -119,6 +119,7 @@ impl World {
             punctures: 20,
             first_at: T0 + hour * HOUR + HOUR / 10,
             last_at: T0 + hour * HOUR + HOUR / 2,
+            undated: 0,
             lately: false,
         };
         self.fact(Fact::Mount(mounted)).fact(Fact::Use(used))
@@ -218,6 +219,7 @@ impl World {
             injections: 7,
             first_at: T0 + hour * HOUR,
             last_at: T0 + hour * HOUR + HOUR / 2,
+            undated: 0,
         }))
     }
 
@@ -233,10 +235,33 @@ impl World {
         }))
     }
 
+    /// Every use has the time of its receipt, as with a clock that nobody believes.
+    fn undated(mut self) -> Self {
+        for fact in &mut self.facts {
+            match fact {
+                Fact::Mount(mount) => mount.synced = false,
+                Fact::Use(used) => used.undated = used.injections,
+                Fact::Shots(shots) => shots.undated = shots.injections,
+                _ => {}
+            }
+        }
+        self
+    }
+
+    /// Every use ended at a time.
+    fn ended(mut self, last_at: i64) -> Self {
+        for fact in &mut self.facts {
+            if let Fact::Use(used) = fact {
+                used.last_at = last_at;
+            }
+        }
+        self
+    }
+
     /// Everything, judged unit by unit as a pass does.
     fn verdicts(&self) -> Vec<Verdict> {
         let book = Book::new(&self.registry);
-        let clock = Clock { now: self.now, late: 5_000_000 };
+        let clock = Clock { now: self.now, late: 5_000_000, ahead: 300_000_000, age: 400 * DAY };
         let mut verdicts = Vec::new();
         let mut standings = Standings::new();
         let (tenant, device) = ("acme", "steri-1");
@@ -302,7 +327,7 @@ impl World {
                     .copied()
                     .collect(),
             };
-            verdicts.extend(mount::evaluate(&facts, &book));
+            verdicts.extend(mount::evaluate(&facts, &book, clock));
         }
         let shots = all!(self, Shots);
         let mut sessions: Vec<&str> = shots.iter().map(|part| part.session_id.as_str()).collect();
@@ -510,6 +535,72 @@ fn rule_6_expired_breached_and_wet() {
     world().shots("a", 1, "", "p1").component("p1", "P1", "2027-01-00", 1).check(6, &["CONFIRMED high a"]);
     world().shots("a", 1, "", "p1").component("p1", "P1", "2027-01-00", 2).check(6, NONE);
     world().shots("a", 1, "", "p1").component("p1", "P1", "2025-12-00", 2).check(6, &["CONFIRMED high a"]);
+}
+
+/// T0 is midnight of 2026-01-05. Without a device's time the use may have been 400 days before its receipt, and never after it.
+#[test]
+fn rules_6_and_12_are_as_sure_as_the_time_of_the_use() {
+    let needle = |expiry: &str| World::new().uses("N1", "a", 10, |mount| mount.expiry = text(expiry));
+    // A clock that shows 1970, and a needle that expired in 2020: whenever it was, it was after that.
+    needle("2020-06-30").undated().check(6, &["CONFIRMED high a"]);
+    needle("2025-11-30").undated().check(6, &["INDETERMINATE medium a"]);
+    // A clock that is ten years ahead, and a needle that is good: the time of receipt is the latest that it can be.
+    needle("2027-01-00").undated().check(6, NONE);
+    // A clock that is a day ahead, on the needle's last day.
+    needle("2026-01-05").undated().check(6, NONE);
+    // The same, told the day after: another message of that boot has shown what the clock is worth.
+    let told_late = |is_doubted: bool| {
+        World::new().uses("N1", "a", 34, |mount| (mount.expiry = text("2026-01-05"), mount.synced = !is_doubted).0)
+    };
+    told_late(false).check(6, &["CONFIRMED high a"]);
+    told_late(true).check(6, &["INDETERMINATE medium a"]);
+    // A clock that is right may still be ahead by five minutes.
+    needle("2026-01-05").ended(T0 + DAY + HOUR / 12 - 1).check(6, &["INDETERMINATE medium a"]);
+    needle("2026-01-05").ended(T0 + DAY + HOUR / 12).check(6, &["CONFIRMED high a"]);
+    needle("2026-01-05").ended(T0 + DAY - 1).check(6, NONE);
+    // The mount was told in time, the injections were not.
+    let mut half = needle("2025-11-30").undated();
+    for fact in &mut half.facts {
+        if let Fact::Mount(mount) = fact {
+            mount.synced = true;
+        }
+    }
+    half.check(6, &["INDETERMINATE medium a"]);
+    // By the registry, and of a mixture.
+    let lot = |expiry: i64| {
+        let mut world = World::new().uses("N1", "a", 10, |_| ()).undated();
+        world.registry.lots.push(LotExpiry { udi_di: text("di-1"), lot: text("L1"), expiry: expiry as i32 });
+        world
+    };
+    let today = T0 / DAY;
+    lot(today).check(12, NONE);
+    lot(today - 1).check(12, &["INDETERMINATE medium a"]);
+    lot(today - 401).check(12, &["CONFIRMED high a"]);
+    let mixture =
+        |expiry, use_by_hour| World::new().shots("a", 1, "", "p1").component("p1", "P1", expiry, use_by_hour).undated();
+    mixture("2027-01-00", 1).check(6, &["INDETERMINATE medium a"]);
+    mixture("2020-01-00", 1).check(6, &["CONFIRMED high a"]);
+    mixture("2027-01-00", -401 * 24).check(6, &["CONFIRMED high a"]);
+    mixture("2027-01-00", 2).check(6, NONE);
+}
+
+#[test]
+fn rule_4_is_not_decided_by_the_order_of_receipts() {
+    let world = || {
+        World::new()
+            .handpiece("H1", "a", 1)
+            .cycle("c1", 10, PASSED, &["H1"])
+            .released("c1", 12)
+            .handpiece("H1", "b", 20)
+    };
+    world().check(4, &["INDETERMINATE high a"]);
+    let mut undated = world();
+    for fact in &mut undated.facts {
+        if let Fact::Use(used) = fact {
+            used.undated = 1;
+        }
+    }
+    undated.check(4, &["INDETERMINATE high a", "INDETERMINATE high b"]);
 }
 
 #[test]

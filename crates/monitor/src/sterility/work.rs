@@ -266,7 +266,7 @@ impl Work<'_> {
         }
         let (mut verdicts, mut units, mut vessels) = (Vec::new(), Vec::new(), BTreeSet::new());
         for facts in mounts.values() {
-            verdicts.extend(mount::evaluate(facts, &self.book));
+            verdicts.extend(mount::evaluate(facts, &self.book, self.clock));
             units.push(mount::unit(facts.device, facts.mount_id));
             if facts.announced.iter().any(|mount| matches!(mount.slot.as_str(), "SYRINGE" | "CARTRIDGE")) {
                 vessels.insert(balance::key(facts.tenant, facts.device, facts.mount_id));

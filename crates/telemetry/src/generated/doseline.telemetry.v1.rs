@@ -606,7 +606,8 @@ pub struct SeqRange {
 pub enum Clock {
     /// Counts as UNKNOWN.
     Unspecified = 0,
-    /// Disciplined by NTP, GNSS or a gateway within the last day.
+    /// Disciplined by NTP, GNSS or a gateway within the last day. A time that cannot be true when the report is received is not
+    /// taken over all the same; `at` then becomes the time of receipt.
     Synced = 1,
     /// Known not to be disciplined; `at` becomes the time of receipt.
     Unsynced = 2,

@@ -174,6 +174,7 @@ table! {
         delivered_n: Number<UInt64Type>,
         first_at: Time,
         last_at: Time,
+        undated: Number<UInt64Type>,
     }
 }
 
@@ -192,6 +193,8 @@ pub struct ItemUse {
     pub first_at: i64,
     /// Last injection, us since 1970.
     pub last_at: i64,
+    /// Injections whose time is that of their receipt.
+    pub undated: u64,
 }
 
 /// An item and where it was used. Hardly one comes twice, so its texts are written as they are.
@@ -225,5 +228,6 @@ impl ItemUses {
         self.delivered_n.push(item_use.delivered_n);
         self.first_at.push(item_use.first_at);
         self.last_at.push(item_use.last_at);
+        self.undated.push(item_use.undated);
     }
 }

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::{columns::column::repeat, error::Error};
 
 /// Every table the loader writes with provenance, base tables and aggregates.
-pub const TABLES: [&str; 17] = [
+pub const TABLES: [&str; 18] = [
     "injections",
     "sessions",
     "preparations",
@@ -31,6 +31,7 @@ pub const TABLES: [&str; 17] = [
     "accuracy_minute",
     "accuracy_session",
     "item_uses",
+    "implausible_times",
 ];
 
 /// Which batch a row comes from; the same in every row of a block.

@@ -135,6 +135,12 @@ impl Commons {
         [session, dose, depth]
     }
 
+    /// Whether the events of a number have the device's time.
+    pub fn is_device_time(&self, number: u32) -> bool {
+        let [_, _, _, time_source, ..] = self.rows[number as usize].keys;
+        self.texts.text(time_source) == "DEVICE"
+    }
+
     /// A number's mounts in use.
     pub fn mounts(&self, number: u32) -> &[Mounted] {
         &self.mounts[self.rows[number as usize].mounts.clone()]
@@ -161,6 +167,8 @@ pub struct Origin<'a> {
     pub operator_id: &'a str,
     /// Whether the report has fields this version does not know.
     pub unknown_fields: bool,
+    /// Whether the device's clock says that it is synced and shows a time that cannot be true.
+    pub implausible_time: bool,
 }
 
 /// Columns of a fact, with so many texts of [`NAMES`].

@@ -9,6 +9,8 @@ use crate::columns::{Code, Facts, Maybe, Number, Origin, fact::OF_INJECTIONS, ta
 const UNKNOWN_ENUM: u32 = 1;
 /// Bit of `flags`: the report has fields this version does not know.
 const UNKNOWN_FIELDS: u32 = 2;
+/// Bit of `flags`: the device's clock says that it is synced and shows a time that cannot be true.
+const IMPLAUSIBLE_TIME: u32 = 4;
 
 table! {
     /// Rows of `injections`.
@@ -89,7 +91,8 @@ impl Injections {
             || v1::DoseSource::try_from(injection.dose_source).is_err()
             || v1::DepthSource::try_from(injection.depth_source).is_err();
         let flags = if unknown_enum { UNKNOWN_ENUM } else { 0 };
-        self.flags.push(flags | if origin.unknown_fields { UNKNOWN_FIELDS } else { 0 });
+        let flags = flags | if origin.unknown_fields { UNKNOWN_FIELDS } else { 0 };
+        self.flags.push(flags | if origin.implausible_time { IMPLAUSIBLE_TIME } else { 0 });
     }
 }
 
