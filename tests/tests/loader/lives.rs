@@ -14,9 +14,9 @@ use crate::{
 };
 
 /// Long enough for a loaded machine.
-const WITHIN: Duration = Duration::from_secs(240);
+pub const WITHIN: Duration = Duration::from_secs(240);
 
-fn wait_for_obstacle(loader: &Running, text: &str) {
+pub fn wait_for_obstacle(loader: &Running, text: &str) {
     poll(WITHIN, "an obstacle", || {
         let readiness = loader.handle.readiness();
         let named = readiness.obstacles.iter().any(|obstacle| obstacle.reason.contains(text));
@@ -26,7 +26,7 @@ fn wait_for_obstacle(loader: &Running, text: &str) {
 
 /// Waits for a metric: what is counted is counted after the commit, so that ClickHouse knows before.
 #[track_caller]
-fn wait_for_metric(loader: &Running, sample: &str, is_it: impl Fn(u64) -> bool) {
+pub fn wait_for_metric(loader: &Running, sample: &str, is_it: impl Fn(u64) -> bool) {
     poll(WITHIN, sample, || match metric(loader, sample) {
         value if is_it(value) => Ok(()),
         value => Err(value),
