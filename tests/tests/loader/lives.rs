@@ -207,6 +207,20 @@ async fn what_retention_took_is_recorded_and_reading_goes_on() {
     loader.stop().await;
 }
 
+/// Neither the bridge's time of it is believed then nor Kafka's: its age counts from the day it was written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_with_a_time_near_1970_does_not_use_up_the_quarantines_age() {
+    let mut rig = Rig::start(1).await;
+    rig.timestamp_ms = Some(1_000);
+    send_nonsense(&mut rig, 0, 1);
+    let loader = rig.load(rig.options()).await;
+    rig.written().await;
+    let usage = rig.warehouse.quarantine_usage().await.expect("ask for the usage");
+    assert_eq!(rig.clickhouse.query("SELECT toYear(received_at) FROM doseline.quarantine"), "1970");
+    assert!(usage.rows == 1 && usage.oldest_s < 2 * 86_400, "{usage:?}");
+    loader.stop().await;
+}
+
 /// Many partitions, an engine that stands still: what waits in memory has a limit over all of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_is_bounded_over_all_partitions() {
