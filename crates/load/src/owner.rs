@@ -44,7 +44,7 @@
 //! somebody else is not adopted, because he may have had them and have written their rows: the batch gets the next generation
 //! of the same boundaries, as with another decoder.
 //!
-//! *Records that Kafka has and that cannot be read* are given up by the polling thread in the same way, see [`crate::unread`].
+//! *Records that Kafka has and that cannot be read* are given up by the polling thread in the same way (module `unread`).
 //!
 //! *A topic that was made again* has a new life, whose shards are others. Before it is numbered the shards of the old one are
 //! closed ([`warehouse::closing`]): an intent of decoder version 0 at the position, which every owner finds that comes there,

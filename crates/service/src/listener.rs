@@ -1,6 +1,6 @@
 //! Serves the HTTP port of a role: behind its door, with a bounded number of connections.
 //!
-//! A client has [`HEAD_TIME`] for the head of a request, however slowly it sends, and so long may a connection be without one.
+//! A client has 20 s for the head of a request, however slowly it sends, and so long may a connection be without one.
 //! Where all places are taken, a connection that has no request under way gives way: see [`crate::places`].
 
 use std::{io, sync::Arc, time::Duration};
