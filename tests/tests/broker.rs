@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use harness::{Doseline, Ready, Scratch, free_port, poll};
+use harness::{Doseline, Mosquitto, RawMqtt, Ready, Scratch, free_port, poll};
 
 const READY_WITHIN: Duration = Duration::from_secs(120);
 const WITHIN: Duration = Duration::from_secs(120);
@@ -158,4 +158,88 @@ fn a_missing_broker_is_an_error_that_names_the_package() {
     assert_eq!(ended.code, Some(1));
     let said = ended.stderr;
     assert!(said.contains("/nowhere/mosquitto") && said.contains("apt install mosquitto"), "{said}");
+}
+
+/// The broker asks nobody for a password: whoever knows a client id may take over its session. The bridge's cannot be known,
+/// and stays the same over a restart.
+#[test]
+fn nobody_takes_over_the_session_of_the_bridge() {
+    let scratch = Scratch::new("broker-taken");
+    let port = free_port();
+    let secret = scratch.path().join("mosquitto/bridge-client-id");
+    let (mut seq, mut known) = (0, String::new());
+    for _ in 0..2 {
+        let mut doseline = up(scratch.path(), port);
+        let ready = doseline.wait_until_ready(READY_WITHIN);
+        let now = std::fs::read_to_string(&secret).expect("read the secret");
+        assert!(now.trim().len() == 32 && (known.is_empty() || known == now), "{now:?} after {known:?}");
+        known = now;
+        let mode = std::os::unix::fs::PermissionsExt::mode(&secret.metadata().expect("look at it").permissions());
+        assert_eq!(mode & 0o777, 0o600);
+        // Each with a session of its own that swallows what it gets.
+        let ids = ["doseline-bridge-1-0", "doseline-bridge-1", "doseline-bridge-0", "doseline-bridge-1-receipts"];
+        let address = format!("127.0.0.1:{port}");
+        let thieves = ids.map(|id| RawMqtt::connect(&address, id, 5).expect("the broker takes anybody"));
+        for _ in 0..20 {
+            seq += 1;
+            assert!(publish(port, seq), "acknowledged");
+        }
+        wait_for_all(&ready, seq);
+        drop(thieves);
+        assert!(doseline.stop(Duration::from_secs(20)).0.success());
+    }
+}
+
+/// The file is named, what is in it, and what helps; moved aside, the start succeeds.
+#[test]
+fn a_damaged_file_of_the_broker_is_named_with_its_remedy() {
+    let scratch = Scratch::new("broker-damaged");
+    let port = free_port();
+    let mut doseline = up(scratch.path(), port);
+    doseline.wait_until_ready(READY_WITHIN);
+    assert!(doseline.stop(Duration::from_secs(20)).0.success());
+    let pid = broker(scratch.path());
+    poll(Duration::from_secs(60), "the broker to end", || if runs(&pid) { Err("it runs") } else { Ok(()) });
+    let database = scratch.path().join("mosquitto/mosquitto.db");
+    for content in ["", "no file of a broker"] {
+        std::fs::write(&database, content).expect("damage the file");
+        let data_dir = scratch.path().to_str().expect("UTF-8 path");
+        let zero = ["--mqtt-port", "0", "--kafka-port", "0", "--clickhouse-port", "0", "--http-port", "0"];
+        let arguments: Vec<&str> = ["up", "--data-dir", data_dir].into_iter().chain(zero).collect();
+        let ended = Doseline::run(&arguments, &[], READY_WITHIN);
+        assert_eq!(ended.code, Some(1));
+        for part in [database.to_str().expect("UTF-8 path"), "acknowledged", "move it aside"] {
+            assert!(ended.stderr.contains(part), "{part:?} is not in\n{}", ended.stderr);
+        }
+    }
+    std::fs::rename(&database, database.with_extension("damaged")).expect("move it aside");
+    let mut doseline = up(scratch.path(), port);
+    let ready = doseline.wait_until_ready(READY_WITHIN);
+    assert!(publish(port, 1));
+    wait_for_all(&ready, 1);
+    doseline.kill();
+}
+
+/// A Mosquitto of a site, bridged with its defaults. It clears a retained status, which says nothing and is no fault.
+#[test]
+fn a_mosquitto_as_bridge_is_taken_and_a_cleared_status_is_not_quarantined() {
+    let scratch = Scratch::new("broker-bridged");
+    let port = free_port();
+    let mut doseline = up(scratch.path(), port);
+    let ready = doseline.wait_until_ready(READY_WITHIN);
+    let address = format!("address 127.0.0.1:{port}");
+    let site = Mosquitto::start_with(&["connection central", &address, "topic doseline/v1/# out 1"]);
+    let mut device = RawMqtt::connect(&site.address(), "D-1", 4).expect("connect to the site's broker");
+    let status = b"doseline/v1/acme/berlin-1/D-1/status";
+    assert!(device.publish(status, br#"{"state":"STATE_ONLINE"}"#, true));
+    assert!(device.publish(status, b"", true));
+    assert!(publish(site.port(), 1));
+    wait_for_all(&ready, 1);
+    let states = "SELECT count() FROM doseline.device_status";
+    poll(WITHIN, "the status", || match ready.query(states).trim() {
+        "1" => Ok(()),
+        found => Err(found.to_owned()),
+    });
+    assert_eq!(ready.query("SELECT count() FROM doseline.quarantine").trim(), "0");
+    assert!(doseline.stop(Duration::from_secs(20)).0.success());
 }

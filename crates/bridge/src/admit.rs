@@ -119,6 +119,12 @@ pub fn admit<'a>(topic: &[u8], payload: &'a [u8]) -> Admitted<'a> {
     }
 }
 
+/// Whether a message does nothing but clear the retained status of a device: it is empty by MQTT's rules, and says nothing.
+pub(crate) fn clears_status(topic: &[u8], payload: &[u8]) -> bool {
+    let topic = || std::str::from_utf8(topic).ok().and_then(|topic| Topic::parse(topic).ok());
+    payload.is_empty() && topic().is_some_and(|topic| topic.channel == Channel::Status)
+}
+
 /// Decides about one message by the registry too.
 ///
 /// Numbered reports of a device that is not registered are quarantined where the tenant refuses them. A status or a heartbeat
@@ -252,6 +258,14 @@ mod tests {
         let admitted =
             admit(JSON, br#"{"bootId":"9","firstSeq":"1","colour":"red","events":[{"injection":{"mode":"MODE_X"}}]}"#);
         assert_eq!((admitted.destination, admitted.unknown), (Destination::Reports, 2));
+    }
+
+    #[test]
+    fn only_an_empty_status_clears_one() {
+        assert!(clears_status(STATUS, b""));
+        for (topic, payload) in [(STATUS, &b"{}"[..]), (REPORT, b""), (JSON, b""), (b"doseline/v1/status", b"")] {
+            assert!(!clears_status(topic, payload));
+        }
     }
 
     #[test]

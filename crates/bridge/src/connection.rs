@@ -14,11 +14,12 @@ use rumqttc::v5::mqttbytes::{
     QoS,
     v5::{Packet, PubAck, Publish, SubAck},
 };
+use telemetry::topic::Channel;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admit::{Destination, admit_registered},
+    admit::{Destination, admit_registered, clears_status},
     backoff::Backoff,
     broker::{Link, Purpose},
     desk::Desk,
@@ -33,6 +34,10 @@ use crate::{
 
 /// What a message costs beside its topic and payload, bytes: key, headers, receipt, bookkeeping.
 const MESSAGE_OVERHEAD_BYTES: usize = 512;
+/// Pauses before a lost connection is tried again, each +-50 %. What is published before the broker knows the subscription again
+/// may be dropped there: the first try comes within 100 ms.
+pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(50);
+pub(crate) const RETRY_MOST: Duration = Duration::from_secs(10);
 /// Most confirmations taken at once before the acknowledgements go out.
 const SETTLE_BATCH: usize = 256;
 
@@ -63,6 +68,10 @@ pub(crate) struct Connection {
     backoff: Backoff,
     /// What ended this network connection because it cannot be read, and what ended the one before that had such an end.
     unreadable: Option<String>,
+    /// Whether the broker has granted the subscription since the start, ...
+    was_granted: bool,
+    /// ... and since when it is lost.
+    lost_at: Option<Instant>,
     stumbled_over: Option<String>,
 }
 
@@ -74,7 +83,9 @@ impl Connection {
             ring: Ring::default(),
             settled: mpsc::unbounded_channel(),
             slots: Vec::with_capacity(SETTLE_BATCH),
-            backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(10)),
+            backoff: Backoff::new(RETRY_FIRST, RETRY_MOST),
+            was_granted: false,
+            lost_at: None,
             unreadable: None,
             stumbled_over: None,
         }
@@ -86,6 +97,9 @@ impl Connection {
             let Err(reason) = self.session().await else { return };
             // Before anything of the next connection: nothing of this one may be acknowledged there.
             self.ring.reconnect();
+            if self.was_granted {
+                self.lost_at.get_or_insert_with(Instant::now);
+            }
             self.shared.metrics.reconnects.inc();
             self.notice_what_stops_it();
             if self.shared.health.link_down(self.index.into(), &reason) {
@@ -121,10 +135,15 @@ impl Connection {
     async fn session(&mut self) -> Result<(), String> {
         let shared = Arc::clone(&self.shared);
         let purpose = Purpose::Receive { index: self.index };
-        let (mut link, _) = tokio::select! {
+        let (mut link, connack) = tokio::select! {
             opened = Link::open(&shared.options.mqtt, &purpose) => opened?,
             () = shared.shutdown.cancelled() => return Ok(()),
         };
+        if self.was_granted && !connack.session_present {
+            shared.metrics.sessions_lost.inc();
+            let connection = self.index;
+            tracing::error!(connection, "the broker has forgotten the bridge's session, and what waited in it");
+        }
         subscription::subscribe(&mut link, shared.options.mqtt.share_group.as_deref())?;
         loop {
             let draining = shared.shutdown.is_cancelled();
@@ -172,6 +191,10 @@ impl Connection {
     fn granted(&mut self, link: &mut Link, suback: &SubAck) -> Result<(), String> {
         subscription::granted(link, suback, self.shared.options.mqtt.share_group.as_deref())?;
         self.backoff.reset();
+        self.was_granted = true;
+        if let Some(lost_at) = self.lost_at.take() {
+            self.shared.metrics.unsubscribed.inc_by(lost_at.elapsed().as_secs_f64());
+        }
         if self.shared.health.link_up(self.index.into()) {
             tracing::info!(connection = self.index, "MQTT connected and subscribed");
         }
@@ -182,6 +205,15 @@ impl Connection {
     /// the message being unacknowledged.
     async fn ingest(&mut self, publish: &Publish) {
         let shared = Arc::clone(&self.shared);
+        if clears_status(&publish.topic, &publish.payload) {
+            shared.metrics.received(Some(Channel::Status), 0);
+            if publish.qos == QoS::AtLeastOnce {
+                let slot = self.ring.push(publish.pkid);
+                // It is this connection's own, which is there.
+                let _ = self.settled.0.send(slot);
+            }
+            return;
+        }
         let taken = async {
             let Some((record, on_confirm)) = self.take(publish).await else { return };
             shared.sink.submit(record, on_confirm).await;

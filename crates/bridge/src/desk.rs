@@ -24,6 +24,7 @@ use crate::{
     admit::Receipt,
     backoff::Backoff,
     broker::{Link, Purpose},
+    connection::{RETRY_FIRST, RETRY_MOST},
     health::Health,
     metrics::Metrics,
     options::Options,
@@ -130,7 +131,7 @@ impl Window {
 impl Clerk {
     /// Sends until `finish`, over as many connections as it takes.
     pub async fn run(mut self) {
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
         let mut due = Vec::new();
         loop {
             let Err(reason) = self.session(&mut due, &mut backoff).await else { return };

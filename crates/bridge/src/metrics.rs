@@ -38,13 +38,20 @@ pub const RECEIPTS: &str = "doseline_bridge_receipts_total";
 pub const RECEIPTS_DROPPED: &str = "doseline_bridge_receipts_dropped_total";
 /// MQTT connections lost or not made, receipts included.
 pub const RECONNECTS: &str = "doseline_bridge_reconnects_total";
+/// Time without a subscription on a connection that had one, seconds: from its loss until the broker granted it again. What is
+/// published meanwhile waits on a broker that keeps the subscription over it, and is dropped by one that does not.
+pub const UNSUBSCRIBED_SECONDS: &str = "doseline_bridge_unsubscribed_seconds_total";
+/// Sessions that the broker had forgotten when their connection came back, with what waited in them.
+pub const SESSIONS_LOST: &str = "doseline_bridge_sessions_lost_total";
+/// Restarts of the MQTT broker that `doseline up` runs, after it died; 0 elsewhere.
+pub const BROKER_RESTARTS: &str = "doseline_bridge_broker_restarts_total";
 /// Connections ended by a delivery that cannot be read and had ended one before: nothing behind it arrives.
 pub const UNDELIVERABLE: &str = "doseline_bridge_undeliverable_total";
 /// Acknowledgements sent to the MQTT broker.
 pub const ACKNOWLEDGED: &str = "doseline_bridge_acknowledged_total";
 
 /// Every name.
-pub const ALL: [&str; 14] = [
+pub const ALL: [&str; 17] = [
     MESSAGES,
     BYTES,
     REJECTED,
@@ -57,6 +64,9 @@ pub const ALL: [&str; 14] = [
     RECEIPTS,
     RECEIPTS_DROPPED,
     RECONNECTS,
+    UNSUBSCRIBED_SECONDS,
+    SESSIONS_LOST,
+    BROKER_RESTARTS,
     UNDELIVERABLE,
     ACKNOWLEDGED,
 ];
@@ -109,6 +119,9 @@ pub(crate) struct Metrics {
     receipts: Family<CodeLabel, Counter>,
     pub receipts_dropped: Counter,
     pub reconnects: Counter,
+    pub unsubscribed: Counter<f64, AtomicU64>,
+    pub sessions_lost: Counter,
+    pub broker_restarts: Counter,
     pub undeliverable: Counter,
     pub acknowledged: Counter,
 }
@@ -130,6 +143,9 @@ impl Metrics {
             receipts: Family::default(),
             receipts_dropped: Counter::default(),
             reconnects: Counter::default(),
+            unsubscribed: Counter::default(),
+            sessions_lost: Counter::default(),
+            broker_restarts: Counter::default(),
             undeliverable: Counter::default(),
             acknowledged: Counter::default(),
         };
@@ -158,6 +174,10 @@ impl Metrics {
         registry.register(counter(RECEIPTS), "Receipts that the broker has taken", self.receipts.clone());
         registry.register(counter(RECEIPTS_DROPPED), "Receipts left out", self.receipts_dropped.clone());
         registry.register(counter(RECONNECTS), "MQTT connections lost or not made", self.reconnects.clone());
+        let help = "Time without a subscription on a connection that had one";
+        registry.register(counter(UNSUBSCRIBED_SECONDS), help, self.unsubscribed.clone());
+        registry.register(counter(SESSIONS_LOST), "Sessions that the broker had forgotten", self.sessions_lost.clone());
+        registry.register(counter(BROKER_RESTARTS), "Restarts of the broker of up", self.broker_restarts.clone());
         let help = "Connections ended by a delivery that had ended one before";
         registry.register(counter(UNDELIVERABLE), help, self.undeliverable.clone());
         registry.register(counter(ACKNOWLEDGED), "Acknowledgements sent to the broker", self.acknowledged.clone());

@@ -78,6 +78,11 @@ impl Handle {
         self.metrics.text()
     }
 
+    /// Counts restarts of the broker by whoever runs it.
+    pub fn broker_restarted(&self, times: u64) {
+        self.metrics.broker_restarts.inc_by(times);
+    }
+
     /// Where HTTP is served, once it is.
     pub fn http(&self) -> Option<SocketAddr> {
         self.http.get().copied()

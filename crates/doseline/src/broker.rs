@@ -1,7 +1,7 @@
 //! The MQTT broker of `doseline up`: Mosquitto, with the bridge's session on it before anybody else can connect. Under a share
 //! group Mosquitto 2.0 forgets the subscription at each start; then this holds only from the bridge's first connection on.
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{fs, io::Write as _, net::SocketAddr, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use embedded::mosquitto::{self, Handle, Limits, Options, Program};
@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Folder of the broker in the data directory.
 const FOLDER: &str = "mosquitto";
-/// The broker's own file of sessions in it.
-const DATABASE: &str = "mosquitto.db";
 /// File in it that says for which bridge the sessions were made.
 const SESSION: &str = "bridge-session";
+/// File in it with the part of the bridge's client id that nobody else knows.
+const CLIENT_ID: &str = "bridge-client-id";
 /// Most connections to the broker.
 const CONNECTIONS_MAX: u32 = 10_000;
 /// How long the broker keeps the bridge's session while nothing runs: as long as it keeps any.
@@ -24,6 +24,38 @@ pub const SESSION_KEPT: Duration = Duration::from_secs(mosquitto::SESSION_DAYS a
 /// The broker's folder cannot be used.
 pub async fn wait_for_predecessor(data_dir: &Path) -> anyhow::Result<()> {
     Ok(mosquitto::wait_for_predecessor(&data_dir.join(FOLDER)).await?)
+}
+
+/// The bridge's client id on the broker of this data directory. The broker asks for no password, and whoever connects with the id
+/// of another takes over its session, with what waits in it: so a part of the id is a secret of the data directory.
+///
+/// # Errors
+/// The broker's folder cannot be used.
+pub fn client_id(data_dir: &Path, configured: &str) -> anyhow::Result<String> {
+    let dir = data_dir.join(FOLDER);
+    let path = dir.join(CLIENT_ID);
+    let known = fs::read_to_string(&path).unwrap_or_default();
+    if !known.trim().is_empty() {
+        return Ok(format!("{configured}-{}", known.trim()));
+    }
+    if dir.join(SESSION).exists() {
+        // Messages may wait under the name that was used without one.
+        tracing::warn!(
+            "any client on this machine can take over the session that the bridge has on the mqtt broker; once no device \
+             publishes and nothing waits, stop, delete the folder {} and start again",
+            dir.display()
+        );
+        return Ok(configured.to_owned());
+    }
+    let secret = format!("{:032x}", rand::random::<u128>());
+    let write = || {
+        fs::create_dir_all(&dir)?;
+        let mut file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        writeln!(file, "{secret}")?;
+        file.sync_all()
+    };
+    write().with_context(|| format!("write {}", path.display()))?;
+    Ok(format!("{configured}-{secret}"))
 }
 
 /// Connections of a broker that may have so many files open: an eighth of them is for files of its own.
@@ -59,9 +91,8 @@ pub async fn start(
     let found = fs::read_to_string(&known).unwrap_or_default();
     if !found.is_empty() && found != expected {
         tracing::warn!(
-            before = found.trim().replace('\n', ", "),
-            now = expected.trim().replace('\n', ", "),
-            "the bridge has other sessions on the mqtt broker than before; what waits in the old ones is not read"
+            "the bridge has other sessions on the mqtt broker than before (bridge.client_id, bridge.connections or \
+             bridge.share_group); what waits in the old ones is not read"
         );
     }
     if bridge.mqtt.share_group.is_some() {
@@ -69,18 +100,18 @@ pub async fn start(
             "bridge.share_group: mosquitto 2.0 forgets shared subscriptions over a restart; without one nothing is lost"
         );
     }
-    if found != expected || !is_kept(&dir.join(DATABASE)) {
+    if found != expected || !is_kept(&dir.join(mosquitto::DATABASE)) {
         introduce(&options, bridge).await.context("make the bridge's session on the MQTT broker")?;
         fs::write(&known, expected).with_context(|| format!("write {}", known.display()))?;
     }
     mosquitto::start(options, shutdown).await.context("start the MQTT broker (--mqtt-port)")
 }
 
-/// Whether the broker's database is there, holds something, and its sessions have not expired. Without it the broker knows nobody. A file from
+/// Whether the broker's database is there, and its sessions have not expired. Without it the broker knows nobody. A file from
 /// after now was written before the clock was set back.
 fn is_kept(database: &Path) -> bool {
     let Ok(file) = fs::metadata(database) else { return false };
-    file.len() > 0 && file.modified().is_ok_and(|at| at.elapsed().map_or(true, |age| age < SESSION_KEPT))
+    file.modified().is_ok_and(|at| at.elapsed().map_or(true, |age| age < SESSION_KEPT))
 }
 
 async fn introduce(options: &Options, bridge: &bridge::Options) -> anyhow::Result<()> {

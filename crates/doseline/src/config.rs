@@ -275,6 +275,9 @@ pub struct Load {
     pub ledgers_max: u32,
     /// Age of the oldest unwritten record at which `/readyz` fails, s.
     pub unwritten_age_max_s: u32,
+    /// How long a batch of Kafka that cannot be read holds up its partition before it is given up and recorded in
+    /// `kafka_losses`, s. Longer leaves more time to mend the broker; what follows in the partition waits meanwhile.
+    pub unreadable_after_s: u32,
     /// Silence after which Kafka gives a loader's partitions to another, and a paused loader stops writing, s. Shorter =
     /// sooner taken over; Kafka's `group.min.session.timeout.ms` (6 s by default) is the least it accepts.
     pub session_timeout_s: u32,
@@ -294,6 +297,7 @@ impl Default for Load {
             batches_max: 2,
             ledgers_max: 200_000,
             unwritten_age_max_s: 60,
+            unreadable_after_s: 3_600,
             session_timeout_s: 45,
             loss_shown_s: 3_600,
         }
@@ -671,6 +675,7 @@ impl Config {
         check(load.batches_max >= 1, "load.batches_max", least(1));
         check(load.ledgers_max >= 1_000, "load.ledgers_max", least(1_000));
         check(load.unwritten_age_max_s >= 1, "load.unwritten_age_max_s", least(1));
+        check(load.unreadable_after_s >= 60, "load.unreadable_after_s", least(60));
         check(self.quarantine.rows_max >= 1, "quarantine.rows_max", least(1));
         check(self.quarantine.mib_max >= 1, "quarantine.mib_max", least(1));
         check(

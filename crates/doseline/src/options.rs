@@ -133,6 +133,7 @@ pub fn load(config: &Config) -> anyhow::Result<load::Options> {
             batches_max: section.batches_max as usize,
             ledger_cache_boots: section.ledgers_max as usize,
             unwritten_age_max: Duration::from_secs(section.unwritten_age_max_s.into()),
+            unreadable_after: Duration::from_secs(section.unreadable_after_s.into()),
             ..load::Limits::default()
         },
         plausibility: config.plausibility.clone(),

@@ -35,11 +35,12 @@ pub async fn load(config: Config) -> anyhow::Result<ExitCode> {
     let mut group = Group::new();
     let warehouse = options::warehouse(&config)?;
     let load = load::Loader::bind(options::load(&config)?, warehouse.clone()).await?;
-    let watch = upkeep::watch_quarantine(warehouse.clone(), load.handle(), config.quarantine, group.shutdown());
+    let handle = load.handle();
+    let watch = upkeep::watch_quarantine(warehouse.clone(), handle.clone(), config.quarantine, group.shutdown());
     group.spawn("load", load.run(group.shutdown()));
     group.spawn("quarantine watch", watch);
-    group.spawn("rollup", upkeep::roll_up(warehouse.clone(), group.shutdown()));
-    group.spawn("pruning", upkeep::prune(warehouse, config.kafka.retention_days, group.shutdown()));
+    group.spawn("rollup", upkeep::roll_up(warehouse.clone(), handle.clone(), group.shutdown()));
+    group.spawn("pruning", upkeep::prune(warehouse, handle, config.kafka.retention_days, group.shutdown()));
     until_stopped(group, stop).await
 }
 

@@ -123,14 +123,14 @@ impl Machine {
             ("--http-port", loopback(arguments.http_port)),
         ])
         .await?;
-        let (addresses, ends) = self.start_engines(arguments, &mut config).await?;
+        let (addresses, ends, broker) = self.start_engines(arguments, &mut config).await?;
         migrate::apply(&config).await.context("prepare tables and topics")?;
         compare_positions(&options::warehouse(&config)?, &ends).await?;
         if arguments.simulate > 0 {
             let warehouse = options::warehouse(&config)?;
             simulate::register_models(&warehouse).await.context("register the simulated models")?;
         }
-        let dashboard = self.start_roles(arguments, &config).await?;
+        let dashboard = self.start_roles(arguments, &config, broker).await?;
         tracing::info!(seconds = format!("{:.1}", started.elapsed().as_secs_f64()), "everything serves");
         let _written = running::write(&arguments.data_dir, &config, &format!("http://{dashboard}"))?;
         let Addresses { mqtt, kafka, clickhouse } = addresses;
@@ -151,7 +151,7 @@ impl Machine {
         &mut self,
         arguments: &Arguments,
         config: &mut Config,
-    ) -> anyhow::Result<(Addresses, Vec<kafka::End>)> {
+    ) -> anyhow::Result<(Addresses, Vec<kafka::End>, mosquitto::Status)> {
         let data_dir = &arguments.data_dir;
         let shutdown = self.engines.shutdown();
         let library = library(arguments.libchdb.as_deref())?;
@@ -162,9 +162,10 @@ impl Machine {
         let kafka = kafka::start(kafka, shutdown.clone()).await.context("start the Kafka log (--kafka-port)")?;
         let (kafka_address, ends) = (kafka.address(), kafka.ends().to_vec());
         self.engines.spawn("Kafka log", kafka.join());
+        config.bridge.client_id = broker::client_id(data_dir, &config.bridge.client_id)?;
         let mqtt = SocketAddr::from((arguments.mqtt_bind, arguments.mqtt_port));
         let mqtt = broker::start(data_dir, mqtt, program, &bridge_options(config)?, shutdown.clone()).await?;
-        let mqtt_address = reachable(mqtt.address());
+        let (mqtt_address, broker) = (reachable(mqtt.address()), mqtt.status());
         self.engines.spawn("MQTT broker", async { mqtt.join().await.map(drop) });
         let password = new_password();
         let listen = loopback(arguments.clickhouse_port);
@@ -180,10 +181,15 @@ impl Machine {
         config.clickhouse.url = format!("http://{}", addresses.clickhouse);
         config.clickhouse.username = clickhouse::OWNER.to_owned();
         (config.clickhouse.password, config.clickhouse.password_file) = (Some(Secret::new(password)), None);
-        Ok((addresses, ends))
+        Ok((addresses, ends, broker))
     }
 
-    async fn start_roles(&mut self, arguments: &Arguments, config: &Config) -> anyhow::Result<SocketAddr> {
+    async fn start_roles(
+        &mut self,
+        arguments: &Arguments,
+        config: &Config,
+        broker: mosquitto::Status,
+    ) -> anyhow::Result<SocketAddr> {
         let warehouse = options::warehouse(config)?;
         // One machine may run several of these: fixed ports are for those a user names.
         let anywhere = Some(loopback(0));
@@ -194,10 +200,10 @@ impl Machine {
         let watch =
             upkeep::watch_quarantine(warehouse.clone(), load_handle.clone(), config.quarantine, self.load.shutdown());
         self.load.spawn("quarantine watch", watch);
-        self.load.spawn("rollup", upkeep::roll_up(warehouse.clone(), self.load.shutdown()));
+        self.load.spawn("rollup", upkeep::roll_up(warehouse.clone(), load_handle.clone(), self.load.shutdown()));
         let days = config.kafka.retention_days;
-        self.load.spawn("pruning", upkeep::prune(warehouse.clone(), days, self.load.shutdown()));
-        self.load.spawn("enrolment", upkeep::enrol(warehouse.clone(), self.load.shutdown()));
+        self.load.spawn("pruning", upkeep::prune(warehouse.clone(), load_handle.clone(), days, self.load.shutdown()));
+        self.load.spawn("enrolment", upkeep::enrol(warehouse.clone(), load_handle.clone(), self.load.shutdown()));
 
         // Nothing depends on these two: what they are told of is in the warehouse, and stays there.
         let (troubles, shutdown) = (Troubles::default(), self.load.shutdown());
@@ -243,6 +249,8 @@ impl Machine {
         let bridge = bridge::Bridge::new(bridge)?;
         let bridge_handle = bridge.handle();
         self.bridge.spawn("bridge", bridge.run(self.bridge.shutdown()));
+        let counting = upkeep::count_restarts(broker, bridge_handle.clone(), self.bridge.shutdown());
+        self.bridge.spawn("broker watch", counting);
 
         let ready = async {
             bridge_handle.ready().await;

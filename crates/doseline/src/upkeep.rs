@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bridge::registry::Registry;
+use embedded::mosquitto;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use warehouse::{
@@ -24,13 +25,21 @@ const REGISTRY_INTERVAL: Duration = Duration::from_secs(5);
 /// What the views read of a device grows with every state of its ledger that is left.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(120);
 const ENROL_INTERVAL: Duration = Duration::from_secs(60);
+const BROKER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Rolls up every ingest day that has been over for an hour, until `shutdown`. Several loaders may do so at once: a day is
 /// swapped in whole.
-pub async fn roll_up(warehouse: Warehouse, shutdown: CancellationToken) -> Result<(), warehouse::Error> {
+pub async fn roll_up(
+    warehouse: Warehouse,
+    handle: load::Handle,
+    shutdown: CancellationToken,
+) -> Result<(), warehouse::Error> {
     let mut interval = tokio::time::interval(ROLLUP_INTERVAL);
+    handle.upkeep("rollup", None);
     while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
-        if let Err(error) = rollup::close_due(&warehouse).await {
+        let closed = rollup::close_due(&warehouse).await;
+        handle.upkeep("rollup", closed.as_ref().err().map(ToString::to_string));
+        if let Err(error) = closed {
             tracing::warn!(%error, "days are not rolled up yet; trying again in {ROLLUP_INTERVAL:?}");
         }
     }
@@ -41,14 +50,18 @@ pub async fn roll_up(warehouse: Warehouse, shutdown: CancellationToken) -> Resul
 /// made again as before. Several loaders may do so at once.
 pub async fn prune(
     warehouse: Warehouse,
+    handle: load::Handle,
     retention_days: u32,
     shutdown: CancellationToken,
 ) -> Result<(), warehouse::Error> {
     let mut interval = tokio::time::interval(PRUNE_INTERVAL);
     // Kafka deletes whole files, some time after the last record in them is old enough.
     let days = retention_days.saturating_add(1);
+    handle.upkeep("pruning", None);
     while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
-        match prune::prune(&warehouse, days, prune::ROWS_MIN, shutdown.cancelled()).await {
+        let pruned = prune::prune(&warehouse, days, prune::ROWS_MIN, shutdown.cancelled()).await;
+        handle.upkeep("pruning", pruned.as_ref().err().map(ToString::to_string));
+        match pruned {
             Ok(Pruned { ledgers, commits, intents }) if ledgers + commits + intents > 0 => {
                 tracing::info!(ledgers, commits, intents, "pruned what the loader needs no more");
             }
@@ -59,11 +72,33 @@ pub async fn prune(
     Ok(())
 }
 
-/// Takes unknown devices into the registry as ENROLLED, until `shutdown`.
-pub async fn enrol(warehouse: Warehouse, shutdown: CancellationToken) -> Result<(), warehouse::Error> {
-    let mut interval = tokio::time::interval(ENROL_INTERVAL);
+/// Counts restarts of the MQTT broker among the bridge's metrics, until `shutdown`.
+pub async fn count_restarts(
+    broker: mosquitto::Status,
+    bridge: bridge::Handle,
+    shutdown: CancellationToken,
+) -> Result<(), std::convert::Infallible> {
+    let (mut interval, mut counted) = (tokio::time::interval(BROKER_INTERVAL), 0);
     while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
-        if let Err(error) = registry::enrol(&warehouse).await {
+        let restarts = broker.restarts();
+        bridge.broker_restarted(restarts - counted);
+        counted = restarts;
+    }
+    Ok(())
+}
+
+/// Takes unknown devices into the registry as ENROLLED, until `shutdown`.
+pub async fn enrol(
+    warehouse: Warehouse,
+    handle: load::Handle,
+    shutdown: CancellationToken,
+) -> Result<(), warehouse::Error> {
+    let mut interval = tokio::time::interval(ENROL_INTERVAL);
+    handle.upkeep("enrolment", None);
+    while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
+        let enrolled = registry::enrol(&warehouse).await;
+        handle.upkeep("enrolment", enrolled.as_ref().err().map(ToString::to_string));
+        if let Err(error) = enrolled {
             tracing::warn!(%error, "devices are not enrolled yet; trying again in {ENROL_INTERVAL:?}");
         }
     }
@@ -80,8 +115,11 @@ pub async fn watch_quarantine(
 ) -> Result<(), warehouse::Error> {
     let mut interval = tokio::time::interval(QUARANTINE_INTERVAL);
     let mut known = Vec::new();
+    handle.upkeep("quarantine watch", None);
     while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
-        match look_at_quarantine(&warehouse, &handle, configured).await {
+        let looked = look_at_quarantine(&warehouse, &handle, configured).await;
+        handle.upkeep("quarantine watch", looked.as_ref().err().map(ToString::to_string));
+        match looked {
             Ok(limits) => {
                 let levels: Vec<Level> = limits.iter().map(|limit| limit.level).collect();
                 if levels != known {

@@ -42,6 +42,8 @@ pub use self::program::{Program, REMEDY, find};
 
 /// Name of the configuration file in [`Options::dir`].
 const CONFIGURATION: &str = "mosquitto.conf";
+/// Name of the broker's file of sessions and messages in [`Options::dir`]. It is replaced as a whole when it is saved.
+pub const DATABASE: &str = "mosquitto.db";
 /// Name of the file that the broker keeps locked.
 const LOCK: &str = "mosquitto.lock";
 /// How long the broker may take from its start to its first connection.
@@ -99,6 +101,18 @@ pub enum Error {
         status: String,
         /// What it said last.
         lines: String,
+    },
+    /// The broker cannot read its own file.
+    #[error(
+        "the MQTT broker cannot read its file {}: {fault}. In it are the bridge's session and messages that the broker had \
+         acknowledged and the bridge had not read. Restore the file from a backup, or move it aside and start again: devices send \
+         again what they have no receipt for, and what was acknowledged to a device that waits for none is lost", path.display()
+    )]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: String,
     },
     /// The broker runs and takes no connection.
     #[error("mosquitto took no connection on {address} within {READY_WITHIN:?}; its last lines:\n{lines}")]
@@ -210,6 +224,11 @@ pub async fn wait_for_predecessor(dir: &Path) -> Result<(), Error> {
 #[boxed]
 pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Handle, Error> {
     make_dir(&options.dir)?;
+    let database = options.dir.join(DATABASE);
+    // The broker itself would begin anew, without a word of what is gone.
+    if fs::metadata(&database).is_ok_and(|file| file.len() == 0) {
+        return Err(Error::Database { path: database, fault: "it is empty".to_owned() });
+    }
     let lock = lock(&options.dir, PREDECESSOR_WITHIN).await?;
     let mut tries = PORT_TRIES;
     let (address, child) = loop {
@@ -289,7 +308,7 @@ async fn launch(options: &Options, lock: &File, address: SocketAddr) -> Result<C
     let deadline = Instant::now() + READY_WITHIN;
     loop {
         let connected = tokio::select! {
-            status = child.ended() => return Err(Error::Ended { status, lines: child.last_lines() }),
+            status = child.ended() => return Err(ended(&options.dir, status, child.last_lines())),
             connected = TcpStream::connect(address) => connected,
         };
         if connected.is_ok() {
@@ -301,6 +320,15 @@ async fn launch(options: &Options, lock: &File, address: SocketAddr) -> Result<C
         }
         tokio::time::sleep(POLL_EVERY).await;
     }
+}
+
+/// Why it ended, from what it said.
+fn ended(dir: &Path, status: String, lines: String) -> Error {
+    if lines.contains("Couldn't open database") {
+        let fault = lines.lines().map(str::trim).filter(|line| line.starts_with("Error")).collect::<Vec<_>>().join(" ");
+        return Error::Database { path: dir.join(DATABASE), fault };
+    }
+    Error::Ended { status, lines }
 }
 
 /// The address itself, or with port 0 a free one. That the port is free now is found out here, because the broker's own
@@ -488,6 +516,17 @@ mod tests {
         lock(dir.path(), patience).await.unwrap();
         assert!(began.elapsed() >= patience);
         assert!(!hanging.wait().unwrap().success(), "killed");
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_read_is_named() {
+        let lines = "  mosquitto version 2.0.11\n  Error: Unrecognised file format.\n  Error: Couldn't open database.";
+        let error = ended(Path::new("/data"), "exit code 1".to_owned(), lines.to_owned());
+        let text = error.to_string();
+        for part in ["/data/mosquitto.db: Error: Unrecognised file format.", "move it aside", "Restore the file"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(matches!(ended(Path::new("/data"), "exit code 3".to_owned(), String::new()), Error::Ended { .. }));
     }
 
     #[test]

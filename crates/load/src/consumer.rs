@@ -65,7 +65,9 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         let down = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
         let refused = error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication);
-        if (down || refused) && self.handle.kafka(Some(reason)) {
+        let told = (down || refused) && self.handle.kafka(Some(reason));
+        let code = error.rdkafka_error_code().map_or_else(|| "unknown".to_owned(), |code| format!("{code:?}"));
+        if self.handle.consumer_error(code, reason) || told {
             tracing::warn!(%error, reason, "kafka");
         }
     }
@@ -74,6 +76,7 @@ impl ClientContext for Context {
         if statistics.brokers.values().any(|broker| broker.state == "UP") && self.handle.kafka(None) {
             tracing::info!("kafka is reachable");
         }
+        self.handle.outside(statistics.cgrp.as_ref().and_then(|group| outside(&group.state, &group.join_state)));
         for (name, topic) in &statistics.topics {
             for (partition, numbers) in &topic.partitions {
                 if numbers.hi_offset >= 0 {
@@ -98,6 +101,12 @@ impl ConsumerContext for Context {
             self.note(Rebalance::Revoked(list));
         }
     }
+}
+
+/// The state of a consumer that is not in its group; none for a member, also for one that is about to answer a rebalance.
+fn outside(state: &str, join_state: &str) -> Option<String> {
+    let joining = matches!(join_state, "init" | "wait-join" | "wait-metadata" | "wait-sync");
+    (state != "up" || joining).then(|| format!("{state}, {join_state}"))
 }
 
 /// Those that have been assigned: librdkafka refuses the whole answer for one that is not, e.g. because its start was still
@@ -155,6 +164,14 @@ pub(crate) fn configuration(kafka: &Kafka, instance: &str) -> ClientConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_consumer_without_its_group_says_how_far_it_has_come() {
+        assert_eq!(outside("up", "steady"), None);
+        assert_eq!(outside("up", "wait-assign-call"), None);
+        assert_eq!(outside("wait-coord", "init").unwrap(), "wait-coord, init");
+        assert_eq!(outside("up", "wait-join").unwrap(), "up, wait-join");
+    }
 
     #[test]
     fn what_guarantees_hang_on_is_set() {

@@ -7,7 +7,7 @@ use telemetry::{
     ledger::Ledger,
 };
 use warehouse::{
-    columns::{Block, Committed, LedgerRow, Provenance, Quarantine, Quarantined},
+    columns::{Block, Committed, LedgerRow, Lost, Provenance, Quarantine, Quarantined},
     loader::{BootKey, Intent, LastCommit, Shard, Tally},
 };
 
@@ -115,6 +115,7 @@ fn commit(shard: Shard, batch: u64, batch_end: u64, generation: u32, ledgers: Ve
         committed: Committed { provenance: provenance(shard, batch), batch_end, generation, committed_at: 1 },
         rows: 3,
         lost: IntervalSet::from_ranges([(1, 2)]),
+        why: Lost::Deleted,
         ledgers,
     }
 }

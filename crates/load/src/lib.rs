@@ -46,6 +46,7 @@ pub mod store;
 mod tables;
 mod topic_ids;
 mod topics;
+mod unread;
 mod wire;
 
 use async_recursion::async_recursion as boxed;

@@ -25,15 +25,21 @@ pub const DUPLICATES: &str = "doseline_load_duplicates_total";
 pub const REJECTED: &str = "doseline_load_rejected_total";
 /// Fields and enum values this version does not know.
 pub const UNKNOWN_FIELDS: &str = "doseline_load_unknown_fields_total";
-/// Age of the oldest record that was read and is not written, seconds.
+/// Age of the oldest record that is not written, seconds: since it was read, or since reading stands still in front of it.
 pub const OLDEST_UNWRITTEN_SECONDS: &str = "doseline_load_oldest_unwritten_seconds";
 /// Records in Kafka that are not written, by `topic` and `partition`.
 pub const LAG: &str = "doseline_load_lag_records";
+/// Time for which nothing of a partition was read although Kafka has more, seconds, by `topic` and `partition`; 0 while it moves.
+pub const STANDING_SECONDS: &str = "doseline_load_standing_seconds";
+/// Time since a task beside the loading last succeeded, seconds, by `task`.
+pub const UPKEEP_SECONDS: &str = "doseline_load_upkeep_seconds";
+/// Errors that the consumer was told of, by `error`.
+pub const KAFKA_ERRORS: &str = "doseline_load_kafka_errors_total";
 /// Time from the bridge's receipt of a batch's first record to its commit, seconds.
 pub const LATENCY_SECONDS: &str = "doseline_load_latency_seconds";
 /// Owners that ended because another loader had written further.
 pub const OVERTAKEN: &str = "doseline_load_overtaken_total";
-/// Records that Kafka had deleted before they were written, by `topic`.
+/// Records that Kafka had deleted before they were written, or that could not be read, by `topic`.
 pub const LOST: &str = "doseline_load_lost_records_total";
 /// Bytes of records in memory.
 pub const MEMORY_BYTES: &str = "doseline_load_memory_bytes";
@@ -50,7 +56,7 @@ pub const QUARANTINE_WAITING: &str = "doseline_load_quarantine_waiting_rows";
 pub const QUARANTINE_LIMIT_RATIO: &str = "doseline_load_quarantine_limit_ratio";
 
 /// Every name.
-pub const ALL: [&str; 17] = [
+pub const ALL: [&str; 20] = [
     RECORDS,
     ROWS,
     BATCHES,
@@ -59,6 +65,9 @@ pub const ALL: [&str; 17] = [
     UNKNOWN_FIELDS,
     OLDEST_UNWRITTEN_SECONDS,
     LAG,
+    STANDING_SECONDS,
+    UPKEEP_SECONDS,
+    KAFKA_ERRORS,
     LATENCY_SECONDS,
     OVERTAKEN,
     LOST,
@@ -82,6 +91,16 @@ pub(crate) struct PartitionLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct TaskLabel {
+    pub task: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ErrorLabel {
+    pub error: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ReasonLabel {
     pub reason: &'static str,
 }
@@ -102,6 +121,9 @@ pub(crate) struct Metrics {
     pub unknown_fields: Counter,
     pub oldest_unwritten: Gauge<f64, AtomicU64>,
     pub lag: Family<PartitionLabel, Gauge>,
+    pub standing: Family<PartitionLabel, Gauge<f64, AtomicU64>>,
+    pub upkeep: Family<TaskLabel, Gauge<f64, AtomicU64>>,
+    pub kafka_errors: Family<ErrorLabel, Counter>,
     pub latency: Histogram,
     pub overtaken: Counter,
     pub lost: Family<TopicLabel, Counter>,
@@ -125,6 +147,9 @@ impl Metrics {
             unknown_fields: Counter::default(),
             oldest_unwritten: Gauge::default(),
             lag: Family::default(),
+            standing: Family::default(),
+            upkeep: Family::default(),
+            kafka_errors: Family::default(),
             // 16 ms .. 9 min.
             latency: Histogram::new(exponential_buckets(0.016, 2.0, 16)),
             overtaken: Counter::default(),
@@ -151,14 +176,19 @@ impl Metrics {
         registry.register(counter(REJECTED), "Records and events put into quarantine", self.rejected.clone());
         let help = "Fields and enum values this version does not know";
         registry.register(counter(UNKNOWN_FIELDS), help, self.unknown_fields.clone());
-        let help = "Age of the oldest record that was read and is not written";
+        let help = "Age of the oldest record that is not written";
         registry.register(OLDEST_UNWRITTEN_SECONDS, help, self.oldest_unwritten.clone());
+        let help = "Time for which nothing was read although Kafka has more";
+        registry.register(STANDING_SECONDS, help, self.standing.clone());
+        let help = "Time since a task beside the loading last succeeded";
+        registry.register(UPKEEP_SECONDS, help, self.upkeep.clone());
+        registry.register(counter(KAFKA_ERRORS), "Errors that the consumer was told of", self.kafka_errors.clone());
         registry.register(LAG, "Records in Kafka that are not written", self.lag.clone());
         let help = "Time from the bridge's receipt of a batch's first record to its commit";
         registry.register(LATENCY_SECONDS, help, self.latency.clone());
         let help = "Owners that ended because another loader had written further";
         registry.register(counter(OVERTAKEN), help, self.overtaken.clone());
-        let help = "Records that Kafka had deleted before they were written";
+        let help = "Records that Kafka had deleted before they were written, or that could not be read";
         registry.register(counter(LOST), help, self.lost.clone());
         registry.register(MEMORY_BYTES, "Bytes of records in memory", self.memory.clone());
         registry.register(PARTITIONS, "Partitions this loader owns", self.partitions.clone());
@@ -192,6 +222,9 @@ mod tests {
         }
         metrics.rejected.get_or_create(&ReasonLabel { reason: "implausible" }).inc();
         metrics.lag.get_or_create(&PartitionLabel { topic: "t".to_owned(), partition: 3 }).set(7);
+        metrics.standing.get_or_create(&PartitionLabel { topic: "t".to_owned(), partition: 3 }).set(7.0);
+        metrics.kafka_errors.get_or_create(&ErrorLabel { error: "BadMessage".to_owned() }).inc();
+        metrics.upkeep.get_or_create(&TaskLabel { task: "rollup" }).set(7.0);
         metrics.latency.observe(0.3);
         metrics.quarantine_limit_ratio.get_or_create(&LimitLabel { limit: "rows" }).set(0.5);
         let text = metrics.text();

@@ -141,6 +141,9 @@ pub struct Limits {
     pub loss_shown: Duration,
     /// Age of the oldest unwritten record at which `/readyz` fails.
     pub unwritten_age_max: Duration,
+    /// How long a batch that cannot be read holds up its partition before it is given up and recorded as lost. Longer leaves
+    /// more time to mend the broker; what follows waits meanwhile.
+    pub unreadable_after: Duration,
     /// How long batches that are being written may take to finish at the end.
     pub drain_max: Duration,
 }
@@ -157,6 +160,7 @@ impl Default for Limits {
             memory_max: 64 << 20,
             loss_shown: Duration::from_secs(3_600),
             unwritten_age_max: Duration::from_secs(60),
+            unreadable_after: Duration::from_secs(3_600),
             drain_max: Duration::from_secs(4),
         }
     }

@@ -44,6 +44,8 @@
 //! somebody else is not adopted, because he may have had them and have written their rows: the batch gets the next generation
 //! of the same boundaries, as with another decoder.
 //!
+//! *Records that Kafka has and that cannot be read* are given up by the polling thread in the same way (module `unread`).
+//!
 //! *A topic that was made again* has a new life, whose shards are others. Before it is numbered the shards of the old one are
 //! closed ([`warehouse::closing`]): an intent of decoder version 0 at the position, which every owner finds that comes there,
 //! and ends ([`Error::Closed`]). So the last committed ledgers of the earlier lives never change again, and those of the new
@@ -114,6 +116,7 @@ use telemetry::{
 use tokio::sync::{Semaphore, SemaphorePermit};
 use warehouse::{
     Advice,
+    columns::Lost,
     loader::{Intent, Shard},
 };
 
@@ -200,6 +203,8 @@ pub struct Owner<S, C> {
     position: u64,
     /// First offset that Kafka still has; what lies before it is recorded as lost.
     fetch: u64,
+    /// Why.
+    lost: Lost,
     /// Whether nobody else can have put an intent at the position before this owner asks: it has just committed the batch
     /// before, whose intent was its own.
     ahead: bool,
@@ -230,6 +235,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
             lease,
             position,
             fetch: position,
+            lost: Lost::Deleted,
             ahead: false,
             collected: tokio::time::Instant::now(),
             name,
@@ -237,10 +243,10 @@ impl<S: Store, C: Copies> Owner<S, C> {
         }
     }
 
-    /// Lets it record offsets below `fetch`, which Kafka no longer has, as lost.
+    /// Lets it record offsets below `fetch`, which Kafka no longer has or which cannot be read, as lost.
     #[must_use]
-    pub fn fetching_from(mut self, fetch: u64) -> Self {
-        self.fetch = fetch.max(self.position);
+    pub fn fetching_from(mut self, fetch: u64, lost: Lost) -> Self {
+        (self.fetch, self.lost) = (fetch.max(self.position), lost);
         self
     }
 
@@ -372,7 +378,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
             expected = offset + 1;
         }
         if !lost.intervals().is_empty() {
-            tracing::error!(shard = ?self.shard, ?lost, "kafka does not have these offsets, recorded as lost");
+            tracing::error!(shard = ?self.shard, ?lost, "these offsets cannot be read from kafka, recorded as lost");
         }
         Ok((records, lost))
     }

@@ -21,7 +21,10 @@ use telemetry::kafka::{
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use warehouse::loader::{Shard, TopicLife};
+use warehouse::{
+    columns::Lost,
+    loader::{Shard, TopicLife},
+};
 
 use crate::{
     consumer::{Consumer, Context, Rebalance, configuration},
@@ -36,6 +39,7 @@ use crate::{
     status::Handle,
     store::Store,
     topics::client_config,
+    unread::{self, Answer, Ends, GivenUp, Standing},
 };
 
 /// Longest wait for a record: how late a report of a task, or the end, may be noticed.
@@ -47,8 +51,10 @@ const POLLED_AT_ONCE: usize = 64;
 const ROOM_WITHIN: Duration = Duration::from_secs(5);
 /// How often positions are committed to Kafka, for people who watch the lag there.
 const COMMIT_EVERY: Duration = Duration::from_secs(2);
-/// How often Kafka is asked what it has.
+/// How often Kafka is asked what it has, at most, once it has said that the next record is gone.
 const BOUNDS_EVERY: Duration = Duration::from_secs(1);
+/// How often Kafka is asked what it has anyway.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long the owner before gets to end by itself when its partition comes back.
 const PREDECESSOR: Duration = Duration::from_secs(5);
 
@@ -76,6 +82,21 @@ enum Report {
         low: u64,
         high: u64,
     },
+    /// What Kafka has of each partition, with the serial of its owner.
+    Ends(Vec<(Key, u64, Ends)>),
+    /// What came when the record at `next` was asked for.
+    Probed {
+        key: Key,
+        serial: u64,
+        next: u64,
+        answer: Answer,
+    },
+    /// Where reading can go on behind a batch that cannot be read; none where that is not certain now.
+    Behind {
+        key: Key,
+        serial: u64,
+        given_up: Option<GivenUp>,
+    },
 }
 
 /// A partition that this loader has, or is about to have.
@@ -88,6 +109,14 @@ struct Holding {
     outlet: Option<Outlet>,
     /// Offset of the record that is polled next.
     next: u64,
+    /// Offset up to which everything is written.
+    written: u64,
+    /// Where it stands still, if it does.
+    standing: Option<Standing>,
+    /// Records came that do not follow on the last: nothing is read before it is known what is between.
+    halted: bool,
+    /// It is being asked why it stands still.
+    probing: bool,
     paused: bool,
     task: JoinHandle<()>,
 }
@@ -119,6 +148,12 @@ pub(crate) struct Poller<S, C> {
     committed_at: Instant,
     /// When it was last asked what Kafka has; none before.
     asked_at: Option<Instant>,
+    /// When it was last looked whether each partition moves, ...
+    looked_at: Instant,
+    /// ... and whether the answer is awaited.
+    looking: bool,
+    /// Batches that are given up when their owner starts again.
+    given_up: HashMap<Key, GivenUp>,
     /// Since when memory is full.
     full_since: Option<Instant>,
     draining: CancellationToken,
@@ -158,6 +193,9 @@ impl<S: Store, C: Copies> Poller<S, C> {
             commits: HashMap::new(),
             committed_at: Instant::now(),
             asked_at: None,
+            looked_at: Instant::now(),
+            looking: false,
+            given_up: HashMap::new(),
             full_since: None,
             draining: CancellationToken::new(),
             serials: 0,
@@ -177,6 +215,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
             }
         };
         self.drain();
+        self.handle.polling(None);
         ended(result);
         self.consumer.context().close();
         // An assignment that was not answered would keep the consumer from closing.
@@ -189,6 +228,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
         if !self.pulse.beat() {
             self.missed_the_session();
         }
+        self.handle.polling(Some(self.shared.clock.boot()));
         for rebalance in self.consumer.context().take() {
             match rebalance {
                 Rebalance::Assigned(partitions) => self.assigned(&partitions)?,
@@ -201,6 +241,9 @@ impl<S: Store, C: Copies> Poller<S, C> {
         self.resume()?;
         if self.committed_at.elapsed() >= COMMIT_EVERY {
             self.commit();
+        }
+        if self.looked_at.elapsed() >= LOOK_EVERY && !self.looking {
+            self.look();
         }
         if self.waits_for_room() {
             self.handle.budget().exhaust();
@@ -248,8 +291,11 @@ impl<S: Store, C: Copies> Poller<S, C> {
         let Some(holding) = self.holdings.get_mut(&key) else { return Ok(true) };
         let Some(outlet) = &holding.outlet else { return Ok(true) };
         // What was still on its way from before a jump.
-        if record.offset < holding.next {
+        if record.offset < holding.next || holding.halted {
             return Ok(true);
+        }
+        if record.offset > holding.next {
+            return self.halt(key).map(|()| true);
         }
         holding.next = record.offset + 1;
         outlet.push(record);
@@ -271,10 +317,133 @@ impl<S: Store, C: Copies> Poller<S, C> {
                 Ok(())
             }
             _ if fatal => Err(error.into()),
-            _ => {
-                tracing::debug!(%error, "kafka");
-                Ok(())
+            // Counted and logged where its text is known, see `Context::error`; what it stops is seen by `look`.
+            _ => Ok(()),
+        }
+    }
+
+    /// librdkafka goes on behind a batch whose checksum is wrong, so that what follows may not be taken for all there is.
+    fn halt(&mut self, key: Key) -> Result<(), Error> {
+        self.consumer.incremental_unassign(&single(&key, None)?)?;
+        let Some(holding) = self.holdings.get_mut(&key) else { return Ok(()) };
+        let (next, since) = (holding.next, self.shared.clock.boot());
+        tracing::warn!(topic = %key.0, partition = key.1, next, "the next record did not come, asking for it");
+        holding.halted = true;
+        holding.standing = Some(Standing { next, since, high: None, why: None });
+        self.probe(key);
+        Ok(())
+    }
+
+    /// Asks what Kafka has of each partition, to see whether what it has is read.
+    fn look(&mut self) {
+        self.looked_at = Instant::now();
+        let held = self.holdings.iter().filter(|(_, holding)| holding.outlet.is_some());
+        let (keys, serials): (Vec<Key>, Vec<u64>) = held.map(|(key, holding)| (key.clone(), holding.serial)).unzip();
+        self.looking = !keys.is_empty();
+        let (client, sender) = (self.client.clone(), self.sender.clone());
+        self.runtime.spawn_blocking(move || {
+            let ends = unread::ends(&client, &keys);
+            let ends = keys.into_iter().zip(serials).zip(ends).map(|((key, serial), end)| (key, serial, end));
+            let _ = sender.send(Report::Ends(ends.collect()));
+        });
+    }
+
+    /// Holds what Kafka has of a partition against what was read of it.
+    fn seen(&mut self, key: Key, end: Ends) -> Result<(), Error> {
+        let waits = self.full_since.is_some();
+        let Some(holding) = self.holdings.get_mut(&key) else { return Ok(()) };
+        let next = holding.next;
+        let behind = end.as_ref().map_or(true, |(_, high)| *high > next);
+        // A partition that may not be read now has records in memory whose age is watched.
+        if !holding.halted && (!behind || holding.paused || waits) {
+            holding.standing = None;
+            self.handle.standing(&key, None);
+            return Ok(());
+        }
+        let again = holding.standing.as_ref().is_some_and(|standing| standing.next == next);
+        if !again {
+            holding.standing = Some(Standing { next, since: self.shared.clock.boot(), high: None, why: None });
+        }
+        match end {
+            Ok((low, high)) if again && low > next => return self.bounds(&key, low, high),
+            Ok((_, high)) => {
+                if let Some(standing) = &mut holding.standing {
+                    standing.high = Some(high);
+                }
+                self.handle.standing(&key, holding.standing.clone());
+                if again && !holding.probing {
+                    self.probe(key);
+                }
             }
+            Err(error) => {
+                if let Some(standing) = &mut holding.standing {
+                    standing.why = Some(format!("kafka does not say what it has: {error}"));
+                }
+                self.handle.standing(&key, holding.standing.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the next record of a partition that stands still.
+    fn probe(&mut self, key: Key) {
+        let Some(holding) = self.holdings.get_mut(&key) else { return };
+        holding.probing = true;
+        let (next, serial) = (holding.next, holding.serial);
+        let (kafka, sender) = (self.options.kafka.clone(), self.sender.clone());
+        self.runtime.spawn_blocking(move || {
+            let answer = unread::probe(&kafka, &key, next);
+            let _ = sender.send(Report::Probed { key, serial, next, answer });
+        });
+    }
+
+    fn probed(&mut self, key: Key, next: u64, answer: Answer) -> Result<(), Error> {
+        let Some(holding) = self.holdings.get_mut(&key) else { return Ok(()) };
+        holding.probing = false;
+        let Some(standing) = holding.standing.as_mut().filter(|standing| standing.next == next) else { return Ok(()) };
+        if holding.next != next {
+            return Ok(());
+        }
+        if let Answer::Record(offset) = answer {
+            // Offsets between have no record, and no error: the owner records them as lost.
+            holding.next = offset;
+            (holding.halted, holding.paused) = (false, false);
+            tracing::warn!(topic = %key.0, partition = key.1, offset, "stood still, is read again");
+            let _ = self.consumer.incremental_unassign(&single(&key, None)?);
+            if let Err(error) = self.assign(&key, offset) {
+                tracing::info!(topic = %key.0, partition = key.1, %error, "assignment came too late");
+                self.let_go(&key);
+            }
+            return Ok(());
+        }
+        let why = answer.to_string();
+        if standing.why.as_ref() != Some(&why) {
+            tracing::error!(topic = %key.0, partition = key.1, next, why, "a partition stands still");
+            standing.why = Some(why);
+        }
+        self.handle.standing(&key, Some(standing.clone()));
+        let stood = self.shared.clock.boot().saturating_sub(standing.since);
+        if answer.lasts() && stood >= self.options.limits.unreadable_after && holding.written == next {
+            holding.probing = true;
+            let (serial, kafka, client) = (holding.serial, self.options.kafka.clone(), self.client.clone());
+            let sender = self.sender.clone();
+            tracing::warn!(topic = %key.0, partition = key.1, next, "looking for what can be read behind it");
+            self.runtime.spawn_blocking(move || {
+                let to = unread::behind(&kafka, &client, &key, next);
+                let given_up = to.map(|to| GivenUp { from: next, to });
+                let _ = sender.send(Report::Behind { key, serial, given_up });
+            });
+        }
+        Ok(())
+    }
+
+    /// Gives a batch up: the owner starts again, and records it as lost before anything else.
+    fn behind(&mut self, key: Key, given_up: Option<GivenUp>) {
+        let Some(holding) = self.holdings.get_mut(&key) else { return };
+        holding.probing = false;
+        if let Some(given_up) = given_up.filter(|given_up| given_up.from == holding.next) {
+            self.given_up.insert(key.clone(), given_up);
+            self.start_again(key);
         }
     }
 
@@ -316,11 +485,12 @@ impl<S: Store, C: Copies> Poller<S, C> {
         let from = next.max(low);
         if next < low {
             holding.next = low;
-            self.handle.lost(&key.0, key.1, next, low);
+            self.handle.lost(&key.0, key.1, next, low, Lost::Deleted);
         }
+        let halted = std::mem::take(&mut holding.halted);
         // librdkafka has stopped reading the partition where the error was, which may be any.
         let moved = single(key, None)
-            .and_then(|list| self.consumer.incremental_unassign(&list))
+            .and_then(|list| if halted { Ok(()) } else { self.consumer.incremental_unassign(&list) })
             .and_then(|()| self.assign(key, from));
         if let Some(holding) = self.holdings.get_mut(key) {
             holding.paused = false;
@@ -371,7 +541,20 @@ impl<S: Store, C: Copies> Poller<S, C> {
             // The polling thread has gone when nobody listens.
             let _ = sender.send(report);
         });
-        self.holdings.insert(key, Holding { serial, revoked, draining, outlet: None, next: 0, paused: false, task });
+        let holding = Holding {
+            serial,
+            revoked,
+            draining,
+            outlet: None,
+            next: 0,
+            written: 0,
+            standing: None,
+            halted: false,
+            probing: false,
+            paused: false,
+            task,
+        };
+        self.holdings.insert(key, holding);
     }
 
     fn shard(&self, key: &Key) -> Option<Shard> {
@@ -437,7 +620,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
 
     /// Drops what was read of a partition and looks up where it is now.
     fn start_again(&mut self, key: Key) {
-        let assigned = self.holdings.get(&key).is_some_and(|holding| holding.outlet.is_some());
+        let assigned = self.holdings.get(&key).is_some_and(|holding| holding.outlet.is_some() && !holding.halted);
         self.let_go(&key);
         if assigned && let Err(error) = single(&key, None).and_then(|list| self.consumer.incremental_unassign(&list)) {
             // The group has taken it away already; its revocation is on the way.
@@ -450,6 +633,9 @@ impl<S: Store, C: Copies> Poller<S, C> {
         match report {
             Report::Found { key, serial, start } if self.is_current(&key, serial) => self.own(key, serial, start),
             Report::Written { key, serial, position } if self.is_current(&key, serial) => {
+                if let Some(holding) = self.holdings.get_mut(&key) {
+                    holding.written = position;
+                }
                 self.commits.insert(key, position);
                 Ok(())
             }
@@ -469,7 +655,27 @@ impl<S: Store, C: Copies> Poller<S, C> {
                 }
             }
             Report::Bounds { key, serial, low, high } if self.is_current(&key, serial) => self.bounds(&key, low, high),
-            Report::Found { .. } | Report::Written { .. } | Report::Bounds { .. } => Ok(()),
+            Report::Ends(ends) => {
+                self.looking = false;
+                for (key, serial, end) in ends {
+                    if self.is_current(&key, serial) {
+                        self.seen(key, end)?;
+                    }
+                }
+                Ok(())
+            }
+            Report::Probed { key, serial, next, answer } if self.is_current(&key, serial) => {
+                self.probed(key, next, answer)
+            }
+            Report::Behind { key, serial, given_up } if self.is_current(&key, serial) => {
+                self.behind(key, given_up);
+                Ok(())
+            }
+            Report::Found { .. }
+            | Report::Written { .. }
+            | Report::Bounds { .. }
+            | Report::Probed { .. }
+            | Report::Behind { .. } => Ok(()),
         }
     }
 
@@ -478,10 +684,19 @@ impl<S: Store, C: Copies> Poller<S, C> {
     }
 
     /// Assigns a partition at its start and begins to own it.
-    fn own(&mut self, key: Key, serial: u64, start: Start) -> Result<(), Error> {
+    fn own(&mut self, key: Key, serial: u64, mut start: Start) -> Result<(), Error> {
         let (Some(shard), Some(place)) = (self.shard(&key), self.place(&key)) else { return Ok(()) };
+        let given_up = self.given_up.remove(&key).filter(|given_up| given_up.from == start.position);
+        let lost = match given_up {
+            // Retention may have passed it meanwhile.
+            Some(GivenUp { to, .. }) if start.fetch < to => {
+                start.fetch = to;
+                Lost::Unreadable
+            }
+            _ => Lost::Deleted,
+        };
         if start.fetch > start.position {
-            self.handle.lost(&key.0, key.1, start.position, start.fetch);
+            self.handle.lost(&key.0, key.1, start.position, start.fetch, lost);
         }
         if let Err(error) = self.assign(&key, start.fetch) {
             tracing::info!(topic = %key.0, partition = key.1, %error, "assignment came too late");
@@ -494,14 +709,14 @@ impl<S: Store, C: Copies> Poller<S, C> {
         let meter = self.handle.meter(&key.0, key.1, start.position);
         let nonce = self.nonce ^ (serial << 48);
         let owner = Owner::new(self.shared.clone(), shard, place, lease, start.position, nonce, meter)
-            .fetching_from(start.fetch);
+            .fetching_from(start.fetch, lost);
         let (sender, own) = (self.sender.clone(), key.clone());
         let written = move |position| drop(sender.send(Report::Written { key: own.clone(), serial, position }));
         let task = self.runtime.spawn(owner.run(inbox, written));
         let sender = self.sender.clone();
         tracing::info!(topic = %key.0, partition = key.1, ?start, "owned");
         holding.outlet = Some(outlet);
-        holding.next = start.fetch;
+        (holding.next, holding.written) = (start.fetch, start.position);
         // A task that panicked must not leave its partition without an owner in silence.
         holding.task = self.runtime.spawn(async move {
             let stop = task.await.unwrap_or_else(|error| Stop::Fatal(Error::Ended(format!("owner: {error}"))));
@@ -572,7 +787,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
             match self.reports.try_recv() {
                 Ok(Report::Ended { serial, .. } | Report::Found { serial, .. }) => drop(running.remove(&serial)),
                 Ok(Report::Written { key, position, .. }) => drop(self.commits.insert(key, position)),
-                Ok(Report::Bounds { .. }) => {}
+                Ok(Report::Bounds { .. } | Report::Ends(_) | Report::Probed { .. } | Report::Behind { .. }) => {}
                 Err(_) => std::thread::sleep(Duration::from_millis(2)),
             }
         }

@@ -13,9 +13,12 @@ use crate::{
     batch::Written,
     clock::Clock,
     inbox::{Budget, Record},
-    metrics::{LimitLabel, Metrics, PartitionLabel, ReasonLabel, TopicLabel},
+    metrics::{ErrorLabel, LimitLabel, Metrics, PartitionLabel, ReasonLabel, TaskLabel, TopicLabel},
     options::Limits,
+    start::Key,
+    unread::{Standing, owned},
 };
+use warehouse::columns::Lost;
 
 /// Why the loader is not ready.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -45,9 +48,19 @@ struct Inner {
     metrics: Metrics,
     meters: Mutex<BTreeMap<(String, i32), Arc<Meter>>>,
     kafka: Mutex<Option<String>>,
+    /// Partitions that stand still.
+    standing: Mutex<BTreeMap<(String, i32), Standing>>,
+    /// Boot clock of the latest sign of life of the polling thread, us; [`NONE`] while there is none.
+    polled_us: AtomicU64,
+    /// Since when it is no member of the consumer group, on the boot clock, and its state.
+    outside: Mutex<Option<(Duration, String)>>,
+    /// The latest error that the consumer was told of, and when, on the boot clock.
+    error: Mutex<Option<(Duration, String)>>,
     clickhouse: Mutex<Option<String>>,
     /// The latest loss: when it was found, on the boot clock, and what it was.
     loss: Mutex<Option<(Duration, String)>>,
+    /// When each task beside the loading last succeeded, on the boot clock, and its trouble since.
+    upkeep: Mutex<BTreeMap<&'static str, (Duration, Option<String>)>>,
     /// How long Kafka keeps the records of each topic; topics that it keeps for ever are not in it.
     retentions: Mutex<BTreeMap<String, Duration>>,
     budget: Budget,
@@ -69,6 +82,10 @@ pub struct Meter {
 }
 
 const NONE: u64 = u64::MAX;
+/// How often the same error of the consumer is told in the log.
+const ERROR_TOLD_EVERY: Duration = Duration::from_secs(60);
+/// A task beside the loading that has not succeeded for so long is an obstacle: rollups are late, limits are not looked at.
+const UPKEEP_WITHIN: Duration = Duration::from_secs(3_600);
 
 impl Handle {
     /// A handle for one loader; it is not ready before the loader has looked at its topics.
@@ -80,8 +97,13 @@ impl Handle {
             metrics: Metrics::new(),
             meters: Mutex::default(),
             kafka: Mutex::new(starting.clone()),
+            standing: Mutex::default(),
+            polled_us: AtomicU64::new(NONE),
+            outside: Mutex::default(),
+            error: Mutex::default(),
             clickhouse: Mutex::new(starting),
             loss: Mutex::default(),
+            upkeep: Mutex::default(),
             retentions: Mutex::default(),
             budget: Budget::default(),
         }))
@@ -92,14 +114,20 @@ impl Handle {
         &self.0.budget
     }
 
-    /// Kafka has deleted records that were not written: a person must look.
-    pub(crate) fn lost(&self, topic: &str, partition: i32, from: u64, to: u64) {
-        let text = format!(
-            "kafka has deleted records {from} to {} of topic {topic}, partition {partition}, before they were written; see \
-             kafka_losses",
-            to.saturating_sub(1)
-        );
-        tracing::error!(topic, partition, from, to, "kafka has deleted records before they were written");
+    /// Records of Kafka that will not be written: a person must look.
+    pub(crate) fn lost(&self, topic: &str, partition: i32, from: u64, to: u64, why: Lost) {
+        let last = to.saturating_sub(1);
+        let text = match why {
+            Lost::Deleted => format!(
+                "kafka has deleted records {from} to {last} of topic {topic}, partition {partition}, before they were written; \
+                 see kafka_losses"
+            ),
+            Lost::Unreadable => format!(
+                "records {from} to {last} of topic {topic}, partition {partition}, could not be read and were given up; see \
+                 kafka_losses"
+            ),
+        };
+        tracing::error!(topic, partition, from, to, ?why, "records of kafka are lost");
         *lock(&self.0.loss) = Some((self.0.clock.boot(), text));
     }
 
@@ -126,8 +154,10 @@ impl Handle {
     /// A partition is owned no more.
     pub(crate) fn remove(&self, topic: &str, partition: i32) {
         lock(&self.0.meters).remove(&(topic.to_owned(), partition));
+        lock(&self.0.standing).remove(&(topic.to_owned(), partition));
         let label = PartitionLabel { topic: topic.to_owned(), partition };
         self.0.metrics.lag.remove(&label);
+        self.0.metrics.standing.remove(&label);
     }
 
     /// The end of a partition in Kafka.
@@ -135,6 +165,39 @@ impl Handle {
         if let Some(meter) = lock(&self.0.meters).get(&(topic.to_owned(), partition)) {
             meter.high.store(offset, Ordering::Relaxed);
         }
+    }
+
+    /// Where a partition stands still, or that it does not.
+    pub(crate) fn standing(&self, key: &Key, standing: Option<Standing>) {
+        let mut known = lock(&self.0.standing);
+        match standing {
+            Some(standing) => drop(known.insert(owned(key), standing)),
+            None => drop(known.remove(&owned(key))),
+        }
+    }
+
+    /// A sign of life of the polling thread, on the boot clock, or its end.
+    pub(crate) fn polling(&self, at: Option<Duration>) {
+        let at = at.map_or(NONE, |at| u64::try_from(at.as_micros()).unwrap_or(NONE - 1));
+        self.0.polled_us.store(at, Ordering::Relaxed);
+    }
+
+    /// Whether it is a member of its consumer group; its state where it is not.
+    pub(crate) fn outside(&self, state: Option<String>) {
+        let mut outside = lock(&self.0.outside);
+        *outside = state.map(|state| (outside.as_ref().map_or(self.0.clock.boot(), |(since, _)| *since), state));
+    }
+
+    /// An error that the consumer was told of; whether it is another than the latest, or an old one again.
+    pub(crate) fn consumer_error(&self, code: String, reason: &str) -> bool {
+        self.0.metrics.kafka_errors.get_or_create(&ErrorLabel { error: code }).inc();
+        let (now, mut latest) = (self.0.clock.boot(), lock(&self.0.error));
+        let repeated = |(at, text): &(Duration, String)| text == reason && now.saturating_sub(*at) < ERROR_TOLD_EVERY;
+        if latest.as_ref().is_some_and(repeated) {
+            return false;
+        }
+        *latest = Some((now, reason.to_owned()));
+        true
     }
 
     /// Trouble with Kafka, or its end; whether that is new.
@@ -158,6 +221,15 @@ impl Handle {
         }
     }
 
+    /// A task beside the loading has begun or succeeded, or why it did not.
+    pub fn upkeep(&self, task: &'static str, trouble: Option<String>) {
+        let (now, mut upkeep) = (self.0.clock.boot(), lock(&self.0.upkeep));
+        match trouble {
+            None => drop(upkeep.insert(task, (now, None))),
+            Some(trouble) => upkeep.entry(task).or_insert((now, None)).1 = Some(trouble),
+        }
+    }
+
     pub(crate) fn overtaken(&self) {
         self.0.metrics.overtaken.inc();
     }
@@ -168,13 +240,22 @@ impl Handle {
         let mut obstacles = Vec::new();
         obstacles.extend(lock(&self.0.kafka).clone().map(|reason| obstacle("kafka", reason)));
         obstacles.extend(lock(&self.0.clickhouse).clone().map(|reason| obstacle("clickhouse", reason)));
-        let (age, limit) = (self.oldest_age(), self.0.limits.unwritten_age_max);
+        let (age, limit) = (self.unwritten_age(), self.0.limits.unwritten_age_max);
         if age > limit {
             let (age, limit) = (age.as_secs(), limit.as_secs());
             obstacles.push(obstacle(
                 "clickhouse",
                 format!("the oldest unwritten record has waited {age} s, limit {limit} s"),
             ));
+        }
+        obstacles.extend(self.still(limit).into_iter().map(|reason| obstacle("kafka", reason)));
+        for (task, (at, trouble)) in lock(&self.0.upkeep).iter() {
+            let age = self.0.clock.boot().saturating_sub(*at);
+            if age > UPKEEP_WITHIN {
+                let cause = trouble.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default();
+                let reason = format!("{task} has not succeeded for {} s{cause}", age.as_secs());
+                obstacles.push(obstacle("clickhouse", reason));
+            }
         }
         obstacles.extend(self.retention_used().map(|reason| obstacle("kafka", reason)));
         if let Some((found, reason)) = lock(&self.0.loss).clone()
@@ -183,6 +264,34 @@ impl Handle {
             obstacles.push(obstacle("kafka", reason));
         }
         Readiness { ready: obstacles.is_empty(), obstacles }
+    }
+
+    /// What stands still though nothing that was read waits: seen within half the limit, so that it is told within the limit.
+    fn still(&self, limit: Duration) -> Vec<String> {
+        let (now, limit) = (self.0.clock.boot(), limit / 2);
+        let mut reasons = Vec::new();
+        for ((topic, partition), standing) in lock(&self.0.standing).iter() {
+            let age = now.saturating_sub(standing.since);
+            if standing.why.is_some() || age > limit {
+                reasons.push(standing.text((topic, *partition), age));
+            }
+        }
+        let polled = self.0.polled_us.load(Ordering::Relaxed);
+        let silent = now.saturating_sub(Duration::from_micros(polled));
+        if polled != NONE && silent > limit {
+            reasons.push(format!("the thread that reads from kafka has not come round for {} s", silent.as_secs()));
+        }
+        if let Some((since, state)) = lock(&self.0.outside).as_ref()
+            && now.saturating_sub(*since) > limit
+        {
+            let error = lock(&self.0.error).as_ref().map(|(_, error)| format!("; latest error: {error}"));
+            reasons.push(format!(
+                "no member of the consumer group (load.group) for {} s, so it has no partitions: {state}{}",
+                now.saturating_sub(*since).as_secs(),
+                error.unwrap_or_default()
+            ));
+        }
+        reasons
     }
 
     /// The partition whose oldest unwritten record has used up most of its retention, if that is half of it or more.
@@ -213,6 +322,10 @@ impl Handle {
         let metrics = &self.0.metrics;
         metrics.oldest_unwritten.set(self.oldest_age().as_secs_f64());
         metrics.memory.set(i64::try_from(self.0.budget.used()).unwrap_or(i64::MAX));
+        for (task, (at, _)) in lock(&self.0.upkeep).iter() {
+            let age = self.0.clock.boot().saturating_sub(*at).as_secs_f64();
+            metrics.upkeep.get_or_create(&TaskLabel { task }).set(age);
+        }
         let meters = lock(&self.0.meters);
         metrics.partitions.set(meters.len() as i64);
         for meter in meters.values() {
@@ -220,13 +333,23 @@ impl Handle {
             let (high, position) = (meter.high.load(Ordering::Relaxed), meter.position.load(Ordering::Relaxed));
             let lag = high.saturating_sub(i64::try_from(position).unwrap_or(i64::MAX)).max(0);
             metrics.lag.get_or_create(&label).set(lag);
+            let standing = lock(&self.0.standing).get(&(meter.topic.clone(), meter.partition)).map(|found| found.since);
+            let stood = standing.map_or(0.0, |since| self.0.clock.boot().saturating_sub(since).as_secs_f64());
+            metrics.standing.get_or_create(&label).set(stood);
         }
         drop(meters);
         metrics.text()
     }
 
-    /// Age of the oldest record that was read and is not written.
+    /// Age of the oldest record that is not written: since it was read, or since reading stands still in front of it.
     pub fn oldest_age(&self) -> Duration {
+        let since = lock(&self.0.standing).values().map(|standing| standing.since).min();
+        let unread = since.map_or(Duration::ZERO, |since| self.0.clock.boot().saturating_sub(since));
+        self.unwritten_age().max(unread)
+    }
+
+    /// Age of the oldest record that was read and is not written.
+    fn unwritten_age(&self) -> Duration {
         let oldest = lock(&self.0.meters).values().map(|meter| meter.oldest_us.load(Ordering::Relaxed)).min();
         match oldest {
             None | Some(NONE) => Duration::ZERO,
@@ -332,11 +455,63 @@ mod tests {
         assert!(handle.readiness().ready);
     }
 
+    /// Also where nothing was ever delivered: each way names its place, and counts as age.
+    #[test]
+    fn what_stands_still_is_an_obstacle() {
+        let limits = Limits { unwritten_age_max: Duration::from_secs(60), ..Limits::default() };
+        let handle = serving(limits);
+        let ago = |seconds: u64| Duration::from_secs(10_000 - seconds);
+        let key: Key = (Arc::from("t"), 3);
+        let standing = Standing { next: 7, since: ago(20), high: Some(12), why: None };
+        handle.standing(&key, Some(standing.clone()));
+        assert!(handle.readiness().ready, "it may be about to come");
+        assert_eq!(handle.oldest_age(), Duration::from_secs(20));
+        handle.standing(&key, Some(Standing { why: Some("the broker refuses".to_owned()), ..standing.clone() }));
+        let text = &handle.readiness().obstacles[0].reason;
+        let named = ["topic t, partition 3", "offset 7", "up to 11", "the broker refuses", "unreadable_after_s"];
+        assert!(named.iter().all(|part| text.contains(part)), "{text}");
+        handle.standing(&key, Some(Standing { since: ago(31), ..standing }));
+        assert!(!handle.readiness().ready);
+        handle.standing(&key, None);
+        assert!(handle.readiness().ready);
+
+        handle.polling(Some(ago(31)));
+        assert!(handle.readiness().obstacles[0].reason.contains("has not come round for 31 s"));
+        handle.polling(None);
+        handle.outside(Some("up, wait-join".to_owned()));
+        assert!(handle.readiness().ready);
+        if let Some((since, _)) = &mut *lock(&handle.0.outside) {
+            *since = ago(31);
+        }
+        assert!(handle.consumer_error("x".to_owned(), "Group authorization failed"));
+        assert!(!handle.consumer_error("x".to_owned(), "Group authorization failed"));
+        let text = &handle.readiness().obstacles[0].reason;
+        assert!(text.contains("up, wait-join; latest error: Group authorization failed"), "{text}");
+        handle.outside(None);
+        assert!(handle.readiness().ready);
+    }
+
+    #[test]
+    fn upkeep_that_never_succeeds_is_an_obstacle() {
+        let handle = serving(Limits::default());
+        handle.upkeep("rollup", None);
+        handle.upkeep("rollup", Some("memory limit exceeded".to_owned()));
+        assert!(handle.readiness().ready);
+        if let Some((at, _)) = lock(&handle.0.upkeep).get_mut("rollup") {
+            *at = Duration::from_secs(10_000 - 3_601);
+        }
+        let text = &handle.readiness().obstacles[0].reason;
+        assert_eq!(text, "rollup has not succeeded for 3601 s: memory limit exceeded");
+        assert!(handle.metrics().contains("doseline_load_upkeep_seconds{task=\"rollup\"} 3601.0"));
+        handle.upkeep("rollup", None);
+        assert!(handle.readiness().ready);
+    }
+
     #[test]
     fn a_loss_is_an_obstacle_for_a_while() {
         let handle = serving(Limits { loss_shown: Duration::from_secs(100), ..Limits::default() });
         assert!(handle.readiness().ready);
-        handle.lost("t", 1, 5, 9);
+        handle.lost("t", 1, 5, 9, Lost::Deleted);
         let readiness = handle.readiness();
         assert!(readiness.obstacles[0].reason.contains("records 5 to 8 of topic t, partition 1"), "{readiness:?}");
         if let Some((found, _)) = &mut *lock(&handle.0.loss) {

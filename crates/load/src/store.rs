@@ -7,7 +7,7 @@ use std::{future::Future, time::Duration};
 use telemetry::interval::IntervalSet;
 use warehouse::{
     Error, Warehouse,
-    columns::{Block, Committed, LedgerRow, Provenance},
+    columns::{Block, Committed, LedgerRow, Lost, Provenance},
     loader::{BootKey, Intent, Progress, Shard, Tally},
 };
 
@@ -18,8 +18,10 @@ pub struct Commit {
     pub committed: Committed,
     /// Rows it wrote to all tables.
     pub rows: u64,
-    /// Offsets in it that Kafka did not have.
+    /// Offsets in it that could not be read.
     pub lost: IntervalSet,
+    /// Why not, if there are any.
+    pub why: Lost,
     /// The ledgers it changed, as of its end.
     pub ledgers: Vec<LedgerRow>,
 }
@@ -82,7 +84,8 @@ impl Store for Warehouse {
     }
 
     async fn commit(&self, commit: &Commit, attempt: u32) -> Result<(), Error> {
-        Self::commit(self, &commit.committed, attempt, commit.rows, &commit.lost, &commit.ledgers).await
+        let Commit { committed, rows, lost, why, ledgers } = commit;
+        Self::commit(self, committed, attempt, *rows, (lost, *why), ledgers).await
     }
 
     async fn uptime(&self) -> Result<Duration, Error> {

@@ -1,7 +1,7 @@
 //! The Kafka topics: created by `migrate`, their lives numbered in the warehouse, checked before anything is read.
 
 use async_recursion::async_recursion as boxed;
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use rdkafka::{
     ClientConfig,
@@ -96,6 +96,8 @@ async fn create(kafka: &Kafka, spec: &TopicSpec) -> Result<Vec<String>, Error> {
                 .set("max.message.bytes", &bytes)
                 .set("unclean.leader.election.enable", "false")
                 .set("cleanup.policy", "delete")
+                // As the bridge sends them: a broker that compresses anew only costs time.
+                .set("compression.type", "producer")
         })
         .collect();
     let options = AdminOptions::new().operation_timeout(Some(ANSWER_WITHIN)).request_timeout(Some(ANSWER_WITHIN));
@@ -341,12 +343,18 @@ pub async fn inspect_topics(kafka: &Kafka, spec: &TopicSpec) -> Result<String, E
     let names = kafka.topics.all();
     let resources: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
     let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));
+    let mut found = format!("topics with {} partitions, settings as needed", spec.partitions);
     for (topic, config) in names.iter().zip(admin.describe_configs(&resources, &options).await?) {
         let config = match config {
             Ok(config) => config,
             Err(code) => return fault(topic, format!("its configuration cannot be read: {code}")),
         };
         let entries = config.entry_map();
+        let codec = entries.get("compression.type").and_then(|entry| entry.value.as_deref());
+        if let Some(codec) = codec.filter(|codec| *codec != "producer") {
+            let _ =
+                write!(found, "; the broker compresses {topic} anew as {codec} (compression.type), which can be read");
+        }
         let value = |name: &str| entries.get(name).and_then(|entry| entry.value.as_deref()?.parse::<i64>().ok());
         let least = [
             ("retention.ms", i64::try_from(spec.retention.as_millis()).unwrap_or(i64::MAX)),
@@ -360,7 +368,7 @@ pub async fn inspect_topics(kafka: &Kafka, spec: &TopicSpec) -> Result<String, E
             }
         }
     }
-    Ok(format!("topics with {} partitions, settings as needed", spec.partitions))
+    Ok(found)
 }
 
 #[cfg(test)]

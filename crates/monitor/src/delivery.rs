@@ -279,10 +279,12 @@ impl Courier {
     }
 
     /// Tells until `shutdown`; each target at its own pace.
-    pub async fn run(self, shutdown: CancellationToken) {
+    pub async fn run(self, handle: crate::status::Handle, shutdown: CancellationToken) {
         let mut tasks = tokio::task::JoinSet::new();
         for mut route in self.routes {
             let (warehouse, interval, shutdown) = (self.warehouse.clone(), self.interval, shutdown.clone());
+            let handle = handle.clone();
+            handle.told(route.sink.name(), None);
             tasks.spawn(async move {
                 let mut known = String::new();
                 loop {
@@ -290,12 +292,14 @@ impl Courier {
                         None => return,
                         Some(Ok(())) => {
                             known.clear();
+                            handle.told(route.sink.name(), None);
                             route.pause = BACKOFF.0;
                             interval
                         }
                         Some(Err(error)) => {
                             // Once for each trouble, not for each try.
                             let trouble = error.to_string();
+                            handle.told(route.sink.name(), Some(trouble.clone()));
                             if trouble != known {
                                 tracing::warn!(target = route.sink.name(), %error, "alerts are not told yet, trying again");
                                 known = trouble;

@@ -199,7 +199,7 @@ impl Monitor {
         }
         // A target that does not answer must not hold up what is judged.
         let courier = self.courier.take();
-        let telling = courier.map(|courier| tokio::spawn(courier.run(shutdown.clone())));
+        let telling = courier.map(|courier| tokio::spawn(courier.run(self.handle(), shutdown.clone())));
         let ended = self.judge(&shutdown).await;
         // Over with the service, or with what ended it.
         if let Some(telling) = telling {

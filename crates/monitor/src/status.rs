@@ -1,14 +1,16 @@
 //! Whether the monitor keeps up, and how much it does. Metric names are public.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use prometheus_client::{
-    encoding::text::encode,
+    encoding::{EncodeLabelSet, text::encode},
     metrics::{
         counter::Counter,
+        family::Family,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
@@ -27,13 +29,21 @@ pub const UNITS: &str = "doseline_monitor_units_total";
 pub const VERDICTS: &str = "doseline_monitor_verdicts_total";
 /// Alerts raised, changed or ended.
 pub const ALERTS: &str = "doseline_monitor_alerts_total";
+/// Time since a target of alerts last had all of them, seconds, by `target`.
+pub const SINCE_TOLD_SECONDS: &str = "doseline_monitor_since_told_seconds";
 /// Time since the last pass that finished, seconds.
 pub const SINCE_PASS_SECONDS: &str = "doseline_monitor_since_pass_seconds";
 /// Time that a pass takes, seconds.
 pub const PASS_SECONDS: &str = "doseline_monitor_pass_seconds";
 
 /// Every name.
-pub const ALL: [&str; 7] = [PASSES, FAILURES, UNITS, VERDICTS, ALERTS, SINCE_PASS_SECONDS, PASS_SECONDS];
+pub const ALL: [&str; 8] =
+    [PASSES, FAILURES, UNITS, VERDICTS, ALERTS, SINCE_TOLD_SECONDS, SINCE_PASS_SECONDS, PASS_SECONDS];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TargetLabel {
+    target: &'static str,
+}
 
 /// Whether the monitor is ready, and if not, why.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -58,6 +68,7 @@ struct Inner {
     verdicts: Counter,
     alerts: Counter,
     since_pass: Gauge<f64, std::sync::atomic::AtomicU64>,
+    since_told: Family<TargetLabel, Gauge<f64, std::sync::atomic::AtomicU64>>,
     seconds: Histogram,
 }
 
@@ -65,6 +76,8 @@ struct State {
     began: Instant,
     finished: Option<Instant>,
     trouble: Option<String>,
+    /// When each target of alerts last had all of them, and what is in the way since.
+    told: BTreeMap<&'static str, (Instant, Option<String>)>,
 }
 
 impl Handle {
@@ -75,6 +88,8 @@ impl Handle {
         let counter = |name: &'static str| name.strip_suffix("_total").unwrap_or(name);
         let (passes, failures, units) = (Counter::default(), Counter::default(), Counter::default());
         let (verdicts, alerts, since_pass) = (Counter::default(), Counter::default(), Gauge::default());
+        let since_told = Family::<TargetLabel, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
+        registry.register(SINCE_TOLD_SECONDS, "Time since a target of alerts last had all of them", since_told.clone());
         let seconds = Histogram::new(exponential_buckets(0.01, 2.0, 14));
         registry.register(counter(PASSES), "Passes that finished", passes.clone());
         registry.register(counter(FAILURES), "Passes that failed", failures.clone());
@@ -83,7 +98,7 @@ impl Handle {
         registry.register(counter(ALERTS), "Alerts raised, changed or ended", alerts.clone());
         registry.register(SINCE_PASS_SECONDS, "Time since the last pass that finished", since_pass.clone());
         registry.register(PASS_SECONDS, "Time that a pass takes", seconds.clone());
-        let state = Mutex::new(State { began: Instant::now(), finished: None, trouble: None });
+        let state = Mutex::new(State { began: Instant::now(), finished: None, trouble: None, told: BTreeMap::new() });
         Self(Arc::new(Inner {
             stalled_after,
             state,
@@ -94,6 +109,7 @@ impl Handle {
             verdicts,
             alerts,
             since_pass,
+            since_told,
             seconds,
         }))
     }
@@ -114,19 +130,37 @@ impl Handle {
         self.with(|state| state.trouble.replace(trouble.to_owned()).as_deref() != Some(trouble))
     }
 
+    /// A target of alerts has all of them, or why it does not take them.
+    pub(crate) fn told(&self, target: &'static str, trouble: Option<String>) {
+        self.with(|state| match trouble {
+            None => drop(state.told.insert(target, (Instant::now(), None))),
+            Some(trouble) => state.told.entry(target).or_insert((Instant::now(), None)).1 = Some(trouble),
+        });
+    }
+
     /// Whether it keeps up.
     pub fn readiness(&self) -> Readiness {
         let limit = self.0.stalled_after;
         let obstacles = self.with(|state| {
             let age = state.finished.unwrap_or(state.began).elapsed();
-            let cause = state.trouble.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default();
+            let cause = |trouble: &Option<String>| trouble.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
+            let untold = state.told.iter().filter(|(_, (at, _))| at.elapsed() > limit);
+            let mut obstacles: Vec<_> = untold
+                .map(|(target, (at, trouble))| {
+                    format!("alerts have not reached {target} for {} s{}", at.elapsed().as_secs(), cause(trouble))
+                })
+                .collect();
+            let cause = cause(&state.trouble);
             match state.finished {
-                None => vec![format!("no pass has finished yet{cause}")],
-                Some(_) if age > limit => {
-                    vec![format!("no pass has finished for {} s, limit {} s{cause}", age.as_secs(), limit.as_secs())]
-                }
-                Some(_) => Vec::new(),
+                None => obstacles.push(format!("no pass has finished yet{cause}")),
+                Some(_) if age > limit => obstacles.push(format!(
+                    "no pass has finished for {} s, limit {} s{cause}",
+                    age.as_secs(),
+                    limit.as_secs()
+                )),
+                Some(_) => {}
             }
+            obstacles
         });
         Readiness { ready: obstacles.is_empty(), obstacles }
     }
@@ -134,6 +168,11 @@ impl Handle {
     /// All metrics in the OpenMetrics text format.
     pub fn metrics(&self) -> String {
         self.0.since_pass.set(self.with(|state| state.finished.unwrap_or(state.began).elapsed().as_secs_f64()));
+        self.with(|state| {
+            for (target, (at, _)) in &state.told {
+                self.0.since_told.get_or_create(&TargetLabel { target }).set(at.elapsed().as_secs_f64());
+            }
+        });
         let mut text = String::new();
         // Writing to a `String` cannot fail.
         let _ = encode(&mut text, &self.0.registry);
@@ -164,9 +203,25 @@ mod tests {
         assert!(!hasty.readiness().ready);
     }
 
+    /// Also where the task that tells has ended without a word.
+    #[test]
+    fn alerts_that_reach_nobody_are_an_obstacle() {
+        let handle = Handle::new(Duration::ZERO);
+        handle.told("webhook", None);
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(handle.readiness().obstacles[0].starts_with("alerts have not reached webhook for 0 s"));
+        handle.told("webhook", Some("refused".to_owned()));
+        assert!(handle.readiness().obstacles[0].ends_with("for 0 s: refused"), "{:?}", handle.readiness());
+        let patient = Handle::new(Duration::from_secs(60));
+        patient.finished(&Summary::default(), Duration::ZERO);
+        patient.told("webhook", Some("refused".to_owned()));
+        assert!(patient.readiness().ready);
+    }
+
     #[test]
     fn every_name_is_exposed() {
         let handle = Handle::new(Duration::from_secs(60));
+        handle.told("kafka", None);
         handle.finished(&Summary::default(), Duration::from_millis(5));
         let text = handle.metrics();
         for name in ALL {

@@ -1,35 +1,35 @@
-//! Serves the HTTP port of a role: behind its door, with a bounded number of connections, none of which stays that is
-//! silent.
+//! Serves the HTTP port of a role: behind its door, with a bounded number of connections.
+//!
+//! A client has 20 s for the head of a request, however slowly it sends, and so long may a connection be without one.
+//! Where all places are taken, a connection that has no request under way gives way: see [`crate::places`].
 
-use std::{
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use async_recursion::async_recursion as boxed;
-use axum::{Router, serve::Listener};
+use axum::{Router, body::Body};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, Sleep},
+    task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
+use tower_service::Service as _;
 
-use crate::door::Door;
+use crate::{
+    door::Door,
+    places::{Place, Places},
+};
 
-/// A connection over which nothing came or went for so long is closed: one without a request, and one that takes no answer.
-const SILENT_TIME: Duration = Duration::from_secs(20);
+/// Time that a client has for the head of a request, from the end of the one before.
+const HEAD_TIME: Duration = Duration::from_secs(20);
+/// Pause where the system has no connection to give, for want of free files.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// Serves a router until `shutdown`, then ends what is under way. `names` are host names by which the port may be called
 /// besides its address.
 ///
 /// # Errors
-/// The listener has no address, or fails.
+/// The listener has no address.
 #[boxed]
 pub async fn serve(
     listener: TcpListener,
@@ -38,90 +38,134 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let router = Door::new(listener.local_addr()?, &names).protect(router);
-    axum::serve(Bounded::new(listener), router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    serve_within(listener, router, Places::new(crate::files::role_connections()), HEAD_TIME, shutdown).await;
+    Ok(())
 }
 
-/// A bounded listener.
-#[derive(Debug)]
-struct Bounded {
+async fn serve_within(
     listener: TcpListener,
-    free: Arc<Semaphore>,
-}
-
-impl Bounded {
-    /// With as many connections as a role may have.
-    fn new(listener: TcpListener) -> Self {
-        Self { listener, free: Arc::new(Semaphore::new(crate::files::role_connections())) }
-    }
-}
-
-impl Listener for Bounded {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        // The semaphore is never closed.
-        let permit = Arc::clone(&self.free).acquire_owned().await.ok();
-        // `TcpListener`'s own tries again where no files are free.
-        let (stream, peer) = Listener::accept(&mut self.listener).await;
-        (Connection { stream, silent: Box::pin(tokio::time::sleep(SILENT_TIME)), _permit: permit }, peer)
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.local_addr()
-    }
-}
-
-/// An accepted connection.
-#[derive(Debug)]
-struct Connection {
-    stream: TcpStream,
-    silent: Pin<Box<Sleep>>,
-    _permit: Option<OwnedSemaphorePermit>,
-}
-
-impl Connection {
-    /// Bytes that move begin the time anew; while none do, its end is an error.
-    fn watch<T>(&mut self, context: &mut Context<'_>, moved: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if moved.is_ready() {
-            self.silent.as_mut().reset(Instant::now() + SILENT_TIME);
-            return moved;
+    router: Router,
+    places: Arc<Places>,
+    head_time: Duration,
+    shutdown: CancellationToken,
+) {
+    let mut connections = JoinSet::new();
+    let mut accepting = std::pin::pin!(accept(&listener, &places));
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(_) = connections.join_next() => {}
+            (stream, place) = &mut accepting => {
+                connections.spawn(serve_connection(stream, place, router.clone(), head_time, shutdown.clone()));
+                accepting.set(accept(&listener, &places));
+            }
         }
-        self.silent.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+/// The next connection and its place.
+async fn accept(listener: &TcpListener, places: &Arc<Places>) -> (TcpStream, Place) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, places.enter().await),
+            // Out of files, or the client left while it was queued: neither lasts.
+            Err(_) => tokio::time::sleep(ACCEPT_AGAIN).await,
+        }
     }
 }
 
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(context, out);
-        self.watch(context, read)
-    }
+async fn serve_connection(
+    stream: TcpStream,
+    place: Place,
+    router: Router,
+    head_time: Duration,
+    shutdown: CancellationToken,
+) {
+    let working = place.clone();
+    let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        // Until the answer is there: a client that does not take it holds nothing up.
+        let (mut router, work) = (router.clone(), working.work());
+        async move {
+            let response = router.call(request.map(Body::new)).await;
+            drop(work);
+            response
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_time)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    // Whatever ended it, the client knows.
+    let _ = tokio::select! {
+        // A request that is there counts before somebody else needs the place.
+        biased;
+        ended = connection.as_mut() => ended,
+        () = place.dismissed() => return,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
 }
 
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.watch(context, written)
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        time::{Instant, timeout},
+    };
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    async fn served(places: usize, head_time: Duration) -> (std::net::SocketAddr, CancellationToken) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let router = Router::new().route("/livez", get(|| async { "ok\n" }));
+        tokio::spawn(serve_within(listener, router, Places::new(places), head_time, shutdown.clone()));
+        (address, shutdown)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+    /// A client that sends a byte of its head now and then, for as long as it may.
+    async fn dribble(address: std::net::SocketAddr) -> Duration {
+        let (began, mut stream) = (Instant::now(), TcpStream::connect(address).await.unwrap());
+        stream.write_all(b"GET /livez HTTP/1.1\r\nx: ").await.unwrap();
+        while stream.write_all(b"x").await.is_ok() {
+            if timeout(Duration::from_millis(20), stream.read_u8()).await.is_ok_and(|read| read.is_err()) {
+                break;
+            }
+        }
+        began.elapsed()
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    #[tokio::test]
+    async fn slow_heads_lock_nobody_out() {
+        let (address, shutdown) = served(3, Duration::from_secs(3_600)).await;
+        let mut slow = Vec::new();
+        for _ in 0..6 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /livez HTTP/1.1\r\nx: ").await.unwrap();
+            slow.push(stream);
+        }
+        for _ in 0..5 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /livez HTTP/1.1\r\nconnection: close\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            timeout(SOON, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
+        }
+        shutdown.cancel();
+        drop(slow);
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
-        self.watch(context, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+    #[tokio::test]
+    async fn a_head_has_its_time() {
+        let (address, _shutdown) = served(8, Duration::from_millis(300)).await;
+        let took = timeout(SOON, dribble(address)).await.unwrap();
+        assert!(took >= Duration::from_millis(250), "{took:?}");
     }
 }

@@ -13,7 +13,7 @@ use telemetry::{
 
 use crate::{
     client::Warehouse,
-    columns::{Block, CommitRows, Committed, LedgerRow, Provenance, TABLES},
+    columns::{Block, CommitRows, Committed, LedgerRow, Lost, Provenance, TABLES},
     error::Error,
     insert::PINNED,
 };
@@ -389,7 +389,7 @@ impl Warehouse {
         committed: &Committed,
         attempt: u32,
         rows: u64,
-        lost: &IntervalSet,
+        lost: (&IntervalSet, Lost),
         ledgers: &[LedgerRow],
     ) -> Result<(), Error> {
         let batch = CommitRows::of(committed, rows, lost, ledgers)?;

@@ -289,7 +289,8 @@ impl Warehouse {
     #[boxed]
     pub async fn quarantine_usage(&self) -> Result<Usage, Error> {
         let sql = "SELECT count() AS rows, sum(length(payload)) AS bytes, countIf(NOT replayed) AS waiting, \
-                   toUInt64(if(rows = 0, 0, greatest(0, dateDiff('second', min(received_at), now64(6, 'UTC'))))) AS oldest_s \
+                   toUInt64(if(rows = 0, 0, greatest(0, dateDiff('second', \
+                   min(greatest(received_at, toDateTime64(ingest_day, 6, 'UTC'))), now64(6, 'UTC'))))) AS oldest_s \
                    FROM quarantine";
         self.row(sql).await
     }

@@ -50,7 +50,6 @@ macro_rules! running {
             program(&["tar"], "tar"),
             program(&["gzip"], "gzip"),
             program(&["npm"], "npm"),
-            program(&["mosquitto"], "mosquitto"),
             $($more),*
         ]
     };
@@ -60,10 +59,14 @@ macro_rules! running {
 pub const FOR_BUILDING: &[Need] = building![];
 
 /// Further packages for `doseline up`: its MQTT broker, and tools that fetch and unpack its ClickHouse.
-pub const FOR_UP: &[Need] = running![];
+pub const FOR_UP: &[Need] = running![program(&["mosquitto"], "mosquitto")];
+
+/// The same if the program of the broker is named.
+pub const FOR_UP_WITHOUT_BROKER: &[Need] = running![];
 
 /// Further packages for the tests: real engines, clients and a browser.
 pub const FOR_TESTS: &[Need] = running![
+    program(&["mosquitto"], "mosquitto"),
     program(&["git"], "git"),
     program(&["mosquitto_pub"], "mosquitto-clients"),
     program(&["kcat", "kafkacat"], "kcat"),
@@ -154,6 +157,7 @@ mod tests {
     #[test]
     fn up_needs_its_broker_and_tests_without_engines_need_no_engine() {
         assert!(packages(FOR_UP).contains(&"mosquitto"));
+        assert!(!packages(FOR_UP_WITHOUT_BROKER).contains(&"mosquitto"));
         assert!(packages(FOR_TESTS).contains(&"mosquitto"));
         for engine in ["mosquitto", "npm", "default-jre-headless", "valgrind", "chromium"] {
             assert!(!packages(FOR_BUILDING).contains(&engine), "{engine}");

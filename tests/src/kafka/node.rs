@@ -113,6 +113,11 @@ impl Node {
         self.process.iter_mut().for_each(|process| process.signal(Signal::SIGCONT));
     }
 
+    /// The file of the first records of a partition. What is changed in it is what the broker sends from then on.
+    pub fn segment(&self, topic: &str, partition: i32) -> std::path::PathBuf {
+        self.scratch.join("data").join(format!("{topic}-{partition}")).join(format!("{:020}.log", 0))
+    }
+
     /// Its process, for signals.
     ///
     /// # Panics

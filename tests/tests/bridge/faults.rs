@@ -54,6 +54,9 @@ fn a_broker_that_keeps_the_session_is_subscribed_to_again_all_the_same() {
     assert_eq!(found, all_names(&publications));
     // Two connections that receive and one for receipts, each at least once.
     running.wait_for_metric(bridge::metrics::RECONNECTS, |reconnects| reconnects >= 3.0);
+    // How long it was not subscribed is counted; the sessions were kept.
+    running.wait_for_metric(bridge::metrics::UNSUBSCRIBED_SECONDS, |seconds| seconds > 0.0);
+    assert_eq!(running.metric(bridge::metrics::SESSIONS_LOST), 0.0);
     running.wait_until_ready();
 }
 
@@ -72,6 +75,8 @@ fn a_broker_that_forgets_the_session_is_subscribed_to_again() {
     insist(&fleet, &publications);
     let found: BTreeSet<_> = names(&kafka.records(&topics.reports)).into_iter().collect();
     assert_eq!(found, all_names(&publications));
+    // What waited in them went with them, and that is counted.
+    running.wait_for_metric(bridge::metrics::SESSIONS_LOST, |sessions| sessions >= 1.0);
     running.wait_until_ready();
 }
 

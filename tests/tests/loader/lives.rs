@@ -14,9 +14,9 @@ use crate::{
 };
 
 /// Long enough for a loaded machine.
-const WITHIN: Duration = Duration::from_secs(240);
+pub const WITHIN: Duration = Duration::from_secs(240);
 
-fn wait_for_obstacle(loader: &Running, text: &str) {
+pub fn wait_for_obstacle(loader: &Running, text: &str) {
     poll(WITHIN, "an obstacle", || {
         let readiness = loader.handle.readiness();
         let named = readiness.obstacles.iter().any(|obstacle| obstacle.reason.contains(text));
@@ -26,7 +26,7 @@ fn wait_for_obstacle(loader: &Running, text: &str) {
 
 /// Waits for a metric: what is counted is counted after the commit, so that ClickHouse knows before.
 #[track_caller]
-fn wait_for_metric(loader: &Running, sample: &str, is_it: impl Fn(u64) -> bool) {
+pub fn wait_for_metric(loader: &Running, sample: &str, is_it: impl Fn(u64) -> bool) {
     poll(WITHIN, sample, || match metric(loader, sample) {
         value if is_it(value) => Ok(()),
         value => Err(value),
@@ -204,6 +204,20 @@ async fn what_retention_took_is_recorded_and_reading_goes_on() {
     wait_for_obstacle(&loader, "see kafka_losses");
     let lost = check_offsets(&rig);
     assert!(lost > 1_000, "{lost} are lost");
+    loader.stop().await;
+}
+
+/// Neither the bridge's time of it is believed then nor Kafka's: its age counts from the day it was written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_with_a_time_near_1970_does_not_use_up_the_quarantines_age() {
+    let mut rig = Rig::start(1).await;
+    rig.timestamp_ms = Some(1_000);
+    send_nonsense(&mut rig, 0, 1);
+    let loader = rig.load(rig.options()).await;
+    rig.written().await;
+    let usage = rig.warehouse.quarantine_usage().await.expect("ask for the usage");
+    assert_eq!(rig.clickhouse.query("SELECT toYear(received_at) FROM doseline.quarantine"), "1970");
+    assert!(usage.rows == 1 && usage.oldest_s < 2 * 86_400, "{usage:?}");
     loader.stop().await;
 }
 

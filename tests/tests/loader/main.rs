@@ -6,3 +6,4 @@ mod lives;
 mod path;
 mod rig;
 mod store;
+mod unreadable;

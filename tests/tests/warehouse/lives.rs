@@ -6,7 +6,7 @@ use telemetry::{interval::IntervalSet, ledger::Ledger};
 use warehouse::{
     Warehouse,
     closing::Closed,
-    columns::{Block, Committed, LedgerRow, Provenance, Quarantine, Quarantined},
+    columns::{Block, Committed, LedgerRow, Lost, Provenance, Quarantine, Quarantined},
     loader::{BootKey, CLOSED, GENERATIONS, Intent, Shard, TopicLife},
 };
 
@@ -41,7 +41,7 @@ fn intent(shard: Shard, batch: u64, batch_end: u64, generation: u32) -> Intent {
 
 fn commit(shard: Shard, batch: u64, batch_end: u64, generation: u32, ledgers: Vec<LedgerRow>) -> Commit {
     let committed = Committed { provenance: provenance(shard, batch), batch_end, generation, committed_at: now_us() };
-    Commit { committed, rows: 3, lost: IntervalSet::default(), ledgers }
+    Commit { committed, rows: 3, lost: IntervalSet::default(), why: Lost::Deleted, ledgers }
 }
 
 fn ledger(device: &str, stored: &[(u64, u64)], quarantined: &[(u64, u64)], arrival: i64) -> LedgerRow {

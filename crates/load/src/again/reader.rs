@@ -173,6 +173,10 @@ impl Source {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 Err(self.offsets(error.to_string()))
             }
+            // librdkafka goes on behind such a batch: it must not pass for offsets without a record.
+            Some(
+                RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::BadCompression | RDKafkaErrorCode::NotImplemented,
+            ) => Err(self.offsets(format!("the batch with offset {} cannot be read: {error}", self.next))),
             _ if fatal => Err(error.into()),
             _ => {
                 tracing::debug!(%error, "kafka");

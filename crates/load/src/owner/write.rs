@@ -6,7 +6,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use telemetry::interval::IntervalSet;
 use warehouse::{
     Advice,
-    columns::{Block, Committed},
+    columns::{Block, Committed, Lost},
     loader::{Intent, Tally},
 };
 
@@ -113,6 +113,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
             },
             rows: written.blocks.iter().map(Block::rows).sum(),
             lost,
+            // Only the first batch of an owner begins before what it fetches.
+            why: if self.position < self.fetch { self.lost } else { Lost::Deleted },
             ledgers: self.ledgers.changed(),
         };
         let (mut backoff, mut attempt) = (Backoff::default(), 0);

@@ -7,7 +7,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
 use rdkafka::error::KafkaError;
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
-use warehouse::loader::Shard;
+use warehouse::{columns::Lost, loader::Shard};
 
 use super::{
     engine::Engine,
@@ -61,7 +61,8 @@ pub fn owner(
     let pulse = Arc::new(Pulse::new(clock, Duration::from_secs(3_600)));
     let lease = Lease::new(pulse, CancellationToken::new(), CancellationToken::new());
     let place = Place { content: Content::Reports, partition: 0, partitions: 1 };
-    let owner = Owner::new(shared.clone(), SHARD, place, lease, position, fetch, meter).fetching_from(fetch);
+    let owner =
+        Owner::new(shared.clone(), SHARD, place, lease, position, fetch, meter).fetching_from(fetch, Lost::Deleted);
     (shared, owner)
 }
 

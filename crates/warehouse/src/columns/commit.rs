@@ -68,21 +68,34 @@ pub struct Committed {
     pub committed_at: i64,
 }
 
+/// Why records of Kafka were not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// Kafka no longer had them.
+    Deleted,
+    /// Kafka has them, and they cannot be read.
+    Unreadable,
+}
+
 impl CommitRows {
-    /// All rows of a commit: `rows` is what the batch wrote to all tables, `lost` the offsets in it that Kafka no longer
-    /// had.
+    /// All rows of a commit: `rows` is what the batch wrote to all tables, `lost` the offsets in it that could not be read,
+    /// and why.
     ///
     /// # Errors
     /// [`Error::Arrow`], a fault of this program.
     pub fn of(
         committed: &Committed,
         rows: u64,
-        lost: &IntervalSet,
+        (lost, why): (&IntervalSet, Lost),
         ledgers: &[LedgerRow],
     ) -> Result<RecordBatch, Error> {
         let mut commit = Self::default();
         let offsets = Ledger { lost: lost.clone(), ..Ledger::default() };
-        let reason = if lost.intervals().is_empty() { "" } else { "kafka" };
+        let reason = match why {
+            _ if lost.intervals().is_empty() => "",
+            Lost::Deleted => "kafka",
+            Lost::Unreadable => "unreadable",
+        };
         let row = LedgerRow { ledger: offsets, lost_reason: reason.to_owned(), ..LedgerRow::default() };
         commit.push("commit", committed, rows, &row);
         for ledger in ledgers {

@@ -19,7 +19,7 @@ mod sterilization;
 
 pub use accuracy::{AccuracyMinute, AccuracyRow, AccuracySession, ItemUse, ItemUses};
 pub use block::{Block, Provenance, TABLES};
-pub use commit::{CommitRows, Committed, LedgerRow, REPLAYED_BOOT};
+pub use commit::{CommitRows, Committed, LedgerRow, Lost, REPLAYED_BOOT};
 pub use device::{Calibrations, DeviceStatus, Faults, Sign};
 pub use fact::{Common, Commons, Mounted, Origin};
 pub use implausible::ImplausibleTimes;

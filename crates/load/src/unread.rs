@@ -1,0 +1,283 @@
+//! What Kafka has of a partition and the loader has not read, and why not.
+//!
+//! librdkafka tells of an error once, or not at all: a batch whose records are framed wrongly is fetched again and again in
+//! silence. So what was *delivered* says nothing about a partition that stands still. The polling thread has Kafka's end of each
+//! partition asked for at an interval ([`ends`]), and holds it against what it has read. Where nothing was read between two
+//! questions although Kafka has more, a consumer of its own asks for the next record ([`probe`]); its answer is the reason that
+//! a person is told.
+//!
+//! A batch that cannot be read is given up only by [`behind`], which looks for the first record after it that can be.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientContext, Message as _, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+
+use crate::{options::Kafka, start::Key, topics::client_config};
+
+/// How long a broker may take to say what it has.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// How long a record that is there may take to come.
+const RECORD_WITHIN: Duration = Duration::from_secs(4);
+/// How long one does take; behind one that cannot be read, each offset is asked for.
+const NEXT_WITHIN: Duration = Duration::from_secs(1);
+
+/// First and next offset that Kafka has of a partition, or why it does not say.
+pub(crate) type Ends = Result<(u64, u64), String>;
+
+/// What Kafka has of each partition. Blocks.
+pub(crate) fn ends(client: &BaseConsumer, keys: &[Key]) -> Vec<Ends> {
+    let mut asked = BTreeSet::new();
+    let mut end = |key: &Key| {
+        // The leaders may have changed since the last question.
+        if asked.insert(key.0.clone()) {
+            client.fetch_metadata(Some(&key.0), ANSWER_WITHIN)?;
+        }
+        let (low, high) = client.fetch_watermarks(&key.0, key.1, ANSWER_WITHIN)?;
+        Ok((low.max(0).unsigned_abs(), high.max(0).unsigned_abs()))
+    };
+    keys.iter().map(|key| end(key).map_err(|error: KafkaError| error.to_string())).collect()
+}
+
+/// What comes when a record is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The first record from there on has this offset.
+    Record(u64),
+    /// The broker sent a batch that librdkafka cannot read.
+    Unreadable(String),
+    /// Nothing, as from a broker that has nothing, or one whose batch cannot be taken apart.
+    Silence,
+    /// The broker refuses, or cannot be reached.
+    Refused(String),
+}
+
+impl Answer {
+    /// Whether another try can be expected to end in the same way, because of what is in the log.
+    pub(crate) fn lasts(&self) -> bool {
+        matches!(self, Self::Unreadable(_) | Self::Silence)
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Record(offset) => write!(f, "offset {offset} can be read"),
+            Self::Unreadable(error) => write!(f, "the batch cannot be read: {error}"),
+            Self::Silence => write!(f, "the broker sends no record that can be read, and no error"),
+            Self::Refused(error) => f.write_str(error),
+        }
+    }
+}
+
+/// Keeps what librdkafka says of its latest error.
+#[derive(Default)]
+struct Listening(Mutex<String>);
+
+impl Listening {
+    fn latest(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ClientContext for Listening {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(?level, facility, message, "librdkafka");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "librdkafka");
+        reason.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl ConsumerContext for Listening {}
+
+/// A consumer that belongs to no group and reads one partition from wherever it is told.
+struct Prober {
+    consumer: BaseConsumer<Listening>,
+    key: Key,
+}
+
+impl Prober {
+    fn new(kafka: &Kafka, key: &Key) -> Result<Self, KafkaError> {
+        let mut config = client_config(kafka);
+        config
+            // Named, never joined: the partition is assigned by hand and nothing is committed.
+            .set("group.id", "doseline-probe")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("check.crcs", "true")
+            .set("fetch.wait.max.ms", "100")
+            .set("fetch.error.backoff.ms", "10")
+            .set("queued.max.messages.kbytes", "2048");
+        Ok(Self { consumer: config.create_with_context(Listening::default())?, key: key.clone() })
+    }
+
+    fn ask(&self, from: u64, within: Duration) -> Answer {
+        self.try_ask(from, within).unwrap_or_else(|error| Answer::Refused(error.to_string()))
+    }
+
+    fn try_ask(&self, from: u64, within: Duration) -> Result<Answer, KafkaError> {
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition_offset(&self.key.0, self.key.1, Offset::Offset(i64::try_from(from).unwrap_or(i64::MAX)))?;
+        self.consumer.assign(&list)?;
+        let (deadline, mut refused) = (Instant::now() + within, None);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.consumer.poll(left.min(Duration::from_millis(100))) {
+                Some(Ok(message)) if message.offset().unsigned_abs() >= from => {
+                    return Ok(Answer::Record(message.offset().unsigned_abs()));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => {
+                    let said = self.consumer.context().latest();
+                    let said = if said.is_empty() { error.to_string() } else { said };
+                    if is_unreadable(&error) {
+                        return Ok(Answer::Unreadable(said));
+                    }
+                    // It may pass: one broker of several that is down, a leader that moves.
+                    refused = Some(said);
+                }
+                None if left.is_zero() => return Ok(refused.map_or(Answer::Silence, Answer::Refused)),
+                None => {}
+            }
+        }
+    }
+}
+
+/// Errors that are about the bytes of the log.
+fn is_unreadable(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::BadMessage
+                | RDKafkaErrorCode::BadCompression
+                | RDKafkaErrorCode::NotImplemented
+                | RDKafkaErrorCode::InvalidMessage
+                | RDKafkaErrorCode::InvalidMessageSize
+                | RDKafkaErrorCode::MessageSizeTooLarge
+        )
+    )
+}
+
+/// What comes when the record at an offset is asked for. Blocks.
+pub(crate) fn probe(kafka: &Kafka, key: &Key, from: u64) -> Answer {
+    match Prober::new(kafka, key) {
+        Ok(prober) => prober.ask(from, RECORD_WITHIN),
+        Err(error) => Answer::Refused(error.to_string()),
+    }
+}
+
+/// The first record behind `from` that can be read, where the one at `from` cannot be; none where that is not certain now: the
+/// end of the log cannot be read either, or the broker does not answer. Blocks, for as long as the unreadable batch has offsets.
+pub(crate) fn behind(kafka: &Kafka, client: &BaseConsumer, key: &Key, from: u64) -> Option<u64> {
+    let prober = Prober::new(kafka, key).ok()?;
+    let (_, high) = ends(client, std::slice::from_ref(key)).pop()?.ok()?;
+    // Whether anything can be read at all: a broker that answers nothing has no unreadable batch.
+    if high < from + 2 || !matches!(prober.ask(high - 1, RECORD_WITHIN), Answer::Record(_)) {
+        return None;
+    }
+    let mut offset = from + 1;
+    while offset < high {
+        match prober.ask(offset, NEXT_WITHIN) {
+            Answer::Record(found) => return confirmed(&prober, from, found),
+            answer if answer.lasts() => offset += 1,
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// Goes back as long as records can be read after all, and asks once more for the one at `from`: an answer that was only late
+/// must not become a loss.
+fn confirmed(prober: &Prober, from: u64, mut found: u64) -> Option<u64> {
+    while found > from + 1 {
+        match prober.ask(found - 1, RECORD_WITHIN) {
+            Answer::Record(offset) if offset < found => found = offset,
+            Answer::Refused(_) => return None,
+            _ => break,
+        }
+    }
+    prober.ask(from, RECORD_WITHIN).lasts().then_some(found)
+}
+
+/// Where a partition stands still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Offset of the record that is to be read next.
+    pub next: u64,
+    /// Boot clock when it was seen first.
+    pub since: Duration,
+    /// Kafka's next offset, where it is known.
+    pub high: Option<u64>,
+    /// What is in the way, where it is known.
+    pub why: Option<String>,
+}
+
+impl Standing {
+    /// For a person.
+    pub fn text(&self, (topic, partition): (&str, i32), age: Duration) -> String {
+        let has = self.high.map(|high| format!(" though kafka has records up to {}", high.saturating_sub(1)));
+        let why = self.why.as_deref().unwrap_or("kafka gives no reason");
+        format!(
+            "nothing of topic {topic}, partition {partition}, has been read for {} s from offset {} on{}: {why}; look at the \
+             brokers, the loader's rights and what was produced there; a batch that stays unreadable is given up after \
+             load.unreadable_after_s and recorded in kafka_losses",
+            age.as_secs(),
+            self.next,
+            has.unwrap_or_default()
+        )
+    }
+}
+
+/// A batch that is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GivenUp {
+    pub from: u64,
+    pub to: u64,
+}
+
+/// A partition's name, shared.
+pub(crate) fn owned(key: &Key) -> (String, i32) {
+    (key.0.to_string(), key.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rdkafka::{
+        mocking::MockCluster,
+        producer::{BaseProducer, BaseRecord, Producer as _},
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_can_be_read_what_is_not_there_and_who_does_not_answer_are_told_apart() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("reports", 1, 1).unwrap();
+        let kafka = Kafka { brokers: cluster.bootstrap_servers(), ..Kafka::default() };
+        let producer: BaseProducer = client_config(&kafka).create().unwrap();
+        for _ in 0..3 {
+            producer.send(BaseRecord::<(), str>::to("reports").payload("a")).unwrap();
+        }
+        producer.flush(Duration::from_secs(10)).unwrap();
+        let key: Key = (Arc::from("reports"), 0);
+        assert_eq!(probe(&kafka, &key, 1), Answer::Record(1));
+        assert_eq!(probe(&kafka, &key, 3), Answer::Silence);
+        cluster.broker_down(1).unwrap();
+        assert!(matches!(probe(&kafka, &key, 1), Answer::Refused(_)));
+    }
+}

@@ -1,0 +1,114 @@
+//! Batches of Kafka that cannot be read, and those that only look like it.
+
+use std::{collections::BTreeSet, fs, time::Duration};
+
+use harness::{Kafka, poll};
+use load::{Limits, Options};
+use rdkafka::{
+    message::{Header, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, Producer as _},
+};
+use telemetry::kafka::{RECEIVED_AT_HEADER, REPORTS_TOPIC, TOPIC_HEADER};
+
+use crate::{
+    lives::{WITHIN, wait_for_metric, wait_for_obstacle},
+    rig::{RECEIVED_US, Rig},
+};
+
+/// Records of each batch.
+const RECORDS: usize = 3;
+/// Where the checksum of a batch stands in it, and what it covers begins.
+const CRC: usize = 17;
+const COVERED: usize = 21;
+/// Where its records begin.
+const BODY: usize = 61;
+
+/// Produces one batch with a codec; its records go to quarantine one by one, so that each offset shows.
+fn send_batch(kafka: &Kafka, codec: &str) {
+    let mut config = kafka.config();
+    config.set("linger.ms", "300").set("compression.codec", codec);
+    let producer: BaseProducer = config.create().expect("create a producer");
+    for _ in 0..RECORDS {
+        let header = |key, value| Header { key, value: Some(value) };
+        let received_at = RECEIVED_US.to_string();
+        let headers = OwnedHeaders::new()
+            .insert(header(TOPIC_HEADER, "doseline/v1/acme/berlin/pen-1/report"))
+            .insert(header(RECEIVED_AT_HEADER, received_at.as_str()));
+        // It compresses, so that librdkafka does compress it.
+        let record =
+            BaseRecord::to(REPORTS_TOPIC).partition(0).key("acme/pen-1").payload(&[0xff; 500]).headers(headers);
+        producer.send(record).map_err(|(error, _)| error).expect("room in the queue");
+    }
+    producer.flush(Duration::from_secs(30)).expect("produce");
+}
+
+/// Damages a batch, given by number, in the broker's file; `checked` batches get the checksum of what they then hold.
+fn damage(kafka: &mut Kafka, number: usize, checked: bool, change: impl Fn(&mut [u8])) {
+    let path = kafka.node(0).segment(REPORTS_TOPIC, 0);
+    let mut log = fs::read(&path).expect("read the segment");
+    let length =
+        |log: &[u8], at: usize| 12 + u32::from_be_bytes(log[at + 8..at + 12].try_into().expect("four bytes")) as usize;
+    let at = (0..number).fold(0, |at, _| at + length(&log, at));
+    let end = at + length(&log, at);
+    let batch = &mut log[at..end];
+    change(batch);
+    if checked {
+        let crc = crc32c::crc32c(&batch[COVERED..]);
+        batch[CRC..COVERED].copy_from_slice(&crc.to_be_bytes());
+    }
+    fs::write(&path, log).expect("write the segment");
+}
+
+/// Offsets of the reports topic in quarantine, and those that are lost.
+fn offsets(rig: &Rig) -> (BTreeSet<u64>, BTreeSet<u64>) {
+    let sql = "SELECT kafka_offset FROM doseline.quarantine WHERE source = 'loader'";
+    let number = |value: &serde_json::Value| value.as_u64().expect("a number");
+    let written = rig.clickhouse.rows(sql).iter().map(|row| number(&row["kafka_offset"])).collect();
+    let losses = rig.clickhouse.rows("SELECT first_offset, last_offset, reason FROM doseline.kafka_losses");
+    let lost = losses.iter().flat_map(|row| {
+        assert_eq!(row["reason"].as_str(), Some("UNREADABLE"));
+        number(&row["first_offset"])..=number(&row["last_offset"])
+    });
+    (written, lost.collect())
+}
+
+/// Every codec is read. A broken stream, a wrong checksum and a broken framing hold their partition up, which is told with
+/// place and reason and survives a restart; then exactly the batch is given up, and what follows is written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_cannot_be_read_is_told_of_and_becomes_a_loss_that_is_recorded() {
+    let mut rig = Rig::start(1).await;
+    for codec in ["none", "zstd", "gzip", "none", "lz4", "none", "none", "snappy"] {
+        send_batch(&rig.kafka, codec);
+    }
+    // A stream that is none; a wrong checksum with good records behind; a record longer than its batch.
+    damage(&mut rig.kafka, 2, true, |batch| batch[BODY + 10..].fill(0));
+    damage(&mut rig.kafka, 5, false, |batch| batch[BODY + 40] ^= 1);
+    damage(&mut rig.kafka, 6, true, |batch| batch[BODY..BODY + 4].copy_from_slice(&[0xff, 0xff, 0x7f, 0]));
+
+    for _ in 0..2 {
+        let loader = rig.load(rig.options()).await;
+        wait_for_obstacle(&loader, "partition 0, has been read for");
+        let reasons = loader.handle.readiness().obstacles;
+        let text = &reasons[0].reason;
+        assert!(text.contains("from offset 6 on") && text.contains("unreadable_after_s"), "{text}");
+        assert!(loader.handle.oldest_age() > Duration::ZERO);
+        assert!(!loader.task.is_finished());
+        loader.stop().await;
+    }
+    let first: BTreeSet<u64> = (0..6).collect();
+    assert_eq!(offsets(&rig), (first, BTreeSet::new()), "nothing is skipped before its time");
+
+    let limits = Limits { unreadable_after: Duration::from_secs(1), ..rig.options().limits };
+    let loader = rig.load(Options { limits, ..rig.options() }).await;
+    let lost: BTreeSet<u64> = (6..9).chain(15..21).collect();
+    let written: BTreeSet<u64> = (0..24).filter(|offset| !lost.contains(offset)).collect();
+    poll(WITHIN, "everything that can be read to be written", || match offsets(&rig) {
+        found if found == (written.clone(), lost.clone()) => Ok(()),
+        found => Err(format!("{found:?}")),
+    });
+    wait_for_obstacle(&loader, "could not be read and were given up");
+    wait_for_metric(&loader, "doseline_load_lost_records_total{topic=\"doseline.reports.v1\"}", |lost| lost == 9);
+    let text = loader.handle.metrics();
+    assert!(text.contains("doseline_load_kafka_errors_total{error=\"BadMessage\"}"), "{text}");
+    loader.stop().await;
+}
