@@ -169,6 +169,8 @@ impl Seen {
         for (index, event) in message.events.iter().enumerate().filter(|_| report.sequence().is_some()) {
             let is_synced = message.clock() == v1::Clock::Synced;
             let at_unix_us = is_synced.then(|| message.base_unix_us + event.offset_us as i64);
+            // Out of the calendar is no time.
+            let at_unix_us = at_unix_us.filter(|at| *at < telemetry::limits::UNIX_US_MAX);
             let arrived = Arrived {
                 at_unix_us,
                 event: v1::Event { offset_us: 0, ..event.clone() },
