@@ -225,6 +225,7 @@ pub fn of_fleet(kind: &str, severity: &str, finding: &Finding) -> Condition {
         "calibration-due" => "calibrations_due",
         "battery" => "device_status",
         "sequence-gap" => "delivery_gaps",
+        "sequence-conflict" => "quarantine",
         _ => "injections",
     };
     Condition {

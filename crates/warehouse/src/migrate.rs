@@ -69,6 +69,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     27 "0027_merges",
     28 "0028_statistics",
     29 "0029_pruning",
+    30 "0030_flags",
 };
 
 impl Migration {

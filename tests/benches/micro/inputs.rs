@@ -162,7 +162,7 @@ impl Sent {
             received_at: BASE_US,
             kafka_offset,
             operator_id: &self.context().operator_id,
-            unknown_fields: false,
+            flags: 0,
         }
     }
 }

@@ -213,13 +213,13 @@ impl Kafka {
 
     /// A loader's copy of what it refused.
     pub fn copy(&mut self, refusal: Refusal) {
-        let Refusal { reason, topic, received_at, key, payload } = refusal;
+        let Refusal { reason, source, topic, received_at, key, payload, .. } = refusal;
         let headers = Headers {
             topic: Some(topic.into_bytes()),
             received_at: Some(received_at),
             others: Some(Box::new(OtherHeaders {
                 reason: Some(reason.as_str().as_bytes().to_vec()),
-                source: Some(SOURCE_LOADER.as_bytes().to_vec()),
+                source: Some(source.as_bytes().to_vec()),
                 ..OtherHeaders::default()
             })),
         };

@@ -13,6 +13,10 @@ use warehouse::quarantine::Raw;
 
 /// The record that replays a row, or why it is refused still.
 pub fn remake(raw: &Raw, plausibility: &Plausibility) -> Result<Record, Reject> {
+    if raw.reason == Reason::Conflict.as_str() {
+        let detail = "another content is stored under its sequence number; a person must find out which device sent it";
+        return Err(Reject::new(Reason::Conflict, detail));
+    }
     let admitted = readmit(raw);
     if let Destination::Quarantine(reason) = admitted.destination {
         return Err(Reject::new(reason, admitted.detail.unwrap_or_default()));
