@@ -13,7 +13,7 @@ use load::{
 };
 use sha2::{Digest as _, Sha256};
 use telemetry::{
-    kafka::{SOURCE_BRIDGE, SOURCE_LOADER},
+    kafka::SOURCE_BRIDGE,
     report::Report,
     topic::Topic,
 };
