@@ -26,6 +26,7 @@ NUMBER_FIELDS = [
     '{"events":[{"calibration":{"points":[{"target":%s}]}}]}', '{"clock":%s}',
     '{"events":[{"consumableMounted":{"reusable":%s}}]}', '{"context":{"model":%s}}', '{"context":%s}', '{"events":%s}',
 ]
+MESSAGE_FIELDS = ['{"context":%s}', '{"events":%s}']
 WORDS = ["true", "false", "null", "[]", "{}", "[1]", '"true"', '"1"', '"CLOCK_SYNCED"', '"clock_synced"', '"CLOCK_QUANTUM"', '"x"']
 BYTES = ["", "AAECAwQFBgcICQoLDA0ODw==", "AAECAwQFBgcICQoLDA0ODw", "_-8=", "/+8=", "_-8", "***", "A"]
 TEXTS = ["", "a", "\u00e9", "\u0000", "\u001b[2J", "L1\r", "\U0001f489", 'say "1.5"', "back\\slash 2.5", "{1.5e3}"]
@@ -39,8 +40,12 @@ WHOLE = [
 def table():
     for field, number in itertools.product(NUMBER_FIELDS, NUMBERS):
         yield field % number
-        yield field % json.dumps(number)
-    yield from (field % word for field, word in itertools.product(NUMBER_FIELDS, WORDS))
+        # Python takes the letters of a text for names of fields.
+        if field not in MESSAGE_FIELDS:
+            yield field % json.dumps(number)
+    for field, word in itertools.product(NUMBER_FIELDS, WORDS):
+        if field not in MESSAGE_FIELDS or not word.startswith('"'):
+            yield field % word
     yield from ('{"context":{"sessionId":%s}}' % json.dumps(text) for text in BYTES)
     for text, name in itertools.product(TEXTS, ["operatorId", "operator_id"]):
         yield '{"context":{"%s":%s}}' % (name, json.dumps(text))

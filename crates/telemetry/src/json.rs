@@ -250,7 +250,9 @@ fn sanitize_kind(value: &mut Value, kind: &Kind, name: &str, numbers: &[&str]) -
     };
     match kind {
         Kind::Enum(kind) => {
-            let is_name = value.is_string() && text.parse::<i32>().is_err();
+            let digits = text.strip_prefix('-').unwrap_or(&text);
+            let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+            let is_name = value.is_string() && !is_number;
             if is_name && kind.get_value_by_name(&text).is_none() {
                 *value = Value::from(0);
                 return Ok(1);
@@ -267,7 +269,8 @@ fn sanitize_kind(value: &mut Value, kind: &Kind, name: &str, numbers: &[&str]) -
         // Every other kind is an integer. In quotes none is rounded; whether it fits its field is checked behind.
         _ => {
             let digits = integer(&text).ok_or_else(|| bad(format!("{name} {text:?} is no integer")))?;
-            if digits != text {
+            // A floating-point number is the place of another one.
+            if value.is_f64() || digits != text {
                 *value = Value::String(digits);
             }
             Ok(0)
@@ -318,6 +321,8 @@ mod tests {
         check("9007199254740993.0", 9_007_199_254_740_993);
         check("18446744073709551615", u64::MAX);
         check("1.8446744073709551615e19", u64::MAX);
+        check("9223372036854775808", 1 << 63);
+        check("1000000000000000000", 1_000_000_000_000_000_000);
         check("0.00000000000000000001e20", 1);
         let json =
             r#"{"boot_id":7,"firstSeq":"1e0","clock":"1","events":[{"injection":{"mode":2.0,"pressure_pa":-3e1}}]}"#;

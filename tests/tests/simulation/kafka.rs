@@ -12,11 +12,7 @@ use load::{
     simulation::partition_of,
 };
 use sha2::{Digest as _, Sha256};
-use telemetry::{
-    kafka::SOURCE_BRIDGE,
-    report::Report,
-    topic::Topic,
-};
+use telemetry::{kafka::SOURCE_BRIDGE, report::Report, topic::Topic};
 use tokio::time::Instant;
 
 use crate::{broker::take_due, chance::Chance};
