@@ -168,7 +168,8 @@ fn said(report: &v1::Report) -> Vec<Result<u32, Reason>> {
         for index in 0..read.message().events.len() {
             if texts(index).is_ok_and(|flags| flags & TRIMMED != 0) {
                 let left = strings(index);
-                assert!(["\\r\"", "\\n\"", "\\t\"", " \""].iter().all(|end| !left.contains(end)), "{left}");
+                let trimmed = ["\\r", "\\n", "\\t", " "].map(|end| format!("L1{end}\""));
+                assert!(trimmed.iter().all(|end| !left.contains(end)), "{left}");
             }
         }
         (0..read.message().events.len()).map(texts).collect::<Vec<_>>()
