@@ -56,7 +56,10 @@ fn plausible(report: &Report, raw: &Raw, plausibility: &Plausibility) -> Result<
     let message = report.message();
     let model = report.context().map_or("", |context| context.model.as_str());
     let ranges = plausibility.ranges(model);
-    message.events.iter().try_for_each(|event| check(event, report.at(event, raw.received_at), &ranges))
+    message.events.iter().enumerate().try_for_each(|(index, event)| {
+        report.texts(index).map_err(Reject::clone)?;
+        check(event, report.at(event, raw.received_at), &ranges)
+    })
 }
 
 #[cfg(test)]
@@ -120,6 +123,8 @@ mod tests {
         let rules = Plausibility::default();
         let refused = |raw: &Raw, rules: &Plausibility| remake(raw, rules).unwrap_err();
         assert_eq!(refused(&raw("bridge", "report", vec![], None), &rules).reason, Reason::Empty);
+        let conflict = Raw { reason: "conflict".to_owned(), ..raw("check", "report", encoded(1_500).1, Some(3)) };
+        assert_eq!(refused(&conflict, &rules).reason, Reason::Conflict);
         assert_eq!(refused(&raw("loader", "report/json", vec![0xff], None), &rules).reason, Reason::BadProtobuf);
         assert_eq!(refused(&raw("bridge", "x", vec![1], None), &rules).reason, Reason::BadTopic);
         let (_, deep) = encoded(12_500);
