@@ -316,9 +316,14 @@ impl<'r> Batch<'r> {
     fn store(&mut self, source: &Source<'_, '_>, index: usize, seq: u64) {
         let event = &source.report.message().events[index];
         self.tally.stored += 1;
-        // An event that cannot be used is not stored.
-        let flags = source.origin.flags | source.report.texts(index).unwrap_or(0);
-        self.tables.event(&Origin { flags, ..source.origin }, seq, source.at(event), event);
+        // An event that cannot be used is not stored; nearly none has a flag of its own.
+        match source.report.texts(index).unwrap_or(0) {
+            0 => self.tables.event(&source.origin, seq, source.at(event), event),
+            flags => {
+                let origin = Origin { flags: flags | source.origin.flags, ..source.origin };
+                self.tables.event(&origin, seq, source.at(event), event);
+            }
+        }
     }
 
     /// A heartbeat outside the sequence: nothing to remember, and nothing to send again.
@@ -558,7 +563,9 @@ impl Source<'_, '_> {
     }
 
     fn check(&self, index: usize, event: &v1::Event) -> Result<(), Reject> {
-        self.report.texts(index).map_err(Reject::clone)?;
+        if let Err(reject) = self.report.texts(index) {
+            return Err(reject.clone());
+        }
         check(event, self.at(event), self.ranges)
     }
 

@@ -43,9 +43,12 @@ impl Tables {
 
     /// Adds an event that has passed [`telemetry::plausibility::check`], to its table and to the aggregates.
     pub fn event(&mut self, origin: &Origin<'_>, seq: u64, at: i64, event: &v1::Event) {
-        self.fact(origin, seq, at, event);
-        if let Some(Kind::Injection(injection)) = &event.kind {
-            self.aggregates.injection(&self.commons, origin.common, at, injection);
+        match &event.kind {
+            Some(Kind::Injection(injection)) => {
+                self.injections.push(origin, seq, at, injection);
+                self.aggregates.injection(&self.commons, origin.common, at, injection);
+            }
+            _ => self.fact(origin, seq, at, event),
         }
     }
 

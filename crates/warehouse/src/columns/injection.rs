@@ -61,8 +61,10 @@ impl Injections {
             || v1::Area::try_from(injection.area).is_err()
             || v1::DoseSource::try_from(injection.dose_source).is_err()
             || v1::DepthSource::try_from(injection.depth_source).is_err();
-        let flags = origin.flags | if unknown_enum { UNKNOWN_ENUM } else { 0 };
-        self.facts.push(&Origin { flags, ..*origin }, seq, at);
+        match unknown_enum {
+            false => self.facts.push(origin, seq, at),
+            true => self.facts.push(&Origin { flags: origin.flags | UNKNOWN_ENUM, ..*origin }, seq, at),
+        }
         self.injection_no.push(injection.injection_no);
         self.shot.push(injection.shot);
         self.mode.push(injection.mode);
