@@ -383,7 +383,7 @@ fn a_strange_label_costs_no_injection() {
         v1::Event { offset_us: 1_000_000, kind: Some(Kind::ConsumableMounted(mounted)) }
     };
     let mut report = report(1, [injection(), injection(), injection(), injection(), injection()]);
-    report.events.splice(2..2, [mount("L1\r"), mount("L\u{1b}[2J\02"), mount(&"L".repeat(65))]);
+    report.events.splice(2..2, [mount("L1\r"), mount("L\u{1b}[2J\u{0}2"), mount(&"L".repeat(65))]);
     report.lost = vec![v1::LostRange { first_seq: 20, last_seq: 21, reason: "full\r".to_owned() }];
     devices.publish(&devices.topic("by-protobuf", "report"), &report.encode_to_vec());
     context(&mut report).operator_id = "op 7\r\n".to_owned();

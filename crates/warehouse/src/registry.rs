@@ -208,7 +208,7 @@ fn parse(csv: impl Read, now_us: i64) -> Result<Vec<Line>, Error> {
         let record = record?;
         let at = numbers.of(record.position().map_or(0, csv::Position::byte));
         if record.len() != headers.len() {
-            let column = headers.get(record.len()).or_else(|| headers.iter().last()).unwrap_or_default();
+            let column = headers.get(record.len()).or_else(|| headers.iter().next_back()).unwrap_or_default();
             let fault_text = format!("{} values, the header line has {}", record.len(), headers.len());
             return Err(fault(at, column, fault_text));
         }
