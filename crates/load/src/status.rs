@@ -250,7 +250,6 @@ impl Meter {
         metrics.conflicts.inc_by(conflicts.len() as u64);
         tracing::error!(
             topic = first.topic,
-            detail = first.detail,
             conflicts = conflicts.len(),
             "two contents under one sequence number: a cloned device, or counters that were reset"
         );
