@@ -97,7 +97,7 @@ pub(crate) struct Batch<'r> {
     counts: Counts,
     /// What came of the events of the record at hand.
     tally: Tally,
-    repeats: Repeating<'r>,
+    repeats: Option<Box<Repeating<'r>>>,
 }
 
 /// Events that are stored already and arrived again, as the rows that they would be.
@@ -154,18 +154,19 @@ pub(crate) struct Closed {
     tables: Tables,
     refusals: Vec<Refusal>,
     counts: Counts,
-    repeated: Tables,
-    repeats: Vec<Repeat>,
+    repeats: Option<(Tables, Vec<Repeat>)>,
 }
 
 impl Closed {
     /// The rows, under the provenance of the batch's intent.
     pub fn finish(self, provenance: Provenance) -> Written {
+        // Most batches have none, and tables without rows take their time as well.
+        let repeats = self.repeats.map(|(tables, records)| Repeats { blocks: tables.finish(provenance), records });
         Written {
             blocks: self.tables.finish(provenance),
             refusals: self.refusals,
             counts: self.counts,
-            repeats: Repeats { blocks: self.repeated.finish(provenance), records: self.repeats },
+            repeats: repeats.unwrap_or_default(),
         }
     }
 }
@@ -212,7 +213,7 @@ impl<'r> Batch<'r> {
     /// All records are in it, and it needs them no more: finishing takes as much memory again as the rows do.
     pub fn close(self) -> Closed {
         let Self { tables, refusals, counts, repeats, .. } = self;
-        Closed { tables, refusals, counts, repeated: repeats.tables, repeats: repeats.records }
+        Closed { tables, refusals, counts, repeats: repeats.map(|repeats| (repeats.tables, repeats.records)) }
     }
 
     fn report(&mut self, decoded: &Decoded<'r>, report: &Report, ledgers: &mut Ledgers, rules: &Rules) {
@@ -234,7 +235,7 @@ impl<'r> Batch<'r> {
                     None => {
                         let repeated = self.sequenced(&source, range, &mut boot.ledger);
                         if !repeated.intervals().is_empty() {
-                            self.repeats.add(&source, &topic, context, repeated);
+                            self.repeats.get_or_insert_default().add(&source, &topic, context, repeated);
                         }
                     }
                 }
