@@ -207,10 +207,8 @@ fn bad_reports() -> Vec<Bad> {
         format!(r#"{{"bootId":"4294970285","firstSeq":"1","events":[{{"offsetUs":"1","injection":{{{fields}}}}}]}}"#)
     };
     vec![
-        protobuf("a mount id with a slash", "bad_id", changed(|report| mount("needle/1", report))),
-        protobuf("a mount id with a blank", "bad_id", changed(|report| mount("needle 1", report))),
-        protobuf("an operator id with a quote", "bad_id", changed(|report| context(report).operator_id = "o'7".into())),
-        protobuf("a model with a control character", "bad_id", changed(|report| context(report).model = "m\n".into())),
+        protobuf("a mount id of 257 bytes", "field_too_long", changed(|report| mount(&"m".repeat(257), report))),
+        protobuf("a model of 257 bytes", "field_too_long", changed(|report| context(report).model = "m".repeat(257))),
         protobuf("an empty payload", "empty", Vec::new()),
         protobuf("truncated protobuf", "bad_protobuf", changed(|_| {})[..30].to_vec()),
         protobuf("256 KiB + 1", "too_large", vec![0x5a; 256 * 1024 + 1]),
@@ -234,6 +232,8 @@ fn bad_reports() -> Vec<Bad> {
         json("NaN as text in JSON", "bad_json", &of(r#""deliveredNl":"NaN""#)),
         json("a float in JSON", "bad_json", &of(r#""measuredUm":1500.5"#)),
         json("a float as text in JSON", "bad_json", &of(r#""deliveredNl":"19985.5""#)),
+        json("2^64 in JSON", "bad_json", &of(r#""targetNl":18446744073709551616"#)),
+        json("a field in both spellings", "bad_json", &of(r#""targetNl":1,"target_nl":1"#)),
         json("truncated JSON", "bad_json", &of("")[..40]),
         json(
             "a session id of 3 bytes in JSON",
@@ -370,6 +370,42 @@ fn unknown_fields_and_enum_values_keep_working() {
          by-json\tUNKNOWN\tRECEIVED\t\t78\t20000\t\\N\t1"
     );
     assert_eq!(clickhouse.number("SELECT count() FROM doseline.quarantine WHERE tenant = 'unknown'"), 0);
+}
+
+#[test]
+fn a_strange_label_costs_no_injection() {
+    let devices = Devices::connect("labels");
+    let mount = |lot: &str| {
+        let mounted = v1::ConsumableMounted {
+            slot: v1::Slot::Needle.into(),
+            mount_id: "m-1\r\n".to_owned(),
+            item_id: "n-1".to_owned(),
+            lot: lot.to_owned(),
+            ..v1::ConsumableMounted::default()
+        };
+        v1::Event { offset_us: 1_000_000, kind: Some(Kind::ConsumableMounted(mounted)) }
+    };
+    let mut report = report(1, [injection(), injection(), injection(), injection(), injection()]);
+    report.events.splice(2..2, [mount("L1\r"), mount("L\u{1b}[2J\u{0}2"), mount(&"L".repeat(65))]);
+    report.lost = vec![v1::LostRange { first_seq: 20, last_seq: 21, reason: "full\r".to_owned() }];
+    devices.publish(&devices.topic("by-protobuf", "report"), &report.encode_to_vec());
+    context(&mut report).operator_id = "op 7\r\n".to_owned();
+    devices.publish(&devices.topic("by-json", "report/json"), json::to_json(&report, "Report").as_bytes());
+    let clickhouse = &path().stack.clickhouse;
+    devices.wait_for_number("SELECT count() FROM doseline.injections WHERE tenant = 'labels'", 10);
+    path().stack.wait_until_committed();
+    let injections = "SELECT device, count(), any(operator_id), groupUniqArray(flags) FROM doseline.injections \
+                      WHERE tenant = 'labels' GROUP BY device ORDER BY device";
+    assert_eq!(clickhouse.query(injections), "by-json\t5\top 7\t[768]\nby-protobuf\t5\t\t[0]");
+    let mounts = "SELECT seq, mount_id, hex(lot), flags FROM doseline.mounts \
+                  WHERE tenant = 'labels' AND device = 'by-protobuf' ORDER BY seq";
+    assert_eq!(clickhouse.query(mounts), "3\tm-1\t4C31\t256\n4\tm-1\t4C1B5B324A0032\t768");
+    let quarantine = "SELECT seq, reason, detail FROM doseline.quarantine WHERE tenant = 'labels'";
+    let too_long = "5\tfield_too_long\tlot has 65 bytes, at most 64";
+    assert_eq!(clickhouse.query(quarantine), format!("{too_long}\n{too_long}"));
+    let balance = "SELECT device, stored, quarantined, lost, missing FROM doseline.delivery_completeness \
+                   WHERE tenant = 'labels' ORDER BY device";
+    assert_eq!(clickhouse.query(balance), "by-json\t7\t1\t2\t11\nby-protobuf\t7\t1\t2\t11");
 }
 
 #[test]

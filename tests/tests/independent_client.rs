@@ -3,7 +3,9 @@
 use std::{path::Path, time::Duration};
 
 use harness::{ClickHouse, Python, Scratch, Stack, clients, poll};
+use prost::Message as _;
 use serde_json::{Value, json};
+use telemetry::{json::transcode_report, v1};
 
 const WITHIN: Duration = Duration::from_secs(180);
 /// Tables that the report has rows for, and how many.
@@ -137,4 +139,42 @@ fn clickhouse_go_uses_the_engine_over_http() {
         let output = go.args(["clickhouse", &address, password]).output().expect("run the client in Go");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
+}
+
+/// Reports as JSON, each as Google's own implementation reads it. Where it is laxer than RFC 8259 or rounds, doseline refuses.
+#[test]
+fn json_is_read_as_googles_implementation_reads_it() {
+    /// What Python's implementation reads beside the canonical mapping: numbers that JSON does not have, one that it rounds to 0,
+    /// letters that are no base64, both spellings of a name, and lists for messages.
+    const PYTHONS: [&str; 7] =
+        ["\"01\"", "\"1.\"", "1e-400", "\"***\"", "{\"bootId\":1,\"boot_id\":2}", "{\"context\":[]}", "[]"];
+    /// Of an enum it cuts fractions off, takes truth values for numbers and ignores numbers beyond 32 bits.
+    const PYTHONS_ENUM: &str = "{\"clock\":";
+    let scratch = Scratch::new("json-format");
+    let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto").canonicalize().expect("the contract");
+    let folder = |path: &Path| path.to_str().expect("a plain path").to_owned();
+    let table = Python::run("json_format_table.py", &[&folder(&proto), &folder(scratch.path())]);
+    let (mut read, mut refused, mut differences) = (0, 0, Vec::new());
+    for line in table.lines() {
+        let case: Value = serde_json::from_str(line).expect("a case");
+        let text = case["json"].as_str().expect("a text");
+        let theirs = case["wire"].as_str().map(|hex| {
+            let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
+            let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+            v1::Report::decode(bytes.as_slice()).expect("a report")
+        });
+        let ours = transcode_report(text.as_bytes()).ok();
+        let ours = ours.map(|read| v1::Report::decode(read.message.as_slice()).expect("a report"));
+        *if theirs.is_some() { &mut read } else { &mut refused } += 1;
+        let is_lax = text.starts_with(PYTHONS_ENUM)
+            || PYTHONS
+                .iter()
+                .any(|lax| if lax.starts_with('"') || *lax == "1e-400" { text.contains(lax) } else { text == *lax });
+        let is_stricter = ours.is_none() && is_lax;
+        if ours != theirs && !is_stricter {
+            differences.push(format!("{text}\n  doseline {ours:?}\n  Google   {theirs:?}"));
+        }
+    }
+    assert!(read > 400 && refused > 400, "{read} read, {refused} refused");
+    assert!(differences.is_empty(), "{} differences\n{}", differences.len(), differences.join("\n"));
 }

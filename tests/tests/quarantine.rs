@@ -222,7 +222,7 @@ async fn messages_that_the_bridge_refused_are_replayed_once() {
     let mut rig = Rig::start(2).await;
     let loader = rig.load(rig.options_with(narrow())).await;
     let topic = |channel: &str| format!("doseline/v1/acme/berlin/pen-1/{channel}");
-    let refused = [("reason", "bad_id"), ("source", "bridge")];
+    let refused = [("reason", "field_too_long"), ("source", "bridge")];
     let mut refuse = |channel: &str, payload: &[u8]| {
         rig.produce(kafka::QUARANTINE_TOPIC, "acme/pen-1", &topic(channel), payload, &refused);
     };
@@ -251,7 +251,7 @@ async fn messages_that_the_bridge_refused_are_replayed_once() {
     );
     assert_eq!(rig.number("SELECT count() FROM doseline.device_status"), 2);
     let left = "SELECT source, seq, reason, replayed FROM doseline.quarantine WHERE NOT replayed ORDER BY seq";
-    assert_eq!(rig.clickhouse.query(left), "bridge\t0\tbad_id\tfalse\nloader\t2\timplausible\tfalse");
+    assert_eq!(rig.clickhouse.query(left), "bridge\t0\tfield_too_long\tfalse\nloader\t2\timplausible\tfalse");
     rig.aggregates_are_exact();
 
     // All of it again, several times: nothing doubles, heartbeat and status neither.

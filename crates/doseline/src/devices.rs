@@ -47,7 +47,7 @@ Examples:
     /// Add devices, or changes to them, from a CSV file
     #[command(after_help = "\
 Columns, in any order: tenant, site, device, kind (INJECTOR, STERILIZER, BENCH, GATEWAY); and where wanted model,
-manufacturer, serial, udi, gateway, valid_from (YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ).
+manufacturer, serial, udi, gateway, valid_from (YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ). Commas or semicolons separate them.
 History is kept: a changed line adds a row, an unchanged one adds nothing. A wrong line imports nothing.
 
 Example:

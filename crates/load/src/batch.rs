@@ -13,8 +13,8 @@ use std::{collections::HashMap, sync::Arc};
 use foldhash::quality::RandomState;
 use telemetry::{
     device_time::{self, Implausible, Judged},
-    interval::Interval,
-    kafka::{SOURCE_BRIDGE, SOURCE_LOADER},
+    interval::{Interval, IntervalSet},
+    kafka::{SOURCE_CHECK, SOURCE_LOADER},
     ledger::{Fate, Ledger},
     plausibility::{Plausibility, Ranges, check},
     reject::{Reason, Reject},
@@ -22,7 +22,10 @@ use telemetry::{
     topic::Topic,
     v1::{self, event::Kind},
 };
-use warehouse::columns::{Block, Common, Origin, Provenance, Quarantined};
+use warehouse::{
+    columns::{Block, Common, IMPLAUSIBLE_TIME, Origin, Provenance, Quarantined, UNKNOWN_FIELDS},
+    loader::BootKey,
+};
 
 use crate::{
     decode::{Decoded, Message},
@@ -56,11 +59,16 @@ impl Rules {
     }
 }
 
-/// Something this loader refused, as its copy goes to Kafka.
+/// Something this loader refused, as it goes to Kafka.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// Why.
     pub reason: Reason,
+    /// [`SOURCE_LOADER`] for a copy of what the batch itself has in quarantine, else
+    /// [`telemetry::kafka::SOURCE_CHECK`].
+    pub source: &'static str,
+    /// What exactly was wrong.
+    pub detail: String,
     /// MQTT topic.
     pub topic: String,
     /// When the bridge received it, us since 1970.
@@ -93,6 +101,43 @@ pub(crate) struct Batch<'r> {
     counts: Counts,
     /// What came of the events of the record at hand.
     tally: Tally,
+    repeats: Option<Box<Repeating<'r>>>,
+}
+
+/// Events that are stored already and arrived again, as the rows that they would be.
+#[derive(Default)]
+struct Repeating<'r> {
+    tables: Tables,
+    numbers: Numbers<'r>,
+    records: Vec<Repeat>,
+}
+
+/// A record with events that were stored before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Repeat {
+    /// The boot.
+    pub boot: BootKey,
+    /// Sequence numbers of these events.
+    pub seqs: IntervalSet,
+    /// Offset of the record.
+    pub offset: u64,
+    /// MQTT topic.
+    pub topic: String,
+    /// When the bridge received it, us since 1970.
+    pub received_at: i64,
+    /// Key of the record.
+    pub key: Option<Vec<u8>>,
+    /// The report.
+    pub payload: Vec<u8>,
+}
+
+/// Events that arrived again, to be compared with what is stored.
+#[derive(Default)]
+pub(crate) struct Repeats {
+    /// The rows that they would be.
+    pub blocks: Vec<Block>,
+    /// Where they came from.
+    pub records: Vec<Repeat>,
 }
 
 /// What came of the events of one record.
@@ -113,12 +158,20 @@ pub(crate) struct Closed {
     tables: Tables,
     refusals: Vec<Refusal>,
     counts: Counts,
+    repeats: Option<(Tables, Vec<Repeat>)>,
 }
 
 impl Closed {
     /// The rows, under the provenance of the batch's intent.
     pub fn finish(self, provenance: Provenance) -> Written {
-        Written { blocks: self.tables.finish(provenance), refusals: self.refusals, counts: self.counts }
+        // Most batches have none, and tables without rows take their time as well.
+        let repeats = self.repeats.map(|(tables, records)| Repeats { blocks: tables.finish(provenance), records });
+        Written {
+            blocks: self.tables.finish(provenance),
+            refusals: self.refusals,
+            counts: self.counts,
+            repeats: repeats.unwrap_or_default(),
+        }
     }
 }
 
@@ -130,6 +183,8 @@ pub(crate) struct Written {
     pub refusals: Vec<Refusal>,
     /// What was counted.
     pub counts: Counts,
+    /// What arrived again.
+    pub repeats: Repeats,
 }
 
 impl<'r> Batch<'r> {
@@ -148,8 +203,8 @@ impl<'r> Batch<'r> {
         }
         match &decoded.message {
             Ok(Message::Report(report)) => self.report(decoded, report, ledgers, rules),
-            Ok(Message::Status(status)) => self.status(decoded, status, ledgers, rules),
-            Ok(Message::Quarantined(reason)) => self.quarantined(decoded, reason),
+            Ok(Message::Status(status, flags)) => self.status(decoded, status, *flags, ledgers, rules),
+            Ok(Message::Quarantined { reason, source, detail }) => self.quarantined(decoded, reason, source, detail),
             Ok(Message::Copy) => {}
             Err(reject) => self.refuse(decoded, reject, None),
         }
@@ -161,7 +216,8 @@ impl<'r> Batch<'r> {
 
     /// All records are in it, and it needs them no more: finishing takes as much memory again as the rows do.
     pub fn close(self) -> Closed {
-        Closed { tables: self.tables, refusals: self.refusals, counts: self.counts }
+        let Self { tables, refusals, counts, repeats, .. } = self;
+        Closed { tables, refusals, counts, repeats: repeats.map(|repeats| (repeats.tables, repeats.records)) }
     }
 
     fn report(&mut self, decoded: &Decoded<'r>, report: &Report, ledgers: &mut Ledgers, rules: &Rules) {
@@ -171,7 +227,7 @@ impl<'r> Batch<'r> {
         let none = v1::Context::default();
         let context = report.context().map_or(&none, |context| context);
         let time = rules.device_time.judge(message, decoded.received_at);
-        let origin = self.origin(decoded, &topic, report, context, &time);
+        let origin = origin(&mut self.tables, &mut self.numbers, decoded, &topic, report, context, &time);
         let ranges = rules.plausibility.ranges(&context.model);
         let own = BootRef::of(&topic, report.boot_id());
         let source = Source { decoded, origin, report, ranges: &ranges, time, limits: &rules.device_time };
@@ -181,7 +237,12 @@ impl<'r> Batch<'r> {
                 arrived(boot, topic.site, decoded.received_at);
                 match decoded.replay {
                     Some(_) => self.replay_sequenced(&source, range, &mut boot.ledger),
-                    None => self.sequenced(&source, range, &mut boot.ledger),
+                    None => {
+                        let repeated = self.sequenced(&source, range, &mut boot.ledger);
+                        if !repeated.intervals().is_empty() {
+                            self.repeats.get_or_insert_default().add(&source, &topic, context, repeated);
+                        }
+                    }
                 }
                 declare_lost(boot, message);
             }
@@ -212,64 +273,32 @@ impl<'r> Batch<'r> {
         }
     }
 
-    fn origin<'a>(
-        &mut self,
-        decoded: &Decoded<'r>,
-        topic: &Topic<'_>,
-        report: &Report,
-        context: &'a v1::Context,
-        time: &Judged,
-    ) -> Origin<'a> {
-        let new = || {
-            let mut digits = [0; 32];
-            self.tables.common(&Common {
-                tenant: topic.tenant,
-                site: topic.site,
-                device: topic.device,
-                time_source: if time.is_device() { "DEVICE" } else { "RECEIVED" },
-                model: &context.model,
-                firmware: &context.firmware,
-                session_id: hex(&context.session_id, &mut digits),
-                clock: match report.message().clock() {
-                    v1::Clock::Synced => "SYNCED",
-                    v1::Clock::Unsynced => "UNSYNCED",
-                    v1::Clock::Unknown | v1::Clock::Unspecified => "UNKNOWN",
-                },
-                dose_calibration_id: &context.dose_calibration_id,
-                depth_calibration_id: &context.depth_calibration_id,
-                preparation_id: &context.preparation_id,
-                operator_id: &context.operator_id,
-                mounts: &context.mounts,
-            })
-        };
-        Origin {
-            common: self.numbers.of(decoded, report, time.is_device(), new),
-            boot_id: report.boot_id(),
-            received_at: decoded.received_at,
-            kafka_offset: decoded.record.offset,
-            operator_id: &context.operator_id,
-            unknown_fields: report.unknown() > 0,
-            implausible_time: time.doubt.is_some(),
-        }
-    }
-
-    /// Events with sequence numbers: what the ledger does not have yet, in runs of one fate.
-    fn sequenced(&mut self, source: &Source<'_>, range: Interval, ledger: &mut Ledger) {
+    /// Events with sequence numbers: what the ledger does not have yet, in runs of one fate. Returns those that are stored
+    /// already.
+    fn sequenced(&mut self, source: &Source<'_, '_>, range: Interval, ledger: &mut Ledger) -> IntervalSet {
         self.tally.duplicates += range.count();
+        let mut repeated = IntervalSet::default();
         let mut next = range.first;
         while next <= range.last {
             // What comes before `next` is settled and changes nothing about what is new behind it.
             let Some(novel) = ledger.novel(Interval::new(next, range.last)).next() else { break };
+            if novel.first > next {
+                ledger.stored.within(Interval::new(next, novel.first - 1)).for_each(|known| repeated.insert(known));
+            }
             let run = source.run(novel.first, novel.last);
             let interval = Interval::new(novel.first, novel.first + run.rejects_or_count() - 1);
             self.tally.duplicates -= interval.count();
             self.settle(source, interval, run, ledger);
             next = interval.last + 1;
         }
+        if next <= range.last {
+            ledger.stored.within(Interval::new(next, range.last)).for_each(|known| repeated.insert(known));
+        }
+        repeated
     }
 
     /// Puts a run of one fate into the ledger, then where it belongs.
-    fn settle(&mut self, source: &Source<'_>, interval: Interval, run: Run, ledger: &mut Ledger) {
+    fn settle(&mut self, source: &Source<'_, '_>, interval: Interval, run: Run, ledger: &mut Ledger) {
         let fate = if matches!(run, Run::Stored(_)) { Fate::Stored } else { Fate::Quarantined };
         let fragmented = ledger.record(interval, fate).err();
         let first = source.report.message().first_seq;
@@ -290,29 +319,32 @@ impl<'r> Batch<'r> {
         }
     }
 
-    fn store(&mut self, source: &Source<'_>, index: usize, seq: u64) {
+    fn store(&mut self, source: &Source<'_, '_>, index: usize, seq: u64) {
         let event = &source.report.message().events[index];
         self.tally.stored += 1;
-        let (origin, at) = (&source.origin, source.time.at(event));
+        // An event that cannot be used is not stored; nearly none has a flag of its own.
+        let flags = source.report.texts(index).unwrap_or(0);
+        let flagged = Origin { flags: flags | source.origin.flags, ..source.origin };
+        let origin = if flags == 0 { &source.origin } else { &flagged };
         if let Some(implausible) = source.time_of(event) {
             self.tables.implausible(origin, seq, &implausible);
         }
-        let (event, implausible) = source.limits.withdraw(event, source.decoded.received_at);
+        let (withdrawn, implausible) = source.limits.withdraw(event, source.decoded.received_at);
         for implausible in &implausible {
             self.tables.implausible(origin, seq, implausible);
         }
-        self.tables.event(origin, seq, at, &event);
+        self.tables.event(origin, seq, source.time.at(event), &withdrawn);
     }
 
     /// A heartbeat outside the sequence: nothing to remember, and nothing to send again.
-    fn unsequenced(&mut self, source: &Source<'_>, index: usize, event: &v1::Event) {
-        match source.check(event) {
+    fn unsequenced(&mut self, source: &Source<'_, '_>, index: usize, event: &v1::Event) {
+        match source.check(index, event) {
             Ok(()) => self.store(source, index, 0),
             Err(reject) => self.refuse(source.decoded, &reject, Some((source.report, index))),
         }
     }
 
-    fn status(&mut self, decoded: &Decoded<'_>, status: &v1::Status, ledgers: &mut Ledgers, rules: &Rules) {
+    fn status(&mut self, decoded: &Decoded<'_>, status: &v1::Status, flags: u32, ledgers: &mut Ledgers, rules: &Rules) {
         let Some(topic) = decoded.device else { return };
         if decoded.replay.is_some() && !self.admits_number(decoded, &topic, 1, ledgers) {
             return;
@@ -339,8 +371,7 @@ impl<'r> Batch<'r> {
             received_at: decoded.received_at,
             kafka_offset: decoded.record.offset,
             operator_id: "",
-            unknown_fields: false,
-            implausible_time: false,
+            flags,
         };
         let (status, implausible) = rules.device_time.withdraw_of_status(status, decoded.received_at);
         if let Some(implausible) = implausible {
@@ -354,20 +385,23 @@ impl<'r> Batch<'r> {
         }
     }
 
-    fn quarantined(&mut self, decoded: &Decoded<'_>, reason: &str) {
+    fn quarantined(&mut self, decoded: &Decoded<'_>, reason: &str, source: &str, detail: &str) {
         let topic = decoded.device;
+        let checked = (source == SOURCE_CHECK).then(|| Report::decode(&decoded.record.payload).ok()).flatten();
+        let (boot_id, seq) =
+            checked.map_or((0, 0), |report| (report.boot_id(), report.sequence().map_or(0, |sequence| sequence.first)));
         self.tables.quarantine(&Quarantined {
             reason,
-            detail: "",
+            detail,
             topic: &decoded.topic,
-            source: SOURCE_BRIDGE,
+            source,
             payload: &decoded.record.payload,
             received_at: decoded.received_at,
             tenant: topic.map_or("", |topic| topic.tenant),
             site: topic.map_or("", |topic| topic.site),
             device: topic.map_or("", |topic| topic.device),
-            boot_id: 0,
-            seq: 0,
+            boot_id,
+            seq,
             injection_no: None,
             kafka_offset: decoded.record.offset,
         });
@@ -408,11 +442,56 @@ impl<'r> Batch<'r> {
         });
         self.refusals.push(Refusal {
             reason: reject.reason,
+            source: SOURCE_LOADER,
+            detail: reject.detail.clone(),
             topic: decoded.topic.clone().into_owned(),
             received_at: decoded.received_at,
             key: record.key.clone(),
             payload,
         });
+    }
+}
+
+/// What the rows of a report's events have in common.
+fn origin<'r, 'a>(
+    tables: &mut Tables,
+    numbers: &mut Numbers<'r>,
+    decoded: &Decoded<'r>,
+    topic: &Topic<'_>,
+    report: &Report,
+    context: &'a v1::Context,
+    time: &Judged,
+) -> Origin<'a> {
+    let new = || {
+        let mut digits = [0; 32];
+        tables.common(&Common {
+            tenant: topic.tenant,
+            site: topic.site,
+            device: topic.device,
+            time_source: if time.is_device() { "DEVICE" } else { "RECEIVED" },
+            model: &context.model,
+            firmware: &context.firmware,
+            session_id: hex(&context.session_id, &mut digits),
+            clock: match report.message().clock() {
+                v1::Clock::Synced => "SYNCED",
+                v1::Clock::Unsynced => "UNSYNCED",
+                v1::Clock::Unknown | v1::Clock::Unspecified => "UNKNOWN",
+            },
+            dose_calibration_id: &context.dose_calibration_id,
+            depth_calibration_id: &context.depth_calibration_id,
+            preparation_id: &context.preparation_id,
+            operator_id: &context.operator_id,
+            mounts: &context.mounts,
+        })
+    };
+    Origin {
+        common: numbers.of(decoded, report, time.is_device(), new),
+        boot_id: report.boot_id(),
+        received_at: decoded.received_at,
+        kafka_offset: decoded.record.offset,
+        operator_id: &context.operator_id,
+        flags: if report.unknown() > 0 { UNKNOWN_FIELDS } else { 0 }
+            | if time.doubt.is_some() { IMPLAUSIBLE_TIME } else { 0 },
     }
 }
 
@@ -448,9 +527,32 @@ impl<'r> Numbers<'r> {
     }
 }
 
+impl<'r> Repeating<'r> {
+    fn add(&mut self, source: &Source<'_, 'r>, topic: &Topic<'_>, context: &v1::Context, seqs: IntervalSet) {
+        let Source { decoded, report, time, limits, .. } = source;
+        let origin = origin(&mut self.tables, &mut self.numbers, decoded, topic, report, context, time);
+        let message = report.message();
+        for seq in seqs.intervals().iter().flat_map(|known| known.first..=known.last) {
+            let event = &message.events[(seq - message.first_seq) as usize];
+            let (withdrawn, _) = limits.withdraw(event, decoded.received_at);
+            self.tables.fact(&origin, seq, time.at(event), &withdrawn);
+        }
+        let (tenant, device) = (topic.tenant.to_owned(), topic.device.to_owned());
+        self.records.push(Repeat {
+            boot: BootKey { tenant, device, boot_id: report.boot_id() },
+            seqs,
+            offset: decoded.record.offset,
+            topic: decoded.topic.clone().into_owned(),
+            received_at: decoded.received_at,
+            key: decoded.record.key.clone(),
+            payload: decoded.record.payload.clone(),
+        });
+    }
+}
+
 /// A report that is being taken apart.
-struct Source<'a> {
-    decoded: &'a Decoded<'a>,
+struct Source<'a, 'r> {
+    decoded: &'a Decoded<'r>,
     origin: Origin<'a>,
     report: &'a Report,
     ranges: &'a Ranges,
@@ -475,8 +577,11 @@ impl Run {
     }
 }
 
-impl Source<'_> {
-    fn check(&self, event: &v1::Event) -> Result<(), Reject> {
+impl Source<'_, '_> {
+    fn check(&self, index: usize, event: &v1::Event) -> Result<(), Reject> {
+        if let Err(reject) = self.report.texts(index) {
+            return Err(reject.clone());
+        }
         check(event, self.time.at(event), self.ranges)
     }
 
@@ -492,10 +597,10 @@ impl Source<'_> {
     /// The longest run from `next` on, up to `last`.
     fn run(&self, next: u64, last: u64) -> Run {
         let message = self.report.message();
-        let events = &message.events[(next - message.first_seq) as usize..=(last - message.first_seq) as usize];
+        let (first, last) = ((next - message.first_seq) as usize, (last - message.first_seq) as usize);
         let mut run: Option<Run> = None;
-        for event in events {
-            run = Some(match (run, self.check(event)) {
+        for (index, event) in (first..).zip(&message.events[first..=last]) {
+            run = Some(match (run, self.check(index, event)) {
                 (None, Ok(())) => Run::Stored(1),
                 (None, Err(reject)) => Run::Quarantined(vec![reject]),
                 (Some(Run::Stored(count)), Ok(())) => Run::Stored(count + 1),

@@ -1,5 +1,5 @@
-//! Copies of what the loader refuses go to Kafka's quarantine topic, so that a person finds everything refused in one
-//! place and can replay it from there.
+//! What the loader refuses goes to Kafka's quarantine topic, so that a person finds everything refused in one place and can
+//! replay it from there.
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
@@ -10,7 +10,7 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
-use telemetry::kafka::{REASON_HEADER, RECEIVED_AT_HEADER, SOURCE_HEADER, SOURCE_LOADER, TOPIC_HEADER};
+use telemetry::kafka::{DETAIL_HEADER, REASON_HEADER, RECEIVED_AT_HEADER, SOURCE_HEADER, TOPIC_HEADER};
 
 use crate::batch::Refusal;
 
@@ -77,11 +77,12 @@ impl Copies for QuarantineTopic {
         for refusal in refusals {
             let received_at = refusal.received_at.to_string();
             let header = |key, value| Header { key, value: Some(value) };
-            let headers = OwnedHeaders::new_with_capacity(4)
+            let headers = OwnedHeaders::new_with_capacity(5)
                 .insert(header(REASON_HEADER, refusal.reason.as_str()))
                 .insert(header(TOPIC_HEADER, refusal.topic.as_str()))
-                .insert(header(SOURCE_HEADER, SOURCE_LOADER))
-                .insert(header(RECEIVED_AT_HEADER, received_at.as_str()));
+                .insert(header(SOURCE_HEADER, refusal.source))
+                .insert(header(RECEIVED_AT_HEADER, received_at.as_str()))
+                .insert(header(DETAIL_HEADER, refusal.detail.as_str()));
             let mut record = FutureRecord::to(&self.topic).payload(&refusal.payload).headers(headers);
             if let Some(key) = &refusal.key {
                 record = record.key(key);

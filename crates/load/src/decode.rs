@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use telemetry::{
-    kafka::{REPLAY_HEADER, SOURCE_LOADER, record_key},
+    kafka::{REPLAY_HEADER, SOURCE_BRIDGE, SOURCE_CHECK, SOURCE_LOADER, record_key},
     limits::UNIX_US_MAX,
     quarantine::{self, Id},
     reject::{Reason, Reject},
@@ -75,10 +75,17 @@ fn is_credible(received_at: i64, record: &Record) -> bool {
 pub(crate) enum Message<'r> {
     /// A report.
     Report(Box<Report>),
-    /// A status.
-    Status(Box<v1::Status>),
-    /// Something the bridge refused, for this reason.
-    Quarantined(&'r str),
+    /// A status, and the flags of its texts.
+    Status(Box<v1::Status>, u32),
+    /// Something that is not in its table yet: what the bridge refused, or a loader found by comparing.
+    Quarantined {
+        /// Why.
+        reason: &'r str,
+        /// Who says so.
+        source: &'static str,
+        /// What exactly was wrong.
+        detail: Cow<'r, str>,
+    },
     /// A copy of what a loader refused: it stands in its table already.
     Copy,
 }
@@ -136,12 +143,16 @@ fn read<'r>(
     let headers = &record.headers;
     if place.content == Content::Quarantine {
         let headers = headers.others();
-        if headers.source.as_deref() == Some(SOURCE_LOADER.as_bytes()) {
-            return Ok(Message::Copy);
-        }
+        let source = match headers.source.as_deref() {
+            Some(source) if source == SOURCE_LOADER.as_bytes() => return Ok(Message::Copy),
+            Some(source) if source == SOURCE_CHECK.as_bytes() => SOURCE_CHECK,
+            _ => SOURCE_BRIDGE,
+        };
+        let detail = String::from_utf8_lossy(headers.detail.as_deref().unwrap_or_default());
         let reason = headers.reason.as_deref().and_then(|reason| std::str::from_utf8(reason).ok());
         let reason = reason.filter(|reason| !reason.is_empty());
-        return reason.map(Message::Quarantined).ok_or_else(|| Reject::new(Reason::BadRecord, "no header `reason`"));
+        let none = || Reject::new(Reason::BadRecord, "no header `reason`");
+        return reason.map(|reason| Message::Quarantined { reason, source, detail }).ok_or_else(none);
     }
     if headers.topic.is_none() {
         return Err(Reject::new(Reason::BadRecord, "no header `topic`"));
@@ -159,7 +170,10 @@ fn read<'r>(
     check_key(record, place, &device)?;
     match place.content {
         Content::Reports => Ok(Message::Report(Box::new(Report::decode_among(&record.payload, contexts)?))),
-        Content::Status => Ok(Message::Status(Box::new(status::parse(&record.payload)?))),
+        Content::Status => {
+            let (status, flags) = status::parse(&record.payload)?;
+            Ok(Message::Status(Box::new(status), flags))
+        }
         Content::Quarantine => Ok(Message::Copy),
     }
 }
@@ -194,8 +208,8 @@ impl<'r> Decoded<'r> {
                 let v1::Report { earlier_boots, events, .. } = report.message();
                 (Some(report.boot_id()), &earlier_boots[..], &events[..], report.sequence().is_some())
             }
-            Ok(Message::Status(status)) => (status.boot_id.filter(|boot_id| *boot_id > 0), &[][..], &[][..], false),
-            Ok(Message::Quarantined(_) | Message::Copy) | Err(_) => (None, &[][..], &[][..], true),
+            Ok(Message::Status(status, _)) => (status.boot_id.filter(|boot_id| *boot_id > 0), &[][..], &[][..], false),
+            Ok(Message::Quarantined { .. } | Message::Copy) | Err(_) => (None, &[][..], &[][..], true),
         };
         let beats = events.iter().filter_map(|event| match &event.kind {
             Some(Kind::Heartbeat(heartbeat)) => heartbeat.boot_id.filter(|boot_id| *boot_id > 0),

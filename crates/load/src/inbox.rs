@@ -46,6 +46,8 @@ pub struct OtherHeaders {
     pub reason: Option<Vec<u8>>,
     /// Quarantine: who refused it.
     pub source: Option<Vec<u8>>,
+    /// Quarantine: what exactly was wrong.
+    pub detail: Option<Vec<u8>>,
     /// Replay out of quarantine: which row.
     pub replay: Option<Vec<u8>>,
     /// Replay: who replays it.
@@ -57,8 +59,14 @@ pub struct OtherHeaders {
 impl Headers {
     /// Those that few records have.
     pub fn others(&self) -> &OtherHeaders {
-        static NONE: OtherHeaders =
-            OtherHeaders { reason: None, source: None, replay: None, replayed_by: None, replayed_at: None };
+        static NONE: OtherHeaders = OtherHeaders {
+            reason: None,
+            source: None,
+            detail: None,
+            replay: None,
+            replayed_by: None,
+            replayed_at: None,
+        };
         self.others.as_deref().unwrap_or(&NONE)
     }
 

@@ -21,6 +21,10 @@ pub const ROWS: &str = "doseline_load_rows_total";
 pub const BATCHES: &str = "doseline_load_batches_total";
 /// Events that were in their tables already.
 pub const DUPLICATES: &str = "doseline_load_duplicates_total";
+/// Events with another content than the one stored under their boot and sequence number.
+pub const CONFLICTS: &str = "doseline_load_conflicts_total";
+/// Events that arrived again and could not be compared with what is stored: it was deleted since, or could not be read.
+pub const UNVERIFIED: &str = "doseline_load_unverified_duplicates_total";
 /// Records and events put into quarantine by the loader, by `reason`.
 pub const REJECTED: &str = "doseline_load_rejected_total";
 /// Fields and enum values this version does not know.
@@ -56,11 +60,13 @@ pub const QUARANTINE_WAITING: &str = "doseline_load_quarantine_waiting_rows";
 pub const QUARANTINE_LIMIT_RATIO: &str = "doseline_load_quarantine_limit_ratio";
 
 /// Every name.
-pub const ALL: [&str; 20] = [
+pub const ALL: [&str; 22] = [
     RECORDS,
     ROWS,
     BATCHES,
     DUPLICATES,
+    CONFLICTS,
+    UNVERIFIED,
     REJECTED,
     UNKNOWN_FIELDS,
     OLDEST_UNWRITTEN_SECONDS,
@@ -117,6 +123,8 @@ pub(crate) struct Metrics {
     pub rows: Family<TopicLabel, Counter>,
     pub batches: Family<TopicLabel, Counter>,
     pub duplicates: Counter,
+    pub conflicts: Counter,
+    pub unverified: Counter,
     pub rejected: Family<ReasonLabel, Counter>,
     pub unknown_fields: Counter,
     pub oldest_unwritten: Gauge<f64, AtomicU64>,
@@ -143,6 +151,8 @@ impl Metrics {
             rows: Family::default(),
             batches: Family::default(),
             duplicates: Counter::default(),
+            conflicts: Counter::default(),
+            unverified: Counter::default(),
             rejected: Family::default(),
             unknown_fields: Counter::default(),
             oldest_unwritten: Gauge::default(),
@@ -173,6 +183,10 @@ impl Metrics {
         registry.register(counter(ROWS), "Rows written to all tables", self.rows.clone());
         registry.register(counter(BATCHES), "Batches written", self.batches.clone());
         registry.register(counter(DUPLICATES), "Events that were there already", self.duplicates.clone());
+        let help = "Events with another content than the stored one";
+        registry.register(counter(CONFLICTS), help, self.conflicts.clone());
+        let help = "Events that arrived again and could not be compared with the stored ones";
+        registry.register(counter(UNVERIFIED), help, self.unverified.clone());
         registry.register(counter(REJECTED), "Records and events put into quarantine", self.rejected.clone());
         let help = "Fields and enum values this version does not know";
         registry.register(counter(UNKNOWN_FIELDS), help, self.unknown_fields.clone());

@@ -11,6 +11,7 @@
 //! | *intent*: put `[a, b)`, decoder, rules, day if absent; read it back | boundaries of the batch | an intent, whose boundaries, day and generation the next owner adopts |
 //! | decode with the ledgers as of `a` | nothing | the same, because decoding is pure and the ledgers are not yet changed |
 //! | *insert* one block into each table under a token | rows of some tables | rows that the next owner finds by count and hash, and completes |
+//! | *compare* events that arrived again with what is stored, see `compare` | conflicts in the quarantine topic | the same conflicts there twice |
 //! | *record* commit row and ledgers in one insert | position `b`, ledgers as of `b` | a committed batch |
 //!
 //! Why it is once and not never: the position moves only with the commit row, and that is written only after every
@@ -105,6 +106,7 @@
 //! both together lose.
 
 mod claim;
+mod compare;
 mod write;
 
 use std::{sync::Arc, time::Duration};
@@ -122,7 +124,7 @@ use warehouse::{
 
 use crate::{
     backoff::Backoff,
-    batch::{Batch, Rules, Written},
+    batch::{Batch, Refusal, Rules, Written},
     clock::Clock,
     copies::Copies,
     decode::{Decoded, Place, decode},
@@ -270,8 +272,11 @@ impl<S: Store, C: Copies> Owner<S, C> {
         let rows = records.iter().map(rows_of).sum();
         let _room = self.room(&shared.room, rows).await?;
         let written = self.decode(records, rows, &claim.intent).await?;
-        self.copy(&written).await?;
+        self.copy(&written.refusals).await?;
         self.write(&written.blocks, &claim).await?;
+        let compared = self.compare(&written.repeats).await?;
+        self.copy(&compared.conflicts).await?;
+        self.meter.compared(&compared.conflicts, compared.unverified);
         let lost_count = lost.count();
         self.record(&written, lost, &claim).await?;
         inbox.release();
@@ -426,9 +431,9 @@ impl<S: Store, C: Copies> Owner<S, C> {
     }
 
     /// A refused record or event is in the quarantine topic before the batch is recorded.
-    async fn copy(&self, written: &Written) -> Result<(), Stop> {
+    async fn copy(&self, refusals: &[Refusal]) -> Result<(), Stop> {
         let mut backoff = Backoff::default();
-        while let Err(error) = self.shared.copies.confirm(&written.refusals).await {
+        while let Err(error) = self.shared.copies.confirm(refusals).await {
             tracing::warn!(shard = ?self.shard, %error, "quarantine copies are not confirmed, trying again");
             self.lease.pause(backoff.next()).await?;
         }

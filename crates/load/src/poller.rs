@@ -16,8 +16,8 @@ use rdkafka::{
     message::{BorrowedMessage, Headers as _},
 };
 use telemetry::kafka::{
-    REASON_HEADER, RECEIVED_AT_HEADER, REPLAY_HEADER, REPLAYED_AT_HEADER, REPLAYED_BY_HEADER, SOURCE_HEADER,
-    TOPIC_HEADER,
+    DETAIL_HEADER, REASON_HEADER, RECEIVED_AT_HEADER, REPLAY_HEADER, REPLAYED_AT_HEADER, REPLAYED_BY_HEADER,
+    SOURCE_HEADER, TOPIC_HEADER,
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -822,6 +822,7 @@ pub(crate) fn detach(message: &BorrowedMessage<'_>, polled: Duration) -> Record 
             RECEIVED_AT_HEADER => headers.received_at = header.value.and_then(decimal),
             REASON_HEADER => headers.others_mut().reason = value(),
             SOURCE_HEADER => headers.others_mut().source = value(),
+            DETAIL_HEADER => headers.others_mut().detail = value(),
             REPLAY_HEADER => headers.others_mut().replay = value(),
             REPLAYED_BY_HEADER => headers.others_mut().replayed_by = value(),
             REPLAYED_AT_HEADER => headers.others_mut().replayed_at = value(),

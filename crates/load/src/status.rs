@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    batch::Written,
+    batch::{Refusal, Written},
     clock::Clock,
     inbox::{Budget, Record},
     metrics::{ErrorLabel, LimitLabel, Metrics, PartitionLabel, ReasonLabel, TaskLabel, TopicLabel},
@@ -363,6 +363,19 @@ impl Meter {
     pub(crate) fn waiting(&self, record: &Record) {
         self.oldest_us.store(u64::try_from(record.polled.as_micros()).unwrap_or(NONE - 1), Ordering::Relaxed);
         self.oldest_timestamp.store(record.timestamp, Ordering::Relaxed);
+    }
+
+    /// Events that arrived again were compared with what is stored.
+    pub(crate) fn compared(&self, conflicts: &[Refusal], unverified: u64) {
+        let metrics = &self.handle.0.metrics;
+        metrics.unverified.inc_by(unverified);
+        let Some(first) = conflicts.first() else { return };
+        metrics.conflicts.inc_by(conflicts.len() as u64);
+        tracing::error!(
+            topic = first.topic,
+            conflicts = conflicts.len(),
+            "two contents under one sequence number: a cloned device, or counters that were reset"
+        );
     }
 
     /// A batch is written up to `position`; so many of its offsets Kafka did not have.

@@ -2,12 +2,12 @@
 //!
 //! `contract` says what a store has to keep; it is run against the fake of the simulation and against the real engine.
 
-use std::{future::Future, time::Duration};
+use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use telemetry::interval::IntervalSet;
 use warehouse::{
     Error, Warehouse,
-    columns::{Block, Committed, LedgerRow, Lost, Provenance},
+    columns::{Block, Committed, Content, EventKey, LedgerRow, Lost, Provenance, contents},
     loader::{BootKey, Intent, Progress, Shard, Tally},
 };
 
@@ -50,6 +50,10 @@ pub trait Store: Send + Sync + 'static {
     fn erase(&self, batch: Provenance, fenced: u32, below: u32) -> impl Future<Output = Result<(), Error>> + Send;
     /// Records a batch and its ledgers, all or nothing, unless this attempt was ever accepted.
     fn commit(&self, commit: &Commit, attempt: u32) -> impl Future<Output = Result<(), Error>> + Send;
+    /// What a table holds of the events that a block has rows of.
+    fn contents(&self, block: &Block) -> impl Future<Output = Result<Vec<Content>, Error>> + Send;
+    /// Which of these events any table holds.
+    fn stored_events(&self, keys: &[EventKey]) -> impl Future<Output = Result<Vec<EventKey>, Error>> + Send;
     /// How long the engine has been up without a break, rounded down.
     fn uptime(&self) -> impl Future<Output = Result<Duration, Error>> + Send;
 }
@@ -86,6 +90,16 @@ impl Store for Warehouse {
     async fn commit(&self, commit: &Commit, attempt: u32) -> Result<(), Error> {
         let Commit { committed, rows, lost, why, ledgers } = commit;
         Self::commit(self, committed, attempt, *rows, (lost, *why), ledgers).await
+    }
+
+    async fn contents(&self, block: &Block) -> Result<Vec<Content>, Error> {
+        let rows = block.record_batch(0)?;
+        let keys: BTreeSet<EventKey> = contents(&rows).iter().map(Content::key).collect();
+        Self::contents(self, block.table(), &rows.schema(), &Vec::from_iter(keys)).await
+    }
+
+    async fn stored_events(&self, keys: &[EventKey]) -> Result<Vec<EventKey>, Error> {
+        Self::stored_events(self, keys).await
     }
 
     async fn uptime(&self) -> Result<Duration, Error> {

@@ -45,15 +45,23 @@ impl Tables {
         self.commons.add(common)
     }
 
-    /// Adds an event that has passed [`telemetry::plausibility::check`].
+    /// Adds an event that has passed [`telemetry::plausibility::check`], to its table and to the aggregates.
     pub fn event(&mut self, origin: &Origin<'_>, seq: u64, at: i64, event: &v1::Event) {
         match &event.kind {
-            // Refused by the check.
-            None => {}
             Some(Kind::Injection(injection)) => {
                 self.injections.push(origin, seq, at, injection);
                 self.aggregates.injection(&self.commons, origin.common, at, injection);
             }
+            _ => self.fact(origin, seq, at, event),
+        }
+    }
+
+    /// Adds an event to its table.
+    pub fn fact(&mut self, origin: &Origin<'_>, seq: u64, at: i64, event: &v1::Event) {
+        match &event.kind {
+            // Refused by the check.
+            None => {}
+            Some(Kind::Injection(injection)) => self.injections.push(origin, seq, at, injection),
             Some(Kind::SessionStarted(started)) => self.sessions.started(origin, seq, at, started),
             Some(Kind::SessionEnded(ended)) => self.sessions.ended(origin, seq, at, ended),
             Some(Kind::ConsumableMounted(mounted)) => self.mounts.mounted(origin, seq, at, mounted),

@@ -226,6 +226,7 @@ pub fn of_fleet(kind: &str, severity: &str, finding: &Finding) -> Condition {
         "battery" => "device_status",
         "sequence-gap" => "delivery_gaps",
         "clock-implausible" => "implausible_times",
+        "sequence-conflict" => "quarantine",
         _ => "injections",
     };
     Condition {

@@ -29,6 +29,11 @@ pub const SOURCE_HEADER: &str = "source";
 pub const SOURCE_BRIDGE: &str = "bridge";
 /// Value of [`SOURCE_HEADER`]: refused after Kafka.
 pub const SOURCE_LOADER: &str = "loader";
+/// Value of [`SOURCE_HEADER`]: found by a loader that compared an event that arrived again with the stored one. Unlike the
+/// copies of what a loader refused, this record is the only place where it stands before it is loaded.
+pub const SOURCE_CHECK: &str = "check";
+/// Header of quarantine records of [`SOURCE_CHECK`]: what exactly was wrong, for a person.
+pub const DETAIL_HEADER: &str = "detail";
 
 /// Header of records that a person replays out of quarantine: which row it is, a [`crate::quarantine::Id`] as text. A
 /// device cannot set it: the bridge composes all headers of what devices send.

@@ -11,7 +11,8 @@
 //!
 //! Invariants:
 //! - A [`report::Report`] has been checked against every limit of the contract; code that holds one need not check again.
-//! - Nothing here changes a measured value: what cannot be used is refused with a [`reject::Reason`].
+//! - Nothing here changes a measured value: what cannot be used is refused with a [`reject::Reason`]. What is wrong with one
+//!   event refuses that event, not its report.
 //! - A [`ledger::Ledger`] admits each sequence number of a boot once; from quarantine it moves to stored, never back.
 
 pub mod device_time;
@@ -28,6 +29,7 @@ pub mod receipt;
 pub mod reject;
 pub mod report;
 pub mod status;
+pub mod text;
 pub mod topic;
 mod usual;
 pub mod wire;

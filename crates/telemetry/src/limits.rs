@@ -32,6 +32,9 @@ pub const POINTS_MAX: usize = 256;
 pub const ELEMENTS_MAX: usize = 32_768;
 /// Longest text field unless its comment says otherwise, bytes.
 pub const TEXT_LEN_MAX: usize = 64;
+/// Longest text of a context, bytes. A context belongs to every event of its report, so a text beyond [`TEXT_LEN_MAX`] is
+/// kept and flagged; one beyond this limit refuses the report.
+pub const CONTEXT_TEXT_LEN_MAX: usize = 256;
 /// Longest fault detail, bytes.
 pub const DETAIL_LEN_MAX: usize = 256;
 /// Largest sequence number.
@@ -86,19 +89,23 @@ impl Shape {
 }
 
 /// What the scan saw.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
     /// Fields of report, context, event and injection that this version does not know: tolerated, counted.
     pub unknown_fields: usize,
     /// Events of the report.
     pub events: usize,
+    /// Events that cannot be decoded, by index, and why. The framing of the report holds, so the other events can.
+    pub faults: Vec<(usize, Reject)>,
     elements: usize,
 }
 
-/// Scans a serialized report: well-formed, and no list longer than its limit. Allocates nothing.
+/// Scans a serialized report: well-formed, and no list longer than its limit. Allocates nothing unless there is a fault.
+/// A fault inside one event is that event's alone.
 ///
 /// # Errors
-/// [`Reason::Empty`], [`Reason::TooLarge`], [`Reason::BadProtobuf`] or [`Reason::TooManyElements`].
+/// [`Reason::Empty`], [`Reason::TooLarge`], [`Reason::BadProtobuf`] or [`Reason::TooManyElements`], for what is wrong outside
+/// of the events.
 pub fn scan(bytes: &[u8]) -> Result<Scan, Reject> {
     if bytes.is_empty() {
         return Err(Reject::new(Reason::Empty, "the payload is empty"));
@@ -137,8 +144,16 @@ fn message(shape: Shape, mut bytes: &[u8], scan: &mut Scan) -> Result<(), Reject
                         let detail = format!("more than {most} elements in field {field}, or {ELEMENTS_MAX} in all");
                         return Err(Reject::new(Reason::TooManyElements, detail));
                     }
-                    if !matches!(child, Shape::Leaf) {
-                        message(child, value, scan)?;
+                    match child {
+                        Shape::Leaf => {}
+                        Shape::Event => {
+                            let (unknown_fields, elements) = (scan.unknown_fields, scan.elements);
+                            if let Err(reject) = message(child, value, scan) {
+                                (scan.unknown_fields, scan.elements) = (unknown_fields, elements);
+                                scan.faults.push((scan.events - 1, reject));
+                            }
+                        }
+                        _ => message(child, value, scan)?,
                     }
                 }
             }

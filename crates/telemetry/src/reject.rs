@@ -54,6 +54,8 @@ reasons! {
     BadTime = "bad_time",
     /// The ledger of this boot has too many holes.
     Fragmented = "fragmented",
+    /// Another content is stored under the event's boot and sequence number.
+    Conflict = "conflict",
     /// The record is not in the partition of its key.
     WrongPartition = "wrong_partition",
     /// The Kafka record lacks a header it must have.

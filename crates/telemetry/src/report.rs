@@ -7,26 +7,29 @@ use prost::Message as _;
 
 use crate::{
     interval::Interval,
-    limits::{
-        COMPONENTS_MAX, CYCLE_ITEMS_MAX, CYCLE_SAMPLES_MAX, DETAIL_LEN_MAX, EARLIER_BOOTS_MAX, EVENTS_MAX, LOST_MAX,
-        MOUNTS_MAX, POINTS_MAX, SEQ_MAX, TEXT_LEN_MAX, scan,
-    },
+    limits::{DETAIL_LEN_MAX, EARLIER_BOOTS_MAX, EVENTS_MAX, LOST_MAX, MOUNTS_MAX, SEQ_MAX, Scan, TEXT_LEN_MAX, scan},
     reject::{Reason, Reject},
-    topic::is_id,
+    text::{self, is_plain_id, is_plain_text},
     usual::{self, Take},
     v1::{self, event::Kind},
+    wire::{Value, field},
 };
 
 /// A report that keeps every limit of the contract.
 ///
-/// What is checked: well-formed, counts, lengths, ids, boot and sequence numbers. What is not: whether values are
-/// plausible ([`crate::plausibility`]), because that is decided event by event.
+/// What is checked: well-formed, counts, lengths, boot and sequence numbers. What is not: whether values are
+/// plausible ([`crate::plausibility`]), because that is decided event by event. An event that cannot be used by itself
+/// keeps its place and its sequence number; [`Report::texts`] says why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     /// Without its context.
     message: v1::Report,
     context: Option<Arc<v1::Context>>,
     unknown: usize,
+    /// Flags of the context's texts.
+    flags: u32,
+    /// Events whose texts have flags or that cannot be used, in the order of their indices; nearly always none.
+    notes: Vec<(usize, Result<u32, Reject>)>,
 }
 
 impl Report {
@@ -45,7 +48,13 @@ impl Report {
     pub fn decode_among<'b>(bytes: &'b [u8], contexts: &mut Contexts<'b>) -> Result<Self, Reject> {
         let mut reading = Reading::new(contexts);
         match usual::read(bytes, &mut reading) {
-            Some(head) => Ok(Self { message: reading.message, context: reading.context, unknown: head.unknown }),
+            Some(head) => Ok(Self {
+                message: reading.message,
+                context: reading.context,
+                unknown: head.unknown,
+                flags: 0,
+                notes: Vec::new(),
+            }),
             None => Self::decode_fully(bytes),
         }
     }
@@ -53,12 +62,36 @@ impl Report {
     /// Decodes whatever a report may hold, and says what is wrong with one.
     pub(crate) fn decode_fully(bytes: &[u8]) -> Result<Self, Reject> {
         let scan = scan(bytes)?;
-        let mut message = v1::Report { events: Vec::with_capacity(scan.events), ..v1::Report::default() };
-        message.merge(bytes).map_err(|error| Reject::new(Reason::BadProtobuf, error.to_string()))?;
+        let (mut message, faults) = merge(bytes, &scan)?;
         let unknown = scan.unknown_fields + usize::from(v1::Clock::try_from(message.clock).is_err());
-        validate(&message)?;
+        let flags = validate(&mut message)?;
+        let (mut faults, mut notes) = (faults.into_iter().peekable(), Vec::new());
+        for (index, event) in message.events.iter_mut().enumerate() {
+            let note = match faults.next_if(|(fault, _)| *fault == index) {
+                Some((_, reject)) => Err(reject),
+                None => event_texts(event),
+            };
+            if note != Ok(0) {
+                notes.push((index, note));
+            }
+        }
         let context = message.context.take().map(Arc::new);
-        Ok(Self { message, context, unknown })
+        Ok(Self { message, context, unknown, flags, notes })
+    }
+
+    /// The flags of an event's row, from its texts and those of the context: [`text::TRIMMED`], [`text::STRANGE`].
+    ///
+    /// # Errors
+    /// The event cannot be used, whatever its values are.
+    #[inline]
+    pub fn texts(&self, index: usize) -> Result<u32, &Reject> {
+        if self.notes.is_empty() {
+            return Ok(self.flags);
+        }
+        match self.notes.binary_search_by_key(&index, |(index, _)| *index) {
+            Ok(at) => self.notes[at].1.as_ref().map(|flags| flags | self.flags),
+            Err(_) => Ok(self.flags),
+        }
     }
 
     /// The boot.
@@ -180,7 +213,36 @@ impl<'b> Take<'b> for Reading<'b, '_> {
     }
 }
 
-fn validate(report: &v1::Report) -> Result<(), Reject> {
+/// Decodes event by event, so that one that cannot be decoded costs no other. Its place is kept by an event without a kind;
+/// the second value says which these are, and why.
+fn merge(bytes: &[u8], scan: &Scan) -> Result<(v1::Report, Vec<(usize, Reject)>), Reject> {
+    let malformed = |error: &dyn std::fmt::Display| Reject::new(Reason::BadProtobuf, error.to_string());
+    let mut message = v1::Report { events: Vec::with_capacity(scan.events), ..v1::Report::default() };
+    let (mut faults, mut scanned) = (Vec::new(), scan.faults.iter().peekable());
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let before = rest;
+        let read = field(&mut rest).ok_or_else(|| malformed(&"malformed protobuf: field number"))?;
+        if let (7, Value::Bytes(event)) = read {
+            let index = message.events.len();
+            let event = match scanned.next_if(|(fault, _)| *fault == index) {
+                Some((_, reject)) => Err(reject.clone()),
+                None => v1::Event::decode(event).map_err(|error| malformed(&error)),
+            };
+            message.events.push(event.unwrap_or_else(|reject| {
+                faults.push((index, reject));
+                v1::Event::default()
+            }));
+        } else {
+            let field = &before[..before.len() - rest.len()];
+            message.merge(field).map_err(|error| malformed(&error))?;
+        }
+    }
+    Ok((message, faults))
+}
+
+/// Checks what is not an event's own; returns the flags of the context's texts.
+fn validate(report: &mut v1::Report) -> Result<u32, Reject> {
     count("events", report.events.len(), EVENTS_MAX)?;
     count("lost", report.lost.len(), LOST_MAX)?;
     count("earlier_boots", report.earlier_boots.len(), EARLIER_BOOTS_MAX)?;
@@ -191,13 +253,10 @@ fn validate(report: &v1::Report) -> Result<(), Reject> {
         return Err(Reject::new(Reason::NoContent, "no event, nothing lost and no earlier boot"));
     }
     sequence(report)?;
-    if let Some(context) = &report.context {
-        validate_context(context)?;
-    }
-    report.events.iter().try_for_each(validate_event)
+    report.context.as_mut().map_or(Ok(0), validate_context)
 }
 
-fn sequence(report: &v1::Report) -> Result<(), Reject> {
+fn sequence(report: &mut v1::Report) -> Result<(), Reject> {
     let bad = |detail: String| Err(Reject::new(Reason::BadSequence, detail));
     let unsequenced = |event: &v1::Event| matches!(event.kind, Some(Kind::Heartbeat(_)));
     if report.first_seq == 0 && !report.events.iter().all(unsequenced) {
@@ -206,11 +265,14 @@ fn sequence(report: &v1::Report) -> Result<(), Reject> {
     if report.first_seq.checked_add(report.events.len() as u64).is_none_or(|end| end > SEQ_MAX) {
         return bad(format!("first_seq {} + {} events does not fit 63 bits", report.first_seq, report.events.len()));
     }
-    for lost in &report.lost {
+    for lost in &mut report.lost {
         if lost.first_seq == 0 || lost.first_seq > lost.last_seq || lost.last_seq > SEQ_MAX {
             return bad(format!("lost range {}..{} is not a range from 1", lost.first_seq, lost.last_seq));
         }
-        text("lost.reason", &lost.reason)?;
+        // The range is what counts: a reason that cannot be kept says so instead of costing the report.
+        if let Err(reject) = label("lost.reason", &mut lost.reason) {
+            lost.reason = format!("not kept: {}", reject.detail);
+        }
     }
     for boot in &report.earlier_boots {
         if boot.boot_id == 0 {
@@ -223,96 +285,84 @@ fn sequence(report: &v1::Report) -> Result<(), Reject> {
     Ok(())
 }
 
-fn validate_context(context: &v1::Context) -> Result<(), Reject> {
-    text("context.model", &context.model)?;
-    text("context.firmware", &context.firmware)?;
+/// Trims the texts of a context; returns their flags.
+fn validate_context(context: &mut v1::Context) -> Result<u32, Reject> {
     if !matches!(context.session_id.len(), 0 | 16) {
         let detail = format!("session_id has {} bytes; it must be empty or 16 bytes", context.session_id.len());
         return Err(Reject::new(Reason::BadSession, detail));
     }
     count("context.mounts", context.mounts.len(), MOUNTS_MAX)?;
-    for mount in &context.mounts {
-        id("context.mounts.mount_id", &mount.mount_id)?;
-        text("context.mounts.item_id", &mount.item_id)?;
+    let mut flags = text::of_context("context.model", &mut context.model, is_plain_text)?
+        | text::of_context("context.firmware", &mut context.firmware, is_plain_text)?
+        | text::of_context("context.dose_calibration_id", &mut context.dose_calibration_id, is_plain_id)?
+        | text::of_context("context.depth_calibration_id", &mut context.depth_calibration_id, is_plain_id)?
+        | text::of_context("context.preparation_id", &mut context.preparation_id, is_plain_id)?
+        | text::of_context("context.operator_id", &mut context.operator_id, is_plain_id)?;
+    for mount in &mut context.mounts {
+        flags |= text::of_context("context.mounts.mount_id", &mut mount.mount_id, is_plain_id)?
+            | text::of_context("context.mounts.item_id", &mut mount.item_id, is_plain_text)?;
     }
-    id("context.dose_calibration_id", &context.dose_calibration_id)?;
-    id("context.depth_calibration_id", &context.depth_calibration_id)?;
-    id("context.preparation_id", &context.preparation_id)?;
-    id("context.operator_id", &context.operator_id)
+    Ok(flags)
 }
 
-fn validate_event(event: &v1::Event) -> Result<(), Reject> {
-    match &event.kind {
-        None | Some(Kind::Injection(_) | Kind::Heartbeat(_)) => Ok(()),
+/// Trims the texts of an event; returns their flags, or why the event cannot be used.
+fn event_texts(event: &mut v1::Event) -> Result<u32, Reject> {
+    match &mut event.kind {
+        None | Some(Kind::Injection(_) | Kind::Heartbeat(_)) => Ok(0),
         Some(Kind::SessionStarted(session)) => {
             if session.course_id.len() > 16 {
-                return Err(too_long("course_id", session.course_id.len(), 16));
+                return Err(text::too_long("course_id", session.course_id.len(), 16));
             }
-            text("client_ref", &session.client_ref)?;
-            id("allergy_formula_id", &session.allergy_formula_id)
+            Ok(label("client_ref", &mut session.client_ref)?
+                | id("allergy_formula_id", &mut session.allergy_formula_id)?)
         }
-        Some(Kind::SessionEnded(session)) => text("reason", &session.reason),
-        Some(Kind::ConsumableMounted(mounted)) => {
-            id("mount_id", &mounted.mount_id)?;
-            text("item_id", &mounted.item_id)?;
-            text("udi_di", &mounted.udi_di)?;
-            text("lot", &mounted.lot)?;
-            text("expiry", &mounted.expiry)?;
-            text("type", &mounted.r#type)?;
-            text("pack_id", &mounted.pack_id)
-        }
-        Some(Kind::Primed(primed)) => id("mount_id", &primed.mount_id),
-        Some(Kind::ConsumableRemoved(removed)) => id("mount_id", &removed.mount_id),
-        Some(Kind::Preparation(preparation)) => validate_preparation(preparation),
-        Some(Kind::SterilizationCycle(cycle)) => validate_cycle(cycle),
+        Some(Kind::SessionEnded(session)) => label("reason", &mut session.reason),
+        Some(Kind::ConsumableMounted(mounted)) => Ok(id("mount_id", &mut mounted.mount_id)?
+            | label("item_id", &mut mounted.item_id)?
+            | label("udi_di", &mut mounted.udi_di)?
+            | label("lot", &mut mounted.lot)?
+            | label("expiry", &mut mounted.expiry)?
+            | label("type", &mut mounted.r#type)?
+            | label("pack_id", &mut mounted.pack_id)?),
+        Some(Kind::Primed(primed)) => id("mount_id", &mut primed.mount_id),
+        Some(Kind::ConsumableRemoved(removed)) => id("mount_id", &mut removed.mount_id),
+        Some(Kind::Preparation(preparation)) => preparation_texts(preparation),
+        Some(Kind::SterilizationCycle(cycle)) => cycle_texts(cycle),
         Some(Kind::CycleIndicator(indicator)) => {
-            id("cycle_uid", &indicator.cycle_uid)?;
-            text("lot", &indicator.lot)
+            Ok(id("cycle_uid", &mut indicator.cycle_uid)? | label("lot", &mut indicator.lot)?)
         }
         Some(Kind::CycleRelease(release)) => {
-            id("cycle_uid", &release.cycle_uid)?;
-            id("actor", &release.actor)
+            Ok(id("cycle_uid", &mut release.cycle_uid)? | id("actor", &mut release.actor)?)
         }
-        Some(Kind::Reprocessed(reprocessed)) => text("item_id", &reprocessed.item_id),
-        Some(Kind::Calibration(calibration)) => {
-            id("subject_device", &calibration.subject_device)?;
-            id("calibration_id", &calibration.calibration_id)?;
-            text("certificate", &calibration.certificate)?;
-            count("points", calibration.points.len(), POINTS_MAX)
-        }
+        Some(Kind::Reprocessed(reprocessed)) => label("item_id", &mut reprocessed.item_id),
+        Some(Kind::Calibration(calibration)) => Ok(id("subject_device", &mut calibration.subject_device)?
+            | id("calibration_id", &mut calibration.calibration_id)?
+            | label("certificate", &mut calibration.certificate)?),
         Some(Kind::Fault(fault)) => {
-            text("code", &fault.code)?;
-            match fault.detail.len() {
-                length if length > DETAIL_LEN_MAX => Err(too_long("detail", length, DETAIL_LEN_MAX)),
-                _ => Ok(()),
-            }
+            Ok(label("code", &mut fault.code)?
+                | text::trim("detail", &mut fault.detail, DETAIL_LEN_MAX, is_plain_text)?)
         }
     }
 }
 
-fn validate_preparation(preparation: &v1::Preparation) -> Result<(), Reject> {
-    id("preparation_id", &preparation.preparation_id)?;
-    id("formula_id", &preparation.formula_id)?;
-    count("components", preparation.components.len(), COMPONENTS_MAX)?;
-    for component in &preparation.components {
-        text("components.udi_di", &component.udi_di)?;
-        text("components.lot", &component.lot)?;
-        text("components.expiry", &component.expiry)?;
-        text("components.container_id", &component.container_id)?;
+fn preparation_texts(preparation: &mut v1::Preparation) -> Result<u32, Reject> {
+    let mut flags =
+        id("preparation_id", &mut preparation.preparation_id)? | id("formula_id", &mut preparation.formula_id)?;
+    for component in &mut preparation.components {
+        flags |= label("components.udi_di", &mut component.udi_di)?
+            | label("components.lot", &mut component.lot)?
+            | label("components.expiry", &mut component.expiry)?
+            | label("components.container_id", &mut component.container_id)?;
     }
-    Ok(())
+    Ok(flags)
 }
 
-fn validate_cycle(cycle: &v1::SterilizationCycle) -> Result<(), Reject> {
-    id("cycle_uid", &cycle.cycle_uid)?;
-    text("recipe", &cycle.recipe)?;
-    count("items", cycle.items.len(), CYCLE_ITEMS_MAX)?;
-    count("samples", cycle.samples.len(), CYCLE_SAMPLES_MAX)?;
-    for item in &cycle.items {
-        text("items.item_id", &item.item_id)?;
-        text("items.pack_id", &item.pack_id)?;
+fn cycle_texts(cycle: &mut v1::SterilizationCycle) -> Result<u32, Reject> {
+    let mut flags = id("cycle_uid", &mut cycle.cycle_uid)? | label("recipe", &mut cycle.recipe)?;
+    for item in &mut cycle.items {
+        flags |= label("items.item_id", &mut item.item_id)? | label("items.pack_id", &mut item.pack_id)?;
     }
-    Ok(())
+    Ok(flags)
 }
 
 fn count(name: &str, elements: usize, most: usize) -> Result<(), Reject> {
@@ -322,30 +372,12 @@ fn count(name: &str, elements: usize, most: usize) -> Result<(), Reject> {
     Ok(())
 }
 
-/// A generated id: absent, or as in a topic.
-pub(crate) fn id(name: &str, value: &str) -> Result<(), Reject> {
-    if value.is_empty() || is_id(value) {
-        return Ok(());
-    }
-    text(name, value)?;
-    Err(Reject::new(Reason::BadId, format!("{name} {value:?} must match [A-Za-z0-9][A-Za-z0-9_-]{{0,63}}")))
+/// What a label carries or a person typed.
+fn label(name: &str, value: &mut String) -> Result<u32, Reject> {
+    text::trim(name, value, TEXT_LEN_MAX, is_plain_text)
 }
 
-/// A text read from a label or typed by somebody: short, and without control characters.
-pub(crate) fn text(name: &str, value: &str) -> Result<(), Reject> {
-    if value.len() > TEXT_LEN_MAX {
-        return Err(too_long(name, value.len(), TEXT_LEN_MAX));
-    }
-    if value.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-        return Ok(());
-    }
-    // FNC1, the group separator of GS1 element strings, is the one control character labels carry.
-    if value.chars().any(|char| char.is_control() && char != '\u{1d}') {
-        return Err(Reject::new(Reason::BadId, format!("{name} {value:?} has control characters")));
-    }
-    Ok(())
-}
-
-fn too_long(name: &str, length: usize, most: usize) -> Reject {
-    Reject::new(Reason::FieldTooLong, format!("{name} has {length} bytes, at most {most}"))
+/// A generated id.
+fn id(name: &str, value: &mut String) -> Result<u32, Reject> {
+    text::trim(name, value, TEXT_LEN_MAX, is_plain_id)
 }

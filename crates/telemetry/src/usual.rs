@@ -7,7 +7,7 @@
 use crate::{
     interval::Interval,
     limits::{EVENTS_MAX, MOUNTS_MAX, REPORT_BYTES_MAX, SEQ_MAX},
-    report::{id, text},
+    text::{is_plain_id, is_plain_text},
     v1::{self, Clock},
     wire::{Value, field, field_before},
 };
@@ -202,11 +202,11 @@ fn read_event<'b, T: Take<'b>>(event: &[u8], after: usize, taken: &mut T) -> Opt
 /// What stands on a label or was typed by somebody.
 fn label(value: &[u8]) -> Option<&str> {
     let value = std::str::from_utf8(value).ok()?;
-    text("", value).is_ok().then_some(value)
+    is_plain_text(value).then_some(value)
 }
 
 /// A generated id.
 fn name(value: &[u8]) -> Option<&str> {
     let value = std::str::from_utf8(value).ok()?;
-    id("", value).is_ok().then_some(value)
+    is_plain_id(value).then_some(value)
 }

@@ -1,5 +1,6 @@
--- The registry: small tables filled by people. History is kept: a change is a new row with its valid_from, never an update, so
--- that what held at any time can be said later. The views *_latest show what holds now. Keys: what is looked up, then time.
+-- The registry: small tables filled by people. History is kept: a change is a new row with its
+-- valid_from, never an update, so that what held at any time can be said later. The views *_latest
+-- show what holds now. Keys: what is looked up, then time.
 
 CREATE TABLE IF NOT EXISTS devices
 (

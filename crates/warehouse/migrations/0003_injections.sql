@@ -1,8 +1,9 @@
 -- The base table: one row for each injection.
 
--- Key: the event's identity behind tenant and site. Dashboards ask for one device, one site or one tenant over time; boots are
--- numbered in time, so within a device the key is also the order of time, and repeated text next to itself packs well.
--- Time ranges prune by the minmax index on `at` (a day's parts hold that day, late data apart), sessions by a bloom filter.
+-- Key: the event's identity behind tenant and site. Dashboards ask for one device, one site or one
+-- tenant over time; boots are numbered in time, so within a device the key is also the order of
+-- time, and repeated text next to itself packs well. Time ranges prune by the minmax index on `at`
+-- (a day's parts hold that day, late data apart), sessions by a bloom filter.
 CREATE TABLE IF NOT EXISTS injections
 (
     tenant LowCardinality(String) COMMENT 'Tenant, from the topic',
@@ -10,7 +11,7 @@ CREATE TABLE IF NOT EXISTS injections
     device LowCardinality(String) COMMENT 'Device, from the topic',
     boot_id UInt64 COMMENT 'Boot of the device: high 32 bits its boot counter, low 32 bits random' CODEC(LZ4),
     seq UInt64 COMMENT 'Sequence number in the boot, from 1; (tenant, device, boot_id, seq) is the event''s identity' CODEC(Delta, LZ4),
-    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, LZ4),
+    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced and showed a plausible time, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, LZ4),
     time_source LowCardinality(String) COMMENT 'Where `at` comes from: DEVICE or RECEIVED',
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the report; UTC, us' CODEC(Delta, LZ4),
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
@@ -46,7 +47,7 @@ CREATE TABLE IF NOT EXISTS injections
     depth_calibration_id LowCardinality(String) COMMENT 'Depth calibration in force; empty = not said',
     preparation_id String COMMENT 'Prepared mixture in use, see preparations; empty = not said' CODEC(LZ4),
     operator_id LowCardinality(String) COMMENT 'Pseudonym of the operator; empty = not said',
-    flags UInt32 COMMENT 'Bits: 1 = an enum value this version does not know, kept as its number; 2 = fields this version does not know' CODEC(T64, LZ4),
+    flags UInt32 COMMENT 'Bits: 1 = an enum value this version does not know, kept as its number; 2 = fields this version does not know; 4 = the device''s clock said that it was synced and showed a time that cannot be true, see implausible_times; 256 = what scanners append (CR, LF, tab, space) was trimmed from the end of a text; 512 = a text with control characters, an id with other characters than A-Za-z0-9_-, or an overlong text of the context, kept as it came' CODEC(T64, LZ4),
     kafka_offset UInt64 COMMENT 'Offset of the Kafka record it came from' CODEC(Delta, LZ4),
     ingest_day Date COMMENT 'Day of the batch, UTC, fixed in its intent; partition of the table' CODEC(LZ4),
     incarnation UInt32 COMMENT 'Incarnation of the Kafka topic, see kafka_topics' CODEC(LZ4),

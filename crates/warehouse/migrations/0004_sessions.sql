@@ -1,6 +1,7 @@
 -- Sessions, mixtures and consumables.
 
--- Key: the event's identity behind tenant and site. Two rows a session: few, so no index beside the session's.
+-- Key: the event's identity behind tenant and site. Two rows a session: few, so no index beside the
+-- session's.
 CREATE TABLE IF NOT EXISTS sessions
 (
     tenant LowCardinality(String) COMMENT 'Tenant, from the topic',
@@ -8,7 +9,7 @@ CREATE TABLE IF NOT EXISTS sessions
     device LowCardinality(String) COMMENT 'Device, from the topic',
     boot_id UInt64 COMMENT 'Boot of the device: high 32 bits its boot counter, low 32 bits random' CODEC(ZSTD(1)),
     seq UInt64 COMMENT 'Sequence number in the boot, from 1; (tenant, device, boot_id, seq) is the event''s identity' CODEC(Delta, ZSTD(1)),
-    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, ZSTD(1)),
+    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced and showed a plausible time, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, ZSTD(1)),
     time_source LowCardinality(String) COMMENT 'Where `at` comes from: DEVICE or RECEIVED',
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the report; UTC, us' CODEC(Delta, ZSTD(1)),
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
@@ -35,6 +36,7 @@ CREATE TABLE IF NOT EXISTS sessions
     batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
     gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
     batch_hash UInt64 COMMENT 'Hash of all rows of the batch in this table; equal in every row of the batch' CODEC(ZSTD(1)),
+    flags UInt32 COMMENT 'Bits: 2 = fields this version does not know; 4 = the device''s clock said that it was synced and showed a time that cannot be true, see implausible_times; 256 = what scanners append (CR, LF, tab, space) was trimmed from the end of a text; 512 = a text with control characters, an id with other characters than A-Za-z0-9_-, or an overlong text of the context, kept as it came' CODEC(T64, LZ4),
     INDEX visit session_id TYPE bloom_filter(0.01) GRANULARITY 1
 )
 ENGINE = MergeTree
@@ -51,7 +53,7 @@ CREATE TABLE IF NOT EXISTS preparations
     device LowCardinality(String) COMMENT 'Device, from the topic',
     boot_id UInt64 COMMENT 'Boot of the device: high 32 bits its boot counter, low 32 bits random' CODEC(ZSTD(1)),
     seq UInt64 COMMENT 'Sequence number in the boot, from 1; (tenant, device, boot_id, seq) is the event''s identity' CODEC(Delta, ZSTD(1)),
-    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, ZSTD(1)),
+    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced and showed a plausible time, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, ZSTD(1)),
     time_source LowCardinality(String) COMMENT 'Where `at` comes from: DEVICE or RECEIVED',
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the report; UTC, us' CODEC(Delta, ZSTD(1)),
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
@@ -77,6 +79,7 @@ CREATE TABLE IF NOT EXISTS preparations
     batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
     gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
     batch_hash UInt64 COMMENT 'Hash of all rows of the batch in this table; equal in every row of the batch' CODEC(ZSTD(1)),
+    flags UInt32 COMMENT 'Bits: 2 = fields this version does not know; 4 = the device''s clock said that it was synced and showed a time that cannot be true, see implausible_times; 256 = what scanners append (CR, LF, tab, space) was trimmed from the end of a text; 512 = a text with control characters, an id with other characters than A-Za-z0-9_-, or an overlong text of the context, kept as it came' CODEC(T64, LZ4),
     INDEX mixture preparation_id TYPE bloom_filter(0.01) GRANULARITY 1
 )
 ENGINE = MergeTree
@@ -93,7 +96,7 @@ CREATE TABLE IF NOT EXISTS mounts
     device LowCardinality(String) COMMENT 'Device, from the topic',
     boot_id UInt64 COMMENT 'Boot of the device: high 32 bits its boot counter, low 32 bits random' CODEC(ZSTD(1)),
     seq UInt64 COMMENT 'Sequence number in the boot, from 1; (tenant, device, boot_id, seq) is the event''s identity' CODEC(Delta, ZSTD(1)),
-    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, ZSTD(1)),
+    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced and showed a plausible time, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, ZSTD(1)),
     time_source LowCardinality(String) COMMENT 'Where `at` comes from: DEVICE or RECEIVED',
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the report; UTC, us' CODEC(Delta, ZSTD(1)),
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
@@ -125,6 +128,7 @@ CREATE TABLE IF NOT EXISTS mounts
     batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
     gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
     batch_hash UInt64 COMMENT 'Hash of all rows of the batch in this table; equal in every row of the batch' CODEC(ZSTD(1)),
+    flags UInt32 COMMENT 'Bits: 2 = fields this version does not know; 4 = the device''s clock said that it was synced and showed a time that cannot be true, see implausible_times; 256 = what scanners append (CR, LF, tab, space) was trimmed from the end of a text; 512 = a text with control characters, an id with other characters than A-Za-z0-9_-, or an overlong text of the context, kept as it came' CODEC(T64, LZ4),
     INDEX mounting mount_id TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX item item_id TYPE bloom_filter(0.01) GRANULARITY 1
 )

@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS sterilization_cycles
     device LowCardinality(String) COMMENT 'Device, from the topic',
     boot_id UInt64 COMMENT 'Boot of the device: high 32 bits its boot counter, low 32 bits random' CODEC(ZSTD(1)),
     seq UInt64 COMMENT 'Sequence number in the boot, from 1; (tenant, device, boot_id, seq) is the event''s identity' CODEC(Delta, ZSTD(1)),
-    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, ZSTD(1)),
+    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced and showed a plausible time, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, ZSTD(1)),
     time_source LowCardinality(String) COMMENT 'Where `at` comes from: DEVICE or RECEIVED',
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the report; UTC, us' CODEC(Delta, ZSTD(1)),
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
@@ -27,7 +27,8 @@ CREATE TABLE IF NOT EXISTS sterilization_cycles
     kafka_partition Int32 COMMENT 'Kafka partition it came from' CODEC(ZSTD(1)),
     batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
     gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
-    batch_hash UInt64 COMMENT 'Hash of all rows of the batch in this table; equal in every row of the batch' CODEC(ZSTD(1))
+    batch_hash UInt64 COMMENT 'Hash of all rows of the batch in this table; equal in every row of the batch' CODEC(ZSTD(1)),
+    flags UInt32 COMMENT 'Bits: 2 = fields this version does not know; 4 = the device''s clock said that it was synced and showed a time that cannot be true, see implausible_times; 256 = what scanners append (CR, LF, tab, space) was trimmed from the end of a text; 512 = a text with control characters, an id with other characters than A-Za-z0-9_-, or an overlong text of the context, kept as it came' CODEC(T64, LZ4)
 )
 ENGINE = MergeTree
 PARTITION BY ingest_day
@@ -36,7 +37,8 @@ SETTINGS non_replicated_deduplication_window = 100000, remove_empty_parts = 0, o
 COMMENT 'Sterilization cycles; `at` is the start of the cycle';
 
 -- Key: the event's identity and the sample's number: a cycle's curve is read whole and in order.
--- The largest table of a sterilizer: offsets ascend evenly (DoubleDelta), temperature and pressure change slowly (Delta).
+-- The largest table of a sterilizer: offsets ascend evenly (DoubleDelta), temperature and pressure
+-- change slowly (Delta).
 CREATE TABLE IF NOT EXISTS sterilization_samples
 (
     tenant LowCardinality(String) COMMENT 'Tenant, from the topic',
@@ -44,7 +46,7 @@ CREATE TABLE IF NOT EXISTS sterilization_samples
     device LowCardinality(String) COMMENT 'Device, from the topic',
     boot_id UInt64 COMMENT 'Boot of the device: high 32 bits its boot counter, low 32 bits random' CODEC(ZSTD(1)),
     seq UInt64 COMMENT 'Sequence number in the boot, from 1; (tenant, device, boot_id, seq) is the event''s identity' CODEC(Delta, ZSTD(1)),
-    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, ZSTD(1)),
+    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced and showed a plausible time, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, ZSTD(1)),
     time_source LowCardinality(String) COMMENT 'Where `at` comes from: DEVICE or RECEIVED',
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the report; UTC, us' CODEC(Delta, ZSTD(1)),
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
@@ -62,7 +64,8 @@ CREATE TABLE IF NOT EXISTS sterilization_samples
     kafka_partition Int32 COMMENT 'Kafka partition it came from' CODEC(ZSTD(1)),
     batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
     gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
-    batch_hash UInt64 COMMENT 'Hash of all rows of the batch in this table; equal in every row of the batch' CODEC(ZSTD(1))
+    batch_hash UInt64 COMMENT 'Hash of all rows of the batch in this table; equal in every row of the batch' CODEC(ZSTD(1)),
+    flags UInt32 COMMENT 'Bits: 2 = fields this version does not know; 4 = the device''s clock said that it was synced and showed a time that cannot be true, see implausible_times; 256 = what scanners append (CR, LF, tab, space) was trimmed from the end of a text; 512 = a text with control characters, an id with other characters than A-Za-z0-9_-, or an overlong text of the context, kept as it came' CODEC(T64, LZ4)
 )
 ENGINE = MergeTree
 PARTITION BY ingest_day
@@ -70,7 +73,8 @@ ORDER BY (tenant, site, device, boot_id, seq, index)
 SETTINGS non_replicated_deduplication_window = 100000, remove_empty_parts = 0, old_parts_lifetime = 480
 COMMENT 'Temperature and pressure of sterilization cycles, one row for each sample';
 
--- Key: the event's identity and the item's number; an item is followed through its life by the bloom filter.
+-- Key: the event's identity and the item's number; an item is followed through its life by the
+-- bloom filter.
 CREATE TABLE IF NOT EXISTS sterilization_items
 (
     tenant LowCardinality(String) COMMENT 'Tenant, from the topic',
@@ -78,7 +82,7 @@ CREATE TABLE IF NOT EXISTS sterilization_items
     device LowCardinality(String) COMMENT 'Device, from the topic',
     boot_id UInt64 COMMENT 'Boot of the device: high 32 bits its boot counter, low 32 bits random' CODEC(ZSTD(1)),
     seq UInt64 COMMENT 'Sequence number in the boot, from 1; (tenant, device, boot_id, seq) is the event''s identity' CODEC(Delta, ZSTD(1)),
-    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, ZSTD(1)),
+    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced and showed a plausible time, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, ZSTD(1)),
     time_source LowCardinality(String) COMMENT 'Where `at` comes from: DEVICE or RECEIVED',
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the report; UTC, us' CODEC(Delta, ZSTD(1)),
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
@@ -95,6 +99,7 @@ CREATE TABLE IF NOT EXISTS sterilization_items
     batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
     gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
     batch_hash UInt64 COMMENT 'Hash of all rows of the batch in this table; equal in every row of the batch' CODEC(ZSTD(1)),
+    flags UInt32 COMMENT 'Bits: 2 = fields this version does not know; 4 = the device''s clock said that it was synced and showed a time that cannot be true, see implausible_times; 256 = what scanners append (CR, LF, tab, space) was trimmed from the end of a text; 512 = a text with control characters, an id with other characters than A-Za-z0-9_-, or an overlong text of the context, kept as it came' CODEC(T64, LZ4),
     INDEX item item_id TYPE bloom_filter(0.01) GRANULARITY 1
 )
 ENGINE = MergeTree
@@ -111,7 +116,7 @@ CREATE TABLE IF NOT EXISTS cycle_indicators
     device LowCardinality(String) COMMENT 'Device, from the topic',
     boot_id UInt64 COMMENT 'Boot of the device: high 32 bits its boot counter, low 32 bits random' CODEC(ZSTD(1)),
     seq UInt64 COMMENT 'Sequence number in the boot, from 1; (tenant, device, boot_id, seq) is the event''s identity' CODEC(Delta, ZSTD(1)),
-    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, ZSTD(1)),
+    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced and showed a plausible time, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, ZSTD(1)),
     time_source LowCardinality(String) COMMENT 'Where `at` comes from: DEVICE or RECEIVED',
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the report; UTC, us' CODEC(Delta, ZSTD(1)),
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
@@ -129,7 +134,8 @@ CREATE TABLE IF NOT EXISTS cycle_indicators
     kafka_partition Int32 COMMENT 'Kafka partition it came from' CODEC(ZSTD(1)),
     batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
     gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
-    batch_hash UInt64 COMMENT 'Hash of all rows of the batch in this table; equal in every row of the batch' CODEC(ZSTD(1))
+    batch_hash UInt64 COMMENT 'Hash of all rows of the batch in this table; equal in every row of the batch' CODEC(ZSTD(1)),
+    flags UInt32 COMMENT 'Bits: 2 = fields this version does not know; 4 = the device''s clock said that it was synced and showed a time that cannot be true, see implausible_times; 256 = what scanners append (CR, LF, tab, space) was trimmed from the end of a text; 512 = a text with control characters, an id with other characters than A-Za-z0-9_-, or an overlong text of the context, kept as it came' CODEC(T64, LZ4)
 )
 ENGINE = MergeTree
 PARTITION BY ingest_day
@@ -145,7 +151,7 @@ CREATE TABLE IF NOT EXISTS cycle_releases
     device LowCardinality(String) COMMENT 'Device, from the topic',
     boot_id UInt64 COMMENT 'Boot of the device: high 32 bits its boot counter, low 32 bits random' CODEC(ZSTD(1)),
     seq UInt64 COMMENT 'Sequence number in the boot, from 1; (tenant, device, boot_id, seq) is the event''s identity' CODEC(Delta, ZSTD(1)),
-    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, ZSTD(1)),
+    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced and showed a plausible time, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, ZSTD(1)),
     time_source LowCardinality(String) COMMENT 'Where `at` comes from: DEVICE or RECEIVED',
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the report; UTC, us' CODEC(Delta, ZSTD(1)),
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
@@ -161,7 +167,8 @@ CREATE TABLE IF NOT EXISTS cycle_releases
     kafka_partition Int32 COMMENT 'Kafka partition it came from' CODEC(ZSTD(1)),
     batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
     gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
-    batch_hash UInt64 COMMENT 'Hash of all rows of the batch in this table; equal in every row of the batch' CODEC(ZSTD(1))
+    batch_hash UInt64 COMMENT 'Hash of all rows of the batch in this table; equal in every row of the batch' CODEC(ZSTD(1)),
+    flags UInt32 COMMENT 'Bits: 2 = fields this version does not know; 4 = the device''s clock said that it was synced and showed a time that cannot be true, see implausible_times; 256 = what scanners append (CR, LF, tab, space) was trimmed from the end of a text; 512 = a text with control characters, an id with other characters than A-Za-z0-9_-, or an overlong text of the context, kept as it came' CODEC(T64, LZ4)
 )
 ENGINE = MergeTree
 PARTITION BY ingest_day

@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS calibrations
     device LowCardinality(String) COMMENT 'Device, from the topic',
     boot_id UInt64 COMMENT 'Boot of the device: high 32 bits its boot counter, low 32 bits random' CODEC(ZSTD(1)),
     seq UInt64 COMMENT 'Sequence number in the boot, from 1; (tenant, device, boot_id, seq) is the event''s identity' CODEC(Delta, ZSTD(1)),
-    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, ZSTD(1)),
+    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced and showed a plausible time, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, ZSTD(1)),
     time_source LowCardinality(String) COMMENT 'Where `at` comes from: DEVICE or RECEIVED',
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the report; UTC, us' CODEC(Delta, ZSTD(1)),
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
@@ -35,7 +35,8 @@ CREATE TABLE IF NOT EXISTS calibrations
     kafka_partition Int32 COMMENT 'Kafka partition it came from' CODEC(ZSTD(1)),
     batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
     gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
-    batch_hash UInt64 COMMENT 'Hash of all rows of the batch in this table; equal in every row of the batch' CODEC(ZSTD(1))
+    batch_hash UInt64 COMMENT 'Hash of all rows of the batch in this table; equal in every row of the batch' CODEC(ZSTD(1)),
+    flags UInt32 COMMENT 'Bits: 2 = fields this version does not know; 4 = the device''s clock said that it was synced and showed a time that cannot be true, see implausible_times; 256 = what scanners append (CR, LF, tab, space) was trimmed from the end of a text; 512 = a text with control characters, an id with other characters than A-Za-z0-9_-, or an overlong text of the context, kept as it came' CODEC(T64, LZ4)
 )
 ENGINE = MergeTree
 PARTITION BY ingest_day
@@ -43,7 +44,8 @@ ORDER BY (tenant, site, device, boot_id, seq, index)
 SETTINGS non_replicated_deduplication_window = 100000, remove_empty_parts = 0, old_parts_lifetime = 480
 COMMENT 'Calibrations, one row for each point';
 
--- The latest calibration of each device and channel, by the time it was performed. An injector that was never calibrated shows too.
+-- The latest calibration of each device and channel, by the time it was performed. An injector that
+-- was never calibrated shows too.
 CREATE OR REPLACE VIEW calibrations_due
 (
     tenant LowCardinality(String) COMMENT 'Tenant',
@@ -88,7 +90,7 @@ CREATE TABLE IF NOT EXISTS faults
     device LowCardinality(String) COMMENT 'Device, from the topic',
     boot_id UInt64 COMMENT 'Boot of the device: high 32 bits its boot counter, low 32 bits random' CODEC(ZSTD(1)),
     seq UInt64 COMMENT 'Sequence number in the boot, from 1; (tenant, device, boot_id, seq) is the event''s identity' CODEC(Delta, ZSTD(1)),
-    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, ZSTD(1)),
+    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced and showed a plausible time, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, ZSTD(1)),
     time_source LowCardinality(String) COMMENT 'Where `at` comes from: DEVICE or RECEIVED',
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the report; UTC, us' CODEC(Delta, ZSTD(1)),
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
@@ -103,7 +105,8 @@ CREATE TABLE IF NOT EXISTS faults
     kafka_partition Int32 COMMENT 'Kafka partition it came from' CODEC(ZSTD(1)),
     batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
     gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
-    batch_hash UInt64 COMMENT 'Hash of all rows of the batch in this table; equal in every row of the batch' CODEC(ZSTD(1))
+    batch_hash UInt64 COMMENT 'Hash of all rows of the batch in this table; equal in every row of the batch' CODEC(ZSTD(1)),
+    flags UInt32 COMMENT 'Bits: 2 = fields this version does not know; 4 = the device''s clock said that it was synced and showed a time that cannot be true, see implausible_times; 256 = what scanners append (CR, LF, tab, space) was trimmed from the end of a text; 512 = a text with control characters, an id with other characters than A-Za-z0-9_-, or an overlong text of the context, kept as it came' CODEC(T64, LZ4)
 )
 ENGINE = MergeTree
 PARTITION BY ingest_day
@@ -111,10 +114,11 @@ ORDER BY (tenant, site, device, boot_id, seq)
 SETTINGS non_replicated_deduplication_window = 100000, remove_empty_parts = 0, old_parts_lifetime = 480
 COMMENT 'Faults raised and cleared by devices';
 
--- Key: device, then boot and time: the latest state of a device, and what it says it made in each boot.
--- Heartbeats outside the sequence and status messages have seq 0.
--- The projections keep what is asked for most: one row for each device, for each boot and for each number said, in each part,
--- instead of one for each heartbeat. The engine writes, moves and deletes them with the rows they sum up.
+-- Key: device, then boot and time: the latest state of a device, and what it says it made in each
+-- boot. Heartbeats outside the sequence and status messages have seq 0. The projections keep what
+-- is asked for most: one row for each device, for each boot and for each number said, in each part,
+-- instead of one for each heartbeat. The engine writes, moves and deletes them with the rows they
+-- sum up.
 CREATE TABLE IF NOT EXISTS device_status
 (
     tenant LowCardinality(String) COMMENT 'Tenant, from the topic',
@@ -122,7 +126,7 @@ CREATE TABLE IF NOT EXISTS device_status
     device LowCardinality(String) COMMENT 'Device, from the topic',
     boot_id UInt64 COMMENT 'Boot of the device: high 32 bits its boot counter, low 32 bits random' CODEC(LZ4),
     seq UInt64 COMMENT 'Sequence number in the boot, from 1; (tenant, device, boot_id, seq) is the event''s identity' CODEC(Delta, LZ4),
-    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, LZ4),
+    at DateTime64(6, 'UTC') COMMENT 'Device time if the clock was synced and showed a plausible time, else the time of receipt (see time_source); UTC, us; never corrected later' CODEC(Delta, LZ4),
     time_source LowCardinality(String) COMMENT 'Where `at` comes from: DEVICE or RECEIVED',
     received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the report; UTC, us' CODEC(Delta, LZ4),
     model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
@@ -145,6 +149,7 @@ CREATE TABLE IF NOT EXISTS device_status
     batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(LZ4),
     gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(LZ4),
     batch_hash UInt64 COMMENT 'Hash of all rows of the batch in this table; equal in every row of the batch' CODEC(LZ4),
+    flags UInt32 COMMENT 'Bits: 2 = fields this version does not know; 4 = the device''s clock said that it was synced and showed a time that cannot be true, see implausible_times; 256 = what scanners append (CR, LF, tab, space) was trimmed from the end of a text; 512 = a text with control characters, an id with other characters than A-Za-z0-9_-, or an overlong text of the context, kept as it came' CODEC(T64, LZ4),
     PROJECTION latest
     (
         SELECT
@@ -186,3 +191,34 @@ ORDER BY (tenant, site, device, boot_id, received_at, seq)
 SETTINGS non_replicated_deduplication_window = 100000, remove_empty_parts = 0, old_parts_lifetime = 480,
          merge_selector_base = 10, auto_statistics_types = ''
 COMMENT 'Heartbeats and status messages, one row each';
+
+-- Key: the identity of the event that told the time. A device's time is a claim that the loader
+-- holds against the time of receipt (`[device_time]` of the configuration). No rows as long as
+-- clocks are right; one for each event of a clock that is wrong. It keeps what the other tables do
+-- not take over: `at` is then the time of receipt, another time NULL.
+CREATE TABLE IF NOT EXISTS implausible_times
+(
+    tenant LowCardinality(String) COMMENT 'Tenant, from the topic',
+    site LowCardinality(String) COMMENT 'Site, from the topic at the time',
+    device LowCardinality(String) COMMENT 'Device, from the topic',
+    model LowCardinality(String) COMMENT 'Device model as the report says; empty = not said',
+    firmware LowCardinality(String) COMMENT 'Firmware as the report says; empty = not said',
+    boot_id UInt64 COMMENT 'Boot of the device: high 32 bits its boot counter, low 32 bits random; 0 = a status without one' CODEC(ZSTD(1)),
+    seq UInt64 COMMENT 'Sequence number of the event in the boot; 0 = outside the sequence, or a status' CODEC(Delta, ZSTD(1)),
+    received_at DateTime64(6, 'UTC') COMMENT 'When the bridge received the message; UTC, us' CODEC(Delta, ZSTD(1)),
+    field LowCardinality(String) COMMENT 'Field of the contract that told the time; base_unix_us = the time of the event itself',
+    claim_us Int64 COMMENT 'What it told, us since 1970; for base_unix_us the base and the offset of the event together' CODEC(Delta, ZSTD(1)),
+    doubt LowCardinality(String) COMMENT 'Why it cannot be true: ABSENT = 0; BEFORE_FLEET = before the earliest year; TOO_OLD = longer before its receipt than an outbox holds events; AHEAD = after its receipt',
+    kafka_offset UInt64 COMMENT 'Offset of the Kafka record it came from' CODEC(Delta, ZSTD(1)),
+    ingest_day Date COMMENT 'Day of the batch, UTC, fixed in its intent; partition of the table' CODEC(ZSTD(1)),
+    incarnation UInt32 COMMENT 'Incarnation of the Kafka topic, see kafka_topics' CODEC(ZSTD(1)),
+    kafka_partition Int32 COMMENT 'Kafka partition it came from' CODEC(ZSTD(1)),
+    batch UInt64 COMMENT 'First Kafka offset of the batch that wrote the row' CODEC(ZSTD(1)),
+    gen UInt32 COMMENT 'Attempt of the batch; rises when a deduplication token is burned' CODEC(ZSTD(1)),
+    batch_hash UInt64 COMMENT 'Hash of all rows of the batch in this table; equal in every row of the batch' CODEC(ZSTD(1))
+)
+ENGINE = MergeTree
+PARTITION BY ingest_day
+ORDER BY (tenant, device, boot_id, seq)
+SETTINGS non_replicated_deduplication_window = 100000, remove_empty_parts = 0, old_parts_lifetime = 480
+COMMENT 'Times that devices told and that cannot be true';

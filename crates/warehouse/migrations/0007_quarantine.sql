@@ -1,6 +1,8 @@
--- What could not be used, raw; what was replayed and what came of it, what a person deleted, and the state of every row.
+-- What could not be used, raw; what was replayed and what came of it, what a person deleted, and
+-- the state of every row.
 
--- Key: tenant and time: a person works through what came in lately. The payload is the largest column and rarely read: ZSTD(3).
+-- Key: tenant and time: a person works through what came in lately. The payload is the largest
+-- column and rarely read: ZSTD(3).
 CREATE TABLE IF NOT EXISTS quarantine
 (
     reason LowCardinality(String) COMMENT 'Why, e.g. implausible; detail says what exactly',
@@ -30,7 +32,8 @@ ORDER BY (tenant, received_at, device, boot_id, seq)
 SETTINGS non_replicated_deduplication_window = 100000, remove_empty_parts = 0, old_parts_lifetime = 480
 COMMENT 'What could not be used, raw, with the reason; nothing is ever dropped';
 
--- Written by the loader in the batch of the replayed record, so it is exact whatever is repeated. Key: the quarantined row.
+-- Written by the loader in the batch of the replayed record, so it is exact whatever is repeated.
+-- Key: the quarantined row.
 CREATE TABLE IF NOT EXISTS quarantine_replays
 (
     source_incarnation UInt32 COMMENT 'incarnation of the row of quarantine that was replayed' CODEC(ZSTD(1)),
@@ -84,7 +87,8 @@ ORDER BY (purged_at, ingest_day, tenant, reason)
 SETTINGS old_parts_lifetime = 480
 COMMENT 'What people deleted from quarantine, written before each deletion';
 
--- The state is read from the replays, which are exact; the column `replayed` of the table is brought in line with them.
+-- The state is read from the replays, which are exact; the column `replayed` of the table is
+-- brought in line with them.
 CREATE OR REPLACE VIEW quarantine_state
 (
     id String COMMENT 'Name of the row for `doseline quarantine`: incarnation-partition-offset, and -seq for an event',

@@ -1,8 +1,9 @@
--- Exact integer sums, written by the loader with each batch: several rows a key, summed when read. Integers, so that sums do not
--- depend on order or batching and equal a recomputation from the base rows, to the last digit. Nothing here judges: verdicts are
--- the monitor's.
+-- Exact integer sums, written by the loader with each batch: several rows a key, summed when read.
+-- Integers, so that sums do not depend on order or batching and equal a recomputation from the base
+-- rows, to the last digit. Nothing here judges: verdicts are the monitor's.
 
--- Key: device first, for a device over time; the fleet over time prunes by ingest_day and the minmax index on the minute.
+-- Key: device first, for a device over time; the fleet over time prunes by ingest_day and the
+-- minmax index on the minute.
 CREATE TABLE IF NOT EXISTS accuracy_minute
 (
     tenant LowCardinality(String) COMMENT 'Tenant, from the topic',
@@ -48,9 +49,10 @@ SETTINGS non_replicated_deduplication_window = 100000, remove_empty_parts = 0, o
          merge_selector_base = 10, auto_statistics_types = ''
 COMMENT 'Accuracy sums by device and minute of `at`; sum over rows';
 
--- Key: device, calibration and set point, the order in which accuracy is judged; sessions by the bloom filter. The sums are kept
--- apart by outcome, because an injection that the device itself says went wrong delivers less by intent. Accuracy is that of
--- injections that ended OK; whoever asks for all of them sums over the rows.
+-- Key: device, calibration and set point, the order in which accuracy is judged; sessions by the
+-- bloom filter. The sums are kept apart by outcome, because an injection that the device itself
+-- says went wrong delivers less by intent. Accuracy is that of injections that ended OK; whoever
+-- asks for all of them sums over the rows.
 CREATE TABLE IF NOT EXISTS accuracy_session
 (
     tenant LowCardinality(String) COMMENT 'Tenant, from the topic',
@@ -119,6 +121,7 @@ CREATE TABLE IF NOT EXISTS item_uses
     delivered_n UInt64 COMMENT 'Injections whose volume is known' CODEC(T64, LZ4),
     first_at DateTime64(6, 'UTC') COMMENT 'Time of the first injection; UTC, us' CODEC(Delta, LZ4),
     last_at DateTime64(6, 'UTC') COMMENT 'Time of the last injection; UTC, us' CODEC(Delta, LZ4),
+    undated UInt64 COMMENT 'Injections whose device time is not known, so that their time in first_at and last_at is that of receipt' CODEC(T64, LZ4),
     ingest_day Date COMMENT 'Day of the batch, UTC, fixed in its intent; partition of the table' CODEC(LZ4),
     incarnation UInt32 COMMENT 'Incarnation of the Kafka topic, see kafka_topics' CODEC(LZ4),
     kafka_partition Int32 COMMENT 'Kafka partition it came from' CODEC(LZ4),
@@ -135,7 +138,8 @@ SETTINGS non_replicated_deduplication_window = 100000, remove_empty_parts = 0, o
          merge_selector_base = 10, auto_statistics_types = ''
 COMMENT 'Use of mounted items by session; sum over rows';
 
--- Key: as accuracy_minute, one row a key and ingest day. Made for closed ingest days and swapped in whole; not written by the loader.
+-- Key: as accuracy_minute, one row a key and ingest day. Made for closed ingest days and swapped in
+-- whole; not written by the loader.
 CREATE TABLE IF NOT EXISTS accuracy_hour
 (
     tenant LowCardinality(String) COMMENT 'Tenant, from the topic',
@@ -174,7 +178,8 @@ ORDER BY (tenant, site, device, model, firmware, hour)
 SETTINGS old_parts_lifetime = 480
 COMMENT 'Accuracy sums by device and hour, for closed ingest days only; sum over rows';
 
--- Key: as accuracy_minute, one row a key and ingest day. Made for closed ingest days and swapped in whole; not written by the loader.
+-- Key: as accuracy_minute, one row a key and ingest day. Made for closed ingest days and swapped in
+-- whole; not written by the loader.
 CREATE TABLE IF NOT EXISTS accuracy_day
 (
     tenant LowCardinality(String) COMMENT 'Tenant, from the topic',
@@ -309,8 +314,9 @@ WHERE depth_n > 0 AND outcome IN ('OK', '')
 GROUP BY tenant, site, device, model, firmware, depth_calibration_id, target_um
 COMMENT 'Depth accuracy by device, calibration and set point';
 
--- A syringe's balance, with what primed the needle: a device may name the needle's mount, or the syringe's, when it primes. What
--- was primed through another mount left the syringe or cartridge that was mounted last before it.
+-- A syringe's balance, with what primed the needle: a device may name the needle's mount, or the
+-- syringe's, when it primes. What was primed through another mount left the syringe or cartridge
+-- that was mounted last before it.
 CREATE OR REPLACE VIEW mass_balance
 (
     tenant LowCardinality(String) COMMENT 'Tenant',

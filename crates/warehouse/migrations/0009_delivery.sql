@@ -1,12 +1,14 @@
--- What has arrived, and what has not. Everything is computed from the sequence ledger that the loader commits with each batch.
+-- What has arrived, and what has not. Everything is computed from the sequence ledger that the
+-- loader commits with each batch.
 
--- One row for each boot: the ledgers of all incarnations of the Kafka topic laid over each other, and what the device itself says it
--- made. A boot's latest state is that of the greatest end of a batch, and of its highest generation where it was written twice:
--- `version` has both, offsets up to 2^48 and generations up to 2^16.
--- `edges` are the ends of all intervals, sorted, where one opens before another closes at the same number. How many are open behind
--- an edge is counted in one number, those of each kind in 20 bits of their own: stored, quarantined, lost. It gives the state of
--- the stretch up to the next edge: 3 stored, 2 quarantined, 1 lost, 0 missing, in this order of precedence. The last edge lies
--- behind known_last.
+-- One row for each boot: the ledgers of all incarnations of the Kafka topic laid over each other,
+-- and what the device itself says it made. A boot's latest state is that of the greatest end of a
+-- batch, and of its highest generation where it was written twice: `version` has both, offsets up
+-- to 2^48 and generations up to 2^16. `edges` are the ends of all intervals, sorted, where one
+-- opens before another closes at the same number. How many are open behind an edge is counted in
+-- one number, those of each kind in 20 bits of their own: stored, quarantined, lost. It gives the
+-- state of the stretch up to the next edge: 3 stored, 2 quarantined, 1 lost, 0 missing, in this
+-- order of precedence. The last edge lies behind known_last.
 CREATE OR REPLACE VIEW delivery_state
 (
     tenant LowCardinality(String) COMMENT 'Tenant',
@@ -82,9 +84,10 @@ SELECT
 FROM united
 COMMENT 'Delivery of every boot: what arrived, what was lost, what is missing';
 
--- One row for each stretch of sequence numbers that is not there. A number is known to be missing from the moment that a greater
--- one, or itself, is known to exist: `marks` has the gaps of a boot and every last number that was ever known, with the time; the
--- earliest time among those from the gap on is when it was first known.
+-- One row for each stretch of sequence numbers that is not there. A number is known to be missing
+-- from the moment that a greater one, or itself, is known to exist: `marks` has the gaps of a boot
+-- and every last number that was ever known, with the time; the earliest time among those from the
+-- gap on is when it was first known.
 CREATE OR REPLACE VIEW delivery_gaps
 (
     tenant LowCardinality(String) COMMENT 'Tenant',
@@ -148,8 +151,9 @@ FROM
 WHERE mark.3 != ''
 COMMENT 'Sequence numbers that have not arrived, by boot';
 
--- Lifetime injection numbers never restart, so what lies between the smallest and the greatest one is known to exist. A number
--- that is stored and was quarantined before, because it was replayed, is one number.
+-- Lifetime injection numbers never restart, so what lies between the smallest and the greatest one
+-- is known to exist. A number that is stored and was quarantined before, because it was replayed,
+-- is one number.
 CREATE OR REPLACE VIEW injection_completeness
 (
     tenant LowCardinality(String) COMMENT 'Tenant',
@@ -190,9 +194,10 @@ GROUP BY tenant, device
 HAVING received > 0
 COMMENT 'Injections received M of known N, by device, from the lifetime counter';
 
--- A device makes the injections of a session one after the other, so those between two received ones of the session belong to it.
--- How many there were before the first and after the last one received only the device's SessionEnded says. Quarantined ones
--- do not say their session: one whose number lies between two of the session belongs to it as well.
+-- A device makes the injections of a session one after the other, so those between two received
+-- ones of the session belong to it. How many there were before the first and after the last one
+-- received only the device's SessionEnded says. Quarantined ones do not say their session: one
+-- whose number lies between two of the session belongs to it as well.
 CREATE OR REPLACE VIEW session_completeness
 (
     tenant LowCardinality(String) COMMENT 'Tenant',
@@ -255,8 +260,8 @@ FROM counted
 FULL JOIN ends ON ends.tenant = counted.tenant AND ends.device = counted.device AND ends.session_id = counted.session_id
 COMMENT 'Injections received M of known N, by session and device';
 
--- The balance of each boot: stored + quarantined + lost + missing = made. A boot that was named without its last number has an
--- unknown tail.
+-- The balance of each boot: stored + quarantined + lost + missing = made. A boot that was named
+-- without its last number has an unknown tail.
 CREATE OR REPLACE VIEW delivery_completeness
 (
     tenant LowCardinality(String) COMMENT 'Tenant',

@@ -1,7 +1,7 @@
 -- What people ask for every day about devices, sessions and items. Nothing here judges.
 
--- Every device that is registered or was ever heard of, with its latest word. Each device has one row at most from each of the
--- three sources, so that the greatest value is the one that was said.
+-- Every device that is registered or was ever heard of, with its latest word. Each device has one
+-- row at most from each of the three sources, so that the greatest value is the one that was said.
 CREATE OR REPLACE VIEW fleet
 (
     tenant LowCardinality(String) COMMENT 'Tenant',
@@ -210,8 +210,8 @@ WHERE event = 'STARTED' AND course_id != ''
 GROUP BY tenant, course_id
 COMMENT 'Courses of treatment: sessions done and planned';
 
--- The history of an item asked for by its id reads what names the item through the index of the tables; only what names the mount
--- alone has to be looked up through the mounts.
+-- The history of an item asked for by its id reads what names the item through the index of the
+-- tables; only what names the mount alone has to be looked up through the mounts.
 CREATE OR REPLACE VIEW item_history
 (
     tenant LowCardinality(String) COMMENT 'Tenant',

@@ -1,5 +1,5 @@
--- Alerts, written by the monitor, and what people report. They are not on the loader's path: a row may be written twice, and the
--- latest of a key stands.
+-- Alerts, written by the monitor, and what people report. They are not on the loader's path: a row
+-- may be written twice, and the latest of a key stands.
 
 -- Key: the condition. A change is a new row; read with FINAL.
 CREATE TABLE IF NOT EXISTS alerts
@@ -89,8 +89,8 @@ WHERE answer.covered < alert.attention
 SETTINGS join_use_nulls = 0
 COMMENT 'Alerts that wait for somebody: open, and not acknowledged as they stand';
 
--- What was told of alerts to systems outside. The latest row of a target and alert is where its delivery stands.
--- Key: target, alert, then time. Never changed: the audit trail of deliveries.
+-- What was told of alerts to systems outside. The latest row of a target and alert is where its
+-- delivery stands. Key: target, alert, then time. Never changed: the audit trail of deliveries.
 CREATE TABLE IF NOT EXISTS alert_deliveries
 (
     target LowCardinality(String) COMMENT 'Where to: kafka or webhook',

@@ -1,7 +1,8 @@
--- Verdicts about sterility, written by the monitor. They are not on the loader's path: a row may be written twice, and the
--- latest of a key stands.
+-- Verdicts about sterility, written by the monitor. They are not on the loader's path: a row may be
+-- written twice, and the latest of a key stands.
 
--- Key: what was evaluated as a whole, then the finding. A change is a new row; what no longer holds gets a row CLEARED.
+-- Key: what was evaluated as a whole, then the finding. A change is a new row; what no longer holds
+-- gets a row CLEARED.
 CREATE TABLE IF NOT EXISTS sterility_verdicts
 (
     tenant LowCardinality(String) COMMENT 'Tenant',

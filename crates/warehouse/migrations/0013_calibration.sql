@@ -1,7 +1,9 @@
--- Verdicts on accuracy and the state of the drift charts, written by the monitor; what a failed calibration means for earlier
--- injections; what a manufacturer may see. A row may be written twice, and the latest of a key stands.
+-- Verdicts on accuracy and the state of the drift charts, written by the monitor; what a failed
+-- calibration means for earlier injections; what a manufacturer may see. A row may be written
+-- twice, and the latest of a key stands.
 
--- Key: device, channel, calibration and exact set point. A change is a new row; what has no facts any more gets a row CLEARED.
+-- Key: device, channel, calibration and exact set point. A change is a new row; what has no facts
+-- any more gets a row CLEARED.
 CREATE TABLE IF NOT EXISTS accuracy_verdicts
 (
     tenant LowCardinality(String) COMMENT 'Tenant',
@@ -38,8 +40,9 @@ ORDER BY (tenant, device, channel, calibration_id, target)
 SETTINGS old_parts_lifetime = 480
 COMMENT 'Whether each device keeps its tolerance, by calibration and set point; read with FINAL';
 
--- Key: a chart: device, channel, set-point band and what started it. A calibration and a change of firmware start a new one.
--- The Western Electric rules are shown and raise nothing: their rate of false alarms fits no alarm budget.
+-- Key: a chart: device, channel, set-point band and what started it. A calibration and a change of
+-- firmware start a new one. The Western Electric rules are shown and raise nothing: their rate of
+-- false alarms fits no alarm budget.
 CREATE TABLE IF NOT EXISTS drift
 (
     tenant LowCardinality(String) COMMENT 'Tenant',
@@ -117,8 +120,9 @@ FROM drift FINAL
 WHERE current AND state != 'CLEARED'
 COMMENT 'The drift chart that each device, channel and set-point band is on now';
 
--- The injections of the calibrated device between its last good calibration and this one. As found = what the bench measured
--- before it adjusted anything. The device's own calibration before this one is the last good one; without any, all before.
+-- The injections of the calibrated device between its last good calibration and this one. As found
+-- = what the bench measured before it adjusted anything. The device's own calibration before this
+-- one is the last good one; without any, all before.
 CREATE OR REPLACE VIEW calibration_impact
 (
     calibration_id LowCardinality(String) COMMENT 'The calibration whose result raises the question',
@@ -179,8 +183,9 @@ INNER JOIN spans AS span ON span.tenant = shot.tenant AND span.subject = shot.de
 WHERE shot.at >= span.before AND shot.at < span.performed
 COMMENT 'Injections between the last calibration before it and each calibration: filter by calibration_id';
 
--- Key: none, one row matters. The secret that pseudonyms of units are made with; the first one made stands for ever, so that a
--- unit keeps its pseudonym. Nobody but the owner of the database is granted this table.
+-- Key: none, one row matters. The secret that pseudonyms of units are made with; the first one made
+-- stands for ever, so that a unit keeps its pseudonym. Nobody but the owner of the database is
+-- granted this table.
 CREATE TABLE IF NOT EXISTS unit_secret
 (
     secret String COMMENT '64 random bytes, hex: the key of HMAC-SHA-256 behind calibration_by_unit.unit_key' CODEC(ZSTD(1)),

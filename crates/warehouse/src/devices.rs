@@ -78,7 +78,7 @@ impl Default for FleetLimits {
 }
 
 /// What is asked of the fleet: kind of the alert, severity, SQL of its [`Finding`]s.
-pub const FLEET: [(&str, &str, &str); 9] = [
+pub const FLEET: [(&str, &str, &str); 10] = [
     ("device-lost", "medium", LOST),
     ("device-silent", "medium", SILENT),
     ("session-allergy", "medium", ALLERGY),
@@ -88,6 +88,7 @@ pub const FLEET: [(&str, &str, &str); 9] = [
     ("clock", "low", CLOCK),
     ("clock-implausible", "medium", IMPLAUSIBLE),
     ("sequence-gap", "low", GAP),
+    ("sequence-conflict", "high", CONFLICT),
 ];
 
 const LOST: &str = "
@@ -176,6 +177,13 @@ const GAP: &str = "
     SELECT toString(tenant), toString(any(gap.site)), toString(device), '', '', toUnixTimestamp64Micro(min(gap.since)),
         concat('events of ', device, ' have not arrived')
     FROM delivery_gaps AS gap WHERE state = 'OPEN' AND gap.since < now64(6, 'UTC') - toIntervalMinute(5)
+    GROUP BY tenant, device";
+
+const CONFLICT: &str = "
+    SELECT toString(tenant), toString(argMax(other.site, other.received_at)), toString(device), '', '',
+        toUnixTimestamp64Micro(min(other.received_at)),
+        concat('device ', device, ' sent other contents under sequence numbers that were stored: it was cloned, or its counters were reset')
+    FROM quarantine AS other WHERE reason = 'conflict' AND device != ''
     GROUP BY tenant, device";
 
 /// The tenant's own policy, else the one for all.

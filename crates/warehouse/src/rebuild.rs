@@ -436,15 +436,7 @@ mod tests {
             operator_id: "",
             mounts: &[],
         });
-        let origin = Origin {
-            common,
-            boot_id: 7,
-            received_at: 1,
-            kafka_offset: 2,
-            operator_id: "",
-            unknown_fields: false,
-            implausible_time: false,
-        };
+        let origin = Origin { common, boot_id: 7, received_at: 1, kafka_offset: 2, operator_id: "", flags: 0 };
         let mut faults = Faults::default();
         for code in codes {
             faults.push(&origin, 1, 1, &v1::Fault { code: (*code).to_owned(), ..Default::default() });

@@ -183,13 +183,35 @@ async fn insert(warehouse: &Warehouse, rows: &[DeviceRow]) -> Result<(), Error> 
     written.await.map_err(|error| warehouse.error(error))
 }
 
+/// Most bytes of a file: some million lines, and an end for what is no file.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+
 fn parse(csv: impl Read, now_us: i64) -> Result<Vec<Line>, Error> {
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(csv);
-    let places = places(reader.headers()?)?;
+    let mut bytes = Vec::new();
+    csv.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(csv::Error::from)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(fault(1, "tenant", format!("the file has more than {FILE_BYTES_MAX} bytes; import it in parts")));
+    }
+    let header = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+    // Spreadsheets write semicolons where the comma is the decimal sign. No name of a column has either.
+    let delimiter = if header.contains(&b';') && !header.contains(&b',') { b';' } else { b',' };
+    let mut reader = csv::ReaderBuilder::new()
+        .trim(csv::Trim::All)
+        .delimiter(delimiter)
+        .flexible(true)
+        .from_reader(bytes.as_slice());
+    let headers = reader.headers()?.clone();
+    let places = places(&headers)?;
     let (mut lines, mut seen) = (Vec::new(), HashSet::new());
+    let mut numbers = LineNumbers { bytes: &bytes, at: 0, line: 1 };
     for record in reader.records() {
         let record = record?;
-        let at = record.position().map_or(0, csv::Position::line);
+        let at = numbers.of(record.position().map_or(0, csv::Position::byte));
+        if record.len() != headers.len() {
+            let column = headers.get(record.len()).or_else(|| headers.iter().next_back()).unwrap_or_default();
+            let fault_text = format!("{} values, the header line has {}", record.len(), headers.len());
+            return Err(fault(at, column, fault_text));
+        }
         let line = line(&record, &places, at, now_us)?;
         let DeviceRow { tenant, device, valid_from, .. } = &line.row;
         if !seen.insert((tenant.clone(), device.clone(), *valid_from)) {
@@ -198,6 +220,30 @@ fn parse(csv: impl Read, now_us: i64) -> Result<Vec<Line>, Error> {
         lines.push(line);
     }
     Ok(lines)
+}
+
+/// Numbers of lines by position, as an editor shows them: CR LF, LF and CR each end a line.
+struct LineNumbers<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    line: u64,
+}
+
+impl LineNumbers<'_> {
+    /// The line of the first text at or behind a position; positions never go back. The reader's own count takes the LF of
+    /// CR LF for the beginning of a record, and so the line before.
+    fn of(&mut self, position: u64) -> u64 {
+        let position = usize::try_from(position).unwrap_or(usize::MAX);
+        while let Some(byte) = self.bytes.get(self.at) {
+            let ends = matches!(byte, b'\r' | b'\n');
+            if self.at >= position && !ends {
+                break;
+            }
+            self.at += 1;
+            self.line += u64::from(*byte == b'\n' || *byte == b'\r' && self.bytes.get(self.at) != Some(&b'\n'));
+        }
+        self.line
+    }
 }
 
 fn places(headers: &csv::StringRecord) -> Result<HashMap<&'static str, usize>, Error> {
@@ -350,7 +396,25 @@ mod tests {
         check(&format!("{head}a,b,c,INJECTOR,g/1,\n"), "line 2, column gateway");
         check(&format!("{head}a,b,c,INJECTOR,,yesterday\n"), "line 2, column valid_from");
         check(&format!("{head}a,b,c,BENCH,,\na,x,c,BENCH,,\n"), "line 3, column device: a/c stands twice");
-        check(&format!("{head}a,b,c\n"), "csv: ");
+        check(&format!("{head}a,b,c\n"), "line 2, column kind: 3 values, the header line has 6");
+        check(&format!("{head}a,b,c,BENCH,,,,\n"), "line 2, column valid_from: 8 values");
+        let quoted = format!("{head}a,b,c,BENCH,,\n\n\"a\",\"b\nb\",d,BENCH,,\na,b,e,PEN,,\n").replace("b\nb", "b");
+        for end in ["\n", "\r\n", "\r"] {
+            check(&quoted.replace('\n', end), "line 5, column kind");
+            check(
+                &quoted.replace("\"b\"", "\"b\n\"").replace("PEN", "BENCH,").replace('\n', end),
+                "line 6, column valid_from",
+            );
+        }
+        let semicolons = format!("{head}a,b,c,BENCH,,\na,b,e,PEN,,\n").replace(',', ";");
+        check(&semicolons.replace('\n', "\r\n"), "line 3, column kind: \"PEN\"");
+    }
+
+    #[test]
+    fn semicolons_are_read_as_commas_are() {
+        let csv = "\u{feff}device;tenant;kind;site;model\r\npen-1;acme;INJECTOR;paris;\"MX, long\"\r\n";
+        let lines = parse(csv.as_bytes(), NOW).unwrap();
+        assert_eq!((lines[0].row.device.as_str(), lines[0].row.model.as_str()), ("pen-1", "MX, long"));
     }
 
     #[test]

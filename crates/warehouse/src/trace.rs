@@ -1,5 +1,6 @@
 //! Links between visits, items, lots and cycles, for one question at a time.
 
+use analysis::gs1;
 use async_recursion::async_recursion as boxed;
 use serde::Deserialize;
 
@@ -142,7 +143,37 @@ impl Warehouse {
 
 fn of_lot(subject: &str) -> String {
     match subject.split_once('/') {
-        Some((udi_di, lot)) => format!("udi_di = {} AND lot = {}", quoted(udi_di), quoted(lot)),
-        None => format!("lot = {}", quoted(subject)),
+        Some((udi_di, lot)) => format!("{} AND trimBoth(lot) = {}", of_product(udi_di), quoted(&gs1::lot(lot))),
+        None => format!("trimBoth(lot) = {}", quoted(&gs1::lot(subject))),
+    }
+}
+
+/// SQL of a product in every way of writing its GTIN.
+fn of_product(udi_di: &str) -> String {
+    let product = gs1::product(udi_di);
+    let shorter = [13, 12, 8].into_iter().filter_map(|length| {
+        let (zeros, rest) = product.split_at_checked(product.len().checked_sub(length)?)?;
+        (!zeros.is_empty() && zeros.bytes().all(|digit| digit == b'0')).then_some(rest)
+    });
+    let spellings: Vec<String> = [product.as_str()].into_iter().chain(shorter).map(quoted).collect();
+    // Of an element string, with brackets and as scanned.
+    let strings = ["(01)", "01"].map(|ai| format!("position(udi_di, {}) > 0", quoted(&format!("{ai}{product}"))));
+    format!("(trimBoth(udi_di) IN ({}) OR length(udi_di) >= 16 AND ({}))", spellings.join(", "), strings.join(" OR "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_product_is_asked_for_in_every_spelling() {
+        let sql = of_lot("4012345000017/L1 ");
+        assert_eq!(sql, of_lot("(01)04012345000017/L1"));
+        assert!(
+            sql.contains("IN ('04012345000017', '4012345000017')") && sql.ends_with("trimBoth(lot) = 'L1'"),
+            "{sql}"
+        );
+        assert!(of_lot("REF-7/L1").contains("IN ('REF-7')"));
+        assert_eq!(of_lot("L'1"), r"trimBoth(lot) = 'L\'1'");
     }
 }

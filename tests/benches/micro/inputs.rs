@@ -166,8 +166,7 @@ impl Sent {
             received_at: BASE_US,
             kafka_offset,
             operator_id: &self.context().operator_id,
-            unknown_fields: false,
-            implausible_time: false,
+            flags: 0,
         }
     }
 }

@@ -178,8 +178,7 @@ fn insert_arrow(runtime: &Runtime, warehouse: &Warehouse, reports: &[Decoded], n
             received_at: decoded.received_at,
             kafka_offset: decoded.offset,
             operator_id: &context.operator_id,
-            unknown_fields: false,
-            implausible_time: false,
+            flags: 0,
         };
         for (seq, at, injection) in decoded.injections() {
             rows.push(&origin, seq, at, injection);

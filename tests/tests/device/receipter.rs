@@ -136,7 +136,7 @@ impl Seen {
         };
         let report = match parsed.channel {
             Channel::Status => {
-                match status::parse(&publish.payload) {
+                match status::parse(&publish.payload).map(|(status, _)| status) {
                     Ok(status) => drop(self.states.insert(parsed.device.to_owned(), status.state())),
                     Err(reject) => self.refuse(&publish.payload, &reject),
                 }

@@ -134,6 +134,75 @@ async fn every_kind_has_its_table_and_every_reject_its_reason() {
     rejects_are_in_quarantine(&rig);
 }
 
+/// Retransmissions of every kind of event, in another grouping and from another base, and by a device of the same identity that
+/// says something else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_content_under_a_stored_sequence_number_is_a_conflict_and_the_same_one_is_silent() {
+    let mut rig = Rig::start(2).await;
+    let kinds = every_kind();
+    let count = kinds.len() as u64;
+    let loader = rig.load(rig.options()).await;
+    rig.report("pen-1", &report(10, 1, kinds.clone()));
+    rig.report("pen-2", &report(11, 1, vec![kinds[0].clone()]));
+    rig.flush();
+    rig.written().await;
+
+    // The same events, first and last apart, told from a base a second earlier.
+    let mut again = report(10, 1, kinds.clone());
+    again.base_unix_us -= 1_000_000;
+    again.events.iter_mut().for_each(|event| event.offset_us += 1_000_000);
+    let last = v1::Report { first_seq: count, events: again.events.split_off(kinds.len() - 1), ..again.clone() };
+    rig.report("pen-1", &again);
+    rig.report("pen-1", &last);
+    rig.flush();
+    rig.written().await;
+    let metrics = loader.handle.metrics();
+    assert!(metrics.contains("doseline_load_conflicts_total 0"), "{metrics}");
+    assert!(metrics.contains("doseline_load_unverified_duplicates_total 0"), "{metrics}");
+    assert!(metrics.contains(&format!("doseline_load_duplicates_total {count}")), "{metrics}");
+
+    // One field of each kind, an event of another kind, and both contents in one batch.
+    let mut other = report(10, 1, kinds.clone());
+    for event in &mut other.events {
+        match event.kind.as_mut() {
+            Some(Kind::Injection(injection)) => injection.target_um = Some(1_501),
+            Some(Kind::SterilizationCycle(cycle)) => cycle.samples[1].pressure_pa = Some(310_001),
+            Some(Kind::Preparation(preparation)) => preparation.components[1].volume_nl = Some(4),
+            Some(Kind::Heartbeat(heartbeat)) => heartbeat.battery_pct = Some(81),
+            Some(Kind::Calibration(calibration)) => calibration.certificate = "C-2".to_owned(),
+            _ => *event = v1::Event { kind: Some(Kind::Injection(v1::Injection::default())), ..event.clone() },
+        }
+    }
+    rig.report("pen-1", &other);
+    rig.report("pen-2", &report(11, 1, vec![kinds[13].clone()]));
+    for certificate in ["C-1", "C-2", "C-1"] {
+        let calibration = v1::Calibration { certificate: certificate.to_owned(), ..v1::Calibration::default() };
+        rig.report("pen-3", &report(12, 1, vec![event(Kind::Calibration(calibration))]));
+    }
+    rig.flush();
+    rig.written().await;
+    rig.written().await;
+    loader.stop().await;
+    let sql = "SELECT device, count(), uniqExact(seq), groupUniqArray(source) FROM quarantine \
+               WHERE reason = 'conflict' GROUP BY device ORDER BY device";
+    let expected = format!("pen-1\t{count}\t{count}\t['check']\npen-2\t1\t1\t['check']\npen-3\t1\t1\t['check']");
+    check(&rig, sql, &expected);
+    let details = "SELECT seq, detail FROM quarantine WHERE device = 'pen-1' AND seq IN (1, 9) ORDER BY seq";
+    check(
+        &rig,
+        details,
+        "1\tboot 10, sequence 1: target_um is \"1501\", stored is \"1500\"\n\
+         9\tboot 10, sequence 9: pressure_pa is \"310001\", stored is \"310000\"",
+    );
+    check(
+        &rig,
+        "SELECT detail FROM quarantine WHERE device = 'pen-2'",
+        "boot 11, sequence 1: an event of another kind is stored",
+    );
+    check(&rig, "SELECT count(), any(target_um) FROM injections WHERE device = 'pen-1'", "1\t1500");
+    check(&rig, "SELECT count(), any(certificate) FROM calibrations WHERE device = 'pen-3'", "1\tC-1");
+}
+
 fn kinds_are_in_their_tables(rig: &Rig) {
     check(
         rig,

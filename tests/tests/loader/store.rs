@@ -38,15 +38,7 @@ const COMMON: Common<'static> = Common {
 };
 
 fn origin(common: u32) -> Origin<'static> {
-    Origin {
-        common,
-        boot_id: 1 << 63,
-        received_at: 1_750_000_000_000_000,
-        kafka_offset: 7,
-        operator_id: "",
-        unknown_fields: false,
-        implausible_time: false,
-    }
+    Origin { common, boot_id: 1 << 63, received_at: 1_750_000_000_000_000, kafka_offset: 7, operator_id: "", flags: 0 }
 }
 
 fn provenance(batch: u64) -> Provenance {

@@ -165,3 +165,15 @@ async fn a_gap_is_told_of_when_it_is_older_than_five_minutes_and_not_declared_lo
     insert(&rig, "loader_commits", columns, &ledger("gap", 5, "[]", "5", 0));
     assert_eq!(open(&mut rig, "sequence-gap").await, [""; 0], "it has arrived");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_contents_under_one_sequence_number_are_told_of_by_device() {
+    let mut rig = Rig::start().await;
+    let row = |device: &str, reason: &str, seq: u32| {
+        format!("('acme', 'paris', '{device}', '{reason}', 'check', 1, {seq}, now64(6), today())")
+    };
+    let rows = [row("cloned", "conflict", 1), row("cloned", "conflict", 2), row("other", "implausible", 1)];
+    let columns = "tenant, site, device, reason, source, boot_id, seq, received_at, ingest_day";
+    insert(&rig, "quarantine", columns, &rows.join(","));
+    assert_eq!(open(&mut rig, "sequence-conflict").await, ["high sequence-conflict/acme/cloned"]);
+}

@@ -16,7 +16,7 @@ use load::{
 use tokio::time::Instant;
 use warehouse::{
     Error,
-    columns::{Block, LedgerRow, Provenance},
+    columns::{Block, Content, EventKey, LedgerRow, Provenance},
     loader::{BootKey, Intent, Progress, Shard, Tally, token},
 };
 
@@ -290,6 +290,14 @@ impl Store for Client {
             Some(Bug::LedgerApart) => self.commit_apart(commit, attempt).await,
             _ => self.engine.commit(commit, attempt).await,
         }
+    }
+
+    async fn contents(&self, block: &Block) -> Result<Vec<Content>, Error> {
+        self.engine.contents(block).await
+    }
+
+    async fn stored_events(&self, keys: &[EventKey]) -> Result<Vec<EventKey>, Error> {
+        self.engine.stored_events(keys).await
     }
 
     async fn uptime(&self) -> Result<Duration, Error> {

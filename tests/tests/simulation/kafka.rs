@@ -12,11 +12,7 @@ use load::{
     simulation::partition_of,
 };
 use sha2::{Digest as _, Sha256};
-use telemetry::{
-    kafka::{SOURCE_BRIDGE, SOURCE_LOADER},
-    report::Report,
-    topic::Topic,
-};
+use telemetry::{kafka::SOURCE_BRIDGE, report::Report, topic::Topic};
 use tokio::time::Instant;
 
 use crate::{broker::take_due, chance::Chance};
@@ -213,13 +209,13 @@ impl Kafka {
 
     /// A loader's copy of what it refused.
     pub fn copy(&mut self, refusal: Refusal) {
-        let Refusal { reason, topic, received_at, key, payload } = refusal;
+        let Refusal { reason, source, topic, received_at, key, payload, .. } = refusal;
         let headers = Headers {
             topic: Some(topic.into_bytes()),
             received_at: Some(received_at),
             others: Some(Box::new(OtherHeaders {
                 reason: Some(reason.as_str().as_bytes().to_vec()),
-                source: Some(SOURCE_LOADER.as_bytes().to_vec()),
+                source: Some(source.as_bytes().to_vec()),
                 ..OtherHeaders::default()
             })),
         };

@@ -8,8 +8,13 @@ pub(super) enum Form {
     Digits(usize, usize),
     /// Characters of GS1's set 82: least and greatest number.
     Text(usize, usize),
-    /// Six digits, YYMMDD.
+    /// Six digits, YYMMDD; day 00 stands for the last one of the month.
     Date,
+    /// Six digits, YYMMDD with a day that exists, then from so many to so many two-digit parts of a time: hour, minute,
+    /// second.
+    Time(usize, usize),
+    /// One such date, or the first and the last one of a range.
+    Dates,
     /// A key whose last digit is a check digit, followed by up to `tail` characters.
     Keyed {
         /// Number of digits of the key, check digit included.
@@ -25,6 +30,8 @@ impl Form {
         match self {
             Self::Digits(least, most) | Self::Text(least, most) => (least == most).then_some(least),
             Self::Date => Some(6),
+            Self::Time(least, most) => (least == most).then_some(6 + 2 * least),
+            Self::Dates => None,
             Self::Keyed { key, tail } => (tail == 0).then_some(key),
         }
     }
@@ -33,8 +40,7 @@ impl Form {
     pub(super) fn check(self, value: &str) -> Result<(), String> {
         let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
         match self {
-            Self::Date if value.len() == 6 && digits(value) => Ok(()),
-            Self::Date => Err("a date, YYMMDD".into()),
+            Self::Date | Self::Time(..) | Self::Dates => self.check_dates(value),
             Self::Digits(least, most) if (least..=most).contains(&value.len()) && digits(value) => Ok(()),
             Self::Digits(least, most) => Err(format!("{} digits", range(least, most))),
             Self::Text(least, most) => text(value, least, most),
@@ -45,6 +51,35 @@ impl Form {
                 _ => Err(format!("{key} digits and up to {tail} characters")),
             },
         }
+    }
+}
+
+impl Form {
+    /// What a value of a date must be.
+    pub(super) fn right(self) -> String {
+        let time = |parts: usize| ["", "HH", "HHMM", "HHMMSS"].get(parts).copied().unwrap_or_default();
+        match self {
+            Self::Time(least, most) => {
+                let forms: Vec<_> = (least..=most)
+                    .filter(|parts| (least, most, *parts) != (0, 2, 1))
+                    .map(|parts| format!("YYMMDD{}", time(parts)))
+                    .collect();
+                format!("a date and a time that exist, {}", forms.join(" or "))
+            }
+            Self::Dates => "a date that exists, YYMMDD, or a range of two, the earlier one first".into(),
+            _ => "a date, YYMMDD".into(),
+        }
+    }
+
+    fn check_dates(self, value: &str) -> Result<(), String> {
+        let fits = match self {
+            // A test-by date has no time or hour and minute.
+            Self::Time(0, 2) => matches!(value.len(), 6 | 10),
+            Self::Time(least, most) => (least..=most).any(|parts| value.len() == 6 + 2 * parts),
+            Self::Dates => matches!(value.len(), 6 | 12),
+            _ => value.len() == 6,
+        };
+        if fits && value.bytes().all(|byte| byte.is_ascii_digit()) { Ok(()) } else { Err(self.right()) }
     }
 }
 
@@ -168,15 +203,15 @@ const TABLE: &[Identifier] = &[
     row("427", "ORIGIN SUBDIVISION", up_to(3)),
     row("7001", "NSN", Form::Digits(13, 13)),
     row("7002", "MEAT CUT", up_to(30)),
-    row("7003", "EXPIRY TIME", Form::Digits(10, 10)),
+    row("7003", "EXPIRY TIME", Form::Time(2, 2)),
     row("7004", "ACTIVE POTENCY", Form::Digits(1, 4)),
     row("7005", "CATCH AREA", up_to(12)),
-    row("7006", "FIRST FREEZE DATE", Form::Date),
-    row("7007", "HARVEST DATE", Form::Digits(6, 12)),
+    row("7006", "FIRST FREEZE DATE", Form::Time(0, 0)),
+    row("7007", "HARVEST DATE", Form::Dates),
     row("7008", "AQUATIC SPECIES", up_to(3)),
     row("7009", "FISHING GEAR TYPE", up_to(10)),
     row("7010", "PROD METHOD", up_to(2)),
-    row("7011", "TEST BY DATE", Form::Digits(6, 10)),
+    row("7011", "TEST BY DATE", Form::Time(0, 2)),
     row("7020", "REFURB LOT", up_to(20)),
     row("7021", "FUNC STAT", up_to(20)),
     row("7022", "REV STAT", up_to(20)),
@@ -201,7 +236,7 @@ const TABLE: &[Identifier] = &[
     row("8005", "PRICE PER UNIT", Form::Digits(6, 6)),
     row("8006", "ITIP", Form::Digits(18, 18)),
     row("8007", "IBAN", up_to(34)),
-    row("8008", "PROD TIME", Form::Digits(8, 12)),
+    row("8008", "PROD TIME", Form::Time(1, 3)),
     row("8009", "OPTSEN", up_to(50)),
     row("8010", "CPID", up_to(30)),
     row("8011", "CPID SERIAL", Form::Digits(1, 12)),

@@ -16,6 +16,9 @@ use identifiers::{Form, Identifier};
 /// Ends a value of variable length.
 const FNC1: char = '\u{1d}';
 
+/// What people print around the parts of a string with brackets.
+const BLANKS: [char; 2] = [' ', '\u{a0}'];
+
 /// Longest element string that is read, in characters. No GS1 symbol holds more.
 pub const LENGTH_MAX: usize = 4096;
 
@@ -108,9 +111,13 @@ impl ElementString {
     /// # Errors
     /// The string is not valid. The error names the element and the allowed form.
     pub fn parse(text: &str, year: i32) -> Result<Self, Error> {
+        Self::read(text, year, true)
+    }
+
+    fn read(text: &str, year: i32, check_digits: bool) -> Result<Self, Error> {
         let text = text.trim_matches([' ', '\t', '\r', '\n']);
         let text = ["]C1", "]e0", "]d2", "]Q3", "]J1"].iter().find_map(|id| text.strip_prefix(id)).unwrap_or(text);
-        let text = text.strip_prefix(FNC1).unwrap_or(text);
+        let text = text.trim_start_matches(FNC1);
         match text.len() {
             0 => return Err(Error::Empty),
             length if length > LENGTH_MAX => return Err(Error::TooLong(length)),
@@ -120,7 +127,7 @@ impl ElementString {
         let mut rest = text;
         while !rest.is_empty() {
             let (ai, identifier, value, after) = if text.starts_with('(') { bracketed(rest)? } else { scanned(rest)? };
-            read.add(check(ai, identifier, value, year)?)?;
+            read.add(check(ai, identifier, value, year, check_digits)?)?;
             rest = after;
         }
         Ok(read)
@@ -143,6 +150,11 @@ impl ElementString {
         self.elements.iter().find(|element| element.ai == ai).map(|element| element.value.as_str())
     }
 
+    /// Last day of use: (17), else the day of (7003).
+    pub fn expiry(&self) -> Option<Date> {
+        self.date("17").or_else(|| self.date("7003"))
+    }
+
     /// The date of an identifier.
     pub fn date(&self, ai: &str) -> Option<Date> {
         self.elements.iter().find(|element| element.ai == ai).and_then(|element| element.date)
@@ -160,21 +172,50 @@ impl ElementString {
     }
 }
 
+/// A product's device identifier as it is compared: GTINs of 8, 12, 13 and 14 digits are filled up to 14 (GS1 General
+/// Specifications, 3.3.2), and of an element string the GTIN is taken. Any other text is only trimmed. A wrong check digit
+/// changes nothing: a label that carries it is compared with the labels that carry it, too.
+pub fn product(text: &str) -> String {
+    let text = text.trim();
+    if matches!(text.len(), 8 | 12 | 13 | 14) && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return format!("{text:0>14}");
+    }
+    part(text, "01").unwrap_or_else(|| text.to_owned())
+}
+
+/// A lot as it is compared: of an element string (10), any other text is only trimmed. Capital and small letters differ: AI
+/// (10) takes characters of GS1's set 82 (GS1 General Specifications, 3.4.1 and 7.11), which has both.
+pub fn lot(text: &str) -> String {
+    part(text, "10").unwrap_or_else(|| text.trim().to_owned())
+}
+
+/// The value of an identifier in an element string with a GTIN; none where the text is no such string.
+pub fn part(text: &str, ai: &str) -> Option<String> {
+    let text = text.trim();
+    let begins = text.starts_with(['(', ']', FNC1]) || text.starts_with("01") && text.len() >= 16;
+    // No year matters: dates are not looked at.
+    let read = begins.then(|| ElementString::read(text, 2000, false).ok()).flatten()?;
+    read.di()?;
+    read.get(ai).map(str::to_owned)
+}
+
 type Split<'a> = (&'a str, &'static Identifier, &'a str, &'a str);
 
 /// Splits off `(ai)value`.
 fn bracketed(text: &str) -> Result<Split<'_>, Error> {
     let unknown = || Error::UnknownIdentifier(text.chars().take(8).collect());
     let (ai, rest) = text.strip_prefix('(').and_then(|text| text.split_once(')')).ok_or_else(unknown)?;
+    // Printed strings have blanks around identifiers and values; no value has one itself.
+    let ai = ai.trim_matches(BLANKS);
     let identifier = Identifier::exactly(ai).ok_or_else(unknown)?;
     let end = rest.match_indices('(').map(|(at, _)| at).find(|at| opens(&rest[*at..])).unwrap_or(rest.len());
     let (value, after) = rest.split_at(end);
-    Ok((ai, identifier, value.strip_suffix(FNC1).unwrap_or(value), after))
+    Ok((ai, identifier, value.trim_matches(BLANKS).trim_end_matches(FNC1), after))
 }
 
 /// Whether an identifier in brackets starts here.
 fn opens(text: &str) -> bool {
-    let ai = text.strip_prefix('(').and_then(|text| text.split_once(')')).map(|(ai, _)| ai);
+    let ai = text.strip_prefix('(').and_then(|text| text.split_once(')')).map(|(ai, _)| ai.trim_matches(BLANKS));
     ai.is_some_and(|ai| (2..=4).contains(&ai.len()) && ai.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
@@ -193,10 +234,17 @@ fn scanned(text: &str) -> Result<Split<'_>, Error> {
         _ => rest.find(FNC1).unwrap_or(rest.len()),
     };
     let (value, after) = rest.split_at(end);
-    Ok((ai, identifier, value, after.strip_prefix(FNC1).unwrap_or(after)))
+    // Some scanners send a separator twice.
+    Ok((ai, identifier, value, after.trim_start_matches(FNC1)))
 }
 
-fn check(ai: &str, identifier: &'static Identifier, value: &str, year: i32) -> Result<Element, Error> {
+fn check(
+    ai: &str,
+    identifier: &'static Identifier,
+    value: &str,
+    year: i32,
+    check_digits: bool,
+) -> Result<Element, Error> {
     let wrong = |right: String| Error::Value { ai: ai.into(), value: value.into(), right };
     if let Err(right) = identifier.form.check(value) {
         return Err(wrong(right));
@@ -207,12 +255,26 @@ fn check(ai: &str, identifier: &'static Identifier, value: &str, year: i32) -> R
             let key = &value[..key];
             let (digits, last) = key.split_at(key.len() - 1);
             let (expected, found) = (check_digit(digits), last.as_bytes()[0] - b'0');
-            if expected != found {
+            if check_digits && expected != found {
                 return Err(Error::CheckDigit { ai: ai.into(), value: key.into(), found, expected });
             }
         }
         Form::Date => {
-            date = Some(read_date(value, year).ok_or_else(|| wrong("a date, YYMMDD".into()))?);
+            date = Some(read_date(value, year).ok_or_else(|| wrong(identifier.form.right()))?);
+        }
+        Form::Time(..) | Form::Dates => {
+            let exists = |text: &str| read_date(text, year).filter(|_| text.get(4..6) != Some("00"));
+            let (first, rest) = value.split_at(6);
+            date = Some(exists(first).ok_or_else(|| wrong(identifier.form.right()))?);
+            let is_right = match identifier.form {
+                Form::Dates => rest.is_empty() || exists(rest).is_some_and(|last| Some(last) >= date),
+                _ => [24, 60, 60].iter().zip(rest.as_bytes().chunks(2)).all(|(end, digits)| {
+                    digits.iter().fold(0, |number, digit| 10 * number + u32::from(digit - b'0')) < *end
+                }),
+            };
+            if !is_right {
+                return Err(wrong(identifier.form.right()));
+            }
         }
         Form::Digits(..) | Form::Text(..) => {}
     }
@@ -298,12 +360,79 @@ mod tests {
             ("(10)A\u{e9}", "(10) \"A\u{e9}\": must be without 'é', which GS1 does not allow in a value"),
             ("(21)1(21)2", "(21) stands there twice: \"1\" and \"2\""),
             ("(01", "unknown application identifier at \"(01\""),
+            ("(10)A B", "(10) \"A B\": must be without ' ', which GS1 does not allow in a value"),
+            ("(7003)2602301200", "(7003) \"2602301200\": must be a date and a time that exist, YYMMDDHHMM"),
+            ("(7003)2602002400", "(7003) \"2602002400\": must be a date and a time that exist, YYMMDDHHMM"),
+            ("(7003)2602012400", "(7003) \"2602012400\": must be a date and a time that exist, YYMMDDHHMM"),
+            ("(7003)2602011260", "(7003) \"2602011260\": must be a date and a time that exist, YYMMDDHHMM"),
+            ("(7006)260200", "(7006) \"260200\": must be a date and a time that exist, YYMMDD"),
+            (
+                "(7007)260201260131",
+                "(7007) \"260201260131\": must be a date that exists, YYMMDD, or a range of two, the earlier one first",
+            ),
+            (
+                "(7007)26023",
+                "(7007) \"26023\": must be a date that exists, YYMMDD, or a range of two, the earlier one first",
+            ),
+            ("(7011)26020112", "(7011) \"26020112\": must be a date and a time that exist, YYMMDD or YYMMDDHHMM"),
+            (
+                "(8008)26133112",
+                "(8008) \"26133112\": must be a date and a time that exist, YYMMDDHH or YYMMDDHHMM or YYMMDDHHMMSS",
+            ),
+            (
+                "(8008)260131125960",
+                "(8008) \"260131125960\": must be a date and a time that exist, YYMMDDHH or YYMMDDHHMM or YYMMDDHHMMSS",
+            ),
             ("(01)51022222233336x", "(01) \"51022222233336x\": must be 14 digits"),
         ];
         for (text, message) in cases {
             assert_eq!(parse(text).unwrap_err().to_string(), message, "{text:?}");
         }
         assert!(matches!(parse(&"9".repeat(5000)), Err(Error::TooLong(5000))));
+    }
+
+    #[test]
+    fn printed_blanks_and_doubled_separators_are_read() {
+        let printed = " (01) 51022222233336 (11) 141231 ( 17 ) 150707\u{a0}(10) A213B1 (21) 1234 ";
+        assert_eq!(parse(printed), parse(EXAMPLE));
+        let doubled = "\u{1d}\u{1d}0151022222233336\u{1d}111412311715070710A213B1\u{1d}\u{1d}211234\u{1d}\u{1d}";
+        assert_eq!(parse(doubled), parse(EXAMPLE));
+    }
+
+    #[test]
+    fn times_give_their_day() {
+        let expiry = |text: &str| parse(text).unwrap().expiry().map(|date| date.to_string());
+        assert_eq!(expiry("(7003)2602281230"), Some("2026-02-28".into()));
+        assert_eq!(expiry("(7003)2602281230(17)260300"), Some("2026-03-31".into()));
+        assert_eq!(expiry("(10)A"), None);
+        for good in ["(7007)260228", "(7007)260228260301", "(7011)2602282359", "(8008)26022823", "(8008)260228235959"] {
+            assert!(parse(good).unwrap().elements[0].date.is_some(), "{good}");
+        }
+    }
+
+    #[test]
+    fn a_product_is_the_same_in_every_spelling() {
+        let same = [
+            "04012345000017",
+            "4012345000017",
+            " 4012345000017\r",
+            "(01)04012345000017",
+            "(01)04012345000017(10)L1(21)S1",
+            "010401234500001710L1\u{1d}21S1",
+            "]d2010401234500001710L1",
+        ];
+        for text in same {
+            assert_eq!(product(text), "04012345000017", "{text:?}");
+        }
+        // GTIN-8 and GTIN-12.
+        assert_eq!((product("96385074"), product("036000291452")), ("00000096385074".into(), "00036000291452".into()));
+        // Other lengths and other texts stay what they are.
+        for text in ["4012345", "012345678901234", "REF-7", "di-1", "", "(01)4012345000017"] {
+            assert_eq!(product(text), text);
+        }
+        assert_eq!((lot(" L1 "), lot("(01)04012345000017(10)l1")), ("L1".into(), "l1".into()));
+        assert_eq!(part("(01)04012345000017(21)S1", "21"), Some("S1".into()));
+        assert_eq!(part("(21)S1", "21"), None);
     }
 
     #[test]

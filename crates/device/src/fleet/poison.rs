@@ -2,10 +2,10 @@
 
 use prost::Message as _;
 use telemetry::{
-    limits::{EVENTS_MAX, REPORT_BYTES_MAX},
+    limits::{EVENTS_MAX, MOUNTS_MAX, REPORT_BYTES_MAX},
     reject::Reason,
     topic::Channel,
-    v1::{Clock, Context, EarlierBoot, Event, Fault, Injection, MountInUse, Report, event::Kind},
+    v1::{Clock, Context, EarlierBoot, Event, Injection, LostRange, MountInUse, Report, event::Kind},
 };
 
 use super::Plan;
@@ -37,15 +37,16 @@ const REPORTS: [(&str, Reason, Spoil); 11] = [
     ("seq 0", Reason::BadSequence, |report| report.first_seq = 0),
     ("seq overflow", Reason::BadSequence, |report| report.first_seq = u64::MAX),
     ("session id of 15 bytes", Reason::BadSession, |report| context(report).session_id = vec![7; 15]),
-    ("mount id with a slash", Reason::BadId, |report| {
-        let mount = MountInUse { mount_id: "needle/1".to_owned(), ..MountInUse::default() };
+    ("mount id of 257 bytes", Reason::FieldTooLong, |report| {
+        let mount = MountInUse { mount_id: "m".repeat(257), ..MountInUse::default() };
         context(report).mounts.push(mount);
     }),
-    ("control character", Reason::BadId, |report| context(report).firmware = "2.5\u{7}".to_owned()),
-    ("model of 65 bytes", Reason::FieldTooLong, |report| context(report).model = "m".repeat(65)),
-    ("fault detail of 257 bytes", Reason::FieldTooLong, |report| {
-        let fault = Fault { detail: "d".repeat(257), ..Fault::default() };
-        report.events = vec![Event { offset_us: 0, kind: Some(Kind::Fault(fault)) }];
+    ("17 mounts", Reason::TooManyElements, |report| {
+        context(report).mounts = vec![MountInUse::default(); MOUNTS_MAX + 1];
+    }),
+    ("model of 257 bytes", Reason::FieldTooLong, |report| context(report).model = "m".repeat(257)),
+    ("lost range backwards", Reason::BadSequence, |report| {
+        report.lost = vec![LostRange { first_seq: 5, last_seq: 4, reason: String::new() }];
     }),
     ("no content", Reason::NoContent, |report| report.events.clear()),
     ("earlier boot 0", Reason::BadBoot, |report| report.earlier_boots = vec![EarlierBoot::default()]),

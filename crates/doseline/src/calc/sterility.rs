@@ -128,7 +128,7 @@ impl Gs1 {
             "pi": read.pi(),
             "gtin": read.get("01"),
             "production_date": date("11"),
-            "expiry": date("17"),
+            "expiry": read.expiry().map(|date| date.to_string()),
             "lot": read.get("10"),
             "serial": read.get("21"),
             // A wrong one is refused.

@@ -14,6 +14,10 @@ use warehouse::quarantine::Raw;
 
 /// The record that replays a row, or why it is refused still.
 pub fn remake(raw: &Raw, plausibility: &Plausibility, device_time: &device_time::Limits) -> Result<Record, Reject> {
+    if raw.reason == Reason::Conflict.as_str() {
+        let detail = "another content is stored under its sequence number; a person must find out which device sent it";
+        return Err(Reject::new(Reason::Conflict, detail));
+    }
     let admitted = readmit(raw);
     if let Destination::Quarantine(reason) = admitted.destination {
         return Err(Reject::new(reason, admitted.detail.unwrap_or_default()));
@@ -59,7 +63,10 @@ fn plausible(
     let model = report.context().map_or("", |context| context.model.as_str());
     let ranges = plausibility.ranges(model);
     let time = device_time.judge(message, raw.received_at);
-    message.events.iter().try_for_each(|event| check(event, time.at(event), &ranges))
+    message.events.iter().enumerate().try_for_each(|(index, event)| {
+        report.texts(index).map_err(Reject::clone)?;
+        check(event, time.at(event), &ranges)
+    })
 }
 
 #[cfg(test)]
@@ -128,6 +135,8 @@ mod tests {
         let rules = Plausibility::default();
         let refused = |raw: &Raw, rules: &Plausibility| remake(raw, rules).unwrap_err();
         assert_eq!(refused(&raw("bridge", "report", vec![], None), &rules).reason, Reason::Empty);
+        let conflict = Raw { reason: "conflict".to_owned(), ..raw("check", "report", encoded(1_500).1, Some(3)) };
+        assert_eq!(refused(&conflict, &rules).reason, Reason::Conflict);
         assert_eq!(refused(&raw("loader", "report/json", vec![0xff], None), &rules).reason, Reason::BadProtobuf);
         assert_eq!(refused(&raw("bridge", "x", vec![1], None), &rules).reason, Reason::BadTopic);
         let (_, deep) = encoded(12_500);

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use telemetry::{
     inspect::{self, Inspection},
-    kafka::SOURCE_LOADER,
+    kafka::SOURCE_BRIDGE,
     quarantine::Id,
 };
 use warehouse::quarantine::{Filter, Item, Raw};
@@ -63,7 +63,7 @@ pub async fn run(arguments: Arguments, config: &Config) -> anyhow::Result<ExitCo
 /// What can be read of a row: as JSON where the device sent that and the bridge refused it.
 fn read(raw: &Raw) -> Inspection {
     let status = raw.topic.ends_with("/status");
-    let text = status || (raw.topic.ends_with("/report/json") && raw.source != SOURCE_LOADER);
+    let text = status || (raw.topic.ends_with("/report/json") && raw.source == SOURCE_BRIDGE);
     match (status, text) {
         (true, _) => inspect::json(&raw.payload, "Status"),
         (false, true) => inspect::json(&raw.payload, "Report"),

@@ -114,13 +114,13 @@ impl Witness {
         let settled = decoded.received_at <= self.settled;
         match message {
             Message::Report(report) => self.report(record.offset, &topic, report, settled),
-            Message::Status(status) => {
+            Message::Status(status, _) => {
                 if let Some(boot_id) = status.boot_id {
                     self.words(&topic, boot_id, status.last_seq.unwrap_or(0), settled);
                 }
                 Ok(())
             }
-            Message::Quarantined(_) | Message::Copy => Ok(()),
+            Message::Quarantined { .. } | Message::Copy => Ok(()),
         }
     }
 

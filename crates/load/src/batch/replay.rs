@@ -34,7 +34,7 @@ pub(super) fn stands(decoded: &Decoded<'_>, seq: Option<u64>) -> bool {
 
 impl Batch<'_> {
     /// Events with sequence numbers: what the ledger does not have as stored, in runs of one fate.
-    pub(super) fn replay_sequenced(&mut self, source: &Source<'_>, range: Interval, ledger: &mut Ledger) {
+    pub(super) fn replay_sequenced(&mut self, source: &Source<'_, '_>, range: Interval, ledger: &mut Ledger) {
         let parts = ledger.unstored(range);
         self.tally.duplicates += range.count() - parts.iter().map(|(part, _)| part.count()).sum::<u64>();
         for (part, quarantined) in parts {
@@ -53,7 +53,7 @@ impl Batch<'_> {
     }
 
     /// A run of one fate that is in quarantine: out of it, or left there.
-    fn release(&mut self, source: &Source<'_>, interval: Interval, run: Run, ledger: &mut Ledger) {
+    fn release(&mut self, source: &Source<'_, '_>, interval: Interval, run: Run, ledger: &mut Ledger) {
         let refused = match run {
             Run::Stored(_) => match ledger.release(interval) {
                 Ok(_) => {
@@ -74,13 +74,13 @@ impl Batch<'_> {
     }
 
     /// Whether events outside the sequence are to be written: those of a device always, those of a replay once.
-    pub(super) fn admits_unnumbered(&mut self, source: &Source<'_>, ledgers: &mut Ledgers) -> bool {
+    pub(super) fn admits_unnumbered(&mut self, source: &Source<'_, '_>, ledgers: &mut Ledgers) -> bool {
         let (decoded, events) = (source.decoded, &source.report.message().events);
         let Some(replay) = &decoded.replay else { return true };
         let Some(topic) = decoded.device else { return false };
         // What stays in quarantine uses up no number: it can be replayed after another fix.
         if let ([event], Some(_)) = (events.as_slice(), replay.id.seq)
-            && source.check(event).is_err()
+            && source.check(0, event).is_err()
         {
             return true;
         }
@@ -130,7 +130,7 @@ impl Batch<'_> {
         let topic = decoded.device;
         let boot_id = match &decoded.message {
             Ok(Message::Report(report)) => report.boot_id(),
-            Ok(Message::Status(status)) => status.boot_id.unwrap_or(0),
+            Ok(Message::Status(status, _)) => status.boot_id.unwrap_or(0),
             _ => 0,
         };
         self.tables.replay(&Replayed {

@@ -19,7 +19,7 @@ use rand_chacha::{
 use tokio::time::Instant;
 use warehouse::{
     Error,
-    columns::{Block, Committed, LedgerRow, Provenance},
+    columns::{Block, Committed, Content, EVENT_TABLES, EventKey, LedgerRow, Provenance, contents},
     loader::{BootKey, Intent, LastCommit, Progress, Shard, Tally, token},
 };
 
@@ -454,6 +454,22 @@ impl Store for Engine {
         let token = token(committed.provenance, "loader_commits", committed.generation + attempt);
         let states = commit.ledgers.iter().map(|row| (committed, row.clone())).collect();
         self.call(vec![(token, Write::Commit(Some(committed), states))]).await
+    }
+
+    async fn contents(&self, block: &Block) -> Result<Vec<Content>, Error> {
+        self.call(Vec::new()).await?;
+        let wanted: BTreeSet<EventKey> = contents(&block.record_batch(0)?).iter().map(Content::key).collect();
+        let inner = lock(&self.inner);
+        let parts = inner.disk.parts.iter().filter(|part| part.table == block.table());
+        Ok(parts.flat_map(|part| contents(&part.rows)).filter(|content| wanted.contains(&content.key())).collect())
+    }
+
+    async fn stored_events(&self, keys: &[EventKey]) -> Result<Vec<EventKey>, Error> {
+        self.call(Vec::new()).await?;
+        let inner = lock(&self.inner);
+        let parts = inner.disk.parts.iter().filter(|part| EVENT_TABLES.contains(&part.table));
+        let known = parts.flat_map(|part| contents(&part.rows)).map(|content| content.key());
+        Ok(known.filter(|key| keys.contains(key)).collect())
     }
 
     async fn uptime(&self) -> Result<Duration, Error> {

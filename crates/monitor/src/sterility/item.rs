@@ -10,7 +10,7 @@ use warehouse::{
 
 use super::{
     curve::Outcome,
-    rules::{Book, Clock, Finding, HOUR_US, State, item_query, stamp},
+    rules::{Book, Clock, Finding, HOUR_US, Label, State, item_query, stamp},
     sterilizer::{Standing, Standings},
 };
 
@@ -38,12 +38,12 @@ pub fn unit(item_id: &str) -> String {
 
 /// Judges an item. The same id on products of different UDI device identifiers is not the same item.
 pub fn evaluate(facts: &ItemFacts<'_>, standings: &Standings, book: &Book, clock: Clock) -> Vec<Verdict> {
-    let products: BTreeSet<&str> =
-        facts.mounts.iter().map(|mount| mount.udi_di.as_str()).filter(|udi_di| !udi_di.is_empty()).collect();
+    let products = facts.mounts.iter().map(|mount| Label::of(mount).product).filter(|product| !product.is_empty());
+    let products: BTreeSet<String> = products.collect();
     let mut found: BTreeMap<String, Verdict> = BTreeMap::new();
-    let groups = if products.is_empty() { vec![""] } else { products.into_iter().collect() };
+    let groups = if products.is_empty() { vec![String::new()] } else { Vec::from_iter(products) };
     for product in groups {
-        let item = Item::new(facts, product, standings, book, clock);
+        let item = Item::new(facts, &product, standings, book, clock);
         for verdict in item.verdicts() {
             let sureness = |verdict: &Verdict| (verdict.holds(), super::super::alert::rank(&verdict.severity));
             match found.get_mut(&verdict.verdict_key) {
@@ -103,8 +103,11 @@ impl<'a> Item<'a> {
             let first = mounts.entry((&mount.device, &mount.mount_id)).or_insert(mount);
             *first = (*first).min(*mount);
         }
-        mounts.retain(|_, mount| mount.udi_di.is_empty() || product.is_empty() || mount.udi_di == product);
-        let foreign = |mount: &Mount| !product.is_empty() && !mount.udi_di.is_empty() && mount.udi_di != product;
+        let foreign = |mount: &Mount| {
+            let of_mount = Label::of(mount).product;
+            !product.is_empty() && !of_mount.is_empty() && of_mount != product
+        };
+        mounts.retain(|_, mount| !foreign(mount));
         let foreign: BTreeSet<(&str, &str)> = facts
             .mounts
             .iter()

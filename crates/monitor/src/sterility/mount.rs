@@ -10,7 +10,7 @@ use warehouse::{
 
 use super::{
     calendar::{end_of, last_day},
-    rules::{Book, Clock, Finding, State, mount_query, stamp},
+    rules::{Book, Clock, Finding, Label, State, mount_query, stamp},
 };
 
 /// Everything known of one mount.
@@ -189,7 +189,7 @@ impl Judge<'_> {
 
     /// Rule 12: of a recalled lot. A recall that comes later concerns uses before it as well.
     fn recalled(&self, mount: &Mount, book: &Book) -> Vec<Verdict> {
-        let recalls = book.recalls(&mount.udi_di, &mount.lot).into_iter();
+        let recalls = book.recalls(&Label::of(mount)).into_iter();
         let say = |(recall, is_certain): (&warehouse::sterility::Recall, bool)| {
             let doubt = if is_certain { "" } else { ", if it is that product: which one was not said" };
             let evidence = json!({"recall": recall.recall_id, "product": recall.udi_di, "lot": mount.lot});
@@ -208,7 +208,7 @@ impl Judge<'_> {
 
     /// Rule 12: of a lot that had expired by the registry.
     fn lot_expired(&self, mount: &Mount, book: &Book) -> Option<Verdict> {
-        let last = book.expiry(&mount.udi_di, &mount.lot)?;
+        let last = book.expiry(&Label::of(mount))?;
         self.used_after(last, mount).map(|state| {
             let product = product(mount);
             let reason = format!("{} was used after its lot {} had expired", self.name(), mount.lot);

@@ -89,7 +89,8 @@ impl Units for Dirty {
             dirty.sterilizers.extend(warehouse.sterilizers_of_cycles(news, table, limit).await?);
         }
         if news.concerns("implausible_times") {
-            let texts = async |table: &str, column: &str| warehouse.texts_of_doubted_boots(news, table, column, limit).await;
+            let texts =
+                async |table: &str, column: &str| warehouse.texts_of_doubted_boots(news, table, column, limit).await;
             dirty.mounts.extend(texts("mounts", MOUNT).await?);
             dirty.items.extend(texts("mounts", "item_id").await?);
             dirty.sessions.extend(texts("injections", "session_id").await?);

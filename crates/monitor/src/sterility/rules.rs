@@ -2,14 +2,18 @@
 
 use std::collections::HashMap;
 
+use analysis::gs1;
 use serde_json::{Value, json};
 use warehouse::{
-    sterility::{Mount, Recall, Recipe, Registry, quoted},
+    sterility::{Component, Mount, Recall, Recipe, Registry, quoted},
     verdicts::Verdict,
 };
 
 /// Version of the rules; a change makes the monitor evaluate everything again.
 pub const RULE_VERSION: u32 = 2;
+
+/// Version since which curves are judged as today: such a judgement stands without its samples, which may be deleted.
+pub(super) const CURVES_SINCE: u32 = 1;
 
 /// Hours after a use within which the decision on its cycle is awaited, where no policy says otherwise.
 const RELEASE_HOURS: u64 = 48;
@@ -60,6 +64,42 @@ const USUAL: [(&str, i32, u32, bool); 5] = [
     ("121C-30min", 121_000, 1_800_000, false),
 ];
 
+/// What a label says of product and lot, as they are compared: the same for every way of writing a GTIN. What stands in the
+/// tables stays as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// See [`gs1::product`]; empty = not said.
+    pub product: String,
+    /// See [`gs1::lot`]; empty = not said.
+    pub lot: String,
+}
+
+impl Label {
+    /// Of a mount; a full element string that was scanned as the item's id says product and lot as well.
+    pub fn of(mount: &Mount) -> Self {
+        Self::among([&mount.udi_di, &mount.item_id], &mount.lot)
+    }
+
+    /// Of a component of a mixture.
+    pub fn of_component(component: &Component) -> Self {
+        Self::among([&component.udi_di, &component.container_id], &component.lot)
+    }
+
+    fn among([udi_di, id]: [&str; 2], lot: &str) -> Self {
+        let in_strings = |ai: &str| [udi_di, id].iter().find_map(|text| gs1::part(text, ai));
+        let said = |text: String, ai: &str| if text.is_empty() { in_strings(ai).unwrap_or_default() } else { text };
+        Self { product: said(gs1::product(udi_di), "01"), lot: said(gs1::lot(lot), "10") }
+    }
+}
+
+/// The name of a policy, with its type as it is compared.
+fn by_type(name: &str) -> String {
+    match name.split_once(':') {
+        Some((name, of_type)) => format!("{name}:{}", gs1::product(of_type)),
+        None => name.to_owned(),
+    }
+}
+
 impl Book {
     /// Sorts a registry.
     pub fn new(registry: &Registry) -> Self {
@@ -78,7 +118,7 @@ impl Book {
         let recipes = usual.chain(registry.recipes.iter().cloned());
         let mut recalls: HashMap<String, Vec<Recall>> = HashMap::new();
         for recall in &registry.recalls {
-            recalls.entry(recall.udi_di.clone()).or_default().push(recall.clone());
+            recalls.entry(gs1::product(&recall.udi_di)).or_default().push(recall.clone());
         }
         Self {
             recipes: recipes.map(|recipe| ((recipe.tenant.clone(), recipe.recipe.clone()), recipe)).collect(),
@@ -86,12 +126,12 @@ impl Book {
             expiries: registry
                 .lots
                 .iter()
-                .map(|lot| ((lot.udi_di.clone(), lot.lot.clone()), i64::from(lot.expiry)))
+                .map(|lot| ((gs1::product(&lot.udi_di), gs1::lot(&lot.lot)), i64::from(lot.expiry)))
                 .collect(),
             policies: registry
                 .policies
                 .iter()
-                .map(|policy| ((policy.tenant.clone(), policy.name.clone()), policy.value.clone()))
+                .map(|policy| ((policy.tenant.clone(), by_type(&policy.name)), policy.value.clone()))
                 .collect(),
         }
     }
@@ -103,21 +143,23 @@ impl Book {
     }
 
     /// Open recalls of a product's lot, and whether each is certain: a lot without its product may be another's.
-    pub fn recalls(&self, udi_di: &str, lot: &str) -> Vec<(&Recall, bool)> {
-        let concerns = |recall: &&Recall| recall.lot.is_empty() || recall.lot == lot;
-        if udi_di.is_empty() {
-            let all = self.recalls.values().flatten().filter(|recall| !lot.is_empty() && recall.lot == lot);
+    pub fn recalls(&self, label: &Label) -> Vec<(&Recall, bool)> {
+        let Label { product, lot } = label;
+        let is_lot = |recall: &&Recall| !lot.is_empty() && gs1::lot(&recall.lot) == *lot;
+        let concerns = |recall: &&Recall| recall.lot.is_empty() || is_lot(recall);
+        if product.is_empty() {
+            let all = self.recalls.values().flatten().filter(is_lot);
             let mut found: Vec<_> = all.map(|recall| (recall, false)).collect();
             found.sort_by(|left, right| left.0.recall_id.cmp(&right.0.recall_id));
             return found;
         }
-        let of_product = self.recalls.get(udi_di).into_iter().flatten();
+        let of_product = self.recalls.get(product).into_iter().flatten();
         of_product.filter(concerns).map(|recall| (recall, true)).collect()
     }
 
     /// Last day of use of a registered lot, days since 1970.
-    pub fn expiry(&self, udi_di: &str, lot: &str) -> Option<i64> {
-        self.expiries.get(&(udi_di.to_owned(), lot.to_owned())).copied()
+    pub fn expiry(&self, label: &Label) -> Option<i64> {
+        self.expiries.get(&(label.product.clone(), label.lot.clone())).copied()
     }
 
     fn policy(&self, tenant: &str, name: &str) -> Option<&str> {
@@ -132,8 +174,9 @@ impl Book {
     /// A limit for a type of item, else for all.
     fn limit(&self, tenant: &str, name: &str, mount: Option<&Mount>) -> Option<u64> {
         let special = mount.and_then(|mount| {
-            let by = |what: &str| (!what.is_empty()).then(|| self.number(tenant, &format!("{name}:{what}"))).flatten();
-            by(&mount.udi_di).or_else(|| by(&mount.designation))
+            let by =
+                |what: String| (!what.is_empty()).then(|| self.number(tenant, &format!("{name}:{what}"))).flatten();
+            by(Label::of(mount).product).or_else(|| by(gs1::product(&mount.designation)))
         });
         special.or_else(|| self.number(tenant, name))
     }

@@ -10,7 +10,7 @@ use warehouse::{
 
 use super::{
     calendar::{end_of, last_day},
-    rules::{Book, Clock, Finding, State, stamp},
+    rules::{Book, Clock, Finding, Label, State, stamp},
 };
 
 /// Everything known of one visit.
@@ -190,14 +190,14 @@ fn mixture(facts: &SessionFacts<'_>, mixture: &str, book: &Book, clock: Clock, u
         let fact = || {
             evidence(json!({"product": component.udi_di, "lot": component.lot, "container": component.container_id}))
         };
-        for (recall, is_certain) in book.recalls(&component.udi_di, &component.lot) {
+        let label = Label::of_component(component);
+        for (recall, is_certain) in book.recalls(&label) {
             let subject = format!("recall/{}/{}/{}", recall.recall_id, recall.udi_di, recall.lot);
             let reason = format!("mixture {mixture} was used; recall {}: {}", recall.recall_id, recall.reason);
             let (key, state) = (format!("{subject}/{mixture}/{product}"), State::sure(is_certain));
             verdicts.push(say(12, key, subject, state, reason, product.clone(), fact()));
         }
-        let lot_expired = book.expiry(&component.udi_di, &component.lot).and_then(|last| used_after(end_of(last)));
-        if let Some(state) = lot_expired {
+        if let Some(state) = book.expiry(&label).and_then(|last| used_after(end_of(last))) {
             let subject = format!("expired/{product}");
             let reason = format!("mixture {mixture} was used after lot {} had expired", component.lot);
             let key = format!("{subject}/{mixture}");

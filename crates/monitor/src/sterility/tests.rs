@@ -403,6 +403,12 @@ fn rule_2_a_single_use_item_serves_one_visit() {
     world().uses("L", "a", 1, lot).uses("L", "b", 5, lot).check(2, NONE);
     world().uses("N1", "a", 1, |_| ()).uses("N1", "b", 5, |mount| mount.udi_di = text("di-7")).check(2, NONE);
     world().handpiece("H1", "a", 1).handpiece("H1", "b", 5).check(2, NONE);
+    // One product in two spellings is one item.
+    let spelt = |udi_di: &'static str| move |mount: &mut Mount| mount.udi_di = text(udi_di);
+    for other in ["4012345000017", "(01)04012345000017(21)N1", " 04012345000017"] {
+        let world = world().uses("N1", "a", 1, spelt("04012345000017")).uses("N1", "b", 5, spelt(other));
+        world.check(2, &["CONFIRMED critical a+b"]);
+    }
 }
 
 #[test]
@@ -718,6 +724,20 @@ fn rule_12_recalled_or_expired_lots() {
         .uses("N1", "a", 1, |mount| mount.udi_di.clear())
         .recall("di-7", "L1")
         .check(12, &["INDETERMINATE medium a"]);
+    // GTIN-13 and GTIN-14, a full element string, blanks around a lot; capital and small letters differ (GS1, AI 10).
+    let label = |udi_di: &'static str, lot: &'static str| {
+        World::new().uses("N1", "a", 1, move |mount| (mount.udi_di, mount.lot) = (text(udi_di), text(lot)))
+    };
+    label("4012345000017", "L1").recall("04012345000017", "L1").check(12, &["CONFIRMED high a"]);
+    label("04012345000017", "L1 ").recall("4012345000017", " L1").check(12, &["CONFIRMED high a"]);
+    label("(01)04012345000017(10)L1", "").recall("4012345000017", "L1").check(12, &["CONFIRMED high a"]);
+    label("04012345000017", "L1").recall("(01)04012345000017(10)L1", "L1").check(12, &["CONFIRMED high a"]);
+    label("4012345000017", "l1").recall("04012345000017", "L1").check(12, NONE);
+    label("4012345000024", "L1").recall("04012345000017", "L1").check(12, NONE);
+    let scanned = World::new().uses("(01)04012345000017(10)L1(21)N1", "a", 1, |mount| {
+        (mount.udi_di, mount.lot) = (String::new(), String::new());
+    });
+    scanned.recall("4012345000017", "L1").check(12, &["CONFIRMED high a"]);
     let expires = |day: i64| {
         let mut world = world();
         let expiry = (T0 / DAY + day) as i32;

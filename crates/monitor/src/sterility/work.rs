@@ -9,10 +9,11 @@ use warehouse::{
 };
 
 use super::{
-    Book, Clock, RULE_VERSION, curve,
+    Book, Clock, curve,
     item::{self, ItemFacts},
     mount::{self, MountFacts},
     pass::Dirty,
+    rules::CURVES_SINCE,
     session::{self, SessionFacts},
     sterilizer::{self, Chamber, Standing, Standings},
 };
@@ -148,7 +149,7 @@ impl Work<'_> {
     ) -> Result<HashMap<Named<'c>, curve::Physical>, Error> {
         let known: HashMap<Named<'_>, &Verdict> = known
             .iter()
-            .filter(|verdict| verdict.rule == 0 && verdict.rule_version == RULE_VERSION)
+            .filter(|verdict| verdict.rule == 0 && verdict.rule_version >= CURVES_SINCE)
             .map(|verdict| ((verdict.tenant.as_str(), verdict.cycle_uid.as_str()), verdict))
             .collect();
         let judged = |cycle: &Cycle| {

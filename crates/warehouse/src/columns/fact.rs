@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use arrow_array::{ArrayRef, types::UInt64Type};
+use arrow_array::{
+    ArrayRef,
+    types::{UInt32Type, UInt64Type},
+};
 use arrow_schema::FieldRef;
 use telemetry::v1;
 
@@ -152,6 +155,13 @@ impl Commons {
     }
 }
 
+/// Bit of `flags`: an enum value this version does not know.
+pub const UNKNOWN_ENUM: u32 = 1;
+/// Bit of `flags`: the report has fields this version does not know.
+pub const UNKNOWN_FIELDS: u32 = 2;
+/// Bit of `flags`: the device's clock says that it is synced and shows a time that cannot be true.
+pub const IMPLAUSIBLE_TIME: u32 = 4;
+
 /// What holds for all events of one report, borrowed from it.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
@@ -165,10 +175,9 @@ pub struct Origin<'a> {
     pub kafka_offset: u64,
     /// Pseudonym of the operator.
     pub operator_id: &'a str,
-    /// Whether the report has fields this version does not know.
-    pub unknown_fields: bool,
-    /// Whether the device's clock says that it is synced and shows a time that cannot be true.
-    pub implausible_time: bool,
+    /// What is to be said of the row: [`UNKNOWN_ENUM`], [`UNKNOWN_FIELDS`], [`IMPLAUSIBLE_TIME`], [`telemetry::text::TRIMMED`],
+    /// [`telemetry::text::STRANGE`].
+    pub flags: u32,
 }
 
 /// Columns of a fact, with so many texts of [`NAMES`].
@@ -181,6 +190,7 @@ pub(crate) struct Facts<const TEXTS: usize = OF_EVERY_FACT> {
     at: Time,
     received_at: Time,
     kafka_offset: Number<UInt64Type>,
+    flags: Number<UInt32Type>,
 }
 
 impl<const TEXTS: usize> Facts<TEXTS> {
@@ -193,6 +203,7 @@ impl<const TEXTS: usize> Facts<TEXTS> {
             at: Time::with_capacity(rows),
             received_at: Time::with_capacity(rows),
             kafka_offset: Number::with_capacity(rows),
+            flags: Number::with_capacity(rows),
         }
     }
 
@@ -205,6 +216,7 @@ impl<const TEXTS: usize> Facts<TEXTS> {
         self.at.push(at);
         self.received_at.push(origin.received_at);
         self.kafka_offset.push(origin.kafka_offset);
+        self.flags.push(origin.flags);
     }
 
     /// Adds its columns to the table's own.
@@ -219,6 +231,7 @@ impl<const TEXTS: usize> Facts<TEXTS> {
         columns.push(finish("at", self.at));
         columns.push(finish("received_at", self.received_at));
         columns.push(finish("kafka_offset", self.kafka_offset));
+        columns.push(finish("flags", self.flags));
         columns
     }
 }

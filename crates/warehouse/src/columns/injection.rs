@@ -3,14 +3,7 @@
 use arrow_array::types::{Int32Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
 use telemetry::v1;
 
-use crate::columns::{Code, Facts, Maybe, Number, Origin, fact::OF_INJECTIONS, table};
-
-/// Bit of `flags`: an enum value this version does not know.
-const UNKNOWN_ENUM: u32 = 1;
-/// Bit of `flags`: the report has fields this version does not know.
-const UNKNOWN_FIELDS: u32 = 2;
-/// Bit of `flags`: the device's clock says that it is synced and shows a time that cannot be true.
-const IMPLAUSIBLE_TIME: u32 = 4;
+use crate::columns::{Code, Facts, Maybe, Origin, UNKNOWN_ENUM, fact::OF_INJECTIONS, table};
 
 table! {
     /// Rows of `injections`.
@@ -34,7 +27,6 @@ table! {
         pressure_pa: Maybe<Int32Type>,
         vacuum_pa: Maybe<UInt32Type>,
         motor_ma: Maybe<UInt32Type>,
-        flags: Number<UInt32Type>,
     }
 }
 
@@ -57,7 +49,6 @@ impl Injections {
             pressure_pa: Maybe::with_capacity(rows),
             vacuum_pa: Maybe::with_capacity(rows),
             motor_ma: Maybe::with_capacity(rows),
-            flags: Number::with_capacity(rows),
             ..Self::default()
         }
     }
@@ -65,7 +56,15 @@ impl Injections {
     /// Adds an injection. Its values must have passed [`telemetry::plausibility::check`], whose widest ranges fit the
     /// columns; one that does not fit becomes NULL rather than another value.
     pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64, injection: &v1::Injection) {
-        self.facts.push(origin, seq, at);
+        let unknown_enum = v1::Mode::try_from(injection.mode).is_err()
+            || v1::Outcome::try_from(injection.outcome).is_err()
+            || v1::Area::try_from(injection.area).is_err()
+            || v1::DoseSource::try_from(injection.dose_source).is_err()
+            || v1::DepthSource::try_from(injection.depth_source).is_err();
+        match unknown_enum {
+            false => self.facts.push(origin, seq, at),
+            true => self.facts.push(&Origin { flags: origin.flags | UNKNOWN_ENUM, ..*origin }, seq, at),
+        }
         self.injection_no.push(injection.injection_no);
         self.shot.push(injection.shot);
         self.mode.push(injection.mode);
@@ -85,14 +84,6 @@ impl Injections {
         self.pressure_pa.push(injection.pressure_pa);
         self.vacuum_pa.push(injection.vacuum_pa);
         self.motor_ma.push(injection.motor_ma);
-        let unknown_enum = v1::Mode::try_from(injection.mode).is_err()
-            || v1::Outcome::try_from(injection.outcome).is_err()
-            || v1::Area::try_from(injection.area).is_err()
-            || v1::DoseSource::try_from(injection.dose_source).is_err()
-            || v1::DepthSource::try_from(injection.depth_source).is_err();
-        let flags = if unknown_enum { UNKNOWN_ENUM } else { 0 };
-        let flags = flags | if origin.unknown_fields { UNKNOWN_FIELDS } else { 0 };
-        self.flags.push(flags | if origin.implausible_time { IMPLAUSIBLE_TIME } else { 0 });
     }
 }
 

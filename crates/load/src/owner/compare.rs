@@ -1,0 +1,129 @@
+//! Events that arrive again under a boot and sequence number that is stored: the same content is a retransmission and stays
+//! silent, another content is a conflict (a cloned device, or counters that were reset) and goes to the quarantine topic.
+//!
+//! The comparison stands between the batch's rows and its record, so that the first content is in its table even where both
+//! came in one batch, and a crash before the record repeats the comparison. What it finds goes to Kafka and is loaded from
+//! there like any other record: the rows of this batch do not depend on it, and neither does a batch that is made again. A
+//! crash after Kafka's confirmation and before the record makes a conflict known twice, never not at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use telemetry::{kafka::SOURCE_CHECK, reject::Reason, report::Report};
+use warehouse::columns::{Content, EventKey, contents, difference};
+
+use super::{Owner, Stop};
+use crate::{
+    backoff::Backoff,
+    batch::{Refusal, Repeat, Repeats},
+    copies::Copies,
+    store::Store,
+    wire,
+};
+
+/// Attempts to read what is stored. Loading does not stand still for a comparison: events that could not be compared are
+/// counted.
+const ATTEMPTS: u32 = 5;
+
+/// What a comparison came to.
+#[derive(Default)]
+pub(super) struct Compared {
+    /// One for each event with another content.
+    pub conflicts: Vec<Refusal>,
+    /// Events whose stored content was not found or could not be read.
+    pub unverified: u64,
+}
+
+impl<S: Store, C: Copies> Owner<S, C> {
+    /// Compares what arrived again with what is stored.
+    pub(super) async fn compare(&self, repeats: &Repeats) -> Result<Compared, Stop> {
+        if repeats.records.is_empty() {
+            return Ok(Compared::default());
+        }
+        let mut backoff = Backoff::default();
+        for attempt in 1.. {
+            match self.differing(repeats).await {
+                Ok(compared) => return Ok(compared),
+                Err(error) => {
+                    let unverified = repeats.records.iter().map(|record| record.seqs.count()).sum();
+                    tracing::warn!(shard = ?self.shard, %error, unverified, "cannot compare events that arrived again");
+                    if attempt == ATTEMPTS {
+                        return Ok(Compared { conflicts: Vec::new(), unverified });
+                    }
+                    self.lease.pause(backoff.next()).await?;
+                }
+            }
+        }
+        Ok(Compared::default())
+    }
+
+    async fn differing(&self, repeats: &Repeats) -> Result<Compared, warehouse::Error> {
+        let mut differences: BTreeMap<(u64, EventKey), Option<String>> = BTreeMap::new();
+        for block in &repeats.blocks {
+            let rows = block.record_batch(0)?;
+            let schema = rows.schema();
+            let (came, stored) = (contents(&rows), self.shared.store.contents(block).await?);
+            let mut of_event: BTreeMap<EventKey, Vec<&Content>> = BTreeMap::new();
+            for content in &stored {
+                of_event.entry(content.key()).or_default().push(content);
+            }
+            let mut of_record: BTreeMap<(u64, EventKey), Vec<&Content>> = BTreeMap::new();
+            for content in &came {
+                of_record.entry((content.kafka_offset, content.key())).or_default().push(content);
+            }
+            for (event, came) in of_record {
+                if let Some(stored) = of_event.get(&event.1) {
+                    let found = difference(&schema, &came, stored);
+                    // A cycle has rows in several tables.
+                    let known = differences.entry(event).or_default();
+                    *known = known.take().or(found);
+                }
+            }
+        }
+        // An event of another kind stands in another table.
+        let events = || repeats.records.iter().flat_map(|record| keys(record).map(move |key| (record, key)));
+        let absent = events().filter(|(record, key)| !differences.contains_key(&(record.offset, key.clone())));
+        let absent: BTreeSet<EventKey> = absent.map(|(_, key)| key).collect();
+        let elsewhere: BTreeSet<EventKey> = match absent.is_empty() {
+            true => BTreeSet::new(),
+            false => self.shared.store.stored_events(&Vec::from_iter(absent)).await?.into_iter().collect(),
+        };
+        let mut compared = Compared::default();
+        for (record, key) in events() {
+            let difference = match differences.remove(&(record.offset, key.clone())) {
+                Some(difference) => difference,
+                None if elsewhere.contains(&key) => Some("an event of another kind is stored".to_owned()),
+                None => {
+                    compared.unverified += 1;
+                    None
+                }
+            };
+            compared.conflicts.extend(difference.and_then(|difference| conflict(record, &key, &difference)));
+        }
+        Ok(compared)
+    }
+}
+
+fn keys(record: &Repeat) -> impl Iterator<Item = EventKey> {
+    let seqs = record.seqs.intervals().iter().flat_map(|known| known.first..=known.last);
+    seqs.map(|seq| EventKey {
+        tenant: record.boot.tenant.clone(),
+        device: record.boot.device.clone(),
+        boot_id: record.boot.boot_id,
+        seq,
+    })
+}
+
+/// The event alone, as it came.
+fn conflict(record: &Repeat, key: &EventKey, difference: &str) -> Option<Refusal> {
+    let report = Report::decode(&record.payload).ok()?;
+    let index = usize::try_from(key.seq.checked_sub(report.message().first_seq)?).ok()?;
+    Some(Refusal {
+        reason: Reason::Conflict,
+        source: SOURCE_CHECK,
+        detail: format!("boot {}, sequence {}: {difference}", key.boot_id, key.seq),
+        topic: record.topic.clone(),
+        received_at: record.received_at,
+        key: record.key.clone(),
+        payload: wire::single(&report, &record.payload, index),
+    })
+}
