@@ -3,6 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener},
+    os::unix::process::ExitStatusExt as _,
     path::Path,
     process::Command,
     time::Duration,
@@ -149,7 +150,10 @@ fn a_start_may_be_stopped_at_any_moment() {
         std::thread::sleep(lives);
         let is_ready = !doseline.stdout().is_empty();
         let (status, took) = doseline.stop(Duration::from_secs(20));
-        assert!(status.success() && took < STOP_WITHIN, "{status} after {lives:?} and {took:?}: {}", doseline.stderr());
+        // On a busy machine the signal may come before the program has begun to do anything.
+        let has_begun = !doseline.stderr().is_empty();
+        let is_well = status.success() || (!has_begun && status.signal() == Some(15));
+        assert!(is_well && took < STOP_WITHIN, "{status} after {lives:?} and {took:?}: {}", doseline.stderr());
         if is_ready {
             return;
         }

@@ -885,7 +885,7 @@ mod tests {
         assert_eq!((alone.mqtt.port, alone.kafka.replication, alone.quarantine.rows_max), (4_711, 1, 9));
         assert_eq!(alone.log.format, LogFormat::Text, "the other process logs as it likes");
         let both = load(Sources { file: Some(&path), running: Some(&running), ..Sources::default() }).unwrap();
-        assert_eq!((both.mqtt.port, both.kafka.partitions, both.quarantine.rows_max), (4_711, 2, 5));
+        assert_eq!((both.mqtt.port, both.kafka.partitions, both.quarantine.rows_max), (4_711, 1, 5));
         assert!(both.mqtt.tls.is_none());
     }
 

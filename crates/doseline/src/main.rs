@@ -175,7 +175,10 @@ fn main() -> ExitCode {
         return invalid(&[fault]);
     }
     let logs_failure = cli.command.is_service() && config.log.format == LogFormat::Json;
-    match run(cli.command, config) {
+    let outcome = run(cli.command, config);
+    // Only `up` has an engine, and it either succeeds or says why not.
+    let status = i32::from(outcome.is_err());
+    let code = match outcome {
         Ok(code) => code,
         Err(error) if logs_failure => {
             let Told { error, hint } = Told::of(&error);
@@ -183,7 +186,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Err(error) => failed(&error),
-    }
+    };
+    embedded::clickhouse::exit_if_running(status);
+    code
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

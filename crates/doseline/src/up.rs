@@ -83,6 +83,9 @@ pub struct Arguments {
     libchdb: Option<PathBuf>,
 }
 
+/// How much later than its programs this process may take a signal.
+const SIGNAL_WITHIN: Duration = Duration::from_millis(100);
+
 /// Runs until a signal, a failure or a full disk.
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let stop = stopped_by_signal()?;
@@ -99,6 +102,10 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
         outcome = machine.serve(&arguments, config) => outcome,
         failure = disk_full(&arguments.data_dir) => Err(failure),
     };
+    // A signal to the whole process group ends the programs that a start has begun, and the start fails a moment before this
+    // process takes its own signal.
+    let was_stopped = outcome.is_err() && tokio::time::timeout(SIGNAL_WITHIN, stop.cancelled()).await.is_ok();
+    let outcome = if was_stopped { Ok(()) } else { outcome };
     let stopped = machine.stop(Instant::now() + STOP_WITHIN).await;
     outcome.and(stopped).map(|()| ExitCode::SUCCESS)
 }

@@ -236,12 +236,12 @@ pub fn free_bytes(data_dir: &Path) -> std::io::Result<u64> {
 /// One engine for each process: the library keeps its state in globals.
 static RUNNING: AtomicBool = AtomicBool::new(false);
 
-/// A start that is given up while the engine boots: the process is about to end.
-struct GivenUp;
-
-impl Drop for GivenUp {
-    fn drop(&mut self) {
-        library::leave_without_destructors();
+/// Ends the process with a status if the engine still runs or boots, and does nothing otherwise. A program calls this
+/// before it returns from `main`: an exit would run the library's destructors, which take away what the engine's threads
+/// use, and the process would end by SIGSEGV instead of with its status.
+pub fn exit_if_running(status: i32) {
+    if RUNNING.load(Ordering::Acquire) {
+        library::exit_without_destructors(status);
     }
 }
 
@@ -261,7 +261,7 @@ impl Drop for Only {
 }
 
 /// Starts the engine and its server; both are ready when this returns. They end when `shutdown` is cancelled, which
-/// [`Handle::join`] waits for. A process that exits after the cancellation and before that leaves out the library's destructors.
+/// [`Handle::join`] waits for. A program that ends before that calls [`exit_if_running`].
 ///
 /// # Errors
 /// Any [`Error`] but those of the end.
@@ -282,10 +282,7 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
         let only = ManuallyDrop::new(only);
         let _ = booted.send((Engine::boot(&boot_options, &data_dir), only));
     });
-    let given_up = GivenUp;
-    let boot = boot.await;
-    std::mem::forget(given_up);
-    let (engine, only) = boot.map_err(|_| Error::Ended("the engine's thread ended while booting".to_owned()))?;
+    let (engine, only) = boot.await.map_err(|_| Error::Ended("the engine's thread ended while booting".to_owned()))?;
     let only = ManuallyDrop::into_inner(only);
     let engine = Arc::new(engine?);
     let version = engine.identity.version.clone();
@@ -404,7 +401,6 @@ async fn serve_connection(server: Arc<Server>, stream: TcpStream, place: Place, 
 
 /// Lets statements end, kills those that do not, and closes the engine.
 async fn stop(server: &Arc<Server>, mut connections: JoinSet<()>) -> Result<(), Error> {
-    library::leave_without_destructors();
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN_TIME, drained).await.is_err() {
         server.engine.abandon_all();

@@ -308,7 +308,7 @@ mod tests {
     fn numbers_are_exact_in_every_form() {
         let check = |number: &str, expected: u64| {
             for json in [number.to_owned(), format!("\"{number}\"")] {
-                let json = format!(r#"{{"x":[1.25e3,"1.5,\\"2.5"],"bootId":{json},"firstSeq":1,"events":[{{}}]}}"#);
+                let json = format!(r#"{{"x":[1.25e3,"1.5,\"2.5"],"bootId":{json},"firstSeq":1,"events":[{{}}]}}"#);
                 let (report, unknown) = report(&json).unwrap_or_else(|reject| panic!("{json}: {reject}"));
                 assert_eq!((report.boot_id, unknown), (expected, 1), "{json}");
             }

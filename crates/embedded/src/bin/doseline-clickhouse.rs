@@ -41,7 +41,9 @@ struct Arguments {
 async fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match run(Arguments::parse()).await {
+    let outcome = run(Arguments::parse()).await;
+    clickhouse::exit_if_running(i32::from(outcome.is_err()));
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();

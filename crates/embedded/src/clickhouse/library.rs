@@ -7,8 +7,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::Ordering;
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 type ConnectionHandle = *mut c_void;
 type ResultHandle = *mut c_void;
@@ -17,34 +16,13 @@ type Texts = *const *const c_char;
 type Lengths = *const usize;
 
 unsafe extern "C" {
-    /// Of glibc, which `libchdb.so` needs anyway.
-    fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
     fn _exit(status: c_int) -> !;
 }
 
-/// Whether `leave` is called at the end.
-static REGISTERED: Once = Once::new();
-
-/// Lets the process end without the library's destructors if the engine still runs then: they take away what its threads
-/// use, and the process would end by SIGSEGV instead of with its status.
-///
-/// Of the functions that are called at the end the last one registered is the first: so the engine must have run for a
-/// while when this is called.
-pub fn leave_without_destructors() {
-    REGISTERED.call_once(|| {
-        // SAFETY: `leave` takes these arguments, ignores the null pointer, and lives as long as the process.
-        let refused = unsafe { on_exit(leave, ptr::null_mut()) } != 0;
-        if refused {
-            tracing::warn!("the end of the process may be a crash if a statement does not end before");
-        }
-    });
-}
-
-extern "C" fn leave(status: c_int, _argument: *mut c_void) {
-    if super::RUNNING.load(Ordering::Acquire) {
-        // SAFETY: ends the process; Rust's own output was flushed before the functions of `on_exit` are called.
-        unsafe { _exit(status) }
-    }
+/// Ends the process without the library's destructors: they take away what the engine's threads use.
+pub fn exit_without_destructors(status: c_int) -> ! {
+    // SAFETY: ends the process. Rust has no buffer to flush at an exit but that of standard output, which is by lines.
+    unsafe { _exit(status) }
 }
 
 /// The state that `chdb_stream_append` and `chdb_classify_query_n` return when all went well.

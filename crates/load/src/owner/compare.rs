@@ -57,7 +57,37 @@ impl<S: Store, C: Copies> Owner<S, C> {
     }
 
     async fn differing(&self, repeats: &Repeats) -> Result<Compared, warehouse::Error> {
-        let mut differences: BTreeMap<(u64, EventKey), Option<String>> = BTreeMap::new();
+        let events = || repeats.records.iter().flat_map(|record| keys(record).map(move |key| (record, key)));
+        let mut differences = self.differences(repeats).await?;
+        // An event of another kind stands in another table.
+        let absent = events().filter(|(record, key)| !differences.contains_key(&(record.offset, key.clone())));
+        let absent: BTreeSet<EventKey> = absent.map(|(_, key)| key).collect();
+        let elsewhere: BTreeSet<EventKey> = match absent.is_empty() {
+            true => BTreeSet::new(),
+            false => self.shared.store.stored_events(&Vec::from_iter(absent)).await?.into_iter().collect(),
+        };
+        if !elsewhere.is_empty() {
+            // Or it came between the two questions, into the table that was asked first.
+            differences = self.differences(repeats).await?;
+        }
+        let mut compared = Compared::default();
+        for (record, key) in events() {
+            let difference = match differences.remove(&(record.offset, key.clone())) {
+                Some(difference) => difference,
+                None if elsewhere.contains(&key) => Some("an event of another kind is stored".to_owned()),
+                None => {
+                    compared.unverified += 1;
+                    None
+                }
+            };
+            compared.conflicts.extend(difference.and_then(|difference| conflict(record, &key, &difference)));
+        }
+        Ok(compared)
+    }
+
+    /// For each event that stands in the table of its kind: how it differs, by offset of the record that brought it again.
+    async fn differences(&self, repeats: &Repeats) -> Result<Differences, warehouse::Error> {
+        let mut differences = Differences::new();
         for block in &repeats.blocks {
             let rows = block.record_batch(0)?;
             let schema = rows.schema();
@@ -79,29 +109,11 @@ impl<S: Store, C: Copies> Owner<S, C> {
                 }
             }
         }
-        // An event of another kind stands in another table.
-        let events = || repeats.records.iter().flat_map(|record| keys(record).map(move |key| (record, key)));
-        let absent = events().filter(|(record, key)| !differences.contains_key(&(record.offset, key.clone())));
-        let absent: BTreeSet<EventKey> = absent.map(|(_, key)| key).collect();
-        let elsewhere: BTreeSet<EventKey> = match absent.is_empty() {
-            true => BTreeSet::new(),
-            false => self.shared.store.stored_events(&Vec::from_iter(absent)).await?.into_iter().collect(),
-        };
-        let mut compared = Compared::default();
-        for (record, key) in events() {
-            let difference = match differences.remove(&(record.offset, key.clone())) {
-                Some(difference) => difference,
-                None if elsewhere.contains(&key) => Some("an event of another kind is stored".to_owned()),
-                None => {
-                    compared.unverified += 1;
-                    None
-                }
-            };
-            compared.conflicts.extend(difference.and_then(|difference| conflict(record, &key, &difference)));
-        }
-        Ok(compared)
+        Ok(differences)
     }
 }
+
+type Differences = BTreeMap<(u64, EventKey), Option<String>>;
 
 fn keys(record: &Repeat) -> impl Iterator<Item = EventKey> {
     let seqs = record.seqs.intervals().iter().flat_map(|known| known.first..=known.last);
