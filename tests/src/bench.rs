@@ -1,8 +1,9 @@
 //! Measures every published figure of doseline's speed with real engines, for `cargo xtask bench`.
 //!
-//! A scenario starts its own engines, sends them reports that were encoded beforehand, and reads CPU time and memory of
-//! each process from `/proc`. It then counts the rows. If an event is missing or doubled, the scenario fails and shows
-//! no figures. `docs/benchmarks.md` says what each figure means.
+//! A scenario starts its own engines, sends them reports that were encoded beforehand, and reads
+//! CPU time and memory of each process from `/proc`. It then counts the rows. If an event is
+//! missing or doubled, the scenario fails and shows no figures. `docs/benchmarks.md` says what each
+//! figure means.
 
 mod bridge;
 mod data;
@@ -90,8 +91,8 @@ pub fn check_names(only: &[String]) -> Result<(), String> {
     }
 }
 
-/// Measures the scenarios in order, and passes on the report so far after each. A scenario that fails has no figures,
-/// and the others continue.
+/// Measures the scenarios in order, and passes on the report so far after each. A scenario that
+/// fails has no figures, and the others continue.
 pub fn run(options: &Options, mut so_far: impl FnMut(&Report)) -> Report {
     let mut report = Report::new(options);
     let _deferred = Deferred::begin();

@@ -1,9 +1,10 @@
-//! The fault campaign: faults strike every part, again and again, while a simulated fleet keeps sending. Engines stay
-//! up between the faults. The oracle is the fleet's own record of its events.
+//! The fault campaign: faults strike every part, again and again, while a simulated fleet keeps
+//! sending. Engines stay up between the faults. The oracle is the fleet's own record of its events.
 //!
-//! After each turn of one kind of fault, the events made meanwhile must be in ClickHouse, once and with their values.
-//! The aggregates of the batches committed meanwhile must equal their base rows. At the end the same holds for
-//! everything. The seed decides which fault comes when and where it strikes; the machine decides the rest.
+//! After each turn of one kind of fault, the events made meanwhile must be in ClickHouse, once and
+//! with their values. The aggregates of the batches committed meanwhile must equal their base rows.
+//! At the end the same holds for everything. The seed decides which fault comes when and where it
+//! strikes; the machine decides the rest.
 
 mod faults;
 mod finale;
@@ -33,7 +34,8 @@ use stage::{Setting, Stage};
 const ARRIVED_AFTER: Duration = Duration::from_secs(60);
 /// Additional time that it may take.
 const ARRIVED_WITHIN: Duration = Duration::from_secs(420);
-/// Attempts that may miss, for each wanted strike: the awaited statement did not come, or something else was hit.
+/// Attempts that may miss, for each wanted strike: the awaited statement did not come, or something
+/// else was hit.
 const MISSES: u32 = 4;
 
 /// Options of a campaign.
@@ -41,7 +43,8 @@ const MISSES: u32 = 4;
 pub struct Options {
     /// Decides which fault comes when and where it strikes.
     pub seed: u64,
-    /// How long faults strike, in turns; `None` means each as often as in continuous integration, then the end.
+    /// How long faults strike, in turns; `None` means each as often as in continuous integration,
+    /// then the end.
     pub minutes: Option<u64>,
     /// Names of faults; empty means all.
     pub faults: Vec<String>,
@@ -54,8 +57,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// The command that repeats the campaign: the same faults in the same order at the same points, as far as the
-    /// machine permits.
+    /// The command that repeats the campaign: the same faults in the same order at the same points,
+    /// as far as the machine permits.
     pub fn command(&self) -> String {
         let Self { seed, minutes, faults, rate, devices, partitions } = self;
         let minutes = minutes.map(|minutes| format!(" --minutes {minutes}")).unwrap_or_default();
@@ -149,7 +152,8 @@ impl Campaign {
         }
     }
 
-    /// Turns in a random order, all kinds before any is repeated. Faults that last long have their own times.
+    /// Turns in a random order, all kinds before any is repeated. Faults that last long have their
+    /// own times.
     fn turns(&mut self, length: Duration) {
         let mut lasting: Vec<_> = self.chosen().filter(|fault| fault.turn == 0).collect();
         lasting.shuffle(&mut self.random);

@@ -79,8 +79,8 @@ impl ClickHouse {
         self.start_command(command);
     }
 
-    /// As [`Self::start_again`], under another program such as `strace`, to whose arguments the engine's command is
-    /// appended.
+    /// As [`Self::start_again`], under another program such as `strace`, to whose arguments the
+    /// engine's command is appended.
     pub fn start_again_under(&mut self, program: &str, arguments: &[&str]) {
         let mut command = Command::new(program);
         command.args(arguments).arg(locate::binary(PROGRAM, "embedded"));
@@ -166,8 +166,8 @@ impl ClickHouse {
         self.disk.as_ref().expect("it was started on a disk")
     }
 
-    /// Executes a statement, and returns the answer as text without its last line break: TabSeparated, unless the
-    /// statement has a FORMAT.
+    /// Executes a statement, and returns the answer as text without its last line break:
+    /// TabSeparated, unless the statement has a FORMAT.
     #[track_caller]
     pub fn query(&self, sql: &str) -> String {
         self.try_query(sql).unwrap_or_else(|refused| panic!("{refused}\nin {sql}"))
@@ -178,7 +178,8 @@ impl ClickHouse {
         query(&self.agent, &self.url(), Some(PASSWORD), sql)
     }
 
-    /// The rows of a SELECT without FORMAT, each as an object by column; 64-bit integers are numbers.
+    /// The rows of a SELECT without FORMAT, each as an object by column; 64-bit integers are
+    /// numbers.
     #[track_caller]
     pub fn rows(&self, sql: &str) -> Vec<Value> {
         let text =

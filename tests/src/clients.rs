@@ -20,7 +20,8 @@ pub fn kafkajs() -> Command {
     command
 }
 
-/// Clients in Go: `kafka`, which takes the same, or `clickhouse`. `None` where the machine has no Go.
+/// Clients in Go: `kafka`, which takes the same, or `clickhouse`. `None` where the machine has no
+/// Go.
 pub fn go() -> Option<Command> {
     if Command::new("go").arg("version").output().is_err() {
         println!("left out: there is no Go on this machine");

@@ -1,9 +1,10 @@
 //! What the loader has committed of the records in Kafka.
 //!
-//! A loader writes the rows of a batch table by table, several tables at once and in no order. Last it writes the
-//! ledgers and the commit row in one insert. So rows in one table say nothing about rows in another, or about sums,
-//! gaps, completeness or marks. Only the commit row says that the whole batch is there. A test that has seen part of
-//! it, and checks the rest once, must wait for the commit row first.
+//! A loader writes the rows of a batch table by table, several tables at once and in no order. Last
+//! it writes the ledgers and the commit row in one insert. So rows in one table say nothing about
+//! rows in another, or about sums, gaps, completeness or marks. Only the commit row says that the
+//! whole batch is there. A test that has seen part of it, and checks the rest once, must wait for
+//! the commit row first.
 
 use std::time::Duration;
 
@@ -18,7 +19,8 @@ const POSITIONS: &str = "SELECT topic, kafka_partition, toInt64(max(batch_end)) 
                          (SELECT topic, max(incarnation) AS incarnation FROM doseline.kafka_topics GROUP BY topic) AS l \
                          USING (incarnation) WHERE kind = 'commit' GROUP BY ALL";
 
-/// Waits until everything in Kafka now is committed. If a row, a receipt or a flush was seen, the record is in Kafka.
+/// Waits until everything in Kafka now is committed. If a row, a receipt or a flush was seen, the
+/// record is in Kafka.
 #[track_caller]
 pub fn wait_until_committed(clickhouse: &ClickHouse, kafka: &Kafka) {
     let ends = ends(kafka);
@@ -34,7 +36,8 @@ pub fn ends(kafka: &Kafka) -> Offsets {
     topics.flat_map(of_topic).collect()
 }
 
-/// Whether everything below these offsets is committed; otherwise names the first partition that is behind.
+/// Whether everything below these offsets is committed; otherwise names the first partition that is
+/// behind.
 pub fn is_committed(clickhouse: &ClickHouse, ends: &Offsets) -> Result<(), String> {
     let positions = positions(clickhouse)?;
     let behind = ends.iter().find(|(key, end)| **end > positions.get(*key).copied().unwrap_or(0));

@@ -11,8 +11,8 @@ use crate::{Process, Scratch, poll};
 const MOUNTED_WITHIN: Duration = Duration::from_secs(60);
 const BALLAST: &str = "ballast";
 
-/// A file system in memory, in its own mount namespace, which needs no privileges. A process that holds the namespace
-/// keeps the data while engines on it are killed and restarted.
+/// A file system in memory, in its own mount namespace, which needs no privileges. A process that
+/// holds the namespace keeps the data while engines on it are killed and restarted.
 pub struct Disk {
     holder: Process,
     // Deleted after the process has ended.
@@ -42,8 +42,8 @@ impl Disk {
         self.scratch.path()
     }
 
-    /// A command that runs a program on the disk; the program is appended. The program dies with the test as all do,
-    /// which entering a namespace would undo.
+    /// A command that runs a program on the disk; the program is appended. The program dies with
+    /// the test as all do, which entering a namespace would undo.
     pub fn enter(&self) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--user", "--mount", "--preserve-credentials", "--target", &self.holder.id().to_string()]);

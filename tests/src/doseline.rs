@@ -46,13 +46,15 @@ impl Doseline {
         Self::start_with(arguments, &[])
     }
 
-    /// As [`Self::start`], with variables such as `("DOSELINE__LOAD__BATCH_ROWS_MAX", "100")` in its environment.
+    /// As [`Self::start`], with variables such as `("DOSELINE__LOAD__BATCH_ROWS_MAX", "100")` in
+    /// its environment.
     pub fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let binary = locate::binary("doseline", "doseline");
         Self::launch(Command::new(binary), arguments, environment)
     }
 
-    /// As [`Self::start`], under a program such as `env` or `unshare` that becomes the binary at its end.
+    /// As [`Self::start`], under a program such as `env` or `unshare` that becomes the binary at
+    /// its end.
     pub fn start_under(program: &str, its_arguments: &[&str], arguments: &[&str]) -> Self {
         let mut wrapper = Command::new(program);
         wrapper.args(its_arguments).arg(locate::binary("doseline", "doseline"));
@@ -79,7 +81,8 @@ impl Doseline {
         Finished { code: status.code(), stdout: doseline.stdout(), stderr: doseline.stderr() }
     }
 
-    /// Waits for a line on standard output or error that contains `text`, and returns it. An earlier line counts too.
+    /// Waits for a line on standard output or error that contains `text`, and returns it. An
+    /// earlier line counts too.
     #[track_caller]
     pub fn wait_for_line(&mut self, text: &str, within: Duration) -> String {
         let (process, scratch) = (&mut self.process, &self.scratch);

@@ -18,8 +18,8 @@ const READY_WITHIN: Duration = Duration::from_secs(180);
 
 /// A cluster on 127.0.0.1 that never creates a topic by itself.
 ///
-/// A start takes seconds. Tests of one file may share a cluster through a `static OnceLock<Kafka>` if each uses topics
-/// of its own. The processes end with the test process.
+/// A start takes seconds. Tests of one file may share a cluster through a `static OnceLock<Kafka>`
+/// if each uses topics of its own. The processes end with the test process.
 pub struct Kafka {
     nodes: Vec<Node>,
 }

@@ -2,9 +2,9 @@
 
 use crate::ClickHouse;
 
-/// Fills migrated tables with 9,375 injection devices of 8 sessions with 40 injections each, and 625 sterilizers of 8
-/// cycles with 15 handpieces and 200 samples. Each session has a needle, a syringe and a handpiece. Every thousandth
-/// needle is used twice, which makes 10 alerts.
+/// Fills migrated tables with 9,375 injection devices of 8 sessions with 40 injections each, and
+/// 625 sterilizers of 8 cycles with 15 handpieces and 200 samples. Each session has a needle, a
+/// syringe and a handpiece. Every thousandth needle is used twice, which makes 10 alerts.
 pub fn ten_thousand_devices(clickhouse: &ClickHouse) {
     let visit = "concat('v', toString(device), '-', toString(visit))";
     let base = "FROM (SELECT number % 9375 AS device, intDiv(number, 9375) AS visit, \

@@ -1,15 +1,17 @@
-//! The harness of the end-to-end tests: real engines and the built binary on free ports, with their data in temporary
-//! folders.
+//! The harness of the end-to-end tests: real engines and the built binary on free ports, with their
+//! data in temporary folders.
 //!
-//! Engines come from the cache folder and the system (`cargo xtask engines` fetches them). Binaries come from the
-//! folder that this test was built to (`cargo xtask test` builds them first).
+//! Engines come from the cache folder and the system (`cargo xtask engines` fetches them). Binaries
+//! come from the folder that this test was built to (`cargo xtask test` builds them first).
 //!
-//! Absent: knowledge of the contract and of tables, which belongs to the tests. Exceptions are [`campaign`] and
-//! [`mod@bench`], which `cargo xtask soak` and `cargo xtask bench` run, and the commits of the loader. Also absent:
-//! `Result`. A failure in here fails the test, with the end of each engine's log.
+//! Absent: knowledge of the contract and of tables, which belongs to the tests. Exceptions are
+//! [`campaign`] and [`mod@bench`], which `cargo xtask soak` and `cargo xtask bench` run, and the
+//! commits of the loader. Also absent: `Result`. A failure in here fails the test, with the end of
+//! each engine's log.
 //!
-//! Invariants: every process that a test started ends with the test process, however that ends. No port comes from the
-//! range of outgoing connections, so an engine can be killed and restarted on its port. Every wait has a deadline.
+//! Invariants: every process that a test started ends with the test process, however that ends. No
+//! port comes from the range of outgoing connections, so an engine can be killed and restarted on
+//! its port. Every wait has a deadline.
 
 pub mod bench;
 pub mod campaign;

@@ -10,8 +10,8 @@ use crate::{Process, Scratch, free_port, poll};
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
 
-/// A Mosquitto on 127.0.0.1 without limits on queues and packets. It keeps its sessions on disk if it is stopped, not
-/// if it is killed.
+/// A Mosquitto on 127.0.0.1 without limits on queues and packets. It keeps its sessions on disk if
+/// it is stopped, not if it is killed.
 pub struct Mosquitto {
     port: u16,
     process: Option<Process>,
@@ -25,7 +25,8 @@ impl Mosquitto {
         Self::start_with(&[])
     }
 
-    /// As [`Self::start`], with lines added to its configuration. The last of two settings of one name counts.
+    /// As [`Self::start`], with lines added to its configuration. The last of two settings of one
+    /// name counts.
     pub fn start_with(lines: &[&str]) -> Self {
         let scratch = Scratch::new("mosquitto");
         let port = free_port();

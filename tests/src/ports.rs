@@ -7,16 +7,17 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Below the range of outgoing connections in Linux (32768 and up): none of them can take the port of an engine that is
-/// down for a moment.
+/// Below the range of outgoing connections in Linux (32768 and up): none of them can take the port
+/// of an engine that is down for a moment.
 const FIRST: u16 = 20_000;
 const COUNT: u16 = 12_000;
 
-/// Locked files of this process's ports. The kernel unlocks them when it ends, however that happens.
+/// Locked files of this process's ports. The kernel unlocks them when it ends, however that
+/// happens.
 static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
-/// A free port on 127.0.0.1. This process never gets it again, and no other test process gets it while this one runs,
-/// even while its engine is not started or is down.
+/// A free port on 127.0.0.1. This process never gets it again, and no other test process gets it
+/// while this one runs, even while its engine is not started or is down.
 pub fn free_port() -> u16 {
     free_listener().local_addr().expect("it is bound").port()
 }

@@ -14,8 +14,8 @@ use nix::unistd::Pid;
 /// Lines of a log shown when a test fails.
 const LOG_TAIL_LINES: usize = 60;
 
-/// A running process in its own process group. Dropping it kills the group; in a failing test it first prints the end
-/// of its log.
+/// A running process in its own process group. Dropping it kills the group; in a failing test it
+/// first prints the end of its log.
 pub struct Process {
     name: String,
     child: Child,
@@ -24,8 +24,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a command. Its standard error is appended to the file `log`, and so is its standard output, unless
-    /// `output` names another file.
+    /// Starts a command. Its standard error is appended to the file `log`, and so is its standard
+    /// output, unless `output` names another file.
     pub fn start(name: &str, mut command: Command, log: &Path, output: Option<&Path>) -> Self {
         let open = |path: &Path| {
             File::options()
@@ -136,8 +136,8 @@ fn tail(text: &str) -> String {
 
 /// Starts a process that the kernel kills when this one is gone, however that happens.
 ///
-/// The kernel watches the *thread* that started it, and the threads of tests end with each test. So one permanent
-/// thread starts all processes.
+/// The kernel watches the *thread* that started it, and the threads of tests end with each test. So
+/// one permanent thread starts all processes.
 fn spawn(mut command: Command) -> std::io::Result<Child> {
     type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
     static SPAWNER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();

@@ -37,7 +37,8 @@ impl RawMqtt {
         }
     }
 
-    /// Publishes. Returns whether the broker accepted it; a broker that closes the connection did not.
+    /// Publishes. Returns whether the broker accepted it; a broker that closes the connection did
+    /// not.
     pub fn publish(&mut self, topic: &[u8], payload: &[u8], retain: bool) -> bool {
         self.next_id += 1;
         let id = self.next_id.to_be_bytes();

@@ -16,8 +16,8 @@ pub(crate) struct Role {
 }
 
 impl Role {
-    /// Starts it on a configuration, with further settings from the environment. `answer_within` bounds the wait for
-    /// its answers.
+    /// Starts it on a configuration, with further settings from the environment. `answer_within`
+    /// bounds the wait for its answers.
     pub fn start(name: &str, configuration: &str, environment: &[(&str, &str)], answer_within: Duration) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         let variable = format!("DOSELINE__{}__HTTP", name.to_uppercase());

@@ -11,8 +11,9 @@ const PREFIX: &str = "doseline-test-";
 /// Folders that are deleted later, while a [`Deferred`] exists.
 static DEFERRED: Mutex<Option<Vec<TempDir>>> = Mutex::new(None);
 
-/// While this exists, dropped folders are kept. Without a journal, ext4 does not reuse a deleted inode for minutes, and
-/// examines all of them for each new file. After thousands of deletions an insert of a few rows takes twice as long.
+/// While this exists, dropped folders are kept. Without a journal, ext4 does not reuse a deleted
+/// inode for minutes, and examines all of them for each new file. After thousands of deletions an
+/// insert of a few rows takes twice as long.
 pub struct Deferred(());
 
 impl Deferred {
@@ -74,7 +75,8 @@ impl Scratch {
     }
 }
 
-/// Deletes folders of test processes that ended without dropping them: killed, or with an engine in a static.
+/// Deletes folders of test processes that ended without dropping them: killed, or with an engine in
+/// a static.
 fn sweep() {
     let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
     for entry in entries.flatten() {

@@ -3,8 +3,8 @@
 /// Names the seed of a run to repeat.
 const VARIABLE: &str = "DOSELINE_TEST_SEED";
 
-/// A seed for the calling test: a new one each time, or the one in `DOSELINE_TEST_SEED`. Prints the command that
-/// repeats the run, which a failing test shows.
+/// A seed for the calling test: a new one each time, or the one in `DOSELINE_TEST_SEED`. Prints the
+/// command that repeats the run, which a failing test shows.
 pub fn seed() -> u64 {
     let seed = match std::env::var(VARIABLE) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{VARIABLE} is {text:?}, which is no number")),
@@ -17,7 +17,8 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// A test program is named after its file, with a hash appended; the thread of a test is named after the test.
+/// A test program is named after its file, with a hash appended; the thread of a test is named
+/// after the test.
 fn command(seed: u64, program: &str, test: &str) -> String {
     let binary = program.rsplit_once('-').map_or(program, |(binary, _)| binary);
     format!("{VARIABLE}={seed} cargo test --release --workspace --test {binary} -- {test}")

@@ -9,7 +9,8 @@ const MIGRATED_WITHIN: Duration = Duration::from_secs(180);
 const READY_WITHIN: Duration = Duration::from_secs(180);
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
-/// Mosquitto, Kafka and ClickHouse with topics and tables, and a configuration that names all three.
+/// Mosquitto, Kafka and ClickHouse with topics and tables, and a configuration that names all
+/// three.
 ///
 /// The test starts and holds the roles, so it decides the order in which they end.
 pub struct Stack {
@@ -24,7 +25,8 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts the engines, writes the configuration, with `more` at its end, and runs `doseline migrate`.
+    /// Starts the engines, writes the configuration, with `more` at its end, and runs `doseline
+    /// migrate`.
     pub fn start(more: &str) -> Self {
         let scratch = Scratch::new("stack");
         let (mosquitto, kafka, clickhouse) = engines();
@@ -57,7 +59,8 @@ impl Stack {
         role.doseline
     }
 
-    /// Waits until everything in Kafka now is committed. Its rows, sums, ledgers and marks are then there.
+    /// Waits until everything in Kafka now is committed. Its rows, sums, ledgers and marks are then
+    /// there.
     #[track_caller]
     pub fn wait_until_committed(&self) {
         wait_until_committed(&self.clickhouse, &self.kafka);

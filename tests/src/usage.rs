@@ -3,8 +3,8 @@
 use std::fs;
 use std::process::Command;
 
-/// Fields of `/proc/PID/stat` after the name, from the third on: user and system time of the process and of its ended
-/// children.
+/// Fields of `/proc/PID/stat` after the name, from the third on: user and system time of the
+/// process and of its ended children.
 const TIMES: usize = 11;
 const GROUP: usize = 2;
 /// Ticks a second: fixed in Linux's interface.
@@ -61,8 +61,8 @@ pub fn switches(process: u32) -> u64 {
     statuses.filter_map(|status| value(&status, "voluntary_ctxt_switches:")?.parse::<u64>().ok()).sum()
 }
 
-/// TCP payload that a process sent to and received from a port, over its current connections; `None` if the system
-/// lacks `ss`.
+/// TCP payload that a process sent to and received from a port, over its current connections;
+/// `None` if the system lacks `ss`.
 pub fn wire(process: u32, port: u16) -> Option<(f64, f64)> {
     let output = Command::new("ss").args(["-HtinpO", &format!("dport = :{port}")]).output().ok()?;
     let said = String::from_utf8_lossy(&output.stdout);

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Repeats until it succeeds, every 10 ms at first and every 200 ms later. `Err` holds the state that was seen instead.
+/// Repeats until it succeeds, every 10 ms at first and every 200 ms later. `Err` holds the state
+/// that was seen instead.
 ///
 /// # Panics
 /// After `within`, with the awaited state and the last one seen.

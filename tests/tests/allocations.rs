@@ -1,7 +1,9 @@
-//! The bridge's steady state allocates nothing: counted by an allocator of this test's own, on the thread that runs it.
+//! The bridge's steady state allocates nothing: counted by an allocator of this test's own, on the
+//! thread that runs it.
 //!
-//! Not counted, because it is not ours: what the MQTT client makes of a received packet and of a receipt to publish, and
-//! librdkafka's own copies, which are C. JSON, statuses and refusals allocate; they are not the steady state.
+//! Not counted, because it is not ours: what the MQTT client makes of a received packet and of a
+//! receipt to publish, and librdkafka's own copies, which are C. JSON, statuses and refusals
+//! allocate; they are not the steady state.
 
 #[allow(dead_code, reason = "some of the cases are looked at")]
 #[path = "../benches/micro/cases.rs"]
@@ -29,7 +31,8 @@ fn count() {
     ALLOCATIONS.set(ALLOCATIONS.get() + 1);
 }
 
-// SAFETY: everything is the system's allocator's; counting touches a thread-local that needs neither memory nor a destructor.
+// SAFETY: everything is the system's allocator's; counting touches a thread-local that needs
+// neither memory nor a destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
@@ -93,14 +96,16 @@ fn handing_a_record_to_the_producer_allocates_once() {
     assert_eq!(allocations(|| (0..10).for_each(|_| round())), 640);
 }
 
-/// The loader keeps a context's texts once, so the first report that has it allocates for it, and each for all its events.
+/// The loader keeps a context's texts once, so the first report that has it allocates for it, and
+/// each for all its events.
 #[test]
 fn decoding_allocates_for_a_context_once_and_for_a_report_once() {
     for injections in [1, 10, 50] {
         let sent = inputs::sent(1, 1, injections);
         let mut contexts = Contexts::default();
         let mut decode = || allocations(|| drop(black_box(Report::decode_among(&sent[0].payload, &mut contexts))));
-        // Six texts, the visit, the mounts and their five texts, the context and its place among others, the events.
+        // Six texts, the visit, the mounts and their five texts, the context and its place among
+        // others, the events.
         assert_eq!(decode(), 16);
         assert_eq!(decode(), 1);
     }

@@ -1,5 +1,5 @@
-//! Each bad input by name, from the device's connection to the table: quarantined raw with its reason, its receipt
-//! REJECTED, and a good report right behind it arrives.
+//! Each bad input by name, from the device's connection to the table: quarantined raw with its
+//! reason, its receipt REJECTED, and a good report right behind it arrives.
 
 use std::{
     collections::BTreeMap,
@@ -112,7 +112,8 @@ impl Devices {
         });
     }
 
-    /// The quarantine of the tenant's topics: reason, source, device and whether the payload is that one.
+    /// The quarantine of the tenant's topics: reason, source, device and whether the payload is
+    /// that one.
     fn quarantined(&self, topic: &str, payload: &[u8]) -> Vec<[String; 3]> {
         let hash: String = Sha256::digest(payload).iter().map(|byte| format!("{byte:02X}")).collect();
         let sql = format!(

@@ -1,4 +1,5 @@
-//! `cargo xtask bench` works: bridge and loader with little data, every report counted. How fast they are is not judged here.
+//! `cargo xtask bench` works: bridge and loader with little data, every report counted. How fast
+//! they are is not judged here.
 
 use harness::bench::{self, Options};
 

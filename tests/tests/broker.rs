@@ -62,8 +62,8 @@ fn runs(pid: &str) -> bool {
     state.is_ok_and(|state| !state.contains(") Z "))
 }
 
-/// The publisher waits for no receipt. It publishes from before the first start, so that it is there the moment the port
-/// opens, and goes on over every stop.
+/// The publisher waits for no receipt. It publishes from before the first start, so that it is
+/// there the moment the port opens, and goes on over every stop.
 #[test]
 fn a_planned_stop_loses_nothing_that_was_acknowledged() {
     const PUBLISHES: u64 = 1_000;
@@ -108,7 +108,8 @@ fn a_planned_stop_loses_nothing_that_was_acknowledged() {
     doseline.kill();
 }
 
-/// SIGKILL leaves `up` no time to end its broker. The kernel does, and what the broker had acknowledged is on disk.
+/// SIGKILL leaves `up` no time to end its broker. The kernel does, and what the broker had
+/// acknowledged is on disk.
 #[test]
 fn the_broker_of_a_killed_up_ends_and_keeps_what_it_acknowledged() {
     let scratch = Scratch::new("broker-kill");
@@ -160,8 +161,8 @@ fn a_missing_broker_is_an_error_that_names_the_package() {
     assert!(said.contains("/nowhere/mosquitto") && said.contains("apt install mosquitto"), "{said}");
 }
 
-/// The broker asks nobody for a password: whoever knows a client id may take over its session. The bridge's cannot be known,
-/// and stays the same over a restart.
+/// The broker asks nobody for a password: whoever knows a client id may take over its session. The
+/// bridge's cannot be known, and stays the same over a restart.
 #[test]
 fn nobody_takes_over_the_session_of_the_bridge() {
     let scratch = Scratch::new("broker-taken");
@@ -220,7 +221,8 @@ fn a_damaged_file_of_the_broker_is_named_with_its_remedy() {
     doseline.kill();
 }
 
-/// A Mosquitto of a site, bridged with its defaults. It clears a retained status, which says nothing and is no fault.
+/// A Mosquitto of a site, bridged with its defaults. It clears a retained status, which says
+/// nothing and is no fault.
 #[test]
 fn a_mosquitto_as_bridge_is_taken_and_a_cleared_status_is_not_quarantined() {
     let scratch = Scratch::new("broker-bridged");

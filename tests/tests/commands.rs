@@ -1,4 +1,5 @@
-//! The sub-commands as a person meets them: help, wrong usage, wrong configuration, engines that are not there.
+//! The sub-commands as a person meets them: help, wrong usage, wrong configuration, engines that
+//! are not there.
 
 use std::{fs, path::Path, time::Duration};
 

@@ -17,21 +17,24 @@ const JUDGED_WITHIN: Duration = Duration::from_secs(120);
 /// What the log says when the past is over.
 const ARRIVED: &str = "four weeks of the past have arrived";
 
-/// Every alert above low severity that the stories raise, by severity and the beginning of its key. Ids that hold the day
-/// of the start are left out at the end.
+/// Every alert above low severity that the stories raise, by severity and the beginning of its key.
+/// Ids that hold the day of the start are left out at the end.
 const EXPECTED: [(&str, &str); 6] = [
-    // The pen's dose: the verdict on its only set point has failed, and its chart has signalled. With the signal forecasts
-    // begin, and that of a pen which is out of tolerance already is an alert, too.
+    // The pen's dose: the verdict on its only set point has failed, and its chart has signalled.
+    // With the signal forecasts begin, and that of a pen which is out of tolerance already is an
+    // alert, too.
     ("high", "accuracy-verdict/tenant-1/inj-0001/dose/10000"),
     ("medium", "drift/tenant-1/inj-0001/dose/0"),
     ("medium", "forecast/tenant-1/inj-0001/dose/0"),
     // The needle in two sessions.
     ("critical", "sterility-2/tenant-1/item/N30-inj-0002-"),
-    // The hand-piece after the failed cycle. That the cycle failed and that its load was used are one alert, by the cycle;
-    // that the hand-piece was not sterile in that session is another, which would be there without any cycle as well.
+    // The hand-piece after the failed cycle. That the cycle failed and that its load was used are
+    // one alert, by the cycle; that the hand-piece was not sterile in that session is another,
+    // which would be there without any cycle as well.
     ("critical", "sterility-4/tenant-1/hp-inj-0005-"),
     ("critical", "sterility-5/tenant-1/cyc-ster-0004-"),
-    // The gap that stays open raises one of low severity after five minutes, and the device that was offline none.
+    // The gap that stays open raises one of low severity after five minutes, and the device that
+    // was offline none.
 ];
 
 fn up(data_dir: &Path, devices: &str) -> Doseline {
@@ -116,7 +119,8 @@ fn ended(data_dir: &Path) -> i64 {
     text.split_whitespace().next().expect("its end").parse().expect("us since 1970")
 }
 
-/// Injections of the past that a server must have of a fleet, by the plan and by when its past ended.
+/// Injections of the past that a server must have of a fleet, by the plan and by when its past
+/// ended.
 fn planned(data_dir: &Path, devices: u32) -> u64 {
     let plan = Arc::new(Demo::ending(ended(data_dir)).past(Plan::new(devices, 1, 0)));
     let steps = (0..devices).flat_map(|index| Device::new(Arc::clone(&plan), index, Life::default()));

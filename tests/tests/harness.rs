@@ -1,4 +1,5 @@
-//! The harness proves itself: each engine starts, does its work, keeps its data when killed, and is gone afterwards.
+//! The harness proves itself: each engine starts, does its work, keeps its data when killed, and is
+//! gone afterwards.
 
 use std::fs;
 use std::process::{Command, Output};

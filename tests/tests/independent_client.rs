@@ -1,4 +1,5 @@
-//! Clients that share no code with doseline: a device in Python, written from `/proto` alone, and a reader of ClickHouse.
+//! Clients that share no code with doseline: a device in Python, written from `/proto` alone, and a
+//! reader of ClickHouse.
 
 use std::{path::Path, time::Duration};
 
@@ -141,14 +142,17 @@ fn clickhouse_go_uses_the_engine_over_http() {
     }
 }
 
-/// Reports as JSON, each as Google's own implementation reads it. Where it is laxer than RFC 8259 or rounds, doseline refuses.
+/// Reports as JSON, each as Google's own implementation reads it. Where it is laxer than RFC 8259
+/// or rounds, doseline refuses.
 #[test]
 fn json_is_read_as_googles_implementation_reads_it() {
-    /// What Python's implementation reads beside the canonical mapping: numbers that JSON does not have, one that it rounds to 0,
-    /// letters that are no base64, both spellings of a name, and lists for messages.
+    /// What Python's implementation reads beside the canonical mapping: numbers that JSON does not
+    /// have, one that it rounds to 0, letters that are no base64, both spellings of a name, and
+    /// lists for messages.
     const PYTHONS: [&str; 7] =
         ["\"01\"", "\"1.\"", "1e-400", "\"***\"", "{\"bootId\":1,\"boot_id\":2}", "{\"context\":[]}", "[]"];
-    /// Of an enum it cuts fractions off, takes truth values for numbers and ignores numbers beyond 32 bits.
+    /// Of an enum it cuts fractions off, takes truth values for numbers and ignores numbers beyond
+    /// 32 bits.
     const PYTHONS_ENUM: &str = "{\"clock\":";
     let scratch = Scratch::new("json-format");
     let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto").canonicalize().expect("the contract");

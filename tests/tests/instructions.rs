@@ -1,5 +1,6 @@
-//! The guard against slowing down: how many instructions each case of `benches/micro` takes, counted by valgrind's
-//! callgrind, against the bounds in `benches/micro/instructions.txt`. Times vary on a busy machine; these do not.
+//! The guard against slowing down: how many instructions each case of `benches/micro` takes,
+//! counted by valgrind's callgrind, against the bounds in `benches/micro/instructions.txt`. Times
+//! vary on a busy machine; these do not.
 //!
 //! `DOSELINE_INSTRUCTIONS=renew` writes the bounds down as they are now.
 
@@ -62,7 +63,8 @@ fn measured(case: &mut cases::Case) {
     std::hint::black_box(case);
 }
 
-/// Of every case. What else runs does not change the counts, so as many run at once as there are processors.
+/// Of every case. What else runs does not change the counts, so as many run at once as there are
+/// processors.
 fn all_instructions() -> Vec<(&'static str, f64)> {
     let next = AtomicUsize::new(0);
     let left = || iter::from_fn(|| cases::NAMES.get(next.fetch_add(1, Ordering::Relaxed)));

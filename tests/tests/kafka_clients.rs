@@ -1,4 +1,5 @@
-//! The Kafka log of `doseline up` under clients that share no code with it: Java's, librdkafka, kafka-python, kafkajs, kafka-go.
+//! The Kafka log of `doseline up` under clients that share no code with it: Java's, librdkafka,
+//! kafka-python, kafkajs, kafka-go.
 
 use std::{
     io::Write as _,

@@ -1,4 +1,5 @@
-//! Work through the quarantine as a person does: the binary's sub-command, a loader, Apache Kafka and the ClickHouse engine.
+//! Work through the quarantine as a person does: the binary's sub-command, a loader, Apache Kafka
+//! and the ClickHouse engine.
 
 #[allow(dead_code, reason = "the rig is the loader tests'")]
 #[path = "loader/rig.rs"]
@@ -18,7 +19,8 @@ use telemetry::{
 
 /// Long enough for a loaded machine.
 const WITHIN: Duration = Duration::from_secs(400);
-/// How long a replay waits for loaders, s: some are killed meanwhile, and their sessions have to end.
+/// How long a replay waits for loaders, s: some are killed meanwhile, and their sessions have to
+/// end.
 const WAIT: [&str; 2] = ["--wait", "300"];
 const BASE_US: i64 = 1_749_000_000_000_000;
 const BOOT: u64 = 5 << 32 | 9;
@@ -155,7 +157,8 @@ async fn events_are_stored_once_after_the_rules_are_widened() {
     assert_eq!(rig.number("SELECT count() FROM doseline.quarantine"), 10);
     assert_eq!(rig.number("SELECT count() FROM doseline.injections"), 30);
 
-    // Before the fix: this configuration knows wider rules than the loader, which refuses all of it again.
+    // Before the fix: this configuration knows wider rules than the loader, which refuses all of it
+    // again.
     let refused = rig.done(&["replay", "--by", "ann"], 1).await;
     assert!(refused.contains("10 rows are refused by the loader") && refused.contains("measured_um 3000"), "{refused}");
     rig.written().await;

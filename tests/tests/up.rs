@@ -34,7 +34,8 @@ fn injections(ready: &Ready) -> u64 {
     number(ready, "SELECT count() FROM doseline.injections")
 }
 
-/// What must hold whenever nothing is on its way: each event once, in the base table and in every aggregate.
+/// What must hold whenever nothing is on its way: each event once, in the base table and in every
+/// aggregate.
 fn assert_exactly_once(ready: &Ready) {
     let stored = injections(ready);
     let identities = "SELECT uniqExact(tenant, device, boot_id, seq) FROM doseline.injections";
@@ -51,7 +52,8 @@ fn wait_for_more(ready: &Ready, than: u64, within: Duration) -> u64 {
     })
 }
 
-/// No simulated event may be missing once the devices have sent everything again, but for those of the planted gap.
+/// No simulated event may be missing once the devices have sent everything again, but for those of
+/// the planted gap.
 fn wait_for_no_gap(ready: &Ready) {
     let gaps =
         "SELECT * FROM doseline.delivery_gaps WHERE NOT (device = 'inj-0003' AND last_missing - first_missing = 6)";
@@ -345,7 +347,7 @@ fn browse(profile: &Path, more: &[&str], url: &str) -> String {
     String::from_utf8_lossy(&page.stdout).into_owned()
 }
 
-/// A site of somebody else: every path is this page.
+/// A foreign site: every path is this page.
 fn foreign_site(page: String) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let address = listener.local_addr().expect("an address");
@@ -385,7 +387,8 @@ fn a_page_of_another_site_reads_and_does_nothing() {
         let site = foreign_site(form);
         let page = browse(&scratch.join(&format!("form-{number}")), &[], &format!("http://{site}/"));
         assert!(page.contains("pages of other sites are refused"), "{page}");
-        // A DNS name that was pointed at this machine: page and port are the same site, and only the name tells.
+        // A DNS name that was pointed at this machine: page and port are the same site, and only
+        // the name tells.
         let own = port.rsplit_once(':').expect("a port").1;
         let url = format!("http://rebound.example:{own}/?query=SELECT+'sto'||'len'");
         let rules = ["--host-resolver-rules=MAP rebound.example 127.0.0.1"];

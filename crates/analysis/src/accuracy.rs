@@ -53,9 +53,7 @@ pub struct Shot {
 pub struct Sums {
     /// Injections, with or without measured values.
     pub injections: u64,
-    /// Dose, nl.
     pub dose: Channel,
-    /// Depth, um.
     pub depth: Channel,
     /// Number of injections with each outcome, in the order of [`OUTCOMES`].
     pub outcomes: [u64; OUTCOMES],
@@ -109,7 +107,8 @@ impl Sums {
     }
 }
 
-/// Histogram of the relative dose error in whole percent, rounded down: -1 holds -1 % up to just below 0 %.
+/// Histogram of the relative dose error in whole percent, rounded down: -1 holds -1 % up to just
+/// below 0 %.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PercentBins(BTreeMap<i32, u32>);
 
@@ -119,8 +118,8 @@ impl PercentBins {
     pub fn add(&mut self, target: u32, measured: u32) {
         if target > 0 {
             let error = i64::from(measured) - i64::from(target);
-            // `100 * (2^32 - 1)` fits i64. The percentage exceeds i32 only for an error beyond 21 million times the
-            // target.
+            // `100 * (2^32 - 1)` fits i64. The percentage exceeds i32 only for an error beyond 21
+            // million times the target.
             let percent = (100 * error).div_euclid(i64::from(target));
             *self.0.entry(i32::try_from(percent).unwrap_or(i32::MAX)).or_default() += 1;
         }

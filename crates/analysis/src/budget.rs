@@ -1,9 +1,10 @@
 //! Thresholds from an alarm budget.
 //!
-//! A chart signals by chance once in its run length, even on a healthy device. So the starting point is a budget: false
-//! alarms per device and year. It is split over all streams (channels x set-point bands) and over all charts that raise
-//! alerts. Each chart's limit is solved for the run length left to it. The split is a union bound. Charts over the same
-//! sessions often signal together and become one condition, so there are fewer alarms in fact.
+//! A chart signals by chance once in its run length, even on a healthy device. So the starting
+//! point is a budget: false alarms per device and year. It is split over all streams (channels x
+//! set-point bands) and over all charts that raise alerts. Each chart's limit is solved for the run
+//! length left to it. The split is a union bound. Charts over the same sessions often signal
+//! together and become one condition, so there are fewer alarms in fact.
 
 use crate::{
     arl::{self, EwmaLimits},
@@ -41,8 +42,9 @@ pub struct Shares {
     pub ewma: f64,
     /// Share of the Shewhart limit on single sessions, 0 or more.
     pub spike: f64,
-    /// Forecast alarms for each false alarm of a drift chart, 0 or more. A forecast needs a drift alarm first and is
-    /// one alert for each calibration, so 1 is the upper bound. A simulated fleet has 1 in 200 (`tests/fleet.rs`).
+    /// Forecast alarms for each false alarm of a drift chart, 0 or more. A forecast needs a drift
+    /// alarm first and is one alert for each calibration, so 1 is the upper bound. A simulated
+    /// fleet has 1 in 200 (`tests/fleet.rs`).
     pub forecasts: f64,
 }
 
@@ -97,7 +99,8 @@ impl Budget {
         Ok(RunLengths { cusum: length(cusum), ewma: length(ewma), spike: length(spike) })
     }
 
-    /// Solves the limits for a CUSUM with this `k`, with or without a fast start, and an EWMA with this `lambda`.
+    /// Solves the limits for a CUSUM with this `k`, with or without a fast start, and an EWMA with
+    /// this `lambda`.
     ///
     /// # Errors
     /// Those of [`Self::run_lengths`] and of the run lengths' equations.

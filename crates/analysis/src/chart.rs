@@ -1,8 +1,9 @@
-//! The charts of one device, channel and set-point band since its last calibration: what the session means say about
-//! drift.
+//! The charts of one device, channel and set-point band since its last calibration: what the
+//! session means say about drift.
 //!
-//! A chart's state depends only on its sessions in their order, so it can be rebuilt from them. A calibration of the
-//! channel and a change of firmware or cartridge type start a new [`Chart`]. A like-for-like consumable does not.
+//! A chart's state depends only on its sessions in their order, so it can be rebuilt from them. A
+//! calibration of the channel and a change of firmware or cartridge type start a new [`Chart`]. A
+//! like-for-like consumable does not.
 
 use crate::{
     Side, cusum,
@@ -31,9 +32,11 @@ pub struct Settings {
 pub struct Point {
     /// Number of the session since the calibration, from 1.
     pub session: u64,
-    /// Its standardised mean; `None` for the first session or two, if centre or scale come from the device itself.
+    /// Its standardised mean; `None` for the first session or two, if centre or scale come from the
+    /// device itself.
     pub z: Option<f64>,
-    /// The sums; `None` without a standardised mean. Their onset counts sessions since the calibration.
+    /// The sums; `None` without a standardised mean. Their onset counts sessions since the
+    /// calibration.
     pub cusum: Option<cusum::Point>,
     /// The average; `None` without a standardised mean.
     pub ewma: Option<ewma::Point>,
@@ -56,8 +59,8 @@ pub struct Drift {
     pub side: Side,
     /// The session at which it signalled, from 1.
     pub session: u64,
-    /// The last session before the change by the CUSUM's estimate, 0 if the first session was already changed. `None`
-    /// if the EWMA signalled first.
+    /// The last session before the change by the CUSUM's estimate, 0 if the first session was
+    /// already changed. `None` if the EWMA signalled first.
     pub onset: Option<u64>,
 }
 
@@ -94,8 +97,8 @@ impl Chart {
         })
     }
 
-    /// Adds a session: its error in percent and its number of shots. A drift chart that signals starts again, so its
-    /// next signal is a new one. The estimates of centre and scale continue.
+    /// Adds a session: its error in percent and its number of shots. A drift chart that signals
+    /// starts again, so its next signal is a new one. The estimates of centre and scale continue.
     ///
     /// # Errors
     /// An error that is not finite, a session without shots.
@@ -107,7 +110,8 @@ impl Chart {
             return Ok(Point { session: self.sessions, z, cusum: None, ewma: None, spike: None });
         };
         let mut cusum = self.cusum.add(z);
-        // Before the first standardised mean, an onset cannot be distinguished from one at the start.
+        // Before the first standardised mean, an onset cannot be distinguished from one at the
+        // start.
         cusum.onset = cusum.onset.map(|onset| if onset == 0 { 0 } else { onset + self.silent });
         let ewma = self.ewma.add(z);
         if cusum.signal.is_some() {

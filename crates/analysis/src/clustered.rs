@@ -1,18 +1,23 @@
-//! The verdict for values that resemble each other within a session: a one-way random-effects tolerance interval.
+//! The verdict for values that resemble each other within a session: a one-way random-effects
+//! tolerance interval.
 //!
-//! Model: value = mean + session effect + shot effect, variances b and w; R = b / w. The interval has to hold the share
-//! `coverage` of N(mean, b + w). With a sessions, it uses the unweighted mean of the session means and two variances. M
-//! is the variance of those means (a - 1 degrees of freedom, estimates b + w/n, n the harmonic mean of the shots;
-//! Thomas & Hultquist 1978). W is the variance within sessions (N - a degrees). The total variance is estimated by T =
-//! M + (1 - 1/n) W.
+//! Model: value = mean + session effect + shot effect, variances b and w; R = b / w. The interval
+//! has to hold the share `coverage` of N(mean, b + w). With a sessions, it uses the unweighted mean
+//! of the session means and two variances. M is the variance of those means (a - 1 degrees of
+//! freedom, estimates b + w/n, n the harmonic mean of the shots; Thomas & Hultquist 1978). W is the
+//! variance within sessions (N - a degrees). The total variance is estimated by T = M + (1 - 1/n)
+//! W.
 //!
-//! Following Mee (1984, Technometrics 26:251), the upper confidence bound of R takes the place of R in
-//! - df = (R + 1)^2 / ((R + 1/n)^2 / (a - 1) + (1 - 1/n)^2 / (N - a)), Satterthwaite's degrees of freedom of T,
+//! Following Mee (1984, Technometrics 26:251), the upper confidence bound of R takes the place of R
+//! in
+//! - df = (R + 1)^2 / ((R + 1/n)^2 / (a - 1) + (1 - 1/n)^2 / (N - a)), Satterthwaite's degrees of
+//!   freedom of T,
 //! - n_e = a (R + 1) / (R + 1/n), the equivalent number of independent values for the mean.
 //!
-//! They give the exact factor k(n_e, df) of [`crate::tolerance`]; the interval is mean +- k sqrt(T). The level of the
-//! bound is that of Mee & Owen (1983): 0.85, 0.905, 0.975 for 0.90, 0.95, 0.99 (recalled; simulation supports it). If
-//! every session has one shot, k is the simple factor. `tests/clustered.rs` shows the confidence reached.
+//! They give the exact factor k(n_e, df) of [`crate::tolerance`]; the interval is mean +- k
+//! sqrt(T). The level of the bound is that of Mee & Owen (1983): 0.85, 0.905, 0.975 for 0.90, 0.95,
+//! 0.99 (recalled; simulation supports it). If every session has one shot, k is the simple factor.
+//! `tests/clustered.rs` shows the confidence reached.
 
 use crate::{
     error::{Error, Result},
@@ -67,7 +72,8 @@ impl Components {
         Ok(Self { sessions: count, values, mean: centre as f64 + mean, shots, of_means, within })
     }
 
-    /// Variance between sessions, b; 0 if the shots alone explain the variance of the session means.
+    /// Variance between sessions, b; 0 if the shots alone explain the variance of the session
+    /// means.
     pub fn between(&self) -> f64 {
         (self.of_means - self.within / self.shots).max(0.0)
     }
@@ -103,14 +109,16 @@ impl Components {
     }
 }
 
-/// Level of the upper bound of the variance ratio for a confidence: linear between the values of Mee & Owen.
+/// Level of the upper bound of the variance ratio for a confidence: linear between the values of
+/// Mee & Owen.
 fn bound_level(confidence: f64) -> f64 {
     let (left, right) = if confidence < 0.95 { ((0.90, 0.85), (0.95, 0.905)) } else { ((0.95, 0.905), (0.99, 0.975)) };
     let level = left.1 + (confidence - left.0) * (right.1 - left.1) / (right.0 - left.0);
     level.clamp(0.5, 0.999)
 }
 
-/// The verdict on the moments of measured - `set` of each session, all at one set point and within one calibration.
+/// The verdict on the moments of measured - `set` of each session, all at one set point and within
+/// one calibration.
 ///
 /// # Errors
 /// Fewer than 2 sessions with values, a claim outside (0, 1).
@@ -135,7 +143,8 @@ mod tests {
     fn balanced_components_are_those_of_the_mean_squares() {
         let sessions = [moments(&[1, 3]), moments(&[5, 7]), moments(&[6, 8])];
         let components = Components::of(&sessions).unwrap();
-        // Session means 2, 6, 7: mean 5, variance 7; within each session variance 2. MSB = 14, MSW = 2.
+        // Session means 2, 6, 7: mean 5, variance 7; within each session variance 2. MSB = 14, MSW
+        // = 2.
         assert!((components.of_means - 7.0).abs() < 1e-12 && components.within == 2.0 && components.shots == 2.0);
         assert!((components.between() - 6.0).abs() < 1e-12 && (components.total() - 8.0).abs() < 1e-12);
         assert!((components.mean - 5.0).abs() < 1e-12);

@@ -1,4 +1,5 @@
-//! Tabular cumulative sums on both sides (Page 1954; NIST/SEMATECH e-Handbook 6.3.2.3), to detect slow drift.
+//! Tabular cumulative sums on both sides (Page 1954; NIST/SEMATECH e-Handbook 6.3.2.3), to detect
+//! slow drift.
 
 use crate::{
     Side,
@@ -41,7 +42,8 @@ pub struct Point {
     pub lower: f64,
     /// The side whose sum is above h.
     pub signal: Option<Side>,
-    /// The last index (from 1) before a signal's run of nonzero sums; 0 if the run began at the first point.
+    /// The last index (from 1) before a signal's run of nonzero sums; 0 if the run began at the
+    /// first point.
     pub onset: Option<u64>,
 }
 

@@ -1,9 +1,9 @@
-//! Exponentially weighted moving average with time-varying limits (Roberts 1959; Lucas & Saccucci 1990), to detect slow
-//! drift.
+//! Exponentially weighted moving average with time-varying limits (Roberts 1959; Lucas & Saccucci
+//! 1990), to detect slow drift.
 //!
-//! z_i = lambda x_i + (1 - lambda) z_(i-1), z_0 = 0, for standardised x. Its standard deviation after i points is
-//! sqrt(lambda / (2 - lambda) (1 - (1 - lambda)^(2i))). Early limits are therefore narrower, which also detects an
-//! early shift.
+//! z_i = lambda x_i + (1 - lambda) z_(i-1), z_0 = 0, for standardised x. Its standard deviation
+//! after i points is sqrt(lambda / (2 - lambda) (1 - (1 - lambda)^(2i))). Early limits are
+//! therefore narrower, which also detects an early shift.
 
 use crate::{
     Side,
@@ -91,8 +91,9 @@ pub fn chart(design: Design, values: impl IntoIterator<Item = f64>) -> Vec<Point
 mod tests {
     use super::*;
 
-    /// NIST/SEMATECH e-Handbook 6.3.2.4: target 50, sigma 2.0539, lambda 0.3, with the averages printed there. Its
-    /// limits are the fixed ones, 50 +- 3 x 0.4201 x 2.0539, to which the time-varying limits tend.
+    /// NIST/SEMATECH e-Handbook 6.3.2.4: target 50, sigma 2.0539, lambda 0.3, with the averages
+    /// printed there. Its limits are the fixed ones, 50 +- 3 x 0.4201 x 2.0539, to which the
+    /// time-varying limits tend.
     #[test]
     fn nist_handbook() {
         let x = [

@@ -1,9 +1,10 @@
 //! When a drifting device will be out of tolerance.
 //!
-//! The forecast is a regression of the session means on the days since calibration. It gives the time at which the line
-//! crosses the limit, with Fieller's interval. If it were made daily from the start, half of all healthy devices would
-//! get one within a year. So a forecast needs a signal of a drift chart, at least 14 days and 20 sessions, and a slope
-//! that differs from zero (g < 1). The lower bound raises the alarm.
+//! The forecast is a regression of the session means on the days since calibration. It gives the
+//! time at which the line crosses the limit, with Fieller's interval. If it were made daily from
+//! the start, half of all healthy devices would get one within a year. So a forecast needs a signal
+//! of a drift chart, at least 14 days and 20 sessions, and a slope that differs from zero (g < 1).
+//! The lower bound raises the alarm.
 
 use crate::{
     error::{Result, fraction, positive, rising, same_length},
@@ -53,11 +54,12 @@ pub enum Forecast {
     },
 }
 
-/// Forecasts when the error reaches +-`tolerance` percent, from session means (`errors`, percent) at `days` since
-/// calibration, as of the last session.
+/// Forecasts when the error reaches +-`tolerance` percent, from session means (`errors`, percent)
+/// at `days` since calibration, as of the last session.
 ///
 /// # Errors
-/// Series of different length, days that do not rise, numbers that are not finite, a rule out of range.
+/// Series of different length, days that do not rise, numbers that are not finite, a rule out of
+/// range.
 pub fn forecast(days: &[f64], errors: &[f64], tolerance: f64, signalled: bool, rule: &Rule) -> Result<Forecast> {
     same_length("days", days.len(), "errors", errors.len())?;
     rising("days", days)?;

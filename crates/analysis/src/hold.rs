@@ -1,8 +1,9 @@
 //! Hold time: how long the temperature stayed inside the band without a break.
 //!
-//! Hold time decides a steam cycle (porous and hollow loads); F0 does not. The band includes its ends. The temperature
-//! between two samples is a straight line, whose crossings with the band's ends are interpolated. Nothing is known
-//! about a gap between samples: no hold crosses it, and the cycle is indeterminate.
+//! Hold time decides a steam cycle (porous and hollow loads); F0 does not. The band includes its
+//! ends. The temperature between two samples is a straight line, whose crossings with the band's
+//! ends are interpolated. Nothing is known about a gap between samples: no hold crosses it, and the
+//! cycle is indeterminate.
 
 use crate::{
     error::{Error, Result, at_least, finite, not_negative, positive, rising, same_length},
@@ -15,9 +16,7 @@ const ROUNDING_S: f64 = 1e-6;
 /// The temperatures of one sensor, at times that rise.
 #[derive(Clone, Copy, Debug)]
 pub struct Series<'a> {
-    /// Times, s.
     pub times: &'a [f64],
-    /// Temperatures, Celsius.
     pub celsius: &'a [f64],
 }
 
@@ -43,11 +42,12 @@ pub struct Hold {
     pub gap: Option<(f64, f64)>,
 }
 
-/// Measures one sensor's hold. The time between two samples more than `gap_max_s` apart does not count.
+/// Measures one sensor's hold. The time between two samples more than `gap_max_s` apart does not
+/// count.
 ///
 /// # Errors
-/// No sample, series of different length, times that do not rise, numbers that are not finite, a band whose low end is
-/// above its high end.
+/// No sample, series of different length, times that do not rise, numbers that are not finite, a
+/// band whose low end is above its high end.
 pub fn hold(series: Series<'_>, band: Band, gap_max_s: Option<f64>) -> Result<Hold> {
     let Series { times, celsius } = series;
     same_length("t_s", times.len(), "temperature_c", celsius.len())?;
@@ -72,8 +72,8 @@ pub fn hold(series: Series<'_>, band: Band, gap_max_s: Option<f64>) -> Result<Ho
             continue;
         };
         hold.total_s += to - from;
-        // The stretch continues only if the sample between both steps is inside. Then both ends are the time of that
-        // sample.
+        // The stretch continues only if the sample between both steps is inside. Then both ends are
+        // the time of that sample.
         let start = open.filter(|(_, end)| *end == from).map_or(from, |(start, _)| start);
         open = Some((start, to));
         if hold.span.is_none() || to - start > hold.longest_s {
@@ -121,7 +121,8 @@ pub struct Recipe {
     pub hold_s: f64,
     /// Largest gap between two samples, s.
     pub gap_max_s: f64,
-    /// Largest difference between measured and saturated-steam temperature in the hold, K; `None` leaves out the check.
+    /// Largest difference between measured and saturated-steam temperature in the hold, K; `None`
+    /// leaves out the check.
     pub saturation_max_k: Option<f64>,
 }
 
@@ -148,7 +149,6 @@ pub enum Outcome {
 /// Outcome of a cycle, with its figures and the reason.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
-    /// The judgement.
     pub outcome: Outcome,
     /// The reason, in words.
     pub reason: String,
@@ -158,11 +158,12 @@ pub struct Verdict {
     pub saturation_k: Option<f64>,
 }
 
-/// Judges a cycle. Missing measurements and gaps make it indeterminate, even if everything else passed.
+/// Judges a cycle. Missing measurements and gaps make it indeterminate, even if everything else
+/// passed.
 ///
 /// # Errors
-/// Measurements that cannot be right (times that do not rise, series of different length, numbers that are not finite),
-/// or a recipe out of range.
+/// Measurements that cannot be right (times that do not rise, series of different length, numbers
+/// that are not finite), or a recipe out of range.
 pub fn verdict(cycle: &Cycle<'_>, recipe: &Recipe) -> Result<Verdict> {
     not_negative("required hold", recipe.hold_s)?;
     check_band(recipe.band)?;
@@ -209,7 +210,8 @@ pub fn verdict(cycle: &Cycle<'_>, recipe: &Recipe) -> Result<Verdict> {
     })
 }
 
-/// The difference to saturated steam that is farthest from 0 within a span of time; `None` if it has no sample.
+/// The difference to saturated steam that is farthest from 0 within a span of time; `None` if it
+/// has no sample.
 fn farthest_from_saturation(sensor: Series<'_>, kpa: &[f64], span: (f64, f64)) -> Result<Option<f64>> {
     same_length("t_s", sensor.times.len(), "pressure_kpa", kpa.len())?;
     let mut farthest: Option<f64> = None;

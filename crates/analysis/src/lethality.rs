@@ -1,8 +1,9 @@
 //! Lethality of a heat treatment: the time at the reference temperature with the same effect.
 //!
-//! F0 = sum dt 10^((T - T_ref) / z), z = 10 K. T_ref is 121.0, 121.1 or 121.11 C by convention; store which. A0 of
-//! washers is the same sum with 80 C, in seconds. The temperature between samples is unknown: the conservative sum uses
-//! the smaller rate of both ends, the trapezoid their mean.
+//! F0 = sum dt 10^((T - T_ref) / z), z = 10 K. T_ref is 121.0, 121.1 or 121.11 C by convention;
+//! store which. A0 of washers is the same sum with 80 C, in seconds. The temperature between
+//! samples is unknown: the conservative sum uses the smaller rate of both ends, the trapezoid their
+//! mean.
 
 use crate::error::{Result, at_least, finite, positive, rising, same_length};
 
@@ -18,7 +19,8 @@ pub struct Lethality {
 /// The lethality of temperatures (Celsius) at rising `times`.
 ///
 /// # Errors
-/// Fewer than 2 samples, series of different length, times that do not rise, numbers that are not finite, z not above 0.
+/// Fewer than 2 samples, series of different length, times that do not rise, numbers that are not
+/// finite, z not above 0.
 pub fn lethality(times: &[f64], celsius: &[f64], reference: f64, z: f64) -> Result<Lethality> {
     same_length("t_s", times.len(), "temperature_c", celsius.len())?;
     rising("t_s", times)?;

@@ -1,22 +1,25 @@
 //! The mathematics of dose and depth accuracy, drift and sterility.
 //!
 //! By subject:
-//! - accuracy: exact integer [`moments`] and the [`accuracy`] sums of them, [`sample`] figures of decimals, the
-//!   [`tolerance`] factor, the [`verdict`] on independent and on [`clustered`] values, [`nonparametric`] intervals,
-//!   [`wilson`] intervals of a share, the [`trumpet`] curve;
-//! - drift: [`standard`]ised session means on [`cusum`], [`ewma`] and [`shewhart`] charts (together: [`chart`]).
-//!   [`arl`] computes their run lengths, and an alarm [`budget`] gives their limits. Also [`western_electric`] rules
-//!   for display, [`regression`] and the [`forecast`] from it;
+//! - accuracy: exact integer [`moments`] and the [`accuracy`] sums of them, [`sample`] figures of
+//!   decimals, the [`tolerance`] factor, the [`verdict`] on independent and on [`clustered`]
+//!   values, [`nonparametric`] intervals, [`wilson`] intervals of a share, the [`trumpet`] curve;
+//! - drift: [`standard`]ised session means on [`cusum`], [`ewma`] and [`shewhart`] charts
+//!   (together: [`chart`]). [`arl`] computes their run lengths, and an alarm [`budget`] gives their
+//!   limits. Also [`western_electric`] rules for display, [`regression`] and the [`forecast`] from
+//!   it;
 //! - sterility: [`lethality`], [`hold`] time, [`saturation`] of steam;
 //! - identity: [`gs1`] element strings.
 //!
-//! Each formula is documented with its source beside its code, and with an example in `docs/analysis.md`.
+//! Each formula is documented with its source beside its code, and with an example in
+//! `docs/analysis.md`.
 //!
-//! Absent: IO, clocks, threads, randomness, and any knowledge of devices, tables or messages. Input and output are
-//! numbers.
+//! Absent: IO, clocks, threads, randomness, and any knowledge of devices, tables or messages. Input
+//! and output are numbers.
 //!
 //! Invariants:
-//! - Partial results merge associatively and commutatively; no figure depends on the order of arrival.
+//! - Partial results merge associatively and commutatively; no figure depends on the order of
+//!   arrival.
 //! - A figure that does not exist is an [`Error`] or `None`, never NaN.
 
 pub mod accuracy;

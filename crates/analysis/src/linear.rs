@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Result};
 
-/// Solves `matrix` x = `right` in place by Gaussian elimination with partial pivoting; `matrix` holds `right.len()` rows.
+/// Solves `matrix` x = `right` in place by Gaussian elimination with partial pivoting; `matrix`
+/// holds `right.len()` rows.
 pub(crate) fn solve(matrix: &mut [f64], right: &mut [f64]) -> Result<()> {
     let n = right.len();
     for column in 0..n {

@@ -1,13 +1,13 @@
 //! Exact moments of integer measurements.
 //!
-//! Sums of integers do not depend on order or grouping. Partial moments can therefore be merged in any way, and late
-//! data are simply added. An aggregate equals its recomputation to the last digit. Mean and variance are derived only
-//! when they are read.
+//! Sums of integers do not depend on order or grouping. Partial moments can therefore be merged in
+//! any way, and late data are simply added. An aggregate equals its recomputation to the last
+//! digit. Mean and variance are derived only when they are read.
 
 /// Count, sum, sum of squares and extremes of a sequence of integers.
 ///
-/// `n` and `sum` cannot overflow in practice. `sum_sq` is exact while it fits 128 bits, which holds for 2^60 values of
-/// up to 2^34 (nl, um, or an error of either).
+/// `n` and `sum` cannot overflow in practice. `sum_sq` is exact while it fits 128 bits, which holds
+/// for 2^60 values of up to 2^34 (nl, um, or an error of either).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moments {
     /// Number of values.
@@ -60,8 +60,8 @@ impl Moments {
         (self.n > 0).then(|| self.sum as f64 / self.n as f64)
     }
 
-    /// Unbiased sample variance; `None` for fewer than two values. The numerator `n * sum_sq - sum^2` is computed in
-    /// integers, so no digits cancel.
+    /// Unbiased sample variance; `None` for fewer than two values. The numerator `n * sum_sq -
+    /// sum^2` is computed in integers, so no digits cancel.
     pub fn variance(&self) -> Option<f64> {
         let n = u128::from(self.n);
         if n < 2 {
@@ -70,7 +70,8 @@ impl Moments {
         let sum = self.sum.unsigned_abs();
         let numerator = match (n.checked_mul(self.sum_sq), sum.checked_mul(sum)) {
             (Some(left), Some(right)) => left.checked_sub(right)? as f64,
-            // Values beyond 128 bits are so large that a float cannot hold more than these two rounded terms.
+            // Values beyond 128 bits are so large that a float cannot hold more than these two
+            // rounded terms.
             _ => (n as f64 * self.sum_sq as f64 - sum as f64 * sum as f64).max(0.0),
         };
         Some(numerator / (n as f64 * (n - 1) as f64))

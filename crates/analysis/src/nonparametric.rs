@@ -1,14 +1,16 @@
 //! The tolerance interval from the smallest to the largest value, for any distribution.
 //!
-//! Of n values, [min, max] holds at least the share p of the population with probability
-//! 1 - n p^(n-1) + (n-1) p^n (Wilks 1941; ISO 16269-6): n = 93, 188, 473 for p = 0.95, 0.975, 0.99 and confidence 0.95.
+//! Of n values, [min, max] holds at least the share p of the population with probability 1 - n
+//! p^(n-1) + (n-1) p^n (Wilks 1941; ISO 16269-6): n = 93, 188, 473 for p = 0.95, 0.975, 0.99 and
+//! confidence 0.95.
 
 use crate::error::{Error, Result, fraction};
 
 /// Largest n that [`sample_size`] returns.
 const N_MAX: u64 = 1 << 40;
 
-/// Confidence with which the smallest and the largest of `n` values enclose `coverage` of the population.
+/// Confidence with which the smallest and the largest of `n` values enclose `coverage` of the
+/// population.
 ///
 /// # Errors
 /// coverage not between 0 and 1.
@@ -45,8 +47,8 @@ pub fn sample_size(coverage: f64, wanted: f64) -> Result<u64> {
     Ok(high)
 }
 
-/// The verdict without a distribution: whether all of at least [`sample_size`] values keep the limits. `None` if there
-/// are fewer values.
+/// The verdict without a distribution: whether all of at least [`sample_size`] values keep the
+/// limits. `None` if there are fewer values.
 ///
 /// # Errors
 /// Those of [`sample_size`].

@@ -12,8 +12,9 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// The rule with `count` nodes on [`low`, `high`], exact for polynomials up to degree 2 `count` - 1. The nodes are
-    /// the roots of the Legendre polynomial. Newton's method finds them from Tricomi's approximation.
+    /// The rule with `count` nodes on [`low`, `high`], exact for polynomials of a degree below 2
+    /// `count`. The nodes are the roots of the Legendre polynomial. Newton's method finds them from
+    /// Tricomi's approximation.
     pub fn gauss_legendre(count: usize, low: f64, high: f64) -> Self {
         let (middle, half) = (0.5 * (high + low), 0.5 * (high - low));
         let n = count as f64;

@@ -54,8 +54,9 @@ impl Fit {
         Ok(Self { n: t.len() as u64, slope, intercept, se_slope, se_intercept, residual_sd, t_mean, y_mean, sxx })
     }
 
-    /// g = (t s / slope)^2 / Sxx, t the two-sided quantile of Student's distribution; infinite for a slope of 0. At 1
-    /// and above, the slope does not differ from zero, and a crossing has no interval.
+    /// g = (t s / slope)^2 / Sxx, t the two-sided quantile of Student's distribution; infinite for
+    /// a slope of 0. At 1 and above, the slope does not differ from zero, and a crossing has no
+    /// interval.
     ///
     /// # Errors
     /// Confidence not between 0 and 1.
@@ -64,8 +65,8 @@ impl Fit {
         Ok(if self.slope == 0.0 { f64::INFINITY } else { ratio * ratio })
     }
 
-    /// The t at which the line crosses `limit`, with its interval (Fieller 1954): every t at which the true line may be
-    /// at the limit. `None` while g >= 1.
+    /// The t at which the line crosses `limit`, with its interval (Fieller 1954): every t at which
+    /// the true line may be at the limit. `None` while g >= 1.
     ///
     /// # Errors
     /// A limit that is not finite, confidence not between 0 and 1.

@@ -5,8 +5,9 @@ use crate::error::{Error, Result};
 /// Largest number of steps that widen the bracket, and of steps that narrow it.
 const STEPS: usize = 200;
 
-/// The x >= `floor` near `start` at which the rising function `f` is zero. `step` widens the bracket until it holds the
-/// root. The Illinois variant of regula falsi then narrows it to `tolerance`.
+/// The x >= `floor` near `start` at which the rising function `f` is zero. `step` widens the
+/// bracket until it holds the root. The Illinois variant of regula falsi then narrows it to
+/// `tolerance`.
 ///
 /// # Errors
 /// Errors of `f`, and no root at or above `floor` within 200 steps.

@@ -1,8 +1,9 @@
 //! Mean and variance of decimals.
 //!
-//! [`Sample::of`] takes decimals as they were written: 10000000.2 is the integer 100000002 with one decimal place. It
-//! sums the integers exactly. Sums of squares in floating point lose digits (NIST NumAcc4: a variance of -2.0 instead
-//! of 0.01). Numbers that span too many places go through [`FloatMoments`].
+//! [`Sample::of`] takes decimals as they were written: 10000000.2 is the integer 100000002 with one
+//! decimal place. It sums the integers exactly. Sums of squares in floating point lose digits (NIST
+//! NumAcc4: a variance of -2.0 instead of 0.01). Numbers that span too many places go through
+//! [`FloatMoments`].
 
 use crate::{
     error::{Result, all_finite, finite},
@@ -14,7 +15,6 @@ use crate::{
 pub struct FloatMoments {
     /// Number of values.
     pub n: u64,
-    /// Arithmetic mean.
     pub mean: f64,
     /// Sum of the squared deviations from the mean.
     pub m2: f64,
@@ -26,8 +26,8 @@ impl FloatMoments {
         self.merge(&Self { n: 1, mean: value, m2: 0.0 });
     }
 
-    /// Adds the values that `other` summarizes (Chan, Golub & LeVeque 1979). The order changes the result by rounding
-    /// only. If it must not change at all, use [`Moments`].
+    /// Adds the values that `other` summarizes (Chan, Golub & LeVeque 1979). The order changes the
+    /// result by rounding only. If it must not change at all, use [`Moments`].
     pub fn merge(&mut self, other: &Self) {
         if other.n == 0 {
             return;
@@ -87,8 +87,8 @@ impl Sample {
         Ok(sample)
     }
 
-    /// The same figures through exact integers, relative to the first value so that their squares stay small. `None` if
-    /// the decimals span too many places.
+    /// The same figures through exact integers, relative to the first value so that their squares
+    /// stay small. `None` if the decimals span too many places.
     fn of_decimals(values: &[f64]) -> Option<Self> {
         let written: Vec<String> = values.iter().map(f64::to_string).collect();
         let places = written.iter().map(|text| text.split_once('.').map_or(0, |(_, places)| places.len())).max()?;

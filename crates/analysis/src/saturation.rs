@@ -1,12 +1,13 @@
 //! Saturated steam: whether a temperature belongs to a pressure.
 //!
-//! `T[K] = 42.6776 - 3892.70 / (ln P[MPa] - 9.48654)`, the three-constant equation for 273.16 to 600 K (Irvine & Liley
-//! 1984, recalled). Air in the chamber makes the pressure too high for the temperature.
+//! `T[K] = 42.6776 - 3892.70 / (ln P[MPa] - 9.48654)`, the three-constant equation for 273.16 to
+//! 600 K (Irvine & Liley 1984, recalled). Air in the chamber makes the pressure too high for the
+//! temperature.
 
 use crate::error::{Result, finite, positive, require};
 
-/// Largest allowed difference to the measured temperature in the plateau, K. Recalled from EN 285, not read there; a
-/// recipe's configuration decides.
+/// Largest allowed difference to the measured temperature in the plateau, K. Recalled from EN 285,
+/// not read there; a recipe's configuration decides.
 pub const DIFFERENCE_MAX: f64 = 2.0;
 
 /// The temperature of saturated steam at this absolute pressure, Celsius.

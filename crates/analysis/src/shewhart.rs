@@ -17,7 +17,8 @@ pub fn signal(z: f64, limit: f64) -> Option<Side> {
     }
 }
 
-/// Mean number of points to a signal, two-sided, with a mean that is `shift` sigma off: 1 / P(signal).
+/// Mean number of points to a signal, two-sided, with a mean that is `shift` sigma off: 1 /
+/// P(signal).
 ///
 /// # Errors
 /// A limit that is not above 0, a shift that is not finite.

@@ -1,14 +1,14 @@
 //! Probability distributions for the other modules.
 //!
-//! `statrs` evaluates the special functions. The functions here keep the digits of small tail probabilities. Tested
-//! against scipy in `tests/reference.rs`.
+//! `statrs` evaluates the special functions. The functions here keep the digits of small tail
+//! probabilities. Tested against scipy in `tests/reference.rs`.
 
 use std::f64::consts::{PI, SQRT_2};
 
 use statrs::function::{beta::beta_reg, erf, gamma};
 
-/// From this many degrees of freedom on, the chi-square distribution counts as that of a cubed normal variable (Wilson
-/// & Hilferty 1931). The error of the probability is then below 1e-6.
+/// From this many degrees of freedom on, the chi-square distribution counts as that of a cubed
+/// normal variable (Wilson & Hilferty 1931). The error of the probability is then below 1e-6.
 const CUBE_ROOT_FROM: f64 = 2e6;
 
 /// Density of the standard normal distribution.
@@ -63,7 +63,8 @@ pub fn ln_gamma(x: f64) -> f64 {
 
 /// P(T > t) of Student's distribution with `df` degrees of freedom.
 pub fn student_above(t: f64, df: f64) -> f64 {
-    // Near the centre, the argument would round to 1. Far out, the difference from 1 would lose the tail.
+    // Near the centre, the argument would round to 1. Far out, the difference from 1 would lose the
+    // tail.
     let square = t * t;
     let tail = if square < 1.0 {
         0.5 * (1.0 - beta_reg(0.5, 0.5 * df, square / (df + square)))

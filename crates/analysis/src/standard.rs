@@ -1,11 +1,12 @@
-//! Standardisation of session means. A chart that was solved for normal values with known parameters keeps its run
-//! length, although the parameters are unknown.
+//! Standardisation of session means. A chart that was solved for normal values with known
+//! parameters keeps its run length, although the parameters are unknown.
 //!
-//! A session mean of n shots varies by v = between^2 + within^2 / n around the device's centre. Charts that use
-//! estimates as centre and sigma signal far too often. With estimates from 20 sessions, a chart solved for 10,000
-//! points really has about 340. Here each value is compared only with values before it (recursive residuals: Brown,
-//! Durbin & Evans 1975; self-starting charts: Hawkins 1987). In control the results are independent and exactly
-//! standard normal, from the first one on. This holds for any centre and, with [`Source::SelfStarting`], for any scale.
+//! A session mean of n shots varies by v = between^2 + within^2 / n around the device's centre.
+//! Charts that use estimates as centre and sigma signal far too often. With estimates from 20
+//! sessions, a chart solved for 10,000 points really has about 340. Here each value is compared
+//! only with values before it (recursive residuals: Brown, Durbin & Evans 1975; self-starting
+//! charts: Hawkins 1987). In control the results are independent and exactly standard normal, from
+//! the first one on. This holds for any centre and, with [`Source::SelfStarting`], for any scale.
 
 use crate::{
     error::{Error, Result, finite, not_negative},
@@ -28,7 +29,8 @@ pub enum Centre {
 pub enum Source {
     /// The spread is known: it is pooled over many devices of the model (see [`pool`]).
     Pooled,
-    /// Only the ratio of between and within is known. The scale comes from the device's own sessions.
+    /// Only the ratio of between and within is known. The scale comes from the device's own
+    /// sessions.
     SelfStarting,
 }
 
@@ -65,11 +67,12 @@ pub struct Standardiser {
 }
 
 impl Standardiser {
-    /// A standardiser before its first session. The estimates leave out a value beyond `outlier` sigma, so that one
-    /// spike does not hide the next.
+    /// A standardiser before its first session. The estimates leave out a value beyond `outlier`
+    /// sigma, so that one spike does not hide the next.
     ///
     /// # Errors
-    /// A negative or infinite spread, no spread at all, a centre that is not finite, an outlier limit not above 0.
+    /// A negative or infinite spread, no spread at all, a centre that is not finite, an outlier
+    /// limit not above 0.
     pub fn new(centre: Centre, spread: Spread, outlier: f64) -> Result<Self> {
         not_negative("sigma between", spread.between)?;
         not_negative("sigma within", spread.within)?;
@@ -81,8 +84,8 @@ impl Standardiser {
         Ok(Self { centre, spread, outlier, weight: 0.0, mean: 0.0, residuals: 0, squares: 0.0 })
     }
 
-    /// The standard normal value of a session mean over `shots` shots. `None` for the sessions that only estimate the
-    /// centre (the first) and the scale (the next).
+    /// The standard normal value of a session mean over `shots` shots. `None` for the sessions that
+    /// only estimate the centre (the first) and the scale (the next).
     ///
     /// # Errors
     /// A mean that is not finite, a session without shots.
@@ -115,7 +118,8 @@ impl Standardiser {
         Ok(z)
     }
 
-    /// Deviation from the expected value, divided by its standard deviation up to the unknown scale.
+    /// Deviation from the expected value, divided by its standard deviation up to the unknown
+    /// scale.
     fn residual(&self, mean: f64, variance: f64) -> Option<f64> {
         match self.centre {
             Centre::Zero => Some(mean / variance.sqrt()),
@@ -148,8 +152,8 @@ pub struct Session {
     pub shots: u64,
 }
 
-/// The spread over all devices of a model, from the phase I sessions of each. Each device is taken around its own mean,
-/// so that differences between devices do not count as noise.
+/// The spread over all devices of a model, from the phase I sessions of each. Each device is taken
+/// around its own mean, so that differences between devices do not count as noise.
 ///
 /// # Errors
 /// No device with 2 sessions, no session with 2 shots.
@@ -198,7 +202,8 @@ mod tests {
         assert!((z - 1.0 / sigma).abs() < 1e-12);
     }
 
-    /// Against the definition: Student's t of a new value against mean and sd of the values before it.
+    /// Against the definition: Student's t of a new value against mean and sd of the values before
+    /// it.
     #[test]
     fn equal_shots_are_hawkins_statistic() {
         let values = [0.1, 0.5, -0.3, 0.9, 0.2];

@@ -1,12 +1,14 @@
 //! Two-sided tolerance factors of the normal distribution.
 //!
-//! With n values, mean m and standard deviation s, the interval m +- k s holds at least the share `coverage` of the
-//! population with probability `confidence`. k is exact, not Howe's approximation: it solves
+//! With n values, mean m and standard deviation s, the interval m +- k s holds at least the share
+//! `coverage` of the population with probability `confidence`. k is exact, not Howe's
+//! approximation: it solves
 //!
-//! 2 Int_0^inf sqrt(n) phi(u sqrt(n)) P(chi2_df > df r(u)^2 / k^2) du = confidence,  Phi(u + r) - Phi(u - r) = coverage
+//! 2 Int_0^inf sqrt(n) phi(u sqrt(n)) P(chi2_df > df r(u)^2 / k^2) du = confidence, Phi(u + r) -
+//! Phi(u - r) = coverage
 //!
-//! with df = n - 1 (Wald & Wolfowitz 1946; tables: Odeh & Owen 1980, ISO 16269-6). The integral is over w = u sqrt(n)
-//! by Gauss-Legendre. Newton's method solves the equation from Howe's value.
+//! with df = n - 1 (Wald & Wolfowitz 1946; tables: Odeh & Owen 1980, ISO 16269-6). The integral is
+//! over w = u sqrt(n) by Gauss-Legendre. Newton's method solves the equation from Howe's value.
 
 use std::sync::OnceLock;
 
@@ -31,8 +33,8 @@ pub fn factor(n: u64, coverage: f64, confidence: f64) -> Result<f64> {
     factor_of(n as f64, (n - 1) as f64, coverage, confidence)
 }
 
-/// The factor for a mean with the precision of `effective_n` independent values, and an independent variance with `df`
-/// degrees of freedom. Neither must be a whole number.
+/// The factor for a mean with the precision of `effective_n` independent values, and an independent
+/// variance with `df` degrees of freedom. Neither must be a whole number.
 ///
 /// # Errors
 /// `effective_n` or `df` not above 0; coverage or confidence not between 0 and 1.
@@ -94,8 +96,8 @@ fn solve(terms: &[(f64, f64)], df: f64, confidence: f64, start: f64) -> Result<f
     Err(Error::Unsolvable(format!("no tolerance factor for {df} degrees of freedom at confidence {confidence}")))
 }
 
-/// The r with Phi(u + r) - Phi(u - r) = `coverage`, by Newton's method inside a bracket. It uses the probability
-/// outside, so a coverage close to 1 keeps its digits.
+/// The r with Phi(u + r) - Phi(u - r) = `coverage`, by Newton's method inside a bracket. It uses
+/// the probability outside, so a coverage close to 1 keeps its digits.
 fn half_width(u: f64, coverage: f64) -> f64 {
     let outside = 1.0 - coverage;
     let central = normal_upper_quantile(0.5 * outside);
@@ -121,8 +123,8 @@ fn half_width(u: f64, coverage: f64) -> f64 {
     r
 }
 
-/// A starting value for the chi-square quantile: Wilson & Hilferty's. If that fails (few degrees of freedom, lower
-/// tail), the first term of the series.
+/// A starting value for the chi-square quantile: Wilson & Hilferty's. If that fails (few degrees of
+/// freedom, lower tail), the first term of the series.
 fn chi_square_quantile_near(p: f64, df: f64) -> f64 {
     let spread = 2.0 / (9.0 * df);
     let cubed = (1.0 - spread + normal_quantile(p) * spread.sqrt()).max(0.0).powi(3) * df;

@@ -1,5 +1,5 @@
-//! Trumpet curve in the pattern of IEC 60601-2-24, with windows of shots instead of minutes: the extremes of the mean
-//! error over any P consecutive shots.
+//! Trumpet curve in the pattern of IEC 60601-2-24, with windows of shots instead of minutes: the
+//! extremes of the mean error over any P consecutive shots.
 
 use crate::error::{Error, Result, all_finite};
 
@@ -8,7 +8,8 @@ use crate::error::{Error, Result, all_finite};
 pub struct Window {
     /// Length of the windows, shots.
     pub shots: usize,
-    /// Smallest and largest mean error, in the unit of the values; `None` if no stretch has enough shots.
+    /// Smallest and largest mean error, in the unit of the values; `None` if no stretch has enough
+    /// shots.
     pub extremes: Option<(f64, f64)>,
 }
 
@@ -25,8 +26,9 @@ pub struct Shot<K> {
     pub measured: u32,
 }
 
-/// Splits shots, in their order, into stretches of errors in percent. A stretch ends where context, target or numbering
-/// breaks, so windows may slide over it. A shot with a target of 0 has no relative error and also ends a stretch.
+/// Splits shots, in their order, into stretches of errors in percent. A stretch ends where context,
+/// target or numbering breaks, so windows may slide over it. A shot with a target of 0 has no
+/// relative error and also ends a stretch.
 pub fn stretches<K: PartialEq>(shots: &[Shot<K>]) -> Vec<Vec<f64>> {
     shots
         .chunk_by(|one, next| {
@@ -41,7 +43,8 @@ pub fn stretches<K: PartialEq>(shots: &[Shot<K>]) -> Vec<Vec<f64>> {
         .collect()
 }
 
-/// The curve: for each window length, the smallest and largest mean over all windows within one stretch.
+/// The curve: for each window length, the smallest and largest mean over all windows within one
+/// stretch.
 ///
 /// # Errors
 /// A window of 0 shots, a value that is not finite.
@@ -70,8 +73,8 @@ pub fn curve<S: AsRef<[f64]>>(stretches: &[S], windows: &[usize]) -> Result<Vec<
         .collect()
 }
 
-/// Sums of the first 0, 1, 2, ... values, each with its rounding error (Neumaier 1974). The difference of two late sums
-/// is then as precise as the sum of the values between.
+/// Sums of the first 0, 1, 2, ... values, each with its rounding error (Neumaier 1974). The
+/// difference of two late sums is then as precise as the sum of the values between.
 fn prefix_sums(values: &[f64]) -> Vec<(f64, f64)> {
     let (mut sum, mut rest) = (0.0f64, 0.0f64);
     let mut sums = Vec::with_capacity(values.len() + 1);

@@ -1,8 +1,9 @@
 //! The verdict on dose or depth accuracy, in the pattern of ISO 11608-1.
 //!
-//! The tolerance interval mean +- k sd must lie within set +- max(resolution, 5 % of set). Then at least the share
-//! `coverage` of all doses keeps the limits, with probability `confidence`. Values of one session resemble each other,
-//! and then this confidence is not reached; [`crate::clustered`] has the verdict for that case.
+//! The tolerance interval mean +- k sd must lie within set +- max(resolution, 5 % of set). Then at
+//! least the share `coverage` of all doses keeps the limits, with probability `confidence`. Values
+//! of one session resemble each other, and then this confidence is not reached;
+//! [`crate::clustered`] has the verdict for that case.
 
 use crate::{
     accuracy::Channel,
@@ -77,8 +78,8 @@ pub struct Verdict {
     pub limits: Limits,
     /// Whether the interval keeps the limits.
     pub pass: bool,
-    /// The largest factor that would keep the limits: below `k` exactly if `pass` is false, infinite if sd is 0 and the
-    /// mean keeps the limits.
+    /// The largest factor that would keep the limits: below `k` exactly if `pass` is false,
+    /// infinite if sd is 0 and the mean keeps the limits.
     pub k_actual: f64,
 }
 
@@ -114,8 +115,8 @@ pub(crate) fn judge(k: f64, mean: f64, sd: f64, limits: Limits) -> Verdict {
     Verdict { k, interval, limits, pass: limits.hold(interval), k_actual }
 }
 
-/// A session's error in percent: 100 x sum(measured - target) / sum(target), for one exact set point. `None` if the
-/// targets sum to 0, because a target of 0 has no relative error.
+/// A session's error in percent: 100 x sum(measured - target) / sum(target), for one exact set
+/// point. `None` if the targets sum to 0, because a target of 0 has no relative error.
 pub fn error_percent(channel: &Channel) -> Option<f64> {
     (channel.target > 0).then(|| 100.0 * channel.error.sum as f64 / channel.target as f64)
 }

@@ -1,15 +1,17 @@
-//! Western Electric rules (Statistical Quality Control Handbook, 1956), for people who read a Shewhart chart.
+//! Western Electric rules (Statistical Quality Control Handbook, 1956), for people who read a
+//! Shewhart chart.
 //!
-//! They are for display and never raise an alert. All four together signal once in 91.75 points in control (Champ &
-//! Woodall 1987, Technometrics 29:393), more often than any alarm budget allows.
+//! They are for display and never raise an alert. All four together signal once in 91.75 points in
+//! control (Champ & Woodall 1987, Technometrics 29:393), more often than any alarm budget allows.
 
 use crate::{Side, shewhart};
 
-/// For each rule from 1 on: least number of values beyond the limit, out of how many last values, and the limit in
-/// sigma. The values must be on one side, the newest among them.
+/// For each rule from 1 on: least number of values beyond the limit, out of how many last values,
+/// and the limit in sigma. The values must be on one side, the newest among them.
 const RULES: [(usize, usize, f64); 4] = [(1, 1, 3.0), (2, 3, 2.0), (4, 5, 1.0), (8, 8, 0.0)];
 
-/// Which rules the newest of the standardised values `z` (in sigma, oldest first) breaks, by number:
+/// Which rules the newest of the standardised values `z` (in sigma, oldest first) breaks, by
+/// number:
 /// 1. it is beyond 3 sigma;
 /// 2. 2 of the last 3 are beyond 2 sigma;
 /// 3. 4 of the last 5 are beyond 1 sigma;

@@ -1,4 +1,5 @@
-//! The clustered verdict reaches its confidence if shots of a session resemble each other; the simple verdict does not.
+//! The clustered verdict reaches its confidence if shots of a session resemble each other; the
+//! simple verdict does not.
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
 
@@ -13,8 +14,8 @@ fn normal(random: &mut ChaCha8Rng) -> f64 {
     (-2.0 * (1.0 - one).ln()).sqrt() * (std::f64::consts::TAU * other).cos()
 }
 
-/// Share of simulated data sets whose interval holds at least the coverage, for the clustered and for the simple
-/// interval.
+/// Share of simulated data sets whose interval holds at least the coverage, for the clustered and
+/// for the simple interval.
 fn reached(shots: &[u64], correlation: f64, rounds: u32, seed: u64) -> (f64, f64) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     // Values in nl around a target of 0, with a total standard deviation of 10,000.

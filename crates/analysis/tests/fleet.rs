@@ -1,6 +1,6 @@
-//! A simulated fleet over a year. It tests the alarm budget with parameters estimated as in practice, detection delays
-//! against the predicted run lengths, and forecasts against the true crossing. `docs/analysis.md` has the tables that
-//! these tests print.
+//! A simulated fleet over a year. It tests the alarm budget with parameters estimated as in
+//! practice, detection delays against the predicted run lengths, and forecasts against the true
+//! crossing. `docs/analysis.md` has the tables that these tests print.
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
 
@@ -15,7 +15,8 @@ use analysis::{
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Standard deviations in percent: between sessions, between shots, of the error that a calibration leaves.
+/// Standard deviations in percent: between sessions, between shots, of the error that a calibration
+/// leaves.
 const BETWEEN: f64 = 0.8;
 const WITHIN: f64 = 2.5;
 const AS_LEFT: f64 = 0.5;
@@ -163,7 +164,8 @@ fn the_budget_is_kept_with_estimated_parameters() {
     }
 }
 
-/// The mistake that the charts avoid: centre and sigma estimated once from 20 sessions and then used for ever.
+/// The mistake that the charts avoid: centre and sigma estimated once from 20 sessions and then
+/// used for ever.
 #[test]
 fn frozen_estimates_break_the_budget() {
     let thresholds = thresholds(0.2);
@@ -241,8 +243,8 @@ fn detection_delays_are_those_that_the_run_lengths_predict() {
             );
             if known_centre {
                 for (simulated, predicted) in [by_cusum, by_ewma].into_iter().zip(predicted) {
-                    // The charts have run for 60 days, so they are a few points ahead of a chart that starts with the
-                    // change.
+                    // The charts have run for 60 days, so they are a few points ahead of a chart
+                    // that starts with the change.
                     assert!((simulated - predicted).abs() < 0.08 * predicted + 0.7, "{simulated} and {predicted}");
                 }
             } else {
@@ -256,7 +258,8 @@ fn mean_inverse_shots() -> f64 {
     (10..=50).map(|shots| 1.0 / f64::from(shots)).sum::<f64>() / 41.0
 }
 
-/// 30 of 300 devices change. The test counts the changes that are found and the false alarms besides.
+/// 30 of 300 devices change. The test counts the changes that are found and the false alarms
+/// besides.
 #[test]
 fn thirty_of_three_hundred_devices() {
     let thresholds = thresholds(0.2);
@@ -281,7 +284,8 @@ fn thirty_of_three_hundred_devices() {
     }
 }
 
-/// The interval of the first allowed forecast, and of one two weeks later, against the true crossing.
+/// The interval of the first allowed forecast, and of one two weeks later, against the true
+/// crossing.
 #[test]
 fn forecasts_cover_the_true_crossing() {
     let thresholds = thresholds(0.2);
@@ -345,8 +349,8 @@ fn forecasts_without_the_chart_would_cry_wolf() {
     assert!(cried >= 15, "{cried}");
 }
 
-/// A chart is solved for 10,000 points, and its centre and sigma come from m sessions only. Its mean rate of alarms is
-/// that of a chart with about 340, 1,230 and 4,900.
+/// A chart is solved for 10,000 points, and its centre and sigma come from m sessions only. Its
+/// mean rate of alarms is that of a chart with about 340, 1,230 and 4,900.
 #[test]
 fn what_estimation_costs() {
     let design = cusum::Design { k: 0.5, h: 8.053, fast_start: false };

@@ -1,4 +1,5 @@
-//! NIST Statistical Reference Datasets: certified values of univariate summaries and of a straight line.
+//! NIST Statistical Reference Datasets: certified values of univariate summaries and of a straight
+//! line.
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
 

@@ -1,4 +1,5 @@
-//! Comparison with scipy (`vectors/scipy_reference.py` computes the values) and with published tables.
+//! Comparison with scipy (`vectors/scipy_reference.py` computes the values) and with published
+//! tables.
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
 
@@ -14,7 +15,8 @@ fn scipy() -> Value {
     serde_json::from_str(include_str!("vectors/scipy_reference.json")).unwrap()
 }
 
-/// Runs over the rows of a table of numbers (true counts as 1); the last number is the expected one.
+/// Runs over the rows of a table of numbers (true counts as 1); the last number is the expected
+/// one.
 fn rows(name: &str, mut check: impl FnMut(&[f64], f64)) {
     let all = scipy();
     let rows = all[name].as_array().unwrap();
@@ -106,7 +108,8 @@ fn fast_initial_response() {
     }
 }
 
-/// Lucas & Saccucci (1990, Technometrics 32:1), as tabled in Montgomery, Introduction to Statistical Quality Control, 9.10.
+/// Lucas & Saccucci (1990, Technometrics 32:1), as tabled in Montgomery, Introduction to
+/// Statistical Quality Control, 9.10.
 #[test]
 fn published_ewma_run_lengths() {
     for (lambda, limit, shift, printed) in [

@@ -141,7 +141,8 @@ fn element_string() {
     assert_eq!(read.unwrap().get("10"), Some("A213B1"));
 }
 
-/// If shots differ only within their session, the clustered verdict is hardly stricter than the simple one.
+/// If shots differ only within their session, the clustered verdict is hardly stricter than the
+/// simple one.
 #[test]
 fn clustered_components_of_the_vector_values() {
     let sessions = [[98, 101, 100, 99], [104, 106, 102, 100]].map(|values| values.into_iter().collect());

@@ -1,9 +1,11 @@
 //! What becomes of one MQTT message: pure, no IO.
 //!
-//! Each message becomes exactly one Kafka record: a report, a status, or, raw, a quarantined message. Nothing is dropped.
+//! Each message becomes exactly one Kafka record: a report, a status, or, raw, a quarantined
+//! message. Nothing is dropped.
 //!
-//! Admitting a protobuf report of injections allocates nothing: the value is the payload where it lies, and the receipt is
-//! written when it is sent. JSON is transcoded and refusals are explained, which allocates.
+//! Admitting a protobuf report of injections allocates nothing: the value is the payload where it
+//! lies, and the receipt is written when it is sent. JSON is transcoded and refusals are explained,
+//! which allocates.
 
 use std::{borrow::Cow, fmt};
 
@@ -92,8 +94,8 @@ pub struct Admitted<'a> {
 
 /// Decides about one message.
 ///
-/// A message on a topic that is not the contract's is quarantined without a receipt: there is nobody to send it to. A
-/// status never gets one.
+/// A message on a topic that is not the contract's is quarantined without a receipt: there is
+/// nobody to send it to. A status never gets one.
 pub fn admit<'a>(topic: &[u8], payload: &'a [u8]) -> Admitted<'a> {
     let parsed = std::str::from_utf8(topic)
         .map_err(|_| Reject::new(Reason::BadTopic, "the topic is not UTF-8"))
@@ -119,7 +121,8 @@ pub fn admit<'a>(topic: &[u8], payload: &'a [u8]) -> Admitted<'a> {
     }
 }
 
-/// Whether a message does nothing but clear the retained status of a device: it is empty by MQTT's rules, and says nothing.
+/// Whether a message does nothing but clear the retained status of a device: it is empty by MQTT's
+/// rules, and says nothing.
 pub(crate) fn clears_status(topic: &[u8], payload: &[u8]) -> bool {
     let topic = || std::str::from_utf8(topic).ok().and_then(|topic| Topic::parse(topic).ok());
     payload.is_empty() && topic().is_some_and(|topic| topic.channel == Channel::Status)
@@ -127,9 +130,10 @@ pub(crate) fn clears_status(topic: &[u8], payload: &[u8]) -> bool {
 
 /// Decides about one message by the registry too.
 ///
-/// Numbered reports of a device that is not registered are quarantined where the tenant refuses them. A status or a heartbeat
-/// outside the sequence passes: it holds nothing that was measured, and shows that there is such a device, and by its last
-/// sequence number how much of it has not been stored.
+/// Numbered reports of a device that is not registered are quarantined where the tenant refuses
+/// them. A status or a heartbeat outside the sequence passes: it holds nothing that was measured,
+/// and shows that there is such a device, and by its last sequence number how much of it has not
+/// been stored.
 pub fn admit_registered<'a>(topic: &[u8], payload: &'a [u8], registry: Option<&Registry>) -> Admitted<'a> {
     let admitted = admit(topic, payload);
     let refuses = |key: &Key| registry.is_some_and(|registry| registry.refuses(key));

@@ -1,4 +1,5 @@
-//! Waiting between attempts: doubling, with jitter, so that a fleet of bridges does not come back in step.
+//! Waiting between attempts: doubling, with jitter, so that a fleet of bridges does not come back
+//! in step.
 
 use std::time::Duration;
 

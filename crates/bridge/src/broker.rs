@@ -1,8 +1,9 @@
 //! One network connection to the MQTT broker: packets in, packets out, and why there are none.
 //!
-//! Packets are read and written by rumqttc's codec. Its event loop writes to the socket after each packet, a system call for
-//! every acknowledgement and every receipt; a [`Link`] keeps what is sent in a buffer and writes it at once when nothing is
-//! left to read. What was not written when the connection ended is gone with it.
+//! Packets are read and written by rumqttc's codec. Its event loop writes to the socket after each
+//! packet, a system call for every acknowledgement and every receipt; a [`Link`] keeps what is sent
+//! in a buffer and writes it at once when nothing is left to read. What was not written when the
+//! connection ended is gone with it.
 
 use std::{
     convert::Infallible,
@@ -52,8 +53,9 @@ const CLOSED: &str = "the broker closed the connection";
 #[derive(Clone, Debug)]
 pub(crate) enum Purpose {
     /// Receives: keeps a session.
-    Receive { index: u16 },
-    /// Sends receipts.
+    Receive {
+        index: u16,
+    },
     Receipts,
 }
 
@@ -71,7 +73,6 @@ pub(crate) struct Link {
     broken: Option<String>,
     /// What was received and cannot be read, which ended the connection.
     unreadable: Option<String>,
-    /// Ours.
     client_id: String,
     keep_alive: Duration,
     /// Until the next PINGREQ.
@@ -103,7 +104,8 @@ impl Link {
         }
     }
 
-    /// Sends a packet together with others: it goes out with the next [`Link::next`] that has to wait, or [`Link::close`].
+    /// Sends a packet together with others: it goes out with the next [`Link::next`] that has to
+    /// wait, or [`Link::close`].
     pub fn send(&mut self, packet: Packet) -> Result<(), String> {
         self.unwritten = true;
         self.framed.start_send_unpin(packet).map_err(|error| reason(&error))
@@ -295,8 +297,8 @@ fn reason(error: &CodecError) -> String {
     }
 }
 
-/// What cannot be read: topic and size as far as they are known. What is too large is still in the buffer, what is malformed is
-/// not.
+/// What cannot be read: topic and size as far as they are known. What is too large is still in the
+/// buffer, what is malformed is not.
 fn unreadable(error: &CodecError, buffer: &[u8]) -> Option<String> {
     match error {
         CodecError::Io(_) => None,
@@ -376,7 +378,8 @@ mod tests {
         encoded(&packets).to_vec()
     }
 
-    /// Nothing is written while there is something to read, up to [`WRITE_BYTES`]; then everything at once.
+    /// Nothing is written while there is something to read, up to [`WRITE_BYTES`]; then everything
+    /// at once.
     #[tokio::test]
     async fn acknowledgements_are_written_together() {
         let (mut link, mut peer) = link(Duration::from_secs(30));
@@ -434,7 +437,8 @@ mod tests {
         answers.await.unwrap();
     }
 
-    /// Nothing is read while there is no room for it; what was sent goes out all the same, and a ping for each keep-alive.
+    /// Nothing is read while there is no room for it; what was sent goes out all the same, and a
+    /// ping for each keep-alive.
     #[tokio::test(start_paused = true)]
     async fn what_was_sent_goes_out_while_nothing_may_be_read() {
         let (mut link, mut peer) = link(Duration::from_secs(30));

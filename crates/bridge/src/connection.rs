@@ -1,9 +1,9 @@
 //! One MQTT connection that receives.
 //!
-//! One task owns the link, the ring and the connection's end of the confirmations, so there is no lock between acknowledger
-//! and receiver: with a new network connection comes a new link, and with the old one goes what was not written,
-//! acknowledgements included. What had arrived on it before it failed goes to Kafka, and is never acknowledged; the broker delivers
-//! it again.
+//! One task owns the link, the ring and the connection's end of the confirmations, so there is no
+//! lock between acknowledger and receiver: with a new network connection comes a new link, and with
+//! the old one goes what was not written, acknowledgements included. What had arrived on it before
+//! it failed goes to Kafka, and is never acknowledged; the broker delivers it again.
 
 use std::{
     sync::Arc,
@@ -34,8 +34,8 @@ use crate::{
 
 /// What a message costs beside its topic and payload, bytes: key, headers, receipt, bookkeeping.
 const MESSAGE_OVERHEAD_BYTES: usize = 512;
-/// Pauses before a lost connection is tried again, each +-50 %. What is published before the broker knows the subscription again
-/// may be dropped there: the first try comes within 100 ms.
+/// Pauses before a lost connection is tried again, each +-50 %. What is published before the broker
+/// knows the subscription again may be dropped there: the first try comes within 100 ms.
 pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(50);
 pub(crate) const RETRY_MOST: Duration = Duration::from_secs(10);
 /// Most confirmations taken at once before the acknowledgements go out.
@@ -66,7 +66,8 @@ pub(crate) struct Connection {
     /// Taken from there at once.
     slots: Vec<Slot>,
     backoff: Backoff,
-    /// What ended this network connection because it cannot be read, and what ended the one before that had such an end.
+    /// What ended this network connection because it cannot be read, and what ended the one before
+    /// that had such an end.
     unreadable: Option<String>,
     /// Whether the broker has granted the subscription since the start, ...
     was_granted: bool,
@@ -95,7 +96,8 @@ impl Connection {
     pub async fn run(mut self) {
         while !self.shared.shutdown.is_cancelled() {
             let Err(reason) = self.session().await else { return };
-            // Before anything of the next connection: nothing of this one may be acknowledged there.
+            // Before anything of the next connection: nothing of this one may be acknowledged
+            // there.
             self.ring.reconnect();
             if self.was_granted {
                 self.lost_at.get_or_insert_with(Instant::now);
@@ -112,8 +114,8 @@ impl Connection {
         }
     }
 
-    /// What the broker could not hand over it delivers again, and nothing behind it: the second time at the same place a person
-    /// has to know.
+    /// What the broker could not hand over it delivers again, and nothing behind it: the second
+    /// time at the same place a person has to know.
     fn notice_what_stops_it(&mut self) {
         let Some(unreadable) = self.unreadable.take() else { return };
         if self.stumbled_over.as_ref() == Some(&unreadable) {
@@ -156,7 +158,8 @@ impl Connection {
                 return Ok(());
             }
             tokio::select! {
-                // What is confirmed is acknowledged before more is read, and written when nothing is left to read.
+                // What is confirmed is acknowledged before more is read, and written when nothing
+                // is left to read.
                 biased;
                 _ = self.settled.1.recv_many(&mut self.slots, SETTLE_BATCH) => {
                     for slot in self.slots.drain(..) {
@@ -201,8 +204,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes one message on its way to Kafka. Waits for room, which is what slows the broker down; gives up at shutdown,
-    /// the message being unacknowledged.
+    /// Takes one message on its way to Kafka. Waits for room, which is what slows the broker down;
+    /// gives up at shutdown, the message being unacknowledged.
     async fn ingest(&mut self, publish: &Publish) {
         let shared = Arc::clone(&self.shared);
         if clears_status(&publish.topic, &publish.payload) {
@@ -225,9 +228,11 @@ impl Connection {
         }
     }
 
-    /// The record of a message, and what happens when Kafka has confirmed it. None at the end, when there is no room.
+    /// The record of a message, and what happens when Kafka has confirmed it. None at the end, when
+    /// there is no room.
     ///
-    /// Allocates nothing for a protobuf report of injections, once records that were confirmed can be filled again.
+    /// Allocates nothing for a protobuf report of injections, once records that were confirmed can
+    /// be filled again.
     pub(crate) async fn take(&mut self, publish: &Publish) -> Option<(Arc<Record>, OnConfirm)> {
         let shared = &self.shared;
         let received = Instant::now();
@@ -240,7 +245,8 @@ impl Connection {
         shared.metrics.unknown_fields.inc_by(admitted.unknown as u64);
         if let Destination::Quarantine(reason) = admitted.destination {
             let count = shared.metrics.rejected(reason);
-            // The 1st, 2nd, 4th, ...: a device gone mad must not fill the log.
+            // The 1st, 2nd, 4th, ...: a device that sends bad messages without end must not fill
+            // the log.
             if count.is_power_of_two() {
                 let topic = String::from_utf8_lossy(&publish.topic);
                 tracing::warn!(%topic, %reason, detail = admitted.detail, count, "message quarantined");

@@ -1,8 +1,9 @@
 //! Receipts, sent over an MQTT connection of their own.
 //!
-//! A place in the desk is reserved before a message goes to Kafka, so the queue is bounded and a slow broker slows the
-//! source. Only for a while: where the broker takes no receipts at all, messages go on without them, counted. A receipt
-//! left out is harmless, since the device sends again; data held back would not be.
+//! A place in the desk is reserved before a message goes to Kafka, so the queue is bounded and a
+//! slow broker slows the source. Only for a while: where the broker takes no receipts at all,
+//! messages go on without them, counted. A receipt left out is harmless, since the device sends
+//! again; data held back would not be.
 
 use std::{
     collections::HashMap,
@@ -69,7 +70,8 @@ impl Desk {
         (Self { places, queue, stuck: Arc::default(), metrics }, receiver)
     }
 
-    /// Takes a place for a receipt that will be due; `None` where there is none in time: it is left out.
+    /// Takes a place for a receipt that will be due; `None` where there is none in time: it is left
+    /// out.
     pub async fn reserve(&self, receipt: Receipt) -> Option<Due> {
         let place = match Arc::clone(&self.places).try_acquire_owned() {
             Ok(place) => Some(place),
@@ -146,8 +148,8 @@ impl Clerk {
         }
     }
 
-    /// One network connection, until `finish` (`Ok`) or failure. What is `due` goes out on it; what the broker has not
-    /// acknowledged at its end is due again.
+    /// One network connection, until `finish` (`Ok`) or failure. What is `due` goes out on it; what
+    /// the broker has not acknowledged at its end is due again.
     async fn session(&mut self, due: &mut Vec<Due>, backoff: &mut Backoff) -> Result<(), String> {
         let (mut link, connack) = tokio::select! {
             opened = Link::open(&self.options.mqtt, &Purpose::Receipts) => opened?,
@@ -297,8 +299,8 @@ mod tests {
         })
     }
 
-    /// No more are under way than the broker takes, each under a packet id of its own; what it has not acknowledged when the
-    /// connection ends is sent again; at the end nothing is left.
+    /// No more are under way than the broker takes, each under a packet id of its own; what it has
+    /// not acknowledged when the connection ends is sent again; at the end nothing is left.
     #[tokio::test]
     async fn every_receipt_is_sent_until_the_broker_has_it() {
         let rig = rig().await;
@@ -330,7 +332,8 @@ mod tests {
         assert_eq!(rig.metrics.receipts_dropped.get(), 0);
     }
 
-    /// A receipt that is larger than what the broker takes is left out and counted; the others are sent.
+    /// A receipt that is larger than what the broker takes is left out and counted; the others are
+    /// sent.
     #[tokio::test]
     async fn a_receipt_that_the_broker_would_not_take_is_left_out() {
         let rig = rig().await;

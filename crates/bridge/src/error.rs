@@ -10,7 +10,6 @@ pub enum Error {
     Option {
         /// Name of the option.
         option: &'static str,
-        /// Its value.
         value: String,
         /// What would be right.
         expected: &'static str,
@@ -20,7 +19,6 @@ pub enum Error {
     Listen {
         /// The address asked for.
         address: SocketAddr,
-        /// Why not.
         source: std::io::Error,
     },
     /// librdkafka refuses the configuration.

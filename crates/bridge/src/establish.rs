@@ -14,8 +14,8 @@ use crate::{
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// Makes the sessions that a bridge with these options receives from, subscribed, and disconnects. From then on the broker
-/// keeps what is published, whether the bridge is connected or not.
+/// Makes the sessions that a bridge with these options receives from, subscribed, and disconnects.
+/// From then on the broker keeps what is published, whether the bridge is connected or not.
 ///
 /// No bridge with these options may be connected: it would lose its sessions to this one.
 ///

@@ -11,8 +11,8 @@ use crate::{
     sink::Oldest,
 };
 
-/// A connection that worked and was lost this often within [`LOSSES_WITHIN`] moves no data worth the name, however fast it
-/// comes back: each time, what was not acknowledged begins again.
+/// A connection that worked and was lost this often within [`LOSSES_WITHIN`] moves no data worth
+/// the name, however fast it comes back: each time, what was not acknowledged begins again.
 const LOSSES_MAX: usize = 6;
 const LOSSES_WITHIN: Duration = Duration::from_secs(60);
 /// The usual cause, which not every broker tells.
@@ -102,13 +102,18 @@ pub struct Readiness {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum KafkaState {
     /// The topics have not been seen yet, and why.
-    Unverified { reason: String },
-    /// In use.
+    Unverified {
+        reason: String,
+    },
     Serving,
     /// The last thing the client said was an error.
-    Troubled { reason: String },
+    Troubled {
+        reason: String,
+    },
     /// The producer died and is being rebuilt; nothing has been confirmed since.
-    Fatal { reason: String },
+    Fatal {
+        reason: String,
+    },
 }
 
 /// What the parts of the bridge report about themselves.
@@ -136,7 +141,8 @@ impl Health {
         std::mem::replace(&mut line.link, Link::Up) != Link::Up && line.is_told()
     }
 
-    /// Notes that a connection does not work; whether that, or the reason, is new, and the log should tell.
+    /// Notes that a connection does not work; whether that, or the reason, is new, and the log
+    /// should tell.
     pub fn link_down(&self, index: usize, reason: &str) -> bool {
         let mut lines = lock(&self.lines);
         let Some(line) = lines.get_mut(index) else { return false };

@@ -14,7 +14,8 @@ use prometheus_client::{
 };
 use telemetry::{reject::Reason, topic::Channel};
 
-/// Messages received over MQTT, by `channel`: `report`, `report_json`, `status` or `none` (no topic of the contract).
+/// Messages received over MQTT, by `channel`: `report`, `report_json`, `status` or `none` (no topic
+/// of the contract).
 pub const MESSAGES: &str = "doseline_bridge_messages_total";
 /// Their payloads, bytes, by `channel`.
 pub const BYTES: &str = "doseline_bridge_bytes_total";
@@ -28,24 +29,29 @@ pub const IN_FLIGHT_MESSAGES: &str = "doseline_bridge_in_flight_messages";
 pub const IN_FLIGHT_BYTES: &str = "doseline_bridge_in_flight_bytes";
 /// Age of the oldest message that Kafka has not confirmed, seconds.
 pub const OLDEST_UNCONFIRMED_SECONDS: &str = "doseline_bridge_oldest_unconfirmed_seconds";
-/// Time from the receipt of a message to Kafka's confirmation, when it may be acknowledged, seconds.
+/// Time from the receipt of a message to Kafka's confirmation, when it may be acknowledged,
+/// seconds.
 pub const ACK_LATENCY_SECONDS: &str = "doseline_bridge_ack_latency_seconds";
 /// Trouble with Kafka, by `kind`: `delivery`, `queue_full`, `fatal` or `client`.
 pub const KAFKA_ERRORS: &str = "doseline_bridge_kafka_errors_total";
 /// Receipts that the broker has taken, by `code`: `stored` or `rejected`.
 pub const RECEIPTS: &str = "doseline_bridge_receipts_total";
-/// Receipts left out because the broker did not take them in time or refused them; the devices send again.
+/// Receipts left out because the broker did not take them in time or refused them; the devices send
+/// again.
 pub const RECEIPTS_DROPPED: &str = "doseline_bridge_receipts_dropped_total";
 /// MQTT connections lost or not made, receipts included.
 pub const RECONNECTS: &str = "doseline_bridge_reconnects_total";
-/// Time without a subscription on a connection that had one, seconds: from its loss until the broker granted it again. What is
-/// published meanwhile waits on a broker that keeps the subscription over it, and is dropped by one that does not.
+/// Time without a subscription on a connection that had one, seconds: from its loss until the
+/// broker granted it again. What is published meanwhile waits on a broker that keeps the
+/// subscription over it, and is dropped by one that does not.
 pub const UNSUBSCRIBED_SECONDS: &str = "doseline_bridge_unsubscribed_seconds_total";
-/// Sessions that the broker had forgotten when their connection came back, with what waited in them.
+/// Sessions that the broker had forgotten when their connection came back, with what waited in
+/// them.
 pub const SESSIONS_LOST: &str = "doseline_bridge_sessions_lost_total";
 /// Restarts of the MQTT broker that `doseline up` runs, after it died; 0 elsewhere.
 pub const BROKER_RESTARTS: &str = "doseline_bridge_broker_restarts_total";
-/// Connections ended by a delivery that cannot be read and had ended one before: nothing behind it arrives.
+/// Connections ended by a delivery that cannot be read and had ended one before: nothing behind it
+/// arrives.
 pub const UNDELIVERABLE: &str = "doseline_bridge_undeliverable_total";
 /// Acknowledgements sent to the MQTT broker.
 pub const ACKNOWLEDGED: &str = "doseline_bridge_acknowledged_total";

@@ -6,15 +6,18 @@ use telemetry::kafka::{QUARANTINE_TOPIC, REPORTS_TOPIC, STATUS_TOPIC};
 
 use crate::Error;
 
-/// Largest MQTT packet the bridge takes unless told otherwise, bytes. A report of 1 MiB of JSON fits with room: what is
-/// too large for the contract must still arrive, or it could not be put into quarantine.
+/// Largest MQTT packet the bridge takes unless told otherwise, bytes. A report of 1 MiB of JSON
+/// fits with room: what is too large for the contract must still arrive, or it could not be put
+/// into quarantine.
 pub const PACKET_BYTES_MAX: u32 = 2 * 1024 * 1024;
 
-/// Largest MQTT packet a broker should take, bytes: what it forwards is larger than what it took by a topic that the publisher
-/// gave as an alias (64 KiB at most) and by a few bytes of MQTT 5 properties, and must still fit [`PACKET_BYTES_MAX`].
+/// Largest MQTT packet a broker should take, bytes: what it forwards is larger than what it took by
+/// a topic that the publisher gave as an alias (64 KiB at most) and by a few bytes of MQTT 5
+/// properties, and must still fit [`PACKET_BYTES_MAX`].
 pub const BROKER_PACKET_BYTES_MAX: u32 = PACKET_BYTES_MAX - 128 * 1024;
 
-/// What a Kafka record may need beyond the MQTT packet it was made from: headers and framing, bytes.
+/// What a Kafka record may need beyond the MQTT packet it was made from: headers and framing,
+/// bytes.
 pub const RECORD_OVERHEAD_BYTES: u32 = 128 * 1024;
 
 /// Options of the bridge.
@@ -24,11 +27,12 @@ pub struct Options {
     pub mqtt: Mqtt,
     /// Where they go.
     pub kafka: Kafka,
-    /// Bounds.
     pub limits: Limits,
-    /// The registry; without one, reports of every device are taken. With one, nothing is received before it was read.
+    /// The registry; without one, reports of every device are taken. With one, nothing is received
+    /// before it was read.
     pub registry: Option<crate::registry::Current>,
-    /// Where `/livez`, `/readyz` and `/metrics` are served; `None` serves none, port 0 takes any free port.
+    /// Where `/livez`, `/readyz` and `/metrics` are served; `None` serves none, port 0 takes any
+    /// free port.
     pub http: Option<SocketAddr>,
     /// Names by which that port may be called besides its address.
     pub http_names: Vec<String>,
@@ -39,16 +43,17 @@ pub struct Options {
 pub struct Mqtt {
     /// Host name or address of the broker.
     pub host: String,
-    /// Its port.
     pub port: u16,
-    /// Base of the client ids `{client_id}-0`, `{client_id}-1`, ... and `{client_id}-receipts`. Must be stable over
-    /// restarts (the session hangs on it) and differ between bridges (the broker closes the older of two equal ones).
+    /// Base of the client ids `{client_id}-0`, `{client_id}-1`, ... and `{client_id}-receipts`.
+    /// Must be stable over restarts (the session hangs on it) and differ between bridges (the
+    /// broker closes the older of two equal ones).
     pub client_id: String,
-    /// Connections that receive, 1..=64. Several need a [`Mqtt::share_group`]; they hold more unacknowledged messages.
+    /// Connections that receive, 1..=64. Several need a [`Mqtt::share_group`]; they hold more
+    /// unacknowledged messages.
     pub connections: u16,
-    /// Group of a shared subscription, over whose members the broker spreads messages: the same for all bridges of one Kafka
-    /// cluster. Without one the subscription is a plain one, which a broker keeps over a restart; Mosquitto 2.0 forgets shared
-    /// ones.
+    /// Group of a shared subscription, over whose members the broker spreads messages: the same for
+    /// all bridges of one Kafka cluster. Without one the subscription is a plain one, which a
+    /// broker keeps over a restart; Mosquitto 2.0 forgets shared ones.
     pub share_group: Option<String>,
     /// User name, if the broker wants one.
     pub username: Option<String>,
@@ -58,12 +63,14 @@ pub struct Mqtt {
     pub tls: Option<Tls>,
     /// Longest silence on a connection, 5 s..=18 h.
     pub keep_alive: Duration,
-    /// How long the broker keeps the session, with what was not acknowledged, while the bridge is away.
+    /// How long the broker keeps the session, with what was not acknowledged, while the bridge is
+    /// away.
     pub session_expiry: Duration,
-    /// Most unacknowledged messages on one connection, from 1. The broker stops sending at this number.
+    /// Most unacknowledged messages on one connection, from 1. The broker stops sending at this
+    /// number.
     pub receive_maximum: u16,
-    /// Largest MQTT packet, bytes, from [`PACKET_BYTES_MAX`]. The broker drops larger ones silently, so its own limit must
-    /// not be above this one.
+    /// Largest MQTT packet, bytes, from [`PACKET_BYTES_MAX`]. The broker drops larger ones
+    /// silently, so its own limit must not be above this one.
     pub packet_bytes_max: u32,
     /// Whether devices get receipts. Off only where another bridge sends them.
     pub receipts: bool,
@@ -89,10 +96,12 @@ impl Default for Mqtt {
     }
 }
 
-/// TLS of the MQTT connections. The files are read again at each connect, so they can be renewed without a restart.
+/// TLS of the MQTT connections. The files are read again at each connect, so they can be renewed
+/// without a restart.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    /// PEM file of the authority that signed the broker's certificate; the system's authorities without.
+    /// PEM file of the authority that signed the broker's certificate; the system's authorities
+    /// without.
     pub ca: Option<PathBuf>,
     /// PEM files of certificate chain and PKCS#8 key that the bridge shows.
     pub identity: Option<Identity>,
@@ -149,8 +158,8 @@ impl fmt::Debug for Secret {
 pub struct Kafka {
     /// Bootstrap brokers, `host:port[,host:port]`.
     pub brokers: String,
-    /// Further librdkafka properties (`security.protocol`, `sasl.password`, `compression.codec`, ...). Those that a
-    /// guarantee hangs on cannot be set.
+    /// Further librdkafka properties (`security.protocol`, `sasl.password`, `compression.codec`,
+    /// ...). Those that a guarantee hangs on cannot be set.
     pub properties: BTreeMap<String, String>,
     /// Memory of the producer's own queue, KiB; librdkafka holds a copy of what is in flight.
     pub queue_kbytes: u32,
@@ -183,9 +192,7 @@ impl fmt::Debug for Kafka {
 /// Names of the Kafka topics.
 #[derive(Clone, Debug)]
 pub struct Topics {
-    /// Reports.
     pub reports: String,
-    /// Status messages.
     pub status: String,
     /// What could not be used.
     pub quarantine: String,
@@ -204,10 +211,11 @@ impl Default for Topics {
 /// Bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Messages received and not confirmed by Kafka, bytes over all connections; at the limit MQTT is not read. Once
-    /// more is held by librdkafka's copy.
+    /// Messages received and not confirmed by Kafka, bytes over all connections; at the limit MQTT
+    /// is not read. Once more is held by librdkafka's copy.
     pub in_flight_bytes: usize,
-    /// Receipts that wait for the broker; at the limit MQTT is read slowly, then receipts are left out and counted.
+    /// Receipts that wait for the broker; at the limit MQTT is read slowly, then receipts are left
+    /// out and counted.
     pub receipts_queued: usize,
     /// `/readyz` fails when a message has waited longer than this for Kafka.
     pub unconfirmed_age: Duration,

@@ -35,7 +35,8 @@ pub(crate) type Producer = ThreadedProducer<Context>;
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // Errors arrive through `error` as well, once for each state; librdkafka's own lines repeat at each attempt.
+        // Errors arrive through `error` as well, once for each state; librdkafka's own lines repeat
+        // at each attempt.
         tracing::debug!(?level, facility, message, "librdkafka");
     }
 

@@ -15,7 +15,8 @@ const PROPERTY_LEN_MAX: usize = 256;
 /// Longest decimal of 64 bits with its sign.
 const I64_LEN_MAX: usize = 20;
 
-/// A record that is kept until Kafka has confirmed it. Its buffers are used again: see [`crate::sink::Sink::record`].
+/// A record that is kept until Kafka has confirmed it. Its buffers are used again: see
+/// [`crate::sink::Sink::record`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Record {
     pub destination: Destination,
@@ -32,7 +33,8 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Becomes the record of a message: what was decided about it, and what the headers need of its MQTT user properties.
+    /// Becomes the record of a message: what was decided about it, and what the headers need of its
+    /// MQTT user properties.
     ///
     /// Everything is copied: a slice would keep the connection's whole read buffer alive.
     pub fn fill(

@@ -1,8 +1,9 @@
 //! Which devices are registered, and which tenants do not take reports of others.
 //!
-//! The bridge does not read the registry: whoever runs it hands over what was read, and again whenever that changes. It is
-//! decided here, before Kafka, because a decision that stands in Kafka stays what it was: whoever loads the record later, or
-//! loads it again, need not know what the registry said.
+//! The bridge does not read the registry: whoever runs it hands over what was read, and again
+//! whenever that changes. It is decided here, before Kafka, because a decision that stands in Kafka
+//! stays what it was: whoever loads the record later, or loads it again, need not know what the
+//! registry said.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,8 +23,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry: whether a tenant refuses unknown devices (the tenant `""` stands for all that are not named), and the
-    /// registered devices as (tenant, device).
+    /// A registry: whether a tenant refuses unknown devices (the tenant `""` stands for all that
+    /// are not named), and the registered devices as (tenant, device).
     pub fn new(
         refusing: impl IntoIterator<Item = (String, bool)>,
         devices: impl IntoIterator<Item = (String, String)>,

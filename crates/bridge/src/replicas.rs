@@ -1,7 +1,7 @@
 //! Whether Kafka has as many in-sync replicas as it needs to confirm anything.
 //!
-//! librdkafka repeats what a broker refuses with NOT_ENOUGH_REPLICAS without a word until the record's time-out, so the replicas
-//! are looked at.
+//! librdkafka repeats what a broker refuses with NOT_ENOUGH_REPLICAS without a word until the
+//! record's time-out, so the replicas are looked at.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -32,7 +32,8 @@ impl Replicas {
         for (name, value) in &kafka.properties {
             config.set(name, value);
         }
-        // Else an admin request that waits for a controller which is down has librdkafka 2.12 connect to it without a back-off.
+        // Else an admin request that waits for a controller which is down has librdkafka 2.12
+        // connect to it without a back-off.
         config.set("bootstrap.servers", &kafka.brokers).set("enable.sparse.connections", "false");
         let topics = &kafka.topics;
         let topics = [&topics.reports, &topics.status, &topics.quarantine].map(String::clone);
@@ -62,12 +63,14 @@ impl Replicas {
     async fn shortage(&mut self) -> Result<Option<String>, String> {
         match self.ask_needed().await {
             Ok(needed) => self.needed = needed,
-            // The question may have gone to the very broker that is away; what was heard before will do.
+            // The question may have gone to the very broker that is away; what was heard before
+            // will do.
             Err(error) if self.needed.is_empty() => return Err(error),
             Err(error) => tracing::debug!(error, "min.insync.replicas cannot be asked"),
         }
         let admin = Arc::clone(&self.admin);
-        // All topics: asking for one by name would create it on a broker that creates topics by itself.
+        // All topics: asking for one by name would create it on a broker that creates topics by
+        // itself.
         let metadata = tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, ANSWER_WITHIN));
         let metadata = metadata.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         for topic in metadata.topics() {

@@ -1,11 +1,12 @@
 //! The acknowledgement ring of one MQTT connection: pure, no IO.
 //!
-//! MQTT wants PUBACKs in the order in which messages were received (MQTT-4.6.0-2), Kafka confirms in any order. So every
-//! message takes a slot in arrival order, a confirmation settles its slot, and only the contiguous settled head may be
-//! acknowledged.
+//! MQTT wants PUBACKs in the order in which messages were received (MQTT-4.6.0-2), Kafka confirms
+//! in any order. So every message takes a slot in arrival order, a confirmation settles its slot,
+//! and only the contiguous settled head may be acknowledged.
 //!
-//! A packet id means something on the network connection it arrived on and nowhere else. Each connection is an *epoch*;
-//! what is settled for an earlier epoch is ignored: the broker delivers that message again, and it is acknowledged then.
+//! A packet id means something on the network connection it arrived on and nowhere else. Each
+//! connection is an *epoch*; what is settled for an earlier epoch is ignored: the broker delivers
+//! that message again, and it is acknowledged then.
 
 use std::collections::VecDeque;
 
@@ -24,8 +25,8 @@ struct Entry<P> {
 
 /// Messages of one connection that are not acknowledged yet, in arrival order.
 ///
-/// Invariant: every packet is handed out at most once, in the order of [`Ring::push`], after it and everything before it
-/// in its epoch has been settled, and before the epoch ends.
+/// Invariant: every packet is handed out at most once, in the order of [`Ring::push`], after it and
+/// everything before it in its epoch has been settled, and before the epoch ends.
 #[derive(Clone, Debug)]
 pub struct Ring<P> {
     epoch: u64,
@@ -48,7 +49,8 @@ impl<P> Ring<P> {
         Slot { epoch: self.epoch, number }
     }
 
-    /// Notes that Kafka has confirmed the message of `slot`; ignored for earlier epochs and when repeated.
+    /// Notes that Kafka has confirmed the message of `slot`; ignored for earlier epochs and when
+    /// repeated.
     pub fn settle(&mut self, slot: Slot) {
         if slot.epoch != self.epoch {
             return;
@@ -147,7 +149,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against a model that keeps every message ever pushed, settles any of them at any time, old epochs included.
+        /// Against a model that keeps every message ever pushed, settles any of them at any time,
+        /// old epochs included.
         #[test]
         fn behaves_like_the_model(steps in prop::collection::vec(step(), 0..200)) {
             let mut ring = Ring::default();
@@ -193,15 +196,18 @@ mod tests {
         }
     }
 
-    /// A broker with a persistent session, a Kafka that confirms late, out of order and across reconnects.
+    /// A broker with a persistent session, a Kafka that confirms late, out of order and across
+    /// reconnects.
     ///
-    /// What must hold: the broker never takes an acknowledgement for a message Kafka has not confirmed, sees
-    /// acknowledgements in delivery order, and in the end every message is acknowledged.
+    /// What must hold: the broker never takes an acknowledgement for a message Kafka has not
+    /// confirmed, sees acknowledgements in delivery order, and in the end every message is
+    /// acknowledged.
     fn simulate(seed: u64) {
         let mut random = StdRng::seed_from_u64(seed);
         let mut ring: Ring<u16> = Ring::default();
         let mut queue: VecDeque<u32> = (0..200).collect();
-        // What the broker has sent on this connection and not got acknowledged, in order: (packet id, message).
+        // What the broker has sent on this connection and not got acknowledged, in order: (packet
+        // id, message).
         let mut sent: VecDeque<(u16, u32)> = VecDeque::new();
         let mut reports: Vec<(Slot, u32)> = Vec::new();
         let mut confirmed: HashMap<u32, u32> = HashMap::new();
@@ -213,7 +219,8 @@ mod tests {
             match random.random_range(0..100) {
                 0..45 if sent.len() < 20 => {
                     if let Some(message) = queue.pop_front() {
-                        // Few ids, so that they come round quickly and mean other messages after a reconnect.
+                        // Few ids, so that they come round quickly and mean other messages after a
+                        // reconnect.
                         packet_id = packet_id % 24 + 1;
                         sent.push_back((packet_id, message));
                         reports.push((ring.push(packet_id), message));

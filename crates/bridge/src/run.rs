@@ -37,10 +37,12 @@ const OBSERVE_EVERY: Duration = Duration::from_millis(500);
 
 /// Runs a bridge until `shutdown`, then ends within 4 s.
 ///
-/// What cannot be reached is retried with back-off for as long as it takes; see [`Handle::readiness`] for what is missing.
+/// What cannot be reached is retried with back-off for as long as it takes; see
+/// [`Handle::readiness`] for what is missing.
 ///
 /// # Errors
-/// Invalid options, an HTTP address that cannot be bound, or a part of the bridge that ended by itself.
+/// Invalid options, an HTTP address that cannot be bound, or a part of the bridge that ended by
+/// itself.
 #[boxed]
 pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
     Bridge::new(options)?.run(shutdown).await
@@ -130,7 +132,8 @@ impl Bridge {
     /// Runs until `shutdown`, then ends within 4 s.
     ///
     /// # Errors
-    /// [`Error::Listen`], or [`Error::Ended`] when a part ended by itself; the others are stopped then.
+    /// [`Error::Listen`], or [`Error::Ended`] when a part ended by itself; the others are stopped
+    /// then.
     #[boxed]
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let Self { options, sink, replicas, failures, desk, handle } = self;
@@ -205,7 +208,8 @@ fn describe(task: &str, ended: Result<(), tokio::task::JoinError>) -> String {
     ended.map_or_else(|error| format!("{task}: {error}"), |()| task.to_owned())
 }
 
-/// Kafka first, then the acknowledgements and receipts that became due, then the ends of the connections.
+/// Kafka first, then the acknowledgements and receipts that became due, then the ends of the
+/// connections.
 async fn drain(
     handle: &Handle,
     sink: &Arc<Sink>,

@@ -1,8 +1,9 @@
 //! The way into Kafka: every record is kept until Kafka has confirmed it.
 //!
-//! [`Confirmations`] holds the records ([`Unconfirmed`]) and is what librdkafka's callbacks reach; [`Sink`] holds the producer. A record
-//! that fails is produced again, after a fatal error by a new producer. Idempotence holds for the life of one producer, so
-//! a record can reach its topic twice; the loader's ledger takes care of that.
+//! [`Confirmations`] holds the records ([`Unconfirmed`]) and is what librdkafka's callbacks reach;
+//! [`Sink`] holds the producer. A record that fails is produced again, after a fatal error by a new
+//! producer. Idempotence holds for the life of one producer, so a record can reach its topic twice;
+//! the loader's ledger takes care of that.
 
 use std::{
     collections::BTreeSet,
@@ -83,10 +84,12 @@ pub(crate) struct Failure {
 
 /// The records that are not confirmed, and what happens when they are.
 ///
-/// Invariant: a record leaves only by Kafka's confirmation; its slot is settled and its receipt is due after that.
+/// Invariant: a record leaves only by Kafka's confirmation; its slot is settled and its receipt is
+/// due after that.
 pub(crate) struct Confirmations {
     pending: Mutex<Unconfirmed<Waiting>>,
-    /// Records that were confirmed, to be filled again: as many as were in flight, so that none is allocated.
+    /// Records that were confirmed, to be filled again: as many as were in flight, so that none is
+    /// allocated.
     spare: Mutex<Vec<Arc<Record>>>,
     /// At most one entry for each record in flight, and a few for the producer.
     failures: mpsc::UnboundedSender<Failure>,
@@ -148,7 +151,8 @@ impl Confirmations {
         Some(Oldest { age, reason: reason.map(str::to_owned) })
     }
 
-    /// Notes a failure of a record; how long to wait before it is produced again, `None` if it is confirmed by now.
+    /// Notes a failure of a record; how long to wait before it is produced again, `None` if it is
+    /// confirmed by now.
     fn failed(&self, failure: &Failure, number: usize) -> Option<Duration> {
         let mut pending = lock(&self.pending);
         let failures = pending.fail(number, &failure.reason)?;
@@ -176,7 +180,8 @@ impl Confirmations {
             self.metrics.in_flight_bytes.dec_by(permit.num_permits() as i64);
             self.metrics.confirmed(received.elapsed());
             if let Some((connection, slot)) = slot {
-                // The connection is gone only at the end; the broker then delivers the message again.
+                // The connection is gone only at the end; the broker then delivers the message
+                // again.
                 let _ = connection.send(slot);
             }
             if let Some(due) = receipt {
@@ -220,7 +225,8 @@ impl Confirmations {
         let _ = self.failures.send(Failure { generation, number: None, code, reason: reason.to_owned() });
     }
 
-    /// The client reports an error that concerns no single record: a broker unreachable, an authentication refused.
+    /// The client reports an error that concerns no single record: a broker unreachable, an
+    /// authentication refused.
     pub fn client_error(&self, reason: &str) {
         self.metrics.kafka_trouble(KafkaTrouble::Client);
         *lock(&self.client_error) = Some(reason.to_owned());
@@ -350,8 +356,9 @@ impl Sink {
         record
     }
 
-    /// Hands a record to the producer and returns when that has queued it; waits while its queue is full, which is what
-    /// slows the source. The record stays in [`Confirmations`] from the first moment, so nothing is lost by cancelling.
+    /// Hands a record to the producer and returns when that has queued it; waits while its queue is
+    /// full, which is what slows the source. The record stays in [`Confirmations`] from the first
+    /// moment, so nothing is lost by cancelling.
     pub async fn submit(&self, record: Arc<Record>, on_confirm: OnConfirm) {
         let number = self.confirmations.insert(Arc::clone(&record), on_confirm);
         self.send_when_room(number, &record).await;
@@ -396,7 +403,8 @@ impl Sink {
             tokio::select! {
                 failure = failures.recv() => {
                     let Some(failure) = failure else { return };
-                    // What an earlier producer says when it is torn down: those records were produced again already.
+                    // What an earlier producer says when it is torn down: those records were
+                    // produced again already.
                     if failure.generation != self.generation.load(Ordering::Acquire) {
                         continue;
                     }
@@ -466,7 +474,8 @@ impl Sink {
         }
     }
 
-    /// Ends the producer; what is not confirmed by now stays unacknowledged. Blocks for a second at most.
+    /// Ends the producer; what is not confirmed by now stays unacknowledged. Blocks for a second at
+    /// most.
     pub fn close(&self) {
         let producer = self.live.write().unwrap_or_else(PoisonError::into_inner).producer.take();
         drop(producer);

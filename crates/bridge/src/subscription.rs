@@ -8,11 +8,13 @@ use telemetry::topic::SUBSCRIPTIONS;
 
 use crate::broker::Link;
 
-/// Subscribes, also where the broker has kept the session: Mosquitto 2.0 keeps a session over a restart and forgets its shared
-/// subscriptions, and an earlier version of this bridge may have subscribed to other filters.
+/// Subscribes, also where the broker has kept the session: Mosquitto 2.0 keeps a session over a
+/// restart and forgets its shared subscriptions, and an earlier version of this bridge may have
+/// subscribed to other filters.
 pub(crate) fn subscribe(link: &mut Link, share_group: Option<&str>) -> Result<(), String> {
     let filters = SUBSCRIPTIONS.map(|filter| Filter {
-        // A retained status is the last word of a device. It came when it was said; received again it would look like a new one.
+        // A retained status is the last word of a device. It came when it was said; received again
+        // it would look like a new one.
         retain_forward_rule: RetainForwardRule::Never,
         ..Filter::new(path(filter, share_group), QoS::AtLeastOnce)
     });
@@ -26,8 +28,9 @@ fn path(filter: &str, share_group: Option<&str>) -> String {
     share_group.map_or_else(|| filter.to_owned(), |group| format!("$share/{group}/{filter}"))
 }
 
-/// Checks that the broker granted everything, with QoS 1. Once a share group has the messages, ends the plain subscriptions that
-/// the same session may have from before: with them each message would come twice.
+/// Checks that the broker granted everything, with QoS 1. Once a share group has the messages, ends
+/// the plain subscriptions that the same session may have from before: with them each message would
+/// come twice.
 ///
 /// # Errors
 /// The first filter that the broker did not grant, in one line for a person.

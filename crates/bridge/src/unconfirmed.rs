@@ -1,13 +1,14 @@
 //! What was handed to Kafka and is not confirmed: pure, no IO.
 //!
-//! This is where the bridge's promise is kept: what is owed for a message (its acknowledgement, its receipt) is in here with
-//! its record, and comes out by [`Unconfirmed::confirm`] only, once.
+//! This is where the bridge's promise is kept: what is owed for a message (its acknowledgement, its
+//! receipt) is in here with its record, and comes out by [`Unconfirmed::confirm`] only, once.
 
 use std::collections::VecDeque;
 
 struct Entry<T> {
     number: usize,
-    /// None once it is confirmed: it goes when nothing older waits, or when half of all are like it.
+    /// None once it is confirmed: it goes when nothing older waits, or when half of all are like
+    /// it.
     value: Option<T>,
     failures: u32,
     reason: Option<String>,
@@ -15,8 +16,8 @@ struct Entry<T> {
 
 /// Values that wait for Kafka's confirmation, by number, which is the order of arrival.
 ///
-/// Kafka confirms nearly in this order, so the queue stays as long as what is in flight, and once it has been as long as it
-/// gets, nothing is allocated.
+/// Kafka confirms nearly in this order, so the queue stays as long as what is in flight, and once
+/// it has been as long as it gets, nothing is allocated.
 ///
 /// Invariant: a value leaves only by its confirmation, and no number is given twice.
 pub struct Unconfirmed<T> {
@@ -33,7 +34,8 @@ impl<T> Default for Unconfirmed<T> {
 }
 
 impl<T> Unconfirmed<T> {
-    /// Takes a value; its number goes to Kafka with the record and comes back with the delivery report.
+    /// Takes a value; its number goes to Kafka with the record and comes back with the delivery
+    /// report.
     pub fn insert(&mut self, value: T) -> usize {
         let number = self.next;
         self.next += 1;
@@ -42,8 +44,8 @@ impl<T> Unconfirmed<T> {
         number
     }
 
-    /// Kafka has confirmed a record, whichever producer sent it: what is owed for it now. Nothing where it was confirmed
-    /// before, which happens to a record that was produced twice.
+    /// Kafka has confirmed a record, whichever producer sent it: what is owed for it now. Nothing
+    /// where it was confirmed before, which happens to a record that was produced twice.
     pub fn confirm(&mut self, number: usize) -> Option<T> {
         let index = self.index(number)?;
         let value = self.entries[index].value.take()?;
@@ -58,8 +60,8 @@ impl<T> Unconfirmed<T> {
         Some(value)
     }
 
-    /// Notes that a record has failed; how often by now. Nothing where it is confirmed already; otherwise it has to be
-    /// produced again.
+    /// Notes that a record has failed; how often by now. Nothing where it is confirmed already;
+    /// otherwise it has to be produced again.
     pub fn fail(&mut self, number: usize, reason: &str) -> Option<u32> {
         let index = self.index(number)?;
         let entry = &mut self.entries[index];

@@ -8,7 +8,8 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Greatest number of answers kept. Beyond it, answers that are too old are dropped; if none is too old, all are.
+/// Greatest number of answers kept. Beyond it, answers that are too old are dropped; if none is too
+/// old, all are.
 const ANSWERS_MAX: usize = 1_024;
 
 /// An answer and the time of its question; `None` while the first answer is awaited.
@@ -27,8 +28,8 @@ impl Cache {
         Self { fresh, slots: Mutex::default() }
     }
 
-    /// The answer to a question; asks if the last answer is too old. Callers with the same question wait for that
-    /// answer. A failure is not kept.
+    /// The answer to a question; asks if the last answer is too old. Callers with the same question
+    /// wait for that answer. A failure is not kept.
     pub async fn get<E>(
         &self,
         question: (&'static str, &str),

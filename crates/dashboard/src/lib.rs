@@ -1,12 +1,14 @@
 //! The dashboard: one web page, and the panels that it shows, as JSON.
 //!
-//! What it is for: it shows a clinic chain its fleet, through the same public views that Grafana and SQL tools use.
+//! What it is for: it shows a clinic chain its fleet, through the same public views that Grafana
+//! and SQL tools use.
 //!
 //! Absent: state, writing, and any figure of its own. Each panel is one query over the views.
 //!
-//! Invariants: a tenant is bound as a query parameter, never pasted into SQL. Every answer has a limit of rows. However
-//! many pages are open, ClickHouse is asked for each panel of each tenant once in `FRESH`. There are never more than
-//! `QUESTIONS_MAX` queries at once, even if a client invents tenants.
+//! Invariants: a tenant is bound as a query parameter, never pasted into SQL. Every answer has a
+//! limit of rows. However many pages are open, ClickHouse is asked for each panel of each tenant
+//! once in `FRESH`. There are never more than `QUESTIONS_MAX` queries at once, even if a client
+//! invents tenants.
 
 mod cache;
 mod panel;
@@ -31,7 +33,8 @@ use crate::{cache::Cache, panel::Panel};
 
 const PAGE: &str = include_str!("index.html");
 const SCRIPT: &str = include_str!("page.js");
-/// The page contains its style and icon, loads its script from this port, contacts no other host, and cannot be framed.
+/// The page contains its style and icon, loads its script from this port, contacts no other host,
+/// and cannot be framed.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; img-src data:; \
                            connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 

@@ -7,8 +7,8 @@ use warehouse::{Error, Warehouse};
 pub struct Panel {
     /// Its name in the URL.
     pub name: &'static str,
-    /// Each `?` is the tenant. The condition compares it alone, not as `IN ('', tenant)`, so that ClickHouse finds its
-    /// rows through the order of the tables.
+    /// Each `?` is the tenant. The condition compares it alone, not as `IN ('', tenant)`, so that
+    /// ClickHouse finds its rows through the order of the tables.
     sql: &'static str,
 }
 
@@ -17,8 +17,8 @@ impl Panel {
     pub const ALL: &[Self] = &[
         Self {
             name: "tenants",
-            // The tenants of all devices in `fleet`, without what that view computes for each device. Grouped, so that
-            // a projection answers.
+            // The tenants of all devices in `fleet`, without what that view computes for each
+            // device. Grouped, so that a projection answers.
             sql: "SELECT tenant FROM (SELECT tenant FROM devices_latest
                     UNION DISTINCT SELECT tenant FROM device_status WHERE device != '' GROUP BY tenant
                     UNION DISTINCT SELECT tenant FROM loader_commits WHERE kind = 'ledger')
@@ -26,8 +26,8 @@ impl Panel {
         },
         Self {
             name: "overview",
-            // Past days come from their rollups. A batch gets its ingest day after its records were received; one hour
-            // allows for clocks that differ.
+            // Past days come from their rollups. A batch gets its ingest day after its records were
+            // received; one hour allows for clocks that differ.
             sql: "SELECT injections, injections_last_minute, devices, devices_online, missing, lost, quarantined
                   FROM (SELECT sum(injections) AS injections FROM (
                       SELECT injections FROM accuracy_day WHERE (? = '' OR tenant = ?)

@@ -1,7 +1,7 @@
 //! Chooses the events of one report, and builds its bytes.
 //!
-//! A report has one context and one clock. A change of either starts a new report. So do a gap in the sequence, a time
-//! before the report's base, and a limit of the contract.
+//! A report has one context and one clock. A change of either starts a new report. So do a gap in
+//! the sequence, a time before the report's base, and a limit of the contract.
 
 use prost::{
     Message as _,
@@ -38,7 +38,8 @@ impl Limits {
     pub const fn of(form: Form) -> Self {
         match form {
             Form::Protobuf => Self { events: EVENTS_MAX, bytes: EVENT_BYTES_MAX },
-            // JSON needs up to 25 times the bytes of protobuf (`"puncturesCount":"1",` for a field of 2 bytes).
+            // JSON needs up to 25 times the bytes of protobuf (`"puncturesCount":"1",` for a field
+            // of 2 bytes).
             Form::Json => Self { events: EVENTS_MAX, bytes: JSON_BYTES_MAX / 32 },
         }
     }
@@ -233,7 +234,8 @@ mod tests {
     }
 
     proptest! {
-        /// A written report decodes to the same events, keeps the contract's limits, and has the predicted size.
+        /// A written report decodes to the same events, keeps the contract's limits, and has the
+        /// predicted size.
         #[test]
         fn reports_are_within_the_contract(gaps in prop::collection::vec(0u64..1 << 40, 1..200), detail in 0usize..256) {
             let kind = v1::event::Kind::Fault(v1::Fault { detail: "x".repeat(detail), ..Default::default() });

@@ -2,11 +2,12 @@
 
 use std::{io, path::PathBuf};
 
-/// An error of the client or the simulator. A retry is pointless: broken connections and missing receipts are retried
-/// inside.
+/// An error of the client or the simulator. A retry is pointless: broken connections and missing
+/// receipts are retried inside.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file cannot be opened, read, written or synced. Fatal: an event that cannot be kept must not count as made.
+    /// A file cannot be opened, read, written or synced. Fatal: an event that cannot be kept must
+    /// not count as made.
     #[error("{action} {}: {source}", path.display())]
     File {
         /// The failed action, for the message.

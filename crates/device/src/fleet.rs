@@ -1,12 +1,13 @@
-//! A simulated fleet: pure iterators over the steps of each device, deterministic by seed and epoch.
+//! A simulated fleet: pure iterators over the steps of each device, deterministic by seed and
+//! epoch.
 //!
-//! Blocks of 16 devices share a site: 14 injection devices, one sterilizer (the fourth) and one calibration bench (the
-//! eighth). A smaller fleet has the first devices of a block. A day of the fleet is compressed: sessions of 30 to 80
-//! shots, about one a second, follow each other after [`Plan::pause`]. A pause of 10 s gives one event per device and
-//! second.
+//! Blocks of 16 devices share a site: 14 injection devices, one sterilizer (the fourth) and one
+//! calibration bench (the eighth). A smaller fleet has the first devices of a block. A day of the
+//! fleet is compressed: sessions of 30 to 80 shots, about one a second, follow each other after
+//! [`Plan::pause`]. A pause of 10 s gives one event per device and second.
 //!
-//! Devices of a block agree without communication. Shared facts, such as the hand-pieces in a cycle or the drift that a
-//! bench measures, are functions of the simulated time.
+//! Devices of a block agree without communication. Shared facts, such as the hand-pieces in a cycle
+//! or the drift that a bench measures, are functions of the simulated time.
 
 mod base;
 mod bench;
@@ -57,7 +58,8 @@ pub struct Plan {
     pub tenants: u32,
     /// Sites of each tenant, at least 1.
     pub sites: u32,
-    /// Mean pause between two sessions of a device. Longer pauses also stretch calibrations and sterilizer cycles.
+    /// Mean pause between two sessions of a device. Longer pauses also stretch calibrations and
+    /// sterilizer cycles.
     pub pause: Duration,
     /// Faults to simulate.
     pub scenarios: Scenarios,
@@ -162,8 +164,8 @@ impl Plan {
         index / BLOCK * BLOCK + STERILIZER < self.devices
     }
 
-    /// The id of a boot: its counter, and a random half that depends on seed, epoch, device and counter. The epoch
-    /// makes the boots of two runs with one seed differ.
+    /// The id of a boot: its counter, and a random half that depends on seed, epoch, device and
+    /// counter. The epoch makes the boots of two runs with one seed differ.
     pub fn boot_id(&self, index: u32, counter: u32) -> u64 {
         let mut hash = Sha256::new();
         hash.update(b"boot");
@@ -196,7 +198,8 @@ pub enum Fate {
     Quarantined(Reason),
     /// The device declares the event lost.
     Lost,
-    /// The event never arrives and is not declared, but a later boot reports how far this one reached.
+    /// The event never arrives and is not declared, but a later boot reports how far this one
+    /// reached.
     Missing,
 }
 
@@ -274,7 +277,6 @@ pub enum Act {
 pub struct Step {
     /// Time in us of simulated time since the epoch; never before the previous step.
     pub at_us: u64,
-    /// The action.
     pub act: Act,
 }
 
@@ -284,7 +286,8 @@ enum Script {
     Bench(bench::Bench),
 }
 
-/// A simulated device: an iterator of its steps. It is endless, except in the past of a demonstration.
+/// A simulated device: an iterator of its steps. It is endless, except in the past of a
+/// demonstration.
 pub struct Device {
     base: Base,
     script: Script,
@@ -303,14 +306,16 @@ impl Device {
         Self { base, script }
     }
 
-    /// Whether later steps must still complete the steps so far: a lost tail whose end the next boot reports, or a loss
-    /// to declare. A caller that stops a device should continue until this is false.
+    /// Whether later steps must still complete the steps so far: a lost tail whose end the next
+    /// boot reports, or a loss to declare. A caller that stops a device should continue until this
+    /// is false.
     pub fn is_unsettled(&self) -> bool {
         self.base.is_unsettled()
     }
 
-    /// Drops the steps up to an event that an earlier run made, or up to the boot if `seq` is 0. Returns whether the
-    /// device has its network there; `None` if the event does not exist, because nothing of the past is left.
+    /// Drops the steps up to an event that an earlier run made, or up to the boot if `seq` is 0.
+    /// Returns whether the device has its network there; `None` if the event does not exist,
+    /// because nothing of the past is left.
     pub fn resume(&mut self, boot_id: u64, seq: u64) -> Option<bool> {
         let (mut reached, mut has_network) = ((0, 0), true);
         while reached != (boot_id, seq) {

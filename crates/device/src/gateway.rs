@@ -1,8 +1,8 @@
-//! The client: it keeps events in the outbox, publishes them, and takes receipts. It serves one device, or as a gateway
-//! many devices over few connections, with the same code.
+//! The client: it keeps events in the outbox, publishes them, and takes receipts. It serves one
+//! device, or as a gateway many devices over few connections, with the same code.
 //!
-//! One task owns the store and all senders; each connection is a task of its own. Nothing here waits for the network:
-//! whatever a connection does not accept now stays in the outbox.
+//! One task owns the store and all senders; each connection is a task of its own. Nothing here
+//! waits for the network: whatever a connection does not accept now stays in the outbox.
 
 mod command;
 mod counters;
@@ -49,7 +49,8 @@ pub struct Options {
     pub broker: Broker,
     /// MQTT client id. With several connections, `-1`, `-2`, ... is added.
     pub client_id: String,
-    /// Number of connections, over which the devices are spread. With one device for each, its status is the last will.
+    /// Number of connections, over which the devices are spread. With one device for each, its
+    /// status is the last will.
     pub connections: usize,
     /// Waits between attempts to connect.
     pub backoff: Backoff,
@@ -83,8 +84,8 @@ pub struct Profile {
     pub model: String,
     /// Its firmware, for the status message.
     pub firmware: String,
-    /// Seed for repeating reports in other groupings and orders; `None` leaves them as they are. For tests of the
-    /// server.
+    /// Seed for repeating reports in other groupings and orders; `None` leaves them as they are.
+    /// For tests of the server.
     pub regroup: Option<u64>,
 }
 
@@ -151,7 +152,8 @@ impl Gateway {
         self.store.life(device)
     }
 
-    /// Boot and sequence number of the last event that a device has made, kept or not; `None` before its first boot.
+    /// Boot and sequence number of the last event that a device has made, kept or not; `None`
+    /// before its first boot.
     ///
     /// # Errors
     /// [`Error::UnknownDevice`].
@@ -159,8 +161,9 @@ impl Gateway {
         Ok(self.store.outbox(device)?.current().map(|boot| (boot.id, boot.last_seq)))
     }
 
-    /// Runs until `commands` is closed and every receipt has come, or the drain time is over. Cancelling `shutdown`
-    /// ends the wait for receipts early. Events without a receipt stay on disk for the next run.
+    /// Runs until `commands` is closed and every receipt has come, or the drain time is over.
+    /// Cancelling `shutdown` ends the wait for receipts early. Events without a receipt stay on
+    /// disk for the next run.
     ///
     /// # Errors
     /// [`Error::File`], [`Error::EventTooLarge`], [`Error::Sequence`], [`Error::UnknownDevice`].
@@ -433,7 +436,8 @@ impl Gateway {
         Ok(())
     }
 
-    /// Commits the accepted events, then publishes due reports as far as the connections accept them.
+    /// Commits the accepted events, then publishes due reports as far as the connections accept
+    /// them.
     fn pump(&mut self) -> Result<(), Error> {
         self.store.commit()?;
         self.ports.flush();

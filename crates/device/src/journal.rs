@@ -1,8 +1,9 @@
-//! An append-only journal in segment files, shared by all devices of a process. One write and one fsync keep the events
-//! of a thousand devices as well as those of one.
+//! An append-only journal in segment files, shared by all devices of a process. One write and one
+//! fsync keep the events of a thousand devices as well as those of one.
 //!
-//! Records are appended to the last segment and committed together. The oldest segment is deleted when it holds no live
-//! record. Live records can be appended again to free it. A torn tail is cut off at open.
+//! Records are appended to the last segment and committed together. The oldest segment is deleted
+//! when it holds no live record. Live records can be appended again to free it. A torn tail is cut
+//! off at open.
 
 use std::{
     collections::VecDeque,
@@ -18,7 +19,8 @@ use crate::{
     record::{self, FRAME_BYTES, Record},
 };
 
-/// When appended records are forced to the disk. A killed process loses nothing under any policy; a power failure may.
+/// When appended records are forced to the disk. A killed process loses nothing under any policy; a
+/// power failure may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fsync {
     /// Before anything committed is published. A power failure loses nothing that was ever sent.
@@ -162,7 +164,8 @@ impl Journal {
         self.segments.back().is_some_and(|tail| tail.bytes + self.pending.len() as u64 >= self.segment_bytes)
     }
 
-    /// Starts a new segment. The caller appends snapshots next, so that older segments can be deleted.
+    /// Starts a new segment. The caller appends snapshots next, so that older segments can be
+    /// deleted.
     ///
     /// # Errors
     /// [`Error::File`].
@@ -179,8 +182,8 @@ impl Journal {
         Ok(())
     }
 
-    /// The oldest segment, if more than `segments` are kept and freeing it by appending its live records again is
-    /// worthwhile.
+    /// The oldest segment, if more than `segments` are kept and freeing it by appending its live
+    /// records again is worthwhile.
     pub(crate) fn oldest_beyond(&self, segments: usize) -> Option<u32> {
         (self.segments.len() > segments.max(1)).then(|| self.segments.front().map(|oldest| oldest.number)).flatten()
     }
@@ -268,7 +271,8 @@ fn replay(dir: &Path, number: u32, is_last: bool, visit: &mut impl FnMut(Place, 
         if is_last {
             tracing::info!(path = %path.display(), bytes = torn, "torn tail cut off");
         } else {
-            // This is damage, not the end of the journal. The rest cannot be framed, so it is kept for a person.
+            // This is damage, not the end of the journal. The rest cannot be framed, so it is kept
+            // for a person.
             tracing::error!(path = %path.display(), bytes = torn, "damaged segment; the rest is set aside");
         }
         let aside = path.with_extension(if is_last { "torn" } else { "damaged" });

@@ -1,7 +1,8 @@
-//! One MQTT connection: it connects, subscribes to receipts, passes on messages, and reconnects with back-off.
+//! One MQTT connection: it connects, subscribes to receipts, passes on messages, and reconnects
+//! with back-off.
 //!
-//! Each connection is a new client with a clean start, so nothing of an old one (packet ids, queued publishes) reaches
-//! the next. The outbox sends reports without a receipt again.
+//! Each connection is a new client with a clean start, so nothing of an old one (packet ids, queued
+//! publishes) reaches the next. The outbox sends reports without a receipt again.
 
 use std::{fmt, time::Duration};
 
@@ -56,7 +57,6 @@ impl fmt::Debug for Tls {
 pub struct Broker {
     /// Host name or address.
     pub host: String,
-    /// TCP port.
     pub port: u16,
     /// User name and password; `None` for none.
     pub login: Option<(String, String)>,
@@ -227,7 +227,8 @@ impl Connection<'_> {
         }
         self.unsubscribed += filters.len();
         let filters = filters.iter().map(|filter| Filter::new(filter, QoS::AtLeastOnce));
-        // The queue is empty this early. If it were not, the missing SUBACK would keep the connection visibly not up.
+        // The queue is empty this early. If it were not, the missing SUBACK would keep the
+        // connection visibly not up.
         if let Err(error) = self.client.try_subscribe_many(filters) {
             tracing::error!(client = %self.plan.client_id, %error, "subscription not sent");
         }

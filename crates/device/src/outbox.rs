@@ -1,9 +1,12 @@
-//! What a device must still deliver: boots, sequence numbers, events without a receipt, losses to declare.
+//! What a device must still deliver: boots, sequence numbers, events without a receipt, losses to
+//! declare.
 //!
-//! Pure bookkeeping. The events themselves are in the journal; [`crate::store`] keeps both consistent.
+//! Pure bookkeeping. The events themselves are in the journal; [`crate::store`] keeps both
+//! consistent.
 //!
-//! Invariants: sequence numbers of a boot ascend from 1, and none is used twice. An event leaves by its receipt, by
-//! rejection, or by being declared lost. Boots are ordered oldest first, and the last one is current.
+//! Invariants: sequence numbers of a boot ascend from 1, and none is used twice. An event leaves by
+//! its receipt, by rejection, or by being declared lost. Boots are ordered oldest first, and the
+//! last one is current.
 
 use std::collections::VecDeque;
 
@@ -178,8 +181,8 @@ impl Outbox {
         self.current().map(|boot| boot.last_seq + 1)
     }
 
-    /// Keeps an event. A replayed journal may bring the same event again at another place; then the old place is
-    /// returned.
+    /// Keeps an event. A replayed journal may bring the same event again at another place; then the
+    /// old place is returned.
     pub fn keep(&mut self, boot_id: u64, entry: Entry, lifetime: u64) -> Option<Place> {
         self.lifetime = self.lifetime.max(lifetime);
         let boot = match self.boots.iter().rposition(|boot| boot.id == boot_id) {
@@ -271,7 +274,8 @@ impl Outbox {
         self.prune();
     }
 
-    /// The boots before `boot_id` that are not fully receipted, or whose end is not known to the server: the newest 64.
+    /// The boots before `boot_id` that are not fully receipted, or whose end is not known to the
+    /// server: the newest 64.
     pub fn earlier(&self, boot_id: u64) -> Vec<EarlierBoot> {
         let before = self.boots.iter().take_while(|boot| boot.id != boot_id).filter(|boot| boot.last_seq > 0);
         let mut earlier: Vec<_> =
@@ -312,7 +316,8 @@ impl Outbox {
         (self.counter, self.lifetime, boots.collect())
     }
 
-    /// Applies a snapshot and keeps the events replayed so far. Returns the places of events whose boot it dropped.
+    /// Applies a snapshot and keeps the events replayed so far. Returns the places of events whose
+    /// boot it dropped.
     pub(crate) fn restore(&mut self, counter: u32, lifetime: u64, boots: Vec<BootState>) -> Vec<Place> {
         self.counter = self.counter.max(counter);
         self.lifetime = self.lifetime.max(lifetime);

@@ -1,4 +1,5 @@
-//! Records of the journal as bytes: `length u32 | crc32c u32 | body`, little-endian; the checksum covers the body.
+//! Records of the journal as bytes: `length u32 | crc32c u32 | body`, little-endian; the checksum
+//! covers the body.
 
 use telemetry::{interval::Interval, v1::Clock};
 
@@ -19,22 +20,51 @@ pub(crate) struct BootState {
 /// One record of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Record<'a> {
-    /// The state of a device's outbox without its events. It also binds the device's number to its name.
-    Snapshot { device: u32, name: &'a str, counter: u32, lifetime: u64, boots: Vec<BootState> },
+    /// The state of a device's outbox without its events. It also binds the device's number to its
+    /// name.
+    Snapshot {
+        device: u32,
+        name: &'a str,
+        counter: u32,
+        lifetime: u64,
+        boots: Vec<BootState>,
+    },
     /// A boot began.
-    Boot { device: u32, boot_id: u64 },
-    /// An event.
+    Boot {
+        device: u32,
+        boot_id: u64,
+    },
     Event(EventRecord<'a>),
     /// Events that are no longer needed.
-    Settled { device: u32, boot_id: u64, range: Interval },
+    Settled {
+        device: u32,
+        boot_id: u64,
+        range: Interval,
+    },
     /// Events that were given up and must be declared.
-    Lost { device: u32, boot_id: u64, range: Interval, reason: &'a str },
+    Lost {
+        device: u32,
+        boot_id: u64,
+        range: Interval,
+        reason: &'a str,
+    },
     /// A declared loss that is receipted.
-    LostSettled { device: u32, boot_id: u64, range: Interval },
+    LostSettled {
+        device: u32,
+        boot_id: u64,
+        range: Interval,
+    },
     /// Sequence numbers up to this one were used, stored or not.
-    Made { device: u32, boot_id: u64, last_seq: u64 },
+    Made {
+        device: u32,
+        boot_id: u64,
+        last_seq: u64,
+    },
     /// A report that named this boot as an earlier one is receipted.
-    Told { device: u32, boot_id: u64 },
+    Told {
+        device: u32,
+        boot_id: u64,
+    },
 }
 
 /// An event with everything that a report needs.

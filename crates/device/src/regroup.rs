@@ -1,4 +1,5 @@
-//! Repeats reports in other groupings and orders, as real devices do, for the scenario `retransmit`.
+//! Repeats reports in other groupings and orders, as real devices do, for the scenario
+//! `retransmit`.
 
 use std::collections::VecDeque;
 
@@ -26,8 +27,8 @@ impl Regroup {
         Self { random: ChaCha8Rng::seed_from_u64(seed), history: VecDeque::new(), held: None }
     }
 
-    /// The payloads to publish instead of a report's first sending. Each of its events is in them at least once. If
-    /// `may_hold`, the report may also be held back until the next one.
+    /// The payloads to publish instead of a report's first sending. Each of its events is in them
+    /// at least once. If `may_hold`, the report may also be held back until the next one.
     pub(crate) fn publish(&mut self, protobuf: &[u8], may_hold: bool) -> Vec<Vec<u8>> {
         let mut payloads = Vec::new();
         let report = Report::decode(protobuf).ok().filter(|r| (1..=EVENTS_MAX).contains(&r.events.len()));

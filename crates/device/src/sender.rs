@@ -1,9 +1,11 @@
 //! When a device sends which report: the window of reports without a receipt, and their repetition.
 //!
-//! Pure: time is a [`Duration`] since any fixed moment, randomness a number in 0..1, both from the caller.
+//! Pure: time is a [`Duration`] since any fixed moment, randomness a number in 0..1, both from the
+//! caller.
 //!
-//! Invariants: at most [`Options::window`] reports are without a receipt. An event is in at most one of them. Rejected
-//! bytes are not sent again, because their events leave the outbox with the rejection.
+//! Invariants: at most [`Options::window`] reports are without a receipt. An event is in at most
+//! one of them. Rejected bytes are not sent again, because their events leave the outbox with the
+//! rejection.
 
 use std::time::Duration;
 
@@ -35,8 +37,8 @@ pub struct Options {
     pub resend_max: Duration,
     /// Each wait is multiplied by a random factor in 1 - jitter ..= 1 + jitter.
     pub jitter: f64,
-    /// Time over which reports without a receipt are sent again after a reconnect, at random. The old connection took
-    /// their receipts with it.
+    /// Time over which reports without a receipt are sent again after a reconnect, at random. The
+    /// old connection took their receipts with it.
     pub reconnect_spread: Duration,
 }
 
@@ -62,13 +64,14 @@ impl Options {
     }
 }
 
-/// The parts of a report besides its events. They stay the same when the report is sent again, so a receipt for any
-/// copy settles them. Receipts of other reports may cover the report's events, but settle nothing of this.
+/// The parts of a report besides its events. They stay the same when the report is sent again, so a
+/// receipt for any copy settles them. Receipts of other reports may cover the report's events, but
+/// settle nothing of this.
 ///
-/// A receipt names a report by its sequence numbers, which is ambiguous in two cases. The first is a report that only
-/// declares losses, after another such report of its boot. The second comes after a restart: a report of an earlier
-/// boot with the same events as one sent before the restart. A loss may then stay undeclared; it still shows as an open
-/// gap.
+/// A receipt names a report by its sequence numbers, which is ambiguous in two cases. The first is
+/// a report that only declares losses, after another such report of its boot. The second comes
+/// after a restart: a report of an earlier boot with the same events as one sent before the
+/// restart. A loss may then stay undeclared; it still shows as an open gap.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Attached {
     /// Losses that it declares.
@@ -102,7 +105,8 @@ pub struct Next {
     flight: Option<usize>,
     /// Boot of the report.
     pub boot_id: u64,
-    /// Its events: those of the range that are still in the outbox. `None` if it only declares losses.
+    /// Its events: those of the range that are still in the outbox. `None` if it only declares
+    /// losses.
     pub range: Option<Interval>,
     /// The parts besides the events.
     pub attached: Attached,
@@ -147,7 +151,8 @@ pub struct Settlement {
     pub rejected: Option<Rejected>,
 }
 
-/// The events that a report of a range carries if it is made now: those that are left, up to the first gap.
+/// The events that a report of a range carries if it is made now: those that are left, up to the
+/// first gap.
 fn carried(outbox: &Outbox, boot_id: u64, range: Interval) -> Option<Interval> {
     let mut entries = outbox.boot(boot_id)?.within(range).map(|entry| entry.seq);
     let first = entries.next()?;
@@ -191,8 +196,8 @@ impl Sender {
         self.online
     }
 
-    /// Whether a report waits for a receipt without a sequence number. Until then, nothing may be sent whose receipt
-    /// would look the same.
+    /// Whether a report waits for a receipt without a sequence number. Until then, nothing may be
+    /// sent whose receipt would look the same.
     pub fn awaits_unsequenced(&self) -> bool {
         self.flights.iter().any(|flight| flight.range.is_none())
     }
@@ -344,7 +349,8 @@ impl Sender {
             // The next report carries them.
             outbox.detach_lost(flight.boot_id, &flight.attached.lost);
         } else {
-            // The same bytes would result, so the declaration is given up. The gap stays visible as missing.
+            // The same bytes would result, so the declaration is given up. The gap stays visible as
+            // missing.
             lost.extend(flight.attached.losses(flight.boot_id));
             lost.iter().for_each(|(boot_id, range)| outbox.lost_settled(*boot_id, *range));
         }

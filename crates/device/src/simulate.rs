@@ -42,13 +42,14 @@ pub enum Pace {
     EventsPerSecond(f64),
     /// As fast as receipts come.
     Unbounded,
-    /// As [`Self::Unbounded`], but a device loses its network only after everything made before has arrived, as in the
-    /// simulated time.
+    /// As [`Self::Unbounded`], but a device loses its network only after everything made before has
+    /// arrived, as in the simulated time.
     Replay,
 }
 
 impl Pace {
-    /// The pace for a rate in events a second over the whole fleet; 0 means as fast as receipts allow.
+    /// The pace for a rate in events a second over the whole fleet; 0 means as fast as receipts
+    /// allow.
     pub fn from_rate(rate: f64) -> Self {
         if rate > 0.0 { Self::EventsPerSecond(rate) } else { Self::Unbounded }
     }
@@ -61,14 +62,15 @@ pub struct Options {
     pub devices: u32,
     /// Seed of all random choices.
     pub seed: u64,
-    /// Start of the simulated time, us since 1970. `None` means now, or, where simulated time may pass faster than real time,
-    /// so long ago that no event is told before its time: the duration with [`Pace::Unbounded`], otherwise a day.
+    /// Start of the simulated time, us since 1970. `None` means now, or, where simulated time may
+    /// pass faster than real time, so long ago that no event is told before its time: the duration
+    /// with [`Pace::Unbounded`], otherwise a day.
     pub epoch_unix_us: Option<i64>,
     /// Pace of the simulated time.
     pub pace: Pace,
-    /// Length of the run; `None` means until shutdown. With [`Pace::EventsPerSecond`] the first `rate * duration`
-    /// events are made, otherwise those of this much simulated time. In both cases the data do not depend on the
-    /// machine.
+    /// Length of the run; `None` means until shutdown. With [`Pace::EventsPerSecond`] the first
+    /// `rate * duration` events are made, otherwise those of this much simulated time. In both
+    /// cases the data do not depend on the machine.
     pub duration: Option<Duration>,
     /// Greatest number of events to make. 0 makes none and only delivers what an earlier run left.
     pub events_max: Option<u64>,
@@ -80,18 +82,20 @@ pub struct Options {
     pub sites: u32,
     /// Mean pause between two sessions of a device.
     pub pause: Duration,
-    /// A demonstration: first a past of four weeks with planted stories, as fast as possible, then the present in real
-    /// time. A data directory gets its past once; an interrupted past continues. Scenarios, epoch and pause are those
-    /// of the demonstration.
+    /// A demonstration: first a past of four weeks with planted stories, as fast as possible, then
+    /// the present in real time. A data directory gets its past once; an interrupted past
+    /// continues. Scenarios, epoch and pause are those of the demonstration.
     pub is_demo: bool,
     /// Path of the truth file. It is appended to if the data directory continues an earlier run.
     pub truth: Option<PathBuf>,
-    /// With [`Pace::Unbounded`], the greatest number of events without a receipt. By default a single device's outbox
-    /// holds as many at half a KiB an event. So the fleet's own speed overflows no outbox, even if receipts are slow.
+    /// With [`Pace::Unbounded`], the greatest number of events without a receipt. By default a
+    /// single device's outbox holds as many at half a KiB an event. So the fleet's own speed
+    /// overflows no outbox, even if receipts are slow.
     pub open_max: u64,
     /// Interval of progress messages; `None` means never.
     pub progress: Option<Duration>,
-    /// How long a shutdown waits for the last receipts. Without a shutdown, [`GatewayOptions::drain`] applies.
+    /// How long a shutdown waits for the last receipts. Without a shutdown,
+    /// [`GatewayOptions::drain`] applies.
     pub shutdown_drain: Duration,
     /// Outbox, broker and connections.
     pub gateway: GatewayOptions,
@@ -190,7 +194,8 @@ pub struct Summary {
     pub simulated_us: u64,
 }
 
-/// Runs a fleet until its duration is over or `shutdown` is cancelled, then waits for the last receipts.
+/// Runs a fleet until its duration is over or `shutdown` is cancelled, then waits for the last
+/// receipts.
 ///
 /// # Errors
 /// [`Error::Option`], [`Error::Locked`], [`Error::File`].
@@ -381,8 +386,8 @@ impl Fleet {
         self.order.extend(turn.map(|turn_us| Reverse((turn_us, index))));
     }
 
-    /// Begins the present after the past of a demonstration, at a time in us since 1970. A device that had no network
-    /// still has none.
+    /// Begins the present after the past of a demonstration, at a time in us since 1970. A device
+    /// that had no network still has none.
     fn go_live(&mut self, now_us: i64) {
         let Some(demo) = self.plan.demo else { return };
         let plan = Plan { devices: self.members.len() as u32, ..Plan::clone(&self.plan) };
@@ -403,7 +408,8 @@ impl Fleet {
         next.is_some_and(|next| next.step.act == Act::Link { is_up: false })
     }
 
-    /// Takes the network from the devices that had none when an earlier run was interrupted in the past.
+    /// Takes the network from the devices that had none when an earlier run was interrupted in the
+    /// past.
     fn part_again(&self) -> Vec<Command> {
         let offline = self.members.iter().filter(|member| !member.is_up);
         offline.map(|member| Command::Link { device: member.number, is_up: false }).collect()

@@ -1,4 +1,5 @@
-//! The outboxes of all devices of a process, on one journal. The code is the same for one device and for a thousand.
+//! The outboxes of all devices of a process, on one journal. The code is the same for one device
+//! and for a thousand.
 
 use std::{
     collections::HashMap,
@@ -81,8 +82,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or creates the outboxes of `devices`. Devices in the journal that are not named stay, because their events
-    /// must still be delivered.
+    /// Opens or creates the outboxes of `devices`. Devices in the journal that are not named stay,
+    /// because their events must still be delivered.
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::File`].
@@ -155,8 +156,8 @@ impl Store {
         Ok(Life { boots: outbox.counter(), injection_no: outbox.lifetime() })
     }
 
-    /// Begins a boot. The next commit forces it to the disk under every fsync policy: a boot id must never be used
-    /// twice.
+    /// Begins a boot. The next commit forces it to the disk under every fsync policy: a boot id
+    /// must never be used twice.
     ///
     /// # Errors
     /// [`Error::UnknownDevice`].
@@ -167,10 +168,11 @@ impl Store {
         Ok(())
     }
 
-    /// Keeps an event of the current boot, and returns its sequence number. It is durable after [`Store::commit`].
+    /// Keeps an event of the current boot, and returns its sequence number. It is durable after
+    /// [`Store::commit`].
     ///
-    /// `is_in_flight` tells whether the event with (boot, sequence number) was published and waits for its receipt.
-    /// Such an event is not given up when the outbox is full.
+    /// `is_in_flight` tells whether the event with (boot, sequence number) was published and waits
+    /// for its receipt. Such an event is not given up when the outbox is full.
     ///
     /// # Errors
     /// [`Error::EventTooLarge`], [`Error::UnknownDevice`].
@@ -223,7 +225,8 @@ impl Store {
         Ok(given_up)
     }
 
-    /// Gives up the events of a range, to be declared with a reason. The range may lie after the last used number.
+    /// Gives up the events of a range, to be declared with a reason. The range may lie after the
+    /// last used number.
     ///
     /// # Errors
     /// [`Error::UnknownDevice`].
@@ -234,9 +237,9 @@ impl Store {
         Ok(())
     }
 
-    /// Uses the next `count` sequence numbers of the current boot for events that could not be kept, for example
-    /// because the power failed. They are not declared lost. Later boots report the end of this boot, which covers
-    /// them.
+    /// Uses the next `count` sequence numbers of the current boot for events that could not be
+    /// kept, for example because the power failed. They are not declared lost. Later boots report
+    /// the end of this boot, which covers them.
     ///
     /// # Errors
     /// [`Error::UnknownDevice`].
@@ -268,7 +271,8 @@ impl Store {
         Ok(())
     }
 
-    /// Moves the events of a rejected report to the log of rejected reports, and returns their number.
+    /// Moves the events of a rejected report to the log of rejected reports, and returns their
+    /// number.
     ///
     /// # Errors
     /// [`Error::UnknownDevice`], [`Error::File`].
@@ -283,7 +287,8 @@ impl Store {
         Ok(places.len())
     }
 
-    /// The protobuf bytes of a report with the events of `range` that are still in the outbox. They must be committed.
+    /// The protobuf bytes of a report with the events of `range` that are still in the outbox. They
+    /// must be committed.
     ///
     /// # Errors
     /// [`Error::UnknownDevice`], [`Error::File`].
@@ -304,7 +309,8 @@ impl Store {
         let mut writer = None;
         let mut next_seq = base.seq;
         for entry in entries.take_while(|entry| {
-            // If an overlapping receipt has left a gap, the report ends there. The rest follows when it is due.
+            // If an overlapping receipt has left a gap, the report ends there. The rest follows
+            // when it is due.
             next_seq += 1;
             entry.seq + 1 == next_seq
         }) {
@@ -318,8 +324,8 @@ impl Store {
         Ok(writer.map(Writer::finish).unwrap_or_default())
     }
 
-    /// Writes the records appended since the last commit, as the fsync policy says, and maintains the journal's
-    /// segments.
+    /// Writes the records appended since the last commit, as the fsync policy says, and maintains
+    /// the journal's segments.
     ///
     /// # Errors
     /// [`Error::File`]. The process must not continue.
@@ -348,8 +354,8 @@ impl Store {
         (0..self.slots.len()).for_each(|device| self.snapshot(device));
         self.journal.commit()?;
         self.journal.reclaim()?;
-        // A device that is silent for long keeps old segments alive. Its live records are appended again once that is
-        // worthwhile.
+        // A device that is silent for long keeps old segments alive. Its live records are appended
+        // again once that is worthwhile.
         let live: u64 = self.slots.iter().map(|slot| slot.outbox.bytes()).sum();
         let worth = 4 + usize::try_from(2 * live / self.journal.segment_bytes()).unwrap_or(usize::MAX / 2);
         if let Some(oldest) = self.journal.oldest_beyond(worth) {
@@ -464,7 +470,8 @@ impl Replay {
             return;
         };
         let device = device as usize;
-        // Numbers are assigned in order, so a gap means a damaged segment. Its devices have no known name.
+        // Numbers are assigned in order, so a gap means a damaged segment. Its devices have no
+        // known name.
         while self.slots.len() <= device {
             self.slots.push(Slot { identity: identity.clone(), outbox: Outbox::default() });
         }

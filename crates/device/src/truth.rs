@@ -1,27 +1,32 @@
-//! The truth file: the events that a simulated fleet made and their intended end, one JSON object a line. It is the
-//! oracle of every test.
+//! The truth file: the events that a simulated fleet made and their intended end, one JSON object a
+//! line. It is the oracle of every test.
 //!
 //! Each line has `line`, its kind:
 //!
-//! - `event`: one for each event, in the order of the simulated time, before the outbox gets it. `tenant`, `site`,
-//!   `device`, `boot_id` (decimal, as a string), `seq` (number), `clock` (`SYNCED`, `UNSYNCED`, `UNKNOWN`),
-//!   `at_unix_us` (number: the time under which it must be stored; null if the clock is not synced, because then the
-//!   time of receipt counts), `uptime_us` (number: since boot), `event` (canonical JSON of `Event` without offset; `{}`
-//!   is an event of a kind that no server knows), `context` (canonical JSON of `Context`), `form` (`protobuf`, `json`),
-//!   `fate` and `reason`. `fate` is `stored`, `quarantined` (with the reason as in the quarantine table), `lost` (must
-//!   be declared lost) or `missing` (must show as a gap, because a later boot reports how far this one reached).
-//! - `heartbeat`: the same without `seq`, `fate` and `reason`. Heartbeats are outside the sequence, so one may be lost.
-//!   The state of the outbox (`outboxEvents`, `oldestUnreceiptedS`) is not in the line.
-//! - `poison`: a bad message that must be quarantined raw. `tenant`, `site`, `device`, `topic`, `name`, `reason`,
-//!   `payload_sha256` (hex), `bytes`, `receipt` (whether a REJECTED receipt must come). It may arrive more than once,
-//!   and two may have the same bytes. It is not kept on disk, so a killed simulator may not have sent it.
-//! - `fate`: corrects earlier lines by what really happened, which depends on the network and not on the seed.
-//!   `tenant`, `site`, `device`, `boot_id`, `first_seq`, `last_seq`, `fate` (`lost` if the outbox overflowed,
-//!   `quarantined` if a report was rejected), `reason`. The last line counts. After a restart, an event that is given
-//!   up may have been sent before; `lost` then also allows `stored`.
+//! - `event`: one for each event, in the order of the simulated time, before the outbox gets it.
+//!   `tenant`, `site`, `device`, `boot_id` (decimal, as a string), `seq` (number), `clock`
+//!   (`SYNCED`, `UNSYNCED`, `UNKNOWN`), `at_unix_us` (number: the time under which it must be
+//!   stored; null if the clock is not synced, because then the time of receipt counts), `uptime_us`
+//!   (number: since boot), `event` (canonical JSON of `Event` without offset; `{}` is an event of a
+//!   kind that no server knows), `context` (canonical JSON of `Context`), `form` (`protobuf`,
+//!   `json`), `fate` and `reason`. `fate` is `stored`, `quarantined` (with the reason as in the
+//!   quarantine table), `lost` (must be declared lost) or `missing` (must show as a gap, because a
+//!   later boot reports how far this one reached).
+//! - `heartbeat`: the same without `seq`, `fate` and `reason`. Heartbeats are outside the sequence,
+//!   so one may be lost. The state of the outbox (`outboxEvents`, `oldestUnreceiptedS`) is not in
+//!   the line.
+//! - `poison`: a bad message that must be quarantined raw. `tenant`, `site`, `device`, `topic`,
+//!   `name`, `reason`, `payload_sha256` (hex), `bytes`, `receipt` (whether a REJECTED receipt must
+//!   come). It may arrive more than once, and two may have the same bytes. It is not kept on disk,
+//!   so a killed simulator may not have sent it.
+//! - `fate`: corrects earlier lines by what really happened, which depends on the network and not
+//!   on the seed. `tenant`, `site`, `device`, `boot_id`, `first_seq`, `last_seq`, `fate` (`lost` if
+//!   the outbox overflowed, `quarantined` if a report was rejected), `reason`. The last line
+//!   counts. After a restart, an event that is given up may have been sent before; `lost` then also
+//!   allows `stored`.
 //!
-//! The lines of the next run with the same data directory follow those of an interrupted run. A torn last line can only
-//! be one whose event was never passed on.
+//! The lines of the next run with the same data directory follow those of an interrupted run. A
+//! torn last line can only be one whose event was never passed on.
 
 use std::{
     fs::{File, OpenOptions},

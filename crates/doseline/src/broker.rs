@@ -1,5 +1,6 @@
-//! The MQTT broker of `doseline up`: Mosquitto, with the bridge's session on it before anybody else can connect. Under a share
-//! group Mosquitto 2.0 forgets the subscription at each start; then this holds only from the bridge's first connection on.
+//! The MQTT broker of `doseline up`: Mosquitto, with the bridge's session on it before anybody else
+//! can connect. Under a share group Mosquitto 2.0 forgets the subscription at each start; then this
+//! holds only from the bridge's first connection on.
 
 use std::{fs, io::Write as _, net::SocketAddr, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
 
@@ -26,8 +27,9 @@ pub async fn wait_for_predecessor(data_dir: &Path) -> anyhow::Result<()> {
     Ok(mosquitto::wait_for_predecessor(&data_dir.join(FOLDER)).await?)
 }
 
-/// The bridge's client id on the broker of this data directory. The broker asks for no password, and whoever connects with the id
-/// of another takes over its session, with what waits in it: so a part of the id is a secret of the data directory.
+/// The bridge's client id on the broker of this data directory. The broker asks for no password,
+/// and whoever connects with the id of another takes over its session, with what waits in it: so a
+/// part of the id is a secret of the data directory.
 ///
 /// # Errors
 /// The broker's folder cannot be used.
@@ -58,15 +60,17 @@ pub fn client_id(data_dir: &Path, configured: &str) -> anyhow::Result<String> {
     Ok(format!("{configured}-{secret}"))
 }
 
-/// Connections of a broker that may have so many files open: an eighth of them is for files of its own.
+/// Connections of a broker that may have so many files open: an eighth of them is for files of its
+/// own.
 fn broker_connections(files: u64) -> u32 {
     u32::try_from(files - files / 8).unwrap_or(u32::MAX).min(CONNECTIONS_MAX)
 }
 
 /// Starts the broker, knowing the bridge.
 ///
-/// A message that nobody has subscribed to is acknowledged and dropped. So where the broker does not know the bridge yet, it
-/// is started for the bridge alone first, on a port of its own, and saves the session.
+/// A message that nobody has subscribed to is acknowledged and dropped. So where the broker does
+/// not know the bridge yet, it is started for the bridge alone first, on a port of its own, and
+/// saves the session.
 ///
 /// # Errors
 /// The broker does not start, or refuses the bridge.
@@ -107,8 +111,8 @@ pub async fn start(
     mosquitto::start(options, shutdown).await.context("start the MQTT broker (--mqtt-port)")
 }
 
-/// Whether the broker's database is there, and its sessions have not expired. Without it the broker knows nobody. A file from
-/// after now was written before the clock was set back.
+/// Whether the broker's database is there, and its sessions have not expired. Without it the broker
+/// knows nobody. A file from after now was written before the clock was set back.
 fn is_kept(database: &Path) -> bool {
     let Ok(file) = fs::metadata(database) else { return false };
     file.modified().is_ok_and(|at| at.elapsed().map_or(true, |age| age < SESSION_KEPT))

@@ -1,4 +1,5 @@
-//! `doseline check`: is the configuration right, and with `--connect`, is what it names there and as it must be?
+//! `doseline check`: is the configuration right, and with `--connect`, is what it names there and
+//! as it must be?
 
 use std::process::ExitCode;
 

@@ -1,7 +1,8 @@
-//! Configuration: defaults < file < environment `DOSELINE__SECTION__KEY` < flags, then [`Config::faults`].
+//! Configuration: defaults < file < environment `DOSELINE__SECTION__KEY` < flags, then
+//! [`Config::faults`].
 //!
-//! Every field's comment says what changes when it is turned. `docs/configuration.md` is the same as a table; a test
-//! keeps both in step.
+//! Every field's comment says what changes when it is turned. `docs/configuration.md` is the same
+//! as a table; a test keeps both in step.
 
 use std::{
     fmt,
@@ -124,13 +125,15 @@ pub struct Tls {
 pub struct Kafka {
     /// `host:port` of at least one broker.
     pub brokers: Vec<String>,
-    /// Partitions of each topic; fixed once `migrate` has created them. More = more loaders side by side.
+    /// Partitions of each topic; fixed once `migrate` has created them. More = more loaders side by
+    /// side.
     pub partitions: u32,
     /// Copies of each partition; 3 survives the loss of a broker.
     pub replication: u32,
-    /// Copies that must confirm a record before a device gets its receipt; 2 with a replication of 3.
+    /// Copies that must confirm a record before a device gets its receipt; 2 with replication 3.
     pub min_insync_replicas: u32,
-    /// Days Kafka keeps records; at least 7, because Kafka is the only copy until the loader has written.
+    /// Days Kafka keeps records; at least 7, because Kafka is the only copy until the loader has
+    /// written.
     pub retention_days: u32,
     /// TLS; absent = plain TCP.
     pub tls: Option<Tls>,
@@ -178,7 +181,8 @@ pub struct ClickHouse {
     pub password: Option<Secret>,
     /// File whose first line is the password.
     pub password_file: Option<PathBuf>,
-    /// Whether `migrate` makes ClickHouse sync each insert to disk: survives power loss, costs write latency.
+    /// Whether `migrate` makes ClickHouse sync each insert to disk: survives power loss, costs
+    /// write latency.
     pub fsync: bool,
 }
 
@@ -200,13 +204,15 @@ impl Default for ClickHouse {
 pub struct Bridge {
     /// Address of `/livez`, `/readyz` and `/metrics`.
     pub http: SocketAddr,
-    /// MQTT client id of this instance; each instance needs its own, and must keep it across restarts.
+    /// MQTT client id of this instance; each instance needs its own, and must keep it across
+    /// restarts.
     pub client_id: String,
-    /// Connections to the broker; each acknowledges in order, so a stalled partition stalls fewer devices with more. More than
-    /// one needs a `share_group`.
+    /// Connections to the broker; each acknowledges in order, so a stalled partition stalls fewer
+    /// devices with more. More than one needs a `share_group`.
     pub connections: u16,
-    /// Group of a shared subscription; instances and connections of one group share the load. Without one the subscription is
-    /// plain: right for one bridge with one connection, and kept by Mosquitto over a restart, which forgets shared ones.
+    /// Group of a shared subscription; instances and connections of one group share the load.
+    /// Without one the subscription is plain: right for one bridge with one connection, and kept by
+    /// Mosquitto over a restart, which forgets shared ones.
     pub share_group: Option<String>,
     /// Messages the broker may send ahead of our acknowledgement, for each connection.
     pub receive_maximum: u16,
@@ -218,8 +224,8 @@ pub struct Bridge {
     pub in_flight_mib: u32,
     /// Age of the oldest unconfirmed message at which `/readyz` fails, s.
     pub unconfirmed_age_max_s: u32,
-    /// `keep` takes and flags reports of devices that nobody registered; `policy` asks the registry in ClickHouse, and
-    /// quarantines them where the tenant's policy says so.
+    /// `keep` takes and flags reports of devices that nobody registered; `policy` asks the registry
+    /// in ClickHouse, and quarantines them where the tenant's policy says so.
     pub unknown_devices: UnknownDevices,
 }
 
@@ -262,26 +268,31 @@ pub struct Load {
     pub batch_rows_max: u32,
     /// A batch is written at this many MiB of records; also bounds memory for each partition.
     pub batch_mib_max: u32,
-    /// MiB of records in memory over all partitions; at the limit polling pauses. Smaller saves memory, larger lets more
-    /// partitions make large batches at once.
+    /// MiB of records in memory over all partitions; at the limit polling pauses. Smaller saves
+    /// memory, larger lets more partitions make large batches at once.
     pub memory_mib_max: u32,
-    /// Time between two batches of a partition, ms; a record that comes after a pause is written within 50 ms. The larger, the fewer
-    /// and cheaper inserts, the later the data.
+    /// Time between two batches of a partition, ms; a record that comes after a pause is written
+    /// within 50 ms. The larger, the fewer and cheaper inserts, the later the data.
     pub batch_age_ms: u32,
-    /// Batches of all partitions that are written at once; those that are due meanwhile go on growing, for 2 s at most. About as
-    /// many as ClickHouse has processors: more get in each other's way, fewer leave it idle.
+    /// Batches of all partitions that are written at once; those that are due meanwhile go on
+    /// growing, for 2 s at most. About as many as ClickHouse has processors: more get in each
+    /// other's way, fewer leave it idle.
     pub batches_max: u32,
-    /// Boots whose ledgers are kept in memory, over all partitions; the others are read back when needed.
+    /// Boots whose ledgers are kept in memory, over all partitions; the others are read back when
+    /// needed.
     pub ledgers_max: u32,
     /// Age of the oldest unwritten record at which `/readyz` fails, s.
     pub unwritten_age_max_s: u32,
-    /// How long a batch of Kafka that cannot be read holds up its partition before it is given up and recorded in
-    /// `kafka_losses`, s. Longer leaves more time to mend the broker; what follows in the partition waits meanwhile.
+    /// How long a batch of Kafka that cannot be read holds up its partition before it is given up
+    /// and recorded in `kafka_losses`, s. Longer leaves more time to mend the broker; what follows
+    /// in the partition waits meanwhile.
     pub unreadable_after_s: u32,
-    /// Silence after which Kafka gives a loader's partitions to another, and a paused loader stops writing, s. Shorter =
-    /// sooner taken over; Kafka's `group.min.session.timeout.ms` (6 s by default) is the least it accepts.
+    /// Silence after which Kafka gives a loader's partitions to another, and a paused loader stops
+    /// writing, s. Shorter = sooner taken over; Kafka's `group.min.session.timeout.ms` (6 s by
+    /// default) is the least it accepts.
     pub session_timeout_s: u32,
-    /// How long `/readyz` fails after Kafka was found to have deleted records that were not written, s.
+    /// How long `/readyz` fails after Kafka was found to have deleted records that were not
+    /// written, s.
     pub loss_shown_s: u32,
 }
 
@@ -312,8 +323,9 @@ pub struct Monitor {
     pub http: SocketAddr,
     /// Pause between two passes, ms: shorter sees data earlier and asks ClickHouse more often.
     pub interval_ms: u32,
-    /// How long a sterilizer's data are awaited after a use, and after the use has arrived, before their absence is a breach, s:
-    /// longer raises fewer alerts that later data take back, and raises them later.
+    /// How long a sterilizer's data are awaited after a use, and after the use has arrived, before
+    /// their absence is a breach, s: longer raises fewer alerts that later data take back, and
+    /// raises them later.
     pub late_s: u32,
     /// Time without a finished pass at which `/readyz` fails, s.
     pub stalled_s: u32,
@@ -321,17 +333,21 @@ pub struct Monitor {
     pub kafka: bool,
     /// Alertmanager's `http://HOST:9093/api/v2/alerts`; none tells nobody.
     pub webhook: Option<String>,
-    /// Between two repetitions of what fires, s; Alertmanager takes what is not repeated four times as resolved.
+    /// Between two repetitions of what fires, s; Alertmanager takes what is not repeated four times
+    /// as resolved.
     pub webhook_repeat_s: u32,
-    /// Share of a device's injections that must keep the tolerance, with 95 % confidence: more fails more devices.
+    /// Share of a device's injections that must keep the tolerance, with 95 % confidence: more
+    /// fails more devices.
     pub coverage: f64,
     /// Visits below which no device is said to fail: fewer judges sooner and on less.
     pub sessions_min: u64,
-    /// Alarm budget, false alarms of a device in a year: more finds drift sooner and alarms for nothing more often.
+    /// Alarm budget, false alarms of a device in a year: more finds drift sooner and alarms for
+    /// nothing more often.
     pub false_alarms_per_device_year: f64,
     /// Visits of a device in a day, over which the budget is split.
     pub sessions_per_day: f64,
-    /// Set-point bands of a channel, over which the budget is split: as many as the model with the most has.
+    /// Set-point bands of a channel, over which the budget is split: as many as the model with the
+    /// most has.
     pub bands: u32,
     /// How far ahead of leaving the tolerance an alert is raised, days.
     pub forecast_days: u32,
@@ -385,12 +401,13 @@ impl Default for Serve {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
-    /// Host names by which the HTTP ports may be called, besides their addresses and `localhost`: those of a proxy or a
-    /// container. A request for another is refused.
+    /// Host names by which the HTTP ports may be called, besides their addresses and `localhost`:
+    /// those of a proxy or a container. A request for another is refused.
     pub names: Vec<String>,
 }
 
-/// `[quarantine]`: at 80 % of a limit the loader warns, at 100 % it reports an error. Nothing is deleted by itself.
+/// `[quarantine]`: at 80 % of a limit the loader warns, at 100 % it reports an error. Nothing is
+/// deleted by itself.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quarantine {
@@ -487,9 +504,9 @@ pub struct Sources<'a> {
     pub file: Option<&'a Path>,
     /// Whether `config/single-node.toml` stands for a file that is not named.
     pub is_single_node: bool,
-    /// Configuration of a running `doseline up`. Its engines win over everything, because a flag or the absence of any
-    /// configuration has named it. The rest stands for a file that is not named, except for `[log]`, which is that process's
-    /// own.
+    /// Configuration of a running `doseline up`. Its engines win over everything, because a flag or
+    /// the absence of any configuration has named it. The rest stands for a file that is not named,
+    /// except for `[log]`, which is that process's own.
     pub running: Option<&'a Config>,
 }
 
@@ -553,7 +570,8 @@ fn type_fault(error: &figment::Error) -> Fault {
     Fault { origin: origin(error.metadata.as_ref()), key: error.path.join("."), text: value }
 }
 
-/// What is said about a file that is not TOML, without the line that it quotes: a password may stand there.
+/// What is said about a file that is not TOML, without the line that it quotes: a password may
+/// stand there.
 fn without_source(text: &str) -> String {
     let is_quoted =
         |line: &str| line.trim_start_matches(|letter: char| letter == ' ' || letter.is_ascii_digit()).starts_with('|');
@@ -577,8 +595,8 @@ fn origin(metadata: Option<&figment::Metadata>) -> String {
 }
 
 impl Config {
-    /// Files that are named and cannot be read, as faults. They are read when they are needed, perhaps on another machine; so
-    /// only `doseline check` looks.
+    /// Files that are named and cannot be read, as faults. They are read when they are needed,
+    /// perhaps on another machine; so only `doseline check` looks.
     pub fn unreadable_files(&self) -> Vec<Fault> {
         let (mqtt, kafka, clickhouse) = (&self.mqtt, &self.kafka, &self.clickhouse);
         let mut files = vec![
@@ -601,7 +619,8 @@ impl Config {
         unreadable.collect()
     }
 
-    /// Every fault, as (key, what is wrong and what would be right). Touches neither network nor disk.
+    /// Every fault, as (key, what is wrong and what would be right). Touches neither network nor
+    /// disk.
     pub fn faults(&self) -> Vec<(String, String)> {
         let mut faults = Vec::new();
         let mut check = |good: bool, key: &str, text: String| {

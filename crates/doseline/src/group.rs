@@ -1,4 +1,5 @@
-//! Tasks that live and end together: one that ends by itself is an error, and the end has a deadline.
+//! Tasks that live and end together: one that ends by itself is an error, and the end has a
+//! deadline.
 
 use std::{future::Future, time::Duration};
 
@@ -42,7 +43,8 @@ impl Group {
         }
     }
 
-    /// Asks every task to end and waits for it until the deadline, then abandons it: every role survives a crash.
+    /// Asks every task to end and waits for it until the deadline, then abandons it: every role
+    /// survives a crash.
     pub async fn stop(mut self, deadline: Instant) -> anyhow::Result<()> {
         self.shutdown.cancel();
         let mut outcome = Ok(());

@@ -1,5 +1,5 @@
-//! How a command that fails says so to a person: `error:` with what went wrong, and `hint:` with a remedy where there is
-//! one. Both are one line, without time stamp or log target.
+//! How a command that fails says so to a person: `error:` with what went wrong, and `hint:` with a
+//! remedy where there is one. Both are one line, without time stamp or log target.
 
 use std::{error::Error, fmt};
 
@@ -51,7 +51,8 @@ pub struct Told {
 }
 
 impl Told {
-    /// What is said about `error`. Of several remedies the outermost counts: it knows most about what was tried.
+    /// What is said about `error`. Of several remedies the outermost counts: it knows most about
+    /// what was tried.
     pub fn of(error: &anyhow::Error) -> Self {
         let mut text = String::new();
         for cause in error.chain().map(ToString::to_string) {
@@ -63,7 +64,8 @@ impl Told {
             }
         }
         let hint = error.chain().find_map(remedy);
-        // Errors of the libraries end with their remedy, because a log line has no place of its own for it.
+        // Errors of the libraries end with their remedy, because a log line has no place of its own
+        // for it.
         if let Some(without) = hint.as_ref().and_then(|hint| text.strip_suffix(&format!("; {hint}"))) {
             text.truncate(without.len());
         }
@@ -79,7 +81,8 @@ impl Told {
     }
 }
 
-/// One line without characters that drive a terminal: an engine's message may quote what a device sent.
+/// One line without characters that drive a terminal: an engine's message may quote what a device
+/// sent.
 pub fn one_line(text: &str) -> String {
     let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     printable(&lines.join(" ")).into_owned()

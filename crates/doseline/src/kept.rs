@@ -1,4 +1,5 @@
-//! Roles that nothing else depends on: they begin again after they failed, and end nobody but themselves.
+//! Roles that nothing else depends on: they begin again after they failed, and end nobody but
+//! themselves.
 
 use std::{future::Future, time::Duration};
 
@@ -12,8 +13,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// A role that has run for this long since it failed is well again.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// Runs a role until `shutdown`, from the beginning again whenever it ended by itself. Between failure and recovery `troubles`
-/// tells of it.
+/// Runs a role until `shutdown`, from the beginning again whenever it ended by itself. Between
+/// failure and recovery `troubles` tells of it.
 pub async fn kept<F, E>(
     role: &'static str,
     troubles: Troubles,

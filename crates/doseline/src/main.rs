@@ -1,10 +1,11 @@
-//! `doseline`: the one binary. It reads configuration, wires the roles together, handles signals and offers the
-//! sub-commands.
+//! `doseline`: the one binary. It reads configuration, wires the roles together, handles signals
+//! and offers the sub-commands.
 //!
 //! Absent: everything the roles do; that is in their crates, which never see each other.
 //!
-//! A command that fails says so with `error:` and `hint:` on standard error. A service does the same, and with JSON logs it
-//! writes one log line instead. Lists are tables, or with `--json` one object a line.
+//! A command that fails says so with `error:` and `hint:` on standard error. A service does the
+//! same, and with JSON logs it writes one log line instead. Lists are tables, or with `--json` one
+//! object a line.
 //!
 //! Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 64 invalid configuration.
 
@@ -64,7 +65,8 @@ const INVALID_CONFIGURATION: u8 = 64;
 #[derive(Parser)]
 #[command(name = "doseline", version, about, long_about = None, arg_required_else_help = true, after_help = HELP)]
 struct Cli {
-    /// Configuration file (TOML). Environment variables DOSELINE__SECTION__KEY and flags win over it
+    /// Configuration file (TOML). Environment variables DOSELINE__SECTION__KEY and flags win over
+    /// it
     #[arg(long, global = true, value_name = "FILE", env = "DOSELINE_CONFIG")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -278,9 +280,10 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
     outcome
 }
 
-/// Messages reach the bridge one by one, and waking a thread costs more than a message does. So one thread has all of the
-/// bridge's tasks, and once it has nothing left to do it rests: what comes meanwhile, messages and confirmations alike, is
-/// taken at once. While there is work it does not rest.
+/// Messages reach the bridge one by one, and waking a thread costs more than a message does. So one
+/// thread has all of the bridge's tasks, and once it has nothing left to do it rests: what comes
+/// meanwhile, messages and confirmations alike, is taken at once. While there is work it does not
+/// rest.
 fn runtime(command: &Command) -> std::io::Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
     if matches!(command, Command::Bridge) {

@@ -1,4 +1,5 @@
-//! From configuration to what each role takes. Passwords of Kafka and ClickHouse are read from their files here.
+//! From configuration to what each role takes. Passwords of Kafka and ClickHouse are read from
+//! their files here.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -10,7 +10,8 @@ use crate::hint::fault;
 
 /// The flag whose port a system service may have.
 pub const MQTT: &str = "--mqtt-port";
-/// How long a port may stay taken: the engines of a process that was killed just now end a moment after it.
+/// How long a port may stay taken: the engines of a process that was killed just now end a moment
+/// after it.
 const PATIENCE: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 

@@ -1,4 +1,5 @@
-//! How far long work has come, on stderr: a line that is redrawn on a terminal, a line now and then elsewhere.
+//! How far long work has come, on stderr: a line that is redrawn on a terminal, a line now and then
+//! elsewhere.
 
 use std::{
     io::{IsTerminal as _, Write as _},

@@ -55,7 +55,8 @@ Examples:
   doseline quarantine replay --reason implausible --device D-1 --config services.toml
   doseline quarantine replay --id 1-0-345-12 --by ann --config services.toml")]
     Replay(replay::Arguments),
-    /// Delete rows of days that are older than quarantine.age_days_max; it is written down who did, and which
+    /// Delete rows of days that are older than quarantine.age_days_max; it is written down who did,
+    /// and which
     #[command(after_help = "\
 Nothing in doseline deletes from quarantine by itself. Without --yes it says what would be deleted.
 

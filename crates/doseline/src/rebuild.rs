@@ -1,9 +1,9 @@
-//! `doseline rebuild`: a closed ingest day once more from Kafka into shadow tables, compared with the live ones and, with
-//! `--apply`, put in their place.
+//! `doseline rebuild`: a closed ingest day once more from Kafka into shadow tables, compared with
+//! the live ones and, with `--apply`, put in their place.
 //!
-//! The batches are those of the day (the loader's intents say which), decoded by the same pure code, with the ledgers as of
-//! the day's first batch carried forward. A run that was interrupted goes on: what stands in the shadow tables is
-//! recognised by batch, count and hash.
+//! The batches are those of the day (the loader's intents say which), decoded by the same pure
+//! code, with the ledgers as of the day's first batch carried forward. A run that was interrupted
+//! goes on: what stands in the shadow tables is recognised by batch, count and hash.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -65,7 +65,8 @@ pub struct Arguments {
     /// Remove the shadow tables that an earlier run has left, and nothing else
     #[arg(long, conflicts_with = "apply")]
     discard: bool,
-    /// Configuration file of an earlier time: batches written under its `[plausibility]` and `[device_time]` are made with it; may be repeated
+    /// Configuration file of an earlier time: batches written under its `[plausibility]` and
+    /// `[device_time]` are made with it; may be repeated
     #[arg(long, value_name = "FILE")]
     rules: Vec<PathBuf>,
     /// One JSON object instead of the table
@@ -138,7 +139,8 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
 
 const AGAIN: &str = "run the same command again: it goes on where it was";
 
-/// What came of it, for a person; with `--json` standard output belongs to the program that reads it.
+/// What came of it, for a person; with `--json` standard output belongs to the program that reads
+/// it.
 fn say(json: bool, text: &str) {
     match json {
         true => eprintln!("{text}"),
@@ -333,7 +335,8 @@ impl<'w> Rebuild<'w> {
         Ok(Pass::Whole)
     }
 
-    /// Whoever wrote another batch into the day since has a clock that is behind: its rows must not be swapped away.
+    /// Whoever wrote another batch into the day since has a clock that is behind: its rows must not
+    /// be swapped away.
     async fn require_unchanged(&self) -> anyhow::Result<()> {
         rollup::require_closed(self.warehouse, self.day).await?;
         let now = self.warehouse.day_shards(self.day).await?;
@@ -350,7 +353,8 @@ struct Records {
 }
 
 impl Records {
-    /// Exactly the records of a batch. What is not there must have been missing when the loader came to it.
+    /// Exactly the records of a batch. What is not there must have been missing when the loader
+    /// came to it.
     async fn batch(&mut self, batch: &Written, lost: &IntervalSet) -> anyhow::Result<Vec<Record>> {
         let mut records = Vec::new();
         loop {

@@ -1,8 +1,9 @@
-//! `doseline reconcile`: what devices say they sent, what Kafka holds, the loader's ledger, the tables and the sums, held
-//! against each other.
+//! `doseline reconcile`: what devices say they sent, what Kafka holds, the loader's ledger, the
+//! tables and the sums, held against each other.
 //!
-//! One Kafka partition at a time: its records are heard again by offset, and what they say is compared with the ledger at
-//! both ends of the period and with the rows between. Then what only shows over partitions: sums, sessions, lifetime numbers.
+//! One Kafka partition at a time: its records are heard again by offset, and what they say is
+//! compared with the ledger at both ends of the period and with the rows between. Then what only
+//! shows over partitions: sums, sessions, lifetime numbers.
 
 mod compare;
 mod content;
@@ -68,7 +69,8 @@ pub struct Arguments {
     /// Last ingest day, UTC; without it today
     #[arg(long, value_name = "YYYY-MM-DD", value_parser = day)]
     to: Option<Day>,
-    /// What was received in the last so many seconds says nothing yet about what is missing: it may be under way
+    /// What was received in the last so many seconds says nothing yet about what is missing: it may
+    /// be under way
     #[arg(long, value_name = "S", default_value_t = 60)]
     grace: u32,
     /// One JSON object instead of the table
@@ -88,7 +90,8 @@ fn id(text: &str) -> Result<String, String> {
     right.ok_or_else(|| format!("{text:?} is no id; ids match [A-Za-z0-9][A-Za-z0-9_-]{{0,63}}"))
 }
 
-/// Days before the last one that are compared unless told otherwise: with it a week, which Kafka keeps at least.
+/// Days before the last one that are compared unless told otherwise: with it a week, which Kafka
+/// keeps at least.
 const DAYS_BEFORE: Day = 6;
 /// Conflicts whose two contents are read again and compared.
 const CONFLICTS_SHOWN: usize = 100;
@@ -378,7 +381,8 @@ impl<'w> Audit<'w> {
         Ok(())
     }
 
-    /// A device's own count that the tables do not come up to, unless events are known to be quarantined, lost or missing.
+    /// A device's own count that the tables do not come up to, unless events are known to be
+    /// quarantined, lost or missing.
     fn told(&mut self, kind: Kind, told: Told) {
         let Told { tenant, device, session_id, said, found } = told;
         let explained = self.explained.get(&(tenant.clone(), device.clone())).copied().unwrap_or(0);
@@ -415,7 +419,8 @@ fn count(stretch: &Stretch) -> u64 {
     stretch.readable.map_or(0, |first| stretch.span.to.saturating_sub(first))
 }
 
-/// Ledgers by boot, of the boots that a partition may hold: earlier lives of the topic may have had them elsewhere.
+/// Ledgers by boot, of the boots that a partition may hold: earlier lives of the topic may have had
+/// them elsewhere.
 fn ledgers(rows: Vec<LedgerRow>, place: Place) -> BTreeMap<BootKey, Ledger> {
     let rows = rows.into_iter().filter(|row| again::may_hold(place, &row.tenant, &row.device));
     let ledger =

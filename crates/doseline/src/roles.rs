@@ -1,4 +1,5 @@
-//! The roles as services of their own: `bridge`, `load`, `monitor` and `serve` against engines that run elsewhere.
+//! The roles as services of their own: `bridge`, `load`, `monitor` and `serve` against engines that
+//! run elsewhere.
 //!
 //! Each takes over the signals first: one that comes before would end it without a drain.
 

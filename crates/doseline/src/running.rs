@@ -1,8 +1,9 @@
-//! The `doseline up` that runs in a data directory: it holds the directory's lock, and while it serves, a file there says
-//! where its engines are and with which options. So other sub-commands find it without any configuration.
+//! The `doseline up` that runs in a data directory: it holds the directory's lock, and while it
+//! serves, a file there says where its engines are and with which options. So other sub-commands
+//! find it without any configuration.
 //!
-//! The file alone proves nothing, because a killed process leaves it behind: it counts only while the process that wrote it
-//! holds the lock.
+//! The file alone proves nothing, because a killed process leaves it behind: it counts only while
+//! the process that wrote it holds the lock.
 
 use std::{
     fs::{self, File, Permissions, TryLockError},
@@ -29,7 +30,8 @@ const FILE: &str = "running.json";
 /// Rights of a data directory.
 const PRIVATE: u32 = 0o700;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// How often, and how long apart, the lock is tried: a command that looks for a running `up` holds it for a moment.
+/// How often, and how long apart, the lock is tried: a command that looks for a running `up` holds
+/// it for a moment.
 const LOCK_TRIES: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Sections of the configuration that say where engines are.
@@ -39,8 +41,8 @@ const OTHER_DIRECTORY: &str = "choose another directory with --data-dir";
 /// Flags of the sub-commands that find a running `up`.
 #[derive(Args)]
 pub struct Beside {
-    /// Data directory of the running `doseline up` to use: its engines win over --config and the environment. Without this
-    /// flag and without a configuration it is ./doseline-data
+    /// Data directory of the running `doseline up` to use: its engines win over --config and the
+    /// environment. Without this flag and without a configuration it is ./doseline-data
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 }
@@ -73,8 +75,8 @@ impl Drop for Written {
     }
 }
 
-/// Takes a data directory for this process; the lock ends with the process, however that ends. What an earlier process said
-/// about itself goes.
+/// Takes a data directory for this process; the lock ends with the process, however that ends. What
+/// an earlier process said about itself goes.
 ///
 /// # Errors
 /// The directory cannot be made or written, is a file, or another process has it.
@@ -86,7 +88,7 @@ pub fn lock(data_dir: &Path) -> anyhow::Result<File> {
     let cannot = "use a directory that you may write to: name it with --data-dir, or set its owner";
     make(data_dir).with_context(|| format!("create --data-dir {shown}")).hint(cannot)?;
     let path = data_dir.join(LOCK);
-    // A link that somebody else put there would make this process write to what it points at.
+    // A link that another user put there would make this process write to what it points at.
     let own = i32::try_from(OFlags::NOFOLLOW.bits())?;
     let open = || File::options().read(true).write(true).create(true).truncate(false).custom_flags(own).open(&path);
     let mut file = open().with_context(|| format!("open {}", path.display())).hint(cannot)?;
@@ -118,8 +120,9 @@ pub fn lock(data_dir: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// Makes a data directory that only this user may enter, also of one that an earlier `up` left open. One that was somebody's
-/// before keeps its rights; what is made in it is private all the same.
+/// Makes a data directory that only this user may enter, also of one that an earlier `up` left
+/// open. One that was somebody's before keeps its rights; what is made in it is private all the
+/// same.
 fn make(data_dir: &Path) -> std::io::Result<()> {
     let is_ours = !data_dir.exists() || data_dir.join(LOCK).exists();
     fs::DirBuilder::new().recursive(true).mode(PRIVATE).create(data_dir)?;
@@ -132,8 +135,8 @@ fn make(data_dir: &Path) -> std::io::Result<()> {
 /// The file cannot be written.
 pub fn write(data_dir: &Path, config: &Config, dashboard: &str) -> anyhow::Result<Written> {
     let mut config = config.clone();
-    // Of the engines of `up` ClickHouse alone asks for one, which it made for this run. The file would be one more place that has
-    // the others.
+    // Of the engines of `up` ClickHouse alone asks for one, which it made for this run. The file
+    // would be one more place that has the others.
     config.mqtt.password = None;
     if let Some(sasl) = &mut config.kafka.sasl {
         sasl.password = None;
@@ -157,8 +160,8 @@ pub fn write(data_dir: &Path, config: &Config, dashboard: &str) -> anyhow::Resul
     Ok(Written(path))
 }
 
-/// The running `up` that a sub-command is to use. None where a configuration file or the environment names engines, unless a
-/// data directory is named too.
+/// The running `up` that a sub-command is to use. None where a configuration file or the
+/// environment names engines, unless a data directory is named too.
 ///
 /// # Errors
 /// There is none where one is needed; as [`find`].

@@ -34,7 +34,8 @@ pub struct Arguments {
     /// Number of devices
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     devices: u32,
-    /// Events a second over the whole fleet; 0 = as fast as receipts allow; without it real time, about 1 a device
+    /// Events a second over the whole fleet; 0 = as fast as receipts allow; without it real time,
+    /// about 1 a device
     #[arg(long, value_name = "R")]
     rate: Option<f64>,
     /// How long, s of simulated time (with --rate: R * S events are made); without it until stopped
@@ -49,11 +50,12 @@ pub struct Arguments {
     /// Write every event made to this file, one JSON a line: the oracle of a test
     #[arg(long, value_name = "FILE")]
     truth: Option<PathBuf>,
-    /// Start of the simulated time, us since 1970; without it now, with --rate a day ago, with --rate 0 as long ago as --duration
-    /// says: no device tells a time that is still to come
+    /// Start of the simulated time, us since 1970; without it now, with --rate a day ago, with
+    /// --rate 0 as long ago as --duration says: no device tells a time that is still to come
     #[arg(long, value_name = "T")]
     epoch: Option<i64>,
-    /// How long a device waits for a receipt before it sends again, s; then twice as long, and so on
+    /// How long a device waits for a receipt before it sends again, s; then twice as long, and so
+    /// on
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=900))]
     resend: u64,
     /// How long to wait for the last receipts after the last event, s
@@ -62,8 +64,8 @@ pub struct Arguments {
     /// Where the devices keep their outboxes
     #[arg(long, value_name = "DIR", default_value = "./doseline-simulator")]
     data_dir: PathBuf,
-    /// Data directory of the running `doseline up` to send to, whatever --config and the environment say; without it, and
-    /// without a configuration, ./doseline-data
+    /// Data directory of the running `doseline up` to send to, whatever --config and the
+    /// environment say; without it, and without a configuration, ./doseline-data
     #[arg(long, value_name = "DIR")]
     pub up_data_dir: Option<PathBuf>,
 }
@@ -115,17 +117,20 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// The fleet of `doseline up --simulate`: a past with planted stories, then the present until stopped.
+/// The fleet of `doseline up --simulate`: a past with planted stories, then the present until
+/// stopped.
 pub fn demo(config: &Config, devices: u32, data_dir: PathBuf) -> anyhow::Result<Options> {
     Ok(Options { is_demo: true, ..Options::new(devices, data_dir, broker(config)?) })
 }
 
-/// Tolerances of the models that measure a dose or a depth: model, dose resolution (nl), depth resolution and tolerance
-/// (um). The dose tolerance is 5 %; without bands, a device has one chart for each channel.
+/// Tolerances of the models that measure a dose or a depth: model, dose resolution (nl), depth
+/// resolution and tolerance (um). The dose tolerance is 5 %; without bands, a device has one chart
+/// for each channel.
 const TOLERANCES: [(&str, u32, u32, u32); 4] =
     [("mesogun-2", 100, 50, 150), ("vacuject-5", 100, 50, 150), ("papula-1", 100, 0, 0), ("dermapen-x", 0, 25, 150)];
 
-/// Registers the models of a demonstration that nobody has registered: without tolerances there are no verdicts.
+/// Registers the models of a demonstration that nobody has registered: without tolerances there are
+/// no verdicts.
 pub async fn register_models(warehouse: &Warehouse) -> Result<(), warehouse::Error> {
     let rows = TOLERANCES.map(|(model, dose_nl, depth_resolution, depth_um)| {
         let dose_ppm = if dose_nl > 0 { 50_000 } else { 0 };

@@ -1,8 +1,9 @@
-//! Lists, as a person and as a program read them: an aligned table with a header, or one JSON object a line.
+//! Lists, as a person and as a program read them: an aligned table with a header, or one JSON
+//! object a line.
 //!
-//! An empty list prints nothing on standard output and says so in words on standard error. Values are never cut; a terminal that
-//! is too narrow for a table gets a block of lines for each row. Characters that drive a terminal are shown as escapes: ids,
-//! topics and texts come from devices.
+//! An empty list prints nothing on standard output and says so in words on standard error. Values
+//! are never cut; a terminal that is too narrow for a table gets a block of lines for each row.
+//! Characters that drive a terminal are shown as escapes: ids, topics and texts come from devices.
 
 use std::{
     borrow::Cow,
@@ -14,7 +15,8 @@ use serde::Serialize;
 
 /// Between two columns.
 const GAP: usize = 2;
-/// The last column is broken into lines if at least this much of the terminal's width is left for it.
+/// The last column is broken into lines if at least this much of the terminal's width is left for
+/// it.
 const ROOM_MIN: usize = 24;
 
 /// A column and how it is aligned.
@@ -54,8 +56,8 @@ impl<const N: usize> Table<N> {
         }));
     }
 
-    /// Header and rows. On a terminal of `terminal_width` the last column is broken into lines that fit, and if there is no
-    /// room for that, each row becomes a block with a line for each value.
+    /// Header and rows. On a terminal of `terminal_width` the last column is broken into lines that
+    /// fit, and if there is no room for that, each row becomes a block with a line for each value.
     pub fn text(&self, terminal_width: Option<usize>) -> String {
         let header = self.columns.map(|column| column.name.to_owned());
         let lines = || std::iter::once(&header).chain(&self.rows);
@@ -105,7 +107,8 @@ impl<const N: usize> Table<N> {
     }
 }
 
-/// A text in lines of at most `room` characters, at spaces where there are any; from the second on indented by `start`.
+/// A text in lines of at most `room` characters, at spaces where there are any; from the second on
+/// indented by `start`.
 fn broken(value: &str, room: usize, start: usize) -> String {
     if value.chars().count() <= room {
         return value.to_owned();
@@ -135,7 +138,8 @@ fn broken(value: &str, room: usize, start: usize) -> String {
     lines.join(&format!("\n{}", " ".repeat(start)))
 }
 
-/// Shows a list: `cells` makes a table's row of an entry. `nothing` says in words that the list is empty.
+/// Shows a list: `cells` makes a table's row of an entry. `nothing` says in words that the list is
+/// empty.
 ///
 /// # Errors
 /// Standard output cannot be written.
@@ -171,7 +175,8 @@ pub fn lines<T: Serialize>(entries: &[T]) -> anyhow::Result<()> {
     show(&text)
 }
 
-/// A value as JSON on one line. JSON leaves some characters that drive a terminal as they are; here they are escaped too.
+/// A value as JSON on one line. JSON leaves some characters that drive a terminal as they are; here
+/// they are escaped too.
 ///
 /// # Errors
 /// The value has a shape that JSON has not.
@@ -230,8 +235,8 @@ pub fn printable_lines(text: &str) -> String {
     text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
-/// Whether a terminal does something else with a character than show it: control characters, marks that turn the direction
-/// of writing, and characters without width.
+/// Whether a terminal does something else with a character than show it: control characters, marks
+/// that turn the direction of writing, and characters without width.
 fn drives(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

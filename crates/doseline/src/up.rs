@@ -1,5 +1,6 @@
-//! `doseline up`: everything on one machine, in this process and a broker beside it. Engines first, then the schema, then the
-//! roles; the ready line when all of them serve. The end goes the other way round: who produces stops first.
+//! `doseline up`: everything on one machine, in this process and a broker beside it. Engines first,
+//! then the schema, then the roles; the ready line when all of them serve. The end goes the other
+//! way round: who produces stops first.
 
 use std::{
     fs,
@@ -25,11 +26,13 @@ use crate::{
     migrate, options, ports, running, simulate, upkeep,
 };
 
-/// Below this much free space everything stops cleanly, while the engines can still write what they must.
+/// Below this much free space everything stops cleanly, while the engines can still write what they
+/// must.
 const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
 /// How often free space is looked at.
 const FREE_BYTES_INTERVAL: Duration = Duration::from_secs(2);
-/// How long the broker may be away before `/readyz` of the bridge says so: it is started again within a second.
+/// How long the broker may be away before `/readyz` of the bridge says so: it is started again
+/// within a second.
 const BROKER_AWAY: Duration = Duration::from_secs(5);
 /// Longest wait for bridge and loader to serve, ...
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -60,7 +63,8 @@ pub struct Arguments {
     /// Port of the MQTT broker; 0 = any free port
     #[arg(long, value_name = "PORT", default_value_t = 1883)]
     mqtt_port: u16,
-    /// Address the MQTT broker listens on. It asks for no password: outside of the loopback interface anybody may publish
+    /// Address the MQTT broker listens on. It asks for no password: outside of the loopback
+    /// interface anybody may publish
     #[arg(long, value_name = "ADDRESS", default_value_t = Ipv4Addr::LOCALHOST.into())]
     mqtt_bind: IpAddr,
     /// Port of the embedded Kafka log; 0 = any free port
@@ -72,13 +76,16 @@ pub struct Arguments {
     /// Port of the dashboard; 0 = any free port
     #[arg(long, value_name = "PORT", default_value_t = 9600)]
     http_port: u16,
-    /// Number of simulated devices: a fleet with a past of four weeks, some stories planted in it, that goes on live
+    /// Number of simulated devices: a fleet with a past of four weeks, some stories planted in it,
+    /// that goes on live
     #[arg(long, value_name = "N", default_value_t = 0)]
     simulate: u32,
-    /// The MQTT broker (Mosquitto 2.0 or newer); without it PATH, /usr/sbin and /usr/local/sbin are looked at
+    /// The MQTT broker (Mosquitto 2.0 or newer); without it PATH, /usr/sbin and /usr/local/sbin are
+    /// looked at
     #[arg(long, value_name = "FILE", env = "DOSELINE_MOSQUITTO")]
     mosquitto: Option<PathBuf>,
-    /// ClickHouse as a library (libchdb.so); without it the cache folder of `cargo xtask` is looked at
+    /// ClickHouse as a library (libchdb.so); without it the cache folder of `cargo xtask` is looked
+    /// at
     #[arg(long, value_name = "FILE", env = "DOSELINE_LIBCHDB")]
     libchdb: Option<PathBuf>,
 }
@@ -102,8 +109,8 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
         outcome = machine.serve(&arguments, config) => outcome,
         failure = disk_full(&arguments.data_dir) => Err(failure),
     };
-    // A signal to the whole process group ends the programs that a start has begun, and the start fails a moment before this
-    // process takes its own signal.
+    // A signal to the whole process group ends the programs that a start has begun, and the start
+    // fails a moment before this process takes its own signal.
     let was_stopped = outcome.is_err() && tokio::time::timeout(SIGNAL_WITHIN, stop.cancelled()).await.is_ok();
     let outcome = if was_stopped { Ok(()) } else { outcome };
     let stopped = machine.stop(Instant::now() + STOP_WITHIN).await;
@@ -323,8 +330,8 @@ struct Addresses {
     clickhouse: SocketAddr,
 }
 
-/// The bridge beside its broker: the broker keeps its session however long nothing runs, and `/readyz` of the bridge soon says
-/// that the broker is away.
+/// The bridge beside its broker: the broker keeps its session however long nothing runs, and
+/// `/readyz` of the bridge soon says that the broker is away.
 fn bridge_options(config: &Config) -> anyhow::Result<bridge::Options> {
     let mut options = options::bridge(config)?;
     options.mqtt.session_expiry = broker::SESSION_KEPT;
@@ -341,7 +348,8 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// What a person needs who has just started this for the first time: where the page is, what to try next, how to stop.
+/// What a person needs who has just started this for the first time: where the page is, what to try
+/// next, how to stop.
 fn welcome(clickhouse: SocketAddr, dashboard: SocketAddr, program: &Path, data_dir: &Path) -> String {
     let (program, data_dir) = (program.display(), data_dir.display());
     format!(
@@ -352,7 +360,8 @@ fn welcome(clickhouse: SocketAddr, dashboard: SocketAddr, program: &Path, data_d
     )
 }
 
-/// The password by which ClickHouse knows the roles, and the commands that read it in the data directory. A new one at each start.
+/// The password by which ClickHouse knows the roles, and the commands that read it in the data
+/// directory. A new one at each start.
 fn new_password() -> String {
     format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>())
 }
@@ -384,8 +393,8 @@ fn library(named: Option<&Path>) -> anyhow::Result<PathBuf> {
         .hint("`cargo xtask engines` fetches it, or name it with --libchdb")
 }
 
-/// Holds what is in ClickHouse against the end of the Kafka log, before the bridge writes: a record that gets the offset of a lost
-/// one would be passed over.
+/// Holds what is in ClickHouse against the end of the Kafka log, before the bridge writes: a record
+/// that gets the offset of a lost one would be passed over.
 async fn compare_positions(warehouse: &Warehouse, ends: &[kafka::End]) -> anyhow::Result<()> {
     let lives = warehouse.topic_lives().await.context("read the positions of the loader")?;
     for end in ends {
@@ -402,7 +411,8 @@ async fn compare_positions(warehouse: &Warehouse, ends: &[kafka::End]) -> anyhow
     Ok(())
 }
 
-/// Looks at free space before anything is opened: an engine that starts on a full disk fails late and leaves files half made.
+/// Looks at free space before anything is opened: an engine that starts on a full disk fails late
+/// and leaves files half made.
 fn room_to_start(data_dir: &Path) -> anyhow::Result<()> {
     let there = data_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
     match clickhouse::free_bytes(there) {

@@ -1,6 +1,6 @@
-//! What the warehouse needs now and then, beside the data path: rollups of ingest days that are over, the quarantine's
-//! column `replayed` and its limits, the pruning of what the loader wrote for itself, and in `up` the enrolment of devices that
-//! were heard of.
+//! What the warehouse needs now and then, beside the data path: rollups of ingest days that are
+//! over, the quarantine's column `replayed` and its limits, the pruning of what the loader wrote
+//! for itself, and in `up` the enrolment of devices that were heard of.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,8 +27,8 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(120);
 const ENROL_INTERVAL: Duration = Duration::from_secs(60);
 const BROKER_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Rolls up every ingest day that has been over for an hour, until `shutdown`. Several loaders may do so at once: a day is
-/// swapped in whole.
+/// Rolls up every ingest day that has been over for an hour, until `shutdown`. Several loaders may
+/// do so at once: a day is swapped in whole.
 pub async fn roll_up(
     warehouse: Warehouse,
     handle: load::Handle,
@@ -46,8 +46,8 @@ pub async fn roll_up(
     Ok(())
 }
 
-/// Deletes ledger states, commits and intents that nobody needs any more, until `shutdown`. Days that Kafka still holds can be
-/// made again as before. Several loaders may do so at once.
+/// Deletes ledger states, commits and intents that nobody needs any more, until `shutdown`. Days
+/// that Kafka still holds can still be rebuilt. Several loaders may do so at once.
 pub async fn prune(
     warehouse: Warehouse,
     handle: load::Handle,
@@ -105,8 +105,8 @@ pub async fn enrol(
     Ok(())
 }
 
-/// Keeps the quarantine's column `replayed` in line and looks at its limits, until `shutdown`. An alarm is logged when it
-/// begins, rises and ends; the metrics have it all the time.
+/// Keeps the quarantine's column `replayed` in line and looks at its limits, until `shutdown`. An
+/// alarm is logged when it begins, rises and ends; the metrics have it all the time.
 pub async fn watch_quarantine(
     warehouse: Warehouse,
     handle: load::Handle,
@@ -162,8 +162,8 @@ fn raise(limit: &Limit) {
     }
 }
 
-/// Reads registered devices and policies for the bridge again and again, until `shutdown`. While they cannot be read, what
-/// was read last holds.
+/// Reads registered devices and policies for the bridge again and again, until `shutdown`. While
+/// they cannot be read, what was read last holds.
 pub async fn read_registry(
     warehouse: Warehouse,
     current: watch::Sender<Option<Arc<Registry>>>,

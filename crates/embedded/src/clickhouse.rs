@@ -1,12 +1,15 @@
-//! ClickHouse in this process: `libchdb.so` behind ClickHouse's own HTTP interface, so that clients talk to it as to a
-//! server.
+//! ClickHouse in this process: `libchdb.so` behind ClickHouse's own HTTP interface, so that clients
+//! talk to it as to a server.
 //!
-//! - A statement has a connection of its own; one that only read or inserted leaves it to the next that asks for the same database
-//!   and settings: no setting of one reaches another. A session keeps its connection.
-//! - The owner, who has a password, has all rights in the engine. Everybody else is a reader: see `reader`.
-//! - Readers have threads, memory and waiting places of their own: whatever they do, the owner's are free for the owner.
-//! - An `INSERT`'s data goes to the engine piece by piece, as does a result in a format that allows it: memory does not
-//!   grow with either.
+//! - A statement has a connection of its own; one that only read or inserted leaves it to the next
+//!   that asks for the same database and settings: no setting of one reaches another. A session
+//!   keeps its connection.
+//! - The owner, who has a password, has all rights in the engine. Everybody else is a reader: see
+//!   `reader`.
+//! - Readers have threads, memory and waiting places of their own: whatever they do, the owner's
+//!   are free for the owner.
+//! - An `INSERT`'s data goes to the engine piece by piece, as does a result in a format that allows
+//!   it: memory does not grow with either.
 //! - A body that ends early cancels its `INSERT`; what was sent in one block leaves no row.
 
 mod compression;
@@ -69,15 +72,18 @@ pub struct Options {
     pub connections_max: usize,
     /// The same of readers, besides.
     pub readers_max: usize,
-    /// Requests that may wait for one of them to end; beyond it they get `TOO_MANY_SIMULTANEOUS_QUERIES`.
+    /// Requests that may wait for one of them to end; beyond it they get
+    /// `TOO_MANY_SIMULTANEOUS_QUERIES`.
     pub waiting_max: usize,
     /// How long a request waits before it gets that answer, too.
     pub waiting_time: Duration,
-    /// Password of the user [`OWNER`], who has all rights in the engine. Whoever reaches the port without it only reads.
+    /// Password of the user [`OWNER`], who has all rights in the engine. Whoever reaches the port
+    /// without it only reads.
     pub password: String,
     /// The database that readers may read.
     pub database: String,
-    /// Tables of it that they may not read. A view with its definer's rights reads them all the same.
+    /// Tables of it that they may not read. A view with its definer's rights reads them all the
+    /// same.
     pub hidden: Vec<String>,
     /// Names by which this port may be called besides its address.
     pub names: Vec<String>,
@@ -86,8 +92,9 @@ pub struct Options {
 }
 
 impl Options {
-    /// Options with 16 connections and 4 of readers, 256 waiting requests for 30 s, half of the machine's memory; readers read the database
-    /// `doseline` but for `unit_secret`, the key of the pseudonyms.
+    /// Options with 16 connections and 4 of readers, 256 waiting requests for 30 s, half of the
+    /// machine's memory; readers read the database `doseline` but for `unit_secret`, the key of the
+    /// pseudonyms.
     pub fn new(
         data_dir: impl Into<PathBuf>,
         listen: SocketAddr,
@@ -136,7 +143,6 @@ pub enum Error {
     /// `libchdb.so` is missing or is not what it should be.
     #[error("cannot open the ClickHouse library {}: {reason}", path.display())]
     Library {
-        /// Its path.
         path: PathBuf,
         /// What the loader says.
         reason: String,
@@ -144,7 +150,6 @@ pub enum Error {
     /// The data directory cannot be made, locked or written.
     #[error("cannot use the data directory {}", path.display())]
     DataDir {
-        /// Its path.
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,
@@ -152,7 +157,6 @@ pub enum Error {
     /// Another process uses the data directory.
     #[error("the data directory {} is in use by process {pid}", path.display())]
     Locked {
-        /// Its path.
         path: PathBuf,
         /// That process, as far as it says so.
         pid: String,
@@ -171,7 +175,6 @@ pub enum Error {
     /// The address is taken or not of this machine.
     #[error("cannot listen on {address}")]
     Listen {
-        /// The address.
         address: SocketAddr,
         /// What the system says.
         source: std::io::Error,
@@ -211,7 +214,8 @@ impl Handle {
         &self.version
     }
 
-    /// Waits until the server has ended: within 2 s of the cancellation of its token, all connections closed.
+    /// Waits until the server has ended: within 2 s of the cancellation of its token, all
+    /// connections closed.
     ///
     /// # Errors
     /// It ended by itself, or statements would not.
@@ -221,7 +225,8 @@ impl Handle {
     }
 }
 
-/// Free space where the data is, in bytes, as far as this user may take it; the most there can be where there is no disk (`/sys`).
+/// Free space where the data is, in bytes, as far as this user may take it; the most there can be
+/// where there is no disk (`/sys`).
 ///
 /// # Errors
 /// The directory does not exist.
@@ -236,9 +241,10 @@ pub fn free_bytes(data_dir: &Path) -> std::io::Result<u64> {
 /// One engine for each process: the library keeps its state in globals.
 static RUNNING: AtomicBool = AtomicBool::new(false);
 
-/// Ends the process with a status if the engine still runs or boots, and does nothing otherwise. A program calls this
-/// before it returns from `main`: an exit would run the library's destructors, which take away what the engine's threads
-/// use, and the process would end by SIGSEGV instead of with its status.
+/// Ends the process with a status if the engine still runs or boots, and does nothing otherwise. A
+/// program calls this before it returns from `main`: an exit would run the library's destructors,
+/// which take away what the engine's threads use, and the process would end by SIGSEGV instead of
+/// with its status.
 pub fn exit_if_running(status: i32) {
     if RUNNING.load(Ordering::Acquire) {
         library::exit_without_destructors(status);
@@ -260,8 +266,9 @@ impl Drop for Only {
     }
 }
 
-/// Starts the engine and its server; both are ready when this returns. They end when `shutdown` is cancelled, which
-/// [`Handle::join`] waits for. A program that ends before that calls [`exit_if_running`].
+/// Starts the engine and its server; both are ready when this returns. They end when `shutdown` is
+/// cancelled, which [`Handle::join`] waits for. A program that ends before that calls
+/// [`exit_if_running`].
 ///
 /// # Errors
 /// Any [`Error`] but those of the end.
@@ -278,7 +285,8 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
     let (booted, boot) = oneshot::channel();
     let boot_options = options.clone();
     workers.submit(move || {
-        // Where nobody waits any more, nobody closes the engine: it counts as running until the process ends.
+        // Where nobody waits any more, nobody closes the engine: it counts as running until the
+        // process ends.
         let only = ManuallyDrop::new(only);
         let _ = booted.send((Engine::boot(&boot_options, &data_dir), only));
     });
@@ -303,7 +311,8 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
         drop(listener);
         let result = stop(&server, connections).await;
         match result {
-            // An engine that still runs stays the only one, and its data directory is in use, until the process ends.
+            // An engine that still runs stays the only one, and its data directory is in use, until
+            // the process ends.
             Err(Error::StillRunning(_)) => std::mem::forget((lock, only)),
             _ => drop((lock, only)),
         }
@@ -312,7 +321,8 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
     Ok(Handle { address, version, task })
 }
 
-/// Makes the data directory and locks it for as long as the file lives; the kernel lets go of a killed process's lock.
+/// Makes the data directory and locks it for as long as the file lives; the kernel lets go of a
+/// killed process's lock.
 fn lock(data_dir: &Path) -> Result<(PathBuf, File), Error> {
     let failed = |source| Error::DataDir { path: data_dir.to_owned(), source };
     std::fs::create_dir_all(data_dir).map_err(failed)?;

@@ -1,14 +1,19 @@
 //! A durable Kafka log in the process: enough of Apache Kafka for one machine.
 //!
-//! What it speaks: produce (idempotent too), fetch with long polling, offsets by time, topics and their configuration,
-//! consumer groups of the classic protocol and their commits. What is absent: replication, transactions, compaction, access
-//! control and TLS. It trusts its clients, so it belongs on the loopback interface.
+//! What it speaks: produce (idempotent too), fetch with long polling, offsets by time, topics and
+//! their configuration, consumer groups of the classic protocol and their commits. What is absent:
+//! replication, transactions, compaction, access control and TLS. It trusts its clients, so it
+//! belongs on the loopback interface.
 //!
 //! Invariants:
-//! - A record is acknowledged, and visible to a consumer, only after `fdatasync` of the file it stands in.
-//! - Batches are stored as they were sent, if their records can be read; the log of a partition is a run of batches without a hole in its offsets.
-//! - An offset is given out once. What is damaged is not passed over in silence: the broker says where, and does not start.
-//! - Each partition has one writer. After a failed write or sync it writes nothing more, and the broker ends with an error.
+//! - A record is acknowledged, and visible to a consumer, only after `fdatasync` of the file it
+//!   stands in.
+//! - Batches are stored as they were sent, if their records can be read; the log of a partition is
+//!   a run of batches without a hole in its offsets.
+//! - An offset is given out once. What is damaged is not passed over in silence: the broker says
+//!   where, and does not start.
+//! - Each partition has one writer. After a failed write or sync it writes nothing more, and the
+//!   broker ends with an error.
 //! - A batch sent again by an idempotent producer is stored once, also over a restart.
 
 mod api;
@@ -72,39 +77,35 @@ pub enum Error {
     Listen {
         /// What was asked for.
         address: SocketAddr,
-        /// The reason.
         source: io::Error,
     },
     /// Another process works in the directory.
     #[error("{} is in use by another process", .0.display())]
     InUse(PathBuf),
-    /// Reading or writing failed, for example because the disk is full. What was acknowledged is safe.
+    /// Reading or writing failed, for example because the disk is full. What was acknowledged is
+    /// safe.
     #[error("kafka log storage failed in {}: {source}", path.display())]
-    Storage {
-        /// Where.
-        path: PathBuf,
-        /// The reason.
-        source: io::Error,
-    },
+    Storage { path: PathBuf, source: io::Error },
     /// Data that was durable once is damaged. Nothing is repaired by guessing.
     #[error("{} is damaged; put it back from a copy", .0.display())]
     Corrupt(PathBuf),
-    /// Damage in the middle of a partition's file: an unfinished write would be at its end. The file is left as it is.
+    /// Damage in the middle of a partition's file: an unfinished write would be at its end. The
+    /// file is left as it is.
     #[error(
         "{} is damaged at byte {position}: the record with offset {offset} cannot be read there, and confirmed ones follow. \
          Put the file back from a copy; or, to go on without what cannot be read: mv {} {}",
         path.display(), path.display(), damaged(path).display()
     )]
     Damaged {
-        /// The file.
         path: PathBuf,
         /// The first byte that does not continue the log.
         position: u64,
         /// The offset expected there.
         offset: i64,
     },
-    /// Records are missing from the end of a partition: somebody has read further than the log goes. New records would take
-    /// the offsets of the missing ones, and that reader would pass them over.
+    /// Records are missing from the end of a partition: somebody has read further than the log
+    /// goes. New records would take the offsets of the missing ones, and that reader would pass
+    /// them over.
     #[error(
         "{} ends before offset {end}, and {reader} has already read up to {committed}: confirmed records are missing. \
          Put the files back from a copy; or, to go on without these records: touch {}",
@@ -125,7 +126,8 @@ pub enum Error {
     Task(#[from] tokio::task::JoinError),
 }
 
-/// The name under which a person puts a segment aside, so that it is made anew of what can be read of it.
+/// The name under which a person puts a segment aside, so that it is made anew of what can be read
+/// of it.
 fn damaged(segment: &Path) -> PathBuf {
     segment.with_extension("log.damaged")
 }
@@ -160,7 +162,6 @@ pub struct Handle {
 /// Where a partition ended when the log was opened.
 #[derive(Clone, Debug)]
 pub struct End {
-    /// The topic.
     pub topic: String,
     /// The partition's number.
     pub partition: i32,
@@ -217,7 +218,8 @@ struct Broker {
 
 /// Opens the log in `options.data_dir` and serves it until `shutdown` is cancelled.
 ///
-/// Checks the ends of all partitions first, so that it takes longer (a second for each gigabyte read) after large writes.
+/// Checks the ends of all partitions first, so that it takes longer (a second for each gigabyte
+/// read) after large writes.
 ///
 /// # Errors
 /// The address is taken, the directory is in use or unwritable, or the data is damaged.
@@ -271,7 +273,8 @@ struct Service {
     listener: TcpListener,
     broker: Arc<Broker>,
     failed: mpsc::Receiver<Error>,
-    /// Ends the owners of the partitions; cancelled last, so that requests under way are still answered.
+    /// Ends the owners of the partitions; cancelled last, so that requests under way are still
+    /// answered.
     stop: CancellationToken,
     tracker: TaskTracker,
 }

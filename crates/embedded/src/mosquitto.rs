@@ -1,15 +1,19 @@
 //! Eclipse Mosquitto as a child process: the MQTT broker of `doseline up`.
 //!
-//! What it is for: finding the program ([`find`]), writing its configuration, starting it, starting it again when it dies,
-//! and ending it so that its sessions are on disk.
+//! What it is for: finding the program ([`find`]), writing its configuration, starting it, starting
+//! it again when it dies, and ending it so that its sessions are on disk.
 //!
-//! Absent: access control and TLS. The broker belongs on the loopback interface or behind something that guards it.
+//! Absent: access control and TLS. The broker belongs on the loopback interface or behind something
+//! that guards it.
 //!
 //! Invariants:
-//! - The broker ends with this process, however this process ends. The kernel sends it SIGTERM, at which it saves its sessions.
-//! - One broker uses a data directory at a time. It holds a lock there for as long as it lives, also after this process has been
-//!   killed; the next start waits for it to end, and kills it if it does not.
-//! - Signals from a terminal do not reach it: it ends when the shutdown token is cancelled, after those who read from it.
+//! - The broker ends with this process, however this process ends. The kernel sends it SIGTERM, at
+//!   which it saves its sessions.
+//! - One broker uses a data directory at a time. It holds a lock there for as long as it lives,
+//!   also after this process has been killed; the next start waits for it to end, and kills it if
+//!   it does not.
+//! - Signals from a terminal do not reach it: it ends when the shutdown token is cancelled, after
+//!   those who read from it.
 
 mod child;
 mod program;
@@ -42,17 +46,18 @@ pub use self::program::{Program, REMEDY, find};
 
 /// Name of the configuration file in [`Options::dir`].
 const CONFIGURATION: &str = "mosquitto.conf";
-/// Name of the broker's file of sessions and messages in [`Options::dir`]. It is replaced as a whole when it is saved.
+/// Name of the broker's file of sessions and messages in [`Options::dir`]. It is replaced as a
+/// whole when it is saved.
 pub const DATABASE: &str = "mosquitto.db";
 /// Name of the file that the broker keeps locked.
 const LOCK: &str = "mosquitto.lock";
 /// How long the broker may take from its start to its first connection.
 const READY_WITHIN: Duration = Duration::from_secs(15);
-/// How long [`Handle::join`] waits for the broker to save its sessions and end. One that needs longer is left to it: what it has
-/// not saved would be lost, and the next start waits for it.
+/// How long [`Handle::join`] waits for the broker to save its sessions and end. One that needs
+/// longer is left to it: what it has not saved would be lost, and the next start waits for it.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
-/// How long the broker of an earlier process may take to end after that process did: long enough to save full queues to a slow
-/// disk. Then it hangs.
+/// How long the broker of an earlier process may take to end after that process did: long enough to
+/// save full queues to a slow disk. Then it hangs.
 const PREDECESSOR_WITHIN: Duration = Duration::from_secs(60);
 /// How long a killed process may take to end.
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
@@ -66,7 +71,8 @@ const PORT_TRIES: usize = 5;
 const POLL_EVERY: Duration = Duration::from_millis(10);
 /// How often the broker saves its sessions while it runs, s. It also saves them when it ends.
 const SAVE_EVERY_S: u32 = 300;
-/// After how many days the broker forgets a session whose client does not come back. It counts the time over a restart.
+/// After how many days the broker forgets a session whose client does not come back. It counts the
+/// time over a restart.
 pub const SESSION_DAYS: u32 = 90;
 
 /// Why the broker could not start.
@@ -89,7 +95,6 @@ pub enum Error {
     File {
         /// What was tried, as a verb.
         what: &'static str,
-        /// The file.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
@@ -109,7 +114,6 @@ pub enum Error {
          again what they have no receipt for, and what was acknowledged to a device that waits for none is lost", path.display()
     )]
     Database {
-        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         fault: String,
@@ -133,19 +137,19 @@ pub struct Options {
     pub listen: SocketAddr,
     /// What [`find`] found.
     pub program: Program,
-    /// Bounds.
     pub limits: Limits,
 }
 
 /// What the broker takes and keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of the largest packet taken. Must leave room for what a packet grows by on its way to a subscriber.
+    /// Bytes of the largest packet taken. Must leave room for what a packet grows by on its way to
+    /// a subscriber.
     pub packet_bytes_max: u32,
     /// Messages that one subscriber may have unacknowledged.
     pub inflight_max: u16,
-    /// Messages that may wait for one subscriber. The broker drops what exceeds this or the next limit, and says so in its
-    /// log.
+    /// Messages that may wait for one subscriber. The broker drops what exceeds this or the next
+    /// limit, and says so in its log.
     pub queue_messages_max: u32,
     /// Bytes of the messages that may wait for one subscriber.
     pub queue_bytes_max: u32,
@@ -175,7 +179,8 @@ impl Status {
     }
 }
 
-/// A running broker. Dropping it does not stop the broker; cancelling the token given to [`start`] does.
+/// A running broker. Dropping it does not stop the broker; cancelling the token given to [`start`]
+/// does.
 #[derive(Debug)]
 pub struct Handle {
     address: SocketAddr,
@@ -194,8 +199,8 @@ impl Handle {
         self.status.clone()
     }
 
-    /// Waits for the end after the shutdown token was cancelled. Returns whether the broker has saved its sessions; if not, it
-    /// still does, or it was not running.
+    /// Waits for the end after the shutdown token was cancelled. Returns whether the broker has
+    /// saved its sessions; if not, it still does, or it was not running.
     ///
     /// # Errors
     /// The task that looks after the broker crashed.
@@ -205,7 +210,8 @@ impl Handle {
     }
 }
 
-/// Waits until no broker of an earlier process uses the folder, and kills one that does not end. Its port is free then.
+/// Waits until no broker of an earlier process uses the folder, and kills one that does not end.
+/// Its port is free then.
 ///
 /// # Errors
 /// [`Error::File`]: the folder cannot be used.
@@ -217,7 +223,8 @@ pub async fn wait_for_predecessor(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Starts the broker, waits until it takes connections, and looks after it until `shutdown` is cancelled.
+/// Starts the broker, waits until it takes connections, and looks after it until `shutdown` is
+/// cancelled.
 ///
 /// # Errors
 /// As in [`Error`]; none of them goes away by itself.
@@ -259,7 +266,8 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Returns whether the broker ended by itself when it was asked to, which it does once its sessions are saved.
+    /// Returns whether the broker ended by itself when it was asked to, which it does once its
+    /// sessions are saved.
     async fn run(self, mut child: Child) -> bool {
         let mut pause = BACKOFF.0;
         loop {
@@ -331,8 +339,8 @@ fn ended(dir: &Path, status: String, lines: String) -> Error {
     Error::Ended { status, lines }
 }
 
-/// The address itself, or with port 0 a free one. That the port is free now is found out here, because the broker's own
-/// message would name no flag.
+/// The address itself, or with port 0 a free one. That the port is free now is found out here,
+/// because the broker's own message would name no flag.
 fn free(listen: SocketAddr) -> Result<SocketAddr, Error> {
     let bound = TcpListener::bind(listen).and_then(|listener| listener.local_addr());
     bound.map_err(|source| Error::Listen { address: listen, source })
@@ -345,7 +353,8 @@ fn make_dir(dir: &Path) -> Result<(), Error> {
     made.map_err(|source| Error::File { what: "make the broker's folder", path: dir.to_owned(), source })
 }
 
-/// Takes the broker's folder. A broker that lost its `up` is ending just now; one that does not end is killed.
+/// Takes the broker's folder. A broker that lost its `up` is ending just now; one that does not end
+/// is killed.
 async fn lock(dir: &Path, patience: Duration) -> Result<File, Error> {
     let path = dir.join(LOCK);
     let failed = |source| Error::File { what: "lock", path: path.clone(), source };
@@ -356,7 +365,8 @@ async fn lock(dir: &Path, patience: Duration) -> Result<File, Error> {
     loop {
         match file.try_lock() {
             Ok(()) => {
-                // From here on the lock may be held by a child that has not written its own process id yet.
+                // From here on the lock may be held by a child that has not written its own process
+                // id yet.
                 file.set_len(0).map_err(failed)?;
                 return Ok(file);
             }
@@ -437,7 +447,8 @@ fn configuration(limits: &Limits, address: SocketAddr, is_root: bool) -> String 
         ip = address.ip(),
     );
     if is_root {
-        // Otherwise it becomes the user `mosquitto`, who may not read this folder, and the kernel forgets to end it with us.
+        // Otherwise it becomes the user `mosquitto`, who may not read this folder, and the kernel
+        // forgets to end it with us.
         let _ = writeln!(text, "user root");
     }
     text
@@ -471,7 +482,8 @@ fn repeat(line: &str) {
     }
 }
 
-/// The level of a line. Mosquitto writes no level into its lines, but begins errors and warnings with the word.
+/// The level of a line. Mosquitto writes no level into its lines, but begins errors and warnings
+/// with the word.
 fn level(line: &str) -> tracing::Level {
     // It says this at each start as root.
     let is_known = line.starts_with("Warning: Mosquitto should not be run as root");
@@ -501,7 +513,8 @@ mod tests {
         }
     }
 
-    /// A broker of an earlier process that hangs holds its folder, and perhaps its port; the lock says who it is.
+    /// A broker of an earlier process that hangs holds its folder, and perhaps its port; the lock
+    /// says who it is.
     #[tokio::test]
     async fn a_predecessor_is_waited_for_and_then_killed() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! The embedded ClickHouse as its clients see it. Needs `libchdb.so`: `DOSELINE_LIBCHDB`, or the cache folder.
+//! The embedded ClickHouse as its clients see it. Needs `libchdb.so`: `DOSELINE_LIBCHDB`, or the
+//! cache folder.
 //!
 //! The library allows one engine for each process, so that all but one test share a server.
 
@@ -14,7 +15,8 @@ use std::time::{Duration, Instant};
 use support::{PASSWORD, Process, Reply, arrow_batch, http, library, post, read};
 use tokio_util::sync::CancellationToken;
 
-/// It ends in a second; a loaded machine needs longer, and one that waits for a statement does so for minutes.
+/// It ends in a second; a loaded machine needs longer, and one that waits for a statement does so
+/// for minutes.
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
 #[derive(Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
@@ -614,8 +616,9 @@ fn readable() -> Process {
     process
 }
 
-/// What a reader must not be able to do. With all rights but `SOURCES` 59 of these were answered, and two more ran `id`; the others
-/// were refused, or the engine of today lacks what they need, and are here for the engine of tomorrow.
+/// What a reader must not be able to do. With all rights but `SOURCES` 59 of these were answered,
+/// and two more ran `id`; the others were refused, or the engine of today lacks what they need, and
+/// are here for the engine of tomorrow.
 const ATTACKS: &[&str] = &[
     // commands
     "CREATE DICTIONARY doseline.d (a UInt64, s String) PRIMARY KEY a \

@@ -190,7 +190,8 @@ fn a_record_reaches_a_waiting_consumer_at_once() {
         })
         .collect();
     latencies.sort_unstable();
-    // A consumer that is not woken gets each when its wait of 500 ms is over; a loaded machine is late with some.
+    // A consumer that is not woken gets each when its wait of 500 ms is over; a loaded machine is
+    // late with some.
     assert!(latencies[50] < Duration::from_millis(200), "{latencies:?}");
     log.stop().unwrap();
 }
@@ -581,7 +582,8 @@ fn a_directory_has_one_log() {
 
 const KILLS: u32 = 5;
 
-/// The broker is killed again and again under a producer that goes on: what was acknowledged is there, once and in order.
+/// The broker is killed again and again under a producer that goes on: what was acknowledged is
+/// there, once and in order.
 #[test]
 fn kills_lose_and_double_nothing() {
     let directory = tempfile::tempdir().unwrap();

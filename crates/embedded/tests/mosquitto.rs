@@ -43,8 +43,8 @@ fn options(dir: &Path) -> Options {
 fn playing(dir: &Path, script: &str) -> Options {
     let path = dir.join("player");
     let text = format!("#!/bin/sh\nif [ \"$1\" = -h ]; then echo mosquitto version 2.0.11; exit 3; fi\n{script}\n");
-    // Written by a child: a file that this process has open for writing cannot be executed, and a fork of another test may have
-    // inherited it.
+    // Written by a child: a file that this process has open for writing cannot be executed, and a
+    // fork of another test may have inherited it.
     let write = format!("cat >'{0}' && chmod 755 '{0}'", path.display());
     let mut writer = Command::new("sh").args(["-c", &write]).stdin(std::process::Stdio::piped()).spawn().unwrap();
     writer.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();

@@ -1,8 +1,9 @@
-//! A stretch of Kafka once more: what its batches came to ([`Remake`]), and what it says by itself ([`Witness`]).
+//! A stretch of Kafka once more: what its batches came to ([`Remake`]), and what it says by itself
+//! ([`Witness`]).
 //!
-//! For `rebuild` and `reconcile`. Nothing here writes: records are read by offset without joining a group ([`Reader`]), the
-//! rows of a batch are made by the same pure code as the loader's, and the witness knows nothing of batches at all, so that
-//! it can contradict the loader.
+//! For `rebuild` and `reconcile`. Nothing here writes: records are read by offset without joining a
+//! group ([`Reader`]), the rows of a batch are made by the same pure code as the loader's, and the
+//! witness knows nothing of batches at all, so that it can contradict the loader.
 
 mod reader;
 mod remake;

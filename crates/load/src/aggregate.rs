@@ -1,6 +1,7 @@
 //! Partial sums of one batch: by device and minute, by visit and set point, by mounted item.
 //!
-//! Rows come out in the order their keys were first seen, so that the same records give the same blocks, byte for byte.
+//! Rows come out in the order their keys were first seen, so that the same records give the same
+//! blocks, byte for byte.
 
 use std::{collections::HashMap, hash::Hash};
 
@@ -11,8 +12,9 @@ use warehouse::columns::{
     AccuracyMinute, AccuracyRow, AccuracySession, Block, Commons, ItemUse, ItemUses, Mounted, Provenance,
 };
 
-/// Values by key, in the order of the keys' first appearance. Keys are small numbers that differ in few bits: without
-/// foldhash's last step (`quality`) some minutes would have most of their devices in the same slots.
+/// Values by key, in the order of the keys' first appearance. Keys are small numbers that differ in
+/// few bits: without foldhash's last step (`quality`) some minutes would have most of their devices
+/// in the same slots.
 struct Keyed<K, V> {
     index: HashMap<K, usize, RandomState>,
     rows: Vec<(K, V)>,
@@ -60,7 +62,6 @@ type SetPoint = (usize, Option<u32>, Option<u16>, i32);
 struct Opened {
     device: usize,
     visit: usize,
-    /// In [`Aggregates::items`].
     items: (usize, usize),
     /// 1 where their time is that of their receipt, else 0.
     undated: u64,
@@ -83,7 +84,8 @@ pub(crate) struct Aggregates {
 const MINUTE_US: i64 = 60_000_000;
 
 impl Aggregates {
-    /// Adds an injection whose values are plausible; `common` is the number of what its report has in common with others.
+    /// Adds an injection whose values are plausible; `common` is the number of what its report has
+    /// in common with others.
     pub fn injection(&mut self, commons: &Commons, common: u32, at: i64, injection: &v1::Injection) {
         let opened = self.opened.get(common as usize).copied().flatten();
         let Opened { device, visit, items: (first, end), undated } =

@@ -1,10 +1,11 @@
 //! What the records of one batch come to: rows by table, changed ledgers, rejects.
 //!
-//! A record that a person replays out of quarantine goes the same way, except that it may also bring what its ledger has as
-//! quarantined, and that nothing of it is put into quarantine twice; see `replay`.
+//! A record that a person replays out of quarantine goes the same way, except that it may also
+//! bring what its ledger has as quarantined, and that nothing of it is put into quarantine twice;
+//! see `replay`.
 //!
-//! Pure: the same records, ledgers and rules give the same rows, byte for byte. That is what lets another owner, or the
-//! same after a crash, write the batch again under the same tokens.
+//! Pure: the same records, ledgers and rules give the same rows, byte for byte. That is what lets
+//! another owner, or the same after a crash, write the batch again under the same tokens.
 
 mod replay;
 
@@ -34,11 +35,13 @@ use crate::{
     wire,
 };
 
-/// Version of everything that decides which rows a batch holds, and in which bytes: decoding, columns, aggregates, the
-/// Arrow library. It goes up with each change of them; a batch that another version has begun is deleted and written again.
+/// Version of everything that decides which rows a batch holds, and in which bytes: decoding,
+/// columns, aggregates, the Arrow library. It goes up with each change of them; a batch that
+/// another version has begun is deleted and written again.
 pub const DECODER_VERSION: u32 = 7;
 
-/// What decides which rows a batch holds: what is plausible, with its hash, and the version of the decoder.
+/// What decides which rows a batch holds: what is plausible, with its hash, and the version of the
+/// decoder.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// Ranges by model.
@@ -62,14 +65,12 @@ impl Rules {
 /// Something this loader refused, as it goes to Kafka.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Why.
     pub reason: Reason,
     /// [`SOURCE_LOADER`] for a copy of what the batch itself has in quarantine, else
     /// [`telemetry::kafka::SOURCE_CHECK`].
     pub source: &'static str,
     /// What exactly was wrong.
     pub detail: String,
-    /// MQTT topic.
     pub topic: String,
     /// When the bridge received it, us since 1970.
     pub received_at: i64,
@@ -82,7 +83,6 @@ pub struct Refusal {
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Records read.
     pub records: u64,
     /// Events that were there already.
     pub duplicates: u64,
@@ -115,19 +115,16 @@ struct Repeating<'r> {
 /// A record with events that were stored before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Repeat {
-    /// The boot.
     pub boot: BootKey,
     /// Sequence numbers of these events.
     pub seqs: IntervalSet,
     /// Offset of the record.
     pub offset: u64,
-    /// MQTT topic.
     pub topic: String,
     /// When the bridge received it, us since 1970.
     pub received_at: i64,
     /// Key of the record.
     pub key: Option<Vec<u8>>,
-    /// The report.
     pub payload: Vec<u8>,
 }
 
@@ -214,7 +211,8 @@ impl<'r> Batch<'r> {
         }
     }
 
-    /// All records are in it, and it needs them no more: finishing takes as much memory again as the rows do.
+    /// All records are in it, and it needs them no more: finishing takes as much memory again as
+    /// the rows do.
     pub fn close(self) -> Closed {
         let Self { tables, refusals, counts, repeats, .. } = self;
         Closed { tables, refusals, counts, repeats: repeats.map(|repeats| (repeats.tables, repeats.records)) }
@@ -273,8 +271,8 @@ impl<'r> Batch<'r> {
         }
     }
 
-    /// Events with sequence numbers: what the ledger does not have yet, in runs of one fate. Returns those that are stored
-    /// already.
+    /// Events with sequence numbers: what the ledger does not have yet, in runs of one fate.
+    /// Returns those that are stored already.
     fn sequenced(&mut self, source: &Source<'_, '_>, range: Interval, ledger: &mut Ledger) -> IntervalSet {
         self.tally.duplicates += range.count();
         let mut repeated = IntervalSet::default();
@@ -502,8 +500,8 @@ struct Numbers<'r> {
     known: HashMap<Likeness<'r>, (u32, Option<Arc<v1::Context>>), RandomState>,
 }
 
-/// What tells that reports have a number in common: where their context lies, their topic, their clock, and whether it is
-/// believed.
+/// What tells that reports have a number in common: where their context lies, their topic, their
+/// clock, and whether it is believed.
 type Likeness<'r> = (usize, &'r [u8], i32, bool);
 
 /// Most of them that are kept.

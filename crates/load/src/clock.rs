@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub trait Clock: Send + Sync + 'static {
     /// Wall clock, us since 1970.
     fn unix_us(&self) -> i64;
-    /// Time since the machine booted, including the time it slept: what a paused process has missed.
+    /// Time since the machine booted, including the time it slept: what a paused process has
+    /// missed.
     fn boot(&self) -> Duration;
 }
 

@@ -1,8 +1,9 @@
 //! The librdkafka consumer: its configuration, and its callbacks.
 //!
-//! A rebalance is answered in two ways. Revoked partitions are let go at once, in the callback. Assigned ones have to wait
-//! until ClickHouse has said where to start: the callback only notes them, and the polling thread makes the assignment with
-//! explicit offsets when they are known, polling on meanwhile (librdkafka keeps the group membership alive and waits).
+//! A rebalance is answered in two ways. Revoked partitions are let go at once, in the callback.
+//! Assigned ones have to wait until ClickHouse has said where to start: the callback only notes
+//! them, and the polling thread makes the assignment with explicit offsets when they are known,
+//! polling on meanwhile (librdkafka keeps the group membership alive and waits).
 
 use std::sync::{
     Mutex, PoisonError,
@@ -103,14 +104,15 @@ impl ConsumerContext for Context {
     }
 }
 
-/// The state of a consumer that is not in its group; none for a member, also for one that is about to answer a rebalance.
+/// The state of a consumer that is not in its group; none for a member, also for one that is about
+/// to answer a rebalance.
 fn outside(state: &str, join_state: &str) -> Option<String> {
     let joining = matches!(join_state, "init" | "wait-join" | "wait-metadata" | "wait-sync");
     (state != "up" || joining).then(|| format!("{state}, {join_state}"))
 }
 
-/// Those that have been assigned: librdkafka refuses the whole answer for one that is not, e.g. because its start was still
-/// being looked up. An empty answer is one too.
+/// Those that have been assigned: librdkafka refuses the whole answer for one that is not, e.g.
+/// because its start was still being looked up. An empty answer is one too.
 fn held(consumer: &BaseConsumer<Context>, revoked: &TopicPartitionList) -> Result<TopicPartitionList, KafkaError> {
     let (assignment, mut held) = (consumer.assignment()?, TopicPartitionList::new());
     for element in revoked.elements() {
@@ -132,7 +134,8 @@ fn names(partitions: &TopicPartitionList) -> Vec<(String, i32)> {
     partitions.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect()
 }
 
-/// The configuration of the consumer. What the guarantees hang on comes last and cannot be set otherwise.
+/// The configuration of the consumer. What the guarantees hang on comes last and cannot be set
+/// otherwise.
 pub(crate) fn configuration(kafka: &Kafka, instance: &str) -> ClientConfig {
     let mut config = client_config(kafka);
     if !kafka.properties.contains_key("client.id") {
@@ -150,10 +153,12 @@ pub(crate) fn configuration(kafka: &Kafka, instance: &str) -> ClientConfig {
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("check.crcs", "true")
-        // Small fetches are answered at once when there is anything: batches are made here, not in the broker.
+        // Small fetches are answered at once when there is anything: batches are made here, not in
+        // the broker.
         .set("fetch.min.bytes", "1")
         .set("fetch.wait.max.ms", "100")
-        // What waits in librdkafka, for each partition; records wait in inboxes with limits of their own.
+        // What waits in librdkafka, for each partition; records wait in inboxes with limits of
+        // their own.
         .set("queued.max.messages.kbytes", "2048")
         // Where as much waits, the next fetch is put off by this long; a second, by default.
         .set("fetch.queue.backoff.ms", "20")

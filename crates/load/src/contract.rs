@@ -1,4 +1,5 @@
-//! What every [`Store`] has to keep, as checks that panic. Run against the simulation's fake and against the real engine.
+//! What every [`Store`] has to keep, as checks that panic. Run against the simulation's fake and
+//! against the real engine.
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a failed check is how a contract fails")]
 

@@ -1,5 +1,5 @@
-//! What the loader refuses goes to Kafka's quarantine topic, so that a person finds everything refused in one place and can
-//! replay it from there.
+//! What the loader refuses goes to Kafka's quarantine topic, so that a person finds everything
+//! refused in one place and can replay it from there.
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
@@ -20,7 +20,8 @@ pub trait Copies: Send + Sync + 'static {
     fn confirm(&self, refusals: &[Refusal]) -> impl Future<Output = Result<(), KafkaError>> + Send;
 }
 
-/// Logs what librdkafka has to say at a level that does not wake anybody: errors arrive with each attempt as well.
+/// Logs what librdkafka has to say at a level that does not wake anybody: errors arrive with each
+/// attempt as well.
 pub(crate) struct Quiet;
 
 impl ClientContext for Quiet {
@@ -56,8 +57,8 @@ impl QuarantineTopic {
         for (name, value) in properties {
             config.set(name, value);
         }
-        // A copy may be there twice, after a crash or a repeated attempt; so idempotence, whose fatal errors would need the
-        // producer to be rebuilt, gives nothing here.
+        // A copy may be there twice, after a crash or a repeated attempt; so idempotence, whose
+        // fatal errors would need the producer to be rebuilt, gives nothing here.
         config
             .set("bootstrap.servers", brokers)
             .set("acks", "all")

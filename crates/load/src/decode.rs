@@ -1,4 +1,5 @@
-//! Records of Kafka become messages: headers, topic, key, payload. What cannot be read comes with the reason.
+//! Records of Kafka become messages: headers, topic, key, payload. What cannot be read comes with
+//! the reason.
 
 use std::borrow::Cow;
 
@@ -33,11 +34,11 @@ pub enum Content {
 
 /// A record that was read.
 pub(crate) struct Decoded<'r> {
-    /// The record.
     pub record: &'r Record,
     /// The MQTT topic; not necessarily one of the contract.
     pub topic: Cow<'r, str>,
-    /// When the bridge received it, us since 1970; Kafka's time of the record where that cannot be read.
+    /// When the bridge received it, us since 1970; Kafka's time of the record where that cannot be
+    /// read.
     pub received_at: i64,
     /// Who sent it, where the topic is one of the contract.
     pub device: Option<Topic<'r>>,
@@ -50,7 +51,6 @@ pub(crate) struct Decoded<'r> {
 /// The mark of a record that a person replays out of quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Replay<'r> {
-    /// The row.
     pub id: Id,
     /// Who replays it.
     pub by: Cow<'r, str>,
@@ -58,11 +58,13 @@ pub(crate) struct Replay<'r> {
     pub at: i64,
 }
 
-/// How much later than Kafka's own time of a record its header may say that it was received, us: a day, because the clocks of a
-/// bridge and a Kafka broker may differ. The loader's clock has no say: a record is read the same whenever it is read.
+/// How much later than Kafka's own time of a record its header may say that it was received, us: a
+/// day, because the clocks of a bridge and a Kafka broker may differ. The loader's clock has no
+/// say: a record is read the same whenever it is read.
 const RECEIVED_LATER_MAX_US: i64 = 86_400_000_000;
 
-/// Whether a time of receipt can be true. A record that has no time of Kafka bounds it by the end of the century only.
+/// Whether a time of receipt can be true. A record that has no time of Kafka bounds it by the end
+/// of the century only.
 fn is_credible(received_at: i64, record: &Record) -> bool {
     let latest = match record.timestamp {
         kafkas @ 1.. => kafkas.saturating_add(RECEIVED_LATER_MAX_US).min(UNIX_US_MAX),
@@ -73,13 +75,12 @@ fn is_credible(received_at: i64, record: &Record) -> bool {
 
 /// What a record holds.
 pub(crate) enum Message<'r> {
-    /// A report.
     Report(Box<Report>),
     /// A status, and the flags of its texts.
     Status(Box<v1::Status>, u32),
-    /// Something that is not in its table yet: what the bridge refused, or a loader found by comparing.
+    /// Something that is not in its table yet: what the bridge refused, or a loader found by
+    /// comparing.
     Quarantined {
-        /// Why.
         reason: &'r str,
         /// Who says so.
         source: &'static str,
@@ -95,7 +96,6 @@ pub(crate) enum Message<'r> {
 pub struct Place {
     /// What the topic carries.
     pub content: Content,
-    /// Partition.
     pub partition: i32,
     /// Number of partitions of the topic.
     pub partitions: u32,
@@ -117,7 +117,8 @@ pub(crate) fn decode<'r>(record: &'r Record, place: Place, contexts: &mut Contex
     Decoded { record, received_at, device, replay, message, topic }
 }
 
-/// The mark of a replay. One that cannot be read is refused: taken for a device's own record it could count twice.
+/// The mark of a replay. One that cannot be read is refused: taken for a device's own record it
+/// could count twice.
 fn replay(record: &Record, place: Place) -> Result<Option<Replay<'_>>, Reject> {
     let headers = record.headers.others();
     let Some(mark) = headers.replay.as_deref().filter(|_| place.content != Content::Quarantine) else {

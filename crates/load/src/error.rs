@@ -10,7 +10,6 @@ pub enum Error {
     Option {
         /// Name of the option.
         option: &'static str,
-        /// Its value.
         value: String,
         /// What would be right.
         expected: &'static str,
@@ -20,7 +19,6 @@ pub enum Error {
     Listen {
         /// The address asked for.
         address: SocketAddr,
-        /// Why not.
         source: std::io::Error,
     },
     /// librdkafka refuses the configuration, or an operation.
@@ -32,7 +30,6 @@ pub enum Error {
     /// A topic is missing, or is not what the warehouse knows.
     #[error("kafka topic {topic}: {fault}")]
     Topic {
-        /// The topic.
         topic: String,
         /// What is wrong, and what to do.
         fault: String,
@@ -40,20 +37,17 @@ pub enum Error {
     /// Kafka no longer has the records that come next, or has others under their offsets.
     #[error("kafka topic {topic}, partition {partition}: {fault}")]
     Offsets {
-        /// The topic.
         topic: String,
-        /// The partition.
         partition: i32,
         /// What is wrong, and what to do.
         fault: String,
     },
-    /// A topic was deleted and made again; `doseline migrate` gives it a new life.
+    /// A topic was deleted and created again; `doseline migrate` gives it a new incarnation.
     #[error(
         "kafka topic {topic} was deleted and made again (its id is {found}, was {known}): nothing of it is read until \
          `doseline migrate` has begun its new life"
     )]
     MadeAgain {
-        /// The topic.
         topic: String,
         /// The id of the life that the warehouse knows.
         known: String,
@@ -63,7 +57,6 @@ pub enum Error {
     /// The life of the topic was closed: another one has begun, or is about to.
     #[error("life {incarnation} of the kafka topic has ended (partition {partition}): it is read in its new life")]
     Closed {
-        /// The life.
         incarnation: u32,
         /// The partition that was found closed.
         partition: i32,
@@ -71,9 +64,7 @@ pub enum Error {
     /// A read-back found other rows than the batch has. Nothing is guessed: a person must look.
     #[error("{table} holds {found} of batch {batch}, which has {expected}; nothing was changed")]
     Mismatch {
-        /// The table.
         table: String,
-        /// `incarnation/partition/first offset`.
         batch: String,
         /// What the table holds.
         found: String,

@@ -14,7 +14,6 @@ use tokio::sync::{Notify, mpsc};
 /// A Kafka record, detached from the consumer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
-    /// Offset.
     pub offset: u64,
     /// Key, if any.
     pub key: Option<Vec<u8>>,
@@ -31,7 +30,6 @@ pub struct Record {
 /// Headers of a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
-    /// MQTT topic.
     pub topic: Option<Vec<u8>>,
     /// Time of receipt, us since 1970; none where that is absent or not decimal.
     pub received_at: Option<i64>,
@@ -42,7 +40,6 @@ pub struct Headers {
 /// Headers of quarantine and replays, as received.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OtherHeaders {
-    /// Quarantine: reason.
     pub reason: Option<Vec<u8>>,
     /// Quarantine: who refused it.
     pub source: Option<Vec<u8>>,
@@ -97,7 +94,8 @@ impl Record {
     }
 }
 
-/// Bytes of records in memory, over all partitions: handed over, or taken into batches that are not written yet.
+/// Bytes of records in memory, over all partitions: handed over, or taken into batches that are not
+/// written yet.
 #[derive(Clone, Debug, Default)]
 pub struct Budget(Arc<Spent>);
 
@@ -142,7 +140,8 @@ struct Shared {
     budget: Budget,
 }
 
-/// The polling thread's end. It never blocks: the thread pauses the partition when [`Outlet::bytes`] passes the limit.
+/// The polling thread's end. It never blocks: the thread pauses the partition when
+/// [`Outlet::bytes`] passes the limit.
 #[derive(Clone, Debug)]
 pub struct Outlet {
     records: mpsc::UnboundedSender<Record>,
@@ -167,8 +166,8 @@ impl Outlet {
         self.shared.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether the owner has a batch to complete and cannot go on without a next record: it gets one whatever the budget
-    /// says, or all would wait for each other.
+    /// Whether the owner has a batch to complete and cannot go on without a next record: it gets
+    /// one whatever the budget says, or all would wait for each other.
     pub fn starving(&self) -> bool {
         self.shared.starving.load(Ordering::Relaxed)
     }
@@ -263,7 +262,8 @@ mod tests {
         Record { offset, payload: vec![0; 744], ..Record::default() }
     }
 
-    /// Every record counts from the moment it is handed over until its batch is written or its owner has gone.
+    /// Every record counts from the moment it is handed over until its batch is written or its
+    /// owner has gone.
     #[tokio::test]
     async fn the_budget_counts_what_is_in_memory() {
         let budget = Budget::default();

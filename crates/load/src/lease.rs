@@ -1,8 +1,9 @@
 //! How long an owner may write.
 //!
-//! Kafka gives a partition to another loader when this one has not been heard of for the session time-out. The scheme of
-//! `owner` stands two owners; what it does not stand is a writer that wakes after more inserts than the deduplication
-//! window holds. So an owner asks its lease immediately before each insert.
+//! Kafka gives a partition to another loader when this one has not been heard of for the session
+//! time-out. The scheme of `owner` stands two owners; what it does not stand is a writer that wakes
+//! after more inserts than the deduplication window holds. So an owner asks its lease immediately
+//! before each insert.
 
 use std::{
     sync::{
@@ -31,8 +32,8 @@ impl Pulse {
         pulse
     }
 
-    /// Notes a poll. False when the one before is too long ago: leases of that time must be ended before anything else
-    /// happens, because the partitions may have another owner.
+    /// Notes a poll. False when the one before is too long ago: leases of that time must be ended
+    /// before anything else happens, because the partitions may have another owner.
     #[must_use]
     pub fn beat(&self) -> bool {
         let alive = self.alive();
@@ -100,7 +101,8 @@ impl Lease {
     /// Waits before the next attempt.
     ///
     /// # Errors
-    /// [`Lapsed`] when the owner should end: what did not work so far is not worth waiting for then.
+    /// [`Lapsed`] when the owner should end: what did not work so far is not worth waiting for
+    /// then.
     pub async fn pause(&self, wait: Duration) -> Result<(), Lapsed> {
         tokio::select! {
             biased;

@@ -1,7 +1,9 @@
-//! The sequence ledgers of one shard: those of the batch that is being made, and a bounded cache of committed ones.
+//! The sequence ledgers of one shard: those of the batch that is being made, and a bounded cache of
+//! committed ones.
 //!
-//! Invariant: the cache holds committed states only. A batch moves the ledgers it touches out of the cache and back when
-//! it is committed; an owner that ends in between drops both, so that nobody takes a batch's own rows for duplicates.
+//! Invariant: the cache holds committed states only. A batch moves the ledgers it touches out of
+//! the cache and back when it is committed; an owner that ends in between drops both, so that
+//! nobody takes a batch's own rows for duplicates.
 
 use std::num::NonZeroUsize;
 
@@ -14,7 +16,6 @@ use warehouse::{columns::LedgerRow, loader::BootKey};
 /// What is known of one boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Boot {
-    /// The ledger.
     pub ledger: Ledger,
     /// Site it was last heard from.
     pub site: String,
@@ -27,11 +28,8 @@ pub struct Boot {
 /// A [`BootKey`] with texts that lie elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BootRef<'a> {
-    /// Tenant.
     pub tenant: &'a str,
-    /// Device.
     pub device: &'a str,
-    /// Boot.
     pub boot_id: u64,
 }
 
@@ -56,7 +54,8 @@ impl Equivalent<BootKey> for BootRef<'_> {
 /// Ledgers of one shard.
 pub struct Ledgers {
     committed: LruCache<BootKey, Boot, RandomState>,
-    /// In the order of being opened, so that what the cache forgets depends on nothing but what was read.
+    /// In the order of being opened, so that what the cache forgets depends on nothing but what was
+    /// read.
     open: IndexMap<BootKey, Boot, RandomState>,
 }
 
@@ -77,7 +76,8 @@ impl Ledgers {
         self.committed.iter().chain(&self.open).map(|(key, boot)| row(key, boot)).collect()
     }
 
-    /// Opens the ledgers that are in memory; returns the keys of those that have to be read, each once.
+    /// Opens the ledgers that are in memory; returns the keys of those that have to be read, each
+    /// once.
     pub fn open<'k>(&mut self, boots: impl IntoIterator<Item = BootRef<'k>>) -> Vec<BootKey> {
         let mut missing = Vec::new();
         for boot in boots {

@@ -1,17 +1,19 @@
 //! Kafka to ClickHouse, exactly once.
 //!
-//! What it is for: every record of the reports, status and quarantine topics becomes rows, aggregates and ledgers in the
-//! warehouse, once. The data path is [`owner::Owner`]: poll, decode, ledger, columns and sums, insert, record; its module
-//! says why each crash point is safe. Around it: the polling thread, the start of a partition, the topics' creation
-//! ([`ensure_topics`]), health and metrics ([`status::Handle`]). Beside it: what a stretch of Kafka came to, made again or
-//! looked at ([`again`]).
+//! What it is for: every record of the reports, status and quarantine topics becomes rows,
+//! aggregates and ledgers in the warehouse, once. The data path is [`owner::Owner`]: poll, decode,
+//! ledger, columns and sums, insert, record; its module says why each crash point is safe. Around
+//! it: the polling thread, the start of a partition, the topics' creation ([`ensure_topics`]),
+//! health and metrics ([`status::Handle`]). Beside it: what a stretch of Kafka came to, rebuilt
+//! or looked at ([`again`]).
 //!
-//! Absent: MQTT, receipts, verdicts, any state of its own. ClickHouse holds all of it; Kafka's committed offsets serve
-//! people who watch the lag, and nothing else.
+//! Absent: MQTT, receipts, verdicts, any state of its own. ClickHouse holds all of it; Kafka's
+//! committed offsets serve people who watch the lag, and nothing else.
 //!
 //! Invariants:
-//! - The core (`batch`, `owner`) reaches ClickHouse, Kafka and clocks through [`store::Store`], [`copies::Copies`],
-//!   [`inbox::Inbox`] and [`clock::Clock`] only, and gives the same rows for the same records and ledgers.
+//! - The core (`batch`, `owner`) reaches ClickHouse, Kafka and clocks through [`store::Store`],
+//!   [`copies::Copies`], [`inbox::Inbox`] and [`clock::Clock`] only, and gives the same rows for
+//!   the same records and ledgers.
 //! - One owner for each partition, no locks between owners, each queue bounded in bytes.
 //! - Nothing is dropped: what cannot be used is in quarantine before the batch is recorded.
 
@@ -222,12 +224,14 @@ async fn load_lives(
             (&mut ended).await.unwrap_or_else(|_| gone()).and(Err(changed))
         }
     };
-    // Leaving the group is a courtesy to the other loaders; without it they wait for the session time-out.
+    // Leaving the group is a courtesy to the other loaders; without it they wait for the session
+    // time-out.
     let _ = tokio::time::timeout(LEAVE_WITHIN, closed).await;
     result
 }
 
-/// Asks until the schema is whole, and Kafka and the warehouse agree about the topics; none when it is to end before.
+/// Asks until the schema is whole, and Kafka and the warehouse agree about the topics; none when it
+/// is to end before.
 async fn wait_for_topics(
     options: &Options,
     warehouse: &Warehouse,

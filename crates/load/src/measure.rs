@@ -23,7 +23,8 @@ pub fn batch(records: &[Record], place: Place, rules: &Rules, provenance: Proven
     batch.close().finish(provenance).blocks
 }
 
-/// One injection as the sums take it: the number of what its report has in common, its time, us since 1970.
+/// One injection as the sums take it: the number of what its report has in common, its time, us
+/// since 1970.
 pub type Summand<'a> = (u32, i64, &'a v1::Injection);
 
 /// The blocks of the aggregate tables for injections.

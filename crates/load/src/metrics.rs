@@ -23,17 +23,20 @@ pub const BATCHES: &str = "doseline_load_batches_total";
 pub const DUPLICATES: &str = "doseline_load_duplicates_total";
 /// Events with another content than the one stored under their boot and sequence number.
 pub const CONFLICTS: &str = "doseline_load_conflicts_total";
-/// Events that arrived again and could not be compared with what is stored: it was deleted since, or could not be read.
+/// Events that arrived again and could not be compared with what is stored: it was deleted since,
+/// or could not be read.
 pub const UNVERIFIED: &str = "doseline_load_unverified_duplicates_total";
 /// Records and events put into quarantine by the loader, by `reason`.
 pub const REJECTED: &str = "doseline_load_rejected_total";
 /// Fields and enum values this version does not know.
 pub const UNKNOWN_FIELDS: &str = "doseline_load_unknown_fields_total";
-/// Age of the oldest record that is not written, seconds: since it was read, or since reading stands still in front of it.
+/// Age of the oldest record that is not written, seconds: since it was read, or since reading
+/// stands still in front of it.
 pub const OLDEST_UNWRITTEN_SECONDS: &str = "doseline_load_oldest_unwritten_seconds";
 /// Records in Kafka that are not written, by `topic` and `partition`.
 pub const LAG: &str = "doseline_load_lag_records";
-/// Time for which nothing of a partition was read although Kafka has more, seconds, by `topic` and `partition`; 0 while it moves.
+/// Time for which nothing of a partition was read although Kafka has more, seconds, by `topic` and
+/// `partition`; 0 while it moves.
 pub const STANDING_SECONDS: &str = "doseline_load_standing_seconds";
 /// Time since a task beside the loading last succeeded, seconds, by `task`.
 pub const UPKEEP_SECONDS: &str = "doseline_load_upkeep_seconds";
@@ -56,7 +59,8 @@ pub const QUARANTINE_ROWS: &str = "doseline_load_quarantine_rows";
 pub const QUARANTINE_BYTES: &str = "doseline_load_quarantine_bytes";
 /// Rows in quarantine that have not been replayed, in the whole warehouse.
 pub const QUARANTINE_WAITING: &str = "doseline_load_quarantine_waiting_rows";
-/// How far the quarantine's limits are used, by `limit` (`rows`, `mib`, `age`): alarm at 0.8 and at 1.
+/// How far the quarantine's limits are used, by `limit` (`rows`, `mib`, `age`); alarm at 0.8 and
+/// at 1.
 pub const QUARANTINE_LIMIT_RATIO: &str = "doseline_load_quarantine_limit_ratio";
 
 /// Every name.

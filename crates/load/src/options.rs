@@ -20,14 +20,16 @@ pub struct Options {
     pub kafka: Kafka,
     /// When a batch is written, and other bounds.
     pub limits: Limits,
-    /// What is plausible, by model. Turning it changes which events are quarantined from then on, and is safe at any time.
+    /// What is plausible, by model. Turning it changes which events are quarantined from then on,
+    /// and is safe at any time.
     pub plausibility: Plausibility,
-    /// What a device's clock may show. Turning it changes which events have the device's time from then on, and is safe at any
-    /// time.
+    /// What a device's clock may show. Turning it changes which events have the device's time from
+    /// then on, and is safe at any time.
     pub device_time: device_time::Limits,
     /// Name of this loader in intents and logs; different for each loader.
     pub instance: String,
-    /// Where `/livez`, `/readyz` and `/metrics` are served; `None` serves none, port 0 takes any free port.
+    /// Where `/livez`, `/readyz` and `/metrics` are served; `None` serves none, port 0 takes any
+    /// free port.
     pub http: Option<SocketAddr>,
     /// Names by which that port may be called besides its address.
     pub http_names: Vec<String>,
@@ -54,13 +56,14 @@ pub struct Kafka {
     pub brokers: String,
     /// Consumer group; loaders of one group share the partitions.
     pub group: String,
-    /// Further librdkafka properties (`security.protocol`, `sasl.password`, ...). Those that a guarantee hangs on cannot be
-    /// set.
+    /// Further librdkafka properties (`security.protocol`, `sasl.password`, ...). Those that a
+    /// guarantee hangs on cannot be set.
     pub properties: BTreeMap<String, String>,
     /// Names of the topics.
     pub topics: Topics,
-    /// After this long without a sign of life Kafka gives a loader's partitions to another, 1 s..=1 h; after this long a
-    /// paused loader stops writing. Shorter takes over sooner, and lets a short stall cost a rebalance.
+    /// After this long without a sign of life Kafka gives a loader's partitions to another, 1 s..=1
+    /// h; after this long a paused loader stops writing. Shorter takes over sooner, and lets a
+    /// short stall cost a rebalance.
     pub session_timeout: Duration,
 }
 
@@ -91,9 +94,7 @@ impl fmt::Debug for Kafka {
 /// Names of the Kafka topics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topics {
-    /// Reports.
     pub reports: String,
-    /// Status messages.
     pub status: String,
     /// What could not be used.
     pub quarantine: String,
@@ -121,28 +122,32 @@ impl Topics {
 pub struct Limits {
     /// A batch is written at this many events, 1..=[`ROWS_MAX`]; it may exceed it by one report.
     pub rows_max: usize,
-    /// A batch is written at this many bytes of records. So much again may wait in memory for each partition.
+    /// A batch is written at this many bytes of records. So much again may wait in memory for each
+    /// partition.
     pub bytes_max: usize,
-    /// Most batches a partition has: one in this time, counted from the end of the batch before. A record that comes after a
-    /// pause is written within 50 ms. Larger: fewer and cheaper inserts. Smaller: fresher data.
+    /// Most batches a partition has: one in this time, counted from the end of the batch before. A
+    /// record that comes after a pause is written within 50 ms. Larger: fewer and cheaper inserts.
+    /// Smaller: fresher data.
     pub age_max: Duration,
-    /// Batches of all partitions that are written at once; those that are due meanwhile go on growing, for 2 s at most. More
-    /// than ClickHouse has processors get in each other's way.
+    /// Batches of all partitions that are written at once; those that are due meanwhile go on
+    /// growing, for 2 s at most. More than ClickHouse has processors get in each other's way.
     pub batches_max: usize,
-    /// Boots whose ledgers are kept in memory, over all partitions; others are read back when needed.
+    /// Boots whose ledgers are kept in memory, over all partitions; others are read back when
+    /// needed.
     pub ledger_cache_boots: usize,
     /// Inserts of one batch that run at once, to independent tables.
     pub inserts_max: usize,
-    /// Bytes of records in memory over all partitions, from `bytes_max`: in queues, and in batches that are being written. At
-    /// the limit polling pauses. The rows made of them come on top, see [`Limits::room`].
+    /// Bytes of records in memory over all partitions, from `bytes_max`: in queues, and in batches
+    /// that are being written. At the limit polling pauses. The rows made of them come on top, see
+    /// [`Limits::room`].
     pub memory_max: usize,
-    /// How long `/readyz` fails after Kafka was found to have deleted records that were not written. Their loss stays in
-    /// `kafka_losses`.
+    /// How long `/readyz` fails after Kafka was found to have deleted records that were not
+    /// written. Their loss stays in `kafka_losses`.
     pub loss_shown: Duration,
     /// Age of the oldest unwritten record at which `/readyz` fails.
     pub unwritten_age_max: Duration,
-    /// How long a batch that cannot be read holds up its partition before it is given up and recorded as lost. Longer leaves
-    /// more time to mend the broker; what follows waits meanwhile.
+    /// How long a batch that cannot be read holds up its partition before it is given up and
+    /// recorded as lost. Longer leaves more time to mend the broker; what follows waits meanwhile.
     pub unreadable_after: Duration,
     /// How long batches that are being written may take to finish at the end.
     pub drain_max: Duration,

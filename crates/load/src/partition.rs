@@ -1,4 +1,5 @@
-//! Which partition a key belongs to: Kafka's murmur2, as librdkafka's `murmur2_random` and Java's default use it.
+//! Which partition a key belongs to: Kafka's murmur2, as librdkafka's `murmur2_random` and Java's
+//! default use it.
 
 /// Partition of a key among so many.
 pub fn of(key: &[u8], partitions: u32) -> i32 {

@@ -1,6 +1,8 @@
-//! The polling thread: hands each record to the owner of its partition, follows the group, keeps queues bounded.
+//! The polling thread: hands each record to the owner of its partition, follows the group, keeps
+//! queues bounded.
 //!
-//! It never waits for anything but Kafka: positions are looked up, and batches written, by tasks that report back.
+//! It never waits for anything but Kafka: positions are looked up, and batches written, by tasks
+//! that report back.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -46,8 +48,8 @@ use crate::{
 const POLL: Duration = Duration::from_millis(20);
 /// Records taken one after the other before anything else is looked at: some 0.1 ms.
 const POLLED_AT_ONCE: usize = 64;
-/// How long memory may stay full before partitions are paused; far below Kafka's `max.poll.interval.ms`, after which the group
-/// would do without this loader.
+/// How long memory may stay full before partitions are paused; far below Kafka's
+/// `max.poll.interval.ms`, after which the group would do without this loader.
 const ROOM_WITHIN: Duration = Duration::from_secs(5);
 /// How often positions are committed to Kafka, for people who watch the lag there.
 const COMMIT_EVERY: Duration = Duration::from_secs(2);
@@ -58,7 +60,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long the owner before gets to end by itself when its partition comes back.
 const PREDECESSOR: Duration = Duration::from_secs(5);
 
-/// What tasks tell the polling thread. `serial` says which owner or look-up of the partition it is about.
+/// What tasks tell the polling thread. `serial` says which owner or look-up of the partition it is
+/// about.
 enum Report {
     Found {
         key: Key,
@@ -75,7 +78,8 @@ enum Report {
         serial: u64,
         stop: Stop,
     },
-    /// First and next offset that Kafka has of a partition in which it did not have the next record.
+    /// First and next offset that Kafka has of a partition in which it did not have the next
+    /// record.
     Bounds {
         key: Key,
         serial: u64,
@@ -91,7 +95,8 @@ enum Report {
         next: u64,
         answer: Answer,
     },
-    /// Where reading can go on behind a batch that cannot be read; none where that is not certain now.
+    /// Where reading can go on behind a batch that cannot be read; none where that is not certain
+    /// now.
     Behind {
         key: Key,
         serial: u64,
@@ -113,7 +118,8 @@ struct Holding {
     written: u64,
     /// Where it stands still, if it does.
     standing: Option<Standing>,
-    /// Records came that do not follow on the last: nothing is read before it is known what is between.
+    /// Records came that do not follow on the last: nothing is read before it is known what is
+    /// between.
     halted: bool,
     /// It is being asked why it stands still.
     probing: bool,
@@ -203,8 +209,8 @@ impl<S: Store, C: Copies> Poller<S, C> {
         })
     }
 
-    /// Polls until `shutdown`, or until an owner ends for a reason that a person must see. `ended` gets the result before
-    /// the consumer is closed, which may take a while where Kafka is away.
+    /// Polls until `shutdown`, or until an owner ends for a reason that a person must see. `ended`
+    /// gets the result before the consumer is closed, which may take a while where Kafka is away.
     pub fn run(mut self, shutdown: &CancellationToken, ended: impl FnOnce(Result<(), Error>)) {
         let result = loop {
             if shutdown.is_cancelled() {
@@ -253,8 +259,9 @@ impl<S: Store, C: Copies> Poller<S, C> {
         self.poll()
     }
 
-    /// Whether memory is full and owners are about to make room. Until then nothing is polled, rather than each partition
-    /// paused: a pause throws away what librdkafka has fetched, which would then be fetched again.
+    /// Whether memory is full and owners are about to make room. Until then nothing is polled,
+    /// rather than each partition paused: a pause throws away what librdkafka has fetched, which
+    /// would then be fetched again.
     fn waits_for_room(&mut self) -> bool {
         let (used, most) = (self.handle.budget().used(), self.options.limits.memory_max);
         if used <= most / 2 || (used <= most && self.full_since.is_none()) {
@@ -266,7 +273,8 @@ impl<S: Store, C: Copies> Poller<S, C> {
         since.elapsed() < ROOM_WITHIN && !outlets.any(Outlet::starving)
     }
 
-    /// What is there, up to [`POLLED_AT_ONCE`] records and the limit of memory; waits for the first.
+    /// What is there, up to [`POLLED_AT_ONCE`] records and the limit of memory; waits for the
+    /// first.
     fn poll(&mut self) -> Result<(), Error> {
         let (polled, mut wait) = (self.shared.clock.boot(), POLL);
         for _ in 0..POLLED_AT_ONCE {
@@ -308,7 +316,8 @@ impl<S: Store, C: Copies> Poller<S, C> {
         Ok(true)
     }
 
-    /// Errors that pass are librdkafka's to repeat; the others mean that offsets are not what ClickHouse says.
+    /// Errors that pass are librdkafka's to repeat; the others mean that offsets are not what
+    /// ClickHouse says.
     fn kafka_error(&mut self, error: KafkaError) -> Result<(), Error> {
         let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
         match error.rdkafka_error_code() {
@@ -317,12 +326,14 @@ impl<S: Store, C: Copies> Poller<S, C> {
                 Ok(())
             }
             _ if fatal => Err(error.into()),
-            // Counted and logged where its text is known, see `Context::error`; what it stops is seen by `look`.
+            // Counted and logged where its text is known, see `Context::error`; what it stops is
+            // seen by `look`.
             _ => Ok(()),
         }
     }
 
-    /// librdkafka goes on behind a batch whose checksum is wrong, so that what follows may not be taken for all there is.
+    /// librdkafka goes on behind a batch whose checksum is wrong, so that what follows may not be
+    /// taken for all there is.
     fn halt(&mut self, key: Key) -> Result<(), Error> {
         self.consumer.incremental_unassign(&single(&key, None)?)?;
         let Some(holding) = self.holdings.get_mut(&key) else { return Ok(()) };
@@ -447,7 +458,8 @@ impl<S: Store, C: Copies> Poller<S, C> {
         }
     }
 
-    /// The error does not say of which partition the next record is gone, so all are asked for, at most once a second.
+    /// The error does not say of which partition the next record is gone, so all are asked for, at
+    /// most once a second.
     fn ask_for_bounds(&mut self) {
         if self.asked_at.is_some_and(|asked| asked.elapsed() < BOUNDS_EVERY) {
             return;
@@ -469,8 +481,8 @@ impl<S: Store, C: Copies> Poller<S, C> {
         }
     }
 
-    /// Goes on behind what Kafka has deleted. What was read before the hole stays with the owner, which records the hole as
-    /// lost with the batch it falls into.
+    /// Goes on behind what Kafka has deleted. What was read before the hole stays with the owner,
+    /// which records the hole as lost with the batch it falls into.
     fn bounds(&mut self, key: &Key, low: u64, high: u64) -> Result<(), Error> {
         let Some(holding) = self.holdings.get_mut(key) else { return Ok(()) };
         let next = holding.next;
@@ -572,8 +584,9 @@ impl<S: Store, C: Copies> Poller<S, C> {
         }
     }
 
-    /// Lets the owner of a partition finish the batch it is writing: two owners do no harm, and whoever comes next, perhaps
-    /// of another version, does not have to outwait one that was left open.
+    /// Lets the owner of a partition finish the batch it is writing: two owners do no harm, and
+    /// whoever comes next, perhaps of another version, does not have to outwait one that was left
+    /// open.
     fn hand_over(&mut self, key: &Key) {
         match self.holdings.get(key) {
             Some(holding) if holding.outlet.is_some() => {
@@ -604,12 +617,13 @@ impl<S: Store, C: Copies> Poller<S, C> {
         }
     }
 
-    /// The process was stopped for longer than the session: every partition may have another owner by now. What was read is
-    /// dropped, and reading starts again from the positions.
+    /// The process was stopped for longer than the session: every partition may have another owner
+    /// by now. What was read is dropped, and reading starts again from the positions.
     fn missed_the_session(&mut self) {
         let timeout = self.options.kafka.session_timeout;
         tracing::warn!(?timeout, "not run for longer than the session time-out, starting again from the positions");
-        // Those that were still finishing a batch too: their leases would count again after the pulse's restart.
+        // Those that were still finishing a batch too: their leases would count again after the
+        // pulse's restart.
         self.leaving.values().for_each(|leaving| leaving.revoked.cancel());
         let keys: Vec<Key> = self.holdings.keys().cloned().collect();
         for key in keys {
@@ -725,7 +739,8 @@ impl<S: Store, C: Copies> Poller<S, C> {
         Ok(())
     }
 
-    /// Begins to read a partition. librdkafka keeps a pause over assignments, so it is ended: nobody else would.
+    /// Begins to read a partition. librdkafka keeps a pause over assignments, so it is ended:
+    /// nobody else would.
     fn assign(&self, key: &Key, from: u64) -> Result<(), KafkaError> {
         self.consumer.incremental_assign(&single(key, Some(from))?)?;
         self.consumer.resume(&single(key, None)?)
@@ -758,7 +773,8 @@ impl<S: Store, C: Copies> Poller<S, C> {
         Ok(())
     }
 
-    /// Tells Kafka the positions, for lag monitoring and nothing else; only of partitions owned now, and only forward.
+    /// Tells Kafka the positions, for lag monitoring and nothing else; only of partitions owned
+    /// now, and only forward.
     fn commit(&mut self) {
         self.committed_at = Instant::now();
         let mut list = TopicPartitionList::new();

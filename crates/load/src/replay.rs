@@ -1,7 +1,8 @@
-//! Produces what a person replays out of quarantine: records as the bridge makes them, with the mark that the loader knows.
+//! Produces what a person replays out of quarantine: records as the bridge makes them, with the
+//! mark that the loader knows.
 //!
-//! They go through Kafka because the loader is the only writer. That one of them reaches the topic twice does no harm: see
-//! [`crate::batch`].
+//! They go through Kafka because the loader is the only writer. That one of them reaches the topic
+//! twice does no harm: see [`crate::batch`].
 
 use async_recursion::async_recursion as boxed;
 use rdkafka::{
@@ -23,7 +24,6 @@ pub struct Record {
     pub id: Id,
     /// Whether it is a status, not a report.
     pub is_status: bool,
-    /// Key, `tenant/device`.
     pub key: String,
     /// The report as protobuf, or the status as JSON.
     pub value: Vec<u8>,
@@ -42,7 +42,8 @@ pub struct Replayer {
 }
 
 impl Replayer {
-    /// Prepares the producer; nothing is sent. `by` and `at_us` (us since 1970) say who asked for it and when.
+    /// Prepares the producer; nothing is sent. `by` and `at_us` (us since 1970) say who asked for
+    /// it and when.
     ///
     /// # Errors
     /// [`Error::Kafka`] when librdkafka refuses the configuration.

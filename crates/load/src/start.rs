@@ -22,8 +22,8 @@ pub(crate) type Key = (Arc<str>, i32);
 pub(crate) struct Start {
     /// Offset its first batch starts at.
     pub position: u64,
-    /// Offset to read from; larger where Kafka no longer has the records that come next. The owner records what lies between
-    /// as lost.
+    /// Offset to read from; larger where Kafka no longer has the records that come next. The owner
+    /// records what lies between as lost.
     pub fetch: u64,
 }
 
@@ -86,8 +86,8 @@ async fn attempt<S: Store>(store: &S, client: &Arc<BaseConsumer>, key: &Key, sha
 
 /// The first and the next offset that Kafka has. Blocks.
 pub(crate) fn watermarks(client: &BaseConsumer, key: &Key) -> Result<(i64, i64), KafkaError> {
-    // A client that does nothing else knows leaders from its last question: one that has died since would be waited for until
-    // librdkafka looks again by itself, after minutes.
+    // A client that does nothing else knows leaders from its last question: one that has died since
+    // would be waited for until librdkafka looks again by itself, after minutes.
     client.fetch_metadata(Some(&key.0), KAFKA_ANSWER_WITHIN)?;
     client.fetch_watermarks(&key.0, key.1, KAFKA_ANSWER_WITHIN)
 }

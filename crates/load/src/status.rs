@@ -50,7 +50,8 @@ struct Inner {
     kafka: Mutex<Option<String>>,
     /// Partitions that stand still.
     standing: Mutex<BTreeMap<(String, i32), Standing>>,
-    /// Boot clock of the latest sign of life of the polling thread, us; [`NONE`] while there is none.
+    /// Boot clock of the latest sign of life of the polling thread, us; [`NONE`] while there is
+    /// none.
     polled_us: AtomicU64,
     /// Since when it is no member of the consumer group, on the boot clock, and its state.
     outside: Mutex<Option<(Duration, String)>>,
@@ -84,7 +85,8 @@ pub struct Meter {
 const NONE: u64 = u64::MAX;
 /// How often the same error of the consumer is told in the log.
 const ERROR_TOLD_EVERY: Duration = Duration::from_secs(60);
-/// A task beside the loading that has not succeeded for so long is an obstacle: rollups are late, limits are not looked at.
+/// A task beside the loading that has not succeeded for so long is an obstacle: rollups are late,
+/// limits are not looked at.
 const UPKEEP_WITHIN: Duration = Duration::from_secs(3_600);
 
 impl Handle {
@@ -188,7 +190,8 @@ impl Handle {
         *outside = state.map(|state| (outside.as_ref().map_or(self.0.clock.boot(), |(since, _)| *since), state));
     }
 
-    /// An error that the consumer was told of; whether it is another than the latest, or an old one again.
+    /// An error that the consumer was told of; whether it is another than the latest, or an old one
+    /// again.
     pub(crate) fn consumer_error(&self, code: String, reason: &str) -> bool {
         self.0.metrics.kafka_errors.get_or_create(&ErrorLabel { error: code }).inc();
         let (now, mut latest) = (self.0.clock.boot(), lock(&self.0.error));
@@ -210,7 +213,8 @@ impl Handle {
         replace(&self.0.clickhouse, trouble)
     }
 
-    /// What the quarantine of the warehouse holds: rows, bytes, rows that wait, and how far each limit is used.
+    /// What the quarantine of the warehouse holds: rows, bytes, rows that wait, and how far each
+    /// limit is used.
     pub fn quarantine(&self, rows: u64, bytes: u64, waiting: u64, limits: &[(&'static str, f64)]) {
         let (metrics, gauge) = (&self.0.metrics, |value: u64| i64::try_from(value).unwrap_or(i64::MAX));
         metrics.quarantine_rows.set(gauge(rows));
@@ -266,7 +270,8 @@ impl Handle {
         Readiness { ready: obstacles.is_empty(), obstacles }
     }
 
-    /// What stands still though nothing that was read waits: seen within half the limit, so that it is told within the limit.
+    /// What stands still though nothing that was read waits: seen within half the limit, so that it
+    /// is told within the limit.
     fn still(&self, limit: Duration) -> Vec<String> {
         let (now, limit) = (self.0.clock.boot(), limit / 2);
         let mut reasons = Vec::new();
@@ -294,7 +299,8 @@ impl Handle {
         reasons
     }
 
-    /// The partition whose oldest unwritten record has used up most of its retention, if that is half of it or more.
+    /// The partition whose oldest unwritten record has used up most of its retention, if that is
+    /// half of it or more.
     fn retention_used(&self) -> Option<String> {
         let now = self.0.clock.unix_us();
         let (retentions, meters) = (lock(&self.0.retentions), lock(&self.0.meters));
@@ -341,7 +347,8 @@ impl Handle {
         metrics.text()
     }
 
-    /// Age of the oldest record that is not written: since it was read, or since reading stands still in front of it.
+    /// Age of the oldest record that is not written: since it was read, or since reading stands
+    /// still in front of it.
     pub fn oldest_age(&self) -> Duration {
         let since = lock(&self.0.standing).values().map(|standing| standing.since).min();
         let unread = since.map_or(Duration::ZERO, |since| self.0.clock.boot().saturating_sub(since));

@@ -1,6 +1,7 @@
 //! The port between the batch machine and ClickHouse.
 //!
-//! `contract` says what a store has to keep; it is run against the fake of the simulation and against the real engine.
+//! `contract` says what a store has to keep; it is run against the fake of the simulation and
+//! against the real engine.
 
 use std::{collections::BTreeSet, future::Future, time::Duration};
 
@@ -14,7 +15,6 @@ use warehouse::{
 /// A batch that is to be recorded as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
-    /// Which batch.
     pub committed: Committed,
     /// Rows it wrote to all tables.
     pub rows: u64,
@@ -41,12 +41,13 @@ pub trait Store: Send + Sync + 'static {
         as_of: u64,
         keys: &[BootKey],
     ) -> impl Future<Output = Result<Vec<LedgerRow>, Error>> + Send;
-    /// Writes a block under a generation unless one of its batch, table and generation was ever accepted.
+    /// Writes a block under a generation unless one of its batch, table and generation was ever
+    /// accepted.
     fn insert(&self, block: &Block, generation: u32) -> impl Future<Output = Result<(), Error>> + Send;
     /// What tables hold of a batch.
     fn tallies(&self, tables: &[&str], batch: Provenance) -> impl Future<Output = Result<Vec<Tally>, Error>> + Send;
-    /// Deletes the rows of a batch below a generation from every table, and shuts out late writers of the generations
-    /// `fenced..below`.
+    /// Deletes the rows of a batch below a generation from every table, and shuts out late writers
+    /// of the generations `fenced..below`.
     fn erase(&self, batch: Provenance, fenced: u32, below: u32) -> impl Future<Output = Result<(), Error>> + Send;
     /// Records a batch and its ledgers, all or nothing, unless this attempt was ever accepted.
     fn commit(&self, commit: &Commit, attempt: u32) -> impl Future<Output = Result<(), Error>> + Send;

@@ -45,7 +45,8 @@ impl Tables {
         self.commons.add(common)
     }
 
-    /// Adds an event that has passed [`telemetry::plausibility::check`], to its table and to the aggregates.
+    /// Adds an event that has passed [`telemetry::plausibility::check`], to its table and to the
+    /// aggregates.
     pub fn event(&mut self, origin: &Origin<'_>, seq: u64, at: i64, event: &v1::Event) {
         match &event.kind {
             Some(Kind::Injection(injection)) => {

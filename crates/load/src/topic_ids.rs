@@ -1,7 +1,8 @@
 //! Kafka's ids of topics, which rdkafka does not offer: librdkafka's own `DescribeTopics`.
 //!
-//! The only unsafe code of this crate. Every object librdkafka hands out is destroyed by its guard, after those that were made
-//! from it; what it lends (the array of topics, their names and ids) is copied before the answer is destroyed.
+//! The only unsafe code of this crate. Every object librdkafka hands out is destroyed by its guard,
+//! after those that were made from it; what it lends (the array of topics, their names and ids) is
+//! copied before the answer is destroyed.
 
 use std::{
     collections::BTreeMap,
@@ -25,13 +26,15 @@ struct Guard<T>(*mut T, unsafe extern "C" fn(*mut T));
 impl<T> Drop for Guard<T> {
     fn drop(&mut self) {
         if !self.0.is_null() {
-            // SAFETY: it was made by librdkafka, is destroyed once, and by the function that belongs to it.
+            // SAFETY: it was made by librdkafka, is destroyed once, and by the function that
+            // belongs to it.
             unsafe { (self.1)(self.0) }
         }
     }
 }
 
-/// Ids of those of the topics that exist, base64; empty where the broker gives none. Blocks for `timeout` at most.
+/// Ids of those of the topics that exist, base64; empty where the broker gives none. Blocks for
+/// `timeout` at most.
 ///
 /// # Errors
 /// Kafka does not answer, or refuses to describe them.
@@ -44,7 +47,8 @@ pub(crate) fn describe<C: ConsumerContext>(
     let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     let client = client.client().native_ptr();
-    // SAFETY: `client` outlives this call, which borrows its owner; the names outlive the collection, which copies them.
+    // SAFETY: `client` outlives this call, which borrows its owner; the names outlive the
+    // collection, which copies them.
     let event = unsafe {
         let queue = Guard(native::rd_kafka_queue_new(client), native::rd_kafka_queue_destroy);
         let operation = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
@@ -62,7 +66,8 @@ pub(crate) fn describe<C: ConsumerContext>(
     if event.0.is_null() {
         return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut));
     }
-    // SAFETY: the event is there until the end of this function, and so is everything that is read from it.
+    // SAFETY: the event is there until the end of this function, and so is everything that is read
+    // from it.
     unsafe {
         let error = native::rd_kafka_event_error(event.0);
         if error.is_error() {

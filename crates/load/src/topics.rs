@@ -1,4 +1,5 @@
-//! The Kafka topics: created by `migrate`, their lives numbered in the warehouse, checked before anything is read.
+//! The Kafka topics: created by `migrate`, their lives numbered in the warehouse, checked before
+//! anything is read.
 
 use async_recursion::async_recursion as boxed;
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
@@ -51,12 +52,14 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// How often the topics are looked at while they are read.
 const WATCH_EVERY: Duration = Duration::from_secs(10);
 
-/// Creates the topics that are missing, and gives those that are new to the warehouse a number: those it never saw, and those
-/// that were deleted and made again since, whose life before is closed first. Existing ones are left as they are. The alerts topic is created with them; nobody loads it.
+/// Creates the topics that are missing, and gives those that are new to the warehouse a number:
+/// those it never saw, and those that were deleted and created again since, whose earlier
+/// incarnation is closed first. Existing ones are left as they are. The alerts topic is created
+/// with them; nobody loads it.
 ///
 /// # Errors
-/// [`Error::Kafka`], [`Error::Warehouse`], or [`Error::Topic`] where a topic has another number of partitions than asked
-/// for or than the warehouse knows: more partitions = drain, and a new topic.
+/// [`Error::Kafka`], [`Error::Warehouse`], or [`Error::Topic`] where a topic has another number of
+/// partitions than asked for or than the warehouse knows: more partitions = drain, and a new topic.
 #[boxed]
 pub async fn ensure_topics(kafka: &Kafka, spec: &TopicSpec, warehouse: &Warehouse) -> Result<Vec<Ensured>, Error> {
     let wanted = kafka.topics.all();
@@ -133,7 +136,8 @@ pub(crate) async fn partition_counts(kafka: &Kafka) -> Result<BTreeMap<String, u
     let config = client_config(kafka);
     let counts = tokio::task::spawn_blocking(move || -> Result<BTreeMap<String, u32>, KafkaError> {
         let client: BaseConsumer = config.create()?;
-        // All topics: asking for one by name would create it on a broker that creates topics by itself.
+        // All topics: asking for one by name would create it on a broker that creates topics by
+        // itself.
         let metadata = client.fetch_metadata(None, Duration::from_secs(10))?;
         let count =
             |topic: &rdkafka::metadata::MetadataTopic| (topic.name().to_owned(), topic.partitions().len() as u32);
@@ -142,7 +146,8 @@ pub(crate) async fn partition_counts(kafka: &Kafka) -> Result<BTreeMap<String, u
     Ok(counts.await.map_err(|_| Error::Ended("kafka metadata".to_owned()))??)
 }
 
-/// The current life of a topic, numbered now if the warehouse does not know the topic, or knows it with another id.
+/// The current life of a topic, numbered now if the warehouse does not know the topic, or knows it
+/// with another id.
 async fn number(warehouse: &Warehouse, topic: &str, partitions: u32, id: &str) -> Result<TopicLife, Error> {
     let mut tried = 0;
     loop {
@@ -153,7 +158,8 @@ async fn number(warehouse: &Warehouse, topic: &str, partitions: u32, id: &str) -
                 check_count(life, partitions)?;
                 return Ok(life.clone());
             }
-            // Before the new life has a number: nobody may still write into the old one when the new one's ledgers are read.
+            // Before the new life has a number: nobody may still write into the old one when the
+            // new one's ledgers are read.
             for closed in warehouse.close_life(life, SystemClock.unix_us()).await? {
                 tracing::warn!(
                     topic,
@@ -164,8 +170,8 @@ async fn number(warehouse: &Warehouse, topic: &str, partitions: u32, id: &str) -
                 );
             }
         }
-        // Two that migrate at once take turns: a number goes to one of them, the other finds it taken and tries the next. So
-        // does one whose token was burned.
+        // Two that migrate at once take turns: a number goes to one of them, the other finds it
+        // taken and tries the next. So does one whose token was burned.
         let incarnation = lives.last().map_or(0, |life| life.incarnation).max(tried) + 1;
         tried = incarnation;
         let life = TopicLife { topic: topic.to_owned(), incarnation, partitions, topic_id: id.to_owned() };
@@ -181,7 +187,8 @@ async fn note_id(warehouse: &Warehouse, life: &TopicLife, id: &str) -> Result<()
     Ok(())
 }
 
-/// Whether a topic has another id than in this life. Where either is not known, only the offsets can tell.
+/// Whether a topic has another id than in this life. Where either is not known, only the offsets
+/// can tell.
 fn made_again(life: &TopicLife, id: &str) -> Option<Error> {
     let differs = !life.topic_id.is_empty() && !id.is_empty() && life.topic_id != id;
     differs.then(|| Error::MadeAgain { topic: life.topic.clone(), known: life.topic_id.clone(), found: id.to_owned() })
@@ -240,9 +247,10 @@ pub(crate) struct Watch {
 impl Watch {
     pub fn new(kafka: &Kafka) -> Result<Self, Error> {
         let mut config = client_config(kafka);
-        // While the controller is down, librdkafka 2.12 connects to it again at once as long as an admin request waits for it
-        // (each attempt wakes the request, which asks for the next without a back-off): 100,000 a second where the port is
-        // closed. With connections to all brokers the attempts are the broker thread's own, backed off.
+        // While the controller is down, librdkafka 2.12 connects to it again at once as long as an
+        // admin request waits for it (each attempt wakes the request, which asks for the next
+        // without a back-off): 100,000 a second where the port is closed. With connections to all
+        // brokers the attempts are the broker thread's own, backed off.
         config.set("enable.sparse.connections", "false");
         Ok(Self { client: Arc::new(config.create()?), admin: config.create()? })
     }
@@ -277,7 +285,8 @@ impl Watch {
         }))
     }
 
-    /// How long Kafka keeps the records of each topic; those it keeps for ever, or does not tell about, are not in it.
+    /// How long Kafka keeps the records of each topic; those it keeps for ever, or does not tell
+    /// about, are not in it.
     async fn retentions(&self, topics: &[&str]) -> Result<BTreeMap<String, Duration>, Error> {
         let resources: Vec<_> = topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));
@@ -324,8 +333,8 @@ pub(crate) fn client_config(kafka: &Kafka) -> ClientConfig {
 /// What the topics are like, for a person who sets things up.
 ///
 /// # Errors
-/// [`Error::Kafka`], or [`Error::Topic`] with the first that is missing, has another number of partitions, or is set so
-/// that a guarantee does not hold.
+/// [`Error::Kafka`], or [`Error::Topic`] with the first that is missing, has another number of
+/// partitions, or is set so that a guarantee does not hold.
 #[boxed]
 pub async fn inspect_topics(kafka: &Kafka, spec: &TopicSpec) -> Result<String, Error> {
     let counts = partition_counts(kafka).await?;

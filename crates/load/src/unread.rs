@@ -1,12 +1,14 @@
 //! What Kafka has of a partition and the loader has not read, and why not.
 //!
-//! librdkafka tells of an error once, or not at all: a batch whose records are framed wrongly is fetched again and again in
-//! silence. So what was *delivered* says nothing about a partition that stands still. The polling thread has Kafka's end of each
-//! partition asked for at an interval ([`ends`]), and holds it against what it has read. Where nothing was read between two
-//! questions although Kafka has more, a consumer of its own asks for the next record ([`probe`]); its answer is the reason that
-//! a person is told.
+//! librdkafka tells of an error once, or not at all: a batch whose records are framed wrongly is
+//! fetched again and again in silence. So what was *delivered* says nothing about a partition that
+//! stands still. The polling thread has Kafka's end of each partition asked for at an interval
+//! ([`ends`]), and holds it against what it has read. Where nothing was read between two questions
+//! although Kafka has more, a consumer of its own asks for the next record ([`probe`]); its answer
+//! is the reason that a person is told.
 //!
-//! A batch that cannot be read is given up only by [`behind`], which looks for the first record after it that can be.
+//! A batch that cannot be read is given up only by [`behind`], which looks for the first record
+//! after it that can be.
 
 use std::{
     collections::BTreeSet,
@@ -179,8 +181,9 @@ pub(crate) fn probe(kafka: &Kafka, key: &Key, from: u64) -> Answer {
     }
 }
 
-/// The first record behind `from` that can be read, where the one at `from` cannot be; none where that is not certain now: the
-/// end of the log cannot be read either, or the broker does not answer. Blocks, for as long as the unreadable batch has offsets.
+/// The first record behind `from` that can be read, where the one at `from` cannot be; none where
+/// that is not certain now: the end of the log cannot be read either, or the broker does not
+/// answer. Blocks, for as long as the unreadable batch has offsets.
 pub(crate) fn behind(kafka: &Kafka, client: &BaseConsumer, key: &Key, from: u64) -> Option<u64> {
     let prober = Prober::new(kafka, key).ok()?;
     let (_, high) = ends(client, std::slice::from_ref(key)).pop()?.ok()?;
@@ -199,8 +202,8 @@ pub(crate) fn behind(kafka: &Kafka, client: &BaseConsumer, key: &Key, from: u64)
     None
 }
 
-/// Goes back as long as records can be read after all, and asks once more for the one at `from`: an answer that was only late
-/// must not become a loss.
+/// Goes back as long as records can be read after all, and asks once more for the one at `from`: an
+/// answer that was only late must not become a loss.
 fn confirmed(prober: &Prober, from: u64, mut found: u64) -> Option<u64> {
     while found > from + 1 {
         match prober.ask(found - 1, RECORD_WITHIN) {

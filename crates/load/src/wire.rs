@@ -1,7 +1,7 @@
 //! A look at a serialized report without decoding it: how many events, and the bytes of one.
 //!
-//! A rejected event is kept byte for byte, with fields this version does not know: decoding and encoding would drop them,
-//! and with them what a later version could replay.
+//! A rejected event is kept byte for byte, with fields this version does not know: decoding and
+//! encoding would drop them, and with them what a later version could replay.
 
 use prost::{Message as _, bytes::BufMut as _, encoding::WireType};
 use telemetry::{
@@ -18,7 +18,8 @@ pub fn events(report: &[u8]) -> usize {
     Fields(report).filter(|(field, _)| *field == EVENTS).count()
 }
 
-/// A report that holds one event of `report`, with the event's bytes from `payload`, from which it was decoded.
+/// A report that holds one event of `report`, with the event's bytes from `payload`, from which it
+/// was decoded.
 pub fn single(report: &Report, payload: &[u8], index: usize) -> Vec<u8> {
     let message = report.message();
     let alone = v1::Report {

@@ -1,7 +1,9 @@
-//! Does a device keep its tolerance? Verdicts by calibration and exact set point, as pure functions of sums.
+//! Does a device keep its tolerance? Verdicts by calibration and exact set point, as pure functions
+//! of sums.
 //!
-//! Injections of one visit are alike, so the verdict that decides is the clustered one; the simple one stands beside it. It
-//! says FAIL only where enough visits speak: with few, a tolerance interval is wide whatever the device is like.
+//! Injections of one visit are alike, so the verdict that decides is the clustered one; the simple
+//! one stands beside it. It says FAIL only where enough visits speak: with few, a tolerance
+//! interval is wide whatever the device is like.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,7 +19,8 @@ pub const RULE_VERSION: u32 = 2;
 /// Tolerances by model.
 pub type Models = HashMap<String, Model>;
 
-/// The limits of a channel at a set point; none where the model is not registered or has no tolerance.
+/// The limits of a channel at a set point; none where the model is not registered or has no
+/// tolerance.
 pub fn limits(model: Option<&Model>, channel: &str, target: u32) -> Option<Limits> {
     let model = model?;
     let (target, millionths) = (f64::from(target), |ppm: u32| f64::from(ppm) / 1e6);
@@ -45,8 +48,8 @@ pub fn latest<'a>(sums: &[&'a SessionSum]) -> Option<&'a SessionSum> {
     sums.iter().copied().max_by_key(|sum| (sum.last_at, &sum.calibration_id, &sum.firmware, sum.target))
 }
 
-/// What is known to be missing between two times, us since 1970, in words; empty = nothing. `gaps` are all visits of the device
-/// of which injections are missing.
+/// What is known to be missing between two times, us since 1970, in words; empty = nothing. `gaps`
+/// are all visits of the device of which injections are missing.
 pub fn missing(gaps: &[&Incomplete], from: i64, to: i64) -> String {
     let gaps: Vec<_> = gaps.iter().filter(|gap| gap.last_at >= from && gap.first_at <= to).collect();
     if gaps.is_empty() {

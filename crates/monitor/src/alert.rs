@@ -1,7 +1,8 @@
 //! What becomes of an alert: pure.
 //!
-//! One alert for each condition. It is raised when the condition holds, changes with it, and ends when it holds no more; a
-//! critical one ends only after somebody has acknowledged it as it stands. Nothing happens without a row of history.
+//! One alert for each condition. It is raised when the condition holds, changes with it, and ends
+//! when it holds no more; a critical one ends only after somebody has acknowledged it as it stands.
+//! Nothing happens without a row of history.
 
 use warehouse::alerts::{Alert, AlertEvent};
 
@@ -19,25 +20,19 @@ pub fn rank(severity: &str) -> usize {
 /// A condition that holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
-    /// Tenant.
     pub tenant: String,
-    /// Stable key.
     pub alert_key: String,
     /// What it is about.
     pub kind: String,
-    /// Severity.
     pub severity: String,
     /// Site; empty = several.
     pub site: String,
     /// Device; empty = several.
     pub device: String,
-    /// In words.
     pub title: String,
     /// Visits affected, ascending.
     pub sessions: Vec<String>,
-    /// Items, ascending.
     pub items: Vec<String>,
-    /// Cycles, ascending.
     pub cycles: Vec<String>,
     /// SQL that shows the rows behind it.
     pub evidence_query: String,
@@ -53,8 +48,9 @@ pub struct Condition {
     pub completeness: String,
 }
 
-/// What an alert becomes, and the event to record with it; none where nothing changes. `acknowledged` is the greatest
-/// `attention` that somebody has acknowledged, `condition` what holds now.
+/// What an alert becomes, and the event to record with it; none where nothing changes.
+/// `acknowledged` is the greatest `attention` that somebody has acknowledged, `condition` what
+/// holds now.
 pub fn settle(
     previous: Option<&Alert>,
     acknowledged: u32,
@@ -156,7 +152,8 @@ mod tests {
         }
     }
 
-    /// Plays conditions and acknowledgements one after the other: events, then state, holds and severity.
+    /// Plays conditions and acknowledgements one after the other: events, then state, holds and
+    /// severity.
     fn play(steps: &[(Option<Condition>, bool)]) -> (Vec<String>, Option<Alert>) {
         let (mut alert, mut acknowledged, mut events) = (None::<Alert>, 0, Vec::new());
         for (at, (condition, acknowledge)) in steps.iter().enumerate() {

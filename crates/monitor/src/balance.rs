@@ -15,8 +15,9 @@ pub fn key(tenant: &str, device: &str, mount_id: &str) -> String {
     format!("mass-balance/{tenant}/{device}/{mount_id}")
 }
 
-/// Settles the alerts of the syringes and cartridges in a scope, whose keys are given, but of those that have rows beyond the
-/// horizon; `limit_pct` is how many percent of what left it a balance may be off.
+/// Settles the alerts of the syringes and cartridges in a scope, whose keys are given, but of those
+/// that have rows beyond the horizon; `limit_pct` is how many percent of what left it a balance may
+/// be off.
 ///
 /// # Errors
 /// As [`Warehouse::fetch`].
@@ -33,7 +34,8 @@ pub async fn settle(
     }
     let found = warehouse.imbalances(scope, limit_pct).await?;
     let conditions: Vec<_> = found.iter().map(|balance| condition(balance, limit_pct)).collect();
-    // Asked after the balances: a removal is there before the last injections when its batch is half written.
+    // Asked after the balances: a removal is there before the last injections when its batch is
+    // half written.
     for (tenant, device, mount_id) in warehouse.mounts_beyond(scope, horizon).await? {
         keys.remove(&key(&tenant, &device, &mount_id));
     }

@@ -1,4 +1,5 @@
-//! From what was found to the conditions of alerts: pure. One key for each condition, the same however it was found.
+//! From what was found to the conditions of alerts: pure. One key for each condition, the same
+//! however it was found.
 
 use std::collections::{BTreeMap, BTreeSet};
 

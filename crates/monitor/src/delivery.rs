@@ -1,9 +1,10 @@
 //! Tells of alerts outside: Kafka and a webhook in the format of Alertmanager's API v2.
 //!
-//! An alert is told as firing while it waits for somebody (`open_alerts`), and as resolved once it is cleared or acknowledged.
-//! What a target has confirmed is recorded in ClickHouse, so delivery goes on after a restart where it stood: at least once,
-//! each alert under one stable set of labels, so that there is never more than one of it outside. Alertmanager forgets what
-//! is not repeated; so what fires is repeated.
+//! An alert is told as firing while it waits for somebody (`open_alerts`), and as resolved once it
+//! is cleared or acknowledged. What a target has confirmed is recorded in ClickHouse, so delivery
+//! goes on after a restart where it stood: at least once, each alert under one stable set of
+//! labels, so that there is never more than one of it outside. Alertmanager forgets what is not
+//! repeated; so what fires is repeated.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -46,7 +47,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fro
 pub struct Options {
     /// Alertmanager's `http://HOST:9093/api/v2/alerts`; none = no webhook.
     pub webhook: Option<String>,
-    /// Between two repetitions of what fires, for the webhook. Longer keeps an alert alive for longer when the monitor is gone.
+    /// Between two repetitions of what fires, for the webhook. Longer keeps an alert alive for
+    /// longer when the monitor is gone.
     pub repeat: Duration,
     /// librdkafka's properties, `bootstrap.servers` among them; none = no Kafka.
     pub kafka: Option<BTreeMap<String, String>>,
@@ -67,7 +69,6 @@ pub enum Error {
     /// The address of the webhook.
     #[error("webhook {url:?} is not an address: {source}; give one like http://alertmanager:9093/api/v2/alerts")]
     Url {
-        /// The address.
         url: String,
         /// What is wrong with it.
         source: axum::http::uri::InvalidUri,
@@ -77,13 +78,7 @@ pub enum Error {
     Kafka(#[from] rdkafka::error::KafkaError),
     /// The other side did not take it.
     #[error("{target} did not take the alerts: {reason}")]
-    Refused {
-        /// Which target.
-        target: &'static str,
-        /// Why.
-        reason: String,
-    },
-    /// The warehouse.
+    Refused { target: &'static str, reason: String },
     #[error(transparent)]
     Warehouse(#[from] warehouse::Error),
 }
@@ -105,7 +100,8 @@ pub fn fingerprint(tenant: &str, alert_key: &str) -> String {
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What a target is to be told: `waiting` is what waits now, `told` what it last confirmed as firing.
+/// What a target is to be told: `waiting` is what waits now, `told` what it last confirmed as
+/// firing.
 pub fn plan(target: &str, waiting: &[Waiting], told: &[Delivery], repeats: bool, now_us: i64) -> Vec<Notice> {
     let mut told: HashMap<(&str, &str), &Delivery> =
         told.iter().map(|told| ((told.tenant.as_str(), told.alert_key.as_str()), told)).collect();
@@ -117,7 +113,8 @@ pub fn plan(target: &str, waiting: &[Waiting], told: &[Delivery], repeats: bool,
     let mut notices = Vec::new();
     for alert in waiting {
         let before = told.remove(&(alert.tenant.as_str(), alert.alert_key.as_str()));
-        // Severity is a label, by which alerts are routed: the one told before ends, or there would be two.
+        // Severity is a label, by which alerts are routed: the one told before ends, or there would
+        // be two.
         if let Some(before) = before.filter(|before| before.severity != alert.severity || before.kind != alert.kind) {
             notices.push(resolved(before));
         }
@@ -146,7 +143,8 @@ pub fn plan(target: &str, waiting: &[Waiting], told: &[Delivery], repeats: bool,
     notices
 }
 
-/// A notice in the format of Alertmanager's API v2. What fires ends by itself unless it is repeated.
+/// A notice in the format of Alertmanager's API v2. What fires ends by itself unless it is
+/// repeated.
 pub fn alertmanager(notice: &Notice, repeat: Duration, now_us: i64) -> Value {
     let Delivery { tenant, alert_key, severity, kind, fingerprint, status, raised_at, .. } = &notice.delivery;
     let lasts = i64::try_from(repeat.as_micros()).unwrap_or(i64::MAX).saturating_mul(REPETITIONS);

@@ -1,8 +1,10 @@
-//! Is a device drifting? Charts of the error of each visit since the last calibration, as pure functions of sums.
+//! Is a device drifting? Charts of the error of each visit since the last calibration, as pure
+//! functions of sums.
 //!
-//! A chart belongs to a device, channel, set-point band, calibration and firmware. Its state is made anew from its visits, in
-//! the order of their time, whenever one arrives: late ones fall into their place. Centre and scale are the device's own
-//! (self-starting): a spread pooled over the model would let one device's data change another's verdict.
+//! A chart belongs to a device, channel, set-point band, calibration and firmware. Its state is
+//! made anew from its visits, in the order of their time, whenever one arrives: late ones fall into
+//! their place. Centre and scale are the device's own (self-starting): a spread pooled over the
+//! model would let one device's data change another's verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,8 +45,8 @@ struct Visit<'a> {
     shots: u64,
 }
 
-/// Charts one device on one channel; `sums` and `gaps` are all there are of it, in any order. Injections outside a visit, and
-/// those with target 0, are not charted.
+/// Charts one device on one channel; `sums` and `gaps` are all there are of it, in any order.
+/// Injections outside a visit, and those with target 0, are not charted.
 ///
 /// # Errors
 /// An error of a visit that no chart can take.
@@ -146,7 +148,8 @@ fn chart(sums: &[&SessionSum], models: &Models, rules: &Rules) -> Result<DriftSt
     Ok(forecasted(state, sums, &visits, &errors, models, rules))
 }
 
-/// Adds when the chart's line leaves the tolerance: that of its set points that is tightest relative to it.
+/// Adds when the chart's line leaves the tolerance: that of its set points that is tightest
+/// relative to it.
 fn forecasted(
     state: DriftState,
     sums: &[&SessionSum],

@@ -1,18 +1,22 @@
 //! The monitor: reads what has changed in the warehouse, judges it, and writes verdicts and alerts.
 //!
-//! What it is for: was that needle sterile ([`sterility`]), do syringes balance ([`balance`]), does a device keep its
-//! tolerance ([`accuracy`]), does it drift ([`drift`]), what is the matter with single visits and devices ([`conditions`]).
-//! Each pass asks what was inserted since the last, evaluates the items, mounts, visits, sterilizers and devices that this
-//! concerns, writes the verdicts that say something else than before, and settles the alerts they belong to ([`alert`],
+//! What it is for: was that needle sterile ([`sterility`]), do syringes balance ([`balance`]), does
+//! a device keep its tolerance ([`accuracy`]), does it drift ([`drift`]), what is the matter with
+//! single visits and devices ([`conditions`]). Each pass asks what was inserted since the last,
+//! evaluates the items, mounts, visits, sterilizers and devices that this concerns, writes the
+//! verdicts that say something else than before, and settles the alerts they belong to ([`alert`],
 //! [`settlement`]). [`delivery`] tells of alerts outside.
 //!
-//! Absent: MQTT, the mathematics (`analysis`), SQL (`warehouse`). The rules do no IO and know no clock.
+//! Absent: MQTT, the mathematics (`analysis`), SQL (`warehouse`). The rules do no IO and know no
+//! clock.
 //!
 //! Invariants:
-//! - A verdict is a function of facts, registry and time; not of the order of arrival, nor of verdicts before. Evaluating
-//!   what changed, doing it twice, and evaluating everything end in the same verdicts.
-//! - One alert for each condition, by a stable key. Late data can raise an alert, and never ends a critical one: it stays
-//!   until somebody acknowledges it. Every change leaves a row in `alert_history`.
+//! - A verdict is a function of facts, registry and time; not of the order of arrival, nor of
+//!   verdicts before. Evaluating what changed, doing it twice, and evaluating everything end in the
+//!   same verdicts.
+//! - One alert for each condition, by a stable key. Late data can raise an alert, and never ends a
+//!   critical one: it stays until somebody acknowledges it. Every change leaves a row in
+//!   `alert_history`.
 //! - What has been seen is recorded last: whatever a pass did not finish, the next does.
 
 pub mod accuracy;
@@ -51,16 +55,19 @@ use crate::{
 /// What the monitor needs to be told.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Between the ends and beginnings of passes. Shorter sees data earlier and asks ClickHouse more often.
+    /// Between the ends and beginnings of passes. Shorter sees data earlier and asks ClickHouse
+    /// more often.
     pub interval: Duration,
-    /// How long a sterilizer's data are awaited after a use, and after the use has arrived, before their absence means
-    /// anything. Longer raises fewer alerts that later data take back, and raises them later.
+    /// How long a sterilizer's data are awaited after a use, and after the use has arrived, before
+    /// their absence means anything. Longer raises fewer alerts that later data take back, and
+    /// raises them later.
     pub late: Duration,
     /// What is judged by.
     pub limits: Limits,
     /// Time without a finished pass at which `/readyz` fails.
     pub stalled_after: Duration,
-    /// Where `/livez`, `/readyz` and `/metrics` are served; `None` serves none, port 0 takes any free port.
+    /// Where `/livez`, `/readyz` and `/metrics` are served; `None` serves none, port 0 takes any
+    /// free port.
     pub http: Option<SocketAddr>,
     /// Names by which that port may be called besides its address.
     pub http_names: Vec<String>,
@@ -88,7 +95,6 @@ pub enum Error {
     /// The address cannot be listened on.
     #[error("listen on {address}: {source}; choose another with monitor.http")]
     Listen {
-        /// The address.
         address: SocketAddr,
         /// What the system said.
         source: std::io::Error,
@@ -96,7 +102,6 @@ pub enum Error {
     /// Limits that no chart can keep.
     #[error("limits of the monitor: {0}")]
     Limits(#[from] analysis::Error),
-    /// The warehouse.
     #[error(transparent)]
     Warehouse(#[from] warehouse::Error),
     /// Delivery of alerts.
@@ -211,7 +216,8 @@ impl Monitor {
         ended
     }
 
-    /// A pass; none before the schema is whole, since a column that comes later would look like a fault of this program.
+    /// A pass; none before the schema is whole, since a column that comes later would look like a
+    /// fault of this program.
     async fn pass_when_ready(&mut self) -> Result<(), Error> {
         if !self.ready {
             warehouse::schema::ready(&self.warehouse).await?;

@@ -13,7 +13,8 @@ use analysis::{
 use serde::Serialize;
 use warehouse::devices::FleetLimits;
 
-/// What is judged by. Positions are recorded under these, so that a change evaluates everything again.
+/// What is judged by. Positions are recorded under these, so that a change evaluates everything
+/// again.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Limits {
     /// Share of a device's injections that must keep the tolerance, 0.9 to 0.999.
@@ -32,9 +33,11 @@ pub struct Limits {
     pub mass_balance_pct: u32,
     /// Of the devices themselves.
     pub fleet: FleetLimits,
-    /// How much later than its receipt a device's time may be, and is believed, seconds: how uncertain it is.
+    /// How much later than its receipt a device's time may be, and is believed, seconds: how
+    /// uncertain it is.
     pub ahead_max_s: u32,
-    /// How long before its receipt an event may have happened whose device's time is not known, days.
+    /// How long before its receipt an event may have happened whose device's time is not known,
+    /// days.
     pub age_max_days: u32,
 }
 
@@ -68,14 +71,14 @@ const CONFIDENCE: f64 = 0.95;
 const CUSUM_K: f64 = 0.5;
 /// Weight of the newest visit in the EWMA.
 const EWMA_LAMBDA: f64 = 0.1;
-/// Variation between visits to that of the shots in a visit, percent: with charts that find the scale themselves, only
-/// their ratio matters, and only where visits differ in their number of shots.
+/// Variation between visits to that of the shots in a visit, percent: with charts that find the
+/// scale themselves, only their ratio matters, and only where visits differ in their number of
+/// shots.
 pub const SPREAD: Spread = Spread { between: 0.5, within: 2.0, source: Source::SelfStarting };
 
 /// The limits, with everything that is computed from them and not from a device.
 #[derive(Clone)]
 pub struct Rules {
-    /// The limits.
     pub limits: Limits,
     /// What is promised of each device.
     pub claim: Claim,

@@ -1,5 +1,5 @@
-//! The half of the monitor that judges accuracy, drift and devices: one pass, which devices and visits a change concerns, what
-//! is known of them, what becomes of verdicts and alerts.
+//! The half of the monitor that judges accuracy, drift and devices: one pass, which devices and
+//! visits a change concerns, what is known of them, what becomes of verdicts and alerts.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -100,8 +100,8 @@ impl Precision {
         self.reader.start_over();
     }
 
-    /// Evaluates what has changed since the last pass, and the alerts that people have let go (`released`, by key). Doing it
-    /// again changes nothing.
+    /// Evaluates what has changed since the last pass, and the alerts that people have let go
+    /// (`released`, by key). Doing it again changes nothing.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`]; the next pass takes up everything that this one did not finish.
@@ -301,7 +301,8 @@ mod tests {
         [("pen".to_owned(), model)].into()
     }
 
-    /// A visit a day of 20 injections at 10,000 nl, each off by the same, but for 200 nl either way.
+    /// A visit a day of 20 injections at 10,000 nl, each off by the same, but for 200 nl either
+    /// way.
     fn visit(number: i64, error_nl: i64) -> SessionSum {
         SessionSum {
             tenant: "acme".to_owned(),

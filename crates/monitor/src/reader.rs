@@ -1,4 +1,5 @@
-//! How far a half of the monitor has looked: what has changed since, which units that concerns, what is written down then.
+//! How far a half of the monitor has looked: what has changed since, which units that concerns,
+//! what is written down then.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -15,9 +16,11 @@ pub const CHANGED_MAX: usize = 20_000;
 pub const SLICE_ROWS: u64 = 200_000;
 /// Tries to read a set of parts that merges do not take away meanwhile.
 const TRIES: usize = 5;
-/// Bytes of a record of what has been seen. More are not kept: everything is evaluated after a restart then.
+/// Bytes of a record of what has been seen. More are not kept: everything is evaluated after a
+/// restart then.
 const RECORD_BYTES_MAX: usize = 16 << 20;
-/// Between two records of what has been seen, us: what was not recorded is evaluated again after a restart.
+/// Between two records of what has been seen, us: what was not recorded is evaluated again after a
+/// restart.
 const RECORD_US: i64 = 60_000_000;
 
 /// Units to evaluate.
@@ -70,7 +73,8 @@ pub struct Reader<U> {
 }
 
 impl<U: Units> Reader<U> {
-    /// Nothing is read yet. `limits` are those that are judged by: under others everything is evaluated.
+    /// Nothing is read yet. `limits` are those that are judged by: under others everything is
+    /// evaluated.
     pub fn new(
         warehouse: Warehouse,
         name: &'static str,
@@ -87,7 +91,8 @@ impl<U: Units> Reader<U> {
         self.position = Some(Position::default());
     }
 
-    /// What is new since the last pass that ended; `is_current` says whether the verdicts are of the present rules.
+    /// What is new since the last pass that ended; `is_current` says whether the verdicts are of
+    /// the present rules.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -133,8 +138,8 @@ impl<U: Units> Reader<U> {
         Ok(stored.filter(|position| position.limits == self.limits).unwrap_or_default())
     }
 
-    /// Ends a pass that has read up to a horizon: its changes have been seen. Units with rows beyond it stay until they are
-    /// committed.
+    /// Ends a pass that has read up to a horizon: its changes have been seen. Units with rows
+    /// beyond it stay until they are committed.
     ///
     /// # Errors
     /// As [`Warehouse::execute`]; the next pass takes the same changes up again.

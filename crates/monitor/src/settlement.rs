@@ -6,8 +6,8 @@ use warehouse::{Error, Warehouse, alerts::Alert};
 
 use crate::alert::{Condition, settle as settle_one};
 
-/// Settles every alert of `keys`: the conditions are all that hold among them. Returns how many alerts changed. `keys` are
-/// as many as fit a query, see [`warehouse::sterility::IDS_MAX`].
+/// Settles every alert of `keys`: the conditions are all that hold among them. Returns how many
+/// alerts changed. `keys` are as many as fit a query, see [`warehouse::sterility::IDS_MAX`].
 ///
 /// # Errors
 /// As [`Warehouse::fetch`].

@@ -81,7 +81,8 @@ struct State {
 }
 
 impl Handle {
-    /// A handle for one monitor; it is ready once a pass has finished, until none has for `stalled_after`.
+    /// A handle for one monitor; it is ready once a pass has finished, until none has for
+    /// `stalled_after`.
     pub fn new(stalled_after: Duration) -> Self {
         let mut registry = Registry::default();
         // The encoder adds `_total` to counters itself.

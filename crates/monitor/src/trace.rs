@@ -1,5 +1,5 @@
-//! Walks the links of sterility both ways: from a visit, an item, a lot or a cycle backwards to what it came from and
-//! forwards to whom it reached, with what is not known on the way.
+//! Walks the links of sterility both ways: from a visit, an item, a lot or a cycle backwards to
+//! what it came from and forwards to whom it reached, with what is not known on the way.
 
 use async_recursion::async_recursion as boxed;
 use std::{
@@ -21,7 +21,6 @@ use crate::sterility::{rules::stamp, sterilizer::Standing};
 pub enum Subject {
     /// A visit, 32 hex digits.
     Session(String),
-    /// An item.
     Item(String),
     /// A lot: `DI/LOT`, or the lot alone.
     Lot(String),
@@ -65,7 +64,6 @@ impl Subject {
 pub struct Node {
     /// `visit`, `item`, `lot`, `cycle`, `mixture`, `cleaning`.
     pub kind: &'static str,
-    /// Its id.
     pub id: String,
     /// What is known of it, in words.
     pub facts: Vec<String>,
@@ -86,20 +84,16 @@ impl Node {
 /// A breach on the way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Breach {
-    /// Rule, 1..=12.
     pub rule: u8,
     /// `CONFIRMED`, `INDETERMINATE` or `PENDING`.
     pub state: String,
-    /// Severity.
     pub severity: String,
-    /// In words.
     pub reason: String,
 }
 
 /// Everything found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Trace {
-    /// Tenant.
     pub tenant: String,
     /// Where it starts.
     pub root: Node,

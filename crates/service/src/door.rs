@@ -1,9 +1,11 @@
-//! The door of an HTTP port: it refuses what the page of another site makes a browser on this machine send, and it forbids browsers
-//! to hand an answer to such a page.
+//! The door of an HTTP port: it refuses what the page of another site makes a browser on this
+//! machine send, and it forbids browsers to hand an answer to such a page.
 //!
-//! - `Host` must name this port. A page whose own DNS name was pointed at this machine sends that name, so that for the
-//!   browser page and port are the same site; only the name shows it (DNS rebinding).
-//! - `Sec-Fetch-Site`, which browsers add and no page can change, must be `same-origin` or `none` (typed by a person).
+//! - `Host` must name this port. A page whose own DNS name was pointed at this machine sends that
+//!   name, so that for the browser page and port are the same site; only the name shows it (DNS
+//!   rebinding).
+//! - `Sec-Fetch-Site`, which browsers add and no page can change, must be `same-origin` or `none`
+//!   (typed by a person).
 //! - `Origin`, which a form sends, must be this port: scheme, host and port.
 //!
 //! Programs such as `curl` and Prometheus send neither of the last two.
@@ -19,7 +21,8 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-/// What answers may load and where they may be shown, unless they say so themselves: nothing and nowhere.
+/// What answers may load and where they may be shown, unless they say so themselves: nothing and
+/// nowhere.
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -49,7 +52,8 @@ const HOST: Refusal = Refusal {
 const SITE: Refusal = Refusal { status: StatusCode::FORBIDDEN, text: "Requests of pages of other sites are refused" };
 
 impl Door {
-    /// The door of a listener. `names` are host names by which it may be called, with any port: those of a proxy or a container.
+    /// The door of a listener. `names` are host names by which it may be called, with any port:
+    /// those of a proxy or a container.
     pub fn new(address: SocketAddr, names: &[String]) -> Self {
         Self { address, names: names.iter().map(|name| name.to_ascii_lowercase()).collect() }
     }
@@ -77,8 +81,8 @@ impl Door {
         Err(SITE)
     }
 
-    /// Whether pages of a host, which names this port, come under this scheme. This port speaks `http`; before a name there may be a
-    /// proxy that speaks `https`, and may say so.
+    /// Whether pages of a host, which names this port, come under this scheme. This port speaks
+    /// `http`; before a name there may be a proxy that speaks `https`, and may say so.
     fn serves(&self, scheme: &str, host: &str, headers: &HeaderMap) -> bool {
         if !self.is_name(&host.to_ascii_lowercase()) {
             return scheme == "http";
@@ -95,8 +99,9 @@ impl Door {
         self.names.iter().any(|own| own == name || own == host)
     }
 
-    /// Whether a `Host` names this port: one of the names; or our port of the loopback interface or of the address bound. Where
-    /// every address is bound that is any, because a DNS name cannot be pointed at what has none in its URL.
+    /// Whether a `Host` names this port: one of the names; or our port of the loopback interface or
+    /// of the address bound. Where every address is bound that is any, because a DNS name cannot be
+    /// pointed at what has none in its URL.
     fn is_own(&self, host: &str) -> bool {
         let host = host.to_ascii_lowercase();
         if self.is_name(&host) {

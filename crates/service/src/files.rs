@@ -1,5 +1,6 @@
-//! The number of files that this process may have open, and what follows from it for every listener: connections together
-//! take at most half, so that files, ClickHouse and the process's own connections find the other half free.
+//! The number of files that this process may have open, and what follows from it for every
+//! listener: connections together take at most half, so that files, ClickHouse and the process's
+//! own connections find the other half free.
 
 use std::sync::LazyLock;
 
@@ -17,8 +18,8 @@ static LIMIT: LazyLock<u64> = LazyLock::new(|| {
     limit.unwrap_or(UNLIMITED)
 });
 
-/// Files that this process may have open, as may every process that it starts. The first call raises the limit as far as
-/// the system allows.
+/// Files that this process may have open, as may every process that it starts. The first call
+/// raises the limit as far as the system allows.
 pub fn limit() -> u64 {
     *LIMIT
 }

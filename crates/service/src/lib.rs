@@ -1,5 +1,5 @@
-//! What every role with an HTTP port repeats: the door that a request has to pass, bounds on connections and open files, and
-//! the troubles of other roles that its health tells of.
+//! What every role with an HTTP port repeats: the door that a request has to pass, bounds on
+//! connections and open files, and the troubles of other roles that its health tells of.
 //!
 //! Absent: everything about injections, and the ports themselves.
 

@@ -1,7 +1,8 @@
 //! Serves the HTTP port of a role: behind its door, with a bounded number of connections.
 //!
-//! A client has 20 s for the head of a request, however slowly it sends, and so long may a connection be without one.
-//! Where all places are taken, a connection that has no request under way gives way: see [`crate::places`].
+//! A client has 20 s for the head of a request, however slowly it sends, and so long may a
+//! connection be without one. Where all places are taken, a connection that has no request under
+//! way gives way: see [`crate::places`].
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -25,8 +26,8 @@ const HEAD_TIME: Duration = Duration::from_secs(20);
 /// Pause where the system has no connection to give, for want of free files.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
-/// Serves a router until `shutdown`, then ends what is under way. `names` are host names by which the port may be called
-/// besides its address.
+/// Serves a router until `shutdown`, then ends what is under way. `names` are host names by which
+/// the port may be called besides its address.
 ///
 /// # Errors
 /// The listener has no address.
@@ -99,7 +100,7 @@ async fn serve_connection(
     let mut connection = std::pin::pin!(connection);
     // Whatever ended it, the client knows.
     let _ = tokio::select! {
-        // A request that is there counts before somebody else needs the place.
+        // A request that is there counts before another connection needs the place.
         biased;
         ended = connection.as_mut() => ended,
         () = place.dismissed() => return,

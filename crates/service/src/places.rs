@@ -1,5 +1,6 @@
-//! The connections of one listener: at most so many. Where all places are taken, the connection that has been idle for the
-//! longest time gives way, so that no number of silent clients keeps the others out.
+//! The connections of one listener: at most so many. Where all places are taken, the connection
+//! that has been idle for the longest time gives way, so that no number of silent clients keeps the
+//! others out.
 
 use std::{
     collections::BTreeMap,

@@ -1,12 +1,14 @@
-//! Times that a device tells are claims: each is held against the time at which the bridge received the message.
+//! Times that a device tells are claims: each is held against the time at which the bridge received
+//! the message.
 //!
-//! A clock that was never set shows 1970, one that counts seconds or milliseconds shows January 1970 as well, a GPS receiver
-//! whose 10-bit week number has rolled over shows a time 1,024 weeks (19.6 years) ago, a mistyped date can show anything.
-//! `CLOCK_SYNCED` says none of that.
+//! A clock that was never set shows 1970, one that counts seconds or milliseconds shows January
+//! 1970 as well, a GPS receiver whose 10-bit week number has rolled over shows a time 1,024 weeks
+//! (19.6 years) ago, a mistyped date can show anything. `CLOCK_SYNCED` says none of that.
 //!
-//! A judgement uses the message, its time of receipt and the configured [`Limits`], and nothing that was received before: so
-//! a record means the same whenever and however often it is read. The order of boots needs no memory of its own. An event of
-//! an earlier boot is at most [`Limits::ahead_max_s`] later than its receipt, so a later boot that claims a time more than
+//! A judgement uses the message, its time of receipt and the configured [`Limits`], and nothing
+//! that was received before: so a record means the same whenever and however often it is read. The
+//! order of boots needs no memory of its own. An event of an earlier boot is at most
+//! [`Limits::ahead_max_s`] later than its receipt, so a later boot that claims a time more than
 //! [`Limits::age_max_days`] before it claims one that is too old for its own receipt as well.
 
 use std::{borrow::Cow, ops::RangeInclusive};
@@ -28,18 +30,22 @@ const DAY_US: i64 = 86_400 * SECOND_US;
 pub struct Limits {
     /// The year before which no device of the fleet existed. Times before it are implausible.
     pub earliest_year: u16,
-    /// How much later than its receipt a time may be, seconds: what the clocks of a device and of the bridge may differ by.
+    /// How much later than its receipt a time may be, seconds: what the clocks of a device and of
+    /// the bridge may differ by.
     pub ahead_max_s: u32,
-    /// How long an event may have waited for its receipt, days: the longest time that an outbox holds events.
+    /// How long an event may have waited for its receipt, days: the longest time that an outbox
+    /// holds events.
     pub age_max_days: u32,
-    /// How far after its receipt a date may lie that is meant to be in the future (use by, calibration due), days.
+    /// How far after its receipt a date may lie that is meant to be in the future (use by,
+    /// calibration due), days.
     pub due_max_days: u32,
 }
 
 impl Default for Limits {
-    /// Clocks that are kept by NTP differ by far less than 300 s; MIT Kerberos lets clocks differ by so much (`clockskew`), a
-    /// limit that networks of ordinary computers keep. 400 days are more than a device is out of use between two yearly
-    /// calibrations. Ten years are longer than any shelf life or calibration interval.
+    /// Clocks that are kept by NTP differ by far less than 300 s; MIT Kerberos lets clocks differ
+    /// by so much (`clockskew`), a limit that networks of ordinary computers keep. 400 days are
+    /// more than a device is out of use between two yearly calibrations. Ten years are longer than
+    /// any shelf life or calibration interval.
     fn default() -> Self {
         Self { earliest_year: 2020, ahead_max_s: 300, age_max_days: 400, due_max_days: 3_650 }
     }
@@ -54,7 +60,8 @@ pub enum Doubt {
     BeforeFleet,
     /// It is more than [`Limits::age_max_days`] before its receipt.
     TooOld,
-    /// It is after its receipt by more than [`Limits::ahead_max_s`], or by more than [`Limits::due_max_days`].
+    /// It is after its receipt by more than [`Limits::ahead_max_s`], or by more than
+    /// [`Limits::due_max_days`].
     Ahead,
 }
 
@@ -107,8 +114,8 @@ impl Judged {
         self.base_unix_us.is_some()
     }
 
-    /// The time an event is stored under, us since 1970. An offset that leads out of the calendar gives a time that
-    /// [`crate::plausibility::check`] refuses.
+    /// The time an event is stored under, us since 1970. An offset that leads out of the calendar
+    /// gives a time that [`crate::plausibility::check`] refuses.
     pub fn at(&self, event: &v1::Event) -> i64 {
         self.base_unix_us.map_or(self.received_at, |base| time_of(base, event.offset_us).unwrap_or(i64::MAX))
     }
@@ -133,7 +140,8 @@ impl Limits {
             .collect()
     }
 
-    /// Hash of the limits: part of every batch's intent, because they decide which rows a batch holds.
+    /// Hash of the limits: part of every batch's intent, because they decide which rows a batch
+    /// holds.
     pub fn hash(&self) -> u64 {
         hash_of(self)
     }
@@ -174,15 +182,16 @@ impl Limits {
         }
     }
 
-    /// Judges the clock of a report by its base and by its newest event. All events of a report share its clock, so where one
-    /// of them shows it to be wrong, none has the device's time.
+    /// Judges the clock of a report by its base and by its newest event. All events of a report
+    /// share its clock, so where one of them shows it to be wrong, none has the device's time.
     pub fn judge(&self, report: &v1::Report, received_at: i64) -> Judged {
         if report.clock() != v1::Clock::Synced {
             return Judged { base_unix_us: None, received_at, doubt: None };
         }
         let base = report.base_unix_us;
         let doubt = self.doubt(base, Meaning::Event, received_at).or_else(|| {
-            // An offset that leads out of the calendar says nothing about the clock; its event is refused by itself.
+            // An offset that leads out of the calendar says nothing about the clock; its event is
+            // refused by itself.
             let in_calendar = u64::try_from(UNIX_US_MAX - base).unwrap_or_default();
             let offsets = report.events.iter().map(|event| event.offset_us).filter(|offset| *offset < in_calendar);
             let newest = time_of(base, offsets.max().unwrap_or_default()).unwrap_or(base);

@@ -1,7 +1,7 @@
 //! What the bridge has to know of a report, read off its bytes.
 //!
-//! A report of injections, which is nearly every report, is checked where it lies: nothing is allocated. Everything else is
-//! decoded.
+//! A report of injections, which is nearly every report, is checked where it lies: nothing is
+//! allocated. Everything else is decoded.
 
 pub use crate::usual::Head;
 use crate::{reject::Reject, report::Report, usual};

@@ -1,5 +1,5 @@
-//! Reads a message as far as its bytes allow, for a person who looks at something that was refused: what could be read,
-//! and where reading stopped.
+//! Reads a message as far as its bytes allow, for a person who looks at something that was refused:
+//! what could be read, and where reading stopped.
 //!
 //! Nothing is decided here: whether a report is admitted is [`crate::report`]'s to say.
 
@@ -11,7 +11,8 @@ use crate::json::{descriptor, sanitize};
 /// What was read of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inspection {
-    /// The fields, by their JSON names; 64-bit integers as text, bytes as hex, unknown fields by number.
+    /// The fields, by their JSON names; 64-bit integers as text, bytes as hex, unknown fields by
+    /// number.
     pub fields: Value,
     /// Where reading stopped; none = it went to the end.
     pub stopped: Option<Stop>,
@@ -65,7 +66,8 @@ impl Walk<'_> {
         fields
     }
 
-    /// The values of one field: several where a list is packed. None when there is not even a part of one.
+    /// The values of one field: several where a list is packed. None when there is not even a part
+    /// of one.
     fn field(
         &mut self,
         field: Option<&FieldDescriptor>,
@@ -254,7 +256,8 @@ fn position(bytes: &[u8], message: &MessageDescriptor, what: &str) -> Option<usi
     error.to_string().starts_with(what).then(|| offset_of(bytes, error.line(), error.column()))
 }
 
-/// Offset of a line and column, both from 1 as serde_json counts them; the end where there is no such place.
+/// Offset of a line and column, both from 1 as serde_json counts them; the end where there is no
+/// such place.
 fn offset_of(bytes: &[u8], line: usize, column: usize) -> usize {
     let before: usize =
         bytes.split_inclusive(|byte| *byte == b'\n').take(line.saturating_sub(1)).map(<[u8]>::len).sum();

@@ -1,9 +1,9 @@
-//! Sets of sequence numbers as sorted, disjoint, non-adjacent inclusive intervals: exact, and tiny when all is well.
+//! Sets of sequence numbers as sorted, disjoint, non-adjacent inclusive intervals: exact, and tiny
+//! when all is well.
 
 /// An inclusive range of sequence numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Interval {
-    /// First member.
     pub first: u64,
     /// Last member, not below `first`.
     pub last: u64,
@@ -140,8 +140,9 @@ impl IntervalSet {
         self.intervals.len() - (to - from) + 1
     }
 
-    /// The longest run of non-members starting at `from` and ending at or before `to`, or how far members reach:
-    /// `Ok(last of the run)` when `from` is absent, `Err(last member of its interval)` when it is present.
+    /// The longest run of non-members starting at `from` and ending at or before `to`, or how far
+    /// members reach: `Ok(last of the run)` when `from` is absent, `Err(last member of its
+    /// interval)` when it is present.
     pub fn run(&self, from: u64, to: u64) -> Result<u64, u64> {
         match self.at(from) {
             Ok(index) => Err(self.intervals[index].last),

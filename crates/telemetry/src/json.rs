@@ -1,10 +1,12 @@
 //! Canonical proto3 JSON of the contract's messages.
 //!
-//! Unknown fields and unknown enum values are tolerated and counted, as in protobuf: a newer device must not be cut off.
-//! An unknown enum *name* cannot be kept as a number and becomes `..._UNSPECIFIED`.
+//! Unknown fields and unknown enum values are tolerated and counted, as in protobuf: a newer device
+//! must not be cut off. An unknown enum *name* cannot be kept as a number and becomes
+//! `..._UNSPECIFIED`.
 //!
-//! Numbers are exact. Canonical JSON allows an integer as `1700`, `1.7e3`, `1700.0` and the same in quotes; each is read
-//! digit by digit, never through a floating-point number, which has 53 bits only.
+//! Numbers are exact. Canonical JSON allows an integer as `1700`, `1.7e3`, `1700.0` and the same in
+//! quotes; each is read digit by digit, never through a floating-point number, which has 53 bits
+//! only.
 
 use std::{borrow::Cow, sync::LazyLock};
 
@@ -23,7 +25,6 @@ const PACKAGE: &str = "doseline.telemetry.v1";
 /// A message read from JSON.
 #[derive(Clone, Debug)]
 pub struct FromJson<M> {
-    /// The message.
     pub message: M,
     /// Fields and enum values this version does not know.
     pub unknown: usize,
@@ -32,7 +33,8 @@ pub struct FromJson<M> {
 /// Transcodes a report from JSON to protobuf bytes.
 ///
 /// # Errors
-/// [`Reason::Empty`], [`Reason::TooLarge`] (as JSON, or as protobuf), [`Reason::TooManyElements`] or [`Reason::BadJson`].
+/// [`Reason::Empty`], [`Reason::TooLarge`] (as JSON, or as protobuf), [`Reason::TooManyElements`]
+/// or [`Reason::BadJson`].
 pub fn transcode_report(json: &[u8]) -> Result<FromJson<Vec<u8>>, Reject> {
     if json.is_empty() {
         return Err(Reject::new(Reason::Empty, "the payload is empty"));
@@ -62,7 +64,8 @@ pub fn from_json<M: Message + Default>(json: &[u8], name: &str) -> Result<FromJs
 /// Writes a message of the contract (`name` without the package) as JSON.
 pub fn to_json<M: Message>(message: &M, name: &str) -> String {
     let mut dynamic = DynamicMessage::new(descriptor(name));
-    // Both sides come from the same descriptor; a mismatch would show as an empty object in the tests.
+    // Both sides come from the same descriptor; a mismatch would show as an empty object in the
+    // tests.
     match dynamic.transcode_from(message) {
         Ok(()) => serde_json::to_string(&dynamic).unwrap_or_default(),
         Err(_) => String::new(),
@@ -85,9 +88,9 @@ fn dynamic(json: &[u8], name: &str) -> Result<(DynamicMessage, usize), Reject> {
 /// Digits of an integer that are surely read exactly.
 const EXACT_DIGITS: usize = 18;
 
-/// Puts `0.5`, `1.5`, `2.5` and so on in the place of each number that is not a short integer, and returns these numbers in
-/// their order: the JSON reader makes floating-point numbers of them, which would be rounded. [`number_text`] finds them
-/// again. Nothing changes for what is no JSON.
+/// Puts `0.5`, `1.5`, `2.5` and so on in the place of each number that is not a short integer, and
+/// returns these numbers in their order: the JSON reader makes floating-point numbers of them,
+/// which would be rounded. [`number_text`] finds them again. Nothing changes for what is no JSON.
 fn number_places(json: &[u8]) -> (Cow<'_, [u8]>, Vec<&str>) {
     let (mut out, mut numbers, mut copied, mut at) = (Vec::new(), Vec::new(), 0, 0);
     while let Some(byte) = json.get(at) {
@@ -150,8 +153,8 @@ fn number_text(number: &serde_json::Number, numbers: &[&str]) -> String {
     }
 }
 
-/// The decimal digits of an integer in any form that JSON has for a number; none where it is no integer. More digits than
-/// any field has are none.
+/// The decimal digits of an integer in any form that JSON has for a number; none where it is no
+/// integer. More digits than any field has are none.
 fn integer(text: &str) -> Option<String> {
     const DIGITS_MAX: usize = 40;
     if !is_json_number(text) {
@@ -166,7 +169,8 @@ fn integer(text: &str) -> Option<String> {
     if digits.is_empty() {
         return Some("0".to_owned());
     }
-    // How many digits stand before the point of `digits`; an exponent beyond every field is no integer of a field.
+    // How many digits stand before the point of `digits`; an exponent beyond every field is no
+    // integer of a field.
     let zeros = exponent.parse::<i64>().ok()?.checked_sub(i64::try_from(fraction.len()).ok()?)?;
     let digits = match usize::try_from(zeros) {
         Ok(zeros) if zeros <= DIGITS_MAX => format!("{digits}{}", "0".repeat(zeros)),
@@ -203,8 +207,8 @@ pub(crate) fn descriptor(name: &str) -> MessageDescriptor {
     POOL.get_message_by_name(&format!("{PACKAGE}.{name}")).expect("message of the contract")
 }
 
-/// Removes unknown fields and replaces unknown enum names by 0; returns how many there were. Of JSON that is being looked at
-/// only: what is wrong with it is left as it is.
+/// Removes unknown fields and replaces unknown enum names by 0; returns how many there were. Of
+/// JSON that is being looked at only: what is wrong with it is left as it is.
 pub(crate) fn sanitize(value: &mut Value, message: &MessageDescriptor) -> usize {
     sanitize_message(value, message, &[]).unwrap_or_default()
 }
@@ -266,7 +270,8 @@ fn sanitize_kind(value: &mut Value, kind: &Kind, name: &str, numbers: &[&str]) -
             Ok(usize::from(kind.get_value(number).is_none()))
         }
         Kind::Message(_) | Kind::String | Kind::Bytes | Kind::Bool | Kind::Double | Kind::Float => Ok(0),
-        // Every other kind is an integer. In quotes none is rounded; whether it fits its field is checked behind.
+        // Every other kind is an integer. In quotes none is rounded; whether it fits its field is
+        // checked behind.
         _ => {
             let digits = integer(&text).ok_or_else(|| bad(format!("{name} {text:?} is no integer")))?;
             // A floating-point number is the place of another one.

@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::topic::ID_LEN_MAX;
 
-/// One record for each report received over MQTT; protobuf bytes as the device sent them, JSON transcoded.
+/// One record for each report received over MQTT; protobuf bytes as the device sent them, JSON
+/// transcoded.
 pub const REPORTS_TOPIC: &str = "doseline.reports.v1";
 /// One record for each status message; the JSON bytes as received.
 pub const STATUS_TOPIC: &str = "doseline.status.v1";
@@ -29,18 +30,21 @@ pub const SOURCE_HEADER: &str = "source";
 pub const SOURCE_BRIDGE: &str = "bridge";
 /// Value of [`SOURCE_HEADER`]: refused after Kafka.
 pub const SOURCE_LOADER: &str = "loader";
-/// Value of [`SOURCE_HEADER`]: found by a loader that compared an event that arrived again with the stored one. Unlike the
-/// copies of what a loader refused, this record is the only place where it stands before it is loaded.
+/// Value of [`SOURCE_HEADER`]: found by a loader that compared an event that arrived again with the
+/// stored one. Unlike the copies of what a loader refused, this record is the only place where it
+/// stands before it is loaded.
 pub const SOURCE_CHECK: &str = "check";
 /// Header of quarantine records of [`SOURCE_CHECK`]: what exactly was wrong, for a person.
 pub const DETAIL_HEADER: &str = "detail";
 
-/// Header of records that a person replays out of quarantine: which row it is, a [`crate::quarantine::Id`] as text. A
-/// device cannot set it: the bridge composes all headers of what devices send.
+/// Header of records that a person replays out of quarantine: which row it is, a
+/// [`crate::quarantine::Id`] as text. A device cannot set it: the bridge composes all headers of
+/// what devices send.
 pub const REPLAY_HEADER: &str = "replay";
 /// Header of replayed records: who replays.
 pub const REPLAYED_BY_HEADER: &str = "replayed_by";
-/// Header of replayed records: when the replay was asked for, decimal microseconds since 1970 in ASCII.
+/// Header of replayed records: when the replay was asked for, decimal microseconds since 1970 in
+/// ASCII.
 pub const REPLAYED_AT_HEADER: &str = "replayed_at";
 
 /// Longest key of a record, bytes.

@@ -1,13 +1,17 @@
-//! The sequence ledger of one boot: which sequence numbers are stored, quarantined or lost, and so which are missing.
+//! The sequence ledger of one boot: which sequence numbers are stored, quarantined or lost, and so
+//! which are missing.
 //!
-//! It decides what is a duplicate. Because it is a set of intervals and not a high-water mark, a device may re-send in
-//! any grouping and any order: `[1..10]`, then `[5..15]`, stores 1..15 once each.
+//! It decides what is a duplicate. Because it is a set of intervals and not a high-water mark, a
+//! device may re-send in any grouping and any order: `[1..10]`, then `[5..15]`, stores 1..15 once
+//! each.
 //!
-//! A number that is stored stays so. One that is in quarantine can be released by a replay, once: it is stored then.
+//! A number that is stored stays so. One that is in quarantine can be released by a replay, once:
+//! it is stored then.
 
 use crate::interval::{Interval, IntervalSet};
 
-/// Most intervals a ledger keeps; beyond it events are refused as fragmented, never dropped blindly.
+/// Most intervals a ledger keeps; beyond it events are refused as fragmented, never dropped
+/// blindly.
 pub const INTERVALS_MAX: usize = 4_096;
 
 /// What became of a sequence number.
@@ -40,7 +44,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The parts of `first..=last` that are neither stored nor quarantined, ascending: what a report brings that is new.
+    /// The parts of `first..=last` that are neither stored nor quarantined, ascending: what a
+    /// report brings that is new.
     pub fn novel(&self, range: Interval) -> Novel<'_> {
         Novel { ledger: self, next: Some(range.first), last: range.last }
     }
@@ -61,7 +66,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// The parts of a range that are not stored, ascending, each with whether it is in quarantine: what a replay may bring.
+    /// The parts of a range that are not stored, ascending, each with whether it is in quarantine:
+    /// what a replay may bring.
     pub fn unstored(&self, range: Interval) -> Vec<(Interval, bool)> {
         let (mut parts, mut next) = (Vec::new(), Some(range.first));
         while let Some(first) = next.filter(|next| *next <= range.last) {
@@ -85,12 +91,13 @@ impl Ledger {
         parts
     }
 
-    /// Moves what is in quarantine of a range to stored, and leaves the rest of the range as it is. Returns how many numbers
-    /// moved: a second release of the same range moves none.
+    /// Moves what is in quarantine of a range to stored, and leaves the rest of the range as it is.
+    /// Returns how many numbers moved: a second release of the same range moves none.
     ///
     /// # Errors
-    /// [`Fragmented`] when the ledger would grow and exceed [`INTERVALS_MAX`]: it is unchanged, and the numbers stay in
-    /// quarantine. Releasing neighbours first, in ascending order, needs the fewest intervals.
+    /// [`Fragmented`] when the ledger would grow and exceed [`INTERVALS_MAX`]: it is unchanged, and
+    /// the numbers stay in quarantine. Releasing neighbours first, in ascending order, needs the
+    /// fewest intervals.
     pub fn release(&mut self, range: Interval) -> Result<u64, Fragmented> {
         let released: Vec<Interval> = self.quarantined.within(range).collect();
         let (mut stored, mut quarantined) = (self.stored.clone(), self.quarantined.clone());
@@ -108,8 +115,8 @@ impl Ledger {
         Ok(released.iter().map(Interval::count).sum())
     }
 
-    /// Records numbers the device will never send. At the limit of intervals the range is not recorded and so stays
-    /// visible as missing.
+    /// Records numbers the device will never send. At the limit of intervals the range is not
+    /// recorded and so stays visible as missing.
     ///
     /// # Errors
     /// [`Fragmented`] when it would exceed [`INTERVALS_MAX`]; the ledger is unchanged.
@@ -136,7 +143,8 @@ impl Ledger {
             .unwrap_or(0)
     }
 
-    /// The sequence numbers known to exist that have neither arrived nor been declared lost, ascending.
+    /// The sequence numbers known to exist that have neither arrived nor been declared lost,
+    /// ascending.
     pub fn missing(&self) -> Vec<Interval> {
         let mut covered = self.stored.clone();
         for interval in self.quarantined.intervals().iter().chain(self.lost.intervals()) {
@@ -193,7 +201,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// However a device groups and repeats its events, each is admitted once, and what is missing is the complement.
+        /// However a device groups and repeats its events, each is admitted once, and what is
+        /// missing is the complement.
         #[test]
         fn admits_each_number_once(reports in prop::collection::vec((1u64..80, 0u64..12, 0u64..5), 0..60)) {
             let (mut ledger, mut fates) = (Ledger::default(), BTreeMap::new());
@@ -218,7 +227,8 @@ mod tests {
         }
     }
 
-    /// What a device or a person does: a report (first, more, which numbers are bad), or a replay of the same.
+    /// What a device or a person does: a report (first, more, which numbers are bad), or a replay
+    /// of the same.
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Report(u64, u64, u64),
@@ -233,7 +243,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is replayed, and how often: a number moves from quarantine to stored or not at all, and once.
+        /// Whatever is replayed, and how often: a number moves from quarantine to stored or not at
+        /// all, and once.
         #[test]
         fn a_number_moves_only_from_quarantined_to_stored(steps in prop::collection::vec(step(), 0..80)) {
             let (mut ledger, mut fates) = (Ledger::default(), BTreeMap::new());

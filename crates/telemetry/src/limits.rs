@@ -1,5 +1,5 @@
-//! Limits of the contract, and a scan of the wire format that checks the counts among them before anything is
-//! allocated: 64 KiB of empty sub-messages would otherwise become megabytes.
+//! Limits of the contract, and a scan of the wire format that checks the counts among them before
+//! anything is allocated: 64 KiB of empty sub-messages would otherwise become megabytes.
 
 use crate::{
     reject::{Reason, Reject},
@@ -32,8 +32,8 @@ pub const POINTS_MAX: usize = 256;
 pub const ELEMENTS_MAX: usize = 32_768;
 /// Longest text field unless its comment says otherwise, bytes.
 pub const TEXT_LEN_MAX: usize = 64;
-/// Longest text of a context, bytes. A context belongs to every event of its report, so a text beyond [`TEXT_LEN_MAX`] is
-/// kept and flagged; one beyond this limit refuses the report.
+/// Longest text of a context, bytes. A context belongs to every event of its report, so a text
+/// beyond [`TEXT_LEN_MAX`] is kept and flagged; one beyond this limit refuses the report.
 pub const CONTEXT_TEXT_LEN_MAX: usize = 256;
 /// Longest fault detail, bytes.
 pub const DETAIL_LEN_MAX: usize = 256;
@@ -91,21 +91,23 @@ impl Shape {
 /// What the scan saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
-    /// Fields of report, context, event and injection that this version does not know: tolerated, counted.
+    /// Fields of report, context, event and injection that this version does not know: tolerated,
+    /// counted.
     pub unknown_fields: usize,
     /// Events of the report.
     pub events: usize,
-    /// Events that cannot be decoded, by index, and why. The framing of the report holds, so the other events can.
+    /// Events that cannot be decoded, by index, and why. The framing of the report holds, so the
+    /// other events can.
     pub faults: Vec<(usize, Reject)>,
     elements: usize,
 }
 
-/// Scans a serialized report: well-formed, and no list longer than its limit. Allocates nothing unless there is a fault.
-/// A fault inside one event is that event's alone.
+/// Scans a serialized report: well-formed, and no list longer than its limit. Allocates nothing
+/// unless there is a fault. A fault inside one event is that event's alone.
 ///
 /// # Errors
-/// [`Reason::Empty`], [`Reason::TooLarge`], [`Reason::BadProtobuf`] or [`Reason::TooManyElements`], for what is wrong outside
-/// of the events.
+/// [`Reason::Empty`], [`Reason::TooLarge`], [`Reason::BadProtobuf`] or [`Reason::TooManyElements`],
+/// for what is wrong outside of the events.
 pub fn scan(bytes: &[u8]) -> Result<Scan, Reject> {
     if bytes.is_empty() {
         return Err(Reject::new(Reason::Empty, "the payload is empty"));

@@ -1,6 +1,7 @@
 //! Plausible ranges by device model, from configuration.
 //!
-//! A large dosing error is data, not an error: ranges are wide, and what lies outside them is quarantined, never clamped.
+//! A large dosing error is data, not an error: ranges are wide, and what lies outside them is
+//! quarantined, never clamped.
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
@@ -132,7 +133,8 @@ impl Plausibility {
         self.models.get(model).cloned().unwrap_or_default()
     }
 
-    /// Hash of the configuration: part of every batch's intent, because it decides which rows a batch holds.
+    /// Hash of the configuration: part of every batch's intent, because it decides which rows a
+    /// batch holds.
     pub fn hash(&self) -> u64 {
         hash_of(self)
     }
@@ -147,7 +149,8 @@ pub(crate) fn hash_of(part: &impl Serialize) -> u64 {
 /// Whether an event's values are plausible. `at_unix_us` is the time it will be stored under.
 ///
 /// # Errors
-/// [`Reason::Implausible`], [`Reason::BadTime`] or [`Reason::UnknownEvent`], with the field and its value.
+/// [`Reason::Implausible`], [`Reason::BadTime`] or [`Reason::UnknownEvent`], with the field and its
+/// value.
 pub fn check(event: &v1::Event, at_unix_us: i64, ranges: &Ranges) -> Result<(), Reject> {
     time("at", Some(at_unix_us))?;
     match &event.kind {

@@ -13,7 +13,6 @@ pub struct Id {
     pub incarnation: u32,
     /// Kafka partition, not negative.
     pub partition: i32,
-    /// Kafka offset.
     pub offset: u64,
     /// Sequence number of the event; 0 = a heartbeat outside the sequence; none = the whole record.
     pub seq: Option<u64>,
@@ -57,8 +56,9 @@ impl FromStr for Id {
     }
 }
 
-/// A number for something that has no sequence number of its own, a status or a heartbeat outside the sequence: the same
-/// for the same message however often it is replayed. 63 bits of SHA-256, from 1.
+/// A number for something that has no sequence number of its own, a status or a heartbeat outside
+/// the sequence: the same for the same message however often it is replayed. 63 bits of SHA-256,
+/// from 1.
 pub fn number(topic: &str, received_at_us: i64, payload: &[u8]) -> u64 {
     let digest = Sha256::new().chain_update(topic).chain_update(received_at_us.to_be_bytes()).chain_update(payload);
     let bits = digest.finalize().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte));

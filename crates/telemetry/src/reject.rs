@@ -1,5 +1,5 @@
-//! Why something cannot be used. The text of a reason is public: it stands in receipts, in Kafka headers and in the
-//! `quarantine` table.
+//! Why something cannot be used. The text of a reason is public: it stands in receipts, in Kafka
+//! headers and in the `quarantine` table.
 
 use std::{fmt, str::FromStr};
 
@@ -22,7 +22,8 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// The topic is not one of the contract's, or an id in it has forbidden characters or a wrong length.
+    /// The topic is not one of the contract's, or an id in it has forbidden characters or a wrong
+    /// length.
     BadTopic = "bad_topic",
     /// The payload is empty.
     Empty = "empty",
@@ -40,7 +41,8 @@ reasons! {
     BadId = "bad_id",
     /// `boot_id` is absent or 0.
     BadBoot = "bad_boot",
-    /// `first_seq` is 0 (and not all events are heartbeats), or a sequence number does not fit 63 bits.
+    /// `first_seq` is 0 (and not all events are heartbeats), or a sequence number does not fit 63
+    /// bits.
     BadSequence = "bad_sequence",
     /// `session_id` is neither empty nor 16 bytes.
     BadSession = "bad_session",

@@ -17,9 +17,10 @@ use crate::{
 
 /// A report that keeps every limit of the contract.
 ///
-/// What is checked: well-formed, counts, lengths, boot and sequence numbers. What is not: whether values are
-/// plausible ([`crate::plausibility`]), because that is decided event by event. An event that cannot be used by itself
-/// keeps its place and its sequence number; [`Report::texts`] says why.
+/// What is checked: well-formed, counts, lengths, boot and sequence numbers. What is not: whether
+/// values are plausible ([`crate::plausibility`]), because that is decided event by event. An event
+/// that cannot be used by itself keeps its place and its sequence number; [`Report::texts`] says
+/// why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     /// Without its context.
@@ -28,7 +29,8 @@ pub struct Report {
     unknown: usize,
     /// Flags of the context's texts.
     flags: u32,
-    /// Events whose texts have flags or that cannot be used, in the order of their indices; nearly always none.
+    /// Events whose texts have flags or that cannot be used, in the order of their indices; nearly
+    /// always none.
     notes: Vec<(usize, Result<u32, Reject>)>,
 }
 
@@ -79,7 +81,8 @@ impl Report {
         Ok(Self { message, context, unknown, flags, notes })
     }
 
-    /// The flags of an event's row, from its texts and those of the context: [`text::TRIMMED`], [`text::STRANGE`].
+    /// The flags of an event's row, from its texts and those of the context: [`text::TRIMMED`],
+    /// [`text::STRANGE`].
     ///
     /// # Errors
     /// The event cannot be used, whatever its values are.
@@ -99,7 +102,8 @@ impl Report {
         self.message.boot_id
     }
 
-    /// The sequence numbers of the events; none for heartbeats outside the sequence and for reports without events.
+    /// The sequence numbers of the events; none for heartbeats outside the sequence and for reports
+    /// without events.
     pub fn sequence(&self) -> Option<Interval> {
         let (first, count) = (self.message.first_seq, self.message.events.len() as u64);
         (first > 0 && count > 0).then(|| Interval::new(first, first + count - 1))
@@ -115,7 +119,8 @@ impl Report {
         &self.message
     }
 
-    /// The context, if it has one; shared with other reports of the same [`Contexts`] that have the same.
+    /// The context, if it has one; shared with other reports of the same [`Contexts`] that have the
+    /// same.
     pub fn context(&self) -> Option<&Arc<v1::Context>> {
         self.context.as_ref()
     }
@@ -213,8 +218,8 @@ impl<'b> Take<'b> for Reading<'b, '_> {
     }
 }
 
-/// Decodes event by event, so that one that cannot be decoded costs no other. Its place is kept by an event without a kind;
-/// the second value says which these are, and why.
+/// Decodes event by event, so that one that cannot be decoded costs no other. Its place is kept by
+/// an event without a kind; the second value says which these are, and why.
 fn merge(bytes: &[u8], scan: &Scan) -> Result<(v1::Report, Vec<(usize, Reject)>), Reject> {
     let malformed = |error: &dyn std::fmt::Display| Reject::new(Reason::BadProtobuf, error.to_string());
     let mut message = v1::Report { events: Vec::with_capacity(scan.events), ..v1::Report::default() };
@@ -269,7 +274,8 @@ fn sequence(report: &mut v1::Report) -> Result<(), Reject> {
         if lost.first_seq == 0 || lost.first_seq > lost.last_seq || lost.last_seq > SEQ_MAX {
             return bad(format!("lost range {}..{} is not a range from 1", lost.first_seq, lost.last_seq));
         }
-        // The range is what counts: a reason that cannot be kept says so instead of costing the report.
+        // The range is what counts: a reason that cannot be kept says so instead of costing the
+        // report.
         if let Err(reject) = label("lost.reason", &mut lost.reason) {
             lost.reason = format!("not kept: {}", reject.detail);
         }

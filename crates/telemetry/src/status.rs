@@ -7,10 +7,12 @@ use crate::{
     text, v1,
 };
 
-/// Parses and validates a status; the second value has the flags of its texts, see [`text::TRIMMED`].
+/// Parses and validates a status; the second value has the flags of its texts, see
+/// [`text::TRIMMED`].
 ///
 /// # Errors
-/// [`Reason::Empty`], [`Reason::TooLarge`], [`Reason::BadJson`], [`Reason::FieldTooLong`] or [`Reason::BadSequence`].
+/// [`Reason::Empty`], [`Reason::TooLarge`], [`Reason::BadJson`], [`Reason::FieldTooLong`] or
+/// [`Reason::BadSequence`].
 pub fn parse(bytes: &[u8]) -> Result<(v1::Status, u32), Reject> {
     if bytes.is_empty() {
         return Err(Reject::new(Reason::Empty, "the payload is empty"));

@@ -1,8 +1,9 @@
-//! Texts that people read from labels, scan or type, and generated ids: what is trimmed, what is kept as it is, what is too
-//! long.
+//! Texts that people read from labels, scan or type, and generated ids: what is trimmed, what is
+//! kept as it is, what is too long.
 //!
-//! Scanners append carriage returns, line feeds, tabs and spaces: these are trimmed from the end. Whatever else is strange is
-//! kept as it came. Both are flagged in the row, so that nobody takes a text for the label's that is not.
+//! Scanners append carriage returns, line feeds, tabs and spaces: these are trimmed from the end.
+//! Whatever else is strange is kept as it came. Both are flagged in the row, so that nobody takes a
+//! text for the label's that is not.
 
 use crate::{
     limits::{CONTEXT_TEXT_LEN_MAX, TEXT_LEN_MAX},
@@ -10,10 +11,12 @@ use crate::{
     topic::is_id,
 };
 
-/// Bit of a row's `flags`: carriage returns, line feeds, tabs or spaces were trimmed from the end of a text.
+/// Bit of a row's `flags`: carriage returns, line feeds, tabs or spaces were trimmed from the end
+/// of a text.
 pub const TRIMMED: u32 = 256;
-/// Bit of a row's `flags`: a text has control characters, a generated id has characters beyond `[A-Za-z0-9_-]`, or a text of
-/// the context is longer than [`TEXT_LEN_MAX`]. It is kept as it came.
+/// Bit of a row's `flags`: a text has control characters, a generated id has characters beyond
+/// `[A-Za-z0-9_-]`, or a text of the context is longer than [`TEXT_LEN_MAX`]. It is kept as it
+/// came.
 pub const STRANGE: u32 = 512;
 
 /// What scanners append.
@@ -53,7 +56,8 @@ pub(crate) fn trim(name: &str, value: &mut String, most: usize, is_plain: fn(&st
     Ok(flags)
 }
 
-/// Trims a text that belongs to all events of a report: beyond [`TEXT_LEN_MAX`] it is kept and flagged.
+/// Trims a text that belongs to all events of a report: beyond [`TEXT_LEN_MAX`] it is kept and
+/// flagged.
 ///
 /// # Errors
 /// [`Reason::FieldTooLong`] beyond [`CONTEXT_TEXT_LEN_MAX`].

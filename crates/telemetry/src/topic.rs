@@ -1,6 +1,7 @@
 //! Topic grammar: `doseline/v1/{tenant}/{site}/{device}/{channel}`.
 //!
-//! Identity is the topic. Parsing is strict: a topic that is accepted formats back to the same text.
+//! Identity is the topic. Parsing is strict: a topic that is accepted formats back to the same
+//! text.
 
 use std::fmt;
 
@@ -63,9 +64,7 @@ impl Channel {
 pub struct Topic<'a> {
     /// The clinic chain.
     pub tenant: &'a str,
-    /// The clinic.
     pub site: &'a str,
-    /// The device.
     pub device: &'a str,
     /// What was published.
     pub channel: Channel,
@@ -99,7 +98,8 @@ impl<'a> Topic<'a> {
         Ok(Self { tenant, site, device, channel })
     }
 
-    /// Where the receipt for a report on this topic goes, in the form the device sent; none for a status.
+    /// Where the receipt for a report on this topic goes, in the form the device sent; none for a
+    /// status.
     pub fn receipt(self) -> Option<impl fmt::Display + 'a> {
         let suffix = match self.channel {
             Channel::Report => "receipt",

@@ -1,8 +1,9 @@
-//! Reports as devices usually send them: injections and nothing else, all in order. They are read in one pass, checked and
-//! taken where they lie.
+//! Reports as devices usually send them: injections and nothing else, all in order. They are read
+//! in one pass, checked and taken where they lie.
 //!
-//! Whatever else a report may hold, and whatever is wrong with one, is left to the full decoder of [`crate::report`]. Both
-//! read the same out of the same bytes; the tests hold them against each other.
+//! Whatever else a report may hold, and whatever is wrong with one, is left to the full decoder of
+//! [`crate::report`]. Both read the same out of the same bytes; the tests hold them against each
+//! other.
 
 use crate::{
     interval::Interval,
@@ -82,16 +83,13 @@ impl TakeFields for v1::Injection {
 /// The identity of a report, and what is unknown in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// The boot.
     pub boot_id: u64,
-    /// [`crate::report::Report::sequence`].
     pub sequence: Option<Interval>,
-    /// [`crate::report::Report::unknown`].
     pub unknown: usize,
 }
 
-/// Reads a valid report that holds injections and nothing else. None says nothing about the report, and what was taken until
-/// then is worth nothing.
+/// Reads a valid report that holds injections and nothing else. None says nothing about the report,
+/// and what was taken until then is worth nothing.
 pub(crate) fn read<'b, T: Take<'b>>(bytes: &'b [u8], taken: &mut T) -> Option<Head> {
     if bytes.len() > REPORT_BYTES_MAX {
         return None;

@@ -12,14 +12,16 @@ pub enum Value<'a> {
     Bytes(&'a [u8]),
 }
 
-/// Takes a field off the front, with its number; none at the end, and where the bytes are not well-formed or hold a group.
+/// Takes a field off the front, with its number; none at the end, and where the bytes are not
+/// well-formed or hold a group.
 #[inline(always)]
 pub fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u32, Value<'a>)> {
     field_before(bytes, 0)
 }
 
-/// [`field`] of a message that ends so many bytes before `bytes` do: what comes after it is looked at, so that nearly every field
-/// is read out of one word. One that goes beyond the end leaves fewer bytes than `after`.
+/// [`field`] of a message that ends so many bytes before `bytes` do: what comes after it is looked
+/// at, so that nearly every field is read out of one word. One that goes beyond the end leaves
+/// fewer bytes than `after`.
 #[inline(always)]
 pub(crate) fn field_before<'a>(bytes: &mut &'a [u8], after: usize) -> Option<(u32, Value<'a>)> {
     let mut rest = *bytes;
@@ -37,7 +39,8 @@ pub(crate) fn field_before<'a>(bytes: &mut &'a [u8], after: usize) -> Option<(u3
     (key >= 8).then_some((key >> 3, value))
 }
 
-/// Takes a key of at most two bytes and a varint of at most four off the front, where eight bytes are there to be looked at.
+/// Takes a key of at most two bytes and a varint of at most four off the front, where eight bytes
+/// are there to be looked at.
 #[inline(always)]
 fn short(bytes: &mut &[u8]) -> Option<(u32, u32)> {
     let word = u64::from_le_bytes(*bytes.first_chunk()?);

@@ -1,8 +1,8 @@
 //! The wire contract may only grow, and the code in `src/generated` is what `/proto` compiles to.
 //!
-//! `proto/doseline.telemetry.v1.json` is the contract as it was last published. After a change of `/proto`,
-//! `UPDATE_CONTRACT=1 cargo test --release -p telemetry --test contract` generates the code anew, and once more publishes
-//! the addition.
+//! `proto/doseline.telemetry.v1.json` is the contract as it was last published. After a change of
+//! `/proto`, `UPDATE_CONTRACT=1 cargo test --release -p telemetry --test contract` generates the
+//! code anew, and once more publishes the addition.
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
 

@@ -119,7 +119,8 @@ fn descriptor(name: &str) -> MessageDescriptor {
     pool.get_message_by_name(&format!("doseline.telemetry.v1.{name}")).unwrap()
 }
 
-/// Paths to every text below a message, from the descriptor: a new field is tried without a line here.
+/// Paths to every text below a message, from the descriptor: a new field is tried without a line
+/// here.
 fn texts(message: &MessageDescriptor) -> Vec<Vec<FieldDescriptor>> {
     let below = |field: FieldDescriptor| match field.kind() {
         prost_reflect::Kind::String => vec![vec![field]],
@@ -146,7 +147,8 @@ fn holding<M: prost::Message + Default>(message: &MessageDescriptor, path: &[Fie
     dynamic.as_message().unwrap().transcode_to().unwrap()
 }
 
-/// Each text with what scanners append, with control characters and too long: what becomes of it, as flags or a refusal.
+/// Each text with what scanners append, with control characters and too long: what becomes of it,
+/// as flags or a refusal.
 fn strange_texts(most: usize) -> Vec<(String, Result<u32, Reason>)> {
     let appended = ["\r", "\n", "\t", " ", "\r\n", " \t\r\n"].map(|end| (format!("L1{end}"), Ok(TRIMMED)));
     let inner = ["L\0 1", "L\u{1b}[2J1", "L\t1", "\u{7f}L1"].map(|text| (text.to_owned(), Ok(STRANGE)));

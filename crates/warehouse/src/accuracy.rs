@@ -1,8 +1,8 @@
 //! What accuracy and drift are judged from, and what was said about them.
 //!
-//! Sums come from the loader's aggregates and are read up to the committed batches only. An injection that the device itself
-//! says went wrong (PARTIAL, ABORTED, OCCLUDED, NO_CONTACT) tells nothing of its accuracy: the aggregates keep it apart, and
-//! it is left out.
+//! Sums come from the loader's aggregates and are read up to the committed batches only. An
+//! injection that the device itself says went wrong (PARTIAL, ABORTED, OCCLUDED, NO_CONTACT) tells
+//! nothing of its accuracy: the aggregates keep it apart, and it is left out.
 
 use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
@@ -20,15 +20,12 @@ pub const DEVICE: &str = "concat(tenant, '/', device)";
 /// Sums of one visit at one set point within one calibration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Serialize, Deserialize)]
 pub struct SessionSum {
-    /// Tenant.
     pub tenant: String,
-    /// Device.
     pub device: String,
     /// `DOSE` (nl) or `DEPTH` (um).
     pub channel: String,
     /// Calibration; empty = not said.
     pub calibration_id: String,
-    /// Set point.
     pub target: u32,
     /// Visit; empty = outside a session.
     pub session_id: String,
@@ -38,7 +35,6 @@ pub struct SessionSum {
     pub firmware: String,
     /// Site of the last injection.
     pub site: String,
-    /// Injections.
     pub n: i64,
     /// Sum of measured - target.
     pub error: i64,
@@ -55,7 +51,6 @@ pub struct SessionSum {
 /// Tolerances and bands of a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Model {
-    /// Its name.
     pub model: String,
     /// Least tolerance of a dose, nl.
     pub dose_resolution_nl: u32,
@@ -76,27 +71,23 @@ pub struct Model {
 /// When a calibration is due to be repeated.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Due {
-    /// Tenant.
     pub tenant: String,
     /// The device that was calibrated.
     pub device: String,
     /// `DOSE` or `DEPTH`.
     pub channel: String,
-    /// The calibration.
     pub calibration_id: String,
     /// When it is due, us since 1970.
     pub due_at: i64,
 }
 
-/// A visit on one device of which injections are known to be missing: between two received numbers, or of as many as the device
-/// said at the end. Those in quarantine are missing too: no figure counts them.
+/// A visit on one device of which injections are known to be missing: between two received numbers,
+/// or of as many as the device said at the end. Those in quarantine are missing too: no figure
+/// counts them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Incomplete {
-    /// Tenant.
     pub tenant: String,
-    /// Device.
     pub device: String,
-    /// Visit.
     pub session_id: String,
     /// Injections that are known and stored.
     pub received: u64,
@@ -361,7 +352,6 @@ impl Warehouse {
 /// A visit between the last calibration and one that raises a question.
 #[derive(Clone, Debug, Default, PartialEq, Row, Serialize, Deserialize)]
 pub struct Affected {
-    /// Tenant.
     pub tenant: String,
     /// The device that was calibrated.
     pub device: String,
@@ -375,13 +365,11 @@ pub struct Affected {
     pub as_found_error_pct: Option<f64>,
     /// Visit; empty = outside a session.
     pub session_id: String,
-    /// Site.
     pub site: String,
     /// Time of the first injection, us since 1970.
     pub first_at: i64,
     /// Time of the last injection, us since 1970.
     pub last_at: i64,
-    /// Injections.
     pub injections: u64,
 }
 

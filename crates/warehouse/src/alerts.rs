@@ -13,7 +13,6 @@ use crate::{
 /// An alert as the monitor last wrote it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Alert {
-    /// Tenant.
     pub tenant: String,
     /// Stable key of the condition.
     pub alert_key: String,
@@ -27,17 +26,12 @@ pub struct Alert {
     pub holds: bool,
     /// Rises whenever there is something new to acknowledge.
     pub attention: u32,
-    /// Site.
     pub site: String,
-    /// Device.
     pub device: String,
-    /// In words.
     pub title: String,
     /// Visits affected, ascending.
     pub sessions: Vec<String>,
-    /// Items, ascending.
     pub items: Vec<String>,
-    /// Cycles, ascending.
     pub cycles: Vec<String>,
     /// SQL that shows the rows behind it.
     pub evidence_query: String,
@@ -60,9 +54,7 @@ pub struct Alert {
 /// Something that happened to an alert.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct AlertEvent {
-    /// Tenant.
     pub tenant: String,
-    /// The alert.
     pub alert_key: String,
     /// When, us since 1970.
     pub at: i64,
@@ -72,7 +64,6 @@ pub struct AlertEvent {
     pub actor: String,
     /// What it is about.
     pub kind: String,
-    /// Severity then.
     pub severity: String,
     /// Whether the condition held then.
     pub holds: bool,
@@ -89,23 +80,16 @@ pub struct AlertEvent {
 /// An alert that waits for somebody.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct OpenAlert {
-    /// Tenant.
     pub tenant: String,
-    /// Stable key.
     pub alert_key: String,
-    /// Severity.
     pub severity: String,
     /// What it is about.
     pub kind: String,
-    /// Site.
     pub site: String,
-    /// Device.
     pub device: String,
-    /// In words.
     pub title: String,
     /// Whether the condition still holds.
     pub holds: bool,
-    /// Visits affected.
     pub sessions: u64,
     /// When it was raised, us since 1970.
     pub raised_at: i64,
@@ -142,7 +126,8 @@ impl Warehouse {
         .await
     }
 
-    /// Keys of alerts that are latched by their severity alone: acknowledged since, and their condition gone.
+    /// Keys of alerts that are latched by their severity alone: acknowledged since, and their
+    /// condition gone.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -155,7 +140,8 @@ impl Warehouse {
         self.rows(sql).await
     }
 
-    /// Writes alerts and what happened to them: history first, so that no change is without its row.
+    /// Writes alerts and what happened to them: history first, so that no change is without its
+    /// row.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].

@@ -1,8 +1,9 @@
 //! What has been inserted into a table since a reader last looked, whoever inserted it.
 //!
-//! A part's name tells which blocks of its partition it holds; merging keeps them. So a part with a block that the reader
-//! has not seen holds something new. Where a merge has put it beside blocks that were seen, the rows of batches that were
-//! committed when the reader last looked are left out: else every pass would read the whole day again.
+//! A part's name tells which blocks of its partition it holds; merging keeps them. So a part with a
+//! block that the reader has not seen holds something new. Where a merge has put it beside blocks
+//! that were seen, the rows of batches that were committed when the reader last looked are left
+//! out: else every pass would read the whole day again.
 
 use async_recursion::async_recursion as boxed;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,17 +20,11 @@ use crate::{
 /// A part that is active.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Part {
-    /// Table.
     pub table: String,
-    /// Partition.
     pub partition_id: String,
-    /// Name.
     pub name: String,
-    /// First block.
     pub first: i64,
-    /// Last block.
     pub last: i64,
-    /// Rows.
     pub rows: u64,
 }
 
@@ -74,8 +69,8 @@ impl<'a> News<'a> {
 }
 
 impl Seen {
-    /// Parts that hold a block which has not been seen. `since` is how far batches were committed when the reader last
-    /// looked at the parts, or before; none = not known.
+    /// Parts that hold a block which has not been seen. `since` is how far batches were committed
+    /// when the reader last looked at the parts, or before; none = not known.
     pub fn news<'a>(&self, parts: &'a [Part], since: Option<&Horizon>) -> News<'a> {
         let mut tables: BTreeMap<&str, Vec<(&Part, bool)>> = BTreeMap::new();
         for part in parts {
@@ -155,8 +150,8 @@ impl Warehouse {
         .await
     }
 
-    /// The distinct answers to a question about what is new of a table, asked for as many parts at once as a statement names.
-    /// No more are asked for once there are `limit`.
+    /// The distinct answers to a question about what is new of a table, asked for as many parts at
+    /// once as a statement names. No more are asked for once there are `limit`.
     async fn of_news(
         &self,
         news: &News<'_>,
@@ -175,8 +170,8 @@ impl Warehouse {
         Ok(answers.into_iter().take(limit).collect())
     }
 
-    /// The same of rows that belong to batches beyond a horizon: they are not judged yet and have to be looked at again.
-    /// Batches are of today or yesterday.
+    /// The same of rows that belong to batches beyond a horizon: they are not judged yet and have
+    /// to be looked at again. Batches are of today or yesterday.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -196,7 +191,8 @@ impl Warehouse {
         .await
     }
 
-    /// Texts of a table's rows in the boots whose clock `implausible_times` newly shows to be wrong.
+    /// Texts of a table's rows in the boots whose clock `implausible_times` newly shows to be
+    /// wrong.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -218,8 +214,8 @@ impl Warehouse {
         .await
     }
 
-    /// Sessions in which a mixture was used, for what is new of `preparations`. A mixture is told when it is made, so
-    /// injections long before are not looked at.
+    /// Sessions in which a mixture was used, for what is new of `preparations`. A mixture is told
+    /// when it is made, so injections long before are not looked at.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -256,7 +252,8 @@ impl Warehouse {
         .await
     }
 
-    /// What the monitor has seen, as it last said; none where it has not, or where its verdicts are gone.
+    /// What the monitor has seen, as it last said; none where it has not, or where its verdicts are
+    /// gone.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

@@ -45,14 +45,14 @@ pub struct Options {
     pub database: String,
     /// User; empty = ClickHouse's `default`.
     pub user: String,
-    /// Password.
     pub password: Secret,
     /// Longest wait for a TCP connection.
     pub connect_timeout: Duration,
-    /// Longest wait for one chunk of an insert to be taken. Longer tolerates a busier engine, shorter notices a dead one
-    /// earlier.
+    /// Longest wait for one chunk of an insert to be taken. Longer tolerates a busier engine,
+    /// shorter notices a dead one earlier.
     pub send_timeout: Duration,
-    /// Longest wait for the answer to a query or an insert, from its last byte to the last byte of the answer.
+    /// Longest wait for the answer to a query or an insert, from its last byte to the last byte of
+    /// the answer.
     pub receive_timeout: Duration,
 }
 
@@ -70,7 +70,8 @@ impl Default for Options {
     }
 }
 
-/// What a query whose filter borrows returns: boxed, as `#[boxed]` does for the others, so that it is compiled in this crate.
+/// What a query whose filter borrows returns: boxed, as `#[boxed]` does for the others, so that it
+/// is compiled in this crate.
 pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
 
 /// The warehouse: one database of one ClickHouse. Clones share the connections and cost little.
@@ -86,10 +87,12 @@ impl fmt::Debug for Warehouse {
     }
 }
 
-/// Idle connections are closed before ClickHouse does (it waits 3 s by default), or the next request fails.
+/// Idle connections are closed before ClickHouse does (it waits 3 s by default), or the next
+/// request fails.
 const POOL_IDLE: Duration = Duration::from_secs(2);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
-/// Statements from this length on say how long they are: without that the engine refuses 256 KiB and more.
+/// Statements from this length on say how long they are: without that the engine refuses 256 KiB
+/// and more.
 const STATEMENT_BYTES: usize = 128 * 1024;
 
 impl Warehouse {
@@ -142,8 +145,8 @@ impl Warehouse {
     /// All rows of a query made with [`Warehouse::query`].
     ///
     /// # Errors
-    /// [`Error::Unreachable`], [`Error::TimedOut`], [`Error::Engine`], or [`Error::Answer`] if the rows do not have the
-    /// shape of `T`.
+    /// [`Error::Unreachable`], [`Error::TimedOut`], [`Error::Engine`], or [`Error::Answer`] if the
+    /// rows do not have the shape of `T`.
     pub async fn fetch<T: DeserializeOwned + Send>(&self, query: Query) -> Result<Vec<T>, Error> {
         let mut rows = Vec::new();
         self.answer(query, &mut |answer| answer.take(&mut rows)).await?;
@@ -169,13 +172,16 @@ impl Warehouse {
         self.in_time(read).await
     }
 
-    /// Executes a query made with [`Warehouse::query`] that returns nothing. The answer comes when it is done.
+    /// Executes a query made with [`Warehouse::query`] that returns nothing. The answer comes when
+    /// it is done.
     ///
     /// # Errors
-    /// [`Error::Unreachable`], [`Error::TimedOut`] (the statement may still take effect) or [`Error::Engine`].
+    /// [`Error::Unreachable`], [`Error::TimedOut`] (the statement may still take effect) or
+    /// [`Error::Engine`].
     #[boxed]
     pub async fn execute(&self, query: Query) -> Result<(), Error> {
-        // Since 26.x inserts are asynchronous unless told otherwise: an answer would not mean written.
+        // Since 26.x inserts are asynchronous unless told otherwise: an answer would not mean
+        // written.
         let query = sized(query).with_setting("async_insert", "0").with_setting("wait_end_of_query", "1");
         self.in_time(query.execute()).await
     }
@@ -231,8 +237,9 @@ impl Warehouse {
     }
 }
 
-/// A statement whose text the engine reads however long it is. Its parts that grow with the data are bounded where they are
-/// made ([`crate::sterility::IDS_MAX`], Kafka's partitions); this is for what these bounds add up to.
+/// A statement whose text the engine reads however long it is. Its parts that grow with the data
+/// are bounded where they are made ([`crate::sterility::IDS_MAX`], Kafka's partitions); this is for
+/// what these bounds add up to.
 fn sized(query: Query) -> Query {
     let bytes = query.sql_display().to_string().len();
     if bytes < STATEMENT_BYTES { query } else { query.with_setting("max_query_size", (2 * bytes).to_string()) }

@@ -1,24 +1,28 @@
 //! The end of a topic's life: nothing can be written into it any more.
 //!
-//! A topic that was deleted and made again has other records under the same offsets, so it gets a new life, with ledgers that
-//! begin where those of the earlier lives ended. That end must be final, or two owners would read different beginnings, and an
-//! event that a late owner of the old life commits could be written again by the new one. So a life is closed, shard by shard,
-//! before the next one is numbered. At the position `p` of a shard:
+//! A topic that was deleted and created again has other records under the same offsets, so it gets
+//! a new life, with ledgers that begin where those of the earlier lives ended. That end must be
+//! final, or two owners would read different beginnings, and an event that a late owner of the old
+//! life commits could be written again by the new one. So a life is closed, shard by shard, before
+//! the next one is numbered. At the position `p` of a shard:
 //!
-//! 1. *Fence*: an intent of decoder version [`CLOSING`] is put at `p`, by put-if-absent like any other, above those that are
-//!    there. An owner that comes to `p` finds it when it reads its own intent back, and stops. What was begun at `p` before is
-//!    known from here on: the intents below.
-//! 2. *Burn*: every token with which those could still be committed is used up by an empty commit row. From here on the batch
-//!    at `p` either has its commit, or never gets one. If it has, it is whole, because a commit comes after all blocks: the
-//!    same begins again at its end. An owner that runs on can do so for a few batches, and each time has to commit before it is
-//!    fenced.
-//! 3. *Erase*: without a commit, rows of the batch must not stay. Every token with which they could still be inserted is used
-//!    up, and they are deleted, together with a commit that a rewriting owner had already begun to undo.
-//! 4. *Close*: a commit row that ends at [`CLOSED`] and says that records from `p` on were never written. Whoever asks for the
-//!    position afterwards learns that the shard is closed.
+//! 1. *Fence*: an intent of decoder version [`CLOSING`] is put at `p`, by put-if-absent like any
+//!    other, above those that are there. An owner that comes to `p` finds it when it reads its own
+//!    intent back, and stops. What was begun at `p` before is known from here on: the intents
+//!    below.
+//! 2. *Burn*: every token with which those could still be committed is used up by an empty commit
+//!    row. From here on the batch at `p` either has its commit, or never gets one. If it has, it is
+//!    whole, because a commit comes after all blocks: the same begins again at its end. An owner
+//!    that runs on can do so for a few batches, and each time has to commit before it is fenced.
+//! 3. *Erase*: without a commit, rows of the batch must not stay. Every token with which they could
+//!    still be inserted is used up, and they are deleted, together with a commit that a rewriting
+//!    owner had already begun to undo.
+//! 4. *Close*: a commit row that ends at [`CLOSED`] and says that records from `p` on were never
+//!    written. Whoever asks for the position afterwards learns that the shard is closed.
 //!
-//! Each step may be repeated, and two that close at once do the same. The deletions touch rows of generations below the
-//! fence's, whose tokens are used up: nothing that somebody could still be writing.
+//! Each step may be repeated, and two that close at once do the same. The deletions touch rows of
+//! generations below the fence's, whose tokens are used up: nothing that somebody could still be
+//! writing.
 
 use async_recursion::async_recursion as boxed;
 use serde::Deserialize;
@@ -33,7 +37,6 @@ use crate::{
 /// A shard that is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed {
-    /// The shard.
     pub shard: Shard,
     /// Records from this offset on were never written; how many there were nobody knows.
     pub position: u64,
@@ -49,7 +52,8 @@ impl Warehouse {
     /// Closes every shard of a life; done again, it changes nothing. `now` is us since 1970.
     ///
     /// # Errors
-    /// As [`Warehouse::execute`]; to be repeated until it succeeds, and before another life of the topic is numbered.
+    /// As [`Warehouse::execute`]; to be repeated until it succeeds, and before another life of the
+    /// topic is numbered.
     #[boxed]
     pub async fn close_life(&self, life: &TopicLife, now: i64) -> Result<Vec<Closed>, Error> {
         let mut closed = Vec::new();
@@ -86,7 +90,8 @@ impl Warehouse {
         }
     }
 
-    /// The intent that closes a shard at a position, put there if nobody has, and the intents below it.
+    /// The intent that closes a shard at a position, put there if nobody has, and the intents below
+    /// it.
     async fn fence(&self, shard: Shard, position: u64, now: i64) -> Result<(Intent, Vec<Intent>), Error> {
         let mut put: Option<u32> = None;
         loop {

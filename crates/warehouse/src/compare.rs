@@ -1,4 +1,5 @@
-//! Two relations held against each other, by key and column: what `reconcile` and `rebuild` find differences with.
+//! Two relations held against each other, by key and column: what `reconcile` and `rebuild` find
+//! differences with.
 
 use async_recursion::async_recursion as boxed;
 use serde::Deserialize;
@@ -14,7 +15,8 @@ pub struct Difference {
     pub left: u64,
     /// Rows on the right.
     pub right: u64,
-    /// Columns that differ: name, value on the left, value on the right. Several rows' values are separated by commas.
+    /// Columns that differ: name, value on the left, value on the right. Several rows' values are
+    /// separated by commas.
     pub columns: Vec<(String, String, String)>,
 }
 
@@ -54,7 +56,8 @@ pub(crate) fn quoted(text: &str) -> String {
 }
 
 impl Pair<'_> {
-    /// The first differences by key, at most `limit`. One pass finds the keys; values are looked up for those only.
+    /// The first differences by key, at most `limit`. One pass finds the keys; values are looked up
+    /// for those only.
     #[boxed]
     pub async fn differences(&self, warehouse: &Warehouse, limit: usize) -> Result<Vec<Difference>, Error> {
         let names = self.names();

@@ -8,7 +8,6 @@ use crate::{client::Warehouse, error::Error};
 /// Which devices are asked about; empty = all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// One tenant.
     pub tenant: String,
     /// One device of it.
     pub device: String,
@@ -17,13 +16,10 @@ pub struct Scope {
 /// A row of `delivery_gaps`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Gap {
-    /// Tenant.
     pub tenant: String,
     /// Site the boot was last heard from.
     pub site: String,
-    /// Device.
     pub device: String,
-    /// Boot.
     pub boot_id: u64,
     /// First missing sequence number.
     pub first_missing: u64,
@@ -38,13 +34,10 @@ pub struct Gap {
 /// A row of `delivery_completeness`, without the lifetime counter.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Balance {
-    /// Tenant.
     pub tenant: String,
     /// Site the boot was last heard from.
     pub site: String,
-    /// Device.
     pub device: String,
-    /// Boot.
     pub boot_id: u64,
     /// Events known to have been made.
     pub made: u64,
@@ -61,8 +54,9 @@ pub struct Balance {
 }
 
 impl Warehouse {
-    /// Gaps in a scope that were first known at `until_us` (us since 1970) or before, ordered by boot and number. A reader
-    /// that leaves out the last seconds does not see what is only late by re-ordering.
+    /// Gaps in a scope that were first known at `until_us` (us since 1970) or before, ordered by
+    /// boot and number. A reader that leaves out the last seconds does not see what is only late by
+    /// re-ordering.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

@@ -1,4 +1,5 @@
-//! What can be said of single visits and of the fleet's devices by a query alone: facts that raise an alert by themselves.
+//! What can be said of single visits and of the fleet's devices by a query alone: facts that raise
+//! an alert by themselves.
 
 use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
@@ -17,13 +18,10 @@ const VISIT: &str = "concat(tenant, '/', device, '/', session_id)";
 /// A visit on one device in which a single injection is worth an alert.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Shots {
-    /// Tenant.
     pub tenant: String,
-    /// Device.
     pub device: String,
     /// Visit; empty = outside a session.
     pub session_id: String,
-    /// Site.
     pub site: String,
     /// Time of the first injection of it, us since 1970.
     pub since: i64,
@@ -46,11 +44,8 @@ pub struct Shots {
 /// A condition of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Finding {
-    /// Tenant.
     pub tenant: String,
-    /// Site.
     pub site: String,
-    /// Device.
     pub device: String,
     /// What tells it from others of its kind on the device; empty = nothing.
     pub subject: String,
@@ -58,7 +53,6 @@ pub struct Finding {
     pub session_id: String,
     /// Since when, us since 1970.
     pub since: i64,
-    /// In words.
     pub detail: String,
 }
 
@@ -161,7 +155,8 @@ const CLOCK: &str = "
     FROM injections AS shot WHERE ingest_day >= toDate(now('UTC')) - 2
     GROUP BY tenant, device HAVING argMax(clock, received_at) = 'UNSYNCED'";
 
-// The first of the last days stands, so that a clock that stays wrong does not change its alert with each message.
+// The first of the last days stands, so that a clock that stays wrong does not change its alert
+// with each message.
 const IMPLAUSIBLE: &str = "
     SELECT toString(tenant), toString(argMax(told.site, received_at)), toString(device), '', '',
         toUnixTimestamp64Micro(min(received_at)),
@@ -225,8 +220,8 @@ impl Warehouse {
         self.texts_beyond("injections", VISIT, horizon, limit).await
     }
 
-    /// Visits of which a single injection is worth an alert. Tolerances are those registered for the model; an injection that
-    /// ended otherwise than OK may deliver less than asked.
+    /// Visits of which a single injection is worth an alert. Tolerances are those registered for
+    /// the model; an injection that ended otherwise than OK may deliver less than asked.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

@@ -3,8 +3,9 @@
 /// What to do after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
-    /// Try again after a pause: the cause lies outside and can pass, or a person can remove it meanwhile (engine away,
-    /// overloaded or full, wrong password, schema not yet made). Whether a write took effect is unknown.
+    /// Try again after a pause: the cause lies outside and can pass, or a person can remove it
+    /// meanwhile (engine away, overloaded or full, wrong password, schema not yet made). Whether a
+    /// write took effect is unknown.
     Retry,
     /// What was given will never be accepted; put it aside and go on.
     Reject,
@@ -18,25 +19,17 @@ pub enum Error {
     /// An option cannot be used.
     #[error("{key} = {value:?}: {remedy}")]
     Option {
-        /// The option.
         key: &'static str,
-        /// Its value.
         value: String,
         /// What would be right.
         remedy: &'static str,
     },
     /// The engine cannot be reached, or the connection broke.
     #[error("clickhouse at {url} cannot be reached: {detail}")]
-    Unreachable {
-        /// Where.
-        url: String,
-        /// The cause.
-        detail: String,
-    },
+    Unreachable { url: String, detail: String },
     /// The engine did not answer in time.
     #[error("clickhouse at {url} did not answer within {seconds} s")]
     TimedOut {
-        /// Where.
         url: String,
         /// The limit that passed, s.
         seconds: u64,
@@ -76,12 +69,7 @@ pub enum Error {
     Csv(#[from] csv::Error),
     /// The ingest day still has batches that are not committed, or is not over.
     #[error("ingest day {day} is not closed: {fault}")]
-    DayOpen {
-        /// The day.
-        day: String,
-        /// Why.
-        fault: String,
-    },
+    DayOpen { day: String, fault: String },
 }
 
 /// ClickHouse's error codes that pass by themselves or through a person's hand.
@@ -93,9 +81,11 @@ mod code {
     pub const ACCESS_DENIED: u32 = 497;
     pub const AUTHENTICATION_FAILED: u32 = 516;
     pub const NOT_ENOUGH_SPACE: u32 = 243;
-    /// A part cannot be read. After a merge on a full disk the parts before it are still there for `old_parts_lifetime`.
+    /// A part cannot be read. After a merge on a full disk the parts before it are still there for
+    /// `old_parts_lifetime`.
     pub const CORRUPTED_DATA: u32 = 246;
-    /// Time-outs, cancelled queries, limits of memory, parts and queries, read-only tables, IO and network errors.
+    /// Time-outs, cancelled queries, limits of memory, parts and queries, read-only tables, IO and
+    /// network errors.
     pub const PASSING: &[u32] = &[
         74, 75, 76, 77, 95, 159, 160, 198, 202, 203, 209, 210, 218, 236, 241, 242, 252, 279, 294, 319, 373, 394, 399,
         410, 425, 439, 473, 517, 518, 571, 574, 722, 745, 999,
@@ -131,7 +121,8 @@ impl Error {
         }
     }
 
-    /// Translates an error of the client. `url` is where the engine is, `seconds` the limit that may have passed.
+    /// Translates an error of the client. `url` is where the engine is, `seconds` the limit that
+    /// may have passed.
     pub fn from_client(error: clickhouse::error::Error, url: &str, seconds: u64) -> Self {
         use clickhouse::error::Error as Client;
         match error {
@@ -154,8 +145,8 @@ impl Error {
     }
 }
 
-/// Whether somebody's materialized view failed, with whatever code: the insert itself is well, and a person can mend the
-/// view meanwhile. The rows may be in the table already.
+/// Whether somebody's materialized view failed, with whatever code: the insert itself is well, and
+/// a person can mend the view meanwhile. The rows may be in the table already.
 fn is_of_view(message: &str) -> bool {
     message.contains("while pushing to view")
 }

@@ -5,19 +5,14 @@ use serde::Deserialize;
 /// A consumable as it was mounted. Several rows of one mount are told apart by the caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Mount {
-    /// Tenant.
     pub tenant: String,
-    /// Device.
     pub device: String,
-    /// The mount.
     pub mount_id: String,
     /// When, us since 1970.
     pub at: i64,
-    /// Site.
     pub site: String,
     /// Visit it was mounted in; empty = outside a session.
     pub session_id: String,
-    /// Slot.
     pub slot: String,
     /// The item; empty = not said.
     pub item_id: String,
@@ -44,23 +39,17 @@ pub struct Mount {
 /// What injections of one visit were made with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Use {
-    /// Tenant.
     pub tenant: String,
-    /// Device.
     pub device: String,
     /// Visit; empty = outside a session.
     pub session_id: String,
-    /// Slot.
     pub slot: String,
     /// The mount; empty = not said.
     pub mount_id: String,
     /// The item as the device knew it; empty = not said.
     pub item_id: String,
-    /// Site.
     pub site: String,
-    /// Injections.
     pub injections: u64,
-    /// Punctures.
     pub punctures: u64,
     /// First injection, us since 1970.
     pub first_at: i64,
@@ -68,24 +57,21 @@ pub struct Use {
     pub last_at: i64,
     /// Injections whose time is that of their receipt.
     pub undated: u64,
-    /// Whether some of it was committed lately, see [`Warehouse::horizon`](crate::Warehouse::horizon).
+    /// Whether some of it was committed lately, see
+    /// [`Warehouse::horizon`](crate::Warehouse::horizon).
     pub lately: bool,
 }
 
 /// Injections of one visit and device with the same needle mount and mixture.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Shots {
-    /// Tenant.
     pub tenant: String,
-    /// Visit.
     pub session_id: String,
-    /// Device.
     pub device: String,
     /// Mount in the needle slot; empty = none was said.
     pub needle_mount_id: String,
     /// Mixture; empty = none was said.
     pub preparation_id: String,
-    /// Site.
     pub site: String,
     /// Injections that touched the skin.
     pub injections: u64,
@@ -93,16 +79,15 @@ pub struct Shots {
     pub first_at: i64,
     /// Last, us since 1970.
     pub last_at: i64,
-    /// Injections whose time is that of their receipt, or of a clock that was seen to be wrong in their boot.
+    /// Injections whose time is that of their receipt, or of a clock that was seen to be wrong in
+    /// their boot.
     pub undated: u64,
 }
 
 /// One component of a mixture.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Component {
-    /// Tenant.
     pub tenant: String,
-    /// The mixture.
     pub preparation_id: String,
     /// Use by, us since 1970; none = not said.
     pub use_by: Option<i64>,
@@ -119,17 +104,12 @@ pub struct Component {
 /// A sterilizer's cycle, without its curve.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Cycle {
-    /// Tenant.
     pub tenant: String,
-    /// The sterilizer.
     pub device: String,
-    /// Its boot.
     pub boot_id: u64,
     /// Sequence number in the boot.
     pub seq: u64,
-    /// The cycle.
     pub cycle_uid: String,
-    /// Site.
     pub site: String,
     /// Start, us since 1970.
     pub at: i64,
@@ -143,18 +123,14 @@ pub struct Cycle {
     pub purpose: String,
     /// Whether the load came out dry; none = not said.
     pub load_dry: Option<bool>,
-    /// Items reported.
     pub items: u32,
-    /// Samples reported.
     pub samples: u32,
 }
 
 /// The curve of a cycle, in the order of its samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Curve {
-    /// Tenant.
     pub tenant: String,
-    /// The cycle.
     pub cycle_uid: String,
     /// Time from the start, ms; sensor; temperature, millidegrees Celsius; absolute pressure, Pa.
     pub samples: Vec<(u32, u32, Option<i32>, Option<u32>)>,
@@ -163,13 +139,9 @@ pub struct Curve {
 /// An item in the chamber.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Load {
-    /// Tenant.
     pub tenant: String,
-    /// The item.
     pub item_id: String,
-    /// The sterilizer.
     pub device: String,
-    /// The cycle.
     pub cycle_uid: String,
     /// Pack it was in; empty = not said.
     pub pack_id: String,
@@ -178,9 +150,7 @@ pub struct Load {
 /// A reading of an indicator.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Indicator {
-    /// Tenant.
     pub tenant: String,
-    /// The cycle.
     pub cycle_uid: String,
     /// `CHEMICAL`, `BIOLOGICAL`, `BOWIE_DICK`; empty = not said.
     pub kind: String,
@@ -195,38 +165,29 @@ pub struct Indicator {
 /// A decision on a load.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Release {
-    /// Tenant.
     pub tenant: String,
-    /// The cycle.
     pub cycle_uid: String,
     /// When, us since 1970.
     pub at: i64,
     /// `RELEASED`, `REJECTED`; empty = not said.
     pub decision: String,
-    /// Who.
     pub actor: String,
 }
 
 /// A syringe or cartridge of which more or less left than was delivered.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Imbalance {
-    /// Tenant.
     pub tenant: String,
-    /// Site.
     pub site: String,
-    /// Device.
     pub device: String,
-    /// The mount.
     pub mount_id: String,
     /// The item; empty = not said.
     pub item_id: String,
-    /// Filling, nl.
     pub fill_nl: i64,
     /// Used for priming, nl.
     pub primed_nl: i64,
     /// Left in it, nl.
     pub residual_nl: i64,
-    /// Delivered, nl.
     pub delivered_nl: i64,
     /// fill - primed - residual - delivered, nl.
     pub balance_nl: i64,
@@ -239,15 +200,12 @@ pub struct Imbalance {
 /// An item was cleaned.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Reprocessing {
-    /// Tenant.
     pub tenant: String,
-    /// The item.
     pub item_id: String,
     /// When, us since 1970.
     pub at: i64,
     /// Device that told.
     pub device: String,
-    /// Site.
     pub site: String,
     /// `STERILE`, `DEMINERALISED`, `TAP`; empty = not said.
     pub rinse_water: String,
@@ -258,7 +216,6 @@ pub struct Reprocessing {
 pub struct Recipe {
     /// Tenant; empty = every tenant.
     pub tenant: String,
-    /// Name.
     pub recipe: String,
     /// Lower edge of the band, millidegrees Celsius, inclusive.
     pub temperature_min_mc: i32,
@@ -283,7 +240,6 @@ pub struct Recipe {
 pub struct LotExpiry {
     /// UDI device identifier.
     pub udi_di: String,
-    /// Lot.
     pub lot: String,
     /// Last day of use, days since 1970.
     pub expiry: i32,
@@ -292,13 +248,11 @@ pub struct LotExpiry {
 /// A recall that is open.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Recall {
-    /// The recall.
     pub recall_id: String,
     /// UDI device identifier.
     pub udi_di: String,
     /// Lot; empty = all.
     pub lot: String,
-    /// Why.
     pub reason: String,
 }
 
@@ -307,18 +261,14 @@ pub struct Recall {
 pub struct Policy {
     /// Tenant; empty = every tenant without one of its own.
     pub tenant: String,
-    /// Name.
     pub name: String,
-    /// Value.
     pub value: String,
 }
 
 /// A site with a time zone that the engine knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Zone {
-    /// Tenant.
     pub tenant: String,
-    /// Site.
     pub site: String,
     /// IANA time zone.
     pub time_zone: String,

@@ -9,15 +9,11 @@ use crate::{client::Warehouse, error::Error};
 /// An incident.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Incident {
-    /// Its id.
     pub incident_id: String,
-    /// Tenant.
     pub tenant: String,
     /// What it is about: `SESSION`, `ITEM`, `LOT` or `CYCLE`.
     pub subject_kind: String,
-    /// Which one.
     pub subject: String,
-    /// What happened.
     pub note: String,
     /// Who reported it.
     pub reported_by: String,

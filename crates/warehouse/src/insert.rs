@@ -1,7 +1,8 @@
 //! One Arrow record batch as one INSERT, one block, one part, under one deduplication token.
 //!
-//! What makes it one block is pinned here and nowhere else: one record batch in the stream, no squashing with others, no
-//! splitting, one insert thread, one table partition. Two blocks would carry two tokens, and a retry would double rows.
+//! What makes it one block is pinned here and nowhere else: one record batch in the stream, no
+//! squashing with others, no splitting, one insert thread, one table partition. Two blocks would
+//! carry two tokens, and a retry would double rows.
 
 use arrow_array::RecordBatch;
 use arrow_ipc::{
@@ -23,22 +24,25 @@ pub const PINNED: [(&str, &str); 12] = [
     ("insert_deduplicate", "1"),
     ("deduplicate_insert", "enable"),
     ("max_insert_threads", "1"),
-    // One block has no use for more, and handing a small one from thread to thread takes a tenth of its time.
+    // One block has no use for more, and handing a small one from thread to thread takes a tenth of
+    // its time.
     ("max_threads", "1"),
     ("input_format_parallel_parsing", "0"),
     // Neither squash blocks nor split them.
     ("min_insert_block_size_rows", "0"),
     ("min_insert_block_size_bytes", "0"),
     ("max_insert_block_size", "1000000000"),
-    // Seen in 26.7: a part that is written while the last byte of the disk is taken may be accepted without its marks; it is
-    // answered OK, cannot be read, and is thrown away at the next start. So no insert begins below 128 MiB.
+    // Seen in 26.7: a part that is written while the last byte of the disk is taken may be accepted
+    // without its marks; it is answered OK, cannot be read, and is thrown away at the next start.
+    // So no insert begins below 128 MiB.
     ("min_free_disk_bytes_to_perform_insert", "134217728"),
     // A batch has one ingest day; more would be a fault, and two parts.
     ("max_partitions_per_insert_block", "1"),
 ];
 
-/// From this many rows on each column is compressed by itself while the stream is written, which spares a copy of all of them.
-/// For fewer that costs more than it saves: the client compresses the stream as a whole.
+/// From this many rows on each column is compressed by itself while the stream is written, which
+/// spares a copy of all of them. For fewer that costs more than it saves: the client compresses the
+/// stream as a whole.
 const COLUMN_BY_COLUMN_ROWS: usize = 8_192;
 /// Bytes handed to the connection at a time.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -47,8 +51,8 @@ impl Warehouse {
     /// Inserts a record batch under a token. Columns go by name.
     ///
     /// # Errors
-    /// Whatever [`crate::Advice::Retry`] advises leaves open whether the rows are there: read back, never trust the token
-    /// alone.
+    /// Whatever [`crate::Advice::Retry`] advises leaves open whether the rows are there: read back,
+    /// never trust the token alone.
     #[boxed]
     pub async fn insert(&self, table: &str, batch: &RecordBatch, token: &str) -> Result<(), Error> {
         let schema = batch.schema();
@@ -72,7 +76,8 @@ impl Warehouse {
             }
             insert.end().await
         };
-        // The client's own time-outs do not cover connecting; a dropped insert is one whose outcome is unknown.
+        // The client's own time-outs do not cover connecting; a dropped insert is one whose outcome
+        // is unknown.
         let longest: Duration = options.connect_timeout + options.send_timeout + options.receive_timeout;
         match tokio::time::timeout(longest, sent).await {
             Ok(result) => result.map_err(|error| self.error(error)),

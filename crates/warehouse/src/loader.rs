@@ -1,4 +1,5 @@
-//! What the loader asks and writes besides rows: lives of topics, positions, intents, ledgers, read-back, commits.
+//! What the loader asks and writes besides rows: lives of topics, positions, intents, ledgers,
+//! read-back, commits.
 //!
 //! Every question here is about one partition of one life of one topic, a [`Shard`].
 
@@ -23,14 +24,12 @@ use crate::{
 pub struct Shard {
     /// Life of the topic.
     pub incarnation: u32,
-    /// Partition.
     pub partition: i32,
 }
 
 /// One life of a Kafka topic.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct TopicLife {
-    /// Kafka topic.
     pub topic: String,
     /// Number of this life, ascending over all topics from 1.
     pub incarnation: u32,
@@ -42,7 +41,8 @@ pub struct TopicLife {
 
 /// Distance of two intents' generations, and so the most generations of one intent's blocks.
 pub const GENERATIONS: u32 = 16;
-/// Decoder version of the intent that closes a shard; see [`crate::closing`]. Decoders count from 1.
+/// Decoder version of the intent that closes a shard, see [`crate::closing`]; decoders count from
+/// 1.
 pub const CLOSING: u32 = 0;
 /// Position of a shard that is closed.
 pub const CLOSED: u64 = u64::MAX;
@@ -50,13 +50,11 @@ pub const CLOSED: u64 = u64::MAX;
 /// What a batch will hold, written before the batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Intent {
-    /// Where.
     pub shard: Shard,
-    /// First offset.
     pub batch: u64,
-    /// End, exclusive.
     pub batch_end: u64,
-    /// Generation: rows of the batch are written under it or, where a token is burned, under one of the few after it.
+    /// Generation: rows of the batch are written under it or, where a token is burned, under one of
+    /// the few after it.
     pub generation: u32,
     /// Version of the decoder.
     pub decoder_version: u32,
@@ -101,8 +99,9 @@ pub struct LastCommit {
 }
 
 impl Progress {
-    /// Offset the next batch starts at; none where nothing was ever committed. A commit below the generation of its
-    /// batch's latest intent does not count: another owner has begun to write that batch again.
+    /// Offset the next batch starts at; none where nothing was ever committed. A commit below the
+    /// generation of its batch's latest intent does not count: another owner has begun to write
+    /// that batch again.
     pub fn position(&self) -> Option<u64> {
         let commit = self.commit?;
         let rewritten = self.intents.iter().any(|intent| {
@@ -115,9 +114,7 @@ impl Progress {
 /// Rows of a batch found in a table under one generation.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Tally {
-    /// Table.
     pub table: String,
-    /// Generation.
     pub generation: u32,
     /// Hash the rows carry.
     pub hash: u64,
@@ -128,11 +125,8 @@ pub struct Tally {
 /// Identity of a ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BootKey {
-    /// Tenant.
     pub tenant: String,
-    /// Device.
     pub device: String,
-    /// Boot.
     pub boot_id: u64,
 }
 
@@ -202,7 +196,8 @@ impl Warehouse {
         self.rows("SELECT topic, incarnation, partitions, topic_id FROM kafka_topics ORDER BY incarnation").await
     }
 
-    /// Records a life of a topic unless its number is taken; read [`Warehouse::topic_lives`] to see who won.
+    /// Records a life of a topic unless its number is taken; read [`Warehouse::topic_lives`] to see
+    /// who won.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
@@ -243,7 +238,8 @@ impl Warehouse {
         Ok(Progress { commit, intents: self.intents(shard, from, None).await? })
     }
 
-    /// Intents of a shard for batches from `from` on, up to and including `to`, by batch and generation.
+    /// Intents of a shard for batches from `from` on, up to and including `to`, by batch and
+    /// generation.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -259,10 +255,12 @@ impl Warehouse {
         Ok(rows.into_iter().map(Intent::from).collect())
     }
 
-    /// Writes an intent unless there is one of its batch and generation: put-if-absent by deduplication token.
+    /// Writes an intent unless there is one of its batch and generation: put-if-absent by
+    /// deduplication token.
     ///
     /// # Errors
-    /// As [`Warehouse::execute`]. Either way only [`Warehouse::intents`] says who won, and whether anybody did.
+    /// As [`Warehouse::execute`]. Either way only [`Warehouse::intents`] says who won, and whether
+    /// anybody did.
     #[boxed]
     pub async fn put_intent(&self, intent: &Intent, created_at: i64) -> Result<(), Error> {
         let Shard { incarnation, partition } = intent.shard;
@@ -285,12 +283,14 @@ impl Warehouse {
         self.put(query, &format!("{incarnation}/{partition}/{batch}/intent/{generation}")).await
     }
 
-    /// Ledgers of boots as of the start of the batch at `as_of`; boots without one are not in the answer.
+    /// Ledgers of boots as of the start of the batch at `as_of`; boots without one are not in the
+    /// answer.
     ///
-    /// A boot without a state in this life of the topic begins with what the earlier lives say of it, all their partitions
-    /// laid over each other: a device sends again what it has no receipt for, and that may have been stored before the topic
-    /// was made again. Earlier lives are closed before a life begins ([`crate::closing`]), so that everybody reads the same; a
-    /// state of this life holds all of them.
+    /// A boot without a state in this life of the topic begins with what the earlier lives say of
+    /// it, all their partitions laid over each other: a device sends again what it has no receipt
+    /// for, and that may have been stored before the topic was created again. Earlier lives are
+    /// closed before a life begins ([`crate::closing`]), so that everybody reads the same; a state
+    /// of this life holds all of them.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -343,8 +343,8 @@ impl Warehouse {
         self.rows(&parts.join(" UNION ALL ")).await
     }
 
-    /// Deletes the rows of a batch below a generation from every table, and burns the tokens that a late writer of the
-    /// generations `fenced..below` could still use.
+    /// Deletes the rows of a batch below a generation from every table, and burns the tokens that a
+    /// late writer of the generations `fenced..below` could still use.
     ///
     /// # Errors
     /// As [`Warehouse::execute`]; whatever was done may be done again.
@@ -379,7 +379,8 @@ impl Warehouse {
         self.insert(block.table(), &block.record_batch(generation)?, &token).await
     }
 
-    /// Records a batch and the ledgers it changed, in one insert. `attempt` counts burned tokens, from 0.
+    /// Records a batch and the ledgers it changed, in one insert. `attempt` counts burned tokens,
+    /// from 0.
     ///
     /// # Errors
     /// As [`Warehouse::insert`].
@@ -397,7 +398,8 @@ impl Warehouse {
         self.insert("loader_commits", &batch, &token).await
     }
 
-    /// How long the engine has been up, s: an engine that died in between is younger than it should be.
+    /// How long the engine has been up, s: an engine that died in between is younger than it should
+    /// be.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -467,7 +469,8 @@ pub(crate) fn earlier_lives(incarnation: u32) -> String {
     )
 }
 
-/// The states of each boot laid over each other; what is not a set comes from where it was last heard from.
+/// The states of each boot laid over each other; what is not a set comes from where it was last
+/// heard from.
 pub(crate) fn united(rows: Vec<LedgerRow>) -> Vec<LedgerRow> {
     let mut boots: BTreeMap<BootKey, LedgerRow> = BTreeMap::new();
     for row in rows {

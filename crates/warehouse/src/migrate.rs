@@ -1,7 +1,8 @@
 //! Applies the numbered migrations.
 //!
-//! ClickHouse has no transactions over statements: every statement can be run again, a migration is recorded after its
-//! last one, and whatever was interrupted is done again. So two that migrate at once do no harm either.
+//! ClickHouse has no transactions over statements: every statement can be run again, a migration is
+//! recorded after its last one, and whatever was interrupted is done again. So two that migrate at
+//! once do no harm either.
 
 use async_recursion::async_recursion as boxed;
 use std::{collections::BTreeMap, time::Duration};
@@ -66,8 +67,9 @@ impl Migration {
 /// How to migrate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Set `fsync_after_insert` and `fsync_part_directory` on every table: what ClickHouse confirmed then survives a power
-    /// loss, at the price of a disk flush or two for each insert. Off leaves the tables as they are.
+    /// Set `fsync_after_insert` and `fsync_part_directory` on every table: what ClickHouse
+    /// confirmed then survives a power loss, at the price of a disk flush or two for each insert.
+    /// Off leaves the tables as they are.
     pub fsync: bool,
 }
 
@@ -76,7 +78,7 @@ pub struct Options {
 pub struct Done {
     /// Migrations that were applied now, ascending.
     pub applied: Vec<&'static str>,
-    /// Tables and views that had gone and were made again.
+    /// Tables and views that had gone and were created again.
     pub restored: Vec<&'static str>,
     /// Tables whose settings were corrected.
     pub corrected: Vec<String>,
@@ -103,12 +105,13 @@ ORDER BY version
 SETTINGS old_parts_lifetime = 480
 COMMENT 'Migrations that were applied; two that migrate at once may leave a row each'";
 
-/// Brings the warehouse to the schema of this program: creates the database, applies what is not applied, makes again what
-/// has gone, corrects settings. Running it again changes nothing.
+/// Brings the warehouse to the schema of this program: creates the database, applies what is not
+/// applied, makes again what has gone, corrects settings. Running it again changes nothing.
 ///
 /// # Errors
-/// [`Error::Incompatible`] when the warehouse is newer than this program or a migration was edited; nothing is changed
-/// then. As [`Warehouse::execute`] otherwise; running it again goes on where it stopped.
+/// [`Error::Incompatible`] when the warehouse is newer than this program or a migration was edited;
+/// nothing is changed then. As [`Warehouse::execute`] otherwise; running it again goes on where it
+/// stopped.
 #[boxed]
 pub async fn migrate(warehouse: &Warehouse, options: Options) -> Result<Done, Error> {
     warehouse.create_database().await?;
@@ -201,7 +204,8 @@ async fn correct(warehouse: &Warehouse, options: Options) -> Result<Vec<String>,
     Ok(corrected)
 }
 
-/// Codes of a statement that met the same statement of somebody else: done again, it finds the other's work.
+/// Codes of a statement that met the same statement of another process: done again, it finds the
+/// other's work.
 const MET_ANOTHER: &[u32] = &[
     57,  // TABLE_ALREADY_EXISTS
     60,  // UNKNOWN_TABLE
@@ -264,7 +268,8 @@ mod tests {
         }
     }
 
-    /// A migration that stands in `released.txt` is never edited. A new one is added there by hand, with its checksum.
+    /// A migration that stands in `released.txt` is never edited. A new one is added there by hand,
+    /// with its checksum.
     #[test]
     fn released_migrations_are_never_edited() {
         let released: BTreeMap<_, _> = include_str!("../migrations/released.txt")

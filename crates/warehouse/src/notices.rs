@@ -9,21 +9,16 @@ use crate::{client::Warehouse, error::Error, sterility::quoted};
 /// An alert that waits for somebody, as it is told outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Waiting {
-    /// Tenant.
     pub tenant: String,
-    /// Stable key.
     pub alert_key: String,
     /// What it is about.
     pub kind: String,
-    /// Severity.
     pub severity: String,
     /// Site; empty = several or not known.
     pub site: String,
     /// Device; empty = several or not known.
     pub device: String,
-    /// In words.
     pub title: String,
-    /// Visits affected.
     pub sessions: u64,
     /// Whether the condition still holds.
     pub holds: bool,
@@ -38,11 +33,8 @@ pub struct Waiting {
 /// A row of `alert_deliveries`: what the other side has confirmed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Delivery {
-    /// Where to.
     pub target: String,
-    /// Tenant.
     pub tenant: String,
-    /// The alert.
     pub alert_key: String,
     /// When, us since 1970.
     pub delivered_at: i64,

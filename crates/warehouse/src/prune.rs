@@ -1,24 +1,30 @@
-//! Deletes what the loader's own tables need no more: ledger states that newer ones have replaced, and old commits and
-//! intents.
+//! Deletes what the loader's own tables need no more: ledger states that newer ones have replaced,
+//! and old commits and intents.
 //!
 //! What stays, for each boot in each shard:
 //!
-//! - every state since the start of the batch that was committed last but one, and the latest as of that start. The position
-//!   never falls back behind the start of the batch that was committed last ([`crate::loader::Progress::position`]), so whoever
-//!   may still write reads states as of a later offset. An owner that works at an earlier one reads what it likes: after
-//!   reading ledgers it asks for the position, finds that it was overtaken, and ends;
-//! - the latest state as of the first batch of every ingest day that Kafka still holds, so that such a day can be made again;
-//! - states that first told of a number that is still missing or lost: `delivery_gaps.since` is computed from them. A state
-//!   tells of the numbers up to its last known one, and is the first to do so where no state with as high a number is older.
+//! - every state since the start of the batch that was committed last but one, and the latest as of
+//!   that start. The position never falls back behind the start of the batch that was committed
+//!   last ([`crate::loader::Progress::position`]), so whoever may still write reads states as of a
+//!   later offset. An owner that works at an earlier one reads what it likes: after reading ledgers
+//!   it asks for the position, finds that it was overtaken, and ends;
+//! - the latest state as of the first batch of every ingest day that Kafka still holds, so that
+//!   such a day can be rebuilt;
+//! - states that first told of a number that is still missing or lost: `delivery_gaps.since` is
+//!   computed from them. A state tells of the numbers up to its last known one, and is the first to
+//!   do so where no state with as high a number is older.
 //!
-//! Commits and intents stay while their day may be made again; commits with losses, and each shard's last two, always.
+//! Commits and intents stay while their day may be rebuilt; commits with losses, and each
+//! shard's last two, always.
 //!
-//! Why deleting is safe beside loaders that write: which rows go is decided first and written down (in `loader_pruning` for
-//! ledgers, as literals for the rest), so that it does not matter when the engine gets round to it. All of them lie before the
-//! commit before last: no batch in flight has such rows, and no commit can bring any, because the position has passed. A
-//! mutation does not touch parts that are inserted after it. Tokens of deleted rows may be forgotten with them; whoever could
-//! use one would have to have slept since before the last two commits, and for days where whole parts of intents go: a lease
-//! does not last so long. Two that prune at once decide the same or a part of it.
+//! Why deleting is safe beside loaders that write: which rows go is decided first and written down
+//! (in `loader_pruning` for ledgers, as literals for the rest), so that it does not matter when the
+//! engine gets round to it. All of them lie before the commit before last: no batch in flight has
+//! such rows, and no commit can bring any, because the position has passed. A mutation does not
+//! touch parts that are inserted after it. Tokens of deleted rows may be forgotten with them;
+//! whoever could use one would have to have slept since before the last two commits, and for days
+//! where whole parts of intents go: a lease does not last so long. Two that prune at once decide
+//! the same or a part of it.
 
 use std::{future::Future, time::Duration};
 
@@ -36,11 +42,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// What was deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
-    /// Ledger states.
     pub ledgers: u64,
-    /// Commit rows.
     pub commits: u64,
-    /// Intents.
     pub intents: u64,
 }
 
@@ -55,9 +58,9 @@ struct Horizon {
     days: Vec<u64>,
 }
 
-/// Deletes what is not needed any more. Ingest days of the last `days` days can be made again afterwards as before. Nothing is
-/// done while an earlier deletion still runs, or for fewer than `rows_min` rows of a kind. `stopped` ends the waiting, not the
-/// deletion.
+/// Deletes what is not needed any more. Ingest days of the last `days` days can be rebuilt
+/// afterwards all the same. Nothing is done while an earlier deletion still runs, or for fewer than
+/// `rows_min` rows of a kind. `stopped` ends the waiting, not the deletion.
 ///
 /// # Errors
 /// As [`Warehouse::execute`]; whatever was done may be done again.
@@ -176,8 +179,8 @@ async fn decide(warehouse: &Warehouse, horizons: &[Horizon], run: u64) -> Result
         )
     };
     let shards: Vec<String> = horizons.iter().map(shard).collect();
-    // `stretch`: the horizon a state is the latest as of, or 0 behind the last one: such states stay.
-    // `since`: the earliest time at which a number as high as this state's last was known.
+    // `stretch`: the horizon a state is the latest as of, or 0 behind the last one: such states
+    // stay. `since`: the earliest time at which a number as high as this state's last was known.
     let sql = format!(
         "INSERT INTO loader_pruning \
          WITH \

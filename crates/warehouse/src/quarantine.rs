@@ -46,13 +46,11 @@ pub struct Group {
 /// A row without its payload.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Item {
-    /// Its name.
     pub id: String,
     /// Why it was refused.
     pub reason: String,
     /// What exactly was wrong; empty where the bridge refused.
     pub detail: String,
-    /// MQTT topic.
     pub topic: String,
     /// Who refused it: `bridge` or `loader`.
     pub source: String,
@@ -97,7 +95,6 @@ struct PayloadRow {
 /// A row as it can be replayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Raw {
-    /// Its name.
     pub id: Id,
     /// Why it was refused.
     pub reason: String,
@@ -105,13 +102,11 @@ pub struct Raw {
     pub tenant: String,
     /// Device, or empty.
     pub device: String,
-    /// MQTT topic.
     pub topic: String,
     /// Who refused it: `bridge` or `loader`.
     pub source: String,
     /// When the bridge received it, us since 1970.
     pub received_at: i64,
-    /// Raw bytes.
     pub payload: Vec<u8>,
 }
 
@@ -120,15 +115,12 @@ pub struct Raw {
 pub struct ReplayResult {
     /// Life of the topic of the row.
     pub incarnation: u32,
-    /// Its partition.
     pub partition: i32,
-    /// Its offset.
     pub offset: u64,
     /// Its sequence number, or 0.
     pub seq: u64,
     /// `STORED`, `DUPLICATE`, `REFUSED` or `REFUSED_SINGLY`.
     pub outcome: String,
-    /// Events stored.
     pub stored: u64,
     /// Events that were there before.
     pub duplicates: u64,
@@ -158,9 +150,7 @@ pub struct Purge {
     pub before: u16,
     /// Rows of this reason; empty = all.
     pub reason: String,
-    /// Who.
     pub by: String,
-    /// Why.
     pub because: String,
     /// When, us since 1970.
     pub now_us: i64,
@@ -169,7 +159,6 @@ pub struct Purge {
 /// What a deletion deletes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Purged {
-    /// Rows.
     pub rows: u64,
     /// Bytes of their payloads.
     pub bytes: u64,
@@ -258,9 +247,10 @@ impl Warehouse {
         self.fetch(self.query(sql).bind(by).bind(at_us)).await
     }
 
-    /// Brings the column `replayed` of the table in line with the replays; returns how many rows differed. Counts and hashes
-    /// of batches do not depend on it. A row that was replayed and is written again (by a rebuild of its day, or by rules that
-    /// changed in a crash) is found here the next time.
+    /// Brings the column `replayed` of the table in line with the replays; returns how many rows
+    /// differed. Counts and hashes of batches do not depend on it. A row that was replayed and is
+    /// written again (by a rebuild of its day, or by rules that changed in a crash) is found here
+    /// the next time.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
@@ -319,7 +309,8 @@ impl Warehouse {
             .await
     }
 
-    /// Policies about unknown devices as (tenant, `keep` or `quarantine`); the tenant `""` stands for all others.
+    /// Policies about unknown devices as (tenant, `keep` or `quarantine`); the tenant `""` stands
+    /// for all others.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -329,7 +320,8 @@ impl Warehouse {
         self.rows(sql).await
     }
 
-    /// Sets the policy about unknown devices from now on; the tenant `""` stands for all that have none of their own.
+    /// Sets the policy about unknown devices from now on; the tenant `""` stands for all that have
+    /// none of their own.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
@@ -352,12 +344,13 @@ impl Warehouse {
         Ok(rows.into_iter().next().unwrap_or_default())
     }
 
-    /// Deletes rows of old ingest days, after it has written down which. The ledgers stay as they are: what was quarantined
-    /// counts as quarantined for ever.
+    /// Deletes rows of old ingest days, after it has written down which. The ledgers stay as they
+    /// are: what was quarantined counts as quarantined for ever.
     ///
     /// # Errors
-    /// [`Error::DayOpen`] when a batch of those days is not committed: its rows are still being counted. As
-    /// [`Warehouse::execute`] otherwise; then the journal may name rows that are still there, and doing it again is right.
+    /// [`Error::DayOpen`] when a batch of those days is not committed: its rows are still being
+    /// counted. As [`Warehouse::execute`] otherwise; then the journal may name rows that are still
+    /// there, and doing it again is right.
     #[boxed]
     pub async fn purge_quarantine(&self, purge: &Purge) -> Result<(), Error> {
         let Purge { before, reason, by, because, now_us } = purge;

@@ -1,8 +1,9 @@
-//! A closed ingest day made again beside the live one, for `rebuild`: what its batches were, shadow tables, comparison,
-//! swap.
+//! A closed ingest day rebuilt beside the live one, for `rebuild`: what its batches were, shadow
+//! tables, comparison, swap.
 //!
-//! A shadow table has the name `rebuild_YYYYMMDD_TABLE` and the definition of its table, so that its partition can replace
-//! the day's in whole. What stands in it is found again by batch, count and hash: an interrupted run goes on.
+//! A shadow table has the name `rebuild_YYYYMMDD_TABLE` and the definition of its table, so that
+//! its partition can replace the day's in whole. What stands in it is found again by batch, count
+//! and hash: an interrupted run goes on.
 
 use async_recursion::async_recursion as boxed;
 use std::collections::HashMap;
@@ -27,9 +28,7 @@ use crate::{
 /// One batch as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// First offset.
     pub batch: u64,
-    /// End, exclusive.
     pub batch_end: u64,
     /// Generation of its latest intent.
     pub generation: u32,
@@ -44,11 +43,11 @@ pub struct Written {
 /// Batches of a day in one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DayShard {
-    /// The shard.
     pub shard: Shard,
     /// Offset its first batch starts at.
     pub from: u64,
-    /// Offset its last batch ends at, exclusive. Between the two there may be batches of a neighbouring day.
+    /// Offset its last batch ends at, exclusive. Between the two there may be batches of a
+    /// neighbouring day.
     pub to: u64,
     /// Number of the day's batches.
     pub batches: u64,
@@ -57,7 +56,6 @@ pub struct DayShard {
 /// A table of the day, live and rebuilt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Comparison {
-    /// The table.
     pub table: &'static str,
     /// Rows in the live table.
     pub live: u64,
@@ -175,7 +173,8 @@ pub struct Shadow<'w> {
 }
 
 impl<'w> Shadow<'w> {
-    /// The shadow tables of a day whose partitions have this id ([`crate::rollup::require_closed`] says it).
+    /// The shadow tables of a day whose partitions have this id ([`crate::rollup::require_closed`]
+    /// says it).
     pub fn new(warehouse: &'w Warehouse, day: Day, id: &str) -> Self {
         Self { warehouse, day, id: id.to_owned() }
     }
@@ -208,7 +207,8 @@ impl<'w> Shadow<'w> {
         Ok(())
     }
 
-    /// What stands there of a shard: hash and number of rows by table and batch; none where two hashes are mixed.
+    /// What stands there of a shard: hash and number of rows by table and batch; none where two
+    /// hashes are mixed.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -231,7 +231,8 @@ impl<'w> Shadow<'w> {
         Ok(Some(standing))
     }
 
-    /// Writes blocks of one table, each under its generation, as one insert: all of them are there, or none.
+    /// Writes blocks of one table, each under its generation, as one insert: all of them are there,
+    /// or none.
     ///
     /// # Errors
     /// As [`Warehouse::insert`].
@@ -242,13 +243,15 @@ impl<'w> Shadow<'w> {
         let batches = batches?;
         let Some((block, _)) = blocks.first() else { return Ok(()) };
         let whole = join(&batches)?;
-        // What stands is read back before anything is written, so a token has nothing to do but be another one each time.
+        // What stands is read back before anything is written, so a token has nothing to do but be
+        // another one each time.
         let unique: String = self.warehouse.row("SELECT toString(generateUUIDv4())").await?;
         let token = format!("rebuild/{table}/{}/{unique}", block.provenance().batch);
         self.warehouse.insert(&self.name(table), &whole, &token).await
     }
 
-    /// Whether a table holds so many rows whose hashes come to this sum (modulo 2^64), and no others.
+    /// Whether a table holds so many rows whose hashes come to this sum (modulo 2^64), and no
+    /// others.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -259,7 +262,8 @@ impl<'w> Shadow<'w> {
         Ok(found == (rows, hashes))
     }
 
-    /// Takes over what was noted in live rows after they were written: that a rejected one has been replayed.
+    /// Takes over what was noted in live rows after they were written: that a rejected one has been
+    /// replayed.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
@@ -342,8 +346,8 @@ impl<'w> Shadow<'w> {
     pub async fn swap(&self, table: &str) -> Result<(), Error> {
         let (shadow, id, day) = (self.name(table), &self.id, self.day);
         let rows: u64 = self.warehouse.row(&format!("SELECT count() FROM {shadow}")).await?;
-        // ClickHouse refuses to swap in what is empty; and to drop a partition would forget the tokens of its inserts, which
-        // shut out late writers.
+        // ClickHouse refuses to swap in what is empty; and to drop a partition would forget the
+        // tokens of its inserts, which shut out late writers.
         let change = if rows > 0 {
             format!("REPLACE PARTITION ID '{id}' FROM {shadow}")
         } else {
@@ -353,7 +357,8 @@ impl<'w> Shadow<'w> {
     }
 }
 
-/// Record batches of one table as one. Its texts are looked up again: ClickHouse refuses a dictionary that has a value twice.
+/// Record batches of one table as one. Its texts are looked up again: ClickHouse refuses a
+/// dictionary that has a value twice.
 fn join(batches: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
     let Some(first) = batches.first() else { return Err(ArrowError::InvalidArgumentError("no batch".to_owned())) };
     let column = |index: usize| -> Result<ArrayRef, ArrowError> {

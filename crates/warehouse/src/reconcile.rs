@@ -1,8 +1,9 @@
-//! What the warehouse holds of a period, for `reconcile`: its own ledgers, its rows, its sums and their recomputation.
+//! What the warehouse holds of a period, for `reconcile`: its own ledgers, its rows, its sums and
+//! their recomputation.
 //!
-//! A period is a range of ingest days, and for each shard the offsets from the first batch of its first day up to the first
-//! batch of the day after its last: there the loader's ledgers are kept. Nothing behind a shard's position is looked at, so
-//! that data on its way is no difference.
+//! A period is a range of ingest days, and for each shard the offsets from the first batch of its
+//! first day up to the first batch of the day after its last: there the loader's ledgers are kept.
+//! Nothing behind a shard's position is looked at, so that data on its way is no difference.
 
 use async_recursion::async_recursion as boxed;
 use std::collections::{BTreeMap, HashSet};
@@ -22,7 +23,6 @@ use crate::{
 /// Batches of one shard that belong to a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// The shard.
     pub shard: Shard,
     /// Offset the first batch starts at.
     pub from: u64,
@@ -52,7 +52,8 @@ pub struct Rows {
     pub stored: IntervalSet,
     /// Sequence numbers in quarantine.
     pub quarantined: IntervalSet,
-    /// Sequence numbers in quarantine because the ledger had no room; the ledger does not know them.
+    /// Sequence numbers in quarantine because the ledger had no room; the ledger does not know
+    /// them.
     pub fragmented: IntervalSet,
     /// Stretches of sequence numbers that stand more than once: table, rows for each number.
     pub doubled: Vec<(Interval, String, u64)>,
@@ -61,15 +62,10 @@ pub struct Rows {
 /// An event whose rows are not as many as the event says.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Parts {
-    /// Table.
     pub table: String,
-    /// Tenant.
     pub tenant: String,
-    /// Device.
     pub device: String,
-    /// Boot.
     pub boot_id: u64,
-    /// Sequence number.
     pub seq: u64,
     /// Rows it should have.
     pub expected: u64,
@@ -82,9 +78,7 @@ pub struct Parts {
 /// A count that a device told, and what the tables hold of it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Told {
-    /// Tenant.
     pub tenant: String,
-    /// Device.
     pub device: String,
     /// What it is about: a session, or empty for lifetime numbers.
     pub session_id: String,
@@ -94,7 +88,8 @@ pub struct Told {
     pub found: u64,
 }
 
-/// Tables of facts that hold exactly one row of each event they are about, with the condition that picks it.
+/// Tables of facts that hold exactly one row of each event they are about, with the condition that
+/// picks it.
 const EVENTS: [(&str, &str); 10] = [
     ("injections", ""),
     ("sessions", ""),
@@ -166,7 +161,8 @@ impl Warehouse {
         self.row("SELECT toUInt16(toDate(now('UTC')))").await
     }
 
-    /// The batches of a range of ingest days, by shard; a shard without any has an empty span at its position.
+    /// The batches of a range of ingest days, by shard; a shard without any has an empty span at
+    /// its position.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -191,8 +187,9 @@ impl Warehouse {
         Ok(spans)
     }
 
-    /// Ledgers of every boot in scope as of the batch that starts at `as_of`. As for the loader, a boot without a state in this
-    /// life of the topic has what earlier lives say of it, in whatever partition.
+    /// Ledgers of every boot in scope as of the batch that starts at `as_of`. As for the loader, a
+    /// boot without a state in this life of the topic has what earlier lives say of it, in whatever
+    /// partition.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -232,7 +229,8 @@ impl Warehouse {
             )
         };
         let mut events: Vec<String> = EVENTS.iter().map(event).collect();
-        // The same event may be refused in several batches, as fragmented; only one row for each record is no copy.
+        // The same event may be refused in several batches, as fragmented; only one row for each
+        // record is no copy.
         events.push(format!(
             "SELECT toString(tenant) AS tenant, toString(device) AS device, boot_id, seq, \
                 if(reason = 'fragmented', 2, 1) AS fate, 'quarantine' AS table \
@@ -303,7 +301,8 @@ impl Warehouse {
         self.rows(&sql).await
     }
 
-    /// Sessions that ended in the period with another number of shots than the table has, over all days.
+    /// Sessions that ended in the period with another number of shots than the table has, over all
+    /// days.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -323,7 +322,8 @@ impl Warehouse {
         self.rows(&sql).await
     }
 
-    /// Devices whose lifetime numbers, between the smallest and the greatest of the period, are not all in the table.
+    /// Devices whose lifetime numbers, between the smallest and the greatest of the period, are not
+    /// all in the table.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -346,8 +346,8 @@ impl Warehouse {
         self.rows(&sql).await
     }
 
-    /// Aggregates that are not the recomputation from the base rows, and rollups that are not the sum of their minutes:
-    /// table and difference; left is the aggregate, right what it should be.
+    /// Aggregates that are not the recomputation from the base rows, and rollups that are not the
+    /// sum of their minutes: table and difference; left is the aggregate, right what it should be.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

@@ -1,6 +1,7 @@
 //! The registry of devices: import from CSV, and enrolment of what was seen.
 //!
-//! History is kept: an import adds rows and changes none. What holds now is in the views `*_latest`.
+//! History is kept: an import adds rows and changes none. What holds now is in the views
+//! `*_latest`.
 
 use async_recursion::async_recursion as boxed;
 use std::{
@@ -27,7 +28,6 @@ const OPTIONAL: [&str; 6] = ["model", "manufacturer", "serial", "udi", "gateway"
 /// What an import did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Imported {
-    /// Lines read.
     pub read: u64,
     /// Rows added; the rest of the lines say what the registry says already.
     pub added: u64,
@@ -53,9 +53,7 @@ struct DeviceRow {
 /// A device as registered now.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Device {
-    /// Tenant.
     pub tenant: String,
-    /// Device.
     pub device: String,
     /// Site it belongs to.
     pub site: String,
@@ -90,15 +88,15 @@ pub async fn devices(warehouse: &Warehouse, tenant: &str) -> Result<Vec<Device>,
     warehouse.fetch(warehouse.query(sql).bind(tenant)).await
 }
 
-/// Imports devices from CSV with a header line. `now_us` is when it happens, us since 1970, and the `valid_from` of
-/// lines that give none. Importing a file again adds nothing.
+/// Imports devices from CSV with a header line. `now_us` is when it happens, us since 1970, and the
+/// `valid_from` of lines that give none. Importing a file again adds nothing.
 ///
-/// Columns: `tenant, site, device, kind` and, where wanted, `model, manufacturer, serial, udi, gateway, valid_from`
-/// (`YYYY-MM-DD` or `YYYY-MM-DDTHH:MM:SSZ`), in any order.
+/// Columns: `tenant, site, device, kind` and, where wanted, `model, manufacturer, serial, udi,
+/// gateway, valid_from` (`YYYY-MM-DD` or `YYYY-MM-DDTHH:MM:SSZ`), in any order.
 ///
 /// # Errors
-/// [`Error::Row`] with line and column for the first thing that is wrong, [`Error::Csv`] for a file that is no CSV;
-/// nothing is imported then. As [`Warehouse::execute`] otherwise.
+/// [`Error::Row`] with line and column for the first thing that is wrong, [`Error::Csv`] for a file
+/// that is no CSV; nothing is imported then. As [`Warehouse::execute`] otherwise.
 pub async fn import_devices(warehouse: &Warehouse, csv: impl Read, now_us: i64) -> Result<Imported, Error> {
     let lines = parse(csv, now_us)?;
     let sql = "SELECT tenant, device, site, kind, model, manufacturer, serial, udi, gateway, origin, \
@@ -123,9 +121,10 @@ pub async fn import_devices(warehouse: &Warehouse, csv: impl Read, now_us: i64) 
     Ok(Imported { read, added })
 }
 
-/// Takes in the devices that have been heard of and are not in the registry, with the site they were heard from. They are
-/// marked ENROLLED and get neither kind nor model nor manufacturer: the registry decides what a manufacturer may see, and
-/// a payload does not decide what is in the registry.
+/// Takes in the devices that have been heard of and are not in the registry, with the site they
+/// were heard from. They are marked ENROLLED and get neither kind nor model nor manufacturer: the
+/// registry decides what a manufacturer may see, and a payload does not decide what is in the
+/// registry.
 ///
 /// # Errors
 /// As [`Warehouse::execute`].
@@ -193,7 +192,8 @@ fn parse(csv: impl Read, now_us: i64) -> Result<Vec<Line>, Error> {
         return Err(fault(1, "tenant", format!("the file has more than {FILE_BYTES_MAX} bytes; import it in parts")));
     }
     let header = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
-    // Spreadsheets write semicolons where the comma is the decimal sign. No name of a column has either.
+    // Spreadsheets write semicolons where the comma is the decimal sign. No name of a column has
+    // either.
     let delimiter = if header.contains(&b';') && !header.contains(&b',') { b';' } else { b',' };
     let mut reader = csv::ReaderBuilder::new()
         .trim(csv::Trim::All)
@@ -230,8 +230,8 @@ struct LineNumbers<'a> {
 }
 
 impl LineNumbers<'_> {
-    /// The line of the first text at or behind a position; positions never go back. The reader's own count takes the LF of
-    /// CR LF for the beginning of a record, and so the line before.
+    /// The line of the first text at or behind a position; positions never go back. The reader's
+    /// own count takes the LF of CR LF for the beginning of a record, and so the line before.
     fn of(&mut self, position: u64) -> u64 {
         let position = usize::try_from(position).unwrap_or(usize::MAX);
         while let Some(byte) = self.bytes.get(self.at) {
@@ -344,7 +344,8 @@ pub fn unix_us(text: &str) -> Option<i64> {
     if !(1..=length).contains(&day) {
         return None;
     }
-    // Days from the civil calendar, counted in years that begin in March (Hinnant, "chrono-compatible date algorithms").
+    // Days from the civil calendar, counted in years that begin in March (Hinnant,
+    // "chrono-compatible date algorithms").
     let years = year - i64::from(month <= 2);
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     let days = 365 * years + years.div_euclid(4) - years.div_euclid(100) + years.div_euclid(400) + of_year - 719_468;

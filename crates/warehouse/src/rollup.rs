@@ -1,7 +1,8 @@
 //! Rollups of closed ingest days: hour and day from the minute.
 //!
-//! Late data lands in the ingest day of its batch, so a closed ingest day never changes, and its rollup is made once. It
-//! is made beside the table and swapped in whole: a reader sees all of it or what was there before.
+//! Late data lands in the ingest day of its batch, so a closed ingest day never changes, and its
+//! rollup is made once. It is made beside the table and swapped in whole: a reader sees all of it
+//! or what was there before.
 
 use async_recursion::async_recursion as boxed;
 use serde::Deserialize;
@@ -20,7 +21,8 @@ pub fn parse_day(text: &str) -> Option<Day> {
 
 /// A day as `YYYY-MM-DD`.
 pub fn day_text(day: Day) -> String {
-    // The civil calendar from days, in years that begin in March (Hinnant, "chrono-compatible date algorithms").
+    // The civil calendar from days, in years that begin in March (Hinnant, "chrono-compatible date
+    // algorithms").
     let days = u32::from(day) + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);
     let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -87,8 +89,8 @@ struct DayState {
 /// Makes the rollups of an ingest day and swaps them in. Doing it again gives the same.
 ///
 /// # Errors
-/// [`Error::DayOpen`] when the day is not over or a batch of it, or of a day before, is not committed; as
-/// [`Warehouse::execute`] otherwise.
+/// [`Error::DayOpen`] when the day is not over or a batch of it, or of a day before, is not
+/// committed; as [`Warehouse::execute`] otherwise.
 #[boxed]
 pub async fn close_day(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
     let DayState { text, id, suffix, .. } = closed(warehouse, day).await?;
@@ -105,8 +107,8 @@ pub async fn close_day(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
     Ok(())
 }
 
-/// Ingest days that are over, have minutes and have no rollup yet, ascending: what a timer closes. An hour after midnight
-/// is early enough, and late enough for a loader whose clock is behind.
+/// Ingest days that are over, have minutes and have no rollup yet, ascending: what a timer closes.
+/// An hour after midnight is early enough, and late enough for a loader whose clock is behind.
 ///
 /// # Errors
 /// As [`Warehouse::fetch`].
@@ -131,7 +133,8 @@ pub async fn close_due(warehouse: &Warehouse) -> Result<(), Error> {
     Ok(())
 }
 
-/// The state of a day that is over and whose batches, and those of the days before, are all committed.
+/// The state of a day that is over and whose batches, and those of the days before, are all
+/// committed.
 async fn closed(warehouse: &Warehouse, day: Day) -> Result<DayState, Error> {
     let state = day_state(warehouse, day).await?;
     let DayState { text, over, open_shards, example, .. } = &state;
@@ -147,7 +150,8 @@ async fn closed(warehouse: &Warehouse, day: Day) -> Result<DayState, Error> {
     Ok(state)
 }
 
-/// Refuses a day that is not closed; otherwise the day as `YYYY-MM-DD`, and the id of its partitions.
+/// Refuses a day that is not closed; otherwise the day as `YYYY-MM-DD`, and the id of its
+/// partitions.
 ///
 /// # Errors
 /// [`Error::DayOpen`]; as [`Warehouse::fetch`].
@@ -169,7 +173,8 @@ pub(crate) fn sums() -> (String, String) {
 }
 
 async fn day_state(warehouse: &Warehouse, day: Day) -> Result<DayState, Error> {
-    // A shard's batches are written one after the other: what its latest commit does not cover is open.
+    // A shard's batches are written one after the other: what its latest commit does not cover is
+    // open.
     let sql = format!(
         "SELECT toString(toDate({day})) AS text, toString(toYYYYMMDD(toDate({day}))) AS id, \
             toDate({day}) < toDate(now('UTC')) AS over, \

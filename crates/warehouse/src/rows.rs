@@ -1,10 +1,11 @@
 //! Rows from an answer in ClickHouse's `RowBinaryWithNamesAndTypes`.
 //!
-//! The client library reads rows, too, but its reader is compiled anew for each type of row: that was nearly half of this
-//! crate. Here one reader serves all, and only what `serde` derives is compiled for a type.
+//! The client library reads rows, too, but its reader is compiled anew for each type of row: that
+//! was nearly half of this crate. Here one reader serves all, and only what `serde` derives is
+//! compiled for a type.
 //!
-//! A struct takes columns by name, a tuple by place, anything else is the one column. The type of each column is checked
-//! against what the row asks for before any byte is taken for a value.
+//! A struct takes columns by name, a tuple by place, anything else is the one column. The type of
+//! each column is checked against what the row asks for before any byte is taken for a value.
 
 use std::fmt;
 

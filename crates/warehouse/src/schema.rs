@@ -11,7 +11,8 @@ use crate::{
     migrate::{self, Applied, MIGRATIONS},
 };
 
-/// Blocks whose deduplication tokens every loader-written table must remember: the exactly-once scheme hangs on it.
+/// Blocks whose deduplication tokens every loader-written table must remember: the exactly-once
+/// scheme hangs on it.
 pub const DEDUPLICATION_WINDOW_MIN: u64 = 100_000;
 
 /// What a table or view is for.
@@ -27,7 +28,6 @@ pub enum Kind {
     Monitor,
     /// The table of applied migrations.
     Migrations,
-    /// A view.
     View,
 }
 
@@ -131,11 +131,13 @@ pub(crate) async fn found(warehouse: &Warehouse) -> Result<BTreeMap<String, Foun
     Ok(rows.into_iter().map(|found| (found.name.clone(), found)).collect())
 }
 
-/// Whether a role may begin: every migration of this program is applied to its end, and every table the loader writes
-/// remembers enough tokens. A newer schema is no obstacle, so that roles of the earlier release go on during an upgrade.
+/// Whether a role may begin: every migration of this program is applied to its end, and every table
+/// the loader writes remembers enough tokens. A newer schema is no obstacle, so that roles of the
+/// earlier release go on during an upgrade.
 ///
 /// # Errors
-/// [`Error::Schema`] names the first absent migration or a table that forgets; as [`Warehouse::fetch`].
+/// [`Error::Schema`] names the first absent migration or a table that forgets; as
+/// [`Warehouse::fetch`].
 #[boxed]
 pub async fn ready(warehouse: &Warehouse) -> Result<(), Error> {
     let found = found(warehouse).await?;
@@ -188,18 +190,19 @@ pub(crate) fn narrow(found: &BTreeMap<String, Found>) -> Vec<(&'static str, u64)
         .collect()
 }
 
-/// Loader-written tables that forget deduplication tokens together with parts whose rows were deleted.
+/// Loader-written tables that forget deduplication tokens together with parts whose rows were
+/// deleted.
 pub(crate) fn forgetful(found: &BTreeMap<String, Found>) -> Vec<&'static str> {
     let loader = RELATIONS.iter().filter(|(_, kind)| *kind == Kind::Loader).map(|(name, _)| *name);
     loader.filter(|name| found.get(*name).is_some_and(|found| !found.keeps_empty_parts)).collect()
 }
 
-/// Checks that the warehouse has exactly the schema this program needs: version, tables, views, deduplication windows.
-/// To be called before the first write; it only reads.
+/// Checks that the warehouse has exactly the schema this program needs: version, tables, views,
+/// deduplication windows. To be called before the first write; it only reads.
 ///
 /// # Errors
-/// [`Error::Schema`] where `doseline migrate` helps, [`Error::Incompatible`] where it does not, and as
-/// [`Warehouse::fetch`].
+/// [`Error::Schema`] where `doseline migrate` helps, [`Error::Incompatible`] where it does not, and
+/// as [`Warehouse::fetch`].
 #[boxed]
 pub async fn verify(warehouse: &Warehouse) -> Result<(), Error> {
     let database = warehouse.database();

@@ -1,7 +1,8 @@
 //! Splits SQL text into statements.
 
-/// The statements of a text, in order, without their final `;`. A `;` ends a statement only outside of strings, quoted
-/// identifiers and comments. Text that holds nothing but comments and blanks is no statement.
+/// The statements of a text, in order, without their final `;`. A `;` ends a statement only outside
+/// of strings, quoted identifiers and comments. Text that holds nothing but comments and blanks is
+/// no statement.
 pub(crate) fn split(sql: &str) -> Vec<&str> {
     let bytes = sql.as_bytes();
     let (mut statements, mut start, mut at, mut empty) = (Vec::new(), 0, 0, true);
@@ -37,7 +38,8 @@ fn after(sql: &str, from: usize, end: &str) -> usize {
     sql[from..].find(end).map_or(sql.len(), |length| from + length + end.len())
 }
 
-/// A backslash escapes the next byte; a doubled quote ends and begins again, which comes to the same.
+/// A backslash escapes the next byte; a doubled quote ends and begins again, which comes to the
+/// same.
 fn after_quoted(bytes: &[u8], start: usize, quote: u8) -> usize {
     let mut at = start + 1;
     while at < bytes.len() && bytes[at] != quote {
@@ -69,7 +71,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the text, no byte outside of separators and comments is lost, and nothing panics.
+        /// Whatever the text, no byte outside of separators and comments is lost, and nothing
+        /// panics.
         #[test]
         fn any_text_is_split(sql in "[a;'\"`\\\\\\-/* \nü]{0,40}") {
             for statement in split(&sql) {

@@ -1,7 +1,8 @@
 //! The facts that sterility is judged from, read in slices or by id.
 //!
-//! What can be demanded of a visit (its injections and what they were made with) is read from committed batches only, so
-//! that a batch which is being written never shows a use without the mount it names; everything else is read as it is.
+//! What can be demanded of a visit (its injections and what they were made with) is read from
+//! committed batches only, so that a batch which is being written never shows a use without the
+//! mount it names; everything else is read as it is.
 
 use async_recursion::async_recursion as boxed;
 use std::fmt::Write as _;
@@ -72,7 +73,8 @@ impl Scope<'_> {
 pub(crate) const MOUNT_NAME: &str = "concat(device, '/', mount_id)";
 
 impl Scope<'_> {
-    /// For mounts, whose ids here are `DEVICE/MOUNT`. The mount's own column is what the index knows.
+    /// For mounts, whose ids here are `DEVICE/MOUNT`. The mount's own column is what the index
+    /// knows.
     pub(crate) fn mounts(&self) -> String {
         let named = self.filter(MOUNT_NAME);
         match self {
@@ -85,8 +87,9 @@ impl Scope<'_> {
     }
 }
 
-/// How far each Kafka partition is committed. Rows beyond are being written, or will be written again; so are all rows of a
-/// partition that is not in it. The default has none: no row is beyond it.
+/// How far each Kafka partition is committed. Rows beyond are being written, or will be written
+/// again; so are all rows of a partition that is not in it. The default has none: no row is beyond
+/// it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Horizon(Option<Vec<Committed>>);
 
@@ -102,8 +105,9 @@ struct Committed {
 }
 
 impl Horizon {
-    /// SQL: whether a row is committed. A partition that had no batch yet can get its first one while what the horizon is for
-    /// goes on, and so can the topic's next life. Rows of no topic, incarnation 0, are nobody's batch.
+    /// SQL: whether a row is committed. A partition that had no batch yet can get its first one
+    /// while what the horizon is for goes on, and so can the topic's next life. Rows of no topic,
+    /// incarnation 0, are nobody's batch.
     pub(crate) fn filter(&self) -> String {
         let mut filter = "1".to_owned();
         let Some(partitions) = &self.0 else { return filter };
@@ -117,7 +121,8 @@ impl Horizon {
         filter
     }
 
-    /// SQL: whether a row may have been inserted after this horizon was read. Rows of no topic may always.
+    /// SQL: whether a row may have been inserted after this horizon was read. Rows of no topic may
+    /// always.
     pub(crate) fn after(&self) -> String {
         match self.0 {
             Some(_) => format!("(incarnation = 0 OR NOT ({}))", self.filter()),
@@ -133,8 +138,9 @@ impl Horizon {
     }
 }
 
-/// SQL of each life of the topic: whether a row belongs to a batch from a position of its partition on; `other` is that of
-/// partitions which are not named. Two literals name all of them, as there can be thousands.
+/// SQL of each life of the topic: whether a row belongs to a batch from a position of its partition
+/// on; `other` is that of partitions which are not named. Two literals name all of them, as there
+/// can be thousands.
 fn batches_from<'a>(positions: impl Iterator<Item = (&'a Committed, u64)>, other: impl Fn(u32) -> u64) -> Vec<String> {
     let mut lives: std::collections::BTreeMap<u32, (Vec<i32>, Vec<u64>)> = std::collections::BTreeMap::new();
     for (partition, position) in positions {
@@ -154,15 +160,11 @@ fn batches_from<'a>(positions: impl Iterator<Item = (&'a Committed, u64)>, other
 /// What people have registered about sterility.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Registry {
-    /// Recipes.
     pub recipes: Vec<Recipe>,
     /// Lots with an expiry.
     pub lots: Vec<LotExpiry>,
-    /// Open recalls.
     pub recalls: Vec<Recall>,
-    /// Policies.
     pub policies: Vec<Policy>,
-    /// Sites.
     pub zones: Vec<Zone>,
 }
 
@@ -185,8 +187,9 @@ impl Registry {
     }
 }
 
-/// SQL: whether a row is of a boot in which a time of an event was seen that cannot be true. Where a message has waited, its time
-/// of receipt does not show that the clock was ahead; another message of the boot may.
+/// SQL: whether a row is of a boot in which a time of an event was seen that cannot be true. Where
+/// a message has waited, its time of receipt does not show that the clock was ahead; another
+/// message of the boot may.
 const DOUBTED: &str = "((tenant, device, boot_id) IN ( \
                        SELECT tenant, device, boot_id FROM implausible_times WHERE field = 'base_unix_us'))";
 const MOUNT: &str = "tenant, device, mount_id, toUnixTimestamp64Micro(mount.at) AS at, site, session_id, slot, item_id, id_kind, \
@@ -194,7 +197,8 @@ const MOUNT: &str = "tenant, device, mount_id, toUnixTimestamp64Micro(mount.at) 
 const CYCLE: &str = "tenant, device, boot_id, seq, cycle_uid, site, toUnixTimestamp64Micro(cycle.at) AS at";
 
 impl Warehouse {
-    /// How far batches are committed; `lately` is since when they count as committed lately, us since 1970.
+    /// How far batches are committed; `lately` is since when they count as committed lately, us
+    /// since 1970.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -444,7 +448,8 @@ impl Warehouse {
         })
     }
 
-    /// Syringes and cartridges, by their names `DEVICE/MOUNT`, that were removed and whose balance is beyond a limit, percent.
+    /// Syringes and cartridges, by their names `DEVICE/MOUNT`, that were removed and whose balance
+    /// is beyond a limit, percent.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -483,7 +488,8 @@ impl Warehouse {
         })
     }
 
-    /// Sequence numbers of devices that have not arrived, by tenant and device; devices without any are left out.
+    /// Sequence numbers of devices that have not arrived, by tenant and device; devices without any
+    /// are left out.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

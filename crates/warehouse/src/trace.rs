@@ -13,9 +13,7 @@ use crate::{
 /// A visit, as its devices told of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Visit {
-    /// Tenant.
     pub tenant: String,
-    /// The visit.
     pub session_id: String,
     /// Opaque reference of the clinic; empty = not said.
     pub client_ref: String,

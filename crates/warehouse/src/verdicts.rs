@@ -13,9 +13,9 @@ use crate::{
 /// A verdict: what one rule says about one thing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Verdict {
-    /// Tenant.
     pub tenant: String,
-    /// What was evaluated as a whole: `item/ID`, `mount/DEVICE/ID`, `session/ID`, `sterilizer/DEVICE`.
+    /// What was evaluated as a whole: `item/ID`, `mount/DEVICE/ID`, `session/ID`,
+    /// `sterilizer/DEVICE`.
     pub unit: String,
     /// Key within the unit: rule and what else tells it apart.
     pub verdict_key: String,
@@ -23,11 +23,11 @@ pub struct Verdict {
     pub alert_key: String,
     /// Breach rule, 1..=12; 0 = verdict on a cycle.
     pub rule: u8,
-    /// `CONFIRMED`, `INDETERMINATE`, `PENDING`, `CLEARED`; for cycles `PASSED`, `FAILED`, `INDETERMINATE`, `PENDING`.
+    /// `CONFIRMED`, `INDETERMINATE`, `PENDING`, `CLEARED`; for cycles `PASSED`, `FAILED`,
+    /// `INDETERMINATE`, `PENDING`.
     pub state: String,
     /// `critical`, `high`, `medium`, `low`; empty = none.
     pub severity: String,
-    /// Site.
     pub site: String,
     /// Device, or sterilizer.
     pub device: String,
@@ -45,9 +45,7 @@ pub struct Verdict {
     pub at: i64,
     /// When time alone changes it, us since 1970; 0 = not by time.
     pub decide_at: i64,
-    /// In words.
     pub reason: String,
-    /// Facts, JSON.
     pub evidence: String,
     /// SQL that shows the rows behind it.
     pub evidence_query: String,
@@ -80,7 +78,8 @@ const COLUMNS: &str = "tenant, unit, verdict_key, alert_key, rule, state, severi
                        rule_version, parameters, completeness, toUnixTimestamp64Micro(verdict.computed_at) AS computed_at";
 
 impl Warehouse {
-    /// The latest verdicts of units of one kind: `item`, `mount`, `session` or `sterilizer`, by what follows in their name.
+    /// The latest verdicts of units of one kind: `item`, `mount`, `session` or `sterilizer`, by
+    /// what follows in their name.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -135,7 +134,8 @@ impl Warehouse {
         self.rows(&sql).await
     }
 
-    /// Units with a verdict that is pending, and when time alone decides it (0 = something must arrive).
+    /// Units with a verdict that is pending, and when time alone decides it (0 = something must
+    /// arrive).
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -146,7 +146,8 @@ impl Warehouse {
         self.rows(sql).await
     }
 
-    /// Whether any verdict of another version of the rules stands, or none at all: everything is to be evaluated then.
+    /// Whether any verdict of another version of the rules stands, or none at all: everything is to
+    /// be evaluated then.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

@@ -24,7 +24,8 @@ pub fn engines() -> Result<PathBuf> {
     Ok(root()?.join("engines"))
 }
 
-/// The right to change the folder of engines, held until dropped. The system releases it if the holder dies.
+/// The right to change the folder of engines, held until dropped. The system releases it if the
+/// holder dies.
 pub struct Lock {
     _file: File,
 }
@@ -48,8 +49,8 @@ pub fn lock(step: &mut Step) -> Result<Lock> {
     Ok(Lock { _file: file })
 }
 
-/// Fills `engines/NAME` unless it exists. `fill` writes into an empty folder beside it, which is renamed after `fill`
-/// has succeeded. First deletes the remains of a killed run.
+/// Fills `engines/NAME` unless it exists. `fill` writes into an empty folder beside it, which is
+/// renamed after `fill` has succeeded. First deletes the remains of a killed run.
 pub fn place(_lock: &Lock, name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let engines = engines()?;
     let place = engines.join(name);

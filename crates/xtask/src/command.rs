@@ -9,7 +9,8 @@ use serde_json::Value;
 
 /// The root of the checkout that this xtask belongs to.
 ///
-/// It is determined at run time: two checkouts with one build folder must not use each other's files.
+/// It is determined at run time: two checkouts with one build folder must not use each other's
+/// files.
 pub fn checkout() -> Result<PathBuf> {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`")?;
     let root = Path::new(&manifest).join("../..");
@@ -24,7 +25,8 @@ where
 {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(checkout()?);
-    // Cargo's variables about this package would make cargo take the packages built below for changed.
+    // Cargo's variables about this package would make cargo take the packages built below for
+    // changed.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {

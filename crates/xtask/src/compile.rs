@@ -1,7 +1,8 @@
 //! Cargo commands that compile, with a progress line.
 //!
-//! Programs cannot read cargo's own progress bar, so this module counts the crates that cargo reports as compiled. The
-//! total is known before: `cargo tree` names the packages, `cargo metadata` the targets of the workspace.
+//! Programs cannot read cargo's own progress bar, so this module counts the crates that cargo
+//! reports as compiled. The total is known before: `cargo tree` names the packages, `cargo
+//! metadata` the targets of the workspace.
 //!
 //! Invariant: only a crate that was counted in the total counts as done, so N of M never exceeds M.
 
@@ -26,7 +27,8 @@ const OWN_WEIGHT: u64 = 5;
 pub struct Crates {
     weights: BTreeMap<String, u64>,
     done: BTreeSet<String>,
-    /// Weight of the crates that are done, and of those among them that an earlier run had compiled.
+    /// Weight of the crates that are done, and of those among them that an earlier run had
+    /// compiled.
     done_weight: u64,
     fresh_weight: u64,
 }
@@ -54,8 +56,8 @@ pub struct Packages {
 }
 
 impl Packages {
-    /// Asks cargo about one package with its dependencies, or about the whole workspace with its tests. Cargo downloads
-    /// the sources to answer.
+    /// Asks cargo about one package with its dependencies, or about the whole workspace with its
+    /// tests. Cargo downloads the sources to answer.
     pub fn find(step: &mut Step, package: Option<&str>) -> Result<Self> {
         let mut command = match package {
             Some(package) => command::cargo(["tree", "--package", package, "--edges", "normal,build"])?,
@@ -185,8 +187,8 @@ impl Wanted<'_> {
             }
     }
 
-    /// Whether a target is compiled, without or with its own tests. If `tested`, the command runs integration tests of
-    /// its package, for which cargo builds the package's binaries.
+    /// Whether a target is compiled, without or with its own tests. If `tested`, the command runs
+    /// integration tests of its package, for which cargo builds the package's binaries.
     fn compiles(&self, target: &Target, test: bool, tested: bool) -> bool {
         let name = target.name.as_str();
         match (target.kind.as_str(), self) {
@@ -209,7 +211,8 @@ fn unit(package: &str, kind: &str, name: &str, test: bool) -> String {
     format!("{package} {kind} {name}{}", if test { " test" } else { "" })
 }
 
-/// `name 1.2.3` from a package id such as `registry+https://host/index#name@1.2.3` or `path+file:///folder/name#1.2.3`.
+/// `name 1.2.3` from a package id such as `registry+https://host/index#name@1.2.3` or
+/// `path+file:///folder/name#1.2.3`.
 fn package_of(id: &str) -> Option<String> {
     let (source, package) = id.split_once('#')?;
     match package.split_once('@') {
@@ -242,8 +245,9 @@ enum Event {
     Status(String),
 }
 
-/// Runs a cargo command and passes on its reports. `None` comes from time to time, so that the caller can show the
-/// time. Other output, above all errors and warnings, goes to the user unchanged.
+/// Runs a cargo command and passes on its reports. `None` comes from time to time, so that the
+/// caller can show the time. Other output, above all errors and warnings, goes to the user
+/// unchanged.
 fn stream(step: &mut Step, mut command: Command, mut on: impl FnMut(&mut Step, Option<Event>)) -> Result<()> {
     let name = command::name(&command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -295,8 +299,8 @@ fn read_lines(stream: impl Read + Send + 'static, sender: Sender<Said>, said: fn
     });
 }
 
-/// A status line of cargo: a verb that ends in column 12. The message that cargo waits for another cargo does not
-/// count, because the user may want to end that one.
+/// A status line of cargo: a verb that ends in column 12. The message that cargo waits for another
+/// cargo does not count, because the user may want to end that one.
 fn status(line: &str) -> Option<&str> {
     const VERBS: [&str; 12] = [
         "Compiling",

@@ -1,4 +1,5 @@
-//! The engines: ClickHouse as a library from npm, Apache Kafka from Maven Central, Python clients from PyPI, other Kafka clients.
+//! The engines: ClickHouse as a library from npm, Apache Kafka from Maven Central, Python clients
+//! from PyPI, other Kafka clients.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,8 @@ struct Chdb {
     pin: &'static str,
 }
 
-/// Platforms with a published package of this version. A further platform needs a line here and a file of pins.
+/// Platforms with a published package of this version. A further platform needs a line here and a
+/// file of pins.
 const CHDB: &[Chdb] = &[Chdb {
     os: "linux",
     architecture: "x86_64",
@@ -124,8 +126,8 @@ fn fetch_kafka(step: &mut Step, lock: &Lock) -> Result<()> {
 
 /// A virtual environment with the clients of `tests/python/requirements.txt`.
 ///
-/// It has its final name from the start, because its programs contain their own path. A marker, written last, says that
-/// it is complete and for which requirements.
+/// It has its final name from the start, because its programs contain their own path. A marker,
+/// written last, says that it is complete and for which requirements.
 fn fetch_python(step: &mut Step, _lock: &Lock) -> Result<()> {
     let requirements = command::checkout()?.join("tests/python/requirements.txt");
     let text = fs::read_to_string(&requirements).with_context(|| format!("read {}", requirements.display()))?;
@@ -148,8 +150,9 @@ fn fetch_python(step: &mut Step, _lock: &Lock) -> Result<()> {
     cache::write(&marker, &digest)
 }
 
-/// The Kafka clients of `tests/clients`, in the versions that its files pin: change the number where those change, here and in
-/// `tests/src/clients.rs`. Those in Go need a Go of the machine, and are left out where there is none.
+/// The Kafka clients of `tests/clients`, in the versions that its files pin: change the number
+/// where those change, here and in `tests/src/clients.rs`. Those in Go need a Go of the machine,
+/// and are left out where there is none.
 fn fetch_kafka_clients(step: &mut Step, lock: &Lock) -> Result<()> {
     let clients = command::checkout()?.join("tests/clients");
     let python = cache::engines()?.join("python/bin/python");

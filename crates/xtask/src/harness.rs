@@ -1,4 +1,5 @@
-//! `cargo xtask soak` and `cargo xtask bench`: builds everything, and runs a program of the test harness.
+//! `cargo xtask soak` and `cargo xtask bench`: builds everything, and runs a program of the test
+//! harness.
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -17,8 +18,8 @@ pub fn soak(arguments: &[String]) -> Result<()> {
     Err(error).with_context(|| format!("start {}", binary.display()))
 }
 
-/// The benchmarks of the whole system, and the micro-benchmarks if no scenario is selected. If one fails, ends this
-/// process with its exit code.
+/// The benchmarks of the whole system, and the micro-benchmarks if no scenario is selected. If one
+/// fails, ends this process with its exit code.
 pub fn bench(arguments: &[String]) -> Result<()> {
     let binary = build("bench")?;
     let mut system = Command::new(&binary);
@@ -42,8 +43,8 @@ fn run(command: &mut Command) -> Result<()> {
 
 fn build(program: &str) -> Result<PathBuf> {
     let what = format!("build doseline, the engine and `{program}`");
-    // Selects the whole workspace with a test, as the test build does: one resolution of features builds each
-    // dependency once.
+    // Selects the whole workspace with a test, as the test build does: one resolution of features
+    // builds each dependency once.
     let wanted = Wanted::Named(&["doseline", "doseline-clickhouse", program, "harness"]);
     let binaries = ["--bin", "doseline", "--bin", "doseline-clickhouse", "--bin", program, "--test", "harness"];
     let arguments = [["build", "--release", "--workspace"].as_slice(), &binaries].concat();

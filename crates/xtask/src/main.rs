@@ -1,12 +1,15 @@
-//! Developer and set-up commands: `cargo xtask up` runs doseline on this machine, `cargo xtask test` proves it.
+//! Developer and set-up commands: `cargo xtask up` runs doseline on this machine, `cargo xtask
+//! test` proves it.
 //!
-//! Each command first installs what is missing, so that a fresh machine needs nothing but the Rust toolchain.
+//! Each command first installs what is missing, so that a fresh machine needs nothing but the Rust
+//! toolchain.
 //!
-//! Absent: anything that a user of doseline needs at run time (the `doseline` binary has that), and any download by
-//! address. Engines are fetched by package name with their registry's own client.
+//! Absent: anything that a user of doseline needs at run time (the `doseline` binary has that), and
+//! any download by address. Engines are fetched by package name with their registry's own client.
 //!
-//! Invariants: everything fetched is checked against the hashes in `pins/`, then put into the cache folder by one
-//! rename. A folder under its final name is therefore complete. Progress goes to stderr.
+//! Invariants: everything fetched is checked against the hashes in `pins/`, then put into the cache
+//! folder by one rename. A folder under its final name is therefore complete. Progress goes to
+//! stderr.
 
 mod cache;
 mod command;
@@ -57,7 +60,8 @@ enum Command {
         after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --fast                (what starts no engine: to be run after each change)\n  cargo xtask test --filter mosquitto    (only tests so named, no checks)\n\nThe run ends with the slowest tests and the time of each step. The last line reads `N passed, N failed`, with `, N skipped` where tests are ignored."
     )]
     Test {
-        /// Run formatting, clippy, and the tests that start no engine, and install nothing that only engines need
+        /// Run formatting, clippy, and the tests that start no engine, and install nothing that
+        /// only engines need
         #[arg(long)]
         fast: bool,
         /// Run only the tests whose name contains this, and none of the checks
@@ -67,7 +71,8 @@ enum Command {
     /// Check documents and comments: width, phrases, links
     #[command(after_help = "Example:\n  cargo xtask language    (a part of `cargo xtask test`, within a second)")]
     Language,
-    /// Kill, stop, cut and fill everything while a simulated fleet sends, and compare all of it with the truth
+    /// Kill, stop, cut and fill everything while a simulated fleet sends, and compare all of it
+    /// with the truth
     #[command(
         after_help = "Examples:\n  cargo xtask soak --minutes 60 --seed 1 --json soak.json\n  cargo xtask soak --minutes 5 --faults engine-rename,disk-full\n  cargo xtask soak --help    (all options, from the campaign itself)",
         disable_help_flag = true

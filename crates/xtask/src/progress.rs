@@ -14,7 +14,8 @@ const GUESS_AFTER: Duration = Duration::from_secs(5);
 /// No estimate below this part of the work.
 const GUESS_FROM: f64 = 0.05;
 
-/// Goes to the start of the line, and stops a long text from continuing on the next line, which could not be redrawn.
+/// Goes to the start of the line, and stops a long text from continuing on the next line, which
+/// could not be redrawn.
 const BEGIN: &str = "\r\x1b[?7l";
 /// Deletes the rest of a longer text, and allows continuation lines again.
 const END: &str = "\x1b[K\x1b[?7h";

@@ -1,5 +1,5 @@
-//! The rules of language that a program can check, over documents and comments: line width, phrases that the project
-//! does not use, and links between files of the repository.
+//! The rules of language that a program can check, over documents and comments: line width, phrases
+//! that the project does not use, and links between files of the repository.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::command;
 
 /// Columns of a line of prose. Lines of tables and of code are as long as they are.
-const WIDTH: usize = 120;
+const WIDTH: usize = 100;
 /// Phrases that a reader from outside stumbles over, with what to write instead.
 const UNUSED: [(&str, &str); 10] = [
     ("made again", "created again, or rebuilt"),
@@ -70,7 +70,12 @@ pub fn check() -> Result<()> {
 
 /// Breaches in the comments of a source file, each with its line.
 fn source(text: &str) -> Vec<(usize, String)> {
-    let comments = text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with("//"));
+    let is_prose = |line: &str| {
+        let comment = line.trim_start();
+        let said = comment.trim_start_matches(['/', '!']);
+        comment.starts_with("//") && !said.starts_with(" |") && !said.starts_with("     ")
+    };
+    let comments = text.lines().enumerate().filter(|(_, line)| is_prose(line));
     comments.flat_map(|(index, line)| prose(line).map(move |fault| (index + 1, fault))).collect()
 }
 
@@ -82,7 +87,8 @@ fn document(text: &str, path: &Path) -> Vec<(usize, String)> {
         if line.trim_start().starts_with("```") {
             code = !code;
         } else if !code {
-            if !line.trim_start().starts_with('|') && !path.ends_with("CHANGELOG.md") {
+            let is_prose = !line.trim_start().starts_with('|') && !line.starts_with("    ");
+            if is_prose && !path.ends_with("CHANGELOG.md") {
                 breaches.extend(prose(line).map(|fault| (index + 1, fault)));
             }
             breaches.extend(links(line).filter_map(|link| broken(link, path)).map(|fault| (index + 1, fault)));

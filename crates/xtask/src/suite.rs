@@ -12,8 +12,8 @@ use crate::{cache, command, engines, prose, system, targets, tools, unused};
 
 /// Number of the slowest tests listed at the end of a run.
 const SLOWEST: usize = 10;
-/// Makes libtest print the time of each test. Stable toolchains allow that only with this variable. Cargo starts the
-/// test programs through `env`, and nothing else.
+/// Makes libtest print the time of each test. Stable toolchains allow that only with this variable.
+/// Cargo starts the test programs through `env`, and nothing else.
 const RUNNER: &str = "target.'cfg(all())'.runner = ['env', 'RUSTC_BOOTSTRAP=1']";
 const TIMES: [&str; 3] = ["-Z", "unstable-options", "--report-time"];
 
@@ -141,7 +141,8 @@ impl Run<'_> {
             }
             Part::Build => {
                 let chosen = targets::chosen(self.scope.fast, self.packages.targets());
-                // Tests with engines start every binary. Others start only those that cargo builds for them.
+                // Tests with engines start every binary. Others start only those that cargo builds
+                // for them.
                 let begin: &[&str] = if self.scope.fast {
                     &["test", "--release", "--no-run"]
                 } else {
@@ -156,7 +157,8 @@ impl Run<'_> {
         }
     }
 
-    /// Runs the tests. The campaign mostly waits, so it runs beside all others, and its output comes last.
+    /// Runs the tests. The campaign mostly waits, so it runs beside all others, and its output
+    /// comes last.
     fn tests(&mut self) -> Result<()> {
         let Scope { fast, filter } = self.scope;
         let chosen = targets::chosen(fast, self.packages.targets());
@@ -198,15 +200,16 @@ impl Run<'_> {
     }
 }
 
-/// Runs the tests of these targets, counts them, and passes on their output at once. Both streams keep their true
-/// order.
+/// Runs the tests of these targets, counts them, and passes on their output at once. Both streams
+/// keep their true order.
 fn run_tests(targets: &[&str], filter: &[&str], output: &mut impl Write, tally: &mut Tally) -> Result<()> {
     let (lines, input) = std::io::pipe().context("open a pipe")?;
     let mut command = command::cargo(["test", "--release", "--no-fail-fast", "--config", RUNNER])?;
     command.args(targets).args(command::locked()).arg("--").args(filter).args(TIMES);
     command.stdin(Stdio::null()).stdout(input.try_clone().context("share a pipe")?).stderr(input);
     let mut child = command.spawn().context("start cargo test")?;
-    // The command holds the writing ends. With them open, the reader below would never reach the end.
+    // The command holds the writing ends. With them open, the reader below would never reach the
+    // end.
     drop(command);
     for line in BufReader::new(lines).split(b'\n') {
         let line = line.context("read from cargo test")?;

@@ -58,7 +58,8 @@ macro_rules! running {
 /// Packages for building, which suffice for the tests that start no engine.
 pub const FOR_BUILDING: &[Need] = building![];
 
-/// Further packages for `doseline up`: its MQTT broker, and tools that fetch and unpack its ClickHouse.
+/// Further packages for `doseline up`: its MQTT broker, and tools that fetch and unpack its
+/// ClickHouse.
 pub const FOR_UP: &[Need] = running![program(&["mosquitto"], "mosquitto")];
 
 /// The same if the program of the broker is named.

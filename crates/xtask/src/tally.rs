@@ -111,8 +111,8 @@ impl Tally {
         self.failures.extend(other.failures);
     }
 
-    /// Ends the count with cargo's own verdict. A target that died without a result counts as one failure, so a failed
-    /// run never shows 0 failures.
+    /// Ends the count with cargo's own verdict. A target that died without a result counts as one
+    /// failure, so a failed run never shows 0 failures.
     pub fn end(&mut self, success: bool) {
         if !success {
             self.failed += self.targets_started.saturating_sub(self.targets_ended);
@@ -131,7 +131,8 @@ impl Tally {
     }
 }
 
-/// The target that cargo announces: its name and its first source file, because many targets have the same file names.
+/// The target that cargo announces: its name and its first source file, because many targets have
+/// the same file names.
 fn target(line: &str) -> String {
     let (what, binary) = line.split_once(" (").unwrap_or((line, ""));
     let source = what.trim_start_matches("Running ").trim_start_matches("unittests ");

@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use crate::command;
 
-/// Integration tests that start no engine, as package and target. `cargo xtask test --fast` runs them.
+/// Integration tests that start no engine, as package and target. `cargo xtask test --fast` runs
+/// them.
 ///
 /// A new test target must be in this list or in the next one. A test below checks that.
 const FAST: &[(&str, &str)] = &[
@@ -96,9 +97,11 @@ pub fn of_workspace() -> Result<Vec<Target>> {
     Ok(targets)
 }
 
-/// Arguments of `cargo test` that select the tests of `cargo xtask test`: all, or those that start no engine.
+/// Arguments of `cargo test` that select the tests of `cargo xtask test`: all, or those that start
+/// no engine.
 ///
-/// Examples in documentation are not included: there are none, and looking for them takes a pass over every crate.
+/// Examples in documentation are not included: there are none, and looking for them takes a pass
+/// over every crate.
 pub fn chosen(fast: bool, targets: &[Target]) -> Vec<&str> {
     if !fast {
         return vec!["--workspace", "--tests"];

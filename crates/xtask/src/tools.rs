@@ -15,7 +15,8 @@ use crate::steps::Step;
 const CARGO_DENY_VERSION: &str = "0.20.2";
 const ADVISORIES_WITHIN: Duration = Duration::from_secs(60);
 
-/// Builds cargo-deny from crates.io with the dependencies that its author locked. Returns the path of the program.
+/// Builds cargo-deny from crates.io with the dependencies that its author locked. Returns the path
+/// of the program.
 pub fn fetch_cargo_deny(step: &mut Step, lock: &Lock) -> Result<PathBuf> {
     let folder = cache::place(lock, &format!("cargo-deny-{CARGO_DENY_VERSION}"), |staging| {
         let build = staging.join("build");
@@ -53,7 +54,8 @@ pub fn check_dependencies(cargo_deny: &Path) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// The advisory database is on a git host that a build machine may not reach, or that may be slow to answer.
+/// The advisory database is on a git host that a build machine may not reach, or that may be slow
+/// to answer.
 fn fetch_advisories(mut command: std::process::Command) -> Result<()> {
     let said = std::env::temp_dir().join(format!("doseline-advisories-{}.log", std::process::id()));
     let log = fs::File::create(&said).with_context(|| format!("create {}", said.display()))?;

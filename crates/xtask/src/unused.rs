@@ -1,8 +1,9 @@
 //! Dependencies that a manifest names and no source mentions.
 //!
-//! A crate counts as used if its name is a word in the package's Rust files, comments excluded. This can miss an unused
-//! dependency whose name is also a word of the code. It never reports a used one, unless that is used only through a
-//! macro or only linked. Such a dependency is listed with its reason in `package.metadata.unused.keep`.
+//! A crate counts as used if its name is a word in the package's Rust files, comments excluded.
+//! This can miss an unused dependency whose name is also a word of the code. It never reports a
+//! used one, unless that is used only through a macro or only linked. Such a dependency is listed
+//! with its reason in `package.metadata.unused.keep`.
 
 use std::collections::BTreeSet;
 use std::fs;

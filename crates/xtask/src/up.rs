@@ -11,7 +11,8 @@ use crate::{cache, command, engines, system};
 
 const BUILD: [&str; 6] = ["build", "--release", "--package", "doseline", "--bin", "doseline"];
 
-/// Does not return on success: this process becomes `doseline up`, so signals and the terminal reach it directly.
+/// Does not return on success: this process becomes `doseline up`, so signals and the terminal
+/// reach it directly.
 pub fn run(arguments: &[String]) -> Result<()> {
     let mut steps = Steps::new(5);
     let named = names_broker(arguments) || std::env::var_os("DOSELINE_MOSQUITTO").is_some();

@@ -1,5 +1,6 @@
-//! Parts of the path that are measured separately: their time in `cargo bench --bench micro`, their instructions in
-//! `tests/tests/instructions.rs`, some of their allocations in `tests/tests/allocations.rs`.
+//! Parts of the path that are measured separately: their time in `cargo bench --bench micro`, their
+//! instructions in `tests/tests/instructions.rs`, some of their allocations in
+//! `tests/tests/allocations.rs`.
 //!
 //! A number in a case's name is the number of injections in a report.
 
@@ -129,7 +130,8 @@ fn decode(injections: u64) -> Case {
     })
 }
 
-/// A message takes a slot in the acknowledgement ring, is settled out of order, and is acknowledged.
+/// A message takes a slot in the acknowledgement ring, is settled out of order, and is
+/// acknowledged.
 fn ring() -> Case {
     let (mut ring, mut slots) = (Ring::default(), Vec::new());
     new("message", MESSAGES, move || {
@@ -169,7 +171,8 @@ fn receipt() -> Case {
     })
 }
 
-/// A report through the bridge, without MQTT client and producer: admitted, kept, confirmed, acknowledged.
+/// A report through the bridge, without MQTT client and producer: admitted, kept, confirmed,
+/// acknowledged.
 fn bridge(injections: u64) -> Case {
     let publishes: Vec<_> =
         sent(MESSAGES, MESSAGES, injections).iter().zip(1..).map(|(sent, id)| sent.publish(id)).collect();
@@ -254,7 +257,8 @@ fn columns(injections: u64) -> Case {
     })
 }
 
-/// The common part of each device's reports, in the order of the devices. The first reports are one of each device.
+/// The common part of each device's reports, in the order of the devices. The first reports are one
+/// of each device.
 fn commons(sent: &[Sent]) -> Commons {
     let mut commons = Commons::default();
     for (sent, device) in sent.iter().zip(0..DEVICES as u32) {

@@ -1,6 +1,7 @@
-//! `cargo bench --bench micro [NAME..]` prints the time of each case whose name contains one of the names. A case is a
-//! line of JSON on standard output, `{"case":"decode/10","unit":"report","ns":812.4,"ns_least":801.0}`: ns of one unit,
-//! as median and least of the samples.
+//! `cargo bench --bench micro [NAME..]` prints the time of each case whose name contains one of the
+//! names. A case is a line of JSON on standard output,
+//! `{"case":"decode/10","unit":"report","ns":812.4,"ns_least":801.0}`: ns of one unit, as median
+//! and least of the samples.
 
 mod cases;
 mod inputs;

@@ -1,4 +1,5 @@
-//! The bridge between an MQTT broker and Kafka: its CPU time for a report at a fixed rate, and its highest rate.
+//! The bridge between an MQTT broker and Kafka: its CPU time for a report at a fixed rate, and its
+//! highest rate.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

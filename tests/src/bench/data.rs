@@ -83,7 +83,8 @@ impl Fleet {
         }
     }
 
-    /// Sum of the sequence numbers in this many reports. It changes if an injection is missing or doubled.
+    /// Sum of the sequence numbers in this many reports. It changes if an injection is missing or
+    /// doubled.
     pub fn seq_sum(&self, reports: u64) -> u64 {
         let of_device = |device: u64| {
             let rounds = (reports + self.devices - 1 - device) / self.devices;

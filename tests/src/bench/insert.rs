@@ -1,4 +1,5 @@
-//! The insert alone: the blocks of `injections` as the loader sends them, and the same rows as RowBinary.
+//! The insert alone: the blocks of `injections` as the loader sends them, and the same rows as
+//! RowBinary.
 
 use std::{collections::HashMap, time::Duration};
 

@@ -28,7 +28,8 @@ type Seen = Vec<(Instant, Vec<u64>)>;
 /// Measures three rates through bridge and loader in default configuration.
 pub fn measure(options: &Options) -> Vec<Table> {
     let (rates, seconds): (&[u64], _) = if options.quick { (&[500], 10) } else { (&[500, 5_000, 20_000], 65) };
-    // Each rate has a new Kafka. A loader with empty tables would otherwise read the records of the rate before.
+    // Each rate has a new Kafka. A loader with empty tables would otherwise read the records of the
+    // rate before.
     let rows = rates.iter().map(|rate| at(&mut Stage::start(), *rate, seconds));
     let conditions = format!(
         "Mosquitto, one bridge, one loader, ClickHouse, default configuration (12 partitions, batches of 0.5 s, fsync); reports of \

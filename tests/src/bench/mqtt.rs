@@ -1,5 +1,5 @@
-//! The part of MQTT 5 that a load needs: a publisher that keeps a rate, and a peer. The peer acts as a broker for a
-//! bridge, and sends as fast as the bridge acknowledges.
+//! The part of MQTT 5 that a load needs: a publisher that keeps a rate, and a peer. The peer acts
+//! as a broker for a bridge, and sends as fast as the bridge acknowledges.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -87,8 +87,8 @@ impl Incoming {
         Self { stream, buffer: Vec::new(), chunk: vec![0; 256 << 10] }
     }
 
-    /// Waits for bytes and passes every whole packet to `handle`: its first byte and its body. Returns false at the
-    /// end.
+    /// Waits for bytes and passes every whole packet to `handle`: its first byte and its body.
+    /// Returns false at the end.
     fn read(&mut self, mut handle: impl FnMut(u8, &[u8])) -> bool {
         match self.stream.read(&mut self.chunk) {
             Ok(0) => return false,
@@ -160,8 +160,8 @@ impl Publisher {
         publisher
     }
 
-    /// Publishes at a rate, messages a second. `sent` gets each number right before it goes out. After a late beat, the
-    /// publisher sends all due messages at once.
+    /// Publishes at a rate, messages a second. `sent` gets each number right before it goes out.
+    /// After a late beat, the publisher sends all due messages at once.
     pub fn publish(&mut self, publications: &[Publication], rate: u64, mut sent: impl FnMut(usize)) {
         let (began, mut buffer, mut at) = (Instant::now(), Vec::new(), 0);
         while at < publications.len() {
@@ -201,8 +201,8 @@ impl Drop for Publisher {
     }
 }
 
-/// A substitute for a broker. Each connection that subscribes gets messages of its own, ahead of its acknowledgements
-/// by its receive maximum, until all are sent.
+/// A substitute for a broker. Each connection that subscribes gets messages of its own, ahead of
+/// its acknowledgements by its receive maximum, until all are sent.
 pub struct Peer {
     port: u16,
     acknowledged: Arc<AtomicU64>,
@@ -282,8 +282,8 @@ impl Session {
     }
 }
 
-/// Receive maximum of a CONNECT. The properties follow protocol name, version, flags and keep alive; the bridge sends
-/// only properties of fixed length.
+/// Receive maximum of a CONNECT. The properties follow protocol name, version, flags and keep
+/// alive; the bridge sends only properties of fixed length.
 fn receive_maximum_of(body: &[u8]) -> u64 {
     let properties = &body[11..11 + usize::from(body[10])];
     let mut at = 0;

@@ -1,5 +1,5 @@
-//! The same data through other programs over the same engines: ClickHouse's own Kafka engine, a bridge in Python, and
-//! any command that a person gives.
+//! The same data through other programs over the same engines: ClickHouse's own Kafka engine, a
+//! bridge in Python, and any command that a person gives.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -91,8 +91,8 @@ fn renewed(stage: &mut Stage) -> (f64, Instant) {
     (stage.engines_cpu_s()[2], Instant::now())
 }
 
-/// Waits until the injections are written and no merge runs. Returns the time until they were written, and the whole
-/// CPU time of ClickHouse.
+/// Waits until the injections are written and no merge runs. Returns the time until they were
+/// written, and the whole CPU time of ClickHouse.
 fn written(stage: &mut Stage, injections: u64, began: Instant, before: f64, mut look: impl FnMut()) -> (f64, f64) {
     poll(WITHIN, "all injections to be written", || {
         look();

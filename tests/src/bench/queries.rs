@@ -24,8 +24,8 @@ const STATES: u64 = 14;
 /// The dashboard reuses an answer for 2.5 s; a round waits longer.
 const ROUND: Duration = Duration::from_millis(2_600);
 
-/// Measures every panel through the dashboard's interface, and the public views as a person queries them for one tenant
-/// or device.
+/// Measures every panel through the dashboard's interface, and the public views as a person queries
+/// them for one tenant or device.
 pub fn measure(options: &Options) -> Vec<Table> {
     let (injections, rounds) = if options.quick { (1_000_000, 3) } else { (100_000_000, 30) };
     let mut stage = Stage::start();
@@ -197,8 +197,8 @@ fn injections_of(rows: &str) -> String {
     )
 }
 
-/// Columns of the sums with their expressions over columns of `row`; `measured` says which injections count for dose
-/// and depth.
+/// Columns of the sums with their expressions over columns of `row`; `measured` says which
+/// injections count for dose and depth.
 pub fn sums(measured: [&str; 2]) -> Vec<(String, String)> {
     let own = |name: &str, sum: &str| (name.to_owned(), sum.to_owned());
     let mut sums = vec![
@@ -282,8 +282,9 @@ fn make_rest(clickhouse: &ClickHouse, devices: u64, now: u64) {
          FROM (SELECT number, {identity} FROM numbers({devices}))",
         time("864000")
     ));
-    // The states that pruning has left. They are one for each of the 8 days that Kafka holds, and one for each report
-    // of the last minute, half the time between two prunings. Every 21st device has a gap.
+    // The states that pruning has left. They are one for each of the 8 days that Kafka holds, and
+    // one for each report of the last minute, half the time between two prunings. Every 21st device
+    // has a gap.
     clickhouse.query(&format!(
         "INSERT INTO doseline.loader_commits (kind, incarnation, kafka_partition, batch, batch_end, tenant, site, device, \
          boot_id, stored_first, stored_last, last_arrival, committed_at) \

@@ -14,8 +14,8 @@ const READY_WITHIN: Duration = Duration::from_secs(180);
 /// A view over 100 million injections may need long.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
-/// Mosquitto, Kafka and ClickHouse with doseline's tables and topics, in doseline's default configuration. Each
-/// partition has one copy, because there is one Kafka node.
+/// Mosquitto, Kafka and ClickHouse with doseline's tables and topics, in doseline's default
+/// configuration. Each partition has one copy, because there is one Kafka node.
 pub struct Stage {
     pub mosquitto: Mosquitto,
     pub kafka: Kafka,

@@ -14,7 +14,8 @@ use crate::Kafka;
 const WITHIN: Duration = Duration::from_secs(120);
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// Produces the first reports of a fleet, with the bridge's key, headers and partitioner, and checks that Kafka has them.
+/// Produces the first reports of a fleet, with the bridge's key, headers and partitioner, and
+/// checks that Kafka has them.
 pub fn fill(kafka: &Kafka, fleet: Fleet, reports: u64) {
     let mut config = kafka.config();
     config.set("partitioner", "murmur2_random").set("enable.idempotence", "true").set("linger.ms", "5");

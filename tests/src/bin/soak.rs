@@ -17,10 +17,12 @@ cargo xtask soak --minutes 5 --faults engine-rename,disk-full\n  \
 cargo xtask soak --list"
 )]
 struct Arguments {
-    /// How long faults are injected, min; without it each fault strikes as often as in continuous integration
+    /// How long faults are injected, min; without it each fault strikes as often as in continuous
+    /// integration
     #[arg(long, value_name = "M", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     minutes: Option<u64>,
-    /// Decides which fault comes when and where it strikes: the same seed replays them; without it a random one
+    /// Decides which fault comes when and where it strikes: the same seed replays them; without it
+    /// a random one
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
     /// Only these faults, separated by commas

@@ -35,7 +35,8 @@ pub struct Fault {
     pub what: &'static str,
     /// How often it must strike in continuous integration.
     pub ci: u32,
-    /// How often it strikes in one turn of a long run; 0 means once in the whole run, at its own time.
+    /// How often it strikes in one turn of a long run; 0 means once in the whole run, at its own
+    /// time.
     pub turn: u32,
     /// Injects the fault.
     pub inject: fn(&mut Stage, &mut Random) -> Outcome,
@@ -116,7 +117,8 @@ fn loaders_killed(stage: &mut Stage, random: &mut Random, statement: Statement, 
         victims.iter().map(|slot| stage.gateways[*slot].hold(statement, at, random.random_range(0..3))).collect();
     let mut times = 0;
     for (slot, hold) in victims.iter().zip(holds) {
-        // A loader without a partition under load sends no such statement. It is killed, but does not count.
+        // A loader without a partition under load sends no such statement. It is killed, but does
+        // not count.
         times += u32::from(hold.wait(HELD_WITHIN));
         stage.kill_loader(*slot);
         hold.cut();
@@ -149,7 +151,8 @@ fn after_record(stage: &mut Stage, random: &mut Random) -> Outcome {
     loaders_killed(stage, random, Statement::Commit, Moment::After)
 }
 
-/// A loader dies while it inserts, and another writes the batch. Then the insert reaches ClickHouse.
+/// A loader dies while it inserts, and another writes the batch. Then the insert reaches
+/// ClickHouse.
 fn late_insert(stage: &mut Stage, random: &mut Random) -> Outcome {
     let victim = stage.victims()[0];
     let statement = if random.random_bool(0.7) { Statement::Insert } else { Statement::Commit };
@@ -163,8 +166,8 @@ fn late_insert(stage: &mut Stage, random: &mut Random) -> Outcome {
     Outcome { times: held.into(), recovery_s }
 }
 
-/// ClickHouse dies when it renames the part of an insert: the token is in the deduplication log, the rows are not
-/// there.
+/// ClickHouse dies when it renames the part of an insert: the token is in the deduplication log,
+/// the rows are not there.
 fn engine_killed_at_rename(stage: &mut Stage, random: &mut Random) -> Outcome {
     // Merges rename too. They start again with the next start of ClickHouse.
     stage.clickhouse.query("SYSTEM STOP MERGES");
@@ -187,8 +190,8 @@ fn engine_killed_at_rename(stage: &mut Stage, random: &mut Random) -> Outcome {
     Outcome { times: u32::from(gone && unrenamed), recovery_s: began.elapsed().as_secs_f64() }
 }
 
-/// Whether the trace shows the rename of an insert's part that began and never ended. A kill at another rename counts
-/// as one at random.
+/// Whether the trace shows the rename of an insert's part that began and never ended. A kill at
+/// another rename counts as one at random.
 fn has_unrenamed(stage: &Stage, trace: &Path) -> bool {
     let calls = fs::read_to_string(trace).unwrap_or_default();
     let begun = calls.lines().filter(|line| line.contains("/tmp_insert_") && line.contains("unfinished"));
@@ -352,7 +355,8 @@ fn mqtt_slow(stage: &mut Stage, random: &mut Random) -> Outcome {
     once(stage.recovered())
 }
 
-/// Another client connects under the bridges' names with a clean start, which ends their connections and sessions.
+/// Another client connects under the bridges' names with a clean start, which ends their
+/// connections and sessions.
 fn mqtt_session_lost(stage: &mut Stage, random: &mut Random) -> Outcome {
     moment(random);
     let bridge = bridge_id(random.random_range(0..BRIDGES));
@@ -419,8 +423,9 @@ fn disk_full(stage: &mut Stage, random: &mut Random) -> Outcome {
     Outcome { times: stuck.into(), recovery_s }
 }
 
-/// Whether ClickHouse has made a part that it cannot read, as a merge does while the disk fills. Readers get an error,
-/// which the loaders report. A restart mends it: the parts before the merge count again.
+/// Whether ClickHouse has made a part that it cannot read, as a merge does while the disk fills.
+/// Readers get an error, which the loaders report. A restart mends it: the parts before the merge
+/// count again.
 fn has_unreadable_part(stage: &Stage) -> bool {
     let sql = "SELECT DISTINCT table FROM system.parts WHERE database IN ('doseline', 'oracle') AND active AND \
                modification_time > now() - 120";

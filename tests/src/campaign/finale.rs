@@ -1,5 +1,6 @@
-//! Faults after the last comparison, because they lose records or damage rows on purpose. They are retention that has
-//! passed, a topic that is created again, and the proof that the oracle finds damage.
+//! Faults after the last comparison, because they lose records or damage rows on purpose. They are
+//! retention that has passed, a topic that is created again, and the proof that the oracle finds
+//! damage.
 
 use std::time::{Duration, Instant};
 
@@ -47,8 +48,8 @@ fn a_little(stage: &Stage) -> Load {
     Load { chapter: Duration::from_secs(3), ..stage.setting.load }
 }
 
-/// While loaders are away, Kafka deletes records that they have not read. Each of them must be in `kafka_losses`,
-/// `/readyz` must report it, and later records must be loaded.
+/// While loaders are away, Kafka deletes records that they have not read. Each of them must be in
+/// `kafka_losses`, `/readyz` must report it, and later records must be loaded.
 fn retention_passed(stage: &mut Stage) {
     for slot in 0..stage.loaders.len() {
         if let Some(mut role) = stage.loaders[slot].take() {
@@ -76,8 +77,8 @@ fn retention_passed(stage: &mut Stage) {
     assert!(stored(stage) > before, "what came afterwards is loaded");
 }
 
-/// Running loaders notice that a topic was deleted and created again. They read nothing of it until `migrate` has begun
-/// its new incarnation.
+/// Running loaders notice that a topic was deleted and created again. They read nothing of it until
+/// `migrate` has begun its new incarnation.
 fn topic_recreated(stage: &mut Stage) {
     stage.kafka.make_again(REPORTS, stage.setting.partitions, &[("min.insync.replicas", "2")]);
     said(stage, "made again");
@@ -85,8 +86,8 @@ fn topic_recreated(stage: &mut Stage) {
     assert_eq!(migrated.code, Some(0), "{}", migrated.stderr);
     let lives = format!("SELECT count() FROM doseline.kafka_topics WHERE topic = '{REPORTS}'");
     assert_eq!(stage.clickhouse.number(&lives), 2, "it has a new life");
-    // A producer takes news of the new topic's leaders for older than its own, and uses the old leaders until its
-    // records time out. So the bridges are restarted, as the guide says.
+    // A producer takes news of the new topic's leaders for older than its own, and uses the old
+    // leaders until its records time out. So the bridges are restarted, as the guide says.
     for index in 0..stage.bridges.len() {
         stage.replace_bridge(index);
     }

@@ -28,8 +28,8 @@ pub struct Load {
     pub seed: u64,
 }
 
-/// The fleets, one after another. The next begins when the last has made its events, while that still waits for
-/// receipts.
+/// The fleets, one after another. The next begins when the last has made its events, while that
+/// still waits for receipts.
 pub struct Fleet {
     load: Load,
     configuration: String,
@@ -117,8 +117,8 @@ impl Fleet {
         (self.made, self.resent)
     }
 
-    /// Passes every whole line of truth written since the last call to `take`. Deletes a truth file that is read
-    /// completely and whose fleet has ended.
+    /// Passes every whole line of truth written since the last call to `take`. Deletes a truth file
+    /// that is read completely and whose fleet has ended.
     pub fn read(&mut self, mut take: impl FnMut(&str)) {
         self.notice_ends();
         let mut left = VecDeque::new();

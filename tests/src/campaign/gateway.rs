@@ -1,7 +1,9 @@
-//! All statements of a loader to ClickHouse pass through here, and each can be held at a chosen moment.
+//! All statements of a loader to ClickHouse pass through here, and each can be held at a chosen
+//! moment.
 //!
-//! So the campaign can kill a loader exactly before its intent, during an insert or after it, lose an answer, or delay
-//! an insert. The tested program needs no hook. Each connection carries one request, as its answer says.
+//! So the campaign can kill a loader exactly before its intent, during an insert or after it, lose
+//! an answer, or delay an insert. The tested program needs no hook. Each connection carries one
+//! request, as its answer says.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -300,7 +302,8 @@ mod tests {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let taken = Arc::clone(&taken);
-                // A thread that has half a request waits for the rest, and must not delay the others.
+                // A thread that has half a request waits for the rest, and must not delay the
+                // others.
                 thread::spawn(move || {
                     let Ok(request) = Request::read(&stream) else { return };
                     taken.lock().expect("no panic").push(request.sql);

@@ -12,7 +12,8 @@ use crate::poll;
 use crate::usage::rss_kib;
 
 const RECEIPTS: &str = "doseline_bridge_receipts_total";
-/// Allowed growth of a bridge while Kafka accepts nothing: its limit of unconfirmed payloads and as much again, KiB.
+/// Allowed growth of a bridge while Kafka accepts nothing: its limit of unconfirmed payloads and as
+/// much again, KiB.
 const GROWTH_KIB_MAX: f64 = 48.0 * 1024.0;
 /// A bridge reports that Kafka confirms nothing when a message has waited for 5 s.
 const UNREADY_WITHIN: Duration = Duration::from_secs(180);
@@ -34,7 +35,8 @@ pub fn leader_killed(stage: &mut Stage, random: &mut Random) -> Outcome {
     once(recovery_s)
 }
 
-/// Two of three nodes die: no receipt is sent, memory stays flat, `/readyz` gives the reason. Then everything drains.
+/// Two of three nodes die: no receipt is sent, memory stays flat, `/readyz` gives the reason. Then
+/// everything drains.
 pub fn below_min_insync(stage: &mut Stage, random: &mut Random) -> Outcome {
     let survivor = random.random_range(0..3);
     let others: Vec<_> = (0..3).filter(|node| *node != survivor).collect();
@@ -73,7 +75,8 @@ pub fn below_min_insync(stage: &mut Stage, random: &mut Random) -> Outcome {
     once(recovery_s)
 }
 
-/// One partition has one copy for a while, fewer than it needs. It accepts nothing, and the others continue.
+/// One partition has one copy for a while, fewer than it needs. It accepts nothing, and the others
+/// continue.
 pub fn partition_stalled(stage: &mut Stage, random: &mut Random) -> Outcome {
     let partition = random.random_range(0..stage.setting.partitions);
     stage.kafka.reassign(REPORTS, partition, &[1]);
@@ -85,12 +88,13 @@ pub fn partition_stalled(stage: &mut Stage, random: &mut Random) -> Outcome {
     once(began.elapsed().as_secs_f64())
 }
 
-/// Kafka's commits only serve people who watch the lag. If they are set to 0, nothing happens, whether loaders run or
-/// not.
+/// Kafka's commits only serve people who watch the lag. If they are set to 0, nothing happens,
+/// whether loaders run or not.
 ///
-/// Kafka refuses another program's commit while the group has members. It accepts it while there are none. That is also
-/// the case for moments of a rebalance, when all sessions have ended and no loader has joined again. So while loaders
-/// run, both answers are right. After both, loaders must continue from the positions in ClickHouse.
+/// Kafka refuses another program's commit while the group has members. It accepts it while there
+/// are none. That is also the case for moments of a rebalance, when all sessions have ended and no
+/// loader has joined again. So while loaders run, both answers are right. After both, loaders must
+/// continue from the positions in ClickHouse.
 pub fn offsets_reset(stage: &mut Stage, _: &mut Random) -> Outcome {
     stage.watch.ignore_commits();
     if stage.observer.rewind().is_ok() {

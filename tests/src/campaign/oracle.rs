@@ -1,7 +1,8 @@
-//! Compares the simulators' truth with ClickHouse, by queries in ClickHouse itself: millions of events in seconds,
-//! while more arrive.
+//! Compares the simulators' truth with ClickHouse, by queries in ClickHouse itself: millions of
+//! events in seconds, while more arrive.
 //!
-//! Each check covers what was made and committed since the one before. The last check covers everything.
+//! Each check covers what was made and committed since the one before. The last check covers
+//! everything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -62,9 +63,11 @@ pub struct Oracle {
     /// End of the last check, us since 1970: batches committed before it are checked.
     checked_us: i64,
     events: u64,
-    /// Marks whose events are not checked yet, with their turn and the time at which they were read.
+    /// Marks whose events are not checked yet, with their turn and the time at which they were
+    /// read.
     open: Vec<(u32, &'static str, Instant)>,
-    /// Topic, reason and hash of bad messages, and whether a device sends them until their receipt comes.
+    /// Topic, reason and hash of bad messages, and whether a device sends them until their receipt
+    /// comes.
     poisons: BTreeMap<[String; 3], bool>,
     /// Recent events, for devices that send them again.
     pub recent: Recent,
@@ -205,8 +208,9 @@ impl Oracle {
         findings
     }
 
-    /// Checks the events of earlier turns that are older than `age`, because a device without a network may hold them
-    /// that long. Waits for missing events up to `within`; then they are lost. Returns the findings by turn.
+    /// Checks the events of earlier turns that are older than `age`, because a device without a
+    /// network may hold them that long. Waits for missing events up to `within`; then they are
+    /// lost. Returns the findings by turn.
     pub fn arrived(
         &mut self,
         clickhouse: &ClickHouse,
@@ -266,8 +270,8 @@ impl Oracle {
         findings.doubled += findings.count(clickhouse, "never made", &sql);
     }
 
-    /// Each bad message is in quarantine at least once, and nothing else is. A message that gets no receipt is sent
-    /// once, and may be lost with a killed broker.
+    /// Each bad message is in quarantine at least once, and nothing else is. A message that gets no
+    /// receipt is sent once, and may be lost with a killed broker.
     fn check_poisons(&self, clickhouse: &ClickHouse, findings: &mut Findings) {
         let sql = "SELECT topic, reason, lower(hex(SHA256(payload))) AS hash FROM doseline.quarantine WHERE seq = 0 \
                    GROUP BY ALL";

@@ -35,7 +35,8 @@ impl Recent {
         self.lines.push_back(line.into());
     }
 
-    /// The whole backlog of the device with most events, three times, each time in overlapping groups of other sizes.
+    /// The whole backlog of the device with most events, three times, each time in overlapping
+    /// groups of other sizes.
     pub fn repeated(&self, random: &mut impl Rng) -> Vec<Repeated> {
         let mut devices: BTreeMap<(String, String), Vec<Value>> = BTreeMap::new();
         for line in &self.lines {

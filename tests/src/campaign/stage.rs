@@ -1,4 +1,5 @@
-//! The stage of a campaign: three Kafka nodes, Mosquitto, ClickHouse on a small disk, bridges and loaders, a fleet.
+//! The stage of a campaign: three Kafka nodes, Mosquitto, ClickHouse on a small disk, bridges and
+//! loaders, a fleet.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +38,8 @@ pub struct Setting {
     pub partitions: i32,
     /// Number of loaders that run all the time.
     pub loaders: usize,
-    /// Whether the first loader and the first bridge are never killed, because their memory is watched.
+    /// Whether the first loader and the first bridge are never killed, because their memory is
+    /// watched.
     pub kept: bool,
     /// Kafka session time-out of the loaders, s.
     pub session_timeout_s: u32,
@@ -215,8 +217,8 @@ impl Stage {
         }
     }
 
-    /// Waits until new data comes through the bridges and everything in Kafka now is written. Returns how long that
-    /// took, s.
+    /// Waits until new data comes through the bridges and everything in Kafka now is written.
+    /// Returns how long that took, s.
     pub fn recovered(&mut self) -> f64 {
         let began = Instant::now();
         let mut base = None;

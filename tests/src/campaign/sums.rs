@@ -44,8 +44,8 @@ const USES: [Column; 5] = [
 const DEVICE: &str = "tenant, site, device, model, firmware";
 const VISIT: &str = "session_id, dose_calibration_id, depth_calibration_id, target_nl, target_um, outcome";
 
-/// Queries, by name. Their rows are the keys at which an aggregate differs from the sum of the base rows; `of` is the
-/// condition that selects the batches.
+/// Queries, by name. Their rows are the keys at which an aggregate differs from the sum of the base
+/// rows; `of` is the condition that selects the batches.
 pub fn comparisons(of: &str) -> [(&'static str, String); 4] {
     let device: Vec<_> = DEVICE.split(", ").map(|name| (name, name)).collect();
     let minute: Vec<_> = device.iter().copied().chain([("minute", "toStartOfMinute(toDateTime(at, 'UTC'))")]).collect();
@@ -100,7 +100,8 @@ fn compare(
         let keys = keys.iter().map(|key @ (name, _)| format!("{} AS k_{name}", value(key)));
         let columns = columns().map(|column @ (name, _)| {
             let text = integer(name, &value(column));
-            // A value that was never measured has no minimum. Both sides then have the same impossible value.
+            // A value that was never measured has no minimum. Both sides then have the same
+            // impossible value.
             format!("ifNull({text}, {}) AS c_{name}", absent(name))
         });
         let all: Vec<_> = keys.chain(columns).collect();

@@ -1,4 +1,5 @@
-//! Watches, from the first load to the end, the memory of processes and the offsets that must never go back.
+//! Watches, from the first load to the end, the memory of processes and the offsets that must never
+//! go back.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +35,8 @@ struct State {
     looks: u64,
     /// Whether commits may go back now.
     ignores_commits: bool,
-    /// How often that has changed. An answer to a question from before the last change does not count.
+    /// How often that has changed. An answer to a question from before the last change does not
+    /// count.
     changes: u64,
 }
 

@@ -59,7 +59,8 @@ impl Kafka {
         config
     }
 
-    /// Creates a topic with a copy on each of up to three brokers, and waits until each partition has a leader.
+    /// Creates a topic with a copy on each of up to three brokers, and waits until each partition
+    /// has a leader.
     pub fn create_topic(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
         let replicas = i32::try_from(self.nodes.len().min(3)).expect("at most three");
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replicas));
@@ -139,7 +140,8 @@ impl Kafka {
             {
                 let record = match message {
                     Ok(message) => Record::of(&message),
-                    // The end of a partition may be a marker instead of a record; the client reports that.
+                    // The end of a partition may be a marker instead of a record; the client
+                    // reports that.
                     Err(rdkafka::error::KafkaError::PartitionEOF(partition)) => {
                         open.remove(&partition);
                         continue;
@@ -163,7 +165,8 @@ impl Kafka {
 
     fn consumer(&self) -> BaseConsumer {
         let mut config = self.config();
-        // The group is only named, never joined: partitions are assigned by hand, and nothing is committed.
+        // The group is only named, never joined: partitions are assigned by hand, and nothing is
+        // committed.
         config.set("group.id", "harness").set("enable.auto.commit", "false").set("enable.partition.eof", "true");
         config.create().expect("create a Kafka consumer")
     }

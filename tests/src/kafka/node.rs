@@ -113,7 +113,8 @@ impl Node {
         self.process.iter_mut().for_each(|process| process.signal(Signal::SIGCONT));
     }
 
-    /// The file of the first records of a partition. What is changed in it is what the broker sends from then on.
+    /// The file of the first records of a partition. What is changed in it is what the broker sends
+    /// from then on.
     pub fn segment(&self, topic: &str, partition: i32) -> std::path::PathBuf {
         self.scratch.join("data").join(format!("{topic}-{partition}")).join(format!("{:020}.log", 0))
     }
@@ -137,7 +138,8 @@ impl Node {
     }
 }
 
-/// Java with Kafka on its class path, tuned for a quick start on a small machine rather than for long runs.
+/// Java with Kafka on its class path, tuned for a quick start on a small machine rather than for
+/// long runs.
 pub fn java() -> Command {
     let libs = locate::engine("kafka-4.1.0-tools").join("libs/*");
     let mut command = Command::new("java");

@@ -69,7 +69,8 @@ impl Observer {
 }
 
 impl Kafka {
-    /// An observer of topics with this number of partitions, and of a group, without joining the group.
+    /// An observer of topics with this number of partitions, and of a group, without joining the
+    /// group.
     pub fn observer(&self, group: &str, topics: &[&str], partitions: i32) -> Observer {
         let mut config: ClientConfig = self.config();
         config.set("group.id", group).set("enable.auto.commit", "false");
@@ -94,7 +95,8 @@ impl Kafka {
         });
     }
 
-    /// The node that leads a partition, by its index from 0. A partition may have no leader for a moment.
+    /// The node that leads a partition, by its index from 0. A partition may have no leader for a
+    /// moment.
     pub fn leader(&self, topic: &str, partition: usize) -> usize {
         let consumer: BaseConsumer = self.config().create().expect("create a Kafka client");
         poll(WITHIN, "a leader", || {
@@ -104,7 +106,8 @@ impl Kafka {
         })
     }
 
-    /// Assigns these copies to one partition, by node id. With fewer than `min.insync.replicas` it accepts no records.
+    /// Assigns these copies to one partition, by node id. With fewer than `min.insync.replicas` it
+    /// accepts no records.
     pub fn reassign(&self, topic: &str, partition: i32, nodes: &[i32]) {
         let scratch = Scratch::new("reassign");
         let plan = format!(

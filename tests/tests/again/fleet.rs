@@ -34,7 +34,8 @@ impl Device {
         self.visits * VISIT
     }
 
-    /// Makes another visit and sends it: in three reports, the middle one twice in another grouping, then a heartbeat.
+    /// Makes another visit and sends it: in three reports, the middle one twice in another
+    /// grouping, then a heartbeat.
     pub fn visit(&mut self, rig: &mut Rig) {
         let first = self.made() + 1;
         self.visits += 1;

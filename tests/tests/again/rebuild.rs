@@ -1,5 +1,5 @@
-//! `doseline rebuild` brings a damaged day back to the last digit, goes on where it was killed, and refuses what it cannot
-//! do right.
+//! `doseline rebuild` brings a damaged day back to the last digit, goes on where it was killed, and
+//! refuses what it cannot do right.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -112,7 +112,8 @@ async fn a_damaged_day_is_made_again_to_the_last_digit_though_it_is_killed() {
         if contents(clickhouse) == damaged {
             break;
         }
-        // On a loaded machine it may come as far as the swap before it is killed: then all of it once more.
+        // On a loaded machine it may come as far as the swap before it is killed: then all of it
+        // once more.
         attempts += 1;
         assert!(attempts < 5, "killed while it fills, it has changed the day");
         let applied = world.run(&["rebuild", "--day", &day, "--apply"]);

@@ -1,5 +1,5 @@
-//! Times that devices tell, from Kafka to the verdict and the alert: what cannot be true is believed nowhere, and a day with it
-//! is made again to the same rows.
+//! Times that devices tell, from Kafka to the verdict and the alert: what cannot be true is
+//! believed nowhere, and a day with it is rebuilt to the same rows.
 
 use monitor::{Monitor, Options};
 use telemetry::v1::{self, event::Kind};
@@ -11,7 +11,8 @@ use crate::{
 
 const DAY_US: i64 = 86_400_000_000;
 
-/// A boot that begins a visit, mounts a needle and injects once, by a clock that says that it is synced.
+/// A boot that begins a visit, mounts a needle and injects once, by a clock that says that it is
+/// synced.
 fn visit(rig: &mut Rig, device: &str, base_unix_us: i64, expiry: &str) {
     let mount_id = format!("m-{device}");
     let mounted = v1::ConsumableMounted {

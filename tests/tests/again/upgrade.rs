@@ -1,5 +1,5 @@
-//! A new version takes over from the one before while data flows: exact at the end, and no partition stands still for
-//! longer than a session time-out.
+//! A new version takes over from the one before while data flows: exact at the end, and no
+//! partition stands still for longer than a session time-out.
 
 use std::{
     collections::BTreeMap,
@@ -31,7 +31,8 @@ async fn version(world: &World, decoder: u32, session: Duration) -> Running {
     Rig::run(loader.with_decoder_version(decoder))
 }
 
-/// Positions of the partitions of the reports topic, and how long each has stood still while there was something to write.
+/// Positions of the partitions of the reports topic, and how long each has stood still while there
+/// was something to write.
 #[derive(Default)]
 struct Watch {
     moved: BTreeMap<String, (u64, Instant)>,
@@ -54,8 +55,9 @@ impl Watch {
     }
 }
 
-/// Data flows for a while: each device makes visits, each partition gets something every time. At the end all of it is
-/// written, so that a partition that stands still is seen to do so for as long as it does.
+/// Data flows for a while: each device makes visits, each partition gets something every time. At
+/// the end all of it is written, so that a partition that stands still is seen to do so for as long
+/// as it does.
 async fn flow(world: &mut World, devices: &mut [Device], rounds: usize, watch: &mut Watch) {
     for _ in 0..rounds {
         send(world, devices).await;
@@ -97,7 +99,8 @@ async fn a_new_version_takes_over_while_data_flows() {
     println!("longest stop of a partition: {:.1?}, session time-out {SESSION:?}", watch.longest);
     assert!(watch.longest < SESSION, "a partition stood still for {:?}", watch.longest);
 
-    // One of the old version comes back and is killed in the middle: its batch is written again by the new one.
+    // One of the old version comes back and is killed in the middle: its batch is written again by
+    // the new one.
     third.stop().await;
     fourth.stop().await;
     for _ in 0..3 {

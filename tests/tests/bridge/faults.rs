@@ -1,5 +1,5 @@
-//! Brokers that go away, Kafka that stands still, a bridge that dies: nothing without a receipt is lost, and no receipt
-//! comes before Kafka has confirmed.
+//! Brokers that go away, Kafka that stands still, a bridge that dies: nothing without a receipt is
+//! lost, and no receipt comes before Kafka has confirmed.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -33,8 +33,8 @@ fn insist(fleet: &Fleet, publications: &[Publication]) {
     });
 }
 
-/// Mosquitto 2.0 keeps the session over a restart and forgets that it was subscribed to `$share/...`: who trusts "session
-/// present" hears nothing more.
+/// Mosquitto 2.0 keeps the session over a restart and forgets that it was subscribed to
+/// `$share/...`: who trusts "session present" hears nothing more.
 #[test]
 fn a_broker_that_keeps_the_session_is_subscribed_to_again_all_the_same() {
     let (mut mosquitto, kafka) = (Mosquitto::start(), kafka());
@@ -80,8 +80,8 @@ fn a_broker_that_forgets_the_session_is_subscribed_to_again() {
     running.wait_until_ready();
 }
 
-/// The trap: Kafka confirms while another connection is up than the one the messages came in on. Were they acknowledged
-/// there, the broker would forget messages that Kafka does not have.
+/// The trap: Kafka confirms while another connection is up than the one the messages came in on.
+/// Were they acknowledged there, the broker would forget messages that Kafka does not have.
 #[test]
 fn late_confirmations_of_an_earlier_connection_acknowledge_nothing() {
     let (mut mosquitto, mut own) = (Mosquitto::start(), Kafka::start());

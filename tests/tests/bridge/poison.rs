@@ -1,4 +1,5 @@
-//! Each bad input: into quarantine with reason, topic and raw bytes, a REJECTED receipt, and the stream goes on.
+//! Each bad input: into quarantine with reason, topic and raw bytes, a REJECTED receipt, and the
+//! stream goes on.
 
 use harness::{Mosquitto, poll};
 use prost::Message as _;

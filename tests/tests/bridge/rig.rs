@@ -1,4 +1,5 @@
-//! What the tests of the bridge share: a Kafka, a bridge in this process, and a publisher that collects receipts.
+//! What the tests of the bridge share: a Kafka, a bridge in this process, and a publisher that
+//! collects receipts.
 
 use std::{
     collections::BTreeSet,
@@ -26,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Long enough for a loaded machine.
 pub const WITHIN: Duration = Duration::from_secs(180);
-/// A bridge waits 3.4 s at most for others when it ends; what it does itself takes longer on a loaded machine. One that waits
-/// for what does not come would do so for minutes.
+/// A bridge waits 3.4 s at most for others when it ends; what it does itself takes longer on a
+/// loaded machine. One that waits for what does not come would do so for minutes.
 pub const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
 /// The Kafka that all tests share which do not hurt theirs.

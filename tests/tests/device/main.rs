@@ -1,4 +1,5 @@
-//! The reference client and the simulator against Mosquitto, with a small server that only gives receipts.
+//! The reference client and the simulator against Mosquitto, with a small server that only gives
+//! receipts.
 
 mod oracle;
 mod receipter;

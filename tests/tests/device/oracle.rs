@@ -28,7 +28,8 @@ impl Truth {
         self.lines("poison").all(|line| seen.refused.contains_key(&hash(line)))
     }
 
-    /// Checks that exactly what should have arrived has, with every value; returns how many events have each fate.
+    /// Checks that exactly what should have arrived has, with every value; returns how many events
+    /// have each fate.
     pub fn check(&self, seen: &Seen) -> BTreeMap<String, u64> {
         assert_eq!(self.lines("fate").count(), 0, "nothing overflowed and nothing of the fleet's own was rejected");
         let (mut fates, mut expected) = (BTreeMap::new(), BTreeSet::new());

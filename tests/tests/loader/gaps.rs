@@ -41,7 +41,8 @@ async fn gaps_tails_and_whole_boots_are_visible_until_they_arrive() {
         readiness => Err(format!("{readiness:?}")),
     });
 
-    // Boot 1 lost its tail, boot 2 arrived with nothing, boot 3 says nothing about itself, boot 4 has a hole and a loss.
+    // Boot 1 lost its tail, boot 2 arrived with nothing, boot 3 says nothing about itself, boot 4
+    // has a hole and a loss.
     rig.report("pen-1", &report(boot(1), 1, 3));
     // And boot 9 is known by name only.
     let earlier_boots =

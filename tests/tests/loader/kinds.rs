@@ -134,8 +134,8 @@ async fn every_kind_has_its_table_and_every_reject_its_reason() {
     rejects_are_in_quarantine(&rig);
 }
 
-/// Retransmissions of every kind of event, in another grouping and from another base, and by a device of the same identity that
-/// says something else.
+/// Retransmissions of every kind of event, in another grouping and from another base, and by a
+/// device of the same identity that says something else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_content_under_a_stored_sequence_number_is_a_conflict_and_the_same_one_is_silent() {
     let mut rig = Rig::start(2).await;
@@ -263,7 +263,8 @@ fn ledgers_are_kept(rig: &Rig, count: u64) {
     let sql = "SELECT boot_id, argMax((stored_first, stored_last, quarantined_first, quarantined_last, lost_first, lost_last, \
                toString(lost_reason), declared_last), batch_end) FROM loader_commits \
                WHERE kind = 'ledger' AND device = 'pen-1' GROUP BY incarnation, boot_id ORDER BY boot_id";
-    // 10: all kinds; 11: the heartbeat's word; 12: the status topic's word; 20: see `produce_rejects`; 30: earlier boot.
+    // 10: all kinds; 11: the heartbeat's word; 12: the status topic's word; 20: see
+    // `produce_rejects`; 30: earlier boot.
     let expected = format!(
         "10\t([1],[{count}],[],[],[],[],'',0)\n11\t([],[],[],[],[],[],'',40)\n12\t([],[],[],[],[],[],'',6)\n\
          20\t([1,3],[1,3],[2,4],[2,4],[6],[7],'outbox full',7)\n30\t([],[],[],[],[],[],'',99)\n50\t([1],[1],[],[],[],[],'',0)"

@@ -1,4 +1,5 @@
-//! What becomes of records that Kafka no longer has: retention, topics made again, offsets reset, and how much waits.
+//! What becomes of records that Kafka no longer has: retention, topics created again, offsets
+//! reset, and how much waits.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -24,7 +25,8 @@ pub fn wait_for_obstacle(loader: &Running, text: &str) {
     });
 }
 
-/// Waits for a metric: what is counted is counted after the commit, so that ClickHouse knows before.
+/// Waits for a metric: what is counted is counted after the commit, so that ClickHouse knows
+/// before.
 #[track_caller]
 pub fn wait_for_metric(loader: &Running, sample: &str, is_it: impl Fn(u64) -> bool) {
     poll(WITHIN, sample, || match metric(loader, sample) {
@@ -53,8 +55,8 @@ fn send_all(rig: &mut Rig, boots: &[Boot], random: &mut StdRng, events: usize) {
     rig.flush();
 }
 
-/// The new topic soon holds more records than the old one did, and under the same offsets: only its id tells. Devices send
-/// again what was stored in the old life, and nothing stands twice.
+/// The new topic soon holds more records than the old one did, and under the same offsets: only its
+/// id tells. Devices send again what was stored in the old life, and nothing stands twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_made_again_is_noticed_and_nothing_doubles() {
     let random = &mut StdRng::seed_from_u64(21);
@@ -207,7 +209,8 @@ async fn what_retention_took_is_recorded_and_reading_goes_on() {
     loader.stop().await;
 }
 
-/// Neither the bridge's time of it is believed then nor Kafka's: its age counts from the day it was written.
+/// Neither the bridge's time of it is believed then nor Kafka's: its age counts from the day it was
+/// written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_with_a_time_near_1970_does_not_use_up_the_quarantines_age() {
     let mut rig = Rig::start(1).await;
@@ -253,8 +256,8 @@ async fn memory_is_bounded_over_all_partitions() {
     loader.stop().await;
 }
 
-/// A backlog larger than memory, of partitions none of which fills a batch before memory is full: they are written then, and
-/// do not wait for their age. What fits into memory at the end may wait.
+/// A backlog larger than memory, of partitions none of which fills a batch before memory is full:
+/// they are written then, and do not wait for their age. What fits into memory at the end may wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_memory_ends_batches() {
     let mut rig = Rig::start(4).await;

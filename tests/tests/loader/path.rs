@@ -77,7 +77,8 @@ pub fn boots(random: &mut StdRng, events: usize) -> Vec<Boot> {
     (0..DEVICES).map(|number| boot(number, random)).collect()
 }
 
-/// First..=last of each report to send: all events, some repeatedly and in other groupings, out of order.
+/// First..=last of each report to send: all events, some repeatedly and in other groupings, out of
+/// order.
 pub fn groupings(random: &mut StdRng, events: usize) -> Vec<(usize, usize)> {
     let mut reports = Vec::new();
     let mut next = 0;

@@ -62,7 +62,8 @@ fn block(rows: u64) -> Block {
     injections.finish(provenance(100), &commons).expect("there are rows")
 }
 
-/// Columns have keys of one, two or four bytes for their texts; the engine makes room for an empty one where none is.
+/// Columns have keys of one, two or four bytes for their texts; the engine makes room for an empty
+/// one where none is.
 #[tokio::test(flavor = "multi_thread")]
 async fn any_number_of_distinct_texts_arrives() {
     let clickhouse = ClickHouse::start();
@@ -84,7 +85,8 @@ async fn any_number_of_distinct_texts_arrives() {
     }
 }
 
-/// Two blocks would be two tokens: a repeated insert would double what the first attempt had written.
+/// Two blocks would be two tokens: a repeated insert would double what the first attempt had
+/// written.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_block_is_one_part_and_is_taken_once() {
     let clickhouse = ClickHouse::start();

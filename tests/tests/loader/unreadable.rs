@@ -23,7 +23,8 @@ const COVERED: usize = 21;
 /// Where its records begin.
 const BODY: usize = 61;
 
-/// Produces one batch with a codec; its records go to quarantine one by one, so that each offset shows.
+/// Produces one batch with a codec; its records go to quarantine one by one, so that each offset
+/// shows.
 fn send_batch(kafka: &Kafka, codec: &str) {
     let mut config = kafka.config();
     config.set("linger.ms", "300").set("compression.codec", codec);
@@ -42,7 +43,8 @@ fn send_batch(kafka: &Kafka, codec: &str) {
     producer.flush(Duration::from_secs(30)).expect("produce");
 }
 
-/// Damages a batch, given by number, in the broker's file; `checked` batches get the checksum of what they then hold.
+/// Damages a batch, given by number, in the broker's file; `checked` batches get the checksum of
+/// what they then hold.
 fn damage(kafka: &mut Kafka, number: usize, checked: bool, change: impl Fn(&mut [u8])) {
     let path = kafka.node(0).segment(REPORTS_TOPIC, 0);
     let mut log = fs::read(&path).expect("read the segment");
@@ -72,15 +74,17 @@ fn offsets(rig: &Rig) -> (BTreeSet<u64>, BTreeSet<u64>) {
     (written, lost.collect())
 }
 
-/// Every codec is read. A broken stream, a wrong checksum and a broken framing hold their partition up, which is told with
-/// place and reason and survives a restart; then exactly the batch is given up, and what follows is written.
+/// Every codec is read. A broken stream, a wrong checksum and a broken framing hold their partition
+/// up, which is told with place and reason and survives a restart; then exactly the batch is given
+/// up, and what follows is written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_cannot_be_read_is_told_of_and_becomes_a_loss_that_is_recorded() {
     let mut rig = Rig::start(1).await;
     for codec in ["none", "zstd", "gzip", "none", "lz4", "none", "none", "snappy"] {
         send_batch(&rig.kafka, codec);
     }
-    // A stream that is none; a wrong checksum with good records behind; a record longer than its batch.
+    // A stream that is none; a wrong checksum with good records behind; a record longer than its
+    // batch.
     damage(&mut rig.kafka, 2, true, |batch| batch[BODY + 10..].fill(0));
     damage(&mut rig.kafka, 5, false, |batch| batch[BODY + 40] ^= 1);
     damage(&mut rig.kafka, 6, true, |batch| batch[BODY..BODY + 4].copy_from_slice(&[0xff, 0xff, 0x7f, 0]));

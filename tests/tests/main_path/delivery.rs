@@ -109,7 +109,8 @@ pub fn check_completeness(clickhouse: &ClickHouse, truth: &Truth) {
     assert_eq!(total.made, truth.events.len() as u64, "sequence numbers are without holes in the truth");
 }
 
-/// The quarantine = the events and the messages that the truth says cannot be used, with their reasons and bytes.
+/// The quarantine = the events and the messages that the truth says cannot be used, with their
+/// reasons and bytes.
 pub fn check_quarantine(clickhouse: &ClickHouse, truth: &Truth) {
     let (made, arrived) = (truth.poisons(), poisons(clickhouse));
     let mut differences = Differences::default();

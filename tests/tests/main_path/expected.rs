@@ -1,4 +1,5 @@
-//! The rows that an event of the truth must have become, from its canonical JSON and nothing of doseline's own code.
+//! The rows that an event of the truth must have become, from its canonical JSON and nothing of
+//! doseline's own code.
 
 use std::collections::BTreeMap;
 
@@ -220,7 +221,8 @@ fn cycle(row: Row, of: &Value) -> Vec<Placed> {
     [vec![cycle], samples, items].into_iter().flatten().collect()
 }
 
-/// A row for each element of a list. With the name of a count, it is told, and an empty list has one row all the same.
+/// A row for each element of a list. With the name of a count, it is told, and an empty list has
+/// one row all the same.
 fn each(
     table: &'static str,
     row: Row,

@@ -1,5 +1,6 @@
-//! The main job: what 200 simulated devices make stands in ClickHouse, once each and in every value, with its
-//! aggregates; what is missing shows, and what cannot be used is in quarantine. The oracle is the simulator's truth.
+//! The main job: what 200 simulated devices make stands in ClickHouse, once each and in every
+//! value, with its aggregates; what is missing shows, and what cannot be used is in quarantine. The
+//! oracle is the simulator's truth.
 
 mod delivery;
 mod expected;
@@ -69,7 +70,8 @@ fn everything_a_fleet_makes_arrives_once_and_exactly() {
         "--data-dir",
         data,
     ]);
-    // Loaders come and go amid the stream: two share the partitions, then the first is gone, then it is back alone.
+    // Loaders come and go amid the stream: two share the partitions, then the first is gone, then
+    // it is back alone.
     wait_for_injections(&stack.clickhouse, 20_000);
     let second = stack.role("load");
     passed("a second loader has joined");

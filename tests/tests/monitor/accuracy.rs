@@ -1,4 +1,5 @@
-//! Accuracy and drift: sums arrive in steps, passes follow; the views that clinics and manufacturers read.
+//! Accuracy and drift: sums arrive in steps, passes follow; the views that clinics and
+//! manufacturers read.
 
 use std::fmt::Write as _;
 
@@ -18,7 +19,8 @@ impl Visits<'_> {
         (0..12).map(|_| self.random.random::<f64>()).sum::<f64>() - 6.0
     }
 
-    /// A visit whose doses are off by so many percent in the mean; 2 % scatter, and an aborted injection.
+    /// A visit whose doses are off by so many percent in the mean; 2 % scatter, and an aborted
+    /// injection.
     fn add(&mut self, device: &str, day: u32, error_pct: f64, calibration: &str) {
         let between = 0.4 * self.normal();
         let session = format!("{device}-{day}");
@@ -98,7 +100,8 @@ async fn drift_is_found_in_any_order_and_a_healthy_device_raises_nothing() {
     for part in days.chunks(days.len().div_ceil(3)) {
         for (device, day) in part {
             let drifts = *device == "pen-drift";
-            // The order is left to chance, the doses are not: of enough healthy devices one is always taken for a drifting one.
+            // The order is left to chance, the doses are not: of enough healthy devices one is
+            // always taken for a drifting one.
             let mut visits =
                 Visits { rig: &rig, random: StdRng::seed_from_u64(u64::from(2 * day + u32::from(drifts))) };
             visits.add(device, *day, if drifts { ramp(*day) } else { 0.5 }, "c1");

@@ -5,8 +5,8 @@ use warehouse::Warehouse;
 
 use crate::Rig;
 
-/// One visit with 20 injections on each of `devices`, whose names have the length of real ones, in a batch of an
-/// incarnation; 0 is nobody's batch, 1 one that is not committed.
+/// One visit with 20 injections on each of `devices`, whose names have the length of real ones, in
+/// a batch of an incarnation; 0 is nobody's batch, 1 one that is not committed.
 fn visits(clickhouse: &ClickHouse, devices: std::ops::Range<u32>, incarnation: u32) {
     let device = "concat('injector-dermatology-', leftPad(toString(number), 8, '0'))";
     let visit = "concat('visit-20260105-', leftPad(toString(number), 8, '0'), '-treatment-room-03')";

@@ -1,4 +1,5 @@
-//! Alerts reach Alertmanager, which fails at first: one alert for each condition, and that it is over.
+//! Alerts reach Alertmanager, which fails at first: one alert for each condition, and that it is
+//! over.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},

@@ -1,4 +1,5 @@
-//! Alerts about devices and visits that a query alone finds: a scenario that raises each, and near misses that do not.
+//! Alerts about devices and visits that a query alone finds: a scenario that raises each, and near
+//! misses that do not.
 
 use super::Rig;
 

@@ -1,4 +1,5 @@
-//! A simulated fleet from the devices to the alerts: what goes wrong in it is found, and nothing else.
+//! A simulated fleet from the devices to the alerts: what goes wrong in it is found, and nothing
+//! else.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,8 +16,8 @@ const SIMULATED_WITHIN: Duration = Duration::from_secs(600);
 const JUDGED_WITHIN: Duration = Duration::from_secs(300);
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
 
-/// Of whatever severity, what every simulated fleet has: its day begins without a Bowie-Dick test, and it is calibrated again
-/// after hours.
+/// Of whatever severity, what every simulated fleet has: its day begins without a Bowie-Dick test,
+/// and it is calibrated again after hours.
 const USUAL: &str = "'sterility-8', 'calibration-due'";
 
 /// What must be found, by the simulator's own record.
@@ -51,7 +52,8 @@ fn expected(truth: &str) -> Expected {
     expected
 }
 
-/// A fleet of five devices simulated into `up`, from as long ago as it takes and a little more. Returns what serves and the truth.
+/// A fleet of five devices simulated into `up`, from as long ago as it takes and a little more.
+/// Returns what serves and the truth.
 fn simulated(scratch: &Scratch, scenario: &str, duration_s: u32, prepare: &str) -> (Doseline, Ready, String) {
     let path = |name: &str| scratch.join(name).into_os_string().into_string().expect("a plain path");
     let (data, truth) = (path("data"), path("truth.jsonl"));
@@ -94,8 +96,9 @@ fn simulated(scratch: &Scratch, scenario: &str, duration_s: u32, prepare: &str) 
     (up, ready, truth)
 }
 
-/// Waits until a question has this answer. What stands in one table says nothing of the others, and what could not be told
-/// while half of it was there is taken back by the pass after; a critical alert never is.
+/// Waits until a question has this answer. What stands in one table says nothing of the others, and
+/// what could not be told while half of it was there is taken back by the pass after; a critical
+/// alert never is.
 #[track_caller]
 fn wait_for(ready: &Ready, sql: &str, wanted: &str) {
     poll(JUDGED_WITHIN, sql, || match ready.query(sql).trim() {
@@ -104,7 +107,8 @@ fn wait_for(ready: &Ready, sql: &str, wanted: &str) {
     });
 }
 
-/// The first injection device drifts in its dose, the second in its depth, up to 12 and 15 % within six hours.
+/// The first injection device drifts in its dose, the second in its depth, up to 12 and 15 % within
+/// six hours.
 #[test]
 fn a_fleet_s_drifting_devices_are_found_and_the_healthy_ones_raise_nothing() {
     let scratch = Scratch::new("monitor-drift");

@@ -6,7 +6,8 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::Rig;
 
-/// Facts of a small clinic by SQL, as the loader's columns hold them. Hours are those of 2026-01-05, UTC.
+/// Facts of a small clinic by SQL, as the loader's columns hold them. Hours are those of
+/// 2026-01-05, UTC.
 pub struct Facts<'a>(pub &'a Rig);
 
 fn at(hour: i64) -> String {
@@ -44,7 +45,8 @@ impl Facts<'_> {
         );
     }
 
-    /// The same, written by the loader: `shard` is the Kafka topic's life, the partition and the batch.
+    /// The same, written by the loader: `shard` is the Kafka topic's life, the partition and the
+    /// batch.
     fn uses_of_batch(&self, item: &str, session: &str, hour: i64, slot: &str, shard: &str) {
         self.insert(
             "item_uses",
@@ -266,7 +268,8 @@ async fn a_syringe_is_balanced_when_all_of_its_batch_is_there() {
     assert_eq!(rig.open(), ["medium mass-balance/acme/pen-1/m-a-S1"], "there were none");
 }
 
-/// What a device kept while it was offline arrives hours after it happened, and before what others kept.
+/// What a device kept while it was offline arrives hours after it happened, and before what others
+/// kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sterilizer_s_data_are_awaited_after_a_late_use_has_arrived() {
     let mut rig = Rig::start().await;

@@ -1,5 +1,5 @@
-//! The bridge: real admission, real acknowledgement rings, the real table of what is not confirmed; the rest is what its
-//! connections and producer do with them, without sockets.
+//! The bridge: real admission, real acknowledgement rings, the real table of what is not confirmed;
+//! the rest is what its connections and producer do with them, without sockets.
 
 use std::collections::VecDeque;
 
@@ -184,7 +184,8 @@ impl Bridge {
         Ok(())
     }
 
-    /// What had been read goes to Kafka unacknowledged; nothing of this connection is acknowledged on the next.
+    /// What had been read goes to Kafka unacknowledged; nothing of this connection is acknowledged
+    /// on the next.
     fn disconnected(&mut self, index: usize, now: Instant, chance: &mut Chance, kafka: &mut Kafka) {
         let buffered = std::mem::take(&mut self.connections[index].buffered);
         for (_, message) in buffered {

@@ -1,6 +1,8 @@
-//! An MQTT broker: one shared subscription over a few sessions, which it keeps or loses, and the way to the devices.
+//! An MQTT broker: one shared subscription over a few sessions, which it keeps or loses, and the
+//! way to the devices.
 //!
-//! It holds the bridge to MQTT's rules: a PUBACK has to be for the oldest message that was sent on its connection.
+//! It holds the bridge to MQTT's rules: a PUBACK has to be for the oldest message that was sent on
+//! its connection.
 
 use std::collections::VecDeque;
 
@@ -8,7 +10,8 @@ use tokio::time::Instant;
 
 use crate::chance::Chance;
 
-/// Most messages sent and not acknowledged. Packet ids come from few more, so that one soon means another message.
+/// Most messages sent and not acknowledged. Packet ids come from few more, so that one soon means
+/// another message.
 const IN_FLIGHT_MAX: usize = 6;
 const PACKET_IDS: u16 = 9;
 
@@ -82,7 +85,8 @@ impl Broker {
         due.into_iter().map(|(_, topic, payload)| (topic, payload)).collect()
     }
 
-    /// To a session that is connected, or to one that waits for its client; without any the message is gone.
+    /// To a session that is connected, or to one that waits for its client; without any the message
+    /// is gone.
     fn route(&mut self, message: Message, chance: &mut Chance) {
         let choose = |wanted: &dyn Fn(&Session) -> bool| -> Vec<usize> {
             self.sessions.iter().enumerate().filter(|(_, session)| wanted(session)).map(|(index, _)| index).collect()
@@ -97,14 +101,16 @@ impl Broker {
         }
     }
 
-    /// A client connects; what it had not acknowledged is sent again, under whatever packet ids, or to another.
+    /// A client connects; what it had not acknowledged is sent again, under whatever packet ids, or
+    /// to another.
     pub fn connect(&mut self, index: usize, chance: &mut Chance) -> u64 {
         self.connections += 1;
         let session = &mut self.sessions[index];
         let unacknowledged: Vec<Message> = session.sent.drain(..).map(|(_, message)| message).collect();
         session.connection = Some(self.connections);
         if session.exists && chance.mishap(4) {
-            // The session is lost. The messages of a shared subscription go to the others, or with it.
+            // The session is lost. The messages of a shared subscription go to the others, or with
+            // it.
             let left: Vec<Message> = unacknowledged.into_iter().chain(session.pending.drain(..)).collect();
             session.packet_id = 0;
             if chance.once_in(2) {

@@ -1,5 +1,5 @@
-//! Bugs that the simulation has to find, planted around the real cores: in front of the acknowledgement ring, and between
-//! the loader's owner and the engine.
+//! Bugs that the simulation has to find, planted around the real cores: in front of the
+//! acknowledgement ring, and between the loader's owner and the engine.
 
 use std::{
     collections::HashMap,
@@ -27,7 +27,8 @@ use crate::loader::PAUSE_MS;
 pub enum Bug {
     /// A message is acknowledged when Kafka has confirmed it, whatever came before it.
     AcknowledgeOutOfOrder,
-    /// What Kafka confirms for an earlier connection settles what has the same place in the ring of this one.
+    /// What Kafka confirms for an earlier connection settles what has the same place in the ring of
+    /// this one.
     AcknowledgeStaleEpoch,
     /// Everything up to the latest confirmed message is acknowledged.
     CommitTheMaximum,
@@ -41,7 +42,8 @@ pub enum Bug {
     TwoRecordBatches,
     /// The ledgers are recorded before the rows are written.
     LedgerAhead,
-    /// As before, but with the ledgers in the commit's insert: only the blocks come late. Not a bug, but the control.
+    /// As before, but with the ledgers in the commit's insert: only the blocks come late. Not a
+    /// bug, but the control.
     BlocksLate,
     /// The ledgers are recorded after the commit row, in an insert of their own.
     LedgerApart,
@@ -51,7 +53,8 @@ pub enum Bug {
     WindowZero,
     /// The engine remembers fewer tokens than are used while a late write is under way.
     WindowTooSmall,
-    /// When a batch is written again under other rules, only the first token of the old version is used up.
+    /// When a batch is written again under other rules, only the first token of the old version is
+    /// used up.
     FenceOne,
     /// Owners begin at what the group has committed to Kafka.
     TrustTheCommits,
@@ -113,7 +116,6 @@ impl Acknowledger {
 struct State {
     /// What was answered with OK.
     accepted: Vec<(Provenance, Tally)>,
-    /// This owner's.
     intents: Vec<Intent>,
     /// Not written yet.
     held: Vec<(Block, u32)>,
@@ -229,7 +231,8 @@ impl Store for Client {
     }
 
     async fn insert(&self, block: &Block, generation: u32) -> Result<(), Error> {
-        // A moment that chance alone hardly meets: it was allowed to write, has found a token burned, and is stopped.
+        // A moment that chance alone hardly meets: it was allowed to write, has found a token
+        // burned, and is stopped.
         if self.pauses && !generation.is_multiple_of(GENERATIONS) && self.engine.below(2) == 0 {
             let pause = Duration::from_millis(PAUSE_MS / 2 + self.engine.below(PAUSE_MS));
             self.engine.freeze(Instant::now() + pause);

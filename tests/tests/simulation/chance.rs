@@ -1,4 +1,5 @@
-//! Randomness and the trace: everything random comes from the seed, and everything that happens goes into one hash.
+//! Randomness and the trace: everything random comes from the seed, and everything that happens
+//! goes into one hash.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher as _},

@@ -125,7 +125,8 @@ impl Device {
         self.journal.push(noted);
     }
 
-    /// The process dies or the power fails; what is left of the journal decides what the device knows afterwards.
+    /// The process dies or the power fails; what is left of the journal decides what the device
+    /// knows afterwards.
     pub fn fail(&mut self, now: Duration, chance: &mut Chance) {
         let keep = if self.careful || chance.once_in(2) {
             self.committed
@@ -211,7 +212,8 @@ impl Device {
         self.sender.offered(now, &self.options);
     }
 
-    /// Goes on: comes back from a failure, or keeps what it has and returns what it publishes: topic and payload.
+    /// Goes on: comes back from a failure, or keeps what it has and returns what it publishes:
+    /// topic and payload.
     pub fn step(&mut self, now: Duration, chance: &mut Chance) -> Vec<(String, Vec<u8>)> {
         match self.off {
             Some(until) if until > now => return Vec::new(),
@@ -345,7 +347,8 @@ fn replay(journal: &[Noted]) -> Outbox {
 
 fn kind(chance: &mut Chance) -> Kind {
     let depth = match chance.below(40) {
-        // Longer than the contract takes: the bridge refuses the report, and whatever else it carries.
+        // Longer than the contract takes: the bridge refuses the report, and whatever else it
+        // carries.
         0 if !chance.calm => return Kind::Fault(v1::Fault { detail: "x".repeat(300), ..Default::default() }),
         1..5 => return Kind::Fault(v1::Fault { code: "E7".to_owned(), ..Default::default() }),
         // Implausible: the loader refuses the event.

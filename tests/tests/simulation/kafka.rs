@@ -1,4 +1,5 @@
-//! A Kafka: logs by partition, producers whose answers come late, out of order, wrong or never, and the group's commits.
+//! A Kafka: logs by partition, producers whose answers come late, out of order, wrong or never, and
+//! the group's commits.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,5 @@
-//! The loaders: real owners of the partitions, with rebalances, two at once, pauses beyond their lease, deaths at any call.
+//! The loaders: real owners of the partitions, with rebalances, two at once, pauses beyond their
+//! lease, deaths at any call.
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +31,8 @@ use crate::{
     kafka::{Kafka, LOGS, Log, PARTITIONS},
 };
 
-/// After this long without a sign of life a partition has another owner, and a paused one stops writing.
+/// After this long without a sign of life a partition has another owner, and a paused one stops
+/// writing.
 pub const SESSION: Duration = Duration::from_secs(2);
 /// Longest pause of an owner.
 pub const PAUSE_MS: u64 = 5_000;
@@ -159,7 +161,8 @@ impl Loaders {
         kafka.commits.clone_from(&lock(&self.commits));
         self.reap(now, chance).await?;
         for log in LOGS {
-            // One that has not been heard of for the session has lost its partition, and does not know it yet.
+            // One that has not been heard of for the session has lost its partition, and does not
+            // know it yet.
             let owners = self.running.iter().filter(|owner| owner.log == log && owner.heard + SESSION >= now).count();
             // A second owner now and then: a rebalance that the first has not noticed yet.
             let wanted = if chance.mishap(60) { 2 } else { 1 };
@@ -211,7 +214,8 @@ impl Loaders {
     }
 
     fn start(&mut self, now: Instant, log: Log, chance: &mut Chance, kafka: &Kafka) -> Running {
-        // Loaders of two configurations are never at work at once for longer than the session: the old ones have been ended.
+        // Loaders of two configurations are never at work at once for longer than the session: the
+        // old ones have been ended.
         if chance.mishap(6) {
             self.narrow = !self.narrow;
             self.running.iter().for_each(|other| other.revoked.cancel());
@@ -257,7 +261,8 @@ impl Loaders {
             *lock(&begun) = Some(position);
             let meter = meter(limits, clock, "simulated", shard(log).partition, position);
             let owner = Owner::new(shared, shard(log), place(log), lease, position, nonce, meter);
-            // Fenced by nothing: an owner that was overtaken commits too, and so takes the group back.
+            // Fenced by nothing: an owner that was overtaken commits too, and so takes the group
+            // back.
             let committed = move |position| {
                 lock(&commits).insert(log, position);
             };

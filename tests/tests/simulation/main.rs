@@ -1,9 +1,10 @@
-//! The whole path in one process, without IO and in virtual time: devices that re-send and fail, a broker that forgets, the
-//! bridge's cores, a Kafka that answers late, loaders that are overtaken, a ClickHouse that dies. One seed decides everything
-//! that happens, and the same seed happens again in the same way.
+//! The whole path in one process, without IO and in virtual time: devices that re-send and fail, a
+//! broker that forgets, the bridge's cores, a Kafka that answers late, loaders that are overtaken,
+//! a ClickHouse that dies. One seed decides everything that happens, and the same seed happens
+//! again in the same way.
 //!
-//! `DOSELINE_SIMULATION_SEED=N` runs one seed; a seed that fails prints the command. `DOSELINE_SIMULATION_SEEDS=A..B` runs
-//! others than the usual ones, for a long hunt.
+//! `DOSELINE_SIMULATION_SEED=N` runs one seed; a seed that fails prints the command.
+//! `DOSELINE_SIMULATION_SEEDS=A..B` runs others than the usual ones, for a long hunt.
 
 mod bridge;
 mod broker;
@@ -91,8 +92,9 @@ fn a_seed_happens_again_in_the_same_way() {
     }
 }
 
-/// Reading back protects what the deduplication window does not, as long as no write comes late: a window of 40 inserts is
-/// as good as the real one. Far fewer would not do, because deleting a batch alone uses up 16 tokens of a table, or 32.
+/// Reading back protects what the deduplication window does not, as long as no write comes late: a
+/// window of 40 inserts is as good as the real one. Far fewer would not do, because deleting a
+/// batch alone uses up 16 tokens of a table, or 32.
 #[test]
 fn a_small_window_suffices_where_no_write_is_late() {
     let setting = Setting { window: Some(40), prompt: true, ..Setting::default() };
@@ -141,8 +143,16 @@ planted! {
     overtaken_owners_with_ledgers_as_of_now_are_found: turns_red(OvertakenAndAsOfNow);
 
     blocks_that_only_come_late_do_no_harm: stays_green(BlocksLate);
-    // Each of these two is covered by the other: an owner that was overtaken and goes on writes the blocks that are there
-    // already, from the ledgers as of its batch; and one that reads the ledgers of now finds out that it was overtaken.
+    // This and `ledgers_as_of_now_alone_do_no_harm_where_no_write_is_late` are each covered by the
+    // other: an owner that was overtaken and goes on writes the blocks that are there already, from
+    // the ledgers as of its batch.
     without_the_overtaken_check_alone_no_harm_is_done: stays_green(NoOvertakenCheck);
-    ledgers_as_of_now_alone_do_no_harm: stays_green(LedgerAsOfNow);
+}
+
+/// An owner that reads the ledgers of now finds out that it was overtaken. A late commit of a
+/// superseded generation does not overtake it, and brings ledgers of its own all the same.
+#[test]
+fn ledgers_as_of_now_alone_do_no_harm_where_no_write_is_late() {
+    let setting = Setting { bug: Some(Bug::LedgerAsOfNow), prompt: true, ..Setting::default() };
+    all_green(BUG_SEEDS, setting, "# with the planted LedgerAsOfNow, prompt");
 }

@@ -10,13 +10,14 @@ use sha2::{Digest as _, Sha256};
 
 use crate::device::Device;
 
-/// Every event stands once, stored or quarantined, or its device knows why not; gaps are visible; nothing is invented.
+/// Every event stands once, stored or quarantined, or its device knows why not; gaps are visible;
+/// nothing is invented.
 ///
-/// [`Standing::of`] has checked by then that no event stands twice, that ledgers are what is in the tables, and that
-/// aggregates are their recomputation.
+/// [`Standing::of`] has checked by then that no event stands twice, that ledgers are what is in the
+/// tables, and that aggregates are their recomputation.
 ///
-/// Returns how many losses show as gaps only, because a receipt could not tell which of two declarations it was for
-/// (`device::sender::Attached`).
+/// Returns how many losses show as gaps only, because a receipt could not tell which of two
+/// declarations it was for (`device::sender::Attached`).
 pub fn check(engine: &Engine, devices: &[Device]) -> u64 {
     let (standing, mut undeclared) = (Standing::of(engine), 0);
     assert!(standing.released.is_empty(), "stored and quarantined: {:?}", standing.released);

@@ -1,4 +1,5 @@
-//! One seed: devices, broker, bridge, Kafka, loaders and ClickHouse together, until everything is settled.
+//! One seed: devices, broker, bridge, Kafka, loaders and ClickHouse together, until everything is
+//! settled.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -31,7 +32,8 @@ pub struct Setting {
     pub bug: Option<Bug>,
     /// Inserts into a table that the engine remembers, where it is not the real window.
     pub window: Option<usize>,
-    /// Every write happens soon after it was decided, or never: no pauses beyond the lease, no zombies.
+    /// Every write happens soon after it was decided, or never: no pauses beyond the lease, no
+    /// zombies.
     pub prompt: bool,
 }
 
@@ -42,7 +44,6 @@ pub struct Outcome {
     pub trace: u64,
     /// How often what has struck.
     pub struck: BTreeMap<String, u64>,
-    /// Events made.
     pub events: u64,
 }
 
@@ -119,7 +120,8 @@ impl World {
             tokio::time::sleep(TICK).await;
             self.step().await?;
             let now = Instant::now();
-            // What a device says last names its earlier boots; the first time it may be refused together with older events.
+            // What a device says last names its earlier boots; the first time it may be refused
+            // together with older events.
             let quiet = self.devices.iter().all(Device::is_online) && (last_words == 0 || self.is_idle());
             if quiet && last_words < 2 {
                 let uptime = now - self.start;

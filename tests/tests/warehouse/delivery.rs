@@ -39,7 +39,8 @@ const COMMIT_COLUMNS: &str = "kind, incarnation, kafka_partition, batch, batch_e
                               boot_id, stored_first, stored_last, quarantined_first, quarantined_last, lost_first, \
                               lost_last, declared_last, last_arrival";
 
-/// Reports in any order, with duplicates, bad events, losses and declarations: the states after each.
+/// Reports in any order, with duplicates, bad events, losses and declarations: the states after
+/// each.
 fn states(random: &mut rand::rngs::StdRng, boot_id: u64) -> Vec<State> {
     let (mut ledger, mut states) = (Ledger::default(), Vec::new());
     for step in 0..random.random_range(1..12) {
@@ -181,13 +182,14 @@ async fn injections_are_counted_against_the_lifetime_counter() {
     assert_eq!(clickhouse.query(sql), "pen-1\t3\t8\t5\t0\t100\t107\npen-2\t1\t1\t0\t1\t7\t7");
 }
 
-/// Quarantined is not missing; what a visit lacks is known between two received numbers and from its end, and otherwise "at
-/// least".
+/// Quarantined is not missing; what a visit lacks is known between two received numbers and from
+/// its end, and otherwise "at least".
 #[tokio::test(flavor = "multi_thread")]
 async fn visits_are_counted_by_numbers_and_by_their_end() {
     let clickhouse = ClickHouse::start();
     migrated(&clickhouse).await;
-    // Visit a has a hole that is in quarantine, b one that its end tells of, c one that nobody ends; e carries no numbers.
+    // Visit a has a hole that is in quarantine, b one that its end tells of, c one that nobody
+    // ends; e carries no numbers.
     clickhouse.query(
         "INSERT INTO doseline.injections (tenant, device, boot_id, seq, injection_no, session_id) VALUES \
          ('acme', 'pen-1', 1, 1, 1, 'a'), ('acme', 'pen-1', 1, 2, 2, 'a'), ('acme', 'pen-1', 1, 4, 4, 'a'), \

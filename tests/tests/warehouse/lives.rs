@@ -103,7 +103,8 @@ async fn a_closed_life_takes_nothing_more_and_the_next_begins_with_its_ledgers()
     let warehouse = migrated(&clickhouse).await;
     warehouse.put_topic_life(&life(1, 5), 1).await.unwrap();
 
-    // Nothing at all; all committed; a batch under way; one that is being written again; one of another generation.
+    // Nothing at all; all committed; a batch under way; one that is being written again; one of
+    // another generation.
     let parts: Vec<Shard> = (0..5).map(|partition| shard(1, partition)).collect();
     batch(&warehouse, parts[1], (0, 10), vec![ledger("d1", &[(1, 5)], &[(6, 6)], 10)]).await;
     batch(&warehouse, parts[2], (0, 10), vec![ledger("d2", &[(1, 5)], &[], 10), ledger("d1", &[(9, 9)], &[], 20)])

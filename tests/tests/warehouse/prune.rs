@@ -20,7 +20,7 @@ use super::{migrated, now_us};
 const SECOND_US: i64 = 1_000_000;
 const DAY_US: i64 = 86_400 * SECOND_US;
 const DAYS: i64 = 12;
-/// Days that can be made again.
+/// Days that can be rebuilt.
 const KEPT: u32 = 8;
 
 /// What a loader leaves behind in one shard.
@@ -32,7 +32,8 @@ struct History {
     commits: Vec<String>,
 }
 
-/// Batches over days; each changes some boots, whose ledgers grow, with holes that are closed later or never.
+/// Batches over days; each changes some boots, whose ledgers grow, with holes that are closed later
+/// or never.
 fn history(random: &mut StdRng, shard: Shard, batches: u64, boots: u64) -> History {
     let today = now_us() / DAY_US * DAY_US;
     let mut history = History { shard, batches: Vec::new(), intents: Vec::new(), commits: Vec::new() };
@@ -150,7 +151,8 @@ async fn what_is_asked_for_stays() {
     assert_eq!(again, Pruned::default(), "there was more to prune");
 }
 
-/// How long the delivery views take with many states, before and after. Run by hand: `--ignored --nocapture`.
+/// How long the delivery views take with many states, before and after. Run by hand: `--ignored
+/// --nocapture`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
 async fn cost_of_the_views() {

@@ -12,8 +12,8 @@ fn check(clickhouse: &ClickHouse, sql: &str, expected: &str) {
 async fn accuracy_is_computed_from_exact_sums() {
     let clickhouse = ClickHouse::start();
     migrated(&clickhouse).await;
-    // Errors 10, -10, 40 of a target of 1000 in two visits and three batches; one injection without a measured dose; and
-    // sums so large that 64 bits would not hold n * sum of squares.
+    // Errors 10, -10, 40 of a target of 1000 in two visits and three batches; one injection without
+    // a measured dose; and sums so large that 64 bits would not hold n * sum of squares.
     clickhouse.query(
         "INSERT INTO doseline.accuracy_session (tenant, device, session_id, dose_calibration_id, target_nl, injections, \
          dose_n, dose_target_nl, dose_delivered_nl, dose_error_nl, dose_error_sq, dose_error_min, dose_error_max) VALUES \

@@ -47,7 +47,8 @@ async fn three_at_once_migrate_and_a_fourth_finds_nothing_to_do() {
 async fn what_was_interrupted_or_has_gone_is_made_again() {
     let clickhouse = ClickHouse::start();
     let warehouse = migrated(&clickhouse).await;
-    // As after a crash in the middle of migration 4: some of its tables are there, later migrations are not recorded.
+    // As after a crash in the middle of migration 4: some of its tables are there, later migrations
+    // are not recorded.
     clickhouse.query("ALTER TABLE doseline.schema_migrations DELETE WHERE version >= 4 SETTINGS mutations_sync = 2");
     clickhouse.query("DROP TABLE doseline.preparations SYNC");
     clickhouse.query("INSERT INTO doseline.sessions (tenant, device) VALUES ('acme', 'pen-1')");
@@ -129,7 +130,8 @@ async fn a_merge_that_cannot_be_read_gives_way_to_the_parts_before_it() {
         clickhouse.query(&format!("INSERT INTO doseline.item_uses (tenant) VALUES ('{tenant}')"));
     }
     clickhouse.query("OPTIMIZE TABLE doseline.item_uses FINAL");
-    // A table as the engine makes them, merged after the other: when its old parts are gone, the other's would be.
+    // A table as the engine makes them, merged after the other: when its old parts are gone, the
+    // other's would be.
     clickhouse.query("CREATE DATABASE usual");
     clickhouse.query("CREATE TABLE usual.witness (a UInt8) ENGINE = MergeTree ORDER BY a");
     for _ in 0..2 {

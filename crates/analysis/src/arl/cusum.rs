@@ -1,8 +1,8 @@
 //! Run lengths of the tabular CUSUM.
 //!
-//! One side: L(u) = 1 + L(0) Phi(k - u - m) + Int_0^h L(y) phi(y + k - u - m) dy with the mean m. The two-sided run
-//! length follows from both sides. That is exact for the symmetric chart, also with a head start (Lucas & Crosier
-//! 1982).
+//! One side: L(u) = 1 + L(0) Phi(k - u - m) + Int_0^h L(y) phi(y + k - u - m) dy with the mean m.
+//! The two-sided run length follows from both sides. That is exact for the symmetric chart, also
+//! with a head start (Lucas & Crosier 1982).
 
 use super::{POINTS_MAX, SURVIVAL_MIN, beyond, check_drift, check_target, plausible};
 use crate::{
@@ -20,8 +20,8 @@ const H_MAX: f64 = 100.0;
 /// Beyond this value of Siegmund's exponent a side practically never signals.
 const EXPONENT_MAX: f64 = 29.0;
 
-/// Mean number of points to a signal of the two-sided chart, with a mean that is `shift` sigma off from the first point
-/// on.
+/// Mean number of points to a signal of the two-sided chart, with a mean that is `shift` sigma off
+/// from the first point on.
 ///
 /// # Errors
 /// Parameters out of range; a run length beyond [`super::ARL_MAX`].
@@ -38,15 +38,17 @@ pub fn cusum(design: &Design, shift: f64) -> Result<f64> {
         None => near.1,
         Some(away) => {
             let far = (away.at(0.0), away.at(start));
-            // (near(s) far(0) + far(s) near(0) - near(0) far(0)) / (near(0) + far(0)), scaled to avoid overflow.
+            // (near(s) far(0) + far(s) near(0) - near(0) far(0)) / (near(0) + far(0)), scaled to
+            // avoid overflow.
             (near.1 + near.0 * (far.1 / far.0 - 1.0)) / (1.0 + near.0 / far.0)
         }
     };
     plausible(two_sided)
 }
 
-/// Mean number of points to a signal while the mean drifts by `drift` sigma from each point to the next, from the first
-/// on. The sides count as independent. For a drift this changes the result by less than the in-control alarms do.
+/// Mean number of points to a signal while the mean drifts by `drift` sigma from each point to the
+/// next, from the first on. The sides count as independent. For a drift this changes the result by
+/// less than the in-control alarms do.
 ///
 /// # Errors
 /// Parameters out of range; a drift of less than [`super::DRIFT_MIN`].
@@ -149,7 +151,8 @@ impl OneSide {
     }
 }
 
-/// The distribution of a sum that has not signalled: a mass at one place and a density at the nodes.
+/// The distribution of a sum that has not signalled: a mass at one place and a density at the
+/// nodes.
 struct Walk {
     mass: f64,
     place: f64,
@@ -161,7 +164,8 @@ impl Walk {
         Self { mass: 1.0, place: start, density: Vec::new() }
     }
 
-    /// Moves the distribution on by one point with this mean. Returns the probability that there is no signal so far.
+    /// Moves the distribution on by one point with this mean. Returns the probability that there is
+    /// no signal so far.
     fn step(&mut self, design: &Design, rule: &Rule, mean: f64) -> f64 {
         let reference = design.k - mean;
         let weighted: Vec<(f64, f64)> =

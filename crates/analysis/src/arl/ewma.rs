@@ -1,8 +1,8 @@
 //! Run lengths of the EWMA.
 //!
-//! With fixed limits +-c, c = limit sqrt(lambda / (2 - lambda)):
-//! L(u) = 1 + 1/lambda Int_-c^c L(y) phi((y - (1 - lambda) u) / lambda - m) dy (Crowder 1987). With time-varying
-//! limits, the density of the average is followed from point to point until the limits have settled. From there on L
+//! With fixed limits +-c, c = limit sqrt(lambda / (2 - lambda)): L(u) = 1 + 1/lambda Int_-c^c L(y)
+//! phi((y - (1 - lambda) u) / lambda - m) dy (Crowder 1987). With time-varying limits, the density
+//! of the average is followed from point to point until the limits have settled. From there on L
 //! gives the rest of the run.
 
 use super::{ARL_MAX, POINTS_MAX, SURVIVAL_MIN, beyond, check_drift, check_target, plausible};
@@ -27,8 +27,8 @@ pub enum EwmaLimits {
 /// The limits count as settled when the exact variance is this close to the asymptotic one.
 const SETTLED: f64 = 1e-10;
 
-/// Mean number of points to a signal, with a mean that is `shift` sigma off from the first point on. The average starts
-/// in the centre.
+/// Mean number of points to a signal, with a mean that is `shift` sigma off from the first point
+/// on. The average starts in the centre.
 ///
 /// # Errors
 /// Parameters out of range; a run length beyond [`super::ARL_MAX`].
@@ -53,8 +53,8 @@ pub fn ewma(design: &Design, limits: EwmaLimits, shift: f64) -> Result<f64> {
     Err(beyond())
 }
 
-/// Mean number of points to a signal while the mean drifts by `drift` sigma from each point to the next, starting with the
-/// first.
+/// Mean number of points to a signal while the mean drifts by `drift` sigma from each point to the
+/// next, starting with the first.
 ///
 /// # Errors
 /// Parameters out of range; a drift of less than [`super::DRIFT_MIN`].
@@ -96,7 +96,8 @@ fn check(design: &Design) -> Result<()> {
 }
 
 fn rule(design: &Design, bound: f64) -> Rule {
-    // The kernel is lambda wide. The number of nodes follows the asymptotic limits, so it stays the same over time.
+    // The kernel is lambda wide. The number of nodes follows the asymptotic limits, so it stays the
+    // same over time.
     let widths = 2.0 * design.limit * design.spread() / design.lambda;
     Rule::gauss_legendre(32 + (3.0 * widths).ceil() as usize, -bound, bound)
 }
@@ -155,8 +156,8 @@ impl Walk {
         Self { design, states: vec![(0.0, 1.0)], survival: 1.0 }
     }
 
-    /// Moves the distribution on by one point with this mean, within +-`bound`. Returns the probability that there is
-    /// no signal so far.
+    /// Moves the distribution on by one point with this mean, within +-`bound`. Returns the
+    /// probability that there is no signal so far.
     fn step(&mut self, bound: f64, mean: f64) -> f64 {
         let lambda = self.design.lambda;
         let density = |to| self.states.iter().map(|(start, mass)| mass * kernel(lambda, *start, to, mean)).sum::<f64>();

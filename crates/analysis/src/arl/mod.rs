@@ -1,8 +1,10 @@
-//! Average run lengths: the mean number of points until a chart signals, in control and after a change.
+//! Average run lengths: the mean number of points until a chart signals, in control and after a
+//! change.
 //!
-//! A run length is the solution of an integral equation (Page 1954, Crowder 1987), discretised by Gauss-Legendre. For a
-//! drifting mean, and for limits that vary in time, the density of the chart's state is followed from point to point
-//! instead. All run lengths are in units of sigma, two-sided, for normal values.
+//! A run length is the solution of an integral equation (Page 1954, Crowder 1987), discretised by
+//! Gauss-Legendre. For a drifting mean, and for limits that vary in time, the density of the
+//! chart's state is followed from point to point instead. All run lengths are in units of sigma,
+//! two-sided, for normal values.
 //!
 //! A threshold is the inverse: the limit that gives a wanted run length in control.
 

@@ -1,5 +1,6 @@
-//! Application identifiers (GS1 General Specifications, section 3) for identification, dates, measures, references and
-//! health care. Transport (43nn), coupons and payment slips are not supported.
+//! Application identifiers (GS1 General Specifications, section 3) for identification, dates,
+//! measures, references and health care. Transport (43nn), coupons and payment slips are not
+//! supported.
 
 /// The form of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,8 +11,8 @@ pub(super) enum Form {
     Text(usize, usize),
     /// Six digits, YYMMDD; day 00 stands for the last one of the month.
     Date,
-    /// Six digits, YYMMDD with a day that exists, then from so many to so many two-digit parts of a time: hour, minute,
-    /// second.
+    /// Six digits, YYMMDD with a day that exists, then from so many to so many two-digit parts of a
+    /// time: hour, minute, second.
     Time(usize, usize),
     /// One such date, or the first and the last one of a range.
     Dates,

@@ -1,11 +1,13 @@
 //! GS1 element strings: the content of the bar code of a device or an item (UDI).
 //!
-//! Two forms are read. One has brackets: `(01)51022222233336(17)150707(10)A213B1`. The other is as scanned: FNC1 (the
-//! character GS, 0x1D) ends each value of variable length, and a symbology identifier such as `]d2` may come first.
-//! Source: GS1 General Specifications, section 3 (application identifiers), 7.9 (check digits), 7.12 (century of a
-//! date). DI is the element (01); PI is all others, in their order.
+//! Two forms are read. One has brackets: `(01)51022222233336(17)150707(10)A213B1`. The other is as
+//! scanned: FNC1 (the character GS, 0x1D) ends each value of variable length, and a symbology
+//! identifier such as `]d2` may come first. Source: GS1 General Specifications, section 3
+//! (application identifiers), 7.9 (check digits), 7.12 (century of a date). DI is the element (01);
+//! PI is all others, in their order.
 //!
-//! A value may itself contain `(21)`. In the form with brackets, this cannot be distinguished from the next element.
+//! A value may itself contain `(21)`. In the form with brackets, this cannot be distinguished from
+//! the next element.
 
 mod identifiers;
 
@@ -98,7 +100,8 @@ pub struct Element {
     pub date: Option<Date>,
 }
 
-/// A valid element string: each value has the form of its identifier, and each check digit is right.
+/// A valid element string: each value has the form of its identifier, and each check digit is
+/// right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ElementString {
     /// The elements in their order, each identifier once.
@@ -106,7 +109,8 @@ pub struct ElementString {
 }
 
 impl ElementString {
-    /// Reads an element string. A date has two digits for its year; the current `year` decides the century.
+    /// Reads an element string. A date has two digits for its year; the current `year` decides the
+    /// century.
     ///
     /// # Errors
     /// The string is not valid. The error names the element and the allowed form.
@@ -172,9 +176,10 @@ impl ElementString {
     }
 }
 
-/// A product's device identifier as it is compared: GTINs of 8, 12, 13 and 14 digits are filled up to 14 (GS1 General
-/// Specifications, 3.3.2), and of an element string the GTIN is taken. Any other text is only trimmed. A wrong check digit
-/// changes nothing: a label that carries it is compared with the labels that carry it, too.
+/// A product's device identifier as it is compared: GTINs of 8, 12, 13 and 14 digits are filled up
+/// to 14 (GS1 General Specifications, 3.3.2), and of an element string the GTIN is taken. Any other
+/// text is only trimmed. A wrong check digit changes nothing: a label that carries it is compared
+/// with the labels that carry it, too.
 pub fn product(text: &str) -> String {
     let text = text.trim();
     if matches!(text.len(), 8 | 12 | 13 | 14) && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -183,13 +188,15 @@ pub fn product(text: &str) -> String {
     part(text, "01").unwrap_or_else(|| text.to_owned())
 }
 
-/// A lot as it is compared: of an element string (10), any other text is only trimmed. Capital and small letters differ: AI
-/// (10) takes characters of GS1's set 82 (GS1 General Specifications, 3.4.1 and 7.11), which has both.
+/// A lot as it is compared: of an element string (10), any other text is only trimmed. Capital and
+/// small letters differ: AI (10) takes characters of GS1's set 82 (GS1 General Specifications,
+/// 3.4.1 and 7.11), which has both.
 pub fn lot(text: &str) -> String {
     part(text, "10").unwrap_or_else(|| text.trim().to_owned())
 }
 
-/// The value of an identifier in an element string with a GTIN; none where the text is no such string.
+/// The value of an identifier in an element string with a GTIN; none where the text is no such
+/// string.
 pub fn part(text: &str, ai: &str) -> Option<String> {
     let text = text.trim();
     let begins = text.starts_with(['(', ']', FNC1]) || text.starts_with("01") && text.len() >= 16;
@@ -281,7 +288,8 @@ fn check(
     Ok(Element { ai: ai.into(), title: identifier.title, value: value.into(), date })
 }
 
-/// The check digit for these digits: weights 3 and 1 from the right, then the difference to the next ten.
+/// The check digit for these digits: weights 3 and 1 from the right, then the difference to the
+/// next ten.
 fn check_digit(digits: &str) -> u8 {
     let weighted = digits
         .bytes()
@@ -291,8 +299,8 @@ fn check_digit(digits: &str) -> u8 {
     ((10 - weighted.sum::<u32>() % 10) % 10) as u8
 }
 
-/// YYMMDD in the nearest century by GS1's rule. 51 or more years ahead means the last century, 50 or more behind the
-/// next.
+/// YYMMDD in the nearest century by GS1's rule. 51 or more years ahead means the last century, 50
+/// or more behind the next.
 fn read_date(value: &str, year: i32) -> Option<Date> {
     let part = |from: usize| value.get(from..from + 2)?.parse::<u8>().ok();
     let (two_digits, month, day) = (i32::from(part(0)?), part(2)?, part(4)?);

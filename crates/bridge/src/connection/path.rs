@@ -1,5 +1,6 @@
-//! One message's way through the bridge without sockets, for measurements: what a connection, the sink and Kafka's
-//! confirmation do with it. Nobody is there in Kafka's place; confirmations are given by hand.
+//! One message's way through the bridge without sockets, for measurements: what a connection, the
+//! sink and Kafka's confirmation do with it. Nobody is there in Kafka's place; confirmations are
+//! given by hand.
 
 use std::{
     pin::pin,
@@ -60,7 +61,8 @@ impl Path {
         }
     }
 
-    /// Kafka confirms everything: how many messages may be acknowledged now, and how many receipts were due.
+    /// Kafka confirms everything: how many messages may be acknowledged now, and how many receipts
+    /// were due.
     pub fn confirm(&mut self) -> (usize, usize) {
         for number in self.open.clone() {
             self.confirmations.confirm(number);

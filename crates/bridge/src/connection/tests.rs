@@ -1,4 +1,5 @@
-//! Against a broker that does what the test says, byte by byte; Kafka's confirmations are given by hand.
+//! Against a broker that does what the test says, byte by byte; Kafka's confirmations are given by
+//! hand.
 
 use rumqttc::v5::mqttbytes::v5::SubscribeReasonCode;
 use telemetry::topic::SUBSCRIPTIONS;
@@ -75,8 +76,8 @@ async fn acknowledgements_go_out_in_the_order_of_receipt() {
     rig.end().await;
 }
 
-/// What was confirmed late, for an earlier connection, is acknowledged neither there nor here, where its packet id means
-/// another message.
+/// What was confirmed late, for an earlier connection, is acknowledged neither there nor here,
+/// where its packet id means another message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn confirmations_of_an_earlier_connection_acknowledge_nothing() {
     let rig = rig().await;
@@ -103,14 +104,16 @@ async fn confirmations_of_an_earlier_connection_acknowledge_nothing() {
     rig.end().await;
 }
 
-/// Messages that had arrived when the connection ended, and were not looked at, go to Kafka; nobody acknowledges them.
+/// Messages that had arrived when the connection ended, and were not looked at, go to Kafka; nobody
+/// acknowledges them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_buffered_at_the_end_of_a_connection_is_rescued() {
     let rig = rig().await;
     let mut peer = Peer::accept(&rig.listener, false).await;
     let packets: Vec<_> = (1..=5).map(|pkid| publish(pkid, "a")).collect();
     let mut bytes = encoded(&packets);
-    // DISCONNECT, "server shutting down": in one segment with the messages, so that it is read together with them.
+    // DISCONNECT, "server shutting down": in one segment with the messages, so that it is read
+    // together with them.
     bytes.extend_from_slice(&[0xe0, 2, 0x8b, 0]);
     peer.stream.write_all(&bytes).await.unwrap();
     rig.wait_for_in_flight(5).await;
@@ -123,7 +126,8 @@ async fn what_was_buffered_at_the_end_of_a_connection_is_rescued() {
     rig.end().await;
 }
 
-/// A session from before there was a group has plain subscriptions; with them every message would come twice.
+/// A session from before there was a group has plain subscriptions; with them every message would
+/// come twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_share_group_replaces_the_plain_subscriptions() {
     let rig = rig_in_group(Some("g")).await;
@@ -187,7 +191,8 @@ async fn a_delivery_that_ends_the_connection_twice_is_named() {
     rig.end().await;
 }
 
-/// At the limit of bytes in flight MQTT is not read; what was confirmed is acknowledged all the same.
+/// At the limit of bytes in flight MQTT is not read; what was confirmed is acknowledged all the
+/// same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_in_flight_are_bounded() {
     let rig = rig().await;

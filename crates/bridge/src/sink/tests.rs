@@ -76,7 +76,8 @@ impl Rig {
     async fn drained(&mut self) -> Vec<u16> {
         let within = Duration::from_secs(60);
         tokio::time::timeout(within, self.confirmations.drained()).await.expect("everything is confirmed");
-        // Of the last record it may be told before its slot is settled and, after that, its bytes are given back.
+        // Of the last record it may be told before its slot is settled and, after that, its bytes
+        // are given back.
         let all = tokio::time::timeout(within, self.budget.acquire_many(1 << 20)).await;
         drop(all.expect("all bytes are given back"));
         let mut acknowledged = Vec::new();
@@ -151,7 +152,8 @@ async fn a_full_queue_slows_the_source_and_loses_nothing() {
     rig.close().await;
 }
 
-/// Delivery reports of a producer that is gone: a success counts, a failure does not start anything.
+/// Delivery reports of a producer that is gone: a success counts, a failure does not start
+/// anything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reports_of_an_earlier_producer_do_no_harm() {
     let mut rig = rig(&[]);
@@ -204,7 +206,8 @@ async fn a_receipt_is_due_only_after_the_confirmation() {
     let on_confirm = OnConfirm { slot: None, receipt: due, received: Instant::now(), permit };
     rig.sink.submit(record, on_confirm).await;
     assert!(queue.try_recv().is_err());
-    // The only place is taken: the next message goes on without a receipt, counted, and the one after it at once.
+    // The only place is taken: the next message goes on without a receipt, counted, and the one
+    // after it at once.
     assert!(desk.reserve(receipt()).await.is_none());
     assert!(desk.reserve(receipt()).await.is_none());
     assert_eq!(rig.metrics.receipts_dropped.get(), 2);

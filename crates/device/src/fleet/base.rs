@@ -1,5 +1,5 @@
-//! The common part of every simulated device: boots, sequence, clock, context, heartbeats and the faults of its
-//! scenarios.
+//! The common part of every simulated device: boots, sequence, clock, context, heartbeats and the
+//! faults of its scenarios.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -165,7 +165,8 @@ impl Base {
         self.make(at_us, at_us, kind, Fate::Quarantined(reason));
     }
 
-    /// An event at a time out of every calendar: the clock is not believed, and the event is stored.
+    /// An event at a time out of every calendar: the clock is not believed, and the event is
+    /// stored.
     pub(super) fn event_out_of_time(&mut self, at_us: i64, kind: Kind) {
         // A heartbeat or a clock step before the event has the time of before.
         self.pass(at_us);

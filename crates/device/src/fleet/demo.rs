@@ -1,8 +1,10 @@
-//! The fleet of a demonstration: four weeks of a mostly healthy past with a few planted stories, then the present.
+//! The fleet of a demonstration: four weeks of a mostly healthy past with a few planted stories,
+//! then the present.
 //!
-//! The past begins at a midnight (UTC) and ends at a given time. Its days do not depend on that time: a later end only
-//! adds to the last day. The present is an ordinary fleet at the pace of a clinic. Past and present share the
-//! calibrations, the bias of each device and the pen that has drifted.
+//! The past begins at a midnight (UTC) and ends at a given time. Its days do not depend on that
+//! time: a later end only adds to the last day. The present is an ordinary fleet at the pace of a
+//! clinic. Past and present share the calibrations, the bias of each device and the pen that has
+//! drifted.
 
 use std::fmt;
 
@@ -14,7 +16,8 @@ pub(super) const DAY_US: i64 = 86_400 * S;
 /// Whole days of the past. The day on which the past ends is added to them.
 const DAYS: i64 = 28;
 
-/// Sessions of an injection device on each day of the past: earliest and latest begin, us after midnight.
+/// Sessions of an injection device on each day of the past: earliest and latest begin, us after
+/// midnight.
 const SESSIONS: [(i64, i64); 2] = [(8 * 3_600 * S, 12 * 3_600 * S), (13 * 3_600 * S, 17 * 3_600 * S)];
 /// Longest session of the past, us.
 const SESSION_US_MAX: i64 = 1_200 * S;
@@ -27,7 +30,8 @@ pub(super) const HANDPIECES: u64 = SESSIONS.len() as u64;
 const REUSE_DAY: i64 = 24;
 /// Day on which the power fails at the end of the second session.
 const GAP_DAY: i64 = 25;
-/// Day on which the cycle fails. Its hand-piece was used on the day before, and is used again two days later.
+/// Day on which the cycle fails. Its hand-piece was used on the day before, and is used again two
+/// days later.
 const FAILED_DAY: i64 = 22;
 /// First day without network for one device, until some time into the present.
 const OFFLINE_DAY: i64 = 26;
@@ -35,15 +39,17 @@ const OFFLINE_DAY: i64 = 26;
 const OFFLINE_PRESENT_US: i64 = 60 * S;
 /// Last day on which the drifting pen is exact.
 const DRIFT_DAY: i64 = 7;
-/// Its deviation at the end of the past: beyond a tolerance of 5 %, but no single shot beyond twice that.
+/// Its deviation at the end of the past: beyond a tolerance of 5 %, but no single shot beyond twice
+/// that.
 const DRIFT: f64 = 0.065;
 
 /// Shots of a session, few enough for one needle.
 pub(super) const SHOTS: (u64, u64) = (14, 23);
 /// Number of last shots that are never written in the session with the power failure.
 pub(super) const GAP_SHOTS: u32 = 3;
-/// Events of that session that are never written: those shots, the removal of needle, syringe and hand-piece, and the
-/// end. The syringe's removal is among them, because its balance would be wrong without the shots.
+/// Events of that session that are never written: those shots, the removal of needle, syringe and
+/// hand-piece, and the end. The syringe's removal is among them, because its balance would be wrong
+/// without the shots.
 pub(super) const GAP_EVENTS: u64 = GAP_SHOTS as u64 + 4;
 /// Scatter of the dose and of the depth within a session, as fractions of the target.
 pub(super) const SCATTER: (f64, f64) = (0.01, 0.006);
@@ -92,7 +98,8 @@ impl Demo {
         Some((day_us + from_us, day_us + to_us))
     }
 
-    /// Whether something of `length_us` that begins at `at_us`, us after the epoch, ends within the past.
+    /// Whether something of `length_us` that begins at `at_us`, us after the epoch, ends within the
+    /// past.
     fn holds(self, at_us: i64, length_us: i64) -> bool {
         self.began_unix_us + at_us + length_us <= self.ended_unix_us
     }
@@ -137,8 +144,8 @@ impl Story {
     /// All stories, in the order in which they are listed.
     pub const ALL: [Self; 5] = [Self::DoseDrift, Self::NeedleReuse, Self::Gap, Self::FailedCycle, Self::Offline];
 
-    /// Number of the device of the story; a fleet without that device lacks the story. The sterilizer of the failed
-    /// cycle has a smaller number than the device that uses its load.
+    /// Number of the device of the story; a fleet without that device lacks the story. The
+    /// sterilizer of the failed cycle has a smaller number than the device that uses its load.
     pub const fn device(self) -> u32 {
         match self {
             Self::DoseDrift => 0,
@@ -245,16 +252,16 @@ pub(super) fn drift(plan: &Plan, index: u32, at_us: i64) -> f64 {
     DRIFT * ((days - from) / (DAYS as f64 - from)).clamp(0.0, 1.0)
 }
 
-/// When a device was calibrated and when it is due again, us since 1970. The calibration is long before the past, the
-/// due date months after it, on a different day for each device.
+/// When a device was calibrated and when it is due again, us since 1970. The calibration is long
+/// before the past, the due date months after it, on a different day for each device.
 pub(super) fn calibration(demo: Demo, ordinal: u32) -> (i64, i64) {
     let performed_us = demo.began_unix_us - (10 + i64::from(ordinal) * 23 % 240) * DAY_US;
     (performed_us, performed_us + 365 * DAY_US)
 }
 
-/// The time at which a step of a device is due, us of simulated time. In the past, sterilizers and benches run
-/// increasingly ahead of the other devices. A sterilized item thus arrives before its use, however unevenly receipts
-/// come.
+/// The time at which a step of a device is due, us of simulated time. In the past, sterilizers and
+/// benches run increasingly ahead of the other devices. A sterilized item thus arrives before its
+/// use, however unevenly receipts come.
 pub(crate) fn turn_us(plan: &Plan, index: u32, at_us: u64) -> u64 {
     let is_ahead = is_past(plan) && plan.role(index) != Role::Injector;
     if is_ahead { at_us / 2 } else { at_us }

@@ -138,7 +138,8 @@ impl Injector {
         self.at_us
     }
 
-    /// Waits for the next session of a demonstration's past. Returns false if the past ends before it would.
+    /// Waits for the next session of a demonstration's past. Returns false if the past ends before
+    /// it would.
     fn await_session(&mut self, base: &mut Base) -> bool {
         let span = base.plan.demo.and_then(|demo| demo.session_us(self.sessions));
         let Some((from_us, to_us)) = span else { return false };
@@ -146,8 +147,9 @@ impl Injector {
         demo::holds_session(&base.plan, self.at_us)
     }
 
-    /// A session of a demonstration. Each pair of sessions has the same set points and opposite deviations. So the
-    /// charts of a healthy device never signal by chance, however many sessions there are.
+    /// A session of a demonstration. Each pair of sessions has the same set points and opposite
+    /// deviations. So the charts of a healthy device never signal by chance, however many sessions
+    /// there are.
     fn demonstrated(&self, base: &mut Base) -> Session {
         let keeps_one_dose = demo::Story::DoseDrift.is_of(&base.plan, base.index);
         let noise = &mut base.noise;
@@ -406,7 +408,8 @@ impl Injector {
             985..995 => Outcome::Occluded,
             _ => Outcome::NoContact,
         };
-        // In a demonstration, only the stories go wrong; a needle that clogs repeatedly is none of them.
+        // In a demonstration, only the stories go wrong; a needle that clogs repeatedly is none of
+        // them.
         let is_clogged = base.plan.demo.is_some() && self.was_occluded && outcome == Outcome::Occluded;
         let outcome = if base.is_doomed() || is_clogged { Outcome::Ok } else { outcome };
         self.was_occluded = outcome == Outcome::Occluded;
@@ -493,7 +496,8 @@ impl Injector {
         Some(measured.round().clamp(0.0, 13_000.0) as u32)
     }
 
-    /// Scenario `poison`: makes a bad event of every twelfth injection. Returns false if the injection stays good.
+    /// Scenario `poison`: makes a bad event of every twelfth injection. Returns false if the
+    /// injection stays good.
     fn spoil(&mut self, base: &mut Base, at_us: i64, good: &Injection) -> bool {
         if !base.plan.affects(Scenario::Poison, base.index) || !base.injection_no.is_multiple_of(12) {
             return false;

@@ -20,7 +20,6 @@ pub struct Model {
     pub dose_source: DoseSource,
     /// Source of the measured depth.
     pub depth_source: DepthSource,
-    /// Trigger mode.
     pub mode: Mode,
     /// Number of needles of the head.
     pub needles: u32,

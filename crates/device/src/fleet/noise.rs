@@ -43,7 +43,8 @@ impl Noise {
         2.0 * self.unit() - 1.0
     }
 
-    /// A normal number within two standard deviations; a larger one would eventually raise an alert.
+    /// A normal number within two standard deviations; a larger one would eventually raise an
+    /// alert.
     pub(super) fn clipped(&mut self) -> f64 {
         self.normal().clamp(-2.0, 2.0)
     }

@@ -60,10 +60,12 @@ fn context(report: &mut Report) -> &mut Context {
 const KINDS: u64 = 20;
 
 impl Poison {
-    /// The `number`-th bad message of a device. It uses none of the device's own boots, and every message differs.
+    /// The `number`-th bad message of a device. It uses none of the device's own boots, and every
+    /// message differs.
     pub(super) fn new(plan: &Plan, index: u32, number: u64) -> Self {
         let identity = plan.identity(index);
-        // Each device begins with another kind, so that a short run of a small fleet has many kinds.
+        // Each device begins with another kind, so that a short run of a small fleet has many
+        // kinds.
         let kind = (number + 7 * u64::from(plan.ordinal(index) / 5)) % KINDS;
         let report = good(0xffff_ffff_0000_0000 | plan.boot_id(index, 0) & 0xffff_ffff, number + 1);
         let channel = plan.form(index).channel();

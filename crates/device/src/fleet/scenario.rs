@@ -9,7 +9,8 @@ use super::Role;
 pub enum Scenario {
     /// Nothing goes wrong. It affects no device; a device without another scenario is healthy.
     Healthy,
-    /// The delivered dose drifts up to 12 % between two calibrations. One injection device in 5 (the 1st, 6th, ...).
+    /// The delivered dose drifts up to 12 % between two calibrations. One injection device in 5
+    /// (the 1st, 6th, ...).
     DoseDrift,
     /// The measured depth drifts up to 15 % between two calibrations. One in 5 (the 2nd, ...).
     DepthDrift,
@@ -17,17 +18,19 @@ pub enum Scenario {
     Retransmit,
     /// The network is gone for minutes, then the backlog comes at once. One in 4 (the 2nd, ...).
     Offline,
-    /// Clocks that are known to be wrong (UNSYNCED), of unknown state (UNKNOWN), or that step. One in 5 (the 3rd, ...).
+    /// Clocks that are known to be wrong (UNSYNCED), of unknown state (UNKNOWN), or that step. One
+    /// in 5 (the 3rd, ...).
     ClockSkew,
-    /// Reboots within sessions. Some lose a tail that only `earlier_boots` reports, some declare losses. One in 4 (the
-    /// 3rd, ...).
+    /// Reboots within sessions. Some lose a tail that only `earlier_boots` reports, some declare
+    /// losses. One in 4 (the 3rd, ...).
     Reboot,
     /// A needle is used in two sessions. One in 5 (the 4th, ...).
     NeedleReuse,
-    /// Every third sterilizer cycle fails, and half of those loads are released anyway. One sterilizer in 2 (the 1st,
-    /// ...).
+    /// Every third sterilizer cycle fails, and half of those loads are released anyway. One
+    /// sterilizer in 2 (the 1st, ...).
     FailedCycle,
-    /// Bad inputs: whole messages that must be rejected and events that must be quarantined. One in 5 (the 5th, ...).
+    /// Bad inputs: whole messages that must be rejected and events that must be quarantined. One in
+    /// 5 (the 5th, ...).
     Poison,
 }
 
@@ -69,8 +72,8 @@ impl Scenario {
         }
     }
 
-    /// Whether the scenario affects the device with this number among `count` of its kind. At least one device is
-    /// affected.
+    /// Whether the scenario affects the device with this number among `count` of its kind. At least
+    /// one device is affected.
     pub(super) fn affects(self, ordinal: u32, count: u32) -> bool {
         let (one_in, phase) = match self {
             Self::Healthy => return false,

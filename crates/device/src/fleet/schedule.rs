@@ -9,7 +9,8 @@ pub(super) fn session_us(plan: &Plan) -> i64 {
     60 * S + plan.pause.as_micros() as i64
 }
 
-/// Hand-pieces rotate in slots of this length, us: used in one slot, sterilized in the next, stored in the third.
+/// Hand-pieces rotate in slots of this length, us: used in one slot, sterilized in the next, stored
+/// in the third.
 pub(super) fn slot_us(plan: &Plan) -> i64 {
     match plan.demo {
         Some(_) => demo::DAY_US,
@@ -17,23 +18,26 @@ pub(super) fn slot_us(plan: &Plan) -> i64 {
     }
 }
 
-/// Number of a device's reusable hand-pieces in one slot. Further sessions of the slot use single-use ones.
+/// Number of a device's reusable hand-pieces in one slot. Further sessions of the slot use
+/// single-use ones.
 pub(super) fn handpieces(plan: &Plan) -> u64 {
     match plan.demo {
         Some(demo) if demo.is_past => demo::HANDPIECES,
-        // Several presents may follow one past. A hand-piece used by one of them would lack a cycle in the next.
+        // Several presents may follow one past. A hand-piece used by one of them would lack a cycle
+        // in the next.
         Some(_) => 0,
         None => 16,
     }
 }
 
-/// A reusable hand-piece. Each epoch has its own: a hand-piece used by an earlier run would lack a cycle since then.
+/// A reusable hand-piece. Each epoch has its own: a hand-piece used by an earlier run would lack a
+/// cycle since then.
 pub(super) fn handpiece(plan: &Plan, device: &str, slot: i64, number: u64) -> String {
     format!("hp-{device}-{}-{}-{number}", plan.epoch_unix_us / S, slot.rem_euclid(3))
 }
 
-/// The pack of the hand-pieces that are used in a slot. It was sterilized one slot before, two slots after their last
-/// use.
+/// The pack of the hand-pieces that are used in a slot. It was sterilized one slot before, two
+/// slots after their last use.
 pub(super) fn pack(plan: &Plan, device: &str, used_in_slot: i64) -> String {
     format!("pk-{device}-{}-{used_in_slot}", plan.epoch_unix_us / S)
 }
@@ -65,8 +69,8 @@ pub(super) fn calibration_id(plan: &Plan, index: u32, channel: &str, number: i64
     format!("cal-{channel}-{}-{second}", plan.identity(index).device)
 }
 
-/// Drift as a fraction, of a device that a scenario affects. It is zero for the first fifth of the time between two
-/// calibrations, then rises linearly to 12 % (dose) or 15 % (depth).
+/// Drift as a fraction, of a device that a scenario affects. It is zero for the first fifth of the
+/// time between two calibrations, then rises linearly to 12 % (dose) or 15 % (depth).
 pub(super) fn drift(plan: &Plan, index: u32, scenario: Scenario, at_us: i64) -> f64 {
     if !plan.affects(scenario, index) {
         return 0.0;

@@ -50,7 +50,8 @@ impl Sterilizer {
         Self { cycles: 0, slot }
     }
 
-    /// Makes all events of the next slot. The first two slots are before the epoch and are reported at its beginning.
+    /// Makes all events of the next slot. The first two slots are before the epoch and are reported
+    /// at its beginning.
     pub(super) fn advance(&mut self, base: &mut Base) {
         let slot = self.slot;
         self.slot += 1;
@@ -73,8 +74,9 @@ impl Sterilizer {
         self.load(base, begin_us + START_US, items, flaw, is_tested);
     }
 
-    /// A day of a demonstration from midnight on: washing, the Bowie-Dick test, the load of the day. The present has no
-    /// reusable hand-pieces (see [`schedule::handpieces`]), so it sterilizes the clinic's trays.
+    /// A day of a demonstration from midnight on: washing, the Bowie-Dick test, the load of the
+    /// day. The present has no reusable hand-pieces (see [`schedule::handpieces`]), so it
+    /// sterilizes the clinic's trays.
     fn demonstrate(&mut self, base: &mut Base, slot: i64, begin_us: i64) {
         if !demo::holds_sterilizer(&base.plan, begin_us) {
             base.is_over = true;
@@ -203,8 +205,8 @@ impl Sterilizer {
     }
 }
 
-/// Absolute pressure of saturated steam, Pa, at a temperature in millidegrees Celsius: the inverse of
-/// T = 42.6776 - 3892.70 / (ln P - 9.48654), T in K, P in MPa.
+/// Absolute pressure of saturated steam, Pa, at a temperature in millidegrees Celsius: the inverse
+/// of T = 42.6776 - 3892.70 / (ln P - 9.48654), T in K, P in MPa.
 fn saturated_pa(temperature_mc: f64) -> f64 {
     let kelvin = temperature_mc / 1_000.0 + 273.15;
     (9.486_54 - 3_892.70 / (kelvin - 42.677_6)).exp() * 1e6

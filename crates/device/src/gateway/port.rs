@@ -156,7 +156,8 @@ impl Ports {
         Ok(())
     }
 
-    /// Publishes a report in the device's form. Returns the hash of the payload as it is without regrouping.
+    /// Publishes a report in the device's form. Returns the hash of the payload as it is without
+    /// regrouping.
     pub(super) fn publish(
         &mut self,
         device: usize,
@@ -232,7 +233,8 @@ impl Link {
     fn flush(&mut self) {
         let Some(client) = &self.client else { return };
         while let Some(Publication { topic, payload, is_retained }) = self.queue.front() {
-            // A topic that MQTT forbids would be refused for ever. Every other refusal means that the client is busy.
+            // A topic that MQTT forbids would be refused for ever. Every other refusal means that
+            // the client is busy.
             if valid_topic(topic)
                 && client.try_publish(topic.as_str(), QoS::AtLeastOnce, *is_retained, payload.clone()).is_err()
             {

@@ -57,7 +57,8 @@ impl Gateway {
     ) -> Result<(), Error> {
         let port = self.ports.device(device)?;
         let outbox = self.store.outbox(device)?;
-        // A heartbeat's receipt names no events. It must not be taken for the receipt of a declared loss.
+        // A heartbeat's receipt names no events. It must not be taken for the receipt of a declared
+        // loss.
         let Some(boot) = outbox.current().filter(|_| port.sender.is_online() && !port.sender.awaits_unsequenced())
         else {
             return Ok(());

@@ -226,8 +226,8 @@ fn entry(seq: u64, context: u8) -> Entry {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
-    /// Whatever the network does, nothing is lost silently. Once the network works, everything is settled and the end
-    /// of every boot is known.
+    /// Whatever the network does, nothing is lost silently. Once the network works, everything is
+    /// settled and the end of every boot is known.
     #[test]
     fn nothing_is_lost_silently(steps in prop::collection::vec(step(), 1..120)) {
         let mut world = World::default();
@@ -307,7 +307,8 @@ fn events_wait_for_company_and_no_longer() {
     assert_eq!(world.network[1].seqs, [3]);
 }
 
-/// A receipt of another report settles events, but not the losses that the report with these events declares.
+/// A receipt of another report settles events, but not the losses that the report with these events
+/// declares.
 #[test]
 fn a_declaration_is_settled_by_its_own_report_only() {
     let mut world = World::default();

@@ -1,4 +1,5 @@
-//! The past of a demonstration, stored beside the outboxes so that a data directory gets its past once.
+//! The past of a demonstration, stored beside the outboxes so that a data directory gets its past
+//! once.
 
 use std::{
     fs::{self, File},
@@ -8,7 +9,8 @@ use std::{
 
 use crate::{error::Error, store};
 
-/// Name of the file. It holds, in decimal, the end of the past in us since 1970 and the number of its devices.
+/// Name of the file. It holds, in decimal, the end of the past in us since 1970 and the number of
+/// its devices.
 const NAME: &str = "past";
 
 /// The past of one data directory.
@@ -16,7 +18,8 @@ const NAME: &str = "past";
 pub(super) struct Past {
     /// End of the past, us since 1970.
     pub ended_unix_us: i64,
-    /// Number of devices in it, from the first start. Later devices did not exist when hand-pieces were sterilized.
+    /// Number of devices in it, from the first start. Later devices did not exist when hand-pieces
+    /// were sterilized.
     pub devices: u32,
 }
 
@@ -30,8 +33,8 @@ impl Past {
     }
 }
 
-/// The past of a data directory. A new directory gets a past for `devices` devices that ends now. `None` for a
-/// directory with outboxes and without a past: another kind of fleet used it.
+/// The past of a data directory. A new directory gets a past for `devices` devices that ends now.
+/// `None` for a directory with outboxes and without a past: another kind of fleet used it.
 ///
 /// # Errors
 /// [`Error::File`].

@@ -1,7 +1,8 @@
-//! `doseline calc`: every formula of `analysis` on numbers that the user gives, so that the mathematics can be validated.
+//! `doseline calc`: every formula of `analysis` on numbers that the user gives, so that the
+//! mathematics can be validated.
 //!
-//! JSON on standard input or flags in, one line of JSON out. Bad input: exit code 2 and one line that says what is wrong. No
-//! configuration is read.
+//! JSON on standard input or flags in, one line of JSON out. Bad input: exit code 2 and one line
+//! that says what is wrong. No configuration is read.
 
 mod accuracy;
 mod drift;
@@ -43,9 +44,11 @@ enum Formula {
     ToleranceFactor(accuracy::ToleranceFactor),
     /// Accuracy verdict on independent values, from n, mean and standard deviation
     Verdict(accuracy::Verdict),
-    /// Accuracy verdict on shots that come in sessions; stdin {"sessions":[[measured,..],..]}, whole numbers (nl or um)
+    /// Accuracy verdict on shots that come in sessions; stdin {"sessions":[[measured,..],..]},
+    /// whole numbers (nl or um)
     ClusteredVerdict(accuracy::ClusteredVerdict),
-    /// Sample size, or confidence of n values, for the interval from the smallest to the largest value
+    /// Sample size, or confidence of n values, for the interval from the smallest to the largest
+    /// value
     Nonparametric(accuracy::Nonparametric),
     /// Wilson interval of a share
     Wilson(accuracy::Wilson),
@@ -69,13 +72,15 @@ enum Formula {
     Budget(drift::Budget),
     /// Standardised session means; stdin {"error_pct":[..],"shots":[..]}
     Standardise(drift::Standardise),
-    /// Straight line with standard errors, and Fieller's interval of its crossing; stdin {"t":[..],"y":[..]}
+    /// Straight line with standard errors, and Fieller's interval of its crossing; stdin
+    /// {"t":[..],"y":[..]}
     Regression(drift::Regression),
     /// When a drifting device is out of tolerance; stdin {"t_days":[..],"error_pct":[..]}
     Forecast(drift::Forecast),
     /// Lethality (F0, A0); stdin {"t_s":[..],"temperature_c":[..]}
     Lethality(sterility::Lethality),
-    /// Longest time inside a temperature band; stdin {"t_s":[..],"temperature_c":[..]}, perhaps with "pressure_kpa"
+    /// Longest time inside a temperature band; stdin {"t_s":[..],"temperature_c":[..]}, perhaps
+    /// with "pressure_kpa"
     HoldTime(sterility::HoldTime),
     /// Temperature of saturated steam
     Saturation(sterility::Saturation),

@@ -45,7 +45,8 @@ pub struct HoldTime {
     /// Upper end of the band, Celsius; it belongs to the band
     #[arg(long, allow_negative_numbers = true)]
     high: f64,
-    /// Longest gap between two samples, s; beyond it the verdict is indeterminate and no hold runs across
+    /// Longest gap between two samples, s; beyond it the verdict is indeterminate and no hold runs
+    /// across
     #[arg(long, allow_negative_numbers = true)]
     max_gap: Option<f64>,
     /// Hold that is required, s; without it, being in the band at all passes

@@ -22,7 +22,8 @@ fn words(line: &str, stdin: &str) -> Result<Value, String> {
     calc(&line.split_whitespace().collect::<Vec<_>>(), stdin)
 }
 
-/// Checks that every number that is expected is there, to 4 digits or to 1e-9, and everything else exactly.
+/// Checks that every number that is expected is there, to 4 digits or to 1e-9, and everything else
+/// exactly.
 #[track_caller]
 fn check(line: &str, stdin: &str, expected: Value) {
     let answer = words(line, stdin).unwrap_or_else(|fault| panic!("{line}: {fault}"));

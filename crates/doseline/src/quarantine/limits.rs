@@ -1,5 +1,5 @@
-//! How far the limits of the quarantine are used. Nothing is deleted at any of them: they are there for somebody to look in
-//! time.
+//! How far the limits of the quarantine are used. Nothing is deleted at any of them: they are there
+//! for somebody to look in time.
 
 use std::fmt;
 

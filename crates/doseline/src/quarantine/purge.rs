@@ -1,4 +1,5 @@
-//! `doseline quarantine purge`: the one way in which something leaves the quarantine for good, by a person.
+//! `doseline quarantine purge`: the one way in which something leaves the quarantine for good, by a
+//! person.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,6 @@
-//! What becomes of a quarantined row today: the same decision that the bridge makes of a message, and for an event also the
-//! loader's. The loader decides again, by its own ledger and rules; this spares it what is known to be refused.
+//! What becomes of a quarantined row today: the same decision that the bridge makes of a message,
+//! and for an event also the loader's. The loader decides again, by its own ledger and rules; this
+//! spares it what is known to be refused.
 
 use bridge::admit::{Admitted, Destination, admit};
 use load::replay::Record;

@@ -1,7 +1,7 @@
 //! `doseline quarantine replay`.
 //!
-//! It only puts records into Kafka. Whether something is stored, was stored before or is refused again is the loader's to
-//! decide, and is read from what the loader wrote.
+//! It only puts records into Kafka. Whether something is stored, was stored before or is refused
+//! again is the loader's to decide, and is read from what the loader wrote.
 
 use std::{collections::HashSet, process::ExitCode, time::Duration};
 

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Serves the embedded ClickHouse engine on its HTTP interface. Prints `ready http://HOST:PORT` once it does; SIGTERM
-/// and SIGINT stop it.
+/// Serves the embedded ClickHouse engine on its HTTP interface. Prints `ready http://HOST:PORT`
+/// once it does; SIGTERM and SIGINT stop it.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {

@@ -1,5 +1,5 @@
-//! Both ways in which ClickHouse's HTTP interface compresses: its own blocks (`compress=1`, `decompress=1`) and HTTP
-//! content encodings.
+//! Both ways in which ClickHouse's HTTP interface compresses: its own blocks (`compress=1`,
+//! `decompress=1`) and HTTP content encodings.
 
 use std::io::{self, Read, Write};
 
@@ -9,7 +9,8 @@ const CHECKSUM: usize = 16;
 const HEADER: usize = 9;
 /// Rows are cut into blocks of this many bytes before compression, as ClickHouse does.
 const BLOCK_BYTES: usize = 1 << 20;
-/// No block of the owner is larger: clients cut what they send into pieces of 1 MiB, or send one batch as one block.
+/// No block of the owner is larger: clients cut what they send into pieces of 1 MiB, or send one
+/// batch as one block.
 pub const OWNER_BLOCK_BYTES_MAX: usize = 64 << 20;
 /// No block of a reader is larger, who sends a statement.
 pub const READER_BLOCK_BYTES_MAX: usize = 1 << 20;
@@ -24,11 +25,8 @@ const NONE: u8 = 0x02;
 /// A content encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// LZ4 frames.
     Lz4,
-    /// Zstandard.
     Zstd,
-    /// gzip.
     Gzip,
     /// zlib, which HTTP calls deflate.
     Deflate,
@@ -87,13 +85,9 @@ pub enum Encoder {
     Plain(Vec<u8>),
     /// ClickHouse's blocks: bytes not yet in a block, and finished blocks.
     Blocks(Vec<u8>, Vec<u8>),
-    /// LZ4 frame.
     Lz4(Box<lz4_flex::frame::FrameEncoder<Vec<u8>>>),
-    /// Zstandard.
     Zstd(zstd::Encoder<'static, Vec<u8>>),
-    /// gzip.
     Gzip(flate2::write::GzEncoder<Vec<u8>>),
-    /// zlib.
     Deflate(flate2::write::ZlibEncoder<Vec<u8>>),
 }
 
@@ -218,7 +212,8 @@ pub struct BlockReader {
 }
 
 impl BlockReader {
-    /// A reader of the blocks in `body`, none of which takes more than `bytes_max` bytes, compressed or not.
+    /// A reader of the blocks in `body`, none of which takes more than `bytes_max` bytes,
+    /// compressed or not.
     pub fn new(body: Box<dyn Read + Send>, bytes_max: usize) -> Self {
         Self { body, bytes_max, plain: Vec::new(), at: 0 }
     }

@@ -1,4 +1,5 @@
-//! The engine itself: its configuration files, its boot, the connections that statements run on, its end.
+//! The engine itself: its configuration files, its boot, the connections that statements run on,
+//! its end.
 
 use super::exception::Exception;
 use super::idle::{Idle, Prepared};
@@ -20,15 +21,17 @@ const KEY: &str = "doseline-";
 /// Sessions kept at most; an idle one costs about 100 KiB.
 const SESSIONS_MAX: usize = 256;
 
-/// Connections kept between statements, for each that may be in use: requests ask for several sets of settings.
+/// Connections kept between statements, for each that may be in use: requests ask for several sets
+/// of settings.
 const IDLE_SHARE: usize = 2;
 
-/// Rights that reach out of the engine. Those to change users are worth nothing: there is no place to keep a change.
+/// Rights that reach out of the engine. Those to change users are worth nothing: there is no place
+/// to keep a change.
 const OUTSIDE: [&str; 6] =
     ["SOURCES", "CREATE DICTIONARY", "CREATE FUNCTION", "NAMED COLLECTION ADMIN", "BACKUP", "INTROSPECTION"];
 
-/// What tables may be made of. The others read and write files, call other servers, or are of no use here; Kafka is what the loader
-/// is measured against.
+/// What tables may be made of. The others read and write files, call other servers, or are of no
+/// use here; Kafka is what the loader is measured against.
 const TABLE_ENGINES: [&str; 10] = [
     "AggregatingMergeTree",
     "CollapsingMergeTree",
@@ -50,7 +53,6 @@ pub struct Engine {
     keeper: Mutex<Option<Connection>>,
     /// One thread for what must not wait for a free statement thread.
     errands: Workers,
-    /// The sessions.
     pub sessions: Sessions,
     /// Connections of statements outside of them.
     pub idle: Idle,
@@ -106,7 +108,8 @@ impl Running {
 }
 
 impl Engine {
-    /// Opens the library and boots the engine; blocks for some 0.2 s, longer if there are many tables.
+    /// Opens the library and boots the engine; blocks for some 0.2 s, longer if there are many
+    /// tables.
     ///
     /// # Errors
     /// The library cannot be opened, the configuration not written, or the engine does not come up.
@@ -141,8 +144,8 @@ impl Engine {
         })
     }
 
-    /// Opens a connection, which costs 0.8 ms, together with the key by which its statements are found. A reader's has the
-    /// rights of a reader only.
+    /// Opens a connection, which costs 0.8 ms, together with the key by which its statements are
+    /// found. A reader's has the rights of a reader only.
     ///
     /// # Errors
     /// The engine refuses it.
@@ -174,7 +177,8 @@ impl Engine {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection for a statement outside of sessions, of which `settings`, in ascending order of their names, will be set.
+    /// A connection for a statement outside of sessions, of which `settings`, in ascending order of
+    /// their names, will be set.
     ///
     /// # Errors
     /// The engine refuses it.
@@ -210,7 +214,8 @@ impl Engine {
         self.errands.submit(move || engine.kill("query NOT LIKE 'KILL QUERY%'"));
     }
 
-    /// `ASYNC`, because a finished statement stays listed until its connection closes, and `SYNC` would wait for that.
+    /// `ASYNC`, because a finished statement stays listed until its connection closes, and `SYNC`
+    /// would wait for that.
     fn kill(&self, condition: &str) {
         if let Some(keeper) = &mut *self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
             && let Err(exception) = keeper.run(&format!("KILL QUERY WHERE {condition} ASYNC"))
@@ -219,7 +224,8 @@ impl Engine {
         }
     }
 
-    /// Closes what is idle; with the last connection the engine writes out what it has and ends. Blocks.
+    /// Closes what is idle; with the last connection the engine writes out what it has and ends.
+    /// Blocks.
     pub fn close(&self) {
         self.sessions.clear();
         self.idle.clear();
@@ -228,8 +234,8 @@ impl Engine {
     }
 }
 
-/// Writes the engine's configuration anew: what it does without is switched off, and one machine shares its memory with
-/// the other roles.
+/// Writes the engine's configuration anew: what it does without is switched off, and one machine
+/// shares its memory with the other roles.
 fn write_configuration(options: &Options, data_dir: &Path) -> std::io::Result<()> {
     let memory = match options.memory_max_bytes {
         Some(bytes) => format!("<max_server_memory_usage>{bytes}</max_server_memory_usage>"),
@@ -255,8 +261,8 @@ fn write_configuration(options: &Options, data_dir: &Path) -> std::io::Result<()
         users = path("users.xml"),
         log = path("engine.log"),
     );
-    // A connection begins with both roles, and a reader's gives the owner's up. Neither reads or writes files, calls programs or
-    // other servers: nobody here needs that.
+    // A connection begins with both roles, and a reader's gives the owner's up. Neither reads or
+    // writes files, calls programs or other servers: nobody here needs that.
     let grants = |statements: &[String]| -> String {
         statements.iter().map(|statement| format!("<query>{}</query>", escape(statement))).collect()
     };
@@ -281,8 +287,9 @@ fn write_configuration(options: &Options, data_dir: &Path) -> std::io::Result<()
     std::fs::write(data_dir.join("users.xml"), users)
 }
 
-/// On a full disk the engine leaves a table's definition empty, and does not start with it. Such a file says nothing, so it is
-/// put aside; what a table held stays on the disk, and the table is missing until it is made again.
+/// On a full disk the engine leaves a table's definition empty, and does not start with it. Such a
+/// file says nothing, so it is put aside; what a table held stays on the disk, and the table is
+/// missing until it is created again.
 fn put_empty_tables_aside(data_dir: &Path) -> std::io::Result<()> {
     let engine = data_dir.join("engine");
     let folders = |folder: &Path| -> std::io::Result<Vec<PathBuf>> {
@@ -316,7 +323,8 @@ fn put_empty_tables_aside(data_dir: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Half of this machine's memory, in bytes, which is what the engine takes unless it is told otherwise.
+/// Half of this machine's memory, in bytes, which is what the engine takes unless it is told
+/// otherwise.
 fn half_of_machine() -> u64 {
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total =

@@ -26,7 +26,8 @@ impl Exception {
         Self { code, text: format!("Code: {code}. DB::Exception: {message}. ({name})") }
     }
 
-    /// Reads the code out of a text of the engine and drops its version trailer, which [`Exception::body`] adds again.
+    /// Reads the code out of a text of the engine and drops its version trailer, which
+    /// [`Exception::body`] adds again.
     pub fn from_engine(text: &str) -> Self {
         let text = text.trim_end();
         let text = match text.rfind(" (version ") {

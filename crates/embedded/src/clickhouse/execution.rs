@@ -117,7 +117,8 @@ fn execute(
     result
 }
 
-/// Puts together the SQL of URL and body, up to the data of an `INSERT`, the rest of which stays in `body`.
+/// Puts together the SQL of URL and body, up to the data of an `INSERT`, the rest of which stays in
+/// `body`.
 fn read_statement(request: &Request, body: &mut dyn Read) -> Result<(Vec<u8>, Plan), Exception> {
     let mut text = request.query.clone().into_bytes();
     let url = request.format.as_deref().map(|format| (text.len(), format)).filter(|(length, _)| *length > 0);
@@ -143,7 +144,8 @@ fn read_statement(request: &Request, body: &mut dyn Read) -> Result<(Vec<u8>, Pl
 
 /// How the engine is asked.
 enum Mode {
-    /// `INSERT` with data: the statement's head, the data's format and where in the text the data begins.
+    /// `INSERT` with data: the statement's head, the data's format and where in the text the data
+    /// begins.
     Insert(Vec<u8>, String, usize),
     /// Result in chunks.
     Rows(String, Framing),
@@ -161,12 +163,14 @@ struct Execution<'r> {
 }
 
 impl Execution<'_> {
-    /// Runs outside of sessions. Says whether the connection is as its settings make it, for the next statement that asks for them.
+    /// Runs outside of sessions. Says whether the connection is as its settings make it, for the
+    /// next statement that asks for them.
     fn run(mut self, prepared: &mut Prepared, plan: Plan, reply: &mut Reply) -> Result<(Counts, bool), Failure> {
         self.permit(&mut prepared.connection, &plan)?;
         let asked = self.request.settings.clone();
         let mode = self.choose_mode(&mut prepared.connection, plan)?;
-        // others may change the connection; and after these no other setting can be set, or more than they name has changed
+        // others may change the connection; and after these no other setting can be set, or more
+        // than they name has changed
         let unchanged = matches!(mode, Mode::Insert(..) | Mode::Rows(..) | Mode::Whole(_, Class::Read))
             && !asked.iter().any(|(name, _)| matches!(name.as_str(), "readonly" | "profile" | "allow_ddl"));
         if prepared.database != self.request.database {
@@ -184,7 +188,8 @@ impl Execution<'_> {
         Ok((counts, unchanged))
     }
 
-    /// Runs on a session's connection and leaves it as it was, apart from what the statement itself changes.
+    /// Runs on a session's connection and leaves it as it was, apart from what the statement itself
+    /// changes.
     fn run_in_session(mut self, connection: &mut Connection, plan: Plan, reply: &mut Reply) -> Result<Counts, Failure> {
         self.permit(connection, &plan)?;
         let lasting = matches!(plan, Plan::Other { session: true, .. });
@@ -307,7 +312,8 @@ impl Execution<'_> {
         let mut piece = Vec::with_capacity(DATA_BYTES);
         while accepted {
             piece.clear();
-            // dropping the stream on a body that ends early is what leaves the table without its rows
+            // dropping the stream on a body that ends early is what leaves the table without its
+            // rows
             let read = (&mut self.body).take(DATA_BYTES as u64).read_to_end(&mut piece);
             if read.map_err(|error| Exception::body_broken(&error))? == 0 {
                 break;

@@ -1,4 +1,5 @@
-//! ClickHouse's HTTP interface: paths, admission, and the way of a request's body to the statement's thread.
+//! ClickHouse's HTTP interface: paths, admission, and the way of a request's body to the
+//! statement's thread.
 
 use super::engine::{Engine, Running};
 use super::exception::{Exception, TOO_MANY_SIMULTANEOUS_QUERIES};
@@ -21,7 +22,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Pieces of a request's body between its socket and the statement's thread.
 const BODY_PIECES: usize = 8;
-/// What is still read of a body that the statement does not want, so that its sender can come to read the reply.
+/// What is still read of a body that the statement does not want, so that its sender can come to
+/// read the reply.
 const UNWANTED_BYTES: usize = 64 << 20;
 /// For so long at most.
 const UNWANTED_TIME: Duration = Duration::from_secs(5);
@@ -39,7 +41,6 @@ pub type Body = ReplyBody<Option<Guard>>;
 
 /// What all requests share.
 pub struct Server {
-    /// The engine.
     pub engine: Arc<Engine>,
     /// The threads of its statements.
     pub workers: Workers,
@@ -162,7 +163,8 @@ impl Server {
         request.authenticate(&self.password)?;
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (owner, empty) = (request.owner, body.is_end_stream());
-        // A reader's body is here as a whole before it takes a thread; the owner's goes to the engine piece by piece.
+        // A reader's body is here as a whole before it takes a thread; the owner's goes to the
+        // engine piece by piece.
         let _held = if owner || empty { None } else { Some(self.bodies.try_acquire().map_err(|_| busy())?) };
         let body: Box<dyn Read + Send> = if let Ok(boundary) = multer::parse_boundary(content_type) {
             let bytes_max = if owner { FIELD_BYTES } else { READER_BODY_BYTES as u64 };
@@ -247,7 +249,8 @@ fn finish(response: Builder, body: Body) -> Option<Response<Body>> {
     response.body(body).ok()
 }
 
-/// Reads `query` and parameters out of a form, as clients send it whose parameters are too long for a URL.
+/// Reads `query` and parameters out of a form, as clients send it whose parameters are too long for
+/// a URL.
 async fn read_form(request: &mut Request, body: Incoming, boundary: String, bytes_max: u64) -> Result<(), Exception> {
     let invalid = |error: multer::Error| Exception::new(36, "BAD_ARGUMENTS", format_args!("Invalid form: {error}"));
     let limits = multer::SizeLimit::new().whole_stream(bytes_max).per_field(bytes_max);
@@ -267,7 +270,8 @@ async fn read_form(request: &mut Request, body: Incoming, boundary: String, byte
     Ok(())
 }
 
-/// Moves the body's pieces to the statement's thread; once that wants no more, reads on for a while.
+/// Moves the body's pieces to the statement's thread; once that wants no more, reads on for a
+/// while.
 async fn pump(mut body: Incoming, pieces: mpsc::Sender<io::Result<Bytes>>) {
     loop {
         let piece = match tokio::time::timeout(OWNER_IDLE_TIME, body.frame()).await {

@@ -1,5 +1,5 @@
-//! Connections between two statements. Opening one and setting on it what a request asks for takes longer than many a statement,
-//! and most requests ask for the same as one before.
+//! Connections between two statements. Opening one and setting on it what a request asks for takes
+//! longer than many a statement, and most requests ask for the same as one before.
 
 use super::library::Connection;
 use std::collections::VecDeque;
@@ -7,7 +7,6 @@ use std::sync::{Mutex, PoisonError};
 
 /// A connection, and what was set on it since it was opened.
 pub struct Prepared {
-    /// The connection.
     pub connection: Connection,
     /// It has the owner's rights, not a reader's.
     pub owner: bool,
@@ -20,7 +19,8 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Whether it is as a new connection would be once these are set, whatever their values are now.
+    /// Whether it is as a new connection would be once these are set, whatever their values are
+    /// now.
     fn suits(&self, owner: bool, database: Option<&str>, settings: &[(String, String)]) -> bool {
         let names = settings.iter().map(|(name, _)| name);
         self.owner == owner
@@ -29,7 +29,8 @@ impl Prepared {
     }
 }
 
-/// At most a given number of the owner's and as many of readers'; the one that was used longest ago goes first.
+/// At most a given number of the owner's and as many of readers'; the one that was used longest ago
+/// goes first.
 pub struct Idle {
     connections: Mutex<VecDeque<Prepared>>,
     connections_max: usize,
@@ -41,7 +42,8 @@ impl Idle {
         Self { connections: Mutex::default(), connections_max }
     }
 
-    /// One on which this database was chosen and these settings, in ascending order of their names, and nothing else.
+    /// One on which this database was chosen and these settings, in ascending order of their names,
+    /// and nothing else.
     pub fn take(&self, owner: bool, database: Option<&str>, settings: &[(String, String)]) -> Option<Prepared> {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         let last = connections.iter().rposition(|prepared| prepared.suits(owner, database, settings))?;

@@ -1,6 +1,7 @@
 //! The C interface of `libchdb.so`, wrapped so that nothing outside this file is unsafe.
 //!
-//! The library is opened once for each process and never closed: its threads and destructors outlive any owner.
+//! The library is opened once for each process and never closed: its threads and destructors
+//! outlive any owner.
 
 use super::exception::Exception;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -19,16 +20,19 @@ unsafe extern "C" {
     fn _exit(status: c_int) -> !;
 }
 
-/// Ends the process without the library's destructors: they take away what the engine's threads use.
+/// Ends the process without the library's destructors: they take away what the engine's threads
+/// use.
 pub fn exit_without_destructors(status: c_int) -> ! {
-    // SAFETY: ends the process. Rust has no buffer to flush at an exit but that of standard output, which is by lines.
+    // SAFETY: ends the process. Rust has no buffer to flush at an exit but that of standard output,
+    // which is by lines.
     unsafe { _exit(status) }
 }
 
 /// The state that `chdb_stream_append` and `chdb_classify_query_n` return when all went well.
 const SUCCESS: c_int = 0;
 
-/// Declares the table of functions and how it is filled, so that each name and signature stands once.
+/// Declares the table of functions and how it is filled, so that each name and signature stands
+/// once.
 macro_rules! functions {
     ($($name:ident: fn($($argument:ty),*) $(-> $result:ty)?;)*) => {
         /// The functions of the library that are used here.
@@ -36,7 +40,8 @@ macro_rules! functions {
 
         impl Functions {
             fn load(library: &'static libloading::Library) -> Result<Self, libloading::Error> {
-                // SAFETY: the signatures are those of chdb.h of the pinned version, and the library is never unloaded.
+                // SAFETY: the signatures are those of chdb.h of the pinned version, and the library
+                // is never unloaded.
                 unsafe { Ok(Self { $($name: *library.get(concat!(stringify!($name), "\0").as_bytes())?,)* }) }
             }
         }
@@ -81,7 +86,6 @@ struct Analysis {
 /// What a statement does to state that outlives it, as the engine's own parser sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Reads only.
     Read,
     /// Changes tables or their data.
     Write,
@@ -116,11 +120,13 @@ impl Library {
                 Err(format!("this process has already opened {}", library.path.display()))
             };
         }
-        // SAFETY: opening runs the library's static constructors, which is what a caller who names it asks for.
+        // SAFETY: opening runs the library's static constructors, which is what a caller who names
+        // it asks for.
         let handle = unsafe { libloading::Library::new(path) }.map_err(|error| error.to_string())?;
         let handle: &'static libloading::Library = Box::leak(Box::new(handle));
         let functions = Functions::load(handle).map_err(|error| error.to_string())?;
-        // SAFETY: takes an int; before the first connection, as the header asks. The process keeps its own handlers.
+        // SAFETY: takes an int; before the first connection, as the header asks. The process keeps
+        // its own handlers.
         unsafe { (functions.chdb_set_signal_handlers_enabled)(0) };
         let library: &'static Self = Box::leak(Box::new(Self { functions, path: path.to_owned() }));
         *opened = Some(library);
@@ -128,7 +134,8 @@ impl Library {
     }
 }
 
-/// One connection: it runs one statement at a time, and carries the settings and temporary tables of its own.
+/// One connection: it runs one statement at a time, and carries the settings and temporary tables
+/// of its own.
 pub struct Connection {
     library: &'static Library,
     holder: NonNull<ConnectionHandle>,
@@ -150,7 +157,8 @@ impl Connection {
         }
         let mut pointers: Vec<*mut c_char> = texts.iter().map(|text| text.as_ptr().cast_mut()).collect();
         let count = c_int::try_from(pointers.len()).map_err(|_| failed())?;
-        // SAFETY: `count` NUL-terminated texts that live through the call; the library copies what it keeps.
+        // SAFETY: `count` NUL-terminated texts that live through the call; the library copies what
+        // it keeps.
         let holder = unsafe { (library.functions.chdb_connect)(count, pointers.as_mut_ptr()) };
         NonNull::new(holder).map(|holder| Self { library, holder }).ok_or_else(failed)
     }
@@ -160,7 +168,8 @@ impl Connection {
         unsafe { *self.holder.as_ptr() }
     }
 
-    /// Runs a statement to its end and keeps its whole output in memory. More than one statement would all be run.
+    /// Runs a statement to its end and keeps its whole output in memory. More than one statement
+    /// would all be run.
     ///
     /// # Errors
     /// What the engine says.
@@ -192,7 +201,8 @@ impl Connection {
         self.query(sql.as_bytes(), "Null", &[]).map(drop)
     }
 
-    /// Starts a `SELECT` whose result comes chunk by chunk. Each chunk is a document of its own in `format`.
+    /// Starts a `SELECT` whose result comes chunk by chunk. Each chunk is a document of its own in
+    /// `format`.
     ///
     /// # Errors
     /// What the engine says, also (`BAD_ARGUMENTS`) that the statement is none to stream.
@@ -217,7 +227,8 @@ impl Connection {
         Ok(RowStream { connection: self, stream, ended: false })
     }
 
-    /// Starts an `INSERT` that is written without its `FORMAT` clause and whose data follows by [`InsertStream::append`].
+    /// Starts an `INSERT` that is written without its `FORMAT` clause and whose data follows by
+    /// [`InsertStream::append`].
     ///
     /// # Errors
     /// What the engine says.
@@ -360,7 +371,6 @@ pub struct Counts {
     pub read_bytes: u64,
     /// Rows written, those of materialized views included.
     pub written_rows: u64,
-    /// Bytes written.
     pub written_bytes: u64,
 }
 

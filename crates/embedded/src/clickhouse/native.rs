@@ -1,6 +1,7 @@
-//! `client_protocol_version`: a client that names one gets blocks of the format Native as over ClickHouse's own protocol. From any
-//! version on, information stands before each block, and from one version on, a byte behind each column's type, which says
-//! whether the column is stored in a special way. The engine writes neither, and where a column ends shows from its type only.
+//! `client_protocol_version`: a client that names one gets blocks of the format Native as over
+//! ClickHouse's own protocol. From any version on, information stands before each block, and from
+//! one version on, a byte behind each column's type, which says whether the column is stored in a
+//! special way. The engine writes neither, and where a column ends shows from its type only.
 
 use super::exception::Exception;
 

@@ -1,12 +1,14 @@
-//! What anyone may ask who reaches the port. Whoever does not give the owner's password is a *reader*, and has two locks before
-//! them:
+//! What anyone may ask who reaches the port. Whoever does not give the owner's password is a
+//! *reader*, and has two locks before them:
 //!
-//! - The engine's own: the connection has the role `reader`, which holds no more than `SELECT` on one database.
-//! - This allow-list, for what no grant of the engine covers: functions that reach outside (`file` reads any file of this
-//!   machine), the tables of `system`, settings, the other role, and files that the result is written to.
+//! - The engine's own: the connection has the role `reader`, which holds no more than `SELECT` on
+//!   one database.
+//! - This allow-list, for what no grant of the engine covers: functions that reach outside (`file`
+//!   reads any file of this machine), the tables of `system`, settings, the other role, and files
+//!   that the result is written to.
 //!
-//! The list is held against the engine's own syntax tree of the statement (`EXPLAIN AST`): names of its nodes, functions and
-//! tables that are not listed are refused, whatever their text looks like.
+//! The list is held against the engine's own syntax tree of the statement (`EXPLAIN AST`): names of
+//! its nodes, functions and tables that are not listed are refused, whatever their text looks like.
 
 use super::exception::{Exception, SYNTAX_ERROR};
 use super::library::{Class, Connection, Parameters};
@@ -14,8 +16,8 @@ use std::collections::HashSet;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-/// Functions and table functions that neither reach outside of the engine nor say anything of this machine, in lower case.
-/// Those of a newer engine are refused until they are entered here.
+/// Functions and table functions that neither reach outside of the engine nor say anything of this
+/// machine, in lower case. Those of a newer engine are refused until they are entered here.
 static FUNCTIONS: LazyLock<HashSet<&str>> =
     LazyLock::new(|| include_str!("functions.txt").split_whitespace().collect());
 
@@ -78,7 +80,8 @@ const NODES: [&str; 33] = [
 /// Nodes whose children the tree hides. A function cannot be called without a bracket.
 const CLOSED_NODES: [&str; 4] = ["ShowColumns", "ShowFunctions", "ShowGrantsQuery", "ShowTables"];
 
-/// Tables of `system` that describe the engine and the tables, not this machine or other clients' statements.
+/// Tables of `system` that describe the engine and the tables, not this machine or other clients'
+/// statements.
 const SYSTEM_TABLES: [&str; 24] = [
     "aggregate_function_combinators",
     "collations",
@@ -169,8 +172,8 @@ pub const EXECUTION_TIME_MAX: Duration = Duration::from_secs(60);
 pub struct Limits([(&'static str, u64); 3]);
 
 impl Limits {
-    /// All readers together take half of the engine's memory, so that the other half is the owner's; and each has the
-    /// threads that a statement has without being asked for.
+    /// All readers together take half of the engine's memory, so that the other half is the
+    /// owner's; and each has the threads that a statement has without being asked for.
     pub fn new(engine_bytes: u64, readers_max: usize) -> Self {
         let readers = u64::try_from(readers_max.max(1)).unwrap_or(u64::MAX);
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -236,7 +239,8 @@ pub fn permit(connection: &mut Connection, sql: &[u8], parameters: &Parameters) 
     permit_paths(&lines)
 }
 
-/// Where a table that names paths of this machine is read, columns have to be named, and none with paths among them.
+/// Where a table that names paths of this machine is read, columns have to be named, and none with
+/// paths among them.
 fn permit_paths(lines: &[&str]) -> Result<(), Exception> {
     let node = |line: &str| -> (String, String) {
         let mut words = line.split(' ');

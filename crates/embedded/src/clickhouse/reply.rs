@@ -1,5 +1,5 @@
-//! What goes back to the client: the head as late as possible, so that an error early on still gets its status, and
-//! then pieces of a bounded size.
+//! What goes back to the client: the head as late as possible, so that an error early on still gets
+//! its status, and then pieces of a bounded size.
 
 use super::compression::{Encoder, Encoding};
 use super::exception::Exception;
@@ -19,15 +19,18 @@ use tokio::time::Sleep;
 
 /// Bytes of result that are held back before the head is sent.
 const HOLD_BYTES: usize = 1 << 20;
-/// The same if the client asked to wait for the end of the statement; beyond it, the result is streamed all the same.
+/// The same if the client asked to wait for the end of the statement; beyond it, the result is
+/// streamed all the same.
 const HOLD_BYTES_WAITING: usize = 64 << 20;
 /// Bytes of result in one piece.
 const PIECE_BYTES: usize = 256 << 10;
 /// Pieces between the statement's thread and the socket.
 const PIECES: usize = 4;
-/// A client has so long to take the exception that ends a result early, before the connection is broken off.
+/// A client has so long to take the exception that ends a result early, before the connection is
+/// broken off.
 const FLUSH_TIME: Duration = Duration::from_millis(250);
-/// An owner's client that takes nothing for so long is as good as gone: it holds up a thread that others wait for.
+/// An owner's client that takes nothing for so long is as good as gone: it holds up a thread that
+/// others wait for.
 pub const OWNER_IDLE_TIME: Duration = Duration::from_secs(300);
 /// The same for a reader's.
 const READER_IDLE_TIME: Duration = Duration::from_secs(10);
@@ -43,9 +46,7 @@ pub struct Identity {
 
 /// Status and headers, and the body's beginning.
 pub struct Head {
-    /// HTTP status.
     pub status: u16,
-    /// Headers.
     pub headers: Vec<(&'static str, String)>,
     /// The first bytes of the body.
     pub first: Bytes,
@@ -200,8 +201,8 @@ impl Reply {
         }
     }
 
-    /// Ends the reply of a statement that failed: with a status if no row was sent yet, otherwise with a marked text at
-    /// the end of a body that does not end as it should.
+    /// Ends the reply of a statement that failed: with a status if no row was sent yet, otherwise
+    /// with a marked text at the end of a body that does not end as it should.
     pub fn fail(mut self, exception: &Exception) {
         let text = exception.body(&self.version);
         if let Some(head) = self.head.take() {
@@ -297,7 +298,8 @@ impl<G: Unpin> Body for ReplyBody<G> {
                 self.pieces = None;
                 Poll::Ready(None)
             }
-            // an error makes hyper close at once, with whatever the socket has not taken yet: let the exception out first
+            // an error makes hyper close at once, with whatever the socket has not taken yet: let
+            // the exception out first
             Some(Piece::Broken) | None => {
                 let flushing = self.flushing.insert(Box::pin(tokio::time::sleep(FLUSH_TIME)));
                 // asks to be woken; it cannot be over already

@@ -58,11 +58,9 @@ pub struct Request {
     pub format: Option<String>,
     /// Settings for this one statement.
     pub settings: Vec<(String, String)>,
-    /// Query parameters.
     pub parameters: Vec<(String, String)>,
     /// The client's name for the statement.
     pub query_id: Option<String>,
-    /// The session.
     pub session: Option<SessionName>,
     /// The response is to be in ClickHouse's compressed blocks.
     pub compress: bool,
@@ -78,7 +76,8 @@ pub struct Request {
     pub read_only: bool,
     /// The owner asks, not a reader.
     pub owner: bool,
-    /// The version of ClickHouse's protocol for which blocks of the format Native are written; 0 for none.
+    /// The version of ClickHouse's protocol for which blocks of the format Native are written; 0
+    /// for none.
     pub protocol_version: u64,
     user: Option<String>,
     password: Option<String>,
@@ -148,7 +147,8 @@ impl Request {
         Ok(())
     }
 
-    /// Sorts the settings by name; of those that are there twice the last counts. `readonly` comes last: after it no other can be set.
+    /// Sorts the settings by name; of those that are there twice the last counts. `readonly` comes
+    /// last: after it no other can be set.
     pub fn order_settings(&mut self) {
         self.settings.reverse();
         self.settings.sort_by(|(left, _), (right, _)| (left == "readonly", left).cmp(&(right == "readonly", right)));
@@ -175,7 +175,8 @@ impl Request {
         Ok(())
     }
 
-    /// Finds out who asks: the owner, who must know the password, or a reader, of whom none is asked.
+    /// Finds out who asks: the owner, who must know the password, or a reader, of whom none is
+    /// asked.
     ///
     /// # Errors
     /// `AUTHENTICATION_FAILED`.

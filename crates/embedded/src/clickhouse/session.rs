@@ -1,4 +1,5 @@
-//! Sessions: a client that names one gets the same connection again, with its `SET`s and temporary tables.
+//! Sessions: a client that names one gets the same connection again, with its `SET`s and temporary
+//! tables.
 
 use super::exception::{Exception, TOO_MANY_SIMULTANEOUS_QUERIES};
 use super::library::Connection;
@@ -27,10 +28,12 @@ impl Sessions {
         Self { sessions: Mutex::default(), sessions_max }
     }
 
-    /// Reserves the session for one statement. `None`: it is new, and its connection has to be opened.
+    /// Reserves the session for one statement. `None`: it is new, and its connection has to be
+    /// opened.
     ///
     /// # Errors
-    /// `SESSION_IS_LOCKED` while another statement runs in it, `SESSION_NOT_FOUND`, or too many sessions.
+    /// `SESSION_IS_LOCKED` while another statement runs in it, `SESSION_NOT_FOUND`, or too many
+    /// sessions.
     pub fn take(&self, name: &SessionName) -> Result<Option<(Connection, String)>, Exception> {
         self.expire();
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,6 @@
-//! What has to be known of a statement before the engine gets it: where an `INSERT`'s data begins, which format it
-//! names, whether its result can be streamed. A scanner of tokens, not a parser: whatever it does not understand goes
-//! to the engine as it is, whose parser has the last word.
+//! What has to be known of a statement before the engine gets it: where an `INSERT`'s data begins,
+//! which format it names, whether its result can be streamed. A scanner of tokens, not a parser:
+//! whatever it does not understand goes to the engine as it is, whose parser has the last word.
 
 use super::engine::Name;
 use super::exception::{Exception, SYNTAX_ERROR};
@@ -11,7 +11,8 @@ use std::ops::Range;
 /// How a statement is to be run.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Plan {
-    /// `INSERT` with data: `head` is the statement up to its `FORMAT` or `VALUES`, the data begins at `data`.
+    /// `INSERT` with data: `head` is the statement up to its `FORMAT` or `VALUES`, the data begins
+    /// at `data`.
     Insert {
         /// The statement without its `FORMAT` clause.
         head: Range<usize>,
@@ -20,7 +21,6 @@ pub enum Plan {
         /// Where the data begins.
         data: usize,
     },
-    /// Anything else.
     Other {
         /// The format that the statement itself names.
         format: Option<String>,
@@ -165,12 +165,13 @@ const fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
 }
 
-/// Reads the plan of a statement. `text` may go on with the data of an `INSERT`, whatever bytes that is made of.
-/// `url` names the SQL that came in the URL, apart from the body: an `INSERT` that ends there without saying what format
-/// its data has takes the one given.
+/// Reads the plan of a statement. `text` may go on with the data of an `INSERT`, whatever bytes
+/// that is made of. `url` names the SQL that came in the URL, apart from the body: an `INSERT` that
+/// ends there without saying what format its data has takes the one given.
 ///
 /// # Errors
-/// What the server does not do: several statements in one request, files on the client's side, no statement at all.
+/// What the server does not do: several statements in one request, files on the client's side, no
+/// statement at all.
 pub fn plan(text: &[u8], url: Option<(usize, &str)>) -> Result<Plan, Exception> {
     let mut scanner = Scanner::new(text);
     let Some(first) = scanner.find(|token| !token.is_char(b'(')) else {
@@ -219,7 +220,8 @@ fn insert_plan(mut scanner: Scanner<'_>, text: &[u8], url: Option<(usize, &str)>
     Ok(Some(Plan::Insert { head: 0..length, format: format.to_owned(), data }))
 }
 
-/// ClickHouse's own rule: blanks after the format's name and then at most one line end are not data.
+/// ClickHouse's own rule: blanks after the format's name and then at most one line end are not
+/// data.
 fn data_start(text: &[u8], mut at: usize) -> Result<usize, Exception> {
     while matches!(text.get(at), Some(b' ' | b'\t' | 0x0c)) {
         at += 1;
@@ -233,11 +235,11 @@ fn data_start(text: &[u8], mut at: usize) -> Result<usize, Exception> {
     Ok(at)
 }
 
-/// A `KILL QUERY` that goes by the names under which clients know their statements: the engine gives each an id of its own. `None`:
-/// the statement stays as it is.
+/// A `KILL QUERY` that goes by the names under which clients know their statements: the engine
+/// gives each an id of its own. `None`: the statement stays as it is.
 ///
-/// A reader's may only be `KILL QUERY WHERE query_id = 'NAME'`. It is made anew, because it will run with the owner's rights, and
-/// finds statements of readers.
+/// A reader's may only be `KILL QUERY WHERE query_id = 'NAME'`. It is made anew, because it will
+/// run with the owner's rights, and finds statements of readers.
 pub fn kill(text: &[u8], names: impl FnOnce() -> BTreeMap<String, Name>, owner: bool) -> Option<Vec<u8>> {
     // Of the others, which may be long, nothing more is read.
     Scanner::new(text).next().filter(|first| first.is("KILL"))?;
@@ -268,7 +270,8 @@ pub fn kill(text: &[u8], names: impl FnOnce() -> BTreeMap<String, Name>, owner: 
     Some(rewritten)
 }
 
-/// What stands behind `WHERE`: `query_id = 'NAME'`, with a plain name that is not empty, and how to wait.
+/// What stands behind `WHERE`: `query_id = 'NAME'`, with a plain name that is not empty, and how to
+/// wait.
 fn named_by_reader<'t>(tokens: &[Token<'t>]) -> Option<(&'t str, &'static str)> {
     let [id, equal, literal, rest @ ..] = tokens else { return None };
     let name = std::str::from_utf8(literal.text).ok()?.strip_prefix('\'')?.strip_suffix('\'')?;
@@ -320,10 +323,10 @@ fn other_plan(text: &[u8], first: &Token<'_>) -> Result<Plan, Exception> {
     })
 }
 
-/// A format whose chunks can be put one after another to make one document, once repeated headers are taken away.
+/// A format whose chunks can be put one after another to make one document, once repeated headers
+/// are taken away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// No header.
     Bare,
     /// So many lines of text, in which a line end between these quotes does not count.
     Lines(usize, Option<u8>),

@@ -1,5 +1,6 @@
-//! The threads that call into the engine. A call blocks as long as its statement runs, so that no thread of tokio may
-//! make one; and ClickHouse analyses deeply nested statements on the caller's stack.
+//! The threads that call into the engine. A call blocks as long as its statement runs, so that no
+//! thread of tokio may make one; and ClickHouse analyses deeply nested statements on the caller's
+//! stack.
 
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,7 +30,8 @@ impl Workers {
                 loop {
                     let job = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok(job) = job else { return };
-                    // a panic is printed by its hook and answered by the dropped reply; the thread goes on
+                    // a panic is printed by its hook and answered by the dropped reply; the thread
+                    // goes on
                     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
                 }
             };

@@ -33,8 +33,9 @@ pub(super) struct Context {
     pub(super) local: SocketAddr,
 }
 
-/// Requests understood, with the lowest and highest version. Fetch and Produce stay below the versions that name topics by
-/// id, `JoinGroup` below the one that lets a broker skip the assignment.
+/// Requests understood, with the lowest and highest version. Fetch and Produce stay below the
+/// versions that name topics by id, `JoinGroup` below the one that lets a broker skip the
+/// assignment.
 const SUPPORTED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::Produce, 3, 9),
     (ApiKey::Fetch, 4, 12),
@@ -83,8 +84,9 @@ fn is_supported(key: ApiKey, version: i16) -> bool {
     SUPPORTED.iter().any(|(known, low, high)| *known == key && (*low..=*high).contains(&version))
 }
 
-/// Reads a request, measured by [`items`], and begins to answer it; `held` is let go with the request. What has to happen in the
-/// order of the requests happens before this returns; what may wait (for a disk, other clients, or time) is left to the reply.
+/// Reads a request, measured by [`items`], and begins to answer it; `held` is let go with the
+/// request. What has to happen in the order of the requests happens before this returns; what may
+/// wait (for a disk, other clients, or time) is left to the reply.
 pub(super) async fn dispatch(context: &Context, mut frame: Bytes, held: Held) -> Result<Reply, Malformed> {
     let (key, version) = peek(&frame)?;
     let head = Head { correlation_id: peek_correlation_id(&frame)?, version };
@@ -103,7 +105,8 @@ pub(super) async fn dispatch(context: &Context, mut frame: Bytes, held: Held) ->
         ApiKey::Produce => {
             let request = decode(&mut frame, version)?;
             let (due, response) = produce::submit(&context, request).await;
-            // Of its own, so that what waits for other answers of the connection holds no memory of others.
+            // Of its own, so that what waits for other answers of the connection holds no memory of
+            // others.
             let stored = tokio::spawn(async move {
                 let response = response.await;
                 drop(held);
@@ -111,7 +114,8 @@ pub(super) async fn dispatch(context: &Context, mut frame: Bytes, held: Held) ->
             });
             Box::pin(async move {
                 let response = stored.await.map_err(Malformed::new)?;
-                // A producer that wants no answer waits all the same, so that its requests count against the pipeline.
+                // A producer that wants no answer waits all the same, so that its requests count
+                // against the pipeline.
                 if due { encode(head, &response).map(Some) } else { Ok(None) }
             })
         }

@@ -1,7 +1,9 @@
-//! The record batch, format version 2: what the broker reads of it, checks in it and writes into it.
+//! The record batch, format version 2: what the broker reads of it, checks in it and writes into
+//! it.
 //!
-//! A batch is stored exactly as the producer sent it (records, compression and checksum untouched); only the base offset
-//! and the leader epoch, which the checksum leaves out for this purpose, are the broker's.
+//! A batch is stored exactly as the producer sent it (records, compression and checksum untouched);
+//! only the base offset and the leader epoch, which the checksum leaves out for this purpose, are
+//! the broker's.
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::error::ResponseError;
@@ -36,7 +38,7 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Reads the header at the start of `bytes`; `None` where there is no batch of format version 2.
+    /// Reads the header at the start of `bytes`; `None` without a batch of format version 2.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let length = i32::from_be_bytes(field(bytes, 8)?);
         let total = usize::try_from(length).ok()?.checked_add(PREFIX_BYTES)?;
@@ -92,8 +94,8 @@ impl Admitted {
     }
 }
 
-/// Checks what a producer sent: exactly one batch of format version 2, intact, not transactional, within
-/// `bytes_max`, with records that a consumer can read.
+/// Checks what a producer sent: exactly one batch of format version 2, intact, not transactional,
+/// within `bytes_max`, with records that a consumer can read.
 pub(super) fn admit(records: Bytes, bytes_max: usize) -> Result<Admitted, ResponseError> {
     if records.len() > bytes_max {
         return Err(ResponseError::MessageTooLarge);

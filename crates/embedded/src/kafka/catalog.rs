@@ -1,7 +1,8 @@
-//! What is on disk beside the records: the topics, the cluster's identity and the producer ids given out.
+//! What is on disk beside the records: the topics, the cluster's identity and the producer ids
+//! given out.
 //!
-//! `cluster.json`, `topics/<name>/topic.json`, `topics/<name>/<partition>/<base offset>.log`. A topic appears and
-//! disappears by one rename, so that a crash leaves either all of it or none.
+//! `cluster.json`, `topics/<name>/topic.json`, `topics/<name>/<partition>/<base offset>.log`. A
+//! topic appears and disappears by one rename, so that a crash leaves either all of it or none.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +23,8 @@ use super::{
     sync_directory, write_durably,
 };
 
-/// Directories being made or removed begin with this, which no topic name does: topic names are checked on creation.
+/// Directories being made or removed begin with this, which no topic name does: topic names are
+/// checked on creation.
 const UNFINISHED: &str = ".tmp-";
 const PARTITIONS_MAX: i32 = 256;
 /// A partition keeps a file open: those of all topics take this part of the files that may be.

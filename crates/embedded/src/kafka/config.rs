@@ -29,8 +29,8 @@ const fn known(name: &'static str, kind: Kind, default: &'static str, allowed: &
     Known { name, kind, default, allowed }
 }
 
-/// Every name a topic may carry. The first five are enforced; the rest are accepted where they ask for what a log with one
-/// copy does anyway.
+/// Every name a topic may carry. The first five are enforced; the rest are accepted where they ask
+/// for what a log with one copy does anyway.
 pub(super) const KNOWN: &[Known] = &[
     known(RETENTION_MS, Kind::Long, "604800000", &[]),
     known(RETENTION_BYTES, Kind::Long, "-1", &[]),

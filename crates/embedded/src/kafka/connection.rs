@@ -41,7 +41,8 @@ struct Pending {
     _work: Work,
 }
 
-/// Serves a connection until the client goes, sends nonsense, has to give its place to another, or the broker stops.
+/// Serves a connection until the client goes, sends nonsense, has to give its place to another, or
+/// the broker stops.
 pub(super) async fn serve(stream: TcpStream, place: Place, broker: Arc<Broker>) {
     let peer = stream.peer_addr().ok();
     let exchanged = tokio::select! {

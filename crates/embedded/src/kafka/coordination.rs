@@ -35,8 +35,8 @@ use super::{
 
 const GROUPS_MAX: usize = 1_000;
 const GROUP_KEY: i8 = 0;
-/// The name of a group that has committed is kept, in memory and on disk; so is what its clients note beside an offset, as in
-/// Apache Kafka.
+/// The name of a group that has committed is kept, in memory and on disk; so is what its clients
+/// note beside an offset, as in Apache Kafka.
 const GROUP_ID_BYTES_MAX: usize = 1_024;
 const METADATA_BYTES_MAX: usize = 4_096;
 const SESSION_TIMEOUT_MS: std::ops::RangeInclusive<i32> = 100..=1_800_000;
@@ -169,8 +169,8 @@ pub(super) async fn leave(context: Context, request: LeaveGroupRequest, version:
     LeaveGroupResponse::default().with_members(request.members.iter().map(member).collect())
 }
 
-/// Stores offsets, durable when answered. Those of a partition that is not there, or that no reader can have reached, are
-/// refused, and the others are stored.
+/// Stores offsets, durable when answered. Those of a partition that is not there, or that no reader
+/// can have reached, are refused, and the others are stored.
 pub(super) async fn commit(context: Context, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let mut offsets = GroupOffsets::new();
     let mut topics = Vec::with_capacity(request.topics.len());

@@ -25,8 +25,8 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 
-/// Answers at once where there is something to read or to report, otherwise as soon as there is or when the client's
-/// waiting time is over. `min_bytes` above 1 counts as 1.
+/// Answers at once where there is something to read or to report, otherwise as soon as there is or
+/// when the client's waiting time is over. `min_bytes` above 1 counts as 1.
 pub(super) async fn fetch(context: Context, request: FetchRequest) -> FetchResponse {
     let patience = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
     let deadline = Instant::now() + patience;
@@ -109,8 +109,8 @@ fn failed(asked: &FetchPartition, error: ResponseError) -> PartitionData {
         .with_records(Some(bytes::Bytes::new()))
 }
 
-/// The first, the next, or the first offset at or after a time. By time it is exact to the batch: some records before the
-/// one asked for may come with it.
+/// The first, the next, or the first offset at or after a time. By time it is exact to the batch:
+/// some records before the one asked for may come with it.
 pub(super) async fn list_offsets(context: Context, request: ListOffsetsRequest, version: i16) -> ListOffsetsResponse {
     // An older answer has no place for it.
     let leader_epoch = if version >= 4 { LEADER_EPOCH } else { -1 };

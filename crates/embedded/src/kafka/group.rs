@@ -1,5 +1,5 @@
-//! One consumer group: the classic group protocol as a state machine without IO or clock. Replies to requests that wait
-//! for others go through the channels handed in with them.
+//! One consumer group: the classic group protocol as a state machine without IO or clock. Replies
+//! to requests that wait for others go through the channels handed in with them.
 
 use std::{
     collections::BTreeMap,
@@ -217,7 +217,8 @@ impl Group {
         }
     }
 
-    /// Whether a commit may be stored. Without a member id it comes from a consumer that assigns its partitions itself.
+    /// Whether a commit may be stored. Without a member id it comes from a consumer that assigns
+    /// its partitions itself.
     pub(super) fn may_commit(&mut self, now: Instant, member_id: &str, generation: i32) -> Result<(), ResponseError> {
         if generation < 0 && member_id.is_empty() {
             return if self.is_empty() { Ok(()) } else { Err(ResponseError::UnknownMemberId) };

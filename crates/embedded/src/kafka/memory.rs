@@ -1,11 +1,13 @@
-//! Memory for requests. Each connection has some of its own, which is enough for every request but a large `Produce`; those share
-//! what is left, so that nothing a client sends keeps a small request of another waiting.
+//! Memory for requests. Each connection has some of its own, which is enough for every request but
+//! a large `Produce`; those share what is left, so that nothing a client sends keeps a small
+//! request of another waiting.
 
 use std::{io, sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// Bytes of the requests of one connection that are being worked on; a request that needs more must be a `Produce`.
+/// Bytes of the requests of one connection that are being worked on; a request that needs more must
+/// be a `Produce`.
 pub(super) const OWN_BYTES: usize = 1 << 20;
 /// Bytes that one element of a request takes decoded.
 const ITEM_BYTES: usize = 192;
@@ -66,7 +68,8 @@ impl Memory {
         acquire(&self.free, bytes).await
     }
 
-    /// Ends once a request that began to arrive with this call has had its time, and others wait for its memory.
+    /// Ends once a request that began to arrive with this call has had its time, and others wait
+    /// for its memory.
     pub(super) async fn is_wanted(&self) {
         tokio::time::sleep(PATIENCE).await;
         // The sender lives as long as the broker.

@@ -1,5 +1,5 @@
-//! Offsets committed by consumer groups: few and rarely changed, so that the whole of them is one file, replaced on every
-//! commit.
+//! Offsets committed by consumer groups: few and rarely changed, so that the whole of them is one
+//! file, replaced on every commit.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -31,8 +31,8 @@ pub(super) struct Offsets {
 }
 
 impl Offsets {
-    /// Reads the file, if there is one. A damaged one is put aside: doseline's own position is in ClickHouse, and other
-    /// groups begin where their clients say. Blocks.
+    /// Reads the file, if there is one. A damaged one is put aside: doseline's own position is in
+    /// ClickHouse, and other groups begin where their clients say. Blocks.
     pub(super) fn open(path: PathBuf) -> Result<Self, Error> {
         let groups = match read_json(&path) {
             Err(Error::Corrupt(path)) => {

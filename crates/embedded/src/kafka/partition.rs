@@ -1,4 +1,5 @@
-//! One partition: its segments as readers see them (`Log`), and the one owner that appends (`Writer`).
+//! One partition: its segments as readers see them (`Log`), and the one owner that appends
+//! (`Writer`).
 
 use std::{
     io,
@@ -112,7 +113,8 @@ impl Log {
         }
     }
 
-    /// Base offset and latest timestamp of the first batch with a record created at or after `timestamp_ms`.
+    /// Base offset and latest timestamp of the first batch with a record created at or after
+    /// `timestamp_ms`.
     pub(super) fn find_timestamp(&self, timestamp_ms: i64) -> io::Result<Option<(i64, i64)>> {
         let segments = self.segments.read().clone();
         for segment in segments {
@@ -137,8 +139,8 @@ struct Writer {
 }
 
 impl Writer {
-    /// Opens the partition, cutting off what a crash left half-written after the last whole batch. Nothing whole follows it,
-    /// or it is damage.
+    /// Opens the partition, cutting off what a crash left half-written after the last whole batch.
+    /// Nothing whole follows it, or it is damage.
     fn open(directory: &Path, limits: Limits) -> Result<Self, Error> {
         let failed = |source| Error::Storage { path: directory.to_owned(), source };
         for entry in std::fs::read_dir(directory).map_err(failed)? {
@@ -235,8 +237,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Deletes whole segments from the old end. The active one is closed first where it is past its time, so that a
-    /// quiet partition empties too.
+    /// Deletes whole segments from the old end. The active one is closed first where it is past its
+    /// time, so that a quiet partition empties too.
     fn retain(&mut self) -> io::Result<()> {
         let expired = |segment: &Segment| -> io::Result<bool> {
             self.limits.retention.map_or(Ok(false), |retention| Ok(segment.age()? > retention))
@@ -266,8 +268,9 @@ impl Writer {
     }
 }
 
-/// Checks the end of the log and returns the next offset and the producers. Only the last two segments are read: a
-/// producer that has stored nothing in a whole segment has no request on its way that could come again.
+/// Checks the end of the log and returns the next offset and the producers. Only the last two
+/// segments are read: a producer that has stored nothing in a whole segment has no request on its
+/// way that could come again.
 fn recover(segments: &[Arc<Segment>]) -> Result<(i64, Producers), Error> {
     let mut producers = Producers::default();
     let mut next_offset = None;
@@ -318,7 +321,8 @@ pub(super) struct Signals {
 }
 
 impl Partition {
-    /// Opens the partition in `directory`, reading the end of its log, and starts its owner. Blocks.
+    /// Opens the partition in `directory`, reading the end of its log, and starts its owner.
+    /// Blocks.
     pub(super) fn open(directory: &Path, limits: Limits, signals: Signals) -> Result<Self, Error> {
         let writer = Writer::open(directory, limits)?;
         let log = Arc::clone(&writer.log);
@@ -341,8 +345,9 @@ impl Partition {
     }
 }
 
-/// Runs a partition's writer until nobody can send to it any more, the broker stops, or writing fails. After a failed
-/// write or sync nothing is known about the file, so the partition is given up and opened afresh by the next start.
+/// Runs a partition's writer until nobody can send to it any more, the broker stops, or writing
+/// fails. After a failed write or sync nothing is known about the file, so the partition is given
+/// up and opened afresh by the next start.
 async fn own(mut writer: Writer, mut waiting: mpsc::Receiver<Command>, signals: Signals) {
     let mut commands = Vec::with_capacity(COMMANDS_MAX);
     loop {

@@ -23,8 +23,8 @@ enum Submitted {
     Refused(ResponseError),
 }
 
-/// Hands every batch to its partition, in order, and returns whether an answer is due and the answer itself, which waits
-/// for the disk. Partitions that cannot keep up make this wait.
+/// Hands every batch to its partition, in order, and returns whether an answer is due and the
+/// answer itself, which waits for the disk. Partitions that cannot keep up make this wait.
 pub(super) async fn submit(
     context: &Context,
     request: ProduceRequest,

@@ -1,4 +1,5 @@
-//! What a partition remembers of its idempotent producers, so that a batch sent again is stored once.
+//! What a partition remembers of its idempotent producers, so that a batch sent again is stored
+//! once.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -27,7 +28,6 @@ struct Producer {
 /// What to do with a batch.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Store it.
     Append,
     /// It is stored already, at this base offset.
     Duplicate(i64),
@@ -40,7 +40,8 @@ pub(super) enum Verdict {
 pub(super) struct Producers(HashMap<i64, Producer>);
 
 impl Producers {
-    /// Judges a batch against what its producer stored before. A producer never seen (or forgotten) may begin anywhere.
+    /// Judges a batch against what its producer stored before. A producer never seen (or forgotten)
+    /// may begin anywhere.
     pub(super) fn judge(&self, header: &Header) -> Verdict {
         let Some(producer) = (header.producer_id >= 0).then(|| self.0.get(&header.producer_id)).flatten() else {
             return Verdict::Append;

@@ -1,5 +1,5 @@
-//! The records inside a batch, read once when a producer sends them: a batch that a consumer cannot read is refused, because
-//! once stored it would stop every consumer of its partition for good.
+//! The records inside a batch, read once when a producer sends them: a batch that a consumer cannot
+//! read is refused, because once stored it would stop every consumer of its partition for good.
 
 use std::{borrow::Cow, io::Read};
 
@@ -12,7 +12,8 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 24;
 /// The bits of a batch's attributes that name its codec.
 const CODEC: i16 = 0x07;
 
-/// Checks that `bytes`, which follow a batch's header, are `count` whole records with the offsets that the header promises.
+/// Checks that `bytes`, which follow a batch's header, are `count` whole records with the offsets
+/// that the header promises.
 pub(super) fn check(attributes: i16, bytes: &[u8], count: i32) -> Result<(), ResponseError> {
     let plain = match attributes & CODEC {
         0 => Cow::Borrowed(bytes),
@@ -74,7 +75,8 @@ fn unpack(block: &[u8], plain: &mut Vec<u8>) -> Result<(), ResponseError> {
     if unpacked.is_ok_and(|unpacked| unpacked == length) { Ok(()) } else { Err(ResponseError::CorruptMessage) }
 }
 
-/// Bytes that are taken from the front; `None` where they end too early or are not what they should be.
+/// Bytes that are taken from the front; `None` where they end too early or are not what they should
+/// be.
 struct Fields<'b>(&'b [u8]);
 
 impl<'b> Fields<'b> {

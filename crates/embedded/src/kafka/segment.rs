@@ -1,4 +1,5 @@
-//! One file of a partition: batches one after the other, named after the offset of its first record.
+//! One file of a partition: batches one after the other, named after the offset of its first
+//! record.
 
 use std::{
     fs::{File, OpenOptions},
@@ -93,7 +94,8 @@ impl Segment {
         Ok(())
     }
 
-    /// Whether offsets may be missing in it, because it was made anew of a damaged file that is still there.
+    /// Whether offsets may be missing in it, because it was made anew of a damaged file that is
+    /// still there.
     pub(super) fn has_holes(&self) -> bool {
         damaged(&self.path).exists()
     }
@@ -107,8 +109,8 @@ impl Segment {
         }
     }
 
-    /// Makes a segment of what can be read of a file that a person has put aside as damaged. Nothing happens where there is
-    /// a segment, or for other files.
+    /// Makes a segment of what can be read of a file that a person has put aside as damaged.
+    /// Nothing happens where there is a segment, or for other files.
     pub(super) fn salvage(aside: &Path) -> io::Result<()> {
         let segment = aside.with_extension("");
         if aside.extension().is_none_or(|extension| extension != "damaged") || segment.exists() {
@@ -140,8 +142,8 @@ impl Segment {
         Ok(self.file.metadata()?.modified()?.elapsed().unwrap_or_default())
     }
 
-    /// Calls `each` with every intact batch in order from the start, and returns the bytes they take: all of the file, or
-    /// up to the first byte that does not continue the log.
+    /// Calls `each` with every intact batch in order from the start, and returns the bytes they
+    /// take: all of the file, or up to the first byte that does not continue the log.
     pub(super) fn scan(&self, mut each: impl FnMut(&Header)) -> io::Result<u64> {
         let content = std::fs::read(&self.path)?;
         let mut rest = content.as_slice();
@@ -159,7 +161,8 @@ impl Segment {
         Ok(u64::try_from(content.len() - rest.len()).unwrap_or(u64::MAX))
     }
 
-    /// Reads whole batches from the one that holds `offset` on: as many as fit `bytes_max`, but at least one.
+    /// Reads whole batches from the one that holds `offset` on: as many as fit `bytes_max`, but at
+    /// least one.
     pub(super) fn read(&self, offset: i64, bytes_max: usize) -> io::Result<Bytes> {
         let end = self.bytes();
         let Some((position, first)) = self.find(|header| header.next_offset() > offset, offset, end)? else {
@@ -185,7 +188,8 @@ impl Segment {
         Ok(found.map(|(_, header)| header))
     }
 
-    /// Walks the headers from the last indexed batch at or before `from` and returns the first that `wanted` takes.
+    /// Walks the headers from the last indexed batch at or before `from` and returns the first that
+    /// `wanted` takes.
     fn find(&self, wanted: impl Fn(&Header) -> bool, from: i64, end: u64) -> io::Result<Option<(u64, Header)>> {
         let (mut position, mut indexed) = {
             let index = self.index.lock();
@@ -218,7 +222,8 @@ impl Segment {
     }
 }
 
-/// The first intact batch in `bytes` that can come after what was before `expected`, and where it begins.
+/// The first intact batch in `bytes` that can come after what was before `expected`, and where it
+/// begins.
 fn find_batch(bytes: &[u8], expected: i64) -> Option<(usize, Header)> {
     (0..bytes.len()).find_map(|at| {
         let header = Header::read(&bytes[at..])?;

@@ -1,8 +1,9 @@
-//! The shape of every request, to measure it before it is decoded: the protocol library allocates an array as long as the request
-//! announces it, before it looks at what is there.
+//! The shape of every request, to measure it before it is decoded: the protocol library allocates
+//! an array as long as the request announces it, before it looks at what is there.
 //!
-//! The walk reads exactly the bytes that the library will read. It refuses an array with more elements than bytes are left, and
-//! counts the elements, so that the memory for all of them can be taken before they are made.
+//! The walk reads exactly the bytes that the library will read. It refuses an array with more
+//! elements than bytes are left, and counts the elements, so that the memory for all of them can be
+//! taken before they are made.
 
 use kafka_protocol::messages::ApiKey;
 
@@ -131,7 +132,8 @@ fn fields(key: ApiKey) -> Option<&'static [Field]> {
     })
 }
 
-/// The elements of all arrays of a request, its header included; `None` where it announces more than it holds.
+/// The elements of all arrays of a request, its header included; `None` where it announces more
+/// than it holds.
 pub(super) fn items(frame: &[u8], key: ApiKey, version: i16) -> Option<usize> {
     let mut walk = Walk { rest: frame, version, flexible: false, items: 0 };
     walk.take(8)?;
@@ -142,7 +144,8 @@ pub(super) fn items(frame: &[u8], key: ApiKey, version: i16) -> Option<usize> {
     for field in fields(key)? {
         walk.field(field)?;
     }
-    // The library reads the cluster id, which only other brokers send, without regard to the length of its tag.
+    // The library reads the cluster id, which only other brokers send, without regard to the length
+    // of its tag.
     walk.tags((key == ApiKey::Fetch).then_some(0))?;
     Some(walk.items)
 }
@@ -182,7 +185,8 @@ impl<'f> Walk<'f> {
         }
     }
 
-    /// Fields behind all others, each with a number and a length of its own; `refused` is a number that may not come.
+    /// Fields behind all others, each with a number and a length of its own; `refused` is a number
+    /// that may not come.
     fn tags(&mut self, refused: Option<u32>) -> Option<()> {
         if !self.flexible {
             return Some(());

@@ -35,18 +35,20 @@ pub(super) struct Child {
 impl Child {
     /// Starts the program in its folder, with a thread that waits for its end.
     ///
-    /// The kernel sends the parent-death signal when the *thread* that started the child ends. So this thread starts the
-    /// child and lives until the child has ended.
+    /// The kernel sends the parent-death signal when the *thread* that started the child ends. So
+    /// this thread starts the child and lives until the child has ended.
     pub(super) async fn spawn(program: &Path, dir: &Path, configuration: &str, lock: &File) -> Result<Self, Error> {
         let failed = |path: &Path, source| Error::File { what: "start mosquitto", path: path.to_owned(), source };
         let mut command = Command::new(program);
         command.arg("-c").arg(configuration).current_dir(dir);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        // Ctrl-C in a terminal goes to a whole process group; the broker has to end after those who read from it.
+        // Ctrl-C in a terminal goes to a whole process group; the broker has to end after those who
+        // read from it.
         command.process_group(0);
         let lock = lock.try_clone().map_err(|source| failed(program, source))?;
         let parent = getpid();
-        // SAFETY: the closure runs between fork and exec; it makes system calls only, and allocates nothing.
+        // SAFETY: the closure runs between fork and exec; it makes system calls only, and allocates
+        // nothing.
         unsafe {
             command.pre_exec(move || {
                 set_parent_process_death_signal(Some(Signal::TERM))?;
@@ -75,7 +77,8 @@ impl Child {
                 .map_or(Err(rustix::io::Errno::SRCH), |pid| pidfd_open(pid, PidfdFlags::empty()));
             let stderr = child.stderr.take();
             let _ = started.send(process.map(|process| (child.id(), process)).map_err(Into::into));
-            // To its end, and so to the end of the process: a pipe that nobody reads would stop the broker.
+            // To its end, and so to the end of the process: a pipe that nobody reads would stop the
+            // broker.
             for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).split(b'\n')).map_while(Result::ok)
             {
                 let line = String::from_utf8_lossy(&line);

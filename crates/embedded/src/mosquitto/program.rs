@@ -11,7 +11,8 @@ use std::{
 
 use super::Error;
 
-/// The oldest version that is used: 2.0 is the first that sends MQTT 5 limits and waits with its listeners as configured here.
+/// The oldest version that is used: 2.0 is the first that sends MQTT 5 limits and waits with its
+/// listeners as configured here.
 const VERSION_MIN: (u32, u32) = (2, 0);
 
 /// How long the program may take to say its version.
@@ -32,7 +33,8 @@ pub struct Program {
     pub version: String,
 }
 
-/// Finds Mosquitto: the named program, or the first on `PATH`, in `/usr/sbin` and in `/usr/local/sbin`.
+/// Finds Mosquitto: the named program, or the first on `PATH`, in `/usr/sbin` and in
+/// `/usr/local/sbin`.
 ///
 /// # Errors
 /// There is none, it cannot be started, or it is older than 2.0; the message names the package.
@@ -104,7 +106,8 @@ mod tests {
     fn said(script: &str) -> String {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mosquitto");
-        // Written by a child, because a fork of another test may inherit a file that is open for writing here.
+        // Written by a child, because a fork of another test may inherit a file that is open for
+        // writing here.
         let write = format!("printf '%s\\n' '#!/bin/sh' \"$1\" >'{0}' && chmod 755 '{0}'", path.display());
         assert!(Command::new("sh").args(["-c", &write, "sh", script]).status().unwrap().success());
         match find(Some(&path)) {

@@ -166,7 +166,8 @@ pub fn group_consumer(address: SocketAddr, group: &str) -> BaseConsumer {
         .unwrap()
 }
 
-/// Everything from the start of a topic, in the order of each partition; fails when there is more than `count`.
+/// Everything from the start of a topic, in the order of each partition; fails when there is more
+/// than `count`.
 pub fn read_all(address: SocketAddr, topic: &str, partitions: i32, count: usize) -> Vec<OwnedMessage> {
     let consumer = consumer(address);
     let mut offsets = TopicPartitionList::new();

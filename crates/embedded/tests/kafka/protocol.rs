@@ -1,4 +1,5 @@
-//! Requests made by the protocol library's encoders, one for each kind and version that the log offers.
+//! Requests made by the protocol library's encoders, one for each kind and version that the log
+//! offers.
 
 use std::{
     io::{Read, Write},

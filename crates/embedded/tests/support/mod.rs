@@ -205,7 +205,8 @@ pub fn open(process: &Process, path: &str, body: &str) -> TcpStream {
     stream
 }
 
-/// A reader sends a request whose body may be shorter than it says, and leaves the reply to be read.
+/// A reader sends a request whose body may be shorter than it says, and leaves the reply to be
+/// read.
 pub fn open_reader(process: &Process, path: &str, body: &str, said: usize) -> TcpStream {
     let host = process.url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(host).unwrap();

@@ -18,7 +18,6 @@ use crate::{error::Error, inbox::Record, options::Kafka, poller::detach, topics:
 /// Offsets that Kafka holds of a partition: the first one, and the one after the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
-    /// First offset.
     pub first: u64,
     /// Offset the next record will have.
     pub end: u64,
@@ -44,7 +43,8 @@ pub async fn held(kafka: &Kafka, topic: &str) -> Result<BTreeMap<i32, Held>, Err
     let (config, topic) = (client_config(kafka), topic.to_owned());
     let held = tokio::task::spawn_blocking(move || -> Result<_, KafkaError> {
         let client: BaseConsumer = config.create()?;
-        // All topics: asking for one by name would create it on a broker that creates topics by itself.
+        // All topics: asking for one by name would create it on a broker that creates topics by
+        // itself.
         let metadata = client.fetch_metadata(None, ANSWER_WITHIN)?;
         let partitions =
             metadata.topics().iter().filter(|found| found.name() == topic).flat_map(|found| found.partitions());
@@ -78,7 +78,8 @@ impl Reader {
         Ok(Self { chunks, chunk: VecDeque::new() })
     }
 
-    /// The next record; none at the end of the range. Offsets that Kafka does not have are left out.
+    /// The next record; none at the end of the range. Offsets that Kafka does not have are left
+    /// out.
     ///
     /// # Errors
     /// [`Error::Offsets`] when the range is not there, or no longer; [`Error::Kafka`].
@@ -173,7 +174,8 @@ impl Source {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 Err(self.offsets(error.to_string()))
             }
-            // librdkafka goes on behind such a batch: it must not pass for offsets without a record.
+            // librdkafka goes on behind such a batch: it must not pass for offsets without a
+            // record.
             Some(
                 RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::BadCompression | RDKafkaErrorCode::NotImplemented,
             ) => Err(self.offsets(format!("the batch with offset {} cannot be read: {error}", self.next))),

@@ -1,4 +1,4 @@
-//! The batches of one shard made again, one after the other, from the ledgers as of the first.
+//! Rebuilds the batches of one shard, one after the other, from the ledgers as of the first.
 
 use async_recursion::async_recursion as boxed;
 use telemetry::report::Contexts;
@@ -16,8 +16,9 @@ use crate::{
     store::Store,
 };
 
-/// Makes batches again. Ledgers are read as of `as_of` only and carried forward in memory: states in between may have been
-/// pruned, and are not what other rules would have led to. So memory holds a ledger for each boot that the batches touch.
+/// Makes batches again. Ledgers are read as of `as_of` only and carried forward in memory: states
+/// in between may have been pruned, and are not what other rules would have led to. So memory holds
+/// a ledger for each boot that the batches touch.
 pub struct Remake<'s, S> {
     store: &'s S,
     shard: Shard,
@@ -32,7 +33,8 @@ impl<'s, S: Store> Remake<'s, S> {
         Self { store, shard, place, as_of, ledgers: Ledgers::unbounded() }
     }
 
-    /// The blocks of the batch that holds exactly these records. Batches must come in order, without a hole.
+    /// The blocks of the batch that holds exactly these records. Batches must come in order,
+    /// without a hole.
     ///
     /// # Errors
     /// Ledgers cannot be read; the batch may then be given again.

@@ -1,7 +1,8 @@
 //! What Kafka says of each boot, whatever the loader made of it.
 //!
-//! Bounded: for each boot a set of intervals, and for each event 28 bytes in one of 64 temporary files, of which one at a
-//! time is read back. So memory is the boots of one partition, and a 64th of its events.
+//! Bounded: for each boot a set of intervals, and for each event 28 bytes in one of 64 temporary
+//! files, of which one at a time is read back. So memory is the boots of one partition, and a 64th
+//! of its events.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -28,9 +29,7 @@ use crate::{
 /// Whose records count; empty = everybody's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Only {
-    /// Tenant.
     pub tenant: Option<String>,
-    /// Device.
     pub device: Option<String>,
 }
 
@@ -43,17 +42,15 @@ pub struct Seen {
     pub arrived: IntervalSet,
     /// Sequence numbers the device declared lost.
     pub lost: IntervalSet,
-    /// Last sequence number that the device says it made, or that arrived, in records old enough that everything before
-    /// them should be there.
+    /// Last sequence number that the device says it made, or that arrived, in records old enough
+    /// that everything before them should be there.
     pub known_last: u64,
 }
 
 /// One sequence number with two contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// The boot.
     pub boot: BootKey,
-    /// Sequence number.
     pub seq: u64,
     /// Offset of the record that came first: its content stands.
     pub first_offset: u64,
@@ -64,7 +61,6 @@ pub struct Conflict {
 /// Everything a witness has to say.
 #[derive(Debug, Default)]
 pub struct Testimony {
-    /// By boot.
     pub boots: BTreeMap<BootKey, Seen>,
     /// By boot and sequence number.
     pub conflicts: Vec<Conflict>,
@@ -88,7 +84,8 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// A witness of one partition. What was received after `settled`, us since 1970, may have predecessors under way.
+    /// A witness of one partition. What was received after `settled`, us since 1970, may have
+    /// predecessors under way.
     ///
     /// # Errors
     /// Temporary files cannot be made.
@@ -196,7 +193,8 @@ impl Witness {
     }
 }
 
-/// Device time of an event if its clock is synced, else its time since boot: the same in whatever report it is sent again.
+/// Device time of an event if its clock is synced, else its time since boot: the same in whatever
+/// report it is sent again.
 fn time(report: &v1::Report, event: &v1::Event) -> (i32, u64) {
     let clock = match report.clock() {
         v1::Clock::Unspecified => v1::Clock::Unknown,
@@ -215,8 +213,8 @@ fn content_hash(report: &v1::Report, context: &[u8], event: &v1::Event) -> u64 {
     hasher.finish()
 }
 
-/// The content of one sequence number of a record as JSON of a report of its own, for a person who compares two; none where
-/// the record does not hold it.
+/// The content of one sequence number of a record as JSON of a report of its own, for a person who
+/// compares two; none where the record does not hold it.
 pub fn contents(record: &Record, place: Place, seq: u64) -> Option<String> {
     let Ok(Message::Report(report)) = decode(record, place, &mut Contexts::default()).message else { return None };
     let message = report.message();

@@ -1,11 +1,13 @@
 //! Replays: records that bring in again what stands in quarantine.
 //!
-//! The loader's ledger is the only truth about it, as for everything else: a sequence number that is quarantined becomes
-//! stored when its event is plausible under today's rules, in the batch that writes its row and its share of the sums; one
-//! that is stored already is a duplicate. So a replay may be repeated, interrupted, or done by two people at once.
+//! The loader's ledger is the only truth about it, as for everything else: a sequence number that
+//! is quarantined becomes stored when its event is plausible under today's rules, in the batch that
+//! writes its row and its share of the sums; one that is stored already is a duplicate. So a replay
+//! may be repeated, interrupted, or done by two people at once.
 //!
-//! What has no sequence number gets one from its content ([`telemetry::quarantine::number`]), in a ledger of the device
-//! beside those of its boots. Where that one is full ([`telemetry::ledger::INTERVALS_MAX`]), the message stays in quarantine.
+//! What has no sequence number gets one from its content ([`telemetry::quarantine::number`]), in a
+//! ledger of the device beside those of its boots. Where that one is full
+//! ([`telemetry::ledger::INTERVALS_MAX`]), the message stays in quarantine.
 
 use telemetry::{
     interval::Interval,
@@ -21,8 +23,8 @@ use crate::{
     ledgers::{BootRef, Ledgers},
 };
 
-/// Whether what is refused is the row that is replayed: it stands in quarantine already and is not put there again. `seq` is
-/// the event's, none for the whole record.
+/// Whether what is refused is the row that is replayed: it stands in quarantine already and is not
+/// put there again. `seq` is the event's, none for the whole record.
 pub(super) fn stands(decoded: &Decoded<'_>, seq: Option<u64>) -> bool {
     match (&decoded.replay, seq) {
         (None, _) => false,
@@ -68,12 +70,13 @@ impl Batch<'_> {
             Run::Quarantined(rejects) => rejects.into_iter().next(),
         };
         self.tally.refused += interval.count();
-        // A message is done with nevertheless: these events have rows of their own.
+        // The message still counts as dealt with: these events have rows of their own.
         self.tally.stays |= stands(source.decoded, Some(interval.first));
         self.tally.reject = self.tally.reject.take().or(refused);
     }
 
-    /// Whether events outside the sequence are to be written: those of a device always, those of a replay once.
+    /// Whether events outside the sequence are to be written: those of a device always, those of a
+    /// replay once.
     pub(super) fn admits_unnumbered(&mut self, source: &Source<'_, '_>, ledgers: &mut Ledgers) -> bool {
         let (decoded, events) = (source.decoded, &source.report.message().events);
         let Some(replay) = &decoded.replay else { return true };
@@ -87,7 +90,8 @@ impl Batch<'_> {
         events.is_empty() || self.admits_number(decoded, &topic, events.len() as u64, ledgers)
     }
 
-    /// Whether a replayed message of so many events that has no sequence numbers is here for the first time.
+    /// Whether a replayed message of so many events that has no sequence numbers is here for the
+    /// first time.
     pub(super) fn admits_number(
         &mut self,
         decoded: &Decoded<'_>,

@@ -11,7 +11,8 @@ use crate::{copies::Copies, error::Error, inbox::Record, store::Store};
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const DAY_US: i64 = 86_400_000_000;
 
-/// Where a batch begins and ends, under which generation it is written, and what is known about earlier attempts.
+/// Where a batch begins and ends, under which generation it is written, and what is known about
+/// earlier attempts.
 #[derive(Debug)]
 pub(super) struct Claim {
     pub intent: Intent,
@@ -28,7 +29,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
     pub(super) async fn claim(&mut self, records: &[Record]) -> Result<Claim, Stop> {
         let since = self.shared.clock.boot();
         let wanted = records.last().map_or(self.fetch, |record| record.offset + 1);
-        // Others may have had the records that are gone: what they wrote cannot be completed without them.
+        // Others may have had the records that are gone: what they wrote cannot be completed
+        // without them.
         let short = records.first().map_or(self.fetch, |record| record.offset) > self.position;
         let (mut put, mut outwaited): (Option<u32>, bool) = (None, false);
         let mut intents = if self.ahead { Vec::new() } else { self.intents().await? };
@@ -74,7 +76,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
         }
     }
 
-    /// Waits until an owner of the other version has stopped by itself, or has written its batch after all.
+    /// Waits until an owner of the other version has stopped by itself, or has written its batch
+    /// after all.
     async fn outwait(&self) -> Result<(), Stop> {
         let mut left = self.shared.session_timeout;
         while !left.is_zero() {
@@ -120,7 +123,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
     }
 }
 
-/// The intent of the highest generation. Two of one generation must be equal: put-if-absent has failed otherwise.
+/// The intent of the highest generation. Two of one generation must be equal: put-if-absent has
+/// failed otherwise.
 fn latest(intents: &[Intent]) -> Result<Option<&Intent>, Error> {
     let Some(latest) = intents.iter().max_by_key(|intent| intent.generation) else { return Ok(None) };
     let mut same = intents.iter().filter(|intent| intent.generation == latest.generation);

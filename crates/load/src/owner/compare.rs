@@ -1,10 +1,12 @@
-//! Events that arrive again under a boot and sequence number that is stored: the same content is a retransmission and stays
-//! silent, another content is a conflict (a cloned device, or counters that were reset) and goes to the quarantine topic.
+//! Events that arrive again under a boot and sequence number that is stored: the same content is a
+//! retransmission and stays silent, another content is a conflict (a cloned device, or counters
+//! that were reset) and goes to the quarantine topic.
 //!
-//! The comparison stands between the batch's rows and its record, so that the first content is in its table even where both
-//! came in one batch, and a crash before the record repeats the comparison. What it finds goes to Kafka and is loaded from
-//! there like any other record: the rows of this batch do not depend on it, and neither does a batch that is made again. A
-//! crash after Kafka's confirmation and before the record makes a conflict known twice, never not at all.
+//! The comparison stands between the batch's rows and its record, so that the first content is in
+//! its table even where both came in one batch, and a crash before the record repeats the
+//! comparison. What it finds goes to Kafka and is loaded from there like any other record: the rows
+//! of this batch do not depend on it, and neither does a batch that is rebuilt. A crash after
+//! Kafka's confirmation and before the record makes a conflict known twice, never not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,8 +22,8 @@ use crate::{
     wire,
 };
 
-/// Attempts to read what is stored. Loading does not stand still for a comparison: events that could not be compared are
-/// counted.
+/// Attempts to read what is stored. Loading does not stand still for a comparison: events that
+/// could not be compared are counted.
 const ATTEMPTS: u32 = 5;
 
 /// What a comparison came to.
@@ -85,7 +87,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
         Ok(compared)
     }
 
-    /// For each event that stands in the table of its kind: how it differs, by offset of the record that brought it again.
+    /// For each event that stands in the table of its kind: how it differs, by offset of the record
+    /// that brought it again.
     async fn differences(&self, repeats: &Repeats) -> Result<Differences, warehouse::Error> {
         let mut differences = Differences::new();
         for block in &repeats.blocks {

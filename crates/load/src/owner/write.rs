@@ -38,7 +38,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
         Ok(())
     }
 
-    /// Brings one block to its table. OK to the first attempt of the only owner is not questioned yet.
+    /// Brings one block to its table. OK to the first attempt of the only owner is not questioned
+    /// yet.
     async fn bring(&self, block: &Block, claim: &Claim) -> Result<(), Stop> {
         if claim.sole && self.insert(block, claim.intent.generation).await?.is_ok() {
             return Ok(());
@@ -86,14 +87,16 @@ impl<S: Store, C: Copies> Owner<S, C> {
         let tallies = self.persist("read batch back", || self.shared.store.tallies(&tables, batch)).await?;
         match tallies.as_slice() {
             [] => Ok(false),
-            // Rows of a later intent: this owner was stopped meanwhile, and the batch is written again under other rules.
+            // Rows of a later intent: this owner was stopped meanwhile, and the batch is written
+            // again under other rules.
             later if later.iter().any(|tally| tally.generation >= first + GENERATIONS) => Err(Stop::Overtaken),
             [tally] if tally.rows == block.rows() && tally.hash == block.hash() => Ok(true),
             other => Err(mismatch(block, other, "").into()),
         }
     }
 
-    /// Whether the engine has been up since before `since`: then an OK that it gave is worth believing.
+    /// Whether the engine has been up since before `since`: then an OK that it gave is worth
+    /// believing.
     async fn engine_unbroken(&self, since: Duration) -> Result<bool, Stop> {
         let uptime = self.persist("ask engine", || self.shared.store.uptime()).await?;
         // Rounded down and taken after the answer: the engine started at this time or before.
@@ -128,7 +131,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
             match (progress.position(), result) {
                 (Some(position), _) if position == intent.batch_end => return Ok(()),
                 (Some(position), _) if position > intent.batch_end => return Err(Stop::Overtaken),
-                // Accepted and not there: a burned token, or another owner has begun to write the batch again.
+                // Accepted and not there: a burned token, or another owner has begun to write the
+                // batch again.
                 (_, Ok(())) if superseded_by(&progress.intents, intent) => return Err(Stop::Overtaken),
                 (_, Ok(())) => attempt += 1,
                 (_, Err(error)) if error.advice() == Advice::Fatal => return Err(Stop::Fatal(error.into())),

@@ -1,7 +1,9 @@
-//! A fake ClickHouse: deduplication windows, commits that are all or nothing, and the failures of the real one.
+//! A fake ClickHouse: deduplication windows, commits that are all or nothing, and the failures of
+//! the real one.
 //!
-//! Harsher than the real one in one thing: a token used for one table is used for all of them, whereas the real engine
-//! keeps a log for each table. So a token that does not name its table shows.
+//! Harsher than the real one in one thing: a token used for one table is used for all of them,
+//! whereas the real engine keeps a log for each table. So a token that does not name its table
+//! shows.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque, hash_map::DefaultHasher},
@@ -31,15 +33,12 @@ const WINDOW: usize = 100_000;
 /// One written block.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// Its table.
     pub table: &'static str,
-    /// Its batch.
     pub batch: Provenance,
     /// The generation it was written under.
     pub generation: u32,
     /// What its rows carry as `batch_hash`.
     pub hash: u64,
-    /// Its rows.
     pub rows: RecordBatch,
 }
 
@@ -57,11 +56,11 @@ impl Part {
 /// One insert or deletion.
 #[derive(Clone, Debug)]
 pub enum Write {
-    /// Into `loader_intents`.
     Intent(Intent),
     /// Into the part's table.
     Block(Part),
-    /// Into `loader_commits`: the commit row, where there is one, and ledgers as of the end of a batch.
+    /// Into `loader_commits`: the commit row, where there is one, and ledgers as of the end of a
+    /// batch.
     Commit(Option<Committed>, Vec<(Committed, LedgerRow)>),
     /// Rows of a batch below a generation go, and the tokens of some generations are used up.
     Erase(Provenance, Range<u32>, u32),
@@ -87,7 +86,8 @@ pub enum Fault {
     After,
     /// The answer is an error, and the write happens later.
     Zombie,
-    /// The engine dies between its deduplication log and the part: the token is there, the rows are not.
+    /// The engine dies between its deduplication log and the part: the token is there, the rows are
+    /// not.
     Burn,
     /// The engine dies and restarts; nothing happened.
     Restart,
@@ -105,7 +105,8 @@ struct Tokens {
 }
 
 impl Tokens {
-    /// Whether the token is new; it is known from then on, for as many inserts into its table as the window holds.
+    /// Whether the token is new; it is known from then on, for as many inserts into its table as
+    /// the window holds.
     fn take(&mut self, table: &'static str, token: &str) -> bool {
         if self.window == 0 {
             return true;
@@ -149,7 +150,8 @@ struct Inner {
 struct Connection {
     /// Its owner dies at this call, before or after the effect.
     dies: Option<(u64, bool)>,
-    /// Its owner is stopped until then: what it sends arrives later, and what is answered is read later.
+    /// Its owner is stopped until then: what it sends arrives later, and what is answered is read
+    /// later.
     frozen: Option<Instant>,
 }
 
@@ -251,7 +253,8 @@ impl Engine {
         self.call(writes).await
     }
 
-    /// What happens around every call: time passes, zombies rise, owners die or are stopped, calls fail.
+    /// What happens around every call: time passes, zombies rise, owners die or are stopped, calls
+    /// fail.
     async fn call(&self, writes: Vec<(String, Write)>) -> Result<(), Error> {
         let wait = self.below(20);
         tokio::time::sleep(Duration::from_millis(wait)).await;
@@ -456,8 +459,8 @@ impl Store for Engine {
         self.call(vec![(token, Write::Commit(Some(committed), states))]).await
     }
 
-    /// As [`Store::stored_events`]: never late and never in error. Rows and ledgers do not depend on the answer, so its faults
-    /// would only take chances away from those that matter.
+    /// As [`Store::stored_events`]: never late and never in error. Rows and ledgers do not depend
+    /// on the answer, so its faults would only take chances away from those that matter.
     async fn contents(&self, block: &Block) -> Result<Vec<Content>, Error> {
         let wanted: BTreeSet<EventKey> = contents(&block.record_batch(0)?).iter().map(Content::key).collect();
         let inner = lock(&self.inner);

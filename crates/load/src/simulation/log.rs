@@ -1,4 +1,5 @@
-//! A partition's records: devices that report, repeat themselves in other groupings, lose, reboot and send nonsense.
+//! A partition's records: devices that report, repeat themselves in other groupings, lose, reboot
+//! and send nonsense.
 
 use prost::Message as _;
 use rand_chacha::rand_core::RngCore;

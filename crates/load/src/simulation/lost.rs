@@ -1,5 +1,5 @@
-//! Kafka deletes records while a batch that holds them is under way: an owner dies at every call it makes, and the next one no
-//! longer gets the first records.
+//! Kafka deletes records while a batch that holds them is under way: an owner dies at every call it
+//! makes, and the next one no longer gets the first records.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,7 +1,8 @@
 //! Seeded simulation of owners against an engine that fails in every way that was seen.
 //!
-//! The engine and what has to hold in its tables are here for the simulation of the whole path as well (`tests`), under the
-//! feature `contract`. `DOSELINE_SIMULATION_SEEDS` sets how many seeds run, `DOSELINE_SIMULATION_SEED` runs one.
+//! The engine and what has to hold in its tables are here for the simulation of the whole path as
+//! well (`tests`), under the feature `contract`. `DOSELINE_SIMULATION_SEEDS` sets how many seeds
+//! run, `DOSELINE_SIMULATION_SEED` runs one.
 
 pub mod engine;
 #[cfg(test)]

@@ -50,8 +50,8 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Reads everything, and checks that it agrees with itself: each event once, the ledgers are what is in the tables, the
-    /// aggregates are their recomputation.
+    /// Reads everything, and checks that it agrees with itself: each event once, the ledgers are
+    /// what is in the tables, the aggregates are their recomputation.
     pub fn of(engine: &Engine) -> Self {
         let mut standing = Self::default();
         let Self { facts, quarantined, released, raw, ledgers } = &mut standing;
@@ -83,7 +83,8 @@ impl Standing {
     }
 }
 
-/// Checks the engine's tables against the log and against each other; how many events replays have released.
+/// Checks the engine's tables against the log and against each other; how many events replays have
+/// released.
 #[cfg(test)]
 pub(super) fn check(engine: &Engine, log: &Log) -> usize {
     let standing = Standing::of(engine);

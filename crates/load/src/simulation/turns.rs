@@ -16,9 +16,9 @@ use super::{
 };
 use crate::inbox::inbox;
 
-/// One record is written first, since an owner's first batch waits for nobody. Then three come, and two more 1 s later, while all
-/// turns are taken for so long; the positions that were written, after how long each, and the least number of turns that were
-/// free afterwards.
+/// One record is written first, since an owner's first batch waits for nobody. Then three come, and
+/// two more 1 s later, while all turns are taken for so long; the positions that were written,
+/// after how long each, and the least number of turns that were free afterwards.
 fn written(taken: Duration) -> (Vec<(u64, Duration)>, usize) {
     run(async move {
         let (engine, clock) = (Engine::new(7), Arc::new(VirtualClock(Instant::now())));

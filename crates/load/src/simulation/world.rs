@@ -153,7 +153,8 @@ impl World {
     }
 
     async fn start(&mut self, others: &[Running]) -> Running {
-        // Owners of two configurations never live at once for longer than the session: the old ones have been revoked.
+        // Owners of two configurations never live at once for longer than the session: the old ones
+        // have been revoked.
         if self.engine.below(4) == 0 {
             self.narrow = !self.narrow;
             others.iter().for_each(|other| other.revoked.cancel());

@@ -1,7 +1,7 @@
 //! Days as labels give them.
 
-/// Days since 1970-01-01 of a date of the proleptic Gregorian calendar (Hinnant, "chrono-compatible low-level date
-/// algorithms").
+/// Days since 1970-01-01 of a date of the proleptic Gregorian calendar (Hinnant, "chrono-compatible
+/// low-level date algorithms").
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
@@ -10,7 +10,8 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// Last day of use by a label: `YYYY-MM-DD`, where day 00 is the end of the month. None where it is no date.
+/// Last day of use by a label: `YYYY-MM-DD`, where day 00 is the end of the month. None where it is
+/// no date.
 pub fn last_day(label: &str) -> Option<i64> {
     let mut parts = label.split('-').map(|part| part.parse::<i64>().ok());
     let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);

@@ -40,9 +40,7 @@ impl Outcome {
 /// What a curve says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Physical {
-    /// The outcome.
     pub outcome: Outcome,
-    /// In words.
     pub reason: String,
     /// Time of the last sample, ms from the start.
     pub end_ms: u32,
@@ -84,8 +82,9 @@ struct Sensor {
     kpa: Option<Vec<f64>>,
 }
 
-/// Judges the curve of a cycle. A cycle that says nothing about what it had to reach, or of which samples are missing for
-/// good, is indeterminate; one whose samples have not all arrived is pending.
+/// Judges the curve of a cycle. A cycle that says nothing about what it had to reach, or of which
+/// samples are missing for good, is indeterminate; one whose samples have not all arrived is
+/// pending.
 pub fn judge(cycle: &Cycle, curve: Option<&Curve>, recipe: Option<&Recipe>) -> Physical {
     let samples = curve.map_or(&[][..], |curve| &curve.samples);
     let found = u32::try_from(samples.len()).unwrap_or(u32::MAX);

@@ -17,13 +17,9 @@ use super::{
 /// Everything known of one item id in one tenant.
 #[derive(Clone, Debug, Default)]
 pub struct ItemFacts<'a> {
-    /// Tenant.
     pub tenant: &'a str,
-    /// The id.
     pub item_id: &'a str,
-    /// Its mounts.
     pub mounts: Vec<&'a Mount>,
-    /// Its uses.
     pub uses: Vec<&'a Use>,
     /// Cycles it was in.
     pub loads: Vec<&'a Load>,
@@ -36,7 +32,8 @@ pub fn unit(item_id: &str) -> String {
     format!("item/{item_id}")
 }
 
-/// Judges an item. The same id on products of different UDI device identifiers is not the same item.
+/// Judges an item. The same id on products of different UDI device identifiers is not the same
+/// item.
 pub fn evaluate(facts: &ItemFacts<'_>, standings: &Standings, book: &Book, clock: Clock) -> Vec<Verdict> {
     let products = facts.mounts.iter().map(|mount| Label::of(mount).product).filter(|product| !product.is_empty());
     let products: BTreeSet<String> = products.collect();
@@ -67,7 +64,8 @@ struct Visit<'a> {
     synced: bool,
     /// A mount says that the id is a serial number.
     identified: bool,
-    /// It arrived lately, at least in part: of a device that was offline, what happened hours ago may be all new.
+    /// It arrived lately, at least in part: of a device that was offline, what happened hours ago
+    /// may be all new.
     lately: bool,
 }
 

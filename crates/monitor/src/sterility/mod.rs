@@ -1,9 +1,10 @@
 //! Was it sterile? The twelve breach rules, as pure functions of facts.
 //!
-//! Facts are grouped into units that are judged as a whole, each from all that is known of it: an [`item`], a [`mount`], a
-//! visit ([`session`]), a [`sterilizer`] with its cycles. A verdict depends on the facts alone, not on the order in which
-//! they arrived nor on verdicts before; so evaluating what changed gives the same as evaluating everything. [`pass`] finds
-//! the units that a change concerns, and `work` reads their facts; only these two do IO.
+//! Facts are grouped into units that are judged as a whole, each from all that is known of it: an
+//! [`item`], a [`mount`], a visit ([`session`]), a [`sterilizer`] with its cycles. A verdict
+//! depends on the facts alone, not on the order in which they arrived nor on verdicts before; so
+//! evaluating what changed gives the same as evaluating everything. [`pass`] finds the units that a
+//! change concerns, and `work` reads their facts; only these two do IO.
 //!
 //! | rule | unit | what |
 //! |---|---|---|

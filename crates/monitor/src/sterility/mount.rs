@@ -16,15 +16,11 @@ use super::{
 /// Everything known of one mount.
 #[derive(Clone, Debug, Default)]
 pub struct MountFacts<'a> {
-    /// Tenant.
     pub tenant: &'a str,
-    /// Device.
     pub device: &'a str,
-    /// The mount.
     pub mount_id: &'a str,
     /// How it was announced; empty = not received.
     pub announced: Vec<&'a Mount>,
-    /// Its use.
     pub uses: Vec<&'a Use>,
 }
 

@@ -1,4 +1,5 @@
-//! One pass: which units a change concerns, what is known of each, what becomes of verdicts and alerts.
+//! One pass: which units a change concerns, what is known of each, what becomes of verdicts and
+//! alerts.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -42,7 +43,6 @@ const WAITING_US: i64 = 60_000_000;
 /// What a pass did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Units evaluated.
     pub units: u64,
     /// Verdicts that are new or say something else.
     pub verdicts: u64,
@@ -133,12 +133,9 @@ impl Dirty {
 pub struct Sterility {
     warehouse: Warehouse,
     reader: Reader<Dirty>,
-    /// [`Options::late`](crate::Options::late), us.
     pub(crate) late: i64,
     mass_balance_pct: u32,
-    /// [`Clock::ahead`].
     ahead: i64,
-    /// [`Clock::age`].
     age: i64,
     /// Units that are pending, and until when.
     pending: HashMap<String, i64>,
@@ -169,8 +166,8 @@ impl Sterility {
         self.reader.start_over();
     }
 
-    /// Evaluates what has changed since the last pass, or became due by time, and the alerts that people have let go
-    /// (`released`, by key). Doing it again changes nothing.
+    /// Evaluates what has changed since the last pass, or became due by time, and the alerts that
+    /// people have let go (`released`, by key). Doing it again changes nothing.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`]; the next pass takes up everything that this one did not finish.

@@ -12,10 +12,12 @@ use warehouse::{
 /// Version of the rules; a change makes the monitor evaluate everything again.
 pub const RULE_VERSION: u32 = 2;
 
-/// Version since which curves are judged as today: such a judgement stands without its samples, which may be deleted.
+/// Version since which curves are judged as today: such a judgement stands without its samples,
+/// which may be deleted.
 pub(super) const CURVES_SINCE: u32 = 1;
 
-/// Hours after a use within which the decision on its cycle is awaited, where no policy says otherwise.
+/// Hours after a use within which the decision on its cycle is awaited, where no policy says
+/// otherwise.
 const RELEASE_HOURS: u64 = 48;
 /// Days between two biological tests, where no policy says otherwise.
 const BIOLOGICAL_DAYS: u64 = 7;
@@ -28,8 +30,8 @@ pub(crate) const HOUR_US: i64 = 3_600_000_000;
 pub struct Clock {
     /// Now, us since 1970.
     pub now: i64,
-    /// How long after a use, and after it has arrived, its sterilizer's data are awaited before their absence means anything,
-    /// us.
+    /// How long after a use, and after it has arrived, its sterilizer's data are awaited before
+    /// their absence means anything, us.
     pub late: i64,
     /// How much later than the truth a device's time may be, us.
     pub ahead: i64,
@@ -38,9 +40,10 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Whether something that was last used at `last_at`, us since 1970, was used after its last good moment, `until`; none = it
-    /// was not. `is_dated`: the time is the device's, and not that of receipt. No use is later than its time, but it may be
-    /// earlier by as much as that time is uncertain.
+    /// Whether something that was last used at `last_at`, us since 1970, was used after its last
+    /// good moment, `until`; none = it was not. `is_dated`: the time is the device's, and not that
+    /// of receipt. No use is later than its time, but it may be earlier by as much as that time is
+    /// uncertain.
     pub(crate) fn used_after(&self, until: i64, last_at: i64, is_dated: bool) -> Option<State> {
         let uncertain = if is_dated { self.ahead } else { self.age };
         (last_at > until).then(|| State::sure(last_at.saturating_sub(uncertain) > until))
@@ -55,7 +58,8 @@ pub struct Book {
     policies: HashMap<(String, String), String>,
 }
 
-/// Recipes that are known by their usual names without being registered: hold band 0/+3 K, hold time, prevacuum.
+/// Recipes that are known by their usual names without being registered: hold band 0/+3 K, hold
+/// time, prevacuum.
 const USUAL: [(&str, i32, u32, bool); 5] = [
     ("134C-3min", 134_000, 180_000, true),
     ("134C-3.5min-BD", 134_000, 210_000, true),
@@ -64,8 +68,8 @@ const USUAL: [(&str, i32, u32, bool); 5] = [
     ("121C-30min", 121_000, 1_800_000, false),
 ];
 
-/// What a label says of product and lot, as they are compared: the same for every way of writing a GTIN. What stands in the
-/// tables stays as it came.
+/// What a label says of product and lot, as they are compared: the same for every way of writing a
+/// GTIN. What stands in the tables stays as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {
     /// See [`gs1::product`]; empty = not said.
@@ -75,7 +79,8 @@ pub struct Label {
 }
 
 impl Label {
-    /// Of a mount; a full element string that was scanned as the item's id says product and lot as well.
+    /// Of a mount; a full element string that was scanned as the item's id says product and lot as
+    /// well.
     pub fn of(mount: &Mount) -> Self {
         Self::among([&mount.udi_di, &mount.item_id], &mount.lot)
     }
@@ -142,7 +147,8 @@ impl Book {
         of(tenant).or_else(|| of(""))
     }
 
-    /// Open recalls of a product's lot, and whether each is certain: a lot without its product may be another's.
+    /// Open recalls of a product's lot, and whether each is certain: a lot without its product may
+    /// be another's.
     pub fn recalls(&self, label: &Label) -> Vec<(&Recall, bool)> {
         let Label { product, lot } = label;
         let is_lot = |recall: &&Recall| !lot.is_empty() && gs1::lot(&recall.lot) == *lot;
@@ -181,7 +187,8 @@ impl Book {
         special.or_else(|| self.number(tenant, name))
     }
 
-    /// `sterility.release_hours`: how long a decision on a load may take after its use before that use is a breach.
+    /// `sterility.release_hours`: how long a decision on a load may take after its use before that
+    /// use is a breach.
     pub fn release_hours(&self, tenant: &str) -> u64 {
         self.number(tenant, "sterility.release_hours").unwrap_or(RELEASE_HOURS)
     }
@@ -191,12 +198,14 @@ impl Book {
         self.number(tenant, "sterility.biological_days").unwrap_or(BIOLOGICAL_DAYS)
     }
 
-    /// `sterility.bowie_dick`: whether a Bowie-Dick test is required each day before the first prevacuum load.
+    /// `sterility.bowie_dick`: whether a Bowie-Dick test is required each day before the first
+    /// prevacuum load.
     pub fn bowie_dick(&self, tenant: &str) -> bool {
         self.policy(tenant, "sterility.bowie_dick").is_none_or(|value| value != "off")
     }
 
-    /// `sterility.reprocessings_max[:TYPE]`: how often an item may be reprocessed; none = no limit is known.
+    /// `sterility.reprocessings_max[:TYPE]`: how often an item may be reprocessed; none = no limit
+    /// is known.
     pub fn reprocessings_max(&self, tenant: &str, mount: Option<&Mount>) -> Option<u64> {
         self.limit(tenant, "sterility.reprocessings_max", mount)
     }

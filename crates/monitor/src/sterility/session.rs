@@ -16,11 +16,8 @@ use super::{
 /// Everything known of one visit.
 #[derive(Clone, Debug, Default)]
 pub struct SessionFacts<'a> {
-    /// Tenant.
     pub tenant: &'a str,
-    /// The visit.
     pub session_id: &'a str,
-    /// Its injections.
     pub shots: Vec<&'a Shots>,
     /// Mounts that its injections name, by device and mount.
     pub mounts: HashMap<(&'a str, &'a str), &'a Mount>,

@@ -1,5 +1,5 @@
-//! One sterilizer with all its cycles: what each cycle is worth, what its tests say, and what a positive biological
-//! indicator recalls. Rules 5 (the cycle itself), 8 and 9.
+//! One sterilizer with all its cycles: what each cycle is worth, what its tests say, and what a
+//! positive biological indicator recalls. Rules 5 (the cycle itself), 8 and 9.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,17 +17,12 @@ use super::{
 
 /// Everything known of one sterilizer.
 pub struct Chamber<'a> {
-    /// Tenant.
     pub tenant: &'a str,
-    /// The sterilizer.
     pub device: &'a str,
-    /// Its cycles.
     pub cycles: Vec<&'a Cycle>,
     /// What their curves say.
     pub physical: HashMap<&'a str, Physical>,
-    /// Readings.
     pub indicators: Vec<&'a Indicator>,
-    /// Decisions.
     pub releases: Vec<&'a Release>,
 }
 
@@ -36,9 +31,7 @@ pub struct Chamber<'a> {
 pub struct Standing {
     /// By curve and chemical indicators.
     pub outcome: Outcome,
-    /// In words.
     pub reason: String,
-    /// The curve.
     pub physical: Physical,
     /// Latest decision: `RELEASED`, `REJECTED`; empty = none yet.
     pub release: String,
@@ -54,9 +47,7 @@ pub struct Standing {
     pub end: i64,
     /// Whether the sterilizer's clock was synced.
     pub synced: bool,
-    /// The sterilizer.
     pub device: String,
-    /// Its site.
     pub site: String,
 }
 
@@ -90,7 +81,6 @@ pub type Standings = HashMap<(String, String), Standing>;
 pub struct Evaluated {
     /// Of every cycle.
     pub standings: Vec<(String, Standing)>,
-    /// Rows.
     pub verdicts: Vec<Verdict>,
 }
 
@@ -193,8 +183,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Positive cycles with no negative one for certain between them and this: the loads since the last negative
-    /// indicator, and those after the positive one until the next negative.
+    /// Positive cycles with no negative one for certain between them and this: the loads since the
+    /// last negative indicator, and those after the positive one until the next negative.
     fn recalled_by(&self, cycle: &Cycle) -> Vec<String> {
         let recalls = |positive: &&&Cycle| {
             let cleared = |negative: &&Cycle| {
@@ -211,8 +201,8 @@ impl<'a> View<'a> {
     }
 }
 
-/// Whether one cycle was for certain before another of its sterilizer: boot and number say so, and synced clocks do not
-/// contradict (a boot counter starts again after a factory reset).
+/// Whether one cycle was for certain before another of its sterilizer: boot and number say so, and
+/// synced clocks do not contradict (a boot counter starts again after a factory reset).
 fn before(left: &Cycle, right: &Cycle) -> bool {
     let contradicts = left.synced && right.synced && left.at > right.at;
     (left.boot_id, left.seq) < (right.boot_id, right.seq) && !contradicts
@@ -387,7 +377,8 @@ fn bowie_dick(
     }
 }
 
-/// A biological test within the last days. Before a sterilizer has been known for so long nobody can say.
+/// A biological test within the last days. Before a sterilizer has been known for so long nobody
+/// can say.
 fn biological(view: &View<'_>, load: &Cycle, book: &Book, clock: Clock, unit: &str) -> Option<Verdict> {
     let days = i64::try_from(book.biological_days(&load.tenant)).unwrap_or_default().min(36_500);
     let (span, first) = (days * 24 * HOUR_US, view.cycles.first()?);
@@ -417,7 +408,8 @@ fn biological(view: &View<'_>, load: &Cycle, book: &Book, clock: Clock, unit: &s
     Some(test(load, unit, key, state, "medium", reason, load.at))
 }
 
-/// The latest leak test of the day before the load must not have failed. None is required unless one was made.
+/// The latest leak test of the day before the load must not have failed. None is required unless
+/// one was made.
 fn leak(view: &View<'_>, load: &Cycle, unit: &str) -> Option<Verdict> {
     let of_day = |cycle: &&&Cycle| cycle.purpose == "LEAK" && cycle.day == load.day && before(cycle, load);
     let latest = view.cycles.iter().rev().find(of_day)?;

@@ -1,5 +1,5 @@
-//! Each rule: what raises it, a near miss that does not; and that neither the order of facts nor an evaluation in steps
-//! matters.
+//! Each rule: what raises it, a near miss that does not; and that neither the order of facts nor an
+//! evaluation in steps matters.
 
 use proptest::prelude::*;
 use warehouse::{
@@ -397,7 +397,8 @@ fn rule_2_a_single_use_item_serves_one_visit() {
     left.check(2, &["CONFIRMED critical a+b"]);
     let left = world().uses_mount("L", "a", 1, "m1", |mount| mount.id_kind = text("LOT_ONLY"));
     left.uses_mount("L", "b", 5, "m1", |mount| mount.id_kind = text("LOT_ONLY")).check(2, &["CONFIRMED critical a+b"]);
-    // Near misses: twice in one visit, a lot that is no item, another product's serial, a reusable one.
+    // Near misses: twice in one visit, a lot that is no item, another product's serial, a reusable
+    // one.
     world().uses_mount("N1", "a", 1, "m1", |_| ()).uses_mount("N1", "a", 2, "m2", |_| ()).check(2, NONE);
     let lot = |mount: &mut Mount| mount.id_kind = text("LOT_ONLY");
     world().uses("L", "a", 1, lot).uses("L", "b", 5, lot).check(2, NONE);
@@ -543,14 +544,17 @@ fn rule_6_expired_breached_and_wet() {
     world().shots("a", 1, "", "p1").component("p1", "P1", "2025-12-00", 2).check(6, &["CONFIRMED high a"]);
 }
 
-/// T0 is midnight of 2026-01-05. Without a device's time the use may have been 400 days before its receipt, and never after it.
+/// T0 is midnight of 2026-01-05. Without a device's time the use may have been 400 days before its
+/// receipt, and never after it.
 #[test]
 fn rules_6_and_12_are_as_sure_as_the_time_of_the_use() {
     let needle = |expiry: &str| World::new().uses("N1", "a", 10, |mount| mount.expiry = text(expiry));
-    // A clock that shows 1970, and a needle that expired in 2020: whenever it was, it was after that.
+    // A clock that shows 1970, and a needle that expired in 2020: whenever it was, it was after
+    // that.
     needle("2020-06-30").undated().check(6, &["CONFIRMED high a"]);
     needle("2025-11-30").undated().check(6, &["INDETERMINATE medium a"]);
-    // A clock that is ten years ahead, and a needle that is good: the time of receipt is the latest that it can be.
+    // A clock that is ten years ahead, and a needle that is good: the time of receipt is the latest
+    // that it can be.
     needle("2027-01-00").undated().check(6, NONE);
     // A clock that is a day ahead, on the needle's last day.
     needle("2026-01-05").undated().check(6, NONE);
@@ -724,7 +728,8 @@ fn rule_12_recalled_or_expired_lots() {
         .uses("N1", "a", 1, |mount| mount.udi_di.clear())
         .recall("di-7", "L1")
         .check(12, &["INDETERMINATE medium a"]);
-    // GTIN-13 and GTIN-14, a full element string, blanks around a lot; capital and small letters differ (GS1, AI 10).
+    // GTIN-13 and GTIN-14, a full element string, blanks around a lot; capital and small letters
+    // differ (GS1, AI 10).
     let label = |udi_di: &'static str, lot: &'static str| {
         World::new().uses("N1", "a", 1, move |mount| (mount.udi_di, mount.lot) = (text(udi_di), text(lot)))
     };

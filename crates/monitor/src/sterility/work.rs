@@ -337,7 +337,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// What has not arrived of devices whose needle mounts are not known. Asked for those only: it is the one costly question.
+    /// What has not arrived of devices whose needle mounts are not known. Asked for those only: it
+    /// is the one costly question.
     async fn missing(
         &self,
         visits: &BTreeMap<Named<'_>, SessionFacts<'_>>,
@@ -358,7 +359,8 @@ impl Work<'_> {
         Ok(missing)
     }
 
-    /// Writes what says something else than before, and clears what holds no more. Returns what was written.
+    /// Writes what says something else than before, and clears what holds no more. Returns what was
+    /// written.
     async fn write(
         &mut self,
         verdicts: Vec<Verdict>,
@@ -382,7 +384,8 @@ impl Work<'_> {
                 rows.push(Verdict { computed_at: self.clock.now, ..verdict });
             }
         }
-        // Of what there are no facts any more, nothing is said: they may be kept for a shorter time than verdicts.
+        // Of what there are no facts any more, nothing is said: they may be kept for a shorter time
+        // than verdicts.
         let gone = before.into_values().filter(|verdict| verdict.state != "CLEARED" && units.contains(&verdict.unit));
         rows.extend(gone.map(|verdict| Verdict {
             state: "CLEARED".to_owned(),

@@ -1,4 +1,5 @@
-//! `accuracy_minute`, `accuracy_session` and `item_uses`: exact sums over the batch, one row for each key.
+//! `accuracy_minute`, `accuracy_session` and `item_uses`: exact sums over the batch, one row for
+//! each key.
 
 use std::sync::Arc;
 
@@ -46,7 +47,6 @@ const EXTREMES: [&str; 4] = ["dose_error_min", "dose_error_max", "depth_error_mi
 /// Sums of one key.
 #[derive(Clone, Copy, Debug)]
 pub struct AccuracyRow<'a> {
-    /// [`Commons::device`].
     pub device: [i32; 5],
     /// The sums. Over at most 4,000,000 injections, so that the squares of doses fit 64 bits.
     pub sums: &'a Sums,
@@ -144,8 +144,8 @@ impl VisitColumns {
 }
 
 impl AccuracySession {
-    /// Adds the sums of a visit, set point and outcome; `visit` is [`Commons::visit`], `set_point` nl and um, `outcome` the number
-    /// of a [`v1::Outcome`].
+    /// Adds the sums of a visit, set point and outcome; `visit` is [`Commons::visit`], `set_point`
+    /// nl and um, `outcome` the number of a [`v1::Outcome`].
     pub fn push(
         &mut self,
         row: AccuracyRow<'_>,
@@ -216,8 +216,8 @@ impl ItemColumns {
 }
 
 impl ItemUses {
-    /// Adds the use of an item; `place` are the keys of tenant, site, device and session, `item` those of mount and item, `slot`
-    /// is the number of a [`v1::Slot`].
+    /// Adds the use of an item; `place` are the keys of tenant, site, device and session, `item`
+    /// those of mount and item, `slot` is the number of a [`v1::Slot`].
     pub fn push(&mut self, place: [i32; 4], item: [i32; 2], slot: i32, item_use: &ItemUse) {
         self.item.place.push(place);
         self.item.keys.iter_mut().zip(item).for_each(|(column, key)| column.push(key));

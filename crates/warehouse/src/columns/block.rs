@@ -41,7 +41,6 @@ pub struct Provenance {
     pub ingest_day: i32,
     /// Life of the Kafka topic.
     pub incarnation: u32,
-    /// Kafka partition.
     pub partition: i32,
     /// First offset of the batch.
     pub batch: u64,
@@ -125,7 +124,8 @@ pub(crate) fn record_batch(columns: Vec<(FieldRef, ArrayRef)>) -> Result<RecordB
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
 }
 
-/// Hashes content: lengths, validity, values, children. All arrays here are built from the start of their buffers.
+/// Hashes content: lengths, validity, values, children. All arrays here are built from the start of
+/// their buffers.
 fn digest(hasher: &mut Xxh3, data: &ArrayData) {
     hasher.update(&(data.len() as u64).to_le_bytes());
     if let Some(nulls) = data.nulls() {

@@ -49,7 +49,8 @@ impl Texts {
 /// Repeated text, each distinct value once.
 #[derive(Default)]
 pub(crate) struct Text {
-    /// Keys of the rows, and how many rows in succession have each: rows of one report mostly have the same.
+    /// Keys of the rows, and how many rows in succession have each: rows of one report mostly have
+    /// the same.
     runs: Vec<(i32, u32)>,
     texts: Texts,
 }
@@ -118,9 +119,9 @@ pub(crate) fn seen(runs: &[(i32, u32)], places: usize) -> Vec<i32> {
     seen
 }
 
-/// A column of texts: places, of so many, of successive rows and how many rows have each, and those that are [`seen`] among
-/// them; `key` is the key of a place. The dictionary has the texts in the order of their first rows, whatever else `texts`
-/// holds.
+/// A column of texts: places, of so many, of successive rows and how many rows have each, and those
+/// that are [`seen`] among them; `key` is the key of a place. The dictionary has the texts in the
+/// order of their first rows, whatever else `texts` holds.
 pub(crate) fn words(
     name: &str,
     runs: &[(i32, u32)],
@@ -153,8 +154,8 @@ pub(crate) fn push_run<T: PartialEq>(runs: &mut Vec<(T, u32)>, value: T) {
     }
 }
 
-/// Rows of distinct texts; `entry` says which of them a run has. The keys are narrow, with half of their range to spare: ClickHouse
-/// adds one to them where no text is empty.
+/// Rows of distinct texts; `entry` says which of them a run has. The keys are narrow, with half of
+/// their range to spare: ClickHouse adds one to them where no text is empty.
 fn dictionary(runs: &[(i32, u32)], entry: impl Fn(i32) -> i32, texts: StringArray) -> ArrayRef {
     match texts.len() {
         0..0x7f => keyed::<UInt8Type>(runs, |place| entry(place) as u8, texts),
@@ -222,7 +223,8 @@ named! {
     State: "STATE_",
 }
 
-/// An enum as text: its name, empty for unspecified, the number for a value this version does not know.
+/// An enum as text: its name, empty for unspecified, the number for a value this version does not
+/// know.
 pub(crate) struct Code<E> {
     text: Text,
     /// Keys of the numbers seen; an enum has few.
@@ -311,7 +313,8 @@ where
 pub(crate) struct Maybe<T: ArrowPrimitiveType> {
     /// The default where one is absent.
     values: Vec<T::Native>,
-    /// How many rows in succession have a value or have none: devices measure something always or never.
+    /// How many rows in succession have a value or have none: devices measure something always or
+    /// never.
     runs: Vec<(bool, u32)>,
 }
 

@@ -1,4 +1,5 @@
-//! `loader_commits`: the commit row of a batch and the ledger states it changed, in one record batch.
+//! `loader_commits`: the commit row of a batch and the ledger states it changed, in one record
+//! batch.
 
 use arrow_array::{
     RecordBatch,
@@ -11,22 +12,19 @@ use crate::{
     error::Error,
 };
 
-/// The boot of a device whose ledger has the numbers of replayed messages without a sequence number, see
-/// [`telemetry::quarantine::number`]. It is kept under a kind of its own: no view takes it for a boot.
+/// The boot of a device whose ledger has the numbers of replayed messages without a sequence
+/// number, see [`telemetry::quarantine::number`]. It is kept under a kind of its own: no view takes
+/// it for a boot.
 pub const REPLAYED_BOOT: u64 = 0;
 
 /// Ledger of one boot as of the end of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LedgerRow {
-    /// Tenant.
     pub tenant: String,
     /// Site the boot was last heard from.
     pub site: String,
-    /// Device.
     pub device: String,
-    /// Boot.
     pub boot_id: u64,
-    /// The ledger.
     pub ledger: Ledger,
     /// Reason of the latest declaration of loss.
     pub lost_reason: String,
@@ -58,7 +56,6 @@ pub struct CommitRows {
 /// The batch that is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Committed {
-    /// The batch.
     pub provenance: Provenance,
     /// End of the batch, exclusive.
     pub batch_end: u64,
@@ -78,8 +75,8 @@ pub enum Lost {
 }
 
 impl CommitRows {
-    /// All rows of a commit: `rows` is what the batch wrote to all tables, `lost` the offsets in it that could not be read,
-    /// and why.
+    /// All rows of a commit: `rows` is what the batch wrote to all tables, `lost` the offsets in it
+    /// that could not be read, and why.
     ///
     /// # Errors
     /// [`Error::Arrow`], a fault of this program.

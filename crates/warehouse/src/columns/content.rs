@@ -1,8 +1,9 @@
-//! What rows say of an event, as text: an event that arrives again is compared with the one that is stored.
+//! What rows say of an event, as text: an event that arrives again is compared with the one that is
+//! stored.
 //!
-//! Left out is what may differ between two reports of one event: where and when the report arrived, whether the clock was
-//! synced by then, flags. A time counts where both rows have one: the event's where the clock was believed, any other where
-//! it was plausible at its receipt.
+//! Left out is what may differ between two reports of one event: where and when the report arrived,
+//! whether the clock was synced by then, flags. A time counts where both rows have one: the event's
+//! where the clock was believed, any other where it was plausible at its receipt.
 
 use std::collections::HashMap;
 
@@ -55,26 +56,18 @@ const LEFT_OUT: [&str; 16] = [
 /// Which event.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 pub struct EventKey {
-    /// Tenant.
     pub tenant: String,
-    /// Device.
     pub device: String,
-    /// Boot.
     pub boot_id: u64,
-    /// Sequence number.
     pub seq: u64,
 }
 
 /// One row of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Content {
-    /// Tenant.
     pub tenant: String,
-    /// Device.
     pub device: String,
-    /// Boot.
     pub boot_id: u64,
-    /// Sequence number.
     pub seq: u64,
     /// Offset of the Kafka record it came from.
     pub kafka_offset: u64,
@@ -146,7 +139,8 @@ fn texts(array: &ArrayRef) -> Vec<String> {
         DataType::Int32 => each(&numbers::<Int32Type>(array)),
         DataType::Int64 => each(&numbers::<Int64Type>(array)),
         DataType::Timestamp(..) => each(&numbers::<TimestampMicrosecondType>(array)),
-        // No event has another kind of column; the tests compare each table with the engine's own text.
+        // No event has another kind of column; the tests compare each table with the engine's own
+        // text.
         other => each(&|_| other.to_string()),
     }
 }
@@ -172,7 +166,8 @@ pub fn difference(schema: &Schema, came: &[&Content], stored: &[&Content]) -> Op
     let mut found = Vec::new();
     for (came, stored) in came.iter().zip(&stored) {
         for ((name, came), stored) in names.iter().zip(came).zip(stored) {
-            // What cannot be true by the time of receipt is not stored, and the two were received at different times.
+            // What cannot be true by the time of receipt is not stored, and the two were received
+            // at different times.
             let is_absent = |cell: &String| cell.is_empty() || cell == "NULL";
             let unknown = is_time(schema, name) && (is_absent(came) || is_absent(stored));
             if came != stored && !unknown && found.len() < NAMED {

@@ -45,7 +45,8 @@ pub struct Common<'a> {
     pub mounts: &'a [v1::MountInUse],
 }
 
-/// Columns of the texts of a [`Common`]; those of the first seven belong to every fact, all of them to injections.
+/// Columns of the texts of a [`Common`]; those of the first seven belong to every fact, all of them
+/// to injections.
 const NAMES: [&str; 18] = [
     "tenant",
     "site",
@@ -69,8 +70,8 @@ const NAMES: [&str; 18] = [
 const OF_EVERY_FACT: usize = 7;
 pub(crate) const OF_INJECTIONS: usize = NAMES.len();
 
-/// What the reports of a batch have in common, by number. Each distinct text is there once, and looked up once for a number
-/// instead of once for a row, table and column.
+/// What the reports of a batch have in common, by number. Each distinct text is there once, and
+/// looked up once for a number instead of once for a row, table and column.
 #[derive(Default)]
 pub struct Commons {
     texts: Texts,
@@ -81,7 +82,6 @@ pub struct Commons {
 struct CommonRow {
     /// Keys of the texts, by [`NAMES`].
     keys: [i32; NAMES.len()],
-    /// In [`Commons::mounts`].
     mounts: Range<usize>,
 }
 
@@ -167,7 +167,6 @@ pub const IMPLAUSIBLE_TIME: u32 = 4;
 pub struct Origin<'a> {
     /// Number of what it has in common with other reports, from [`Commons::add`].
     pub common: u32,
-    /// Boot.
     pub boot_id: u64,
     /// When the bridge received the report, us since 1970.
     pub received_at: i64,
@@ -175,8 +174,8 @@ pub struct Origin<'a> {
     pub kafka_offset: u64,
     /// Pseudonym of the operator.
     pub operator_id: &'a str,
-    /// What is to be said of the row: [`UNKNOWN_ENUM`], [`UNKNOWN_FIELDS`], [`IMPLAUSIBLE_TIME`], [`telemetry::text::TRIMMED`],
-    /// [`telemetry::text::STRANGE`].
+    /// What is to be said of the row: [`UNKNOWN_ENUM`], [`UNKNOWN_FIELDS`], [`IMPLAUSIBLE_TIME`],
+    /// [`telemetry::text::TRIMMED`], [`telemetry::text::STRANGE`].
     pub flags: u32,
 }
 

@@ -1,9 +1,10 @@
 //! Arrow columns of every table the loader writes.
 //!
-//! One builder for each table; a batch fills the builders it needs and turns each into one [`Block`], which is one Arrow
-//! record batch, one INSERT, one part. Columns go by name, so that columns added to a table later do no harm. Repeated
-//! text is dictionary-encoded; what a device says again in each report is looked up once for each batch ([`Commons`]), not for
-//! each report, event or table.
+//! One builder for each table; a batch fills the builders it needs and turns each into one
+//! [`Block`], which is one Arrow record batch, one INSERT, one part. Columns go by name, so that
+//! columns added to a table later do no harm. Repeated text is dictionary-encoded; what a device
+//! says again in each report is looked up once for each batch ([`Commons`]), not for each report,
+//! event or table.
 
 mod accuracy;
 mod block;
@@ -35,8 +36,8 @@ pub use sterilization::{
 pub(crate) use column::{Bits, Bytes, Code, List, Maybe, Number, Text, Texts, Time, Words};
 pub(crate) use fact::Facts;
 
-/// Declares a table's columns: a struct with one field for each, and how it becomes a [`Block`]. A `*` marks a group of
-/// columns with texts of [`Commons`].
+/// Declares a table's columns: a struct with one field for each, and how it becomes a [`Block`]. A
+/// `*` marks a group of columns with texts of [`Commons`].
 macro_rules! table {
     ($(#[$doc:meta])* $name:ident, $table:literal, $(*$group:ident: $columns:ty,)? { $($(#[$field_doc:meta])* $field:ident $(as $column:literal)?: $kind:ty,)* }) => {
         $(#[$doc])*

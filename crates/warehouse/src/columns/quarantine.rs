@@ -27,7 +27,6 @@ table! {
 /// Something that could not be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantined<'a> {
-    /// Why.
     pub reason: &'a str,
     /// What exactly was wrong.
     pub detail: &'a str,
@@ -35,7 +34,6 @@ pub struct Quarantined<'a> {
     pub topic: &'a str,
     /// Who refused it: `bridge` or `loader`.
     pub source: &'a str,
-    /// Raw bytes.
     pub payload: &'a [u8],
     /// When the bridge received it, us since 1970.
     pub received_at: i64,

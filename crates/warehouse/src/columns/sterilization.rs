@@ -1,4 +1,5 @@
-//! `sterilization_cycles`, `sterilization_samples`, `sterilization_items`, `cycle_indicators` and `cycle_releases`.
+//! `sterilization_cycles`, `sterilization_samples`, `sterilization_items`, `cycle_indicators` and
+//! `cycle_releases`.
 
 use arrow_array::types::{Int32Type, UInt32Type, UInt64Type};
 use telemetry::v1;

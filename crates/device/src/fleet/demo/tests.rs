@@ -1,4 +1,5 @@
-//! The plan of a demonstration, checked for any time of day against the rules by which a server judges it.
+//! The plan of a demonstration, checked for any time of day against the rules by which a server
+//! judges it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,8 +40,8 @@ fn injections(steps: &[Step]) -> impl Iterator<Item = (&Made, &v1::Injection)> {
     })
 }
 
-/// Ends of the past that might cut something in two: just after midnight, during the sterilizer's work, during the
-/// sessions, and just before midnight.
+/// Ends of the past that might cut something in two: just after midnight, during the sterilizer's
+/// work, during the sessions, and just before midnight.
 fn ends() -> [i64; 6] {
     [1, 40, 65, 9 * 60, 15 * 60 + 7, 24 * 60 - 1].map(|minute| MIDNIGHT + minute * 60 * S)
 }
@@ -290,7 +291,8 @@ fn one_device_is_offline_from_the_last_days_into_the_present() {
         let (told_links, live_links) = (links(&told), links(&live));
         assert!(told_links.len() == 1 && told_links[0].0 >= OFFLINE_DAY * DAY_US && !told_links[0].1, "{told_links:?}");
         assert!(live_links.len() == 1 && live_links[0].0 < 300 * S && live_links[0].1, "{live_links:?}");
-        // No session is running when the network fails; otherwise a session would seem to have lost it.
+        // No session is running when the network fails; otherwise a session would seem to have lost
+        // it.
         let before = told.iter().take_while(|step| !matches!(step.act, Act::Link { .. }));
         let before: Vec<_> = before.cloned().collect();
         assert!(matches!(made(&before).last().unwrap().kind, Some(Kind::SessionEnded(_))));
