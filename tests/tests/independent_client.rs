@@ -66,7 +66,7 @@ fn check_values(clickhouse: &ClickHouse, base_us: i64) {
         let mut row = json!({
             "tenant": "independent", "site": "clinic", "boot_id": 12_897_550_318_u64, "seq": seq,
             "at": base_us + at, "time_source": "DEVICE", "model": "mesogun-2", "firmware": "2.5.0",
-            "session_id": "000102030405060708090a0b0c0d0e0f",
+            "session_id": "000102030405060708090a0b0c0d0e0f", "flags": 0,
         });
         let (row_fields, more) = (row.as_object_mut().expect("an object"), more.as_object().expect("an object"));
         row_fields.extend(more.clone());
@@ -79,7 +79,7 @@ fn check_values(clickhouse: &ClickHouse, base_us: i64) {
             "pressure_pa": null, "vacuum_pa": null, "motor_ma": null, "needle_mount_id": "mount-1",
             "needle_item_id": "needle 30G \u{e9}", "syringe_mount_id": "mount-2", "syringe_item_id": "",
             "handpiece_mount_id": "", "handpiece_item_id": "", "dose_calibration_id": "cal-1",
-            "depth_calibration_id": "", "preparation_id": "", "operator_id": "op-7", "flags": 0,
+            "depth_calibration_id": "", "preparation_id": "", "operator_id": "op-7",
         });
         injection.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         injection

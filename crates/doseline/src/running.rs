@@ -8,7 +8,7 @@
 use std::{
     fs::{self, File, Permissions, TryLockError},
     io::{ErrorKind, Read as _, Seek as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -87,6 +87,13 @@ pub fn lock(data_dir: &Path) -> anyhow::Result<File> {
     }
     let cannot = "use a directory that you may write to: name it with --data-dir, or set its owner";
     make(data_dir).with_context(|| format!("create --data-dir {shown}")).hint(cannot)?;
+    // Whoever owns it may exchange everything in it.
+    let owner = data_dir.metadata().with_context(|| format!("look at {shown}"))?.uid();
+    let user = rustix::process::geteuid().as_raw();
+    if owner != user {
+        let remedy = format!("use a directory of your own: name it with --data-dir, or `chown -R {user} {shown}`");
+        return Err(fault(format!("{shown} belongs to the user with id {owner}, this process runs as {user}"), remedy));
+    }
     let path = data_dir.join(LOCK);
     // A link that another user put there would make this process write to what it points at.
     let own = i32::try_from(OFlags::NOFOLLOW.bits())?;
@@ -396,6 +403,19 @@ mod tests {
         assert_eq!(told.error, said);
         drop(held);
         assert!(refuse_as_outboxes(folder.path()).is_err() && refuse_as_outboxes(&file).is_ok());
+    }
+
+    /// Only root can give a directory away; elsewhere there is nothing to see.
+    #[test]
+    fn a_data_directory_of_another_user_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        if std::os::unix::fs::chown(folder.path(), Some(65_534), None).is_err() {
+            return;
+        }
+        let refused = lock(folder.path()).unwrap_err();
+        let Told { error, hint } = Told::of(&refused);
+        assert!(error.contains("belongs to the user with id 65534"), "{error}");
+        assert!(hint.is_some_and(|hint| hint.contains("chown -R")));
     }
 
     #[test]

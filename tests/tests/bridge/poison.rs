@@ -38,6 +38,9 @@ fn bad_reports() -> Vec<Bad> {
     let session = |length| {
         changed(|report| report.context = Some(v1::Context { session_id: vec![1; length], ..v1::Context::default() }))
     };
+    let long_model = |report: &mut v1::Report| {
+        report.context = Some(v1::Context { model: "m".repeat(257), ..v1::Context::default() });
+    };
     let many = |report: &mut v1::Report| report.events = vec![report.events[0].clone(); 4097];
     vec![
         protobuf("empty payload", "empty", vec![]),
@@ -51,7 +54,7 @@ fn bad_reports() -> Vec<Bad> {
         protobuf("non-UTF-8 text", "bad_protobuf", with_model(b"m\xff\xfe")),
         protobuf("session id of 15 bytes", "bad_session", session(15)),
         protobuf("session id of 17 bytes", "bad_session", session(17)),
-        protobuf("long model", "field_too_long", with_model(&[b'm'; 65])),
+        protobuf("long model", "field_too_long", changed(long_model)),
         json("empty JSON", "empty", ""),
         json("truncated JSON", "bad_json", r#"{"bootId":"5","#),
         json("NaN", "bad_json", &injection(r#""deliveredNl":NaN"#)),
