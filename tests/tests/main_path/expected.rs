@@ -101,7 +101,13 @@ fn facts(line: &Value) -> Row {
     let context = &line["context"];
     row.texts(context, &["model", "firmware"]);
     row.hex(context, "session_id", "sessionId");
+    row.set("flags", implausible(line).into());
     row
+}
+
+/// Bit 2 of `flags`: a clock that says that it is synced, and whose time is not taken.
+fn implausible(line: &Value) -> u64 {
+    4 * u64::from(line["clock"] == "SYNCED" && line["at_unix_us"].is_null())
 }
 
 fn injection(row: &mut Row, line: &Value, of: &Value) {
@@ -141,9 +147,7 @@ fn injection(row: &mut Row, line: &Value, of: &Value) {
     // Bit 0: an enum value that this version does not know, which JSON writes as a number.
     let is_unknown =
         ["mode", "outcome", "area", "doseSource", "depthSource"].iter().any(|field| of[*field].is_number());
-    // Bit 2: a clock that says that it is synced, and whose time is not taken.
-    let is_implausible = line["clock"] == "SYNCED" && line["at_unix_us"].is_null();
-    row.set("flags", (u64::from(is_unknown) + 4 * u64::from(is_implausible)).into());
+    row.set("flags", (u64::from(is_unknown) + implausible(line)).into());
 }
 
 fn session(row: &mut Row, context: &Value, kind: &str, of: &Value) {

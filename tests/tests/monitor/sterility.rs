@@ -232,7 +232,7 @@ async fn of_a_part_that_a_merge_made_only_new_rows_are_judged() {
     rig.clickhouse.query("OPTIMIZE TABLE doseline.item_uses FINAL");
     let units = rig.pass().await.units;
     assert!((1..=4).contains(&units), "{units} of more than 60");
-    assert_eq!(rig.open(), ["critical sterility-2/acme/item/N0"]);
+    assert_eq!(rig.open(), ["high sterility-2/acme/item/N0"]);
 
     // Merged before they were committed: seen then, judged later.
     Facts(&rig).uses_of_batch("N1", "b", 5, "NEEDLE", "1, 0, 20");
@@ -240,7 +240,7 @@ async fn of_a_part_that_a_merge_made_only_new_rows_are_judged() {
     rig.pass().await;
     Facts(&rig).commit(1, 0, 20);
     rig.pass().await;
-    assert_eq!(rig.open(), ["critical sterility-2/acme/item/N0", "critical sterility-2/acme/item/N1"]);
+    assert_eq!(rig.open(), ["high sterility-2/acme/item/N0", "high sterility-2/acme/item/N1"]);
 }
 
 /// The rows of a batch become visible table by table.
