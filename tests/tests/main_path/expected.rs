@@ -147,7 +147,7 @@ fn injection(row: &mut Row, line: &Value, of: &Value) {
     // Bit 0: an enum value that this version does not know, which JSON writes as a number.
     let is_unknown =
         ["mode", "outcome", "area", "doseSource", "depthSource"].iter().any(|field| of[*field].is_number());
-    row.set("flags", (u64::from(is_unknown) + implausible(line)).into());
+    row.0.insert("flags", (u64::from(is_unknown) + implausible(line)).into());
 }
 
 fn session(row: &mut Row, context: &Value, kind: &str, of: &Value) {
