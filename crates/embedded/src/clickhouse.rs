@@ -30,7 +30,6 @@ mod workers;
 use async_recursion::async_recursion as boxed;
 use engine::Engine;
 use http::{Server, Share};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use service::door::Door;
 use service::places::{Place, Places};
 use std::fmt;
@@ -346,7 +345,7 @@ fn lock(data_dir: &Path) -> Result<(PathBuf, File), Error> {
 /// Accepts connections until the end is asked for; returns those that are open then.
 async fn serve(server: &Arc<Server>, listener: &TcpListener, shutdown: &CancellationToken) -> JoinSet<()> {
     let places = Places::new(service::files::engine_connections());
-    let mut accepting = std::pin::pin!(accept(listener, &places));
+    let mut accepting = std::pin::pin!(places.accept(listener));
     let mut connections = JoinSet::new();
     let mut expiry = tokio::time::interval(EXPIRY_INTERVAL);
     loop {
@@ -359,21 +358,7 @@ async fn serve(server: &Arc<Server>, listener: &TcpListener, shutdown: &Cancella
             Some(_) = connections.join_next() => {}
             (stream, place) = &mut accepting => {
                 connections.spawn(serve_connection(Arc::clone(server), stream, place, shutdown.clone()));
-                accepting.set(accept(listener, &places));
-            }
-        }
-    }
-}
-
-/// The next connection and its place.
-async fn accept(listener: &TcpListener, places: &Arc<Places>) -> (TcpStream, Place) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return (stream, places.enter().await),
-            // out of descriptors, or the client left while still in the queue: neither lasts
-            Err(error) => {
-                tracing::warn!(%error, "connection not accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                accepting.set(places.accept(listener));
             }
         }
     }
@@ -391,19 +376,7 @@ async fn serve_connection(server: Arc<Server>, stream: TcpStream, place: Place, 
             Ok::<_, std::convert::Infallible>(response)
         }
     });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = place.dismissed() => return,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
+    let result = service::listener::serve_connection(stream, &place, service, HEAD_TIME, &shutdown).await;
     if let Err(error) = result {
         tracing::debug!(%error, "connection ended");
     }

@@ -46,9 +46,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use service::places::{Place, Places};
+use service::places::Places;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
 };
@@ -298,7 +298,7 @@ impl Service {
 
     async fn serve(&mut self, connections: &mut JoinSet<()>, retention_interval: Duration) -> Result<(), Error> {
         let places = Places::new(service::files::engine_connections().min(CONNECTIONS_MAX));
-        let mut accepting = std::pin::pin!(accept(&self.listener, &places));
+        let mut accepting = std::pin::pin!(places.accept(&self.listener));
         let mut group_tick = tokio::time::interval(GROUP_TICK);
         let mut retention_tick = tokio::time::interval(retention_interval);
         loop {
@@ -307,25 +307,11 @@ impl Service {
                 Some(error) = self.failed.recv() => return Err(error),
                 (stream, place) = &mut accepting => {
                     connections.spawn(connection::serve(stream, place, Arc::clone(&self.broker)));
-                    accepting.set(accept(&self.listener, &places));
+                    accepting.set(places.accept(&self.listener));
                 }
                 Some(ended) = connections.join_next() => ended?,
                 _ = group_tick.tick() => self.broker.tick_groups(),
                 _ = retention_tick.tick() => self.broker.retain(),
-            }
-        }
-    }
-}
-
-/// The next connection and its place.
-async fn accept(listener: &TcpListener, places: &Arc<Places>) -> (TcpStream, Place) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return (stream, places.enter().await),
-            Err(error) => {
-                // Out of file descriptors: whoever waits is accepted once some are free.
-                tracing::warn!(%error, "cannot accept a kafka connection");
-                tokio::time::sleep(GROUP_TICK).await;
             }
         }
     }

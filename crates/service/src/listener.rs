@@ -4,10 +4,11 @@
 //! connection be without one. Where all places are taken, a connection that has no request under
 //! way gives way: see [`crate::places`].
 
-use std::{io, sync::Arc, time::Duration};
+use std::{convert::Infallible, error::Error, io, sync::Arc, time::Duration};
 
 use async_recursion::async_recursion as boxed;
-use axum::{Router, body::Body};
+use axum::{Router, body::Body, response::Response};
+use hyper::{Request, body::Incoming, service::HttpService};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -23,8 +24,6 @@ use crate::{
 
 /// Time that a client has for the head of a request, from the end of the one before.
 const HEAD_TIME: Duration = Duration::from_secs(20);
-/// Pause where the system has no connection to give, for want of free files.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// Serves a router until `shutdown`, then ends what is under way. `names` are host names by which
 /// the port may be called besides its address.
@@ -51,64 +50,72 @@ async fn serve_within(
     shutdown: CancellationToken,
 ) {
     let mut connections = JoinSet::new();
-    let mut accepting = std::pin::pin!(accept(&listener, &places));
+    let mut accepting = std::pin::pin!(places.accept(&listener));
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = connections.join_next() => {}
             (stream, place) = &mut accepting => {
-                connections.spawn(serve_connection(stream, place, router.clone(), head_time, shutdown.clone()));
-                accepting.set(accept(&listener, &places));
+                let (router, shutdown) = (router.clone(), shutdown.clone());
+                connections.spawn(async move {
+                    let service = answering(router, place.clone());
+                    // Whatever ended it, the client knows.
+                    let _ = serve_connection(stream, &place, service, head_time, &shutdown).await;
+                });
+                accepting.set(places.accept(&listener));
             }
         }
     }
     while connections.join_next().await.is_some() {}
 }
 
-/// The next connection and its place.
-async fn accept(listener: &TcpListener, places: &Arc<Places>) -> (TcpStream, Place) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return (stream, places.enter().await),
-            // Out of files, or the client left while it was queued: neither lasts.
-            Err(_) => tokio::time::sleep(ACCEPT_AGAIN).await,
-        }
-    }
-}
-
-async fn serve_connection(
-    stream: TcpStream,
-    place: Place,
+/// Answers by a router. The connection counts as busy until the answer is there: a client that does
+/// not take it holds nothing up.
+fn answering(
     router: Router,
-    head_time: Duration,
-    shutdown: CancellationToken,
-) {
-    let working = place.clone();
-    let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        // Until the answer is there: a client that does not take it holds nothing up.
-        let (mut router, work) = (router.clone(), working.work());
+    place: Place,
+) -> impl hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> {
+    hyper::service::service_fn(move |request: Request<Incoming>| {
+        let (mut router, work) = (router.clone(), place.work());
         async move {
             let response = router.call(request.map(Body::new)).await;
             drop(work);
             response
         }
-    });
+    })
+}
+
+/// Serves one HTTP connection until it ends, its place is needed, or `shutdown` has let the request
+/// under way end. A client has `head_time` for the head of each request.
+///
+/// # Errors
+/// The connection fails or breaks HTTP.
+pub async fn serve_connection<S, B>(
+    stream: TcpStream,
+    place: &Place,
+    service: S,
+    head_time: Duration,
+    shutdown: &CancellationToken,
+) -> hyper::Result<()>
+where
+    S: HttpService<Incoming, ResBody = B, Error: Into<Box<dyn Error + Send + Sync>>>,
+    B: hyper::body::Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
+{
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_time)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    // Whatever ended it, the client knows.
-    let _ = tokio::select! {
+    tokio::select! {
         // A request that is there counts before another connection needs the place.
         biased;
         ended = connection.as_mut() => ended,
-        () = place.dismissed() => return,
+        () = place.dismissed() => Ok(()),
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-    };
+    }
 }
 
 #[cfg(test)]

@@ -8,11 +8,17 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tokio_util::sync::CancellationToken;
 
 /// How soon it is looked again for an idle connection, where all were busy.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Pause where the system has no connection to give.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// The places of one listener.
 #[derive(Debug)]
@@ -32,6 +38,20 @@ impl Places {
     /// So many places.
     pub fn new(count: usize) -> Arc<Self> {
         Arc::new(Self { free: Arc::new(Semaphore::new(count)), idle: Mutex::default() })
+    }
+
+    /// The next connection of the listener, and its place.
+    pub async fn accept(self: &Arc<Self>, listener: &TcpListener) -> (TcpStream, Place) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => return (stream, self.enter().await),
+                // Out of files, or the client left while it was queued: neither lasts.
+                Err(error) => {
+                    tracing::warn!(%error, "connection not accepted");
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                }
+            }
+        }
     }
 
     /// Takes a place; waits only while every connection is busy.
