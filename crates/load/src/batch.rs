@@ -13,7 +13,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use foldhash::quality::RandomState;
 use telemetry::{
-    device_time::{self, Implausible, Judged},
+    device_time::{self, Judged},
     interval::{Interval, IntervalSet},
     kafka::{SOURCE_CHECK, SOURCE_LOADER},
     ledger::{Fate, Ledger},
@@ -324,7 +324,7 @@ impl<'r> Batch<'r> {
         let flags = source.report.texts(index).unwrap_or(0);
         let flagged = Origin { flags: flags | source.origin.flags, ..source.origin };
         let origin = if flags == 0 { &source.origin } else { &flagged };
-        if let Some(implausible) = source.time_of(event) {
+        if let Some(implausible) = source.time.implausible(event) {
             self.tables.implausible(origin, seq, &implausible);
         }
         let (withdrawn, implausible) = source.limits.withdraw(event, source.decoded.received_at);
@@ -581,15 +581,6 @@ impl Source<'_, '_> {
             return Err(reject.clone());
         }
         check(event, self.time.at(event), self.ranges)
-    }
-
-    /// What the device's clock showed at an event, where that cannot be true.
-    fn time_of(&self, event: &v1::Event) -> Option<Implausible> {
-        let doubt = self.time.doubt?;
-        let base = self.report.message().base_unix_us;
-        // Where the clock's time is unknown, the offset from it is no time either.
-        let offset = if base == 0 { 0 } else { i64::try_from(event.offset_us).unwrap_or(i64::MAX) };
-        Some(Implausible { field: "base_unix_us", claim_us: base.saturating_add(offset), doubt })
     }
 
     /// The longest run from `next` on, up to `last`.

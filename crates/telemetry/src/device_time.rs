@@ -102,7 +102,9 @@ pub struct Implausible {
 /// Where the events of a report lie in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judged {
-    base_unix_us: Option<i64>,
+    /// As the report says it.
+    base_unix_us: i64,
+    is_device: bool,
     received_at: i64,
     /// Why the device's clock is not believed although it says that it is synced.
     pub doubt: Option<Doubt>,
@@ -111,13 +113,27 @@ pub struct Judged {
 impl Judged {
     /// Whether events have the device's time, rather than the time of receipt.
     pub fn is_device(&self) -> bool {
-        self.base_unix_us.is_some()
+        self.is_device
     }
 
     /// The time an event is stored under, us since 1970. An offset that leads out of the calendar
     /// gives a time that [`crate::plausibility::check`] refuses.
     pub fn at(&self, event: &v1::Event) -> i64 {
-        self.base_unix_us.map_or(self.received_at, |base| time_of(base, event.offset_us).unwrap_or(i64::MAX))
+        if !self.is_device {
+            return self.received_at;
+        }
+        time_of(self.base_unix_us, event.offset_us).unwrap_or(i64::MAX)
+    }
+
+    /// What the device's clock showed at an event, if that is not believed.
+    pub fn implausible(&self, event: &v1::Event) -> Option<Implausible> {
+        let doubt = self.doubt?;
+        // Where the clock's time is unknown, the offset from it is no time either.
+        let claim_us = match self.base_unix_us {
+            0 => 0,
+            base => base.saturating_add(i64::try_from(event.offset_us).unwrap_or(i64::MAX)),
+        };
+        Some(Implausible { field: "base_unix_us", claim_us, doubt })
     }
 }
 
@@ -185,10 +201,10 @@ impl Limits {
     /// Judges the clock of a report by its base and by its newest event. All events of a report
     /// share its clock, so where one of them shows it to be wrong, none has the device's time.
     pub fn judge(&self, report: &v1::Report, received_at: i64) -> Judged {
-        if report.clock() != v1::Clock::Synced {
-            return Judged { base_unix_us: None, received_at, doubt: None };
-        }
         let base = report.base_unix_us;
+        if report.clock() != v1::Clock::Synced {
+            return Judged { base_unix_us: base, is_device: false, received_at, doubt: None };
+        }
         let doubt = self.doubt(base, Meaning::Event, received_at).or_else(|| {
             // An offset that leads out of the calendar says nothing about the clock; its event is
             // refused by itself.
@@ -197,7 +213,7 @@ impl Limits {
             let newest = time_of(base, offsets.max().unwrap_or_default()).unwrap_or(base);
             self.doubt(newest, Meaning::Event, received_at)
         });
-        Judged { base_unix_us: doubt.is_none().then_some(base), received_at, doubt }
+        Judged { base_unix_us: base, is_device: doubt.is_none(), received_at, doubt }
     }
 
     /// An event without the times in it that cannot be true, and those times.
