@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::{columns::column::repeat, error::Error};
 
-/// Every table the loader writes with provenance, base tables and aggregates.
+/// Every table the loader writes with provenance: first those of events, then the others.
 pub const TABLES: [&str; 18] = [
     "injections",
     "sessions",
@@ -33,6 +33,10 @@ pub const TABLES: [&str; 18] = [
     "item_uses",
     "implausible_times",
 ];
+
+const ALL: &[&str] = &TABLES;
+/// Those with one row or more for each event.
+pub const EVENT_TABLES: &[&str] = ALL.split_at(12).0;
 
 /// Which batch a row comes from; the same in every row of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

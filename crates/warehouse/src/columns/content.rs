@@ -15,23 +15,7 @@ use arrow_array::{
 use arrow_schema::{DataType, Schema};
 use serde::Deserialize;
 
-use crate::{client::Warehouse, compare::quoted, error::Error};
-
-/// The tables with one row or more for each event.
-pub const EVENT_TABLES: [&str; 12] = [
-    "injections",
-    "sessions",
-    "preparations",
-    "mounts",
-    "sterilization_cycles",
-    "sterilization_samples",
-    "sterilization_items",
-    "cycle_indicators",
-    "cycle_releases",
-    "calibrations",
-    "faults",
-    "device_status",
-];
+use crate::{client::Warehouse, columns::EVENT_TABLES, compare::quoted, error::Error};
 
 /// Columns that are no content.
 const LEFT_OUT: [&str; 16] = [
@@ -152,20 +136,16 @@ pub fn difference(schema: &Schema, came: &[&Content], stored: &[&Content]) -> Op
     if came.len() != stored.len() {
         return Some(format!("{} rows, stored are {}", came.len(), stored.len()));
     }
-    let sorted = |rows: &[&Content]| {
-        let mut cells: Vec<Vec<String>> = rows
-            .iter()
-            // An earlier version stored what scanners append.
-            .map(|row| row.cells.iter().map(|cell| cell.trim_end().to_owned()).collect())
-            .collect();
+    fn sorted<'c>(rows: &[&'c Content]) -> Vec<&'c Vec<String>> {
+        let mut cells: Vec<_> = rows.iter().map(|row| &row.cells).collect();
         cells.sort_unstable();
         cells
-    };
+    }
     let names = compared(schema);
     let (came, stored) = (sorted(came), sorted(stored));
     let mut found = Vec::new();
     for (came, stored) in came.iter().zip(&stored) {
-        for ((name, came), stored) in names.iter().zip(came).zip(stored) {
+        for ((name, came), stored) in names.iter().zip(came.iter()).zip(stored.iter()) {
             // What cannot be true by the time of receipt is not stored, and the two were received
             // at different times.
             let is_absent = |cell: &String| cell.is_empty() || cell == "NULL";
