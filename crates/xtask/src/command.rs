@@ -1,6 +1,7 @@
 //! Runs other programs. Errors name the program and quote its output.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -15,6 +16,28 @@ pub fn checkout() -> Result<PathBuf> {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`")?;
     let root = Path::new(&manifest).join("../..");
     root.canonicalize().with_context(|| format!("find the checkout at {}", root.display()))
+}
+
+/// The files below a folder whose names end in one of these extensions, in order. What is fetched,
+/// built or generated is left out.
+pub fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
+    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))? {
+            let path = entry?.path();
+            let text = |part: Option<&OsStr>| part.and_then(OsStr::to_str).unwrap_or_default().to_owned();
+            if path.is_dir() {
+                let name = text(path.file_name());
+                if !name.starts_with('.') && !matches!(name.as_str(), "generated" | "node_modules" | "target") {
+                    folders.push(path);
+                }
+            } else if extensions.contains(&text(path.extension()).as_str()) {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// A cargo command in the checkout, with the cargo that runs this program.

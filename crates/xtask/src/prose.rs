@@ -24,42 +24,19 @@ const UNUSED: [(&str, &str); 10] = [
     ("utilize", "use"),
     ("TODO", "an issue"),
 ];
-/// Folders with sources and documents; the top level itself has documents only.
-const FOLDERS: [&str; 5] = ["crates", "tests", "docs", "proto", "deploy"];
-
 /// Fails with a line for each breach.
 pub fn check() -> Result<()> {
     let root = command::checkout()?;
-    let mut files = Vec::new();
-    for entry in fs::read_dir(&root).with_context(|| format!("list {}", root.display()))? {
-        let path = entry?.path();
-        if path.is_file() {
-            files.push(path);
-        }
-    }
-    let mut folders: Vec<_> = FOLDERS.iter().map(|name| root.join(name)).collect();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))? {
-            let path = entry?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            match path.is_dir() {
-                true if !matches!(name, "generated" | "node_modules" | "target") => folders.push(path),
-                true => {}
-                false => files.push(path),
-            }
-        }
-    }
-    files.sort();
     let mut breaches = Vec::new();
-    for path in files {
-        let kind = path.extension().and_then(|extension| extension.to_str());
-        // The list of phrases would accuse itself; what was released is never edited.
-        if !matches!(kind, Some("md" | "rs")) || path.ends_with("xtask/src/prose.rs") {
+    for path in command::files(&root, &["md", "rs"])? {
+        // The list of phrases would accuse itself.
+        if path.ends_with("xtask/src/prose.rs") {
             continue;
         }
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         let name = path.strip_prefix(&root).unwrap_or(&path).display().to_string();
-        let found = if kind == Some("md") { document(&text, &path) } else { source(&text) };
+        let is_document = path.extension().is_some_and(|extension| extension == "md");
+        let found = if is_document { document(&text, &path) } else { source(&text) };
         breaches.extend(found.into_iter().map(|(line, fault)| format!("{name}:{line}: {fault}")));
     }
     if !breaches.is_empty() {

@@ -57,17 +57,9 @@ fn workspace_dependencies(manifest: &str) -> impl Iterator<Item = &str> {
 /// All words in the Rust files of a package's folder.
 fn words(folder: &Path) -> Result<BTreeSet<String>> {
     let mut words = BTreeSet::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-                words.extend(words_of(&text));
-            }
-        }
+    for path in command::files(folder, &["rs"])? {
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        words.extend(words_of(&text));
     }
     Ok(words)
 }
