@@ -1,9 +1,9 @@
 //! Which devices are registered, and which tenants do not take reports of others.
 //!
-//! The bridge does not read the registry: whoever runs it hands over what was read, and again
-//! whenever that changes. It is decided here, before Kafka, because a decision that stands in Kafka
-//! stays what it was: whoever loads the record later, or loads it again, need not know what the
-//! registry said.
+//! The bridge does not read the registry: its caller hands over what was read, and again whenever
+//! that changes. The bridge decides before Kafka, because a decision that stands in Kafka stays
+//! what it was: a loader that reads the record later, or again, need not know what the registry
+//! said.
 
 use std::{
     collections::{HashMap, HashSet},

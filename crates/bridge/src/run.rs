@@ -80,7 +80,7 @@ impl Handle {
         self.metrics.text()
     }
 
-    /// Counts restarts of the broker by whoever runs it.
+    /// Counts restarts of the broker, which the caller runs.
     pub fn broker_restarted(&self, times: u64) {
         self.metrics.broker_restarts.inc_by(times);
     }

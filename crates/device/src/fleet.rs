@@ -54,7 +54,7 @@ pub struct Plan {
     pub epoch_unix_us: i64,
     /// Number of devices.
     pub devices: u32,
-    /// Number of tenants, at least 1; blocks are assigned to them in turn.
+    /// Number of tenants, at least 1; blocks are assigned to them round-robin.
     pub tenants: u32,
     /// Sites of each tenant, at least 1.
     pub sites: u32,

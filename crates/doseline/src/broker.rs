@@ -28,8 +28,8 @@ pub async fn wait_for_predecessor(data_dir: &Path) -> anyhow::Result<()> {
 }
 
 /// The bridge's client id on the broker of this data directory. The broker asks for no password,
-/// and whoever connects with the id of another takes over its session, with what waits in it: so a
-/// part of the id is a secret of the data directory.
+/// and a client that connects with the id of another takes over its session, with what waits in it.
+/// So a part of the id is a secret of the data directory.
 ///
 /// # Errors
 /// The broker's folder cannot be used.

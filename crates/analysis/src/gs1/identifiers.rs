@@ -11,8 +11,8 @@ pub(super) enum Form {
     Text(usize, usize),
     /// Six digits, YYMMDD; day 00 stands for the last one of the month.
     Date,
-    /// Six digits, YYMMDD with a day that exists, then from so many to so many two-digit parts of a
-    /// time: hour, minute, second.
+    /// Six digits, YYMMDD with a day that exists, then two-digit parts of a time (hour, minute,
+    /// second): at least the first number of them, at most the second.
     Time(usize, usize),
     /// One such date, or the first and the last one of a range.
     Dates,
