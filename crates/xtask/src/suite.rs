@@ -1,7 +1,9 @@
 //! `cargo xtask test`: every check and every test, in order.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 
@@ -12,6 +14,9 @@ use crate::{cache, command, engines, prose, system, targets, tools, unused};
 
 /// Number of the slowest tests listed at the end of a run.
 const SLOWEST: usize = 10;
+/// Number of test targets that run at a time in a full run. The campaign takes one of them for most
+/// of the time; two others keep two processors busy.
+const LANES: usize = 3;
 /// Makes libtest print the time of each test. Stable toolchains allow that only with this variable.
 /// Cargo starts the test programs through `env`, and nothing else.
 const RUNNER: &str = "target.'cfg(all())'.runner = ['env', 'RUSTC_BOOTSTRAP=1']";
@@ -140,15 +145,14 @@ impl Run<'_> {
                 command::run(command::cargo(doc)?.args(command::locked()).env("RUSTDOCFLAGS", "-D warnings"))
             }
             Part::Build => {
-                let chosen = targets::chosen(self.scope.fast, self.packages.targets());
                 // Tests with engines start every binary. Others start only those that cargo builds
                 // for them.
-                let begin: &[&str] = if self.scope.fast {
-                    &["test", "--release", "--no-run"]
+                let arguments = if self.scope.fast {
+                    [&["test", "--release", "--no-run"], targets::fast(self.packages.targets()).as_slice()].concat()
                 } else {
-                    &["build", "--release", "--lib", "--bins"]
+                    vec!["build", "--release", "--workspace", "--lib", "--bins", "--tests"]
                 };
-                self.packages.crates(&self.scope.tests()).compile(step, what, &[begin, &chosen].concat(), &[])
+                self.packages.crates(&self.scope.tests()).compile(step, what, &arguments, &[])
             }
             Part::Tests => {
                 step.give_way();
@@ -157,26 +161,29 @@ impl Run<'_> {
         }
     }
 
-    /// Runs the tests. The campaign mostly waits, so it runs beside all others, and its output
-    /// comes last.
+    /// Runs the tests. Tests with engines mostly wait, so several of their targets run at a time.
     fn tests(&mut self) -> Result<()> {
         let Scope { fast, filter } = self.scope;
-        let chosen = targets::chosen(fast, self.packages.targets());
-        if fast || filter.is_some() {
-            return run_tests(&chosen, &Vec::from_iter(filter), &mut std::io::stdout(), &mut self.tally);
+        let chosen = targets::fast(self.packages.targets());
+        let filter = Vec::from_iter(filter);
+        if fast {
+            self.tally = run_tests(&chosen, &filter, &mut std::io::stdout())?;
+            return Ok(());
         }
-        let (target, test) = targets::BESIDE;
-        let (mut said, mut tally) = (Vec::new(), Tally::default());
-        let beside = std::thread::scope(|scope| {
-            let beside = scope
-                .spawn(|| run_tests(&["--workspace", "--test", target], &["--exact", test], &mut said, &mut tally));
-            run_tests(&chosen, &["--skip", test], &mut std::io::stdout(), &mut self.tally)?;
-            println!("waiting for {test}");
-            beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
-        beside?;
-        std::io::stdout().write_all(&said).context("write to stdout")?;
-        self.tally.add(tally);
+        if !filter.is_empty() {
+            self.tally = run_tests(&["--workspace", "--tests"], &filter, &mut std::io::stdout())?;
+            return Ok(());
+        }
+        let waiting = Mutex::new(targets::with_engines().chain([chosen]).collect::<VecDeque<_>>());
+        let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let tallies = std::thread::scope(|scope| {
+            let lanes: Vec<_> = std::iter::repeat_with(|| scope.spawn(|| run_all(next))).take(LANES).collect();
+            lanes
+                .into_iter()
+                .map(|lane| lane.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect::<Result<Vec<_>>>()
+        })?;
+        tallies.into_iter().for_each(|tally| self.tally.add(tally));
         Ok(())
     }
 
@@ -200,9 +207,23 @@ impl Run<'_> {
     }
 }
 
+/// Runs the tests of one choice of targets after the other. The output of each choice comes in one
+/// piece, at its end.
+fn run_all<'a>(next: impl Fn() -> Option<Vec<&'a str>>) -> Result<Tally> {
+    let mut sum = Tally::default();
+    while let Some(chosen) = next() {
+        println!("tests begin: {}", chosen.join(" "));
+        let mut said = Vec::new();
+        let tally = run_tests(&chosen, &[], &mut said);
+        std::io::stdout().lock().write_all(&said).context("write to stdout")?;
+        sum.add(tally?);
+    }
+    Ok(sum)
+}
+
 /// Runs the tests of these targets, counts them, and passes on their output at once. Both streams
 /// keep their true order.
-fn run_tests(targets: &[&str], filter: &[&str], output: &mut impl Write, tally: &mut Tally) -> Result<()> {
+fn run_tests(targets: &[&str], filter: &[&str], output: &mut impl Write) -> Result<Tally> {
     let (lines, input) = std::io::pipe().context("open a pipe")?;
     let mut command = command::cargo(["test", "--release", "--no-fail-fast", "--config", RUNNER])?;
     command.args(targets).args(command::locked()).arg("--").args(filter).args(TIMES);
@@ -211,6 +232,7 @@ fn run_tests(targets: &[&str], filter: &[&str], output: &mut impl Write, tally: 
     // The command holds the writing ends. With them open, the reader below would never reach the
     // end.
     drop(command);
+    let mut tally = Tally::default();
     for line in BufReader::new(lines).split(b'\n') {
         let line = line.context("read from cargo test")?;
         let line = String::from_utf8_lossy(&line);
@@ -219,7 +241,7 @@ fn run_tests(targets: &[&str], filter: &[&str], output: &mut impl Write, tally: 
     }
     let status = child.wait().context("wait for cargo test")?;
     tally.end(status.success());
-    Ok(())
+    Ok(tally)
 }
 
 #[cfg(test)]

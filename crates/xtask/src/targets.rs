@@ -25,35 +25,32 @@ const FAST: &[(&str, &str)] = &[
     ("tests", "simulation"),
 ];
 
-/// The test that runs beside all others, as target and test: it takes ten minutes and mostly waits.
-pub const BESIDE: (&str, &str) = ("campaign", "nothing_is_lost_and_nothing_doubled_whatever_fails");
-
-/// Integration tests that start Mosquitto, a Kafka, ClickHouse, a browser or valgrind.
-#[cfg(test)]
+/// Integration tests that start Mosquitto, a Kafka, ClickHouse, a browser or valgrind. The ones that
+/// take longest come first, because several run at a time.
 const WITH_ENGINES: &[(&str, &str)] = &[
-    ("embedded", "clickhouse"),
-    ("embedded", "kafka"),
-    ("embedded", "mosquitto"),
-    ("tests", "again"),
-    ("tests", "bad_input"),
-    ("tests", "bench"),
-    ("tests", "bridge"),
-    ("tests", "broker"),
     ("tests", "campaign"),
-    ("tests", "commands"),
+    ("tests", "again"),
+    ("tests", "loader"),
+    ("tests", "bridge"),
+    ("tests", "up"),
+    ("tests", "warehouse"),
+    ("tests", "broker"),
+    ("tests", "main_path"),
     ("tests", "demo"),
+    ("tests", "monitor"),
+    ("embedded", "kafka"),
+    ("tests", "bench"),
+    ("tests", "commands"),
     ("tests", "device"),
+    ("embedded", "clickhouse"),
+    ("embedded", "mosquitto"),
+    ("tests", "bad_input"),
     ("tests", "harness"),
     ("tests", "independent_client"),
     ("tests", "instructions"),
     ("tests", "kafka_clients"),
-    ("tests", "loader"),
-    ("tests", "main_path"),
-    ("tests", "monitor"),
     ("tests", "monitor_cost"),
     ("tests", "quarantine"),
-    ("tests", "up"),
-    ("tests", "warehouse"),
 ];
 
 /// A library, binary or test that cargo compiles.
@@ -97,15 +94,11 @@ pub fn of_workspace() -> Result<Vec<Target>> {
     Ok(targets)
 }
 
-/// Arguments of `cargo test` that select the tests of `cargo xtask test`: all, or those that start
-/// no engine.
+/// Arguments of `cargo test` that select the tests that start no engine.
 ///
 /// Examples in documentation are not included: there are none, and looking for them takes a pass
 /// over every crate.
-pub fn chosen(fast: bool, targets: &[Target]) -> Vec<&str> {
-    if !fast {
-        return vec!["--workspace", "--tests"];
-    }
+pub fn fast(targets: &[Target]) -> Vec<&str> {
     let mut arguments = vec!["--workspace", "--lib"];
     // `--bins` would also select binaries whose manifest says that they contain no tests.
     for target in targets.iter().filter(|target| target.kind == "bin" && target.tested) {
@@ -113,6 +106,11 @@ pub fn chosen(fast: bool, targets: &[Target]) -> Vec<&str> {
     }
     arguments.extend(FAST.iter().flat_map(|(_, target)| ["--test", target]));
     arguments
+}
+
+/// Arguments of `cargo test` that select the tests with engines, one target at a time.
+pub fn with_engines<'a>() -> impl Iterator<Item = Vec<&'a str>> {
+    WITH_ENGINES.iter().map(|(_, target)| vec!["--workspace", "--test", target])
 }
 
 #[cfg(test)]
@@ -146,19 +144,10 @@ mod tests {
     }
 
     #[test]
-    fn the_test_that_runs_beside_the_others_exists() {
-        let (target, test) = BESIDE;
-        let targets = tests_of_workspace();
-        let found = targets.iter().find(|found| found.name == target);
-        let source = fs::read_to_string(&found.unwrap().source).unwrap();
-        assert!(source.contains(&format!("#[test]\nfn {test}()")), "{test} would run in no lane");
-    }
-
-    #[test]
-    fn a_name_chooses_no_target_of_the_other_list() {
-        for (_, name) in FAST {
-            let both = WITH_ENGINES.iter().any(|(_, other)| other == name);
-            assert!(!both, "`--test {name}` would choose a test with engines too: rename one of them");
+    fn a_name_chooses_one_target() {
+        for (package, name) in FAST.iter().chain(WITH_ENGINES) {
+            let times = FAST.iter().chain(WITH_ENGINES).filter(|(_, other)| other == name).count();
+            assert_eq!(times, 1, "`--test {name}` would choose more than the test of {package}: rename one of them");
         }
     }
 
@@ -211,11 +200,11 @@ mod tests {
     #[test]
     fn fast_is_a_choice_by_name() {
         let targets = of_workspace().unwrap();
-        let fast = chosen(true, &targets);
+        let fast = fast(&targets);
         let chooses = |arguments: &[&str], what, name| arguments.windows(2).any(|pair| pair == [what, name]);
         assert!(chooses(&fast, "--test", "simulation") && chooses(&fast, "--bin", "doseline"));
         assert!(!chooses(&fast, "--test", "up") && !chooses(&fast, "--bin", "soak"));
         assert!(!fast.contains(&"--tests") && !fast.contains(&"--bins"));
-        assert_eq!(chosen(false, &targets), ["--workspace", "--tests"]);
+        assert!(with_engines().any(|arguments| chooses(&arguments, "--test", "up")));
     }
 }
