@@ -27,9 +27,9 @@ use bug::Bug;
 use world::{Outcome, Setting};
 
 /// Seeds of every run of the tests.
-const SEEDS: Range<u64> = 0..2_000;
+const SEEDS: Range<u64> = 0..1_000;
 /// Seeds within which a planted bug has to be found.
-const BUG_SEEDS: Range<u64> = 0..400;
+const BUG_SEEDS: Range<u64> = 0..200;
 
 fn seeds() -> Range<u64> {
     let text = |name| env::var(name).ok();
