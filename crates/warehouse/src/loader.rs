@@ -1,7 +1,7 @@
-//! What the loader asks and writes besides rows: lives of topics, positions, intents, ledgers,
-//! read-back, commits.
+//! What the loader asks and writes besides rows: incarnations of topics, positions, intents,
+//! ledgers, read-back and commits.
 //!
-//! Every question here is about one partition of one life of one topic, a [`Shard`].
+//! Every question here is about one partition of one incarnation of one topic, a [`Shard`].
 
 use async_recursion::async_recursion as boxed;
 use std::collections::{BTreeMap, HashSet};
@@ -19,50 +19,49 @@ use crate::{
     insert::PINNED,
 };
 
-/// One partition of one life of a Kafka topic.
+/// One partition of one incarnation of a Kafka topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Shard {
-    /// Life of the topic.
     pub incarnation: u32,
     pub partition: i32,
 }
 
-/// One life of a Kafka topic.
+/// One incarnation of a Kafka topic.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct TopicLife {
     pub topic: String,
-    /// Number of this life, ascending over all topics from 1.
+    /// Number of the incarnation, from 1, ascending over all topics.
     pub incarnation: u32,
-    /// Number of partitions, fixed for the life.
+    /// Number of partitions. It is fixed for the incarnation.
     pub partitions: u32,
-    /// Kafka's id of the topic; empty where the broker gives none or it was not looked at yet.
+    /// Kafka's id of the topic; empty if the broker gives none or nobody has looked it up yet.
     pub topic_id: String,
 }
 
-/// Distance of two intents' generations, and so the most generations of one intent's blocks.
+/// Distance between the generations of two successive intents for the same batch. One intent's
+/// blocks can therefore use at most this many generations.
 pub const GENERATIONS: u32 = 16;
-/// Decoder version of the intent that closes a shard, see [`crate::closing`]; decoders count from
-/// 1.
+/// Decoder version of the intent that closes a shard, see [`crate::closing`]. Decoders are numbered
+/// from 1.
 pub const CLOSING: u32 = 0;
-/// Position of a shard that is closed.
+/// Position of a closed shard.
 pub const CLOSED: u64 = u64::MAX;
 
-/// What a batch will hold, written before the batch.
+/// What a batch will hold. An owner writes the intent before the batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Intent {
     pub shard: Shard,
     pub batch: u64,
     pub batch_end: u64,
-    /// Generation: rows of the batch are written under it or, where a token is burned, under one of
-    /// the few after it.
+    /// Generation. Rows of the batch are written under it or, if a token is burned, under one of
+    /// the generations that follow.
     pub generation: u32,
-    /// Version of the decoder.
     pub decoder_version: u32,
-    /// Hash of what else decides which rows the batch holds.
+    /// Hash of the plausibility rules, which also decide which rows the batch holds.
     pub plausibility_hash: u64,
     /// Days since 1970 of the ingest day.
     pub ingest_day: i32,
-    /// Who wrote it, for a person.
+    /// Name of the writer, for a person to read.
     pub owner: String,
 }
 
@@ -81,9 +80,9 @@ impl Intent {
 /// How far a shard is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Latest commit: its batch, end and generation; none where nothing was ever committed.
+    /// The latest commit; `None` if no batch was ever committed.
     pub commit: Option<LastCommit>,
-    /// Intents from the latest commit's batch on, by batch and generation.
+    /// Intents for the latest commit's batch and for later ones, by batch and generation.
     pub intents: Vec<Intent>,
 }
 
@@ -94,14 +93,14 @@ pub struct LastCommit {
     pub batch: u64,
     /// End of the batch, exclusive.
     pub batch_end: u64,
-    /// Generation of the intent it was written under.
+    /// Generation of the intent under which the batch was written.
     pub generation: u32,
 }
 
 impl Progress {
-    /// Offset the next batch starts at; none where nothing was ever committed. A commit below the
-    /// generation of its batch's latest intent does not count: another owner has begun to write
-    /// that batch again.
+    /// Offset at which the next batch starts; `None` if no batch was ever committed. A commit does
+    /// not count if its batch has an intent of a higher generation: another owner has then begun to
+    /// write that batch again.
     pub fn position(&self) -> Option<u64> {
         let commit = self.commit?;
         let rewritten = self.intents.iter().any(|intent| {
@@ -111,12 +110,12 @@ impl Progress {
     }
 }
 
-/// Rows of a batch found in a table under one generation.
+/// Rows that a table holds of a batch under one generation.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Tally {
     pub table: String,
     pub generation: u32,
-    /// Hash the rows carry.
+    /// The batch hash that the rows carry.
     pub hash: u64,
     /// Number of rows.
     pub rows: u64,
@@ -164,7 +163,8 @@ struct CommitCount {
     last: (u64, u32, u64),
 }
 
-/// Latest state of one boot: bounds of the intervals, reason, declared last, arrival, site.
+/// State of one boot: bounds of the intervals, reason of loss, declared last number, last arrival,
+/// site.
 type LedgerState = (Vec<u64>, Vec<u64>, Vec<u64>, Vec<u64>, Vec<u64>, Vec<u64>, String, u64, i64, String);
 
 #[derive(Deserialize)]
@@ -175,19 +175,20 @@ pub(crate) struct LedgerStateRow {
     state: LedgerState,
 }
 
-/// Keys asked for in one query, so that it stays far below the longest query ClickHouse takes.
+/// How many keys one query names. It keeps the query far below the length that ClickHouse accepts.
 const KEYS_PER_QUERY: usize = 500;
 
 const INTENT_COLUMNS: &str = "incarnation, kafka_partition, batch, batch_end, gen AS generation, decoder_version, \
                               plausibility_hash, toInt32(ingest_day) AS ingest_day, owner";
 
-/// The latest state of a boot, grouped by tenant, device and boot, as [`LedgerStateRow`] takes it.
+/// SQL for a boot's latest state, grouped by tenant, device and boot, in the shape of
+/// [`LedgerStateRow`].
 pub(crate) const LEDGER_STATE: &str = "toString(tenant) AS tenant, toString(device) AS device, boot_id, argMax(\
     (stored_first, stored_last, quarantined_first, quarantined_last, lost_first, lost_last, toString(lost_reason), \
     declared_last, toUnixTimestamp64Micro(last_arrival), toString(site)), (batch_end, gen)) AS state";
 
 impl Warehouse {
-    /// All lives of all topics.
+    /// All incarnations of all topics.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -196,8 +197,8 @@ impl Warehouse {
         self.rows("SELECT topic, incarnation, partitions, topic_id FROM kafka_topics ORDER BY incarnation").await
     }
 
-    /// Records a life of a topic unless its number is taken; read [`Warehouse::topic_lives`] to see
-    /// who won.
+    /// Records an incarnation of a topic, unless its number is already taken. Read
+    /// [`Warehouse::topic_lives`] afterwards to see whose row was accepted.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
@@ -209,7 +210,7 @@ impl Warehouse {
         self.put(query.bind(&life.topic_id), &format!("topic/{}", life.incarnation)).await
     }
 
-    /// Notes Kafka's id of a topic in a life that was numbered without one.
+    /// Adds Kafka's topic id to an incarnation that was numbered without one.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
@@ -238,7 +239,7 @@ impl Warehouse {
         Ok(Progress { commit, intents: self.intents(shard, from, None).await? })
     }
 
-    /// Intents of a shard for batches from `from` on, up to and including `to`, by batch and
+    /// Intents of a shard for the batches from `from` to `to` (both inclusive), by batch and
     /// generation.
     ///
     /// # Errors
@@ -255,12 +256,12 @@ impl Warehouse {
         Ok(rows.into_iter().map(Intent::from).collect())
     }
 
-    /// Writes an intent unless there is one of its batch and generation: put-if-absent by
-    /// deduplication token.
+    /// Writes an intent, unless its batch already has an intent of this generation. The
+    /// deduplication token makes the insert a put-if-absent.
     ///
     /// # Errors
-    /// As [`Warehouse::execute`]. Either way only [`Warehouse::intents`] says who won, and whether
-    /// anybody did.
+    /// As [`Warehouse::execute`]. Whether it fails or not, only [`Warehouse::intents`] tells which
+    /// intent was accepted, if any.
     #[boxed]
     pub async fn put_intent(&self, intent: &Intent, created_at: i64) -> Result<(), Error> {
         let Shard { incarnation, partition } = intent.shard;
@@ -283,15 +284,14 @@ impl Warehouse {
         self.put(query, &format!("{incarnation}/{partition}/{batch}/intent/{generation}")).await
     }
 
-    /// Ledgers of boots as of the start of the batch at `as_of`; boots without one are not in the
-    /// answer.
+    /// Ledgers of boots at the start of the batch at `as_of`. Boots without a ledger are left out.
     ///
-    /// A boot without a state in this life of the topic begins with what the earlier lives say of
-    /// it, all their partitions laid over each other: a device sends again what it has no receipt
-    /// for, and that may have been stored before the topic was created again. Earlier lives are
-    /// closed before a life begins ([`crate::closing`]), so that everybody reads the same; a state
-    /// of this life holds all of them.
-    ///
+    /// A boot may have no state in this incarnation of the topic. Its ledger then starts as the
+    /// union of its states in all partitions of the earlier incarnations. The reason: a device
+    /// resends an event until it has a receipt, and the event may have been stored before the topic
+    /// was created again. All earlier incarnations are closed before a new one begins
+    /// ([`crate::closing`]), so every reader gets the same union. The boot's first state in this
+    /// incarnation includes it.
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
@@ -312,7 +312,8 @@ impl Warehouse {
         Ok(ledgers)
     }
 
-    /// The latest state of each boot in each shard that meets a condition.
+    /// The latest state of each boot in each shard, of the rows that satisfy the SQL condition
+    /// `of`.
     async fn states(&self, of: &str, keys: impl Iterator<Item = &BootKey>) -> Result<Vec<LedgerRow>, Error> {
         let tuples: Vec<_> = keys.map(|key| (&key.tenant, &key.device, key.boot_id)).collect();
         let sql = format!(
@@ -324,7 +325,7 @@ impl Warehouse {
         Ok(rows.into_iter().map(ledger_row).collect())
     }
 
-    /// What the given tables hold of a batch.
+    /// Counts and hashes of a batch's rows in the given tables.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -343,17 +344,18 @@ impl Warehouse {
         self.rows(&parts.join(" UNION ALL ")).await
     }
 
-    /// Deletes the rows of a batch below a generation from every table, and burns the tokens that a
-    /// late writer of the generations `fenced..below` could still use.
+    /// Deletes a batch's rows of generations below `below` from every table. Before that it burns
+    /// the tokens of the generations `fenced..below`, so that a late writer cannot use them.
     ///
     /// # Errors
-    /// As [`Warehouse::execute`]; whatever was done may be done again.
+    /// As [`Warehouse::execute`]. After an error it is safe to call this again.
     #[boxed]
     pub async fn erase(&self, batch: Provenance, fenced: u32, below: u32) -> Result<(), Error> {
         let Provenance { ingest_day, incarnation, partition, batch: first } = batch;
         for table in TABLES {
             for generation in fenced..below {
-                // The row only carries the token into the window; the deletion takes it away again.
+                // The row is only there to make ClickHouse record the token. The deletion below
+                // removes it.
                 let sql = format!(
                     "INSERT INTO {table} (ingest_day, incarnation, kafka_partition, batch, gen, batch_hash) \
                      VALUES (toDate({ingest_day}), {incarnation}, {partition}, {first}, {generation}, 0)"
@@ -369,8 +371,6 @@ impl Warehouse {
         Ok(())
     }
 
-    /// Inserts a block under a generation.
-    ///
     /// # Errors
     /// As [`Warehouse::insert`].
     #[boxed]
@@ -379,8 +379,8 @@ impl Warehouse {
         self.insert(block.table(), &block.record_batch(generation)?, &token).await
     }
 
-    /// Records a batch and the ledgers it changed, in one insert. `attempt` counts burned tokens,
-    /// from 0.
+    /// Records a batch and the ledgers that it changed, in one insert. `attempt` is the number of
+    /// burned tokens so far.
     ///
     /// # Errors
     /// As [`Warehouse::insert`].
@@ -398,8 +398,8 @@ impl Warehouse {
         self.insert("loader_commits", &batch, &token).await
     }
 
-    /// How long the engine has been up, s: an engine that died in between is younger than it should
-    /// be.
+    /// How long the engine has been running, s. A value that is smaller than expected shows that
+    /// the engine died in between.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -461,7 +461,7 @@ pub(crate) fn key_of(row: &LedgerRow) -> BootKey {
     BootKey { tenant: row.tenant.clone(), device: row.device.clone(), boot_id: row.boot_id }
 }
 
-/// Rows of earlier lives of the topic of a life.
+/// SQL condition for the rows of all earlier incarnations of the same topic.
 pub(crate) fn earlier_lives(incarnation: u32) -> String {
     format!(
         "incarnation IN (SELECT incarnation FROM kafka_topics WHERE incarnation < {incarnation} \
@@ -469,8 +469,8 @@ pub(crate) fn earlier_lives(incarnation: u32) -> String {
     )
 }
 
-/// The states of each boot laid over each other; what is not a set comes from where it was last
-/// heard from.
+/// Unites several states of each boot. The sets are united. Site, reason of loss and last arrival
+/// come from the state with the latest arrival.
 pub(crate) fn united(rows: Vec<LedgerRow>) -> Vec<LedgerRow> {
     let mut boots: BTreeMap<BootKey, LedgerRow> = BTreeMap::new();
     for row in rows {
@@ -479,7 +479,7 @@ pub(crate) fn united(rows: Vec<LedgerRow>) -> Vec<LedgerRow> {
             boots.insert(key, row);
             continue;
         };
-        // The order of the rows must not matter: two owners have to come to the same.
+        // The order of the rows must not matter, because two owners must get the same result.
         let age = |row: &LedgerRow| (row.last_arrival, row.site.clone(), row.lost_reason.clone());
         let (mut latest, other) = if age(&row) > age(&known) { (row, known) } else { (known, row) };
         let Ledger { stored, quarantined, lost, declared_last } = other.ledger;
@@ -489,7 +489,7 @@ pub(crate) fn united(rows: Vec<LedgerRow>) -> Vec<LedgerRow> {
         {
             more.intervals().iter().for_each(|interval| set.insert(*interval));
         }
-        // A number moves from quarantined to stored, never back.
+        // A number can move from quarantined to stored, but never back.
         ledger.quarantined = ledger.quarantined.minus(&ledger.stored);
         ledger.declare_last(declared_last);
         boots.insert(key, latest);

@@ -1,9 +1,9 @@
-//! A closed ingest day rebuilt beside the live one, for `rebuild`: what its batches were, shadow
-//! tables, comparison, swap.
+//! Rebuilds a closed ingest day beside the live tables: the day's batches, shadow tables, the
+//! comparison, the swap.
 //!
-//! A shadow table has the name `rebuild_YYYYMMDD_TABLE` and the definition of its table, so that
-//! its partition can replace the day's in whole. What stands in it is found again by batch, count
-//! and hash: an interrupted run goes on.
+//! A shadow table is called `rebuild_YYYYMMDD_TABLE` and has the same definition as its table, so
+//! that its partition can replace the day's live partition. An interrupted run can continue: it
+//! finds the rows it has already written by batch, count and hash.
 
 use async_recursion::async_recursion as boxed;
 use std::collections::HashMap;
@@ -25,49 +25,49 @@ use crate::{
     rollup::Day,
 };
 
-/// One batch as it was written.
+/// A batch, as the loader wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     pub batch: u64,
     pub batch_end: u64,
-    /// Generation of its latest intent.
+    /// Generation of the batch's latest intent.
     pub generation: u32,
     /// Version of the decoder that wrote it.
     pub decoder_version: u32,
-    /// Hash of the plausibility rules it was written under.
+    /// Hash of the plausibility rules that applied when the batch was written.
     pub plausibility_hash: u64,
-    /// Its ingest day, days since 1970.
+    /// Ingest day, days since 1970.
     pub ingest_day: i32,
 }
 
-/// Batches of a day in one shard.
+/// The batches that one shard wrote on one ingest day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DayShard {
     pub shard: Shard,
-    /// Offset its first batch starts at.
+    /// First offset of the first batch.
     pub from: u64,
-    /// Offset its last batch ends at, exclusive. Between the two there may be batches of a
-    /// neighbouring day.
+    /// End of the last batch, exclusive. Batches of a neighbouring day may lie between the first
+    /// and the last one.
     pub to: u64,
     /// Number of the day's batches.
     pub batches: u64,
 }
 
-/// A table of the day, live and rebuilt.
+/// One table of the day, live against rebuilt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Comparison {
     pub table: &'static str,
     /// Rows in the live table.
     pub live: u64,
-    /// Rows in the rebuilt one.
+    /// Rows in the rebuilt table.
     pub rebuilt: u64,
-    /// Batches whose rows differ.
+    /// Number of batches whose rows differ.
     pub batches: u64,
     /// Differing rows of the first of these batches; left is live, right is rebuilt.
     pub differences: Vec<Difference>,
 }
 
-/// Differing batches looked into, and differing rows listed, for each table.
+/// For each table: how many differing batches are examined, and how many differing rows are listed.
 const LISTED_MAX: usize = 200;
 
 #[derive(Deserialize)]
@@ -124,7 +124,7 @@ impl Warehouse {
         Ok(self.rows::<DayShardRow>(&sql).await?.into_iter().map(shard).collect())
     }
 
-    /// All batches of a shard that start in `[from, to)`, whatever their day, in order.
+    /// All batches of a shard that start in `[from, to)`, of every ingest day, in order.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -149,7 +149,7 @@ impl Warehouse {
         Ok(self.rows::<WrittenRow>(&sql).await?.into_iter().map(written).collect())
     }
 
-    /// Offsets in `[from, to)` that Kafka did not have when the loader came to them.
+    /// Offsets in `[from, to)` that Kafka no longer held when the loader read this range.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -173,8 +173,8 @@ pub struct Shadow<'w> {
 }
 
 impl<'w> Shadow<'w> {
-    /// The shadow tables of a day whose partitions have this id ([`crate::rollup::require_closed`]
-    /// says it).
+    /// Names the shadow tables of a day. `id` is the id of the day's partitions, from
+    /// [`crate::rollup::require_closed`].
     pub fn new(warehouse: &'w Warehouse, day: Day, id: &str) -> Self {
         Self { warehouse, day, id: id.to_owned() }
     }
@@ -183,7 +183,7 @@ impl<'w> Shadow<'w> {
         format!("rebuild_{}_{table}", self.id)
     }
 
-    /// Makes those that are not there.
+    /// Creates the shadow tables that do not exist yet.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
@@ -195,7 +195,7 @@ impl<'w> Shadow<'w> {
         Ok(())
     }
 
-    /// Removes them.
+    /// Drops the shadow tables.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
@@ -207,8 +207,8 @@ impl<'w> Shadow<'w> {
         Ok(())
     }
 
-    /// What stands there of a shard: hash and number of rows by table and batch; none where two
-    /// hashes are mixed.
+    /// What the shadow tables hold of a shard: hash and number of rows, by table and batch. `None`
+    /// if rows of one batch carry two different hashes.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -231,8 +231,8 @@ impl<'w> Shadow<'w> {
         Ok(Some(standing))
     }
 
-    /// Writes blocks of one table, each under its generation, as one insert: all of them are there,
-    /// or none.
+    /// Writes blocks of one table, each under its generation, in one insert. Either all of them are
+    /// written or none.
     ///
     /// # Errors
     /// As [`Warehouse::insert`].
@@ -243,15 +243,15 @@ impl<'w> Shadow<'w> {
         let batches = batches?;
         let Some((block, _)) = blocks.first() else { return Ok(()) };
         let whole = join(&batches)?;
-        // What stands is read back before anything is written, so a token has nothing to do but be
-        // another one each time.
+        // The rebuild reads back what the tables hold before it writes. A token therefore only has
+        // to be unique.
         let unique: String = self.warehouse.row("SELECT toString(generateUUIDv4())").await?;
         let token = format!("rebuild/{table}/{}/{unique}", block.provenance().batch);
         self.warehouse.insert(&self.name(table), &whole, &token).await
     }
 
-    /// Whether a table holds so many rows whose hashes come to this sum (modulo 2^64), and no
-    /// others.
+    /// Whether a table holds exactly `rows` rows and the sum of their hashes (modulo 2^64) is
+    /// `hashes`.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -262,8 +262,8 @@ impl<'w> Shadow<'w> {
         Ok(found == (rows, hashes))
     }
 
-    /// Takes over what was noted in live rows after they were written: that a rejected one has been
-    /// replayed.
+    /// Copies what was noted in live rows after they were written: that a quarantined message has
+    /// been replayed.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
@@ -278,7 +278,7 @@ impl<'w> Shadow<'w> {
         self.warehouse.command(&sql).await
     }
 
-    /// Compares every table with the live one, row by row.
+    /// Compares every table with its live table, row by row.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -338,16 +338,17 @@ impl<'w> Shadow<'w> {
         })
     }
 
-    /// Puts a table's rebuilt rows in the place of the day's live ones, in one step.
+    /// Replaces the day's live rows of a table by the rebuilt ones, in one step.
     ///
     /// # Errors
-    /// As [`Warehouse::execute`]; may be done again.
+    /// As [`Warehouse::execute`]. After an error it is safe to call this again.
     #[boxed]
     pub async fn swap(&self, table: &str) -> Result<(), Error> {
         let (shadow, id, day) = (self.name(table), &self.id, self.day);
         let rows: u64 = self.warehouse.row(&format!("SELECT count() FROM {shadow}")).await?;
-        // ClickHouse refuses to swap in what is empty; and to drop a partition would forget the
-        // tokens of its inserts, which shut out late writers.
+        // ClickHouse refuses to swap in an empty partition. Dropping the partition is not an
+        // option: it would also forget the tokens of its inserts, and these tokens keep late
+        // writers out.
         let change = if rows > 0 {
             format!("REPLACE PARTITION ID '{id}' FROM {shadow}")
         } else {
@@ -357,8 +358,8 @@ impl<'w> Shadow<'w> {
     }
 }
 
-/// Record batches of one table as one. Its texts are looked up again: ClickHouse refuses a
-/// dictionary that has a value twice.
+/// Joins record batches of one table into one. The dictionaries are built anew, because ClickHouse
+/// refuses a dictionary that holds a value twice.
 fn join(batches: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
     let Some(first) = batches.first() else { return Err(ArrowError::InvalidArgumentError("no batch".to_owned())) };
     let column = |index: usize| -> Result<ArrayRef, ArrowError> {
@@ -368,7 +369,7 @@ fn join(batches: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
         }
         let mut texts = StringDictionaryBuilder::<Int32Type>::new();
         for array in arrays {
-            // Batches of few texts have narrower keys than others.
+            // Dictionaries of different batches may have keys of different widths.
             let dictionary = array.as_any_dictionary();
             let values = dictionary.values().as_string_opt::<i32>();
             let values =
@@ -386,14 +387,15 @@ fn join(batches: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_from_iter_with_nullable(columns.collect::<Result<Vec<_>, ArrowError>>()?)
 }
 
-/// Columns whose values count: how often a batch was tried, and how its rows hash, do not.
+/// The columns to compare. The generation and the batch hash depend on how often a batch was tried.
 async fn columns(warehouse: &Warehouse, table: &str) -> Result<Vec<String>, Error> {
     let sql = "SELECT name FROM system.columns WHERE database = ? AND table = ? AND name NOT IN ('gen', 'batch_hash') \
                AND default_kind NOT IN ('ALIAS', 'MATERIALIZED') ORDER BY position";
     warehouse.fetch(warehouse.query(sql).bind(warehouse.database()).bind(table)).await
 }
 
-/// Columns that name a row of a table to a person. Names a table does not have are left out.
+/// Columns that identify a row of a table to a person. Names that a table does not have are left
+/// out.
 fn keys(table: &str) -> &'static [&'static str] {
     match table {
         "accuracy_minute" => &["tenant", "site", "device", "model", "firmware", "minute", "batch"],

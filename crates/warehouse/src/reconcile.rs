@@ -1,9 +1,10 @@
-//! What the warehouse holds of a period, for `reconcile`: its own ledgers, its rows, its sums and
-//! their recomputation.
+//! What the warehouse holds of a period, for `reconcile`: ledgers, rows, sums, and the sums
+//! computed again from the rows.
 //!
-//! A period is a range of ingest days, and for each shard the offsets from the first batch of its
-//! first day up to the first batch of the day after its last: there the loader's ledgers are kept.
-//! Nothing behind a shard's position is looked at, so that data on its way is no difference.
+//! A period is a range of ingest days. For each shard it covers the offsets from the first batch of
+//! the first day up to the first batch after the last day; the loader's ledgers have a state at
+//! both. Nothing at or after a shard's position is read, so data that is still on its way makes no
+//! difference.
 
 use async_recursion::async_recursion as boxed;
 use std::collections::{BTreeMap, HashSet};
@@ -24,24 +25,24 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     pub shard: Shard,
-    /// Offset the first batch starts at.
+    /// First offset of the first batch.
     pub from: u64,
-    /// Offset the last batch ends at, exclusive; at or before the position.
+    /// End of the last batch, exclusive. It is never above the shard's position.
     pub to: u64,
 }
 
-/// What is compared.
+/// What a reconciliation compares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
     /// First ingest day.
     pub from: Day,
     /// Last ingest day.
     pub to: Day,
-    /// Batches by shard.
+    /// The batches of each shard.
     pub spans: Vec<Span>,
-    /// One tenant; none = all.
+    /// Only this tenant; `None` = all.
     pub tenant: Option<String>,
-    /// One device; none = all.
+    /// Only this device; `None` = all.
     pub device: Option<String>,
 }
 
@@ -52,14 +53,15 @@ pub struct Rows {
     pub stored: IntervalSet,
     /// Sequence numbers in quarantine.
     pub quarantined: IntervalSet,
-    /// Sequence numbers in quarantine because the ledger had no room; the ledger does not know
-    /// them.
+    /// Sequence numbers in quarantine with the reason `fragmented`: the ledger had no room for them
+    /// and does not know them.
     pub fragmented: IntervalSet,
-    /// Stretches of sequence numbers that stand more than once: table, rows for each number.
+    /// Ranges of sequence numbers that are stored more than once, with the table and the rows for
+    /// each number.
     pub doubled: Vec<(Interval, String, u64)>,
 }
 
-/// An event whose rows are not as many as the event says.
+/// An event that does not have as many rows as it should have.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Parts {
     pub table: String,
@@ -71,25 +73,25 @@ pub struct Parts {
     pub expected: u64,
     /// Rows it has.
     pub found: u64,
-    /// How many of them are different parts.
+    /// How many of these rows are different parts of the event.
     pub distinct: u64,
 }
 
-/// A count that a device told, and what the tables hold of it.
+/// A count that a device reported, and the number that the tables hold.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Told {
     pub tenant: String,
     pub device: String,
-    /// What it is about: a session, or empty for lifetime numbers.
+    /// The session that the count is about; empty = the device's lifetime number.
     pub session_id: String,
-    /// Injections the device says it made.
+    /// Injections according to the device.
     pub said: u64,
     /// Injections in the table.
     pub found: u64,
 }
 
-/// Tables of facts that hold exactly one row of each event they are about, with the condition that
-/// picks it.
+/// Fact tables that hold exactly one row for each of their events, with the SQL condition that
+/// selects this row.
 const EVENTS: [(&str, &str); 10] = [
     ("injections", ""),
     ("sessions", ""),
@@ -103,7 +105,7 @@ const EVENTS: [(&str, &str); 10] = [
     ("device_status", " AND source = 'HEARTBEAT' AND seq > 0"),
 ];
 
-/// Differences listed of one comparison.
+/// The largest number of differences listed for one comparison.
 pub const DIFFERENCES_MAX: usize = 1_000;
 
 #[derive(Deserialize)]
@@ -135,7 +137,7 @@ impl Scope {
         equal("tenant", &self.tenant) + &equal("device", &self.device)
     }
 
-    /// Rows of the spans; `ingest_day` only spares reading.
+    /// SQL condition for the rows of the spans. The condition on `ingest_day` only saves reading.
     fn rows(&self, spans: &[Span]) -> String {
         let span = |span: &Span| {
             let Span { shard: Shard { incarnation, partition }, from, to } = span;
@@ -145,14 +147,14 @@ impl Scope {
         };
         let spans: Vec<String> = spans.iter().filter(|span| span.from < span.to).map(span).collect();
         let spans = if spans.is_empty() { "0".to_owned() } else { spans.join(" OR ") };
-        // Two loaders whose clocks differ may mix two neighbouring days.
+        // Two loaders whose clocks differ may give successive batches two neighbouring days.
         let (first, last) = (self.from.saturating_sub(1), self.to.saturating_add(1));
         format!("ingest_day BETWEEN toDate({first}) AND toDate({last}) AND ({spans}){}", self.filter())
     }
 }
 
 impl Warehouse {
-    /// Today, by the engine's clock, UTC.
+    /// Today's date (UTC) by the engine's clock.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -161,8 +163,8 @@ impl Warehouse {
         self.row("SELECT toUInt16(toDate(now('UTC')))").await
     }
 
-    /// The batches of a range of ingest days, by shard; a shard without any has an empty span at
-    /// its position.
+    /// The batches of a range of ingest days, by shard. A shard without such batches has an empty
+    /// span at its position.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -177,7 +179,7 @@ impl Warehouse {
         for row in self.rows::<SpanRow>(&sql).await? {
             let shard = Shard { incarnation: row.incarnation, partition: row.kafka_partition };
             let progress = self.progress(shard).await?;
-            // A shard whose life has ended is written up to where it was closed.
+            // A shard of a closed incarnation is written up to the offset at which it was closed.
             let closed = progress.commit.filter(|commit| commit.batch_end == CLOSED).map(|commit| commit.batch);
             let position = closed.or(progress.position()).unwrap_or(0);
             let to = if row.any_after { position.min(row.after) } else { position };
@@ -187,9 +189,9 @@ impl Warehouse {
         Ok(spans)
     }
 
-    /// Ledgers of every boot in scope as of the batch that starts at `as_of`. As for the loader, a
-    /// boot without a state in this life of the topic has what earlier lives say of it, in whatever
-    /// partition.
+    /// Ledgers of every boot in scope at the start of the batch at `as_of`. As in
+    /// [`Warehouse::ledgers`], a boot without a state in this incarnation of the topic has the
+    /// union of its states in the earlier ones, from all partitions.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -229,8 +231,8 @@ impl Warehouse {
             )
         };
         let mut events: Vec<String> = EVENTS.iter().map(event).collect();
-        // The same event may be refused in several batches, as fragmented; only one row for each
-        // record is no copy.
+        // One event may be refused as fragmented in several batches. Only two rows of the same
+        // record are copies.
         events.push(format!(
             "SELECT toString(tenant) AS tenant, toString(device) AS device, boot_id, seq, \
                 if(reason = 'fragmented', 2, 1) AS fate, 'quarantine' AS table \
@@ -266,7 +268,7 @@ impl Warehouse {
         Ok(boots)
     }
 
-    /// Events of several rows that do not have as many as they should.
+    /// Events of several rows that do not have all of them.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -301,8 +303,8 @@ impl Warehouse {
         self.rows(&sql).await
     }
 
-    /// Sessions that ended in the period with another number of shots than the table has, over all
-    /// days.
+    /// Sessions that ended in the period and reported another number of injections than the table
+    /// holds, over all days.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -322,8 +324,8 @@ impl Warehouse {
         self.rows(&sql).await
     }
 
-    /// Devices whose lifetime numbers, between the smallest and the greatest of the period, are not
-    /// all in the table.
+    /// Devices with missing lifetime numbers: some number between the smallest and the greatest of
+    /// the period is not in the table.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -346,9 +348,9 @@ impl Warehouse {
         self.rows(&sql).await
     }
 
-    /// Aggregates that are not the recomputation from the base rows, and rollups that are not the
-    /// sum of their minutes: table and difference; left is the aggregate, right what it should be.
-    ///
+    /// Aggregates that differ from the sums over the base rows, and rollups that differ from the
+    /// sums of their minutes, as (table, difference). Left is what the aggregate holds, right what
+    /// it should hold.
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
@@ -383,7 +385,7 @@ impl Warehouse {
     }
 }
 
-/// An aggregate table, and the same from the base rows.
+/// An aggregate table, with SQL that computes the same from the base rows.
 struct Sums {
     table: &'static str,
     keys: String,
@@ -392,7 +394,7 @@ struct Sums {
     expected: String,
 }
 
-/// The sums of the accuracy tables, from base rows, in the order of the rollup's columns.
+/// The sums of the accuracy tables over the base rows, in the order of the rollup's columns.
 const FROM_BASE: &str = "count() AS injections, \
     countIf(dose) AS dose_n, ifNull(sumIf(target_nl, dose), 0) AS dose_target_nl, \
     ifNull(sumIf(delivered_nl, dose), 0) AS dose_delivered_nl, ifNull(sumIf(dose_error, dose), 0) AS dose_error_nl, \
@@ -447,7 +449,8 @@ fn sums(of: &str) -> [Sums; 3] {
         },
         Sums {
             table: "item_uses",
-            // The base rows have one mount of each of these slots; others are in the reports only.
+            // Base rows name one mount for each of these slots. Other mounts in use are in the
+            // reports only.
             found: format!(
                 "SELECT {item}, sum(sums.injections) AS injections, sum(sums.punctures) AS punctures, \
                     sum(sums.delivered_nl) AS delivered_nl, sum(sums.delivered_n) AS delivered_n, sum(sums.undated) AS undated, \

@@ -1,8 +1,8 @@
 //! The facts that sterility is judged from, read in slices or by id.
 //!
-//! What can be demanded of a visit (its injections and what they were made with) is read from
-//! committed batches only, so that a batch which is being written never shows a use without the
-//! mount it names; everything else is read as it is.
+//! Injections, and the items they were made with, are read from committed batches only. A batch
+//! that is being written then never shows a use without the mount that the use names. Everything
+//! else is read whether or not its batch is committed.
 
 use async_recursion::async_recursion as boxed;
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ use crate::{
     error::Error,
 };
 
-/// Quotes a text for SQL.
+/// Quotes a text as an SQL string literal.
 pub fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('\'');
@@ -42,21 +42,21 @@ fn pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     format!("({})", pairs.join(", "))
 }
 
-/// Which ids are read.
+/// The ids that a query reads.
 #[derive(Clone, Copy, Debug)]
 pub enum Scope<'a> {
-    /// These, [`IDS_MAX`] at most: the text of a query is bounded.
+    /// These ids, at most [`IDS_MAX`], because ClickHouse limits the length of a query.
     Ids(&'a [String]),
-    /// One part of all, by hash.
+    /// One of several slices of all ids, chosen by hash.
     Slice {
-        /// Number of the part, from 0.
+        /// Number of the slice, from 0.
         index: u64,
-        /// Parts, at least 1.
+        /// Number of slices, at least 1.
         of: u64,
     },
 }
 
-/// Most ids of [`Scope::Ids`].
+/// The largest number of ids in one [`Scope::Ids`].
 pub const IDS_MAX: usize = 500;
 
 impl Scope<'_> {
@@ -69,12 +69,13 @@ impl Scope<'_> {
     }
 }
 
-/// SQL of a mount's name: mounts are numbered by each device.
+/// SQL expression for a mount's name. It contains the device because each device numbers its own
+/// mounts.
 pub(crate) const MOUNT_NAME: &str = "concat(device, '/', mount_id)";
 
 impl Scope<'_> {
-    /// For mounts, whose ids here are `DEVICE/MOUNT`. The mount's own column is what the index
-    /// knows.
+    /// Filter for mounts, whose ids here are `DEVICE/MOUNT`. The filter also names the column
+    /// `mount_id`, because the table's index does not cover the composed name.
     pub(crate) fn mounts(&self) -> String {
         let named = self.filter(MOUNT_NAME);
         match self {
@@ -87,9 +88,9 @@ impl Scope<'_> {
     }
 }
 
-/// How far each Kafka partition is committed. Rows beyond are being written, or will be written
-/// again; so are all rows of a partition that is not in it. The default has none: no row is beyond
-/// it.
+/// How far each Kafka partition is committed. Rows beyond the horizon are being written or will be
+/// written again. The same holds for every row of a partition that the horizon does not list. The
+/// default horizon has no limit: no row is beyond it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Horizon(Option<Vec<Committed>>);
 
@@ -100,20 +101,22 @@ struct Committed {
     kafka_partition: i32,
     /// The first offset that is not committed.
     position: u64,
-    /// The first batch that was committed lately; none = the greatest number.
+    /// First offset of the first batch that was committed recently; `u64::MAX` = there is none.
     lately: u64,
 }
 
 impl Horizon {
-    /// SQL: whether a row is committed. A partition that had no batch yet can get its first one
-    /// while what the horizon is for goes on, and so can the topic's next life. Rows of no topic,
-    /// incarnation 0, are nobody's batch.
+    /// SQL condition: whether a row is committed. A partition without a batch may get its first one
+    /// after this horizon was read, and so may the topic's next incarnation. The condition excludes
+    /// both. Rows that come from no topic (incarnation 0) belong to no batch and count as
+    /// committed.
     pub(crate) fn filter(&self) -> String {
         let mut filter = "1".to_owned();
         let Some(partitions) = &self.0 else { return filter };
         let newest = partitions.iter().map(|partition| partition.incarnation).max().unwrap_or_default();
         let positions = partitions.iter().map(|partition| (partition, partition.position));
-        // Of the newest life, nothing is committed of a partition that is not known.
+        // In the newest incarnation, a partition that the horizon does not list has no committed
+        // batch.
         for batch in batches_from(positions, |incarnation| if incarnation == newest { 0 } else { u64::MAX }) {
             let _ = write!(filter, " AND NOT {batch}");
         }
@@ -121,8 +124,8 @@ impl Horizon {
         filter
     }
 
-    /// SQL: whether a row may have been inserted after this horizon was read. Rows of no topic may
-    /// always.
+    /// SQL condition: whether a row may have been inserted after this horizon was read. Rows that
+    /// come from no topic (incarnation 0) always may.
     pub(crate) fn after(&self) -> String {
         match self.0 {
             Some(_) => format!("(incarnation = 0 OR NOT ({}))", self.filter()),
@@ -130,7 +133,7 @@ impl Horizon {
         }
     }
 
-    /// SQL: whether a row was committed lately.
+    /// SQL condition: whether a row was committed recently.
     fn lately(&self) -> String {
         let partitions = self.0.iter().flatten().filter(|partition| partition.lately < u64::MAX);
         let late = batches_from(partitions.map(|partition| (partition, partition.lately)), |_| u64::MAX);
@@ -138,9 +141,9 @@ impl Horizon {
     }
 }
 
-/// SQL of each life of the topic: whether a row belongs to a batch from a position of its partition
-/// on; `other` is that of partitions which are not named. Two literals name all of them, as there
-/// can be thousands.
+/// One SQL condition for each incarnation: whether a row's batch starts at or after the given
+/// position of its partition. `other` gives the position for partitions that are not listed. Two
+/// array literals hold all partitions and positions, because there can be thousands.
 fn batches_from<'a>(positions: impl Iterator<Item = (&'a Committed, u64)>, other: impl Fn(u32) -> u64) -> Vec<String> {
     let mut lives: std::collections::BTreeMap<u32, (Vec<i32>, Vec<u64>)> = std::collections::BTreeMap::new();
     for (partition, position) in positions {
@@ -169,7 +172,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// SQL of the local day of `at`.
+    /// SQL expression for the local day of `at` at the row's site.
     fn day(&self) -> String {
         let mut by_zone: std::collections::BTreeMap<&str, Vec<(&str, &str)>> = std::collections::BTreeMap::new();
         for zone in &self.zones {
@@ -187,9 +190,9 @@ impl Registry {
     }
 }
 
-/// SQL: whether a row is of a boot in which a time of an event was seen that cannot be true. Where
-/// a message has waited, its time of receipt does not show that the clock was ahead; another
-/// message of the boot may.
+/// SQL condition: whether any event of the row's boot has an impossible time. If a message waited
+/// before the bridge received it, its time of receipt does not show that the clock was ahead.
+/// Another message of the same boot may show it.
 const DOUBTED: &str = "((tenant, device, boot_id) IN ( \
                        SELECT tenant, device, boot_id FROM implausible_times WHERE field = 'base_unix_us'))";
 const MOUNT: &str = "tenant, device, mount_id, toUnixTimestamp64Micro(mount.at) AS at, site, session_id, slot, item_id, id_kind, \
@@ -197,8 +200,8 @@ const MOUNT: &str = "tenant, device, mount_id, toUnixTimestamp64Micro(mount.at) 
 const CYCLE: &str = "tenant, device, boot_id, seq, cycle_uid, site, toUnixTimestamp64Micro(cycle.at) AS at";
 
 impl Warehouse {
-    /// How far batches are committed; `lately` is since when they count as committed lately, us
-    /// since 1970.
+    /// How far batches are committed. A batch counts as committed recently if that happened at
+    /// `lately` (us since 1970) or after it.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -256,7 +259,7 @@ impl Warehouse {
             .await
     }
 
-    /// Uses of items, also of those whose item only the mount tells.
+    /// Uses of items, including uses whose item only the mount names.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -304,7 +307,7 @@ impl Warehouse {
         .await
     }
 
-    /// Injections of visits.
+    /// Injections of sessions.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -342,7 +345,7 @@ impl Warehouse {
         .await
     }
 
-    /// What was in chambers, by item.
+    /// Sterilizer loads that contained these items.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -366,7 +369,7 @@ impl Warehouse {
         self.rows(&format!("{sql} AND (tenant, site, device, boot_id, seq) IN {keys} ORDER BY ALL")).await
     }
 
-    /// How an item was cleaned.
+    /// Reprocessings of items.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -448,8 +451,8 @@ impl Warehouse {
         })
     }
 
-    /// Syringes and cartridges, by their names `DEVICE/MOUNT`, that were removed and whose balance
-    /// is beyond a limit, percent.
+    /// Removed syringes and cartridges, named `DEVICE/MOUNT`, whose volume balance is off by more
+    /// than `limit_pct` percent.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -467,7 +470,8 @@ impl Warehouse {
         })
     }
 
-    /// Mounts with rows beyond a horizon, by tenant, device and mount: their sums are not whole.
+    /// Mounts that have rows beyond a horizon, as (tenant, device, mount). Sums over such a mount
+    /// are not complete yet.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -488,8 +492,8 @@ impl Warehouse {
         })
     }
 
-    /// Sequence numbers of devices that have not arrived, by tenant and device; devices without any
-    /// are left out.
+    /// How many sequence numbers of each device are missing, as (tenant, device, count). Devices
+    /// without missing numbers are left out.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -503,7 +507,7 @@ impl Warehouse {
         .await
     }
 
-    /// Rows of the largest of the tables that are read in slices.
+    /// Number of rows of the largest table that is read in slices.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

@@ -1,4 +1,4 @@
-//! The kinds of columns.
+//! The kinds of Arrow columns that the tables are built from.
 
 use std::{iter::repeat_n, marker::PhantomData, sync::Arc};
 
@@ -16,7 +16,7 @@ use telemetry::v1;
 
 /// A column that is being filled.
 pub(crate) trait Column {
-    /// Whether absent values may occur.
+    /// Whether the column may hold absent values.
     const NULLABLE: bool;
     /// The filled column.
     fn array(self) -> ArrayRef;
@@ -49,8 +49,8 @@ impl Texts {
 /// Repeated text, each distinct value once.
 #[derive(Default)]
 pub(crate) struct Text {
-    /// Keys of the rows, and how many rows in succession have each: rows of one report mostly have
-    /// the same.
+    /// Each run is a key and the number of successive rows that have it. The rows of one report
+    /// mostly share their texts.
     runs: Vec<(i32, u32)>,
     texts: Texts,
 }
@@ -61,13 +61,12 @@ impl Text {
         self.texts.key(value)
     }
 
-    /// Adds the value of a key.
+    /// Adds a row with the text of a key.
     #[inline]
     pub fn push_key(&mut self, key: i32) {
         push_run(&mut self.runs, key);
     }
 
-    /// Adds a value.
     pub fn push(&mut self, value: &str) {
         let repeated = self.runs.last().filter(|(key, _)| self.texts.text(*key) == value).map(|(key, _)| *key);
         let key = repeated.unwrap_or_else(|| self.key(value));
@@ -83,7 +82,7 @@ impl Column for Text {
     }
 }
 
-/// Columns of texts of one [`Texts`].
+/// `N` columns whose texts come from one [`Texts`].
 pub(crate) struct Words<const N: usize>([Vec<(i32, u32)>; N]);
 
 impl<const N: usize> Default for Words<N> {
@@ -93,12 +92,11 @@ impl<const N: usize> Default for Words<N> {
 }
 
 impl<const N: usize> Words<N> {
-    /// Adds the value of a key to each.
+    /// Adds one row: the text of a key for each column.
     pub fn push(&mut self, keys: [i32; N]) {
         self.0.iter_mut().zip(keys).for_each(|(runs, key)| push_run(runs, key));
     }
 
-    /// The filled columns, under these names.
     pub fn finish(self, names: [&str; N], texts: &Texts) -> impl Iterator<Item = (FieldRef, ArrayRef)> {
         let column = |(name, runs): (_, Vec<_>)| {
             words(name, &runs, &seen(&runs, texts.0.len()), texts.0.len(), |key| key, texts)
@@ -107,7 +105,8 @@ impl<const N: usize> Words<N> {
     }
 }
 
-/// The places, of so many, that rows have, in the order of their first rows.
+/// The distinct places that occur in `runs`, in the order of their first rows. Places are below
+/// `places`.
 pub(crate) fn seen(runs: &[(i32, u32)], places: usize) -> Vec<i32> {
     // Most tables of a batch are empty.
     let (mut is_seen, mut seen) = (vec![false; if runs.is_empty() { 0 } else { places }], Vec::new());
@@ -119,9 +118,10 @@ pub(crate) fn seen(runs: &[(i32, u32)], places: usize) -> Vec<i32> {
     seen
 }
 
-/// A column of texts: places, of so many, of successive rows and how many rows have each, and those
-/// that are [`seen`] among them; `key` is the key of a place. The dictionary has the texts in the
-/// order of their first rows, whatever else `texts` holds.
+/// A dictionary column of texts. `runs` gives the place of successive rows and how many rows have
+/// it; places are below `places`. `seen` is the answer of [`seen`] for these runs, and `key` gives
+/// a place's key in `texts`. The dictionary holds only the texts that occur, in the order of their
+/// first rows.
 pub(crate) fn words(
     name: &str,
     runs: &[(i32, u32)],
@@ -154,8 +154,9 @@ pub(crate) fn push_run<T: PartialEq>(runs: &mut Vec<(T, u32)>, value: T) {
     }
 }
 
-/// Rows of distinct texts; `entry` says which of them a run has. The keys are narrow, with half of
-/// their range to spare: ClickHouse adds one to them where no text is empty.
+/// A dictionary array over distinct texts; `entry` gives the dictionary entry of a run. The key
+/// type is the narrowest that leaves half of its range free. ClickHouse adds an empty text to a
+/// dictionary that has none.
 fn dictionary(runs: &[(i32, u32)], entry: impl Fn(i32) -> i32, texts: StringArray) -> ArrayRef {
     match texts.len() {
         0..0x7f => keyed::<UInt8Type>(runs, |place| entry(place) as u8, texts),
@@ -184,7 +185,7 @@ where
 
 /// The name of an enum's value as it stands in a table.
 pub(crate) trait Named: TryFrom<i32> {
-    /// Name without its prefix, empty for the unspecified value.
+    /// The name without its prefix; empty for the unspecified value.
     fn text(&self) -> &'static str;
 }
 
@@ -223,11 +224,11 @@ named! {
     State: "STATE_",
 }
 
-/// An enum as text: its name, empty for unspecified, the number for a value this version does not
-/// know.
+/// An enum as text: its name, or empty for unspecified. A value that this version does not know is
+/// written as its number.
 pub(crate) struct Code<E> {
     text: Text,
-    /// Keys of the numbers seen; an enum has few.
+    /// Keys of the numbers that occurred. An enum has few values, so a search in the list is fast.
     seen: Vec<(i32, i32)>,
     /// The last number and its key.
     last: Option<(i32, i32)>,
@@ -241,7 +242,7 @@ impl<E> Default for Code<E> {
 }
 
 impl<E: Named> Code<E> {
-    /// Adds the value with this number.
+    /// Adds the value with this protobuf number.
     #[inline]
     pub fn push(&mut self, number: i32) {
         let key = match self.last {
@@ -258,7 +259,7 @@ impl<E: Named> Code<E> {
                 Ok(value) => self.text.key(value.text()),
                 Err(_) => self.text.key(&number.to_string()),
             };
-            // An attacker's numbers must not turn the short list into a long one.
+            // A sender of many unknown numbers must not turn the short list into a long one.
             if self.seen.len() < 64 {
                 self.seen.push((number, key));
             }
@@ -277,7 +278,7 @@ impl<E> Column for Code<E> {
     }
 }
 
-/// Integers that are always there.
+/// Integers that are never absent.
 pub(crate) struct Number<T: ArrowPrimitiveType>(Vec<T::Native>);
 
 impl<T: ArrowPrimitiveType> Default for Number<T> {
@@ -287,12 +288,10 @@ impl<T: ArrowPrimitiveType> Default for Number<T> {
 }
 
 impl<T: ArrowPrimitiveType> Number<T> {
-    /// With room for so many rows.
     pub fn with_capacity(rows: usize) -> Self {
         Self(Vec::with_capacity(rows))
     }
 
-    /// Adds a value.
     pub fn push(&mut self, value: T::Native) {
         self.0.push(value);
     }
@@ -309,12 +308,11 @@ where
     }
 }
 
-/// Integers that may be absent.
 pub(crate) struct Maybe<T: ArrowPrimitiveType> {
-    /// The default where one is absent.
+    /// The values; an absent one is stored as the default.
     values: Vec<T::Native>,
-    /// How many rows in succession have a value or have none: devices measure something always or
-    /// never.
+    /// Runs of rows that have a value and of rows that have none. A device mostly measures a value
+    /// always or never.
     runs: Vec<(bool, u32)>,
 }
 
@@ -325,12 +323,10 @@ impl<T: ArrowPrimitiveType> Default for Maybe<T> {
 }
 
 impl<T: ArrowPrimitiveType> Maybe<T> {
-    /// With room for so many rows.
     pub fn with_capacity(rows: usize) -> Self {
         Self { values: Vec::with_capacity(rows), runs: Vec::new() }
     }
 
-    /// Adds a value or its absence.
     #[inline]
     pub fn push(&mut self, value: Option<T::Native>) {
         self.values.push(value.unwrap_or_default());
@@ -362,12 +358,10 @@ impl<T: ArrowPrimitiveType> Column for Maybe<T> {
 pub(crate) struct Time(Vec<i64>);
 
 impl Time {
-    /// With room for so many rows.
     pub fn with_capacity(rows: usize) -> Self {
         Self(Vec::with_capacity(rows))
     }
 
-    /// Adds a time.
     pub fn push(&mut self, unix_us: i64) {
         self.0.push(unix_us);
     }
@@ -386,7 +380,6 @@ impl Column for Time {
 pub(crate) struct MaybeTime(Maybe<TimestampMicrosecondType>);
 
 impl MaybeTime {
-    /// Adds a time or its absence.
     pub fn push(&mut self, unix_us: Option<i64>) {
         self.0.push(unix_us);
     }
@@ -405,7 +398,6 @@ impl Column for MaybeTime {
 pub(crate) struct Bits(BooleanBuilder);
 
 impl Bits {
-    /// Adds a value or its absence.
     pub fn push(&mut self, value: Option<bool>) {
         self.0.append_option(value);
     }
@@ -420,12 +412,11 @@ impl Column for Bits {
     }
 }
 
-/// Bytes or text that hardly repeat.
+/// Bytes or text that rarely repeat, stored without a dictionary.
 #[derive(Default)]
 pub(crate) struct Bytes(BinaryBuilder);
 
 impl Bytes {
-    /// Adds a value.
     pub fn push(&mut self, value: impl AsRef<[u8]>) {
         self.0.append_value(value);
     }
@@ -453,7 +444,6 @@ impl<T: ArrowPrimitiveType> Default for List<T> {
 }
 
 impl<T: ArrowPrimitiveType> List<T> {
-    /// Adds a list.
     pub fn push(&mut self, values: impl IntoIterator<Item = T::Native>) {
         self.values.extend(values);
         self.ends.push(self.values.len() as i32);
@@ -473,7 +463,7 @@ where
     }
 }
 
-/// A column that repeats one value.
+/// A column in which every row has the same value.
 pub(crate) fn repeat<T: ArrowPrimitiveType>(name: &str, value: T::Native, rows: usize) -> (FieldRef, ArrayRef)
 where
     PrimitiveArray<T>: From<Vec<T::Native>>,
