@@ -1,8 +1,8 @@
-//! What accuracy and drift are judged from, and what was said about them.
+//! The facts that accuracy and drift are judged from, and the verdicts about them.
 //!
-//! Sums come from the loader's aggregates and are read up to the committed batches only. An
-//! injection that the device itself says went wrong (PARTIAL, ABORTED, OCCLUDED, NO_CONTACT) tells
-//! nothing of its accuracy: the aggregates keep it apart, and it is left out.
+//! Sums come from the loader's aggregates, over committed batches only. An injection that the
+//! device itself reports as failed (PARTIAL, ABORTED, OCCLUDED, NO_CONTACT) says nothing about
+//! accuracy. The aggregates keep such injections apart, and the sums here leave them out.
 
 use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
@@ -14,24 +14,24 @@ use crate::{
     sterility::{Horizon, Scope, list},
 };
 
-/// SQL of a device's name, `TENANT/DEVICE`.
+/// SQL expression for a device's name, `TENANT/DEVICE`.
 pub const DEVICE: &str = "concat(tenant, '/', device)";
 
-/// Sums of one visit at one set point within one calibration.
+/// Sums of one session at one set point under one calibration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Serialize, Deserialize)]
 pub struct SessionSum {
     pub tenant: String,
     pub device: String,
     /// `DOSE` (nl) or `DEPTH` (um).
     pub channel: String,
-    /// Calibration; empty = not said.
+    /// Calibration; empty = not reported.
     pub calibration_id: String,
     pub target: u32,
-    /// Visit; empty = outside a session.
+    /// Session; empty = outside a session.
     pub session_id: String,
-    /// Model; empty = not said.
+    /// Model; empty = not reported.
     pub model: String,
-    /// Firmware; empty = not said.
+    /// Firmware; empty = not reported.
     pub firmware: String,
     /// Site of the last injection.
     pub site: String,
@@ -52,11 +52,11 @@ pub struct SessionSum {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Model {
     pub model: String,
-    /// Least tolerance of a dose, nl.
+    /// Smallest tolerance of a dose, nl.
     pub dose_resolution_nl: u32,
     /// Dose tolerance, millionths of the set point.
     pub dose_tolerance_ppm: u32,
-    /// Least tolerance of a depth, um.
+    /// Smallest tolerance of a depth, um.
     pub depth_resolution_um: u16,
     /// Absolute depth tolerance, um.
     pub depth_tolerance_um: u16,
@@ -68,7 +68,7 @@ pub struct Model {
     pub depth_bands_um: Vec<u16>,
 }
 
-/// When a calibration is due to be repeated.
+/// When a calibration must be repeated.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Due {
     pub tenant: String,
@@ -77,31 +77,31 @@ pub struct Due {
     /// `DOSE` or `DEPTH`.
     pub channel: String,
     pub calibration_id: String,
-    /// When it is due, us since 1970.
+    /// Due date, us since 1970.
     pub due_at: i64,
 }
 
-/// A visit on one device of which injections are known to be missing: between two received numbers,
-/// or of as many as the device said at the end. Those in quarantine are missing too: no figure
-/// counts them.
+/// A session on one device with missing injections. An injection is known to be missing if it lies
+/// between two received numbers, or below the count that the device reported at the end. Injections
+/// in quarantine are missing too, because no figure counts them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Incomplete {
     pub tenant: String,
     pub device: String,
     pub session_id: String,
-    /// Injections that are known and stored.
+    /// Injections that are stored.
     pub received: u64,
     /// Injections known to have been made.
     pub known: u64,
-    /// Whether there may be more, as the device has not said how many there were.
+    /// Whether more injections may be missing, because the device has not reported its count.
     pub at_least: bool,
-    /// Time of the first known event of it, us since 1970.
+    /// Time of the session's first known event, us since 1970.
     pub first_at: i64,
-    /// Time of the last known event of it, us since 1970.
+    /// Time of the session's last known event, us since 1970.
     pub last_at: i64,
 }
 
-/// A row of `accuracy_verdicts`; see there.
+/// A row of `accuracy_verdicts`. The table's column comments explain the fields.
 #[derive(Clone, Debug, Default, PartialEq, Row, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct AccuracyVerdict {
@@ -135,7 +135,7 @@ pub struct AccuracyVerdict {
     pub computed_at: i64,
 }
 
-/// A row of `drift`; see there.
+/// A row of `drift`. The table's column comments explain the fields.
 #[derive(Clone, Debug, Default, PartialEq, Row, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct DriftState {
@@ -186,7 +186,8 @@ const DRIFT: &str = "tenant, device, channel, band, calibration_id, firmware, si
      toUnixTimestamp64Micro(chart.first_at) AS first_at, toUnixTimestamp64Micro(chart.last_at) AS last_at, rule_version, \
      parameters, completeness, toUnixTimestamp64Micro(chart.computed_at) AS computed_at";
 
-/// Devices are named `TENANT/DEVICE`; the device's own column is what the index knows.
+/// Filter for devices, whose ids here are `TENANT/DEVICE`. The filter also names the column
+/// `device`, because the table's index does not cover the composed name.
 pub(crate) fn devices(scope: Scope<'_>) -> String {
     let named = scope.filter(DEVICE);
     match scope {
@@ -198,7 +199,7 @@ pub(crate) fn devices(scope: Scope<'_>) -> String {
     }
 }
 
-/// One channel of the sums: `DOSE` in nl or `DEPTH` in um.
+/// SQL for the sums of one channel: `DOSE` in nl or `DEPTH` in um.
 fn channel(name: &str, unit: &str, filter: &str) -> String {
     let sums = name.to_lowercase();
     format!(
@@ -211,7 +212,7 @@ fn channel(name: &str, unit: &str, filter: &str) -> String {
 }
 
 impl Warehouse {
-    /// Sums of devices, by visit, calibration and set point.
+    /// Sums of devices, by session, calibration and set point.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -233,7 +234,7 @@ impl Warehouse {
         })
     }
 
-    /// Visits on devices of which injections are missing.
+    /// Sessions on devices with missing injections.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -258,7 +259,8 @@ impl Warehouse {
         })
     }
 
-    /// Rows that sums are made of: to cut everything into slices.
+    /// Number of rows that the sums are computed from. The monitor uses it to cut everything into
+    /// slices.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -267,7 +269,7 @@ impl Warehouse {
         self.row("SELECT toUInt64(count()) FROM accuracy_session").await
     }
 
-    /// Models as registered now.
+    /// The models that are registered now.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -278,7 +280,7 @@ impl Warehouse {
         self.rows(sql).await
     }
 
-    /// Due dates of the calibrations of devices, as far as they are said.
+    /// Due dates of the calibrations of devices, if reported.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -295,7 +297,7 @@ impl Warehouse {
         })
     }
 
-    /// The latest verdicts on devices.
+    /// The latest verdicts about devices.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -325,7 +327,7 @@ impl Warehouse {
         })
     }
 
-    /// Adds verdicts and states; the latest of a key stands.
+    /// Adds verdicts and states. The latest row of a key is the one that holds.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
@@ -335,7 +337,7 @@ impl Warehouse {
         self.add("drift", charts).await
     }
 
-    /// Whether the verdicts that stand are all of this version of the rules, and there are any.
+    /// Whether verdicts exist and all of the latest ones are of this version of the rules.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -349,7 +351,7 @@ impl Warehouse {
     }
 }
 
-/// A visit between the last calibration and one that raises a question.
+/// A session between a calibration with an error and the calibration before it.
 #[derive(Clone, Debug, Default, PartialEq, Row, Serialize, Deserialize)]
 pub struct Affected {
     pub tenant: String,
@@ -359,11 +361,11 @@ pub struct Affected {
     pub channel: String,
     /// When the calibration was performed, us since 1970.
     pub performed_at: i64,
-    /// When the one before it was, us since 1970; 0 = there was none.
+    /// When the calibration before it was performed, us since 1970; 0 = there was none.
     pub since: i64,
     /// Largest as-found error, percent.
     pub as_found_error_pct: Option<f64>,
-    /// Visit; empty = outside a session.
+    /// Session; empty = outside a session.
     pub session_id: String,
     pub site: String,
     /// Time of the first injection, us since 1970.
@@ -374,7 +376,8 @@ pub struct Affected {
 }
 
 impl Warehouse {
-    /// Visits that a calibration concerns, from `calibration_impact`; `tenant` empty = all.
+    /// Sessions that a calibration puts in doubt, from `calibration_impact`; an empty `tenant` =
+    /// all.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -394,7 +397,7 @@ impl Warehouse {
         .await
     }
 
-    /// Whether a calibration has been told of.
+    /// Whether any device has reported this calibration.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

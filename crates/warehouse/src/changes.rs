@@ -1,9 +1,10 @@
-//! What has been inserted into a table since a reader last looked, whoever inserted it.
+//! Finds what was inserted into a table since a reader last looked, no matter who inserted it.
 //!
-//! A part's name tells which blocks of its partition it holds; merging keeps them. So a part with a
-//! block that the reader has not seen holds something new. Where a merge has put it beside blocks
-//! that were seen, the rows of batches that were committed when the reader last looked are left
-//! out: else every pass would read the whole day again.
+//! The name of a part tells which blocks of its partition it holds, and merging keeps these
+//! numbers. So a part with a block that the reader has not seen holds new rows. A merge may have
+//! joined these rows with rows of blocks that were seen. Of such a part, the reader leaves out rows
+//! of batches that were already committed when it last looked. Otherwise every pass would read the
+//! whole day again.
 
 use async_recursion::async_recursion as boxed;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ use crate::{
     sterility::{Horizon, list},
 };
 
-/// A part that is active.
+/// An active part of a table.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Part {
     pub table: String,
@@ -28,35 +29,34 @@ pub struct Part {
     pub rows: u64,
 }
 
-/// Blocks seen, by table and partition: ascending, disjoint runs with both ends included.
+/// Blocks that were seen, by table and partition: ascending, disjoint runs, both ends inclusive.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen(BTreeMap<String, BTreeMap<String, Vec<(i64, i64)>>>);
 
-/// What is new.
+/// The parts that hold something new.
 pub struct News<'a> {
-    /// By table: parts, and whether a merge has put what is new beside rows that were seen.
+    /// By table: its new parts, and whether a merge has joined the new rows with rows that were
+    /// seen.
     tables: BTreeMap<&'a str, Vec<(&'a Part, bool)>>,
-    /// SQL: whether a row may have come since the reader last looked.
+    /// SQL condition: whether a row may have been inserted since the reader last looked.
     unseen: String,
 }
 
 impl<'a> News<'a> {
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.tables.is_empty()
     }
 
-    /// Whether a table has any.
+    /// Whether a table has new parts.
     pub fn concerns(&self, table: &str) -> bool {
         self.tables.contains_key(table)
     }
 
-    /// All parts with something new.
     pub fn parts(&self) -> impl Iterator<Item = &'a Part> + '_ {
         self.tables.values().flatten().map(|(part, _)| *part)
     }
 
-    /// SQL of the rows in some parts that may be new.
+    /// SQL condition for the rows in the given parts that may be new.
     fn filter(&self, parts: &[(&Part, bool)]) -> String {
         let all = list(parts.iter().map(|(part, _)| part.name.as_str()));
         let mut merged =
@@ -69,8 +69,8 @@ impl<'a> News<'a> {
 }
 
 impl Seen {
-    /// Parts that hold a block which has not been seen. `since` is how far batches were committed
-    /// when the reader last looked at the parts, or before; none = not known.
+    /// Parts with a block that was not seen. `since` is a horizon that was read before the reader
+    /// last looked at the parts, or at that time; `None` = not known.
     pub fn news<'a>(&self, parts: &'a [Part], since: Option<&Horizon>) -> News<'a> {
         let mut tables: BTreeMap<&str, Vec<(&Part, bool)>> = BTreeMap::new();
         for part in parts {
@@ -85,7 +85,7 @@ impl Seen {
         News { tables, unseen: since.map_or_else(|| "1".to_owned(), Horizon::after) }
     }
 
-    /// All blocks of `parts` have been seen; what is no longer among them is forgotten.
+    /// Marks all blocks of `parts` as seen, and forgets blocks that are no longer among them.
     pub fn see(&mut self, parts: &[Part]) {
         let mut seen: BTreeMap<String, BTreeMap<String, Vec<(i64, i64)>>> = BTreeMap::new();
         for part in parts {
@@ -100,7 +100,7 @@ impl Seen {
     }
 }
 
-/// Names of parts in one statement.
+/// How many parts one statement names.
 const PARTS_PER_QUERY: usize = 500;
 
 /// A row of `monitor_positions`.
@@ -138,8 +138,7 @@ impl Warehouse {
         self.fetch(self.query(&sql).bind(self.database())).await
     }
 
-    /// Distinct texts of a column in what is new of a table, empty ones left out, `limit` at most.
-    ///
+    /// Distinct non-empty texts of a column in the new rows of a table, at most `limit`.
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
@@ -150,8 +149,8 @@ impl Warehouse {
         .await
     }
 
-    /// The distinct answers to a question about what is new of a table, asked for as many parts at
-    /// once as a statement names. No more are asked for once there are `limit`.
+    /// The distinct answers of a query over the new rows of a table. The query runs once for each
+    /// group of [`PARTS_PER_QUERY`] parts and stops at `limit` answers.
     async fn of_news(
         &self,
         news: &News<'_>,
@@ -170,8 +169,9 @@ impl Warehouse {
         Ok(answers.into_iter().take(limit).collect())
     }
 
-    /// The same of rows that belong to batches beyond a horizon: they are not judged yet and have
-    /// to be looked at again. Batches are of today or yesterday.
+    /// Distinct texts of a column in rows of batches beyond a horizon. Such rows are not judged
+    /// yet, so the caller must look at them again. Only the ingest days since the day before
+    /// yesterday are searched.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -191,8 +191,8 @@ impl Warehouse {
         .await
     }
 
-    /// Texts of a table's rows in the boots whose clock `implausible_times` newly shows to be
-    /// wrong.
+    /// Texts of a table's rows that belong to boots for which `implausible_times` has a new row
+    /// about the time of events.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -214,8 +214,8 @@ impl Warehouse {
         .await
     }
 
-    /// Sessions in which a mixture was used, for what is new of `preparations`. A mixture is told
-    /// when it is made, so injections long before are not looked at.
+    /// Sessions in which a mixture was used, for the new rows of `preparations`. A device reports a
+    /// mixture when it is made, so injections more than two days earlier are not searched.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -232,7 +232,7 @@ impl Warehouse {
         .await
     }
 
-    /// Sterilizers of the cycles named in what is new of a table.
+    /// Sterilizers of the cycles that the new rows of a table name.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -252,8 +252,7 @@ impl Warehouse {
         .await
     }
 
-    /// What the monitor has seen, as it last said; none where it has not, or where its verdicts are
-    /// gone.
+    /// What a reader of the monitor recorded last as seen; `None` if it has recorded nothing.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -264,7 +263,8 @@ impl Warehouse {
         Ok(rows.into_iter().next())
     }
 
-    /// Records what the monitor has seen. It is sent as data: it grows with the number of devices.
+    /// Records what the monitor has seen. The text is sent as data, because it grows with the
+    /// number of devices.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].

@@ -1,4 +1,4 @@
-//! The connection to ClickHouse: options, time-outs, errors in the words of this crate.
+//! The connection to ClickHouse: options, timeouts, and the translation of errors.
 
 use async_recursion::async_recursion as boxed;
 use std::{fmt, future::Future, sync::Arc, time::Duration};
@@ -14,17 +14,16 @@ use serde::de::DeserializeOwned;
 use crate::error::Error;
 use crate::rows;
 
-/// Text that never shows in logs or errors.
+/// A text that never appears in logs or errors.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself, for the one place that sends it.
+    /// The text itself, for the code that sends it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -36,7 +35,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where the warehouse is and how long to wait for it.
+/// The address of the warehouse, and how long to wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// HTTP interface, `http://host:8123` or `https://host:8443`.
@@ -48,11 +47,11 @@ pub struct Options {
     pub password: Secret,
     /// Longest wait for a TCP connection.
     pub connect_timeout: Duration,
-    /// Longest wait for one chunk of an insert to be taken. Longer tolerates a busier engine,
-    /// shorter notices a dead one earlier.
+    /// Longest wait until ClickHouse takes one chunk of an insert. A longer time tolerates a busier
+    /// engine; a shorter time notices a dead engine earlier.
     pub send_timeout: Duration,
-    /// Longest wait for the answer to a query or an insert, from its last byte to the last byte of
-    /// the answer.
+    /// Longest wait for the answer to a query or an insert, from the last byte of the request to
+    /// the last byte of the answer.
     pub receive_timeout: Duration,
 }
 
@@ -70,11 +69,11 @@ impl Default for Options {
     }
 }
 
-/// What a query whose filter borrows returns: boxed, as `#[boxed]` does for the others, so that it
-/// is compiled in this crate.
+/// The return type of a query whose filter borrows. It is boxed, as `#[boxed]` does for the other
+/// queries, so that the query is compiled in this crate and not in its callers.
 pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
 
-/// The warehouse: one database of one ClickHouse. Clones share the connections and cost little.
+/// The warehouse: one database of one ClickHouse. Clones share the connections and are cheap.
 #[derive(Clone)]
 pub struct Warehouse {
     client: clickhouse::Client,
@@ -87,19 +86,19 @@ impl fmt::Debug for Warehouse {
     }
 }
 
-/// Idle connections are closed before ClickHouse does (it waits 3 s by default), or the next
-/// request fails.
+/// Idle connections are closed before ClickHouse closes them, after 3 s by default. Otherwise the
+/// next request would fail.
 const POOL_IDLE: Duration = Duration::from_secs(2);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
-/// Statements from this length on say how long they are: without that the engine refuses 256 KiB
-/// and more.
+/// Statements of this length or more announce their length. Without the announcement the engine
+/// refuses statements of 256 KiB and more.
 const STATEMENT_BYTES: usize = 128 * 1024;
 
 impl Warehouse {
-    /// Prepares the connection; nothing is sent.
+    /// Prepares the connection and sends nothing.
     ///
     /// # Errors
-    /// [`Error::Option`] for a URL or a database name that cannot be used.
+    /// [`Error::Option`] for a URL or a database name that is not valid.
     pub fn new(options: Options) -> Result<Self, Error> {
         validate(&options)?;
         let mut connector = HttpConnector::new();
@@ -122,17 +121,16 @@ impl Warehouse {
         Ok(Self { client, options: Arc::new(options) })
     }
 
-    /// The options it was made with.
+    /// The options that this warehouse was created with.
     pub fn options(&self) -> &Options {
         &self.options
     }
 
-    /// The database.
     pub fn database(&self) -> &str {
         &self.options.database
     }
 
-    /// The client itself, for formatted inserts. Give its errors to [`Warehouse::error`].
+    /// The client itself, for formatted inserts. Translate its errors with [`Warehouse::error`].
     pub fn client(&self) -> &clickhouse::Client {
         &self.client
     }
@@ -142,7 +140,7 @@ impl Warehouse {
         self.client.query(sql)
     }
 
-    /// All rows of a query made with [`Warehouse::query`].
+    /// All rows of a query that [`Warehouse::query`] created.
     ///
     /// # Errors
     /// [`Error::Unreachable`], [`Error::TimedOut`], [`Error::Engine`], or [`Error::Answer`] if the
@@ -153,7 +151,7 @@ impl Warehouse {
         Ok(rows)
     }
 
-    /// Hands the answer to `take` after each piece that arrived.
+    /// Calls `take` with the answer after each piece that arrives.
     #[boxed]
     async fn answer(
         &self,
@@ -172,21 +170,21 @@ impl Warehouse {
         self.in_time(read).await
     }
 
-    /// Executes a query made with [`Warehouse::query`] that returns nothing. The answer comes when
-    /// it is done.
+    /// Executes a query that [`Warehouse::query`] created and that returns no rows. Waits until
+    /// ClickHouse has finished it.
     ///
     /// # Errors
     /// [`Error::Unreachable`], [`Error::TimedOut`] (the statement may still take effect) or
     /// [`Error::Engine`].
     #[boxed]
     pub async fn execute(&self, query: Query) -> Result<(), Error> {
-        // Since 26.x inserts are asynchronous unless told otherwise: an answer would not mean
-        // written.
+        // Since ClickHouse 26.x inserts are asynchronous by default. Their answer would not mean
+        // that the rows are written.
         let query = sized(query).with_setting("async_insert", "0").with_setting("wait_end_of_query", "1");
         self.in_time(query.execute()).await
     }
 
-    /// All rows of raw SQL; `?` has no meaning in it.
+    /// All rows of raw SQL. A `?` has no special meaning in it.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -194,7 +192,7 @@ impl Warehouse {
         self.fetch(self.client.query_raw(sql)).await
     }
 
-    /// The one row of raw SQL that always returns one, e.g. a count.
+    /// The only row of raw SQL that always returns one, for example a count.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -203,7 +201,7 @@ impl Warehouse {
         rows.into_iter().next().ok_or(Error::Answer(clickhouse::error::Error::RowNotFound))
     }
 
-    /// Executes raw SQL that returns nothing; `?` has no meaning in it.
+    /// Executes raw SQL that returns no rows. A `?` has no special meaning in it.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
@@ -212,7 +210,8 @@ impl Warehouse {
         self.execute(self.client.query_raw(sql)).await
     }
 
-    /// Creates the database if it is not there: the one statement that is not sent inside it.
+    /// Creates the database if it does not exist. This is the only statement that runs outside of
+    /// it.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
@@ -223,12 +222,13 @@ impl Warehouse {
         self.execute(query).await
     }
 
-    /// Translates an error of [`Warehouse::client`].
+    /// Translates an error of the client that [`Warehouse::client`] returns.
     pub fn error(&self, error: clickhouse::error::Error) -> Error {
         Error::from_client(error, &self.options.url, self.options.receive_timeout.as_secs())
     }
 
-    /// A dropped request is one whose outcome is unknown, like a time-out.
+    /// Applies the receive timeout. A request that is dropped has an unknown outcome, as after any
+    /// other timeout.
     async fn in_time<T>(&self, answer: impl Future<Output = clickhouse::error::Result<T>>) -> Result<T, Error> {
         match tokio::time::timeout(self.options.receive_timeout, answer).await {
             Ok(result) => result.map_err(|error| self.error(error)),
@@ -237,9 +237,8 @@ impl Warehouse {
     }
 }
 
-/// A statement whose text the engine reads however long it is. Its parts that grow with the data
-/// are bounded where they are made ([`crate::sterility::IDS_MAX`], Kafka's partitions); this is for
-/// what these bounds add up to.
+/// Lets the engine accept a statement of any length. The lists in a statement are bounded where
+/// they are built ([`crate::sterility::IDS_MAX`], Kafka's partitions); this covers their total.
 fn sized(query: Query) -> Query {
     let bytes = query.sql_display().to_string().len();
     if bytes < STATEMENT_BYTES { query } else { query.with_setting("max_query_size", (2 * bytes).to_string()) }
@@ -250,7 +249,7 @@ fn validate(options: &Options) -> Result<(), Error> {
     let plain = host.is_some_and(|host| !host.is_empty() && !host.contains(['@', '?', '#', ' ']));
     if !plain {
         let remedy = "write http://HOST:PORT or https://HOST:PORT; user and password have options of their own";
-        // The value may hold a password before its `@`.
+        // The URL may hold a password before its `@`.
         let value = options.url.rsplit('@').next().unwrap_or_default().to_owned();
         return Err(Error::Option { key: "clickhouse.url", value, remedy });
     }

@@ -1,5 +1,4 @@
-//! What can be said of single visits and of the fleet's devices by a query alone: facts that raise
-//! an alert by themselves.
+//! Alerts about single sessions and about devices of the fleet that one query can find.
 
 use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
@@ -12,18 +11,18 @@ use crate::{
     sterility::{Horizon, Scope, list},
 };
 
-/// SQL of a visit on one device, `TENANT/DEVICE/VISIT`.
+/// SQL expression for a session on one device, `TENANT/DEVICE/SESSION`.
 const VISIT: &str = "concat(tenant, '/', device, '/', session_id)";
 
-/// A visit on one device in which a single injection is worth an alert.
+/// A session on one device in which single injections deserve an alert.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Shots {
     pub tenant: String,
     pub device: String,
-    /// Visit; empty = outside a session.
+    /// Session; empty = outside a session.
     pub session_id: String,
     pub site: String,
-    /// Time of the first injection of it, us since 1970.
+    /// Time of its first injection, us since 1970.
     pub since: i64,
     /// Injections deeper than the model's safe maximum for the area.
     pub unsafe_n: u64,
@@ -37,31 +36,31 @@ pub struct Shots {
     pub depth_n: u64,
     /// The largest such error by magnitude, um.
     pub depth_um: i64,
-    /// Times that three injections in a row were occluded.
+    /// How often three injections in a row were occluded.
     pub occlusions: u64,
 }
 
-/// A condition of a device.
+/// A device that deserves an alert.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Finding {
     pub tenant: String,
     pub site: String,
     pub device: String,
-    /// What tells it from others of its kind on the device; empty = nothing.
+    /// What distinguishes it from other findings of this kind on the device; empty = nothing.
     pub subject: String,
-    /// Visit; empty = none.
+    /// Session; empty = none.
     pub session_id: String,
-    /// Since when, us since 1970.
+    /// Time from which it holds, us since 1970.
     pub since: i64,
     pub detail: String,
 }
 
-/// From where on a device is worth an alert.
+/// The limits from which a state of a device deserves an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct FleetLimits {
-    /// Opening days of its site without a word from it, 1 to 365.
+    /// Opening days of the site on which the device may stay silent, 1 to 365.
     pub silent_days: u32,
-    /// Battery below which it is low, percent, 1 to 100.
+    /// A lower battery level counts as low, percent, 1 to 100.
     pub battery_pct: u32,
 }
 
@@ -71,7 +70,7 @@ impl Default for FleetLimits {
     }
 }
 
-/// What is asked of the fleet: kind of the alert, severity, SQL of its [`Finding`]s.
+/// The queries about the fleet: kind of the alert, severity, SQL of its [`Finding`]s.
 pub const FLEET: [(&str, &str, &str); 10] = [
     ("device-lost", "medium", LOST),
     ("device-silent", "medium", SILENT),
@@ -97,7 +96,7 @@ const LOST: &str = "
     ) AS visit ON visit.tenant = fleet.tenant AND visit.device = fleet.device
     WHERE fleet.state = 'LOST' AND (fleet.state_since IS NULL OR fleet.state_since >= visit.started)";
 
-// The site's opening days; Monday to Friday where none are registered.
+// Silence is counted in opening days of the site; Monday to Friday if none are registered.
 const SILENT: &str = "
     SELECT toString(fleet.tenant), toString(fleet.site), toString(fleet.device), '', '',
         toUnixTimestamp64Micro(assumeNotNull(fleet.last_seen)),
@@ -155,8 +154,8 @@ const CLOCK: &str = "
     FROM injections AS shot WHERE ingest_day >= toDate(now('UTC')) - 2
     GROUP BY tenant, device HAVING argMax(clock, received_at) = 'UNSYNCED'";
 
-// The first of the last days stands, so that a clock that stays wrong does not change its alert
-// with each message.
+// The alert shows the first impossible time of the last days. A clock that stays wrong then does
+// not change its alert with each message.
 const IMPLAUSIBLE: &str = "
     SELECT toString(tenant), toString(argMax(told.site, received_at)), toString(device), '', '',
         toUnixTimestamp64Micro(min(received_at)),
@@ -181,7 +180,8 @@ const CONFLICT: &str = "
     FROM quarantine AS other WHERE reason = 'conflict' AND device != ''
     GROUP BY tenant, device";
 
-/// The tenant's own policy, else the one for all.
+/// SQL condition: whether a policy is `required`, by the tenant's own policy or else the general
+/// one.
 fn required(policy: &str) -> String {
     let set = format!("FROM policies_latest WHERE name = '{policy}'");
     format!(
@@ -202,7 +202,7 @@ fn visits(scope: Scope<'_>) -> String {
 }
 
 impl Warehouse {
-    /// Visits on devices told of in parts of `injections`, `TENANT/DEVICE/VISIT`.
+    /// Sessions on devices in the new parts of `injections`, as `TENANT/DEVICE/SESSION`.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -211,7 +211,7 @@ impl Warehouse {
         self.texts(news, "injections", VISIT, limit).await
     }
 
-    /// The same of batches that are not committed.
+    /// Sessions on devices with injections in batches that are not committed, in the same form.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -220,8 +220,8 @@ impl Warehouse {
         self.texts_beyond("injections", VISIT, horizon, limit).await
     }
 
-    /// Visits of which a single injection is worth an alert. Tolerances are those registered for
-    /// the model; an injection that ended otherwise than OK may deliver less than asked.
+    /// Sessions in which single injections deserve an alert. Tolerances are those registered for
+    /// the model. An injection with another outcome than OK may deliver less than its set point.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -257,7 +257,7 @@ impl Warehouse {
         })
     }
 
-    /// Findings of one kind of [`FLEET`].
+    /// The findings of one kind of [`FLEET`].
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -283,7 +283,8 @@ impl Warehouse {
 }
 
 impl Warehouse {
-    /// Keys of open alerts of these kinds; `devices` names them `TENANT/DEVICE`, none = all.
+    /// Keys of open alerts of these kinds. `devices` restricts them to devices, named
+    /// `TENANT/DEVICE`; `None` = all devices.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

@@ -1,8 +1,8 @@
 //! Applies the numbered migrations.
 //!
-//! ClickHouse has no transactions over statements: every statement can be run again, a migration is
-//! recorded after its last one, and whatever was interrupted is done again. So two that migrate at
-//! once do no harm either.
+//! ClickHouse has no transactions over several statements. So every statement can be run again, and
+//! a migration is recorded after its last statement. An interrupted migration is applied again from
+//! its start. Two processes that migrate at once do no harm for the same reason.
 
 use async_recursion::async_recursion as boxed;
 use std::{collections::BTreeMap, time::Duration};
@@ -21,9 +21,9 @@ use crate::{
 /// One numbered migration.
 #[derive(Clone, Copy, Debug)]
 pub struct Migration {
-    /// Number, from 1 without holes.
+    /// Number, from 1 without gaps.
     pub version: u32,
-    /// Name, as the file is called: the number with four digits, then what it is about.
+    /// File name: the number with four digits, then the subject.
     pub name: &'static str,
     /// Statements, each of which can be run again.
     pub sql: &'static str,
@@ -39,7 +39,7 @@ macro_rules! migrations {
     };
 }
 
-/// All migrations, ascending. One that was released is never edited: a change is a new one.
+/// All migrations, ascending. A released migration is never edited; a change is a new migration.
 pub const MIGRATIONS: &[Migration] = migrations! {
     1 "0001_loader",
     2 "0002_registry",
@@ -57,7 +57,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
 };
 
 impl Migration {
-    /// SHA-256 of its text, hex. Line ends do not count: a checkout may change them.
+    /// SHA-256 of its text, hex. Line endings do not count, because a checkout may convert them.
     pub fn checksum(&self) -> String {
         let digest = Sha256::digest(self.sql.replace('\r', ""));
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -67,24 +67,24 @@ impl Migration {
 /// How to migrate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Set `fsync_after_insert` and `fsync_part_directory` on every table: what ClickHouse
-    /// confirmed then survives a power loss, at the price of a disk flush or two for each insert.
-    /// Off leaves the tables as they are.
+    /// Sets `fsync_after_insert` and `fsync_part_directory` on every table. Whatever ClickHouse
+    /// confirmed then survives a power loss, at the cost of one or two disk flushes for each
+    /// insert. `false` leaves the tables as they are.
     pub fsync: bool,
 }
 
-/// What was done.
+/// The outcome of `migrate`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Done {
-    /// Migrations that were applied now, ascending.
+    /// Migrations applied by this call, ascending.
     pub applied: Vec<&'static str>,
-    /// Tables and views that had gone and were created again.
+    /// Tables and views that were missing and were created again.
     pub restored: Vec<&'static str>,
     /// Tables whose settings were corrected.
     pub corrected: Vec<String>,
 }
 
-/// A migration as recorded in the warehouse.
+/// A migration that the warehouse records as applied.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct Applied {
     pub version: u32,
@@ -105,13 +105,14 @@ ORDER BY version
 SETTINGS old_parts_lifetime = 480
 COMMENT 'Migrations that were applied; two that migrate at once may leave a row each'";
 
-/// Brings the warehouse to the schema of this program: creates the database, applies what is not
-/// applied, makes again what has gone, corrects settings. Running it again changes nothing.
+/// Brings the warehouse to the schema of this program: creates the database, applies the migrations
+/// that are not applied, restores missing tables and views, corrects settings. Running it again
+/// changes nothing.
 ///
 /// # Errors
-/// [`Error::Incompatible`] when the warehouse is newer than this program or a migration was edited;
-/// nothing is changed then. As [`Warehouse::execute`] otherwise; running it again goes on where it
-/// stopped.
+/// [`Error::Incompatible`] if the warehouse is newer than this program or an applied migration was
+/// edited; nothing is changed then. As [`Warehouse::execute`] otherwise. Running it again continues
+/// where it stopped.
 #[boxed]
 pub async fn migrate(warehouse: &Warehouse, options: Options) -> Result<Done, Error> {
     warehouse.create_database().await?;
@@ -138,7 +139,7 @@ pub async fn migrate(warehouse: &Warehouse, options: Options) -> Result<Done, Er
     Ok(done)
 }
 
-/// What is recorded as applied, ascending.
+/// The recorded migrations, ascending.
 pub(crate) async fn applied(warehouse: &Warehouse) -> Result<Vec<Applied>, Error> {
     warehouse.rows("SELECT DISTINCT version, name, checksum FROM schema_migrations ORDER BY version").await
 }
@@ -204,8 +205,8 @@ async fn correct(warehouse: &Warehouse, options: Options) -> Result<Vec<String>,
     Ok(corrected)
 }
 
-/// Codes of a statement that met the same statement of another process: done again, it finds the
-/// other's work.
+/// Error codes of a statement that collided with the same statement of another process. Repeating
+/// it succeeds, because the other process has done the work.
 const MET_ANOTHER: &[u32] = &[
     57,  // TABLE_ALREADY_EXISTS
     60,  // UNKNOWN_TABLE
@@ -268,8 +269,8 @@ mod tests {
         }
     }
 
-    /// A migration that stands in `released.txt` is never edited. A new one is added there by hand,
-    /// with its checksum.
+    /// A migration that stands in `released.txt` must never be edited. The author of a new
+    /// migration adds it there with its checksum.
     #[test]
     fn released_migrations_are_never_edited() {
         let released: BTreeMap<_, _> = include_str!("../migrations/released.txt")

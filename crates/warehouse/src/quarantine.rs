@@ -1,4 +1,4 @@
-//! Working through the quarantine: what is in it, what came of replays, and deletion by a person.
+//! The quarantine for the commands: its rows, the results of replays, and deletion by a person.
 
 use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
@@ -7,7 +7,7 @@ use telemetry::quarantine::Id;
 
 use crate::{client::Warehouse, error::Error, rollup};
 
-/// Which rows; the default is all.
+/// Which rows to select; the default selects all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// One reason; empty = all.
@@ -20,45 +20,44 @@ pub struct Filter {
     pub from_us: i64,
     /// Received before this time, us since 1970; 0 = all.
     pub to_us: i64,
-    /// These rows; empty = all.
+    /// Only these rows; empty = all.
     pub ids: Vec<Id>,
-    /// Only what has not been replayed.
+    /// Only rows that have not been replayed.
     pub waiting: bool,
 }
 
 /// The rows of one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Group {
-    /// Why they were refused.
+    /// Why the rows were refused.
     pub reason: String,
-    /// Number of rows.
     pub rows: u64,
-    /// Bytes of their payloads.
+    /// Size of their payloads, bytes.
     pub bytes: u64,
-    /// Of the rows, those that have been replayed.
+    /// How many of the rows have been replayed.
     pub replayed: u64,
-    /// When the oldest was received, `YYYY-MM-DD HH:MM:SS`, UTC.
+    /// When the bridge received the oldest row, `YYYY-MM-DD HH:MM:SS`, UTC.
     pub oldest: String,
-    /// When the newest was received, `YYYY-MM-DD HH:MM:SS`, UTC.
+    /// When the bridge received the newest row, `YYYY-MM-DD HH:MM:SS`, UTC.
     pub newest: String,
 }
 
-/// A row without its payload.
+/// A quarantine row without its payload.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Item {
     pub id: String,
-    /// Why it was refused.
+    /// Why the row was refused.
     pub reason: String,
-    /// What exactly was wrong; empty where the bridge refused.
+    /// The exact fault; empty if the bridge refused the message.
     pub detail: String,
     pub topic: String,
-    /// Who refused it: `bridge` or `loader`.
+    /// The role that refused it: `bridge` or `loader`.
     pub source: String,
-    /// Size of the payload.
+    /// Size of the payload, bytes.
     pub bytes: u64,
     /// When the bridge received it, `YYYY-MM-DD HH:MM:SS.ffffff`, UTC.
     pub received: String,
-    /// The same, us since 1970.
+    /// The same time, us since 1970.
     pub received_at_us: i64,
     /// Tenant, or empty.
     pub tenant: String,
@@ -68,11 +67,10 @@ pub struct Item {
     pub boot_id: u64,
     /// Sequence number, or 0.
     pub seq: u64,
-    /// Whether it has been replayed.
     pub replayed: bool,
-    /// Outcome of its replay, or empty.
+    /// Outcome of the latest replay; empty = not replayed.
     pub outcome: String,
-    /// Who replayed it last, or empty.
+    /// The person who replayed it last; empty = not replayed.
     pub replayed_by: String,
 }
 
@@ -92,85 +90,84 @@ struct PayloadRow {
     payload: String,
 }
 
-/// A row as it can be replayed.
+/// A quarantine row with everything that a replay needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Raw {
     pub id: Id,
-    /// Why it was refused.
+    /// Why the row was refused.
     pub reason: String,
     /// Tenant, or empty.
     pub tenant: String,
     /// Device, or empty.
     pub device: String,
     pub topic: String,
-    /// Who refused it: `bridge` or `loader`.
+    /// The role that refused it: `bridge` or `loader`.
     pub source: String,
     /// When the bridge received it, us since 1970.
     pub received_at: i64,
     pub payload: Vec<u8>,
 }
 
-/// What came of one replayed row.
+/// The outcome of one replayed row.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct ReplayResult {
-    /// Life of the topic of the row.
+    /// Incarnation of the topic that the row came from.
     pub incarnation: u32,
     pub partition: i32,
     pub offset: u64,
-    /// Its sequence number, or 0.
+    /// Sequence number of the row, or 0.
     pub seq: u64,
     /// `STORED`, `DUPLICATE`, `REFUSED` or `REFUSED_SINGLY`.
     pub outcome: String,
     pub stored: u64,
-    /// Events that were there before.
+    /// Events that were already stored.
     pub duplicates: u64,
-    /// Events that are in quarantine still or again.
+    /// Events that stay in quarantine.
     pub refused: u64,
-    /// Why, or empty.
+    /// Why something was refused; empty = nothing was.
     pub detail: String,
 }
 
-/// How much the quarantine holds.
+/// The size of the quarantine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Usage {
-    /// Rows, replayed ones too.
+    /// Number of rows, including replayed ones.
     pub rows: u64,
-    /// Bytes of their payloads.
+    /// Size of the payloads, bytes.
     pub bytes: u64,
-    /// Rows that have not been replayed.
     pub waiting: u64,
-    /// Age of the oldest row, s; 0 = there is none.
+    /// Age of the oldest row, s; 0 = the quarantine is empty.
     pub oldest_s: u64,
 }
 
 /// A deletion that a person asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purge {
-    /// Rows of ingest days before this one, days since 1970.
+    /// Delete rows of ingest days before this one, days since 1970.
     pub before: u16,
     /// Rows of this reason; empty = all.
     pub reason: String,
     pub by: String,
     pub because: String,
-    /// When, us since 1970.
+    /// Time of the deletion, us since 1970.
     pub now_us: i64,
 }
 
-/// What a deletion deletes.
+/// The amount of data that a deletion removes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Purged {
     pub rows: u64,
-    /// Bytes of their payloads.
+    /// Size of the payloads, bytes.
     pub bytes: u64,
-    /// Rows that have not been replayed: this data is gone then.
+    /// Rows that have never been replayed. The deletion loses their data.
     pub waiting: u64,
 }
 
-/// Columns that name a replayed row.
+/// Columns that identify a replayed row.
 const SOURCE: &str = "source_incarnation, source_partition, source_offset, source_seq";
 
 impl Warehouse {
-    /// Rows by reason, the most frequent first.
+    /// Rows grouped by reason, the most frequent reason first.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -187,7 +184,7 @@ impl Warehouse {
         self.fetch(self.filtered(&sql, filter)).await
     }
 
-    /// Rows in the order of their devices' events, `limit` at most.
+    /// Rows in the order of their devices' events, at most `limit`.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -234,7 +231,7 @@ impl Warehouse {
         Ok(rows.into_iter().map(raw).filter(|raw| ids.contains(&raw.id)).collect())
     }
 
-    /// What came of the rows that one command replayed, as far as the loader has written it.
+    /// Outcomes of the rows that one replay command sent, as far as the loader has written them.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -247,10 +244,10 @@ impl Warehouse {
         self.fetch(self.query(sql).bind(by).bind(at_us)).await
     }
 
-    /// Brings the column `replayed` of the table in line with the replays; returns how many rows
-    /// differed. Counts and hashes of batches do not depend on it. A row that was replayed and is
-    /// written again (by a rebuild of its day, or by rules that changed in a crash) is found here
-    /// the next time.
+    /// Sets the column `replayed` of the table according to the replays, and returns how many rows
+    /// it changed. Counts and hashes of batches do not depend on this column. A replayed row can
+    /// lose its mark when it is written again: by a rebuild of its day, or by an owner that resumes
+    /// after a crash under other rules. The next call finds such a row.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
@@ -262,7 +259,8 @@ impl Warehouse {
         );
         let count: u64 = self.row(&format!("SELECT count() FROM quarantine WHERE replayed != {replayed}")).await?;
         if count > 0 {
-            // Set, not flipped: two who do this at once come to the same.
+            // The statement sets the value and does not flip it, so two callers at once get the
+            // same result.
             let sql = format!(
                 "ALTER TABLE quarantine UPDATE replayed = {replayed} WHERE replayed != {replayed} \
                  SETTINGS mutations_sync = 2"
@@ -272,7 +270,7 @@ impl Warehouse {
         Ok(count)
     }
 
-    /// How much the quarantine holds.
+    /// Measures the quarantine.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -285,7 +283,7 @@ impl Warehouse {
         self.row(sql).await
     }
 
-    /// Of these devices (tenant, device), those that a person has registered.
+    /// Those of the given devices, as (tenant, device), that a person has registered.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -309,8 +307,8 @@ impl Warehouse {
             .await
     }
 
-    /// Policies about unknown devices as (tenant, `keep` or `quarantine`); the tenant `""` stands
-    /// for all others.
+    /// Policies about unknown devices, as (tenant, `keep` or `quarantine`). The tenant `""` stands
+    /// for every tenant without a policy of its own.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -320,8 +318,8 @@ impl Warehouse {
         self.rows(sql).await
     }
 
-    /// Sets the policy about unknown devices from now on; the tenant `""` stands for all that have
-    /// none of their own.
+    /// Sets the policy about unknown devices from now on. The tenant `""` stands for every tenant
+    /// without a policy of its own.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
@@ -344,13 +342,12 @@ impl Warehouse {
         Ok(rows.into_iter().next().unwrap_or_default())
     }
 
-    /// Deletes rows of old ingest days, after it has written down which. The ledgers stay as they
-    /// are: what was quarantined counts as quarantined for ever.
+    /// Deletes rows of old ingest days, and first records which rows. The ledgers do not change: a
+    /// quarantined event counts as quarantined for ever.
     ///
-    /// # Errors
-    /// [`Error::DayOpen`] when a batch of those days is not committed: its rows are still being
-    /// counted. As [`Warehouse::execute`] otherwise; then the journal may name rows that are still
-    /// there, and doing it again is right.
+    /// [`Error::DayOpen`] if a batch of those days is not committed, because its rows are still
+    /// being counted. As [`Warehouse::execute`] otherwise. The journal may then name rows that
+    /// still exist; calling this again is safe and deletes them.
     #[boxed]
     pub async fn purge_quarantine(&self, purge: &Purge) -> Result<(), Error> {
         let Purge { before, reason, by, because, now_us } = purge;

@@ -1,7 +1,6 @@
-//! The registry of devices: import from CSV, and enrolment of what was seen.
+//! The registry of devices: import from CSV, and enrolment of devices that were seen.
 //!
-//! History is kept: an import adds rows and changes none. What holds now is in the views
-//! `*_latest`.
+//! History is kept: an import adds rows and changes none. The views `*_latest` show what holds now.
 
 use async_recursion::async_recursion as boxed;
 use std::{
@@ -15,25 +14,24 @@ use telemetry::{limits::UNIX_US_MAX, topic::is_id};
 
 use crate::{client::Warehouse, error::Error};
 
-/// Kinds of devices.
 pub const KINDS: [&str; 4] = ["INJECTOR", "STERILIZER", "BENCH", "GATEWAY"];
 
 /// Longest free text, bytes.
 const TEXT_LEN_MAX: usize = 128;
 
-/// Columns of the file: those that must be there, then those that may.
+/// Columns of the file: the required ones, then the optional ones.
 const REQUIRED: [&str; 4] = ["tenant", "site", "device", "kind"];
 const OPTIONAL: [&str; 6] = ["model", "manufacturer", "serial", "udi", "gateway", "valid_from"];
 
-/// What an import did.
+/// The outcome of an import.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Imported {
     pub read: u64,
-    /// Rows added; the rest of the lines say what the registry says already.
+    /// Rows added. The other lines say what the registry already says.
     pub added: u64,
 }
 
-/// One device as the registry holds it.
+/// A row of the table `devices`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Row, Serialize, Deserialize)]
 struct DeviceRow {
     tenant: String,
@@ -50,12 +48,11 @@ struct DeviceRow {
     recorded_at: i64,
 }
 
-/// A device as registered now.
+/// A device, as the registry describes it now.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Device {
     pub tenant: String,
     pub device: String,
-    /// Site it belongs to.
     pub site: String,
     /// One of [`KINDS`]; empty = not known.
     pub kind: String,
@@ -69,13 +66,13 @@ pub struct Device {
     pub udi: String,
     /// Device that may publish for it; empty = none.
     pub gateway: String,
-    /// `IMPORTED` by a person, or `ENROLLED` because it was seen.
+    /// `IMPORTED` by a person, or `ENROLLED` after it was seen.
     pub origin: String,
-    /// From when this holds, us since 1970.
+    /// Start of the time for which this holds, us since 1970.
     pub valid_from: i64,
 }
 
-/// The devices that the registry has now; `tenant` empty = of all tenants.
+/// The devices that the registry knows now; an empty `tenant` selects all tenants.
 ///
 /// # Errors
 /// As [`Warehouse::fetch`].
@@ -88,15 +85,15 @@ pub async fn devices(warehouse: &Warehouse, tenant: &str) -> Result<Vec<Device>,
     warehouse.fetch(warehouse.query(sql).bind(tenant)).await
 }
 
-/// Imports devices from CSV with a header line. `now_us` is when it happens, us since 1970, and the
-/// `valid_from` of lines that give none. Importing a file again adds nothing.
+/// Imports devices from CSV with a header line. `now_us` is the present time, us since 1970; it is
+/// also the `valid_from` of lines without one. Importing a file again adds nothing.
 ///
-/// Columns: `tenant, site, device, kind` and, where wanted, `model, manufacturer, serial, udi,
-/// gateway, valid_from` (`YYYY-MM-DD` or `YYYY-MM-DDTHH:MM:SSZ`), in any order.
+/// Columns, in any order: `tenant, site, device, kind` and optionally `model, manufacturer, serial,
+/// udi, gateway, valid_from` (`YYYY-MM-DD` or `YYYY-MM-DDTHH:MM:SSZ`).
 ///
 /// # Errors
-/// [`Error::Row`] with line and column for the first thing that is wrong, [`Error::Csv`] for a file
-/// that is no CSV; nothing is imported then. As [`Warehouse::execute`] otherwise.
+/// [`Error::Row`] with line and column for the first fault, [`Error::Csv`] for a file that is not
+/// CSV; in both cases nothing is imported. As [`Warehouse::execute`] otherwise.
 pub async fn import_devices(warehouse: &Warehouse, csv: impl Read, now_us: i64) -> Result<Imported, Error> {
     let lines = parse(csv, now_us)?;
     let sql = "SELECT tenant, device, site, kind, model, manufacturer, serial, udi, gateway, origin, \
@@ -121,16 +118,15 @@ pub async fn import_devices(warehouse: &Warehouse, csv: impl Read, now_us: i64) 
     Ok(Imported { read, added })
 }
 
-/// Takes in the devices that have been heard of and are not in the registry, with the site they
-/// were heard from. They are marked ENROLLED and get neither kind nor model nor manufacturer: the
-/// registry decides what a manufacturer may see, and a payload does not decide what is in the
-/// registry.
+/// Adds the devices that sent something but are not in the registry, with the site that they sent
+/// from. They are marked `ENROLLED` and get no kind, model or manufacturer. The registry decides
+/// what a manufacturer may see, so a device's own message must not fill it.
 ///
 /// # Errors
 /// As [`Warehouse::execute`].
 #[boxed]
 pub async fn enrol(warehouse: &Warehouse) -> Result<(), Error> {
-    // Twice at once enrols twice, which changes nothing that is shown.
+    // Two enrolments at once add a device twice. The views show it once.
     let sql = "INSERT INTO devices (tenant, device, site, origin, valid_from, recorded_at) \
                SELECT tenant, device, argMax(heard.site, heard.at), 'ENROLLED', min(heard.at), now64(6) \
                FROM ( \
@@ -147,7 +143,8 @@ struct Line {
     dated: bool,
 }
 
-/// Whether the registry says the same: at that time, or now where the line gives no time.
+/// Whether the registry already says what the line says. A line with a date is compared with the
+/// row of that date, another line with the row that holds now.
 fn says_already(history: &[DeviceRow], line: &Line) -> bool {
     let candidate = if line.dated {
         history.iter().filter(|row| row.valid_from == line.row.valid_from).collect()
@@ -182,7 +179,7 @@ async fn insert(warehouse: &Warehouse, rows: &[DeviceRow]) -> Result<(), Error> 
     written.await.map_err(|error| warehouse.error(error))
 }
 
-/// Most bytes of a file: some million lines, and an end for what is no file.
+/// Largest file, bytes. It allows some million lines and stops reading a file that is none.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
 fn parse(csv: impl Read, now_us: i64) -> Result<Vec<Line>, Error> {
@@ -192,8 +189,8 @@ fn parse(csv: impl Read, now_us: i64) -> Result<Vec<Line>, Error> {
         return Err(fault(1, "tenant", format!("the file has more than {FILE_BYTES_MAX} bytes; import it in parts")));
     }
     let header = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
-    // Spreadsheets write semicolons where the comma is the decimal sign. No name of a column has
-    // either.
+    // Spreadsheets write semicolons where the comma is the decimal sign. No column name contains a
+    // comma or a semicolon.
     let delimiter = if header.contains(&b';') && !header.contains(&b',') { b';' } else { b',' };
     let mut reader = csv::ReaderBuilder::new()
         .trim(csv::Trim::All)
@@ -222,7 +219,7 @@ fn parse(csv: impl Read, now_us: i64) -> Result<Vec<Line>, Error> {
     Ok(lines)
 }
 
-/// Numbers of lines by position, as an editor shows them: CR LF, LF and CR each end a line.
+/// Finds line numbers as an editor counts them: CR LF, LF and CR each end a line.
 struct LineNumbers<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -230,8 +227,9 @@ struct LineNumbers<'a> {
 }
 
 impl LineNumbers<'_> {
-    /// The line of the first text at or behind a position; positions never go back. The reader's
-    /// own count takes the LF of CR LF for the beginning of a record, and so the line before.
+    /// The line of the first text at or after a position. Positions must ascend. The CSV reader's
+    /// own line count cannot be used: it places a record at the LF of the preceding CR LF, one line
+    /// too early.
     fn of(&mut self, position: u64) -> u64 {
         let position = usize::try_from(position).unwrap_or(usize::MAX);
         while let Some(byte) = self.bytes.get(self.at) {
@@ -249,7 +247,7 @@ impl LineNumbers<'_> {
 fn places(headers: &csv::StringRecord) -> Result<HashMap<&'static str, usize>, Error> {
     let mut places = HashMap::new();
     for (place, header) in headers.iter().enumerate() {
-        // A byte order mark is what spreadsheets put in front.
+        // Spreadsheets put a byte order mark at the start.
         let name = header.trim_start_matches('\u{feff}');
         let Some(known) = REQUIRED.iter().chain(&OPTIONAL).find(|known| **known == name) else {
             let all = [REQUIRED.as_slice(), OPTIONAL.as_slice()].concat().join(", ");
@@ -344,8 +342,8 @@ pub fn unix_us(text: &str) -> Option<i64> {
     if !(1..=length).contains(&day) {
         return None;
     }
-    // Days from the civil calendar, counted in years that begin in March (Hinnant,
-    // "chrono-compatible date algorithms").
+    // Days from the civil calendar, with years that begin in March (Hinnant, "chrono-compatible
+    // date algorithms").
     let years = year - i64::from(month <= 2);
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     let days = 365 * years + years.div_euclid(4) - years.div_euclid(100) + years.div_euclid(400) + of_year - 719_468;

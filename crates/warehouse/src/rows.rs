@@ -1,11 +1,11 @@
-//! Rows from an answer in ClickHouse's `RowBinaryWithNamesAndTypes`.
+//! Reads rows from an answer in ClickHouse's format `RowBinaryWithNamesAndTypes`.
 //!
-//! The client library reads rows, too, but its reader is compiled anew for each type of row: that
-//! was nearly half of this crate. Here one reader serves all, and only what `serde` derives is
-//! compiled for a type.
+//! The client library reads rows too, but the compiler builds its reader anew for each type of row.
+//! That was nearly half of this crate's code. The reader here is compiled once, and a type only
+//! adds the code that `serde` derives.
 //!
-//! A struct takes columns by name, a tuple by place, anything else is the one column. The type of
-//! each column is checked against what the row asks for before any byte is taken for a value.
+//! A struct takes columns by name, a tuple by position, and any other type takes the only column.
+//! The type of each column is checked before any of its bytes are read.
 
 use std::fmt;
 
@@ -13,12 +13,12 @@ use clickhouse_types::{Column, DataTypeNode as Kind, error::TypesError, parse_rb
 use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// Why an answer is not the rows that were asked for.
+/// Why an answer does not hold the requested rows.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The bytes end within a row; more of them may help.
+    /// The bytes end within a row. More bytes may complete it.
     Short,
-    /// The answer has another shape.
+    /// The answer has other columns or types than requested.
     Shape(String),
 }
 
@@ -43,7 +43,7 @@ impl serde::de::Error for Fault {
 #[derive(Default)]
 pub(crate) struct Answer {
     columns: Vec<Column>,
-    /// What was not read yet: the header, then less than a row.
+    /// Bytes that were not read yet: the header at first, later less than one row.
     rest: Vec<u8>,
 }
 
@@ -51,7 +51,7 @@ impl Answer {
     /// Adds a piece.
     ///
     /// # Errors
-    /// The header is none.
+    /// Fails if the header cannot be read.
     pub(crate) fn add(&mut self, piece: &[u8]) -> Result<(), Fault> {
         self.rest.extend_from_slice(piece);
         if self.columns.is_empty() {
@@ -68,10 +68,10 @@ impl Answer {
         Ok(())
     }
 
-    /// Moves the rows that are complete to `rows`.
+    /// Moves the complete rows to `rows`.
     ///
     /// # Errors
-    /// They are of another shape.
+    /// Fails if the rows do not have the shape of `T`.
     pub(crate) fn take<T: DeserializeOwned>(&mut self, rows: &mut Vec<T>) -> Result<(), Fault> {
         let mut bytes = &self.rest[..];
         while !self.columns.is_empty() && !bytes.is_empty() {
@@ -90,7 +90,7 @@ impl Answer {
     /// Ends the answer.
     ///
     /// # Errors
-    /// It ended within the header or a row.
+    /// Fails if the answer ended within the header or within a row.
     pub(crate) fn end(&self) -> Result<(), Fault> {
         if self.columns.is_empty() || !self.rest.is_empty() { Err(Fault::Short) } else { Ok(()) }
     }
@@ -112,7 +112,7 @@ impl<'de> Row<'_, 'de> {
     }
 }
 
-/// Forwards to the one column.
+/// Implements deserializer methods by forwarding to the only column.
 macro_rules! only {
     ($($method:ident)*) => {
         $(fn $method<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Fault> {
@@ -178,14 +178,14 @@ impl<'de> SeqAccess<'de> for Row<'_, 'de> {
     }
 }
 
-/// A value of the kind that its column has.
+/// A value, with the type that its column has.
 struct Value<'a, 'de> {
     bytes: &'a mut &'de [u8],
     kind: &'a Kind,
 }
 
 impl<'a, 'de> Value<'a, 'de> {
-    /// The kind as it is written: these two are written as what they hold.
+    /// The type that determines the bytes: these two wrappers are encoded like the type they wrap.
     fn kind(&self) -> &'a Kind {
         let mut kind = self.kind;
         while let Kind::LowCardinality(inner) | Kind::SimpleAggregateFunction(_, inner) = kind {
@@ -194,7 +194,7 @@ impl<'a, 'de> Value<'a, 'de> {
         kind
     }
 
-    /// The column holds something else.
+    /// The fault for a column that holds another type than wanted.
     fn unlike(&self, wanted: &str) -> Fault {
         Fault::Shape(format!("{} instead of {wanted}", self.kind))
     }
@@ -211,7 +211,7 @@ impl<'a, 'de> Value<'a, 'de> {
         Ok(*taken)
     }
 
-    /// The length of what follows.
+    /// Reads the length prefix of the following bytes or elements.
     fn length(&mut self) -> Result<usize, Fault> {
         let length = read_leb128(&mut *self.bytes).map_err(|fault| match fault {
             TypesError::NotEnoughData(_) => Fault::Short,
@@ -255,7 +255,7 @@ impl<'de> Deserializer<'de> for Value<'_, 'de> {
 
     fn deserialize_bool<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Fault> {
         match self.kind() {
-            // What a comparison gives is of the type UInt8.
+            // The result of a comparison in ClickHouse has the type UInt8.
             Kind::Bool | Kind::UInt8 => visitor.visit_bool(self.flag()?),
             _ => Err(self.unlike("bool")),
         }
@@ -315,7 +315,7 @@ impl<'de> SeqAccess<'de> for Elements<'_, 'de> {
     }
 
     fn size_hint(&self) -> Option<usize> {
-        // no element is shorter than a byte
+        // No element is shorter than a byte, so the rest of the bytes bounds the size.
         Some(self.left.min(self.bytes.len()))
     }
 }
