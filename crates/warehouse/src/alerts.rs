@@ -1,4 +1,4 @@
-//! Alerts and what people did about them.
+//! Alerts, and what people did about them.
 
 use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
@@ -10,88 +10,87 @@ use crate::{
     sterility::{list, quoted},
 };
 
-/// An alert as the monitor last wrote it.
+/// An alert, as the monitor last wrote it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Alert {
     pub tenant: String,
-    /// Stable key of the condition.
+    /// Stable key of the alert's condition.
     pub alert_key: String,
-    /// What it is about, e.g. `sterility-2`.
+    /// Kind of the condition, for example `sterility-2`.
     pub kind: String,
     /// `critical`, `high`, `medium`, `low`.
     pub severity: String,
     /// `OPEN` or `CLEARED`.
     pub state: String,
-    /// Whether the condition holds by all data that has arrived.
+    /// Whether the condition holds according to all data that has arrived.
     pub holds: bool,
-    /// Rises whenever there is something new to acknowledge.
+    /// A number that rises whenever there is something new to acknowledge.
     pub attention: u32,
     pub site: String,
     pub device: String,
     pub title: String,
-    /// Visits affected, ascending.
+    /// Sessions affected, ascending.
     pub sessions: Vec<String>,
     pub items: Vec<String>,
     pub cycles: Vec<String>,
-    /// SQL that shows the rows behind it.
+    /// SQL that shows the rows behind the alert.
     pub evidence_query: String,
-    /// Facts, JSON array.
+    /// The facts behind the alert, as a JSON array.
     pub evidence_rows: String,
-    /// Time of the first fact of it, us since 1970.
+    /// Time of the first of these facts, us since 1970.
     pub since: i64,
-    /// When it was raised, us since 1970.
+    /// Time at which it was raised, us since 1970.
     pub raised_at: i64,
     /// Version of the rules.
     pub rule_version: u32,
-    /// Limits used, JSON.
+    /// Limits that were used, JSON.
     pub parameters: String,
-    /// What was known to be missing.
+    /// What was known to be missing at that time.
     pub completeness: String,
-    /// When it was computed, us since 1970.
+    /// Time of the computation, us since 1970.
     pub computed_at: i64,
 }
 
-/// Something that happened to an alert.
+/// An entry of an alert's history.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct AlertEvent {
     pub tenant: String,
     pub alert_key: String,
-    /// When, us since 1970.
+    /// Time of the entry, us since 1970.
     pub at: i64,
-    /// `RAISED`, `CHANGED`, `RETRACTED`, `CLEARED` by the monitor; `ACKNOWLEDGED` by a person.
+    /// `RAISED`, `CHANGED`, `RETRACTED`, `CLEARED` by the monitor, or `ACKNOWLEDGED` by a person.
     pub event: String,
-    /// Who; empty = the monitor.
+    /// The person; empty = the monitor.
     pub actor: String,
-    /// What it is about.
+    /// Kind of the condition.
     pub kind: String,
     pub severity: String,
-    /// Whether the condition held then.
+    /// Whether the condition held at that time.
     pub holds: bool,
-    /// The alert's `attention` then; an acknowledgement covers up to it.
+    /// The alert's `attention` at that time. An acknowledgement covers numbers up to it.
     pub attention: u32,
-    /// Visits affected then.
+    /// Sessions affected at that time.
     pub sessions: Vec<String>,
-    /// In words: the title, or the person's note.
+    /// The alert's title, or the person's note.
     pub note: String,
-    /// Facts then, JSON array.
+    /// The facts at that time, as a JSON array.
     pub evidence_rows: String,
 }
 
-/// An alert that waits for somebody.
+/// An alert that waits for a person.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct OpenAlert {
     pub tenant: String,
     pub alert_key: String,
     pub severity: String,
-    /// What it is about.
+    /// Kind of the condition.
     pub kind: String,
     pub site: String,
     pub device: String,
     pub title: String,
-    /// Whether the condition still holds.
     pub holds: bool,
     pub sessions: u64,
-    /// When it was raised, us since 1970.
+    /// Time at which it was raised, us since 1970.
     pub raised_at: i64,
 }
 
@@ -101,7 +100,7 @@ const COLUMNS: &str = "tenant, alert_key, kind, severity, state, holds, attentio
                        toUnixTimestamp64Micro(alert.computed_at) AS computed_at";
 
 impl Warehouse {
-    /// Alerts by their keys, over all tenants.
+    /// Alerts with these keys, of all tenants.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -112,7 +111,7 @@ impl Warehouse {
             .await
     }
 
-    /// Up to which `attention` alerts are acknowledged, by tenant and key.
+    /// Up to which `attention` each alert is acknowledged, as (tenant, key, attention).
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -126,8 +125,8 @@ impl Warehouse {
         .await
     }
 
-    /// Keys of alerts that are latched by their severity alone: acknowledged since, and their
-    /// condition gone.
+    /// Keys of open alerts whose condition no longer holds and that a person has acknowledged.
+    /// Nothing but their severity kept them open.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -140,8 +139,8 @@ impl Warehouse {
         self.rows(sql).await
     }
 
-    /// Writes alerts and what happened to them: history first, so that no change is without its
-    /// row.
+    /// Writes alerts and the entries of their history. The history comes first, so that no alert
+    /// changes without an entry.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
@@ -151,7 +150,7 @@ impl Warehouse {
         self.add("alerts", alerts).await
     }
 
-    /// Alerts that wait for somebody, the most severe first; `tenant` empty = all.
+    /// Alerts that wait for a person, the most severe first; an empty `tenant` = all.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -167,10 +166,11 @@ impl Warehouse {
         .await
     }
 
-    /// Acknowledges an alert by name, as it stands now.
+    /// Acknowledges an alert in its present state. Returns the alerts that have this key, none if
+    /// there is none.
     ///
     /// # Errors
-    /// [`Error::Row`] where there is no such alert; as [`Warehouse::execute`] otherwise.
+    /// As [`Warehouse::execute`].
     #[boxed]
     pub async fn acknowledge(&self, key: &str, by: &str, note: &str, now_us: i64) -> Result<Vec<Alert>, Error> {
         let alerts = self.alerts(&[key.to_owned()]).await?;

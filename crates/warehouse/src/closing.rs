@@ -1,28 +1,31 @@
-//! The end of a topic's life: nothing can be written into it any more.
+//! Closes an incarnation of a topic: afterwards nothing can be written into it.
 //!
-//! A topic that was deleted and created again has other records under the same offsets, so it gets
-//! a new life, with ledgers that begin where those of the earlier lives ended. That end must be
-//! final, or two owners would read different beginnings, and an event that a late owner of the old
-//! life commits could be written again by the new one. So a life is closed, shard by shard, before
-//! the next one is numbered. At the position `p` of a shard:
+//! A topic that was deleted and created again has other records at the same offsets. It therefore
+//! gets a new incarnation, whose ledgers begin where those of the earlier incarnations ended. That
+//! end must be final. Otherwise two owners could read different beginnings. An event that a late
+//! owner of the old incarnation commits could then be written again in the new one. So every shard
+//! of an incarnation is closed before the next incarnation is numbered. For a shard at position `p`
+//! there are four steps:
 //!
-//! 1. *Fence*: an intent of decoder version [`CLOSING`] is put at `p`, by put-if-absent like any
-//!    other, above those that are there. An owner that comes to `p` finds it when it reads its own
-//!    intent back, and stops. What was begun at `p` before is known from here on: the intents
-//!    below.
-//! 2. *Burn*: every token with which those could still be committed is used up by an empty commit
-//!    row. From here on the batch at `p` either has its commit, or never gets one. If it has, it is
-//!    whole, because a commit comes after all blocks: the same begins again at its end. An owner
-//!    that runs on can do so for a few batches, and each time has to commit before it is fenced.
-//! 3. *Erase*: without a commit, rows of the batch must not stay. Every token with which they could
-//!    still be inserted is used up, and they are deleted, together with a commit that a rewriting
-//!    owner had already begun to undo.
-//! 4. *Close*: a commit row that ends at [`CLOSED`] and says that records from `p` on were never
-//!    written. Whoever asks for the position afterwards learns that the shard is closed.
+//! 1. *Fence*: put an intent of decoder version [`CLOSING`] at `p`, by put-if-absent like any other
+//!    intent, with a generation above those that exist. An owner that comes to `p` finds it when it
+//!    reads its own intent back, and stops. From here on it is known what owners had begun at `p`:
+//!    the intents of lower generations.
+//! 2. *Burn*: use up every token with which those intents could still be committed, each by an
+//!    empty commit row. From here on the batch at `p` either has its commit or never gets one. If
+//!    it has one, it is complete, because the commit is written after all blocks. Closing then
+//!    starts again at the batch's end. An owner that is still running can repeat this only a few
+//!    times, because it must commit each batch before the fence is there.
+//! 3. *Erase*: rows of a batch without a commit must not stay. Use up every token with which they
+//!    could still be inserted, then delete them. Also delete a commit that another owner had
+//!    already begun to replace.
+//! 4. *Close*: write a commit row that ends at [`CLOSED`]. It says that the records from `p` on
+//!    were never written. It also tells every later reader of the position that the shard is
+//!    closed.
 //!
-//! Each step may be repeated, and two that close at once do the same. The deletions touch rows of
-//! generations below the fence's, whose tokens are used up: nothing that somebody could still be
-//! writing.
+//! Each step can be repeated, and two processes that close at once do the same. The deletions only
+//! touch rows of generations below the fence's. The tokens of these generations are used up, so no
+//! owner can still be writing such rows.
 
 use async_recursion::async_recursion as boxed;
 use serde::Deserialize;
@@ -34,11 +37,11 @@ use crate::{
     loader::{CLOSED, CLOSING, GENERATIONS, Intent, Shard, TopicLife, condition, token},
 };
 
-/// A shard that is closed.
+/// A closed shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed {
     pub shard: Shard,
-    /// Records from this offset on were never written; how many there were nobody knows.
+    /// The records from this offset on were never written. Their number is unknown.
     pub position: u64,
 }
 
@@ -49,11 +52,12 @@ struct CommitsThere {
 }
 
 impl Warehouse {
-    /// Closes every shard of a life; done again, it changes nothing. `now` is us since 1970.
+    /// Closes every shard of an incarnation. Repeating it changes nothing. `now` is the present
+    /// time, us since 1970.
     ///
     /// # Errors
-    /// As [`Warehouse::execute`]; to be repeated until it succeeds, and before another life of the
-    /// topic is numbered.
+    /// As [`Warehouse::execute`]. Repeat the call until it succeeds, before you number another
+    /// incarnation of the topic.
     #[boxed]
     pub async fn close_life(&self, life: &TopicLife, now: i64) -> Result<Vec<Closed>, Error> {
         let mut closed = Vec::new();
@@ -90,8 +94,8 @@ impl Warehouse {
         }
     }
 
-    /// The intent that closes a shard at a position, put there if nobody has, and the intents below
-    /// it.
+    /// The intent that closes a shard at a position, and the intents below it. Writes the closing
+    /// intent if there is none yet.
     async fn fence(&self, shard: Shard, position: u64, now: i64) -> Result<(Intent, Vec<Intent>), Error> {
         let mut put: Option<u32> = None;
         loop {
@@ -100,7 +104,7 @@ impl Warehouse {
                 let begun = intents.into_iter().filter(|intent| intent.generation < fence.generation).collect();
                 return Ok((fence, begun));
             }
-            // As an owner does: a number that is taken or burned leads to the next.
+            // As for an owner, a generation that is taken or burned leads to the next one.
             let latest = intents.iter().map(|intent| intent.generation).max().max(put);
             let generation = latest.map_or(0, |latest| latest + GENERATIONS);
             put = Some(generation);
@@ -135,7 +139,8 @@ impl Warehouse {
         Ok(())
     }
 
-    /// Commits of a batch, other than burned tokens, and the greatest generation among them.
+    /// The number of a batch's commits without burned tokens, and the greatest generation among
+    /// them.
     async fn commits_there(&self, shard: Shard, batch: u64) -> Result<CommitsThere, Error> {
         let Shard { incarnation, partition } = shard;
         let sql = format!(
@@ -146,13 +151,14 @@ impl Warehouse {
         self.row(&sql).await
     }
 
-    /// Takes away what was begun and can never be committed.
+    /// Deletes the rows of a batch that was begun and can never be committed.
     async fn erase_begun(&self, fence: &Intent, begun: &[Intent]) -> Result<(), Error> {
         let Provenance { ingest_day, incarnation, partition, batch } = fence.provenance();
         let below = fence.generation;
         for table in TABLES {
             for generation in begun.iter().flat_map(|intent| intent.generation..intent.generation + GENERATIONS) {
-                // The row only carries the token into the window; the deletion takes it away again.
+                // The row is only there to make ClickHouse record the token. The deletion below
+                // removes it.
                 let sql = format!(
                     "INSERT INTO {table} (ingest_day, incarnation, kafka_partition, batch, gen, batch_hash) \
                      VALUES (toDate({ingest_day}), {incarnation}, {partition}, {batch}, {generation}, 0)"

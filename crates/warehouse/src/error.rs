@@ -1,13 +1,13 @@
-//! What can go wrong with the warehouse, and what to do then.
+//! Errors of the warehouse, with advice for the caller.
 
-/// What to do after an error.
+/// What the caller should do after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
-    /// Try again after a pause: the cause lies outside and can pass, or a person can remove it
-    /// meanwhile (engine away, overloaded or full, wrong password, schema not yet made). Whether a
-    /// write took effect is unknown.
+    /// Try again after a pause. The cause lies outside: it can pass, or a person can remove it
+    /// (engine away, overloaded or full, wrong password, schema not created yet). Whether a write
+    /// took effect is unknown.
     Retry,
-    /// What was given will never be accepted; put it aside and go on.
+    /// Put the data aside and continue: it will never be accepted.
     Reject,
     /// Stop: this program and this warehouse do not fit together.
     Fatal,
@@ -16,12 +16,12 @@ pub enum Advice {
 /// An error of the warehouse.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An option cannot be used.
+    /// An option is not valid.
     #[error("{key} = {value:?}: {remedy}")]
     Option {
         key: &'static str,
         value: String,
-        /// What would be right.
+        /// What would be valid.
         remedy: &'static str,
     },
     /// The engine cannot be reached, or the connection broke.
@@ -31,10 +31,10 @@ pub enum Error {
     #[error("clickhouse at {url} did not answer within {seconds} s")]
     TimedOut {
         url: String,
-        /// The limit that passed, s.
+        /// The limit that was exceeded, s.
         seconds: u64,
     },
-    /// The engine refused or failed.
+    /// The engine refused the request or failed.
     #[error("clickhouse: {message}{}", remedy(*code, message))]
     Engine {
         /// ClickHouse's error code; 0 where the answer has none.
@@ -45,16 +45,16 @@ pub enum Error {
     /// The answer does not have the shape this program expects.
     #[error("answer of clickhouse: {0}")]
     Answer(#[source] clickhouse::error::Error),
-    /// Columns could not be put together: a fault of this program.
+    /// Columns could not be combined. This is a fault of this program.
     #[error("arrow: {0}")]
     Arrow(#[from] arrow_schema::ArrowError),
-    /// The schema is not the one this program needs.
+    /// The warehouse does not have the schema that this program needs.
     #[error("{0}; run `doseline migrate`")]
     Schema(String),
-    /// The schema cannot be used by this program, and `migrate` cannot mend that.
+    /// This program cannot use the schema, and `migrate` cannot repair it.
     #[error("{0}")]
     Incompatible(String),
-    /// A row given by a person cannot be used.
+    /// A row that a person gave is not valid.
     #[error("line {line}, column {column}: {fault}")]
     Row {
         /// Line of the file, from 1.
@@ -64,15 +64,15 @@ pub enum Error {
         /// What is wrong, and what would be right.
         fault: String,
     },
-    /// A file given by a person is not CSV, or cannot be read.
+    /// A file that a person gave is not CSV, or cannot be read.
     #[error("csv: {0}")]
     Csv(#[from] csv::Error),
-    /// The ingest day still has batches that are not committed, or is not over.
+    /// The ingest day is not over, or some of its batches are not committed.
     #[error("ingest day {day} is not closed: {fault}")]
     DayOpen { day: String, fault: String },
 }
 
-/// ClickHouse's error codes that pass by themselves or through a person's hand.
+/// ClickHouse's codes of errors that pass, or that a person can remove.
 mod code {
     pub const UNKNOWN_TABLE: u32 = 60;
     pub const UNKNOWN_DATABASE: u32 = 81;
@@ -81,10 +81,10 @@ mod code {
     pub const ACCESS_DENIED: u32 = 497;
     pub const AUTHENTICATION_FAILED: u32 = 516;
     pub const NOT_ENOUGH_SPACE: u32 = 243;
-    /// A part cannot be read. After a merge on a full disk the parts before it are still there for
-    /// `old_parts_lifetime`.
+    /// A part cannot be read. This can happen after a merge on a full disk. The merged parts still
+    /// exist for `old_parts_lifetime`.
     pub const CORRUPTED_DATA: u32 = 246;
-    /// Time-outs, cancelled queries, limits of memory, parts and queries, read-only tables, IO and
+    /// Timeouts, cancelled queries, limits of memory, parts and queries, read-only tables, IO and
     /// network errors.
     pub const PASSING: &[u32] = &[
         74, 75, 76, 77, 95, 159, 160, 198, 202, 203, 209, 210, 218, 236, 241, 242, 252, 279, 294, 319, 373, 394, 399,
@@ -109,7 +109,7 @@ fn remedy(code: u32, message: &str) -> &'static str {
 }
 
 impl Error {
-    /// What to do after this error.
+    /// The advice for this error.
     pub fn advice(&self) -> Advice {
         match self {
             Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Schema(_) | Self::DayOpen { .. } => Advice::Retry,
@@ -121,8 +121,8 @@ impl Error {
         }
     }
 
-    /// Translates an error of the client. `url` is where the engine is, `seconds` the limit that
-    /// may have passed.
+    /// Translates an error of the client. `url` is the address of the engine, `seconds` the limit
+    /// that may have been exceeded.
     pub fn from_client(error: clickhouse::error::Error, url: &str, seconds: u64) -> Self {
         use clickhouse::error::Error as Client;
         match error {
@@ -145,8 +145,8 @@ impl Error {
     }
 }
 
-/// Whether somebody's materialized view failed, with whatever code: the insert itself is well, and
-/// a person can mend the view meanwhile. The rows may be in the table already.
+/// Whether a materialized view that a person added has failed, with any code. The insert itself is
+/// valid, and a person can repair the view. The rows may already be in the table.
 fn is_of_view(message: &str) -> bool {
     message.contains("while pushing to view")
 }
@@ -162,11 +162,12 @@ fn passes(code: u32) -> bool {
         code::NOT_ENOUGH_SPACE,
         code::CORRUPTED_DATA,
     ];
-    // Without a code it is a proxy's answer or the engine starting or stopping.
+    // An answer without a code comes from a proxy, or from an engine that is starting or stopping.
     code == 0 || mended.contains(&code) || code::PASSING.contains(&code)
 }
 
-/// An error and its causes on one line: hyper's own text is only "client error (Connect)".
+/// An error and its causes on one line. The text of hyper's own error is only "client error
+/// (Connect)".
 fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -2,85 +2,86 @@
 
 use serde::Deserialize;
 
-/// A consumable as it was mounted. Several rows of one mount are told apart by the caller.
+/// A mounted consumable. A mount can have several rows; the caller merges them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Mount {
     pub tenant: String,
     pub device: String,
     pub mount_id: String,
-    /// When, us since 1970.
+    /// Time of the event, us since 1970.
     pub at: i64,
     pub site: String,
-    /// Visit it was mounted in; empty = outside a session.
+    /// Session in which it was mounted; empty = outside a session.
     pub session_id: String,
     pub slot: String,
-    /// The item; empty = not said.
+    /// The item; empty = not reported.
     pub item_id: String,
-    /// `SERIAL`, `LOT_ONLY`, `NONE`; empty = not said.
+    /// `SERIAL`, `LOT_ONLY`, `NONE`; empty = not reported.
     pub id_kind: String,
-    /// UDI device identifier; empty = not said.
+    /// UDI device identifier; empty = not reported.
     pub udi_di: String,
-    /// Lot; empty = not said.
+    /// Lot; empty = not reported.
     pub lot: String,
-    /// Expiry as on the label; empty = not said.
+    /// Expiry as on the label; empty = not reported.
     pub expiry: String,
-    /// Type designation; empty = not said.
+    /// Type designation; empty = not reported.
     pub designation: String,
-    /// Whether it may be reprocessed; none = not said.
+    /// Whether it may be reprocessed; `None` = not reported.
     pub reusable: Option<bool>,
-    /// Sterile pack; empty = not said.
+    /// Sterile pack; empty = not reported.
     pub pack_id: String,
-    /// Whether the pack was intact; none = not said.
+    /// Whether the pack was intact; `None` = not reported.
     pub pack_intact: Option<bool>,
-    /// Whether the time is the device's and its clock was never seen to be wrong in that boot.
+    /// Whether the time comes from the device and the device's clock was never found to be wrong in
+    /// that boot.
     pub synced: bool,
 }
 
-/// What injections of one visit were made with.
+/// Injections of one session that were made with the same item.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Use {
     pub tenant: String,
     pub device: String,
-    /// Visit; empty = outside a session.
+    /// Session; empty = outside a session.
     pub session_id: String,
     pub slot: String,
-    /// The mount; empty = not said.
+    /// The mount; empty = not reported.
     pub mount_id: String,
-    /// The item as the device knew it; empty = not said.
+    /// The item according to the device; empty = not reported.
     pub item_id: String,
     pub site: String,
     pub injections: u64,
     pub punctures: u64,
-    /// First injection, us since 1970.
+    /// Time of the first injection, us since 1970.
     pub first_at: i64,
-    /// Last injection, us since 1970.
+    /// Time of the last injection, us since 1970.
     pub last_at: i64,
-    /// Injections whose time is that of their receipt.
+    /// Injections whose time is the time of their receipt.
     pub undated: u64,
-    /// Whether some of it was committed lately, see
+    /// Whether some of these injections were committed recently, see
     /// [`Warehouse::horizon`](crate::Warehouse::horizon).
     pub lately: bool,
 }
 
-/// Injections of one visit and device with the same needle mount and mixture.
+/// Injections of one session on one device with the same needle mount and mixture.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Shots {
     pub tenant: String,
     pub session_id: String,
     pub device: String,
-    /// Mount in the needle slot; empty = none was said.
+    /// Mount in the needle slot; empty = not reported.
     pub needle_mount_id: String,
-    /// Mixture; empty = none was said.
+    /// Mixture; empty = not reported.
     pub preparation_id: String,
     pub site: String,
     /// Injections that touched the skin.
     pub injections: u64,
-    /// First, us since 1970.
+    /// Time of the first injection, us since 1970.
     pub first_at: i64,
-    /// Last, us since 1970.
+    /// Time of the last injection, us since 1970.
     pub last_at: i64,
-    /// Injections whose time is that of their receipt, or of a clock that was seen to be wrong in
-    /// their boot.
+    /// Injections whose time is the time of their receipt, or comes from a clock that was found to
+    /// be wrong in their boot.
     pub undated: u64,
 }
 
@@ -89,15 +90,15 @@ pub struct Shots {
 pub struct Component {
     pub tenant: String,
     pub preparation_id: String,
-    /// Use by, us since 1970; none = not said.
+    /// Last time of use, us since 1970; `None` = not reported.
     pub use_by: Option<i64>,
-    /// UDI device identifier; empty = not said.
+    /// UDI device identifier; empty = not reported.
     pub udi_di: String,
-    /// Lot; empty = not said.
+    /// Lot; empty = not reported.
     pub lot: String,
-    /// Expiry as on the label; empty = not said.
+    /// Expiry as on the label; empty = not reported.
     pub expiry: String,
-    /// Container; empty = not said.
+    /// Container; empty = not reported.
     pub container_id: String,
 }
 
@@ -113,15 +114,16 @@ pub struct Cycle {
     pub site: String,
     /// Start, us since 1970.
     pub at: i64,
-    /// Day of the start at the site, days since 1970.
+    /// Day of the start at the sterilizer's site, days since 1970.
     pub day: u16,
-    /// Whether the time is the sterilizer's and its clock was never seen to be wrong in that boot.
+    /// Whether the time comes from the sterilizer and its clock was never found to be wrong in that
+    /// boot.
     pub synced: bool,
-    /// Recipe; empty = not said.
+    /// Recipe; empty = not reported.
     pub recipe: String,
-    /// `LOAD`, `BOWIE_DICK`, `LEAK`, `BI`; empty = not said.
+    /// `LOAD`, `BOWIE_DICK`, `LEAK`, `BI`; empty = not reported.
     pub purpose: String,
-    /// Whether the load came out dry; none = not said.
+    /// Whether the load was dry at the end; `None` = not reported.
     pub load_dry: Option<bool>,
     pub items: u32,
     pub samples: u32,
@@ -132,18 +134,19 @@ pub struct Cycle {
 pub struct Curve {
     pub tenant: String,
     pub cycle_uid: String,
-    /// Time from the start, ms; sensor; temperature, millidegrees Celsius; absolute pressure, Pa.
+    /// Time from the start, ms; number of the sensor; temperature, millidegrees Celsius; absolute
+    /// pressure, Pa.
     pub samples: Vec<(u32, u32, Option<i32>, Option<u32>)>,
 }
 
-/// An item in the chamber.
+/// An item in the chamber of a sterilizer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Load {
     pub tenant: String,
     pub item_id: String,
     pub device: String,
     pub cycle_uid: String,
-    /// Pack it was in; empty = not said.
+    /// Pack that contained the item; empty = not reported.
     pub pack_id: String,
 }
 
@@ -152,62 +155,62 @@ pub struct Load {
 pub struct Indicator {
     pub tenant: String,
     pub cycle_uid: String,
-    /// `CHEMICAL`, `BIOLOGICAL`, `BOWIE_DICK`; empty = not said.
+    /// `CHEMICAL`, `BIOLOGICAL`, `BOWIE_DICK`; empty = not reported.
     pub kind: String,
-    /// `NEGATIVE`, `POSITIVE`, `INVALID`; empty = not said.
+    /// `NEGATIVE`, `POSITIVE`, `INVALID`; empty = not reported.
     pub result: String,
-    /// Lot; empty = not said.
+    /// Lot; empty = not reported.
     pub lot: String,
-    /// When it was read, us since 1970.
+    /// Time of the reading, us since 1970.
     pub at: i64,
 }
 
-/// A decision on a load.
+/// A person's decision about a load.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Release {
     pub tenant: String,
     pub cycle_uid: String,
-    /// When, us since 1970.
+    /// Time of the decision, us since 1970.
     pub at: i64,
-    /// `RELEASED`, `REJECTED`; empty = not said.
+    /// `RELEASED`, `REJECTED`; empty = not reported.
     pub decision: String,
     pub actor: String,
 }
 
-/// A syringe or cartridge of which more or less left than was delivered.
+/// A syringe or cartridge that lost more or less volume than was delivered from it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Imbalance {
     pub tenant: String,
     pub site: String,
     pub device: String,
     pub mount_id: String,
-    /// The item; empty = not said.
+    /// The item; empty = not reported.
     pub item_id: String,
     pub fill_nl: i64,
-    /// Used for priming, nl.
+    /// Volume used for priming, nl.
     pub primed_nl: i64,
-    /// Left in it, nl.
+    /// Volume left at removal, nl.
     pub residual_nl: i64,
     pub delivered_nl: i64,
     /// fill - primed - residual - delivered, nl.
     pub balance_nl: i64,
-    /// The same in percent of what left it.
+    /// The same as a percentage of the volume that left the container.
     pub balance_pct: f64,
-    /// When it was removed, us since 1970.
+    /// Time of removal, us since 1970.
     pub removed_at: i64,
 }
 
-/// An item was cleaned.
+/// One reprocessing (cleaning) of an item.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Reprocessing {
     pub tenant: String,
     pub item_id: String,
-    /// When, us since 1970.
+    /// Time of the reprocessing, us since 1970.
     pub at: i64,
-    /// Device that told.
+    /// Device that reported it.
     pub device: String,
     pub site: String,
-    /// `STERILE`, `DEMINERALISED`, `TAP`; empty = not said.
+    /// `STERILE`, `DEMINERALISED`, `TAP`; empty = not reported.
     pub rinse_water: String,
 }
 
@@ -217,13 +220,13 @@ pub struct Recipe {
     /// Tenant; empty = every tenant.
     pub tenant: String,
     pub recipe: String,
-    /// Lower edge of the band, millidegrees Celsius, inclusive.
+    /// Lower edge of the temperature band, millidegrees Celsius, inclusive.
     pub temperature_min_mc: i32,
-    /// Upper edge, inclusive.
+    /// Upper edge of the temperature band, millidegrees Celsius, inclusive.
     pub temperature_max_mc: i32,
-    /// Least continuous time in the band, ms.
+    /// Shortest continuous time in the band, ms.
     pub hold_ms: u32,
-    /// Greatest gap between samples, ms.
+    /// Longest gap between two samples, ms.
     pub gap_max_ms: u32,
     /// Reference temperature of F0, millidegrees Celsius.
     pub reference_mc: i32,
@@ -231,11 +234,11 @@ pub struct Recipe {
     pub z_mk: u32,
     /// Whether temperature and pressure must agree.
     pub saturated_steam: bool,
-    /// Whether a Bowie-Dick test of the day is required.
+    /// Whether the day's Bowie-Dick test is required.
     pub prevacuum: bool,
 }
 
-/// A lot with its last day.
+/// A lot with its last day of use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct LotExpiry {
     /// UDI device identifier.
@@ -245,13 +248,13 @@ pub struct LotExpiry {
     pub expiry: i32,
 }
 
-/// A recall that is open.
+/// An open recall.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Recall {
     pub recall_id: String,
     /// UDI device identifier.
     pub udi_di: String,
-    /// Lot; empty = all.
+    /// Lot; empty = all lots of the product.
     pub lot: String,
     pub reason: String,
 }
@@ -259,13 +262,13 @@ pub struct Recall {
 /// A policy in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Policy {
-    /// Tenant; empty = every tenant without one of its own.
+    /// Tenant; empty = every tenant without a policy of its own.
     pub tenant: String,
     pub name: String,
     pub value: String,
 }
 
-/// A site with a time zone that the engine knows.
+/// A site with a time zone that ClickHouse knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Zone {
     pub tenant: String,

@@ -1,30 +1,35 @@
-//! Deletes what the loader's own tables need no more: ledger states that newer ones have replaced,
-//! and old commits and intents.
+//! Deletes what the loader's own tables no longer need: ledger states that newer states have
+//! replaced, and old commits and intents.
 //!
-//! What stays, for each boot in each shard:
+//! These ledger states stay, for each boot in each shard:
 //!
-//! - every state since the start of the batch that was committed last but one, and the latest as of
-//!   that start. The position never falls back behind the start of the batch that was committed
-//!   last ([`crate::loader::Progress::position`]), so whoever may still write reads states as of a
-//!   later offset. An owner that works at an earlier one reads what it likes: after reading ledgers
-//!   it asks for the position, finds that it was overtaken, and ends;
-//! - the latest state as of the first batch of every ingest day that Kafka still holds, so that
-//!   such a day can be rebuilt;
-//! - states that first told of a number that is still missing or lost: `delivery_gaps.since` is
-//!   computed from them. A state tells of the numbers up to its last known one, and is the first to
-//!   do so where no state with as high a number is older.
+//! - Every state since the start of the last but one committed batch, and the latest state as of
+//!   that start. The position never falls below the start of the last committed batch
+//!   ([`crate::loader::Progress::position`]), so an owner that may still write reads states as of a
+//!   later offset. An owner that works at an earlier offset may read anything: after it has read
+//!   the ledgers it asks for the position, finds that another owner has overtaken it, and ends.
+//! - The latest state as of the first batch of every ingest day that Kafka still holds, so that
+//!   such a day can be rebuilt.
+//! - States that were the first to show that a number is missing or lost, if it still is:
+//!   `delivery_gaps.since` is computed from them. A state shows this for the numbers up to its last
+//!   known one. It is the first if no older state knows a number as high.
 //!
-//! Commits and intents stay while their day may be rebuilt; commits with losses, and each
-//! shard's last two, always.
+//! Commits and intents stay while their day may be rebuilt. Commits with losses stay for ever, and
+//! so do the last two commits of each shard.
 //!
-//! Why deleting is safe beside loaders that write: which rows go is decided first and written down
-//! (in `loader_pruning` for ledgers, as literals for the rest), so that it does not matter when the
-//! engine gets round to it. All of them lie before the commit before last: no batch in flight has
-//! such rows, and no commit can bring any, because the position has passed. A mutation does not
-//! touch parts that are inserted after it. Tokens of deleted rows may be forgotten with them;
-//! whoever could use one would have to have slept since before the last two commits, and for days
-//! where whole parts of intents go: a lease does not last so long. Two that prune at once decide
-//! the same or a part of it.
+//! Deleting is safe while loaders write, for these reasons:
+//!
+//! - The rows to delete are chosen first and recorded: ledger states in `loader_pruning`, the
+//!   others as literals in the statement. So it does not matter when the engine carries out the
+//!   deletion.
+//! - All of these rows lie before the last but one commit. No batch in flight has such rows. No
+//!   later commit can add any, because the position has passed them. A mutation does not touch
+//!   parts that are inserted after it.
+//! - The engine may forget the tokens of deleted rows. Only an owner that has been stopped since
+//!   before the last two commits could use one of them. For whole parts of intents, it must have
+//!   been stopped for days. A lease does not last that long.
+//! - Two processes that prune at once choose the same rows, or one of them chooses a part of the
+//!   rows.
 
 use std::{future::Future, time::Duration};
 
@@ -32,14 +37,14 @@ use serde::Deserialize;
 
 use crate::{client::Warehouse, error::Error};
 
-/// Fewer rows are not worth a rewrite of their parts.
+/// Rewriting parts is not worth the effort for fewer rows than this.
 pub const ROWS_MIN: u64 = 1_000;
-/// How old what an interrupted run left must be to be swept away.
+/// Age at which the rows that an interrupted run has recorded are removed, s.
 const LEFTOVER_AGE_S: u32 = 3_600;
-/// Between two looks at a deletion that runs.
+/// Interval at which a running deletion is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// What was deleted.
+/// Number of rows that were deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
     pub ledgers: u64,
@@ -47,23 +52,23 @@ pub struct Pruned {
     pub intents: u64,
 }
 
-/// How far a shard may be pruned.
+/// How far one shard may be pruned.
 #[derive(Deserialize)]
 struct Horizon {
     incarnation: u32,
     partition: i32,
-    /// First offset of the batch committed last but one.
+    /// First offset of the last but one committed batch.
     batch: u64,
-    /// First offset of each ingest day that is kept.
+    /// First offset of each ingest day that must stay rebuildable.
     days: Vec<u64>,
 }
 
-/// Deletes what is not needed any more. Ingest days of the last `days` days can be rebuilt
-/// afterwards all the same. Nothing is done while an earlier deletion still runs, or for fewer than
-/// `rows_min` rows of a kind. `stopped` ends the waiting, not the deletion.
+/// Deletes what is no longer needed. Ingest days of the last `days` days can still be rebuilt
+/// afterwards. Nothing is deleted while an earlier deletion still runs, nor of a kind with fewer
+/// than `rows_min` deletable rows. `stopped` ends the waiting, but not the deletion.
 ///
 /// # Errors
-/// As [`Warehouse::execute`]; whatever was done may be done again.
+/// As [`Warehouse::execute`]. After an error it is safe to call this again.
 pub async fn prune(
     warehouse: &Warehouse,
     days: u32,
@@ -107,7 +112,7 @@ pub async fn prune(
     };
     tokio::select! {
         result = finished => result?,
-        // The rows stay for the engine to finish; a later run sweeps them away.
+        // The recorded rows stay until the engine has finished. A later run removes them.
         () = stopped => {}
     }
     Ok(pruned)
@@ -130,12 +135,12 @@ async fn sweep(warehouse: &Warehouse) -> Result<(), Error> {
     Ok(())
 }
 
-/// Deletes what a run wrote down.
+/// Removes the rows that a run has recorded.
 async fn forget(warehouse: &Warehouse, run: u64) -> Result<(), Error> {
     warehouse.command(&format!("ALTER TABLE loader_pruning DROP PARTITION ID '{run}'")).await
 }
 
-/// Shards with two commits at least.
+/// The horizons of all shards with at least two commits.
 async fn horizons(warehouse: &Warehouse, days: u32) -> Result<Vec<Horizon>, Error> {
     let sql = format!(
         "SELECT incarnation, kafka_partition AS partition, latest.batch AS batch, days.batches AS days \
@@ -164,7 +169,7 @@ fn behind(horizons: &[Horizon], column: &str) -> String {
     format!("({})", horizons.iter().map(shard).collect::<Vec<_>>().join(" OR "))
 }
 
-/// Writes down which ledger states go; how many.
+/// Records which ledger states to delete, and returns their number.
 async fn decide(warehouse: &Warehouse, horizons: &[Horizon], run: u64) -> Result<u64, Error> {
     let shard = |horizon: &Horizon| {
         let Horizon { incarnation, partition, batch, days } = horizon;
@@ -179,8 +184,9 @@ async fn decide(warehouse: &Warehouse, horizons: &[Horizon], run: u64) -> Result
         )
     };
     let shards: Vec<String> = horizons.iter().map(shard).collect();
-    // `stretch`: the horizon a state is the latest as of, or 0 behind the last one: such states
-    // stay. `since`: the earliest time at which a number as high as this state's last was known.
+    // `stretch`: the first horizon at or after the state; 0 = the state lies behind the last
+    // horizon, and stays. `since`: the earliest time at which a number as high as the state's last
+    // number was known.
     let sql = format!(
         "INSERT INTO loader_pruning \
          WITH \
@@ -220,7 +226,8 @@ async fn decide(warehouse: &Warehouse, horizons: &[Horizon], run: u64) -> Result
     warehouse.row(&format!("SELECT count() FROM loader_pruning WHERE run = {run}")).await
 }
 
-/// Deletes the rows of a table that meet two conditions, if there are enough; how many.
+/// Deletes the rows of a table that satisfy both conditions, if there are enough. Returns their
+/// number.
 async fn delete(warehouse: &Warehouse, table: &str, which: &str, old: &str, rows_min: u64) -> Result<u64, Error> {
     let rows: u64 = warehouse.row(&format!("SELECT count() FROM {table} WHERE {which} AND {old}")).await?;
     if rows < rows_min {

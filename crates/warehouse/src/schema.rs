@@ -1,4 +1,4 @@
-//! What the schema consists of, and whether a warehouse has it.
+//! The relations of the schema, and checks whether a warehouse has them.
 
 use async_recursion::async_recursion as boxed;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,20 +11,21 @@ use crate::{
     migrate::{self, Applied, MIGRATIONS},
 };
 
-/// Blocks whose deduplication tokens every loader-written table must remember: the exactly-once
-/// scheme hangs on it.
+/// Number of deduplication tokens that every table of the loader must remember. The exactly-once
+/// scheme depends on them.
 pub const DEDUPLICATION_WINDOW_MIN: u64 = 100_000;
 
-/// What a table or view is for.
+/// The purpose of a table or view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A table the loader writes; it has a deduplication window.
+    /// A table that the loader writes. It has a deduplication window.
     Loader,
-    /// A table people fill.
+    /// A table that people fill.
     Registry,
-    /// A table made from closed ingest days.
+    /// A rollup, made from closed ingest days.
     Rollup,
-    /// A table the monitor, a command of it or pruning writes; a row written twice does no harm.
+    /// A table that the monitor, one of its commands or pruning writes. A row that is written twice
+    /// does no harm.
     Monitor,
     /// The table of applied migrations.
     Migrations,
@@ -107,7 +108,7 @@ pub const RELATIONS: &[(&str, Kind)] = &[
     ("unit_secret", Kind::Monitor),
 ];
 
-/// A table or view as it is in a warehouse.
+/// A table or view that a warehouse has.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Found {
     pub name: String,
@@ -131,13 +132,13 @@ pub(crate) async fn found(warehouse: &Warehouse) -> Result<BTreeMap<String, Foun
     Ok(rows.into_iter().map(|found| (found.name.clone(), found)).collect())
 }
 
-/// Whether a role may begin: every migration of this program is applied to its end, and every table
-/// the loader writes remembers enough tokens. A newer schema is no obstacle, so that roles of the
-/// earlier release go on during an upgrade.
+/// Checks whether a role may start: every migration of this program is applied completely, and
+/// every table of the loader remembers enough tokens. A newer schema is accepted, so that roles of
+/// the previous release keep running during an upgrade.
 ///
 /// # Errors
-/// [`Error::Schema`] names the first absent migration or a table that forgets; as
-/// [`Warehouse::fetch`].
+/// [`Error::Schema`] names the first missing migration, or a table that forgets tokens. As
+/// [`Warehouse::fetch`] otherwise.
 #[boxed]
 pub async fn ready(warehouse: &Warehouse) -> Result<(), Error> {
     let found = found(warehouse).await?;
@@ -145,7 +146,7 @@ pub async fn ready(warehouse: &Warehouse) -> Result<(), Error> {
     refuse_narrow(warehouse.database(), &found)
 }
 
-/// What is recorded as applied; nothing where there is no schema.
+/// The recorded migrations; none if there is no schema yet.
 async fn recorded(warehouse: &Warehouse, found: &BTreeMap<String, Found>) -> Result<Vec<Applied>, Error> {
     if found.contains_key("schema_migrations") { migrate::applied(warehouse).await } else { Ok(Vec::new()) }
 }
@@ -176,12 +177,12 @@ fn refuse_narrow(database: &str, found: &BTreeMap<String, Found>) -> Result<(), 
     }
 }
 
-/// Tables and views of the schema that are not there.
+/// Tables and views of the schema that the warehouse lacks.
 pub(crate) fn missing(found: &BTreeMap<String, Found>) -> Vec<&'static str> {
     RELATIONS.iter().map(|(name, _)| *name).filter(|name| !found.contains_key(*name)).collect()
 }
 
-/// Loader-written tables whose deduplication window is too small, with the window.
+/// Tables of the loader whose deduplication window is too small, with this window.
 pub(crate) fn narrow(found: &BTreeMap<String, Found>) -> Vec<(&'static str, u64)> {
     let loader = RELATIONS.iter().filter(|(_, kind)| *kind == Kind::Loader);
     loader
@@ -190,19 +191,18 @@ pub(crate) fn narrow(found: &BTreeMap<String, Found>) -> Vec<(&'static str, u64)
         .collect()
 }
 
-/// Loader-written tables that forget deduplication tokens together with parts whose rows were
-/// deleted.
+/// Tables of the loader that forget the deduplication tokens of a part when its rows are deleted.
 pub(crate) fn forgetful(found: &BTreeMap<String, Found>) -> Vec<&'static str> {
     let loader = RELATIONS.iter().filter(|(_, kind)| *kind == Kind::Loader).map(|(name, _)| *name);
     loader.filter(|name| found.get(*name).is_some_and(|found| !found.keeps_empty_parts)).collect()
 }
 
-/// Checks that the warehouse has exactly the schema this program needs: version, tables, views,
-/// deduplication windows. To be called before the first write; it only reads.
+/// Checks that the warehouse has exactly the schema that this program needs: version, tables,
+/// views, deduplication windows. It only reads. Call it before the first write.
 ///
 /// # Errors
-/// [`Error::Schema`] where `doseline migrate` helps, [`Error::Incompatible`] where it does not, and
-/// as [`Warehouse::fetch`].
+/// [`Error::Schema`] if `doseline migrate` helps, [`Error::Incompatible`] if it does not. As
+/// [`Warehouse::fetch`] otherwise.
 #[boxed]
 pub async fn verify(warehouse: &Warehouse) -> Result<(), Error> {
     let database = warehouse.database();

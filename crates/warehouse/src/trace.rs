@@ -1,4 +1,4 @@
-//! Links between visits, items, lots and cycles, for one question at a time.
+//! Links between sessions, items, lots and cycles, for a single trace.
 
 use analysis::gs1;
 use async_recursion::async_recursion as boxed;
@@ -10,22 +10,22 @@ use crate::{
     sterility::{Component, Cycle, Horizon, Load, Mount, Registry, Scope, Shots, Use, list, quoted},
 };
 
-/// A visit, as its devices told of it.
+/// A session, as its devices reported it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Visit {
     pub tenant: String,
     pub session_id: String,
-    /// Opaque reference of the clinic; empty = not said.
+    /// The clinic's own opaque reference; empty = not reported.
     pub client_ref: String,
-    /// Start, us since 1970; 0 = not said.
+    /// Start, us since 1970; 0 = not reported.
     pub started_at: i64,
 }
 
-/// Rows that one question returns at most.
+/// The largest number of rows that one query returns.
 pub const ROWS_MAX: usize = 10_000;
 
 impl Warehouse {
-    /// Tenants that know a visit, item, lot (`DI/LOT` or the lot alone) or cycle.
+    /// Tenants that know a session, an item, a lot (`DI/LOT`, or the lot alone) or a cycle.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -59,7 +59,7 @@ impl Warehouse {
         self.rows(&format!("SELECT DISTINCT toString(tenant) AS tenant FROM ({sql}) ORDER BY tenant")).await
     }
 
-    /// What visits were made with.
+    /// The items that sessions used.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -101,7 +101,7 @@ impl Warehouse {
         self.mounts_where(&format!("{} LIMIT {ROWS_MAX}", of_lot(lot))).await
     }
 
-    /// What is said of visits.
+    /// What devices reported about sessions.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -146,7 +146,7 @@ fn of_lot(subject: &str) -> String {
     }
 }
 
-/// SQL of a product in every way of writing its GTIN.
+/// SQL condition: whether `udi_di` names a product, in any spelling of its GTIN.
 fn of_product(udi_di: &str) -> String {
     let product = gs1::product(udi_di);
     let shorter = [13, 12, 8].into_iter().filter_map(|length| {
@@ -154,7 +154,7 @@ fn of_product(udi_di: &str) -> String {
         (!zeros.is_empty() && zeros.bytes().all(|digit| digit == b'0')).then_some(rest)
     });
     let spellings: Vec<String> = [product.as_str()].into_iter().chain(shorter).map(quoted).collect();
-    // Of an element string, with brackets and as scanned.
+    // A whole GS1 element string, with brackets or as scanned.
     let strings = ["(01)", "01"].map(|ai| format!("position(udi_di, {}) > 0", quoted(&format!("{ai}{product}"))));
     format!("(trimBoth(udi_di) IN ({}) OR length(udi_di) >= 16 AND ({}))", spellings.join(", "), strings.join(" OR "))
 }

@@ -1,4 +1,5 @@
-//! The monitor's verdicts about sterility, one row for each finding and change of it.
+//! The monitor's verdicts about sterility: one row for each finding, and one more for each change
+//! of it.
 
 use async_recursion::async_recursion as boxed;
 use clickhouse::{Row, RowOwned, RowWrite};
@@ -10,18 +11,18 @@ use crate::{
     sterility::{Scope, list},
 };
 
-/// A verdict: what one rule says about one thing.
+/// What one rule says about one unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Verdict {
     pub tenant: String,
-    /// What was evaluated as a whole: `item/ID`, `mount/DEVICE/ID`, `session/ID`,
+    /// The unit that was judged as a whole: `item/ID`, `mount/DEVICE/ID`, `session/ID` or
     /// `sterilizer/DEVICE`.
     pub unit: String,
-    /// Key within the unit: rule and what else tells it apart.
+    /// Key within the unit: the rule, and whatever else distinguishes the finding.
     pub verdict_key: String,
-    /// Alert it belongs to; empty = none.
+    /// Alert that the verdict belongs to; empty = none.
     pub alert_key: String,
-    /// Breach rule, 1..=12; 0 = verdict on a cycle.
+    /// Sterility rule, 1..=12; 0 = a verdict about a cycle.
     pub rule: u8,
     /// `CONFIRMED`, `INDETERMINATE`, `PENDING`, `CLEARED`; for cycles `PASSED`, `FAILED`,
     /// `INDETERMINATE`, `PENDING`.
@@ -29,7 +30,7 @@ pub struct Verdict {
     /// `critical`, `high`, `medium`, `low`; empty = none.
     pub severity: String,
     pub site: String,
-    /// Device, or sterilizer.
+    /// The device or sterilizer.
     pub device: String,
     /// The item; empty = none.
     pub item_id: String,
@@ -39,34 +40,35 @@ pub struct Verdict {
     pub cycle_uid: String,
     /// Product and lot, or mixture; empty = none.
     pub lot: String,
-    /// Visits affected, ascending.
+    /// Sessions affected, ascending.
     pub sessions: Vec<String>,
-    /// Time of the first fact of it, us since 1970.
+    /// Time of the first fact behind it, us since 1970.
     pub at: i64,
-    /// When time alone changes it, us since 1970; 0 = not by time.
+    /// Time at which it changes without new data, us since 1970; 0 = never.
     pub decide_at: i64,
     pub reason: String,
     pub evidence: String,
-    /// SQL that shows the rows behind it.
+    /// SQL that shows the rows behind the verdict.
     pub evidence_query: String,
     /// Version of the rules.
     pub rule_version: u32,
-    /// Limits used, JSON.
+    /// Limits that were used, JSON.
     pub parameters: String,
-    /// What was known to be missing.
+    /// What was known to be missing at that time.
     pub completeness: String,
-    /// When it was computed, us since 1970.
+    /// Time of the computation, us since 1970.
     pub computed_at: i64,
 }
 
 impl Verdict {
-    /// Whether two say the same, whenever they were computed and whatever else was on its way then.
+    /// Whether two verdicts have the same content. The time of the computation and what was missing
+    /// then do not count.
     pub fn says_the_same(&self, other: &Self) -> bool {
         let plain = |verdict: &Self| Self { computed_at: 0, completeness: String::new(), ..verdict.clone() };
         plain(self) == plain(other)
     }
 
-    /// Whether it stands as a breach, or cannot be excluded.
+    /// Whether the rule is broken, or may be.
     pub fn holds(&self) -> bool {
         matches!(self.state.as_str(), "CONFIRMED" | "INDETERMINATE")
     }
@@ -78,8 +80,8 @@ const COLUMNS: &str = "tenant, unit, verdict_key, alert_key, rule, state, severi
                        rule_version, parameters, completeness, toUnixTimestamp64Micro(verdict.computed_at) AS computed_at";
 
 impl Warehouse {
-    /// The latest verdicts of units of one kind: `item`, `mount`, `session` or `sterilizer`, by
-    /// what follows in their name.
+    /// The latest verdicts about units of one kind (`item`, `mount`, `session` or `sterilizer`),
+    /// chosen by the rest of their names.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -90,7 +92,7 @@ impl Warehouse {
         })
     }
 
-    /// The latest verdicts on cycles.
+    /// The latest verdicts about cycles.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -102,7 +104,7 @@ impl Warehouse {
             .await
     }
 
-    /// The latest verdicts that belong to alerts.
+    /// The latest verdicts that belong to these alerts.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -112,7 +114,7 @@ impl Warehouse {
         self.verdicts(&format!("alert_key IN {keys}")).await
     }
 
-    /// The latest verdicts that concern a visit, item or cycle.
+    /// The latest verdicts that concern a session, item or cycle.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -134,8 +136,8 @@ impl Warehouse {
         self.rows(&sql).await
     }
 
-    /// Units with a verdict that is pending, and when time alone decides it (0 = something must
-    /// arrive).
+    /// Units with a pending verdict, each with the time at which it is decided without new data (0
+    /// = only new data decides it).
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -146,8 +148,8 @@ impl Warehouse {
         self.rows(sql).await
     }
 
-    /// Whether any verdict of another version of the rules stands, or none at all: everything is to
-    /// be evaluated then.
+    /// Whether there are verdicts, and all of the latest ones are of this version of the rules. If
+    /// not, the monitor evaluates everything.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -160,7 +162,7 @@ impl Warehouse {
         Ok(self.row::<u8>(&sql).await? != 0)
     }
 
-    /// Adds verdicts; the latest of a key stands.
+    /// Adds verdicts. The latest row of a key is the one that holds.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
@@ -169,7 +171,7 @@ impl Warehouse {
         self.add("sterility_verdicts", verdicts).await
     }
 
-    /// Inserts rows whose repetition does no harm.
+    /// Inserts rows that may be inserted twice without harm.
     pub(crate) async fn add<T>(&self, table: &str, rows: &[T]) -> Result<(), Error>
     where
         T: RowOwned + RowWrite,

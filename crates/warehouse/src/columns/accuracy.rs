@@ -1,4 +1,4 @@
-//! `accuracy_minute`, `accuracy_session` and `item_uses`: exact sums over the batch, one row for
+//! `accuracy_minute`, `accuracy_session` and `item_uses`: exact sums over one batch, one row for
 //! each key.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use telemetry::v1;
 
 use crate::columns::{Code, Commons, List, Maybe, Number, Time, Words, column::finish, table};
 
-/// What both accuracy tables have in common: the device, and the sums.
+/// What both accuracy tables share: the device and the sums.
 #[derive(Default)]
 pub(crate) struct SumColumns {
     device: Words<5>,
@@ -48,7 +48,7 @@ const EXTREMES: [&str; 4] = ["dose_error_min", "dose_error_max", "depth_error_mi
 #[derive(Clone, Copy, Debug)]
 pub struct AccuracyRow<'a> {
     pub device: [i32; 5],
-    /// The sums. Over at most 4,000,000 injections, so that the squares of doses fit 64 bits.
+    /// At most 4,000,000 injections may be summed, so that the squares of the doses fit 64 bits.
     pub sums: &'a Sums,
 }
 
@@ -87,7 +87,7 @@ impl SumColumns {
         self.last_at.push(sums.last_at);
     }
 
-    /// Adds its columns to the table's own.
+    /// Appends these columns to the table's own columns.
     pub fn finish(self, mut columns: Vec<(FieldRef, ArrayRef)>, commons: &Commons) -> Vec<(FieldRef, ArrayRef)> {
         columns.extend(self.device.finish(TEXTS, commons.texts()));
         columns.extend(COUNTS.into_iter().zip(self.counts).map(|(name, column)| finish(name, column)));
@@ -108,7 +108,7 @@ table! {
 }
 
 impl AccuracyMinute {
-    /// Adds the sums of a device and minute; `minute` is its start, s since 1970.
+    /// Adds the sums of one device and minute; `minute` is its start, s since 1970.
     pub fn push(&mut self, row: AccuracyRow<'_>, minute: u32) {
         self.sums.push(row);
         self.minute.push(minute);
@@ -126,7 +126,7 @@ table! {
     }
 }
 
-/// The sums with their visit.
+/// The sums and the texts that identify their session.
 #[derive(Default)]
 struct VisitColumns {
     sums: SumColumns,
@@ -144,8 +144,8 @@ impl VisitColumns {
 }
 
 impl AccuracySession {
-    /// Adds the sums of a visit, set point and outcome; `visit` is [`Commons::visit`], `set_point`
-    /// nl and um, `outcome` the number of a [`v1::Outcome`].
+    /// Adds the sums of one session, set point and outcome. `visit` comes from [`Commons::visit`],
+    /// `set_point` is in nl and um, and `outcome` is the number of a [`v1::Outcome`].
     pub fn push(
         &mut self,
         row: AccuracyRow<'_>,
@@ -178,26 +178,25 @@ table! {
     }
 }
 
-/// Use of one mounted item in one visit.
+/// The use of one mounted item in one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ItemUse {
-    /// Injections made with it.
     pub injections: u64,
-    /// Punctures; an injection that does not say counts 1.
+    /// Number of punctures. An injection without this number counts as 1.
     pub punctures: u64,
     /// Sum of the known delivered doses, nl.
     pub delivered_nl: u64,
-    /// How many of them are known.
+    /// Number of injections whose delivered dose is known.
     pub delivered_n: u64,
-    /// First injection, us since 1970.
+    /// Time of the first injection, us since 1970.
     pub first_at: i64,
-    /// Last injection, us since 1970.
+    /// Time of the last injection, us since 1970.
     pub last_at: i64,
-    /// Injections whose time is that of their receipt.
+    /// Injections whose time is the time of their receipt.
     pub undated: u64,
 }
 
-/// An item and where it was used. Hardly one comes twice, so its texts are written as they are.
+/// Items and where they were used. Item ids rarely repeat, so these two columns have no dictionary.
 #[derive(Default)]
 struct ItemColumns {
     place: Words<4>,
@@ -216,8 +215,8 @@ impl ItemColumns {
 }
 
 impl ItemUses {
-    /// Adds the use of an item; `place` are the keys of tenant, site, device and session, `item`
-    /// those of mount and item, `slot` is the number of a [`v1::Slot`].
+    /// Adds the use of an item. `place` holds the keys of tenant, site, device and session, `item`
+    /// the keys of mount and item. `slot` is the number of a [`v1::Slot`].
     pub fn push(&mut self, place: [i32; 4], item: [i32; 2], slot: i32, item_use: &ItemUse) {
         self.item.place.push(place);
         self.item.keys.iter_mut().zip(item).for_each(|(column, key)| column.push(key));

@@ -1,9 +1,10 @@
-//! What rows say of an event, as text: an event that arrives again is compared with the one that is
-//! stored.
+//! The contents of an event's rows as text. When an event arrives again, the loader compares it
+//! with the stored event.
 //!
-//! Left out is what may differ between two reports of one event: where and when the report arrived,
-//! whether the clock was synced by then, flags. A time counts where both rows have one: the event's
-//! where the clock was believed, any other where it was plausible at its receipt.
+//! The comparison leaves out what may differ between two reports of one event: where and when the
+//! report arrived, whether the clock was synced by then, flags. It compares a time only if both
+//! rows have it. The time of the event is only used if its clock was believed. Any other time is
+//! only stored if it was plausible at its receipt.
 
 use std::collections::HashMap;
 
@@ -17,7 +18,7 @@ use serde::Deserialize;
 
 use crate::{client::Warehouse, columns::EVENT_TABLES, compare::quoted, error::Error};
 
-/// Columns that are no content.
+/// Columns that do not belong to an event's contents.
 const LEFT_OUT: [&str; 16] = [
     "tenant",
     "device",
@@ -37,7 +38,7 @@ const LEFT_OUT: [&str; 16] = [
     "batch_hash",
 ];
 
-/// Which event.
+/// The identity of an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 pub struct EventKey {
     pub tenant: String,
@@ -55,12 +56,11 @@ pub struct Content {
     pub seq: u64,
     /// Offset of the Kafka record it came from.
     pub kafka_offset: u64,
-    /// Its columns, by [`compared`].
+    /// Its compared columns, in the order of [`compared`].
     pub cells: Vec<String>,
 }
 
 impl Content {
-    /// Which event.
     pub fn key(&self) -> EventKey {
         let Self { tenant, device, boot_id, seq, .. } = self.clone();
         EventKey { tenant, device, boot_id, seq }
@@ -76,7 +76,7 @@ fn is_time(schema: &Schema, name: &str) -> bool {
     schema.field_with_name(name).is_ok_and(|field| matches!(field.data_type(), DataType::Timestamp(..)))
 }
 
-/// The contents of the rows of a table of [`EVENT_TABLES`].
+/// The contents of the rows of one of the [`EVENT_TABLES`].
 pub fn contents(rows: &RecordBatch) -> Vec<Content> {
     let column = |name: &str| rows.column_by_name(name).map(texts).unwrap_or_default();
     let number = |texts: &[String], row: usize| texts.get(row).and_then(|text| text.parse().ok()).unwrap_or(0);
@@ -101,7 +101,7 @@ pub fn contents(rows: &RecordBatch) -> Vec<Content> {
     (0..rows.num_rows()).map(content).collect()
 }
 
-/// A column as ClickHouse's `toString` writes it, times as us since 1970.
+/// A column's values as ClickHouse's `toString` writes them; times as us since 1970.
 fn texts(array: &ArrayRef) -> Vec<String> {
     let each = |text: &dyn Fn(usize) -> String| {
         (0..array.len()).map(|row| if array.is_null(row) { "NULL".to_owned() } else { text(row) }).collect()
@@ -123,15 +123,15 @@ fn texts(array: &ArrayRef) -> Vec<String> {
         DataType::Int32 => each(&numbers::<Int32Type>(array)),
         DataType::Int64 => each(&numbers::<Int64Type>(array)),
         DataType::Timestamp(..) => each(&numbers::<TimestampMicrosecondType>(array)),
-        // No event has another kind of column; the tests compare each table with the engine's own
-        // text.
+        // The columns of events have no other types. A test compares each table with the engine's
+        // own text.
         other => each(&|_| other.to_string()),
     }
 }
 
-/// How an event that came again differs from the stored one; none where it does not.
+/// How an event that arrived again differs from the stored event; `None` = it does not.
 pub fn difference(schema: &Schema, came: &[&Content], stored: &[&Content]) -> Option<String> {
-    /// Differences that are named.
+    /// How many differences the text names.
     const NAMED: usize = 4;
     if came.len() != stored.len() {
         return Some(format!("{} rows, stored are {}", came.len(), stored.len()));
@@ -146,8 +146,8 @@ pub fn difference(schema: &Schema, came: &[&Content], stored: &[&Content]) -> Op
     let mut found = Vec::new();
     for (came, stored) in came.iter().zip(&stored) {
         for ((name, came), stored) in names.iter().zip(came.iter()).zip(stored.iter()) {
-            // What cannot be true by the time of receipt is not stored, and the two were received
-            // at different times.
+            // A time that was impossible at its receipt is not stored. The two reports were
+            // received at different times, so one of them may lack the time.
             let is_absent = |cell: &String| cell.is_empty() || cell == "NULL";
             let unknown = is_time(schema, name) && (is_absent(came) || is_absent(stored));
             if came != stored && !unknown && found.len() < NAMED {
@@ -158,11 +158,11 @@ pub fn difference(schema: &Schema, came: &[&Content], stored: &[&Content]) -> Op
     (!found.is_empty()).then(|| found.join("; "))
 }
 
-/// Events that are asked for at a time: the text of a query is limited.
+/// How many events one query asks for. ClickHouse limits the length of a query.
 const KEYS_MAX: usize = 1_000;
 
 impl Warehouse {
-    /// What a table holds of these events.
+    /// The stored contents of these events in one table.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -188,7 +188,7 @@ impl Warehouse {
         Ok(found)
     }
 
-    /// Which of these events any table holds.
+    /// Those of the given events that some table holds.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

@@ -14,7 +14,7 @@ use crate::columns::{
     column::{finish, push_run, seen, words},
 };
 
-/// What many reports of a batch say alike.
+/// What many reports of a batch have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct Common<'a> {
     /// Clinic chain, from the topic.
@@ -23,30 +23,26 @@ pub struct Common<'a> {
     pub site: &'a str,
     /// Device, from the topic.
     pub device: &'a str,
-    /// `DEVICE` or `RECEIVED`: where the events' time comes from.
+    /// Where the time of the events comes from: `DEVICE` or `RECEIVED`.
     pub time_source: &'static str,
-    /// Model as the report says.
+    /// Model, from the report.
     pub model: &'a str,
-    /// Firmware as the report says.
+    /// Firmware, from the report.
     pub firmware: &'a str,
-    /// Visit, 32 hex digits, or empty.
+    /// Session, 32 hex digits, or empty.
     pub session_id: &'a str,
     /// `SYNCED`, `UNSYNCED` or `UNKNOWN`.
     pub clock: &'static str,
-    /// Dose calibration in force.
     pub dose_calibration_id: &'a str,
-    /// Depth calibration in force.
     pub depth_calibration_id: &'a str,
-    /// Mixture in use.
     pub preparation_id: &'a str,
     /// Pseudonym of the operator.
     pub operator_id: &'a str,
-    /// Mounts in use.
     pub mounts: &'a [v1::MountInUse],
 }
 
-/// Columns of the texts of a [`Common`]; those of the first seven belong to every fact, all of them
-/// to injections.
+/// Columns for the texts of a [`Common`]. Every fact has the first [`OF_EVERY_FACT`] of them, an
+/// injection has all.
 const NAMES: [&str; 18] = [
     "tenant",
     "site",
@@ -70,8 +66,8 @@ const NAMES: [&str; 18] = [
 const OF_EVERY_FACT: usize = 7;
 pub(crate) const OF_INJECTIONS: usize = NAMES.len();
 
-/// What the reports of a batch have in common, by number. Each distinct text is there once, and
-/// looked up once for a number instead of once for a row, table and column.
+/// The different [`Common`]s of the reports of a batch, numbered. Each text is stored and looked up
+/// once, not once for each row, table and column.
 #[derive(Default)]
 pub struct Commons {
     texts: Texts,
@@ -80,7 +76,7 @@ pub struct Commons {
 }
 
 struct CommonRow {
-    /// Keys of the texts, by [`NAMES`].
+    /// Keys of the texts, in the order of [`NAMES`].
     keys: [i32; NAMES.len()],
     mounts: Range<usize>,
 }
@@ -95,7 +91,7 @@ pub struct Mounted {
 }
 
 impl Commons {
-    /// A number for it, the next one from 0.
+    /// Adds a [`Common`] and returns its number; numbers ascend from 0.
     pub fn add(&mut self, common: &Common<'_>) -> u32 {
         let texts = &mut self.texts;
         let first = self.mounts.len();
@@ -109,7 +105,7 @@ impl Commons {
         let Common { dose_calibration_id, depth_calibration_id, preparation_id, operator_id, .. } = *common;
         let identity = [tenant, site, device, time_source, model, firmware, session_id, clock];
         let in_use = [dose_calibration_id, depth_calibration_id, preparation_id, operator_id];
-        // No mount is empty text.
+        // An empty text stands for a slot without a mount.
         let mut keys = [texts.key(""); NAMES.len()];
         let (said, mounted) = keys.split_at_mut(identity.len() + in_use.len());
         for (key, text) in said.iter_mut().zip(identity.into_iter().chain(in_use)) {
@@ -122,50 +118,49 @@ impl Commons {
             }
         }
         self.rows.push(CommonRow { keys, mounts: first..self.mounts.len() });
-        // A batch has fewer reports than i32 has numbers: its size is bounded in bytes.
+        // The size of a batch is bounded in bytes, so it has fewer reports than i32 has numbers.
         (self.rows.len() - 1) as u32
     }
 
-    /// Keys of a number's tenant, site, device, model and firmware.
+    /// Keys of the tenant, site, device, model and firmware of a number.
     pub fn device(&self, number: u32) -> [i32; 5] {
         let [tenant, site, device, _, model, firmware, ..] = self.rows[number as usize].keys;
         [tenant, site, device, model, firmware]
     }
 
-    /// Keys of a number's session, dose calibration and depth calibration.
+    /// Keys of the session, dose calibration and depth calibration of a number.
     pub fn visit(&self, number: u32) -> [i32; 3] {
         let [_, _, _, _, _, _, session, _, dose, depth, ..] = self.rows[number as usize].keys;
         [session, dose, depth]
     }
 
-    /// Whether the events of a number have the device's time.
+    /// Whether the events of a number have their time from the device.
     pub fn is_device_time(&self, number: u32) -> bool {
         let [_, _, _, time_source, ..] = self.rows[number as usize].keys;
         self.texts.text(time_source) == "DEVICE"
     }
 
-    /// A number's mounts in use.
+    /// The mounts in use of a number.
     pub fn mounts(&self, number: u32) -> &[Mounted] {
         &self.mounts[self.rows[number as usize].mounts.clone()]
     }
 
-    /// The texts of all keys.
     pub(crate) fn texts(&self) -> &Texts {
         &self.texts
     }
 }
 
-/// Bit of `flags`: an enum value this version does not know.
+/// Bit of `flags`: an enum has a value that this version does not know.
 pub const UNKNOWN_ENUM: u32 = 1;
-/// Bit of `flags`: the report has fields this version does not know.
+/// Bit of `flags`: the report has fields that this version does not know.
 pub const UNKNOWN_FIELDS: u32 = 2;
-/// Bit of `flags`: the device's clock says that it is synced and shows a time that cannot be true.
+/// Bit of `flags`: the device reports its clock as synced, but the clock shows an impossible time.
 pub const IMPLAUSIBLE_TIME: u32 = 4;
 
-/// What holds for all events of one report, borrowed from it.
+/// What all events of one report have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
-    /// Number of what it has in common with other reports, from [`Commons::add`].
+    /// Number of the report's [`Common`], from [`Commons::add`].
     pub common: u32,
     pub boot_id: u64,
     /// When the bridge received the report, us since 1970.
@@ -174,15 +169,15 @@ pub struct Origin<'a> {
     pub kafka_offset: u64,
     /// Pseudonym of the operator.
     pub operator_id: &'a str,
-    /// What is to be said of the row: [`UNKNOWN_ENUM`], [`UNKNOWN_FIELDS`], [`IMPLAUSIBLE_TIME`],
+    /// Remarks about the row: [`UNKNOWN_ENUM`], [`UNKNOWN_FIELDS`], [`IMPLAUSIBLE_TIME`],
     /// [`telemetry::text::TRIMMED`], [`telemetry::text::STRANGE`].
     pub flags: u32,
 }
 
-/// Columns of a fact, with so many texts of [`NAMES`].
+/// Columns of a fact, with the first `TEXTS` texts of [`NAMES`].
 #[derive(Default)]
 pub(crate) struct Facts<const TEXTS: usize = OF_EVERY_FACT> {
-    /// Numbers in [`Commons`] of the rows, and how many rows in succession have each.
+    /// Runs of successive rows with the same number in [`Commons`]: the number, and how many rows.
     commons: Vec<(i32, u32)>,
     boot_id: Number<UInt64Type>,
     seq: Number<UInt64Type>,
@@ -193,7 +188,6 @@ pub(crate) struct Facts<const TEXTS: usize = OF_EVERY_FACT> {
 }
 
 impl<const TEXTS: usize> Facts<TEXTS> {
-    /// With room for so many rows.
     pub fn with_capacity(rows: usize) -> Self {
         Self {
             commons: Vec::new(),
@@ -206,7 +200,6 @@ impl<const TEXTS: usize> Facts<TEXTS> {
         }
     }
 
-    /// Adds a row.
     #[inline]
     pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64) {
         push_run(&mut self.commons, origin.common as i32);
@@ -218,7 +211,7 @@ impl<const TEXTS: usize> Facts<TEXTS> {
         self.flags.push(origin.flags);
     }
 
-    /// Adds its columns to the table's own.
+    /// Appends these columns to the table's own columns.
     pub fn finish(self, mut columns: Vec<(FieldRef, ArrayRef)>, commons: &Commons) -> Vec<(FieldRef, ArrayRef)> {
         let seen = seen(&self.commons, commons.rows.len());
         for (at, name) in NAMES.into_iter().enumerate().take(TEXTS) {

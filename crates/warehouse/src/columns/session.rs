@@ -26,12 +26,10 @@ table! {
 }
 
 impl Sessions {
-    /// Adds the start of a visit.
     pub fn started(&mut self, origin: &Origin<'_>, seq: u64, at: i64, started: &v1::SessionStarted) {
         self.push(origin, seq, at, "STARTED", started, &v1::SessionEnded::default());
     }
 
-    /// Adds the end of a visit.
     pub fn ended(&mut self, origin: &Origin<'_>, seq: u64, at: i64, ended: &v1::SessionEnded) {
         self.push(origin, seq, at, "ENDED", &v1::SessionStarted::default(), ended);
     }
@@ -69,7 +67,8 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 table! {
-    /// Rows of `preparations`: one for each component, or one for a mixture without any.
+    /// Rows of `preparations`: one for each component, or a single row for a mixture without
+    /// components.
     Preparations, "preparations", *facts: Facts, {
         index: Number<UInt32Type>,
         components: Number<UInt32Type>,
@@ -88,7 +87,6 @@ table! {
 }
 
 impl Preparations {
-    /// Adds a mixture.
     pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64, preparation: &v1::Preparation) {
         let none = [v1::Component::default()];
         let components = if preparation.components.is_empty() { &none } else { preparation.components.as_slice() };
@@ -136,7 +134,7 @@ table! {
     }
 }
 
-/// What the events of a consumable's life have beside [`v1::ConsumableMounted`]'s fields.
+/// Fields that the later events of a mount have and [`v1::ConsumableMounted`] lacks.
 #[derive(Default)]
 struct Later {
     volume_nl: Option<u64>,
@@ -146,19 +144,16 @@ struct Later {
 }
 
 impl Mounts {
-    /// Adds a mounting.
     pub fn mounted(&mut self, origin: &Origin<'_>, seq: u64, at: i64, mounted: &v1::ConsumableMounted) {
         self.push(origin, seq, at, "MOUNTED", mounted, &Later::default());
     }
 
-    /// Adds a priming.
     pub fn primed(&mut self, origin: &Origin<'_>, seq: u64, at: i64, primed: &v1::Primed) {
         let mounted = v1::ConsumableMounted { mount_id: primed.mount_id.clone(), ..Default::default() };
         let later = Later { volume_nl: primed.volume_nl, ..Later::default() };
         self.push(origin, seq, at, "PRIMED", &mounted, &later);
     }
 
-    /// Adds a removal.
     pub fn removed(&mut self, origin: &Origin<'_>, seq: u64, at: i64, removed: &v1::ConsumableRemoved) {
         let mounted = v1::ConsumableMounted { mount_id: removed.mount_id.clone(), ..Default::default() };
         let later =
@@ -166,7 +161,6 @@ impl Mounts {
         self.push(origin, seq, at, "REMOVED", &mounted, &later);
     }
 
-    /// Adds a reprocessing.
     pub fn reprocessed(&mut self, origin: &Origin<'_>, seq: u64, at: i64, reprocessed: &v1::Reprocessed) {
         let mounted = v1::ConsumableMounted { item_id: reprocessed.item_id.clone(), ..Default::default() };
         let later = Later { rinse_water: reprocessed.rinse_water, ..Later::default() };
