@@ -118,7 +118,7 @@ impl Warehouse {
                 decoder_version: CLOSING,
                 plausibility_hash: 0,
                 ingest_day: day,
-                owner: "closed: the topic was made again".to_owned(),
+                owner: "closed: the topic was created again".to_owned(),
             };
             self.put_intent(&fence, now).await?;
         }

@@ -1,34 +1,31 @@
-//! Two relations held against each other, by key and column: what `reconcile` and `rebuild` find
-//! differences with.
+//! Compares two relations by key and column. `reconcile` and `rebuild` use it to find differences.
 
 use async_recursion::async_recursion as boxed;
 use serde::Deserialize;
 
 use crate::{client::Warehouse, error::Error};
 
-/// A key under which two relations do not hold the same.
+/// A key for which two relations hold different rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// The key, `column=value` each.
+    /// The key, as `column=value` for each of its columns.
     pub key: String,
-    /// Rows on the left.
+    /// Number of rows on the left.
     pub left: u64,
-    /// Rows on the right.
+    /// Number of rows on the right.
     pub right: u64,
-    /// Columns that differ: name, value on the left, value on the right. Several rows' values are
-    /// separated by commas.
+    /// Columns that differ: name, value on the left, value on the right. Commas separate the values
+    /// of several rows.
     pub columns: Vec<(String, String, String)>,
 }
 
-/// Two SELECTs with the same columns.
+/// Two SELECT statements with the same columns.
 pub(crate) struct Pair<'a> {
-    /// The left one.
     pub left: &'a str,
-    /// The right one.
     pub right: &'a str,
     /// Columns that identify a row.
     pub keys: &'a [&'a str],
-    /// All other columns that count.
+    /// The other columns to compare.
     pub columns: &'a [&'a str],
 }
 
@@ -46,18 +43,18 @@ impl From<DifferenceRow> for Difference {
     }
 }
 
-/// What grouping and sorting may take in memory; beyond it ClickHouse goes to disk.
+/// Limits the memory of grouping and sorting; beyond it ClickHouse uses its disk.
 pub(crate) const SPILL: &str =
     " SETTINGS max_bytes_before_external_group_by = 500000000, max_bytes_before_external_sort = 500000000";
 
-/// Text of a literal.
+/// Quotes a text as an SQL string literal.
 pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 impl Pair<'_> {
-    /// The first differences by key, at most `limit`. One pass finds the keys; values are looked up
-    /// for those only.
+    /// The first differences by key, at most `limit`. One pass finds the keys. A second query reads
+    /// the values of these keys only.
     #[boxed]
     pub async fn differences(&self, warehouse: &Warehouse, limit: usize) -> Result<Vec<Difference>, Error> {
         let names = self.names();
@@ -74,7 +71,7 @@ impl Pair<'_> {
             return Ok(Vec::new());
         }
         let keys: Vec<String> = keys.iter().map(u64::to_string).collect();
-        // Raw payloads are any bytes; a person reads text.
+        // A raw payload may hold any bytes, but a person needs text.
         let name = self
             .keys
             .iter()
@@ -125,12 +122,14 @@ impl Pair<'_> {
     }
 }
 
-/// A column as text; absent values have one too, and hashing would ignore them otherwise.
+/// SQL expression for a column as text. An absent value becomes `NULL`, because hashing would
+/// ignore it.
 fn text(column: &str) -> String {
     format!("ifNull(toString(`{column}`), 'NULL')")
 }
 
-/// Columns as one text, each with its length, so that two rows never come to the same one.
+/// SQL expression that joins columns into one text. Each part carries its length, so that two
+/// different rows never give the same text.
 pub(crate) fn concatenated(columns: &[&str]) -> String {
     let parts: Vec<String> =
         columns.iter().map(|column| format!("toString(length({0})), ':', {0}", text(column))).collect();

@@ -1,15 +1,15 @@
-//! What has arrived and what has not, for programs; people ask the views themselves.
+//! What has arrived and what is missing, for programs. People query the views themselves.
 
 use async_recursion::async_recursion as boxed;
 use serde::Deserialize;
 
 use crate::{client::Warehouse, error::Error};
 
-/// Which devices are asked about; empty = all.
+/// Which devices a query covers; an empty field = all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     pub tenant: String,
-    /// One device of it.
+    /// One device of the tenant.
     pub device: String,
 }
 
@@ -17,7 +17,7 @@ pub struct Scope {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Gap {
     pub tenant: String,
-    /// Site the boot was last heard from.
+    /// Site from which the boot's latest report came.
     pub site: String,
     pub device: String,
     pub boot_id: u64,
@@ -27,7 +27,7 @@ pub struct Gap {
     pub last_missing: u64,
     /// `OPEN` or `LOST`.
     pub state: String,
-    /// When it was first known that something is missing here, us since 1970.
+    /// Time at which something was first known to be missing here, us since 1970.
     pub since: i64,
 }
 
@@ -35,28 +35,24 @@ pub struct Gap {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Balance {
     pub tenant: String,
-    /// Site the boot was last heard from.
+    /// Site from which the boot's latest report came.
     pub site: String,
     pub device: String,
     pub boot_id: u64,
-    /// Events known to have been made.
+    /// Events that the device is known to have made.
     pub made: u64,
-    /// Events in their tables.
     pub stored: u64,
-    /// Events in quarantine.
     pub quarantined: u64,
-    /// Events declared lost.
     pub lost: u64,
-    /// Events that have not arrived.
     pub missing: u64,
-    /// Whether `made` is exact and not a lower bound.
+    /// Whether `made` is exact; otherwise it is a lower bound.
     pub tail_known: bool,
 }
 
 impl Warehouse {
-    /// Gaps in a scope that were first known at `until_us` (us since 1970) or before, ordered by
-    /// boot and number. A reader that leaves out the last seconds does not see what is only late by
-    /// re-ordering.
+    /// Gaps in a scope that were first known at `until_us` (us since 1970) or earlier, ordered by
+    /// boot and number. A reader can leave out the last seconds, because reports that overtake each
+    /// other open gaps for a moment.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

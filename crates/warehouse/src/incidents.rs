@@ -1,4 +1,4 @@
-//! Incidents that people reported: where a trace may start. Append-only.
+//! Incidents that people reported. A trace may start at one. The table is append-only.
 
 use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
@@ -6,24 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::{client::Warehouse, error::Error};
 
-/// An incident.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Incident {
     pub incident_id: String,
     pub tenant: String,
-    /// What it is about: `SESSION`, `ITEM`, `LOT` or `CYCLE`.
+    /// Kind of the subject: `SESSION`, `ITEM`, `LOT` or `CYCLE`.
     pub subject_kind: String,
     pub subject: String,
     pub note: String,
-    /// Who reported it.
+    /// The person who reported it.
     pub reported_by: String,
-    /// When, us since 1970.
+    /// Time of the report, us since 1970.
     pub recorded_at: i64,
 }
 
 impl Warehouse {
-    /// Adds an incident.
-    ///
     /// # Errors
     /// As [`Warehouse::execute`].
     #[boxed]
@@ -31,7 +28,7 @@ impl Warehouse {
         self.add("incidents", std::slice::from_ref(incident)).await
     }
 
-    /// Every incident, the latest first; `tenant` empty = of all tenants.
+    /// All incidents, the latest first; an empty `tenant` = of all tenants.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

@@ -1,8 +1,9 @@
-//! One Arrow record batch as one INSERT, one block, one part, under one deduplication token.
+//! Writes one Arrow record batch as one INSERT, one block and one part, under one deduplication
+//! token.
 //!
-//! What makes it one block is pinned here and nowhere else: one record batch in the stream, no
-//! squashing with others, no splitting, one insert thread, one table partition. Two blocks would
-//! carry two tokens, and a retry would double rows.
+//! Only this file pins what makes it one block: one record batch in the stream, no joining with
+//! other blocks, no splitting, one insert thread, one table partition. Two blocks would carry two
+//! tokens, and a retry would then write rows twice.
 
 use arrow_array::RecordBatch;
 use arrow_ipc::{
@@ -16,43 +17,45 @@ use std::time::Duration;
 
 use crate::{client::Warehouse, error::Error};
 
-/// Settings of every insert of the loader. A token only means something when all of them hold.
+/// Settings of every insert of the loader. A token is only meaningful while all of them hold.
 pub const PINNED: [(&str, &str); 12] = [
-    // Answered means written, and by this statement alone.
+    // The answer must mean that this statement has written the rows.
     ("async_insert", "0"),
     ("wait_end_of_query", "1"),
     ("insert_deduplicate", "1"),
     ("deduplicate_insert", "enable"),
     ("max_insert_threads", "1"),
-    // One block has no use for more, and handing a small one from thread to thread takes a tenth of
-    // its time.
+    // One block needs only one thread. Passing a small block between threads costs a tenth of its
+    // time.
     ("max_threads", "1"),
     ("input_format_parallel_parsing", "0"),
-    // Neither squash blocks nor split them.
+    // ClickHouse must neither join nor split blocks.
     ("min_insert_block_size_rows", "0"),
     ("min_insert_block_size_bytes", "0"),
     ("max_insert_block_size", "1000000000"),
-    // Seen in 26.7: a part that is written while the last byte of the disk is taken may be accepted
-    // without its marks; it is answered OK, cannot be read, and is thrown away at the next start.
-    // So no insert begins below 128 MiB.
+    // Seen in ClickHouse 26.7: when the last byte of the disk is taken while a part is written, the
+    // part may be accepted without its marks. The insert is answered OK, but the part cannot be
+    // read, and the next start discards it. So no insert begins with less than 128 MiB of free
+    // disk.
     ("min_free_disk_bytes_to_perform_insert", "134217728"),
-    // A batch has one ingest day; more would be a fault, and two parts.
+    // A batch has one ingest day. A second table partition would be a fault and would make two
+    // parts.
     ("max_partitions_per_insert_block", "1"),
 ];
 
-/// From this many rows on each column is compressed by itself while the stream is written, which
-/// spares a copy of all of them. For fewer that costs more than it saves: the client compresses the
-/// stream as a whole.
+/// From this number of rows on, each column is compressed separately while the stream is written.
+/// This avoids a copy of all columns. For fewer rows it costs more than it saves, so the client
+/// compresses the whole stream.
 const COLUMN_BY_COLUMN_ROWS: usize = 8_192;
-/// Bytes handed to the connection at a time.
+/// How many bytes are handed to the connection at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
 impl Warehouse {
-    /// Inserts a record batch under a token. Columns go by name.
+    /// Inserts a record batch under a token. Columns are matched by name.
     ///
     /// # Errors
-    /// Whatever [`crate::Advice::Retry`] advises leaves open whether the rows are there: read back,
-    /// never trust the token alone.
+    /// After any error with [`crate::Advice::Retry`] it is open whether the rows are there. Read
+    /// back the table; never rely on the token alone.
     #[boxed]
     pub async fn insert(&self, table: &str, batch: &RecordBatch, token: &str) -> Result<(), Error> {
         let schema = batch.schema();
@@ -76,8 +79,8 @@ impl Warehouse {
             }
             insert.end().await
         };
-        // The client's own time-outs do not cover connecting; a dropped insert is one whose outcome
-        // is unknown.
+        // The client's own timeouts do not cover connecting. A dropped insert has an unknown
+        // outcome.
         let longest: Duration = options.connect_timeout + options.send_timeout + options.receive_timeout;
         match tokio::time::timeout(longest, sent).await {
             Ok(result) => result.map_err(|error| self.error(error)),

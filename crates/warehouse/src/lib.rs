@@ -1,15 +1,15 @@
-//! The ClickHouse schema of doseline and the only crate that knows its SQL: migrations, registry,
-//! rollups, delivery views and typed queries.
+//! The ClickHouse schema of doseline: migrations, registry, rollups, delivery views and typed
+//! queries. No other crate knows its SQL.
 //!
 //! Absent: the decision what to write and when (`load`), the mathematics (`analysis`), any state of
 //! its own.
 //!
 //! Invariants:
-//! - Tables, views and columns are a public API: changed by a new migration only, never by editing
-//!   one that was applied.
-//! - Every table the loader writes has a deduplication window of at least 100,000 blocks;
-//!   [`schema::verify`] refuses less.
-//! - Sums are sums of integers; nothing here depends on the order or grouping of inserts.
+//! - Tables, views and columns are a public API. They change by a new migration only, never by an
+//!   edit of a released one.
+//! - Every table that the loader writes has a deduplication window of at least 100,000 blocks.
+//!   [`schema::verify`] refuses a smaller one.
+//! - Sums are sums of integers. No result depends on the order or grouping of inserts.
 
 pub mod accuracy;
 pub mod alerts;

@@ -1,4 +1,4 @@
-//! What is to be told of alerts outside, and what was.
+//! Alerts that outside systems must learn of, and what they have confirmed.
 
 use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{client::Warehouse, error::Error, sterility::quoted};
 
-/// An alert that waits for somebody, as it is told outside.
+/// An alert that waits for a person, in the form that is sent to outside systems.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Waiting {
     pub tenant: String,
     pub alert_key: String,
-    /// What it is about.
+    /// Kind of the condition.
     pub kind: String,
     pub severity: String,
     /// Site; empty = several or not known.
@@ -20,40 +20,39 @@ pub struct Waiting {
     pub device: String,
     pub title: String,
     pub sessions: u64,
-    /// Whether the condition still holds.
     pub holds: bool,
-    /// What an acknowledgement has to cover.
+    /// Number that an acknowledgement must cover.
     pub attention: u32,
-    /// SQL that shows the rows behind it.
+    /// SQL that shows the rows behind the alert.
     pub evidence_query: String,
-    /// When it was raised, us since 1970.
+    /// Time at which it was raised, us since 1970.
     pub raised_at: i64,
 }
 
-/// A row of `alert_deliveries`: what the other side has confirmed.
+/// A row of `alert_deliveries`: a notice that its receiver has confirmed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Delivery {
     pub target: String,
     pub tenant: String,
     pub alert_key: String,
-    /// When, us since 1970.
+    /// Time of the confirmation, us since 1970.
     pub delivered_at: i64,
     /// `firing` or `resolved`.
     pub status: String,
-    /// Severity that was told.
+    /// Severity in the notice.
     pub severity: String,
-    /// What it is about.
+    /// Kind of the condition.
     pub kind: String,
-    /// Attention that was told.
+    /// Attention in the notice.
     pub attention: u32,
-    /// Stable id outside.
+    /// Stable id of the alert in outside systems.
     pub fingerprint: String,
-    /// When the alert was raised, us since 1970.
+    /// Time at which the alert was raised, us since 1970.
     pub raised_at: i64,
 }
 
 impl Warehouse {
-    /// Everything that waits for somebody.
+    /// All alerts that wait for a person.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -67,7 +66,7 @@ impl Warehouse {
         .await
     }
 
-    /// What a target was last told to be firing.
+    /// The latest confirmed notice of each alert whose latest notice to this target was `firing`.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -86,7 +85,7 @@ impl Warehouse {
         .await
     }
 
-    /// Records what a target has confirmed.
+    /// Records notices that a target has confirmed.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].

@@ -1,7 +1,7 @@
 //! Splits SQL text into statements.
 
-/// The statements of a text, in order, without their final `;`. A `;` ends a statement only outside
-/// of strings, quoted identifiers and comments. Text that holds nothing but comments and blanks is
+/// The statements of a text, in order, without the final `;`. A `;` ends a statement only if it is
+/// outside strings, quoted identifiers and comments. Text with nothing but comments and blanks is
 /// no statement.
 pub(crate) fn split(sql: &str) -> Vec<&str> {
     let bytes = sql.as_bytes();
@@ -38,8 +38,8 @@ fn after(sql: &str, from: usize, end: &str) -> usize {
     sql[from..].find(end).map_or(sql.len(), |length| from + length + end.len())
 }
 
-/// A backslash escapes the next byte; a doubled quote ends and begins again, which comes to the
-/// same.
+/// The position after a quoted text. A backslash escapes the next byte. A doubled quote is read as
+/// an end and a new start, which gives the same result.
 fn after_quoted(bytes: &[u8], start: usize, quote: u8) -> usize {
     let mut at = start + 1;
     while at < bytes.len() && bytes[at] != quote {
@@ -71,8 +71,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the text, no byte outside of separators and comments is lost, and nothing
-        /// panics.
+        /// For any text, no byte outside of separators and comments is lost, and nothing panics.
         #[test]
         fn any_text_is_split(sql in "[a;'\"`\\\\\\-/* \nü]{0,40}") {
             for statement in split(&sql) {

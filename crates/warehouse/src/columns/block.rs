@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::{columns::column::repeat, error::Error};
 
-/// Every table the loader writes with provenance: first those of events, then the others.
+/// Every table with provenance that the loader writes: first the tables of events, then the others.
 pub const TABLES: [&str; 18] = [
     "injections",
     "sessions",
@@ -35,22 +35,22 @@ pub const TABLES: [&str; 18] = [
 ];
 
 const ALL: &[&str] = &TABLES;
-/// Those with one row or more for each event.
+/// The tables with at least one row for each event.
 pub const EVENT_TABLES: &[&str] = ALL.split_at(12).0;
 
-/// Which batch a row comes from; the same in every row of a block.
+/// The batch that rows come from. All rows of a block have the same provenance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Provenance {
-    /// Days since 1970, fixed in the batch's intent: the partition of the tables.
+    /// Ingest day from the batch's intent, days since 1970. It decides the table partition.
     pub ingest_day: i32,
-    /// Life of the Kafka topic.
+    /// Incarnation of the Kafka topic.
     pub incarnation: u32,
     pub partition: i32,
     /// First offset of the batch.
     pub batch: u64,
 }
 
-/// All rows of one batch for one table: one record batch, one insert, one part.
+/// All rows of one batch for one table. They form one record batch, one insert and one part.
 #[derive(Clone)]
 pub struct Block {
     table: &'static str,
@@ -85,7 +85,6 @@ impl Block {
         Some(Self { table, columns, provenance, rows, hash: hasher.digest() })
     }
 
-    /// The table.
     pub fn table(&self) -> &'static str {
         self.table
     }
@@ -95,20 +94,19 @@ impl Block {
         self.rows as u64
     }
 
-    /// Hash of the rows: what a read-back compares. It does not depend on the generation.
+    /// Hash of the rows, which a read-back compares. It does not depend on the generation.
     pub fn hash(&self) -> u64 {
         self.hash
     }
 
-    /// The batch.
     pub fn provenance(&self) -> Provenance {
         self.provenance
     }
 
-    /// The rows as they are written under a generation.
+    /// The rows, as they are written under a generation.
     ///
     /// # Errors
-    /// [`Error::Arrow`] when columns do not have one length, which is a fault of this program.
+    /// [`Error::Arrow`] if columns differ in length, which is a fault of this program.
     pub fn record_batch(&self, generation: u32) -> Result<RecordBatch, Error> {
         let Provenance { ingest_day, incarnation, partition, batch } = self.provenance;
         let mut columns = self.columns.clone();
@@ -122,14 +120,13 @@ impl Block {
     }
 }
 
-/// A record batch of named columns.
 pub(crate) fn record_batch(columns: Vec<(FieldRef, ArrayRef)>) -> Result<RecordBatch, Error> {
     let (fields, arrays): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
 }
 
-/// Hashes content: lengths, validity, values, children. All arrays here are built from the start of
-/// their buffers.
+/// Hashes an array's content: lengths, validity, values, children. It assumes that every array
+/// starts at the start of its buffers, as all arrays of this crate do.
 fn digest(hasher: &mut Xxh3, data: &ArrayData) {
     hasher.update(&(data.len() as u64).to_le_bytes());
     if let Some(nulls) = data.nulls() {

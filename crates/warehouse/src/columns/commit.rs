@@ -1,5 +1,5 @@
-//! `loader_commits`: the commit row of a batch and the ledger states it changed, in one record
-//! batch.
+//! `loader_commits`: a batch's commit row and the ledger states that the batch changed, in one
+//! record batch.
 
 use arrow_array::{
     RecordBatch,
@@ -12,16 +12,16 @@ use crate::{
     error::Error,
 };
 
-/// The boot of a device whose ledger has the numbers of replayed messages without a sequence
-/// number, see [`telemetry::quarantine::number`]. It is kept under a kind of its own: no view takes
-/// it for a boot.
+/// The boot number under which a device's ledger keeps the numbers of replayed messages that have
+/// no sequence number, see [`telemetry::quarantine::number`]. These rows have a kind of their own,
+/// so no view takes them for a boot.
 pub const REPLAYED_BOOT: u64 = 0;
 
-/// Ledger of one boot as of the end of a batch.
+/// The ledger of one boot at the end of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LedgerRow {
     pub tenant: String,
-    /// Site the boot was last heard from.
+    /// Site from which the boot's latest report came.
     pub site: String,
     pub device: String,
     pub boot_id: u64,
@@ -32,7 +32,7 @@ pub struct LedgerRow {
     pub last_arrival: i64,
 }
 
-/// Rows of `loader_commits` of one batch.
+/// The rows of `loader_commits` that one batch writes.
 #[derive(Default)]
 pub struct CommitRows {
     kind: Text,
@@ -53,15 +53,14 @@ pub struct CommitRows {
     last_arrival: Time,
 }
 
-/// The batch that is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Committed {
     pub provenance: Provenance,
     /// End of the batch, exclusive.
     pub batch_end: u64,
-    /// Generation of the intent it was written under.
+    /// Generation of the intent under which the batch was written.
     pub generation: u32,
-    /// When, us since 1970, by the loader's clock.
+    /// Time of the commit by the loader's clock, us since 1970.
     pub committed_at: i64,
 }
 
@@ -70,16 +69,16 @@ pub struct Committed {
 pub enum Lost {
     /// Kafka no longer had them.
     Deleted,
-    /// Kafka has them, and they cannot be read.
+    /// Kafka still has them, but they cannot be read.
     Unreadable,
 }
 
 impl CommitRows {
-    /// All rows of a commit: `rows` is what the batch wrote to all tables, `lost` the offsets in it
-    /// that could not be read, and why.
+    /// All rows of a commit. `rows` is the number of rows that the batch wrote to all tables.
+    /// `lost` holds the offsets in the batch that could not be read, and the reason.
     ///
     /// # Errors
-    /// [`Error::Arrow`], a fault of this program.
+    /// [`Error::Arrow`], which is a fault of this program.
     pub fn of(
         committed: &Committed,
         rows: u64,

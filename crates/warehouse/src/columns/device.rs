@@ -6,7 +6,8 @@ use telemetry::v1;
 use crate::columns::{Code, Facts, Maybe, Number, Origin, Text, column::MaybeTime, table};
 
 table! {
-    /// Rows of `calibrations`: one for each point, or one for a calibration without any.
+    /// Rows of `calibrations`: one for each point, or a single row for a calibration without
+    /// points.
     Calibrations, "calibrations", *facts: Facts, {
         index: Number<UInt32Type>,
         points: Number<UInt32Type>,
@@ -27,7 +28,6 @@ table! {
 }
 
 impl Calibrations {
-    /// Adds a calibration.
     pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64, calibration: &v1::Calibration) {
         let none = [v1::CalibrationPoint::default()];
         let points = if calibration.points.is_empty() { &none } else { calibration.points.as_slice() };
@@ -62,7 +62,6 @@ table! {
 }
 
 impl Faults {
-    /// Adds a fault raised or cleared.
     pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64, fault: &v1::Fault) {
         self.facts.push(origin, seq, at);
         self.code.push(&fault.code);
@@ -87,17 +86,17 @@ table! {
     }
 }
 
-/// A sign of life.
+/// A message that shows that a device is working.
 #[derive(Clone, Copy, Debug)]
 pub enum Sign<'a> {
-    /// In a report.
+    /// A heartbeat event in a report.
     Heartbeat(&'a v1::Heartbeat),
-    /// On the status topic.
+    /// A message on the status topic.
     Status(&'a v1::Status),
 }
 
 impl DeviceStatus {
-    /// Adds a sign of life; `seq` is 0 outside the sequence.
+    /// Adds a row; `seq` is 0 for a message outside the sequence.
     pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64, sign: Sign<'_>) {
         self.facts.push(origin, seq, at);
         match sign {

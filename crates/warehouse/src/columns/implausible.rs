@@ -22,7 +22,7 @@ table! {
     }
 }
 
-/// Texts that name a device.
+/// The texts that identify a device.
 #[derive(Default)]
 struct DeviceColumns(Words<5>);
 
@@ -34,7 +34,7 @@ impl DeviceColumns {
 }
 
 impl ImplausibleTimes {
-    /// Adds a time; `seq` is 0 outside the sequence.
+    /// Adds an impossible time; `seq` is 0 for a message outside the sequence.
     pub fn push(&mut self, commons: &Commons, origin: &Origin<'_>, seq: u64, implausible: &Implausible) {
         self.device.0.push(commons.device(origin.common));
         self.boot_id.push(origin.boot_id);

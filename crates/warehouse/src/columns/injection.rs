@@ -31,8 +31,8 @@ table! {
 }
 
 impl Injections {
-    /// With room for so many rows: columns that grow are copied, and take twice the memory
-    /// meanwhile.
+    /// Reserves space for `rows` rows. A column that grows is copied, and needs twice the memory
+    /// during the copy.
     pub fn with_capacity(rows: usize) -> Self {
         Self {
             facts: Facts::with_capacity(rows),
@@ -54,8 +54,9 @@ impl Injections {
         }
     }
 
-    /// Adds an injection. Its values must have passed [`telemetry::plausibility::check`], whose
-    /// widest ranges fit the columns; one that does not fit becomes NULL rather than another value.
+    /// Adds an injection. [`telemetry::plausibility::check`] must have accepted its values; the
+    /// widest ranges of that check fit the columns. A value that does not fit is stored as NULL,
+    /// never as another value.
     pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64, injection: &v1::Injection) {
         let unknown_enum = v1::Mode::try_from(injection.mode).is_err()
             || v1::Outcome::try_from(injection.outcome).is_err()

@@ -1,10 +1,10 @@
-//! Arrow columns of every table the loader writes.
+//! The Arrow columns of every table that the loader writes.
 //!
-//! One builder for each table; a batch fills the builders it needs and turns each into one
-//! [`Block`], which is one Arrow record batch, one INSERT, one part. Columns go by name, so that
-//! columns added to a table later do no harm. Repeated text is dictionary-encoded; what a device
-//! says again in each report is looked up once for each batch ([`Commons`]), not for each report,
-//! event or table.
+//! Each table has a builder. A batch fills the builders that it needs and turns each of them into
+//! one [`Block`], which is one Arrow record batch, one INSERT and one part. Columns are matched by
+//! name, so a table can get more columns later. Repeated text is dictionary-encoded. A text that a
+//! device repeats in each report is looked up once for each batch ([`Commons`]), not for each
+//! report, event or table.
 
 mod accuracy;
 mod block;
@@ -36,8 +36,8 @@ pub use sterilization::{
 pub(crate) use column::{Bits, Bytes, Code, List, Maybe, Number, Text, Texts, Time, Words};
 pub(crate) use fact::Facts;
 
-/// Declares a table's columns: a struct with one field for each, and how it becomes a [`Block`]. A
-/// `*` marks a group of columns with texts of [`Commons`].
+/// Declares a table's columns: a struct with a field for each column, and its conversion to a
+/// [`Block`]. A `*` marks a group of columns whose texts come from [`Commons`].
 macro_rules! table {
     ($(#[$doc:meta])* $name:ident, $table:literal, $(*$group:ident: $columns:ty,)? { $($(#[$field_doc:meta])* $field:ident $(as $column:literal)?: $kind:ty,)* }) => {
         $(#[$doc])*
@@ -54,7 +54,7 @@ macro_rules! table {
         }
     };
     (@finish $table:literal, $group:ident, { $($column:expr, $field:ident,)* }) => {
-        /// Turns the rows into the batch's block for this table; none without rows.
+        /// Turns the rows into the batch's block for this table; `None` if there are no rows.
         pub fn finish(
             self,
             provenance: $crate::columns::Provenance,
@@ -65,7 +65,7 @@ macro_rules! table {
         }
     };
     (@finish $table:literal, , { $($column:expr, $field:ident,)* }) => {
-        /// Turns the rows into the batch's block for this table; none without rows.
+        /// Turns the rows into the batch's block for this table; `None` if there are no rows.
         pub fn finish(self, provenance: $crate::columns::Provenance) -> Option<$crate::columns::Block> {
             let columns = vec![$($crate::columns::column::finish($column, self.$field),)*];
             $crate::columns::Block::new($table, columns, provenance)

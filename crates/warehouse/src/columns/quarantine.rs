@@ -24,15 +24,15 @@ table! {
     }
 }
 
-/// Something that could not be used.
+/// A message or an event that could not be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantined<'a> {
     pub reason: &'a str,
-    /// What exactly was wrong.
+    /// The exact fault.
     pub detail: &'a str,
-    /// The MQTT topic; may be anything.
+    /// The MQTT topic; it may be any text.
     pub topic: &'a str,
-    /// Who refused it: `bridge` or `loader`.
+    /// The role that refused it: `bridge` or `loader`.
     pub source: &'a str,
     pub payload: &'a [u8],
     /// When the bridge received it, us since 1970.
@@ -47,14 +47,13 @@ pub struct Quarantined<'a> {
     pub boot_id: u64,
     /// Sequence number of the event, or 0.
     pub seq: u64,
-    /// Lifetime number of the injection, where it is one and carries it.
+    /// Lifetime number of the injection, if it is an injection and has one.
     pub injection_no: Option<u64>,
     /// Offset of the Kafka record.
     pub kafka_offset: u64,
 }
 
 impl Quarantine {
-    /// Adds a row.
     pub fn push(&mut self, quarantined: &Quarantined<'_>) {
         self.reason.push(quarantined.reason);
         self.detail.push(quarantined.detail);
@@ -95,21 +94,20 @@ table! {
     }
 }
 
-/// What came of a replay.
+/// The outcome of a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is in its tables now.
+    /// It was stored.
     Stored,
-    /// It was there already.
+    /// It was already stored.
     Duplicate,
-    /// It stays in quarantine.
     Refused,
-    /// The message is readable now, and its events are in quarantine one by one.
+    /// The loader can now read the message, but its events stay in quarantine, one row each.
     RefusedSingly,
 }
 
 impl Outcome {
-    /// As it stands in the table.
+    /// The name that the table uses.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Stored => "STORED",
@@ -120,24 +118,23 @@ impl Outcome {
     }
 }
 
-/// A replay and what came of it.
+/// A replay and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replayed<'a> {
     /// The row that was replayed.
     pub id: Id,
-    /// What came of it.
     pub outcome: Outcome,
-    /// Events it stored.
+    /// Events that the replay stored.
     pub stored: u64,
-    /// Events that were stored before.
+    /// Events that were already stored.
     pub duplicates: u64,
-    /// Events that are in quarantine still or again.
+    /// Events that stay in quarantine.
     pub refused: u64,
-    /// Why something was refused again, or empty.
+    /// Why something was refused again; empty = nothing was.
     pub detail: &'a str,
-    /// Who replayed it.
+    /// The person who replayed it.
     pub by: &'a str,
-    /// When that was asked for, us since 1970.
+    /// Time of that person's command, us since 1970.
     pub at: i64,
     /// Tenant, or empty.
     pub tenant: &'a str,
@@ -147,14 +144,13 @@ pub struct Replayed<'a> {
     pub device: &'a str,
     /// Boot, or 0.
     pub boot_id: u64,
-    /// When the bridge received it first, us since 1970.
+    /// When the bridge first received it, us since 1970.
     pub received_at: i64,
-    /// Offset of the record that replayed it.
+    /// Offset of the Kafka record that carried the replay.
     pub kafka_offset: u64,
 }
 
 impl QuarantineReplays {
-    /// Adds a row.
     pub fn push(&mut self, replayed: &Replayed<'_>) {
         self.source_incarnation.push(replayed.id.incarnation);
         self.source_partition.push(replayed.id.partition);

@@ -20,7 +20,6 @@ table! {
 }
 
 impl SterilizationCycles {
-    /// Adds a cycle.
     pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64, cycle: &v1::SterilizationCycle) {
         self.facts.push(origin, seq, at);
         self.cycle_uid.push(&cycle.cycle_uid);
@@ -46,7 +45,6 @@ table! {
 }
 
 impl SterilizationSamples {
-    /// Adds the samples of a cycle.
     pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64, cycle: &v1::SterilizationCycle) {
         for (index, sample) in cycle.samples.iter().enumerate() {
             self.facts.push(origin, seq, at);
@@ -71,7 +69,6 @@ table! {
 }
 
 impl SterilizationItems {
-    /// Adds the items of a cycle.
     pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64, cycle: &v1::SterilizationCycle) {
         for (index, item) in cycle.items.iter().enumerate() {
             self.facts.push(origin, seq, at);
@@ -96,7 +93,6 @@ table! {
 }
 
 impl CycleIndicators {
-    /// Adds an indicator.
     pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64, indicator: &v1::CycleIndicator) {
         self.facts.push(origin, seq, at);
         self.cycle_uid.push(&indicator.cycle_uid);
@@ -119,7 +115,6 @@ table! {
 }
 
 impl CycleReleases {
-    /// Adds a release.
     pub fn push(&mut self, origin: &Origin<'_>, seq: u64, at: i64, release: &v1::CycleRelease) {
         self.facts.push(origin, seq, at);
         self.cycle_uid.push(&release.cycle_uid);

@@ -49,7 +49,7 @@ fn written(shots: &[Shot]) -> Vec<u8> {
     })
 }
 
-/// The rows of an answer that arrives in pieces of `size` bytes.
+/// Reads the rows of an answer that arrives in pieces of `size` bytes.
 fn read<T: DeserializeOwned>(bytes: &[u8], size: usize) -> Result<Vec<T>, Fault> {
     let (mut answer, mut rows) = (Answer::default(), Vec::new());
     for piece in bytes.chunks(size) {
@@ -80,7 +80,7 @@ proptest! {
     fn damaged_answers_end_in_rows_or_a_fault(
         shots in vec(shot(), 1..4), at in any::<prop::sample::Index>(), byte in any::<u8>(), len in any::<prop::sample::Index>(),
     ) {
-        // the header is read by a library
+        // A library reads the header, so only the rows are damaged.
         let header = written(&[]).len();
         let mut bytes = written(&shots);
         let at = header + at.index(bytes.len() - header);
@@ -99,7 +99,7 @@ fn one_column_needs_no_struct_and_several_may_be_a_tuple() {
     let two = with_header(&[("a", "UInt8"), ("b", "String")], |bytes| bytes.extend_from_slice(&[1, 2, b'x', b'y']));
     assert_eq!(read(&two, 64), Ok(vec![(1_u8, "xy".to_owned())]));
     assert_eq!(read::<u8>(&with_header(&[("n", "UInt8")], |_| {}), 64), Ok(Vec::new()));
-    // comparisons are numbers in ClickHouse
+    // ClickHouse's comparisons return numbers.
     let comparison = with_header(&[("a < b", "UInt8")], |bytes| bytes.extend_from_slice(&[1, 0]));
     assert_eq!(read(&comparison, 64), Ok(vec![true, false]));
 }
