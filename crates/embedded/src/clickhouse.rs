@@ -1,16 +1,16 @@
-//! ClickHouse in this process: `libchdb.so` behind ClickHouse's own HTTP interface, so that clients
-//! talk to it as to a server.
+//! ClickHouse inside this process: `libchdb.so` behind ClickHouse's own HTTP interface. Clients use
+//! it like a server.
 //!
-//! - A statement has a connection of its own; one that only read or inserted leaves it to the next
-//!   that asks for the same database and settings: no setting of one reaches another. A session
-//!   keeps its connection.
-//! - The owner, who has a password, has all rights in the engine. Everybody else is a reader: see
-//!   `reader`.
-//! - Readers have threads, memory and waiting places of their own: whatever they do, the owner's
-//!   are free for the owner.
-//! - An `INSERT`'s data goes to the engine piece by piece, as does a result in a format that allows
-//!   it: memory does not grow with either.
-//! - A body that ends early cancels its `INSERT`; what was sent in one block leaves no row.
+//! - Each statement has a connection of its own. If the statement only read or inserted, the next
+//!   one with the same database and settings may use its connection. No statement sees the settings
+//!   of another. A session keeps its connection.
+//! - The owner, a user with a password, has all rights in the engine. Every other client is a
+//!   reader, see `reader`.
+//! - Readers have threads, memory and waiting places of their own, so they never take those of the
+//!   owner.
+//! - The engine gets the data of an `INSERT` piece by piece, and returns a result piece by piece if
+//!   its format allows this. Memory does not grow with either.
+//! - A body that ends early cancels its `INSERT`. If its data was one block, no row stays.
 
 mod compression;
 mod engine;
@@ -49,51 +49,51 @@ use workers::Workers;
 
 pub use request::OWNER;
 
-/// Time that running statements get to end by themselves when the server stops.
+/// How long running statements may take to end by themselves when the server stops.
 const DRAIN_TIME: Duration = Duration::from_millis(1000);
-/// Time that they get to end once they are killed.
+/// How long killed statements may take to end.
 const KILL_TIME: Duration = Duration::from_millis(700);
-/// Time that a client has for the head of a request.
+/// How long a client may take to send the head of a request.
 const HEAD_TIME: Duration = Duration::from_secs(30);
-/// How often sessions are looked through for those out of use.
+/// How often expired sessions are removed.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How the engine is run.
+/// Options of the engine and its server.
 #[derive(Clone)]
 pub struct Options {
-    /// Where it keeps its data; made if missing. One process at a time.
+    /// Folder of the data; it is created if missing. One process may use it at a time.
     pub data_dir: PathBuf,
-    /// Where it listens; port 0 takes any free one.
+    /// Address to listen on; port 0 selects any free port.
     pub listen: SocketAddr,
-    /// Path of `libchdb.so`. A process can open one only.
+    /// Path of `libchdb.so`. A process can open only one.
     pub library: PathBuf,
-    /// Statements of the owner that run at once, each on a thread and a connection of its own.
+    /// How many statements of the owner run at once, each on a thread and a connection of its own.
     pub connections_max: usize,
-    /// The same of readers, besides.
+    /// How many statements of readers run at once, in addition.
     pub readers_max: usize,
-    /// Requests that may wait for one of them to end; beyond it they get
+    /// How many requests may wait for a running statement to end. Further requests get
     /// `TOO_MANY_SIMULTANEOUS_QUERIES`.
     pub waiting_max: usize,
-    /// How long a request waits before it gets that answer, too.
+    /// How long a request waits before it gets that answer.
     pub waiting_time: Duration,
-    /// Password of the user [`OWNER`], who has all rights in the engine. Whoever reaches the port
-    /// without it only reads.
+    /// Password of the user [`OWNER`], who has all rights in the engine. A client without it can
+    /// only read.
     pub password: String,
     /// The database that readers may read.
     pub database: String,
-    /// Tables of it that they may not read. A view with its definer's rights reads them all the
-    /// same.
+    /// Tables of this database that readers may not read. A view with its definer's rights can
+    /// still read them.
     pub hidden: Vec<String>,
-    /// Names by which this port may be called besides its address.
+    /// Names under which clients may address this port, besides its address.
     pub names: Vec<String>,
-    /// Memory that the engine may take, in bytes; `None` is half of the machine's.
+    /// Memory limit of the engine, bytes; `None` = half of the machine's memory.
     pub memory_max_bytes: Option<u64>,
 }
 
 impl Options {
-    /// Options with 16 connections and 4 of readers, 256 waiting requests for 30 s, half of the
-    /// machine's memory; readers read the database `doseline` but for `unit_secret`, the key of the
-    /// pseudonyms.
+    /// Options with 16 connections for the owner and 4 for readers, 256 waiting requests for 30 s,
+    /// and half of the machine's memory. Readers may read the database `doseline`, except
+    /// `unit_secret`, the key of the pseudonyms.
     pub fn new(
         data_dir: impl Into<PathBuf>,
         listen: SocketAddr,
@@ -136,55 +136,55 @@ impl fmt::Debug for Options {
     }
 }
 
-/// Why the engine does not start, or does not run on. None of these goes away by trying again.
+/// Why the engine does not start, or has ended. None of these errors can be cured by a retry.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// `libchdb.so` is missing or is not what it should be.
+    /// `libchdb.so` is missing or is not the expected library.
     #[error("cannot open the ClickHouse library {}: {reason}", path.display())]
     Library {
         path: PathBuf,
-        /// What the loader says.
+        /// The loader's message.
         reason: String,
     },
-    /// The data directory cannot be made, locked or written.
+    /// The data directory cannot be created, locked or written.
     #[error("cannot use the data directory {}", path.display())]
     DataDir {
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// Another process uses the data directory.
     #[error("the data directory {} is in use by process {pid}", path.display())]
     Locked {
         path: PathBuf,
-        /// That process, as far as it says so.
+        /// Id of that process, if its lock file names it.
         pid: String,
     },
     /// The process already runs an engine.
     #[error("this process already runs a ClickHouse engine, and there can be only one")]
     AlreadyRunning,
-    /// The engine does not come up.
+    /// The engine does not start.
     #[error("the ClickHouse engine does not start with its data in {}: {reason}", path.display())]
     Boot {
         /// The data directory.
         path: PathBuf,
-        /// What the engine says.
+        /// The engine's message.
         reason: String,
     },
-    /// The address is taken or not of this machine.
+    /// The address is in use, or does not belong to this machine.
     #[error("cannot listen on {address}")]
     Listen {
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// No threads to be had.
+    /// The system gives no more threads.
     #[error("cannot start threads")]
     Threads(#[source] std::io::Error),
-    /// Statements went on although they were killed, so that the engine could not be closed.
+    /// Killed statements did not end, so the engine could not be closed.
     #[error("{0} statements did not end in time; the engine was left to the end of the process")]
     StillRunning(usize),
-    /// A task ended that should not have.
+    /// A task ended that should run on.
     #[error("the ClickHouse server ended unexpectedly: {0}")]
     Ended(String),
 }
@@ -198,34 +198,33 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Where it listens.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The same as a URL.
+    /// The same address as a URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The engine's version, such as `26.7.2.1`.
+    /// The engine's version, for example `26.7.2.1`.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// Waits until the server has ended: within 2 s of the cancellation of its token, all
-    /// connections closed.
+    /// Waits until the server has ended and all connections are closed. That takes at most 2 s
+    /// after the cancellation of its token.
     ///
     /// # Errors
-    /// It ended by itself, or statements would not.
+    /// The server ended by itself, or statements did not end.
     #[boxed]
     pub async fn join(self) -> Result<(), Error> {
         self.task.await.unwrap_or_else(|error| Err(Error::Ended(error.to_string())))
     }
 }
 
-/// Free space where the data is, in bytes, as far as this user may take it; the most there can be
-/// where there is no disk (`/sys`).
+/// Free space on the disk of the data that this user may take, bytes. For a path without a disk
+/// (`/sys`) it is the greatest number.
 ///
 /// # Errors
 /// The directory does not exist.
@@ -237,20 +236,20 @@ pub fn free_bytes(data_dir: &Path) -> std::io::Result<u64> {
     Ok(filesystem.f_bavail.saturating_mul(filesystem.f_frsize))
 }
 
-/// One engine for each process: the library keeps its state in globals.
+/// One engine for each process, because the library keeps its state in globals.
 static RUNNING: AtomicBool = AtomicBool::new(false);
 
-/// Ends the process with a status if the engine still runs or boots, and does nothing otherwise. A
-/// program calls this before it returns from `main`: an exit would run the library's destructors,
-/// which take away what the engine's threads use, and the process would end by SIGSEGV instead of
-/// with its status.
+/// Ends the process with a status if the engine runs or is starting; otherwise it does nothing. A
+/// program calls this before it returns from `main`. A normal exit would run the library's
+/// destructors, which free memory that the engine's threads use. The process would then end by
+/// SIGSEGV instead of with its status.
 pub fn exit_if_running(status: i32) {
     if RUNNING.load(Ordering::Acquire) {
         library::exit_without_destructors(status);
     }
 }
 
-/// Frees the process for the next engine.
+/// The claim on the one engine of this process. Dropping it allows the next engine.
 struct Only;
 
 impl Only {
@@ -266,11 +265,11 @@ impl Drop for Only {
 }
 
 /// Starts the engine and its server; both are ready when this returns. They end when `shutdown` is
-/// cancelled, which [`Handle::join`] waits for. A program that ends before that calls
+/// cancelled, and [`Handle::join`] waits for that. A program that ends earlier calls
 /// [`exit_if_running`].
 ///
 /// # Errors
-/// Any [`Error`] but those of the end.
+/// Any [`Error`] except those about the end.
 #[boxed]
 pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Handle, Error> {
     let only = Only::claim()?;
@@ -284,8 +283,8 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
     let (booted, boot) = oneshot::channel();
     let boot_options = options.clone();
     workers.submit(move || {
-        // Where nobody waits any more, nobody closes the engine: it counts as running until the
-        // process ends.
+        // If the caller no longer waits, no code closes the engine. It then counts as running until
+        // the process ends.
         let only = ManuallyDrop::new(only);
         let _ = booted.send((Engine::boot(&boot_options, &data_dir), only));
     });
@@ -310,8 +309,8 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
         drop(listener);
         let result = stop(&server, connections).await;
         match result {
-            // An engine that still runs stays the only one, and its data directory is in use, until
-            // the process ends.
+            // An engine that still runs stays the only engine of the process. Its data directory
+            // stays locked until the process ends.
             Err(Error::StillRunning(_)) => std::mem::forget((lock, only)),
             _ => drop((lock, only)),
         }
@@ -320,8 +319,8 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
     Ok(Handle { address, version, task })
 }
 
-/// Makes the data directory and locks it for as long as the file lives; the kernel lets go of a
-/// killed process's lock.
+/// Creates the data directory and locks it as long as the file lives. The kernel releases the lock
+/// of a killed process.
 fn lock(data_dir: &Path) -> Result<(PathBuf, File), Error> {
     let failed = |source| Error::DataDir { path: data_dir.to_owned(), source };
     std::fs::create_dir_all(data_dir).map_err(failed)?;
@@ -342,7 +341,7 @@ fn lock(data_dir: &Path) -> Result<(PathBuf, File), Error> {
     Ok((data_dir, file))
 }
 
-/// Accepts connections until the end is asked for; returns those that are open then.
+/// Accepts connections until the shutdown. Returns the connections that are then open.
 async fn serve(server: &Arc<Server>, listener: &TcpListener, shutdown: &CancellationToken) -> JoinSet<()> {
     let places = Places::new(service::files::engine_connections());
     let mut accepting = std::pin::pin!(places.accept(listener));
@@ -366,7 +365,7 @@ async fn serve(server: &Arc<Server>, listener: &TcpListener, shutdown: &Cancella
 
 async fn serve_connection(server: Arc<Server>, stream: TcpStream, place: Place, shutdown: CancellationToken) {
     let working = place.clone();
-    // replies are written in large pieces, and small ones must not wait for an acknowledgement
+    // Replies are written in large pieces, and small ones must not wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
     let service = hyper::service::service_fn(move |request| {
         let (server, work) = (Arc::clone(&server), working.work());
@@ -382,7 +381,7 @@ async fn serve_connection(server: Arc<Server>, stream: TcpStream, place: Place, 
     }
 }
 
-/// Lets statements end, kills those that do not, and closes the engine.
+/// Lets running statements end, kills those that do not, and closes the engine.
 async fn stop(server: &Arc<Server>, mut connections: JoinSet<()>) -> Result<(), Error> {
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN_TIME, drained).await.is_err() {

@@ -1,19 +1,18 @@
 //! Eclipse Mosquitto as a child process: the MQTT broker of `doseline up`.
 //!
-//! What it is for: finding the program ([`find`]), writing its configuration, starting it, starting
-//! it again when it dies, and ending it so that its sessions are on disk.
+//! What it does: find the program ([`find`]), write its configuration, start it, start it again
+//! when it dies, and end it so that its sessions are on disk.
 //!
-//! Absent: access control and TLS. The broker belongs on the loopback interface or behind something
-//! that guards it.
+//! Absent: access control and TLS. The broker must only be reachable on the loopback interface or
+//! behind a guarded proxy.
 //!
 //! Invariants:
-//! - The broker ends with this process, however this process ends. The kernel sends it SIGTERM, at
-//!   which it saves its sessions.
-//! - One broker uses a data directory at a time. It holds a lock there for as long as it lives,
-//!   also after this process has been killed; the next start waits for it to end, and kills it if
-//!   it does not.
-//! - Signals from a terminal do not reach it: it ends when the shutdown token is cancelled, after
-//!   those who read from it.
+//! - The broker ends with this process, however this process ends. The kernel then sends it
+//!   SIGTERM, and it saves its sessions.
+//! - One broker uses a data directory at a time. It holds a lock there until it ends, even if this
+//!   process has been killed. The next start waits for it to end, and kills it if it does not.
+//! - Signals from a terminal do not reach the broker. It ends when the shutdown token is cancelled,
+//!   after the roles that read from it.
 
 mod child;
 mod program;
@@ -46,48 +45,49 @@ pub use self::program::{Program, REMEDY, find};
 
 /// Name of the configuration file in [`Options::dir`].
 const CONFIGURATION: &str = "mosquitto.conf";
-/// Name of the broker's file of sessions and messages in [`Options::dir`]. It is replaced as a
-/// whole when it is saved.
+/// Name of the file in [`Options::dir`] that holds the broker's sessions and messages. Each save
+/// replaces the whole file.
 pub const DATABASE: &str = "mosquitto.db";
 /// Name of the file that the broker keeps locked.
 const LOCK: &str = "mosquitto.lock";
-/// How long the broker may take from its start to its first connection.
+/// How long the broker may take from its start until it accepts a connection.
 const READY_WITHIN: Duration = Duration::from_secs(15);
-/// How long [`Handle::join`] waits for the broker to save its sessions and end. One that needs
-/// longer is left to it: what it has not saved would be lost, and the next start waits for it.
+/// How long [`Handle::join`] waits for the broker to save its sessions and end. A broker that needs
+/// longer is left running, because killing it would lose what it has not saved. The next start
+/// waits for it.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
-/// How long the broker of an earlier process may take to end after that process did: long enough to
-/// save full queues to a slow disk. Then it hangs.
+/// How long the broker of an earlier process may take to end. The time is enough to save full
+/// queues to a slow disk; a broker that takes longer hangs.
 const PREDECESSOR_WITHIN: Duration = Duration::from_secs(60);
 /// How long a killed process may take to end.
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
-/// Pauses before the broker is started again: the first, and the longest.
+/// Pauses before the broker is started again: the first one and the longest one.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// A broker that has run for this long is healthy: the next pause is the first again.
+/// A broker that has run for this long is healthy. The next pause is then the first one again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
-/// Tries to find a free port. Another process may take one between the look and the start.
+/// How often a free port is searched. Another process may take the port before the broker starts.
 const PORT_TRIES: usize = 5;
-/// How often a starting broker is tried, and the lock of an earlier one.
+/// How often a starting broker is checked, and also the lock of an earlier broker.
 const POLL_EVERY: Duration = Duration::from_millis(10);
 /// How often the broker saves its sessions while it runs, s. It also saves them when it ends.
 const SAVE_EVERY_S: u32 = 300;
-/// After how many days the broker forgets a session whose client does not come back. It counts the
-/// time over a restart.
+/// How many days the broker keeps the session of a client that does not come back. The time spans
+/// restarts.
 pub const SESSION_DAYS: u32 = 90;
 
 /// Why the broker could not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The program is not there, or cannot be used.
+    /// The program is missing or cannot be used.
     #[error("{0}; {REMEDY}")]
     Program(String),
-    /// The address is not free or not of this machine.
+    /// The address is in use, or does not belong to this machine.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// What was asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// A file of the broker cannot be used.
@@ -96,15 +96,15 @@ pub enum Error {
         /// What was tried, as a verb.
         what: &'static str,
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// The broker ended before it took a connection.
+    /// The broker ended before it accepted a connection.
     #[error("mosquitto ended as soon as it was started ({status}); its last lines:\n{lines}")]
     Ended {
         /// Its exit status.
         status: String,
-        /// What it said last.
+        /// Its last log lines.
         lines: String,
     },
     /// The broker cannot read its own file.
@@ -115,49 +115,50 @@ pub enum Error {
     )]
     Database {
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         fault: String,
     },
-    /// The broker runs and takes no connection.
+    /// The broker runs but accepts no connection.
     #[error("mosquitto took no connection on {address} within {READY_WITHIN:?}; its last lines:\n{lines}")]
     Silent {
-        /// Where it should listen.
+        /// Address on which it should listen.
         address: SocketAddr,
-        /// What it said last.
+        /// Its last log lines.
         lines: String,
     },
 }
 
-/// Where the broker listens, what it keeps and how much of it.
+/// Where the broker listens, and what it may store.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where it keeps configuration and sessions; made if missing, readable by its owner alone.
+    /// Folder of configuration and sessions. It is created if missing, and only its owner may read
+    /// it.
     pub dir: PathBuf,
-    /// Port 0 takes any free one.
+    /// Address to listen on; port 0 selects any free port.
     pub listen: SocketAddr,
-    /// What [`find`] found.
+    /// The program, from [`find`].
     pub program: Program,
     pub limits: Limits,
 }
 
-/// What the broker takes and keeps.
+/// The broker's limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of the largest packet taken. Must leave room for what a packet grows by on its way to
-    /// a subscriber.
+    /// Size of the largest accepted packet, bytes. A packet grows on its way to a subscriber, so
+    /// leave room for that.
     pub packet_bytes_max: u32,
     /// Messages that one subscriber may have unacknowledged.
     pub inflight_max: u16,
-    /// Messages that may wait for one subscriber. The broker drops what exceeds this or the next
-    /// limit, and says so in its log.
+    /// Messages that may wait for one subscriber. The broker drops messages beyond this limit or
+    /// the next one, and its log says so.
     pub queue_messages_max: u32,
-    /// Bytes of the messages that may wait for one subscriber.
+    /// Size of the messages that may wait for one subscriber, bytes.
     pub queue_bytes_max: u32,
     /// Connections at once.
     pub connections_max: u32,
 }
 
-/// What is known about a running broker. Cheap to clone.
+/// The state of a running broker. Clones are cheap.
 #[derive(Clone, Debug, Default)]
 pub struct Status(Arc<Counters>);
 
@@ -168,19 +169,18 @@ struct Counters {
 }
 
 impl Status {
-    /// How often the broker has died and been started again.
     pub fn restarts(&self) -> u64 {
         self.0.restarts.load(Ordering::Relaxed)
     }
 
-    /// Its process id; 0 while it does not run.
+    /// Process id of the broker; 0 while it does not run.
     pub fn pid(&self) -> u64 {
         self.0.pid.load(Ordering::Relaxed)
     }
 }
 
-/// A running broker. Dropping it does not stop the broker; cancelling the token given to [`start`]
-/// does.
+/// A running broker. Dropping the handle does not stop the broker; cancelling the token that
+/// [`start`] took does.
 #[derive(Debug)]
 pub struct Handle {
     address: SocketAddr,
@@ -189,32 +189,30 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// For watching it.
     pub fn status(&self) -> Status {
         self.status.clone()
     }
 
-    /// Waits for the end after the shutdown token was cancelled. Returns whether the broker has
-    /// saved its sessions; if not, it still does, or it was not running.
+    /// Waits until the broker has ended, after the shutdown token was cancelled. Returns whether it
+    /// has saved its sessions. `false` means that it is still saving them, or was not running.
     ///
     /// # Errors
-    /// The task that looks after the broker crashed.
+    /// The task that supervises the broker crashed.
     #[boxed]
     pub async fn join(self) -> Result<bool, JoinError> {
         self.task.await
     }
 }
 
-/// Waits until no broker of an earlier process uses the folder, and kills one that does not end.
-/// Its port is free then.
+/// Waits until no broker of an earlier process uses the folder, and kills a broker that does not
+/// end. Its port is free afterwards.
 ///
 /// # Errors
-/// [`Error::File`]: the folder cannot be used.
+/// [`Error::File`] if the folder cannot be used.
 #[boxed]
 pub async fn wait_for_predecessor(dir: &Path) -> Result<(), Error> {
     if dir.join(LOCK).exists() {
@@ -223,16 +221,16 @@ pub async fn wait_for_predecessor(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Starts the broker, waits until it takes connections, and looks after it until `shutdown` is
+/// Starts the broker, waits until it accepts connections, and supervises it until `shutdown` is
 /// cancelled.
 ///
 /// # Errors
-/// As in [`Error`]; none of them goes away by itself.
+/// Any [`Error`]. None of them can be cured by a retry.
 #[boxed]
 pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Handle, Error> {
     make_dir(&options.dir)?;
     let database = options.dir.join(DATABASE);
-    // The broker itself would begin anew, without a word of what is gone.
+    // With an empty file the broker itself would start without its sessions and say nothing.
     if fs::metadata(&database).is_ok_and(|file| file.len() == 0) {
         return Err(Error::Database { path: database, fault: "it is empty".to_owned() });
     }
@@ -256,7 +254,7 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
     Ok(Handle { address, status, task: tokio::spawn(keeper.run(child)) })
 }
 
-/// Looks after the broker.
+/// Supervises the broker.
 struct Keeper {
     options: Options,
     lock: File,
@@ -266,8 +264,8 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Returns whether the broker ended by itself when it was asked to, which it does once its
-    /// sessions are saved.
+    /// Returns whether the broker ended when it was asked to. A broker does so after it has saved
+    /// its sessions.
     async fn run(self, mut child: Child) -> bool {
         let mut pause = BACKOFF.0;
         loop {
@@ -309,7 +307,7 @@ async fn stop(mut child: Child) -> bool {
     ended
 }
 
-/// Starts the program and waits until it takes connections.
+/// Starts the program and waits until it accepts connections.
 async fn launch(options: &Options, lock: &File, address: SocketAddr) -> Result<Child, Error> {
     let mut child = Child::spawn(&options.program.path, &options.dir, CONFIGURATION, lock).await?;
     note(lock, child.id());
@@ -330,7 +328,7 @@ async fn launch(options: &Options, lock: &File, address: SocketAddr) -> Result<C
     }
 }
 
-/// Why it ended, from what it said.
+/// Finds the reason for the broker's end in its last log lines.
 fn ended(dir: &Path, status: String, lines: String) -> Error {
     if lines.contains("Couldn't open database") {
         let fault = lines.lines().map(str::trim).filter(|line| line.starts_with("Error")).collect::<Vec<_>>().join(" ");
@@ -339,8 +337,8 @@ fn ended(dir: &Path, status: String, lines: String) -> Error {
     Error::Ended { status, lines }
 }
 
-/// The address itself, or with port 0 a free one. That the port is free now is found out here,
-/// because the broker's own message would name no flag.
+/// Returns the address itself, or a free one for port 0. It checks here that the port is free,
+/// because the broker's own message would name no flag of ours.
 fn free(listen: SocketAddr) -> Result<SocketAddr, Error> {
     let bound = TcpListener::bind(listen).and_then(|listener| listener.local_addr());
     bound.map_err(|source| Error::Listen { address: listen, source })
@@ -348,13 +346,13 @@ fn free(listen: SocketAddr) -> Result<SocketAddr, Error> {
 
 fn make_dir(dir: &Path) -> Result<(), Error> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    // One that was there before may be open to others.
+    // The folder may have existed before, with access for other users.
     let made = made.and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o700)));
     made.map_err(|source| Error::File { what: "make the broker's folder", path: dir.to_owned(), source })
 }
 
-/// Takes the broker's folder. A broker that lost its `up` is ending just now; one that does not end
-/// is killed.
+/// Locks the broker's folder. A broker whose `up` has ended may still hold the lock while it ends;
+/// one that does not end is killed.
 async fn lock(dir: &Path, patience: Duration) -> Result<File, Error> {
     let path = dir.join(LOCK);
     let failed = |source| Error::File { what: "lock", path: path.clone(), source };
@@ -365,8 +363,8 @@ async fn lock(dir: &Path, patience: Duration) -> Result<File, Error> {
     loop {
         match file.try_lock() {
             Ok(()) => {
-                // From here on the lock may be held by a child that has not written its own process
-                // id yet.
+                // From here on a child may hold the lock before it has written its own process id.
+                // An old id must not be read as its id.
                 file.set_len(0).map_err(failed)?;
                 return Ok(file);
             }
@@ -390,7 +388,7 @@ async fn lock(dir: &Path, patience: Duration) -> Result<File, Error> {
     }
 }
 
-/// Kills the process whose id stands in the lock file. It is alive, because the lock is held.
+/// Kills the process whose id is in the lock file. This process is alive, because the lock is held.
 fn kill_predecessor(lock: &mut File) {
     let mut text = String::new();
     if lock.rewind().and_then(|()| lock.read_to_string(&mut text)).is_err() {
@@ -404,7 +402,7 @@ fn kill_predecessor(lock: &mut File) {
     }
 }
 
-/// Writes down who holds the lock.
+/// Writes the process id of the lock's holder into the lock file.
 fn note(mut lock: &File, pid: u32) {
     let written = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{pid}"));
     if let Err(error) = written {
@@ -421,7 +419,8 @@ fn write_configuration(options: &Options, address: SocketAddr) -> Result<(), Err
     written.map_err(|source| Error::File { what: "write", path, source })
 }
 
-/// The broker's configuration file. Its paths are relative to its folder, in which it is started.
+/// The broker's configuration file. Its paths are relative to the broker's folder, which is its
+/// working directory.
 fn configuration(limits: &Limits, address: SocketAddr, is_root: bool) -> String {
     let Limits { packet_bytes_max, inflight_max, queue_messages_max, queue_bytes_max, connections_max } = limits;
     let mut text = format!(
@@ -447,8 +446,8 @@ fn configuration(limits: &Limits, address: SocketAddr, is_root: bool) -> String 
         ip = address.ip(),
     );
     if is_root {
-        // Otherwise it becomes the user `mosquitto`, who may not read this folder, and the kernel
-        // forgets to end it with us.
+        // Without this line the broker would switch to the user `mosquitto`. That user may not read
+        // the folder, and the kernel would no longer end the broker together with this process.
         let _ = writeln!(text, "user root");
     }
     text
@@ -473,7 +472,7 @@ impl Lines {
     }
 }
 
-/// Repeats a line of the broker's log in ours.
+/// Writes a line of the broker's log into the log of this process.
 fn repeat(line: &str) {
     match level(line) {
         tracing::Level::ERROR => tracing::error!(target: "mosquitto", "{line}"),
@@ -482,10 +481,10 @@ fn repeat(line: &str) {
     }
 }
 
-/// The level of a line. Mosquitto writes no level into its lines, but begins errors and warnings
-/// with the word.
+/// The level of a log line. Mosquitto writes no level, but starts errors and warnings with that
+/// word.
 fn level(line: &str) -> tracing::Level {
-    // It says this at each start as root.
+    // Mosquitto writes this at each start as root.
     let is_known = line.starts_with("Warning: Mosquitto should not be run as root");
     if line.starts_with("Error") {
         tracing::Level::ERROR
@@ -513,8 +512,8 @@ mod tests {
         }
     }
 
-    /// A broker of an earlier process that hangs holds its folder, and perhaps its port; the lock
-    /// says who it is.
+    /// A hanging broker of an earlier process holds its folder, and perhaps its port. The lock file
+    /// names the process.
     #[tokio::test]
     async fn a_predecessor_is_waited_for_and_then_killed() {
         let dir = tempfile::tempdir().unwrap();
@@ -523,7 +522,7 @@ mod tests {
         let mut hanging = std::process::Command::new("sh");
         hanging.args(["-c", script]).current_dir(dir.path()).stdout(std::process::Stdio::piped());
         let mut hanging = hanging.spawn().unwrap();
-        // The end of its output says that it holds the lock.
+        // The child closes its output after it has taken the lock.
         hanging.stdout.take().unwrap().read_to_string(&mut String::new()).unwrap();
         let (began, patience) = (Instant::now(), Duration::from_millis(300));
         lock(dir.path(), patience).await.unwrap();

@@ -1,7 +1,7 @@
-//! The C interface of `libchdb.so`, wrapped so that nothing outside this file is unsafe.
+//! Wraps the C interface of `libchdb.so`. The unsafe code is in this file only.
 //!
-//! The library is opened once for each process and never closed: its threads and destructors
-//! outlive any owner.
+//! Each process opens the library once and never closes it, because the library's threads and
+//! destructors outlive any Rust owner.
 
 use super::exception::Exception;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -20,22 +20,21 @@ unsafe extern "C" {
     fn _exit(status: c_int) -> !;
 }
 
-/// Ends the process without the library's destructors: they take away what the engine's threads
-/// use.
+/// Ends the process without running the library's destructors. They would free memory that the
+/// engine's threads still use.
 pub fn exit_without_destructors(status: c_int) -> ! {
-    // SAFETY: ends the process. Rust has no buffer to flush at an exit but that of standard output,
-    // which is by lines.
+    // SAFETY: ends the process. At exit, Rust would only flush standard output, which it flushes at
+    // each line end.
     unsafe { _exit(status) }
 }
 
-/// The state that `chdb_stream_append` and `chdb_classify_query_n` return when all went well.
+/// The state that `chdb_stream_append` and `chdb_classify_query_n` return on success.
 const SUCCESS: c_int = 0;
 
-/// Declares the table of functions and how it is filled, so that each name and signature stands
-/// once.
+/// Declares the table of functions and fills it, so that each name and signature is written once.
 macro_rules! functions {
     ($($name:ident: fn($($argument:ty),*) $(-> $result:ty)?;)*) => {
-        /// The functions of the library that are used here.
+        /// The library functions that this file uses.
         struct Functions { $($name: unsafe extern "C" fn($($argument),*) $(-> $result)?,)* }
 
         impl Functions {
@@ -83,15 +82,15 @@ struct Analysis {
     query_class: u32,
 }
 
-/// What a statement does to state that outlives it, as the engine's own parser sees it.
+/// What a statement does to state that outlives it, according to the engine's own parser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     Read,
     /// Changes tables or their data.
     Write,
-    /// `SET`, `USE`, `SYSTEM`, `KILL` and their like.
+    /// `SET`, `USE`, `SYSTEM`, `KILL` and similar statements.
     Control,
-    /// Did not parse, or is more than one statement.
+    /// A text that does not parse, or more than one statement.
     Unknown,
 }
 
@@ -107,10 +106,10 @@ pub struct Library {
 static OPENED: Mutex<Option<&'static Library>> = Mutex::new(None);
 
 impl Library {
-    /// Opens the library, once for each process; a later call must name the same file.
+    /// Opens the library once for each process. Every later call must name the same file.
     ///
     /// # Errors
-    /// A text that says what is wrong with the file.
+    /// A text that explains what is wrong with the file.
     pub fn open(path: &Path) -> Result<&'static Self, String> {
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(library) = *opened {
@@ -120,13 +119,13 @@ impl Library {
                 Err(format!("this process has already opened {}", library.path.display()))
             };
         }
-        // SAFETY: opening runs the library's static constructors, which is what a caller who names
-        // it asks for.
+        // SAFETY: opening runs the library's static constructors, as the caller requests by naming
+        // it.
         let handle = unsafe { libloading::Library::new(path) }.map_err(|error| error.to_string())?;
         let handle: &'static libloading::Library = Box::leak(Box::new(handle));
         let functions = Functions::load(handle).map_err(|error| error.to_string())?;
-        // SAFETY: takes an int; before the first connection, as the header asks. The process keeps
-        // its own handlers.
+        // SAFETY: takes an int, and runs before the first connection, as the header demands. The
+        // process keeps its own signal handlers.
         unsafe { (functions.chdb_set_signal_handlers_enabled)(0) };
         let library: &'static Self = Box::leak(Box::new(Self { functions, path: path.to_owned() }));
         *opened = Some(library);
@@ -134,8 +133,8 @@ impl Library {
     }
 }
 
-/// One connection: it runs one statement at a time, and carries the settings and temporary tables
-/// of its own.
+/// One connection. It runs one statement at a time and has settings and temporary tables of its
+/// own.
 pub struct Connection {
     library: &'static Library,
     holder: NonNull<ConnectionHandle>,
@@ -145,10 +144,10 @@ pub struct Connection {
 unsafe impl Send for Connection {}
 
 impl Connection {
-    /// Opens a connection; the first one boots the engine with these arguments (`--name=value`).
+    /// Opens a connection. The first one starts the engine with these arguments (`--name=value`).
     ///
     /// # Errors
-    /// The library says no more than that it failed.
+    /// The library only reports that it failed.
     pub fn open(library: &'static Library, arguments: &[String]) -> Result<Self, Exception> {
         let failed = || Exception::new(279, "ALL_CONNECTION_TRIES_FAILED", "the engine refused a connection");
         let mut texts = vec![CString::from(c"doseline")];
@@ -157,8 +156,8 @@ impl Connection {
         }
         let mut pointers: Vec<*mut c_char> = texts.iter().map(|text| text.as_ptr().cast_mut()).collect();
         let count = c_int::try_from(pointers.len()).map_err(|_| failed())?;
-        // SAFETY: `count` NUL-terminated texts that live through the call; the library copies what
-        // it keeps.
+        // SAFETY: `count` NUL-terminated texts that stay alive during the call. The library copies
+        // what it keeps.
         let holder = unsafe { (library.functions.chdb_connect)(count, pointers.as_mut_ptr()) };
         NonNull::new(holder).map(|holder| Self { library, holder }).ok_or_else(failed)
     }
@@ -168,14 +167,14 @@ impl Connection {
         unsafe { *self.holder.as_ptr() }
     }
 
-    /// Runs a statement to its end and keeps its whole output in memory. More than one statement
-    /// would all be run.
+    /// Runs a statement to its end and keeps its whole output in memory. If the text holds several
+    /// statements, the library runs them all.
     ///
     /// # Errors
     /// What the engine says.
     pub fn query(&mut self, sql: &[u8], format: &str, parameters: &Parameters) -> Result<Output, Exception> {
         let parameters = Borrowed::new(parameters);
-        // SAFETY: all pointers come with their lengths and live through the call.
+        // SAFETY: all pointers come with their lengths and stay valid during the call.
         let result = unsafe {
             (self.library.functions.chdb_query_with_params_n)(
                 self.handle(),
@@ -193,7 +192,7 @@ impl Connection {
         Output::take(self.library, result)
     }
 
-    /// Runs a statement without parameters whose output is not wanted.
+    /// Runs a statement without parameters and ignores its output.
     ///
     /// # Errors
     /// What the engine says.
@@ -201,11 +200,11 @@ impl Connection {
         self.query(sql.as_bytes(), "Null", &[]).map(drop)
     }
 
-    /// Starts a `SELECT` whose result comes chunk by chunk. Each chunk is a document of its own in
+    /// Starts a `SELECT` whose result arrives in chunks. Each chunk is a complete document in
     /// `format`.
     ///
     /// # Errors
-    /// What the engine says, also (`BAD_ARGUMENTS`) that the statement is none to stream.
+    /// The engine's exception, for example `BAD_ARGUMENTS` for a statement that cannot be streamed.
     pub fn stream(&mut self, sql: &[u8], format: &str, parameters: &Parameters) -> Result<RowStream<'_>, Exception> {
         let parameters = Borrowed::new(parameters);
         // SAFETY: as in `query`.
@@ -227,8 +226,8 @@ impl Connection {
         Ok(RowStream { connection: self, stream, ended: false })
     }
 
-    /// Starts an `INSERT` that is written without its `FORMAT` clause and whose data follows by
-    /// [`InsertStream::append`].
+    /// Starts an `INSERT` without its `FORMAT` clause. [`InsertStream::append`] then hands over its
+    /// data.
     ///
     /// # Errors
     /// What the engine says.
@@ -281,12 +280,13 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // SAFETY: the only close of this holder; streams borrow the connection, so none is open.
+        // SAFETY: this is the only close of this holder. Streams borrow the connection, so none is
+        // open.
         unsafe { (self.library.functions.chdb_close_conn)(self.holder.as_ptr()) };
     }
 }
 
-/// Parameters as the arrays of pointers and lengths that the library takes.
+/// Parameters in the form that the library takes: arrays of pointers and lengths.
 struct Borrowed<'a> {
     names: Vec<*const c_char>,
     name_lengths: Vec<usize>,
@@ -307,7 +307,7 @@ impl<'a> Borrowed<'a> {
     }
 }
 
-/// A result, or one chunk of a streamed one.
+/// A result, or one chunk of a streamed result.
 pub struct Output {
     library: &'static Library,
     handle: ResultHandle,
@@ -319,7 +319,7 @@ impl Output {
             return Err(Exception::from_engine("the engine returned nothing"));
         }
         let output = Self { library, handle };
-        // SAFETY: a live handle; the text belongs to it.
+        // SAFETY: the handle is live, and the text belongs to it.
         let error = unsafe { text((library.functions.chdb_result_error)(output.handle)) };
         match error {
             Some(error) => Err(Exception::from_engine(&error)),
@@ -329,7 +329,7 @@ impl Output {
 
     /// The formatted rows.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: a live handle, whose buffer is not changed until it is destroyed.
+        // SAFETY: the handle is live. Its buffer does not change until it is destroyed.
         unsafe {
             let length = (self.library.functions.chdb_result_length)(self.handle);
             let start = (self.library.functions.chdb_result_buffer)(self.handle);
@@ -337,10 +337,10 @@ impl Output {
         }
     }
 
-    /// What the statement (or this chunk of it) read and wrote.
+    /// The rows and bytes that the statement, or this chunk of it, read and wrote.
     pub fn counts(&self) -> Counts {
         let functions = &self.library.functions;
-        // SAFETY: plain getters on a live handle.
+        // SAFETY: these are plain getters on a live handle.
         unsafe {
             Counts {
                 result_rows: (functions.chdb_result_rows_read)(self.handle),
@@ -355,7 +355,7 @@ impl Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        // SAFETY: the only destruction of this handle.
+        // SAFETY: this is the only destruction of this handle.
         unsafe { (self.library.functions.chdb_destroy_query_result)(self.handle) };
     }
 }
@@ -363,19 +363,18 @@ impl Drop for Output {
 /// Rows and bytes that a statement moved.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
-    /// Rows in the result.
     pub result_rows: u64,
     /// Rows read from tables.
     pub read_rows: u64,
     /// Bytes read from tables.
     pub read_bytes: u64,
-    /// Rows written, those of materialized views included.
+    /// Rows written, including those of materialized views.
     pub written_rows: u64,
     pub written_bytes: u64,
 }
 
 impl Counts {
-    /// Adds those of another chunk.
+    /// Adds the counts of another chunk.
     pub const fn add(&mut self, other: Self) {
         self.result_rows += other.result_rows;
         self.read_rows += other.read_rows;
@@ -385,7 +384,7 @@ impl Counts {
     }
 }
 
-/// A running `SELECT`. Dropped before its end, it is cancelled.
+/// A running `SELECT`. Dropping it before its end cancels it.
 pub struct RowStream<'c> {
     connection: &'c mut Connection,
     stream: Output,
@@ -393,16 +392,17 @@ pub struct RowStream<'c> {
 }
 
 impl RowStream<'_> {
-    /// The next chunk, `None` at the end.
+    /// The next chunk; `None` at the end.
     ///
     /// # Errors
-    /// What the engine says; the stream has ended then.
+    /// The engine's exception. The stream has then ended.
     pub fn next_chunk(&mut self) -> Result<Option<Output>, Exception> {
         if self.ended {
             return Ok(None);
         }
         let library = self.connection.library;
-        // SAFETY: both handles live; `&mut self` keeps calls in sequence, as the header asks.
+        // SAFETY: both handles are live. `&mut self` keeps the calls in sequence, as the header
+        // demands.
         let chunk =
             unsafe { (library.functions.chdb_stream_fetch_result)(self.connection.handle(), self.stream.handle) };
         let chunk = Output::take(library, chunk).inspect_err(|_| self.ended = true)?;
@@ -418,13 +418,13 @@ impl Drop for RowStream<'_> {
     fn drop(&mut self) {
         if !self.ended {
             let cancel = self.connection.library.functions.chdb_stream_cancel_query;
-            // SAFETY: both handles live; the stream's own is destroyed after this.
+            // SAFETY: both handles are live. The stream's own handle is destroyed after this.
             unsafe { cancel(self.connection.handle(), self.stream.handle) };
         }
     }
 }
 
-/// A running `INSERT`. Dropped before [`InsertStream::finish`], it is cancelled.
+/// A running `INSERT`. Dropping it before [`InsertStream::finish`] cancels it.
 pub struct InsertStream<'c> {
     library: &'static Library,
     handle: StreamHandle,
@@ -434,15 +434,15 @@ pub struct InsertStream<'c> {
 
 impl InsertStream<'_> {
     fn error(&self) -> Option<Exception> {
-        // SAFETY: a live handle; the text belongs to it.
+        // SAFETY: the handle is live, and the text belongs to it.
         let error = unsafe { text((self.library.functions.chdb_stream_insert_error)(self.handle)) };
         error.map(|error| Exception::from_engine(&error))
     }
 
-    /// Hands over a piece of data, waiting while the engine has 16 pieces before it.
-    /// `false`: the statement has failed, and [`InsertStream::finish`] tells why.
+    /// Hands over a piece of data, and waits while the engine has 16 pieces queued. `false`: the
+    /// statement has failed, and [`InsertStream::finish`] returns the reason.
     pub fn append(&mut self, data: &[u8]) -> bool {
-        // SAFETY: the data comes with its length and is copied.
+        // SAFETY: the data comes with its length, and the library copies it.
         let state =
             unsafe { (self.library.functions.chdb_stream_append)(self.handle, data.as_ptr().cast(), data.len()) };
         state == SUCCESS
@@ -454,7 +454,7 @@ impl InsertStream<'_> {
     /// What the engine says.
     pub fn finish(mut self) -> Result<Counts, Exception> {
         self.done = true;
-        // SAFETY: a live handle, ended once.
+        // SAFETY: the handle is live and is ended once.
         let result = unsafe { (self.library.functions.chdb_stream_done)(self.handle) };
         Output::take(self.library, result).map(|output| output.counts())
     }
@@ -462,7 +462,8 @@ impl InsertStream<'_> {
 
 impl Drop for InsertStream<'_> {
     fn drop(&mut self) {
-        // SAFETY: the only cancel and destruction of this handle, in the order the header asks.
+        // SAFETY: this is the only cancel and destruction of this handle, in the order that the
+        // header demands.
         unsafe {
             if !self.done {
                 (self.library.functions.chdb_stream_cancel_insert)(self.handle);
@@ -473,7 +474,7 @@ impl Drop for InsertStream<'_> {
 }
 
 /// # Safety
-/// `text` is null or a NUL-terminated text that lives through the call.
+/// `text` must be null, or a NUL-terminated text that stays alive during the call.
 unsafe fn text(text: *const c_char) -> Option<String> {
     // SAFETY: as the caller promises.
     (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())

@@ -1,6 +1,7 @@
-//! What has to be known of a statement before the engine gets it: where an `INSERT`'s data begins,
-//! which format it names, whether its result can be streamed. A scanner of tokens, not a parser:
-//! whatever it does not understand goes to the engine as it is, whose parser has the last word.
+//! What the server must know about a statement before the engine gets it: where the data of an
+//! `INSERT` begins, which format the statement names, and whether its result can be streamed. This
+//! is a scanner of tokens and not a parser. It passes on unchanged what it does not understand, and
+//! the engine's own parser decides.
 
 use super::engine::Name;
 use super::exception::{Exception, SYNTAX_ERROR};
@@ -8,15 +9,15 @@ use super::execution::quote;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// How a statement is to be run.
+/// How to run a statement.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Plan {
-    /// `INSERT` with data: `head` is the statement up to its `FORMAT` or `VALUES`, the data begins
-    /// at `data`.
+    /// An `INSERT` with data: `head` is the statement up to its `FORMAT` or `VALUES`, and the data
+    /// begins at `data`.
     Insert {
         /// The statement without its `FORMAT` clause.
         head: Range<usize>,
-        /// The format the statement (or else the request) names.
+        /// The format that the statement names, or else the request.
         format: String,
         /// Where the data begins.
         data: usize,
@@ -24,9 +25,9 @@ pub enum Plan {
     Other {
         /// The format that the statement itself names.
         format: Option<String>,
-        /// A `SELECT`, whose result the engine can hand out in chunks that just follow each other.
+        /// A `SELECT` whose result the engine can return in chunks that simply follow each other.
         streamable: bool,
-        /// `SET` or `USE`: meant for the session.
+        /// `SET` or `USE`, which change the session.
         session: bool,
     },
 }
@@ -43,7 +44,7 @@ struct Token<'t> {
     kind: Kind,
     text: &'t [u8],
     start: usize,
-    /// How many brackets are open around it.
+    /// How many brackets are open around the token.
     depth: usize,
 }
 
@@ -93,7 +94,8 @@ impl<'t> Scanner<'t> {
         }
     }
 
-    /// Moves past a quoted text: a backslash protects the next byte, a doubled quote is one.
+    /// Moves past a quoted text. A backslash escapes the next byte, and a doubled quote stands for
+    /// one.
     fn skip_quoted(&mut self, quote: u8) {
         self.at += 1;
         while let Some(byte) = self.text.get(self.at) {
@@ -165,13 +167,13 @@ const fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
 }
 
-/// Reads the plan of a statement. `text` may go on with the data of an `INSERT`, whatever bytes
-/// that is made of. `url` names the SQL that came in the URL, apart from the body: an `INSERT` that
-/// ends there without saying what format its data has takes the one given.
+/// Reads the plan of a statement. The data of an `INSERT` may follow in `text`, and may be any
+/// bytes. `url` is the length of the SQL that came in the URL, and a format. If an `INSERT` ends
+/// there without a format for its data, this format applies.
 ///
 /// # Errors
-/// What the server does not do: several statements in one request, files on the client's side, no
-/// statement at all.
+/// Requests that the server does not support: several statements in one request, files on the
+/// client's side, an empty statement.
 pub fn plan(text: &[u8], url: Option<(usize, &str)>) -> Result<Plan, Exception> {
     let mut scanner = Scanner::new(text);
     let Some(first) = scanner.find(|token| !token.is_char(b'(')) else {
@@ -187,7 +189,7 @@ pub fn plan(text: &[u8], url: Option<(usize, &str)>) -> Result<Plan, Exception> 
 
 /// The plan of an `INSERT` with data, `None` for `INSERT ... SELECT`.
 fn insert_plan(mut scanner: Scanner<'_>, text: &[u8], url: Option<(usize, &str)>) -> Result<Option<Plan>, Exception> {
-    // the table's name may itself be `values` or `format`
+    // The table itself may be called `values` or `format`.
     let mut token = scanner.find(|token| !["INTO", "TABLE", "FUNCTION"].iter().any(|keyword| token.is(keyword)));
     token = scanner.next().filter(|_| token.is_some());
     while token.is_some_and(|token| token.is_char(b'.')) {
@@ -220,8 +222,8 @@ fn insert_plan(mut scanner: Scanner<'_>, text: &[u8], url: Option<(usize, &str)>
     Ok(Some(Plan::Insert { head: 0..length, format: format.to_owned(), data }))
 }
 
-/// ClickHouse's own rule: blanks after the format's name and then at most one line end are not
-/// data.
+/// Where the data begins. ClickHouse's rule: blanks after the name of the format, and then at most
+/// one line end, do not belong to the data.
 fn data_start(text: &[u8], mut at: usize) -> Result<usize, Exception> {
     while matches!(text.get(at), Some(b' ' | b'\t' | 0x0c)) {
         at += 1;
@@ -235,13 +237,13 @@ fn data_start(text: &[u8], mut at: usize) -> Result<usize, Exception> {
     Ok(at)
 }
 
-/// A `KILL QUERY` that goes by the names under which clients know their statements: the engine
-/// gives each an id of its own. `None`: the statement stays as it is.
+/// Rewrites a `KILL QUERY` that names statements by the ids that clients gave them, because the
+/// engine uses its own ids. `None`: the statement stays unchanged.
 ///
-/// A reader's may only be `KILL QUERY WHERE query_id = 'NAME'`. It is made anew, because it will
-/// run with the owner's rights, and finds statements of readers.
+/// A reader may only send `KILL QUERY WHERE query_id = 'NAME'`. The statement is written anew,
+/// because it runs with the owner's rights; it only finds statements of readers.
 pub fn kill(text: &[u8], names: impl FnOnce() -> BTreeMap<String, Name>, owner: bool) -> Option<Vec<u8>> {
-    // Of the others, which may be long, nothing more is read.
+    // Other statements may be long, so only their first token is read.
     Scanner::new(text).next().filter(|first| first.is("KILL"))?;
     let tokens: Vec<Token<'_>> = Scanner::new(text).collect();
     let [kill, query, condition, rest @ ..] = tokens.as_slice() else { return None };
@@ -252,7 +254,7 @@ pub fn kill(text: &[u8], names: impl FnOnce() -> BTreeMap<String, Name>, owner: 
     let named: Vec<_> = names.iter().filter(|(_, name)| owner || !name.owner).collect();
     let list =
         |texts: &mut dyn Iterator<Item = &str>| texts.map(|text| quote(text, '\'')).collect::<Vec<_>>().join(", ");
-    // The first stands for no statement: an array must not be empty.
+    // The first entry matches no statement. It is there because an array must not be empty.
     let keys = list(&mut std::iter::once("-").chain(named.iter().map(|(key, _)| key.as_str())));
     let ids = list(&mut std::iter::once("-").chain(named.iter().map(|(_, name)| name.query_id.as_str())));
     let name = |other: &str| format!("transform(Settings['log_comment'], [{keys}], [{ids}], {other})");
@@ -270,8 +272,8 @@ pub fn kill(text: &[u8], names: impl FnOnce() -> BTreeMap<String, Name>, owner: 
     Some(rewritten)
 }
 
-/// What stands behind `WHERE`: `query_id = 'NAME'`, with a plain name that is not empty, and how to
-/// wait.
+/// The condition after `WHERE`: `query_id = 'NAME'` with a plain, non-empty name, and an optional
+/// word that says whether to wait.
 fn named_by_reader<'t>(tokens: &[Token<'t>]) -> Option<(&'t str, &'static str)> {
     let [id, equal, literal, rest @ ..] = tokens else { return None };
     let name = std::str::from_utf8(literal.text).ok()?.strip_prefix('\'')?.strip_suffix('\'')?;
@@ -313,7 +315,8 @@ fn other_plan(text: &[u8], first: &Token<'_>) -> Result<Plan, Exception> {
         {
             format = Some(String::from_utf8_lossy(name.text).into_owned());
         }
-        // rows after the rows, or brackets around them: not just one chunk after another
+        // These put rows after the rows or brackets around them, so the chunks do not simply follow
+        // each other.
         whole |= ["TOTALS", "extremes", "output_format_json_array_of_rows"].iter().any(|word| token.is(word));
     }
     Ok(Plan::Other {
@@ -323,19 +326,19 @@ fn other_plan(text: &[u8], first: &Token<'_>) -> Result<Plan, Exception> {
     })
 }
 
-/// A format whose chunks can be put one after another to make one document, once repeated headers
-/// are taken away.
+/// A format whose chunks form one document when they are joined and repeated headers are removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     Bare,
-    /// So many lines of text, in which a line end between these quotes does not count.
+    /// The number of header lines. A line end between the given quotes does not count.
     Lines(usize, Option<u8>),
-    /// A count of columns and then, so many times, a text for each column.
+    /// A header of a column count and, this number of times, a text for each column.
     Binary(usize),
 }
 
 impl Framing {
-    /// The framing of a format, `None` for one that has to come in one piece (JSON, Parquet, ...).
+    /// The framing of a format; `None` for a format that must come in one piece (JSON, Parquet,
+    /// ...).
     pub fn of(format: &str) -> Option<Self> {
         let format = format.to_ascii_lowercase();
         let (base, texts) = match format.strip_suffix("withnamesandtypes") {
@@ -358,7 +361,7 @@ impl Framing {
         }
     }
 
-    /// How many bytes at the start of a chunk are its header; `None` if they are not all there.
+    /// Length of the header of a chunk, bytes; `None` if the chunk does not hold all of it.
     pub fn header_length(self, chunk: &[u8]) -> Option<usize> {
         match self {
             Self::Bare => Some(0),
@@ -368,7 +371,7 @@ impl Framing {
     }
 }
 
-/// Length of `lines` lines; line ends within quotes do not count.
+/// Length of the first `lines` lines, bytes. Line ends within quotes do not count.
 fn text_header_length(chunk: &[u8], lines: usize, quote: Option<u8>) -> Option<usize> {
     let (mut at, mut seen, mut quoted) = (0, 0, false);
     while seen < lines {
@@ -380,7 +383,7 @@ fn text_header_length(chunk: &[u8], lines: usize, quote: Option<u8>) -> Option<u
     Some(at)
 }
 
-/// Length of the column count and, `texts` times, one text for each column.
+/// Length of a column count followed by `texts` texts for each column, bytes.
 fn binary_header_length(chunk: &[u8], texts: usize) -> Option<usize> {
     fn varint(chunk: &[u8], at: &mut usize) -> Option<usize> {
         let (mut value, mut shift) = (0_usize, 0_u32);

@@ -1,5 +1,5 @@
-//! One consumer group: the classic group protocol as a state machine without IO or clock. Replies
-//! to requests that wait for others go through the channels handed in with them.
+//! One consumer group: the classic group protocol as a state machine without IO or clock. A request
+//! that must wait for other members brings a channel, and its reply goes through this channel.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 const MEMBERS_MAX: usize = 1_000;
 
-/// What the leader needs to know of each member.
+/// What the leader must know about each member.
 #[derive(Clone, Debug)]
 pub(super) struct Described {
     pub(super) member_id: String,
@@ -28,7 +28,7 @@ pub(super) struct Joined {
     pub(super) protocol: String,
     pub(super) leader: String,
     pub(super) member_id: String,
-    /// Filled for the leader only.
+    /// Only filled for the leader.
     pub(super) members: Vec<Described>,
 }
 
@@ -48,11 +48,11 @@ pub(super) type SyncReply = oneshot::Sender<Result<Assigned, ResponseError>>;
 pub(super) struct Join {
     /// Empty for a new member.
     pub(super) member_id: String,
-    /// What a new member's id begins with.
+    /// The prefix of a new member's id.
     pub(super) client_id: String,
     pub(super) instance_id: Option<String>,
     pub(super) protocol_type: String,
-    /// Name and metadata, best first.
+    /// Names and metadata, in order of preference.
     pub(super) protocols: Vec<(String, Bytes)>,
     pub(super) session_timeout: Duration,
     pub(super) rebalance_timeout: Duration,
@@ -71,7 +71,7 @@ struct Member {
 }
 
 impl Member {
-    /// Whether the member waits in a join whose connection still stands.
+    /// Whether the member waits in a join on a connection that is still open.
     fn is_joining(&self) -> bool {
         self.joining.as_ref().is_some_and(|reply| !reply.is_closed())
     }
@@ -93,9 +93,9 @@ impl Member {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Empty,
-    /// Members are called to join again, until this time.
+    /// Members are called to join again until this time.
     Joining(Instant),
-    /// The leader has to bring the assignment, until this time.
+    /// The leader must send the assignment before this time.
     Syncing(Instant),
     Stable,
 }
@@ -129,7 +129,7 @@ impl Group {
         self.members.is_empty()
     }
 
-    /// Takes a member in, or back; `reply` is answered once all members have joined.
+    /// Accepts a new or a returning member. `reply` is answered once all members have joined.
     pub(super) fn join(&mut self, now: Instant, join: Join, reply: JoinReply) {
         match self.try_join(now, join, reply) {
             Ok(()) => self.settle(now),
@@ -158,7 +158,8 @@ impl Group {
             Phase::Empty | Phase::Joining(_) => false,
         };
         if settled {
-            // Its answer was lost: nothing has changed, so nobody else is disturbed.
+            // The member did not get the answer to its earlier join. Nothing has changed, so no
+            // rebalance is needed.
             let _ = reply.send(Ok(self.joined(&member_id)));
             return Ok(());
         }
@@ -181,7 +182,7 @@ impl Group {
         Ok(())
     }
 
-    /// Takes the assignment from the leader, or keeps a follower waiting for it.
+    /// Accepts the assignment from the leader, or lets a follower wait for it.
     pub(super) fn sync(
         &mut self,
         now: Instant,
@@ -217,8 +218,8 @@ impl Group {
         }
     }
 
-    /// Whether a commit may be stored. Without a member id it comes from a consumer that assigns
-    /// its partitions itself.
+    /// Whether a commit may be stored. A commit without a member id comes from a consumer that
+    /// assigns its partitions itself.
     pub(super) fn may_commit(&mut self, now: Instant, member_id: &str, generation: i32) -> Result<(), ResponseError> {
         if generation < 0 && member_id.is_empty() {
             return if self.is_empty() { Ok(()) } else { Err(ResponseError::UnknownMemberId) };
@@ -230,7 +231,7 @@ impl Group {
         }
     }
 
-    /// Lets a member go, by its id or its instance id.
+    /// Removes a member, by its id or its instance id.
     pub(super) fn leave(
         &mut self,
         now: Instant,
@@ -251,7 +252,7 @@ impl Group {
         Ok(())
     }
 
-    /// Removes members that fell silent and ends a rebalance past its time.
+    /// Removes members that have fallen silent, and ends a rebalance whose time is over.
     pub(super) fn tick(&mut self, now: Instant) {
         let expired = |(id, member): (&String, &Member)| member.is_expired(now).then(|| id.clone());
         let mut gone: Vec<String> = self.members.iter().filter_map(expired).collect();
@@ -285,7 +286,7 @@ impl Group {
                 .any(|(name, _)| others().all(|member| member.protocols.iter().any(|(own, _)| own == name)))
     }
 
-    /// A restarted static member takes its predecessor's place.
+    /// Removes the earlier member with the same instance id: a restarted static member replaces it.
     fn replace_instance(&mut self, instance_id: Option<&str>) {
         let Some(instance_id) = instance_id else { return };
         let same = |member: &Member| member.instance_id.as_deref() == Some(instance_id);
@@ -310,7 +311,7 @@ impl Group {
         Ok(())
     }
 
-    /// Opens a rebalance unless one is open.
+    /// Starts a rebalance unless one is running.
     fn call_to_join(&mut self, now: Instant) {
         if self.members.is_empty() {
             self.phase = Phase::Empty;
