@@ -1,20 +1,19 @@
-//! A durable Kafka log in the process: enough of Apache Kafka for one machine.
+//! A durable Kafka log inside this process: enough of Apache Kafka for one machine.
 //!
-//! What it speaks: produce (idempotent too), fetch with long polling, offsets by time, topics and
-//! their configuration, consumer groups of the classic protocol and their commits. What is absent:
-//! replication, transactions, compaction, access control and TLS. It trusts its clients, so it
-//! belongs on the loopback interface.
+//! It supports produce (also idempotent), fetch with long polling, offsets by time, topics with
+//! configuration, and consumer groups of the classic protocol with commits. Absent: replication,
+//! transactions, compaction, access control and TLS. It trusts its clients, so it belongs on the
+//! loopback interface.
 //!
 //! Invariants:
-//! - A record is acknowledged, and visible to a consumer, only after `fdatasync` of the file it
-//!   stands in.
-//! - Batches are stored as they were sent, if their records can be read; the log of a partition is
-//!   a run of batches without a hole in its offsets.
-//! - An offset is given out once. What is damaged is not passed over in silence: the broker says
-//!   where, and does not start.
-//! - Each partition has one writer. After a failed write or sync it writes nothing more, and the
-//!   broker ends with an error.
-//! - A batch sent again by an idempotent producer is stored once, also over a restart.
+//! - A record is acknowledged, and visible to a consumer, only after the `fdatasync` of its file.
+//! - A batch is stored as it was sent, provided that its records can be read. The log of a
+//!   partition is a sequence of batches without a gap in its offsets.
+//! - An offset is given out once. The broker never skips damage silently: it reports the place and
+//!   does not start.
+//! - Each partition has one writer. After a failed write or sync the writer stops, and the broker
+//!   ends with an error.
+//! - A batch that an idempotent producer sends twice is stored once, also across a restart.
 
 mod api;
 mod batch;
@@ -56,41 +55,41 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{catalog::Catalog, group::Group, memory::Memory, offsets::Offsets, partition::Signals};
 
-/// There is one node, and it leads every partition for ever.
+/// There is only one node, and it always leads every partition.
 const NODE_ID: i32 = 1;
 const LEADER_EPOCH: i32 = 0;
-/// Connections at once, each of which may hold an answer of 8 MiB.
+/// Connections at once. Each may hold an answer of 8 MiB.
 const CONNECTIONS_MAX: usize = 256;
-/// How often groups are checked for members that fell silent.
+/// How often groups are checked for silent members.
 const GROUP_TICK: Duration = Duration::from_millis(100);
-/// How long a write waits where no more files may be open.
+/// How long a write waits if the process may not open another file.
 const FILES_FREE_WITHIN: Duration = Duration::from_secs(30);
-/// How long a stopping broker lets connections finish what they have begun.
+/// How long a stopping broker lets connections finish their requests.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
-/// Why the log could not start or go on.
+/// Why the log could not start, or ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The address is not free or not this machine's.
+    /// The address is in use, or does not belong to this machine.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// What was asked for.
+        /// The requested address.
         address: SocketAddr,
         source: io::Error,
     },
-    /// Another process works in the directory.
+    /// Another process uses the directory.
     #[error("{} is in use by another process", .0.display())]
     InUse(PathBuf),
-    /// Reading or writing failed, for example because the disk is full. What was acknowledged is
+    /// Reading or writing failed, for example because the disk is full. Acknowledged records are
     /// safe.
     #[error("kafka log storage failed in {}: {source}", path.display())]
     Storage { path: PathBuf, source: io::Error },
-    /// Data that was durable once is damaged. Nothing is repaired by guessing.
+    /// Durable data is damaged. The broker does not guess a repair.
     #[error("{} is damaged; put it back from a copy", .0.display())]
     Corrupt(PathBuf),
-    /// Damage in the middle of a partition's file: an unfinished write would be at its end. The
-    /// file is left as it is.
+    /// Damage in the middle of a partition's file. An unfinished write would be at its end. The
+    /// file is left unchanged.
     #[error(
         "{} is damaged at byte {position}: the record with offset {offset} cannot be read there, and confirmed ones follow. \
          Put the file back from a copy; or, to go on without what cannot be read: mv {} {}",
@@ -103,9 +102,9 @@ pub enum Error {
         /// The offset expected there.
         offset: i64,
     },
-    /// Records are missing from the end of a partition: somebody has read further than the log
-    /// goes. New records would take the offsets of the missing ones, and that reader would pass
-    /// them over.
+    /// Records are missing from the end of a partition: a reader has read further than the log
+    /// reaches. New records would get the offsets of the missing ones, and that reader would skip
+    /// them.
     #[error(
         "{} ends before offset {end}, and {reader} has already read up to {committed}: confirmed records are missing. \
          Put the files back from a copy; or, to go on without these records: touch {}",
@@ -114,44 +113,46 @@ pub enum Error {
     Behind {
         /// The partition's directory.
         path: PathBuf,
-        /// Who has read further.
+        /// The reader that has read further.
         reader: String,
-        /// The offset that it reads next.
+        /// The offset that this reader would read next.
         committed: i64,
         /// The offset that the next record would get.
         end: i64,
     },
-    /// A task of the broker ended by itself.
+    /// A task of the broker ended unexpectedly.
     #[error("kafka log task failed: {0}")]
     Task(#[from] tokio::task::JoinError),
 }
 
-/// The name under which a person puts a segment aside, so that it is made anew of what can be read
-/// of it.
+/// The name under which a person puts a damaged segment aside. The next start builds a new segment
+/// from what can be read of it.
 fn damaged(segment: &Path) -> PathBuf {
     segment.with_extension("log.damaged")
 }
 
-/// Where the log lives and listens.
+/// Where the log keeps its data and listens.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// Everything is kept in its sub-directory `kafka`.
+    /// The sub-directory `kafka` of this folder holds all data.
     pub data_dir: PathBuf,
-    /// Port 0 takes any free one. Clients are told the address they connected to.
+    /// Address to listen on; port 0 selects any free port. Clients are told the address that they
+    /// connected to.
     pub listen: SocketAddr,
-    /// How often segments past their topic's `retention.ms` or `retention.bytes` are looked for.
+    /// How often segments past their topic's `retention.ms` or `retention.bytes` are searched.
     pub retention_interval: Duration,
 }
 
 impl Options {
-    /// The given places, with retention looked after twice a minute.
+    /// Options with these places, and a search for old segments every 30 s.
     pub fn new(data_dir: impl Into<PathBuf>, listen: SocketAddr) -> Self {
         Self { data_dir: data_dir.into(), listen, retention_interval: Duration::from_secs(30) }
     }
 }
 
-/// A running log. Dropping it does not stop the log; cancelling the token given to [`start`] does.
+/// A running log. Dropping the handle does not stop the log; cancelling the token that [`start`]
+/// took does.
 #[derive(Debug)]
 pub struct Handle {
     address: SocketAddr,
@@ -163,7 +164,6 @@ pub struct Handle {
 #[derive(Clone, Debug)]
 pub struct End {
     pub topic: String,
-    /// The partition's number.
     pub partition: i32,
     /// The offset of the next record.
     pub offset: i64,
@@ -171,32 +171,33 @@ pub struct End {
 }
 
 impl End {
-    /// The error for a reader who has already read up to `committed`, which is further than this.
+    /// The error for a reader that has already read up to `committed`, beyond this end.
     pub fn behind(&self, reader: &str, committed: i64) -> Error {
         Error::Behind { path: self.directory.clone(), reader: reader.to_owned(), committed, end: self.offset }
     }
 }
 
 impl Handle {
-    /// The bound address, which is also the one advertised.
+    /// The bound address, which clients are also told.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where all partitions ended when the log was opened, before anything was taken.
+    /// Where all partitions ended when the log was opened, before it accepted a request.
     pub fn ends(&self) -> &[End] {
         &self.ends
     }
 
-    /// Whether the log has ended, one way or the other.
+    /// Whether the log has ended, for any reason.
     pub fn is_finished(&self) -> bool {
         self.task.is_finished()
     }
 
-    /// Waits for the end: `Ok` after the shutdown token was cancelled and everything is on disk.
+    /// Waits for the end. `Ok` means that the shutdown token was cancelled and everything is on
+    /// disk.
     ///
     /// # Errors
-    /// The log ended by itself, usually [`Error::Storage`].
+    /// The log ended unexpectedly, usually with [`Error::Storage`].
     #[boxed]
     pub async fn join(self) -> Result<(), Error> {
         self.task.await?
@@ -212,17 +213,17 @@ struct Broker {
     appended: watch::Sender<u64>,
     memory: Memory,
     shutdown: CancellationToken,
-    /// Locked as long as the broker lives.
+    /// Locked until the broker ends.
     _lock: File,
 }
 
 /// Opens the log in `options.data_dir` and serves it until `shutdown` is cancelled.
 ///
-/// Checks the ends of all partitions first, so that it takes longer (a second for each gigabyte
-/// read) after large writes.
+/// It first checks the ends of all partitions. After large writes the start therefore takes longer,
+/// about a second for each gigabyte that it reads.
 ///
 /// # Errors
-/// The address is taken, the directory is in use or unwritable, or the data is damaged.
+/// The address is in use, the directory is in use or not writable, or the data is damaged.
 #[boxed]
 pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Handle, Error> {
     let listening = |source| Error::Listen { address: options.listen, source };
@@ -273,8 +274,8 @@ struct Service {
     listener: TcpListener,
     broker: Arc<Broker>,
     failed: mpsc::Receiver<Error>,
-    /// Ends the owners of the partitions; cancelled last, so that requests under way are still
-    /// answered.
+    /// Ends the owners of the partitions. It is cancelled last, so that running requests still get
+    /// their answer.
     stop: CancellationToken,
     tracker: TaskTracker,
 }
@@ -333,7 +334,7 @@ impl Broker {
     }
 }
 
-/// Opens a file, trying again for a while where no more may be open just now. Blocks.
+/// Opens a file, and tries again for a while if the process may not open another one. This blocks.
 fn patiently(open: impl Fn() -> io::Result<File>) -> io::Result<File> {
     let deadline = Instant::now() + FILES_FREE_WITHIN;
     loop {
@@ -357,7 +358,7 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
     patiently(|| File::open(directory))?.sync_all()
 }
 
-/// Replaces a file so that a crash leaves the old or the new content.
+/// Replaces a file. A crash leaves either the old or the new content.
 fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
     let unfinished = path.with_extension("new");
     let mut file = patiently(|| File::create(&unfinished))?;

@@ -1,28 +1,27 @@
-//! Both ways in which ClickHouse's HTTP interface compresses: its own blocks (`compress=1`,
+//! The two compressions of ClickHouse's HTTP interface: its own blocks (`compress=1`,
 //! `decompress=1`) and HTTP content encodings.
 
 use std::io::{self, Read, Write};
 
-/// Bytes of a block's checksum.
+/// Size of a block's checksum, bytes.
 const CHECKSUM: usize = 16;
-/// Bytes of a block's method and both its sizes.
+/// Size of a block's method and its two sizes, bytes.
 const HEADER: usize = 9;
-/// Rows are cut into blocks of this many bytes before compression, as ClickHouse does.
+/// Size of the blocks into which a result is cut before compression, bytes, as in ClickHouse.
 const BLOCK_BYTES: usize = 1 << 20;
-/// No block of the owner is larger: clients cut what they send into pieces of 1 MiB, or send one
+/// Largest block of the owner, bytes. Clients cut their data into pieces of 1 MiB, or send one
 /// batch as one block.
 pub const OWNER_BLOCK_BYTES_MAX: usize = 64 << 20;
-/// No block of a reader is larger, who sends a statement.
+/// Largest block of a reader, bytes. A reader only sends statements.
 pub const READER_BLOCK_BYTES_MAX: usize = 1 << 20;
-/// LZ4 makes of one byte no more than so many.
+/// LZ4 expands one byte to at most this many bytes.
 const LZ4_RATIO_MAX: usize = 255;
-/// A Zstandard body may refer back so many bytes (as a power of two), which its decoder keeps.
+/// How far a Zstandard body may refer back, as a power of two, bytes. Its decoder keeps as much.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 const LZ4: u8 = 0x82;
 const ZSTD: u8 = 0x90;
 const NONE: u8 = 0x02;
 
-/// A content encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     Lz4,
@@ -33,7 +32,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// Reads the name that stands in `Content-Encoding`.
+    /// The encoding that a `Content-Encoding` header names.
     pub fn parse(name: &str) -> Option<Self> {
         match name.trim().to_ascii_lowercase().as_str() {
             "lz4" => Some(Self::Lz4),
@@ -44,14 +43,14 @@ impl Encoding {
         }
     }
 
-    /// The first known one of those the client accepts, cheapest first.
+    /// The cheapest known encoding that the client accepts.
     pub fn choose(accept: &str) -> Option<Self> {
         let accepted: Vec<Self> =
             accept.split(',').filter_map(|one| Self::parse(one.split(';').next().unwrap_or_default())).collect();
         [Self::Lz4, Self::Zstd, Self::Gzip, Self::Deflate].into_iter().find(|one| accepted.contains(one))
     }
 
-    /// The name that stands in `Content-Encoding`.
+    /// The name for the `Content-Encoding` header.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Lz4 => "lz4",
@@ -61,10 +60,10 @@ impl Encoding {
         }
     }
 
-    /// A reader of what stands compressed in `body`.
+    /// A reader of the plain bytes of a compressed `body`.
     ///
     /// # Errors
-    /// Out of memory in the decoder.
+    /// The decoder has no memory.
     pub fn decode(self, body: Box<dyn Read + Send>) -> io::Result<Box<dyn Read + Send>> {
         Ok(match self {
             Self::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(body)),
@@ -79,11 +78,11 @@ impl Encoding {
     }
 }
 
-/// Compresses what a response carries; the compressed bytes are taken out of it piece by piece.
+/// Compresses the body of a response. The compressed bytes are taken out of it piece by piece.
 pub enum Encoder {
-    /// As it is.
+    /// The bytes stay as they are.
     Plain(Vec<u8>),
-    /// ClickHouse's blocks: bytes not yet in a block, and finished blocks.
+    /// ClickHouse's blocks: bytes that are not in a block yet, and finished blocks.
     Blocks(Vec<u8>, Vec<u8>),
     Lz4(Box<lz4_flex::frame::FrameEncoder<Vec<u8>>>),
     Zstd(zstd::Encoder<'static, Vec<u8>>),
@@ -92,15 +91,14 @@ pub enum Encoder {
 }
 
 impl Encoder {
-    /// An encoder of ClickHouse's own blocks.
     pub const fn blocks() -> Self {
         Self::Blocks(Vec::new(), Vec::new())
     }
 
-    /// An encoder for a content encoding, `None` for none.
+    /// An encoder for a content encoding; `None` = no encoding.
     ///
     /// # Errors
-    /// Out of memory in the encoder.
+    /// The encoder has no memory.
     pub fn content(encoding: Option<Encoding>) -> io::Result<Self> {
         let fast = flate2::Compression::fast();
         Ok(match encoding {
@@ -115,7 +113,7 @@ impl Encoder {
     /// Adds plain bytes.
     ///
     /// # Errors
-    /// A failure of the codec.
+    /// The codec failed.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Plain(out) => out.extend_from_slice(bytes),
@@ -134,10 +132,10 @@ impl Encoder {
         Ok(())
     }
 
-    /// Closes the block in progress, so that everything written so far can be read by the client.
+    /// Closes the current block, so that the client can read everything that was written.
     ///
     /// # Errors
-    /// A failure of the codec.
+    /// The codec failed.
     pub fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(_) => Ok(()),
@@ -155,7 +153,7 @@ impl Encoder {
         }
     }
 
-    /// Takes out the compressed bytes that are ready.
+    /// Takes the compressed bytes that are ready.
     pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(match self {
             Self::Plain(out) | Self::Blocks(_, out) => out,
@@ -166,10 +164,10 @@ impl Encoder {
         })
     }
 
-    /// Ends the document and returns what has not been taken yet.
+    /// Ends the document and returns the remaining bytes.
     ///
     /// # Errors
-    /// A failure of the codec.
+    /// The codec failed.
     pub fn finish(mut self) -> io::Result<Vec<u8>> {
         self.flush()?;
         match self {
@@ -203,7 +201,7 @@ fn write_block(plain: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads ClickHouse's blocks out of a body, checking each checksum. It holds one block at a time.
+/// Reads ClickHouse's blocks from a body and checks each checksum. It holds one block at a time.
 pub struct BlockReader {
     body: Box<dyn Read + Send>,
     bytes_max: usize,
@@ -212,13 +210,13 @@ pub struct BlockReader {
 }
 
 impl BlockReader {
-    /// A reader of the blocks in `body`, none of which takes more than `bytes_max` bytes,
-    /// compressed or not.
+    /// A reader of the blocks in `body`. No block may exceed `bytes_max` bytes, compressed or
+    /// plain.
     pub fn new(body: Box<dyn Read + Send>, bytes_max: usize) -> Self {
         Self { body, bytes_max, plain: Vec::new(), at: 0 }
     }
 
-    /// `false` at the end of the body.
+    /// Returns `false` at the end of the body.
     fn next_block(&mut self) -> io::Result<bool> {
         let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
         let mut head = [0; CHECKSUM + HEADER];
@@ -233,7 +231,7 @@ impl BlockReader {
             return Err(invalid("size of a compressed block is out of range: is the body compressed at all?"));
         }
         let mut block = header.to_vec();
-        // grows with what really arrives, so that a false size costs nothing
+        // The buffer grows with the bytes that arrive, so a false size costs nothing.
         (&mut self.body).take((compressed - HEADER) as u64).read_to_end(&mut block)?;
         if block.len() != compressed {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -245,7 +243,7 @@ impl BlockReader {
         if block[0] == LZ4 && plain / LZ4_RATIO_MAX > data.len() {
             return Err(invalid("a compressed block does not have the size it names"));
         }
-        // The next one is not made before this one is gone.
+        // Free the old block before the next one is allocated.
         self.plain = Vec::new();
         self.plain = match block[0] {
             NONE => data.to_vec(),
@@ -319,7 +317,7 @@ mod tests {
         assert_eq!(read(&zeros, OWNER_BLOCK_BYTES_MAX), (Some(io::ErrorKind::InvalidData), 0));
         assert_eq!(read(&zeros[1..], READER_BLOCK_BYTES_MAX), (Some(io::ErrorKind::InvalidData), 0));
         assert_eq!(read(&zeros[1..], OWNER_BLOCK_BYTES_MAX).0, None);
-        // a size that the bytes cannot have
+        // A size that the bytes cannot have.
         let mut block = Vec::new();
         write_block(b"short", &mut block).unwrap();
         block[CHECKSUM + 5..CHECKSUM + 9].copy_from_slice(&(16_u32 << 20).to_le_bytes());

@@ -1,4 +1,4 @@
-//! The engine itself: its configuration files, its boot, the connections that statements run on,
+//! The engine itself: its configuration files, its start, the connections that statements run on,
 //! its end.
 
 use super::exception::Exception;
@@ -15,23 +15,23 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Begins the value of `log_comment` by which a running statement is found again.
+/// Prefix of the `log_comment` by which a running statement can be found.
 const KEY: &str = "doseline-";
 
-/// Sessions kept at most; an idle one costs about 100 KiB.
+/// How many sessions are kept at most. An idle session costs about 100 KiB.
 const SESSIONS_MAX: usize = 256;
 
-/// Connections kept between statements, for each that may be in use: requests ask for several sets
-/// of settings.
+/// How many idle connections are kept for each one that may be in use. Requests use several
+/// different sets of settings.
 const IDLE_SHARE: usize = 2;
 
-/// Rights that reach out of the engine. Those to change users are worth nothing: there is no place
-/// to keep a change.
+/// Rights that reach outside the engine. Rights to change users need not be revoked: no change can
+/// be stored.
 const OUTSIDE: [&str; 6] =
     ["SOURCES", "CREATE DICTIONARY", "CREATE FUNCTION", "NAMED COLLECTION ADMIN", "BACKUP", "INTROSPECTION"];
 
-/// What tables may be made of. The others read and write files, call other servers, or are of no
-/// use here; Kafka is what the loader is measured against.
+/// The allowed table engines. The others read and write files, call other servers, or have no use
+/// here. Kafka is allowed because the loader is measured against it.
 const TABLE_ENGINES: [&str; 10] = [
     "AggregatingMergeTree",
     "CollapsingMergeTree",
@@ -45,36 +45,35 @@ const TABLE_ENGINES: [&str; 10] = [
     "VersionedCollapsingMergeTree",
 ];
 
-/// The booted engine.
 pub struct Engine {
     library: &'static Library,
     arguments: Vec<String>,
-    /// Keeps the engine up between statements, and kills them.
+    /// Keeps the engine running between statements, and kills statements.
     keeper: Mutex<Option<Connection>>,
-    /// One thread for what must not wait for a free statement thread.
+    /// One thread for work that must not wait for a free statement thread.
     errands: Workers,
     pub sessions: Sessions,
-    /// Connections of statements outside of them.
+    /// Idle connections of statements outside of sessions.
     pub idle: Idle,
-    /// What replies say of the engine.
+    /// What replies say about the engine.
     pub identity: Identity,
-    /// What a reader's statement may take.
+    /// The limits of a reader's statement.
     pub reader_limits: Limits,
     numbers: AtomicU64,
-    /// Statements that run under a name of their client, by the key of their connection.
+    /// Running statements that have a name from their client, by the key of their connection.
     names: Mutex<BTreeMap<String, Name>>,
 }
 
-/// What a client calls its statement.
+/// The name that a client gave its statement.
 #[derive(Clone)]
 pub struct Name {
     /// The `query_id` of the request.
     pub query_id: String,
-    /// The statement is the owner's.
+    /// Whether the statement is the owner's.
     pub owner: bool,
 }
 
-/// A statement that runs under a name, until this is dropped.
+/// Keeps a statement's name registered until it is dropped.
 pub struct Named<'e> {
     engine: &'e Engine,
     key: String,
@@ -89,30 +88,29 @@ impl Drop for Named<'_> {
 /// A statement that may have to be killed.
 #[derive(Default)]
 pub struct Running {
-    /// The client is gone.
     gone: AtomicBool,
     /// The `log_comment` of its connection, while it runs and may be killed.
     key: Mutex<Option<String>>,
 }
 
 impl Running {
-    /// Whether the client is gone.
     pub fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
     }
 
-    /// Allows the statement to be killed from now on (`Some`), or no more (`None`).
+    /// Allows the statement to be killed from now on (`Some`), or no longer (`None`).
     pub fn set_key(&self, key: Option<&str>) {
         *self.key.lock().unwrap_or_else(PoisonError::into_inner) = key.map(str::to_owned);
     }
 }
 
 impl Engine {
-    /// Opens the library and boots the engine; blocks for some 0.2 s, longer if there are many
+    /// Opens the library and starts the engine. This blocks for about 0.2 s, longer with many
     /// tables.
     ///
     /// # Errors
-    /// The library cannot be opened, the configuration not written, or the engine does not come up.
+    /// The library cannot be opened, the configuration cannot be written, or the engine does not
+    /// start.
     pub fn boot(options: &Options, data_dir: &Path) -> Result<Self, Error> {
         let library = Library::open(&options.library)
             .map_err(|reason| Error::Library { path: options.library.clone(), reason })?;
@@ -144,11 +142,11 @@ impl Engine {
         })
     }
 
-    /// Opens a connection, which costs 0.8 ms, together with the key by which its statements are
-    /// found. A reader's has the rights of a reader only.
+    /// Opens a connection, which takes 0.8 ms. Returns it with the key by which its statements can
+    /// be found. A reader's connection only has a reader's rights.
     ///
     /// # Errors
-    /// The engine refuses it.
+    /// The engine refuses the connection.
     pub fn connect(&self, owner: bool) -> Result<(Connection, String), Exception> {
         let key = format!("{KEY}{}", self.numbers.fetch_add(1, Ordering::Relaxed));
         let mut arguments = self.arguments.clone();
@@ -161,14 +159,14 @@ impl Engine {
         Ok((connection, key))
     }
 
-    /// Notes what the client calls the statement that the connection with this key runs.
+    /// Records the client's name for the statement that the connection with this key runs.
     pub fn name(&self, key: &str, request: &Request) -> Option<Named<'_>> {
         let query_id = request.query_id.clone()?;
         self.lock_names().insert(key.to_owned(), Name { query_id, owner: request.owner });
         Some(Named { engine: self, key: key.to_owned() })
     }
 
-    /// The statements that run under a name.
+    /// The running statements that have a name.
     pub fn names(&self) -> BTreeMap<String, Name> {
         self.lock_names().clone()
     }
@@ -177,11 +175,11 @@ impl Engine {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection for a statement outside of sessions, of which `settings`, in ascending order of
-    /// their names, will be set.
+    /// A connection for a statement outside of sessions. The caller will set `settings` on it; they
+    /// must be in ascending order of their names.
     ///
     /// # Errors
-    /// The engine refuses it.
+    /// The engine refuses the connection.
     pub fn prepare(
         &self,
         owner: bool,
@@ -195,12 +193,14 @@ impl Engine {
         Ok(Prepared { connection, owner, key, database: None, settings: Vec::new() })
     }
 
-    /// Notes that the client is gone and kills the statement if that is allowed. Does not wait.
+    /// Records that the client is gone, and kills the statement if that is allowed. It does not
+    /// wait.
     pub fn abandon(self: &Arc<Self>, running: &Arc<Running>) {
         running.gone.store(true, Ordering::Release);
         let (engine, running) = (Arc::clone(self), Arc::clone(running));
         self.errands.submit(move || {
-            // held meanwhile, so that the kill cannot hit the connection's next statement
+            // The lock is held during the kill, so that the kill cannot hit the connection's next
+            // statement.
             let key = running.key.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(key) = &*key {
                 engine.kill(&format!("Settings['log_comment'] = '{key}'"));
@@ -208,14 +208,14 @@ impl Engine {
         });
     }
 
-    /// Kills all statements. Does not wait.
+    /// Kills all statements. It does not wait.
     pub fn abandon_all(self: &Arc<Self>) {
         let engine = Arc::clone(self);
         self.errands.submit(move || engine.kill("query NOT LIKE 'KILL QUERY%'"));
     }
 
-    /// `ASYNC`, because a finished statement stays listed until its connection closes, and `SYNC`
-    /// would wait for that.
+    /// `ASYNC`, because a finished statement stays listed until its connection closes. `SYNC` would
+    /// wait for that.
     fn kill(&self, condition: &str) {
         if let Some(keeper) = &mut *self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
             && let Err(exception) = keeper.run(&format!("KILL QUERY WHERE {condition} ASYNC"))
@@ -224,8 +224,8 @@ impl Engine {
         }
     }
 
-    /// Closes what is idle; with the last connection the engine writes out what it has and ends.
-    /// Blocks.
+    /// Closes idle connections. With its last connection the engine writes out its data and ends.
+    /// This blocks.
     pub fn close(&self) {
         self.sessions.clear();
         self.idle.clear();
@@ -234,8 +234,8 @@ impl Engine {
     }
 }
 
-/// Writes the engine's configuration anew: what it does without is switched off, and one machine
-/// shares its memory with the other roles.
+/// Writes the engine's configuration anew. It switches off what is not needed, because the engine
+/// shares the machine's memory with the other roles.
 fn write_configuration(options: &Options, data_dir: &Path) -> std::io::Result<()> {
     let memory = match options.memory_max_bytes {
         Some(bytes) => format!("<max_server_memory_usage>{bytes}</max_server_memory_usage>"),
@@ -261,8 +261,9 @@ fn write_configuration(options: &Options, data_dir: &Path) -> std::io::Result<()
         users = path("users.xml"),
         log = path("engine.log"),
     );
-    // A connection begins with both roles, and a reader's gives the owner's up. Neither reads or
-    // writes files, calls programs or other servers: nobody here needs that.
+    // A connection starts with both roles, and a reader's connection gives up the owner's. Neither
+    // role may read or write files, or call programs or other servers. No part of doseline needs
+    // that.
     let grants = |statements: &[String]| -> String {
         statements.iter().map(|statement| format!("<query>{}</query>", escape(statement))).collect()
     };
@@ -288,7 +289,7 @@ fn write_configuration(options: &Options, data_dir: &Path) -> std::io::Result<()
 }
 
 /// On a full disk the engine leaves a table's definition empty, and does not start with it. Such a
-/// file says nothing, so it is put aside; what a table held stays on the disk, and the table is
+/// file contains nothing, so it is moved aside. The table's data stays on the disk. The table is
 /// missing until it is created again.
 fn put_empty_tables_aside(data_dir: &Path) -> std::io::Result<()> {
     let engine = data_dir.join("engine");
@@ -299,14 +300,15 @@ fn put_empty_tables_aside(data_dir: &Path) -> std::io::Result<()> {
             Err(error) => Err(error),
         }
     };
-    // The databases, and the tables of each: metadata/DATABASE.sql, store/ABC/UUID/TABLE.sql.
+    // The definitions of databases and of their tables: metadata/DATABASE.sql,
+    // store/ABC/UUID/TABLE.sql.
     let mut files = folders(&engine.join("metadata"))?;
     for group in folders(&engine.join("store"))?.iter().filter(|path| path.is_dir()) {
         for database in folders(group)?.iter().filter(|path| path.is_dir()) {
             files.extend(folders(database)?);
         }
     }
-    // The engine suffers no other file beside them.
+    // The engine accepts no other file in these folders.
     let aside = data_dir.join("empty-definitions");
     for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "sql")) {
         if std::fs::symlink_metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0) {
@@ -323,8 +325,7 @@ fn put_empty_tables_aside(data_dir: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Half of this machine's memory, in bytes, which is what the engine takes unless it is told
-/// otherwise.
+/// Half of this machine's memory, bytes, which is the engine's default limit.
 fn half_of_machine() -> u64 {
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total =

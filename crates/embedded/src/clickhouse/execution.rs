@@ -1,4 +1,4 @@
-//! One statement, from the body of its request to its reply, on a thread of its own.
+//! Runs one statement on a thread of its own, from the body of its request to its reply.
 
 use super::compression::{BlockReader, OWNER_BLOCK_BYTES_MAX, READER_BLOCK_BYTES_MAX};
 use super::engine::{Engine, Running};
@@ -12,25 +12,25 @@ use super::request::Request;
 use super::statement::{self, Framing, Plan};
 use std::io::Read;
 
-/// Within so many bytes an `INSERT` must say where its data begins.
+/// The data of an `INSERT` must begin within this many bytes.
 const HEAD_BYTES: u64 = 1 << 20;
-/// Longest statement apart from an `INSERT`'s data; the engine's own `max_query_size` is below.
+/// Longest statement without an `INSERT`'s data, bytes. The engine's own `max_query_size` is lower.
 const STATEMENT_BYTES: u64 = 16 << 20;
-/// Data is handed to an `INSERT` in pieces of this many bytes, of which the engine queues 16.
+/// Size of the pieces in which an `INSERT` gets its data, bytes. The engine queues 16 of them.
 const DATA_BYTES: usize = 256 << 10;
-/// A result that cannot be streamed (JSON, Parquet, ...) is kept in memory up to this many bytes.
+/// Largest result that cannot be streamed (JSON, Parquet, ...), bytes. It is kept in memory.
 const WHOLE_RESULT_BYTES: u64 = 256 << 20;
-/// The format of results if neither statement nor request names one.
+/// The format of results if neither the statement nor the request names one.
 const DEFAULT_FORMAT: &str = "TabSeparated";
 
-/// The engine's words for a statement whose result it does not hand out in chunks.
+/// The engine's message for a statement whose result it cannot return in chunks.
 const NOT_STREAMED: &str = "Streaming query is not supported";
 
 /// Why a statement has no reply to finish.
 enum Failure {
-    /// To be told.
+    /// The client must be told.
     Exception(Exception),
-    /// Nobody is there to be told.
+    /// The client is gone.
     Gone,
 }
 
@@ -46,7 +46,7 @@ impl From<Gone> for Failure {
     }
 }
 
-/// Runs the statement of a request and sends its reply. Blocks.
+/// Runs the statement of a request and sends its reply. This blocks the thread.
 pub fn run(engine: &Engine, request: Request, body: Box<dyn Read + Send>, mut reply: Reply, running: &Running) {
     match execute(engine, request, body, &mut reply, running) {
         Ok(counts) => reply.finish(counts),
@@ -86,7 +86,8 @@ fn execute(
     let mut text = text;
     if let Some(kill) = statement::kill(&text, || engine.names(), request.owner) {
         text = kill;
-        // What is left of a reader's names statements of readers only.
+        // A reader's KILL has been rewritten. It only finds statements of readers, so it can run
+        // with the owner's rights.
         if !request.owner {
             (request.owner, request.session) = (true, None);
         }
@@ -97,7 +98,7 @@ fn execute(
         let execution = Execution { request, text, body, running, key: prepared.key.clone() };
         let (counts, unchanged) = execution.run(&mut prepared, plan, reply)?;
         if unchanged {
-            // as below
+            // The key belongs to the connection, as below.
             running.set_key(None);
             engine.idle.give_back(prepared);
         }
@@ -110,15 +111,16 @@ fn execute(
     let named = engine.name(&key, &request);
     let execution = Execution { request, text, body, running, key: key.clone() };
     let result = execution.run_in_session(&mut connection, plan, reply);
-    // the key is the connection's, whose next statement must not be killed for this one's client
+    // The key belongs to the connection. Its next statement must not be killed on behalf of this
+    // client.
     running.set_key(None);
     drop(named);
     engine.sessions.give_back(&session, Some((connection, key)));
     result
 }
 
-/// Puts together the SQL of URL and body, up to the data of an `INSERT`, the rest of which stays in
-/// `body`.
+/// Joins the SQL of the URL and of the body, up to the data of an `INSERT`. The rest of the data
+/// stays in `body`.
 fn read_statement(request: &Request, body: &mut dyn Read) -> Result<(Vec<u8>, Plan), Exception> {
     let mut text = request.query.clone().into_bytes();
     let url = request.format.as_deref().map(|format| (text.len(), format)).filter(|(length, _)| *length > 0);
@@ -142,35 +144,35 @@ fn read_statement(request: &Request, body: &mut dyn Read) -> Result<(Vec<u8>, Pl
     plan.map(|plan| (text, plan))
 }
 
-/// How the engine is asked.
+/// How the engine runs the statement.
 enum Mode {
-    /// `INSERT` with data: the statement's head, the data's format and where in the text the data
-    /// begins.
+    /// An `INSERT` with data: the statement's head, the format of the data, and the position in the
+    /// text at which the data begins.
     Insert(Vec<u8>, String, usize),
-    /// Result in chunks.
+    /// The result arrives in chunks.
     Rows(String, Framing),
-    /// Result in one piece, of a statement that only reads or of another.
+    /// The result arrives in one piece. The class tells whether the statement only reads.
     Whole(String, Class),
 }
 
 struct Execution<'r> {
     request: Request,
     text: Vec<u8>,
-    /// What follows `text`.
+    /// The rest of the body after `text`.
     body: Box<dyn Read + Send>,
     running: &'r Running,
     key: String,
 }
 
 impl Execution<'_> {
-    /// Runs outside of sessions. Says whether the connection is as its settings make it, for the
-    /// next statement that asks for them.
+    /// Runs a statement outside of sessions. Returns whether the connection is still in the state
+    /// that its settings describe, so that another statement can use it.
     fn run(mut self, prepared: &mut Prepared, plan: Plan, reply: &mut Reply) -> Result<(Counts, bool), Failure> {
         self.permit(&mut prepared.connection, &plan)?;
         let asked = self.request.settings.clone();
         let mode = self.choose_mode(&mut prepared.connection, plan)?;
-        // others may change the connection; and after these no other setting can be set, or more
-        // than they name has changed
+        // Other statements may change the connection. After these three settings, further settings
+        // cannot be set, or settings that the request does not name have changed.
         let unchanged = matches!(mode, Mode::Insert(..) | Mode::Rows(..) | Mode::Whole(_, Class::Read))
             && !asked.iter().any(|(name, _)| matches!(name.as_str(), "readonly" | "profile" | "allow_ddl"));
         if prepared.database != self.request.database {
@@ -188,14 +190,14 @@ impl Execution<'_> {
         Ok((counts, unchanged))
     }
 
-    /// Runs on a session's connection and leaves it as it was, apart from what the statement itself
-    /// changes.
+    /// Runs a statement on a session's connection. Afterwards it restores the connection, except
+    /// for changes that the statement itself makes.
     fn run_in_session(mut self, connection: &mut Connection, plan: Plan, reply: &mut Reply) -> Result<Counts, Failure> {
         self.permit(connection, &plan)?;
         let lasting = matches!(plan, Plan::Other { session: true, .. });
         let mode = self.choose_mode(connection, plan)?;
         if lasting {
-            // `SET` and `USE` are meant to last: what the URL says would hide or undo it
+            // `SET` and `USE` must last. The settings of the URL would hide or undo them.
             return self.run_mode(connection, mode, reply);
         }
         let mut restore = Vec::new();
@@ -215,7 +217,7 @@ impl Execution<'_> {
         result
     }
 
-    /// Holds a reader's statement against what readers may do.
+    /// Checks a statement of a reader against the reader's rights.
     fn permit(&self, connection: &mut Connection, plan: &Plan) -> Result<(), Exception> {
         match plan {
             _ if self.request.owner => Ok(()),
@@ -244,7 +246,7 @@ impl Execution<'_> {
             Some(framing) if streamable && class == Class::Read => Ok(Mode::Rows(format, framing)),
             _ => {
                 if class == Class::Read && !is_set("max_result_bytes") {
-                    // before `readonly`
+                    // This must come before `readonly`.
                     let limit = ("max_result_bytes".to_owned(), WHOLE_RESULT_BYTES.to_string());
                     self.request.settings.insert(0, limit);
                 }
@@ -253,14 +255,14 @@ impl Execution<'_> {
         }
     }
 
-    /// The statement that gives the settings of the request the values back which they have now.
+    /// A statement that sets the request's settings back to their present values.
     fn restore_settings(&self, connection: &mut Connection) -> Result<Option<String>, Exception> {
         if self.request.settings.is_empty() {
             return Ok(None);
         }
         let names: Vec<String> = self.request.settings.iter().map(|(name, _)| quote(name, '\'')).collect();
         let sql = format!("SELECT name, changed, value FROM system.settings WHERE name IN ({})", names.join(", "));
-        // TSV escapes a value just as a literal has to be
+        // TSV escapes a value exactly as an SQL literal does.
         let settings = text_of(&connection.query(sql.as_bytes(), "TSV", &[])?);
         let assignments: Vec<String> = settings
             .lines()
@@ -286,7 +288,7 @@ impl Execution<'_> {
             }
         };
         reply.set_format(&format);
-        // only what reads is killed when its client leaves
+        // When a client leaves, only statements that read are killed.
         self.running.set_key(Some(&self.key));
         if self.running.is_gone() {
             return Err(Failure::Gone);
@@ -312,8 +314,7 @@ impl Execution<'_> {
         let mut piece = Vec::with_capacity(DATA_BYTES);
         while accepted {
             piece.clear();
-            // dropping the stream on a body that ends early is what leaves the table without its
-            // rows
+            // If the body ends early, the stream is dropped. The table then gets no rows.
             let read = (&mut self.body).take(DATA_BYTES as u64).read_to_end(&mut piece);
             if read.map_err(|error| Exception::body_broken(&error))? == 0 {
                 break;
@@ -359,7 +360,7 @@ impl Execution<'_> {
     }
 }
 
-/// Sets what a request asks for.
+/// Sets the settings of a request.
 fn set<'s>(
     connection: &mut Connection,
     settings: impl IntoIterator<Item = &'s (String, String)>,
@@ -369,7 +370,7 @@ fn set<'s>(
     assignments.chunks(32).try_for_each(|assignments| connection.run(&format!("SET {}", assignments.join(", "))))
 }
 
-/// GET must not change anything.
+/// The exception for a GET request that would change something.
 fn read_only() -> Exception {
     let message = "default: Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. \
                    You should use method POST for modifying queries";
@@ -380,7 +381,7 @@ fn text_of(output: &Output) -> String {
     String::from_utf8_lossy(output.bytes()).into_owned()
 }
 
-/// A literal (`'`) or an identifier (`` ` ``) of SQL.
+/// A text as a literal (`'`) or an identifier (`` ` ``) of SQL.
 pub fn quote(text: &str, quote: char) -> String {
     let escaped = text.replace('\\', "\\\\").replace(quote, &format!("\\{quote}"));
     format!("{quote}{escaped}{quote}")

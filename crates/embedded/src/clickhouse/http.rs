@@ -1,4 +1,4 @@
-//! ClickHouse's HTTP interface: paths, admission, and the way of a request's body to the
+//! ClickHouse's HTTP interface: paths, admission, and the transfer of a request's body to the
 //! statement's thread.
 
 use super::engine::{Engine, Running};
@@ -20,62 +20,61 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// Pieces of a request's body between its socket and the statement's thread.
+/// Pieces of a request's body that may wait between the socket and the statement's thread.
 const BODY_PIECES: usize = 8;
-/// What is still read of a body that the statement does not want, so that its sender can come to
-/// read the reply.
+/// How much of a body is still read after the statement has ended, bytes. Otherwise the sender
+/// would not get to read the reply.
 const UNWANTED_BYTES: usize = 64 << 20;
-/// For so long at most.
+/// How long such a body is read at most.
 const UNWANTED_TIME: Duration = Duration::from_secs(5);
-/// Largest field of a form.
+/// Largest field of a form, bytes.
 const FIELD_BYTES: u64 = 16 << 20;
-/// Largest body of a reader, who has nothing to insert: a statement.
+/// Largest body of a reader, bytes. It holds a statement, because a reader cannot insert.
 const READER_BODY_BYTES: usize = 1 << 20;
-/// Bodies of readers that are held in memory at once.
+/// How many bodies of readers are held in memory at once.
 pub const READER_BODIES_MAX: usize = 64;
-/// Time that a reader has for the body of a request, and anyone for a form.
+/// How long a reader may take to send a body, and any client to send a form.
 const READER_BODY_TIME: Duration = Duration::from_secs(10);
 
-/// The body of each response.
 pub type Body = ReplyBody<Option<Guard>>;
 
 /// What all requests share.
 pub struct Server {
     pub engine: Arc<Engine>,
-    /// The threads of its statements.
+    /// The threads that run statements.
     pub workers: Workers,
     /// The owner's statements.
     pub owner: Share,
     /// The readers' statements.
     pub readers: Share,
-    /// One permit for each body of a reader that is held in memory.
+    /// One permit for each reader's body that is held in memory.
     pub bodies: Semaphore,
     /// How long a request may wait for a thread.
     pub waiting_time: Duration,
     /// The owner's password.
     pub password: String,
-    /// The door of the port.
+    /// The check of a request's host and origin.
     pub door: Door,
 }
 
-/// The threads that only the owner's statements may take, or only those of readers.
+/// The threads that are reserved for the owner's statements, or for those of readers.
 pub struct Share {
     /// One permit for each statement that may run.
     permits: Arc<Semaphore>,
     statements_max: usize,
-    /// Requests that wait for a permit.
+    /// Number of requests that wait for a permit.
     waiting: AtomicUsize,
     waiting_max: usize,
 }
 
 impl Share {
-    /// Room for statements that run and for requests that wait.
+    /// Room for this many running statements and waiting requests.
     pub fn new(statements_max: usize, waiting_max: usize) -> Self {
         let permits = Arc::new(Semaphore::new(statements_max));
         Self { permits, statements_max, waiting: AtomicUsize::new(0), waiting_max }
     }
 
-    /// Waits until no statement runs and keeps others from starting.
+    /// Waits until no statement runs, and keeps others from starting.
     pub async fn all(&self) {
         let all = u32::try_from(self.statements_max).unwrap_or(u32::MAX);
         if let Ok(permits) = self.permits.acquire_many(all).await {
@@ -83,12 +82,13 @@ impl Share {
         }
     }
 
-    /// Statements that run.
+    /// Number of running statements.
     pub fn running(&self) -> usize {
         self.statements_max.saturating_sub(self.permits.available_permits())
     }
 
-    /// Waits for a free thread, for a while and not together with too many others.
+    /// Waits for a free thread, for a limited time and together with a limited number of other
+    /// requests.
     async fn admit(&self, patience: Duration) -> Result<OwnedSemaphorePermit, Exception> {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             return Ok(permit);
@@ -109,7 +109,8 @@ fn busy() -> Exception {
     Exception::new(TOO_MANY_SIMULTANEOUS_QUERIES, "TOO_MANY_SIMULTANEOUS_QUERIES", message)
 }
 
-/// Tells the engine when the client is gone: dropped with the response, or with the wait for it.
+/// Tells the engine that the client is gone. It is dropped with the response, or while the client
+/// waits for it.
 pub struct Guard {
     engine: Arc<Engine>,
     running: Arc<Running>,
@@ -163,8 +164,8 @@ impl Server {
         request.authenticate(&self.password)?;
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (owner, empty) = (request.owner, body.is_end_stream());
-        // A reader's body is here as a whole before it takes a thread; the owner's goes to the
-        // engine piece by piece.
+        // A reader's whole body is read before its statement takes a thread. The owner's body goes
+        // to the engine piece by piece.
         let _held = if owner || empty { None } else { Some(self.bodies.try_acquire().map_err(|_| busy())?) };
         let body: Box<dyn Read + Send> = if let Ok(boundary) = multer::parse_boundary(content_type) {
             let bytes_max = if owner { FIELD_BYTES } else { READER_BODY_BYTES as u64 };
@@ -225,7 +226,7 @@ impl Server {
     }
 }
 
-/// Counts a waiting request for as long as it lives.
+/// Counts a waiting request until it is dropped.
 struct Waiting<'s>(&'s AtomicUsize);
 
 impl Drop for Waiting<'_> {
@@ -249,8 +250,8 @@ fn finish(response: Builder, body: Body) -> Option<Response<Body>> {
     response.body(body).ok()
 }
 
-/// Reads `query` and parameters out of a form, as clients send it whose parameters are too long for
-/// a URL.
+/// Reads `query` and parameters from a form. Clients send a form if their parameters are too long
+/// for a URL.
 async fn read_form(request: &mut Request, body: Incoming, boundary: String, bytes_max: u64) -> Result<(), Exception> {
     let invalid = |error: multer::Error| Exception::new(36, "BAD_ARGUMENTS", format_args!("Invalid form: {error}"));
     let limits = multer::SizeLimit::new().whole_stream(bytes_max).per_field(bytes_max);
@@ -270,8 +271,8 @@ async fn read_form(request: &mut Request, body: Incoming, boundary: String, byte
     Ok(())
 }
 
-/// Moves the body's pieces to the statement's thread; once that wants no more, reads on for a
-/// while.
+/// Moves the pieces of the body to the statement's thread. When the thread needs no more, this
+/// reads on for a while.
 async fn pump(mut body: Incoming, pieces: mpsc::Sender<io::Result<Bytes>>) {
     loop {
         let piece = match tokio::time::timeout(OWNER_IDLE_TIME, body.frame()).await {
@@ -302,7 +303,7 @@ async fn pump(mut body: Incoming, pieces: mpsc::Sender<io::Result<Bytes>>) {
     let _ = tokio::time::timeout(UNWANTED_TIME, drain).await;
 }
 
-/// The body as the statement's thread reads it.
+/// The body, as the statement's thread reads it.
 struct BodyReader {
     pieces: mpsc::Receiver<io::Result<Bytes>>,
     piece: Bytes,

@@ -1,14 +1,14 @@
-//! What anyone may ask who reaches the port. Whoever does not give the owner's password is a
-//! *reader*, and has two locks before them:
+//! What a client without the owner's password may ask. Such a client is a *reader*. Two locks guard
+//! the engine against readers:
 //!
-//! - The engine's own: the connection has the role `reader`, which holds no more than `SELECT` on
-//!   one database.
+//! - The engine's own lock: the connection has the role `reader`, which only grants `SELECT` on one
+//!   database.
 //! - This allow-list, for what no grant of the engine covers: functions that reach outside (`file`
-//!   reads any file of this machine), the tables of `system`, settings, the other role, and files
-//!   that the result is written to.
+//!   reads any file of this machine), the tables of `system`, settings, the other role, and results
+//!   that are written to files.
 //!
-//! The list is held against the engine's own syntax tree of the statement (`EXPLAIN AST`): names of
-//! its nodes, functions and tables that are not listed are refused, whatever their text looks like.
+//! The list is applied to the engine's own syntax tree of the statement (`EXPLAIN AST`). A node,
+//! function or table that is not listed is refused, however it is written.
 
 use super::exception::{Exception, SYNTAX_ERROR};
 use super::library::{Class, Connection, Parameters};
@@ -16,12 +16,12 @@ use std::collections::HashSet;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-/// Functions and table functions that neither reach outside of the engine nor say anything of this
-/// machine, in lower case. Those of a newer engine are refused until they are entered here.
+/// Functions and table functions, in lower case, that neither reach outside the engine nor reveal
+/// anything about this machine. Functions of a newer engine are refused until they are added here.
 static FUNCTIONS: LazyLock<HashSet<&str>> =
     LazyLock::new(|| include_str!("functions.txt").split_whitespace().collect());
 
-/// What may follow the name of an aggregate function, in lower case.
+/// Suffixes that may follow the name of an aggregate function, in lower case.
 const COMBINATORS: [&str; 15] = [
     "array",
     "argmax",
@@ -77,11 +77,11 @@ const NODES: [&str; 33] = [
     "WithElement",
 ];
 
-/// Nodes whose children the tree hides. A function cannot be called without a bracket.
+/// Nodes whose children the tree hides. Without a bracket they cannot contain a function call.
 const CLOSED_NODES: [&str; 4] = ["ShowColumns", "ShowFunctions", "ShowGrantsQuery", "ShowTables"];
 
-/// Tables of `system` that describe the engine and the tables, not this machine or other clients'
-/// statements.
+/// Tables of `system` that describe the engine and the tables, but neither this machine nor
+/// statements of other clients.
 const SYSTEM_TABLES: [&str; 24] = [
     "aggregate_function_combinators",
     "collations",
@@ -109,7 +109,7 @@ const SYSTEM_TABLES: [&str; 24] = [
     "zeros_mt",
 ];
 
-/// Those of them that name paths of this machine, and the columns that do.
+/// Those of these tables that name paths of this machine, and the columns with these paths.
 const TABLES_WITH_PATHS: [&str; 5] = ["databases", "merges", "parts", "parts_columns", "tables"];
 const PATHS: [&str; 6] = ["data_path", "data_paths", "metadata_path", "path", "result_part_path", "source_part_paths"];
 
@@ -164,16 +164,16 @@ const SETTINGS: [&str; 47] = [
     "transform_null_in",
 ];
 
-/// A reader's statement ends after this time.
+/// How long a reader's statement may run.
 pub const EXECUTION_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// What a statement of a reader may take. A request may lower each of these and not raise it.
+/// What a reader's statement may use. A request may lower each of these limits but not raise it.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits([(&'static str, u64); 3]);
 
 impl Limits {
-    /// All readers together take half of the engine's memory, so that the other half is the
-    /// owner's; and each has the threads that a statement has without being asked for.
+    /// All readers together get half of the engine's memory; the other half belongs to the owner.
+    /// Each reader gets the number of threads that ClickHouse uses by default.
     pub fn new(engine_bytes: u64, readers_max: usize) -> Self {
         let readers = u64::try_from(readers_max.max(1)).unwrap_or(u64::MAX);
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -184,13 +184,13 @@ impl Limits {
         ])
     }
 
-    /// The statement that sets them.
+    /// The SQL statement that sets these limits.
     pub fn statement(&self) -> String {
         let assignments: Vec<String> = self.0.iter().map(|(name, most)| format!("{name} = {most}")).collect();
         format!("SET {}", assignments.join(", "))
     }
 
-    /// Lowers what asks for more, or for no limit (0).
+    /// Lowers settings that ask for more than the limit, or for no limit (0).
     pub fn lower(&self, settings: &mut [(String, String)]) {
         for (name, value) in settings {
             if let Some((_, most)) = self.0.iter().find(|(limited, _)| limited == name)
@@ -202,7 +202,7 @@ impl Limits {
     }
 }
 
-/// Whether a reader may set these.
+/// Whether a reader may change these settings.
 ///
 /// # Errors
 /// `SETTING_CONSTRAINT_VIOLATION`.
@@ -216,18 +216,18 @@ pub fn permit_settings(settings: &[(String, String)]) -> Result<(), Exception> {
     }
 }
 
-/// Whether a reader may run this statement. Runs nothing of it.
+/// Whether a reader may run this statement. The check runs no part of it.
 ///
 /// # Errors
-/// What is missing (`ACCESS_DENIED`), or what the engine's parser says of the statement.
+/// The missing right (`ACCESS_DENIED`), or the message of the engine's parser.
 pub fn permit(connection: &mut Connection, sql: &[u8], parameters: &Parameters) -> Result<(), Exception> {
-    // `EXPLAIN AST a; b` would run b
+    // `EXPLAIN AST a; b` would run `b`.
     if connection.classify(sql) == Class::Unknown {
         let literal = super::execution::quote(&String::from_utf8_lossy(sql), '\'');
         connection.query(format!("SELECT formatQuery({literal})").as_bytes(), "Null", &[])?;
         return Err(Exception::new(SYNTAX_ERROR, "SYNTAX_ERROR", "Not one statement that this engine can read"));
     }
-    // The tree does not show it everywhere, and `EXPLAIN AST` would obey it.
+    // The tree does not show OUTFILE everywhere, and `EXPLAIN AST` would itself write the file.
     if sql.windows(7).any(|word| word.eq_ignore_ascii_case(b"OUTFILE")) {
         return Err(denied("to use the word OUTFILE"));
     }
@@ -239,8 +239,8 @@ pub fn permit(connection: &mut Connection, sql: &[u8], parameters: &Parameters) 
     permit_paths(&lines)
 }
 
-/// Where a table that names paths of this machine is read, columns have to be named, and none with
-/// paths among them.
+/// If a statement reads a table that names paths of this machine, it must name its columns, and
+/// none of them may hold paths.
 fn permit_paths(lines: &[&str]) -> Result<(), Exception> {
     let node = |line: &str| -> (String, String) {
         let mut words = line.split(' ');
@@ -290,7 +290,7 @@ fn permit_node(line: &str, sql: &[u8]) -> Result<(), Exception> {
             }
             _ => Ok(()),
         },
-        // Names in the database `system` are listed as such.
+        // Names of tables in the database `system` are listed one by one.
         "UseQuery" if name != "system" => Ok(()),
         "Explain" if !rest.contains("OVERRIDE") => Ok(()),
         kind if NODES.contains(&kind) || kind.starts_with("WindowListElement") => Ok(()),
@@ -300,7 +300,7 @@ fn permit_node(line: &str, sql: &[u8]) -> Result<(), Exception> {
     }
 }
 
-/// Whether a path of names is this table or a column of it.
+/// Whether a dotted name is this table or a column of it.
 fn is_within(path: &str, table: &str) -> bool {
     path.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
@@ -317,7 +317,7 @@ fn is_harmless(function: &str) -> bool {
     true
 }
 
-/// An exception in the words that the engine has for a missing grant.
+/// An exception with the engine's text for a missing grant.
 pub fn denied(missing: &str) -> Exception {
     let message = format_args!(
         "default: Not enough privileges. To execute this query, it's necessary to have the grant {missing}. \

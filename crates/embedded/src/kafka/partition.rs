@@ -1,5 +1,5 @@
-//! One partition: its segments as readers see them (`Log`), and the one owner that appends
-//! (`Writer`).
+//! One partition: its segments as readers see them (`Log`), and its only owner, which appends to
+//! them (`Writer`).
 
 use std::{
     io,
@@ -31,15 +31,16 @@ const COMMANDS_MAX: usize = 256;
 /// How long and how large a partition may become.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// A segment is closed once it holds this much.
+    /// A segment is closed at this size, bytes.
     pub(super) segment_bytes: u64,
-    /// A segment last written to longer ago is deleted; `None` keeps it.
+    /// A segment whose last write is older than this is deleted; `None` keeps it.
     pub(super) retention: Option<Duration>,
-    /// The oldest segments are deleted while the rest still holds this much; `None` keeps them.
+    /// The oldest segments are deleted while the other segments still hold this many bytes; `None`
+    /// keeps them.
     pub(super) retention_bytes: Option<u64>,
 }
 
-/// The answer to an append: durable from here on.
+/// The answer to an append. The records are then durable.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Appended {
     pub(super) base_offset: i64,
@@ -48,24 +49,24 @@ pub(super) struct Appended {
 
 type Reply = oneshot::Sender<Result<Appended, ResponseError>>;
 
-/// What the owner of a partition is asked to do.
+/// A request to the owner of a partition.
 #[derive(Debug)]
 pub(super) enum Command {
     Append(Admitted, Reply),
-    /// Close and delete what is past its retention.
+    /// Close the active segment if it is old, and delete what is past its retention.
     Retain,
 }
 
-/// What is read of a partition.
+/// What readers see of a partition.
 #[derive(Debug)]
 pub(super) struct Log {
     directory: PathBuf,
-    /// Never empty; the last one is written to.
+    /// Never empty. The last segment is the one that is written.
     segments: RwLock<Vec<Arc<Segment>>>,
     end: AtomicI64,
 }
 
-/// Why a read brings nothing.
+/// Why a read returns no records.
 #[derive(Debug)]
 pub(super) enum ReadError {
     OutOfRange,
@@ -73,27 +74,26 @@ pub(super) enum ReadError {
 }
 
 impl Log {
-    /// Where its files are.
     pub(super) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The first offset still there.
+    /// The first offset that still exists.
     pub(super) fn start_offset(&self) -> i64 {
         self.segments.read().first().map_or(0, |segment| segment.base_offset)
     }
 
-    /// The offset the next durable record gets.
+    /// The offset that the next durable record gets.
     pub(super) fn end_offset(&self) -> i64 {
         self.end.load(Ordering::Acquire)
     }
 
-    /// Whether a read at `offset` would wait: there is nothing to read and nothing wrong.
+    /// Whether a read at `offset` would wait, because it has nothing to read and no error.
     pub(super) fn is_at_end(&self, offset: i64) -> bool {
         offset == self.end_offset()
     }
 
-    /// Whole batches from the one that holds `offset` on.
+    /// Whole batches, starting with the one that holds `offset`.
     pub(super) fn read(&self, offset: i64, bytes_max: usize) -> Result<Bytes, ReadError> {
         if offset == self.end_offset() {
             return Ok(Bytes::new());
@@ -107,14 +107,14 @@ impl Log {
         let Some(segment) = segment.filter(|_| offset < self.end_offset()) else { return Err(ReadError::OutOfRange) };
         let read = segment.read(offset, bytes_max).map_err(ReadError::Io)?;
         match next {
-            // The records at its end are missing.
+            // The records at the end of the segment are missing.
             Some(next) if read.is_empty() => self.read(next.base_offset, bytes_max),
             _ => Ok(read),
         }
     }
 
-    /// Base offset and latest timestamp of the first batch with a record created at or after
-    /// `timestamp_ms`.
+    /// Base offset and latest timestamp of the first batch with a record created at `timestamp_ms`
+    /// or later.
     pub(super) fn find_timestamp(&self, timestamp_ms: i64) -> io::Result<Option<(i64, i64)>> {
         let segments = self.segments.read().clone();
         for segment in segments {
@@ -126,12 +126,12 @@ impl Log {
     }
 }
 
-/// The one place that writes a partition.
+/// The only code that writes a partition.
 #[derive(Debug)]
 struct Writer {
     log: Arc<Log>,
     active: Arc<Segment>,
-    /// Bytes in the active segment, those not yet synced included.
+    /// Bytes in the active segment, including those that are not synced yet.
     written: u64,
     next_offset: i64,
     producers: Producers,
@@ -139,8 +139,8 @@ struct Writer {
 }
 
 impl Writer {
-    /// Opens the partition, cutting off what a crash left half-written after the last whole batch.
-    /// Nothing whole follows it, or it is damage.
+    /// Opens the partition and cuts off a half-written batch that a crash has left at the end. If a
+    /// whole batch follows it, the file is damaged, and this fails.
     fn open(directory: &Path, limits: Limits) -> Result<Self, Error> {
         let failed = |source| Error::Storage { path: directory.to_owned(), source };
         for entry in std::fs::read_dir(directory).map_err(failed)? {
@@ -163,12 +163,12 @@ impl Writer {
         Ok(Self { log, active, written, next_offset, producers, limits })
     }
 
-    /// Carries out what was waiting, with one sync for all appends, and only then answers.
+    /// Runs the waiting commands with one sync for all appends, and only then answers them.
     fn run(&mut self, commands: &mut Vec<Command>) -> io::Result<()> {
         let mut answers = Vec::with_capacity(commands.len());
         let outcome = self.append_all(commands, &mut answers);
         for (reply, answer) in answers {
-            // A producer that has gone asks again and finds its batch stored.
+            // A producer whose connection is gone resends its batch and then finds it stored.
             let _ = reply.send(if outcome.is_ok() { answer } else { Err(ResponseError::KafkaStorageError) });
         }
         outcome
@@ -218,7 +218,7 @@ impl Writer {
         Ok(Ok(Appended { base_offset, start_offset }))
     }
 
-    /// Makes everything appended durable, then visible.
+    /// Makes all appended records durable, then visible.
     fn sync(&mut self) -> io::Result<()> {
         if self.written > self.active.bytes() {
             self.active.sync()?;
@@ -237,8 +237,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Deletes whole segments from the old end. The active one is closed first where it is past its
-    /// time, so that a quiet partition empties too.
+    /// Deletes whole segments, the oldest first. An active segment that is past its time is closed
+    /// before that, so that a quiet partition empties too.
     fn retain(&mut self) -> io::Result<()> {
         let expired = |segment: &Segment| -> io::Result<bool> {
             self.limits.retention.map_or(Ok(false), |retention| Ok(segment.age()? > retention))
@@ -268,9 +268,9 @@ impl Writer {
     }
 }
 
-/// Checks the end of the log and returns the next offset and the producers. Only the last two
-/// segments are read: a producer that has stored nothing in a whole segment has no request on its
-/// way that could come again.
+/// Checks the end of the log and returns the next offset and the producers. It only reads the last
+/// two segments. A producer that stored nothing during a whole segment has no request in flight
+/// that it could resend.
 fn recover(segments: &[Arc<Segment>]) -> Result<(i64, Producers), Error> {
     let mut producers = Producers::default();
     let mut next_offset = None;
@@ -309,20 +309,20 @@ pub(super) struct Partition {
     commands: mpsc::Sender<Command>,
 }
 
-/// Told about every partition that moved and about what broke.
+/// Channels to tell about new records and failures, and to learn of the shutdown.
 #[derive(Clone, Debug)]
 pub(super) struct Signals {
-    /// Changes whenever a record became readable anywhere.
+    /// Changes whenever a record of any partition becomes readable.
     pub(super) appended: watch::Sender<u64>,
     pub(super) failures: mpsc::Sender<Error>,
     pub(super) shutdown: CancellationToken,
-    /// Knows the owners that still work.
+    /// The owners that still work.
     pub(super) tracker: TaskTracker,
 }
 
 impl Partition {
-    /// Opens the partition in `directory`, reading the end of its log, and starts its owner.
-    /// Blocks.
+    /// Opens the partition in `directory`, which reads the end of its log, and starts its owner.
+    /// This blocks.
     pub(super) fn open(directory: &Path, limits: Limits, signals: Signals) -> Result<Self, Error> {
         let writer = Writer::open(directory, limits)?;
         let log = Arc::clone(&writer.log);
@@ -331,23 +331,23 @@ impl Partition {
         Ok(Self { log, commands })
     }
 
-    /// Hands a batch to the owner; batches of one caller are stored in the order of these calls.
+    /// Hands a batch to the owner. Batches of one caller are stored in the order of these calls.
     pub(super) async fn append(&self, admitted: Admitted) -> oneshot::Receiver<Result<Appended, ResponseError>> {
         let (reply, answer) = oneshot::channel();
-        // A closed channel drops the reply, which the receiver reports.
+        // A closed channel drops the reply. The receiver reports that.
         let _ = self.commands.send(Command::Append(admitted, reply)).await;
         answer
     }
 
-    /// Asks the owner to delete what is past its retention; skipped while it is busy.
+    /// Asks the owner to delete what is past its retention. A busy owner skips this.
     pub(super) fn retain(&self) {
         let _ = self.commands.try_send(Command::Retain);
     }
 }
 
-/// Runs a partition's writer until nobody can send to it any more, the broker stops, or writing
-/// fails. After a failed write or sync nothing is known about the file, so the partition is given
-/// up and opened afresh by the next start.
+/// Runs a partition's writer until no sender is left, the broker stops, or writing fails. After a
+/// failed write or sync the state of the file is unknown. The partition is then closed, and the
+/// next start opens it again.
 async fn own(mut writer: Writer, mut waiting: mpsc::Receiver<Command>, signals: Signals) {
     let mut commands = Vec::with_capacity(COMMANDS_MAX);
     loop {
@@ -376,7 +376,7 @@ async fn own(mut writer: Writer, mut waiting: mpsc::Receiver<Command>, signals: 
         signals.appended.send_modify(|count| *count = count.wrapping_add(1));
         if let Err(source) = outcome {
             if signals.shutdown.is_cancelled() {
-                // The topic was deleted under the write.
+                // The topic was deleted during the write.
                 return;
             }
             let _ = signals.failures.try_send(Error::Storage { path, source });
