@@ -1,12 +1,13 @@
-//! The three engines of `doseline up`: Mosquitto in a process of its own, and in this process a log
-//! that speaks Kafka's protocol, and ClickHouse.
+//! The three engines of `doseline up`: Mosquitto as a child process, and two engines inside this
+//! process, ClickHouse and a log that speaks Kafka's protocol.
 //!
-//! Absent: everything about injections. No other crate of the data path is used here, and those see
-//! an engine through its network protocol only, so that each can be exchanged for the real service.
+//! Absent: everything about injections. This crate uses no other crate of the data path. Those
+//! crates only see an engine through its network protocol, so the real service can replace any of
+//! them.
 //!
-//! Invariants: an engine that is ready serves on the address its handle names; it ends when its
-//! token is cancelled and reports any other end as an error; what it has acknowledged is in its
-//! data directory, which one process uses at a time.
+//! Invariants: an engine that is ready serves on the address that its handle names. It ends when
+//! its token is cancelled, and reports any other end as an error. What it has acknowledged is in
+//! its data directory, which one process uses at a time.
 
 pub mod clickhouse;
 pub mod kafka;

@@ -2,31 +2,28 @@
 
 use std::fmt;
 
-/// `SYNTAX_ERROR`.
 pub const SYNTAX_ERROR: u32 = 62;
-/// `UNKNOWN_SETTING`.
 pub const UNKNOWN_SETTING: u32 = 115;
-/// `TOO_MANY_SIMULTANEOUS_QUERIES`.
 pub const TOO_MANY_SIMULTANEOUS_QUERIES: u32 = 202;
 
-/// Code given to a text in which the engine named none.
+/// The code for a text in which the engine names no code.
 const UNKNOWN_EXCEPTION: u32 = 1002;
 
-/// An error as ClickHouse words it: `Code: 60. DB::Exception: ... (UNKNOWN_TABLE)`.
+/// An error with ClickHouse's wording: `Code: 60. DB::Exception: ... (UNKNOWN_TABLE)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exception {
     code: u32,
-    /// The whole text without a version trailer.
+    /// The whole text, without the version at its end.
     text: String,
 }
 
 impl Exception {
-    /// An exception of this server itself, worded as the engine would.
+    /// An exception of this server itself, with the engine's wording.
     pub fn new(code: u32, name: &str, message: impl fmt::Display) -> Self {
         Self { code, text: format!("Code: {code}. DB::Exception: {message}. ({name})") }
     }
 
-    /// Reads the code out of a text of the engine and drops its version trailer, which
+    /// Reads the code from a text of the engine and removes the version at its end, which
     /// [`Exception::body`] adds again.
     pub fn from_engine(text: &str) -> Self {
         let text = text.trim_end();
@@ -44,7 +41,7 @@ impl Exception {
         }
     }
 
-    /// The connection gave out before the request's body was complete.
+    /// The exception for a body that broke off or cannot be decompressed.
     pub fn body_broken(error: &std::io::Error) -> Self {
         match error.kind() {
             std::io::ErrorKind::InvalidData => Self::new(271, "CANNOT_DECOMPRESS", error),
@@ -57,20 +54,20 @@ impl Exception {
         self.code
     }
 
-    /// The text as it stands in a response body.
+    /// The text, as a response body holds it.
     pub fn body(&self, version: &str) -> String {
         format!("{} (version {version} (embedded build))\n", self.text)
     }
 
-    /// The HTTP status a ClickHouse server answers with.
+    /// The HTTP status with which a ClickHouse server answers.
     pub const fn http_status(&self) -> u16 {
         match self.code {
-            // what the client wrote cannot be read
+            // What the client wrote cannot be read.
             6 | 25 | 26 | 27 | 36 | 38 | 41 | 43 | 44 | 53 | 62 | 69 | 72 | 117 | 167 | 168 | 223 | 271 | 321 | 376
             | 427 | 441 | 456 | 457 | 467 => 400,
             194 => 401,
             192 | 193 | 497 | 516 => 403,
-            // what the client named does not exist
+            // What the client named does not exist.
             46 | 47 | 50 | 56 | 60 | 63 | 73 | 78 | 81 | 115 | 511 => 404,
             159 => 408,
             48 => 501,

@@ -1,5 +1,5 @@
-//! Connections between two statements. Opening one and setting on it what a request asks for takes
-//! longer than many a statement, and most requests ask for the same as one before.
+//! Idle connections. Opening a connection and setting what a request asks for takes longer than
+//! many statements, and most requests ask for the same settings.
 
 use super::library::Connection;
 use std::collections::VecDeque;
@@ -8,19 +8,19 @@ use std::sync::{Mutex, PoisonError};
 /// A connection, and what was set on it since it was opened.
 pub struct Prepared {
     pub connection: Connection,
-    /// It has the owner's rights, not a reader's.
+    /// Whether it has the owner's rights, not a reader's.
     pub owner: bool,
-    /// By which its statements are found.
+    /// The key by which its statements are found.
     pub key: String,
-    /// The database that was chosen.
+    /// The selected database.
     pub database: Option<String>,
     /// Settings by name, in ascending order.
     pub settings: Vec<(String, String)>,
 }
 
 impl Prepared {
-    /// Whether it is as a new connection would be once these are set, whatever their values are
-    /// now.
+    /// Whether it will be like a new connection once these settings are set, whatever values they
+    /// have now.
     fn suits(&self, owner: bool, database: Option<&str>, settings: &[(String, String)]) -> bool {
         let names = settings.iter().map(|(name, _)| name);
         self.owner == owner
@@ -29,28 +29,28 @@ impl Prepared {
     }
 }
 
-/// At most a given number of the owner's and as many of readers'; the one that was used longest ago
-/// goes first.
+/// The idle connections, with separate limits for the owner and for readers. The one that has been
+/// idle for longest is closed first.
 pub struct Idle {
     connections: Mutex<VecDeque<Prepared>>,
     connections_max: usize,
 }
 
 impl Idle {
-    /// Room for `connections_max` connections of the owner and of readers each.
+    /// Room for `connections_max` connections of the owner, and as many of readers.
     pub fn new(connections_max: usize) -> Self {
         Self { connections: Mutex::default(), connections_max }
     }
 
-    /// One on which this database was chosen and these settings, in ascending order of their names,
-    /// and nothing else.
+    /// Takes a connection on which exactly this database and these settings were set. The settings
+    /// must be in ascending order of their names.
     pub fn take(&self, owner: bool, database: Option<&str>, settings: &[(String, String)]) -> Option<Prepared> {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         let last = connections.iter().rposition(|prepared| prepared.suits(owner, database, settings))?;
         connections.remove(last)
     }
 
-    /// Keeps one whose statement ended well and changed nothing of the connection.
+    /// Keeps a connection whose statement succeeded and did not change it.
     pub fn give_back(&self, prepared: Prepared) {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         let alike = |other: &Prepared| other.owner == prepared.owner;
@@ -58,12 +58,11 @@ impl Idle {
         let first = connections.iter().position(alike).filter(|_| full);
         let oldest = first.and_then(|first| connections.remove(first));
         connections.push_back(prepared);
-        // Closing takes a while, during which others need not wait.
+        // Closing takes a while, and others need not wait for it.
         drop(connections);
         drop(oldest);
     }
 
-    /// Closes all.
     pub fn clear(&self) {
         let all = std::mem::take(&mut *self.connections.lock().unwrap_or_else(PoisonError::into_inner));
         drop(all);

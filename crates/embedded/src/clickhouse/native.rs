@@ -1,19 +1,20 @@
-//! `client_protocol_version`: a client that names one gets blocks of the format Native as over
-//! ClickHouse's own protocol. From any version on, information stands before each block, and from
-//! one version on, a byte behind each column's type, which says whether the column is stored in a
-//! special way. The engine writes neither, and where a column ends shows from its type only.
+//! Support for `client_protocol_version`. A client that names a version gets blocks of the format
+//! Native as in ClickHouse's own protocol. Every version has an information field before each
+//! block. From one version on, a byte after each column's type tells whether the column is stored
+//! in a special way. The engine writes neither. Where a column ends can only be derived from its
+//! type.
 
 use super::exception::Exception;
 
-/// The version from which on a column says how it is stored.
+/// The first version in which a column tells how it is stored.
 const CUSTOM_SERIALIZATION: u64 = 54_454;
-/// Not the rows beyond a limit of groups (field 1), of no bucket (field 2), the end.
+/// The block information: no overflow rows (field 1), no bucket number (field 2), the end.
 const BLOCK_INFORMATION: [u8; 8] = [1, 0, 2, 0xff, 0xff, 0xff, 0xff, 0];
 
-/// Appends whole blocks as a client of this version expects them.
+/// Appends whole blocks in the form that a client of this version expects.
 ///
 /// # Errors
-/// A column of a type whose length is not known here.
+/// A column has a type whose length this code does not know.
 pub fn rewrite(blocks: &[u8], version: u64, out: &mut Vec<u8>) -> Result<(), Exception> {
     let mut rest = Fields(blocks);
     while !rest.0.is_empty() {
@@ -52,25 +53,25 @@ fn unknown(name: &str) -> Exception {
     Exception::new(48, "NOT_IMPLEMENTED", message)
 }
 
-/// What a column is made of.
+/// The structure of a column.
 #[derive(Debug, PartialEq, Eq)]
 enum Type {
-    /// So many bytes for each row.
+    /// A fixed number of bytes for each row.
     Plain(usize),
-    /// A length and so many bytes for each row.
+    /// For each row, a length and then this number of bytes.
     Text,
     /// A byte for each row, then the values.
     Nullable(Box<Type>),
-    /// Where the elements of each row end, then all elements.
+    /// The end of each row's elements, then all elements.
     Array(Box<Type>),
     /// One column after the other.
     Tuple(Vec<Type>),
-    /// Different values, and a number for each row.
+    /// The distinct values, and a number for each row.
     LowCardinality(Box<Type>),
 }
 
 impl Type {
-    /// `None` for one that is not known.
+    /// Returns `None` for an unknown type.
     fn read(name: &str) -> Option<Self> {
         let name = name.trim();
         let (family, arguments) = match name.split_once('(') {
@@ -113,7 +114,7 @@ impl Type {
         })
     }
 
-    /// What stands before the values of all columns that this one is made of.
+    /// Skips what comes before the values of all columns that this one consists of.
     fn prefix(&self, rest: &mut Fields<'_>) -> Option<()> {
         match self {
             Self::Plain(_) | Self::Text => Some(()),
@@ -148,7 +149,7 @@ impl Type {
     }
 }
 
-/// The arguments of a type, which may have brackets and quotes of their own.
+/// The arguments of a type, which may themselves contain brackets and quotes.
 fn split(arguments: &str) -> Vec<&str> {
     let (mut parts, mut depth, mut quote, mut start, mut escaped) = (Vec::new(), 0_usize, None, 0, false);
     for (at, character) in arguments.char_indices() {
@@ -187,7 +188,7 @@ fn unnamed(element: &str) -> &str {
     element[name.len()..].strip_prefix(' ').unwrap_or(element)
 }
 
-/// Bytes that are taken from the front.
+/// Takes bytes from the front.
 struct Fields<'b>(&'b [u8]);
 
 impl<'b> Fields<'b> {

@@ -1,5 +1,5 @@
-//! What goes back to the client: the head as late as possible, so that an error early on still gets
-//! its status, and then pieces of a bounded size.
+//! The reply to the client. Its head is sent as late as possible, so that an early error still gets
+//! its own status. The body follows in pieces of bounded size.
 
 use super::compression::{Encoder, Encoding};
 use super::exception::Exception;
@@ -17,58 +17,55 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 
-/// Bytes of result that are held back before the head is sent.
+/// How much of a result is held back before the head is sent, bytes.
 const HOLD_BYTES: usize = 1 << 20;
-/// The same if the client asked to wait for the end of the statement; beyond it, the result is
-/// streamed all the same.
+/// The same if the client asked to wait for the end of the statement, bytes. A longer result is
+/// streamed even then.
 const HOLD_BYTES_WAITING: usize = 64 << 20;
-/// Bytes of result in one piece.
+/// Size of one piece of a result, bytes.
 const PIECE_BYTES: usize = 256 << 10;
-/// Pieces between the statement's thread and the socket.
+/// Pieces that may wait between the statement's thread and the socket.
 const PIECES: usize = 4;
-/// A client has so long to take the exception that ends a result early, before the connection is
-/// broken off.
+/// How long a client may take to receive the exception that ends a result early. The connection is
+/// broken off afterwards.
 const FLUSH_TIME: Duration = Duration::from_millis(250);
-/// An owner's client that takes nothing for so long is as good as gone: it holds up a thread that
-/// others wait for.
+/// An owner's client that takes no piece for this time counts as gone, because it holds a thread
+/// that other requests wait for.
 pub const OWNER_IDLE_TIME: Duration = Duration::from_secs(300);
-/// The same for a reader's.
+/// The same for a reader's client.
 const READER_IDLE_TIME: Duration = Duration::from_secs(10);
 
-/// What each reply says of the server.
+/// What each reply says about the server.
 #[derive(Debug)]
 pub struct Identity {
-    /// The engine's version.
     pub version: String,
-    /// The engine's time zone.
     pub timezone: String,
 }
 
-/// Status and headers, and the body's beginning.
+/// Status, headers, and the start of the body.
 pub struct Head {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     /// The first bytes of the body.
     pub first: Bytes,
-    /// More pieces follow.
+    /// Whether more pieces follow.
     pub more: bool,
 }
 
-/// What follows the head.
+/// A part of the reply after the head.
 pub enum Piece {
     /// Bytes of the body.
     Data(Bytes),
-    /// The statement failed after the head: the body must not look complete.
+    /// The statement failed after the head was sent, so the body must not look complete.
     Broken,
     /// The body is complete.
     End,
 }
 
-/// The client is gone.
 #[derive(Debug)]
 pub struct Gone;
 
-/// The sending half, on the statement's thread.
+/// The sending half, used by the statement's thread.
 pub struct Reply {
     head: Option<oneshot::Sender<Head>>,
     pieces: mpsc::Sender<Piece>,
@@ -76,32 +73,30 @@ pub struct Reply {
     encoder: Encoder,
     encoding: Option<Encoding>,
     headers: Vec<(&'static str, String)>,
-    /// Marks an exception within a body, as ClickHouse does since 25.11.
+    /// Marks an exception within a body, as ClickHouse does since version 25.11.
     tag: String,
     version: String,
     wait_end: bool,
-    /// How long one piece may wait for its client.
+    /// How long one piece may wait until the client takes it.
     idle_time: Duration,
-    /// When the last piece must be with a reader, however slowly the client takes it.
+    /// When a reader must have the last piece, however slowly its client receives.
     deadline: Option<Instant>,
-    /// Plain bytes in the encoder.
+    /// Plain bytes that the encoder holds.
     held: usize,
     started: Instant,
 }
 
-/// The receiving half, on the connection's task.
+/// The receiving half, used by the connection's task.
 pub struct Receiver {
-    /// The head, once there is one.
     pub head: oneshot::Receiver<Head>,
-    /// The pieces after it.
     pub pieces: mpsc::Receiver<Piece>,
 }
 
 impl Reply {
-    /// A reply to a request, and its receiving half. Has to be called within a runtime.
+    /// Creates the reply to a request, with its receiving half. Call this within a runtime.
     ///
     /// # Errors
-    /// Out of memory in an encoder.
+    /// An encoder has no memory.
     pub fn new(request: &Request, identity: &Identity) -> io::Result<(Self, Receiver)> {
         let (head, head_receiver) = oneshot::channel();
         let (pieces, pieces_receiver) = mpsc::channel(PIECES);
@@ -123,7 +118,7 @@ impl Reply {
             version: identity.version.clone(),
             wait_end: request.wait_end,
             idle_time: if request.owner { OWNER_IDLE_TIME } else { READER_IDLE_TIME },
-            // The engine's own limit ends the statement before, and can be told.
+            // The engine's own limit ends the statement earlier, and the client can still be told.
             deadline: (!request.owner).then(|| Instant::now() + 2 * reader::EXECUTION_TIME_MAX),
             held: 0,
             started: Instant::now(),
@@ -131,7 +126,7 @@ impl Reply {
         Ok((reply, Receiver { head: head_receiver, pieces: pieces_receiver }))
     }
 
-    /// Names the format of the rows that follow.
+    /// Sets the format of the rows that follow.
     pub fn set_format(&mut self, format: &str) {
         if format.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             self.headers.push(("X-ClickHouse-Format", format.to_owned()));
@@ -139,7 +134,7 @@ impl Reply {
         }
     }
 
-    /// Adds rows, waiting while the client is slower.
+    /// Adds rows, and waits while the client is slower.
     ///
     /// # Errors
     /// The client is gone.
@@ -175,14 +170,14 @@ impl Reply {
     }
 
     fn send(&self, piece: Piece) -> Result<(), Gone> {
-        // a timer can be made within the runtime only
+        // A timer can only be created within the runtime.
         let left = self.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
         let patience = self.idle_time.min(left);
         let sent = self.runtime.block_on(async { tokio::time::timeout(patience, self.pieces.send(piece)).await });
         sent.map_err(|_| Gone)?.map_err(|_| Gone)
     }
 
-    /// Ends the reply of a statement that succeeded.
+    /// Ends the reply of a successful statement.
     pub fn finish(mut self, counts: Counts) {
         let encoder = std::mem::replace(&mut self.encoder, Encoder::Plain(Vec::new()));
         let Ok(rest) = encoder.finish() else { return };
@@ -194,15 +189,15 @@ impl Reply {
                 headers.extend(self.encoding.map(|encoding| ("Content-Encoding", encoding.name().to_owned())));
                 let _ = head.send(Head { status: 200, headers, first: rest, more: false });
             }
-            // a client that is gone misses nothing
+            // A client that is gone misses nothing.
             None => {
                 let _ = self.send(Piece::Data(rest)).and_then(|()| self.send(Piece::End));
             }
         }
     }
 
-    /// Ends the reply of a statement that failed: with a status if no row was sent yet, otherwise
-    /// with a marked text at the end of a body that does not end as it should.
+    /// Ends the reply of a failed statement. If no row was sent, the reply gets an error status.
+    /// Otherwise a marked text ends the body, which is then broken off.
     pub fn fail(mut self, exception: &Exception) {
         let text = exception.body(&self.version);
         if let Some(head) = self.head.take() {
@@ -253,7 +248,8 @@ fn content_type(format: &str) -> &'static str {
     }
 }
 
-/// The body of a response; `guard` is dropped with it, at its end or when the client is gone.
+/// The body of a response. `guard` is dropped with it, at the end of the body or when the client is
+/// gone.
 pub struct ReplyBody<G> {
     first: Bytes,
     pieces: Option<mpsc::Receiver<Piece>>,
@@ -263,12 +259,12 @@ pub struct ReplyBody<G> {
 }
 
 impl<G> ReplyBody<G> {
-    /// A body that begins with `first` and goes on with `pieces`, if any.
+    /// A body that starts with `first` and continues with `pieces`, if there are any.
     pub const fn new(first: Bytes, pieces: Option<mpsc::Receiver<Piece>>, guard: G) -> Self {
         Self { first, pieces, flushing: None, _guard: guard, work: None }
     }
 
-    /// Keeps the connection busy until the body is sent.
+    /// Marks the connection as busy until the body is sent.
     pub fn hold(&mut self, work: Work) {
         self.work = Some(work);
     }
@@ -298,11 +294,11 @@ impl<G: Unpin> Body for ReplyBody<G> {
                 self.pieces = None;
                 Poll::Ready(None)
             }
-            // an error makes hyper close at once, with whatever the socket has not taken yet: let
-            // the exception out first
+            // An error makes hyper close at once, with bytes that the socket has not taken yet. So
+            // the exception must be sent before that.
             Some(Piece::Broken) | None => {
                 let flushing = self.flushing.insert(Box::pin(tokio::time::sleep(FLUSH_TIME)));
-                // asks to be woken; it cannot be over already
+                // Registers the wake-up. The time cannot be over yet.
                 let _ = flushing.as_mut().poll(context);
                 Poll::Pending
             }

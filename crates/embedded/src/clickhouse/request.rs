@@ -1,4 +1,4 @@
-//! What a request says outside its body: parameters of the URL, headers, who asks.
+//! What a request says outside its body: parameters of the URL, headers, user and password.
 
 use super::compression::Encoding;
 use super::exception::{Exception, UNKNOWN_SETTING};
@@ -12,7 +12,7 @@ const SESSION_IDLE_MAX: Duration = Duration::from_secs(3600);
 /// Time a session is kept if the request names none, as in ClickHouse.
 const SESSION_IDLE: Duration = Duration::from_secs(60);
 
-/// Settings that steer the HTTP server, not the statement, and have no effect here.
+/// Settings that control the HTTP server and not the statement. They have no effect here.
 const SERVER_SETTINGS: [&str; 6] = [
     "add_http_cors_header",
     "buffer_size",
@@ -22,39 +22,40 @@ const SERVER_SETTINGS: [&str; 6] = [
     "quota_key",
 ];
 
-/// A session that the request belongs to.
+/// The session that a request names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionName {
-    /// The client's name for it.
+    /// The client's name for the session.
     pub id: String,
-    /// It is one of the owner's.
+    /// Whether it is a session of the owner.
     pub owner: bool,
     /// How long it is kept without a request.
     pub idle: Duration,
-    /// It must exist already.
+    /// Whether it must already exist.
     pub must_exist: bool,
-    /// It ends with this request.
+    /// Whether it ends with this request.
     pub close: bool,
 }
 
 impl SessionName {
-    /// By which it is kept.
+    /// The key under which it is kept.
     pub fn key(&self) -> (bool, String) {
         (self.owner, self.id.clone())
     }
 }
 
-/// The user with all rights, which has a password. The other, `default`, only reads and needs none.
+/// The user with all rights, who has a password. The other user, `default`, only reads and has
+/// none.
 pub const OWNER: &str = "doseline";
 
 /// A request without its body.
 #[derive(Debug, Default)]
 pub struct Request {
-    /// SQL of the URL, to which the body is added.
+    /// SQL from the URL. The body is appended to it.
     pub query: String,
     /// Database for unqualified names.
     pub database: Option<String>,
-    /// Format for a statement that names none.
+    /// Format for a statement that names no format.
     pub format: Option<String>,
     /// Settings for this one statement.
     pub settings: Vec<(String, String)>,
@@ -62,22 +63,22 @@ pub struct Request {
     /// The client's name for the statement.
     pub query_id: Option<String>,
     pub session: Option<SessionName>,
-    /// The response is to be in ClickHouse's compressed blocks.
+    /// Whether the response must use ClickHouse's compressed blocks.
     pub compress: bool,
-    /// The body is in ClickHouse's compressed blocks.
+    /// Whether the body uses ClickHouse's compressed blocks.
     pub decompress: bool,
     /// Encoding of the body.
     pub body_encoding: Option<Encoding>,
     /// Encoding of the response.
     pub response_encoding: Option<Encoding>,
-    /// Nothing is to be sent before the statement has ended.
+    /// Whether nothing may be sent before the statement has ended.
     pub wait_end: bool,
-    /// Only reading is allowed: the method is GET.
+    /// Whether only reading is allowed, because the method is GET.
     pub read_only: bool,
-    /// The owner asks, not a reader.
+    /// Whether the owner asks, and not a reader.
     pub owner: bool,
-    /// The version of ClickHouse's protocol for which blocks of the format Native are written; 0
-    /// for none.
+    /// The version of ClickHouse's protocol for which blocks of the format Native are written; 0 =
+    /// none.
     pub protocol_version: u64,
     user: Option<String>,
     password: Option<String>,
@@ -87,7 +88,7 @@ impl Request {
     /// Reads URL parameters and headers.
     ///
     /// # Errors
-    /// What this server does not do.
+    /// A request for something that this server does not support.
     pub fn read(query: &str, headers: &HeaderMap, read_only: bool) -> Result<Self, Exception> {
         let mut request = Self { read_only, ..Self::default() };
         let mut sessions = SessionParameters::default();
@@ -108,10 +109,10 @@ impl Request {
         Ok(request)
     }
 
-    /// Takes one parameter of the URL, or one field of a form.
+    /// Accepts one parameter of the URL or one field of a form.
     ///
     /// # Errors
-    /// A setting's name that cannot be one.
+    /// A name that cannot be the name of a setting.
     pub fn read_parameter(&mut self, name: &str, value: String) -> Result<(), Exception> {
         match name {
             "query" => self.query = value,
@@ -147,8 +148,8 @@ impl Request {
         Ok(())
     }
 
-    /// Sorts the settings by name; of those that are there twice the last counts. `readonly` comes
-    /// last: after it no other can be set.
+    /// Sorts the settings by name. The last value of a repeated setting counts. `readonly` comes
+    /// last, because no setting can be changed after it.
     pub fn order_settings(&mut self) {
         self.settings.reverse();
         self.settings.sort_by(|(left, _), (right, _)| (left == "readonly", left).cmp(&(right == "readonly", right)));
@@ -175,8 +176,7 @@ impl Request {
         Ok(())
     }
 
-    /// Finds out who asks: the owner, who must know the password, or a reader, of whom none is
-    /// asked.
+    /// Determines who asks: the owner, who must give the password, or a reader, who needs none.
     ///
     /// # Errors
     /// `AUTHENTICATION_FAILED`.
@@ -231,7 +231,7 @@ fn decode_basic(header: &str) -> Option<(String, String)> {
     decoded.split_once(':').map(|(user, password)| (user.to_owned(), password.to_owned()))
 }
 
-/// Compares in a time that does not tell where the difference is.
+/// Compares in a time that does not reveal the position of the first difference.
 fn equal(left: &[u8], right: &[u8]) -> bool {
     left.len() == right.len() && left.iter().zip(right).fold(0, |seen, (left, right)| seen | (left ^ right)) == 0
 }

@@ -1,5 +1,5 @@
-//! Sessions: a client that names one gets the same connection again, with its `SET`s and temporary
-//! tables.
+//! ClickHouse sessions: a client that names a session always gets the same connection, with its
+//! `SET`s and temporary tables.
 
 use super::exception::{Exception, TOO_MANY_SIMULTANEOUS_QUERIES};
 use super::library::Connection;
@@ -9,27 +9,28 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 struct Session {
-    /// With the key of its statements; `None` while one runs.
+    /// The connection and the key of its statements; `None` while a statement runs.
     connection: Option<(Connection, String)>,
     idle: Duration,
     used: Instant,
 }
 
-/// All sessions, at most a given number of the owner's and as many of readers'.
+/// All sessions, with separate limits for those of the owner and of readers.
 pub struct Sessions {
-    /// By whether they are the owner's, and name: no reader comes into a session of the owner.
+    /// By whether they are the owner's, and name, so that no reader gets into a session of the
+    /// owner.
     sessions: Mutex<HashMap<(bool, String), Session>>,
     sessions_max: usize,
 }
 
 impl Sessions {
-    /// Room for `sessions_max` sessions of the owner and of readers each.
+    /// Room for `sessions_max` sessions of the owner, and as many of readers.
     pub fn new(sessions_max: usize) -> Self {
         Self { sessions: Mutex::default(), sessions_max }
     }
 
-    /// Reserves the session for one statement. `None`: it is new, and its connection has to be
-    /// opened.
+    /// Reserves the session for one statement. `None` means that it is new, and the caller must
+    /// open its connection.
     ///
     /// # Errors
     /// `SESSION_IS_LOCKED` while another statement runs in it, `SESSION_NOT_FOUND`, or too many
@@ -48,7 +49,7 @@ impl Sessions {
             return Err(Exception::new(372, "SESSION_NOT_FOUND", message));
         }
         let alike = sessions.keys().filter(|(owner, _)| *owner == name.owner).count();
-        // A reader's holds nothing that another could not make again.
+        // A reader's session holds nothing that a reader cannot create again.
         let oldest = sessions.iter().filter(|((owner, _), session)| !owner && session.connection.is_some());
         let oldest = oldest.min_by_key(|(_, session)| session.used).map(|(key, _)| key.clone());
         if alike >= self.sessions_max
@@ -65,7 +66,7 @@ impl Sessions {
         Ok(None)
     }
 
-    /// Gives the connection back after the statement; without one the session ends.
+    /// Returns the connection after the statement. Without a connection the session ends.
     pub fn give_back(&self, name: &SessionName, connection: Option<(Connection, String)>) {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         match connection.filter(|_| !name.close) {
@@ -77,7 +78,7 @@ impl Sessions {
         }
     }
 
-    /// Ends the sessions that no request has used for their time.
+    /// Ends the sessions that were not used within their time.
     pub fn expire(&self) {
         self.end_where(|session| session.used.elapsed() >= session.idle);
     }

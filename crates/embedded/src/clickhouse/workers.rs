@@ -1,12 +1,12 @@
-//! The threads that call into the engine. A call blocks as long as its statement runs, so that no
-//! thread of tokio may make one; and ClickHouse analyses deeply nested statements on the caller's
-//! stack.
+//! The threads that call into the engine. A call blocks while its statement runs, so no thread of
+//! tokio may make one. ClickHouse also analyses deeply nested statements on the caller's stack,
+//! which must be large enough.
 
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-/// The stack that ClickHouse's own threads have.
+/// The same stack size as ClickHouse's own threads.
 const STACK_BYTES: usize = 8 << 20;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -17,7 +17,7 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts `count` threads. They end once the `Workers` are closed and all jobs are done.
+    /// Starts `count` threads. They end after [`Workers::close`] once all jobs are done.
     ///
     /// # Errors
     /// The system gives no more threads.
@@ -30,8 +30,8 @@ impl Workers {
                 loop {
                     let job = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok(job) = job else { return };
-                    // a panic is printed by its hook and answered by the dropped reply; the thread
-                    // goes on
+                    // The panic hook has printed the panic, and the dropped reply answers the
+                    // client. The thread continues.
                     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
                 }
             };
@@ -40,14 +40,14 @@ impl Workers {
         Ok(Self { jobs: Mutex::new(Some(sender)) })
     }
 
-    /// Queues a job. After [`Workers::close`] it is dropped instead.
+    /// Queues a job. After [`Workers::close`] the job is dropped.
     pub fn submit(&self, job: impl FnOnce() + Send + 'static) {
         if let Some(jobs) = &*self.jobs.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = jobs.send(Box::new(job));
         }
     }
 
-    /// Lets the threads end after the jobs that are queued.
+    /// Lets the threads end after the queued jobs.
     pub fn close(&self) {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
     }

@@ -1,4 +1,4 @@
-//! Which requests are understood, and in which versions; decoding them and encoding their answers.
+//! Decodes requests and encodes their answers. Lists the supported requests and versions.
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
@@ -14,7 +14,7 @@ use kafka_protocol::{
 
 use super::{Broker, connection::Reply, coordination, fetch, memory::Held, produce, shape, topics};
 
-/// A request that cannot be read, or that asks for what is not there; its connection is closed.
+/// A request that cannot be read, or that asks for something unsupported. Its connection is closed.
 #[derive(Debug, thiserror::Error)]
 #[error("malformed request: {0}")]
 pub(super) struct Malformed(String);
@@ -25,17 +25,17 @@ impl Malformed {
     }
 }
 
-/// What a request is answered with.
+/// What is needed to answer a request.
 #[derive(Clone, Debug)]
 pub(super) struct Context {
     pub(super) broker: Arc<Broker>,
-    /// The address the client reached the broker at, which is the one it is told.
+    /// The address at which the client reached the broker. The client is told the same address.
     pub(super) local: SocketAddr,
 }
 
-/// Requests understood, with the lowest and highest version. Fetch and Produce stay below the
-/// versions that name topics by id, `JoinGroup` below the one that lets a broker skip the
-/// assignment.
+/// The supported requests, with the lowest and highest version. Fetch and Produce stay below the
+/// versions that name topics by id. `JoinGroup` stays below the version in which a broker may skip
+/// the assignment.
 const SUPPORTED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::Produce, 3, 9),
     (ApiKey::Fetch, 4, 12),
@@ -55,14 +55,14 @@ const SUPPORTED: &[(ApiKey, i16, i16)] = &[
     (ApiKey::DescribeConfigs, 1, 4),
 ];
 
-/// What an answer is addressed with.
+/// The fields that address an answer.
 #[derive(Clone, Copy, Debug)]
 struct Head {
     correlation_id: i32,
     version: i16,
 }
 
-/// Whether a request that begins so may be larger than what a connection has of its own.
+/// Whether a request that begins like this may be larger than the memory of one connection.
 pub(super) fn may_be_large(frame: &[u8]) -> Result<(), Malformed> {
     match peek(frame)? {
         (ApiKey::Produce, _) => Ok(()),
@@ -70,7 +70,8 @@ pub(super) fn may_be_large(frame: &[u8]) -> Result<(), Malformed> {
     }
 }
 
-/// The elements of all arrays of a request. Whether it is supported shows later.
+/// The number of elements in all arrays of a request; 0 for an unsupported one, which is refused
+/// later.
 pub(super) fn items(frame: &[u8]) -> Result<usize, Malformed> {
     let (key, version) = peek(frame)?;
     if !is_supported(key, version) {
@@ -84,9 +85,9 @@ fn is_supported(key: ApiKey, version: i16) -> bool {
     SUPPORTED.iter().any(|(known, low, high)| *known == key && (*low..=*high).contains(&version))
 }
 
-/// Reads a request, measured by [`items`], and begins to answer it; `held` is let go with the
-/// request. What has to happen in the order of the requests happens before this returns; what may
-/// wait (for a disk, other clients, or time) is left to the reply.
+/// Reads a request that [`items`] has measured, and starts to answer it. `held` is released with
+/// the request. Work that must keep the order of the requests is done before this returns. Work
+/// that may wait (for a disk, other clients, or time) is left to the reply.
 pub(super) async fn dispatch(context: &Context, mut frame: Bytes, held: Held) -> Result<Reply, Malformed> {
     let (key, version) = peek(&frame)?;
     let head = Head { correlation_id: peek_correlation_id(&frame)?, version };
@@ -105,8 +106,8 @@ pub(super) async fn dispatch(context: &Context, mut frame: Bytes, held: Held) ->
         ApiKey::Produce => {
             let request = decode(&mut frame, version)?;
             let (due, response) = produce::submit(&context, request).await;
-            // Of its own, so that what waits for other answers of the connection holds no memory of
-            // others.
+            // It runs as a task of its own. A reply that waits for other answers of its connection
+            // then holds no memory that other connections need.
             let stored = tokio::spawn(async move {
                 let response = response.await;
                 drop(held);
@@ -114,8 +115,8 @@ pub(super) async fn dispatch(context: &Context, mut frame: Bytes, held: Held) ->
             });
             Box::pin(async move {
                 let response = stored.await.map_err(Malformed::new)?;
-                // A producer that wants no answer waits all the same, so that its requests count
-                // against the pipeline.
+                // A producer that wants no answer still waits here, so that its requests count
+                // against the limit of the pipeline.
                 if due { encode(head, &response).map(Some) } else { Ok(None) }
             })
         }
@@ -144,17 +145,17 @@ pub(super) async fn dispatch(context: &Context, mut frame: Bytes, held: Held) ->
     })
 }
 
-/// A string as the protocol crate wants it.
+/// A string of the protocol crate's type.
 pub(super) fn text(text: impl Into<String>) -> StrBytes {
     StrBytes::from_string(text.into())
 }
 
-/// The code of an outcome: 0 for success.
+/// The code of an outcome; 0 for success.
 pub(super) fn code<T>(outcome: &Result<T, ResponseError>) -> i16 {
     outcome.as_ref().err().map_or(0, ResponseError::code)
 }
 
-/// Runs what blocks (files) away from the connections' threads.
+/// Runs blocking work (files) outside of the connections' threads.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ResponseError> + Send + 'static,
 ) -> Result<T, ResponseError> {

@@ -1,34 +1,32 @@
-//! The record batch, format version 2: what the broker reads of it, checks in it and writes into
-//! it.
+//! The record batch of format version 2: what the broker reads, checks and changes in it.
 //!
-//! A batch is stored exactly as the producer sent it (records, compression and checksum untouched);
-//! only the base offset and the leader epoch, which the checksum leaves out for this purpose, are
-//! the broker's.
+//! The broker stores a batch exactly as the producer sent it, with records, compression and
+//! checksum unchanged. It only sets the base offset and the leader epoch, which the checksum leaves
+//! out for this purpose.
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::error::ResponseError;
 
-/// Bytes of a batch before its records.
+/// Size of a batch before its records, bytes.
 pub(super) const HEADER_BYTES: usize = 61;
-/// Bytes of the base offset and length fields, which the length field does not count.
+/// Size of the base offset and length fields, bytes. The length field does not count them.
 const PREFIX_BYTES: usize = 12;
-/// Where the bytes covered by the checksum begin.
+/// Position at which the checksum's range begins.
 const CHECKED_FROM: usize = 21;
 const MAGIC: u8 = 2;
 const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
 
-/// The header of one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     /// Offset of the first record.
     pub(super) base_offset: i64,
-    /// Bytes of the whole batch, header included.
+    /// Size of the whole batch including its header, bytes.
     pub(super) bytes: usize,
     pub(super) last_offset_delta: i32,
-    /// Milliseconds since 1970, the latest of the records' creation times.
+    /// The latest creation time of its records, ms since 1970.
     pub(super) max_timestamp_ms: i64,
-    /// -1 without idempotence.
+    /// -1 for a producer that is not idempotent.
     pub(super) producer_id: i64,
     pub(super) producer_epoch: i16,
     pub(super) base_sequence: i32,
@@ -38,7 +36,7 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Reads the header at the start of `bytes`; `None` without a batch of format version 2.
+    /// Reads the header at the start of `bytes`; `None` if there is no batch of format version 2.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let length = i32::from_be_bytes(field(bytes, 8)?);
         let total = usize::try_from(length).ok()?.checked_add(PREFIX_BYTES)?;
@@ -71,13 +69,13 @@ impl Header {
         i32::try_from(last % (i64::from(i32::MAX) + 1)).unwrap_or_default()
     }
 
-    /// Whether the checksum fits the batch at the start of `bytes`.
+    /// Whether the batch at the start of `bytes` has the right checksum.
     pub(super) fn is_intact(&self, bytes: &[u8]) -> bool {
         bytes.get(CHECKED_FROM..self.bytes).is_some_and(|checked| crc32c::crc32c(checked) == self.crc)
     }
 }
 
-/// One batch that passed every check and waits for its offset.
+/// A batch that passed every check and waits for its offset.
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) header: Header,
@@ -85,7 +83,7 @@ pub(super) struct Admitted {
 }
 
 impl Admitted {
-    /// Gives the batch its place in the log and returns the bytes to be stored.
+    /// Sets the batch's place in the log, and returns the bytes to store.
     pub(super) fn place(&mut self, base_offset: i64) -> &[u8] {
         self.header.base_offset = base_offset;
         self.bytes[0..8].copy_from_slice(&base_offset.to_be_bytes());
@@ -94,8 +92,8 @@ impl Admitted {
     }
 }
 
-/// Checks what a producer sent: exactly one batch of format version 2, intact, not transactional,
-/// within `bytes_max`, with records that a consumer can read.
+/// Checks what a producer sent. It must be exactly one batch of format version 2, intact, not
+/// transactional, at most `bytes_max` bytes, with records that a consumer can read.
 pub(super) fn admit(records: Bytes, bytes_max: usize) -> Result<Admitted, ResponseError> {
     if records.len() > bytes_max {
         return Err(ResponseError::MessageTooLarge);
@@ -128,7 +126,6 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 pub(super) mod tests {
     use super::*;
 
-    /// A batch with `records` records.
     pub(in super::super) fn batch(producer_id: i64, epoch: i16, sequence: i32, records: i32) -> Bytes {
         let mut bytes = [vec![0u8; HEADER_BYTES], super::super::records::tests::records(records)].concat();
         bytes[16] = MAGIC;
@@ -141,7 +138,7 @@ pub(super) mod tests {
         sealed(bytes)
     }
 
-    /// With the length and the checksum that fit.
+    /// Sets the length and the checksum that fit.
     fn sealed(mut bytes: Vec<u8>) -> Bytes {
         let length = i32::try_from(bytes.len() - PREFIX_BYTES).unwrap();
         bytes[8..12].copy_from_slice(&length.to_be_bytes());

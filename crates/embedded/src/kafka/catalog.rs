@@ -1,8 +1,9 @@
-//! What is on disk beside the records: the topics, the cluster's identity and the producer ids
-//! given out.
+//! What the disk holds besides the records: the topics, the cluster's identity, and the producer
+//! ids that were given out.
 //!
-//! `cluster.json`, `topics/<name>/topic.json`, `topics/<name>/<partition>/<base offset>.log`. A
-//! topic appears and disappears by one rename, so that a crash leaves either all of it or none.
+//! The files are `cluster.json`, `topics/<name>/topic.json` and `topics/<name>/<partition>/<base
+//! offset>.log`. One rename creates or removes a whole topic, so a crash leaves either all of it or
+//! nothing.
 
 use std::{
     collections::BTreeMap,
@@ -23,13 +24,15 @@ use super::{
     sync_directory, write_durably,
 };
 
-/// Directories being made or removed begin with this, which no topic name does: topic names are
-/// checked on creation.
+/// Prefix of folders that are being created or removed. No topic name starts with it, because topic
+/// names are checked on creation.
 const UNFINISHED: &str = ".tmp-";
 const PARTITIONS_MAX: i32 = 256;
-/// A partition keeps a file open: those of all topics take this part of the files that may be.
+/// Each partition keeps a file open. All topics together may use one part in this number of the
+/// allowed files.
 const PARTITIONS_SHARE: u64 = 4;
-/// Producer ids are reserved on disk so many at a time; a start skips the rest of the block.
+/// How many producer ids are reserved on disk at a time. A start skips the rest of the last
+/// reservation.
 const PRODUCER_IDS_RESERVED: i64 = 1_000;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,7 +49,6 @@ struct TopicFile {
     configuration: Values,
 }
 
-/// A topic in use.
 #[derive(Debug)]
 pub(super) struct Topic {
     pub(super) id: Uuid,
@@ -61,20 +63,20 @@ struct ProducerIds {
     reserved: i64,
 }
 
-/// All topics by name, and the identities handed out.
+/// All topics by name, and the ids that were given out.
 #[derive(Debug)]
 pub(super) struct Catalog {
     directory: PathBuf,
     pub(super) cluster_id: String,
     topics: RwLock<BTreeMap<String, Arc<Topic>>>,
     producer_ids: Mutex<ProducerIds>,
-    /// Held while topics are made or removed.
+    /// Locked while topics are created or removed.
     changes: Mutex<()>,
     signals: Signals,
 }
 
 impl Catalog {
-    /// Opens everything below `directory`, making it where it is not. Blocks.
+    /// Opens everything below `directory`, and creates it if it is missing. This blocks.
     pub(super) fn open(directory: &Path, signals: Signals) -> Result<Self, Error> {
         let failed = |source| Error::Storage { path: directory.to_owned(), source };
         let topics_directory = directory.join("topics");
@@ -115,12 +117,11 @@ impl Catalog {
         usize::try_from(index).ok().and_then(|index| topics.get(name)?.partitions.get(index).cloned())
     }
 
-    /// All topics, by name.
     pub(super) fn topics(&self) -> Vec<(String, Arc<Topic>)> {
         self.topics.read().iter().map(|(name, topic)| (name.clone(), Arc::clone(topic))).collect()
     }
 
-    /// Where all partitions end.
+    /// The end offsets of all partitions.
     pub(super) fn ends(&self) -> Vec<End> {
         let of_topic = |(name, topic): (&String, &Arc<Topic>)| -> Vec<End> {
             let end = |(partition, log): (i32, &Partition)| {
@@ -132,7 +133,7 @@ impl Catalog {
         self.topics.read().iter().flat_map(of_topic).collect()
     }
 
-    /// Makes a topic, durable on return; `dry_run` only checks. Blocks.
+    /// Creates a topic, which is durable on return. `dry_run` only checks the request. This blocks.
     pub(super) fn create(
         &self,
         name: &str,
@@ -190,7 +191,7 @@ impl Catalog {
         open_topic(&path, file, &self.signals)
     }
 
-    /// Removes a topic and its records. Blocks.
+    /// Removes a topic and its records. This blocks.
     pub(super) fn delete(&self, name: &str) -> Result<(), ResponseError> {
         let _changes = self.changes.lock();
         let topic = self.topics.write().remove(name).ok_or(ResponseError::UnknownTopicOrPartition)?;
@@ -206,7 +207,7 @@ impl Catalog {
         })
     }
 
-    /// A producer id never given out before. Blocks once in a thousand calls.
+    /// A producer id that was never given out before. This blocks once in a thousand calls.
     pub(super) fn next_producer_id(&self) -> Result<i64, ResponseError> {
         let mut ids = self.producer_ids.lock();
         if ids.next >= ids.reserved {
@@ -243,7 +244,7 @@ fn check_name(name: &str) -> Result<(), ResponseError> {
     if fits { Ok(()) } else { Err(ResponseError::InvalidTopicException) }
 }
 
-/// Reads a JSON file; `None` where there is none.
+/// Reads a JSON file; `None` if there is no file.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
     match std::fs::read(path) {
         Ok(content) => serde_json::from_slice(&content).map(Some).map_err(|_| Error::Corrupt(path.to_owned())),

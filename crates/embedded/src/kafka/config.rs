@@ -1,4 +1,4 @@
-//! Topic configuration: which names are known, and what the enforced ones mean.
+//! Topic configuration: the known names, and the meaning of those that are enforced.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -6,7 +6,7 @@ use kafka_protocol::error::ResponseError;
 
 use super::partition::Limits;
 
-/// How a value is to be read, by Kafka's numbers for it.
+/// The type of a value, by Kafka's codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     String = 2,
@@ -15,13 +15,13 @@ pub(super) enum Kind {
     List = 7,
 }
 
-/// One configuration name.
+/// One known name.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
     pub(super) default: &'static str,
-    /// Values other than these mean nothing here and are refused; empty: any number.
+    /// Only these values are accepted, because others would have no effect; empty = any number.
     allowed: &'static [&'static str],
 }
 
@@ -29,8 +29,8 @@ const fn known(name: &'static str, kind: Kind, default: &'static str, allowed: &
     Known { name, kind, default, allowed }
 }
 
-/// Every name a topic may carry. The first five are enforced; the rest are accepted where they ask
-/// for what a log with one copy does anyway.
+/// Every name that a topic may set. The first five are enforced. The others are accepted if they
+/// ask for what a log with one copy does anyway.
 pub(super) const KNOWN: &[Known] = &[
     known(RETENTION_MS, Kind::Long, "604800000", &[]),
     known(RETENTION_BYTES, Kind::Long, "-1", &[]),
@@ -47,13 +47,12 @@ const RETENTION_MS: &str = "retention.ms";
 const RETENTION_BYTES: &str = "retention.bytes";
 const SEGMENT_BYTES: &str = "segment.bytes";
 const MESSAGE_BYTES_MAX: &str = "max.message.bytes";
-/// No batch may be larger than this, whatever its topic says.
+/// Largest batch, bytes, whatever its topic allows.
 pub(super) const BATCH_BYTES_MAX: usize = 8 << 20;
 
-/// What a topic was created with.
+/// The values with which a topic was created.
 pub(super) type Values = BTreeMap<String, String>;
 
-/// Checks a name and its value.
 pub(super) fn check(name: &str, value: &str) -> Result<(), ResponseError> {
     let known = KNOWN.iter().find(|known| known.name == name).ok_or(ResponseError::InvalidConfig)?;
     let fits = match known.allowed {
@@ -63,12 +62,12 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), ResponseError> {
     if fits { Ok(()) } else { Err(ResponseError::InvalidConfig) }
 }
 
-/// The value in force, and whether the topic itself set it.
+/// The value that applies, and whether the topic itself set it.
 pub(super) fn value<'v>(values: &'v Values, known: &Known) -> (&'v str, bool) {
     values.get(known.name).map_or((known.default, false), |value| (value.as_str(), true))
 }
 
-/// The limits that follow from a topic's configuration.
+/// The limits that a topic's configuration gives.
 pub(super) fn limits(values: &Values) -> Limits {
     Limits {
         segment_bytes: number(values, SEGMENT_BYTES).unwrap_or(u64::MAX).max(1),
@@ -77,7 +76,7 @@ pub(super) fn limits(values: &Values) -> Limits {
     }
 }
 
-/// The largest batch a topic takes, in bytes.
+/// The largest batch that a topic accepts, bytes.
 pub(super) fn batch_bytes_max(values: &Values) -> usize {
     number(values, MESSAGE_BYTES_MAX)
         .and_then(|bytes| usize::try_from(bytes).ok())
@@ -85,7 +84,7 @@ pub(super) fn batch_bytes_max(values: &Values) -> usize {
         .min(BATCH_BYTES_MAX)
 }
 
-/// `None` for -1, which stands for no limit.
+/// Returns `None` for -1, which means no limit.
 fn number(values: &Values, name: &str) -> Option<u64> {
     let known = KNOWN.iter().find(|known| known.name == name)?;
     value(values, known).0.parse().ok()

@@ -1,4 +1,4 @@
-//! One client connection: frames in, answers out in the same order.
+//! One client connection: it reads frames and writes the answers in the same order.
 
 use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
@@ -20,29 +20,28 @@ use super::{
 
 /// Requests of one connection that may wait for their answers.
 const PIPELINE_MAX: usize = 32;
-/// Bytes of one `Produce`: a batch of the largest size, and room for the rest.
+/// Largest `Produce` request, bytes: a batch of the largest size and room for the other fields.
 const FRAME_BYTES_MAX: usize = super::config::BATCH_BYTES_MAX + (1 << 20);
 
-/// So much of a large request must be here before it takes any of the memory that those share.
+/// How much of a large request must have arrived before it gets any of the shared memory, bytes.
 const ANNOUNCED_BYTES: usize = 64 << 10;
-/// A request that has begun must be here in this time: twice, once for each of its two parts.
+/// How long each of a request's two parts may take to arrive.
 const FRAME_TIME: Duration = Duration::from_secs(5);
-/// A client that sends no request for so long is disconnected, as by Apache Kafka.
+/// A client that sends no request for this time is disconnected, as in Apache Kafka.
 const IDLE_TIME: Duration = Duration::from_secs(600);
-/// A client that has not taken an answer in this time is gone.
+/// A client that does not take an answer within this time is disconnected.
 const WRITE_TIME: Duration = Duration::from_secs(30);
 
-/// An answer on its way: a whole frame, or nothing where none is due.
+/// An answer in progress: a whole frame, or `None` if no answer is due.
 pub(super) type Reply = Pin<Box<dyn Future<Output = Result<Option<Bytes>, api::Malformed>> + Send>>;
 
-/// A request that is being answered.
 struct Pending {
     reply: Reply,
     _work: Work,
 }
 
-/// Serves a connection until the client goes, sends nonsense, has to give its place to another, or
-/// the broker stops.
+/// Serves a connection. It ends when the client leaves, sends an invalid request, must give its
+/// place to another client, or when the broker stops.
 pub(super) async fn serve(stream: TcpStream, place: Place, broker: Arc<Broker>) {
     let peer = stream.peer_addr().ok();
     let exchanged = tokio::select! {
@@ -65,7 +64,7 @@ async fn exchange(stream: TcpStream, place: &Place, broker: Arc<Broker>) -> io::
     let writing = write(writer, pending);
     tokio::pin!(writing);
     tokio::select! {
-        // An answer may be due to requests that came before the end.
+        // Requests that came before the end may still wait for their answers.
         read = read(reader, place, &context, sender) => {
             read?;
             if context.broker.shutdown.is_cancelled() { writing.await } else { Ok(()) }
@@ -114,7 +113,7 @@ async fn read(
     }
 }
 
-/// Fills a frame up to so many bytes, in its time.
+/// Reads into a frame until it holds this many bytes, within the allowed time.
 async fn read_to(reader: &mut OwnedReadHalf, frame: &mut BytesMut, bytes: usize) -> io::Result<()> {
     let read = frame.len();
     if bytes > read {

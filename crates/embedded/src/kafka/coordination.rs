@@ -1,4 +1,4 @@
-//! Consumer groups on the wire: membership goes to [`Group`], commits to the offsets file.
+//! Consumer groups in the protocol: membership goes to [`Group`], commits go to the offsets file.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -35,13 +35,13 @@ use super::{
 
 const GROUPS_MAX: usize = 1_000;
 const GROUP_KEY: i8 = 0;
-/// The name of a group that has committed is kept, in memory and on disk; so is what its clients
-/// note beside an offset, as in Apache Kafka.
+/// Longest name of a group, and longest note beside an offset, bytes. Both are kept in memory and
+/// on disk. The limits are those of Apache Kafka.
 const GROUP_ID_BYTES_MAX: usize = 1_024;
 const METADATA_BYTES_MAX: usize = 4_096;
 const SESSION_TIMEOUT_MS: std::ops::RangeInclusive<i32> = 100..=1_800_000;
 
-/// The one node coordinates every group.
+/// Names the only node, which coordinates every group.
 pub(super) async fn find(context: Context, request: FindCoordinatorRequest, version: i16) -> FindCoordinatorResponse {
     let error = if request.key_type == GROUP_KEY { 0 } else { ResponseError::CoordinatorNotAvailable.code() };
     let (host, port) = (text(context.local.ip().to_string()), i32::from(context.local.port()));
@@ -64,7 +64,7 @@ pub(super) async fn find(context: Context, request: FindCoordinatorRequest, vers
         .with_coordinators(request.coordinator_keys.into_iter().map(coordinator).collect())
 }
 
-/// Waits until the group has gathered.
+/// Waits until the members of the group have joined.
 pub(super) async fn join(context: Context, client_id: String, request: JoinGroupRequest) -> JoinGroupResponse {
     let member_id = request.member_id.clone();
     match try_join(&context, client_id, request).await {
@@ -119,7 +119,6 @@ async fn try_join(context: &Context, client_id: String, request: JoinGroupReques
     answered(context, joined).await
 }
 
-/// Waits for the leader's assignment.
 pub(super) async fn sync(context: Context, request: SyncGroupRequest) -> SyncGroupResponse {
     let (reply, assigned) = oneshot::channel();
     let assignments = request.assignments.into_iter().map(|entry| (entry.member_id.to_string(), entry.assignment));
@@ -141,7 +140,6 @@ pub(super) async fn sync(context: Context, request: SyncGroupRequest) -> SyncGro
     }
 }
 
-/// Keeps a member alive.
 pub(super) async fn heartbeat(context: Context, request: HeartbeatRequest) -> HeartbeatResponse {
     let outcome = with_group(&context, &request.group_id, |group| {
         group.heartbeat(Instant::now(), &request.member_id, request.generation_id)
@@ -149,7 +147,7 @@ pub(super) async fn heartbeat(context: Context, request: HeartbeatRequest) -> He
     HeartbeatResponse::default().with_error_code(code(&outcome))
 }
 
-/// Lets members go.
+/// Removes members.
 pub(super) async fn leave(context: Context, request: LeaveGroupRequest, version: i16) -> LeaveGroupResponse {
     let leave = |member: &MemberIdentity| {
         with_group(&context, &request.group_id, |group| {
@@ -169,8 +167,8 @@ pub(super) async fn leave(context: Context, request: LeaveGroupRequest, version:
     LeaveGroupResponse::default().with_members(request.members.iter().map(member).collect())
 }
 
-/// Stores offsets, durable when answered. Those of a partition that is not there, or that no reader
-/// can have reached, are refused, and the others are stored.
+/// Stores offsets, which are durable when this answers. An offset is refused if its partition does
+/// not exist, or if no reader can have reached it; the others are still stored.
 pub(super) async fn commit(context: Context, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let mut offsets = GroupOffsets::new();
     let mut topics = Vec::with_capacity(request.topics.len());
@@ -213,7 +211,7 @@ fn check_commit(
 ) -> Result<Committed, ResponseError> {
     let partition = context.broker.catalog.partition(topic, asked.partition_index);
     let end = partition.ok_or(ResponseError::UnknownTopicOrPartition)?.log.end_offset();
-    // The broker would take it for records that it has lost.
+    // At its next start the broker would conclude from such an offset that it has lost records.
     if asked.committed_offset > end {
         return Err(ResponseError::OffsetOutOfRange);
     }
@@ -228,19 +226,20 @@ fn check_commit(
     })
 }
 
-/// What groups have committed: -1 where nothing.
+/// The offsets that groups have committed; -1 = none.
 pub(super) async fn committed(context: Context, request: OffsetFetchRequest, version: i16) -> OffsetFetchResponse {
     if version >= 8 {
         let group = |asked: kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup| {
             let topics = group_offsets(&context, &asked.group_id, asked.topics);
             OffsetFetchResponseGroup::default().with_group_id(asked.group_id).with_topics(topics)
         };
-        // A group named many times is answered once: the answer does not grow beyond what there is.
+        // A group that is named several times is answered once, so that the answer cannot grow
+        // without limit.
         let mut answered = HashSet::new();
         let groups = request.groups.into_iter().filter(|asked| answered.insert(asked.group_id.clone()));
         return OffsetFetchResponse::default().with_groups(groups.map(group).collect());
     }
-    // The older form asks for one group; its parts have the same fields under other names.
+    // The older form asks for one group. Its parts have the same fields under other names.
     let asked = request.topics.map(|topics| {
         let topic = |topic: kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic| {
             OffsetFetchRequestTopics::default().with_name(topic.name).with_partition_indexes(topic.partition_indexes)
@@ -262,7 +261,7 @@ pub(super) async fn committed(context: Context, request: OffsetFetchRequest, ver
     OffsetFetchResponse::default().with_topics(topics)
 }
 
-/// The offsets asked for, or with `None` all there are.
+/// The requested offsets, or all offsets of the group for `None`.
 fn group_offsets(
     context: &Context,
     group: &GroupId,
@@ -300,7 +299,7 @@ fn with_group<T>(
     context.broker.groups.lock().get_mut(group_id.as_str()).map_or(Err(ResponseError::UnknownMemberId), act)
 }
 
-/// The group's answer; a stopping broker answers for it.
+/// The group's answer. A stopping broker answers in its place.
 async fn answered<T>(
     context: &Context,
     answer: oneshot::Receiver<Result<T, ResponseError>>,

@@ -1,4 +1,4 @@
-//! Fetching: records with long polling, and offsets by time.
+//! Fetching records, with long polling, and listing offsets by time.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ use super::{
     partition::{Log, ReadError},
 };
 
-/// Bytes of one answer; a single larger batch is sent all the same.
+/// Size of one answer, bytes. A single larger batch is still sent.
 const FETCH_BYTES_MAX: usize = 8 << 20;
 const WAIT_MAX: Duration = Duration::from_secs(60);
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 
-/// Answers at once where there is something to read or to report, otherwise as soon as there is or
-/// when the client's waiting time is over. `min_bytes` above 1 counts as 1.
+/// Answers at once if there is something to read or to report. Otherwise it waits for that, at most
+/// for the client's waiting time. A `min_bytes` above 1 counts as 1.
 pub(super) async fn fetch(context: Context, request: FetchRequest) -> FetchResponse {
     let patience = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
     let deadline = Instant::now() + patience;
@@ -69,7 +69,7 @@ fn collect(broker: &Broker, request: FetchRequest) -> FetchResponse {
 }
 
 fn read(log: &Log, asked: &FetchPartition, bytes_left: &mut usize) -> PartitionData {
-    // Before the read, so that it never claims less than was read.
+    // Before the read, so that the answer never claims a start below what was read.
     let start_offset = log.start_offset();
     let bytes_max = usize::try_from(asked.partition_max_bytes).unwrap_or(0).min(*bytes_left);
     let records = if *bytes_left == 0 { Ok(bytes::Bytes::new()) } else { log.read(asked.fetch_offset, bytes_max) };
@@ -109,10 +109,10 @@ fn failed(asked: &FetchPartition, error: ResponseError) -> PartitionData {
         .with_records(Some(bytes::Bytes::new()))
 }
 
-/// The first, the next, or the first offset at or after a time. By time it is exact to the batch:
-/// some records before the one asked for may come with it.
+/// The first offset, the next offset, or the first one at or after a time. A search by time is
+/// exact to the batch: records shortly before the time may be included.
 pub(super) async fn list_offsets(context: Context, request: ListOffsetsRequest, version: i16) -> ListOffsetsResponse {
-    // An older answer has no place for it.
+    // An older answer has no field for the leader epoch.
     let leader_epoch = if version >= 4 { LEADER_EPOCH } else { -1 };
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {

@@ -1,25 +1,24 @@
-//! Memory for requests. Each connection has some of its own, which is enough for every request but
-//! a large `Produce`; those share what is left, so that nothing a client sends keeps a small
-//! request of another waiting.
+//! Memory for requests. Each connection has some of its own, which is enough for every request
+//! except a large `Produce`. Large `Produce` requests share the rest, so no client can keep a small
+//! request of another client waiting.
 
 use std::{io, sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// Bytes of the requests of one connection that are being worked on; a request that needs more must
-/// be a `Produce`.
+/// How much memory the running requests of one connection may use, bytes. Only a `Produce` may need
+/// more.
 pub(super) const OWN_BYTES: usize = 1 << 20;
-/// Bytes that one element of a request takes decoded.
+/// Size of one decoded element of a request, bytes.
 const ITEM_BYTES: usize = 192;
-/// Bytes of all large requests being worked on.
+/// Total size of all running large requests, bytes.
 const SHARED_BYTES: usize = 64 << 20;
-/// A large request that has begun may keep its memory for so long while others wait for some.
+/// How long a large request may take to arrive while other requests wait for its memory.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// What a request holds until it is answered: its bytes, and the elements that they become.
+/// The memory that a request holds until its answer: for its bytes, and for its decoded elements.
 pub(super) type Held = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
-/// The memory of one connection.
 #[derive(Clone, Debug)]
 pub(super) struct Own(Arc<Semaphore>);
 
@@ -28,12 +27,12 @@ impl Own {
         Self(Arc::new(Semaphore::new(OWN_BYTES)))
     }
 
-    /// Memory for the bytes of a small request; waits for the answers to earlier ones.
+    /// Memory for the bytes of a small request. It waits for the answers to earlier requests.
     pub(super) async fn bytes(&self, bytes: usize) -> io::Result<OwnedSemaphorePermit> {
         acquire(&self.0, bytes).await
     }
 
-    /// Memory for the elements of a request whose bytes are here.
+    /// Memory for the elements of a request that has arrived.
     pub(super) async fn items(&self, items: usize) -> io::Result<OwnedSemaphorePermit> {
         let most = OWN_BYTES / ITEM_BYTES / 2;
         if items > most {
@@ -44,11 +43,10 @@ impl Own {
     }
 }
 
-/// The memory that large requests share.
 #[derive(Debug)]
 pub(super) struct Memory {
     free: Arc<Semaphore>,
-    /// Requests that wait for some.
+    /// Number of requests that wait for shared memory.
     waiting: watch::Sender<usize>,
 }
 
@@ -68,8 +66,8 @@ impl Memory {
         acquire(&self.free, bytes).await
     }
 
-    /// Ends once a request that began to arrive with this call has had its time, and others wait
-    /// for its memory.
+    /// Ends when a request that began to arrive with this call has had its time and other requests
+    /// wait for its memory.
     pub(super) async fn is_wanted(&self) {
         tokio::time::sleep(PATIENCE).await;
         // The sender lives as long as the broker.

@@ -1,5 +1,5 @@
-//! Offsets committed by consumer groups: few and rarely changed, so that the whole of them is one
-//! file, replaced on every commit.
+//! The offsets that consumer groups have committed. They are few and rarely change, so one file
+//! holds them all, and every commit replaces it.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, catalog::read_json, write_durably};
 
-/// Groups times partitions that may have an offset.
+/// How many offsets may be stored, over all groups and partitions.
 const OFFSETS_MAX: usize = 10_000;
 
-/// One committed offset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Committed {
     pub(super) offset: i64,
@@ -31,8 +30,9 @@ pub(super) struct Offsets {
 }
 
 impl Offsets {
-    /// Reads the file, if there is one. A damaged one is put aside: doseline's own position is in
-    /// ClickHouse, and other groups begin where their clients say. Blocks.
+    /// Reads the file, if there is one. A damaged file is put aside: doseline keeps its own
+    /// position in ClickHouse, and other groups start where their clients tell them to. This
+    /// blocks.
     pub(super) fn open(path: PathBuf) -> Result<Self, Error> {
         let groups = match read_json(&path) {
             Err(Error::Corrupt(path)) => {
@@ -46,7 +46,7 @@ impl Offsets {
         Ok(Self { path, groups: Mutex::new(groups.unwrap_or_default()) })
     }
 
-    /// Everything that was committed: group, topic, partition and offset.
+    /// All committed offsets, as (group, topic, partition, offset).
     pub(super) fn all(&self) -> Vec<(String, String, i32, i64)> {
         let groups = self.groups.lock();
         let topics =
@@ -57,7 +57,7 @@ impl Offsets {
         topics.flat_map(of_topic).collect()
     }
 
-    /// Stores offsets of a group, durable on return. Blocks.
+    /// Stores offsets of a group, durable on return. This blocks.
     pub(super) fn commit(&self, group: &str, offsets: GroupOffsets) -> Result<(), ResponseError> {
         self.change(|groups| {
             let of_group = groups.entry(group.to_owned()).or_default();
@@ -67,7 +67,7 @@ impl Offsets {
         })
     }
 
-    /// Forgets what was committed for a topic that is gone. Blocks.
+    /// Removes what was committed for a topic that no longer exists. This blocks.
     pub(super) fn forget_topic(&self, topic: &str) -> Result<(), ResponseError> {
         if !self.groups.lock().values().any(|topics| topics.contains_key(topic)) {
             return Ok(());
@@ -80,12 +80,12 @@ impl Offsets {
         })
     }
 
-    /// What a group has committed.
+    /// The offsets that a group has committed.
     pub(super) fn of_group(&self, group: &str) -> GroupOffsets {
         self.groups.lock().get(group).cloned().unwrap_or_default()
     }
 
-    /// Changes a copy, writes it, and only then lets it be seen.
+    /// Changes a copy and writes it, and only then makes it visible.
     fn change(&self, change: impl FnOnce(&mut BTreeMap<String, GroupOffsets>)) -> Result<(), ResponseError> {
         let mut groups = self.groups.lock();
         let mut changed = groups.clone();

@@ -1,4 +1,4 @@
-//! Producing: producer ids, and batches handed to the owners of their partitions.
+//! Producing: giving out producer ids, and handing batches to the owners of their partitions.
 
 use std::future::Future;
 
@@ -23,8 +23,8 @@ enum Submitted {
     Refused(ResponseError),
 }
 
-/// Hands every batch to its partition, in order, and returns whether an answer is due and the
-/// answer itself, which waits for the disk. Partitions that cannot keep up make this wait.
+/// Hands every batch to its partition, in order. Returns whether an answer is due, and the answer,
+/// which waits for the disk. This waits while a partition is too slow.
 pub(super) async fn submit(
     context: &Context,
     request: ProduceRequest,
@@ -53,7 +53,7 @@ pub(super) async fn submit(
             let mut answers = Vec::with_capacity(partitions.len());
             for (index, submitted) in partitions {
                 let outcome = match submitted {
-                    // The owner has given up, and with it the broker.
+                    // The owner has ended because of a failure, and so will the broker.
                     Submitted::Waiting(waiting) => waiting.await.unwrap_or(Err(ResponseError::KafkaStorageError)),
                     Submitted::Refused(error) => Err(error),
                 };
@@ -88,7 +88,7 @@ fn partition_response(index: i32, outcome: Result<Appended, ResponseError>) -> P
     }
 }
 
-/// Gives out a new producer id, or the next epoch of the one the producer has.
+/// Gives out a new producer id, or the next epoch for the producer's own id.
 pub(super) async fn init_producer_id(context: Context, request: InitProducerIdRequest) -> InitProducerIdResponse {
     let refuse = |error: ResponseError| InitProducerIdResponse::default().with_error_code(error.code());
     if request.transactional_id.is_some() {

@@ -1,5 +1,5 @@
-//! What a partition remembers of its idempotent producers, so that a batch sent again is stored
-//! once.
+//! What a partition remembers of its idempotent producers, so that a batch that is sent twice is
+//! stored once.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,9 +7,9 @@ use kafka_protocol::error::ResponseError;
 
 use super::batch::Header;
 
-/// A producer has at most this many unanswered requests, so only so many batches can come again.
+/// A producer may have this many unanswered requests, so it can resend at most this many batches.
 const BATCHES_KEPT: usize = 5;
-/// Above this many, the producer that has been silent for longest is forgotten.
+/// With more producers than this, the one that has been silent for longest is forgotten.
 const PRODUCERS_MAX: usize = 10_000;
 
 #[derive(Clone, Copy, Debug)]
@@ -25,23 +25,22 @@ struct Producer {
     stored: VecDeque<Stored>,
 }
 
-/// What to do with a batch.
+/// The decision about a batch.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Append,
-    /// It is stored already, at this base offset.
+    /// The batch is already stored, at this base offset.
     Duplicate(i64),
-    /// Answer with this error.
     Reject(ResponseError),
 }
 
-/// The producers of one partition by producer id.
+/// The producers of one partition, by producer id.
 #[derive(Debug, Default)]
 pub(super) struct Producers(HashMap<i64, Producer>);
 
 impl Producers {
-    /// Judges a batch against what its producer stored before. A producer never seen (or forgotten)
-    /// may begin anywhere.
+    /// Compares a batch with what its producer stored before. A producer that is new, or was
+    /// forgotten, may begin at any sequence number.
     pub(super) fn judge(&self, header: &Header) -> Verdict {
         let Some(producer) = (header.producer_id >= 0).then(|| self.0.get(&header.producer_id)).flatten() else {
             return Verdict::Append;
@@ -72,7 +71,7 @@ impl Producers {
         }
     }
 
-    /// Remembers a batch that was stored.
+    /// Remembers a stored batch.
     pub(super) fn note(&mut self, header: &Header) {
         if header.producer_id < 0 {
             return;

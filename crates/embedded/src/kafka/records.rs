@@ -1,13 +1,13 @@
-//! The records inside a batch, read once when a producer sends them: a batch that a consumer cannot
-//! read is refused, because once stored it would stop every consumer of its partition for good.
+//! Checks the records inside a batch once, when a producer sends them. A batch that a consumer
+//! cannot read is refused. Once stored, it would stop every consumer of its partition for good.
 
 use std::{borrow::Cow, io::Read};
 
 use kafka_protocol::error::ResponseError;
 
-/// Bytes that the records of one batch may take uncompressed: eight times the largest batch.
+/// Largest size of a batch's uncompressed records, bytes: eight times the largest batch.
 const PLAIN_BYTES_MAX: usize = 8 * super::config::BATCH_BYTES_MAX;
-/// A Zstandard frame may refer back so many bytes (as a power of two), which its decoder keeps.
+/// How far a Zstandard frame may refer back, as a power of two, bytes. Its decoder keeps as much.
 const ZSTD_WINDOW_LOG_MAX: u32 = 24;
 /// The bits of a batch's attributes that name its codec.
 const CODEC: i16 = 0x07;
@@ -39,10 +39,10 @@ fn inflate(decoder: impl Read) -> Result<Cow<'static, [u8]>, ResponseError> {
     if plain.len() > PLAIN_BYTES_MAX { Err(ResponseError::MessageTooLarge) } else { Ok(Cow::Owned(plain)) }
 }
 
-/// What Java's clients write before blocks of Snappy; two version numbers of four bytes follow.
+/// What Java's clients write before blocks of Snappy. Two version numbers of four bytes follow.
 const SNAPPY_BLOCKS: &[u8] = b"\x82SNAPPY\0";
 
-/// Snappy in one piece, as librdkafka sends it, or in blocks after their lengths.
+/// Unpacks Snappy in one piece, as librdkafka sends it, or in blocks with their lengths.
 fn snappy(bytes: &[u8]) -> Result<Vec<u8>, ResponseError> {
     let mut plain = Vec::new();
     let Some(blocks) = bytes.strip_prefix(SNAPPY_BLOCKS) else {
@@ -59,14 +59,14 @@ fn snappy(bytes: &[u8]) -> Result<Vec<u8>, ResponseError> {
     if rest.is_empty() { Ok(plain) } else { Err(ResponseError::CorruptMessage) }
 }
 
-/// Appends what a piece of Snappy holds; its length stands at its front.
+/// Appends the content of a piece of Snappy. The piece starts with the length of its content.
 fn unpack(block: &[u8], plain: &mut Vec<u8>) -> Result<(), ResponseError> {
     let length = snap::raw::decompress_len(block).map_err(|_| ResponseError::CorruptMessage)?;
     let from = plain.len();
     if length > PLAIN_BYTES_MAX.saturating_sub(from) {
         return Err(ResponseError::MessageTooLarge);
     }
-    // Snappy does not shrink anything to less than a 32nd.
+    // Snappy reduces data to no less than a 32nd, so a longer content is a lie.
     if length > block.len().saturating_mul(32).saturating_add(64) {
         return Err(ResponseError::CorruptMessage);
     }
@@ -75,12 +75,12 @@ fn unpack(block: &[u8], plain: &mut Vec<u8>) -> Result<(), ResponseError> {
     if unpacked.is_ok_and(|unpacked| unpacked == length) { Ok(()) } else { Err(ResponseError::CorruptMessage) }
 }
 
-/// Bytes that are taken from the front; `None` where they end too early or are not what they should
-/// be.
+/// Takes bytes from the front. A step returns `None` if the bytes end too early or are not valid.
 struct Fields<'b>(&'b [u8]);
 
 impl<'b> Fields<'b> {
-    /// Length, attributes, timestamp, offset, key, value, headers: exactly as long as it says.
+    /// A record: length, attributes, timestamp, offset, key, value, headers. It must have exactly
+    /// this length.
     fn record(&mut self, index: i32) -> Option<()> {
         let length = usize::try_from(self.varint()?).ok()?;
         let mut record = Fields(self.take(length)?);
@@ -113,7 +113,7 @@ impl<'b> Fields<'b> {
         Some(taken)
     }
 
-    /// A signed number in zigzag form, seven bits a byte, the lowest first.
+    /// A signed number in zigzag form: seven bits in each byte, the lowest first.
     fn varint(&mut self) -> Option<i64> {
         let mut number = 0_u64;
         for shift in (0..64).step_by(7) {
@@ -142,7 +142,7 @@ pub(super) mod tests {
     fn whole_records_pass_whatever_the_codec() {
         let plain = records(3);
         assert_eq!(check(0, &plain, 3), Ok(()));
-        // a key, a value, a header with a name and without a value
+        // A key, a value, and a header with a name but no value.
         assert_eq!(
             check(0, &[20, 0, 0, 0, 2, b'k', 2, b'v', 2, 2, b'h', 1][..11], 1),
             Err(ResponseError::InvalidRecord)

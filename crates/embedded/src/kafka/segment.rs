@@ -1,5 +1,5 @@
-//! One file of a partition: batches one after the other, named after the offset of its first
-//! record.
+//! One file of a partition. It holds batches one after the other, and its name is the offset of its
+//! first record.
 
 use std::{
     fs::{File, OpenOptions},
@@ -18,43 +18,43 @@ use super::{
 };
 
 const EXTENSION: &str = "log";
-/// Longest run of offsets that one damaged place may hide, when what follows it is looked for.
+/// Longest range of offsets that one damaged place may hide, in the search for what follows it.
 const HIDDEN_OFFSETS_MAX: i64 = 1 << 31;
-/// One index entry for each so many bytes of a segment.
+/// One index entry covers this many bytes of a segment.
 const INDEX_STEP_BYTES: u64 = 32 << 10;
 
-/// Where the segment beginning at `base_offset` is kept.
+/// Path of the segment that begins at `base_offset`.
 pub(super) fn path(directory: &Path, base_offset: i64) -> PathBuf {
     directory.join(format!("{base_offset:020}.{EXTENSION}"))
 }
 
-/// Where the batch beginning at `offset` stands in the file.
+/// Position of the batch that begins at `offset` in the file.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     offset: i64,
     position: u64,
 }
 
-/// A segment as its readers see it: only bytes below `readable`, which are on disk.
+/// A segment, as its readers see it: only the bytes below `readable`, which are on disk.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) base_offset: i64,
     path: PathBuf,
     file: File,
     readable: AtomicU64,
-    /// Grown by readers as they pass, so that an old segment costs nothing until somebody reads it.
+    /// Readers extend the index as they pass. An old segment costs nothing until a client reads it.
     index: Mutex<Vec<Entry>>,
 }
 
 impl Segment {
-    /// Makes an empty segment; the caller syncs the directory.
+    /// Creates an empty segment. The caller syncs the folder.
     pub(super) fn create(directory: &Path, base_offset: i64) -> io::Result<Self> {
         let path = path(directory, base_offset);
         let file = patiently(|| OpenOptions::new().read(true).write(true).create_new(true).open(&path))?;
         Ok(Self { base_offset, path, file, readable: AtomicU64::new(0), index: Mutex::default() })
     }
 
-    /// Opens a segment that is there; `None` for a file that is not a segment.
+    /// Opens an existing segment; `None` for a file that is not a segment.
     pub(super) fn open(path: &Path) -> io::Result<Option<Self>> {
         let is_log = path.extension().is_some_and(|extension| extension == EXTENSION);
         let stem = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<i64>().ok());
@@ -68,7 +68,7 @@ impl Segment {
         &self.path
     }
 
-    /// Bytes that may be read.
+    /// How many bytes may be read.
     pub(super) fn bytes(&self) -> u64 {
         self.readable.load(Ordering::Acquire)
     }
@@ -86,7 +86,7 @@ impl Segment {
         self.readable.store(bytes, Ordering::Release);
     }
 
-    /// Cuts the file off and syncs it.
+    /// Cuts the file off at this length and syncs it.
     pub(super) fn truncate(&self, bytes: u64) -> io::Result<()> {
         self.file.set_len(bytes)?;
         self.file.sync_all()?;
@@ -94,23 +94,22 @@ impl Segment {
         Ok(())
     }
 
-    /// Whether offsets may be missing in it, because it was made anew of a damaged file that is
-    /// still there.
+    /// Whether offsets may be missing in it. That is so if it was built from a damaged file, which
+    /// still exists.
     pub(super) fn has_holes(&self) -> bool {
         damaged(&self.path).exists()
     }
 
-    /// Deletes it.
     pub(super) fn remove(&self) -> io::Result<()> {
-        // First, or it would be made anew.
+        // The damaged file must go first. Otherwise the next start would build the segment from it.
         match std::fs::remove_file(damaged(&self.path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => std::fs::remove_file(&self.path),
         }
     }
 
-    /// Makes a segment of what can be read of a file that a person has put aside as damaged.
-    /// Nothing happens where there is a segment, or for other files.
+    /// Builds a segment from what can be read of a file that a person has put aside as damaged.
+    /// Does nothing if the segment exists, or for other files.
     pub(super) fn salvage(aside: &Path) -> io::Result<()> {
         let segment = aside.with_extension("");
         if aside.extension().is_none_or(|extension| extension != "damaged") || segment.exists() {
@@ -130,7 +129,7 @@ impl Segment {
         write_durably(&segment, &whole)
     }
 
-    /// Whether an intact batch stands anywhere after so many bytes.
+    /// Whether an intact batch exists anywhere after the first `intact` bytes.
     pub(super) fn goes_on_after(&self, intact: u64, expected: i64) -> io::Result<bool> {
         let content = std::fs::read(&self.path)?;
         let rest = usize::try_from(intact).ok().and_then(|intact| content.get(intact..));
@@ -142,8 +141,8 @@ impl Segment {
         Ok(self.file.metadata()?.modified()?.elapsed().unwrap_or_default())
     }
 
-    /// Calls `each` with every intact batch in order from the start, and returns the bytes they
-    /// take: all of the file, or up to the first byte that does not continue the log.
+    /// Calls `each` with every intact batch in order, and returns their total size. This is the
+    /// whole file, or the part before the first byte that does not continue the log.
     pub(super) fn scan(&self, mut each: impl FnMut(&Header)) -> io::Result<u64> {
         let content = std::fs::read(&self.path)?;
         let mut rest = content.as_slice();
@@ -161,8 +160,8 @@ impl Segment {
         Ok(u64::try_from(content.len() - rest.len()).unwrap_or(u64::MAX))
     }
 
-    /// Reads whole batches from the one that holds `offset` on: as many as fit `bytes_max`, but at
-    /// least one.
+    /// Reads whole batches, starting with the one that holds `offset`: as many as fit into
+    /// `bytes_max`, but at least one.
     pub(super) fn read(&self, offset: i64, bytes_max: usize) -> io::Result<Bytes> {
         let end = self.bytes();
         let Some((position, first)) = self.find(|header| header.next_offset() > offset, offset, end)? else {
@@ -182,14 +181,14 @@ impl Segment {
         Ok(Bytes::from(buffer))
     }
 
-    /// The first batch with a record created at or after `timestamp_ms`.
+    /// The first batch with a record created at `timestamp_ms` or later.
     pub(super) fn find_timestamp(&self, timestamp_ms: i64) -> io::Result<Option<Header>> {
         let found = self.find(|header| header.max_timestamp_ms >= timestamp_ms, self.base_offset, self.bytes())?;
         Ok(found.map(|(_, header)| header))
     }
 
-    /// Walks the headers from the last indexed batch at or before `from` and returns the first that
-    /// `wanted` takes.
+    /// Walks over the headers from the last indexed batch at or before `from`. Returns the first
+    /// that `wanted` accepts.
     fn find(&self, wanted: impl Fn(&Header) -> bool, from: i64, end: u64) -> io::Result<Option<(u64, Header)>> {
         let (mut position, mut indexed) = {
             let index = self.index.lock();
@@ -222,8 +221,8 @@ impl Segment {
     }
 }
 
-/// The first intact batch in `bytes` that can come after what was before `expected`, and where it
-/// begins.
+/// The first intact batch in `bytes` that can follow the offsets before `expected`, with its
+/// position.
 fn find_batch(bytes: &[u8], expected: i64) -> Option<(usize, Header)> {
     (0..bytes.len()).find_map(|at| {
         let header = Header::read(&bytes[at..])?;

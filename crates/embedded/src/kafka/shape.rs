@@ -1,21 +1,21 @@
-//! The shape of every request, to measure it before it is decoded: the protocol library allocates
-//! an array as long as the request announces it, before it looks at what is there.
+//! The shape of every request. It is used to measure a request before the protocol library decodes
+//! it. The library allocates each array at its announced length before it looks at the bytes.
 //!
 //! The walk reads exactly the bytes that the library will read. It refuses an array with more
-//! elements than bytes are left, and counts the elements, so that the memory for all of them can be
-//! taken before they are made.
+//! elements than there are bytes left. It also counts the elements, so that memory for all of them
+//! can be reserved first.
 
 use kafka_protocol::messages::ApiKey;
 
-/// One field, and the first and last version of the request that has it.
+/// One field, with the first and the last version of the request that has it.
 struct Field(i16, i16, Kind);
 
 enum Kind {
-    /// So many bytes.
+    /// A fixed number of bytes.
     Plain(usize),
-    /// Text after a length of two bytes, or of a varint where the version is flexible.
+    /// Text after a length of two bytes, or of a varint in a flexible version.
     Text,
-    /// Bytes after a length of four bytes, or of a varint where the version is flexible.
+    /// Bytes after a length of four bytes, or of a varint in a flexible version.
     Blob,
     /// An array of structures.
     Structs(&'static [Field]),
@@ -109,7 +109,7 @@ const INIT_PRODUCER_ID: &[Field] = &[all(Text), all(Plain(4)), from(3, Plain(10)
 const DESCRIBE_CONFIGS: &[Field] =
     &[all(Structs(&[all(Plain(1)), all(Text), all(Values(&Text))])), all(Plain(1)), from(3, Plain(1))];
 
-/// The fields of a request; `None` for one that is not understood.
+/// The fields of a request; `None` for an unknown request.
 fn fields(key: ApiKey) -> Option<&'static [Field]> {
     Some(match key {
         ApiKey::Produce => PRODUCE,
@@ -132,8 +132,8 @@ fn fields(key: ApiKey) -> Option<&'static [Field]> {
     })
 }
 
-/// The elements of all arrays of a request, its header included; `None` where it announces more
-/// than it holds.
+/// The number of elements in all arrays of a request, including its header. `None` if the request
+/// announces more than it holds.
 pub(super) fn items(frame: &[u8], key: ApiKey, version: i16) -> Option<usize> {
     let mut walk = Walk { rest: frame, version, flexible: false, items: 0 };
     walk.take(8)?;
@@ -144,13 +144,13 @@ pub(super) fn items(frame: &[u8], key: ApiKey, version: i16) -> Option<usize> {
     for field in fields(key)? {
         walk.field(field)?;
     }
-    // The library reads the cluster id, which only other brokers send, without regard to the length
+    // The library reads the cluster id, which only other brokers send, without checking the length
     // of its tag.
     walk.tags((key == ApiKey::Fetch).then_some(0))?;
     Some(walk.items)
 }
 
-/// What is left of a request. `None` from any step: it is not what it should be.
+/// The rest of a request. Any step returns `None` if the request is not valid.
 struct Walk<'f> {
     rest: &'f [u8],
     version: i16,
@@ -185,8 +185,8 @@ impl<'f> Walk<'f> {
         }
     }
 
-    /// Fields behind all others, each with a number and a length of its own; `refused` is a number
-    /// that may not come.
+    /// Tagged fields, which follow all other fields. Each has a number and its own length.
+    /// `refused` is a number that must not occur.
     fn tags(&mut self, refused: Option<u32>) -> Option<()> {
         if !self.flexible {
             return Some(());
@@ -202,7 +202,7 @@ impl<'f> Walk<'f> {
         Some(())
     }
 
-    /// The elements of an array: each takes a byte at least. -1 stands for no array.
+    /// The number of elements of an array. Each takes at least one byte. -1 stands for no array.
     fn count(&mut self) -> Option<usize> {
         let count = usize::try_from(self.length()?.max(0)).ok()?;
         self.items += count;
@@ -213,12 +213,12 @@ impl<'f> Walk<'f> {
         if self.flexible { self.compact() } else { Some(i64::from(i32::from_be_bytes(self.array()?))) }
     }
 
-    /// A length that is sent as one more, so that 0 stands for none.
+    /// A length that is sent plus one, so that 0 stands for none.
     fn compact(&mut self) -> Option<i64> {
         Some(i64::from(self.varint()?) - 1)
     }
 
-    /// Seven bits a byte, the lowest first, five bytes at most.
+    /// A varint: seven bits in each byte, the lowest first, at most five bytes.
     fn varint(&mut self) -> Option<u32> {
         let mut number = 0_u32;
         for shift in (0..35).step_by(7) {
@@ -231,7 +231,7 @@ impl<'f> Walk<'f> {
         Some(number)
     }
 
-    /// -1 stands for nothing.
+    /// Skips bytes; -1 stands for none.
     fn skip(&mut self, bytes: i64) -> Option<()> {
         if bytes == -1 { Some(()) } else { self.take(usize::try_from(bytes).ok()?).map(|_| ()) }
     }

@@ -1,4 +1,4 @@
-//! Metadata, and topics made, removed and described.
+//! Metadata; creating, removing and describing topics.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -25,15 +25,16 @@ use super::{
 };
 
 const TOPIC_RESOURCE: i8 = 2;
-/// Kafka's numbers for where a configuration value comes from.
+/// Kafka's codes for the source of a configuration value.
 const FROM_TOPIC: i8 = 1;
 const FROM_DEFAULT: i8 = 5;
 
-/// The one broker, and the topics asked for. Nothing is created by asking.
+/// The one broker and the requested topics. A request for a topic does not create it.
 pub(super) async fn metadata(context: Context, request: MetadataRequest, version: i16) -> MetadataResponse {
     let catalog = &context.broker.catalog;
     let asked = request.topics.filter(|topics| version > 0 || !topics.is_empty());
-    // A topic named many times is described once: the answer does not grow beyond what there is.
+    // A topic that is named several times is described once, so that the answer cannot grow without
+    // limit.
     let mut described = HashSet::new();
     let topics = match asked {
         None => catalog.topics().iter().map(|(name, topic)| describe(Some(name), topic)).collect(),
@@ -85,7 +86,7 @@ fn unknown(name: Option<TopicName>, id: Uuid, error: ResponseError) -> MetadataR
     MetadataResponseTopic::default().with_name(name).with_topic_id(id).with_error_code(error.code())
 }
 
-/// Makes topics; each is durable when answered.
+/// Creates topics. Each is durable when this answers.
 pub(super) async fn create(context: Context, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
@@ -100,7 +101,7 @@ pub(super) async fn create(context: Context, request: CreateTopicsRequest) -> Cr
             }
             let id = broker.catalog.create(&topic.name, partition_count(&topic)?, configuration, dry_run)?;
             if !dry_run {
-                // Of a topic of the same name whose removal a crash cut short.
+                // A crash may have interrupted the removal of an earlier topic of this name.
                 broker.offsets.forget_topic(&topic.name)?;
             }
             Ok(id)
@@ -119,7 +120,7 @@ pub(super) async fn create(context: Context, request: CreateTopicsRequest) -> Cr
     CreateTopicsResponse::default().with_topics(topics)
 }
 
-/// There is one copy of each partition; -1 asks for the default.
+/// The number of partitions. Each has one copy; -1 asks for the default.
 fn partition_count(topic: &CreatableTopic) -> Result<i32, ResponseError> {
     let assigned = i32::try_from(topic.assignments.len()).map_err(|_| ResponseError::InvalidPartitions)?;
     if assigned > 0 {
@@ -136,7 +137,7 @@ fn partition_count(topic: &CreatableTopic) -> Result<i32, ResponseError> {
     }
 }
 
-/// Removes topics, their records and what groups committed for them.
+/// Removes topics, their records, and the offsets that groups committed for them.
 pub(super) async fn delete(context: Context, request: DeleteTopicsRequest, version: i16) -> DeleteTopicsResponse {
     let by_state = request.topics.into_iter().map(|state| (state.name, state.topic_id));
     let by_name = request.topic_names.into_iter().map(|name| (Some(name), Uuid::nil()));
@@ -164,7 +165,7 @@ pub(super) async fn delete(context: Context, request: DeleteTopicsRequest, versi
     DeleteTopicsResponse::default().with_responses(responses)
 }
 
-/// The configuration of topics; a broker has none of its own.
+/// The configuration of topics. The broker itself has none.
 pub(super) async fn describe_configs(context: Context, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let describe = |resource: DescribeConfigsResource| {
         let result = DescribeConfigsResult::default()

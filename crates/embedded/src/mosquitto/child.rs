@@ -1,4 +1,4 @@
-//! One run of the program.
+//! One run of the program as a child process.
 
 use std::{
     fs::File,
@@ -22,10 +22,9 @@ use tokio::sync::oneshot;
 
 use super::{Error, Lines, repeat};
 
-/// A running program.
 pub(super) struct Child {
     id: u32,
-    /// Names this process and no later one that gets the same number.
+    /// Identifies this process. A later process with the same number is another one.
     process: OwnedFd,
     ended: oneshot::Receiver<String>,
     status: Option<String>,
@@ -42,21 +41,21 @@ impl Child {
         let mut command = Command::new(program);
         command.arg("-c").arg(configuration).current_dir(dir);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        // Ctrl-C in a terminal goes to a whole process group; the broker has to end after those who
-        // read from it.
+        // Ctrl-C in a terminal goes to a whole process group. The broker must end after the roles
+        // that read from it, so it gets a group of its own.
         command.process_group(0);
         let lock = lock.try_clone().map_err(|source| failed(program, source))?;
         let parent = getpid();
-        // SAFETY: the closure runs between fork and exec; it makes system calls only, and allocates
+        // SAFETY: the closure runs between fork and exec. It only makes system calls and allocates
         // nothing.
         unsafe {
             command.pre_exec(move || {
                 set_parent_process_death_signal(Some(Signal::TERM))?;
-                // The parent may have died before the line above.
+                // The parent may have died before the line above took effect.
                 if getppid() != Some(parent) {
                     return Err(rustix::io::Errno::SRCH.into());
                 }
-                // The child keeps the lock for as long as it lives.
+                // The child keeps the lock as long as it lives.
                 let flags = fcntl_getfd(lock.as_fd())?;
                 fcntl_setfd(lock.as_fd(), flags.difference(FdFlags::CLOEXEC))?;
                 Ok(())
@@ -71,14 +70,14 @@ impl Child {
                 Ok(child) => child,
                 Err(error) => return drop(started.send(Err(error))),
             };
-            // With it goes our copy of the lock: the child has its own.
+            // This also drops our copy of the lock. The child has its own copy.
             drop(command);
             let process = Pid::from_raw(child.id().cast_signed())
                 .map_or(Err(rustix::io::Errno::SRCH), |pid| pidfd_open(pid, PidfdFlags::empty()));
             let stderr = child.stderr.take();
             let _ = started.send(process.map(|process| (child.id(), process)).map_err(Into::into));
-            // To its end, and so to the end of the process: a pipe that nobody reads would stop the
-            // broker.
+            // Read the log until it ends, which is when the process ends. A full pipe would block
+            // the broker.
             for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).split(b'\n')).map_while(Result::ok)
             {
                 let line = String::from_utf8_lossy(&line);
@@ -86,7 +85,7 @@ impl Child {
                 kept.lock().unwrap_or_else(PoisonError::into_inner).push(&line);
             }
             let status = child.wait().map_or_else(|error| error.to_string(), |status| describe(&status));
-            // Nobody may be waiting any more.
+            // The receiver may be gone.
             let _ = ending.send(status);
         };
         let thread = std::thread::Builder::new().name("mosquitto".to_owned()).spawn(waiting);
@@ -98,12 +97,11 @@ impl Child {
         Ok(Self { id, process, ended, status: None, lines })
     }
 
-    /// Its process id.
     pub(super) fn id(&self) -> u32 {
         self.id
     }
 
-    /// Waits for its end; returns how it ended, in words.
+    /// Waits for the child's end, and returns a description of it.
     pub(super) async fn ended(&mut self) -> String {
         if self.status.is_none() {
             let status = (&mut self.ended).await;
@@ -112,13 +110,12 @@ impl Child {
         self.status.clone().unwrap_or_default()
     }
 
-    /// Sends a signal; one that has ended gets none.
+    /// Sends a signal. A child that has ended gets none.
     pub(super) fn signal(&self, signal: Signal) {
         // Only ESRCH is possible: the process has ended.
         let _ = pidfd_send_signal(&self.process, signal);
     }
 
-    /// What it said last.
     pub(super) fn last_lines(&self) -> String {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).text()
     }

@@ -1,4 +1,4 @@
-//! Which program is Mosquitto, and whether it is new enough.
+//! Finds the program of Mosquitto and checks its version.
 
 use std::{
     env,
@@ -11,40 +11,39 @@ use std::{
 
 use super::Error;
 
-/// The oldest version that is used: 2.0 is the first that sends MQTT 5 limits and waits with its
-/// listeners as configured here.
+/// The oldest supported version. 2.0 is the first version that sends MQTT 5 limits and accepts
+/// listeners as they are configured here.
 const VERSION_MIN: (u32, u32) = (2, 0);
 
-/// How long the program may take to say its version.
+/// How long the program may take to print its version.
 const HELP_WITHIN: Duration = Duration::from_secs(10);
-/// Bytes of its help that are read; the version stands at the beginning. A pipe holds as many.
+/// How much of its help is read, bytes. The version is at the start. A pipe holds as much.
 const HELP_BYTES_MAX: u64 = 64 * 1024;
 
-/// What to do where [`find`] finds nothing.
+/// The remedy if [`find`] finds no program.
 pub const REMEDY: &str = "install the package `mosquitto` (Debian, Ubuntu: apt install mosquitto; Fedora: dnf install mosquitto; \
                       Arch: pacman -S mosquitto; Alpine: apk add mosquitto) or name the program with --mosquitto FILE";
 
-/// A program that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
-    /// Where it is.
     pub path: PathBuf,
-    /// What it says of its version, such as `2.0.11`.
+    /// The version that it prints, for example `2.0.11`.
     pub version: String,
 }
 
-/// Finds Mosquitto: the named program, or the first on `PATH`, in `/usr/sbin` and in
+/// Finds Mosquitto: the given program, or the first one on `PATH`, in `/usr/sbin` or in
 /// `/usr/local/sbin`.
 ///
 /// # Errors
-/// There is none, it cannot be started, or it is older than 2.0; the message names the package.
+/// There is no program, it cannot be started, or it is older than 2.0. The message names the
+/// package.
 pub fn find(named: Option<&Path>) -> Result<Program, Error> {
     let path = match named {
         Some(path) => path.to_owned(),
         None => search(env::var_os("PATH").unwrap_or_default().as_os_str())
             .ok_or_else(|| Error::Program("mosquitto is not installed".to_owned()))?,
     };
-    // The broker is started in a folder of its own.
+    // The broker runs in a folder of its own, so a relative path would not work.
     let path = std::path::absolute(&path).unwrap_or(path);
     let text = help(&path).map_err(|error| Error::Program(format!("cannot start {}: {error}", path.display())))?;
     let version = version(&text)
@@ -59,7 +58,7 @@ pub fn find(named: Option<&Path>) -> Result<Program, Error> {
     Ok(Program { path, version: version.to_owned() })
 }
 
-/// What the program says about itself. One that says nothing and does not end is ended.
+/// The program's help text. A program that prints nothing and does not end is killed.
 fn help(program: &Path) -> io::Result<String> {
     let mut command = Command::new(program);
     let mut child = command.arg("-h").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
@@ -73,21 +72,21 @@ fn help(program: &Path) -> io::Result<String> {
         std::thread::sleep(Duration::from_millis(5));
     }
     let mut said = Vec::new();
-    // A child of its own may still hold the pipe: read what is there.
+    // A child of the program may still hold the pipe, so this reads what is there.
     if let Some(stdout) = &mut child.stdout {
         stdout.take(HELP_BYTES_MAX).read_to_end(&mut said)?;
     }
     Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
-/// Debian keeps daemons out of a normal user's path.
+/// Searches the given path and the folders that Debian keeps out of a normal user's path.
 fn search(path: &std::ffi::OsStr) -> Option<PathBuf> {
     let folders = env::split_paths(path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
     let is_program = |path: &PathBuf| path.metadata().is_ok_and(|file| file.is_file() && file.mode() & 0o111 != 0);
     folders.map(|folder| folder.join("mosquitto")).find(is_program)
 }
 
-/// `2.0.11` out of `mosquitto version 2.0.11`, the first line of its help.
+/// Takes `2.0.11` from `mosquitto version 2.0.11`, the first line of the help.
 fn version(help: &str) -> Option<&str> {
     help.lines().next()?.strip_prefix("mosquitto version ").map(str::trim)
 }
@@ -106,8 +105,8 @@ mod tests {
     fn said(script: &str) -> String {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mosquitto");
-        // Written by a child, because a fork of another test may inherit a file that is open for
-        // writing here.
+        // A child process writes the file. If this process wrote it, a fork by another test could
+        // inherit the open file, and the file could not be executed.
         let write = format!("printf '%s\\n' '#!/bin/sh' \"$1\" >'{0}' && chmod 755 '{0}'", path.display());
         assert!(Command::new("sh").args(["-c", &write, "sh", script]).status().unwrap().success());
         match find(Some(&path)) {
