@@ -1,14 +1,14 @@
 //! The dashboard: one web page, and the panels that it shows, as JSON.
 //!
-//! What it is for: it shows a clinic chain its fleet, through the same public views that Grafana
-//! and SQL tools use.
+//! Purpose: it shows a clinic chain its fleet, through the same public views that Grafana and SQL
+//! tools use.
 //!
-//! Absent: state, writing, and any figure of its own. Each panel is one query over the views.
+//! Absent: state, writing, and figures of its own. Each panel is one query over the views.
 //!
 //! Invariants: a tenant is bound as a query parameter, never pasted into SQL. Every answer has a
-//! limit of rows. However many pages are open, ClickHouse is asked for each panel of each tenant
-//! once in `FRESH`. There are never more than `QUESTIONS_MAX` queries at once, even if a client
-//! invents tenants.
+//! limit of rows. ClickHouse gets the query of each panel and tenant at most once in `FRESH`,
+//! however many pages are open. There are never more than `QUESTIONS_MAX` queries at once, even if
+//! a client invents tenants.
 
 mod cache;
 mod panel;
@@ -129,7 +129,7 @@ impl Dashboard {
     }
 }
 
-/// The origin of answers.
+/// The source of the answers.
 struct Source {
     warehouse: Warehouse,
     troubles: Troubles,
@@ -142,7 +142,7 @@ struct Source {
 enum Failed {
     /// Too many other queries were waiting.
     Busy,
-    /// ClickHouse refused or failed.
+    /// ClickHouse refused the query or failed.
     Asked(warehouse::Error),
 }
 
@@ -156,7 +156,7 @@ impl Source {
 
 #[derive(Deserialize)]
 struct Filter {
-    /// Empty or absent means all tenants.
+    /// The tenant; empty or absent means all.
     #[serde(default)]
     tenant: String,
 }

@@ -1,5 +1,5 @@
-//! How a command that fails says so to a person: `error:` with what went wrong, and `hint:` with a
-//! remedy where there is one. Both are one line, without time stamp or log target.
+//! Tells a person about a failed command: `error:` with the fault, and `hint:` with a remedy if
+//! there is one. Both are one line, without time stamp or log target.
 
 use std::{error::Error, fmt};
 
@@ -24,14 +24,14 @@ impl Error for Hinted {
     }
 }
 
-/// An error with a remedy, for a person.
+/// An error with a remedy.
 pub fn fault(text: impl Into<String>, remedy: impl Into<String>) -> anyhow::Error {
     anyhow::Error::new(Hinted { error: anyhow::Error::msg(text.into()), remedy: remedy.into() })
 }
 
 /// Adds a remedy to the error of a result.
 pub trait Hint<T> {
-    /// The remedy that goes with the error.
+    /// Attaches the remedy to the error.
     fn hint(self, remedy: impl Into<String>) -> anyhow::Result<T>;
 }
 
@@ -41,22 +41,22 @@ impl<T, E: Into<anyhow::Error>> Hint<T> for Result<T, E> {
     }
 }
 
-/// What is said about a failure.
+/// The text about a failure.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Told {
     /// The error and its causes.
     pub error: String,
-    /// What to do about it.
+    /// The remedy.
     pub hint: Option<String>,
 }
 
 impl Told {
-    /// What is said about `error`. Of several remedies the outermost counts: it knows most about
-    /// what was tried.
+    /// The text about `error`. If there are several remedies, the outermost counts, because it
+    /// knows most about what was tried.
     pub fn of(error: &anyhow::Error) -> Self {
         let mut text = String::new();
         for cause in error.chain().map(ToString::to_string) {
-            // Some errors have the text of their cause in their own.
+            // Some errors already contain the text of their cause.
             match text.is_empty() {
                 true => text = cause,
                 false if text.contains(&cause) => {}
@@ -64,7 +64,7 @@ impl Told {
             }
         }
         let hint = error.chain().find_map(remedy);
-        // Errors of the libraries end with their remedy, because a log line has no place of its own
+        // Errors of the libraries end with their remedy, because a log line has no separate place
         // for it.
         if let Some(without) = hint.as_ref().and_then(|hint| text.strip_suffix(&format!("; {hint}"))) {
             text.truncate(without.len());
@@ -72,7 +72,7 @@ impl Told {
         Self { error: text, hint }
     }
 
-    /// Says it on standard error.
+    /// Prints the text to standard error.
     pub fn print(&self) {
         eprintln!("error: {}", one_line(&self.error));
         if let Some(hint) = &self.hint {
@@ -81,8 +81,8 @@ impl Told {
     }
 }
 
-/// One line without characters that drive a terminal: an engine's message may quote what a device
-/// sent.
+/// One line without characters that control a terminal. An engine's message may quote what a device
+/// has sent.
 pub fn one_line(text: &str) -> String {
     let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     printable(&lines.join(" ")).into_owned()

@@ -1,11 +1,11 @@
-//! `doseline`: the one binary. It reads configuration, wires the roles together, handles signals
-//! and offers the sub-commands.
+//! `doseline`: the only binary. It reads the configuration, connects the roles, handles signals and
+//! offers the sub-commands.
 //!
-//! Absent: everything the roles do; that is in their crates, which never see each other.
+//! Absent: the work of the roles. It is in their crates, which do not know each other.
 //!
-//! A command that fails says so with `error:` and `hint:` on standard error. A service does the
-//! same, and with JSON logs it writes one log line instead. Lists are tables, or with `--json` one
-//! object a line.
+//! A command that fails prints `error:` and `hint:` to standard error. A service does the same,
+//! except that with JSON logs it writes one log line. Lists are tables, or with `--json` one object
+//! for each line.
 //!
 //! Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 64 invalid configuration.
 
@@ -52,11 +52,11 @@ use crate::{
     hint::{Told, one_line},
 };
 
-/// Decoded reports and texts of columns are many small pieces, made and given back again and again.
+/// Decoded reports and column texts are many small allocations that are freed again soon.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How long the bridge's thread rests before it waits for the next message.
+/// How long the bridge's thread sleeps before it waits for the next message.
 const BRIDGE_REST: Duration = Duration::from_millis(5);
 
 /// Exit code of an invalid configuration (`EX_USAGE` of sysexits.h).
@@ -65,7 +65,7 @@ const INVALID_CONFIGURATION: u8 = 64;
 #[derive(Parser)]
 #[command(name = "doseline", version, about, long_about = None, arg_required_else_help = true, after_help = HELP)]
 struct Cli {
-    /// Configuration file (TOML). Environment variables DOSELINE__SECTION__KEY and flags win over
+    /// Configuration file (TOML). Environment variables DOSELINE__SECTION__KEY and flags override
     /// it
     #[arg(long, global = true, value_name = "FILE", env = "DOSELINE_CONFIG")]
     config: Option<PathBuf>,
@@ -118,7 +118,7 @@ enum Command {
     /// Run the Kafka to ClickHouse role
     #[command(after_help = "Example:\n  doseline load --config services.toml")]
     Load,
-    /// Run the role that judges: verdicts and alerts
+    /// Run the role that computes verdicts and alerts
     Monitor(monitor::Arguments),
     /// Run the dashboard
     #[command(after_help = "Example:\n  doseline serve --config services.toml")]
@@ -131,21 +131,21 @@ enum Command {
     Check(check::Arguments),
     /// Compare what devices say, Kafka, tables and sums; name every difference
     Reconcile(reconcile::Arguments),
-    /// Make a closed ingest day again from Kafka, compare, and swap it in
+    /// Load a closed ingest day again from Kafka, compare it, and swap it in
     Rebuild(rebuild::Arguments),
-    /// List and keep the registry of devices
+    /// List and extend the registry of devices
     Devices(devices::Arguments),
-    /// Work through what could not be used: list, show, replay, purge
+    /// Work through the quarantine: list, show, replay, purge
     Quarantine(quarantine::Arguments),
     /// Show open alerts, and acknowledge them
     Alerts(alerts::Arguments),
-    /// Follow the links of sterility, both ways
+    /// Follow the links of sterility in both directions
     Trace(trace::Arguments),
-    /// List the injections that a failed calibration puts in question
+    /// List the injections that a failed calibration puts in doubt
     Impact(impact::Arguments),
     /// Record what people report, and list it
     Incident(incident::Arguments),
-    /// Every formula on numbers of your own: JSON on standard input or flags in, JSON out
+    /// Every formula on your own numbers: JSON on standard input or flags in, JSON out
     Calc(calc::Arguments),
 }
 
@@ -154,7 +154,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return calc::usage(&error),
     };
-    // Arithmetic needs no configuration, and a wrong one must not stand in its way.
+    // Arithmetic needs no configuration, so an invalid one must not prevent it.
     if let Command::Calc(arguments) = cli.command {
         return calc::run(arguments);
     }
@@ -178,7 +178,7 @@ fn main() -> ExitCode {
     }
     let logs_failure = cli.command.is_service() && config.log.format == LogFormat::Json;
     let outcome = run(cli.command, config);
-    // Only `up` has an engine, and it either succeeds or says why not.
+    // Only `up` has an engine. It either succeeds or reports the reason.
     let status = i32::from(outcome.is_err());
     let code = match outcome {
         Ok(code) => code,
@@ -208,16 +208,16 @@ fn invalid(faults: &[config::Fault]) -> ExitCode {
     ExitCode::from(INVALID_CONFIGURATION)
 }
 
-/// How a sub-command comes to its engines.
+/// How a sub-command finds its engines.
 enum Engines<'a> {
-    /// It starts them, needs none, or is a service, for which a configuration names them.
+    /// It starts them, needs none, or is a service whose configuration names them.
     Own,
-    /// By a configuration, or in a running `up`: in the directory that is named, or the usual one.
+    /// Through a configuration, or in a running `up`: in the named directory or the default one.
     Found(Option<&'a Path>),
 }
 
 impl Command {
-    /// Whether this runs until it is stopped, and logs meanwhile.
+    /// Whether this runs until it is stopped, and writes logs.
     fn is_service(&self) -> bool {
         match self {
             Self::Up(_) | Self::Bridge | Self::Load | Self::Serve => true,
@@ -226,7 +226,7 @@ impl Command {
         }
     }
 
-    /// How a sub-command comes to its engines.
+    /// How this sub-command finds its engines.
     fn engines(&self) -> Engines<'_> {
         let beside = match self {
             Self::Check(arguments) if !arguments.connect && arguments.beside.data_dir.is_none() => return Engines::Own,
@@ -275,15 +275,15 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Calc(arguments) => Ok(calc::run(arguments)),
         }
     });
-    // A blocking call into an engine must not hold up the end.
+    // A blocking call into an engine must not delay the end of the process.
     runtime.shutdown_background();
     outcome
 }
 
-/// Messages reach the bridge one by one, and waking a thread costs more than a message does. So one
-/// thread has all of the bridge's tasks, and once it has nothing left to do it rests: what comes
-/// meanwhile, messages and confirmations alike, is taken at once. While there is work it does not
-/// rest.
+/// Builds the runtime. Messages reach the bridge one by one, and waking a thread costs more than
+/// handling a message. So one thread runs all tasks of the bridge, and it sleeps for a moment when
+/// it has nothing to do. It then takes everything that has arrived meanwhile, messages and
+/// confirmations. It does not sleep while there is work.
 fn runtime(command: &Command) -> std::io::Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
     if matches!(command, Command::Bridge) {

@@ -1,5 +1,5 @@
-//! From configuration to what each role takes. Passwords of Kafka and ClickHouse are read from
-//! their files here.
+//! Derives the options of each role from the configuration. It reads the passwords of Kafka and
+//! ClickHouse from their files.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::config::{self, Config, Tls};
 /// Options of the bridge.
 ///
 /// # Errors
-/// A password file that cannot be read.
+/// A password file cannot be read.
 pub fn bridge(config: &Config) -> anyhow::Result<bridge::Options> {
     let (mqtt, section) = (&config.mqtt, &config.bridge);
     Ok(bridge::Options {
@@ -55,10 +55,10 @@ fn bridge_tls(tls: &Tls) -> bridge::Tls {
     }
 }
 
-/// Security properties of every Kafka client, in librdkafka's names.
+/// Security properties of every Kafka client, with librdkafka's names.
 ///
 /// # Errors
-/// A password file that cannot be read.
+/// A password file cannot be read.
 pub fn kafka_properties(config: &Config) -> anyhow::Result<BTreeMap<String, String>> {
     let mut properties = BTreeMap::new();
     let mut set = |name: &str, value: String| properties.insert(name.to_owned(), value);
@@ -88,10 +88,10 @@ pub fn kafka_properties(config: &Config) -> anyhow::Result<BTreeMap<String, Stri
     Ok(properties)
 }
 
-/// The warehouse; nothing is sent yet.
+/// The warehouse of the configuration. Nothing is sent yet.
 ///
 /// # Errors
-/// A password file that cannot be read, or a URL that cannot be used.
+/// A password file cannot be read, or the URL is not valid.
 pub fn warehouse(config: &Config) -> anyhow::Result<warehouse::Warehouse> {
     let section = &config.clickhouse;
     let password = config::secret(section.password.as_ref(), section.password_file.as_deref())
@@ -105,7 +105,7 @@ pub fn warehouse(config: &Config) -> anyhow::Result<warehouse::Warehouse> {
     Ok(warehouse::Warehouse::new(options)?)
 }
 
-/// The same for questions over whole days, which take a while.
+/// The warehouse with a longer timeout, for queries over whole days.
 ///
 /// # Errors
 /// As [`warehouse()`].
@@ -114,13 +114,13 @@ pub fn patient_warehouse(config: &Config) -> anyhow::Result<warehouse::Warehouse
     Ok(warehouse::Warehouse::new(warehouse::Options { receive_timeout: LONG_QUERY, ..options })?)
 }
 
-/// Longest wait for the answer to a question over whole days.
+/// Longest wait for the answer to a query over whole days.
 const LONG_QUERY: Duration = Duration::from_secs(4 * 3_600);
 
 /// Options of the loader.
 ///
 /// # Errors
-/// A password file that cannot be read.
+/// A password file cannot be read.
 pub fn load(config: &Config) -> anyhow::Result<load::Options> {
     let section = &config.load;
     Ok(load::Options {
@@ -148,7 +148,7 @@ pub fn load(config: &Config) -> anyhow::Result<load::Options> {
 /// Options of the monitor.
 ///
 /// # Errors
-/// A password file that cannot be read.
+/// A password file cannot be read.
 pub fn monitor(config: &Config) -> anyhow::Result<monitor::Options> {
     let section = &config.monitor;
     let mut kafka = kafka_properties(config)?;
@@ -183,10 +183,10 @@ pub fn monitor(config: &Config) -> anyhow::Result<monitor::Options> {
     })
 }
 
-/// How to reach Kafka, for the loader and for the topics it reads.
+/// The Kafka options of the loader and of the topics that it reads.
 ///
 /// # Errors
-/// A password file that cannot be read.
+/// A password file cannot be read.
 pub fn load_kafka(config: &Config) -> anyhow::Result<load::Kafka> {
     Ok(load::Kafka {
         brokers: config.kafka.brokers.join(","),
@@ -197,7 +197,7 @@ pub fn load_kafka(config: &Config) -> anyhow::Result<load::Kafka> {
     })
 }
 
-/// What the topics must be like.
+/// The required properties of the topics.
 pub fn topics(config: &Config) -> load::TopicSpec {
     let section = &config.kafka;
     load::TopicSpec {

@@ -1,9 +1,9 @@
-//! `doseline rebuild`: a closed ingest day once more from Kafka into shadow tables, compared with
-//! the live ones and, with `--apply`, put in their place.
+//! `doseline rebuild`: loads a closed ingest day once more from Kafka into shadow tables, and
+//! compares them with the live tables. With `--apply` the rebuilt rows replace the live ones.
 //!
-//! The batches are those of the day (the loader's intents say which), decoded by the same pure
-//! code, with the ledgers as of the day's first batch carried forward. A run that was interrupted
-//! goes on: what stands in the shadow tables is recognised by batch, count and hash.
+//! It uses the day's own batches, which the loader's intents define, and the loader's own pure
+//! decoder. The ledgers start as they were at the day's first batch. An interrupted run can
+//! continue: it recognises the rows in the shadow tables by batch, count and hash.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -40,7 +40,6 @@ use crate::{
     table::{Table, json_line, number, printable, show, terminal_width, text},
 };
 
-/// Flags of `doseline rebuild`.
 #[derive(Args)]
 #[command(after_help = "\
 The day must be over, all of its batches committed, and its records still in Kafka. Without --apply nothing that anybody
@@ -59,14 +58,14 @@ pub struct Arguments {
     /// The ingest day, UTC
     #[arg(long, value_name = "YYYY-MM-DD", value_parser = day)]
     day: Day,
-    /// Put the rebuilt rows in the place of the live ones
+    /// Replace the live rows by the rebuilt ones
     #[arg(long)]
     apply: bool,
-    /// Remove the shadow tables that an earlier run has left, and nothing else
+    /// Only remove the shadow tables that an earlier run has left
     #[arg(long, conflicts_with = "apply")]
     discard: bool,
-    /// Configuration file of an earlier time: batches written under its `[plausibility]` and
-    /// `[device_time]` are made with it; may be repeated
+    /// Configuration file of an earlier time, for batches that were written under its
+    /// `[plausibility]` and `[device_time]`; may be repeated
     #[arg(long, value_name = "FILE")]
     rules: Vec<PathBuf>,
     /// One JSON object instead of the table
@@ -76,14 +75,13 @@ pub struct Arguments {
     pub beside: Beside,
 }
 
-/// Rows that are written at a time; so many wait in memory beside one batch.
+/// How many rows one insert writes. As many wait in memory, besides one batch.
 const GROUP_ROWS: u64 = 100_000;
-/// Characters printed of one value.
+/// How many characters of a value are printed.
 const VALUE_CHARS_MAX: usize = 100;
-/// Differing rows printed for each table.
+/// How many differing rows are printed for each table.
 const PRINTED_MAX: usize = 20;
 
-/// `doseline rebuild`
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let warehouse = options::patient_warehouse(&config)?;
     warehouse::schema::verify(&warehouse).await?;
@@ -91,7 +89,7 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     let shadow = Shadow::new(&warehouse, arguments.day, &id);
     if arguments.discard {
         shadow.discard().await?;
-        // With --json standard output is for the comparison alone.
+        // With --json, standard output only carries the comparison.
         say(arguments.json, &format!("ingest day {text}: shadow tables removed"));
         return Ok(ExitCode::SUCCESS);
     }
@@ -139,8 +137,8 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
 
 const AGAIN: &str = "run the same command again: it goes on where it was";
 
-/// What came of it, for a person; with `--json` standard output belongs to the program that reads
-/// it.
+/// Prints a result for a person. With `--json` it goes to standard error, because a program reads
+/// standard output.
 fn say(json: bool, text: &str) {
     match json {
         true => eprintln!("{text}"),
@@ -148,7 +146,7 @@ fn say(json: bool, text: &str) {
     }
 }
 
-/// The rules of the configuration, then those of earlier ones.
+/// The rules of the present configuration, then those of the earlier ones.
 fn rules(arguments: &Arguments, config: &Config) -> anyhow::Result<Vec<Rules>> {
     let mut rules = vec![Rules::new(config.plausibility.clone(), config.device_time)];
     for path in &arguments.rules {
@@ -170,35 +168,36 @@ struct Rebuild<'w> {
     day: Day,
     rules: Vec<Rules>,
     shards: Vec<Source>,
-    /// Rows and sum of their hashes that the shadow of each table must hold.
+    /// For each table, the number of rows that its shadow must hold, and the sum of their hashes.
     made: BTreeMap<&'static str, (u64, u64)>,
     batches: u64,
-    /// Batches that were written by another decoder, or under rules that are not known any more.
+    /// Batches that were written by another decoder version, or under rules that are no longer
+    /// known.
     by_others: u64,
-    /// Stretches of sequence numbers that would have another fate.
+    /// Ranges of sequence numbers whose ledgers would differ from the recorded ones.
     moved: Vec<String>,
 }
 
-/// A shard and where it is in Kafka.
+/// A shard and its place in Kafka.
 struct Source {
     of: DayShard,
     topic: String,
     place: Place,
     /// First offset that Kafka holds.
     first: u64,
-    /// Offsets that Kafka did not have when the loader came to them.
+    /// Offsets that Kafka no longer held when the loader reached them.
     lost: IntervalSet,
 }
 
 /// How a pass over a shard ended.
 enum Pass {
     Whole,
-    /// The shadow tables hold something else: begin again without it.
+    /// The shadow tables hold other rows. The pass must be repeated with empty shadow tables.
     Stale,
 }
 
 impl<'w> Rebuild<'w> {
-    /// Finds the day's batches; refuses a day of which Kafka does not hold everything any more.
+    /// Finds the day's batches. Refuses a day if Kafka no longer holds all of its records.
     async fn plan(warehouse: &'w Warehouse, kafka: load::Kafka, day: Day, rules: Vec<Rules>) -> anyhow::Result<Self> {
         let lives = warehouse.topic_lives().await?;
         let (mut shards, mut held) = (Vec::new(), HashMap::new());
@@ -245,7 +244,7 @@ impl<'w> Rebuild<'w> {
         Ok(Self { warehouse, kafka, day, rules, shards, made, batches: 0, by_others: 0, moved: Vec::new() })
     }
 
-    /// Makes everything that does not stand in the shadow tables yet.
+    /// Writes every row that the shadow tables do not hold yet.
     async fn fill(&mut self, text: &str, shadow: &Shadow<'_>) -> anyhow::Result<()> {
         shadow.create().await?;
         if matches!(self.pass(text, shadow).await?, Pass::Stale) {
@@ -335,8 +334,8 @@ impl<'w> Rebuild<'w> {
         Ok(Pass::Whole)
     }
 
-    /// Whoever wrote another batch into the day since has a clock that is behind: its rows must not
-    /// be swapped away.
+    /// Fails if a loader has written another batch into the day meanwhile, which a slow clock can
+    /// cause. A swap would remove the rows of that batch.
     async fn require_unchanged(&self) -> anyhow::Result<()> {
         rollup::require_closed(self.warehouse, self.day).await?;
         let now = self.warehouse.day_shards(self.day).await?;
@@ -353,8 +352,8 @@ struct Records {
 }
 
 impl Records {
-    /// Exactly the records of a batch. What is not there must have been missing when the loader
-    /// came to it.
+    /// Exactly the records of a batch. A record may only be absent if it was already missing when
+    /// the loader reached it.
     async fn batch(&mut self, batch: &Written, lost: &IntervalSet) -> anyhow::Result<Vec<Record>> {
         let mut records = Vec::new();
         loop {
@@ -383,7 +382,7 @@ impl Records {
     }
 }
 
-/// Blocks that wait to be written together.
+/// Blocks that are collected to be written together.
 #[derive(Default)]
 struct Group {
     blocks: BTreeMap<&'static str, Vec<(Block, u32)>>,
@@ -409,7 +408,7 @@ fn key(row: &LedgerRow) -> BootKey {
     BootKey { tenant: row.tenant.clone(), device: row.device.clone(), boot_id: row.boot_id }
 }
 
-/// Stretches whose fate in the rebuilt ledgers is not the recorded one.
+/// Ranges of sequence numbers whose state differs between the rebuilt and the recorded ledgers.
 fn moved(rebuilt: &[LedgerRow], recorded: &[LedgerRow]) -> Vec<String> {
     let recorded: HashMap<BootKey, &LedgerRow> = recorded.iter().map(|row| (key(row), row)).collect();
     let nothing = LedgerRow::default();
@@ -432,7 +431,7 @@ fn moved(rebuilt: &[LedgerRow], recorded: &[LedgerRow]) -> Vec<String> {
     moved
 }
 
-/// The comparison, for a person.
+/// The comparison as text for a person.
 fn as_text(day: &str, rebuild: &Rebuild<'_>, comparisons: &[Comparison]) -> String {
     let Rebuild { shards, batches, by_others, moved, .. } = rebuild;
     let mut lines = vec![format!("ingest day {day}: {} partitions, {batches} batches", shards.len())];
@@ -468,7 +467,7 @@ fn in_words(table: &str, difference: &Difference) -> String {
     }
 }
 
-/// The comparison, for a program.
+/// The comparison as JSON for a program.
 fn as_json(day: &str, rebuild: &Rebuild<'_>, comparisons: &[Comparison]) -> Value {
     let Rebuild { shards, batches, by_others, moved, .. } = rebuild;
     let difference = |Difference { key, left, right, columns }: &Difference| {
@@ -487,7 +486,7 @@ fn as_json(day: &str, rebuild: &Rebuild<'_>, comparisons: &[Comparison]) -> Valu
     })
 }
 
-/// The beginning of a value: payloads are large.
+/// The start of a value, because payloads are large.
 fn short(value: &str) -> &str {
     value.char_indices().nth(VALUE_CHARS_MAX).map_or(value, |(at, _)| &value[..at])
 }

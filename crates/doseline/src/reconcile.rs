@@ -1,9 +1,9 @@
-//! `doseline reconcile`: what devices say they sent, what Kafka holds, the loader's ledger, the
-//! tables and the sums, held against each other.
+//! `doseline reconcile`: compares what devices say they sent, what Kafka holds, the loader's
+//! ledgers, the tables and the sums.
 //!
-//! One Kafka partition at a time: its records are heard again by offset, and what they say is
-//! compared with the ledger at both ends of the period and with the rows between. Then what only
-//! shows over partitions: sums, sessions, lifetime numbers.
+//! It takes one Kafka partition at a time. It reads the partition's records again, and compares
+//! them with the ledgers at both ends of the period and with the rows between. Afterwards it
+//! compares what concerns several partitions: sums, sessions, lifetime numbers.
 
 mod compare;
 mod content;
@@ -43,7 +43,6 @@ use crate::{
     table::{Table, json_line, number, printable, show, terminal_width, text},
 };
 
-/// Flags of `doseline reconcile`.
 #[derive(Args)]
 #[command(after_help = "\
 Compares, behind the loaders' positions only, so that it can run while data flows:
@@ -69,8 +68,8 @@ pub struct Arguments {
     /// Last ingest day, UTC; without it today
     #[arg(long, value_name = "YYYY-MM-DD", value_parser = day)]
     to: Option<Day>,
-    /// What was received in the last so many seconds says nothing yet about what is missing: it may
-    /// be under way
+    /// Ignore what was received in the last S seconds when looking for missing events: it may still
+    /// be on its way
     #[arg(long, value_name = "S", default_value_t = 60)]
     grace: u32,
     /// One JSON object instead of the table
@@ -80,7 +79,7 @@ pub struct Arguments {
     pub beside: Beside,
 }
 
-/// A flag that names an ingest day.
+/// The value of a flag that names an ingest day.
 pub fn day(text: &str) -> Result<Day, String> {
     parse_day(text).ok_or_else(|| format!("{text:?} is no day; write YYYY-MM-DD, 1970 to 2099"))
 }
@@ -90,13 +89,12 @@ fn id(text: &str) -> Result<String, String> {
     right.ok_or_else(|| format!("{text:?} is no id; ids match [A-Za-z0-9][A-Za-z0-9_-]{{0,63}}"))
 }
 
-/// Days before the last one that are compared unless told otherwise: with it a week, which Kafka
-/// keeps at least.
+/// How many days before the last one are compared by default. Together with the last one they are a
+/// week, which Kafka keeps at least.
 const DAYS_BEFORE: Day = 6;
-/// Conflicts whose two contents are read again and compared.
+/// How many conflicts are read again to compare their two contents.
 const CONFLICTS_SHOWN: usize = 100;
 
-/// `doseline reconcile`
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let warehouse = options::patient_warehouse(&config)?;
     warehouse::schema::verify(&warehouse).await?;
@@ -124,7 +122,7 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     Ok(if report.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// One comparison under way.
+/// The state of one comparison.
 struct Audit<'w> {
     warehouse: &'w Warehouse,
     kafka: load::Kafka,
@@ -132,10 +130,11 @@ struct Audit<'w> {
     settled: i64,
     lives: Vec<TopicLife>,
     held: BTreeMap<String, BTreeMap<i32, Held>>,
-    /// Last sequence numbers from the status topic.
+    /// The last sequence number of each boot according to the status topic.
     words: BTreeMap<BootKey, u64>,
     figures: BTreeMap<(String, String), Device>,
-    /// Events of a device that account for what its own counts have more than the tables.
+    /// For each device, how many events are known to be absent from the tables. They explain lower
+    /// counts there.
     explained: BTreeMap<(String, String), u64>,
     findings: BTreeSet<Finding>,
     notes: Vec<String>,
@@ -153,7 +152,7 @@ struct Stretch {
     span: Span,
     topic: String,
     place: Place,
-    /// First offset that can be read; none where the topic has another life now.
+    /// First offset that can be read; `None` if the topic has a newer incarnation.
     readable: Option<u64>,
 }
 
@@ -179,7 +178,7 @@ impl<'w> Audit<'w> {
         })
     }
 
-    /// The spans of topics that carry `content`, as far as they concern the devices asked for.
+    /// The spans of topics that carry `content`, as far as they may hold the selected devices.
     fn stretches(&self, content: Content) -> Vec<Stretch> {
         let stretch = |span: &Span| {
             let life = self.lives.iter().find(|life| life.incarnation == span.shard.incarnation)?;
@@ -215,7 +214,7 @@ impl<'w> Audit<'w> {
         Ok(())
     }
 
-    /// Everything that Kafka still has of a stretch.
+    /// Reads everything that Kafka still holds of a stretch.
     async fn hear(&mut self, stretch: &Stretch, progress: &mut Progress) -> anyhow::Result<Testimony> {
         let Stretch { span, topic, place, readable } = stretch;
         let only = Only { tenant: self.scope.tenant.clone(), device: self.scope.device.clone() };
@@ -248,7 +247,7 @@ impl<'w> Audit<'w> {
             self.compare_boots(&stretch, whole, &testimony, &before, &after).await?;
             self.conflicts(&stretch, &testimony).await?;
         }
-        // Boots that are heard of in the status topic only, in partitions that never had a report.
+        // Boots that only the status topic mentions, in partitions that never had a report.
         let silent = std::mem::take(&mut self.words);
         let (nothing, none) = (Ledger::default(), Default::default());
         for (key, words) in silent.into_iter().filter(|(_, words)| *words > 0) {
@@ -345,7 +344,7 @@ impl<'w> Audit<'w> {
         Ok(record.and_then(|record| again::contents(&record, stretch.place, seq)).unwrap_or_default())
     }
 
-    /// What shows in the tables alone.
+    /// Compares what the tables alone can show.
     async fn compare_tables(&mut self) -> anyhow::Result<()> {
         for parts in self.warehouse.incomplete_events(&self.scope).await? {
             let boot = BootKey { tenant: parts.tenant, device: parts.device, boot_id: parts.boot_id };
@@ -381,8 +380,8 @@ impl<'w> Audit<'w> {
         Ok(())
     }
 
-    /// A device's own count that the tables do not come up to, unless events are known to be
-    /// quarantined, lost or missing.
+    /// Reports a device's own count that differs from the tables. A lower count in the tables is
+    /// accepted as far as events of the device are known to be quarantined, lost or missing.
     fn told(&mut self, kind: Kind, told: Told) {
         let Told { tenant, device, session_id, said, found } = told;
         let explained = self.explained.get(&(tenant.clone(), device.clone())).copied().unwrap_or(0);
@@ -419,8 +418,8 @@ fn count(stretch: &Stretch) -> u64 {
     stretch.readable.map_or(0, |first| stretch.span.to.saturating_sub(first))
 }
 
-/// Ledgers by boot, of the boots that a partition may hold: earlier lives of the topic may have had
-/// them elsewhere.
+/// The ledgers of the boots that a partition may hold. Earlier incarnations of the topic may have
+/// had other boots in the same partition.
 fn ledgers(rows: Vec<LedgerRow>, place: Place) -> BTreeMap<BootKey, Ledger> {
     let rows = rows.into_iter().filter(|row| again::may_hold(place, &row.tenant, &row.device));
     let ledger =
@@ -428,7 +427,7 @@ fn ledgers(rows: Vec<LedgerRow>, place: Place) -> BTreeMap<BootKey, Ledger> {
     rows.map(ledger).collect()
 }
 
-/// What was found.
+/// The result of the comparison.
 #[derive(Serialize)]
 struct Report {
     from: String,
@@ -438,7 +437,7 @@ struct Report {
     notes: Vec<String>,
 }
 
-/// Figures of one device.
+/// The figures of one device.
 #[derive(Serialize)]
 struct Line {
     tenant: String,

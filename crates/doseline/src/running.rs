@@ -1,8 +1,8 @@
-//! The `doseline up` that runs in a data directory: it holds the directory's lock, and while it
-//! serves, a file there says where its engines are and with which options. So other sub-commands
-//! find it without any configuration.
+//! The `doseline up` that runs in a data directory. It holds the directory's lock. While it serves,
+//! a file in the directory names its engines and options, so that other sub-commands find it
+//! without any configuration.
 //!
-//! The file alone proves nothing, because a killed process leaves it behind: it counts only while
+//! The file alone proves nothing, because a killed process leaves it behind. It counts only while
 //! the process that wrote it holds the lock.
 
 use std::{
@@ -23,22 +23,22 @@ use crate::{
     hint::{Hint as _, fault},
 };
 
-/// Where `up` keeps its data unless told otherwise, and where it is looked for.
+/// The default data directory of `up`, where other sub-commands also look for it.
 const DATA_DIR: &str = "./doseline-data";
 const LOCK: &str = "doseline.lock";
 const FILE: &str = "running.json";
-/// Rights of a data directory.
+/// Permissions of a data directory.
 const PRIVATE: u32 = 0o700;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// How often, and how long apart, the lock is tried: a command that looks for a running `up` holds
-/// it for a moment.
+/// How often the lock is tried, and the pause between two tries. A command that looks for a running
+/// `up` holds the lock for a moment.
 const LOCK_TRIES: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
-/// Sections of the configuration that say where engines are.
+/// Sections of the configuration that contain addresses of engines.
 const ENGINES: [&str; 3] = ["MQTT", "KAFKA", "CLICKHOUSE"];
 const OTHER_DIRECTORY: &str = "choose another directory with --data-dir";
 
-/// Flags of the sub-commands that find a running `up`.
+/// Flags of the sub-commands that can find a running `up`.
 #[derive(Args)]
 pub struct Beside {
     /// Data directory of the running `doseline up` to use: its engines win over --config and the
@@ -50,11 +50,11 @@ pub struct Beside {
 /// A running `up`.
 #[derive(Debug)]
 pub struct Running {
-    /// Its configuration, with the addresses of its engines.
+    /// Its configuration, with the real addresses of its engines.
     pub config: Config,
 }
 
-/// What the file holds.
+/// The content of the file.
 #[derive(Serialize, Deserialize)]
 struct Contents {
     process: u32,
@@ -63,7 +63,7 @@ struct Contents {
     config: serde_json::Value,
 }
 
-/// The file of this process; it goes when this is dropped.
+/// The file of this process. It is removed when this is dropped.
 #[derive(Debug)]
 pub struct Written(PathBuf);
 
@@ -75,11 +75,11 @@ impl Drop for Written {
     }
 }
 
-/// Takes a data directory for this process; the lock ends with the process, however that ends. What
-/// an earlier process said about itself goes.
+/// Locks a data directory for this process, until the process ends. Removes the file that an
+/// earlier process left there.
 ///
 /// # Errors
-/// The directory cannot be made or written, is a file, or another process has it.
+/// The directory is a file, cannot be created or written, or another process uses it.
 pub fn lock(data_dir: &Path) -> anyhow::Result<File> {
     let shown = data_dir.display();
     if data_dir.exists() && !data_dir.is_dir() {
@@ -87,7 +87,7 @@ pub fn lock(data_dir: &Path) -> anyhow::Result<File> {
     }
     let cannot = "use a directory that you may write to: name it with --data-dir, or set its owner";
     make(data_dir).with_context(|| format!("create --data-dir {shown}")).hint(cannot)?;
-    // Whoever owns it may exchange everything in it.
+    // The directory's owner may replace everything in it.
     let owner = data_dir.metadata().with_context(|| format!("look at {shown}"))?.uid();
     let user = rustix::process::geteuid().as_raw();
     if owner != user {
@@ -95,7 +95,7 @@ pub fn lock(data_dir: &Path) -> anyhow::Result<File> {
         return Err(fault(format!("{shown} belongs to the user with id {owner}, this process runs as {user}"), remedy));
     }
     let path = data_dir.join(LOCK);
-    // A link that another user put there would make this process write to what it points at.
+    // Do not follow a link: another user could make this process write into any file.
     let own = i32::try_from(OFlags::NOFOLLOW.bits())?;
     let open = || File::options().read(true).write(true).create(true).truncate(false).custom_flags(own).open(&path);
     let mut file = open().with_context(|| format!("open {}", path.display())).hint(cannot)?;
@@ -117,7 +117,7 @@ pub fn lock(data_dir: &Path) -> anyhow::Result<File> {
     file.set_len(0)?;
     file.rewind()?;
     writeln!(file, "{}", std::process::id()).with_context(|| format!("write {}", path.display()))?;
-    // Also shows whether this directory can be written: the lock may have been there before.
+    // This also checks that the directory can be written. The lock file may be older.
     let probe = data_dir.join(FILE).with_extension("new");
     for path in [&probe, &data_dir.join(FILE)] {
         remove(path).with_context(|| format!("remove {}", path.display())).hint(cannot)?;
@@ -127,23 +127,23 @@ pub fn lock(data_dir: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// Makes a data directory that only this user may enter, also of one that an earlier `up` left
-/// open. One that was somebody's before keeps its rights; what is made in it is private all the
-/// same.
+/// Creates a data directory that only this user may enter. An existing data directory of `up` also
+/// gets these permissions. Any other existing directory keeps its permissions; the files that `up`
+/// creates in it are private in any case.
 fn make(data_dir: &Path) -> std::io::Result<()> {
     let is_ours = !data_dir.exists() || data_dir.join(LOCK).exists();
     fs::DirBuilder::new().recursive(true).mode(PRIVATE).create(data_dir)?;
     if is_ours { fs::set_permissions(data_dir, Permissions::from_mode(PRIVATE)) } else { Ok(()) }
 }
 
-/// Says where the engines of this process are, and with which options they run. The lock is held.
+/// Writes the addresses of this process's engines and its options. The caller holds the lock.
 ///
 /// # Errors
 /// The file cannot be written.
 pub fn write(data_dir: &Path, config: &Config, dashboard: &str) -> anyhow::Result<Written> {
     let mut config = config.clone();
-    // Of the engines of `up` ClickHouse alone asks for one, which it made for this run. The file
-    // would be one more place that has the others.
+    // Of the engines of `up`, only ClickHouse has a password, which was generated for this run.
+    // Passwords of other engines must not be copied into the file.
     config.mqtt.password = None;
     if let Some(sasl) = &mut config.kafka.sasl {
         sasl.password = None;
@@ -167,11 +167,11 @@ pub fn write(data_dir: &Path, config: &Config, dashboard: &str) -> anyhow::Resul
     Ok(Written(path))
 }
 
-/// The running `up` that a sub-command is to use. None where a configuration file or the
+/// The running `up` that a sub-command should use. `None` if a configuration file or the
 /// environment names engines, unless a data directory is named too.
 ///
 /// # Errors
-/// There is none where one is needed; as [`find`].
+/// No `up` runs, although one is needed. As [`find`] otherwise.
 pub fn wanted(data_dir: Option<&Path>, is_configured: bool) -> anyhow::Result<Option<Running>> {
     match data_dir {
         Some(data_dir) => find(data_dir).map(Some),
@@ -182,7 +182,7 @@ pub fn wanted(data_dir: Option<&Path>, is_configured: bool) -> anyhow::Result<Op
     }
 }
 
-/// Whether variables of the environment say anything about engines.
+/// Whether variables of the environment name engines.
 fn names_engines(mut variables: impl Iterator<Item = String>) -> bool {
     let prefixes = ENGINES.map(|section| format!("{ENV_PREFIX}{section}__"));
     variables.any(|name| prefixes.iter().any(|prefix| name.to_uppercase().starts_with(prefix)))
@@ -191,12 +191,12 @@ fn names_engines(mut variables: impl Iterator<Item = String>) -> bool {
 /// The `up` that runs in a data directory.
 ///
 /// # Errors
-/// None runs there, or it does not serve yet, or what it says cannot be read.
+/// No `up` runs there, it does not serve yet, or its file cannot be read.
 pub fn find(data_dir: &Path) -> anyhow::Result<Running> {
     find_or_say(data_dir, "")
 }
 
-/// The same; `also` goes with the message that none runs there.
+/// As [`find`]. The message that no `up` runs there ends with `also`.
 fn find_or_say(data_dir: &Path, also: &str) -> anyhow::Result<Running> {
     let shown = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
     let shown = shown.display();
@@ -248,10 +248,10 @@ fn find_or_say(data_dir: &Path, also: &str) -> anyhow::Result<Running> {
 const AS_ITS_USER: &str = "run this as the user who runs `doseline up`, or name a configuration with --config FILE";
 const START_AGAIN: &str = "use the same version of doseline, or stop that `doseline up` and start it again";
 
-/// Refuses the data directory of an `up` where the simulator's outboxes are to be kept.
+/// Refuses the data directory of an `up` as the folder of the simulator's outboxes.
 ///
 /// # Errors
-/// It is one.
+/// The folder is such a directory.
 pub fn refuse_as_outboxes(folder: &Path) -> anyhow::Result<()> {
     if !folder.join(LOCK).exists() {
         return Ok(());
@@ -342,7 +342,7 @@ mod tests {
         let new = folder.path().join("above/new");
         drop(lock(&new).unwrap());
         assert_eq!((mode(&new), mode(new.parent().unwrap())), (0o700, 0o700));
-        // an earlier release left it so
+        // Some data directories have these permissions.
         fs::set_permissions(&new, Permissions::from_mode(0o755)).unwrap();
         drop(lock(&new).unwrap());
         assert_eq!(mode(&new), 0o700);
@@ -363,7 +363,7 @@ mod tests {
         let told = refused(data_dir);
         let process = std::process::id();
         assert!(told.error.contains(&format!("(process {process}, which ran there, has ended)")), "{told:?}");
-        // The next one that starts there is not taken for it.
+        // A later process that starts there must not be taken for this one.
         let second = lock(data_dir).unwrap();
         assert!(!data_dir.join(FILE).exists());
         fs::write(data_dir.join(FILE), r#"{"process":1,"version":"0","dashboard":"","config":{}}"#).unwrap();
@@ -405,7 +405,7 @@ mod tests {
         assert!(refuse_as_outboxes(folder.path()).is_err() && refuse_as_outboxes(&file).is_ok());
     }
 
-    /// Only root can give a directory away; elsewhere there is nothing to see.
+    /// Only root can give a directory to another user. Without root this test checks nothing.
     #[test]
     fn a_data_directory_of_another_user_is_refused() {
         let folder = tempfile::tempdir().unwrap();

@@ -17,7 +17,6 @@ use crate::{
     running::refuse_as_outboxes,
 };
 
-/// Flags of `doseline simulate`.
 #[derive(Args)]
 #[command(after_help = "\
 Scenarios: healthy, dose-drift, depth-drift, retransmit, offline, clock-skew, reboot, needle-reuse, failed-cycle, poison.
@@ -34,43 +33,42 @@ pub struct Arguments {
     /// Number of devices
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     devices: u32,
-    /// Events a second over the whole fleet; 0 = as fast as receipts allow; without it real time,
-    /// about 1 a device
+    /// Events per second over the whole fleet; 0 = as fast as receipts allow; without it real time,
+    /// about 1 for each device
     #[arg(long, value_name = "R")]
     rate: Option<f64>,
-    /// How long, s of simulated time (with --rate: R * S events are made); without it until stopped
+    /// Simulated time to run, s (with --rate: R * S events are made); without it until stopped
     #[arg(long, value_name = "S")]
     duration: Option<u64>,
-    /// Decides everything random
+    /// Decides everything that is random
     #[arg(long, value_name = "K", default_value_t = 1)]
     seed: u64,
-    /// What goes wrong, separated by commas
+    /// Planted faults, separated by commas
     #[arg(long, value_name = "NAME[,NAME..]", default_value = "healthy")]
     scenario: device::fleet::Scenarios,
-    /// Write every event made to this file, one JSON a line: the oracle of a test
+    /// Write every event to this file, one JSON object for each line: the expected result of a test
     #[arg(long, value_name = "FILE")]
     truth: Option<PathBuf>,
-    /// Start of the simulated time, us since 1970; without it now, with --rate a day ago, with
-    /// --rate 0 as long ago as --duration says: no device tells a time that is still to come
+    /// Start of the simulated time, us since 1970; by default now, with --rate a day ago, with
+    /// --rate 0 as long ago as --duration says, so that no device reports a time in the future
     #[arg(long, value_name = "T")]
     epoch: Option<i64>,
-    /// How long a device waits for a receipt before it sends again, s; then twice as long, and so
-    /// on
+    /// How long a device waits for a receipt before it sends again, s; each further wait is twice
+    /// as long
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=900))]
     resend: u64,
     /// How long to wait for the last receipts after the last event, s
     #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     drain: u64,
-    /// Where the devices keep their outboxes
+    /// Folder of the devices' outboxes
     #[arg(long, value_name = "DIR", default_value = "./doseline-simulator")]
     data_dir: PathBuf,
-    /// Data directory of the running `doseline up` to send to, whatever --config and the
-    /// environment say; without it, and without a configuration, ./doseline-data
+    /// Data directory of the running `doseline up` to send to; it overrides --config and the
+    /// environment; without it, and without a configuration, ./doseline-data
     #[arg(long, value_name = "DIR")]
     pub up_data_dir: Option<PathBuf>,
 }
 
-/// `doseline simulate`
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     refuse_as_outboxes(&arguments.data_dir)?;
     let stop = stopped_by_signal()?;
@@ -117,20 +115,20 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// The fleet of `doseline up --simulate`: a past with planted stories, then the present until
+/// The fleet of `doseline up --simulate`: a past with planted stories, then the present until it is
 /// stopped.
 pub fn demo(config: &Config, devices: u32, data_dir: PathBuf) -> anyhow::Result<Options> {
     Ok(Options { is_demo: true, ..Options::new(devices, data_dir, broker(config)?) })
 }
 
 /// Tolerances of the models that measure a dose or a depth: model, dose resolution (nl), depth
-/// resolution and tolerance (um). The dose tolerance is 5 %; without bands, a device has one chart
-/// for each channel.
+/// resolution and tolerance (um). The dose tolerance is 5 %. There are no bands, so a device has
+/// one chart for each channel.
 const TOLERANCES: [(&str, u32, u32, u32); 4] =
     [("mesogun-2", 100, 50, 150), ("vacuject-5", 100, 50, 150), ("papula-1", 100, 0, 0), ("dermapen-x", 0, 25, 150)];
 
-/// Registers the models of a demonstration that nobody has registered: without tolerances there are
-/// no verdicts.
+/// Registers those models of the demonstration that are not registered yet. Without tolerances
+/// there would be no verdicts.
 pub async fn register_models(warehouse: &Warehouse) -> Result<(), warehouse::Error> {
     let rows = TOLERANCES.map(|(model, dose_nl, depth_resolution, depth_um)| {
         let dose_ppm = if dose_nl > 0 { 50_000 } else { 0 };

@@ -1,9 +1,10 @@
-//! Lists, as a person and as a program read them: an aligned table with a header, or one JSON
-//! object a line.
+//! Prints lists for a person or for a program: an aligned table with a header, or one JSON object
+//! for each line.
 //!
-//! An empty list prints nothing on standard output and says so in words on standard error. Values
-//! are never cut; a terminal that is too narrow for a table gets a block of lines for each row.
-//! Characters that drive a terminal are shown as escapes: ids, topics and texts come from devices.
+//! For an empty list, standard output stays empty and a sentence goes to standard error. Values are
+//! never cut. If a terminal is too narrow for a table, each row becomes a block of lines.
+//! Characters that control a terminal are printed as escapes, because ids, topics and texts come
+//! from devices.
 
 use std::{
     borrow::Cow,
@@ -13,42 +14,41 @@ use std::{
 use anyhow::Context as _;
 use serde::Serialize;
 
-/// Between two columns.
+/// Spaces between two columns.
 const GAP: usize = 2;
 /// The last column is broken into lines if at least this much of the terminal's width is left for
 /// it.
 const ROOM_MIN: usize = 24;
 
-/// A column and how it is aligned.
+/// A column and its alignment.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
     name: &'static str,
     is_number: bool,
 }
 
-/// A column of texts, aligned left.
+/// A column of texts, aligned to the left.
 pub const fn text(name: &'static str) -> Column {
     Column { name, is_number: false }
 }
 
-/// A column of numbers, aligned right.
+/// A column of numbers, aligned to the right.
 pub const fn number(name: &'static str) -> Column {
     Column { name, is_number: true }
 }
 
-/// A table; its last column may hold long texts.
+/// A table. Its last column may hold long texts.
 pub struct Table<const N: usize> {
     columns: [Column; N],
     rows: Vec<[String; N]>,
 }
 
 impl<const N: usize> Table<N> {
-    /// A table without rows.
     pub fn new(columns: [Column; N]) -> Self {
         Self { columns, rows: Vec::new() }
     }
 
-    /// Adds a row. An empty value is shown as `-`.
+    /// Adds a row. An empty value is printed as `-`.
     pub fn add(&mut self, row: [String; N]) {
         self.rows.push(row.map(|value| match value.as_str() {
             "" => "-".to_owned(),
@@ -56,8 +56,9 @@ impl<const N: usize> Table<N> {
         }));
     }
 
-    /// Header and rows. On a terminal of `terminal_width` the last column is broken into lines that
-    /// fit, and if there is no room for that, each row becomes a block with a line for each value.
+    /// The header and the rows. For a terminal of `terminal_width` the last column is broken into
+    /// lines that fit. If there is no room for that, each row becomes a block with one line for
+    /// each value.
     pub fn text(&self, terminal_width: Option<usize>) -> String {
         let header = self.columns.map(|column| column.name.to_owned());
         let lines = || std::iter::once(&header).chain(&self.rows);
@@ -93,7 +94,7 @@ impl<const N: usize> Table<N> {
         text
     }
 
-    /// For a terminal that is too narrow for a table: a block for each row.
+    /// The rows as blocks, for a terminal that is too narrow for a table.
     fn blocks(&self, terminal_width: usize) -> String {
         let start = self.columns.iter().map(|column| column.name.len() + GAP).max().unwrap_or(0);
         let room = terminal_width.saturating_sub(start).max(ROOM_MIN);
@@ -107,8 +108,8 @@ impl<const N: usize> Table<N> {
     }
 }
 
-/// A text in lines of at most `room` characters, at spaces where there are any; from the second on
-/// indented by `start`.
+/// Breaks a text into lines of at most `room` characters, at spaces if possible. The second and
+/// later lines are indented by `start`.
 fn broken(value: &str, room: usize, start: usize) -> String {
     if value.chars().count() <= room {
         return value.to_owned();
@@ -138,8 +139,8 @@ fn broken(value: &str, room: usize, start: usize) -> String {
     lines.join(&format!("\n{}", " ".repeat(start)))
 }
 
-/// Shows a list: `cells` makes a table's row of an entry. `nothing` says in words that the list is
-/// empty.
+/// Prints a list. `cells` turns an entry into a row of the table. `nothing` is the sentence for an
+/// empty list.
 ///
 /// # Errors
 /// Standard output cannot be written.
@@ -162,7 +163,7 @@ pub fn list<T: Serialize, const N: usize>(
     show(&table.text(terminal_width()))
 }
 
-/// Shows entries as JSON, one object a line.
+/// Prints entries as JSON, one object for each line.
 ///
 /// # Errors
 /// Standard output cannot be written.
@@ -175,11 +176,11 @@ pub fn lines<T: Serialize>(entries: &[T]) -> anyhow::Result<()> {
     show(&text)
 }
 
-/// A value as JSON on one line. JSON leaves some characters that drive a terminal as they are; here
-/// they are escaped too.
+/// A value as JSON on one line. JSON leaves some characters unchanged that control a terminal;
+/// these are escaped here too.
 ///
 /// # Errors
-/// The value has a shape that JSON has not.
+/// The value has a shape that JSON cannot express.
 pub fn json_line(value: &impl Serialize) -> anyhow::Result<String> {
     let json = serde_json::to_string(value)?;
     if !json.chars().any(drives) {
@@ -188,7 +189,7 @@ pub fn json_line(value: &impl Serialize) -> anyhow::Result<String> {
     let mut line = String::with_capacity(json.len());
     for character in json.chars() {
         match drives(character) {
-            // All of them are below U+10000, and outside of strings JSON has none.
+            // All of them are below U+10000, and they only occur inside strings.
             true => line.push_str(&format!("\\u{:04x}", u32::from(character))),
             false => line.push(character),
         }
@@ -196,7 +197,7 @@ pub fn json_line(value: &impl Serialize) -> anyhow::Result<String> {
     Ok(line)
 }
 
-/// Writes to standard output. A reader that has seen enough and has left is no fault.
+/// Writes to standard output. It is no error if the reader of a pipe has ended.
 ///
 /// # Errors
 /// Standard output cannot be written.
@@ -208,14 +209,14 @@ pub fn show(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Width of the terminal that standard output is, in characters.
+/// Width of the terminal that standard output leads to, in characters.
 pub fn terminal_width() -> Option<usize> {
     let stdout = std::io::stdout();
     let size = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten()?;
     (size.ws_col > 0).then_some(size.ws_col.into())
 }
 
-/// The text with escapes for every character that drives a terminal.
+/// The text with escapes for every character that controls a terminal.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.chars().any(drives) {
         return Cow::Borrowed(text);
@@ -230,13 +231,13 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// The same for a text of several lines, whose line ends stay.
+/// The same for a text of several lines. Its line ends stay.
 pub fn printable_lines(text: &str) -> String {
     text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
-/// Whether a terminal does something else with a character than show it: control characters, marks
-/// that turn the direction of writing, and characters without width.
+/// Whether a terminal does anything with a character except print it. Such characters are control
+/// characters, marks that change the direction of writing, and characters without width.
 fn drives(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

@@ -15,14 +15,14 @@ use crate::{
     table::{self, Table, json_line, number, printable_lines, show, terminal_width},
 };
 
-/// What something is about.
+/// The subject of a trace or an incident.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub struct About {
-    /// A visit, 32 hex digits
+    /// A session, 32 hex digits
     #[arg(long, value_name = "ID")]
     session: Option<String>,
-    /// An item, as devices call it
+    /// An item, by the id that devices report
     #[arg(long, value_name = "ID")]
     item: Option<String>,
     /// A lot: DI/LOT, or the lot alone
@@ -31,12 +31,11 @@ pub struct About {
     /// A sterilization cycle
     #[arg(long, value_name = "UID")]
     cycle: Option<String>,
-    /// What an incident is about
+    /// The subject of an incident
     #[arg(long, value_name = "ID")]
     incident: Option<String>,
 }
 
-/// Flags of `doseline trace`.
 #[derive(Args)]
 #[command(after_help = "\
 <- leads to what something came from, -> to whom or what it reached. What is not known on the way is listed.
@@ -49,7 +48,7 @@ Examples:
 pub struct Arguments {
     #[command(flatten)]
     about: About,
-    /// Tenant, where several know the id
+    /// Tenant, if several tenants know the id
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
     /// One JSON object instead of the tree
@@ -59,7 +58,6 @@ pub struct Arguments {
     pub beside: Beside,
 }
 
-/// `doseline trace`
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let warehouse = options::warehouse(&config)?;
     let (tenant, subject) = resolve(&warehouse, &arguments.about, arguments.tenant.as_deref()).await?;
@@ -69,7 +67,7 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// A trace for a person: the tree, then breaches and what could not be followed.
+/// A trace for a person: the tree, then the breaches and what could not be followed.
 pub fn text(found: &Trace) -> String {
     let mut text = printable_lines(&found.tree());
     text.push_str("\nbreaches\n");
@@ -91,7 +89,7 @@ pub fn text(found: &Trace) -> String {
     text
 }
 
-/// The subject, and the one tenant that knows it.
+/// The subject, and the only tenant that knows it.
 pub async fn resolve(warehouse: &Warehouse, about: &About, tenant: Option<&str>) -> anyhow::Result<(String, Subject)> {
     let subject = match about {
         About { session: Some(id), .. } => Subject::Session(id.to_lowercase()),

@@ -1,6 +1,6 @@
-//! What the warehouse needs now and then, beside the data path: rollups of ingest days that are
-//! over, the quarantine's column `replayed` and its limits, the pruning of what the loader wrote
-//! for itself, and in `up` the enrolment of devices that were heard of.
+//! Regular work on the warehouse besides the data path: rollups of ingest days that are over, the
+//! quarantine's column `replayed` and its limits, pruning of the loader's own tables. In `up` it
+//! also enrols devices that were seen.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,13 +22,13 @@ use crate::{
 const ROLLUP_INTERVAL: Duration = Duration::from_secs(600);
 const QUARANTINE_INTERVAL: Duration = Duration::from_secs(30);
 const REGISTRY_INTERVAL: Duration = Duration::from_secs(5);
-/// What the views read of a device grows with every state of its ledger that is left.
+/// Every ledger state that is not pruned makes the views about its device slower.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(120);
 const ENROL_INTERVAL: Duration = Duration::from_secs(60);
 const BROKER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Rolls up every ingest day that has been over for an hour, until `shutdown`. Several loaders may
-/// do so at once: a day is swapped in whole.
+/// do so at once, because a day's rollup is swapped in as a whole.
 pub async fn roll_up(
     warehouse: Warehouse,
     handle: load::Handle,
@@ -46,7 +46,7 @@ pub async fn roll_up(
     Ok(())
 }
 
-/// Deletes ledger states, commits and intents that nobody needs any more, until `shutdown`. Days
+/// Deletes ledger states, commits and intents that are no longer needed, until `shutdown`. Days
 /// that Kafka still holds can still be rebuilt. Several loaders may do so at once.
 pub async fn prune(
     warehouse: Warehouse,
@@ -55,7 +55,8 @@ pub async fn prune(
     shutdown: CancellationToken,
 ) -> Result<(), warehouse::Error> {
     let mut interval = tokio::time::interval(PRUNE_INTERVAL);
-    // Kafka deletes whole files, some time after the last record in them is old enough.
+    // Kafka deletes whole files. It does so some time after the last record of a file has become
+    // old enough.
     let days = retention_days.saturating_add(1);
     handle.upkeep("pruning", None);
     while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
@@ -72,7 +73,7 @@ pub async fn prune(
     Ok(())
 }
 
-/// Counts restarts of the MQTT broker among the bridge's metrics, until `shutdown`.
+/// Adds the restarts of the MQTT broker to the bridge's metrics, until `shutdown`.
 pub async fn count_restarts(
     broker: mosquitto::Status,
     bridge: bridge::Handle,
@@ -87,7 +88,7 @@ pub async fn count_restarts(
     Ok(())
 }
 
-/// Takes unknown devices into the registry as ENROLLED, until `shutdown`.
+/// Adds unknown devices to the registry as ENROLLED, until `shutdown`.
 pub async fn enrol(
     warehouse: Warehouse,
     handle: load::Handle,
@@ -105,8 +106,8 @@ pub async fn enrol(
     Ok(())
 }
 
-/// Keeps the quarantine's column `replayed` in line and looks at its limits, until `shutdown`. An
-/// alarm is logged when it begins, rises and ends; the metrics have it all the time.
+/// Updates the quarantine's column `replayed` and checks its limits, until `shutdown`. An alarm is
+/// logged when it begins, rises and ends; the metrics always show it.
 pub async fn watch_quarantine(
     warehouse: Warehouse,
     handle: load::Handle,
@@ -162,8 +163,8 @@ fn raise(limit: &Limit) {
     }
 }
 
-/// Reads registered devices and policies for the bridge again and again, until `shutdown`. While
-/// they cannot be read, what was read last holds.
+/// Reads registered devices and policies for the bridge at intervals, until `shutdown`. If they
+/// cannot be read, the last ones that were read still hold.
 pub async fn read_registry(
     warehouse: Warehouse,
     current: watch::Sender<Option<Arc<Registry>>>,

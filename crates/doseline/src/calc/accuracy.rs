@@ -123,7 +123,7 @@ impl ClusteredVerdict {
         let sessions: Vec<Moments> =
             sessions.into_iter().map(|session| session.into_iter().map(i64::from).collect()).collect();
         let components = clustered::Components::of(&sessions).map_err(fault)?;
-        // The values are as measured: their set value is 0 away.
+        // The values are measured values, so their set value is 0.
         let limits = self.limits.limits()?;
         let verdict = clustered::verdict(&sessions, 0.0, limits, self.claim.claim()).map_err(fault)?;
         let mut answer = told(&verdict);

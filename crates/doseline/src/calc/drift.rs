@@ -27,7 +27,7 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// The values in units of sigma.
+    /// The values in units of sigma, measured from the target.
     fn standardise(&self, values: &[f64]) -> Result<Vec<f64>, Fault> {
         if !self.target.is_finite() {
             return Err(format!("target is {}; it must be a finite number", self.target));
@@ -43,7 +43,7 @@ impl Scale {
     }
 }
 
-/// Index, from 1, of the first point that signals.
+/// Number, from 1, of the first point that signals.
 fn first<P>(points: &[P], signals: impl Fn(&P) -> bool) -> Option<usize> {
     points.iter().position(signals).map(|index| index + 1)
 }
@@ -117,7 +117,7 @@ pub struct Shewhart {
 
 impl Shewhart {
     pub fn answer(&self, stdin: &mut dyn Read) -> Result<Value, Fault> {
-        // Checks the limit as well.
+        // This also checks the limit.
         shewhart::arl(self.limit, 0.0).map_err(fault)?;
         let z = self.scale.standardise(&input::series(stdin)?)?;
         let alarms: Vec<usize> = (1..)
@@ -224,7 +224,7 @@ impl Arl {
     }
 }
 
-/// Says so if a flag was given that another chart has.
+/// Returns a fault if a flag of another chart was given.
 fn refuse(flags: &[(&str, bool)], chart: &str) -> Result<(), Fault> {
     match flags.iter().find(|(_, given)| *given) {
         Some((flag, _)) => Err(format!("--{flag} is not for {chart}")),

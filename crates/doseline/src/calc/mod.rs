@@ -1,8 +1,8 @@
 //! `doseline calc`: every formula of `analysis` on numbers that the user gives, so that the
 //! mathematics can be validated.
 //!
-//! JSON on standard input or flags in, one line of JSON out. Bad input: exit code 2 and one line
-//! that says what is wrong. No configuration is read.
+//! Input is JSON on standard input, or flags. Output is one line of JSON. Wrong input ends with
+//! exit code 2 and one line with the fault. No configuration is read.
 
 mod accuracy;
 mod drift;
@@ -19,7 +19,6 @@ use serde_json::Value;
 /// Exit code of wrong usage.
 const WRONG_USAGE: u8 = 2;
 
-/// Flags of `doseline calc`.
 #[derive(Args)]
 #[command(arg_required_else_help = true, after_help = HELP)]
 pub struct Arguments {
@@ -88,10 +87,9 @@ enum Formula {
     Gs1(sterility::Gs1),
 }
 
-/// What is wrong with the input, in one line.
+/// The fault in the input, in one line.
 type Fault = String;
 
-/// `doseline calc`
 pub fn run(arguments: Arguments) -> ExitCode {
     match arguments.formula.answer(&mut std::io::stdin()) {
         Ok(answer) => {
@@ -149,7 +147,7 @@ impl Formula {
     }
 }
 
-/// A fault of the mathematics is a fault of the input.
+/// A fault that the mathematics reports is a fault of the input.
 fn fault(error: impl std::fmt::Display) -> Fault {
     error.to_string()
 }

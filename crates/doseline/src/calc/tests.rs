@@ -17,12 +17,12 @@ fn calc(line: &[&str], stdin: &str) -> Result<Value, String> {
     calc.arguments.formula.answer(&mut stdin.as_bytes())
 }
 
-/// Runs a line of words.
+/// Runs a command line, split at spaces.
 fn words(line: &str, stdin: &str) -> Result<Value, String> {
     calc(&line.split_whitespace().collect::<Vec<_>>(), stdin)
 }
 
-/// Checks that every number that is expected is there, to 4 digits or to 1e-9, and everything else
+/// Compares an answer with the expected one: numbers to 4 digits or to 1e-9, everything else
 /// exactly.
 #[track_caller]
 fn check(line: &str, stdin: &str, expected: Value) {

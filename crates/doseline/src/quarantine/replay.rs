@@ -1,7 +1,7 @@
 //! `doseline quarantine replay`.
 //!
-//! It only puts records into Kafka. Whether something is stored, was stored before or is refused
-//! again is the loader's to decide, and is read from what the loader wrote.
+//! This command only puts records into Kafka. The loader decides whether an event is stored, was
+//! already stored, or is refused again. The command reads the loader's answer from the tables.
 
 use std::{collections::HashSet, process::ExitCode, time::Duration};
 
@@ -21,27 +21,26 @@ use warehouse::{
 use super::{Selection, now_us, remake::remake, who};
 use crate::{config::Config, hint::Hint as _, options, table::printable};
 
-/// Bytes of payloads held at a time.
+/// Size of the payloads held at a time, bytes.
 const CHUNK_BYTES: u64 = 8 << 20;
-/// Rows held at a time.
+/// Number of rows held at a time.
 const CHUNK_ROWS: usize = 1_000;
-/// Lines that are printed about rows that stay.
+/// How many rows that stay in quarantine are printed.
 const LINES: usize = 20;
-/// Between two looks at what the loader has written.
+/// Interval at which the command reads what the loader has written.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Flags of `doseline quarantine replay`.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
     selection: Selection,
-    /// Say what would be replayed and what would be refused still, and do nothing
+    /// Only print what would be replayed and what would still be refused
     #[arg(long)]
     dry_run: bool,
-    /// Who replays; otherwise the user of the operating system
+    /// Person who replays; by default the user of the operating system
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
-    /// Most rows of one run
+    /// Replay at most this many rows
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     limit: u64,
     /// How long to wait for the loader, s; 0 = not at all
@@ -49,17 +48,16 @@ pub struct Arguments {
     wait: u64,
 }
 
-/// `doseline quarantine replay`
 pub async fn run(arguments: Arguments, config: &Config) -> anyhow::Result<ExitCode> {
     let warehouse = options::warehouse(config)?;
-    // A row that somebody names may be replayed again; nothing comes of it but the word DUPLICATE.
+    // A row that is named by its id may be replayed again. Its outcome is then only DUPLICATE.
     let filter = arguments.selection.filter(arguments.selection.ids.is_empty());
     let items = warehouse.quarantine_items(&filter, arguments.limit).await.context("look into the quarantine")?;
     if items.is_empty() {
         println!("nothing to replay");
         return Ok(ExitCode::SUCCESS);
     }
-    // Nobody has to be named where nothing is done.
+    // A dry run changes nothing, so it needs no name.
     let by = if arguments.dry_run { String::new() } else { who(arguments.by.as_deref())? };
     let at_us = now_us()?;
     let replayer = Replayer::new(&options::load_kafka(config)?, &by, at_us)?;
@@ -76,7 +74,7 @@ pub async fn run(arguments: Arguments, config: &Config) -> anyhow::Result<ExitCo
     let results = wait(&warehouse, &by, at_us, produced, Duration::from_secs(arguments.wait)).await?;
     let done = report(&results, produced);
     if done {
-        // The loader does this too, a little later.
+        // The loader also does this, a little later.
         warehouse.mark_replayed().await.context("mark the rows as replayed")?;
     }
     Ok(if done && refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -119,7 +117,7 @@ impl Command<'_> {
         Ok(())
     }
 
-    /// Of the devices that were refused because nobody knew them, those that somebody knows now.
+    /// Those devices that were refused as unknown and that a person has registered since.
     async fn registered(&self, raws: &[Raw]) -> anyhow::Result<HashSet<(String, String)>> {
         let unknown = raws.iter().filter(|raw| raw.reason == Reason::UnknownDevice.as_str());
         let devices: HashSet<_> = unknown.map(|raw| (raw.tenant.clone(), raw.device.clone())).collect();
@@ -141,11 +139,11 @@ impl Command<'_> {
     }
 }
 
-/// Names of the rows, so many at a time as fit into memory.
+/// The ids of the rows, in groups that fit into memory.
 fn chunks(items: &[Item]) -> Vec<Vec<Id>> {
     let (mut chunks, mut chunk, mut bytes) = (Vec::new(), Vec::new(), 0);
     for item in items {
-        // The view makes ids of the same form.
+        // The view writes ids in this form, so none is skipped.
         let Ok(id) = item.id.parse::<Id>() else { continue };
         if chunk.len() == CHUNK_ROWS || (bytes + item.bytes > CHUNK_BYTES && !chunk.is_empty()) {
             chunks.push(std::mem::take(&mut chunk));
@@ -178,7 +176,7 @@ async fn wait(
     }
 }
 
-/// Says what came of it; whether everything that was produced is out of quarantine.
+/// Prints the outcomes. Returns whether everything that was produced has left the quarantine.
 fn report(results: &[ReplayResult], produced: usize) -> bool {
     let refused: Vec<_> = results.iter().filter(|result| result.outcome == "REFUSED").collect();
     if !refused.is_empty() {

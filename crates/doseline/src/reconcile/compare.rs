@@ -1,4 +1,4 @@
-//! One boot: what the device says, Kafka, the ledger and the tables held against each other. Pure.
+//! Compares for one boot what the device says, Kafka, the ledgers and the tables. Pure.
 
 use load::again::Seen;
 use telemetry::{
@@ -9,42 +9,41 @@ use warehouse::{loader::BootKey, reconcile::Rows};
 
 use super::finding::{Finding, Kind};
 
-/// Everything that is known of a boot in the period.
+/// Everything that is known about a boot in the period.
 pub struct Boot<'a> {
-    /// The boot.
     pub key: &'a BootKey,
-    /// What Kafka holds.
+    /// The boot's events in Kafka.
     pub seen: &'a Seen,
-    /// Last sequence number that the device said it made, elsewhere than in its reports.
+    /// The last sequence number that the device reported outside its reports.
     pub words: u64,
-    /// Whether Kafka still holds all of the period.
+    /// Whether Kafka still holds the whole period.
     pub whole: bool,
-    /// The ledger at the beginning of the period.
+    /// The ledger at the start of the period.
     pub before: &'a Ledger,
-    /// The ledger at its end.
+    /// The ledger at the end of the period.
     pub after: &'a Ledger,
-    /// The rows of the period.
+    /// The boot's rows in the period.
     pub rows: &'a Rows,
 }
 
 /// The figures of a boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// Events the device says it made in the boot, also before the period.
+    /// Events that the device says it made in the boot, including those before the period.
     pub says: u64,
-    /// Events in Kafka in the period.
+    /// Events of the period in Kafka.
     pub kafka: u64,
-    /// Events in tables of facts.
+    /// Events in the tables of facts.
     pub stored: u64,
     /// Events in quarantine.
     pub quarantined: u64,
-    /// Events declared lost and not arrived.
+    /// Events that were declared lost and have not arrived.
     pub lost: u64,
-    /// Events that never arrived.
+    /// Events that have not arrived.
     pub missing: u64,
 }
 
-/// Compares.
+/// Compares everything, and returns the boot's figures and its differences.
 pub fn compare(boot: &Boot<'_>) -> (Figures, Vec<Finding>) {
     let Boot { key, seen, words, whole, before, after, rows } = boot;
     let mut findings = Vec::new();
@@ -70,7 +69,8 @@ pub fn compare(boot: &Boot<'_>) -> (Figures, Vec<Finding>) {
     let twice = again.minus(&again.minus(&before.stored));
     find(Kind::DoubledRow, &twice, "no row in the period", "1", "it was stored before the period");
     find(Kind::UnexpectedRow, &again.minus(&before.stored), "0 rows", "1", "the ledger does not say stored");
-    // A replayed event stands in both places, a replay that was refused again twice in quarantine.
+    // A replayed event stands in both places. An event that is refused again when it is replayed
+    // stands twice in quarantine.
     let unexplained = rows.quarantined.minus(&union([&quarantined, &stored, &before.quarantined]));
     find(Kind::UnexpectedRow, &unexplained, "0 rows in quarantine", "1", "the ledger does not say quarantined");
     if *whole {
@@ -137,10 +137,11 @@ mod tests {
     fn what_agrees_is_no_difference() {
         let after = ledger(&[(1, 12), (14, 20)], &[(13, 13)]);
         check(&[(1, 20)], &ledger(&[], &[]), &after, &rows(&[(1, 12), (14, 20)], &[(13, 13)]), &[]);
-        // Sent again from before the period, and one replayed from quarantine in it.
+        // Some events are resent from before the period, and one was replayed from quarantine
+        // within it.
         let before = ledger(&[(1, 9)], &[(10, 10)]);
         check(&[(5, 20)], &before, &ledger(&[(1, 20)], &[]), &rows(&[(10, 20)], &[]), &[]);
-        // Quarantined and replayed within the period.
+        // An event was quarantined and replayed within the period.
         check(&[(1, 20)], &ledger(&[], &[]), &ledger(&[(1, 20)], &[]), &rows(&[(1, 20)], &[(3, 3)]), &[]);
     }
 

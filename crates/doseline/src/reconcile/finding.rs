@@ -1,4 +1,4 @@
-//! A difference, as it is printed.
+//! A difference, in the form in which it is printed.
 
 use std::fmt;
 
@@ -6,31 +6,30 @@ use serde::Serialize;
 use telemetry::interval::Interval;
 use warehouse::loader::BootKey;
 
-/// What kind of difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// The device says it made it, and it never arrived.
+    /// The device says that it made the event, but the event never arrived.
     MissingEvent,
-    /// It arrived, and its row is not there.
+    /// The event arrived, but its row does not exist.
     MissingRow,
-    /// It has more rows than one.
+    /// The event has more than one row.
     DoubledRow,
-    /// It has a row that nothing accounts for.
+    /// The event has a row without a cause.
     UnexpectedRow,
-    /// It arrived, and the ledger does not know it.
+    /// The event arrived, but the ledger does not know it.
     NotLoaded,
-    /// The ledger knows it, and Kafka, which holds the whole period, does not.
+    /// The ledger knows the event, but Kafka does not, although it holds the whole period.
     NotInKafka,
-    /// It arrived with two contents; the first one stands.
+    /// The event arrived with two different contents. The first one stays stored.
     Conflict,
-    /// It has another number of parts than it says.
+    /// The event does not have as many parts as it says.
     Parts,
-    /// Injections of a session, by the device's count.
+    /// The device counted another number of injections in a session than the table holds.
     Session,
-    /// Lifetime numbers of injections.
+    /// Lifetime numbers of injections are missing in the table.
     InjectionNumbers,
-    /// A sum is not what it is made of.
+    /// A sum differs from the rows that it is made of.
     Aggregate,
 }
 
@@ -52,37 +51,32 @@ impl Kind {
     }
 }
 
-/// One difference. What does not apply is empty.
+/// One difference. A field that does not apply is empty.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
-    /// What kind.
     pub kind: Kind,
-    /// Tenant.
     pub tenant: String,
-    /// Device.
     pub device: String,
-    /// Boot, decimal: JSON readers round numbers of this size.
+    /// Boot, decimal, as text because many JSON readers round numbers of this size.
     pub boot_id: String,
-    /// First sequence number concerned, 0 = none.
+    /// First sequence number concerned; 0 = none.
     pub first_seq: u64,
     /// Last sequence number concerned.
     pub last_seq: u64,
-    /// Table.
     pub table: String,
     /// Key in the table.
     pub key: String,
-    /// Column.
     pub column: String,
-    /// What should be.
+    /// The expected value.
     pub expected: String,
-    /// What is.
+    /// The value that was found.
     pub found: String,
-    /// More, for a person.
+    /// An explanation for a person.
     pub detail: String,
 }
 
 impl Finding {
-    /// A difference of a stretch of sequence numbers.
+    /// A difference about a range of sequence numbers.
     pub fn of(kind: Kind, boot: &BootKey, run: Interval) -> Self {
         Self {
             tenant: boot.tenant.clone(),
@@ -94,7 +88,7 @@ impl Finding {
         }
     }
 
-    /// A difference without anything else.
+    /// A difference with all other fields empty.
     pub fn new(kind: Kind) -> Self {
         Self {
             kind,
@@ -112,13 +106,12 @@ impl Finding {
         }
     }
 
-    /// What should be, and what is.
+    /// Sets what was expected and what was found.
     pub fn saying(mut self, expected: impl fmt::Display, found: impl fmt::Display, detail: impl fmt::Display) -> Self {
         (self.expected, self.found, self.detail) = (expected.to_string(), found.to_string(), detail.to_string());
         self
     }
 
-    /// Where.
     pub fn table(mut self, table: &str) -> Self {
         table.clone_into(&mut self.table);
         self
