@@ -1,4 +1,4 @@
-//! Shared answers: however many pages are open, each panel is queried once in its interval.
+//! Shared answers: each panel is queried once in its interval, however many pages are open.
 
 use std::{
     collections::HashMap,
@@ -8,14 +8,14 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Greatest number of answers kept. Beyond it, answers that are too old are dropped; if none is too
-/// old, all are.
+/// Largest number of kept answers. Beyond it, expired answers are dropped; if none has expired, all
+/// are dropped.
 const ANSWERS_MAX: usize = 1_024;
 
-/// An answer and the time of its question; `None` while the first answer is awaited.
+/// An answer and the time of its query; `None` until the first answer arrives.
 type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Vec<u8>)>>>;
 
-/// Answers, by question.
+/// The answers, by panel and tenant.
 #[derive(Debug)]
 pub struct Cache {
     fresh: Duration,
@@ -23,13 +23,13 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An answer is reused for `fresh`.
+    /// A cache that reuses an answer for the time `fresh`.
     pub fn new(fresh: Duration) -> Self {
         Self { fresh, slots: Mutex::default() }
     }
 
-    /// The answer to a question; asks if the last answer is too old. Callers with the same question
-    /// wait for that answer. A failure is not kept.
+    /// The answer to a question. It runs `ask` if the last answer has expired. Other callers with
+    /// the same question wait for that answer. A failure is not kept.
     pub async fn get<E>(
         &self,
         question: (&'static str, &str),
@@ -89,7 +89,7 @@ mod tests {
         }
         assert_eq!(get("gaps", "other").await, Ok(b"gaps other 1".to_vec()));
         assert_eq!(get("fleet", "acme").await, Ok(b"fleet acme 2".to_vec()));
-        // The answer is too old now. Only the caller that asked gets a failure.
+        // The answer has expired. Only the caller that asked gets a failure.
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert_eq!(get("gaps", "acme").await, Err("away"));
         assert_eq!(get("gaps", "acme").await, Ok(b"gaps acme 4".to_vec()));

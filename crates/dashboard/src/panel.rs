@@ -1,24 +1,22 @@
-//! The panels of the page: each is one query over the public views.
+//! The panels of the page. Each is one query over the public views.
 
 use warehouse::{Error, Warehouse};
 
-/// One panel of the page.
 #[derive(Debug)]
 pub struct Panel {
-    /// Its name in the URL.
+    /// The panel's name in the URL.
     pub name: &'static str,
-    /// Each `?` is the tenant. The condition compares it alone, not as `IN ('', tenant)`, so that
-    /// ClickHouse finds its rows through the order of the tables.
+    /// The query. Each `?` stands for the tenant. The condition compares the tenant alone, not as
+    /// `IN ('', tenant)`, so that ClickHouse finds the rows through the order of the tables.
     sql: &'static str,
 }
 
 impl Panel {
-    /// Every panel of the page.
     pub const ALL: &[Self] = &[
         Self {
             name: "tenants",
             // The tenants of all devices in `fleet`, without what that view computes for each
-            // device. Grouped, so that a projection answers.
+            // device. The GROUP BY lets a projection answer.
             sql: "SELECT tenant FROM (SELECT tenant FROM devices_latest
                     UNION DISTINCT SELECT tenant FROM device_status WHERE device != '' GROUP BY tenant
                     UNION DISTINCT SELECT tenant FROM loader_commits WHERE kind = 'ledger')
@@ -82,12 +80,12 @@ impl Panel {
         },
     ];
 
-    /// The panel with that name.
+    /// The panel with this name.
     pub fn named(name: &str) -> Option<&'static Self> {
         Self::ALL.iter().find(|panel| panel.name == name)
     }
 
-    /// Its rows in ClickHouse's `JSON` format; an empty `tenant` means all.
+    /// The panel's rows in ClickHouse's `JSON` format; an empty `tenant` means all.
     pub async fn rows(&self, warehouse: &Warehouse, tenant: &str) -> Result<Vec<u8>, Error> {
         let mut query = warehouse.query(self.sql);
         for _ in 0..self.sql.matches('?').count() {

@@ -1,4 +1,4 @@
-//! `doseline alerts`: what waits for somebody, and the answer to it.
+//! `doseline alerts`: lists the alerts that wait for a person, and acknowledges them.
 
 use std::process::ExitCode;
 
@@ -13,7 +13,6 @@ use crate::{
     table::{self, number, text},
 };
 
-/// Flags of `doseline alerts`.
 #[derive(Args)]
 #[command(arg_required_else_help = true)]
 pub struct Arguments {
@@ -25,31 +24,32 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Alerts that wait for somebody, the most severe first
+    /// List the alerts that wait for a person, the most severe first
     #[command(after_help = "\
 Examples:
   doseline alerts list
   doseline alerts list --tenant acme --config services.toml
   doseline alerts list --json | jq -r .alert_key")]
     List {
-        /// One tenant only
+        /// Only this tenant
         #[arg(long, value_name = "TENANT", default_value = "")]
         tenant: String,
-        /// One JSON object a line; times are us since 1970
+        /// One JSON object for each line; times are us since 1970
         #[arg(long)]
         json: bool,
     },
-    /// Acknowledge an alert by name, as it stands now
+    /// Acknowledge an alert in its present state
     #[command(after_help = "\
-A critical alert stays until this. It comes back when more visits are affected or it gets worse.
+A critical alert stays open until a person acknowledges it. It comes back when more sessions are affected or when it
+gets worse.
 
 Example:
   doseline alerts ack sterility-2/acme/item/N30-1 --by \"Dr. Ada\" --note \"client informed\"")]
     #[command(alias = "acknowledge")]
     Ack {
-        /// The alert, as `list` shows it
+        /// Key of the alert, as `list` prints it
         key: String,
-        /// Who acknowledges it
+        /// Person who acknowledges it
         #[arg(long, value_name = "NAME")]
         by: String,
         /// What was done
@@ -58,13 +58,12 @@ Example:
     },
 }
 
-/// `doseline alerts`
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let warehouse = options::warehouse(&config)?;
     match arguments.action {
         Action::List { tenant, json } => {
             let alerts = warehouse.open_alerts(&tenant).await.context("read the alerts")?;
-            let columns = [text("SEVERITY"), text("RAISED"), number("VISITS"), text("ALERT"), text("TITLE")];
+            let columns = [text("SEVERITY"), text("RAISED"), number("SESSIONS"), text("ALERT"), text("TITLE")];
             table::list(&alerts, json, "no alert is open", columns, |alert| {
                 let gone = if alert.holds { "" } else { " (later data say otherwise)" };
                 [

@@ -1,5 +1,5 @@
-//! `doseline check`: is the configuration right, and with `--connect`, is what it names there and
-//! as it must be?
+//! `doseline check`: validates the configuration. With `--connect` it also checks that the
+//! configured engines exist and are set up as required.
 
 use std::process::ExitCode;
 
@@ -13,7 +13,6 @@ use crate::{
     table::{self, text},
 };
 
-/// Flags of `doseline check`.
 #[derive(Args)]
 #[command(after_help = "\
 Without --connect nothing is sent. A configuration that is wrong ends with exit code 64 and one line
@@ -26,10 +25,10 @@ Examples:
   doseline check --config services.toml
   doseline check --config services.toml --connect")]
 pub struct Arguments {
-    /// Try each connection and say what was found
+    /// Try each connection and print what was found
     #[arg(long)]
     pub connect: bool,
-    /// One JSON object a line, one for each engine
+    /// One JSON object for each line, one for each engine
     #[arg(long, requires = "connect")]
     json: bool,
     #[command(flatten)]
@@ -45,7 +44,7 @@ struct Found {
     found: String,
 }
 
-/// `doseline check`; the configuration has been validated already.
+/// Runs the command. The configuration has already been validated.
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     if !arguments.json {
         println!("configuration: valid");

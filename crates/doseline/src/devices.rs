@@ -1,4 +1,4 @@
-//! `doseline devices`: the registry.
+//! `doseline devices`: the registry of devices.
 
 use std::{
     fs::File,
@@ -18,7 +18,6 @@ use crate::{
     table::{self, text},
 };
 
-/// Flags of `doseline devices`.
 #[derive(Args)]
 #[command(arg_required_else_help = true)]
 pub struct Arguments {
@@ -30,17 +29,18 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Action {
-    /// What the registry has: imported by a person, or enrolled because it was seen
+    /// List the registry: devices that a person imported, or that were enrolled because they were
+    /// seen
     #[command(after_help = "\
 Examples:
   doseline devices list
   doseline devices list --tenant acme --config services.toml
   doseline devices list --json | jq -r 'select(.origin == \"ENROLLED\").device'")]
     List {
-        /// One tenant only
+        /// Only this tenant
         #[arg(long, value_name = "TENANT", default_value = "")]
         tenant: String,
-        /// One JSON object a line; times are us since 1970
+        /// One JSON object for each line; times are us since 1970
         #[arg(long)]
         json: bool,
     },
@@ -56,23 +56,22 @@ Example:
         /// The CSV file, with a header line
         file: PathBuf,
     },
-    /// Say what becomes of reports of devices that nobody registered
+    /// Set what happens to reports of devices that no person has registered
     #[command(after_help = "\
 Bridges that run with bridge.unknown_devices = \"policy\" follow within seconds.
 
 Example:
   doseline devices unknown quarantine --tenant acme --config services.toml")]
     Unknown {
-        /// Keep and flag them, or put them into quarantine
+        /// Keep and flag the reports, or put them into quarantine
         #[arg(value_parser = ["keep", "quarantine"])]
         policy: String,
-        /// Of this tenant; otherwise of every tenant that has no policy of its own
+        /// For this tenant; without it for every tenant that has no policy of its own
         #[arg(long, default_value = "")]
         tenant: String,
     },
 }
 
-/// `doseline devices`
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let file = match arguments.action {
         Action::Import { file } => file,

@@ -1,5 +1,5 @@
-//! Tasks that live and end together: one that ends by itself is an error, and the end has a
-//! deadline.
+//! Tasks that start and end together. If one of them ends by itself, that is an error. Their end
+//! has a deadline.
 
 use std::{future::Future, time::Duration};
 
@@ -7,24 +7,23 @@ use anyhow::anyhow;
 use tokio::{signal::unix, signal::unix::SignalKind, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Tasks with one shutdown token.
+/// Tasks that share a shutdown token.
 pub struct Group {
     shutdown: CancellationToken,
     tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
 }
 
 impl Group {
-    /// An empty group.
     pub fn new() -> Self {
         Self { shutdown: CancellationToken::new(), tasks: JoinSet::new() }
     }
 
-    /// What the group's tasks watch.
+    /// The token that the group's tasks watch.
     pub fn shutdown(&self) -> CancellationToken {
         self.shutdown.clone()
     }
 
-    /// Adds a task that runs until the group's shutdown.
+    /// Adds a task that must run until the group's shutdown.
     pub fn spawn<E: Into<anyhow::Error>>(
         &mut self,
         name: &'static str,
@@ -33,7 +32,7 @@ impl Group {
         self.tasks.spawn(async move { (name, task.await.map_err(Into::into)) });
     }
 
-    /// Waits for a task to end before it was asked to; for ever when there is none.
+    /// Waits until a task ends before the shutdown. Without tasks it waits for ever.
     pub async fn failure(&mut self) -> anyhow::Error {
         match self.tasks.join_next().await {
             Some(Ok((name, Ok(())))) => anyhow!("{name} ended by itself"),
@@ -43,8 +42,8 @@ impl Group {
         }
     }
 
-    /// Asks every task to end and waits for it until the deadline, then abandons it: every role
-    /// survives a crash.
+    /// Asks every task to end, waits until the deadline, and then abandons the rest. Abandoning is
+    /// safe, because every role survives a crash.
     pub async fn stop(mut self, deadline: Instant) -> anyhow::Result<()> {
         self.shutdown.cancel();
         let mut outcome = Ok(());
@@ -68,7 +67,7 @@ impl Group {
 /// A token that SIGINT or SIGTERM cancels.
 ///
 /// # Errors
-/// The system refuses signal handlers.
+/// The system refuses the signal handlers.
 pub fn stopped_by_signal() -> anyhow::Result<CancellationToken> {
     let token = CancellationToken::new();
     let mut interrupt = unix::signal(SignalKind::interrupt())?;

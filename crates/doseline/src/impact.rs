@@ -1,4 +1,4 @@
-//! `doseline impact`: which injections a failed calibration puts in question.
+//! `doseline impact`: lists the injections that a failed calibration puts in doubt.
 
 use std::{fmt::Write as _, process::ExitCode};
 
@@ -14,11 +14,10 @@ use crate::{
     table::{self, number, printable_lines, show, text},
 };
 
-/// Flags of `doseline impact`.
 #[derive(Args)]
 #[command(after_help = "\
 A device that was found out of tolerance may have been so since its last calibration: every injection between the two is
-listed, by visit. The injections themselves are in the view calibration_impact.
+listed, by session. The injections themselves are in the view calibration_impact.
 
 Examples:
   doseline impact --calibration cal-2026-0117
@@ -27,17 +26,16 @@ pub struct Arguments {
     /// The calibration that found the device out of tolerance
     #[arg(long, value_name = "ID")]
     calibration: String,
-    /// One tenant only
+    /// Only this tenant
     #[arg(long, value_name = "TENANT", default_value = "")]
     tenant: String,
-    /// One JSON object a line, one for each visit; times are us since 1970
+    /// One JSON object for each line, one for each session; times are us since 1970
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     pub beside: Beside,
 }
 
-/// `doseline impact`
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let Arguments { calibration, tenant, json, .. } = arguments;
     let warehouse = options::patient_warehouse(&config)?;

@@ -1,4 +1,4 @@
-//! `doseline incident`: what people report, and where a trace starts.
+//! `doseline incident`: what people report. A trace may start there.
 
 use std::process::ExitCode;
 
@@ -16,7 +16,6 @@ use crate::{
     trace as subject,
 };
 
-/// Flags of `doseline incident`.
 #[derive(Args)]
 #[command(arg_required_else_help = true)]
 pub struct Arguments {
@@ -28,7 +27,7 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Record an incident, and show what it leads to
+    /// Record an incident, and print its trace
     #[command(after_help = "\
 Incidents are never changed: a correction is another one.
 
@@ -38,32 +37,31 @@ Example:
     Add {
         #[command(flatten)]
         about: subject::About,
-        /// Tenant, where several know the id
+        /// Tenant, if several tenants know the id
         #[arg(long, value_name = "TENANT")]
         tenant: Option<String>,
         /// What happened
         #[arg(long, value_name = "TEXT")]
         note: String,
-        /// Who reports it
+        /// Person who reports it
         #[arg(long, value_name = "NAME")]
         by: String,
     },
-    /// Every incident, the latest first
+    /// List all incidents, the latest first
     #[command(after_help = "\
 Examples:
   doseline incident list --tenant acme
   doseline incident list --json | jq -r .incident_id")]
     List {
-        /// One tenant only
+        /// Only this tenant
         #[arg(long, value_name = "TENANT", default_value = "")]
         tenant: String,
-        /// One JSON object a line; times are us since 1970
+        /// One JSON object for each line; times are us since 1970
         #[arg(long)]
         json: bool,
     },
 }
 
-/// `doseline incident`
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let warehouse = options::warehouse(&config)?;
     match arguments.action {

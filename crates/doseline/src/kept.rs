@@ -1,5 +1,5 @@
-//! Roles that nothing else depends on: they begin again after they failed, and end nobody but
-//! themselves.
+//! Runs roles that no other role depends on. Such a role starts again after a failure, and its
+//! failure ends no other role.
 
 use std::{future::Future, time::Duration};
 
@@ -7,14 +7,14 @@ use service::troubles::Troubles;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-/// Pause after a first failure; it doubles with each further one, up to [`PAUSE_MAX`].
+/// Pause after a first failure. It doubles with each further failure, up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// A role that has run for this long since it failed is well again.
+/// A role that has run for this long since its failure is healthy again.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// Runs a role until `shutdown`, from the beginning again whenever it ended by itself. Between
-/// failure and recovery `troubles` tells of it.
+/// Runs a role until `shutdown`, and starts it again whenever it ends by itself. `troubles` shows
+/// the failure until the role is healthy again.
 pub async fn kept<F, E>(
     role: &'static str,
     troubles: Troubles,
@@ -28,7 +28,7 @@ where
     let mut pause = PAUSE_MIN;
     loop {
         let began = Instant::now();
-        // In a task of its own, so that a panic ends that one alone.
+        // A task of its own, so that a panic only ends this role.
         let mut running = tokio::spawn(begin());
         let ended = tokio::select! {
             ended = &mut running => ended,
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(troubles.lines(), ["monitor: too long"]);
         sleep(Duration::from_secs(1)).await;
         assert!(troubles.lines()[0].starts_with("monitor: crashed: "), "{troubles:?}");
-        // The second pause is twice the first.
+        // The second pause is twice as long as the first.
         assert_eq!(BEGUN.load(Ordering::Relaxed), 2);
         sleep(Duration::from_secs(2)).await;
         assert_eq!((BEGUN.load(Ordering::Relaxed), troubles.lines().len()), (3, 1));

@@ -1,4 +1,4 @@
-//! `doseline migrate`: the ClickHouse tables and the Kafka topics, created or upgraded.
+//! `doseline migrate`: creates or upgrades the ClickHouse tables and the Kafka topics.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,6 @@ use clap::Args;
 
 use crate::{config::Config, options, running::Beside};
 
-/// Flags of `doseline migrate`.
 #[derive(Args)]
 #[command(after_help = "\
 Can be run again at any time; what is there stays.
@@ -19,13 +18,12 @@ pub struct Arguments {
     pub beside: Beside,
 }
 
-/// `doseline migrate`
 pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     apply(&config).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Creates or upgrades whatever is not as it should be; running it again changes nothing.
+/// Creates or upgrades everything that is missing or old. Running it again changes nothing.
 pub async fn apply(config: &Config) -> anyhow::Result<()> {
     let warehouse = options::warehouse(config)?;
     let options = warehouse::migrate::Options { fsync: config.clickhouse.fsync };

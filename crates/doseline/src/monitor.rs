@@ -7,7 +7,6 @@ use clap::Args;
 
 use crate::{config::Config, options, roles, running::Beside};
 
-/// Flags of `doseline monitor`.
 #[derive(Args)]
 #[command(after_help = "\
 Evaluates what has changed since the last pass and writes verdicts and alerts; running it again changes nothing.
@@ -18,7 +17,7 @@ Examples:
   doseline monitor --once --config services.toml
   doseline monitor --once --from-scratch --config services.toml")]
 pub struct Arguments {
-    /// One pass, then end; finds a running `doseline up` as the other sub-commands do
+    /// Run one pass and end; this finds a running `doseline up` as the other sub-commands do
     #[arg(long)]
     pub once: bool,
     /// Evaluate everything, not only what has changed
@@ -28,13 +27,12 @@ pub struct Arguments {
     pub beside: Beside,
 }
 
-/// `doseline monitor`
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let warehouse = options::warehouse(&config)?;
     let mut options = options::monitor(&config)?;
     if arguments.once {
         options.http = None;
-        // Telling of alerts is the service's: it would wait for others here.
+        // Only the service delivers alerts. Delivery would wait for other systems here.
         options.delivery = ::monitor::delivery::Options::default();
     }
     let mut monitor = ::monitor::Monitor::bind(options, warehouse).await?;

@@ -1,4 +1,4 @@
-//! Whether the ports of `doseline up` are free, before anything is started.
+//! Checks that the ports of `doseline up` are free, before anything is started.
 
 use std::{
     io::ErrorKind,
@@ -8,17 +8,18 @@ use std::{
 
 use crate::hint::fault;
 
-/// The flag whose port a system service may have.
+/// The flag of the port that a system service may already use.
 pub const MQTT: &str = "--mqtt-port";
-/// How long a port may stay taken: the engines of a process that was killed just now end a moment
-/// after it.
+/// How long a port may stay in use. The engines of a killed process end a moment after that
+/// process.
 const PATIENCE: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Looks whether every port can be listened on; 0 stands for any free port. Nothing stays bound.
+/// Checks that every port can be used; port 0 stands for any free port. Afterwards no port is
+/// bound.
 ///
 /// # Errors
-/// Names every flag whose port is taken or may not be used, or is the port of another flag too.
+/// Names every flag whose port is in use, is not allowed, or is the port of another flag too.
 pub async fn check(flags: &[(&'static str, SocketAddr)]) -> anyhow::Result<()> {
     let fixed: Vec<_> = flags.iter().copied().filter(|(_, address)| address.port() != 0).collect();
     for (index, (flag, address)) in fixed.iter().enumerate() {
@@ -46,7 +47,7 @@ pub async fn check(flags: &[(&'static str, SocketAddr)]) -> anyhow::Result<()> {
     Err(fault(format!("nothing was started: {}", said.join(", ")), remedy))
 }
 
-/// The flags whose port cannot be listened on, and why.
+/// The flags whose port cannot be used, with the reason.
 fn unusable(flags: &[(&'static str, SocketAddr)]) -> Vec<(&'static str, String)> {
     let why = |(flag, address): &(&'static str, SocketAddr)| {
         let error = TcpListener::bind(address).err()?;

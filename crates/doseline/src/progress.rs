@@ -1,5 +1,5 @@
-//! How far long work has come, on stderr: a line that is redrawn on a terminal, a line now and then
-//! elsewhere.
+//! Prints the progress of long work to standard error. A terminal gets a line that is redrawn, any
+//! other output a line at intervals.
 
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -10,7 +10,6 @@ const REDRAW: Duration = Duration::from_millis(200);
 const LINE_EVERY: Duration = Duration::from_secs(10);
 const BAR: usize = 20;
 
-/// Progress of one piece of work.
 pub struct Progress {
     what: String,
     unit: &'static str,
@@ -22,14 +21,14 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Nothing of `total` is done yet.
+    /// Progress of work with `total` units, of which none is done yet.
     pub fn new(what: impl Into<String>, unit: &'static str, total: u64) -> Self {
         let now = Instant::now();
         let terminal = std::io::stderr().is_terminal();
         Self { what: what.into(), unit, total, done: 0, started: now, shown: now, terminal }
     }
 
-    /// So many more are done.
+    /// Adds finished units.
     pub fn add(&mut self, done: u64) {
         self.done += done;
         if self.shown.elapsed() >= if self.terminal { REDRAW } else { LINE_EVERY } {
@@ -41,7 +40,7 @@ impl Progress {
         self.shown = Instant::now();
         let text = line(&self.what, self.unit, self.done, self.total, self.started.elapsed());
         let mut stderr = std::io::stderr().lock();
-        // Whoever closed stderr does not want to know.
+        // If standard error is closed, the output is not wanted.
         let _ = if self.terminal { write!(stderr, "\r\x1b[K{text}") } else { writeln!(stderr, "{text}") };
         let _ = stderr.flush();
     }

@@ -19,7 +19,6 @@ use warehouse::quarantine::Filter;
 
 use crate::{config::Config, hint::Hint as _, running::Beside};
 
-/// Flags of `doseline quarantine`.
 #[derive(Args)]
 #[command(arg_required_else_help = true)]
 pub struct Arguments {
@@ -31,7 +30,7 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Action {
-    /// What is in quarantine, by reason, and how far its limits are used
+    /// Print what is in quarantine, by reason, and how far its limits are used
     #[command(after_help = "\
 With --json, the reasons come first and then the limits, or with --all the rows: one JSON object a line.
 
@@ -41,13 +40,13 @@ Examples:
   doseline quarantine list --all --reason implausible --device D-1 --config services.toml
   doseline quarantine list --from 2026-01-31 --json --config services.toml")]
     List(list::Arguments),
-    /// One row: why it was refused, what can be read of it, and where reading stops
+    /// Print one row: why it was refused, what can be read of it, and where reading stops
     #[command(after_help = "Example:\n  doseline quarantine show 1-0-345-12 --config services.toml")]
     Show(show::Arguments),
-    /// Bring rows in again, after a fix
+    /// Send rows through the loader again, after a fix
     #[command(after_help = "\
 What can be used today goes through Kafka to the loader, which stores each event once, however often this is repeated.
-What cannot be used still is said, and stays. Time of receipt, topic and site stay what they were.
+A row that still cannot be used stays, and its reason is printed. Time of receipt, topic and site do not change.
 Exit code 1 when something selected stays in quarantine.
 
 Examples:
@@ -55,8 +54,8 @@ Examples:
   doseline quarantine replay --reason implausible --device D-1 --config services.toml
   doseline quarantine replay --id 1-0-345-12 --by ann --config services.toml")]
     Replay(replay::Arguments),
-    /// Delete rows of days that are older than quarantine.age_days_max; it is written down who did,
-    /// and which
+    /// Delete rows of days that are older than quarantine.age_days_max; a journal records the
+    /// person and the rows
     #[command(after_help = "\
 Nothing in doseline deletes from quarantine by itself. Without --yes it says what would be deleted.
 
@@ -65,10 +64,10 @@ Example:
     Purge(purge::Arguments),
 }
 
-/// Which rows.
+/// Which rows to select.
 #[derive(Args, Default)]
 pub struct Selection {
-    /// Rows of this reason, e.g. implausible
+    /// Rows with this reason, e.g. implausible
     #[arg(long, value_name = "REASON", value_parser = reason)]
     reason: Option<Reason>,
     /// Rows of this tenant
@@ -114,7 +113,7 @@ fn time(text: &str) -> Result<i64, String> {
         .ok_or_else(|| "must be YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ (UTC), 1970..2100".to_owned())
 }
 
-/// Who runs this: as given, or the user of the operating system.
+/// The person who runs this: the given name, or the user of the operating system.
 fn who(given: Option<&str>) -> anyhow::Result<String> {
     let named =
         given.map(str::to_owned).or_else(|| std::env::var("USER").ok()).or_else(|| std::env::var("LOGNAME").ok());
@@ -126,7 +125,6 @@ fn now_us() -> anyhow::Result<i64> {
     Ok(i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?)
 }
 
-/// `doseline quarantine`
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     match arguments.action {
         Action::List(arguments) => list::run(arguments, &config).await,
@@ -136,7 +134,7 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     }
 }
 
-/// A number of bytes for people.
+/// A number of bytes in the form that a person reads.
 fn size(bytes: u64) -> String {
     match bytes {
         0..1_024 => format!("{bytes} B"),

@@ -42,10 +42,10 @@ use crate::{
 
 #[derive(Args)]
 #[command(after_help = "\
-The day must be over, all of its batches committed, and its records still in Kafka. Without --apply nothing that anybody
-reads is changed: the day is made in shadow tables (rebuild_YYYYMMDD_*), compared and reported. Interrupted, run it again:
-it goes on where it was. With --apply the day's partition of each table is replaced in one step and its rollups are made
-again; a reader may see some tables already swapped and others not yet.
+The day must be over, all of its batches committed, and its records still in Kafka. Without --apply no table
+that people read is changed: the day is loaded into shadow tables (rebuild_YYYYMMDD_*), compared and reported. To
+continue an interrupted run, run the command again. With --apply the day's partition of each table is replaced in one
+step, and its rollups are rebuilt. Meanwhile a reader may see some tables already swapped and others not yet.
 Exit codes: 0 no difference, or swapped in; 1 differences, or refused.
 
 Examples:
@@ -206,7 +206,7 @@ impl<'w> Rebuild<'w> {
             let life = lives.iter().find(|life| life.incarnation == shard.incarnation);
             let life = life.with_context(|| format!("no topic of incarnation {} is known", shard.incarnation))?;
             let latest = lives.iter().filter(|other| other.topic == life.topic).map(|other| other.incarnation).max();
-            ensure!(latest == Some(life.incarnation), "Kafka topic {} was made again since that day", life.topic);
+            ensure!(latest == Some(life.incarnation), "Kafka topic {} was created again since that day", life.topic);
             let content = again::content(&kafka.topics, &life.topic)
                 .with_context(|| format!("Kafka topic {} is not one of the loader's any more", life.topic))?;
             if !held.contains_key(&life.topic) {
@@ -248,7 +248,7 @@ impl<'w> Rebuild<'w> {
     async fn fill(&mut self, text: &str, shadow: &Shadow<'_>) -> anyhow::Result<()> {
         shadow.create().await?;
         if matches!(self.pass(text, shadow).await?, Pass::Stale) {
-            eprintln!("the shadow tables hold rows that an earlier run made otherwise; beginning again");
+            eprintln!("the shadow tables hold other rows from an earlier run; starting again without them");
             shadow.discard().await?;
             shadow.create().await?;
             if matches!(self.pass(text, shadow).await?, Pass::Stale) {

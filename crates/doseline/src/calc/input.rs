@@ -1,4 +1,4 @@
-//! JSON on standard input.
+//! Reads JSON from standard input.
 
 use std::io::Read;
 
@@ -6,14 +6,13 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::Fault;
 
-/// The most that is read: a series of a few million numbers.
+/// Largest input, bytes: a series of a few million numbers.
 const BYTES_MAX: u64 = 256 << 20;
 
 /// One series of numbers.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Series {
-    /// The numbers.
     pub x: Vec<f64>,
 }
 
@@ -25,7 +24,7 @@ pub struct Temperatures {
     pub t_s: Vec<f64>,
     /// Celsius.
     pub temperature_c: Vec<f64>,
-    /// Absolute pressure, kPa, where steam is to be checked.
+    /// Absolute pressure, kPa; only given if saturated steam is to be checked.
     pub pressure_kpa: Option<Vec<f64>>,
 }
 

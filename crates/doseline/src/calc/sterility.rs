@@ -132,13 +132,14 @@ impl Gs1 {
             "expiry": read.expiry().map(|date| date.to_string()),
             "lot": read.get("10"),
             "serial": read.get("21"),
-            // A wrong one is refused.
+            // A string with a wrong check digit is refused.
             "check_digit_valid": true,
         }))
     }
 }
 
-/// The year by the machine's clock; a century hangs on it, not a day.
+/// The year by the machine's clock. It only decides a century, so its error of a day does not
+/// matter.
 fn this_year() -> i32 {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     1970 + (seconds as f64 / (365.2425 * 86_400.0)) as i32

@@ -1,5 +1,5 @@
-//! How far the limits of the quarantine are used. Nothing is deleted at any of them: they are there
-//! for somebody to look in time.
+//! How far the limits of the quarantine are used. doseline deletes nothing when a limit is reached.
+//! The limits only make a person look in time.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use warehouse::quarantine::Usage;
 
 use crate::config::Quarantine;
 
-/// Part of a limit at which a warning is raised.
+/// Share of a limit from which a warning is raised.
 const WARNING: f64 = 0.8;
 const DAY_S: f64 = 86_400.0;
 const MIB: f64 = 1_048_576.0;
 
-/// How urgent it is.
+/// The urgency of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Below 80 %.
@@ -28,7 +28,6 @@ pub enum Level {
 pub struct Limit {
     /// `rows`, `mib` or `age`, as in the metric.
     pub name: &'static str,
-    /// How urgent it is.
     pub level: Level,
     key: &'static str,
     unit: &'static str,
@@ -46,7 +45,7 @@ impl Limit {
         Self { name, level, key, unit, used, most }
     }
 
-    /// The part that is used; 1 = reached.
+    /// The share that is used; 1 = the limit is reached.
     pub fn ratio(&self) -> f64 {
         self.used / self.most
     }
@@ -59,7 +58,6 @@ impl fmt::Display for Limit {
     }
 }
 
-/// Every limit.
 pub fn limits(usage: &Usage, configured: Quarantine) -> [Limit; 3] {
     let Quarantine { rows_max, mib_max, age_days_max } = configured;
     [

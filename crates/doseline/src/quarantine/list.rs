@@ -17,7 +17,6 @@ use crate::{
     table::{self, number, text},
 };
 
-/// Flags of `doseline quarantine list`.
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -25,18 +24,17 @@ pub struct Arguments {
     /// One line for each row instead of one for each reason
     #[arg(long)]
     all: bool,
-    /// Only what has not been replayed
+    /// Only rows that have not been replayed
     #[arg(long)]
     waiting: bool,
-    /// Most rows with --all
+    /// Print at most this many rows with --all
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     limit: u64,
-    /// One JSON object a line
+    /// One JSON object for each line
     #[arg(long)]
     json: bool,
 }
 
-/// `doseline quarantine list`
 pub async fn run(arguments: Arguments, config: &Config) -> anyhow::Result<ExitCode> {
     let warehouse = options::warehouse(config)?;
     let filter = arguments.selection.filter(arguments.waiting);

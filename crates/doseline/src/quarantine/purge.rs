@@ -1,5 +1,5 @@
-//! `doseline quarantine purge`: the one way in which something leaves the quarantine for good, by a
-//! person.
+//! `doseline quarantine purge`: a person deletes rows from the quarantine. Rows leave it for good
+//! in no other way.
 
 use std::process::ExitCode;
 
@@ -13,27 +13,25 @@ use crate::{config::Config, hint::fault, options};
 
 const DAY_US: i64 = 86_400_000_000;
 
-/// Flags of `doseline quarantine purge`.
 #[derive(Args)]
 pub struct Arguments {
-    /// Rows of ingest days before this day (UTC)
+    /// Delete rows of ingest days before this day (UTC)
     #[arg(long, value_name = "YYYY-MM-DD", value_parser = time)]
     before: i64,
-    /// Rows of this reason only
+    /// Only rows with this reason
     #[arg(long, value_name = "REASON", value_parser = reason)]
     reason: Option<Reason>,
-    /// Why, for the journal
+    /// The reason for the deletion, for the journal
     #[arg(long, value_name = "TEXT")]
     because: String,
-    /// Who deletes; otherwise the user of the operating system
+    /// Person who deletes; by default the user of the operating system
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
-    /// Do it
+    /// Really delete
     #[arg(long)]
     yes: bool,
 }
 
-/// `doseline quarantine purge`
 pub async fn run(arguments: Arguments, config: &Config) -> anyhow::Result<ExitCode> {
     let (now_us, least) = (now_us()?, i64::from(config.quarantine.age_days_max));
     let (day, today) = (arguments.before.div_euclid(DAY_US), now_us.div_euclid(DAY_US));

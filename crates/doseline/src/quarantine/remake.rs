@@ -1,6 +1,6 @@
-//! What becomes of a quarantined row today: the same decision that the bridge makes of a message,
-//! and for an event also the loader's. The loader decides again, by its own ledger and rules; this
-//! spares it what is known to be refused.
+//! Decides whether a quarantined row can be used today. It makes the same decision as the bridge
+//! makes for a message, and for an event also the loader's decision. The loader decides again by
+//! its own ledger and rules. This check only spares it rows that it would certainly refuse.
 
 use bridge::admit::{Admitted, Destination, admit};
 use load::replay::Record;
@@ -13,7 +13,7 @@ use telemetry::{
 };
 use warehouse::quarantine::Raw;
 
-/// The record that replays a row, or why it is refused still.
+/// The record that replays a row, or the reason why the row is still refused.
 pub fn remake(raw: &Raw, plausibility: &Plausibility, device_time: &device_time::Limits) -> Result<Record, Reject> {
     if raw.reason == Reason::Conflict.as_str() {
         let detail = "another content is stored under its sequence number; a person must find out which device sent it";
@@ -40,7 +40,8 @@ pub fn remake(raw: &Raw, plausibility: &Plausibility, device_time: &device_time:
 
 fn readmit(raw: &Raw) -> Admitted<'_> {
     let as_received = || admit(raw.topic.as_bytes(), &raw.payload);
-    // What the loader refuses has been through the bridge: of JSON it has the transcoded report.
+    // A row that the loader refused has passed the bridge. For JSON it holds the report that the
+    // bridge transcoded.
     match raw.topic.strip_suffix("/json") {
         Some(protobuf) if raw.source == SOURCE_LOADER => match admit(protobuf.as_bytes(), &raw.payload) {
             admitted
@@ -77,7 +78,7 @@ mod tests {
 
     use super::*;
 
-    /// As [`super::remake`], with the usual limits of times.
+    /// As [`super::remake`], with the default limits of times.
     fn remake(raw: &Raw, plausibility: &Plausibility) -> Result<Record, Reject> {
         super::remake(raw, plausibility, &device_time::Limits::default())
     }
@@ -105,7 +106,7 @@ mod tests {
         }
     }
 
-    /// The report as JSON, and as the protobuf that the bridge makes of it.
+    /// The report as JSON, and as the protobuf message into which the bridge transcodes it.
     fn encoded(measured_um: u32) -> (Vec<u8>, Vec<u8>) {
         let text = telemetry::json::to_json(&report(measured_um), "Report").into_bytes();
         let message = telemetry::json::transcode_report(&text).unwrap().message;
@@ -148,7 +149,7 @@ mod tests {
         narrow.models.insert(String::new(), ranges);
         let reject = refused(&event, &narrow);
         assert_eq!(reject.to_string(), "implausible: measured_um 12500 is outside 0..12000");
-        // The events of a whole message are the loader's to judge, one by one.
+        // The loader judges the events of a whole message one by one.
         assert!(remake(&Raw { id: Id { seq: None, ..event.id }, ..event }, &narrow).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! `doseline quarantine show`: one row, decoded as far as possible.
+//! `doseline quarantine show`: prints one row, decoded as far as possible.
 
 use std::{fmt::Write as _, process::ExitCode};
 
@@ -19,15 +19,14 @@ use crate::{
     table::{json_line, printable_lines, show},
 };
 
-/// Bytes of the rest that are shown without `--full`.
+/// How many unreadable bytes are printed without `--full`.
 const REST_BYTES: usize = 512;
 
-/// Flags of `doseline quarantine show`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The row; `quarantine list --all` names them
+    /// Id of the row; `quarantine list --all` prints the ids
     id: Id,
-    /// All bytes that could not be read, not only the first 512
+    /// Print all bytes that could not be read, not only the first 512
     #[arg(long)]
     full: bool,
     /// One JSON object a line instead of text
@@ -35,7 +34,6 @@ pub struct Arguments {
     json: bool,
 }
 
-/// `doseline quarantine show`
 pub async fn run(arguments: Arguments, config: &Config) -> anyhow::Result<ExitCode> {
     let warehouse = options::warehouse(config)?;
     let filter = Filter { ids: vec![arguments.id], ..Filter::default() };
@@ -46,7 +44,7 @@ pub async fn run(arguments: Arguments, config: &Config) -> anyhow::Result<ExitCo
         return Err(fault(text, "`doseline quarantine list --all` names what is there"));
     }
     for raw in &raws {
-        // Heartbeats of one report share an id; they differ in their payload.
+        // Heartbeats of one report share an id. They differ in the size of their payload.
         let item = items.iter().find(|item| item.bytes == raw.payload.len() as u64).or(items.first());
         let read = read(raw);
         let today = remake(raw, &config.plausibility, &config.device_time).err();
@@ -60,7 +58,7 @@ pub async fn run(arguments: Arguments, config: &Config) -> anyhow::Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-/// What can be read of a row: as JSON where the device sent that and the bridge refused it.
+/// What can be read of a row. It is read as JSON if the device sent JSON and the bridge refused it.
 fn read(raw: &Raw) -> Inspection {
     let status = raw.topic.ends_with("/status");
     let text = status || (raw.topic.ends_with("/report/json") && raw.source == SOURCE_BRIDGE);
@@ -115,7 +113,7 @@ fn as_text(raw: &Raw, item: Option<&Item>, read: &Inspection, today: &str, full:
     text
 }
 
-/// The bytes from where reading stopped, 16 a line.
+/// The bytes after the place where reading stopped, 16 on each line.
 fn rest(payload: &[u8], offset: usize, full: bool) -> String {
     let most = if full { payload.len() } else { REST_BYTES };
     let rest = payload.get(offset..).unwrap_or_default();

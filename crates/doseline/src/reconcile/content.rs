@@ -1,8 +1,8 @@
-//! In what two contents of one event differ.
+//! Compares two contents of one event.
 
 use serde_json::Value;
 
-/// Paths with both values, of two reports as JSON that hold one event each.
+/// Paths that differ, with both values, of two reports in JSON that hold one event each.
 pub fn difference(left: &str, right: &str) -> String {
     let parse = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
     let mut differences = Vec::new();
@@ -23,7 +23,7 @@ fn walk(path: &str, left: &Value, right: &Value, differences: &mut Vec<String>) 
         }
         (Value::Array(left), Value::Array(right)) if left.len() == right.len() => {
             for (index, (left, right)) in left.iter().zip(right).enumerate() {
-                // A report here has one event.
+                // A report here has one event, so its index is left out of the path.
                 let path = if path == "events" { String::new() } else { below(&index.to_string()) };
                 walk(&path, left, right, differences);
             }
