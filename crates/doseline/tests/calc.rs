@@ -1,4 +1,4 @@
-//! `doseline calc` as a person runs it: exit codes, one line out, and no configuration.
+//! `doseline calc`, as a person runs it: exit codes, one line of output, and no configuration.
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
 
@@ -13,7 +13,7 @@ fn calc(arguments: &[&str], stdin: &str) -> Output {
     command.arg("calc").args(arguments).env("DOSELINE_CONFIG", "/nowhere/at/all.toml");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // A formula without input closes the pipe unread.
+    // A formula without input closes the pipe without reading it.
     let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
     child.wait_with_output().unwrap()
 }

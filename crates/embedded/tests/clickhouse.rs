@@ -1,7 +1,7 @@
-//! The embedded ClickHouse as its clients see it. Needs `libchdb.so`: `DOSELINE_LIBCHDB`, or the
-//! cache folder.
+//! The embedded ClickHouse, as its clients see it. These tests need `libchdb.so`, from
+//! `DOSELINE_LIBCHDB` or the cache folder.
 //!
-//! The library allows one engine for each process, so that all but one test share a server.
+//! The library allows one engine for each process, so all tests but one share a server.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use support::{PASSWORD, Process, Reply, arrow_batch, http, library, post, read};
 use tokio_util::sync::CancellationToken;
 
-/// It ends in a second; a loaded machine needs longer, and one that waits for a statement does so
-/// for minutes.
+/// The server ends within a second; a loaded machine needs longer. A server that wrongly waits for
+/// a statement takes minutes.
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
 #[derive(Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
@@ -146,7 +146,7 @@ fn settings_hold_for_one_statement() {
     assert_eq!(post(&process, "", value).text(), usual);
     assert_eq!(post(&process, "readonly=1&max_threads=3", "CREATE TABLE r (a Int8) ENGINE = Memory").status, 500);
 
-    // the connection is used again, by statements of the same settings
+    // The connection is used again by statements with the same settings.
     post(&process, "", "CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a");
     for threads in ["3", "3", "4"] {
         let asked = format!("max_threads={threads}&max_block_size=45");
@@ -222,7 +222,7 @@ async fn the_rust_client_works_unchanged() {
         assert_eq!(seen, 150_000);
         let error = client.query("SELECT * FROM nosuch").fetch_all::<u64>().await.unwrap_err();
         assert!(error.to_string().contains("UNKNOWN_TABLE"), "{error}");
-        // the error comes long after the head
+        // The error comes long after the head.
         let late = "SELECT throwIf(number = 3000000, 'late') + number FROM numbers(3100000)";
         let error = client.query(late).fetch_all::<u64>().await.unwrap_err();
         assert!(error.to_string().contains("late"), "{error}");
@@ -276,7 +276,7 @@ fn an_insert_that_fails_or_breaks_off_leaves_nothing() {
     let text = format!("{}x,b\n", "1,a\n".repeat(150_000));
     assert_eq!(post(&process, "query=INSERT+INTO+t+FORMAT+CSV", &text).status, 400);
     assert_eq!(rows(), "0\n");
-    // all the data, but not the end of the body
+    // All of the data arrives, but not the end of the body.
     support::break_off(&process, insert, &data, data.len() + 1);
     support::break_off(&process, insert, &data[..data.len() - 100], data.len());
     support::until(|| post(&process, "", "SELECT count() FROM system.processes").text() == "1\n");
@@ -313,7 +313,7 @@ fn bodies_are_decompressed_and_results_compressed() {
 fn statements_run_at_once_and_wait_and_are_refused() {
     let process = Arc::new(Process::start(&["--connections", "8"]));
     let sleep = |process: Arc<Process>| move || post(&process, "", "SELECT sleep(1)").status;
-    // all of them beside the one that looks, however long the machine takes to get there
+    // All of them run beside the statement that checks, however slow the machine is.
     let slow = "SELECT sleepEachRow(1) FROM numbers(1000) SETTINGS max_block_size = 1";
     let long = |process: Arc<Process>| move || post(&process, "", slow);
     let threads: Vec<_> = (0..7).map(|_| std::thread::spawn(long(Arc::clone(&process)))).collect();
@@ -321,7 +321,7 @@ fn statements_run_at_once_and_wait_and_are_refused() {
     support::until(|| running() == "8\n");
     post(&process, "", "KILL QUERY WHERE query LIKE '%sleepEachRow%' SYNC");
     threads.into_iter().for_each(|thread| drop(thread.join().unwrap()));
-    // more than run at once: they wait
+    // There are more statements than may run at once, so some wait.
     let threads: Vec<_> = (0..12).map(|_| std::thread::spawn(sleep(Arc::clone(&process)))).collect();
     assert!(threads.into_iter().all(|thread| thread.join().unwrap() == 200));
 
@@ -332,7 +332,7 @@ fn statements_run_at_once_and_wait_and_are_refused() {
     assert_eq!(post(&process, "", "SELECT 1").text(), "1\n");
 }
 
-/// An insert of the owner, in less than the time for which a request waits for a thread.
+/// An insert of the owner, which must succeed before a waiting request would be refused.
 fn assert_owner_is_served(process: &Process, what: &str) {
     let began = Instant::now();
     let reply = post(process, "query=INSERT+INTO+ingest+FORMAT+CSV", "1\n");
@@ -364,7 +364,7 @@ fn readers_take_no_thread_of_the_owner() {
     let clients: Vec<_> = (0..20).map(|_| support::open_reader(&process, "/", long, long.len())).collect();
     support::until(|| running() > 4);
     assert_owner_is_served(&process, "answers that nobody reads");
-    // and they give back what they have
+    // Afterwards they return what they held.
     support::until(|| read(&process, "POST", "/", &[], b"SELECT 1").text() == "1\n");
     drop(clients);
 }
@@ -403,7 +403,7 @@ fn a_large_result_is_streamed_and_a_lost_client_cancels_it() {
     drop(client);
     let running = || post(&process, "", "SELECT count() FROM system.processes").text();
     support::until(|| running() == "1\n");
-    // one that has nothing to send yet is killed
+    // A statement that has not sent anything yet is killed.
     let client =
         support::open(&process, "/", "SELECT count() FROM numbers(1000000000000) WHERE NOT ignore(sipHash64(number))");
     support::until(|| running() == "2\n");
@@ -434,7 +434,7 @@ fn a_statement_is_killed_by_its_clients_name() {
         assert_eq!(others.join().unwrap().header("x-clickhouse-exception-code"), "394");
         support::until(|| running() == "0\n");
     }
-    // no reader kills a statement of the owner
+    // No reader can kill a statement of the owner.
     let owners = Arc::clone(&process);
     let owners = std::thread::spawn(move || http(&owners, "POST", "/?query_id=owners", &[], slow));
     let running = || post(&process, "", count).text();
@@ -499,7 +499,7 @@ fn data_survives_stop_and_kill() {
     process.restart();
     assert_eq!(post(&process, "", "SELECT sum(a) FROM d.t").text(), "6\n");
 
-    // statements that would go on for long do not hold up the end
+    // Long statements do not delay the end.
     let url = process.url.clone();
     let running = std::thread::spawn(move || {
         support::post_to(&url, "", "SELECT count() FROM numbers(1000000000000) WHERE NOT ignore(sipHash64(number))")
@@ -511,7 +511,8 @@ fn data_survives_stop_and_kill() {
     drop(running.join());
 }
 
-/// One call of a function, of some seconds, in which the engine does not look whether it is to end.
+/// One call of a function that runs for some seconds. Meanwhile the engine does not check for a
+/// kill.
 const DEAF: &str = "SELECT editDistance(repeat('a', 65000), materialize(repeat('b', 65000))) FROM numbers(4)";
 
 #[test]
@@ -547,7 +548,7 @@ fn what_a_full_disk_leaves_of_a_table_keeps_no_other_from_starting() {
     assert_eq!(post(&process, "", "CREATE TABLE d.cut (a UInt64) ENGINE = MergeTree ORDER BY a").status, 200);
 }
 
-/// As many connections as a machine with few files would not bear, which send nothing.
+/// Connections that send nothing. A machine with few allowed files could not serve all of them.
 fn silent_connections(url: &str, count: usize) -> Vec<std::net::TcpStream> {
     let connect = |_| std::net::TcpStream::connect(url.trim_start_matches("http://")).unwrap();
     (0..count).map(connect).collect()
@@ -616,18 +617,18 @@ fn readable() -> Process {
     process
 }
 
-/// What a reader must not be able to do. With all rights but `SOURCES` 59 of these were answered,
-/// and two more ran `id`; the others were refused, or the engine of today lacks what they need, and
-/// are here for the engine of tomorrow.
+/// What a reader must not be able to do. With all rights except `SOURCES`, the engine would answer
+/// 59 of these and run `id` for two more. It refuses the others, or lacks what they need; a newer
+/// engine may have it.
 const ATTACKS: &[&str] = &[
-    // commands
+    // Commands.
     "CREATE DICTIONARY doseline.d (a UInt64, s String) PRIMARY KEY a \
      SOURCE(EXECUTABLE(COMMAND 'id' FORMAT TSV)) LAYOUT(FLAT()) LIFETIME(0)",
     "SELECT dictGet('doseline.d', 's', 1)",
     "SELECT * FROM executable('id', TSV, 'a String')",
     "SELECT * FROM dictionary('doseline.d')",
     "CREATE FUNCTION f AS x -> x",
-    // files, however the function hides
+    // Files, however the function is written.
     "SELECT file('/etc/passwd')",
     "SELECT FILE('/etc/passwd')",
     // A text with the structure of a table holds expressions that no syntax tree shows.
@@ -635,9 +636,9 @@ const ATTACKS: &[&str] = &[
     "SELECT * FROM null('a String, b String ALIAS file(\\'/etc/passwd\\')')",
     "SELECT * FROM format(Values, 'a String, b String ALIAS file(\\'/etc/passwd\\')', '(1)')",
     "SELECT * FROM generateRandom('a String, b String ALIAS file(\\'/etc/passwd\\')') LIMIT 1",
-    // Each level is one of the stack.
+    // Each level takes one level of the stack.
     "SELECT JSONMergePatch(repeat('[', 200000), '{}')",
-    // No limit of time ends these.
+    // No time limit ends these.
     "SELECT levenshteinDistance(repeat('a', 60000), repeat('b', 60000))",
     "SELECT damerauLevenshteinDistance('a', 'b')",
     "SELECT `file`('/etc/passwd')",
@@ -675,7 +676,7 @@ const ATTACKS: &[&str] = &[
     "SELECT addressToLine(1)",
     "SELECT getOSKernelVersion(), hostName(), filesystemAvailable()",
     "SELECT sleep(3)",
-    // other servers
+    // Other servers.
     "SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString')",
     "SELECT * FROM s3('http://127.0.0.1:1/b/k', 'CSV')",
     "SELECT * FROM remote('127.0.0.1:1', 'system', 'one')",
@@ -686,7 +687,7 @@ const ATTACKS: &[&str] = &[
     "SELECT hasColumnInTable('127.0.0.1:1', 'system', 'one', 'dummy')",
     "SELECT aiGenerate('x')",
     "CREATE NAMED COLLECTION c AS url = 'http://127.0.0.1:1/'",
-    // tables
+    // Tables.
     "CREATE TABLE doseline.f (s String) ENGINE = File(LineAsString, '/etc/passwd')",
     "CREATE TABLE doseline.f (s String) ENGINE = URL('http://127.0.0.1:1/', CSV)",
     "CREATE TABLE doseline.f (s String) ENGINE = Kafka('127.0.0.1:1', 't', 'g', 'CSV')",
@@ -712,7 +713,7 @@ const ATTACKS: &[&str] = &[
     "SELECT length(key) FROM doseline.unit_secret",
     "SELECT * FROM doseline.invoked",
     "SELECT 1 WHERE 'root:' IN doseline.unit_secret",
-    // the engine and others' statements
+    // The engine, and the statements of other clients.
     "SYSTEM STOP MERGES",
     "SYSTEM SHUTDOWN",
     "KILL QUERY WHERE 1",
@@ -726,7 +727,7 @@ const ATTACKS: &[&str] = &[
     "CREATE WORKLOAD w",
     "SELECT * FROM system.processes",
     "KILL QUERY WHERE query_id = 'x' OR 1",
-    // paths of this machine
+    // Paths of this machine.
     "SELECT * FROM system.tables",
     "SELECT t.* FROM system.tables AS t",
     "SELECT t FROM system.tables AS t",
@@ -749,7 +750,7 @@ const ATTACKS: &[&str] = &[
     "USE system",
     "SHOW PROCESSLIST",
     "CHECK TABLE doseline.t",
-    // two statements, also where this server's scanner and the engine's lexer see different ends
+    // Two statements, also where this server's scanner and the engine's lexer see different ends.
     "SELECT 1; DROP TABLE doseline.t",
     "SELECT \u{2018}'\u{2019}; SET ROLE owner; DROP TABLE doseline.t -- '",
 ];
@@ -787,7 +788,7 @@ fn a_reader_reaches_nothing_but_what_it_may_read() {
     }
     assert_eq!(read(&process, "POST", "/?session_id=s", &[], b"SELECT sum(a) FROM doseline.t").text(), "3\n");
     assert!(!std::path::Path::new("/tmp/doseline-attack").exists());
-    // a session of the owner is not the reader's of the same name
+    // A session of the owner is separate from a reader's session of the same name.
     post(&process, "session_id=mine", "CREATE TEMPORARY TABLE x (a UInt8)");
     refused(&read(&process, "POST", "/?session_id=mine", &[], b"SELECT * FROM x"), "the owner's session");
     let said = read(&process, "POST", "/", &[], b"SELECT file('/etc/passwd')").text();
@@ -795,7 +796,7 @@ fn a_reader_reaches_nothing_but_what_it_may_read() {
     assert!(said.contains("function file"), "{said}");
 }
 
-/// The owner has no need of them either.
+/// The owner does not need these rights either.
 #[test]
 fn the_owner_calls_no_program_and_opens_no_file() {
     let process = readable();
@@ -900,7 +901,7 @@ fn a_reader_reads_as_from_a_server() {
     }
     let reply = read(&process, "GET", "/?query=SELECT+count()+FROM+doseline.t", &[], b"");
     assert_eq!(reply.text(), "2\n");
-    // errors stay the engine's
+    // Errors of the engine stay unchanged.
     for (statement, code) in [("SELEC 1", "62"), ("SELECT nosuch", "47"), ("SELECT * FROM doseline.nosuch", "60")] {
         let reply = read(&process, "POST", "/", &[], statement.as_bytes());
         assert_eq!(reply.header("x-clickhouse-exception-code"), code, "{statement}: {}", reply.text());
@@ -928,7 +929,7 @@ fn the_door_refuses_other_hosts_and_other_sites() {
     assert_eq!(status(&[("Origin", "http://elsewhere.example")]), 403);
     assert_eq!(status(&[("Origin", "null")]), 403);
     assert_eq!(status(&[("Sec-Fetch-Site", "none")]), 200);
-    // no path is before the door
+    // Every path is checked for its host.
     for path in ["/ping", "/", "/nosuch"] {
         assert_eq!(read(&process, "GET", path, &[("Host", "rebound.example")], b"").status, 421);
     }

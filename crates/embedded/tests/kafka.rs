@@ -1,4 +1,4 @@
-//! The embedded log under librdkafka, the client doseline uses.
+//! The embedded log with librdkafka, the client that doseline uses.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -167,7 +167,7 @@ fn a_group_shares_partitions_and_hands_them_over() {
     poll_until(&[&first, &second], || counts() == (2, 2));
     first.unsubscribe();
     poll_until(&[&first, &second], || second.assignment().unwrap().count() == 4);
-    // They leave while there is somebody to leave.
+    // They leave while another member is still there.
     drop((first, second));
     log.stop().unwrap();
 }
@@ -190,8 +190,8 @@ fn a_record_reaches_a_waiting_consumer_at_once() {
         })
         .collect();
     latencies.sort_unstable();
-    // A consumer that is not woken gets each when its wait of 500 ms is over; a loaded machine is
-    // late with some.
+    // A consumer that is not woken gets each record after its waiting time of 500 ms. On a loaded
+    // machine some records are late.
     assert!(latencies[50] < Duration::from_millis(200), "{latencies:?}");
     log.stop().unwrap();
 }
@@ -281,7 +281,7 @@ fn an_unfinished_write_is_cut_off_and_damage_is_reported() {
     assert!(matches!(refused, Some(Error::Damaged { path, .. }) if path == sealed));
 }
 
-/// A header of a produce request of so many bytes, none of which come.
+/// The header of a produce request of this many bytes. The bytes themselves never follow.
 fn announce(address: SocketAddr, bytes: i32) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(&bytes.to_be_bytes()).unwrap();
@@ -300,7 +300,7 @@ fn announced_requests_take_no_memory_of_others() {
     producer.flush(Duration::from_secs(60)).unwrap();
     assert_eq!(*delivered.lock().unwrap(), [Ok(0)]);
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
-    // Those that do not go on are closed.
+    // Connections that do not continue are closed.
     for mut stream in silent {
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
@@ -308,7 +308,7 @@ fn announced_requests_take_no_memory_of_others() {
     log.stop().unwrap();
 }
 
-/// Sends each request, and looks at its answer.
+/// Sends each request and checks its answer.
 struct Asking(SocketAddr);
 
 impl Visitor for Asking {
@@ -325,7 +325,7 @@ fn every_request_is_answered_in_every_version() {
     log.stop().unwrap();
 }
 
-/// Puts absurd numbers at every place of each request: a count of either form is among them.
+/// Puts absurd numbers at every place of each request. Some of these places hold a count.
 struct Poking(SocketAddr);
 
 impl Visitor for Poking {
@@ -335,7 +335,7 @@ impl Visitor for Poking {
             for absurd in [&[0x7f, 255, 255, 255][..], &[255, 255, 255, 255, 15]] {
                 let body = [&good[..at], absurd, good.get(at + absurd.len()..).unwrap_or_default()].concat();
                 Client::connect(self.0).poke(&body);
-                // In the place of a count of one byte.
+                // At the place of a count of one byte.
                 Client::connect(self.0).poke(&[&good[..at], absurd, &good[at + 1..]].concat());
             }
         }
@@ -361,14 +361,14 @@ fn absurd_counts_take_no_memory() {
     process.kill();
 }
 
-/// The most memory that a process has had, in MB.
+/// The largest amount of memory that a process has used, MB.
 fn peak_mb(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1_024
 }
 
-/// Connections that send a part of a large request, again and again, until the flag is set.
+/// Opens connections that send a part of a large request, until the flag is set.
 fn attack(address: SocketAddr, stop: &AtomicBool) {
     let part = [&(9_u32 << 20).to_be_bytes()[..], &[0, 0, 0, 9], &vec![0; 1 << 20]].concat();
     while !stop.load(Ordering::Relaxed) {
@@ -474,7 +474,7 @@ fn silent_connections_keep_nobody_out() {
     process.kill();
 }
 
-/// Fills a partition of one file with records of one batch each, and stops.
+/// Fills a partition of one file with records, one in each batch, and stops.
 fn written(records: u32) -> (tempfile::TempDir, std::path::PathBuf) {
     let log = Log::start();
     log.create("t", 1, &[]);
@@ -494,7 +494,7 @@ fn refusal(directory: &Path) -> Error {
     runtime.block_on(kafka::start(Options::new(directory, loopback()), CancellationToken::new())).unwrap_err()
 }
 
-/// Does what an error says: the command after its last colon.
+/// Runs the command that an error gives as its remedy, after the last colon.
 fn follow_remedy(error: &Error) {
     let text = error.to_string();
     let words: Vec<_> = text.rsplit_once(": ").unwrap().1.split(' ').collect();
@@ -582,8 +582,8 @@ fn a_directory_has_one_log() {
 
 const KILLS: u32 = 5;
 
-/// The broker is killed again and again under a producer that goes on: what was acknowledged is
-/// there, once and in order.
+/// The broker is killed several times while a producer runs. All acknowledged records must exist
+/// once and in order.
 #[test]
 fn kills_lose_and_double_nothing() {
     let directory = tempfile::tempdir().unwrap();
@@ -627,7 +627,7 @@ fn kills_lose_and_double_nothing() {
     process.kill();
 }
 
-/// A broker in a process of its own: this test binary, called again for the test below.
+/// A broker in a process of its own: this test binary, started again for the test below.
 struct Process {
     child: Child,
     address: SocketAddr,
@@ -638,7 +638,7 @@ impl Process {
         Self::start_limited(directory, address, "true")
     }
 
-    /// After a command of the shell that sets a limit.
+    /// Starts it behind a shell command that sets a limit.
     fn start_limited(directory: &Path, address: SocketAddr, limit: &str) -> Self {
         let announced = directory.join("address");
         let _ = std::fs::remove_file(&announced);
@@ -656,7 +656,7 @@ impl Process {
         Self { child, address: read().unwrap() }
     }
 
-    /// SIGKILL, and the port is free again.
+    /// Sends SIGKILL, and waits until the process has ended.
     fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

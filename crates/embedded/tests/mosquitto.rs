@@ -1,4 +1,4 @@
-//! Mosquitto as a child process, with a real one and with programs that play a broken one.
+//! Mosquitto as a child process: a real one, and programs that behave like a broken one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -39,12 +39,12 @@ fn options(dir: &Path) -> Options {
     }
 }
 
-/// A program that answers `-h` as Mosquitto does and otherwise runs a script.
+/// A program that answers `-h` like Mosquitto, and otherwise runs a script.
 fn playing(dir: &Path, script: &str) -> Options {
     let path = dir.join("player");
     let text = format!("#!/bin/sh\nif [ \"$1\" = -h ]; then echo mosquitto version 2.0.11; exit 3; fi\n{script}\n");
-    // Written by a child: a file that this process has open for writing cannot be executed, and a
-    // fork of another test may have inherited it.
+    // A child process writes the file. A file that this process has open for writing cannot be
+    // executed, and a fork by another test may have inherited the open file.
     let write = format!("cat >'{0}' && chmod 755 '{0}'", path.display());
     let mut writer = Command::new("sh").args(["-c", &write]).stdin(std::process::Stdio::piped()).spawn().unwrap();
     writer.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
@@ -77,7 +77,7 @@ impl Broker {
     }
 }
 
-/// Polls the connection until `wanted` packets of a kind have come.
+/// Polls the connection until `wanted` packets of a kind have arrived.
 async fn receive(events: &mut EventLoop, wanted: usize, kind: impl Fn(&Packet) -> bool) -> Vec<Packet> {
     let mut packets = Vec::new();
     let receiving = async {
@@ -153,7 +153,7 @@ async fn a_broker_that_dies_is_started_again_on_its_port() {
 async fn a_broker_that_ends_at_once_is_shown_with_its_last_lines() {
     let dir = tempfile::tempdir().unwrap();
     let options = playing(dir.path(), "echo Error: it is Monday >&2; exit 7");
-    // Every port is tried in vain.
+    // The broker fails on every port that is tried.
     let error = Broker::start(options).await.err().expect("it does not start").to_string();
     assert!(error.contains("exit code 7") && error.contains("Error: it is Monday"), "{error}");
 }

@@ -1,8 +1,8 @@
-//! The wire contract may only grow, and the code in `src/generated` is what `/proto` compiles to.
+//! The wire contract may only grow. The code in `src/generated` must be what `/proto` compiles to.
 //!
 //! `proto/doseline.telemetry.v1.json` is the contract as it was last published. After a change of
 //! `/proto`, `UPDATE_CONTRACT=1 cargo test --release -p telemetry --test contract` generates the
-//! code anew, and once more publishes the addition.
+//! code again. A second run of this command, built with that code, publishes the addition.
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
 
@@ -14,13 +14,14 @@ use telemetry::DESCRIPTOR_SET;
 
 /// What is generated from `/proto`, by file name.
 ///
-/// It is checked in: the compiler of `/proto` and what it needs are a tenth of a first build.
+/// The generated code is checked in, because the compiler of `/proto` and its dependencies would
+/// take a tenth of a first build.
 fn generated() -> BTreeMap<&'static str, Vec<u8>> {
     let proto = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../proto");
     let mut descriptors = protox::compile([proto.join("doseline/telemetry/v1/telemetry.proto")], [&proto]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     prost_build::Config::new().out_dir(folder.path()).compile_fds(descriptors.clone()).unwrap();
-    // the comments are in the code already
+    // The generated code already contains the comments.
     for file in &mut descriptors.file {
         file.source_code_info = None;
     }
@@ -44,7 +45,7 @@ fn the_generated_code_is_that_of_the_messages() {
     }
 }
 
-/// Every message field and enum value, as path -> what must not change.
+/// Every message field and enum value: its path, and what must not change.
 type Contract = BTreeMap<String, String>;
 
 fn compiled() -> Contract {
@@ -74,7 +75,7 @@ fn compiled() -> Contract {
     contract
 }
 
-/// What of `published` is gone or different in `compiled`.
+/// The parts of `published` that are missing or different in `compiled`.
 fn broken(published: &Contract, compiled: &Contract) -> Vec<String> {
     published
         .iter()

@@ -1,4 +1,4 @@
-//! A log for one test, and clients configured as doseline's are.
+//! A log for one test, and clients with the configuration that doseline uses.
 
 use std::{
     future::Future,
@@ -40,7 +40,7 @@ impl Log {
         Self { temporary: Some(temporary), ..log }
     }
 
-    /// One in a directory that is there.
+    /// A log in an existing folder.
     pub fn open_at(directory: &Path) -> Self {
         Self::open(Runtime::new().unwrap(), directory, SocketAddr::from(([127, 0, 0, 1], 0)))
     }
@@ -74,7 +74,7 @@ impl Log {
         self.runtime.block_on(self.handle.join())
     }
 
-    /// Stops and leaves the data.
+    /// Stops the log and keeps its data.
     pub fn keep(self) -> TempDir {
         self.shutdown.cancel();
         self.runtime.block_on(self.handle.join()).unwrap();
@@ -85,7 +85,7 @@ impl Log {
         self.restart_after(|_| {})
     }
 
-    /// Stops, lets `meanwhile` do something to the data, and starts at the same address.
+    /// Stops the log, lets `meanwhile` change the data, and starts the log at the same address.
     pub fn restart_after(self, meanwhile: impl FnOnce(&Log)) -> Self {
         let address = self.address();
         self.shutdown.cancel();
@@ -133,7 +133,7 @@ impl ProducerContext for Recorder {
     }
 }
 
-/// Idempotent, all acknowledgements, as the bridge's.
+/// A producer as the bridge uses it: idempotent, with all acknowledgements.
 pub fn producer(address: SocketAddr) -> (ThreadedProducer<Recorder>, Delivered) {
     let mut config = config(address);
     config
@@ -147,7 +147,7 @@ pub fn producer(address: SocketAddr) -> (ThreadedProducer<Recorder>, Delivered) 
     (ThreadedProducer::from_config_and_context(&config, recorder).unwrap(), delivered)
 }
 
-/// Assigned by hand, as the loader's.
+/// A consumer as the loader uses it: partitions are assigned by hand.
 pub fn consumer(address: SocketAddr) -> BaseConsumer {
     group_consumer(address, "by-hand")
 }
@@ -166,8 +166,8 @@ pub fn group_consumer(address: SocketAddr, group: &str) -> BaseConsumer {
         .unwrap()
 }
 
-/// Everything from the start of a topic, in the order of each partition; fails when there is more
-/// than `count`.
+/// Reads a topic from its start, in the order of each partition. Fails if there are more than
+/// `count` records.
 pub fn read_all(address: SocketAddr, topic: &str, partitions: i32, count: usize) -> Vec<OwnedMessage> {
     let consumer = consumer(address);
     let mut offsets = TopicPartitionList::new();
@@ -192,7 +192,7 @@ pub fn read_all(address: SocketAddr, topic: &str, partitions: i32, count: usize)
 pub fn poll_until(consumers: &[&BaseConsumer], reached: impl Fn() -> bool) {
     wait_until("the group has settled", || {
         for consumer in consumers {
-            // With nothing to read only errors come, and those of a rebalance pass.
+            // Without records only errors arrive. Those of a rebalance pass.
             let _ = consumer.poll(Duration::from_millis(10));
         }
         reached()

@@ -1,5 +1,5 @@
-//! Requests made by the protocol library's encoders, one for each kind and version that the log
-//! offers.
+//! Requests from the encoders of the protocol library: one for each kind and version that the log
+//! supports.
 
 use std::{
     io::{Read, Write},
@@ -14,7 +14,7 @@ use kafka_protocol::{
     records::{Compression, NO_PARTITION_LEADER_EPOCH, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType},
 };
 
-/// The topic of all requests, which has one partition and a record.
+/// The topic of all requests. It has one partition with one record.
 pub const TOPIC: &str = "t";
 
 /// A connection that sends one request after the other.
@@ -27,7 +27,7 @@ impl Client {
         Self(stream)
     }
 
-    /// Sends a request and decodes its answer, which has nothing behind it.
+    /// Sends a request and decodes its answer. No byte may follow the answer.
     pub fn ask<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
         self.0.write_all(&framed(&encoded(version, request))).unwrap();
         let mut answer = self.answer().unwrap_or_else(|error| panic!("{:?} v{version}: {error}", key::<R>()));
@@ -38,7 +38,7 @@ impl Client {
         response
     }
 
-    /// Sends a body as it is, nothing after it, and waits for an answer or the end.
+    /// Sends only these bytes, and waits for an answer or for the end of the connection.
     pub fn poke(mut self, body: &[u8]) {
         let _ = self.0.write_all(&framed(body));
         let _ = self.0.shutdown(std::net::Shutdown::Write);
@@ -138,12 +138,12 @@ pub fn commit(partition: i32, offset: i64, metadata: &str) -> OffsetCommitReques
     OffsetCommitRequest::default().with_group_id(group()).with_generation_id_or_member_epoch(-1).with_topics(topics)
 }
 
-/// What is done with each request.
+/// What a test does with each request.
 pub trait Visitor {
     fn visit<R: Request>(&mut self, version: i16, request: R, check: fn(R::Response, i16));
 }
 
-/// All requests that the log offers, in every version, lowest first.
+/// Visits all requests that the log supports, in every version, the lowest first.
 pub fn visit_all(address: SocketAddr, visitor: &mut impl Visitor) {
     let offered = Client::connect(address).ask(0, &ApiVersionsRequest::default());
     assert_eq!(offered.api_keys.len(), 16);

@@ -1,4 +1,4 @@
-//! The engine as a process, and raw HTTP.
+//! The engine as a process of its own, and raw HTTP.
 
 use arrow_array::types::Int32Type;
 use arrow_array::{DictionaryArray, RecordBatch, UInt64Array};
@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Path of the library, which must be there.
+/// Path of the library, which must exist.
 pub fn library() -> PathBuf {
     let path = std::env::var_os("DOSELINE_LIBCHDB").map_or_else(
         || {
@@ -26,7 +26,6 @@ pub fn library() -> PathBuf {
 /// The owner's password.
 pub const PASSWORD: &str = "se:cret";
 
-/// Who asks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Who {
     Owner,
@@ -49,7 +48,7 @@ impl Process {
         Self { url, arguments, folder, child }
     }
 
-    /// With so many files that it may open at most.
+    /// Starts it with a limit on the number of open files.
     pub fn start_with_files(files: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let engine = command(folder.path(), &[]);
@@ -76,7 +75,7 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// Tries to start another one on the same data.
+    /// Tries to start another engine on the same data.
     pub fn second(&self) -> Output {
         command(self.folder.path(), &[]).output().unwrap()
     }
@@ -118,7 +117,6 @@ fn spawn(mut command: Command) -> (Child, String) {
     (child, url.to_owned())
 }
 
-/// A response.
 pub struct Reply {
     pub status: u16,
     pub body: Vec<u8>,
@@ -136,12 +134,12 @@ impl Reply {
     }
 }
 
-/// A request of the owner.
+/// Sends a request as the owner.
 pub fn http(process: &Process, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
     send(&process.url, Who::Owner, method, path, headers, body)
 }
 
-/// A request of somebody without a password; a `Host` among the headers stands for the port's own.
+/// Sends a request without a password. A `Host` among the headers replaces the port's own address.
 pub fn read(process: &Process, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
     send(&process.url, Who::Reader, method, path, headers, body)
 }
@@ -166,7 +164,7 @@ fn send(url: &str, who: Who, method: &str, path: &str, headers: &[(&str, &str)],
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();
-    // a server that already answered may have stopped reading
+    // A server that has already answered may have stopped reading.
     let _ = stream.write_all(body);
     let mut reply = Vec::new();
     let _ = stream.read_to_end(&mut reply);
@@ -178,7 +176,7 @@ fn send(url: &str, who: Who, method: &str, path: &str, headers: &[(&str, &str)],
     Reply { status, body, headers }
 }
 
-/// The headers by which the owner is known.
+/// The headers that identify the owner.
 fn owner() -> String {
     format!("X-ClickHouse-User: doseline\r\nX-ClickHouse-Key: {PASSWORD}\r\n")
 }
@@ -196,7 +194,7 @@ fn unchunk(mut body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Sends a request and leaves the reply to be read.
+/// Sends a request and does not read the reply.
 pub fn open(process: &Process, path: &str, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(process.url.trim_start_matches("http://")).unwrap();
     let (host, owner) = (process.url.trim_start_matches("http://"), owner());
@@ -205,8 +203,7 @@ pub fn open(process: &Process, path: &str, body: &str) -> TcpStream {
     stream
 }
 
-/// A reader sends a request whose body may be shorter than it says, and leaves the reply to be
-/// read.
+/// Sends a reader's request and does not read the reply. Its body may be shorter than `said`.
 pub fn open_reader(process: &Process, path: &str, body: &str, said: usize) -> TcpStream {
     let host = process.url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(host).unwrap();
@@ -215,7 +212,7 @@ pub fn open_reader(process: &Process, path: &str, body: &str, said: usize) -> Tc
     stream
 }
 
-/// Sends a body that is shorter than it says, and hangs up.
+/// Sends a body that is shorter than `said`, and closes the connection.
 pub fn break_off(process: &Process, path: &str, body: &[u8], said: usize) {
     let mut stream = TcpStream::connect(process.url.trim_start_matches("http://")).unwrap();
     let (host, owner) = (process.url.trim_start_matches("http://"), owner());
@@ -224,7 +221,7 @@ pub fn break_off(process: &Process, path: &str, body: &[u8], said: usize) {
     stream.write_all(body).unwrap();
 }
 
-/// Waits until something holds, at most 120 s.
+/// Waits until a condition holds, at most 120 s.
 pub fn until(holds: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(120);
     while !holds() {
@@ -233,7 +230,7 @@ pub fn until(holds: impl Fn() -> bool) {
     }
 }
 
-/// An Arrow stream of so many batches of so many rows: `a`, a number, and `s`, one of 50 names.
+/// An Arrow stream of `batches` batches with `rows` rows: `a`, a number, and `s`, one of 50 names.
 pub fn arrow_batch(rows: u64, batches: usize) -> Vec<u8> {
     let names: Vec<String> = (0..rows).map(|row| format!("device-{}", row % 50)).collect();
     let names: DictionaryArray<Int32Type> = names.iter().map(String::as_str).collect();
