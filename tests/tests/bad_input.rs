@@ -1,5 +1,6 @@
-//! Each bad input by name, from the device's connection to the table: quarantined raw with its
-//! reason, its receipt REJECTED, and a good report right behind it arrives.
+//! Each kind of bad input, from the device's connection to the table. It must be quarantined
+//! unchanged with its reason, its receipt must be REJECTED, and a good report right after it must
+//! arrive.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +24,7 @@ use telemetry::{
 /// Long enough for a loaded machine.
 const WITHIN: Duration = Duration::from_secs(180);
 
-/// The path all tests of this file share, each with a tenant of its own.
+/// The path that all tests of this file share. Each test has a tenant of its own.
 struct Path {
     stack: Stack,
     _bridge: Doseline,
@@ -42,7 +43,7 @@ fn path() -> &'static Path {
 /// Receipts by topic.
 type Receipts = Arc<Mutex<Vec<(String, v1::Receipt)>>>;
 
-/// The devices of one tenant on one connection.
+/// The devices of one tenant, on one connection.
 struct Devices {
     tenant: &'static str,
     client: Client,
@@ -88,7 +89,7 @@ impl Devices {
         self.client.publish(topic, QoS::AtLeastOnce, false, payload.to_vec()).expect("publish");
     }
 
-    /// Waits for a receipt on this topic that is as wanted.
+    /// Waits for a receipt on this topic that satisfies `is_it`.
     fn wait(&self, topic: &str, what: &str, is_it: impl Fn(&v1::Receipt) -> bool) -> v1::Receipt {
         poll(WITHIN, &format!("the receipt for {what}"), || {
             let receipts = self.receipts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -104,7 +105,7 @@ impl Devices {
         });
     }
 
-    /// The number a query gives, when it is the one wanted.
+    /// Waits until a query returns this number.
     fn wait_for_number(&self, sql: &str, wanted: u64) {
         poll(WITHIN, sql, || match path().stack.clickhouse.number(sql) {
             number if number == wanted => Ok(()),
@@ -112,8 +113,7 @@ impl Devices {
         });
     }
 
-    /// The quarantine of the tenant's topics: reason, source, device and whether the payload is
-    /// that one.
+    /// The quarantine rows of a topic with this payload: reason, source, device.
     fn quarantined(&self, topic: &str, payload: &[u8]) -> Vec<[String; 3]> {
         let hash: String = Sha256::digest(payload).iter().map(|byte| format!("{byte:02X}")).collect();
         let sql = format!(
@@ -149,7 +149,7 @@ fn injection() -> v1::Injection {
     }
 }
 
-/// A minute ago, so that the device's clock is right.
+/// A time one minute ago, so that the device's clock is right.
 static BASE_US: LazyLock<i64> = LazyLock::new(|| monitor::now_us() - 60_000_000);
 
 fn report(first_seq: u64, injections: impl IntoIterator<Item = v1::Injection>) -> v1::Report {
@@ -190,7 +190,7 @@ fn context(report: &mut v1::Report) -> &mut v1::Context {
     report.context.get_or_insert_default()
 }
 
-/// A good report in which three bytes of its model are replaced.
+/// A good report whose model gets these three bytes.
 fn with_model(model: &[u8; 3]) -> Vec<u8> {
     let mut bytes = changed(|report| context(report).model = "MMM".to_owned());
     let at = bytes.windows(3).position(|window| window == b"MMM").expect("the model");
@@ -248,7 +248,8 @@ fn bad_reports() -> Vec<Bad> {
 fn each_bad_report_is_quarantined_and_receipted_and_the_stream_goes_on() {
     let devices = Devices::connect("reports");
     let bad = bad_reports();
-    // Bad and good in turn, all by one device, so that whatever stops the stream shows.
+    // Bad and good reports alternate, all from one device. A bad report that stops the stream then
+    // stops a good one too.
     for (seq, bad) in (1..).zip(&bad) {
         devices.publish(&devices.topic("d1", bad.channel), &bad.payload);
         devices.publish(&devices.topic("d1", "report"), &report(seq, [injection()]).encode_to_vec());
@@ -300,10 +301,10 @@ fn implausible_values_are_quarantined_event_by_event_and_the_rest_of_the_report_
         v1::Injection { needle_count: Some(0), ..injection() },
         v1::Injection { pressure_pa: Some(-101_326), ..injection() },
     ];
-    // Good at odd numbers, bad at even ones.
+    // Good events at odd numbers, bad events at even numbers.
     let mixed = bad.iter().flat_map(|bad| [injection(), *bad]).collect::<Vec<_>>();
     let mut report = report(1, mixed.clone());
-    // An hour that is not in any calendar, and a kind that this version does not know.
+    // A time that is in no calendar, and a kind of event that this version does not know.
     report.events.push(v1::Event { offset_us: u64::MAX, kind: Some(Kind::Injection(injection())) });
     report.events.push(v1::Event { offset_us: 1_000_000, kind: None });
     report.events.push(report.events[0].clone());
@@ -352,7 +353,7 @@ fn unknown_fields_and_enum_values_keep_working() {
     let mut report = report(1, [v1::Injection { mode: 77, ..injection() }]);
     report.clock = v1::Clock::Synced.into();
     let mut bytes = report.encode_to_vec();
-    // Field 127, a varint.
+    // An unknown field with number 127, a varint.
     bytes.extend([0xf8, 0x07, 1]);
     devices.publish(&devices.topic("by-protobuf", "report"), &bytes);
     let json = br#"{"bootId":"4294970285","firstSeq":"1","clock":"CLOCK_QUANTUM","colour":{"a":[1,null]},
@@ -364,7 +365,7 @@ fn unknown_fields_and_enum_values_keep_working() {
     path().stack.wait_until_committed();
     let sql = "SELECT device, clock, time_source, mode, outcome, target_nl, delivered_nl, flags \
                FROM doseline.injections WHERE tenant = 'unknown' ORDER BY device DESC";
-    // An unknown number is kept; an unknown name can only be counted.
+    // An unknown number is kept. Of an unknown name, only the fact is recorded.
     assert_eq!(
         clickhouse.query(sql),
         "by-protobuf\tSYNCED\tDEVICE\t77\tOK\t20000\t19900\t3\n\
@@ -416,7 +417,7 @@ fn an_absent_depth_stays_null_and_is_in_no_figure_of_depth() {
         injection(),
         v1::Injection { measured_um: None, ..injection() },
         v1::Injection { target_um: None, measured_um: None, ..injection() },
-        // Measured as 0 is measured.
+        // A measured value of 0 counts as measured.
         v1::Injection { measured_um: Some(0), ..injection() },
         v1::Injection { depth_source: v1::DepthSource::Setting.into(), ..injection() },
     ];

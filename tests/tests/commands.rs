@@ -1,5 +1,5 @@
-//! The sub-commands as a person meets them: help, wrong usage, wrong configuration, engines that
-//! are not there.
+//! The sub-commands, as a person uses them: help, wrong usage, wrong configuration, missing
+//! engines.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -164,7 +164,7 @@ fn engines_that_are_not_there_get_one_clear_line_each() {
     }
     assert!(!checked.stderr.contains("backtrace") && !checked.stderr.contains("panicked"), "{}", checked.stderr);
 
-    // The services go on trying, and end when they are told to.
+    // The services keep trying, and end when they are told to.
     for role in ["bridge", "load"] {
         let mut service = Doseline::start_with(&[role], &environment);
         service.wait_for_line("WARN", SOON);
@@ -225,7 +225,7 @@ fn a_wrong_password_and_a_missing_table_are_said_and_then_healed() {
     assert!(!checked.stdout.contains("wrong\"") && !checked.stderr.contains("DOSELINE__MQTT__PASSWORD"));
 
     let mut bridge = Doseline::start_with(&["bridge"], &borrowed(&wrong));
-    // The moment between two migrations: some tables are there, those of later ones are not.
+    // The state between two migrations: the tables of later migrations do not exist yet.
     assert_eq!(run(&["migrate"], &borrowed(&right)).code, Some(0));
     clickhouse.query("DELETE FROM doseline.schema_migrations WHERE version >= 13");
     clickhouse.query("DROP TABLE doseline.drift SYNC");
@@ -260,7 +260,7 @@ fn a_wrong_password_and_a_missing_table_are_said_and_then_healed() {
     assert_eq!(clickhouse.number("SELECT count() FROM doseline.devices"), 1);
 }
 
-/// A sub-command in a folder, with variables `NAME=VALUE`.
+/// Runs a sub-command in a folder, with variables `NAME=VALUE`.
 fn run_in(folder: &Path, variables: &[&str], arguments: &[&str]) -> harness::Finished {
     let folder = folder.to_str().expect("UTF-8 path");
     let mut doseline = Doseline::start_under("env", &[&["-C", folder], variables].concat(), arguments);
@@ -340,7 +340,7 @@ fn sub_commands_find_a_running_up_without_any_configuration() {
     assert!(!data_dir.join("running.json").exists(), "a clean end leaves nothing behind");
 }
 
-/// A configuration is enough; a directory that is named wins over it.
+/// A configuration is sufficient, but a named data directory overrides it.
 fn precedence(folder: &Path, data_dir: &str) {
     let url = format!("DOSELINE__CLICKHOUSE__URL=http://127.0.0.1:{}", free_port());
     let away = run_in(folder, &[&url], &["alerts", "list"]);

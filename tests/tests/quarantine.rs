@@ -1,5 +1,5 @@
-//! Work through the quarantine as a person does: the binary's sub-command, a loader, Apache Kafka
-//! and the ClickHouse engine.
+//! Works through the quarantine as a person does, with the binary's sub-command, a loader, Apache
+//! Kafka and the ClickHouse engine.
 
 #[allow(dead_code, reason = "the rig is the loader tests'")]
 #[path = "loader/rig.rs"]
@@ -19,13 +19,13 @@ use telemetry::{
 
 /// Long enough for a loaded machine.
 const WITHIN: Duration = Duration::from_secs(400);
-/// How long a replay waits for loaders, s: some are killed meanwhile, and their sessions have to
-/// end.
+/// How long a replay waits for loaders, s. Some loaders are killed meanwhile, and their Kafka
+/// sessions must expire.
 const WAIT: [&str; 2] = ["--wait", "300"];
 const BASE_US: i64 = 1_749_000_000_000_000;
 const BOOT: u64 = 5 << 32 | 9;
 
-/// A depth that the narrow rules refuse and the widest take.
+/// A depth that the narrow rules refuse and the widest rules accept.
 const DEEP_UM: u32 = 3_000;
 
 fn narrow() -> Plausibility {
@@ -60,7 +60,7 @@ fn report(first_seq: u64, clock: v1::Clock, events: Vec<v1::Event>) -> v1::Repor
     }
 }
 
-/// Numbers 1..=20, every fourth one deep.
+/// Events 1..=20; every fourth one is deep.
 fn mixed() -> Vec<v1::Event> {
     (1..=20).map(|seq| injection(if seq % 4 == 0 { DEEP_UM } else { 1_400 + seq })).collect()
 }
@@ -82,7 +82,7 @@ impl Rig {
         ]
     }
 
-    /// Runs `doseline quarantine`, beside which the loader goes on.
+    /// Runs `doseline quarantine` while the loader continues.
     fn quarantine(&self, arguments: &[&str], more: &[(&str, &str)]) -> tokio::task::JoinHandle<Finished> {
         let mut environment = self.environment();
         environment.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
@@ -103,7 +103,7 @@ impl Rig {
         finished.stdout
     }
 
-    /// Ids of what is in quarantine, by topic and sequence number.
+    /// The ids of what is in quarantine, by topic and sequence number.
     async fn ids(&self) -> BTreeMap<(String, u64), String> {
         let lines = self.done(&["list", "--all", "--json"], 0).await;
         let rows = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
@@ -118,7 +118,7 @@ impl Rig {
         self.clickhouse.number(sql)
     }
 
-    /// Every figure in the tables, to see that a replay changed nothing.
+    /// Every figure in the tables, to check that a replay changed nothing.
     fn figures(&self) -> String {
         self.clickhouse.query(
             "SELECT (SELECT (count(), sum(cityHash64(tenant, site, device, seq, at, received_at, measured_um))) FROM doseline.injections), \
@@ -128,7 +128,7 @@ impl Rig {
         )
     }
 
-    /// Aggregates are their recomputation from the base rows.
+    /// Checks that the aggregates equal the sums over the base rows.
     fn aggregates_are_exact(&self) {
         let sums = "sum(injections), sum(dose_n), sum(dose_error_nl), sum(dose_error_sq), sum(depth_n), sum(depth_error_um), \
                     sum(depth_error_sq)";
@@ -157,8 +157,8 @@ async fn events_are_stored_once_after_the_rules_are_widened() {
     assert_eq!(rig.number("SELECT count() FROM doseline.quarantine"), 10);
     assert_eq!(rig.number("SELECT count() FROM doseline.injections"), 30);
 
-    // Before the fix: this configuration knows wider rules than the loader, which refuses all of it
-    // again.
+    // Before the fix. This configuration has wider rules than the loader, so the loader refuses
+    // everything again.
     let refused = rig.done(&["replay", "--by", "ann"], 1).await;
     assert!(refused.contains("10 rows are refused by the loader") && refused.contains("measured_um 3000"), "{refused}");
     rig.written().await;
@@ -167,7 +167,7 @@ async fn events_are_stored_once_after_the_rules_are_widened() {
     assert_eq!(rig.number("SELECT count() FROM doseline.quarantine WHERE replayed"), 0);
     loader.stop().await;
 
-    // After it: two people at once, while loaders come and go.
+    // After the fix, two people replay at once while loaders start and stop.
     let dry = rig.done(&["replay", "--dry-run"], 0).await;
     assert!(dry.contains("10 rows can be replayed, 0 are refused still"), "{dry}");
     let people = [rig.quarantine(&["replay", "--by", "ann"], &[]), rig.quarantine(&["replay", "--by", "bob"], &[])];
@@ -198,7 +198,8 @@ async fn events_are_stored_once_after_the_rules_are_widened() {
         "40\t40\t0\t0"
     );
     rig.aggregates_are_exact();
-    // Times are those of the first receipt: the second record by pen-2, not the replay.
+    // Times are those of the first receipt. The last row is the second record of pen-2, not its
+    // replay.
     let times = rig.clickhouse.query(
         "SELECT DISTINCT device, toUnixTimestamp64Micro(at), toUnixTimestamp64Micro(received_at), site \
          FROM doseline.injections WHERE measured_um = 3000 ORDER BY device",
@@ -206,7 +207,7 @@ async fn events_are_stored_once_after_the_rules_are_widened() {
     let (first, second) = (RECEIVED_US, RECEIVED_US + 1);
     assert_eq!(times, format!("pen-1\t{}\t{first}\tberlin\npen-2\t{second}\t{second}\tberlin", BASE_US + 400_000));
 
-    // Once more, by name, and by the device itself: nothing changes.
+    // Replay one row by its id, and let the device resend everything: nothing changes.
     let figures = rig.figures();
     let ids = rig.ids().await;
     let id = &ids[&("doseline/v1/acme/berlin/pen-1/report".to_owned(), 4)];
@@ -229,7 +230,7 @@ async fn messages_that_the_bridge_refused_are_replayed_once() {
     let mut refuse = |channel: &str, payload: &[u8]| {
         rig.produce(kafka::QUARANTINE_TOPIC, "acme/pen-1", &topic(channel), payload, &refused);
     };
-    // What a stricter bridge once refused, and this one takes.
+    // Reports that a stricter bridge refused and this one accepts.
     let three = report(1, v1::Clock::Synced, vec![injection(1_500), injection(DEEP_UM), injection(1_501)]);
     refuse("report", &three.encode_to_vec());
     let four = report(4, v1::Clock::Synced, vec![injection(1_502)]);
@@ -238,7 +239,7 @@ async fn messages_that_the_bridge_refused_are_replayed_once() {
     let beat = v1::Event { offset_us: 1, kind: Some(Kind::Heartbeat(beat)) };
     refuse("report", &report(0, v1::Clock::Synced, vec![beat]).encode_to_vec());
     refuse("status", br#"{"state":"STATE_ONLINE","batteryPct":60}"#);
-    // And one that no bridge takes.
+    // This report is refused by every bridge.
     refuse("report", b"\xff\xff");
     rig.flush();
     rig.written().await;
@@ -257,7 +258,7 @@ async fn messages_that_the_bridge_refused_are_replayed_once() {
     assert_eq!(rig.clickhouse.query(left), "bridge\t0\tfield_too_long\tfalse\nloader\t2\timplausible\tfalse");
     rig.aggregates_are_exact();
 
-    // All of it again, several times: nothing doubles, heartbeat and status neither.
+    // Replay everything several times: nothing is stored twice, neither heartbeats nor the status.
     let figures = rig.figures();
     let ids: Vec<String> = rig.ids().await.into_values().collect();
     let all: Vec<String> =
@@ -273,7 +274,7 @@ async fn messages_that_the_bridge_refused_are_replayed_once() {
     }
     loader.stop().await;
 
-    // The rules are widened too: the last event that can be saved is.
+    // With wider rules the last usable event is stored too.
     let loader = rig.load(rig.options_with(Plausibility::default())).await;
     let told = rig.done(&["replay", "--reason", "implausible", "--by", "ann"], 0).await;
     assert!(told.contains("replayed 1 rows: 1 stored"), "{told}");
@@ -349,7 +350,7 @@ async fn each_kind_is_listed_and_shown_limits_alarm_and_only_a_person_deletes() 
     purges(&rig).await;
 }
 
-/// Seven rows against two limits.
+/// Checks the alarms of seven rows against two limits.
 async fn alarms(rig: &Rig) {
     for (most, alarm, level) in [("8", "WARNING", "WARN"), ("7", "ERROR", "ERROR")] {
         let listed = rig.quarantine(&["list"], &[("DOSELINE__QUARANTINE__ROWS_MAX", most)]).await.expect("it runs");
@@ -412,7 +413,7 @@ async fn purges(rig: &Rig) {
     assert_eq!(rig.done(&yes, 0).await.trim(), "nothing to delete");
 }
 
-/// The policy is decided before Kafka, and a replay after the import brings everything in.
+/// The bridge applies the policy before Kafka. A replay after the import stores everything.
 #[test]
 fn unknown_devices_wait_in_quarantine_until_somebody_registers_them() {
     let stack = Stack::start("[load]\nbatch_age_ms = 100\n[bridge]\nunknown_devices = \"policy\"");

@@ -1,4 +1,4 @@
-//! `doseline up`: everything on one machine, as a user meets it.
+//! `doseline up`: everything on one machine, as a user sees it.
 
 use std::{
     io::{Read as _, Write as _},
@@ -12,7 +12,7 @@ use std::{
 use harness::{Doseline, RawMqtt, Ready, Scratch, Signal, poll};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// What the user is promised between Ctrl-C and the end.
+/// How long Ctrl-C may take to end `up`, as promised to the user.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 fn up(data_dir: &Path, more: &[&str]) -> Doseline {
@@ -34,8 +34,8 @@ fn injections(ready: &Ready) -> u64 {
     number(ready, "SELECT count() FROM doseline.injections")
 }
 
-/// What must hold whenever nothing is on its way: each event once, in the base table and in every
-/// aggregate.
+/// What must hold whenever nothing is in flight: each event is stored once, in its base table and
+/// in every aggregate.
 fn assert_exactly_once(ready: &Ready) {
     let stored = injections(ready);
     let identities = "SELECT uniqExact(tenant, device, boot_id, seq) FROM doseline.injections";
@@ -52,8 +52,8 @@ fn wait_for_more(ready: &Ready, than: u64, within: Duration) -> u64 {
     })
 }
 
-/// No simulated event may be missing once the devices have sent everything again, but for those of
-/// the planted gap.
+/// After the devices have resent everything, no simulated event may be missing, except those of the
+/// planted gap.
 fn wait_for_no_gap(ready: &Ready) {
     let gaps =
         "SELECT * FROM doseline.delivery_gaps WHERE NOT (device = 'inj-0003' AND last_missing - first_missing = 6)";
@@ -107,11 +107,11 @@ fn a_kill_loses_and_doubles_nothing() {
     assert_nothing_is_lost_or_doubled(scratch.path());
 }
 
-/// After kills: starts once more with the fleet, then without it.
+/// After kills: starts once more with the fleet, and then without it.
 fn assert_nothing_is_lost_or_doubled(data_dir: &Path) {
     let mut doseline = up(data_dir, &["--simulate", "25"]);
     let ready = doseline.wait_until_ready(READY_WITHIN);
-    // The devices are there again, and have sent what they had.
+    // The devices have restarted and have sent what they still held.
     wait_for_more(&ready, injections(&ready), Duration::from_secs(90));
     wait_for_no_gap(&ready);
     assert!(doseline.stop(Duration::from_secs(20)).0.success());
@@ -123,7 +123,7 @@ fn assert_nothing_is_lost_or_doubled(data_dir: &Path) {
     quiet.kill();
 }
 
-/// Each start is killed later than the one before, until one gets ready before that.
+/// Each start is killed later than the one before, until a start gets ready before its kill.
 #[test]
 fn a_start_may_be_killed_at_any_moment() {
     let scratch = Scratch::new("up-start");
@@ -142,7 +142,7 @@ fn a_start_may_be_killed_at_any_moment() {
     assert_nothing_is_lost_or_doubled(scratch.path());
 }
 
-/// The engine boots on a thread of its own, which a stop cannot interrupt.
+/// The engine starts on a thread of its own, which a stop cannot interrupt.
 #[test]
 fn a_start_may_be_stopped_at_any_moment() {
     let scratch = Scratch::new("up-start-stop");
@@ -152,7 +152,7 @@ fn a_start_may_be_stopped_at_any_moment() {
         std::thread::sleep(lives);
         let is_ready = !doseline.stdout().is_empty();
         let (status, took) = doseline.stop(Duration::from_secs(20));
-        // On a busy machine the signal may come before the program has begun to do anything.
+        // On a busy machine the signal may arrive before the program has begun to work.
         let has_begun = !doseline.stderr().is_empty();
         let is_well = status.success() || (!has_begun && status.signal() == Some(15));
         assert!(is_well && took < STOP_WITHIN, "{status} after {lives:?} and {took:?}: {}", doseline.stderr());
@@ -183,8 +183,8 @@ fn a_role_that_fails_ends_the_whole_with_exit_code_1() {
     let mut doseline = up(scratch.path(), &["--simulate", "5"]);
     let ready = doseline.wait_until_ready(READY_WITHIN);
     wait_for_more(&ready, 0, Duration::from_secs(30));
-    // Somebody changes what the loader wrote: that must stop it, because it may not guess.
-    // A table that only the loader depends on.
+    // The schema of a table that only the loader uses is changed. The loader must then stop,
+    // because it must not guess.
     ready.change(scratch.path(), "DROP TABLE doseline.accuracy_minute SYNC");
     ready.change(scratch.path(), "CREATE TABLE doseline.accuracy_minute (x UInt8) ENGINE = MergeTree ORDER BY x");
     assert_eq!(doseline.process().wait(Duration::from_secs(30)).code(), Some(1));
@@ -196,7 +196,7 @@ fn a_role_that_fails_ends_the_whole_with_exit_code_1() {
 fn a_disk_that_fills_up_stops_it_cleanly() {
     let scratch = Scratch::new("up-disk");
     let disk = scratch.path().to_str().expect("UTF-8 path");
-    // A disk of its own in a mount namespace of its own, which needs no rights.
+    // A disk of its own in a mount namespace of its own. This needs no special rights.
     let mount = "mount -t tmpfs -o size=420m tmpfs \"$0\" && exec \"$@\"";
     let data_dir = scratch.join("data");
     let mut doseline = Doseline::start_under(
@@ -250,7 +250,7 @@ fn a_port_in_use_is_named_with_its_flag() {
     }
 }
 
-/// The lock is all there is.
+/// The data directory holds nothing except the lock.
 fn assert_nothing_was_started(data_dir: &Path) {
     let entries = std::fs::read_dir(data_dir).expect("the data directory").flatten();
     let names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
@@ -274,7 +274,7 @@ fn all_ports_in_use_are_named_at_once_and_before_anything_starts() {
     assert!(ended.stderr.lines().any(|line| line.starts_with("hint: ")), "{}", ended.stderr);
     assert_nothing_was_started(&data_dir);
 
-    // A program that collects logs gets one log line instead.
+    // With JSON logs, a program that collects logs gets one log line instead.
     let ended = Doseline::run(&arguments, &[("DOSELINE__LOG__FORMAT", "json")], READY_WITHIN);
     let lines =
         ended.stderr.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a JSON log line"));
@@ -297,7 +297,7 @@ fn a_data_directory_that_cannot_be_used_is_an_error_with_a_hint() {
     let scratch = Scratch::new("up-directory");
     let file = scratch.join("file");
     std::fs::write(&file, "").expect("write");
-    // Not even root makes a directory in /sys.
+    // Not even root can create a folder in /sys.
     for (data_dir, said) in [(file.as_path(), "is a file"), (Path::new("/sys/doseline"), "create --data-dir")] {
         let ended = Doseline::run(&arguments(data_dir, &[]), &[], READY_WITHIN);
         let errors: Vec<_> = ended.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
@@ -310,7 +310,7 @@ fn a_data_directory_that_cannot_be_used_is_an_error_with_a_hint() {
 #[test]
 fn the_page_shows_the_fleet_in_a_browser() {
     let scratch = Scratch::new("up-page");
-    // Two devices: the gap is planted on the third.
+    // There are only two devices, because the gap is planted on the third one.
     let mut doseline = up(scratch.path(), &["--simulate", "2"]);
     let ready = doseline.wait_until_ready(READY_WITHIN);
     wait_for_more(&ready, 5, Duration::from_secs(60));
@@ -318,7 +318,7 @@ fn the_page_shows_the_fleet_in_a_browser() {
     let profile = scratch.join("browser");
     let texts =
         ["as of ", "inj-0001", "ONLINE", "injections stored", "Nothing is missing.", "Nothing is in quarantine."];
-    // The past still arrives: what is on its way is missing for a moment.
+    // The past still arrives, so some events are missing for a moment.
     poll(Duration::from_secs(60), "the page of a fleet", || {
         let page = browse(&profile, &[], &ready.dashboard);
         match texts.iter().find(|text| !page.contains(**text)) {
@@ -329,7 +329,7 @@ fn the_page_shows_the_fleet_in_a_browser() {
     doseline.kill();
 }
 
-/// What a browser shows of an address.
+/// What a browser shows at an address.
 fn browse(profile: &Path, more: &[&str], url: &str) -> String {
     let page = Command::new("chromium")
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"])
@@ -347,7 +347,7 @@ fn browse(profile: &Path, more: &[&str], url: &str) -> String {
     String::from_utf8_lossy(&page.stdout).into_owned()
 }
 
-/// A foreign site: every path is this page.
+/// A foreign site that returns this page for every path.
 fn foreign_site(page: String) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let address = listener.local_addr().expect("an address");
@@ -387,8 +387,8 @@ fn a_page_of_another_site_reads_and_does_nothing() {
         let site = foreign_site(form);
         let page = browse(&scratch.join(&format!("form-{number}")), &[], &format!("http://{site}/"));
         assert!(page.contains("pages of other sites are refused"), "{page}");
-        // A DNS name that was pointed at this machine: page and port are the same site, and only
-        // the name tells.
+        // A DNS name that was pointed at this machine. Page and port then are the same site, and
+        // only the name differs.
         let own = port.rsplit_once(':').expect("a port").1;
         let url = format!("http://rebound.example:{own}/?query=SELECT+'sto'||'len'");
         let rules = ["--host-resolver-rules=MAP rebound.example 127.0.0.1"];
@@ -397,7 +397,7 @@ fn a_page_of_another_site_reads_and_does_nothing() {
     }
 }
 
-/// A report of one injection.
+/// A report with one injection.
 fn report(device: &str) -> (String, &'static [u8]) {
     let topic = format!("doseline/v1/acme/berlin/{device}/report/json");
     (topic, br#"{"bootId":"5","firstSeq":"1","events":[{"injection":{}}]}"#)
@@ -422,7 +422,7 @@ fn no_client_of_the_broker_ends_it() {
     let ready = doseline.wait_until_ready(READY_WITHIN);
     let deep = "a/".repeat(16_000);
     let deep_report = format!("doseline/v1/{deep}report");
-    // They hold a connection each and never say who they are.
+    // Each of them holds a connection and never sends a CONNECT.
     let silent: Vec<_> =
         (0..200).map(|_| std::net::TcpStream::connect(&ready.mqtt).expect("the broker accepts")).collect();
     for version in [4, 5] {
@@ -487,7 +487,7 @@ fn a_monitor_that_fails_is_told_of_and_begins_again_while_reports_are_stored() {
         let mut answer = agent.get(format!("{}/readyz", ready.dashboard)).call().expect("the dashboard answers");
         (answer.status().as_u16(), answer.body_mut().read_to_string().expect("text"))
     };
-    // Tables that only the monitor reads are not what it knows.
+    // Only the monitor reads this table, so only the monitor notices the wrong schema.
     ready.change(scratch.path(), "RENAME TABLE doseline.drift TO doseline.drift_kept");
     ready.change(scratch.path(), "CREATE TABLE doseline.drift (x UInt8) ENGINE = MergeTree ORDER BY x");
     let told = poll(Duration::from_secs(60), "a failure", || match health() {

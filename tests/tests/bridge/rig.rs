@@ -27,17 +27,17 @@ use tokio_util::sync::CancellationToken;
 
 /// Long enough for a loaded machine.
 pub const WITHIN: Duration = Duration::from_secs(180);
-/// A bridge waits 3.4 s at most for others when it ends; what it does itself takes longer on a
-/// loaded machine. One that waits for what does not come would do so for minutes.
+/// A bridge waits at most 3.4 s for others when it ends. Its own work takes longer on a loaded
+/// machine. A bridge that wrongly waits for something takes minutes.
 pub const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
-/// The Kafka that all tests share which do not hurt theirs.
+/// A Kafka that all tests share, except those that damage theirs.
 pub fn kafka() -> &'static Kafka {
     static KAFKA: OnceLock<Kafka> = OnceLock::new();
     KAFKA.get_or_init(Kafka::start)
 }
 
-/// Topics of their own for one test, created.
+/// Creates topics for one test alone.
 pub fn topics(kafka: &Kafka) -> Topics {
     let topics = planned_topics();
     create(kafka, &topics);
@@ -58,7 +58,7 @@ pub fn create(kafka: &Kafka, topics: &Topics) {
     }
 }
 
-/// Options for a bridge between the two.
+/// Options for a bridge between this broker and this Kafka.
 pub fn options(mosquitto: &Mosquitto, bootstrap: &str, topics: &Topics) -> Options {
     let mut options = Options { http: Some(([127, 0, 0, 1], 0).into()), ..Options::default() };
     "127.0.0.1".clone_into(&mut options.mqtt.host);
@@ -115,14 +115,14 @@ impl Running {
         });
     }
 
-    /// A metric's value, 0 where it has none yet.
+    /// The value of a metric; 0 if it has no value yet.
     pub fn metric(&self, sample: &str) -> f64 {
         let text = self.handle.metrics();
         let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
-    /// Waits for a metric that is as it should be.
+    /// Waits until a metric satisfies `is_it`.
     #[track_caller]
     pub fn wait_for_metric(&self, sample: &str, is_it: impl Fn(f64) -> bool) {
         poll(WITHIN, sample, || match self.metric(sample) {
@@ -131,7 +131,7 @@ impl Running {
         });
     }
 
-    /// Stops it in order; how long that took.
+    /// Stops the bridge in order, and returns how long that took.
     pub fn stop(mut self) -> Duration {
         let began = Instant::now();
         self.shutdown.cancel();
@@ -141,7 +141,7 @@ impl Running {
         began.elapsed()
     }
 
-    /// Ends it as a crash does: no flush, no DISCONNECT.
+    /// Ends the bridge like a crash: no flush, no DISCONNECT.
     pub fn crash(mut self) {
         self.runtime.take().expect("running").shutdown_timeout(Duration::ZERO);
     }
@@ -155,7 +155,7 @@ impl Drop for Running {
     }
 }
 
-/// A publication: topic and payload.
+/// A message to publish.
 #[derive(Clone, Debug)]
 pub struct Publication {
     pub topic: String,
@@ -164,7 +164,7 @@ pub struct Publication {
     pub name: String,
 }
 
-/// A report of `events` injections from `first_seq` on.
+/// A report of `events` injections, starting with `first_seq`.
 pub fn report(device: &str, first_seq: u64, events: usize) -> v1::Report {
     let boot_id = device.bytes().fold(1, |boot: u64, byte| boot.wrapping_mul(31).wrapping_add(byte.into()));
     let event = |index: usize| {
@@ -194,7 +194,7 @@ pub fn report(device: &str, first_seq: u64, events: usize) -> v1::Report {
     }
 }
 
-/// A report as it is published: every third device sends JSON.
+/// The publication of a report. Every third device sends JSON.
 pub fn publication(device: usize, first_seq: u64, events: usize) -> Publication {
     let id = format!("d{device}");
     let report = report(&id, first_seq, events);
@@ -210,7 +210,7 @@ pub fn name(device: &str, boot_id: u64, first_seq: u64) -> String {
     format!("{device}/{boot_id}/{first_seq}")
 }
 
-/// The names of reports as they stand in Kafka, one for each record.
+/// The names of the reports in Kafka, one for each record.
 pub fn names(records: &[Record]) -> Vec<String> {
     let name_of = |record: &Record| {
         let report = v1::Report::decode(record.value.as_slice()).expect("a report");
@@ -220,7 +220,6 @@ pub fn names(records: &[Record]) -> Vec<String> {
     records.iter().map(name_of).collect()
 }
 
-/// A receipt as it came.
 #[derive(Clone, Debug)]
 pub struct Received {
     pub device: String,
@@ -232,7 +231,7 @@ pub struct Received {
 pub struct Fleet {
     client: Client,
     pub receipts: Arc<Mutex<Vec<Received>>>,
-    /// Publications the broker has acknowledged.
+    /// Number of publications that the broker has acknowledged.
     taken: Arc<AtomicUsize>,
     closed: Arc<AtomicBool>,
 }
@@ -265,7 +264,7 @@ impl Fleet {
                     }
                     Ok(_) => {}
                     Err(_) if closing.load(Ordering::Relaxed) => return,
-                    // The broker is away: it comes back.
+                    // The broker is away and will come back.
                     Err(_) => thread::sleep(Duration::from_millis(20)),
                 }
             }
@@ -284,7 +283,7 @@ impl Fleet {
         }
     }
 
-    /// Waits until the broker has acknowledged so many publications.
+    /// Waits until the broker has acknowledged this many publications.
     pub fn wait_until_taken(&self, publications: usize) {
         poll(WITHIN, "the broker to take everything", || match self.taken.load(Ordering::Relaxed) {
             taken if taken >= publications => Ok(()),
@@ -292,7 +291,7 @@ impl Fleet {
         });
     }
 
-    /// Names of the reports with a STORED receipt.
+    /// The names of the reports with a STORED receipt.
     pub fn stored(&self) -> BTreeSet<String> {
         let receipts = self.receipts.lock().expect("no panic");
         let stored = receipts.iter().filter(|received| received.receipt.code() == v1::ReceiptCode::Stored);
@@ -302,7 +301,7 @@ impl Fleet {
         names.collect()
     }
 
-    /// Waits until each of them has its receipt.
+    /// Waits until each publication has its receipt.
     pub fn wait_for_receipts(&self, publications: &[Publication]) {
         poll(WITHIN, "all receipts", || {
             let stored = self.stored();
@@ -311,7 +310,7 @@ impl Fleet {
         });
     }
 
-    /// The REJECTED receipt for these bytes, if it is there.
+    /// The REJECTED receipt for these bytes, if it has arrived.
     pub fn rejected(&self, payload: &[u8]) -> Option<Received> {
         use sha2::Digest as _;
         let hash = sha2::Sha256::digest(payload).to_vec();

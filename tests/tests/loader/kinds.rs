@@ -1,4 +1,5 @@
-//! Every kind of event in its table, and everything that cannot be used in quarantine.
+//! Every kind of event reaches its table, and everything that cannot be used reaches the
+//! quarantine.
 
 use prost::Message as _;
 use telemetry::{
@@ -134,8 +135,8 @@ async fn every_kind_has_its_table_and_every_reject_its_reason() {
     rejects_are_in_quarantine(&rig);
 }
 
-/// Retransmissions of every kind of event, in another grouping and from another base, and by a
-/// device of the same identity that says something else.
+/// Retransmissions of every kind of event: in another grouping and from another base time, and by a
+/// device with the same identity that says something else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_content_under_a_stored_sequence_number_is_a_conflict_and_the_same_one_is_silent() {
     let mut rig = Rig::start(2).await;
@@ -147,7 +148,8 @@ async fn another_content_under_a_stored_sequence_number_is_a_conflict_and_the_sa
     rig.flush();
     rig.written().await;
 
-    // The same events, first and last apart, told from a base a second earlier.
+    // The same events with the last one in a report of its own, from a base time one second
+    // earlier.
     let mut again = report(10, 1, kinds.clone());
     again.base_unix_us -= 1_000_000;
     again.events.iter_mut().for_each(|event| event.offset_us += 1_000_000);
@@ -161,7 +163,8 @@ async fn another_content_under_a_stored_sequence_number_is_a_conflict_and_the_sa
     assert!(metrics.contains("doseline_load_unverified_duplicates_total 0"), "{metrics}");
     assert!(metrics.contains(&format!("doseline_load_duplicates_total {count}")), "{metrics}");
 
-    // One field of each kind, an event of another kind, and both contents in one batch.
+    // One field of each kind is changed, one event has another kind, and one batch holds both
+    // contents.
     let mut other = report(10, 1, kinds.clone());
     for event in &mut other.events {
         match event.kind.as_mut() {
@@ -263,8 +266,8 @@ fn ledgers_are_kept(rig: &Rig, count: u64) {
     let sql = "SELECT boot_id, argMax((stored_first, stored_last, quarantined_first, quarantined_last, lost_first, lost_last, \
                toString(lost_reason), declared_last), batch_end) FROM loader_commits \
                WHERE kind = 'ledger' AND device = 'pen-1' GROUP BY incarnation, boot_id ORDER BY boot_id";
-    // 10: all kinds; 11: the heartbeat's word; 12: the status topic's word; 20: see
-    // `produce_rejects`; 30: earlier boot.
+    // Boot 10 has all kinds. Boot 11 is known from a heartbeat, boot 12 from the status topic, and
+    // boot 30 as an earlier boot. For boot 20 see `produce_rejects`.
     let expected = format!(
         "10\t([1],[{count}],[],[],[],[],'',0)\n11\t([],[],[],[],[],[],'',40)\n12\t([],[],[],[],[],[],'',6)\n\
          20\t([1,3],[1,3],[2,4],[2,4],[6],[7],'outbox full',7)\n30\t([],[],[],[],[],[],'',99)\n50\t([1],[1],[],[],[],[],'',0)"
@@ -283,7 +286,7 @@ fn produce_rejects(rig: &mut Rig) {
     }
     mixed.events[2] = event(Kind::Primed(v1::Primed::default()));
     mixed.events[0] = event(Kind::Injection(v1::Injection { outcome: 99, ..Default::default() }));
-    // Sent twice: nothing stands twice.
+    // Everything is sent twice and stored once.
     rig.report("pen-1", &mixed);
     rig.report("pen-1", &mixed);
     let beat = event(Kind::Heartbeat(v1::Heartbeat { battery_pct: Some(50), ..Default::default() }));
@@ -294,10 +297,10 @@ fn produce_rejects(rig: &mut Rig) {
     rig.produce(REPORTS_TOPIC, "acme/pen-1", topic, b"\xff\xff", &[]);
     rig.produce(REPORTS_TOPIC, "acme/pen-1", "doseline/v2/nonsense", &whole, &[]);
     rig.produce(REPORTS_TOPIC, "acme/pen-2", topic, &whole, &[]);
-    // Of two headers of a name the last one counts.
+    // If a header occurs twice, the last one counts.
     let times = [("received_at", "1700000000000000"), ("received_at", "yesterday")];
     rig.produce(REPORTS_TOPIC, "acme/pen-1", topic, &whole, &times);
-    // One of the two is the wrong one.
+    // The report goes into both partitions, and one of them is wrong.
     let faulty = report(50, 1, vec![event(Kind::Fault(v1::Fault { code: "E5".to_owned(), ..Default::default() }))]);
     for partition in 0..2 {
         rig.produce_into(Some(partition), REPORTS_TOPIC, "acme/pen-1", topic, &faulty.encode_to_vec(), &[]);
@@ -338,14 +341,14 @@ fn rejects_are_in_quarantine(rig: &Rig) {
         "1",
     );
     check(rig, "SELECT outcome, flags FROM injections WHERE boot_id = 20", "99\t1");
-    // The event can be replayed: a report of its own.
+    // The quarantined event can be replayed, because it is a report of its own.
     let payload = rig.clickhouse.query("SELECT hex(payload) FROM doseline.quarantine WHERE reason = 'implausible'");
     let bytes: Vec<u8> = (0..payload.len() / 2)
         .map(|index| u8::from_str_radix(&payload[2 * index..2 * index + 2], 16).expect("hex"))
         .collect();
     let alone = v1::Report::decode(bytes.as_slice()).expect("a report");
     assert_eq!((alone.boot_id, alone.first_seq, alone.events.len()), (20, 2, 1));
-    // And what the loader refused has a copy in the topic.
+    // What the loader refused also has a copy in the topic.
     let mut copies: Vec<_> = rig
         .kafka
         .records(QUARANTINE_TOPIC)

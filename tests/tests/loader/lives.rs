@@ -1,5 +1,5 @@
-//! What becomes of records that Kafka no longer has: retention, topics created again, offsets
-//! reset, and how much waits.
+//! What happens to records that Kafka no longer has (retention, topics created again, offsets
+//! reset), and how much waits in memory.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -25,8 +25,7 @@ pub fn wait_for_obstacle(loader: &Running, text: &str) {
     });
 }
 
-/// Waits for a metric: what is counted is counted after the commit, so that ClickHouse knows
-/// before.
+/// Waits for a metric. Metrics rise after the commit, so ClickHouse is already up to date then.
 #[track_caller]
 pub fn wait_for_metric(loader: &Running, sample: &str, is_it: impl Fn(u64) -> bool) {
     poll(WITHIN, sample, || match metric(loader, sample) {
@@ -35,7 +34,7 @@ pub fn wait_for_metric(loader: &Running, sample: &str, is_it: impl Fn(u64) -> bo
     });
 }
 
-/// Waits until it owns so many partitions.
+/// Waits until the loader owns this many partitions.
 fn wait_for_partitions(loader: &Running, partitions: u64) {
     wait_for_metric(loader, "doseline_load_partitions", |owned| owned == partitions);
 }
@@ -55,8 +54,8 @@ fn send_all(rig: &mut Rig, boots: &[Boot], random: &mut StdRng, events: usize) {
     rig.flush();
 }
 
-/// The new topic soon holds more records than the old one did, and under the same offsets: only its
-/// id tells. Devices send again what was stored in the old life, and nothing stands twice.
+/// The new topic soon holds more records than the old one, under the same offsets, so only its id
+/// differs. Devices resend what was stored in the old incarnation, and nothing may be stored twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_made_again_is_noticed_and_nothing_doubles() {
     let random = &mut StdRng::seed_from_u64(21);
@@ -91,7 +90,8 @@ async fn a_topic_made_again_is_noticed_and_nothing_doubles() {
     assert_eq!(rig.clickhouse.query(losses), "doseline.reports.v1\t1\t4\t4\tTOPIC_MADE_AGAIN");
 }
 
-/// A table that forgets its tokens could double rows: nothing is read before it is mended.
+/// A table that forgets its tokens could store rows twice. The loader reads nothing until it is
+/// repaired.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_without_a_window_is_refused() {
     let random = &mut StdRng::seed_from_u64(20);
@@ -109,7 +109,8 @@ async fn a_table_without_a_window_is_refused() {
     compare(&rig, &boots);
 }
 
-/// The group's offsets are for people: whatever they say, reading goes on where ClickHouse ends.
+/// The group's offsets are only for people. Whatever they say, the loader continues where
+/// ClickHouse ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn offsets_of_the_group_mean_nothing() {
     let random = &mut StdRng::seed_from_u64(22);
@@ -130,7 +131,7 @@ async fn offsets_of_the_group_mean_nothing() {
     compare(&rig, &boots);
 }
 
-/// Offsets of a topic that are in `kafka_losses`.
+/// The offsets of a topic that `kafka_losses` lists.
 fn lost(rig: &Rig) -> BTreeSet<(i64, u64)> {
     let sql = "SELECT topic, kafka_partition, first_offset, last_offset, records, reason FROM doseline.kafka_losses";
     let mut lost = BTreeSet::new();
@@ -146,7 +147,7 @@ fn lost(rig: &Rig) -> BTreeSet<(i64, u64)> {
     lost
 }
 
-/// Each record of the reports topic that was ever produced is either written or lost.
+/// Checks that each record that was ever produced into the reports topic is either written or lost.
 fn check_offsets(rig: &Rig) -> usize {
     let lost = lost(rig);
     let sql = "SELECT DISTINCT kafka_partition, kafka_offset FROM doseline.quarantine WHERE source = 'loader'";
@@ -163,7 +164,7 @@ fn check_offsets(rig: &Rig) -> usize {
     lost.len()
 }
 
-/// Records that go to quarantine one by one, so that each offset shows; 1 kB each.
+/// Sends records that go to quarantine one by one, so that each offset shows; 1 kB each.
 fn send_nonsense(rig: &mut Rig, partition: i32, count: usize) {
     for _ in 0..count {
         let topic = "doseline/v1/acme/berlin/pen-1/report";
@@ -180,7 +181,7 @@ async fn what_retention_took_is_recorded_and_reading_goes_on() {
     rig.written().await;
     loader.stop().await;
 
-    // Behind the position; before anything was read; and all of it.
+    // Records are deleted behind the position, before anything was read, and all of them.
     send_nonsense(&mut rig, 0, 10);
     send_nonsense(&mut rig, 1, 7);
     rig.kafka.delete_records(kafka::REPORTS_TOPIC, 0, 14);
@@ -191,7 +192,7 @@ async fn what_retention_took_is_recorded_and_reading_goes_on() {
     assert_eq!(check_offsets(&rig), 4 + 7);
     wait_for_metric(&loader, "doseline_load_lost_records_total{topic=\"doseline.reports.v1\"}", |lost| lost == 11);
 
-    // While it runs, and the engine is too slow.
+    // Records are deleted while the loader runs and the engine is too slow.
     let options =
         Options { limits: Limits { bytes_max: 1 << 20, memory_max: 1 << 20, ..rig.options().limits }, ..rig.options() };
     loader.stop().await;
@@ -209,8 +210,8 @@ async fn what_retention_took_is_recorded_and_reading_goes_on() {
     loader.stop().await;
 }
 
-/// Neither the bridge's time of it is believed then nor Kafka's: its age counts from the day it was
-/// written.
+/// The loader believes neither the bridge's nor Kafka's time of such a record. The record's age
+/// counts from the day on which it was written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_with_a_time_near_1970_does_not_use_up_the_quarantines_age() {
     let mut rig = Rig::start(1).await;
@@ -224,7 +225,8 @@ async fn a_record_with_a_time_near_1970_does_not_use_up_the_quarantines_age() {
     loader.stop().await;
 }
 
-/// Many partitions, an engine that stands still: what waits in memory has a limit over all of them.
+/// The limit of waiting records in memory covers all partitions together, while the engine stands
+/// still.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_is_bounded_over_all_partitions() {
     let mut rig = Rig::start(4).await;
@@ -234,7 +236,7 @@ async fn memory_is_bounded_over_all_partitions() {
     let loader = rig.load(options).await;
     wait_for_partitions(&loader, 12);
     rig.clickhouse.pause();
-    // Old records: half of Kafka's retention of 7 days is used up while they wait.
+    // The records are so old that half of Kafka's retention of 7 days has passed while they wait.
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     rig.timestamp_ms = Some(i64::try_from(now.as_millis()).expect("before 2262") - 4 * 86_400_000);
     for partition in 0..4 {
@@ -245,7 +247,7 @@ async fn memory_is_bounded_over_all_partitions() {
     poll(WITHIN, "the limit to be reached", || {
         let bytes = metric(&loader, "doseline_load_memory_bytes");
         most = most.max(bytes);
-        // One more record of each partition may be on its way.
+        // One more record of each partition may be in flight.
         assert!(bytes <= limit as u64 + 4 * 2_000, "{bytes} bytes in memory");
         if bytes > limit as u64 { Ok(()) } else { Err(most) }
     });
@@ -256,8 +258,9 @@ async fn memory_is_bounded_over_all_partitions() {
     loader.stop().await;
 }
 
-/// A backlog larger than memory, of partitions none of which fills a batch before memory is full:
-/// they are written then, and do not wait for their age. What fits into memory at the end may wait.
+/// A backlog that is larger than memory, in partitions of which none fills a batch before memory is
+/// full. Batches are then written without waiting for their age. What fits into memory at the end
+/// may wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_memory_ends_batches() {
     let mut rig = Rig::start(4).await;
@@ -278,14 +281,14 @@ async fn a_full_memory_ends_batches() {
     loader.stop().await;
 }
 
-/// Ledger states go while loaders write, stop, start and read them again.
+/// Ledger states are pruned while loaders write, stop, start and read ledgers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pruning_beside_loaders_changes_nothing() {
     let random = &mut StdRng::seed_from_u64(24);
     let mut rig = Rig::start(2).await;
     let boots = boots(random, 300);
     let mut queues: Vec<_> = boots.iter().map(|_| groupings(random, 300).into_iter()).collect();
-    // Nearly every batch has to read its ledgers back.
+    // With this small cache, nearly every batch must read its ledgers from ClickHouse.
     let base = rig.options();
     let options = || Options { limits: Limits { ledger_cache_boots: 8, ..base.limits }, ..base.clone() };
     let mut pruned = 0;
@@ -298,7 +301,7 @@ async fn pruning_beside_loaders_changes_nothing() {
             }
             reports.iter().for_each(|(device, report)| rig.report(device, report));
             rig.flush();
-            // Some rounds let batches grow and fall into each other, the others make many.
+            // In some rounds batches grow and join, in others there are many.
             if round % 3 > 0 {
                 rig.written().await;
             }

@@ -1,5 +1,5 @@
-//! The rows that an event of the truth must have become, from its canonical JSON and nothing of
-//! doseline's own code.
+//! The rows that an event of the truth file must become. They are derived from its canonical JSON,
+//! without any of doseline's own code.
 
 use std::collections::BTreeMap;
 
@@ -23,19 +23,18 @@ pub const TABLES: [&str; 12] = [
     "device_status",
 ];
 
-/// A row by column. `at` is NULL where the time of receipt counts.
+/// A row by column. `at` is NULL if the time of receipt is used.
 #[derive(Clone)]
 pub struct Row(BTreeMap<&'static str, Value>);
 
-/// A row with its table.
 pub struct Placed {
     pub table: &'static str,
-    /// Number of the row among those of its event.
+    /// Number of the row among the rows of its event.
     pub index: u64,
     pub row: Row,
 }
 
-/// The rows of a line of the truth: none for an event of a kind that no server knows.
+/// The rows of one line of the truth file; none for an event of a kind that no server knows.
 pub fn rows(line: &Value) -> Vec<Placed> {
     let Some((kind, of)) = line["event"].as_object().and_then(|event| event.iter().next()) else { return Vec::new() };
     let mut row = facts(line);
@@ -87,7 +86,7 @@ pub fn rows(line: &Value) -> Vec<Placed> {
     vec![Placed { table, index: 0, row }]
 }
 
-/// What every event has.
+/// The columns that every event has.
 fn facts(line: &Value) -> Row {
     let mut row = Row(BTreeMap::new());
     for name in ["tenant", "site", "device"] {
@@ -105,7 +104,7 @@ fn facts(line: &Value) -> Row {
     row
 }
 
-/// Bit 2 of `flags`: a clock that says that it is synced, and whose time is not taken.
+/// Bit 2 of `flags`: the clock says that it is synced, but its time is not used.
 fn implausible(line: &Value) -> u64 {
     4 * u64::from(line["clock"] == "SYNCED" && line["at_unix_us"].is_null())
 }
@@ -144,7 +143,7 @@ fn injection(row: &mut Row, line: &Value, of: &Value) {
         row.set(item_id, text(&mount["itemId"]));
     }
     row.texts(context, &["dose_calibration_id", "depth_calibration_id", "preparation_id", "operator_id"]);
-    // Bit 0: an enum value that this version does not know, which JSON writes as a number.
+    // Bit 0: an enum has a value that this version does not know. JSON writes it as a number.
     let is_unknown =
         ["mode", "outcome", "area", "doseSource", "depthSource"].iter().any(|field| of[*field].is_number());
     row.0.insert("flags", (u64::from(is_unknown) + implausible(line)).into());
@@ -214,7 +213,7 @@ fn cycle(row: Row, of: &Value) -> Vec<Placed> {
     part.texts(of, &["cycle_uid"]);
     let samples = each("sterilization_samples", part.clone(), &of["samples"], None, |row, sample| {
         row.numbers(sample, &["temperature_mc", "pressure_pa"]);
-        // Plain numbers of proto3: 0 is left out.
+        // Plain numbers of proto3, which JSON leaves out if they are 0.
         for (name, field) in [("offset_ms", "offsetMs"), ("sensor", "sensor")] {
             row.set(name, if sample[field].is_null() { 0.into() } else { number(&sample[field]) });
         }
@@ -225,8 +224,8 @@ fn cycle(row: Row, of: &Value) -> Vec<Placed> {
     [vec![cycle], samples, items].into_iter().flatten().collect()
 }
 
-/// A row for each element of a list. With the name of a count, it is told, and an empty list has
-/// one row all the same.
+/// One row for each element of a list. If `count` names a column, it holds the length of the list,
+/// and an empty list gives one row.
 fn each(
     table: &'static str,
     row: Row,
@@ -264,14 +263,14 @@ impl Row {
         assert!(self.0.insert(column, value).is_none(), "column {column} has two values");
     }
 
-    /// Texts, empty where absent.
+    /// Sets texts; an absent text is empty.
     fn texts(&mut self, of: &Value, columns: &[&'static str]) {
         for column in columns {
             self.set(column, text(&of[camel(column)]));
         }
     }
 
-    /// Numbers, NULL where absent.
+    /// Sets numbers; an absent number is NULL.
     fn numbers(&mut self, of: &Value, columns: &[&'static str]) {
         for column in columns {
             self.number(of, column, &camel(column));
@@ -282,14 +281,14 @@ impl Row {
         self.set(column, number(&of[field]));
     }
 
-    /// Names of enum values without their prefix.
+    /// Sets names of enum values without their prefix.
     fn codes(&mut self, of: &Value, columns: &[(&'static str, &str)]) {
         for (column, prefix) in columns {
             self.set(column, code(&of[camel(column)], prefix));
         }
     }
 
-    /// Bytes, which are base64 in JSON, as hexadecimal.
+    /// Sets bytes as hexadecimal. JSON has them as base64.
     fn hex(&mut self, of: &Value, column: &'static str, field: &str) {
         self.set(column, hex(&of[field]).into());
     }
@@ -345,7 +344,7 @@ fn camel(name: &str) -> String {
     words.fold(first, |camel, word| camel + &word[..1].to_uppercase() + &word[1..])
 }
 
-/// Tenant, site, device, model and firmware, as the sums' keys begin.
+/// Tenant, site, device, model and firmware, which the keys of the sums begin with.
 pub fn device(line: &Value) -> Vec<Value> {
     let context = &line["context"];
     let mut key: Vec<Value> = ["tenant", "site", "device"].map(|name| string(line, name).into()).into();

@@ -1,5 +1,5 @@
-//! Accuracy and drift: sums arrive in steps, passes follow; the views that clinics and
-//! manufacturers read.
+//! Accuracy and drift: sums arrive in steps, and the monitor makes a pass after each. Also the
+//! views that clinics and manufacturers read.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Rig;
 
-/// Visits, one a day from 2026-01-05 on, of 20 injections each at 10,000 nl.
+/// Sessions, one for each day from 2026-01-05, with 20 injections each at 10,000 nl.
 struct Visits<'a> {
     rig: &'a Rig,
     random: StdRng,
@@ -19,8 +19,8 @@ impl Visits<'_> {
         (0..12).map(|_| self.random.random::<f64>()).sum::<f64>() - 6.0
     }
 
-    /// A visit whose doses are off by so many percent in the mean; 2 % scatter, and an aborted
-    /// injection.
+    /// Adds a session whose doses have this mean error. They scatter by 2 %, and one injection is
+    /// aborted.
     fn add(&mut self, device: &str, day: u32, error_pct: f64, calibration: &str) {
         let between = 0.4 * self.normal();
         let session = format!("{device}-{day}");
@@ -43,7 +43,7 @@ impl Visits<'_> {
         self.insert(&session, values.trim_end_matches(','));
     }
 
-    /// As the loader does: the injections, and their sums.
+    /// Inserts the injections and their sums, as the loader does.
     fn insert(&self, session: &str, values: &str) {
         let columns = "tenant, site, device, model, firmware, boot_id, seq, at, time_source, session_id, outcome, area, \
                        target_nl, delivered_nl, dose_source, target_um, measured_um, depth_source, dose_calibration_id, \
@@ -100,8 +100,8 @@ async fn drift_is_found_in_any_order_and_a_healthy_device_raises_nothing() {
     for part in days.chunks(days.len().div_ceil(3)) {
         for (device, day) in part {
             let drifts = *device == "pen-drift";
-            // The order is left to chance, the doses are not: of enough healthy devices one is
-            // always taken for a drifting one.
+            // The order is random, but the doses are fixed. With random doses, some healthy device
+            // would sooner or later be taken for a drifting one.
             let mut visits =
                 Visits { rig: &rig, random: StdRng::seed_from_u64(u64::from(2 * day + u32::from(drifts))) };
             visits.add(device, *day, if drifts { ramp(*day) } else { 0.5 }, "c1");
@@ -117,7 +117,7 @@ async fn drift_is_found_in_any_order_and_a_healthy_device_raises_nothing() {
         "SELECT channel, band, state, side FROM doseline.calibration_drift WHERE device = 'pen-drift' ORDER BY channel";
     assert_eq!(rig.clickhouse.query(drift).lines().last(), Some("DOSE\t15000\tDRIFT\tUPPER"));
 
-    // Again, from scratch, and by a monitor that knows nothing: the same rows.
+    // A second pass, a pass from scratch, and a new monitor find the same rows.
     let before = standing(&rig);
     assert_eq!(rig.pass().await, monitor::sterility::pass::Summary::default());
     rig.monitor.start_over();
@@ -130,7 +130,7 @@ async fn drift_is_found_in_any_order_and_a_healthy_device_raises_nothing() {
     assert!(rig.pass().await.whole);
     assert_eq!(standing(&rig), before);
 
-    // A calibration ends what was held against the old one.
+    // A new calibration ends the alerts about the old one.
     Visits { rig: &rig, random: StdRng::seed_from_u64(1) }.add("pen-drift", 71, 0.0, "c2");
     rig.pass().await;
     assert_eq!(kinds(&rig), [""; 0]);
@@ -188,7 +188,7 @@ async fn single_injections_overdue_use_and_devices_raise_their_alerts() {
             "high single-dose/acme/pen-1/dose",
         ]
     );
-    // The evidence of each can be asked for.
+    // The query that each alert gives as its evidence works.
     let queries =
         rig.clickhouse.rows("SELECT evidence_query FROM doseline.open_alerts WHERE NOT startsWith(kind, 'sterility')");
     for query in &queries {
@@ -226,7 +226,7 @@ async fn what_a_visit_lacks_is_said_when_its_end_arrives_late_and_other_limits_j
     rig.pass().await;
     let verdict = "SELECT state, completeness FROM doseline.accuracy_verdicts FINAL WHERE channel = 'DOSE'";
     assert_eq!(rig.clickhouse.query(verdict), "UNDECIDED\t");
-    // Of 21 injections that have arrived the device says that there were 24.
+    // 21 injections have arrived, but the device says that there were 24.
     rig.clickhouse.query(
         "INSERT INTO doseline.sessions (tenant, site, device, boot_id, seq, at, session_id, event, shots) VALUES \
          ('acme', 'paris', 'pen-1', 1, 999, '2026-01-07 09:00:00', 'pen-1-2', 'ENDED', 24), \

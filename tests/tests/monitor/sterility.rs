@@ -1,4 +1,4 @@
-//! Facts arrive, early, late and in any order; passes follow.
+//! Facts arrive early, late and in any order, and the monitor makes a pass after each step.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::Rig;
 
-/// Facts of a small clinic by SQL, as the loader's columns hold them. Hours are those of
+/// Facts of a small clinic, inserted by SQL with the loader's columns. Hours are those of
 /// 2026-01-05, UTC.
 pub struct Facts<'a>(pub &'a Rig);
 
@@ -45,7 +45,7 @@ impl Facts<'_> {
         );
     }
 
-    /// The same, written by the loader: `shard` is the Kafka topic's life, the partition and the
+    /// A use that the loader wrote; `shard` is the topic's incarnation, the partition and the
     /// batch.
     fn uses_of_batch(&self, item: &str, session: &str, hour: i64, slot: &str, shard: &str) {
         self.insert(
@@ -61,7 +61,7 @@ impl Facts<'_> {
         );
     }
 
-    /// A batch of ten records is committed, long ago.
+    /// Commits a batch of ten records, at a time long ago.
     fn commit(&self, incarnation: u32, partition: i32, batch: u32) {
         self.insert(
             "loader_commits",
@@ -80,7 +80,8 @@ impl Facts<'_> {
         self.uses(item, session, hour, "NEEDLE");
     }
 
-    /// A cycle with a plateau of so many seconds at 134.5 C, saturated steam, a sample every 5 s.
+    /// A cycle with a plateau of `hold_s` seconds at 134.5 C, saturated steam, and a sample every 5
+    /// s.
     pub fn cycle(&self, uid: &str, hour: i64, hold_s: u32, items: &[&str]) {
         let seq = hour + 1_000;
         let key = format!("'acme', 'paris', 'steri-1', 1, {seq}, {}, 'DEVICE', '{uid}'", at(hour));
@@ -158,16 +159,17 @@ async fn late_data_raise_what_was_not_seen_and_a_pass_from_scratch_agrees() {
     assert_eq!(rig.open(), [""; 0], "all is well so far");
     assert_eq!(rig.pass().await, monitor::sterility::pass::Summary::default(), "nothing has changed");
 
-    // Rule 2, late: a visit before the one that is known, from a device that was offline.
+    // Rule 2, late: a session before the known one arrives from a device that was offline.
     Facts(&rig).needle("N1", "early", 0);
     rig.pass().await;
     assert_eq!(rig.open(), ["critical sterility-2/acme/item/N1"]);
-    // Rule 4, late: a visit between cycle and use, so that the use had no cycle of its own.
+    // Rule 4, late: a session between cycle and use arrives. The later use then had no cycle of its
+    // own.
     Facts(&rig).handpiece("H1", "before", 2);
     rig.pass().await;
     let reused = ["critical sterility-2/acme/item/N1", "critical sterility-4/acme/H1/a"];
     assert_eq!(rig.open(), reused);
-    // Rule 9, late: the indicator is read two days later, on a tablet.
+    // Rule 9, late: a tablet reads the indicator two days later.
     Facts(&rig).biological("c1", 50, "POSITIVE");
     rig.pass().await;
     let open = rig.open();
@@ -175,7 +177,7 @@ async fn late_data_raise_what_was_not_seen_and_a_pass_from_scratch_agrees() {
     let recalled = "SELECT arraySort(sessions) FROM doseline.open_alerts WHERE kind = 'sterility-9'";
     assert_eq!(rig.clickhouse.query(recalled), "['a','b','before']");
 
-    // Again, by another monitor that goes on, and from scratch: the same rows.
+    // A second monitor that continues, and an evaluation from scratch, find the same rows.
     let (verdicts, alerts) = (rig.verdicts(), rig.alerts());
     rig.monitor = Rig::monitor(&rig.warehouse).await;
     assert_eq!(rig.pass().await.verdicts, 0);
@@ -198,7 +200,8 @@ async fn what_is_committed_long_after_it_was_written_is_judged_then() {
     facts.policies();
     facts.needle("N1", "a", 1);
     facts.commit(1, 0, 0);
-    // A batch that goes on, a partition's first one, and the first one of the topic's next life.
+    // The next batch of a shard, the first batch of a partition, and the first batch of the topic's
+    // next incarnation.
     for (session, shard) in [("b", "1, 0, 10"), ("c", "1, 1, 0"), ("d", "2, 0, 0")] {
         facts.mount("N1", session, 5, "NEEDLE", false);
         facts.uses_of_batch("N1", session, 5, "NEEDLE", shard);
@@ -234,7 +237,7 @@ async fn of_a_part_that_a_merge_made_only_new_rows_are_judged() {
     assert!((1..=4).contains(&units), "{units} of more than 60");
     assert_eq!(rig.open(), ["high sterility-2/acme/item/N0"]);
 
-    // Merged before they were committed: seen then, judged later.
+    // The rows are merged before they are committed. They were seen then and are judged later.
     Facts(&rig).uses_of_batch("N1", "b", 5, "NEEDLE", "1, 0, 20");
     rig.clickhouse.query("OPTIMIZE TABLE doseline.item_uses FINAL");
     rig.pass().await;
@@ -243,7 +246,7 @@ async fn of_a_part_that_a_merge_made_only_new_rows_are_judged() {
     assert_eq!(rig.open(), ["high sterility-2/acme/item/N0", "high sterility-2/acme/item/N1"]);
 }
 
-/// The rows of a batch become visible table by table.
+/// The rows of a batch become visible one table after the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_syringe_is_balanced_when_all_of_its_batch_is_there() {
     let mut rig = Rig::start().await;
@@ -268,8 +271,8 @@ async fn a_syringe_is_balanced_when_all_of_its_batch_is_there() {
     assert_eq!(rig.open(), ["medium mass-balance/acme/pen-1/m-a-S1"], "there were none");
 }
 
-/// What a device kept while it was offline arrives hours after it happened, and before what others
-/// kept.
+/// Events that a device kept while it was offline arrive hours later, and before events that other
+/// devices kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sterilizer_s_data_are_awaited_after_a_late_use_has_arrived() {
     let mut rig = Rig::start().await;
@@ -294,7 +297,7 @@ async fn a_sterilizer_s_data_are_awaited_after_a_late_use_has_arrived() {
     assert_eq!(rig.open(), ["critical sterility-4/acme/H2/b"], "of the other none has come");
 }
 
-/// Whatever happens to a few items, told in any order and judged at any time between.
+/// Random facts about a few items arrive in any order and are judged at any time in between.
 #[tokio::test(flavor = "multi_thread")]
 async fn facts_in_steps_and_in_any_order_end_in_what_a_pass_from_scratch_says() {
     let mut random = rand::rngs::StdRng::seed_from_u64(harness::seed());
@@ -310,7 +313,7 @@ async fn facts_in_steps_and_in_any_order_end_in_what_a_pass_from_scratch_says() 
             let uid = format!("c{}", random.random_range(0..6));
             match random.random_range(0..9) {
                 0 => facts.needle(&needle, &session, hour),
-                // A use whose mounting comes later, or never.
+                // A use whose mount arrives later, or never.
                 1 => facts.uses(&needle, &session, hour, "NEEDLE"),
                 2 => facts.mount(&needle, &session, hour, "NEEDLE", false),
                 3 | 4 => facts.handpiece(&handpiece, &session, hour),
@@ -352,7 +355,7 @@ async fn a_critical_alert_stays_until_somebody_acknowledges_it() {
     rig.pass().await;
     let key = "sterility-4/acme/H1/b";
     assert_eq!(rig.open(), [format!("critical {key}")]);
-    // The cycle in between arrives late: it was sterile after all.
+    // The cycle in between arrives late, so the item was sterile.
     let facts = Facts(&rig);
     facts.cycle("c1", 10, 200, &["H1"]);
     facts.release("c1", 11, "RELEASED");
@@ -385,7 +388,7 @@ async fn curves_recalls_and_lots_are_judged_where_they_change() {
     assert_eq!(rig.clickhouse.query(verdicts), "good\tPASSED\t200000\tRELEASED\nshort\tFAILED\t100000\tRELEASED");
     assert_eq!(rig.open(), ["critical sterility-4/acme/H1/a", "critical sterility-5/acme/short"]);
 
-    // A lot is recalled: every use of it, once, under one alert.
+    // A lot is recalled: every use of it is found once, under one alert.
     Facts(&rig).insert(
         "recalls",
         "recall_id, udi_di, lot, reason, state, valid_from, recorded_at",
@@ -395,7 +398,7 @@ async fn curves_recalls_and_lots_are_judged_where_they_change() {
     let recalled =
         "SELECT sessions FROM doseline.open_alerts WHERE alert_key = 'sterility-12/acme/recall/R7/di-HANDPIECE/L1'";
     assert_eq!(rig.clickhouse.query(recalled), "['a','b']");
-    // Another recipe: the good one was too short for it.
+    // The recipe changes, and the good cycle was too short for the new one.
     Facts(&rig).insert(
         "recipes",
         "recipe, temperature_min_mc, temperature_max_mc, hold_ms, gap_max_ms, reference_mc, z_mk, valid_from",
@@ -403,7 +406,7 @@ async fn curves_recalls_and_lots_are_judged_where_they_change() {
     );
     rig.pass().await;
     assert!(rig.clickhouse.query(verdicts).starts_with("good\tFAILED\t200000"));
-    // What an alert shows as its evidence is there.
+    // The rows that an alert shows as its evidence exist.
     for query in rig.clickhouse.query("SELECT evidence_query FROM doseline.open_alerts").lines() {
         let query = query.replace("\\'", "'").replace("FROM ", "FROM doseline.");
         assert!(!rig.clickhouse.query(&query).is_empty(), "{query} shows nothing");

@@ -1,4 +1,4 @@
-//! Bugs that the simulation has to find, planted around the real cores: in front of the
+//! Bugs that the simulation must find. They are planted around the real cores: in front of the
 //! acknowledgement ring, and between the loader's owner and the engine.
 
 use std::{
@@ -22,28 +22,29 @@ use warehouse::{
 
 use crate::loader::PAUSE_MS;
 
-/// What is done wrongly.
+/// The planted bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
-    /// A message is acknowledged when Kafka has confirmed it, whatever came before it.
+    /// A message is acknowledged as soon as Kafka has confirmed it, in any order.
     AcknowledgeOutOfOrder,
-    /// What Kafka confirms for an earlier connection settles what has the same place in the ring of
-    /// this one.
+    /// A confirmation for an earlier connection settles the slot at the same place in the present
+    /// connection's ring.
     AcknowledgeStaleEpoch,
     /// Everything up to the latest confirmed message is acknowledged.
     CommitTheMaximum,
-    /// The receipt goes out with the record, not after its confirmation.
+    /// The receipt is sent together with the record, not after its confirmation.
     ReceiptAtOnce,
-    /// OK, or a repeated OK, is taken to mean that the rows are there; nothing is read back.
+    /// An OK, also a repeated one, is taken as proof that the rows are stored. Nothing is read
+    /// back.
     TrustTheToken,
-    /// An owner does not look at the intents of others.
+    /// An owner ignores the intents of other owners.
     OtherBoundaries,
-    /// A block goes out as two record batches, or as one.
+    /// Every other block is sent as two record batches.
     TwoRecordBatches,
     /// The ledgers are recorded before the rows are written.
     LedgerAhead,
-    /// As before, but with the ledgers in the commit's insert: only the blocks come late. Not a
-    /// bug, but the control.
+    /// The commit's insert holds the ledgers, but the blocks are written just before it. This is no
+    /// bug, but the control for `LedgerAhead`.
     BlocksLate,
     /// The ledgers are recorded after the commit row, in an insert of their own.
     LedgerApart,
@@ -51,28 +52,28 @@ pub enum Bug {
     TokenWithoutTable,
     /// The engine remembers no tokens.
     WindowZero,
-    /// The engine remembers fewer tokens than are used while a late write is under way.
+    /// The engine remembers fewer tokens than are used while a late write is in flight.
     WindowTooSmall,
     /// When a batch is written again under other rules, only the first token of the old version is
-    /// used up.
+    /// burned.
     FenceOne,
-    /// Owners begin at what the group has committed to Kafka.
+    /// Owners start at the offsets that the group has committed to Kafka.
     TrustTheCommits,
-    /// An owner does not ask whether it was overtaken.
+    /// An owner does not check whether another owner has overtaken it.
     NoOvertakenCheck,
-    /// Ledgers are read as of now instead of as of the batch's start.
+    /// An owner reads the present ledgers, not those at the start of its batch.
     LedgerAsOfNow,
-    /// Both of these.
+    /// `NoOvertakenCheck` and `LedgerAsOfNow` together.
     OvertakenAndAsOfNow,
 }
 
-/// The acknowledgement ring of a connection, or something like it.
+/// The acknowledgement ring of a connection, or a faulty replacement for it.
 pub struct Acknowledger {
     bug: Option<Bug>,
     ring: Ring<u16>,
-    /// Of this epoch, by place in the ring.
+    /// The slots of this epoch, by place in the ring.
     slots: Vec<(Slot, u16)>,
-    /// Place of every slot of every epoch.
+    /// The place of every slot of every epoch.
     places: HashMap<Slot, usize>,
 }
 
@@ -88,7 +89,7 @@ impl Acknowledger {
         slot
     }
 
-    /// Kafka has confirmed the message of a slot; returns the packets to acknowledge now.
+    /// Kafka has confirmed the message of a slot. Returns the packets to acknowledge now.
     pub fn settle(&mut self, slot: Slot) -> Vec<u16> {
         let place = self.slots.iter().position(|(known, _)| *known == slot);
         match self.bug {
@@ -114,12 +115,12 @@ impl Acknowledger {
 
 #[derive(Default)]
 struct State {
-    /// What was answered with OK.
+    /// What the engine has answered with OK.
     accepted: Vec<(Provenance, Tally)>,
     intents: Vec<Intent>,
-    /// Not written yet.
+    /// Blocks that are not written yet.
     held: Vec<(Block, u32)>,
-    /// A commit is under way.
+    /// Whether a commit is in flight.
     committing: bool,
     inserts: u64,
 }
@@ -129,7 +130,7 @@ struct State {
 pub struct Client {
     pub engine: Engine,
     bug: Option<Bug>,
-    /// Whether it may be stopped.
+    /// Whether the owner may be paused.
     pauses: bool,
     state: Arc<Mutex<State>>,
 }
@@ -147,7 +148,7 @@ impl Client {
         self.bug.is_some_and(|bug| bugs.contains(&bug))
     }
 
-    /// As two record batches, which carry a token each, every other time.
+    /// Sends every other block as two record batches, each with a token.
     async fn insert_split(&self, block: &Block, generation: u32) -> Result<(), Error> {
         let whole = Part::of(block, generation)?;
         let token = token(block.provenance(), block.table(), generation);
@@ -163,7 +164,7 @@ impl Client {
         self.engine.write(vec![half(0, rows / 2), half(rows / 2, rows)]).await
     }
 
-    /// Ledgers first where that is the bug, then the blocks, then the commit.
+    /// Writes the ledgers first if that is the bug, then the blocks, then the commit.
     async fn commit_late(&self, commit: &Commit, attempt: u32) -> Result<(), Error> {
         let committed = commit.committed;
         if self.is(&[Bug::LedgerAhead]) {
@@ -182,7 +183,7 @@ impl Client {
                 self.engine.insert(&block, generation).await?;
             }
             if self.engine.tallies(&[block.table()], block.provenance()).await?.is_empty() {
-                // Shut out: others write the batch again.
+                // This owner has been shut out, and another owner writes the batch again.
                 return Err(Error::Unreachable { url: "fake".to_owned(), detail: "shut out".to_owned() });
             }
         }
@@ -231,8 +232,8 @@ impl Store for Client {
     }
 
     async fn insert(&self, block: &Block, generation: u32) -> Result<(), Error> {
-        // A moment that chance alone hardly meets: it was allowed to write, has found a token
-        // burned, and is stopped.
+        // Chance alone hardly creates this moment: the owner was allowed to write, has found a
+        // burned token, and is paused.
         if self.pauses && !generation.is_multiple_of(GENERATIONS) && self.engine.below(2) == 0 {
             let pause = Duration::from_millis(PAUSE_MS / 2 + self.engine.below(PAUSE_MS));
             self.engine.freeze(Instant::now() + pause);

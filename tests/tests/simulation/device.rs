@@ -1,4 +1,4 @@
-//! A device: the real outbox, sender and drafts on a journal that power cuts shorten.
+//! A device: the real outbox, sender and drafts, on a journal that power cuts shorten.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,10 +23,10 @@ use telemetry::{
 
 use crate::{chance::Chance, kafka::Kafka};
 
-/// A depth that the narrow rules of the loaders refuse and the wide ones take.
+/// A depth that the loaders' narrow rules refuse and the wide rules accept.
 const DEEP_UM: u32 = 12_000;
 const START_US: i64 = 1_700_000_000_000_000;
-/// What an event counts in the outbox.
+/// Size of an event in the outbox, bytes.
 const EVENT_BYTES: u32 = 100;
 const OFF_MS: u64 = 600;
 
@@ -42,41 +42,42 @@ enum Noted {
     Told(u64),
 }
 
-/// What became of what a device made, as far as it knows.
+/// What happened to the device's events, as far as the device knows.
 #[derive(Default)]
 pub struct Truth {
-    /// Every event ever made: boot, sequence number.
+    /// Every event that was ever made, as (boot, sequence number).
     pub made: BTreeSet<(u64, u64)>,
-    /// Lost with the power before they were safe; whether they were sent is chance.
+    /// Events that a power cut deleted before they were safe. Whether they were sent is left to
+    /// chance.
     pub forgotten: BTreeSet<(u64, u64)>,
-    /// Numbers told to be used, of events that could not be kept.
+    /// Sequence numbers that the device reported as used, although it could not keep their events.
     pub forfeited: BTreeSet<(u64, u64)>,
-    /// Given up because the outbox was full.
+    /// Events that the device dropped because its outbox was full.
     pub given_up: BTreeSet<(u64, u64)>,
-    /// Refused for good, with the hash of the payload.
+    /// Events that were refused for good, with the hash of the payload.
     pub rejected: BTreeMap<(u64, u64), [u8; 32]>,
 }
 
-/// A device.
 pub struct Device {
     pub identity: Identity,
     form: Form,
     options: sender::Options,
-    /// Most bytes of events it keeps.
+    /// How many bytes of events it keeps at most.
     room: u64,
-    /// Everything is on the disk before it is published; otherwise a power cut takes some of it.
+    /// Whether the device writes everything to disk before it publishes it. Otherwise a power cut
+    /// may delete published events.
     careful: bool,
     journal: Vec<Noted>,
     committed: usize,
     synced: usize,
-    /// Encoded context and event.
+    /// The encoded context and event.
     contents: BTreeMap<(u64, u64), (Vec<u8>, Vec<u8>)>,
     outbox: Outbox,
     sender: Sender,
     booted: Duration,
-    /// Switched off until then.
+    /// The device is switched off until this time.
     off: Option<Duration>,
-    /// Reports sent before, some of which it sends again in other groupings.
+    /// Reports that were sent before. The device resends some of their events in other groupings.
     history: Vec<v1::Report>,
     pub truth: Truth,
 }
@@ -116,7 +117,7 @@ impl Device {
         let boot_id = u64::from(self.outbox.counter() + 1) << 32 | chance.below(1 << 32);
         self.outbox.begin(boot_id);
         self.note(Noted::Boot(boot_id));
-        // A boot id must never be used twice.
+        // Saved at once, because a boot id must never be used twice.
         (self.committed, self.synced) = (self.journal.len(), self.journal.len());
         (self.booted, self.off) = (now, None);
     }
@@ -125,7 +126,7 @@ impl Device {
         self.journal.push(noted);
     }
 
-    /// The process dies or the power fails; what is left of the journal decides what the device
+    /// The process dies or the power fails. What is left of the journal decides what the device
     /// knows afterwards.
     pub fn fail(&mut self, now: Duration, chance: &mut Chance) {
         let keep = if self.careful || chance.once_in(2) {
@@ -142,7 +143,7 @@ impl Device {
         self.sender = Sender::default();
         self.outbox = replay(&self.journal);
         if !forgotten.is_empty() && chance.once_in(2) {
-            // It knows that it made something that it could not keep.
+            // The device knows that it made an event that it could not keep.
             let last = forgotten.iter().map(|(_, seq)| *seq).max().unwrap_or(0);
             if let Some(boot) = self.outbox.current().map(|boot| boot.id) {
                 self.outbox.made(boot, last);
@@ -154,12 +155,12 @@ impl Device {
         self.off = Some(now + chance.within(OFF_MS));
     }
 
-    /// Whether it is on and has its network.
+    /// Whether the device is on and has its network.
     pub fn is_online(&self) -> bool {
         self.sender.is_online()
     }
 
-    /// The network comes or goes.
+    /// The network appears or disappears.
     pub fn link(&mut self, is_up: bool, now: Duration, chance: &mut Chance) {
         match is_up {
             _ if self.off.is_some() => {}
@@ -168,12 +169,12 @@ impl Device {
         }
     }
 
-    /// Whether everything it made is settled.
+    /// Whether every event of the device is settled.
     pub fn is_settled(&self) -> bool {
         self.outbox.is_settled() && self.off.is_none()
     }
 
-    /// An event happens.
+    /// The device makes an event.
     pub fn make(&mut self, now: Duration, chance: &mut Chance) {
         if self.off.is_some() {
             return;
@@ -212,8 +213,8 @@ impl Device {
         self.sender.offered(now, &self.options);
     }
 
-    /// Goes on: comes back from a failure, or keeps what it has and returns what it publishes:
-    /// topic and payload.
+    /// Continues: restarts after a failure, or saves its events. Returns what it publishes, as
+    /// topics and payloads.
     pub fn step(&mut self, now: Duration, chance: &mut Chance) -> Vec<(String, Vec<u8>)> {
         match self.off {
             Some(until) if until > now => return Vec::new(),
@@ -268,7 +269,7 @@ impl Device {
         writer.map_or_else(|| Writer::new(head, &[]).finish(), |(writer, _)| writer.finish())
     }
 
-    /// Any part of any report of before, as devices in the field repeat them.
+    /// Resends any part of an earlier report, as devices in the field do.
     fn regroup(&mut self, report: &[u8], chance: &mut Chance) -> Option<Vec<u8>> {
         let report = v1::Report::decode(report).expect("our own report");
         if !report.events.is_empty() {
@@ -286,7 +287,7 @@ impl Device {
         Some(draft::payload(part.encode_to_vec(), self.form))
     }
 
-    /// A receipt arrives. What the device lets go because of it must be in Kafka.
+    /// A receipt arrives. Events that the device deletes because of it must be in Kafka.
     pub fn receive(&mut self, payload: &[u8], now: Duration, kafka: &Kafka) -> Result<(), String> {
         if !self.is_online() || self.off.is_some() {
             return Ok(());
@@ -328,7 +329,7 @@ impl Device {
     }
 }
 
-/// What the journal says, as the device's store reads it.
+/// The outbox that results from the journal, as the device's store reads it.
 fn replay(journal: &[Noted]) -> Outbox {
     let mut outbox = Outbox::default();
     for noted in journal {
@@ -347,11 +348,11 @@ fn replay(journal: &[Noted]) -> Outbox {
 
 fn kind(chance: &mut Chance) -> Kind {
     let depth = match chance.below(40) {
-        // Longer than the contract takes: the bridge refuses the report, and whatever else it
-        // carries.
+        // Longer than the contract allows. The bridge refuses the report with everything else in
+        // it.
         0 if !chance.calm => return Kind::Fault(v1::Fault { detail: "x".repeat(300), ..Default::default() }),
         1..5 => return Kind::Fault(v1::Fault { code: "E7".to_owned(), ..Default::default() }),
-        // Implausible: the loader refuses the event.
+        // Implausible, so the loader refuses the event.
         5..7 => Some(60_000),
         7..10 => Some(DEEP_UM),
         10..13 => None,
