@@ -1,4 +1,5 @@
-//! The MQTT broker of `doseline up`: what it acknowledged arrives, whatever is stopped or killed.
+//! The MQTT broker of `doseline up`: what it has acknowledged arrives, whichever process is stopped
+//! or killed.
 
 use std::{
     path::Path,
@@ -23,7 +24,7 @@ fn up(data_dir: &Path, mqtt_port: u16) -> Doseline {
     Doseline::start(&named.into_iter().chain(ports).collect::<Vec<_>>())
 }
 
-/// Publishes one injection as a person would; whether the broker acknowledged it.
+/// Publishes one injection as a person would. Returns whether the broker acknowledged it.
 fn publish(mqtt_port: u16, seq: u64) -> bool {
     let report = format!(
         r#"{{"bootId":"1","firstSeq":"{seq}","events":[{{"injection":{{"outcome":"OUTCOME_OK","deliveredNl":"20000"}}}}]}}"#
@@ -48,7 +49,7 @@ fn broker(data_dir: &Path) -> String {
     std::fs::read_to_string(data_dir.join("mosquitto/mosquitto.lock")).expect("read the lock").trim().to_owned()
 }
 
-/// Ends the publisher, however the test ends.
+/// Ends the publisher at the end of the test, also when the test fails.
 struct EndOfTest(Arc<AtomicBool>);
 
 impl Drop for EndOfTest {
@@ -62,8 +63,8 @@ fn runs(pid: &str) -> bool {
     state.is_ok_and(|state| !state.contains(") Z "))
 }
 
-/// The publisher waits for no receipt. It publishes from before the first start, so that it is
-/// there the moment the port opens, and goes on over every stop.
+/// The publisher waits for no receipt. It starts before the first start of `up`, so that it
+/// connects as soon as the port opens, and it continues through every stop.
 #[test]
 fn a_planned_stop_loses_nothing_that_was_acknowledged() {
     const PUBLISHES: u64 = 1_000;
@@ -108,8 +109,8 @@ fn a_planned_stop_loses_nothing_that_was_acknowledged() {
     doseline.kill();
 }
 
-/// SIGKILL leaves `up` no time to end its broker. The kernel does, and what the broker had
-/// acknowledged is on disk.
+/// SIGKILL leaves `up` no time to end its broker. The kernel ends the broker, and what the broker
+/// had acknowledged is on disk.
 #[test]
 fn the_broker_of_a_killed_up_ends_and_keeps_what_it_acknowledged() {
     let scratch = Scratch::new("broker-kill");
@@ -161,8 +162,8 @@ fn a_missing_broker_is_an_error_that_names_the_package() {
     assert!(said.contains("/nowhere/mosquitto") && said.contains("apt install mosquitto"), "{said}");
 }
 
-/// The broker asks nobody for a password: whoever knows a client id may take over its session. The
-/// bridge's cannot be known, and stays the same over a restart.
+/// The broker asks for no password: a client that knows another's client id may take over its
+/// session. The bridge's id cannot be known, and stays the same across a restart.
 #[test]
 fn nobody_takes_over_the_session_of_the_bridge() {
     let scratch = Scratch::new("broker-taken");
@@ -177,7 +178,7 @@ fn nobody_takes_over_the_session_of_the_bridge() {
         known = now;
         let mode = std::os::unix::fs::PermissionsExt::mode(&secret.metadata().expect("look at it").permissions());
         assert_eq!(mode & 0o777, 0o600);
-        // Each with a session of its own that swallows what it gets.
+        // Each of these clients has a session of its own that swallows the messages it gets.
         let ids = ["doseline-bridge-1-0", "doseline-bridge-1", "doseline-bridge-0", "doseline-bridge-1-receipts"];
         let address = format!("127.0.0.1:{port}");
         let thieves = ids.map(|id| RawMqtt::connect(&address, id, 5).expect("the broker takes anybody"));
@@ -191,7 +192,8 @@ fn nobody_takes_over_the_session_of_the_bridge() {
     }
 }
 
-/// The file is named, what is in it, and what helps; moved aside, the start succeeds.
+/// The error names the file, its contents and the remedy. Once the file is moved aside, the start
+/// succeeds.
 #[test]
 fn a_damaged_file_of_the_broker_is_named_with_its_remedy() {
     let scratch = Scratch::new("broker-damaged");
@@ -221,8 +223,8 @@ fn a_damaged_file_of_the_broker_is_named_with_its_remedy() {
     doseline.kill();
 }
 
-/// A Mosquitto of a site, bridged with its defaults. It clears a retained status, which says
-/// nothing and is no fault.
+/// A Mosquitto of a site, bridged with its default options. It clears a retained status. The empty
+/// message has no meaning and is no fault.
 #[test]
 fn a_mosquitto_as_bridge_is_taken_and_a_cleared_status_is_not_quarantined() {
     let scratch = Scratch::new("broker-bridged");

@@ -10,31 +10,31 @@ use harness::{Doseline, Ready, Scratch, poll};
 use telemetry::v1::event::Kind;
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// What a user is promised is 2 s and 20 s on a machine that does nothing else.
+/// Users are promised 2 s and 20 s on a machine that does nothing else.
 const FIRST_WITHIN: Duration = Duration::from_secs(15);
 const PAST_WITHIN: Duration = Duration::from_secs(120);
 const JUDGED_WITHIN: Duration = Duration::from_secs(120);
-/// What the log says when the past is over.
+/// The log line that ends the past.
 const ARRIVED: &str = "four weeks of the past have arrived";
 
-/// Every alert above low severity that the stories raise, by severity and the beginning of its key.
-/// Ids that hold the day of the start are left out at the end.
+/// Every alert above low severity that the stories raise: severity and start of its key. The end of
+/// a key is left out if it contains an id with the day of the start.
 const EXPECTED: [(&str, &str); 6] = [
-    // The pen's dose: the verdict on its only set point has failed, and its chart has signalled.
-    // With the signal forecasts begin, and that of a pen which is out of tolerance already is an
-    // alert, too.
+    // The dose of one pen: the verdict on its only set point has failed, and its chart has
+    // signalled. Forecasts start with the signal. A forecast for a pen that is already out of
+    // tolerance is an alert too.
     ("high", "accuracy-verdict/tenant-1/inj-0001/dose/10000"),
     ("medium", "drift/tenant-1/inj-0001/dose/0"),
     ("medium", "forecast/tenant-1/inj-0001/dose/0"),
-    // The needle in two sessions.
+    // The needle that was used in two sessions.
     ("critical", "sterility-2/tenant-1/item/N30-inj-0002-"),
-    // The hand-piece after the failed cycle. That the cycle failed and that its load was used are
-    // one alert, by the cycle; that the hand-piece was not sterile in that session is another,
-    // which would be there without any cycle as well.
+    // The hand-piece after the failed cycle. One alert, about the cycle, says that it failed and
+    // that its load was used. The other says that the hand-piece was not sterile in that session;
+    // it would exist without any cycle.
     ("critical", "sterility-4/tenant-1/hp-inj-0005-"),
     ("critical", "sterility-5/tenant-1/cyc-ster-0004-"),
-    // The gap that stays open raises one of low severity after five minutes, and the device that
-    // was offline none.
+    // The gap that stays open raises an alert of low severity after five minutes. The device that
+    // was offline raises none.
 ];
 
 fn up(data_dir: &Path, devices: &str) -> Doseline {
@@ -56,7 +56,7 @@ fn wait_for(ready: &Ready, within: Duration, what: &str, sql: &str) {
     });
 }
 
-/// Compares alerts, as lines of severity and key, with the expected ones.
+/// Compares alerts, given as lines of severity and key, with the expected ones.
 fn compare(found: &str) -> Result<(), String> {
     let mut left: Vec<_> = EXPECTED.to_vec();
     for line in found.lines() {
@@ -82,7 +82,7 @@ fn the_stories_raise_their_alerts_and_nothing_else_does() {
         assert!(stderr.contains(story), "{story:?} is not told: {stderr}");
     }
 
-    // The device that was offline comes back with what it did in its last days, and that is judged.
+    // The device that was offline returns with the events of its last days, and these are judged.
     let backlog = "SELECT uniq(toDate(at)) >= 2 FROM doseline.injections WHERE device = 'inj-0006' \
                    AND at > now() - toIntervalHour(60) AND at < now() - toIntervalMinute(30)";
     wait_for(&ready, JUDGED_WITHIN, "the backlog", backlog);
@@ -97,7 +97,7 @@ fn the_stories_raise_their_alerts_and_nothing_else_does() {
     );
     assert_eq!(raised.len(), EXPECTED.len(), "some were raised and taken back: {raised:?}");
 
-    // One gap, and it is the planted one.
+    // There is only one gap, which is the planted one.
     let gaps = "SELECT device, last_missing - first_missing + 1, state FROM doseline.delivery_gaps";
     poll(JUDGED_WITHIN, "the gap alone", || match ready.query(gaps).trim() {
         "inj-0003\t7\tOPEN" => Ok(()),
@@ -113,14 +113,14 @@ fn the_stories_raise_their_alerts_and_nothing_else_does() {
     doseline.kill();
 }
 
-/// When the past ended, us since 1970, as the simulator has noted.
+/// The end of the past, us since 1970, as the simulator has recorded it.
 fn ended(data_dir: &Path) -> i64 {
     let text = std::fs::read_to_string(data_dir.join("simulator/past")).expect("a past");
     text.split_whitespace().next().expect("its end").parse().expect("us since 1970")
 }
 
-/// Injections of the past that a server must have of a fleet, by the plan and by when its past
-/// ended.
+/// How many injections of the past the server must have of a fleet, according to the plan and the
+/// end of the past.
 fn planned(data_dir: &Path, devices: u32) -> u64 {
     let plan = Arc::new(Demo::ending(ended(data_dir)).past(Plan::new(devices, 1, 0)));
     let steps = (0..devices).flat_map(|index| Device::new(Arc::clone(&plan), index, Life::default()));
@@ -138,7 +138,7 @@ fn a_past_is_told_once_however_often_it_is_interrupted() {
         let mut doseline = up(scratch.path(), "6");
         let ready = doseline.wait_until_ready(READY_WITHIN);
         let more = number(&ready, "SELECT count() FROM doseline.injections") + 200 + round * 300;
-        // Most of it may have been on its way already.
+        // Most of it may already have been in flight.
         poll(PAST_WITHIN, "more of the past, or its end", || {
             let found = number(&ready, "SELECT count() FROM doseline.injections");
             if found > more || doseline.stderr().contains(ARRIVED) { Ok(()) } else { Err(found) }
@@ -152,7 +152,7 @@ fn a_past_is_told_once_however_often_it_is_interrupted() {
     let expected = planned(scratch.path(), 6);
     let mut doseline = up(scratch.path(), "6");
     let ready = doseline.wait_until_ready(READY_WITHIN);
-    // What the present adds comes after the end of the past.
+    // Events of the present come after the end of the past.
     let told = format!(
         "SELECT toString(count()), toString(uniqExact(tenant, device, boot_id, seq)) FROM doseline.injections \
          WHERE toUnixTimestamp64Micro(at) <= {}",

@@ -1,5 +1,5 @@
-//! Clients that share no code with doseline: a device in Python, written from `/proto` alone, and a
-//! reader of ClickHouse.
+//! Clients that share no code with doseline: a device in Python that was written from `/proto`
+//! alone, and a reader of ClickHouse.
 
 use std::{path::Path, time::Duration};
 
@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use telemetry::{json::transcode_report, v1};
 
 const WITHIN: Duration = Duration::from_secs(180);
-/// Tables that the report has rows for, and how many.
+/// Tables for which the report has rows, with their number.
 const TABLES: [(&str, u64); 4] = [("injections", 2), ("sessions", 2), ("mounts", 1), ("faults", 1)];
-/// What differs between two devices that sent the same.
+/// Columns that differ between two devices that sent the same report.
 const OWN: &str = "device, received_at, kafka_offset, ingest_day, incarnation, kafka_partition, batch, gen, batch_hash";
 
 #[test]
@@ -22,7 +22,7 @@ fn a_device_in_python_sends_json_and_protobuf_and_both_become_the_same_rows() {
     let proto = proto.canonicalize().expect("the contract");
     let port = stack.mosquitto.port().to_string();
     let folder = |path: &Path| path.to_str().expect("a plain path").to_owned();
-    // A minute ago, so that the device's clock is right.
+    // One minute ago, so that the device's clock is right.
     let base_us = monitor::now_us() - 60_000_000;
     let arguments = ["127.0.0.1", &port, &folder(&proto), &folder(scratch.path()), &base_us.to_string()];
     print!("{}", Python::run("independent_client.py", &arguments));
@@ -53,7 +53,7 @@ fn a_device_in_python_sends_json_and_protobuf_and_both_become_the_same_rows() {
     });
 }
 
-/// That they are equal does not say that they are right.
+/// Equal rows could still be wrong, so this checks their values.
 fn check_values(clickhouse: &ClickHouse, base_us: i64) {
     let select = |table: &str| {
         let times = "toUnixTimestamp64Micro(at) AS at";
@@ -142,17 +142,17 @@ fn clickhouse_go_uses_the_engine_over_http() {
     }
 }
 
-/// Reports as JSON, each as Google's own implementation reads it. Where it is laxer than RFC 8259
-/// or rounds, doseline refuses.
+/// Reads reports in JSON as Google's own implementation does. Where that implementation is laxer
+/// than RFC 8259 or rounds, doseline refuses.
 #[test]
 fn json_is_read_as_googles_implementation_reads_it() {
-    /// What Python's implementation reads beside the canonical mapping: numbers that JSON does not
-    /// have, one that it rounds to 0, letters that are no base64, both spellings of a name, and
-    /// lists for messages.
+    /// What Python's implementation accepts beyond the canonical mapping: numbers that JSON does
+    /// not have, a number that it rounds to 0, letters that are not base64, both spellings of a
+    /// name, and lists for messages.
     const PYTHONS: [&str; 7] =
         ["\"01\"", "\"1.\"", "1e-400", "\"***\"", "{\"bootId\":1,\"boot_id\":2}", "{\"context\":[]}", "[]"];
-    /// Of an enum it cuts fractions off, takes truth values for numbers and ignores numbers beyond
-    /// 32 bits.
+    /// For an enum it truncates fractions, accepts truth values as numbers, and ignores numbers
+    /// beyond 32 bits.
     const PYTHONS_ENUM: &str = "{\"clock\":";
     let scratch = Scratch::new("json-format");
     let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto").canonicalize().expect("the contract");

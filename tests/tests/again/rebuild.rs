@@ -1,5 +1,5 @@
-//! `doseline rebuild` brings a damaged day back to the last digit, goes on where it was killed, and
-//! refuses what it cannot do right.
+//! `doseline rebuild` restores a damaged day exactly, continues after it was killed, and refuses
+//! what it cannot rebuild.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,15 +12,15 @@ use crate::{
 };
 
 const WITHIN: Duration = Duration::from_secs(240);
-/// Days are told from now back.
+/// Days are counted back from now, so the test must not cross midnight.
 const WITHIN_A_DAY: Duration = Duration::from_secs(300);
 
-/// Every row of every table, but for how often its batch was tried.
+/// Every row of every table, without the number of attempts of its batch.
 fn contents(clickhouse: &ClickHouse) -> BTreeMap<&'static str, String> {
     let rollups = ["accuracy_hour", "accuracy_day"];
     let rows = |table: &str| {
         let columns = match table {
-            // Any bytes; what comes over is text.
+            // A payload may hold any bytes, but the query returns text.
             "quarantine" => "* EXCEPT (gen) REPLACE (hex(payload) AS payload)",
             rollup if rollups.contains(&rollup) => "*",
             _ => "* EXCEPT (gen)",
@@ -30,7 +30,7 @@ fn contents(clickhouse: &ClickHouse) -> BTreeMap<&'static str, String> {
     TABLES.into_iter().chain(rollups).map(|table| (table, rows(table))).collect()
 }
 
-/// Two days: one two days ago, closed and rolled up, one of today.
+/// Two days: one two days ago, closed and rolled up, and today.
 async fn two_days(visits: usize) -> (World, String) {
     stay_within_a_day(WITHIN_A_DAY);
     let mut world = World::start(2).await;
@@ -89,7 +89,8 @@ async fn a_damaged_day_is_made_again_to_the_last_digit_though_it_is_killed() {
     let clean = world.run(&["rebuild", "--day", &day]);
     assert_eq!((clean.code, shadows(clickhouse)), (Some(0), 0), "{}\n{}", clean.stdout, clean.stderr);
 
-    // Killed while it fills: what stands is kept, and is not written twice.
+    // The rebuild is killed while it fills. Rows in the shadow tables are kept and not written
+    // twice.
     let id = day.replace('-', "");
     let part = |table: &str| {
         let sql = "SELECT count() FROM system.tables WHERE database = 'doseline' AND name = 'rebuild_";
@@ -112,8 +113,8 @@ async fn a_damaged_day_is_made_again_to_the_last_digit_though_it_is_killed() {
         if contents(clickhouse) == damaged {
             break;
         }
-        // On a loaded machine it may come as far as the swap before it is killed: then all of it
-        // once more.
+        // On a loaded machine it may reach the swap before it is killed. The test then repeats
+        // everything.
         attempts += 1;
         assert!(attempts < 5, "killed while it fills, it has changed the day");
         let applied = world.run(&["rebuild", "--day", &day, "--apply"]);
@@ -151,7 +152,7 @@ async fn a_damaged_day_is_made_again_to_the_last_digit_though_it_is_killed() {
     late_writers_are_shut_out(clickhouse, &day);
 }
 
-/// A writer of the day that wakes after the swap still finds its token used.
+/// A late writer of the day that wakes up after the swap still finds its token used.
 fn late_writers_are_shut_out(clickhouse: &ClickHouse, day: &str) {
     let sql = "SELECT concat(toString(incarnation), '/', toString(kafka_partition), '/', toString(batch), '/injections/', \
                toString(gen)) FROM doseline.injections WHERE ingest_day = ";
@@ -182,7 +183,7 @@ async fn what_cannot_be_right_is_refused() {
     refused(&["rebuild", "--day", &world.day(0), "--apply"], None, "it is not over");
     refused(&["rebuild", "--day", "2020-02-02", "--apply"], None, "no batch was loaded on ingest day 2020-02-02");
 
-    // Other rules would move events out of the tables that later days rest on.
+    // Under other rules, events would leave the tables that later days depend on.
     let narrow = world.configuration("narrow.toml", "[plausibility.pen]\ndose_nl = [0, 20500]\n");
     let original = world.configuration("original.toml", "");
     refused(&["rebuild", "--day", &day, "--apply"], Some(&narrow), "another fate than the loader recorded");
@@ -203,7 +204,7 @@ async fn what_cannot_be_right_is_refused() {
     refused(&["rebuild", "--day", &day, "--apply"], None, "have a batch that is not committed");
     clickhouse.query("ALTER TABLE doseline.loader_intents DELETE WHERE batch = 1000000 SETTINGS mutations_sync = 2");
 
-    // Kafka's retention has passed for the first records.
+    // Kafka's retention has deleted the first records.
     world.rig.kafka.delete_records(telemetry::kafka::REPORTS_TOPIC, 0, 2);
     refused(&["rebuild", "--day", &day, "--apply"], None, "2 records of the day are gone (retention)");
     let told = world.run(&["reconcile"]);

@@ -1,4 +1,4 @@
-//! `doseline reconcile` finds what was done by hand and says which; finds nothing where nothing is.
+//! `doseline reconcile` finds each manual change and names it. On undamaged data it finds nothing.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
 
 const DEVICES: usize = 12;
 
-/// Findings of a run that ends with 1, as JSON.
+/// The findings of a run that ends with exit code 1, as JSON.
 #[track_caller]
 fn findings(world: &World, more: &[&str]) -> Vec<Value> {
     let ended = world.run(&[&["reconcile", "--json"], more].concat());
@@ -34,7 +34,7 @@ fn events(findings: &[Value]) -> BTreeSet<(&str, &str, u64)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_damage_by_hand_is_found_and_named() {
-    // What is loaded is looked at by days.
+    // The test selects loaded data by days.
     stay_within_a_day(Duration::from_secs(300));
     let mut world = World::start(3).await;
     let mut devices = fleet(DEVICES);
@@ -43,7 +43,7 @@ async fn each_damage_by_hand_is_found_and_named() {
         device.visit(&mut world.rig);
     }
     world.rig.flush();
-    // Data flows: what is not committed yet is no difference.
+    // Data flows, and what is not committed yet counts as no difference.
     for _ in 0..2 {
         for device in &mut devices {
             device.visit(&mut world.rig);
@@ -85,7 +85,7 @@ async fn each_damage_by_hand_is_found_and_named() {
     let sum: i64 = clickhouse.query(&format!("{sum}'{minute}'")).parse().expect("a number");
     three_damages(&world, seq, &minute, sum);
 
-    // Of one device, and of a day, only what is theirs is told.
+    // With a device or a day selected, only its own findings are printed.
     assert_eq!(events(&findings(&world, &["--device", "pen-4"])), BTreeSet::from([("doubled_row", "pen-4", 20)]));
     assert_eq!(world.run(&["reconcile", "--device", "pen-6", "--tenant", "acme"]).code, Some(0));
     let today = world.day(0);
@@ -94,7 +94,7 @@ async fn each_damage_by_hand_is_found_and_named() {
     parts_and_quarantine(&world);
 }
 
-/// Exactly these three are found, with what follows from them.
+/// Checks that exactly these three damages and their consequences are found.
 fn three_damages(world: &World, seq: u64, minute: &str, sum: i64) {
     let found = findings(world, &[]);
     assert_eq!(events(&found), BTreeSet::from([("missing_row", "pen-3", seq), ("doubled_row", "pen-4", 20)]));
@@ -111,7 +111,7 @@ fn three_damages(world: &World, seq: u64, minute: &str, sum: i64) {
     let consequences = of("pen-3").len() + of("pen-4").len();
     assert_eq!(sums.len(), consequences + 1, "other devices: {sums:?}");
     assert!(consequences >= 6, "three tables for each of two devices: {sums:?}");
-    // To a person it says the same.
+    // The text for a person says the same.
     let said = world.run(&["reconcile"]).stdout;
     for line in [
         format!("missing row: tenant acme device pen-3 boot {} seq {seq}: expected 1 row, found 0", 4u64 << 32 | 7),
@@ -152,7 +152,7 @@ async fn other_content_under_one_identity_and_what_never_came_are_named() {
     world.rig.written().await;
     world.is_clean();
 
-    // pen-1 sends number 5 again, with another dose; pen-2 says that it made three more.
+    // pen-1 resends number 5 with another dose; pen-2 says that it made three more events.
     let mut other = devices[1].report(1, 4, 6);
     let Some(Kind::Injection(injection)) = &mut other.events[0].kind else { panic!("an injection") };
     let delivered = injection.delivered_nl.replace(12_345).expect("a dose");
@@ -161,7 +161,7 @@ async fn other_content_under_one_identity_and_what_never_came_are_named() {
     let beat = v1::Event { offset_us: 0, kind: Some(Kind::Heartbeat(beat)) };
     let boot_id = devices[2].boot_id;
     world.rig.report("pen-2", &v1::Report { boot_id, events: vec![beat], ..Default::default() });
-    // pen-3 is known to have made ten events in another boot from its status only.
+    // pen-3 is only known from its status to have made ten events in another boot.
     let status = r#"{"state":"STATE_ONLINE","bootId":"99","lastSeq":"10"}"#;
     let topic = "doseline/v1/acme/berlin/pen-3/status";
     world.rig.produce(telemetry::kafka::STATUS_TOPIC, "acme/pen-3", topic, status.as_bytes(), &[]);
@@ -180,7 +180,7 @@ async fn other_content_under_one_identity_and_what_never_came_are_named() {
     assert!(text(conflict, "expected").contains(&format!("offset {offset} ")), "{conflict}");
     let missing = found.iter().find(|finding| text(finding, "device") == "pen-2").expect("a finding");
     assert_eq!(missing["last_seq"].as_u64(), Some(last + 3));
-    // The first one stands.
+    // The first content stays stored.
     let sql = "SELECT delivered_nl FROM doseline.injections WHERE device = 'pen-1' AND seq = 5";
     assert_eq!(world.rig.clickhouse.number(sql), delivered);
 }
@@ -202,7 +202,7 @@ async fn wrong_usage_is_refused() {
     world.is_clean();
 }
 
-/// A fleet that sends again, goes offline, drifts and fails cycles, but loses nothing.
+/// A fleet that resends, goes offline, drifts and fails cycles, but loses nothing.
 #[test]
 fn a_simulated_fleet_that_loses_nothing_is_clean() {
     const WITHIN: Duration = Duration::from_secs(240);

@@ -1,5 +1,5 @@
-//! Brokers that go away, Kafka that stands still, a bridge that dies: nothing without a receipt is
-//! lost, and no receipt comes before Kafka has confirmed.
+//! Brokers that go away, a Kafka that stands still, a bridge that dies. Nothing without a receipt
+//! is lost, and no receipt comes before Kafka's confirmation.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -18,7 +18,7 @@ fn all_names(publications: &[Publication]) -> BTreeSet<String> {
     publications.iter().map(|publication| publication.name.clone()).collect()
 }
 
-/// Sends again what has no receipt, as devices do, until everything has one.
+/// Resends what has no receipt, as devices do, until everything has one.
 fn insist(fleet: &Fleet, publications: &[Publication]) {
     poll(WITHIN, "all receipts", || {
         let stored = fleet.stored();
@@ -33,8 +33,8 @@ fn insist(fleet: &Fleet, publications: &[Publication]) {
     });
 }
 
-/// Mosquitto 2.0 keeps the session over a restart and forgets that it was subscribed to
-/// `$share/...`: who trusts "session present" hears nothing more.
+/// Mosquitto 2.0 keeps the session across a restart but forgets its subscription to `$share/...`. A
+/// client that trusts "session present" gets no more messages.
 #[test]
 fn a_broker_that_keeps_the_session_is_subscribed_to_again_all_the_same() {
     let (mut mosquitto, kafka) = (Mosquitto::start(), kafka());
@@ -52,9 +52,9 @@ fn a_broker_that_keeps_the_session_is_subscribed_to_again_all_the_same() {
     insist(&fleet, &publications);
     let found: BTreeSet<_> = names(&kafka.records(&topics.reports)).into_iter().collect();
     assert_eq!(found, all_names(&publications));
-    // Two connections that receive and one for receipts, each at least once.
+    // Two connections that receive, and one for receipts. Each reconnects at least once.
     running.wait_for_metric(bridge::metrics::RECONNECTS, |reconnects| reconnects >= 3.0);
-    // How long it was not subscribed is counted; the sessions were kept.
+    // The time without a subscription is counted. The sessions were kept.
     running.wait_for_metric(bridge::metrics::UNSUBSCRIBED_SECONDS, |seconds| seconds > 0.0);
     assert_eq!(running.metric(bridge::metrics::SESSIONS_LOST), 0.0);
     running.wait_until_ready();
@@ -75,13 +75,13 @@ fn a_broker_that_forgets_the_session_is_subscribed_to_again() {
     insist(&fleet, &publications);
     let found: BTreeSet<_> = names(&kafka.records(&topics.reports)).into_iter().collect();
     assert_eq!(found, all_names(&publications));
-    // What waited in them went with them, and that is counted.
+    // The messages that waited in the sessions were lost with them, and this is counted.
     running.wait_for_metric(bridge::metrics::SESSIONS_LOST, |sessions| sessions >= 1.0);
     running.wait_until_ready();
 }
 
-/// The trap: Kafka confirms while another connection is up than the one the messages came in on.
-/// Were they acknowledged there, the broker would forget messages that Kafka does not have.
+/// Kafka confirms messages while another connection is up than the one on which they arrived. If
+/// they were acknowledged on that one, the broker would forget messages that Kafka does not have.
 #[test]
 fn late_confirmations_of_an_earlier_connection_acknowledge_nothing() {
     let (mut mosquitto, mut own) = (Mosquitto::start(), Kafka::start());
@@ -103,7 +103,7 @@ fn late_confirmations_of_an_earlier_connection_acknowledge_nothing() {
         }
     }
     own.node(0).resume();
-    // Without sending again: the broker still has whatever was not confirmed.
+    // Nothing is resent: the broker still has every message that was not confirmed.
     fleet.wait_for_receipts(&publications);
     let found: BTreeSet<_> = names(&own.records(&topics.reports)).into_iter().collect();
     assert_eq!(found, all_names(&publications));
@@ -115,7 +115,7 @@ fn kafka_down_means_no_receipt_a_bounded_memory_and_a_reason_and_then_all_arrive
     let topics = topics(&own);
     let mut options = options(&mosquitto, &own.bootstrap(), &topics);
     options.limits.in_flight_bytes = 4 << 20;
-    // Short, so that records fail and are produced again.
+    // A short timeout, so that records fail and are produced again.
     options.kafka.properties.insert("message.timeout.ms".to_owned(), "3000".to_owned());
     let running = Running::ready(options);
     let fleet = Fleet::connect(&mosquitto);
@@ -160,7 +160,7 @@ fn too_few_replicas_are_named_before_and_while_messages_wait() {
     fleet.publish_all(&before);
     fleet.wait_for_receipts(&before);
 
-    // Two of three are left: the cluster works, and confirms nothing in these topics.
+    // Two of three nodes are left. The cluster works, but confirms nothing in these topics.
     own.node(2).kill();
     running.wait_for_obstacle("NOT_ENOUGH_REPLICAS");
     running.wait_for_obstacle("has 2 in-sync replicas, min.insync.replicas is 3");
@@ -205,7 +205,8 @@ fn a_bridge_that_dies_loses_nothing() {
     let fleet = Fleet::connect(&mosquitto);
     let publications = publications(0, 2000, 2);
     for part in publications.chunks(400) {
-        // Asked before: all of the part may be acknowledged when the last of it is handed over.
+        // This is read before the publication, because the whole part may be acknowledged when its
+        // last message is handed over.
         let before = running.metric(bridge::metrics::ACKNOWLEDGED);
         fleet.publish_all(part);
         running.wait_for_metric(bridge::metrics::ACKNOWLEDGED, |acknowledged| acknowledged > before);

@@ -1,4 +1,4 @@
-//! Remembers every event it is sent and gives receipts, as the bridge does.
+//! Records every event that it receives and sends receipts, as the bridge does.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,18 +24,18 @@ use telemetry::{
     v1::{self, State},
 };
 
-/// (device, boot, sequence number).
+/// Device, boot and sequence number.
 pub type Key = (String, u64, u64);
 
-/// How it misbehaves.
+/// How the receipter misbehaves.
 #[derive(Clone, Copy, Default)]
 pub struct Temper {
-    /// The share of receipts it does not give.
+    /// The share of receipts that it withholds.
     pub forgets: f64,
     pub seed: u64,
 }
 
-/// An event as it arrived.
+/// An event, as it arrived.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Arrived {
     pub at_unix_us: Option<i64>,
@@ -48,14 +48,14 @@ pub struct Arrived {
 pub struct Seen {
     pub events: BTreeMap<Key, Arrived>,
     pub lost: BTreeSet<Key>,
-    /// By (device, boot): the last sequence number, as later boots say.
+    /// The last sequence number of each (device, boot), according to later boots.
     pub ends: BTreeMap<(String, u64), u64>,
-    /// SHA-256 and reason of what was refused.
+    /// SHA-256 of each refused payload, with the reason.
     pub refused: BTreeMap<Vec<u8>, &'static str>,
     pub states: BTreeMap<String, State>,
 }
 
-/// The server.
+/// A server that only sends receipts.
 pub struct Receipter {
     seen: Arc<Mutex<Seen>>,
     task: tokio::task::JoinHandle<()>,
@@ -68,7 +68,7 @@ impl Drop for Receipter {
 }
 
 impl Receipter {
-    /// Returns when it is subscribed.
+    /// Starts it, and returns once it is subscribed.
     pub async fn start(port: u16, temper: Temper) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (subscribed, is_subscribed) = tokio::sync::oneshot::channel();
@@ -124,7 +124,7 @@ async fn serve(port: u16, temper: Temper, seen: Arc<Mutex<Seen>>, subscribed: to
 }
 
 impl Seen {
-    /// Takes a message; returns the receipt's topic and payload.
+    /// Handles a message, and returns the topic and payload of its receipt.
     fn take(&mut self, publish: &Publish) -> Option<(String, Vec<u8>)> {
         let topic = std::str::from_utf8(&publish.topic).expect("a topic is text");
         let parsed = match Topic::parse(topic) {
@@ -169,7 +169,7 @@ impl Seen {
         for (index, event) in message.events.iter().enumerate().filter(|_| report.sequence().is_some()) {
             let is_synced = message.clock() == v1::Clock::Synced;
             let at_unix_us = is_synced.then(|| message.base_unix_us + event.offset_us as i64);
-            // Out of the calendar is no time.
+            // A time beyond the calendar counts as absent.
             let at_unix_us = at_unix_us.filter(|at| *at < telemetry::limits::UNIX_US_MAX);
             let arrived = Arrived {
                 at_unix_us,
@@ -177,7 +177,7 @@ impl Seen {
                 context: report.context().map(|context| v1::Context::clone(context)).unwrap_or_default(),
             };
             let key = (device.to_owned(), boot_id, message.first_seq + index as u64);
-            // A repetition says the same again.
+            // A repeated event must have the same content.
             let known = self.events.entry(key.clone()).or_insert_with(|| arrived.clone());
             assert_eq!(*known, arrived, "{key:?}");
         }

@@ -1,4 +1,4 @@
-//! Reports in, rows and aggregates out, once each, however often the loader stops.
+//! Reports become rows and aggregates, once each, however often the loader stops.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,7 +33,7 @@ pub fn injection(random: &mut StdRng, number: u64) -> v1::Event {
     v1::Event { offset_us: number * 400_000, kind: Some(Kind::Injection(injection)) }
 }
 
-/// What a device made in one boot.
+/// The events that a device made in one boot.
 pub struct Boot {
     pub device: String,
     boot_id: u64,
@@ -42,7 +42,7 @@ pub struct Boot {
 
 impl Boot {
     pub fn report(&self, first: usize, last: usize) -> v1::Report {
-        // One context for each 500 events: a visit.
+        // Each 500 events have one context: a session.
         let visit = (first / 500) as u8;
         let mount = v1::MountInUse {
             slot: v1::Slot::Needle as i32,
@@ -77,8 +77,8 @@ pub fn boots(random: &mut StdRng, events: usize) -> Vec<Boot> {
     (0..DEVICES).map(|number| boot(number, random)).collect()
 }
 
-/// First..=last of each report to send: all events, some repeatedly and in other groupings, out of
-/// order.
+/// The reports to send, as the first and last event of each. They contain all events, some several
+/// times and in other groupings, out of order.
 pub fn groupings(random: &mut StdRng, events: usize) -> Vec<(usize, usize)> {
     let mut reports = Vec::new();
     let mut next = 0;
@@ -142,7 +142,7 @@ async fn every_event_stands_once_though_the_loader_stops_and_starts() {
     compare(&rig, &boots);
 }
 
-/// Partitions are taken away while their start is still being looked up, and come back.
+/// Partitions are revoked while their start is still being looked up, and are assigned again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn partitions_change_hands_while_the_engine_is_away() {
     let random = &mut StdRng::seed_from_u64(11);
@@ -212,7 +212,7 @@ pub fn compare(rig: &Rig, boots: &[Boot]) {
     assert_eq!(rig.clickhouse.query(ledgers), whole.join("\n"));
 }
 
-/// Name, the aggregate's sums, and the same from the base rows.
+/// Name, the aggregate's sums, and the same sums over the base rows.
 const AGGREGATES: [(&str, &str, &str); 3] = [
     (
         "accuracy_minute",

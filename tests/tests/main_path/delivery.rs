@@ -1,4 +1,4 @@
-//! What has not arrived, and what could not be used, against the truth.
+//! Compares what has not arrived and what could not be used with the truth file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::{
     truth::{Balance, Fate, Key, Truth, string},
 };
 
-/// Whether all that is not an event has arrived, which nobody waits for before the simulator ends.
+/// Whether all bad messages have arrived. The simulator does not wait for them before it ends.
 pub fn are_poisons_there(clickhouse: &ClickHouse, truth: &Truth) -> Result<(), String> {
     let (made, arrived) = (truth.poisons(), poisons(clickhouse));
     match made.difference(&arrived).count() {
@@ -27,7 +27,7 @@ fn poisons(clickhouse: &ClickHouse) -> BTreeSet<[String; 3]> {
     select(clickhouse, sql).iter().map(|row| [text(&row[0]), text(&row[1]), text(&row[2])]).collect()
 }
 
-/// `delivery_gaps` = what the truth says is missing or lost, number by number.
+/// `delivery_gaps` must list exactly what the truth file says is missing or lost, number by number.
 pub fn check_gaps(clickhouse: &ClickHouse, truth: &Truth) {
     let mut expected: BTreeMap<Key, (&str, &str)> = BTreeMap::new();
     for (key, event) in &truth.events {
@@ -65,7 +65,7 @@ pub fn check_gaps(clickhouse: &ClickHouse, truth: &Truth) {
 pub fn check_completeness(clickhouse: &ClickHouse, truth: &Truth) {
     let mut injections: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for ((tenant, device, ..), event) in &truth.events {
-        // What is in quarantine has arrived as well.
+        // An event in quarantine has arrived too.
         if !matches!(event.fate, Fate::Stored | Fate::Quarantined(_)) {
             continue;
         }
@@ -87,7 +87,7 @@ pub fn check_completeness(clickhouse: &ClickHouse, truth: &Truth) {
             lost: integer(6),
             missing: integer(7),
         };
-        // A boot without an event is known by its heartbeats.
+        // A boot without an event is known from its heartbeats.
         let wanted = balances.remove(&(text(0), text(1), integer(2))).unwrap_or_default();
         let received = injections.get(&(&text(0), &text(1))).copied().unwrap_or(0);
         let is_balanced = actual.stored + actual.quarantined + actual.lost + actual.missing == actual.made;
@@ -109,8 +109,8 @@ pub fn check_completeness(clickhouse: &ClickHouse, truth: &Truth) {
     assert_eq!(total.made, truth.events.len() as u64, "sequence numbers are without holes in the truth");
 }
 
-/// The quarantine = the events and the messages that the truth says cannot be used, with their
-/// reasons and bytes.
+/// The quarantine must hold exactly the events and messages that cannot be used according to the
+/// truth file, with their reasons and bytes.
 pub fn check_quarantine(clickhouse: &ClickHouse, truth: &Truth) {
     let (made, arrived) = (truth.poisons(), poisons(clickhouse));
     let mut differences = Differences::default();
@@ -152,7 +152,7 @@ pub fn check_quarantine(clickhouse: &ClickHouse, truth: &Truth) {
     differences.assert_none("quarantine");
 }
 
-/// Bad messages carry the ids of a topic that can be read, and none of one that cannot.
+/// Bad messages carry the ids of their topic if it can be read, and no ids otherwise.
 fn check_quarantined_topics(clickhouse: &ClickHouse, truth: &Truth) {
     let owners: BTreeMap<_, _> = truth
         .poisons
@@ -171,7 +171,7 @@ fn check_quarantined_topics(clickhouse: &ClickHouse, truth: &Truth) {
     }
 }
 
-/// The one event of a quarantined report, as the truth writes it.
+/// The only event of a quarantined report, in the form of the truth file.
 fn event_of(hex: &str, key: &Key) -> Value {
     let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal");
     let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();

@@ -1,4 +1,4 @@
-//! The base tables against the truth: the same rows, and every value of each.
+//! Compares the base tables with the truth file: the same rows, and every value in each row.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -14,13 +14,13 @@ use crate::{
     truth::{Fate, Key, Truth, boot, parse},
 };
 
-/// Columns that say how a row came to its table, which the truth does not know.
+/// Columns that describe how a row was loaded. The truth file does not know them.
 const PROVENANCE: [&str; 8] =
     ["received_at", "kafka_offset", "ingest_day", "incarnation", "kafka_partition", "batch", "gen", "batch_hash"];
-/// What the outbox adds to a heartbeat when it is sent.
+/// Fields that the outbox adds to a heartbeat when it is sent.
 const OUTBOX: [&str; 2] = ["outbox_events", "oldest_unreceipted_s"];
 
-/// What is not as it should be: how often, and the first few.
+/// Differences: how many there are, and the first few.
 #[derive(Default)]
 pub struct Differences {
     count: usize,
@@ -41,7 +41,7 @@ impl Differences {
     }
 }
 
-/// The rows of a table by event and index, as the text they came in.
+/// The rows of a table by event and index, as text.
 struct Table {
     columns: Vec<String>,
     rows: HashMap<(Key, u64), String>,
@@ -87,7 +87,7 @@ impl Table {
     }
 }
 
-/// Compares every table of events, and adds every injection that is stored to the sums.
+/// Compares every table of events, and adds every stored injection to the sums.
 pub fn check(clickhouse: &ClickHouse, truth: &Truth, received: &RangeInclusive<i64>, sums: &mut Sums) {
     let mut differences = Differences::default();
     let tables = expected::TABLES.into_iter().filter(|table| *table != "device_status");
@@ -119,7 +119,7 @@ pub fn check(clickhouse: &ClickHouse, truth: &Truth, received: &RangeInclusive<i
     differences.assert_none("base rows");
 }
 
-/// Compares one row; returns the time it stands under.
+/// Compares one row, and returns the time under which it is stored.
 fn compare(
     table: &str,
     columns: &[String],
@@ -153,7 +153,7 @@ fn compare(
     cell("at").and_then(Value::as_i64).expect("a time")
 }
 
-/// Heartbeats are outside the sequence and sent once: one may be lost, but none may be invented.
+/// Heartbeats are outside the sequence and sent once. One may be lost, but none may be invented.
 pub fn check_heartbeats(clickhouse: &ClickHouse, truth: &Truth, received: &RangeInclusive<i64>) {
     let (columns, lines) = fetch(clickhouse, "device_status", "source = 'HEARTBEAT'");
     let mut made: BTreeMap<_, Vec<Row>> = BTreeMap::new();
@@ -171,7 +171,7 @@ pub fn check_heartbeats(clickhouse: &ClickHouse, truth: &Truth, received: &Range
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
         let rows = made.get_mut(&(text(&boot.0), text(&boot.1), boot.2.as_u64().expect("a boot")));
         let rows = rows.map_or(&mut [] as &mut [Row], Vec::as_mut_slice);
-        // What tells the heartbeats of a boot apart.
+        // The columns that distinguish the heartbeats of a boot.
         let is_it =
             |row: &&mut Row| [keys[3], keys[4]].iter().all(|place| row.get(&columns[*place]) == Some(&cells[*place]));
         match rows.iter_mut().find(is_it) {
@@ -187,7 +187,7 @@ pub fn check_heartbeats(clickhouse: &ClickHouse, truth: &Truth, received: &Range
     assert!(distinct.len() * 2 > truth.heartbeats.len(), "most heartbeats are missing");
 }
 
-/// Rows of a query as arrays.
+/// The rows of a query, as arrays.
 pub fn select(clickhouse: &ClickHouse, sql: &str) -> Vec<Vec<Value>> {
     let text = clickhouse
         .query(&format!("{sql} FORMAT JSONCompactEachRow SETTINGS output_format_json_quote_64bit_integers = 0"));

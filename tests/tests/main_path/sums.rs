@@ -1,4 +1,4 @@
-//! The aggregates, computed again from the truth in integers.
+//! The aggregates, computed again in integers from the truth file.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::{
     truth::string,
 };
 
-/// How a column goes together over rows.
+/// How the values of a column are combined over rows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fold {
     Sum,
@@ -53,7 +53,7 @@ const USES: [(&str, Fold); 6] = [
     ("first_at", Min),
 ];
 
-/// Values by key, both in the order of their columns; a value is absent where nothing was measured.
+/// Values by key, both in the order of their columns. A value is absent if nothing was measured.
 type Folded = BTreeMap<String, Vec<Option<i128>>>;
 
 /// What the aggregate tables must hold.
@@ -61,13 +61,13 @@ type Folded = BTreeMap<String, Vec<Option<i128>>>;
 pub struct Sums {
     minutes: Folded,
     sessions: Folded,
-    /// Percent of dose error to how many injections.
+    /// For each percent of dose error, the number of injections.
     histograms: BTreeMap<String, BTreeMap<i128, i128>>,
     uses: Folded,
 }
 
 impl Sums {
-    /// Adds a stored injection that stands under this time.
+    /// Adds an injection that is stored with this time.
     pub fn add(&mut self, line: &Value, at: i64) {
         let (of, context) = (&line["event"]["injection"], &line["context"]);
         let integer = |field: &str| number(&of[field]).as_i64().map(i128::from);
@@ -115,7 +115,7 @@ impl Sums {
         }
     }
 
-    /// Compares with the tables.
+    /// Compares the sums with the tables.
     pub fn check(&self, clickhouse: &ClickHouse) {
         let device = "tenant, site, device, model, firmware";
         check(clickhouse, "accuracy_minute", &format!("{device}, toUnixTimestamp(minute)"), &accuracy(), &self.minutes);
@@ -157,12 +157,12 @@ fn uses() -> Vec<(&'static str, Fold)> {
     USES.into_iter().chain([LAST_AT]).collect()
 }
 
-/// Target and measured value where both are known and the value was measured.
+/// Target and measured value, if both are known and the value was really measured.
 fn pair(target: Option<i128>, measured: Option<i128>, source: &Value, setting: &str) -> Option<(i128, i128)> {
     target.zip(measured).filter(|_| source != setting)
 }
 
-/// Number, target, measured, error, its square, least and greatest error.
+/// Count, target, measured value, error, its square, least and greatest error.
 fn channel(pair: Option<(i128, i128)>) -> [Option<i128>; 7] {
     let Some((target, measured)) = pair else { return [Some(0), Some(0), Some(0), Some(0), Some(0), None, None] };
     let error = measured - target;

@@ -1,5 +1,6 @@
-//! The bridge: real admission, real acknowledgement rings, the real table of what is not confirmed;
-//! the rest is what its connections and producer do with them, without sockets.
+//! The bridge: real admission, real acknowledgement rings, and the real table of unconfirmed
+//! messages. The rest imitates, without sockets, what its connections and its producer do with
+//! them.
 
 use std::collections::VecDeque;
 
@@ -17,13 +18,13 @@ use crate::{
     kafka::{Answer, Kafka, Produced, Sent},
 };
 
-/// Most messages that are not confirmed; beyond it MQTT is not read.
+/// Largest number of unconfirmed messages. Beyond it the bridge does not read from MQTT.
 const IN_FLIGHT_MAX: usize = 12;
 
-/// A message that waits for Kafka, and what is owed for it then.
+/// A message that waits for Kafka, and what must be sent after its confirmation.
 struct Owed {
     produced: Produced,
-    /// Of which connection, and where in its ring.
+    /// Its connection, and its slot in that connection's ring.
     slot: Option<(usize, Slot)>,
     receipt: Option<Receipt>,
 }
@@ -31,11 +32,11 @@ struct Owed {
 struct Connection {
     acknowledger: Acknowledger,
     network: Option<u64>,
-    /// Read from the network, not looked at.
+    /// Messages that were read from the network but not processed.
     buffered: VecDeque<(u16, Message)>,
-    /// Confirmed, not looked at; they outlive the network connection.
+    /// Confirmations that were not processed. They survive the network connection.
     settled: VecDeque<Slot>,
-    /// PUBACKs on their way out.
+    /// PUBACKs that are not sent yet.
     acknowledgements: VecDeque<u16>,
     connects: Instant,
 }
@@ -75,7 +76,7 @@ impl Bridge {
         self.unconfirmed.is_empty() && self.receipts.is_empty()
     }
 
-    /// What the producer says.
+    /// Handles an answer of the producer.
     pub fn answer(&mut self, now: Instant, chance: &mut Chance, kafka: &mut Kafka, sent: Sent, answer: Answer) {
         if sent.bridge != self.id {
             return;
@@ -90,7 +91,7 @@ impl Bridge {
                     self.receipts.extend(receipt.map(|receipt| (produced.serial, receipt)));
                 }
             }
-            // What an earlier producer says: those records were produced again already.
+            // An answer of an earlier producer. Its records have already been produced again.
             _ if sent.generation != self.generation => {}
             Answer::Failed => {
                 if self.unconfirmed.fail(sent.number, "simulated").is_some() {
@@ -114,7 +115,7 @@ impl Bridge {
         }
     }
 
-    /// Receives, acknowledges, sends receipts.
+    /// Receives messages, acknowledges them, and sends receipts.
     pub fn step(
         &mut self,
         now: Instant,
@@ -184,8 +185,8 @@ impl Bridge {
         Ok(())
     }
 
-    /// What had been read goes to Kafka unacknowledged; nothing of this connection is acknowledged
-    /// on the next.
+    /// Messages that were read already go to Kafka unacknowledged. No message of this connection is
+    /// acknowledged on the next one.
     fn disconnected(&mut self, index: usize, now: Instant, chance: &mut Chance, kafka: &mut Kafka) {
         let buffered = std::mem::take(&mut self.connections[index].buffered);
         for (_, message) in buffered {
@@ -198,7 +199,7 @@ impl Bridge {
         connection.connects = now + chance.within(200);
     }
 
-    /// Takes one message on its way to Kafka.
+    /// Starts the way of one message to Kafka.
     fn ingest(
         &mut self,
         now: Instant,
@@ -209,7 +210,7 @@ impl Bridge {
     ) {
         let Message { serial, topic, payload } = message;
         let admitted = admit(topic.as_bytes(), &payload);
-        // Now and then there is no place for a receipt.
+        // Sometimes there is no room for a receipt.
         let mut receipt = admitted.receipt.filter(|_| !chance.mishap(25));
         if self.bug == Some(Bug::ReceiptAtOnce) {
             self.receipts.extend(receipt.take().map(|receipt| (serial, receipt)));
@@ -224,7 +225,7 @@ impl Bridge {
         self.produce(now, chance, kafka, number);
     }
 
-    /// The network connections go with the process.
+    /// The process dies, and its network connections end.
     pub fn die(&mut self, broker: &mut Broker) {
         (0..self.connections.len()).for_each(|index| broker.disconnect(index));
     }

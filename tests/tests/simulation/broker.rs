@@ -1,8 +1,8 @@
 //! An MQTT broker: one shared subscription over a few sessions, which it keeps or loses, and the
 //! way to the devices.
 //!
-//! It holds the bridge to MQTT's rules: a PUBACK has to be for the oldest message that was sent on
-//! its connection.
+//! It checks that the bridge follows MQTT's rules: a PUBACK must be for the oldest message that was
+//! sent on its connection.
 
 use std::collections::VecDeque;
 
@@ -10,15 +10,15 @@ use tokio::time::Instant;
 
 use crate::chance::Chance;
 
-/// Most messages sent and not acknowledged. Packet ids come from few more, so that one soon means
-/// another message.
+/// Largest number of sent messages that are not acknowledged. There are only a few more packet ids,
+/// so an id soon means another message.
 const IN_FLIGHT_MAX: usize = 6;
 const PACKET_IDS: u16 = 9;
 
 /// A message of a device.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// Ours, to tell messages apart.
+    /// A number of the simulation's own that identifies the message.
     pub serial: u64,
     pub topic: String,
     pub payload: Vec<u8>,
@@ -33,14 +33,13 @@ struct Session {
     packet_id: u16,
 }
 
-/// The broker.
 pub struct Broker {
     sessions: Vec<Session>,
     serials: u64,
     connections: u64,
-    /// From devices, under way.
+    /// Messages from devices that are in flight.
     publishes: Vec<(Instant, Message)>,
-    /// To devices, under way.
+    /// Messages to devices that are in flight.
     receipts: Vec<(Instant, String, Vec<u8>)>,
 }
 
@@ -50,7 +49,7 @@ impl Broker {
         Self { sessions, serials: 0, connections: 0, publishes: Vec::new(), receipts: Vec::new() }
     }
 
-    /// A device publishes: it arrives, late, twice, or not.
+    /// A device publishes a message, which arrives, arrives late, arrives twice, or is lost.
     pub fn publish(&mut self, now: Instant, chance: &mut Chance, topic: &str, payload: &[u8]) {
         if chance.mishap(12) {
             return;
@@ -64,7 +63,7 @@ impl Broker {
         }
     }
 
-    /// The bridge publishes a receipt: it arrives, late, twice, or not.
+    /// The bridge publishes a receipt, which arrives, arrives late, arrives twice, or is lost.
     pub fn receipt(&mut self, now: Instant, chance: &mut Chance, topic: &str, payload: &[u8]) {
         if chance.mishap(10) {
             return;
@@ -76,7 +75,7 @@ impl Broker {
         }
     }
 
-    /// Hands on what has arrived; returns what devices get.
+    /// Passes on what has arrived, and returns what devices get.
     pub fn step(&mut self, now: Instant, chance: &mut Chance) -> Vec<(String, Vec<u8>)> {
         for (_, message) in take_due(&mut self.publishes, now, |(at, _)| *at) {
             self.route(message, chance);
@@ -85,8 +84,8 @@ impl Broker {
         due.into_iter().map(|(_, topic, payload)| (topic, payload)).collect()
     }
 
-    /// To a session that is connected, or to one that waits for its client; without any the message
-    /// is gone.
+    /// Sends a message to a session that is connected, or else to one that waits for its client.
+    /// Without a session the message is lost.
     fn route(&mut self, message: Message, chance: &mut Chance) {
         let choose = |wanted: &dyn Fn(&Session) -> bool| -> Vec<usize> {
             self.sessions.iter().enumerate().filter(|(_, session)| wanted(session)).map(|(index, _)| index).collect()
@@ -101,16 +100,16 @@ impl Broker {
         }
     }
 
-    /// A client connects; what it had not acknowledged is sent again, under whatever packet ids, or
-    /// to another.
+    /// A client connects. The messages that it had not acknowledged are sent again, under any
+    /// packet ids, or to another client.
     pub fn connect(&mut self, index: usize, chance: &mut Chance) -> u64 {
         self.connections += 1;
         let session = &mut self.sessions[index];
         let unacknowledged: Vec<Message> = session.sent.drain(..).map(|(_, message)| message).collect();
         session.connection = Some(self.connections);
         if session.exists && chance.mishap(4) {
-            // The session is lost. The messages of a shared subscription go to the others, or with
-            // it.
+            // The session is lost. The messages of a shared subscription go to the other sessions,
+            // or are lost too.
             let left: Vec<Message> = unacknowledged.into_iter().chain(session.pending.drain(..)).collect();
             session.packet_id = 0;
             if chance.once_in(2) {
@@ -126,17 +125,14 @@ impl Broker {
         self.connections
     }
 
-    /// The network connection of a client ends.
     pub fn disconnect(&mut self, index: usize) {
         self.sessions[index].connection = None;
     }
 
-    /// Whether a connection is still there.
     pub fn is_connected(&self, index: usize, connection: u64) -> bool {
         self.sessions[index].connection == Some(connection)
     }
 
-    /// The next message for a client.
     pub fn deliver(&mut self, index: usize) -> Option<(u16, Message)> {
         let session = &mut self.sessions[index];
         if session.sent.len() >= IN_FLIGHT_MAX {
@@ -148,7 +144,7 @@ impl Broker {
         Some((session.packet_id, message))
     }
 
-    /// A PUBACK; returns the message it is for.
+    /// Handles a PUBACK, and returns its message.
     pub fn acknowledge(&mut self, index: usize, packet_id: u16) -> Result<Message, String> {
         let sent = &mut self.sessions[index].sent;
         match sent.pop_front() {
@@ -158,21 +154,21 @@ impl Broker {
         }
     }
 
-    /// Everything is forgotten.
+    /// The broker forgets everything.
     pub fn restart(&mut self) {
         self.sessions.iter_mut().for_each(|session| *session = Session::default());
         self.publishes.clear();
         self.receipts.clear();
     }
 
-    /// Whether nothing is under way.
+    /// Whether nothing is in flight.
     pub fn is_idle(&self) -> bool {
         let idle = |session: &Session| session.pending.is_empty() && session.sent.is_empty();
         self.publishes.is_empty() && self.receipts.is_empty() && self.sessions.iter().all(idle)
     }
 }
 
-/// Takes out what is due, oldest first.
+/// Takes out what is due, the oldest first.
 pub fn take_due<T>(waiting: &mut Vec<T>, now: Instant, at: impl Fn(&T) -> Instant) -> Vec<T> {
     let (mut due, later): (Vec<T>, Vec<T>) = std::mem::take(waiting).into_iter().partition(|item| at(item) <= now);
     *waiting = later;

@@ -1,5 +1,5 @@
-//! A Kafka: logs by partition, producers whose answers come late, out of order, wrong or never, and
-//! the group's commits.
+//! A Kafka: logs by partition, producers whose answers are late, out of order, wrong or missing,
+//! and the group's commits.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,10 +18,10 @@ use tokio::time::Instant;
 
 use crate::{broker::take_due, chance::Chance};
 
-/// Partitions of the topic of reports; the other has one.
+/// Partitions of the topic of reports. The quarantine topic has one.
 pub const PARTITIONS: u32 = 2;
 
-/// A log.
+/// One partition of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Log {
     Reports(i32),
@@ -33,7 +33,7 @@ pub const LOGS: [Log; 3] = [Log::Reports(0), Log::Reports(1), Log::Quarantine];
 /// A record that a bridge produces.
 #[derive(Clone, Debug)]
 pub struct Produced {
-    /// The MQTT message it was made from.
+    /// The MQTT message that it was made from.
     pub serial: u64,
     pub destination: Destination,
     pub key: Option<String>,
@@ -42,7 +42,7 @@ pub struct Produced {
     pub received_at: i64,
 }
 
-/// Which producer, and which of its records.
+/// Identifies a record and its producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sent {
     pub bridge: u64,
@@ -50,7 +50,7 @@ pub struct Sent {
     pub number: usize,
 }
 
-/// What the producer is told.
+/// The answer to a producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
     Confirmed,
@@ -62,20 +62,20 @@ pub enum Answer {
 pub struct Kafka {
     started: Instant,
     logs: BTreeMap<Log, Vec<Record>>,
-    /// Records under way.
+    /// Records in flight.
     appends: Vec<(Instant, Produced)>,
     answers: Vec<(Instant, Sent, u64, Answer)>,
-    /// Unavailable until then.
+    /// Kafka is away until this time.
     away: Option<Instant>,
-    /// Messages of which a record is in its log.
+    /// Messages with a record in their log.
     appended: BTreeSet<u64>,
     /// Messages whose record was confirmed to a bridge.
     confirmed: BTreeSet<u64>,
-    /// Events in the logs: device, boot, sequence number.
+    /// Events in the logs, as (device, boot, sequence number).
     events: BTreeSet<(String, u64, u64)>,
     /// Hashes of the payloads in quarantine.
     refused: BTreeSet<[u8; 32]>,
-    /// What the group has committed: nothing may depend on it.
+    /// The offsets that the group has committed. Nothing may depend on them.
     pub commits: BTreeMap<Log, u64>,
 }
 
@@ -104,39 +104,34 @@ impl Kafka {
         self.logs.get(&log).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether the record of a message was confirmed.
     pub fn has_confirmed(&self, serial: u64) -> bool {
         self.confirmed.contains(&serial)
     }
 
-    /// Whether an event is in a log.
     pub fn has_event(&self, device: &str, boot_id: u64, seq: u64) -> bool {
         self.events.contains(&(device.to_owned(), boot_id, seq))
     }
 
-    /// Whether a refused payload is in the quarantine log.
     pub fn has_refused(&self, sha256: &[u8; 32]) -> bool {
         self.refused.contains(sha256)
     }
 
-    /// Whether nothing is under way.
+    /// Whether nothing is in flight.
     pub fn is_idle(&self) -> bool {
         self.appends.is_empty() && self.answers.is_empty()
     }
 
-    /// Stops serving for a while.
     pub fn leave(&mut self, until: Instant) {
         self.away = Some(until);
     }
 
-    /// A producer sends a record.
     pub fn send(&mut self, now: Instant, chance: &mut Chance, sent: Sent, produced: &Produced) {
         let served = self.away.filter(|_| !chance.calm).map_or(now, |away| away.max(now));
         let append = served + chance.within(40);
         let answer = append + chance.within(if chance.calm { 20 } else { 250 });
         let mut appends = vec![append];
         let told = match if chance.calm { 99 } else { chance.below(100) } {
-            // Written, and the answer lost: it is produced again.
+            // The record is written, but its answer is lost. The bridge produces it again.
             0..8 => (answer, Answer::Failed),
             8..15 => {
                 appends.clear();
@@ -147,7 +142,7 @@ impl Kafka {
                 appends.push(append + chance.within(300));
                 (answer, Answer::Confirmed)
             }
-            // Given up, and written later.
+            // The record is reported as failed, but is written later.
             20..25 => {
                 appends[0] = answer + chance.within(2_000);
                 (answer, Answer::Failed)
@@ -158,7 +153,7 @@ impl Kafka {
                 }
                 (answer, Answer::Fatal)
             }
-            // It takes longer than a producer waits.
+            // The record takes longer than a producer waits.
             _ if served > now + Duration::from_millis(600) => (now + Duration::from_millis(600), Answer::Failed),
             _ => (answer, Answer::Confirmed),
         };
@@ -166,7 +161,7 @@ impl Kafka {
         self.answers.push((told.0, sent, produced.serial, told.1));
     }
 
-    /// Writes what is due; returns what producers are told.
+    /// Writes the records that are due, and returns the answers to producers.
     pub fn step(&mut self, now: Instant, chance: &mut Chance) -> Vec<(Sent, Answer)> {
         for (_, produced) in take_due(&mut self.appends, now, |(at, _)| *at) {
             self.append(produced, chance);
@@ -208,7 +203,7 @@ impl Kafka {
         self.push(log, Record { key: key.map(String::into_bytes), payload: value, headers, ..Record::default() });
     }
 
-    /// A loader's copy of what it refused.
+    /// Adds a loader's copy of a refused record.
     pub fn copy(&mut self, refusal: Refusal) {
         let Refusal { reason, source, topic, received_at, key, payload, .. } = refusal;
         let headers = Headers {

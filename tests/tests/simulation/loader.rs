@@ -1,5 +1,5 @@
-//! The loaders: real owners of the partitions, with rebalances, two at once, pauses beyond their
-//! lease, deaths at any call.
+//! The loaders: real owners of the partitions, with rebalances, two owners at once, pauses beyond
+//! the lease, and deaths at any call.
 
 use std::{
     collections::BTreeMap,
@@ -31,13 +31,12 @@ use crate::{
     kafka::{Kafka, LOGS, Log, PARTITIONS},
 };
 
-/// After this long without a sign of life a partition has another owner, and a paused one stops
-/// writing.
+/// A partition gets another owner if the group has not heard of its owner for this time. A paused
+/// owner stops writing at that time.
 pub const SESSION: Duration = Duration::from_secs(2);
-/// Longest pause of an owner.
 pub const PAUSE_MS: u64 = 5_000;
 
-/// Virtual time; days go by quickly, so that batches meet midnight.
+/// Virtual time. Days pass quickly, so that some batches span midnight.
 pub struct VirtualClock(pub Instant);
 
 impl Clock for VirtualClock {
@@ -46,12 +45,12 @@ impl Clock for VirtualClock {
     }
 
     fn boot(&self) -> Duration {
-        // The machine has been up for a while.
+        // The machine has been running for a while.
         Duration::from_secs(1_000) + self.0.elapsed()
     }
 }
 
-/// Copies of what was refused; now and then they are not taken.
+/// Copies refused records. Sometimes a copy is not accepted.
 #[derive(Clone)]
 struct Copier {
     copies: Arc<Mutex<Vec<Refusal>>>,
@@ -85,11 +84,11 @@ struct Running {
     pulse: Arc<Pulse>,
     client: Client,
     outlet: Outlet,
-    /// Where it began, once it knows; then the next record it gets.
+    /// The offset at which it started, once known; later the next record that it gets.
     next: Arc<Mutex<Option<u64>>>,
-    /// When the group heard of it last.
+    /// When the group last heard of it.
     heard: Instant,
-    /// Killed at this time at the latest, which is how a crash in the middle of a call looks.
+    /// The owner is killed at this time at the latest, like a crash in the middle of a call.
     until: Option<Instant>,
 }
 
@@ -101,13 +100,14 @@ pub struct Loaders {
     running: Vec<Running>,
     copies: Arc<Mutex<Vec<Refusal>>>,
     commits: Arc<Mutex<BTreeMap<Log, u64>>>,
-    /// Pauses beyond the lease; without them every write of an owner comes soon after its check.
+    /// Whether owners pause beyond their lease. Without pauses, every write of an owner follows
+    /// soon after its check.
     pauses: bool,
     nonce: u64,
     narrow: bool,
 }
 
-/// The shard that a log is.
+/// The shard of a log.
 pub fn shard(log: Log) -> Shard {
     match log {
         Log::Reports(partition) => Shard { incarnation: 1, partition },
@@ -122,7 +122,7 @@ fn place(log: Log) -> Place {
     }
 }
 
-/// Two configurations that differ in what they quarantine.
+/// Two configurations that quarantine different events.
 fn rules(narrow: bool) -> Rules {
     let mut plausibility = Plausibility::default();
     if narrow {
@@ -153,7 +153,7 @@ impl Loaders {
         lock(&self.copies).is_empty() && LOGS.iter().all(written)
     }
 
-    /// Owners end, come, are stopped, go on and get records.
+    /// One step: owners end, start, pause, continue and get records.
     pub async fn step(&mut self, now: Instant, chance: &mut Chance, kafka: &mut Kafka) -> Result<(), String> {
         for refusal in lock(&self.copies).drain(..) {
             kafka.copy(refusal);
@@ -161,10 +161,11 @@ impl Loaders {
         kafka.commits.clone_from(&lock(&self.commits));
         self.reap(now, chance).await?;
         for log in LOGS {
-            // One that has not been heard of for the session has lost its partition, and does not
-            // know it yet.
+            // An owner that the group has not heard of for the session time has lost its partition,
+            // but does not know it yet.
             let owners = self.running.iter().filter(|owner| owner.log == log && owner.heard + SESSION >= now).count();
-            // A second owner now and then: a rebalance that the first has not noticed yet.
+            // Sometimes a second owner starts: a rebalance that the first owner has not noticed
+            // yet.
             let wanted = if chance.mishap(60) { 2 } else { 1 };
             if owners < wanted && (!kafka.log(log).is_empty() || chance.calm) {
                 let owner = self.start(now, log, chance, kafka);
@@ -214,8 +215,8 @@ impl Loaders {
     }
 
     fn start(&mut self, now: Instant, log: Log, chance: &mut Chance, kafka: &Kafka) -> Running {
-        // Loaders of two configurations are never at work at once for longer than the session: the
-        // old ones have been ended.
+        // Loaders with different configurations never work together for longer than the session
+        // time, because the old ones were ended.
         if chance.mishap(6) {
             self.narrow = !self.narrow;
             self.running.iter().for_each(|other| other.revoked.cancel());
@@ -261,8 +262,8 @@ impl Loaders {
             *lock(&begun) = Some(position);
             let meter = meter(limits, clock, "simulated", shard(log).partition, position);
             let owner = Owner::new(shared, shard(log), place(log), lease, position, nonce, meter);
-            // Fenced by nothing: an owner that was overtaken commits too, and so takes the group
-            // back.
+            // Nothing fences a commit to the group. An owner that was overtaken also commits, which
+            // moves the group's offset back.
             let committed = move |position| {
                 lock(&commits).insert(log, position);
             };
@@ -272,7 +273,7 @@ impl Loaders {
         Running { log, task, revoked, pulse, client, outlet, next, heard: now, until }
     }
 
-    /// Nobody is left who could write.
+    /// Afterwards no owner is left that could write.
     pub fn end(&mut self) {
         self.running.drain(..).for_each(|owner| owner.task.abort());
     }

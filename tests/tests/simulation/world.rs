@@ -1,5 +1,5 @@
-//! One seed: devices, broker, bridge, Kafka, loaders and ClickHouse together, until everything is
-//! settled.
+//! One seed: devices, broker, bridge, Kafka, loaders and ClickHouse run together until everything
+//! is settled.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,27 +22,27 @@ const CONNECTIONS: usize = 2;
 const TICK: Duration = Duration::from_millis(20);
 /// How long mishaps happen.
 const TROUBLED: Duration = Duration::from_secs(7);
-/// Virtual time that no seed needs.
+/// More virtual time than any seed needs.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// What a run is about.
+/// The options of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Setting {
-    /// What is done wrongly.
+    /// The planted bug.
     pub bug: Option<Bug>,
-    /// Inserts into a table that the engine remembers, where it is not the real window.
+    /// How many inserts into a table the engine remembers, if not as many as the real window.
     pub window: Option<usize>,
-    /// Every write happens soon after it was decided, or never: no pauses beyond the lease, no
-    /// zombies.
+    /// Every write happens soon after it was decided, or never: no owner pauses beyond its lease,
+    /// and no write arrives late.
     pub prompt: bool,
 }
 
-/// What a seed came to.
+/// The result of a seed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Hash of everything that happened.
     pub trace: u64,
-    /// How often what has struck.
+    /// How often each mishap happened.
     pub struck: BTreeMap<String, u64>,
     pub events: u64,
 }
@@ -54,7 +54,7 @@ struct World {
     broker: Broker,
     bridge: Bridge,
     bridges: u64,
-    /// Down until then.
+    /// The bridge is down until this time.
     bridge_down: Option<Instant>,
     kafka: Kafka,
     loaders: Loaders,
@@ -65,7 +65,7 @@ struct World {
 /// Runs one seed in virtual time.
 ///
 /// # Errors
-/// What does not hold; what is checked at the end panics instead.
+/// A condition that does not hold. The checks at the end panic instead.
 pub fn run(seed: u64, setting: Setting) -> Result<Outcome, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
@@ -120,8 +120,8 @@ impl World {
             tokio::time::sleep(TICK).await;
             self.step().await?;
             let now = Instant::now();
-            // What a device says last names its earlier boots; the first time it may be refused
-            // together with older events.
+            // A device's last report names its earlier boots. The first such report may be refused
+            // together with the older events in it.
             let quiet = self.devices.iter().all(Device::is_online) && (last_words == 0 || self.is_idle());
             if quiet && last_words < 2 {
                 let uptime = now - self.start;

@@ -1,4 +1,5 @@
-//! `delivery_gaps` and `delivery_completeness` against the ledger they are computed from.
+//! `delivery_gaps` and `delivery_completeness`, compared with the ledger that they are computed
+//! from.
 
 use harness::ClickHouse;
 use rand::{Rng as _, SeedableRng as _};
@@ -39,8 +40,8 @@ const COMMIT_COLUMNS: &str = "kind, incarnation, kafka_partition, batch, batch_e
                               boot_id, stored_first, stored_last, quarantined_first, quarantined_last, lost_first, \
                               lost_last, declared_last, last_arrival";
 
-/// Reports in any order, with duplicates, bad events, losses and declarations: the states after
-/// each.
+/// The ledger states after each of several reports, which arrive in any order, with duplicates, bad
+/// events, losses and declarations.
 fn states(random: &mut rand::rngs::StdRng, boot_id: u64) -> Vec<State> {
     let (mut ledger, mut states) = (Ledger::default(), Vec::new());
     for step in 0..random.random_range(1..12) {
@@ -149,7 +150,7 @@ async fn a_new_life_of_the_topic_closes_gaps_of_the_one_before() {
     };
     let rows = [
         row(1, 10, 0, "[1], [9]"),
-        // The batch was written again under the next generation, with less in it.
+        // The batch was written again under the next generation, with other contents.
         row(1, 20, 0, "[1], [20]"),
         row(1, 20, 1, "[1, 15], [9, 20]"),
         row(2, 5, 0, "[10], [12]"),
@@ -182,14 +183,14 @@ async fn injections_are_counted_against_the_lifetime_counter() {
     assert_eq!(clickhouse.query(sql), "pen-1\t3\t8\t5\t0\t100\t107\npen-2\t1\t1\t0\t1\t7\t7");
 }
 
-/// Quarantined is not missing; what a visit lacks is known between two received numbers and from
-/// its end, and otherwise "at least".
+/// An event in quarantine is not missing. What a session lacks is known exactly between two
+/// received numbers and from its end; otherwise it is "at least".
 #[tokio::test(flavor = "multi_thread")]
 async fn visits_are_counted_by_numbers_and_by_their_end() {
     let clickhouse = ClickHouse::start();
     migrated(&clickhouse).await;
-    // Visit a has a hole that is in quarantine, b one that its end tells of, c one that nobody
-    // ends; e carries no numbers.
+    // The hole of session a is in quarantine. The end of session b reveals a hole. Session c has no
+    // end, and session e carries no numbers.
     clickhouse.query(
         "INSERT INTO doseline.injections (tenant, device, boot_id, seq, injection_no, session_id) VALUES \
          ('acme', 'pen-1', 1, 1, 1, 'a'), ('acme', 'pen-1', 1, 2, 2, 'a'), ('acme', 'pen-1', 1, 4, 4, 'a'), \
@@ -197,7 +198,7 @@ async fn visits_are_counted_by_numbers_and_by_their_end() {
          ('acme', 'pen-1', 1, 20, 20, 'c'), ('acme', 'pen-1', 1, 22, 22, 'c'), \
          ('acme', 'pen-2', 1, 1, NULL, 'e'), ('acme', 'pen-2', 1, 2, NULL, 'e'), ('acme', 'pen-2', 1, 3, 9, '')",
     );
-    // The second was replayed and stands among the injections now.
+    // The second one was replayed, and is now among the injections.
     clickhouse.query(
         "INSERT INTO doseline.quarantine (tenant, device, boot_id, seq, injection_no) VALUES \
          ('acme', 'pen-1', 1, 3, 3), ('acme', 'pen-1', 1, 2, 2), ('acme', 'pen-1', 1, 99, NULL), ('acme', 'pen-3', 1, 1, 5)",

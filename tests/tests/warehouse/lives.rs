@@ -1,4 +1,4 @@
-//! The end of a topic's life, and the beginning of the next.
+//! The end of a topic's incarnation, and the start of the next one.
 
 use harness::ClickHouse;
 use load::store::{Commit, Store};
@@ -103,8 +103,8 @@ async fn a_closed_life_takes_nothing_more_and_the_next_begins_with_its_ledgers()
     let warehouse = migrated(&clickhouse).await;
     warehouse.put_topic_life(&life(1, 5), 1).await.unwrap();
 
-    // Nothing at all; all committed; a batch under way; one that is being written again; one of
-    // another generation.
+    // The partitions: nothing written, everything committed, a batch in flight, a batch that is
+    // being written again, and a batch of another generation.
     let parts: Vec<Shard> = (0..5).map(|partition| shard(1, partition)).collect();
     batch(&warehouse, parts[1], (0, 10), vec![ledger("d1", &[(1, 5)], &[(6, 6)], 10)]).await;
     batch(&warehouse, parts[2], (0, 10), vec![ledger("d2", &[(1, 5)], &[], 10), ledger("d1", &[(9, 9)], &[], 20)])
@@ -136,7 +136,7 @@ async fn a_closed_life_takes_nothing_more_and_the_next_begins_with_its_ledgers()
     ];
     assert_eq!(before, expected);
 
-    // Late: rows under any token of the batches, their commits, and new intents.
+    // Late writes: rows under any token of the batches, their commits, and new intents.
     for (part, batch_start) in [(parts[0], 0), (parts[1], 10), (parts[2], 10), (parts[3], 10), (parts[4], 20)] {
         let end = batch_start + 10;
         warehouse.put_intent(&intent(part, batch_start, end, 0), 1).await.unwrap();
@@ -158,12 +158,12 @@ async fn a_closed_life_takes_nothing_more_and_the_next_begins_with_its_ledgers()
     }
     assert_eq!(sorted(warehouse.ledgers(shard(2, 1), 0, &keys).await.unwrap()), expected, "a late commit got through");
 
-    // A state of the new life stands for all.
+    // A state of the new incarnation includes all earlier states.
     record(&warehouse, &commit(shard(2, 0), 0, 4, 0, vec![ledger("d1", &[(1, 12)], &[], 30)]), 0).await;
     let later = sorted(warehouse.ledgers(shard(2, 0), 4, &keys).await.unwrap());
     assert_eq!(later[0], ledger("d1", &[(1, 12)], &[], 30));
     assert_eq!(later[1..], expected[1..]);
-    // Another topic's lives are not this one's.
+    // Incarnations of another topic do not count.
     let other = TopicLife { topic: "status".to_owned(), ..life(3, 3) };
     warehouse.put_topic_life(&other, 3).await.unwrap();
     assert_eq!(warehouse.ledgers(shard(3, 0), 0, &keys).await.unwrap(), []);
@@ -188,7 +188,7 @@ async fn offsets_that_kafka_did_not_have_are_a_loss() {
     warehouse.put_topic_life(&life(1, 1), 1).await.unwrap();
     let mut lossy = commit(shard(1, 0), 10, 30, 0, Vec::new());
     lossy.lost = IntervalSet::from_ranges([(10, 13), (20, 20)]);
-    // A burned token makes the same commit stand twice.
+    // A burned token lets the same commit be stored twice.
     for attempt in 0..2 {
         record(&warehouse, &lossy, attempt).await;
     }

@@ -1,4 +1,4 @@
-//! Pruning takes away what nobody asks for, and nothing else.
+//! Pruning deletes what no query needs, and nothing else.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,20 +20,20 @@ use super::{migrated, now_us};
 const SECOND_US: i64 = 1_000_000;
 const DAY_US: i64 = 86_400 * SECOND_US;
 const DAYS: i64 = 12;
-/// Days that can be rebuilt.
+/// How many days must stay rebuildable.
 const KEPT: u32 = 8;
 
-/// What a loader leaves behind in one shard.
+/// The rows that a loader writes in one shard.
 struct History {
     shard: Shard,
-    /// Start and end of each batch, and its day from now.
+    /// Start and end of each batch, and how many days ago it was written.
     batches: Vec<(u64, u64, i64)>,
     intents: Vec<String>,
     commits: Vec<String>,
 }
 
-/// Batches over days; each changes some boots, whose ledgers grow, with holes that are closed later
-/// or never.
+/// Batches over several days. Each changes some boots, whose ledgers grow, with holes that close
+/// later or never.
 fn history(random: &mut StdRng, shard: Shard, batches: u64, boots: u64) -> History {
     let today = now_us() / DAY_US * DAY_US;
     let mut history = History { shard, batches: Vec::new(), intents: Vec::new(), commits: Vec::new() };
@@ -53,7 +53,7 @@ fn history(random: &mut StdRng, shard: Shard, batches: u64, boots: u64) -> Histo
             let numbers = ledgers.entry(boot).or_default();
             let next = numbers.iter().max().copied().unwrap_or(0) + 1;
             match random.random_range(0..4) {
-                // A hole; a late one; the next.
+                // A hole; a late number; the next number.
                 0 => numbers.push(next + random.random_range(1..4)),
                 1 => numbers.push(random.random_range(1..=next)),
                 _ => numbers.push(next),
@@ -86,7 +86,8 @@ fn write(clickhouse: &ClickHouse, history: &History) {
 async fn ledgers_at(warehouse: &Warehouse, history: &History, boots: u64) -> BTreeMap<u64, Vec<LedgerRow>> {
     let keys: Vec<_> =
         (1..=boots).map(|boot_id| BootKey { tenant: String::new(), device: "pen-1".to_owned(), boot_id }).collect();
-    // The position, the start of the last batch, and the first batch of every day that is kept.
+    // The offsets at which ledgers are read: the position, the start of the last batch, the first
+    // batch of every kept day.
     let last = history.batches.last().expect("there are batches");
     let mut places = vec![last.1, last.0];
     for day in 0..=i64::from(KEPT) {
@@ -106,7 +107,7 @@ async fn what_is_asked_for_stays() {
     let clickhouse = ClickHouse::start();
     let warehouse = migrated(&clickhouse).await;
     let random = &mut StdRng::seed_from_u64(harness::seed());
-    // What is kept are whole days back from today.
+    // The kept days are counted back from today.
     stay_within_a_day(Duration::from_secs(180));
     let boots = 20;
     let shards = [(1, 0), (1, 1), (2, 0)];
@@ -115,7 +116,7 @@ async fn what_is_asked_for_stays() {
         .into_iter()
         .collect();
     histories.iter().for_each(|history| write(&clickhouse, history));
-    // A loss is told for ever.
+    // A loss is kept for ever.
     clickhouse.query(
         "INSERT INTO doseline.loader_commits (kind, incarnation, kafka_partition, batch, batch_end, lost_first, lost_last) \
          VALUES ('commit', 1, 0, 20, 30, [21], [22])",
@@ -151,14 +152,14 @@ async fn what_is_asked_for_stays() {
     assert_eq!(again, Pruned::default(), "there was more to prune");
 }
 
-/// How long the delivery views take with many states, before and after. Run by hand: `--ignored
-/// --nocapture`.
+/// Measures how long the delivery views take with many states, before and after pruning. Run it by
+/// hand with `--ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
 async fn cost_of_the_views() {
     let clickhouse = ClickHouse::start();
     let warehouse = migrated(&clickhouse).await;
-    // 1,000 boots of 3,000 states each over 7 days, in 12 shards; each tenth boot has a hole.
+    // 1,000 boots with 3,000 states each over 7 days, in 12 shards. Each tenth boot has a hole.
     clickhouse.query(
         "INSERT INTO doseline.loader_commits (kind, incarnation, kafka_partition, batch, batch_end, committed_at, device, \
          boot_id, stored_first, stored_last, last_arrival) \

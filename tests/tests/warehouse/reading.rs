@@ -1,4 +1,4 @@
-//! The views people read, on rows made by hand.
+//! The views that people read, over rows that the tests insert.
 
 use harness::ClickHouse;
 
@@ -12,8 +12,8 @@ fn check(clickhouse: &ClickHouse, sql: &str, expected: &str) {
 async fn accuracy_is_computed_from_exact_sums() {
     let clickhouse = ClickHouse::start();
     migrated(&clickhouse).await;
-    // Errors 10, -10, 40 of a target of 1000 in two visits and three batches; one injection without
-    // a measured dose; and sums so large that 64 bits would not hold n * sum of squares.
+    // Errors 10, -10 and 40 of a target of 1000, in two sessions and three batches; one injection
+    // without a measured dose; and sums so large that n * sum of squares exceeds 64 bits.
     clickhouse.query(
         "INSERT INTO doseline.accuracy_session (tenant, device, session_id, dose_calibration_id, target_nl, injections, \
          dose_n, dose_target_nl, dose_delivered_nl, dose_error_nl, dose_error_sq, dose_error_min, dose_error_max) VALUES \
@@ -33,7 +33,7 @@ async fn accuracy_is_computed_from_exact_sums() {
     check(&clickhouse, sql, expected);
     check(&clickhouse, "SELECT count() FROM doseline.depth_accuracy", "0");
 
-    // What the device says went wrong is no accuracy.
+    // Injections that the device reports as failed do not count for accuracy.
     clickhouse.query(
         "INSERT INTO doseline.accuracy_session (tenant, device, session_id, target_nl, target_um, outcome, injections, ok, aborted, \
          dose_n, dose_error_nl, depth_n, depth_error_um) VALUES \
@@ -203,7 +203,7 @@ async fn the_latest_word_is_read_without_reading_every_heartbeat() {
     let gaps = "SELECT first_missing, last_missing, since FROM doseline.delivery_gaps WHERE device = 'pen-3'";
     check(&clickhouse, gaps, "1\t21\t2026-01-01 10:00:03.000000");
 
-    // What is deleted was never said.
+    // Deleted messages have no effect any more.
     clickhouse
         .query("ALTER TABLE doseline.device_status DELETE WHERE ingest_day = '2026-01-02' SETTINGS mutations_sync = 2");
     check(&clickhouse, fleet, "pen-3\tONLINE\t47\t199\t2026-01-01 10:16:33.000000\t11");

@@ -11,7 +11,7 @@ use warehouse::{
 
 use super::{empty, migrated};
 
-/// The engine clears away every second or so.
+/// The engine removes old parts about every second.
 const CLEARED_WITHIN: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,8 +47,8 @@ async fn three_at_once_migrate_and_a_fourth_finds_nothing_to_do() {
 async fn what_was_interrupted_or_has_gone_is_made_again() {
     let clickhouse = ClickHouse::start();
     let warehouse = migrated(&clickhouse).await;
-    // As after a crash in the middle of migration 4: some of its tables are there, later migrations
-    // are not recorded.
+    // The state after a crash in the middle of migration 4: some of its tables exist, and later
+    // migrations are not recorded.
     clickhouse.query("ALTER TABLE doseline.schema_migrations DELETE WHERE version >= 4 SETTINGS mutations_sync = 2");
     clickhouse.query("DROP TABLE doseline.preparations SYNC");
     clickhouse.query("INSERT INTO doseline.sessions (tenant, device) VALUES ('acme', 'pen-1')");
@@ -100,7 +100,8 @@ async fn windows_are_verified_and_corrected_and_flushing_is_an_option() {
         let create = clickhouse.query(&format!("SHOW CREATE TABLE doseline.{name}"));
         let window = format!("non_replicated_deduplication_window = {DEDUPLICATION_WINDOW_MIN}");
         assert_eq!(create.contains(&window), *kind == Kind::Loader, "{name}");
-        // Or tokens that shut late writers out are forgotten with the rows they came with.
+        // Otherwise tokens that keep late writers out would be forgotten together with the rows
+        // they came with.
         assert_eq!(create.contains("remove_empty_parts = "), *kind == Kind::Loader, "{name}");
         assert_eq!(create.contains("old_parts_lifetime = 480"), *kind != Kind::View, "{name}");
     }
@@ -121,7 +122,7 @@ async fn windows_are_verified_and_corrected_and_flushing_is_an_option() {
     clickhouse.query("INSERT INTO doseline.item_uses (tenant) VALUES ('acme')");
 }
 
-/// A merge that ran while the disk filled can leave a part with a file that is too short.
+/// A merge that ran while the disk filled up can leave a part with a file that is too short.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_merge_that_cannot_be_read_gives_way_to_the_parts_before_it() {
     let mut clickhouse = ClickHouse::start();
@@ -130,8 +131,8 @@ async fn a_merge_that_cannot_be_read_gives_way_to_the_parts_before_it() {
         clickhouse.query(&format!("INSERT INTO doseline.item_uses (tenant) VALUES ('{tenant}')"));
     }
     clickhouse.query("OPTIMIZE TABLE doseline.item_uses FINAL");
-    // A table as the engine makes them, merged after the other: when its old parts are gone, the
-    // other's would be.
+    // A table with default settings, which is merged after the other one. When its old parts are
+    // gone, those of the other table would be gone with the same settings.
     clickhouse.query("CREATE DATABASE usual");
     clickhouse.query("CREATE TABLE usual.witness (a UInt8) ENGINE = MergeTree ORDER BY a");
     for _ in 0..2 {
