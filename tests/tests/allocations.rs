@@ -1,9 +1,9 @@
-//! The bridge's steady state allocates nothing: counted by an allocator of this test's own, on the
-//! thread that runs it.
+//! In its steady state the bridge allocates nothing. An allocator of this test counts the
+//! allocations of the thread that runs it.
 //!
-//! Not counted, because it is not ours: what the MQTT client makes of a received packet and of a
-//! receipt to publish, and librdkafka's own copies, which are C. JSON, statuses and refusals
-//! allocate; they are not the steady state.
+//! Not counted, because it is not doseline's code: what the MQTT client allocates for a received
+//! packet and for a receipt, and librdkafka's own copies, which C code makes. JSON, statuses and
+//! refusals do allocate, but they do not belong to the steady state.
 
 #[allow(dead_code, reason = "some of the cases are looked at")]
 #[path = "../benches/micro/cases.rs"]
@@ -31,8 +31,8 @@ fn count() {
     ALLOCATIONS.set(ALLOCATIONS.get() + 1);
 }
 
-// SAFETY: everything is the system's allocator's; counting touches a thread-local that needs
-// neither memory nor a destructor.
+// SAFETY: the system's allocator does all the work. Counting uses a thread-local that needs neither
+// memory nor a destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
@@ -55,7 +55,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// How often something allocates or grows what it has.
+/// How often the work allocates memory or enlarges an allocation.
 fn allocations(work: impl FnOnce()) -> u64 {
     let before = ALLOCATIONS.get();
     work();
@@ -74,7 +74,7 @@ fn allocations_are_counted() {
 fn a_report_goes_through_the_bridge_without_allocating() {
     for name in ["topic", "head/1", "head/10", "head/50", "ring", "unconfirmed", "bridge/1", "bridge/10", "bridge/50"] {
         let mut case = cases::case(name);
-        // Buffers get their size.
+        // The first runs bring buffers to their final size.
         for _ in 0..8 {
             (case.run)();
         }
@@ -83,7 +83,7 @@ fn a_report_goes_through_the_bridge_without_allocating() {
     }
 }
 
-/// One allocation: the Rust client's copy of the name of the Kafka topic.
+/// The single allocation is the Rust client's copy of the Kafka topic's name.
 #[test]
 fn handing_a_record_to_the_producer_allocates_once() {
     let publishes: Vec<_> = inputs::sent(64, 64, 10).iter().zip(1..).map(|(sent, id)| sent.publish(id)).collect();
@@ -96,16 +96,16 @@ fn handing_a_record_to_the_producer_allocates_once() {
     assert_eq!(allocations(|| (0..10).for_each(|_| round())), 640);
 }
 
-/// The loader keeps a context's texts once, so the first report that has it allocates for it, and
-/// each for all its events.
+/// The loader stores a context's texts once, so only the first report of a context allocates for
+/// it. Each report allocates once for all of its events.
 #[test]
 fn decoding_allocates_for_a_context_once_and_for_a_report_once() {
     for injections in [1, 10, 50] {
         let sent = inputs::sent(1, 1, injections);
         let mut contexts = Contexts::default();
         let mut decode = || allocations(|| drop(black_box(Report::decode_among(&sent[0].payload, &mut contexts))));
-        // Six texts, the visit, the mounts and their five texts, the context and its place among
-        // others, the events.
+        // Six texts, the session, the mounts and their five texts, the context and its entry in the
+        // list, the events.
         assert_eq!(decode(), 16);
         assert_eq!(decode(), 1);
     }

@@ -1,5 +1,5 @@
-//! `cargo xtask bench` works: bridge and loader with little data, every report counted. How fast
-//! they are is not judged here.
+//! `cargo xtask bench` works: it runs bridge and loader with little data and counts every report.
+//! Their speed is not judged here.
 
 use harness::bench::{self, Options};
 
@@ -14,7 +14,7 @@ fn bridge_and_loader_are_measured_and_everything_arrives() {
     for (table, name) in [(0, "bridge_cpu_us_per_report"), (1, "reports_per_s"), (2, "loader_cpu_s_per_million")] {
         assert!(figure(table, name).is_some_and(|figure| figure > 0.0), "{name} in {json:#}");
     }
-    // At 2,000 reports/s: the bridge takes those together that came while it rested.
+    // At 2,000 reports/s, the bridge handles all reports together that arrived while it slept.
     let switches = figure(0, "bridge_switches_per_report").expect("a figure");
     assert!(switches < 2.0, "{switches} switches of threads a report");
 }

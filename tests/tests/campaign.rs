@@ -1,6 +1,6 @@
-//! Every fault of the reliability table, as often as continuous integration wants it, under load:
-//! nothing is lost, nothing doubled, aggregates are the sums of their rows, no offset goes back. A
-//! run prints the command that replays it.
+//! Every fault of the reliability table under load, as often as continuous integration asks for.
+//! Nothing is lost or stored twice, aggregates are the sums of their rows, and no offset goes back.
+//! A run prints the command that replays it.
 
 use harness::campaign::{self, Options};
 

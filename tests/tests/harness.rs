@@ -1,5 +1,5 @@
-//! The harness proves itself: each engine starts, does its work, keeps its data when killed, and is
-//! gone afterwards.
+//! Tests of the harness: each engine starts, works, keeps its data when it is killed, and has ended
+//! afterwards.
 
 use std::fs;
 use std::process::{Command, Output};

@@ -1,8 +1,8 @@
-//! The guard against slowing down: how many instructions each case of `benches/micro` takes,
-//! counted by valgrind's callgrind, against the bounds in `benches/micro/instructions.txt`. Times
-//! vary on a busy machine; these do not.
+//! Guards against slower code. Valgrind's callgrind counts the instructions of each case of
+//! `benches/micro`, and the test compares them with the bounds in `benches/micro/instructions.txt`.
+//! Unlike times, instruction counts do not vary on a busy machine.
 //!
-//! `DOSELINE_INSTRUCTIONS=renew` writes the bounds down as they are now.
+//! `DOSELINE_INSTRUCTIONS=renew` writes the present counts as the new bounds.
 
 #[path = "../benches/micro/cases.rs"]
 mod cases;
@@ -21,14 +21,14 @@ use std::{
 
 const BOUNDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/micro/instructions.txt");
 const RENEW: &str = "DOSELINE_INSTRUCTIONS=renew cargo test --release --workspace --test instructions";
-/// Part of its figure that a case may take more.
+/// The share by which a case may exceed its figure.
 const ROOM: f64 = 0.05;
-/// Part of its figure by which a case is so much better that its bound has to follow.
+/// If a case improves by more than this share, its bound must be lowered.
 const BETTER: f64 = 0.10;
-/// Names the case to the process that valgrind runs.
+/// Names the case for the process that valgrind runs.
 const CASE: &str = "DOSELINE_INSTRUCTIONS_CASE";
 
-/// The figures are those of an optimised build for x86-64; others have none.
+/// The figures hold for an optimised build on x86-64. Other builds have none.
 #[test]
 #[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), ignore = "bounds are those of x86-64")]
 fn no_case_takes_more_instructions_than_its_bound() {
@@ -46,7 +46,7 @@ fn no_case_takes_more_instructions_than_its_bound() {
     );
 }
 
-/// What valgrind runs: one case, twice to warm up and once to be counted.
+/// The part that valgrind runs: one case, twice to warm up and once to be counted.
 #[test]
 #[ignore = "runs under valgrind"]
 fn count() {
@@ -56,15 +56,15 @@ fn count() {
     measured(&mut case);
 }
 
-/// Callgrind counts what happens in here.
+/// Callgrind counts the instructions in this function.
 #[inline(never)]
 fn measured(case: &mut cases::Case) {
     (case.run)();
     std::hint::black_box(case);
 }
 
-/// Of every case. What else runs does not change the counts, so as many run at once as there are
-/// processors.
+/// The instructions of every case. Other processes do not change the counts, so one case runs on
+/// each processor.
 fn all_instructions() -> Vec<(&'static str, f64)> {
     let next = AtomicUsize::new(0);
     let left = || iter::from_fn(|| cases::NAMES.get(next.fetch_add(1, Ordering::Relaxed)));
@@ -77,7 +77,7 @@ fn all_instructions() -> Vec<(&'static str, f64)> {
     cases::NAMES.iter().map(|name| (*name, counted[name])).collect()
 }
 
-/// Instructions of one unit of a case.
+/// Instructions for one unit of a case.
 fn instructions(name: &str) -> f64 {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*instructions::measured*"])
@@ -115,7 +115,7 @@ fn stored(table: &str) -> BTreeMap<&str, (f64, f64)> {
     table.lines().filter(|line| !line.starts_with('#')).map(line).collect()
 }
 
-/// A line for each case that needs somebody to look.
+/// A line for each case that a person must look at.
 fn complaints(figures: &[(&str, f64)], stored: &BTreeMap<&str, (f64, f64)>) -> Vec<String> {
     let complaint = |(name, now): &(&str, f64)| match stored.get(name) {
         None => Some(format!("{name}: takes {now:.1} instructions and has no bound")),

@@ -1,5 +1,5 @@
-//! The Kafka log of `doseline up` under clients that share no code with it: Java's, librdkafka,
-//! kafka-python, kafkajs, kafka-go.
+//! The Kafka log of `doseline up` with clients that share no code with it: Java's client,
+//! librdkafka, kafka-python, kafkajs, kafka-go.
 
 use std::{
     io::Write as _,
@@ -19,7 +19,7 @@ use rdkafka::{
 const WITHIN: Duration = Duration::from_secs(60);
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 
-/// A topic that clients write one after the other, and what stands in it.
+/// A topic that clients write one after the other, and its expected content.
 struct Topic<'r> {
     address: &'r str,
     name: &'static str,
@@ -37,14 +37,15 @@ impl<'r> Topic<'r> {
         Self { address: &ready.kafka, name, values: Vec::new() }
     }
 
-    /// A client has produced these values and afterwards read all there are.
+    /// Records that a client has produced these values and has then read the whole topic.
     fn expect(&mut self, client: &str, produced: impl IntoIterator<Item = String>, read: &str) {
         self.values.extend(produced);
         assert_eq!(read.lines().collect::<Vec<_>>(), self.values, "read by {client}");
         println!("{client}: {} records of {}", self.values.len(), self.name);
     }
 
-    /// A program that produces and reads, given address, topic and the number of records.
+    /// Runs a program that produces and reads. It gets the address, the topic and the number of
+    /// records.
     fn run(&mut self, client: &str, produced: &[&str], command: &mut Command) {
         let count = (self.values.len() + produced.len()).to_string();
         let read = output(command.args([self.address, self.name, &count]), "");
@@ -72,7 +73,7 @@ impl<'r> Topic<'r> {
         let deadline = Instant::now() + WITHIN;
         while left > 0 {
             assert!(Instant::now() < deadline, "{left} records did not come");
-            // Nothing comes of a poll that takes part in a rebalance.
+            // A poll that takes part in a rebalance returns nothing.
             let Some(record) = consumer.poll(Duration::from_millis(100)) else { continue };
             let record = record.expect("a record");
             read += &String::from_utf8_lossy(record.payload().expect("a value"));
@@ -98,12 +99,12 @@ impl<'r> Topic<'r> {
     }
 }
 
-/// With few repetitions, so that it is of a size that each codec makes smaller.
+/// The value has few repetitions, so that each codec makes it smaller.
 fn value(client: &str, codec: &str) -> String {
     format!("{client} {codec} {}", "value ".repeat(200).trim_end())
 }
 
-/// What a program prints, given this line.
+/// What a program prints after it got this line.
 fn output(command: &mut Command, input: &str) -> String {
     let mut child = command
         .stdin(Stdio::piped())
@@ -126,7 +127,7 @@ fn clients_of_every_family_produce_and_consume() {
     let mut doseline = Doseline::start(&[&["up", "--data-dir", data_dir], &ports[..]].concat());
     let ready = doseline.wait_until_ready(WITHIN);
 
-    // kafka-python and kafkajs bring gzip only.
+    // kafka-python and kafkajs only support gzip.
     let mut topic = Topic::create(&ready, "clients");
     topic.librdkafka(&["gzip"]);
     let produced = ["kafka-python 0", "kafka-python 1", "kafka-python 2"];
@@ -134,7 +135,7 @@ fn clients_of_every_family_produce_and_consume() {
     topic.run("kafkajs", &["kafkajs 0", "kafkajs 1", "kafkajs 2"], &mut clients::kafkajs());
 
     let mut topic = Topic::create(&ready, "codecs");
-    // It is built without Zstandard here.
+    // librdkafka is built without Zstandard here.
     topic.librdkafka(&CODECS[..4]);
     topic.java(&CODECS);
     if let Some(mut go) = clients::go() {

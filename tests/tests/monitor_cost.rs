@@ -1,4 +1,5 @@
-//! What a pass over a large fleet costs: in a process of its own, whose time is that of the pass.
+//! What a pass over a large fleet costs. It runs in a process of its own, whose CPU time is that of
+//! the pass.
 
 use harness::{ClickHouse, cpu_s};
 use monitor::{Monitor, Options};
@@ -34,7 +35,7 @@ async fn a_pass_over_ten_thousand_devices_takes_less_than_30_cpu_seconds() {
     let judged = "SELECT count() FROM doseline.accuracy_verdicts FINAL WHERE sessions = 8 AND k_clustered > 0";
     assert_eq!(clickhouse.number(judged), 2 * 9_375);
 
-    // One more visit: what changed, not everything.
+    // One more session, so only what changed is judged.
     clickhouse.query(
         "INSERT INTO doseline.item_uses (tenant, site, device, session_id, slot, mount_id, item_id, injections, first_at, last_at) \
          VALUES ('acme', 'paris', 'inj-9', 'again', 'NEEDLE', 'm0NEEDLE', 'N9-0', 1, '2026-01-06 08:00:00', '2026-01-06 08:00:00')",
@@ -44,7 +45,7 @@ async fn a_pass_over_ten_thousand_devices_takes_less_than_30_cpu_seconds() {
     let after = cpu_s(std::process::id()) + cpu_s(engine) - before;
     println!("one change: {} units, {after:.2} CPU-s, {:?}", summary.units, began.elapsed());
     assert!(!summary.whole && summary.units < 10_000, "{summary:?}");
-    // Half a second on an idle machine; everything again takes twenty.
+    // Half a second on an idle machine. A pass over everything would take twenty.
     assert!(after < 5.0, "{after} CPU-s");
     assert_eq!(clickhouse.number(reused), 11);
     assert!(own + engines < 30.0, "{own} + {engines} CPU-s");

@@ -1,4 +1,4 @@
-//! A small fleet whose events are known: every kind of event, some sent twice in another grouping.
+//! A small fleet with known events of every kind. Some are sent twice, in another grouping.
 
 use telemetry::v1::{self, event::Kind};
 
@@ -6,12 +6,12 @@ use crate::rig::Rig;
 
 const BASE_US: i64 = 1_749_000_000_000_000;
 const SHOTS: u64 = 40;
-/// Events of one visit: start, mount, mixture, shots, fault, calibration, cycle, end.
+/// Number of events in one session: start, mount, mixture, shots, fault, calibration, cycle, end.
 pub const VISIT: u64 = SHOTS + 7;
-/// Place of the shot in a visit that is implausible and goes to quarantine.
+/// Position of the implausible shot in a session, which goes to quarantine.
 const IMPLAUSIBLE: u64 = 9;
 
-/// A device that has made some visits.
+/// A device that has had some sessions.
 #[derive(Clone)]
 pub struct Device {
     pub name: String,
@@ -19,7 +19,7 @@ pub struct Device {
     visits: u64,
 }
 
-/// So many devices, named `pen-0` and so on.
+/// A fleet of this many devices, called `pen-0` and so on.
 pub fn fleet(devices: usize) -> Vec<Device> {
     let device = |number: usize| {
         let boot_id = (number as u64 + 1) << 32 | 7;
@@ -29,13 +29,13 @@ pub fn fleet(devices: usize) -> Vec<Device> {
 }
 
 impl Device {
-    /// Events made so far, which is the last sequence number.
+    /// Number of events made so far, which is also the last sequence number.
     pub fn made(&self) -> u64 {
         self.visits * VISIT
     }
 
-    /// Makes another visit and sends it: in three reports, the middle one twice in another
-    /// grouping, then a heartbeat.
+    /// Adds a session and sends it in three reports, with the middle one twice in another grouping,
+    /// and then a heartbeat.
     pub fn visit(&mut self, rig: &mut Rig) {
         let first = self.made() + 1;
         self.visits += 1;
@@ -52,7 +52,7 @@ impl Device {
         rig.report(&self.name, &v1::Report { first_seq: 0, events: vec![beat], ..self.report(first, 0, 0) });
     }
 
-    /// Events `from..to` of the visit whose first sequence number this is.
+    /// Events `from..to` of the session that starts with the sequence number `first`.
     pub fn report(&self, first: u64, from: u64, to: u64) -> v1::Report {
         let visit = (first - 1) / VISIT;
         let mount = v1::MountInUse {
@@ -124,7 +124,7 @@ impl Device {
     }
 }
 
-/// Rows that so many visits leave: injections, and quarantined events.
+/// Number of rows of this many sessions: injections, and quarantined events.
 pub fn expected(visits: u64) -> (u64, u64) {
     (visits * (SHOTS - 1), visits)
 }

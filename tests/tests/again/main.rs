@@ -1,5 +1,5 @@
-//! What was loaded, looked at once more: `reconcile` names each difference, `rebuild` makes a day
-//! again from Kafka, and a new version takes over while data flows.
+//! Loaded data, examined again: `reconcile` names each difference, `rebuild` loads a day again from
+//! Kafka, and a new version takes over while data flows.
 
 mod fleet;
 #[path = "../loader/rig.rs"]

@@ -1,5 +1,5 @@
-//! Times that devices tell, from Kafka to the verdict and the alert: what cannot be true is
-//! believed nowhere, and a day with it is rebuilt to the same rows.
+//! Times that devices report, from Kafka to the verdict and the alert. An impossible time is used
+//! nowhere, and a day with such a time is rebuilt to the same rows.
 
 use monitor::{Monitor, Options};
 use telemetry::v1::{self, event::Kind};
@@ -11,7 +11,7 @@ use crate::{
 
 const DAY_US: i64 = 86_400_000_000;
 
-/// A boot that begins a visit, mounts a needle and injects once, by a clock that says that it is
+/// A boot that starts a session, mounts a needle and injects once. Its clock says that it is
 /// synced.
 fn visit(rig: &mut Rig, device: &str, base_unix_us: i64, expiry: &str) {
     let mount_id = format!("m-{device}");
@@ -39,7 +39,7 @@ fn visit(rig: &mut Rig, device: &str, base_unix_us: i64, expiry: &str) {
     rig.report(device, &report);
 }
 
-/// A heartbeat of the same boot, outside the sequence: no outbox has kept it.
+/// A heartbeat of the same boot, outside the sequence, so no outbox has kept it.
 fn heartbeat(rig: &mut Rig, device: &str, base_unix_us: i64) {
     let report = v1::Report {
         boot_id: 1 << 32 | 7,
@@ -63,7 +63,7 @@ async fn a_clock_that_is_wrong_is_seen_and_decides_nothing() {
     visit(rig, "decade", RECEIVED_US + 3_652 * DAY_US, "2027-06-30");
     visit(rig, "day", RECEIVED_US + DAY_US, "2025-06-15");
     visit(rig, "six-weeks", RECEIVED_US - 42 * DAY_US, "2025-05-04");
-    // A day ahead too, but the report has waited for a day: by itself it is plausible.
+    // Also a day ahead, but the report has waited for a day, so its time is plausible by itself.
     visit(rig, "late", RECEIVED_US, "2025-06-14");
     rig.flush();
     rig.written().await;
@@ -81,11 +81,11 @@ async fn a_clock_that_is_wrong_is_seen_and_decides_nothing() {
                     GROUP BY device ORDER BY device";
     assert_eq!(rig.clickhouse.query(verdicts), "late\tCONFIRMED\nseconds\tINDETERMINATE\nunset\tCONFIRMED");
 
-    // What shows that the clock of that boot is ahead arrives later.
+    // The message that shows that the clock of this boot is ahead arrives later.
     heartbeat(rig, "late", RECEIVED_US + DAY_US);
     rig.flush();
     rig.written().await;
-    // The fleet is asked about every few seconds only.
+    // The monitor only queries the fleet every few seconds.
     monitor.pass(monitor::now_us() + 61_000_000).await.expect("a pass");
     assert_eq!(rig.clickhouse.query(verdicts), "late\tINDETERMINATE\nseconds\tINDETERMINATE\nunset\tCONFIRMED");
     let alerts = "SELECT device, severity FROM doseline.open_alerts WHERE kind = 'clock-implausible' ORDER BY device";

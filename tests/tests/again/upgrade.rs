@@ -1,5 +1,5 @@
-//! A new version takes over from the one before while data flows: exact at the end, and no
-//! partition stands still for longer than a session time-out.
+//! A new version replaces the old one while data flows. The result is exact, and no partition
+//! stands still for longer than a session timeout.
 
 use std::{
     collections::BTreeMap,
@@ -15,9 +15,9 @@ use crate::{
     world::World,
 };
 
-/// Several times what a loaded machine needs to hand a partition over.
+/// Several times as long as a loaded machine needs to hand a partition over.
 const SESSION: Duration = Duration::from_secs(30);
-/// Of loaders that are killed: the others wait for it.
+/// Session timeout of loaders that are killed. The other loaders must wait for it.
 const SHORT_SESSION: Duration = Duration::from_secs(6);
 const WITHIN: Duration = Duration::from_secs(300);
 const DEVICES: usize = 24;
@@ -55,9 +55,8 @@ impl Watch {
     }
 }
 
-/// Data flows for a while: each device makes visits, each partition gets something every time. At
-/// the end all of it is written, so that a partition that stands still is seen to do so for as long
-/// as it does.
+/// Lets data flow for a while: each device has sessions, and each round reaches every partition. At
+/// the end all of it is written, so the longest standstill of a partition is seen.
 async fn flow(world: &mut World, devices: &mut [Device], rounds: usize, watch: &mut Watch) {
     for _ in 0..rounds {
         send(world, devices).await;
@@ -69,7 +68,7 @@ async fn flow(world: &mut World, devices: &mut [Device], rounds: usize, watch: &
     });
 }
 
-/// Each device makes a visit; the next comes a little later.
+/// Each device has a session. The next round follows a little later.
 async fn send(world: &mut World, devices: &mut [Device]) {
     for device in devices {
         device.visit(&mut world.rig);
@@ -86,7 +85,7 @@ async fn a_new_version_takes_over_while_data_flows() {
     let (first, second) = (version(&world, old, SESSION).await, version(&world, old, SESSION).await);
     let mut watch = Watch::default();
     flow(&mut world, &mut devices, 8, &mut watch).await;
-    // Loading began; what it took to get there is not the upgrade's.
+    // Loading has begun. The time that its start took does not count for the upgrade.
     let mut watch = Watch::default();
     let third = version(&world, new, SESSION).await;
     flow(&mut world, &mut devices, 12, &mut watch).await;
@@ -99,8 +98,8 @@ async fn a_new_version_takes_over_while_data_flows() {
     println!("longest stop of a partition: {:.1?}, session time-out {SESSION:?}", watch.longest);
     assert!(watch.longest < SESSION, "a partition stood still for {:?}", watch.longest);
 
-    // One of the old version comes back and is killed in the middle: its batch is written again by
-    // the new one.
+    // A loader of the old version returns and is killed in the middle of a batch. The new version
+    // writes this batch again.
     third.stop().await;
     fourth.stop().await;
     for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! A rig with a configuration file for the binary, and loaders that live on another day.
+//! A rig with a configuration file for the binary, and loaders whose clock shows another day.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::rig::{Rig, Running};
 const WITHIN: Duration = Duration::from_secs(400);
 const DAY_US: i64 = 86_400_000_000;
 
-/// A clock that is so many days behind.
+/// A clock that is this many days behind.
 struct DaysAgo(i64);
 
 impl Clock for DaysAgo {
@@ -64,23 +64,22 @@ impl World {
         self.run_with(arguments, &self.default_configuration())
     }
 
-    /// The same with another configuration.
+    /// As [`World::run`], with another configuration.
     pub fn run_with(&self, arguments: &[&str], config: &str) -> Finished {
         Doseline::run(&self.arguments(arguments, config), &[], WITHIN)
     }
 
-    /// Starts a sub-command.
     pub fn spawn(&self, arguments: &[&str]) -> Doseline {
         Doseline::start(&self.arguments(arguments, &self.default_configuration()))
     }
 
-    /// A loader whose clock is so many days behind.
+    /// A loader whose clock is this many days behind.
     pub async fn load_days_ago(&self, days: i64) -> Running {
         let loader = Loader::bind(self.rig.options(), self.rig.warehouse.clone()).await.expect("valid options");
         Rig::run(loader.with_clock(Arc::new(DaysAgo(days))))
     }
 
-    /// An ingest day, so many days back, as `YYYY-MM-DD`.
+    /// The ingest day this many days ago, as `YYYY-MM-DD`.
     pub fn day(&self, back: i64) -> String {
         self.rig.clickhouse.query(&format!("SELECT toDate(now('UTC')) - {back}"))
     }

@@ -1,4 +1,5 @@
-//! What a report costs. Not a test of right or wrong: run with `--ignored --nocapture`.
+//! Measures what a report costs. It does not check correctness; run it with `--ignored
+//! --nocapture`.
 
 use std::{fs, time::Instant};
 
@@ -8,7 +9,7 @@ use crate::rig::{Fleet, Publication, Running, WITHIN, kafka, options, publicatio
 
 const EVENTS: usize = 10;
 
-/// CPU time of the bridge's threads and librdkafka's, us, from the kernel's 10 ms ticks.
+/// CPU time of the bridge's and librdkafka's threads, us, from the kernel's 10 ms ticks.
 fn cpu_us() -> u64 {
     let tasks = fs::read_dir("/proc/self/task").expect("threads");
     let of_task = |task: fs::DirEntry| -> Option<u64> {

@@ -1,4 +1,4 @@
-//! Clients that take the bridge's place, and messages around every limit.
+//! Clients that take over the bridge's session, and messages around every limit.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -25,7 +25,7 @@ fn a_client_that_takes_the_client_id_again_and_again_does_not_fool_health() {
             }
         });
         running.wait_for_obstacle("connection 0 was lost");
-        // Each time it is asked, not by chance only.
+        // It is asked often, so that the answer is not right by chance.
         let asked = (0..200).filter(|_| {
             thread::sleep(Duration::from_millis(10));
             running.handle.readiness().ready
@@ -38,7 +38,7 @@ fn a_client_that_takes_the_client_id_again_and_again_does_not_fool_health() {
     running.wait_for_obstacle("give each bridge its own (bridge.client_id)");
 }
 
-/// A PUBLISH of this many bytes in all, with QoS 1.
+/// A PUBLISH packet with this total size and QoS 1.
 fn payload(packet_bytes: u32, topic: &str, version: u8) -> Vec<u8> {
     let head = 1 + 4 + 2 + topic.len() + 2 + usize::from(version == 5);
     vec![version; packet_bytes as usize - head]

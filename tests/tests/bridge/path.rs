@@ -1,4 +1,4 @@
-//! The path when nothing fails.
+//! The path without failures.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use telemetry::v1;
 
 use crate::rig::{ENDS_WITHIN, Fleet, Publication, Running, WITHIN, kafka, names, options, publication, topics};
 
-/// 60 devices, 20 reports each.
+/// 60 devices with 20 reports each.
 fn publications() -> Vec<Publication> {
     let one = |index: u64| publication(index as usize % 60, 1 + index / 60 * 5, 5);
     (0..1200).map(one).collect()

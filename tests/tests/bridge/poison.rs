@@ -1,5 +1,5 @@
-//! Each bad input: into quarantine with reason, topic and raw bytes, a REJECTED receipt, and the
-//! stream goes on.
+//! Each kind of bad input goes into quarantine with its reason, topic and raw bytes, gets a
+//! REJECTED receipt, and does not stop the stream.
 
 use harness::{Mosquitto, poll};
 use prost::Message as _;
@@ -87,14 +87,14 @@ fn each_bad_input_lands_in_quarantine_with_its_receipt_and_the_stream_goes_on() 
     assert_eq!(names(&kafka.records(&topics.reports)).len(), good.len());
     for bad in &bad {
         let received = poll(WITHIN, bad.name, || fleet.rejected(&bad.payload).ok_or("no receipt"));
-        // Two empty payloads hash alike; the other form's receipt may have been found.
+        // Two empty payloads have the same hash, so this may be the receipt of the other form.
         let forms_differ = received.json != bad.suffix.ends_with("json");
         assert!(bad.payload.is_empty() || !forms_differ, "{}: receipt in the wrong form", bad.name);
         assert_eq!(received.receipt.code(), v1::ReceiptCode::Rejected, "{}", bad.name);
         assert_eq!(received.receipt.reason, bad.reason, "{}", bad.name);
         assert_eq!(received.device, "bad");
     }
-    // Of two empty payloads one receipt was found.
+    // The two empty payloads may share a receipt, but the quarantine has both.
     let quarantined = poll(WITHIN, "the quarantine", || match kafka.records(&topics.quarantine) {
         records if records.len() == bad.len() => Ok(records),
         records => Err(records.len()),

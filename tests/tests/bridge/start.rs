@@ -1,4 +1,4 @@
-//! What is missing at the start is said in one clear line, and waited for.
+//! Whatever is missing at the start is reported in one clear line, and the bridge waits for it.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -73,7 +73,7 @@ fn openssl(scratch: &Scratch, arguments: &str) {
     assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// `{name}.pem` and `{name}.key`, signed by `ca.pem`.
+/// Creates `{name}.pem` and `{name}.key`, signed by `ca.pem`.
 fn certificate(scratch: &Scratch, name: &str, subject: &str) {
     let request = "req -newkey rsa:2048 -nodes -addext subjectAltName=IP:127.0.0.1";
     openssl(scratch, &format!("{request} -subj /CN={subject} -keyout {name}.key -out {name}.csr"));
@@ -102,7 +102,7 @@ fn mutual_tls_works_and_an_authority_that_is_not_trusted_is_named() {
     let kafka = kafka();
     let mut options = options(&mosquitto, &kafka.bootstrap(), &topics(kafka));
     let identity = Identity { cert: path("bridge.pem"), key: path("bridge.key") };
-    // Trusted is what stands in this file at each attempt.
+    // The bridge trusts the certificates that this file holds at each attempt.
     fs::copy(path("other.pem"), path("trusted.pem")).expect("copy a file");
     options.mqtt.tls = Some(Tls { ca: Some(path("trusted.pem")), identity: Some(identity) });
     let running = Running::start(options);

@@ -1,4 +1,4 @@
-//! The reference client and the simulator against Mosquitto, with a small server that only gives
+//! The reference client and the simulator with Mosquitto, and with a small server that only sends
 //! receipts.
 
 mod oracle;
@@ -58,7 +58,7 @@ async fn every_event_of_every_scenario_arrives_as_the_truth_says() {
     assert_eq!(fates["stored"] + fates["quarantined"], summary.receipted);
     assert_eq!((fates["lost"], fates["missing"]), (summary.lost, summary.missing));
 
-    // The same seed and epoch make the same truth, whatever the network did.
+    // The same seed and epoch give the same truth file, whatever the network did.
     let again = Scratch::new("device-again");
     options.gateway.store.dir = again.join("data");
     options.truth = Some(again.join("truth.jsonl"));
@@ -124,7 +124,7 @@ async fn an_interrupted_past_goes_on_where_it_was_and_is_told_once() {
     let demo = Options { is_demo: true, pace: Pace::RealTime, ..options(6, &scratch, &broker) };
     let first = run(Options { events_max: Some(3_000), ..demo.clone() }).await;
     assert!((3_000..3_100).contains(&first.made) && first.open == 0, "{first:?}");
-    // The rest of the past, and a second of the present.
+    // The rest of the past, and one second of the present.
     let live = Options { duration: Some(Duration::from_secs(1)), ..demo };
     let second = run(live.clone()).await;
     assert!(second.made > 3_000 && second.missing == 7 && second.open == 0, "{second:?}");
@@ -166,7 +166,7 @@ async fn one_device_says_whether_it_is_there() {
     commands.send(vec![Command::Boot { device, boot_id }, event]).await.unwrap();
     is(State::Online).await;
     receipter.until("its event", |seen| seen.events.len() == 1).await;
-    // Gone without a word: the broker publishes the last will.
+    // The device disappears without a DISCONNECT, so the broker publishes the last will.
     running.abort();
     is(State::Lost).await;
     drop(running.await);

@@ -1,4 +1,4 @@
-//! The truth file against what arrived.
+//! Compares the truth file with what has arrived.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,13 +23,13 @@ impl Truth {
         self.0.iter().filter(move |value| value["line"] == line)
     }
 
-    /// Whether every bad message has arrived. No device waits for those that can have no receipt.
+    /// Whether every bad message has arrived. No device waits for those that get no receipt.
     pub fn are_poisons_in(&self, seen: &Seen) -> bool {
         self.lines("poison").all(|line| seen.refused.contains_key(&hash(line)))
     }
 
-    /// Checks that exactly what should have arrived has, with every value; returns how many events
-    /// have each fate.
+    /// Checks that exactly the expected events have arrived, with every value. Returns how many
+    /// events have each fate.
     pub fn check(&self, seen: &Seen) -> BTreeMap<String, u64> {
         assert_eq!(self.lines("fate").count(), 0, "nothing overflowed and nothing of the fleet's own was rejected");
         let (mut fates, mut expected) = (BTreeMap::new(), BTreeSet::new());
@@ -63,20 +63,20 @@ impl Truth {
         fates
     }
 
-    /// The boots of a device, oldest first.
+    /// The boots of a device, the oldest first.
     pub fn boots(&self, device: &str) -> Vec<u64> {
         let boots = self.lines("event").filter(|line| line["device"] == device).map(|line| key(line).1);
         boots.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// The lifetime injection numbers of a device, as made.
+    /// The lifetime injection numbers of a device, in the order of the injections.
     pub fn injection_numbers(&self, device: &str) -> Vec<u64> {
         let lines = self.lines("event").filter(|line| line["device"] == device);
         lines.filter_map(|line| line["event"]["injection"]["injectionNo"].as_str()?.parse().ok()).collect()
     }
 }
 
-/// Of a bad message's bytes.
+/// The hash of a bad message's bytes.
 fn hash(line: &Value) -> Vec<u8> {
     let hex = text(&line["payload_sha256"]);
     (0..64).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal")).collect()

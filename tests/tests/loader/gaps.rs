@@ -1,4 +1,4 @@
-//! What a device says it made and what has arrived, through the loader.
+//! Compares what a device says it made with what has arrived, through the loader.
 
 use harness::poll;
 use rand::{SeedableRng as _, rngs::StdRng};
@@ -15,7 +15,7 @@ fn boot(number: u64) -> u64 {
 
 /// Events `first..=last` of a boot.
 fn report(boot_id: u64, first: u64, last: u64) -> v1::Report {
-    // The same event has the same content, in whatever report it comes.
+    // An event has the same content in every report that contains it.
     let event = |number| injection(&mut StdRng::seed_from_u64(boot_id ^ number), number);
     let events = (first..=last).map(event).collect();
     v1::Report { boot_id, first_seq: first, events, ..Default::default() }
@@ -42,16 +42,16 @@ async fn gaps_tails_and_whole_boots_are_visible_until_they_arrive() {
         readiness => Err(format!("{readiness:?}")),
     });
 
-    // Boot 1 lost its tail, boot 2 arrived with nothing, boot 3 says nothing about itself, boot 4
-    // has a hole and a loss.
+    // Boot 1 has lost its last events, boot 2 is known without any event, boot 3 says nothing about
+    // itself, and boot 4 has a hole and a loss.
     rig.report("pen-1", &report(boot(1), 1, 3));
-    // And boot 9 is known by name only.
+    // Boot 9 is only known by its id.
     let earlier_boots =
         [(1, 5), (2, 4), (9, 0)].map(|(number, last_seq)| v1::EarlierBoot { boot_id: boot(number), last_seq });
     rig.report("pen-1", &v1::Report { earlier_boots: earlier_boots.to_vec(), ..report(boot(3), 1, 2) });
     let lost = v1::LostRange { first_seq: 1, last_seq: 1, reason: "outbox full".to_owned() };
     rig.report("pen-1", &v1::Report { lost: vec![lost], ..report(boot(4), 3, 4) });
-    // A device that nobody would miss but for its last will.
+    // A device of which only the last will tells that events are missing.
     let status = format!(r#"{{"state":"STATE_LOST","bootId":"{}","lastSeq":"2"}}"#, boot(1));
     let topic = "doseline/v1/acme/berlin/pen-2/status";
     rig.produce("doseline.status.v1", "acme/pen-2", topic, status.as_bytes(), &[]);
@@ -73,18 +73,18 @@ async fn gaps_tails_and_whole_boots_are_visible_until_they_arrive() {
         "SELECT toUnixTimestamp64Micro(min(since)), toUnixTimestamp64Micro(max(since)) FROM doseline.delivery_gaps";
     let since = rig.clickhouse.query(since);
 
-    // A part of it arrives late: a gap becomes smaller, and is as old as it was.
+    // Some of the events arrive late. The gap becomes smaller and keeps its age.
     rig.report("pen-1", &report(boot(2), 2, 3));
     rig.flush();
     rig.written().await;
     let smaller = "SELECT first_missing, last_missing, toUnixTimestamp64Micro(since) FROM doseline.delivery_gaps \
                    WHERE bitShiftRight(boot_id, 32) = 2 ORDER BY ALL FORMAT TSV";
-    // Boot 2 was named by the second record.
+    // The second record named boot 2.
     let second = RECEIVED_US + 1;
     assert_eq!(rig.clickhouse.query(smaller), format!("1\t1\t{second}\n4\t4\t{second}"));
     assert!(since.starts_with(&format!("{}", RECEIVED_US + 1)), "{since}");
 
-    // The rest: stored, stored although declared lost, and in quarantine.
+    // The rest arrives: stored, stored although declared lost, and quarantined.
     rig.report("pen-1", &report(boot(1), 4, 5));
     rig.report("pen-1", &report(boot(2), 1, 4));
     rig.report("pen-1", &report(boot(4), 1, 1));

@@ -1,4 +1,4 @@
-//! The loader against Apache Kafka and the ClickHouse engine.
+//! The loader with Apache Kafka and the ClickHouse engine.
 
 mod gaps;
 mod kinds;

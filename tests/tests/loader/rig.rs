@@ -1,4 +1,4 @@
-//! Engines, a schema, topics, loaders.
+//! Engines, a schema, topics and loaders for the tests.
 
 use std::time::Duration;
 
@@ -14,22 +14,21 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use warehouse::{Warehouse, migrate};
 
-/// Time a record is said to have been received at; each record one microsecond later.
+/// The receipt time of the first record. Each further record is one microsecond later.
 pub const RECEIVED_US: i64 = 1_750_000_000_000_000;
 
-/// Everything a loader needs.
 pub struct Rig {
     pub clickhouse: ClickHouse,
     pub kafka: Kafka,
     pub warehouse: Warehouse,
-    /// Kafka's time of the records that are produced, ms since 1970; now where there is none.
+    /// Kafka's time of the produced records, ms since 1970; `None` = the present time.
     pub timestamp_ms: Option<i64>,
     producer: ThreadedProducer<DefaultProducerContext>,
     produced: i64,
     partitions: u32,
 }
 
-/// A loader that runs.
+/// A running loader.
 pub struct Running {
     shutdown: CancellationToken,
     pub task: JoinHandle<Result<(), load::Error>>,
@@ -37,13 +36,13 @@ pub struct Running {
 }
 
 impl Running {
-    /// Ends it as SIGTERM does.
+    /// Ends the loader as SIGTERM does.
     pub async fn stop(self) {
         self.shutdown.cancel();
         self.task.await.expect("the loader does not panic").expect("the loader ends well");
     }
 
-    /// Drops it where it is.
+    /// Drops the loader in the middle of its work.
     pub async fn abandon(self) {
         self.task.abort();
         let _ = self.task.await;
@@ -64,7 +63,7 @@ impl Rig {
         rig
     }
 
-    /// What `doseline migrate` does with the topics.
+    /// Creates the topics as `doseline migrate` does.
     pub async fn ensure_topics(&self) -> Vec<load::Ensured> {
         let spec = TopicSpec {
             partitions: self.partitions,
@@ -105,12 +104,12 @@ impl Rig {
         self.produce(kafka::REPORTS_TOPIC, &format!("acme/{device}"), &topic, &report.encode_to_vec(), &[]);
     }
 
-    /// Produces any record with the headers of the bridge and others.
+    /// Produces any record, with the bridge's headers and further ones.
     pub fn produce(&mut self, to: &str, key: &str, topic: &str, payload: &[u8], more: &[(&str, &str)]) {
         self.produce_into(None, to, key, topic, payload, more);
     }
 
-    /// The same into a partition, rightly or wrongly.
+    /// As [`Rig::produce`], into a given partition, which may be the wrong one.
     pub fn produce_into(
         &mut self,
         partition: Option<i32>,
@@ -141,7 +140,7 @@ impl Rig {
 
     /// Waits until everything in Kafka is written.
     pub async fn written(&self) {
-        // The loaders go on: they have threads of their own.
+        // The loaders continue, because they have threads of their own.
         tokio::task::block_in_place(|| wait_until_committed(&self.clickhouse, &self.kafka));
     }
 }

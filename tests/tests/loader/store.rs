@@ -1,4 +1,4 @@
-//! What the batch machine relies on, on the real engine.
+//! Properties of the real engine that the batch machine relies on.
 
 use harness::ClickHouse;
 use telemetry::v1;
@@ -62,8 +62,8 @@ fn block(rows: u64) -> Block {
     injections.finish(provenance(100), &commons).expect("there are rows")
 }
 
-/// Columns have keys of one, two or four bytes for their texts; the engine makes room for an empty
-/// one where none is.
+/// Columns have keys of one, two or four bytes for their texts. The engine adds an empty text to a
+/// dictionary that has none.
 #[tokio::test(flavor = "multi_thread")]
 async fn any_number_of_distinct_texts_arrives() {
     let clickhouse = ClickHouse::start();
@@ -85,8 +85,8 @@ async fn any_number_of_distinct_texts_arrives() {
     }
 }
 
-/// Two blocks would be two tokens: a repeated insert would double what the first attempt had
-/// written.
+/// Two blocks would have two tokens, and a repeated insert would write the rows of the first
+/// attempt twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_block_is_one_part_and_is_taken_once() {
     let clickhouse = ClickHouse::start();
@@ -112,7 +112,8 @@ async fn a_large_block_is_one_part_and_is_taken_once() {
     assert_eq!(clickhouse.query(sql), expected);
 }
 
-/// The deduplication log survives the engine, killed or not: that is what shuts out late writers.
+/// The deduplication log survives the end of the engine, also when it is killed. Late writers are
+/// shut out by it.
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_outlive_the_engine() {
     let mut clickhouse = ClickHouse::start();

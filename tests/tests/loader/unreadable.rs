@@ -1,4 +1,4 @@
-//! Batches of Kafka that cannot be read, and those that only look like it.
+//! Batches of Kafka that cannot be read, and batches that only seem so.
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
@@ -15,15 +15,15 @@ use crate::{
     rig::{RECEIVED_US, Rig},
 };
 
-/// Records of each batch.
+/// Number of records in each batch.
 const RECORDS: usize = 3;
-/// Where the checksum of a batch stands in it, and what it covers begins.
+/// Position of a batch's checksum, and start of the bytes that it covers.
 const CRC: usize = 17;
 const COVERED: usize = 21;
-/// Where its records begin.
+/// Position of a batch's records.
 const BODY: usize = 61;
 
-/// Produces one batch with a codec; its records go to quarantine one by one, so that each offset
+/// Produces one batch with a codec. Its records go to quarantine one by one, so that each offset
 /// shows.
 fn send_batch(kafka: &Kafka, codec: &str) {
     let mut config = kafka.config();
@@ -35,7 +35,7 @@ fn send_batch(kafka: &Kafka, codec: &str) {
         let headers = OwnedHeaders::new()
             .insert(header(TOPIC_HEADER, "doseline/v1/acme/berlin/pen-1/report"))
             .insert(header(RECEIVED_AT_HEADER, received_at.as_str()));
-        // It compresses, so that librdkafka does compress it.
+        // The payload compresses well, so that librdkafka really compresses it.
         let record =
             BaseRecord::to(REPORTS_TOPIC).partition(0).key("acme/pen-1").payload(&[0xff; 500]).headers(headers);
         producer.send(record).map_err(|(error, _)| error).expect("room in the queue");
@@ -43,8 +43,8 @@ fn send_batch(kafka: &Kafka, codec: &str) {
     producer.flush(Duration::from_secs(30)).expect("produce");
 }
 
-/// Damages a batch, given by number, in the broker's file; `checked` batches get the checksum of
-/// what they then hold.
+/// Damages a batch, given by its number, in the broker's file. A `checked` batch gets the checksum
+/// of its damaged content.
 fn damage(kafka: &mut Kafka, number: usize, checked: bool, change: impl Fn(&mut [u8])) {
     let path = kafka.node(0).segment(REPORTS_TOPIC, 0);
     let mut log = fs::read(&path).expect("read the segment");
@@ -61,7 +61,7 @@ fn damage(kafka: &mut Kafka, number: usize, checked: bool, change: impl Fn(&mut 
     fs::write(&path, log).expect("write the segment");
 }
 
-/// Offsets of the reports topic in quarantine, and those that are lost.
+/// Offsets of the reports topic that are in quarantine, and those that are lost.
 fn offsets(rig: &Rig) -> (BTreeSet<u64>, BTreeSet<u64>) {
     let sql = "SELECT kafka_offset FROM doseline.quarantine WHERE source = 'loader'";
     let number = |value: &serde_json::Value| value.as_u64().expect("a number");
@@ -74,17 +74,17 @@ fn offsets(rig: &Rig) -> (BTreeSet<u64>, BTreeSet<u64>) {
     (written, lost.collect())
 }
 
-/// Every codec is read. A broken stream, a wrong checksum and a broken framing hold their partition
-/// up, which is told with place and reason and survives a restart; then exactly the batch is given
-/// up, and what follows is written.
+/// Every codec is read. A broken stream, a wrong checksum and a broken framing each stop their
+/// partition. The loader reports the place and the reason, also after a restart. Then exactly that
+/// batch is given up, and the records after it are written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_cannot_be_read_is_told_of_and_becomes_a_loss_that_is_recorded() {
     let mut rig = Rig::start(1).await;
     for codec in ["none", "zstd", "gzip", "none", "lz4", "none", "none", "snappy"] {
         send_batch(&rig.kafka, codec);
     }
-    // A stream that is none; a wrong checksum with good records behind; a record longer than its
-    // batch.
+    // A stream that is none, a wrong checksum followed by good records, and a record that is longer
+    // than its batch.
     damage(&mut rig.kafka, 2, true, |batch| batch[BODY + 10..].fill(0));
     damage(&mut rig.kafka, 5, false, |batch| batch[BODY + 40] ^= 1);
     damage(&mut rig.kafka, 6, true, |batch| batch[BODY..BODY + 4].copy_from_slice(&[0xff, 0xff, 0x7f, 0]));

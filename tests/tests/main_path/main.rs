@@ -1,6 +1,6 @@
-//! The main job: what 200 simulated devices make stands in ClickHouse, once each and in every
-//! value, with its aggregates; what is missing shows, and what cannot be used is in quarantine. The
-//! oracle is the simulator's truth.
+//! The main task. ClickHouse must hold the events of 200 simulated devices once each, with every
+//! value and the right aggregates. Missing events must show, and unusable ones must be in
+//! quarantine. The simulator's truth file decides what is right.
 
 mod delivery;
 mod expected;
@@ -39,7 +39,7 @@ fn stop(mut loader: Doseline) {
     println!("a loader stopped within {took:.1?}");
 }
 
-/// The number after a word of the simulator's last line.
+/// The number after a word in the simulator's last line.
 fn told(summary: &str, word: &str) -> u64 {
     let rest = summary.split_once(&format!("{word} ")).unwrap_or_else(|| panic!("no {word} in {summary:?}")).1;
     rest.split_whitespace().next().expect("a number").parse().expect("a number")
@@ -70,8 +70,8 @@ fn everything_a_fleet_makes_arrives_once_and_exactly() {
         "--data-dir",
         data,
     ]);
-    // Loaders come and go amid the stream: two share the partitions, then the first is gone, then
-    // it is back alone.
+    // Loaders start and stop during the stream: two share the partitions, then the first one ends,
+    // then it runs alone again.
     wait_for_injections(&stack.clickhouse, 20_000);
     let second = stack.role("load");
     passed("a second loader has joined");
@@ -89,7 +89,7 @@ fn everything_a_fleet_makes_arrives_once_and_exactly() {
     assert_eq!(told(&summary, "without receipt"), 0);
     let truth = Truth::read(truth.as_ref());
     assert_eq!(told(&summary, "made"), truth.events.len() as u64);
-    // Two with the same bytes may share a receipt.
+    // Two messages with the same bytes may share a receipt.
     let (distinct, all) = truth.receipted_poisons();
     let refused = told(&summary, "refused");
     assert!((distinct..=all).contains(&refused), "{refused} REJECTED receipts for {distinct} to {all} bad messages");

@@ -1,4 +1,4 @@
-//! The truth file, as it ends: every event with what should have become of it.
+//! The final truth file: every event, with its expected fate.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,22 +7,22 @@ use std::{
 
 use serde_json::Value;
 
-/// Tenant, device, boot, sequence number.
+/// Tenant, device, boot and sequence number.
 pub type Key = (String, String, u64, u64);
 
-/// What should have become of an event.
+/// The expected fate of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
     Stored,
-    /// For this reason.
+    /// With this reason.
     Quarantined(String),
     Lost,
     Missing,
 }
 
-/// An event that was made.
 pub struct Event {
-    /// Its line, parsed when needed: a fleet's events as trees would fill the memory.
+    /// Its line of the file. It is parsed when needed, because the parsed events of a fleet would
+    /// fill the memory.
     line: Box<str>,
     pub fate: Fate,
 }
@@ -103,13 +103,13 @@ impl Truth {
         balances
     }
 
-    /// Topic, reason and hash of every bad message; two may be equal.
+    /// Topic, reason and hash of every bad message. Two messages may be equal.
     pub fn poisons(&self) -> BTreeSet<[String; 3]> {
         let text = |poison: &Value, name| string(poison, name).to_owned();
         self.poisons.iter().map(|poison| ["topic", "reason", "payload_sha256"].map(|name| text(poison, name))).collect()
     }
 
-    /// How many bad messages must get a receipt: distinct ones, and all.
+    /// How many bad messages must get a receipt: the number of distinct ones, and of all.
     pub fn receipted_poisons(&self) -> (u64, u64) {
         let receipted: Vec<_> = self.poisons.iter().filter(|poison| poison["receipt"] == true).collect();
         let distinct: BTreeSet<_> =

@@ -1,4 +1,4 @@
-//! `monitor`, `alerts`, `trace` and `incident` as a person meets them.
+//! `monitor`, `alerts`, `trace` and `incident`, as a person uses them.
 
 use std::time::Duration;
 

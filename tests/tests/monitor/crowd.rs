@@ -1,12 +1,13 @@
-//! Thousands of devices that are active at once: good business, and nothing else.
+//! Thousands of devices that are active at the same time, without any fault.
 
 use harness::ClickHouse;
 use warehouse::Warehouse;
 
 use crate::Rig;
 
-/// One visit with 20 injections on each of `devices`, whose names have the length of real ones, in
-/// a batch of an incarnation; 0 is nobody's batch, 1 one that is not committed.
+/// One session with 20 injections on each of `devices`, whose names have a realistic length, in a
+/// batch of an incarnation. Incarnation 0 belongs to no batch, and the batch of incarnation 1 is
+/// not committed.
 fn visits(clickhouse: &ClickHouse, devices: std::ops::Range<u32>, incarnation: u32) {
     let device = "concat('injector-dermatology-', leftPad(toString(number), 8, '0'))";
     let visit = "concat('visit-20260105-', leftPad(toString(number), 8, '0'), '-treatment-room-03')";
@@ -42,20 +43,21 @@ async fn thousands_of_devices_with_news_at_once_do_not_end_the_monitor() {
     visits(&rig.clickhouse, 0..10, 0);
     assert!(rig.pass().await.whole);
 
-    // More than an engine takes in one statement, and in more parts than are named in one.
+    // More sessions than one statement can name, and in more parts than one statement names.
     visits(&rig.clickhouse, 10..4_010, 1);
     let later = monitor::now_us() + 61_000_000;
     let summary = rig.monitor.pass(later).await.expect("a pass over what 4,000 devices sent");
     assert!(!summary.whole, "{summary:?}");
     let bytes = longest_position(&rig.clickhouse);
     assert!(bytes > 300_000, "{bytes} bytes are no test");
-    // What was recorded is read again: a restart has nothing to look at but what was not committed.
+    // A restart reads the recorded position. Only sessions that were not committed must be judged
+    // again.
     let mut again = Rig::monitor(&rig.warehouse).await;
     let summary = again.pass(later).await.expect("a pass after a restart");
     assert!(!summary.whole, "{summary:?}");
     rig.monitor = again;
 
-    // More than are looked at one by one: everything is, until they are committed.
+    // Too many sessions to judge them one by one, so everything is judged until they are committed.
     visits(&rig.clickhouse, 4_010..24_010, 1);
     assert!(rig.pass().await.whole);
     committed(&rig.warehouse).await;
@@ -64,7 +66,7 @@ async fn thousands_of_devices_with_news_at_once_do_not_end_the_monitor() {
     assert_eq!(rig.clickhouse.number(judged), 24_010);
 }
 
-/// Everything of incarnation 1.
+/// Commits everything of incarnation 1.
 async fn committed(warehouse: &Warehouse) {
     let sql = "INSERT INTO loader_commits (kind, incarnation, kafka_partition, batch, batch_end, committed_at) \
                SELECT 'commit', 1, 0, 0, 1, now64(6)";

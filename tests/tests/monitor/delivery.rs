@@ -1,5 +1,5 @@
-//! Alerts reach Alertmanager, which fails at first: one alert for each condition, and that it is
-//! over.
+//! Alerts reach an Alertmanager that fails at first. Each condition gives one alert, and later one
+//! notice of its end.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -17,7 +17,7 @@ use super::{Rig, sterility::Facts};
 
 const SOON: Duration = Duration::from_secs(180);
 
-/// Takes what is posted; answers 503 to the first `refuse` requests.
+/// Collects what is posted, and answers 503 to the first `refuse` requests.
 fn alertmanager(refuse: usize) -> (String, Arc<Mutex<Vec<Vec<Value>>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}/api/v2/alerts", listener.local_addr().expect("its address"));
@@ -80,7 +80,7 @@ async fn alertmanager_hears_of_each_condition_once_and_that_it_is_over() {
     assert_eq!(first[0]["labels"]["severity"], "critical");
     assert!(first[0]["endsAt"].as_str() > first[0]["startsAt"].as_str(), "{first:?}");
 
-    // A restart repeats it under the same labels; nothing is recorded twice.
+    // After a restart the notice is repeated under the same labels, and nothing is recorded twice.
     shutdown.cancel();
     running.await.expect("it ends").expect("without an error");
     let shutdown = CancellationToken::new();
@@ -88,7 +88,7 @@ async fn alertmanager_hears_of_each_condition_once_and_that_it_is_over() {
     let running = tokio::spawn(monitor.run(shutdown.clone()));
     poll(SOON, "the repetition", || if told().len() < 2 { Err("not yet".to_owned()) } else { Ok(()) });
     assert!(told().iter().all(|alert| alert["labels"] == first[0]["labels"]), "one alert for one condition");
-    // What was told is recorded afterwards.
+    // The delivery is recorded after it was confirmed.
     poll(SOON, "one record", || match rig.clickhouse.number("SELECT count() FROM doseline.alert_deliveries") {
         1 => Ok(()),
         count => Err(format!("{count} records")),

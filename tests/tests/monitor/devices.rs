@@ -1,5 +1,5 @@
-//! Alerts about devices and visits that a query alone finds: a scenario that raises each, and near
-//! misses that do not.
+//! Alerts about devices and sessions that one query can find. Each has a scenario that raises it,
+//! and near misses that do not.
 
 use super::Rig;
 
@@ -7,7 +7,7 @@ fn insert(rig: &Rig, table: &str, columns: &str, values: &str) {
     rig.clickhouse.query(&format!("INSERT INTO doseline.{table} ({columns}) VALUES {values}"));
 }
 
-/// Status messages, each so many minutes ago: device, state.
+/// Inserts status messages, as (device, state, age in minutes).
 fn told(rig: &Rig, statuses: &[(&str, &str, u32)]) {
     let row = |(device, state, ago): &(&str, &str, u32)| {
         format!(
@@ -20,7 +20,7 @@ fn told(rig: &Rig, statuses: &[(&str, &str, u32)]) {
     insert(rig, "device_status", columns, &rows.join(","));
 }
 
-/// Starts and ends of visits, each so many minutes ago: device, event.
+/// Inserts starts and ends of sessions, as (device, event, age in minutes).
 fn visited(rig: &Rig, events: &[(&str, &str, u32)]) {
     let row = |(device, event, ago): &(&str, &str, u32)| {
         format!(
@@ -32,9 +32,10 @@ fn visited(rig: &Rig, events: &[(&str, &str, u32)]) {
     insert(rig, "sessions", columns, &rows.join(","));
 }
 
-/// Open alerts of a kind: severity and key. The evidence of each can be asked for.
+/// The open alerts of a kind, as severity and key. It also checks that the query of each one's
+/// evidence works.
 async fn open(rig: &mut Rig, kind: &str) -> Vec<String> {
-    // The fleet is looked at every few seconds; a pass over everything does it at once.
+    // The fleet is only checked every few seconds, but a pass over everything checks it at once.
     rig.monitor.start_over();
     rig.pass().await;
     let sql = format!("SELECT evidence_query FROM doseline.open_alerts WHERE kind = '{kind}'");
@@ -64,14 +65,14 @@ async fn a_device_is_lost_only_while_a_visit_is_open() {
 async fn a_device_is_silent_after_more_than_seven_open_days() {
     let mut rig = Rig::start().await;
     let day = 1_440;
-    // Twelve days hold at least eight from Monday to Friday, eight days at most six.
+    // Twelve days contain at least eight days from Monday to Friday, and eight days at most six.
     told(&rig, &[("silent", "ONLINE", 12 * day), ("quiet", "ONLINE", 8 * day), ("off", "OFF", 40 * day)]);
-    // A last will is sent by the broker: no word of the device.
+    // The broker sends a last will, so it does not count as a message of the device.
     told(&rig, &[("silent", "LOST", day), ("bench", "ONLINE", 40 * day)]);
     insert(&rig, "devices", "tenant, device, site, kind", "('acme', 'bench', 'paris', 'BENCH')");
     assert_eq!(open(&mut rig, "device-silent").await, ["medium device-silent/acme/silent"]);
 
-    // Open every day, so that eight days are too many; but not where it was closed on two of them.
+    // A site that is open every day makes eight days too many, unless it was closed on two of them.
     let columns = "tenant, site, open_days, closed_dates";
     insert(&rig, "sites", columns, "('acme', 'paris', [1, 2, 3, 4, 5, 6, 7], [])");
     let both = ["medium device-silent/acme/quiet", "medium device-silent/acme/silent"];

@@ -1,4 +1,4 @@
-//! A simulated fleet from the devices to the alerts: what goes wrong in it is found, and nothing
+//! A simulated fleet, from the devices to the alerts. All planted faults are found, and nothing
 //! else.
 
 use std::{
@@ -16,11 +16,11 @@ const SIMULATED_WITHIN: Duration = Duration::from_secs(600);
 const JUDGED_WITHIN: Duration = Duration::from_secs(300);
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
 
-/// Of whatever severity, what every simulated fleet has: its day begins without a Bowie-Dick test,
-/// and it is calibrated again after hours.
+/// Kinds of alerts that every simulated fleet has, of any severity. Its day begins without a
+/// Bowie-Dick test, and its devices are calibrated again after hours.
 const USUAL: &str = "'sterility-8', 'calibration-due'";
 
-/// What must be found, by the simulator's own record.
+/// What must be found according to the truth file.
 #[derive(Default)]
 struct Expected {
     needles: BTreeMap<(String, String), BTreeSet<String>>,
@@ -52,8 +52,8 @@ fn expected(truth: &str) -> Expected {
     expected
 }
 
-/// A fleet of five devices simulated into `up`, from as long ago as it takes and a little more.
-/// Returns what serves and the truth.
+/// Simulates a fleet of five devices into `up`, starting a little earlier than its duration ago.
+/// Returns the running `up` and the truth file.
 fn simulated(scratch: &Scratch, scenario: &str, duration_s: u32, prepare: &str) -> (Doseline, Ready, String) {
     let path = |name: &str| scratch.join(name).into_os_string().into_string().expect("a plain path");
     let (data, truth) = (path("data"), path("truth.jsonl"));
@@ -96,9 +96,9 @@ fn simulated(scratch: &Scratch, scenario: &str, duration_s: u32, prepare: &str) 
     (up, ready, truth)
 }
 
-/// Waits until a question has this answer. What stands in one table says nothing of the others, and
-/// what could not be told while half of it was there is taken back by the pass after; a critical
-/// alert never is.
+/// Waits until a query has this answer. Tables are filled independently, so one table says nothing
+/// about the others. An alert may be raised while only a part of the data is there. The next pass
+/// retracts it, except for a critical alert, which stays.
 #[track_caller]
 fn wait_for(ready: &Ready, sql: &str, wanted: &str) {
     poll(JUDGED_WITHIN, sql, || match ready.query(sql).trim() {
@@ -107,8 +107,8 @@ fn wait_for(ready: &Ready, sql: &str, wanted: &str) {
     });
 }
 
-/// The first injection device drifts in its dose, the second in its depth, up to 12 and 15 % within
-/// six hours.
+/// The first injection device drifts in its dose and the second in its depth, up to 12 and 15 %
+/// within six hours.
 #[test]
 fn a_fleet_s_drifting_devices_are_found_and_the_healthy_ones_raise_nothing() {
     let scratch = Scratch::new("monitor-drift");
@@ -154,10 +154,10 @@ fn a_fleet_s_reused_needles_and_failed_cycles_raise_their_alerts_and_nothing_els
         let found: BTreeSet<String> = ready.query(open).lines().map(str::to_owned).collect();
         if found == keys { Ok(()) } else { Err(format!("found {found:?}, expected {keys:?}")) }
     });
-    // Loads of failed cycles were used all the same, and the visits are named.
+    // Loads of failed cycles were used, and the alert names the sessions.
     let used = "SELECT count() > 0 FROM doseline.sterility_breaches WHERE rule = 5 AND notEmpty(sessions) AND severity = 'critical'";
     wait_for(&ready, used, "1");
-    // Rule 4 follows from the same cycles, and only failed ones make a use unsterile.
+    // Breaches of rule 4 follow from the same cycles. Only failed cycles make a use unsterile.
     let others = format!(
         "SELECT DISTINCT severity, kind, device FROM doseline.open_alerts WHERE kind NOT IN ('sterility-2', 'sterility-4', \
          'sterility-5', {USUAL})"

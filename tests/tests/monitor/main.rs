@@ -1,4 +1,4 @@
-//! The monitor against the real engine.
+//! The monitor with the real engine.
 
 mod accuracy;
 mod commands;
@@ -29,12 +29,12 @@ impl Rig {
         Self { clickhouse, warehouse, monitor }
     }
 
-    /// Another monitor, as after a restart.
+    /// A second monitor, as after a restart.
     async fn monitor(warehouse: &Warehouse) -> Monitor {
         Self::monitor_by(warehouse, Limits::default()).await
     }
 
-    /// The same by other limits.
+    /// A monitor with other limits.
     async fn monitor_by(warehouse: &Warehouse, limits: Limits) -> Monitor {
         let options = Options { limits, ..Options::default() };
         Monitor::bind(options, warehouse.clone()).await.expect("no address to bind")
@@ -44,7 +44,7 @@ impl Rig {
         self.monitor.pass(monitor::now_us()).await.expect("a pass")
     }
 
-    /// Every verdict that stands, without the time it was computed at.
+    /// Every verdict that holds, without the time of its computation.
     fn verdicts(&self) -> String {
         self.clickhouse.query(
             "SELECT * EXCEPT (computed_at, completeness) FROM doseline.sterility_verdicts FINAL WHERE state != 'CLEARED' \
@@ -52,7 +52,7 @@ impl Rig {
         )
     }
 
-    /// Every alert, without the times it was raised and computed at.
+    /// Every alert, without the times at which it was raised and computed.
     fn alerts(&self) -> String {
         self.clickhouse.query(
             "SELECT * EXCEPT (computed_at, raised_at, completeness, attention) FROM doseline.alerts FINAL \
@@ -60,7 +60,7 @@ impl Rig {
         )
     }
 
-    /// Open alerts: severity and key.
+    /// The open alerts, as severity and key.
     fn open(&self) -> Vec<String> {
         let sql = "SELECT severity, alert_key FROM doseline.open_alerts ORDER BY alert_key";
         self.clickhouse.query(sql).lines().map(|line| line.replace('\t', " ")).collect()

@@ -1,10 +1,10 @@
-//! The whole path in one process, without IO and in virtual time: devices that re-send and fail, a
+//! The whole path in one process, without IO and in virtual time: devices that resend and fail, a
 //! broker that forgets, the bridge's cores, a Kafka that answers late, loaders that are overtaken,
-//! a ClickHouse that dies. One seed decides everything that happens, and the same seed happens
-//! again in the same way.
+//! a ClickHouse that dies. One seed decides everything that happens, so the same seed always gives
+//! the same run.
 //!
-//! `DOSELINE_SIMULATION_SEED=N` runs one seed; a seed that fails prints the command.
-//! `DOSELINE_SIMULATION_SEEDS=A..B` runs others than the usual ones, for a long hunt.
+//! `DOSELINE_SIMULATION_SEED=N` runs one seed, and a seed that fails prints this command.
+//! `DOSELINE_SIMULATION_SEEDS=A..B` runs other seeds than the usual ones, for a long search.
 
 mod bridge;
 mod broker;
@@ -26,9 +26,9 @@ use std::{
 use bug::Bug;
 use world::{Outcome, Setting};
 
-/// Seeds of every run of the tests.
+/// The seeds of every test run.
 const SEEDS: Range<u64> = 0..1_000;
-/// Seeds within which a planted bug has to be found.
+/// The seeds within which a planted bug must be found.
 const BUG_SEEDS: Range<u64> = 0..200;
 
 fn seeds() -> Range<u64> {
@@ -47,7 +47,7 @@ fn seeds() -> Range<u64> {
     }
 }
 
-/// What a seed finds.
+/// Runs one seed, and returns its result or the fault that it finds.
 fn found(seed: u64, setting: Setting) -> Result<Outcome, String> {
     catch_unwind(AssertUnwindSafe(|| world::run(seed, setting))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -76,7 +76,7 @@ fn every_event_stands_once_whatever_fails() {
     let seeds = seeds();
     let struck = all_green(seeds.clone(), Setting::default(), "every_event_stands_once_whatever_fails");
     println!("{} seeds: {struck:?}", seeds.end - seeds.start);
-    // A simulation in which nothing fails proves nothing.
+    // A simulation without faults would prove nothing.
     let mishaps = ["broker restarted", "bridge killed", "kafka away", "device failed"];
     let engine = ["Before", "After", "Zombie", "Burn", "Restart"].map(|fault| format!("engine {fault}"));
     let expected = mishaps.map(str::to_owned).into_iter().chain(engine);
@@ -92,9 +92,9 @@ fn a_seed_happens_again_in_the_same_way() {
     }
 }
 
-/// Reading back protects what the deduplication window does not, as long as no write comes late: a
-/// window of 40 inserts is as good as the real one. Far fewer would not do, because deleting a
-/// batch alone uses up 16 tokens of a table, or 32.
+/// Reading back protects rows that the deduplication window does not, as long as no write is late.
+/// A window of 40 inserts is then sufficient. Much smaller windows are not, because the deletion of
+/// a batch alone uses 16 or 32 tokens of a table.
 #[test]
 fn a_small_window_suffices_where_no_write_is_late() {
     let setting = Setting { window: Some(40), prompt: true, ..Setting::default() };
@@ -115,7 +115,7 @@ fn stays_green(bug: Bug) {
     all_green(BUG_SEEDS, setting, &format!("# with the planted {bug:?}"));
 }
 
-/// One test for each planted bug.
+/// Declares one test for each planted bug.
 macro_rules! planted {
     ($($test:ident: $check:ident($bug:ident);)*) => {
         $(#[test]
@@ -143,14 +143,15 @@ planted! {
     overtaken_owners_with_ledgers_as_of_now_are_found: turns_red(OvertakenAndAsOfNow);
 
     blocks_that_only_come_late_do_no_harm: stays_green(BlocksLate);
-    // This and `ledgers_as_of_now_alone_do_no_harm_where_no_write_is_late` are each covered by the
-    // other: an owner that was overtaken and goes on writes the blocks that are there already, from
-    // the ledgers as of its batch.
+    // This check and the one in `ledgers_as_of_now_alone_do_no_harm_where_no_write_is_late` cover
+    // each other. An owner that was overtaken and continues only writes blocks that exist already,
+    // from the ledgers at its batch's start.
     without_the_overtaken_check_alone_no_harm_is_done: stays_green(NoOvertakenCheck);
 }
 
-/// An owner that reads the ledgers of now finds out that it was overtaken. A late commit of a
-/// superseded generation does not overtake it, and brings ledgers of its own all the same.
+/// An owner that reads the present ledgers notices that it was overtaken. A late commit of a
+/// superseded generation does not overtake it, but still brings its own ledgers. So no write may be
+/// late here.
 #[test]
 fn ledgers_as_of_now_alone_do_no_harm_where_no_write_is_late() {
     let setting = Setting { bug: Some(Bug::LedgerAsOfNow), prompt: true, ..Setting::default() };

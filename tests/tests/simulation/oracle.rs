@@ -1,4 +1,4 @@
-//! What has to hold in the end.
+//! What must hold at the end.
 
 use std::collections::BTreeSet;
 
@@ -10,14 +10,14 @@ use sha2::{Digest as _, Sha256};
 
 use crate::device::Device;
 
-/// Every event stands once, stored or quarantined, or its device knows why not; gaps are visible;
-/// nothing is invented.
+/// Every event is stored once, as a row or in quarantine, or its device knows why not. Gaps are
+/// visible, and nothing is invented.
 ///
-/// [`Standing::of`] has checked by then that no event stands twice, that ledgers are what is in the
-/// tables, and that aggregates are their recomputation.
+/// [`Standing::of`] has already checked that no event is stored twice, that the ledgers match the
+/// tables, and that the aggregates equal the sums over the rows.
 ///
-/// Returns how many losses show as gaps only, because a receipt could not tell which of two
-/// declarations it was for (`device::sender::Attached`).
+/// Returns how many losses only show as gaps. A receipt could not tell to which of two declarations
+/// it belonged (`device::sender::Attached`).
 pub fn check(engine: &Engine, devices: &[Device]) -> u64 {
     let (standing, mut undeclared) = (Standing::of(engine), 0);
     assert!(standing.released.is_empty(), "stored and quarantined: {:?}", standing.released);
@@ -45,7 +45,7 @@ pub fn check(engine: &Engine, devices: &[Device]) -> u64 {
             } else {
                 assert!(truth.forgotten.contains(event), "lost: {identity:?}");
             }
-            // What a device does not know to have made cannot be missed.
+            // An event that the device does not know about cannot be missed.
             assert!(lost || missing || !truth.forfeited.contains(event), "a gap that does not show: {identity:?}");
             assert!(!(lost && missing), "lost and missing: {identity:?}");
         }

@@ -1,4 +1,4 @@
-//! The schema against the real engine: migrations, verification, registry, rollups, views.
+//! The schema on the real engine: migrations, verification, registry, rollups, views.
 
 mod delivery;
 mod lives;

@@ -1,4 +1,4 @@
-//! Import, history, enrolment, and what `fleet` makes of them.
+//! Import, history, enrolment, and how the view `fleet` shows them.
 
 use harness::ClickHouse;
 use warehouse::{
@@ -71,7 +71,7 @@ async fn the_fleet_shows_registered_enrolled_and_unknown_devices() {
     assert_eq!(clickhouse.number("SELECT count() FROM doseline.devices"), 3, "the registered are not enrolled");
     assert_eq!(fleet(), format!("{known}\npen-9\tparis\tENROLLED\tparis\t\t\tLOST\t80\t1\t0\t0\n{silent}"));
 
-    // A person's word wins, also when it is dated earlier.
+    // A person's entry overrides an enrolment, even with an earlier date.
     let csv = "tenant,site,device,kind,valid_from\nacme,nice,pen-9,INJECTOR,2024-01-01\n";
     registry::import_devices(&warehouse, csv.as_bytes(), now_us()).await.unwrap();
     let shown = "SELECT registration, registered_site, kind FROM doseline.fleet WHERE device = 'pen-9'";

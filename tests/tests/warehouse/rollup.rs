@@ -15,7 +15,8 @@ const SUMS: &str = "count() > 0, sum(injections), sum(dose_n), sum(dose_target_n
                     min(depth_error_min), max(depth_error_max), sum(ok), sum(partial), sum(aborted), sum(occluded), \
                     sum(no_contact), min(first_at), max(last_at)";
 
-/// Days since 1970 of the latest day that is due, by the engine's clock: over for an hour.
+/// The latest day that is due for a rollup, days since 1970, by the engine's clock: it has been
+/// over for an hour.
 fn yesterday(clickhouse: &ClickHouse) -> u16 {
     u16::try_from(clickhouse.number("SELECT toUInt16(toDate(now('UTC') - 3600) - 1)")).unwrap()
 }
@@ -52,7 +53,7 @@ async fn hours_and_days_add_up_to_the_minutes() {
     };
     let rows = |table: &str| clickhouse.number(&format!("SELECT count() FROM doseline.{table}"));
     assert_eq!(rollup::due(&warehouse).await.unwrap(), [day - 1, day]);
-    // Doing it again, also two at once, gives the same.
+    // A repetition, even two at once, gives the same rows.
     for _ in 0..2 {
         let (left, right) = tokio::join!(rollup::close_day(&warehouse, day), rollup::close_day(&warehouse, day));
         left.unwrap();
@@ -62,7 +63,7 @@ async fn hours_and_days_add_up_to_the_minutes() {
     }
     let hours = rows("accuracy_hour");
     assert!(hours > rows("accuracy_day") && hours < rows("accuracy_minute"));
-    // Another day of ingest stands beside it, one without rows takes none away.
+    // Another ingest day is kept beside it, and a day without rows removes nothing.
     rollup::close_day(&warehouse, day - 1).await.unwrap();
     rollup::close_day(&warehouse, day - 2).await.unwrap();
     assert!(rows("accuracy_hour") > hours);
@@ -105,7 +106,8 @@ async fn a_day_with_an_open_batch_is_not_closed() {
     rollup::close_day(&warehouse, day).await.unwrap();
 }
 
-/// The page counts days that are over from their rollups where they have one: every injection once.
+/// The page counts days that are over from their rollups, if they have one. Every injection counts
+/// once.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_overview_counts_each_day_once() {
     let clickhouse = ClickHouse::start();
@@ -127,7 +129,8 @@ async fn the_overview_counts_each_day_once() {
     };
     let counted = || clickhouse.number("SELECT sum(injections) FROM doseline.accuracy_minute");
     let agree = |seed: u32, day: u16| {
-        // More than was shown before, so that an answer from the dashboard's cache does not pass.
+        // The number exceeds the one shown before, so an answer from the dashboard's cache is not
+        // accepted.
         fill(&clickhouse, day, seed);
         poll(Duration::from_secs(120), "the page to show all injections", || {
             match (shown(""), shown("acme"), counted()) {

@@ -1,4 +1,4 @@
-//! `deploy/clickhouse/users.d` on the engine.
+//! The users of `deploy/clickhouse/users.d` on the engine.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use super::migrated;
 async fn dashboards_read_everything_but_the_secret_of_the_pseudonyms() {
     let mut clickhouse = ClickHouse::start();
     assert!(clickhouse.stop().success());
-    // Passwords come from the environment there.
+    // In the deployment, passwords come from the environment.
     let users = include_str!("../../../deploy/clickhouse/users.d/doseline.xml");
     let without_password =
         |line: &str| if line.contains("<password_sha256_hex ") { "<no_password/>".to_owned() } else { line.to_owned() };
@@ -28,7 +28,7 @@ async fn dashboards_read_everything_but_the_secret_of_the_pseudonyms() {
         "INSERT INTO doseline.accuracy_session (tenant, device, target_nl, outcome, injections, dose_n) VALUES \
          ('acme', 'pen-1', 1000, 'OK', 1, 1)",
     );
-    // A view reads with the rights of its definer, and through his row filters.
+    // A view reads with the rights of its definer and through the definer's row filters.
     let seen = |user: &str, of: &str| {
         clickhouse.query(&format!(
             "CREATE OR REPLACE VIEW doseline.seen DEFINER = {user} SQL SECURITY DEFINER AS SELECT count() AS n FROM doseline.{of}"
