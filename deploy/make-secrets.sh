@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the passwords and certificates of the compose file in deploy/secrets (kept out of git). Run once; a second run
-# changes nothing. Give device names to make their certificates too: deploy/make-secrets.sh D-0001 D-0002
+# Creates the passwords and certificates that the compose file uses, in deploy/secrets (kept out of git). Run it once; a
+# second run changes nothing. With device names it also creates their certificates: deploy/make-secrets.sh D-0001 D-0002
 set -euo pipefail
 umask 077
 cd "$(dirname "$0")"
@@ -16,7 +16,7 @@ printf 'DOSELINE_PASSWORD_SHA256=%s\nDASHBOARDS_PASSWORD_SHA256=%s\n' \
     "$(sha256 clickhouse_password)" "$(sha256 dashboards_password)" > clickhouse.env
 
 if [ ! -s mosquitto-passwords ]; then
-    # The format of mosquitto_passwd: PBKDF2 with SHA-512, written here so that the tool need not be installed.
+    # The format of mosquitto_passwd is PBKDF2 with SHA-512. It is written here, so that the tool need not be installed.
     python3 - "$(cat mqtt_password)" > mosquitto-passwords <<'PYTHON'
 import base64, hashlib, os, sys
 salt = os.urandom(12)
@@ -25,7 +25,8 @@ print(f"doseline-bridge:$7$101${base64.b64encode(salt).decode()}${base64.b64enco
 PYTHON
 fi
 
-# Authority: stays here. Broker: mounted into its container. Devices: to be installed on the devices.
+# The authority's key stays in this folder. Compose mounts the broker's files into its container. The files in `devices`
+# must be installed on the devices.
 mkdir -p authority devices
 if [ ! -s authority/ca.key ]; then
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj "/CN=doseline CA" \
@@ -44,7 +45,7 @@ for device in "$@"; do
     [[ $device =~ ^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$ ]] || { echo "$device is no device name" >&2; exit 2; }
     certificate devices "$device" "DNS:$device"
 done
-# Containers run as other users; this folder itself stays closed to others on the host.
+# Containers run as other users and must read these files. The folder itself stays closed to other users of the host.
 chmod a+rx tls
 chmod a+r tls/* mqtt_password clickhouse_password mosquitto-passwords
 echo "deploy/secrets is complete"

@@ -1,4 +1,4 @@
-//! Each bad report, by name, and the good ones beside it.
+//! Each kind of bad report, by name, and the good reports that are close to it.
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
 
@@ -50,7 +50,7 @@ fn empty_payload() {
 fn truncated_and_garbage_protobuf() {
     let bytes = with_context(v1::Context { model: "m".into(), ..Default::default() }).encode_to_vec();
     let truncated = (1..bytes.len()).filter(|end| {
-        // A cut between two fields is a shorter but well-formed report.
+        // A cut between two fields gives a shorter but well-formed report.
         matches!(Report::decode(&bytes[..*end]), Err(Reject { reason: Reason::BadProtobuf, .. }))
     });
     assert!(truncated.count() > bytes.len() / 2);
@@ -61,7 +61,7 @@ fn truncated_and_garbage_protobuf() {
 #[test]
 fn one_byte_over_256_kib() {
     let mut bytes = injections(1).encode_to_vec();
-    // An unknown field fills the report up to the limit exactly, then one byte beyond.
+    // An unknown field fills the report exactly up to the limit, then one byte beyond it.
     let fill = REPORT_BYTES_MAX - bytes.len() - 5;
     bytes.extend([0xfa, 0x3e]);
     prost::encoding::encode_varint(fill as u64, &mut bytes);
@@ -119,8 +119,8 @@ fn descriptor(name: &str) -> MessageDescriptor {
     pool.get_message_by_name(&format!("doseline.telemetry.v1.{name}")).unwrap()
 }
 
-/// Paths to every text below a message, from the descriptor: a new field is tried without a line
-/// here.
+/// The paths to every text below a message, from the descriptor. A new field is therefore tested
+/// without a change here.
 fn texts(message: &MessageDescriptor) -> Vec<Vec<FieldDescriptor>> {
     let below = |field: FieldDescriptor| match field.kind() {
         prost_reflect::Kind::String => vec![vec![field]],
@@ -147,8 +147,8 @@ fn holding<M: prost::Message + Default>(message: &MessageDescriptor, path: &[Fie
     dynamic.as_message().unwrap().transcode_to().unwrap()
 }
 
-/// Each text with what scanners append, with control characters and too long: what becomes of it,
-/// as flags or a refusal.
+/// Texts with what scanners append, with control characters, and too long ones. Each has the
+/// expected flags or refusal.
 fn strange_texts(most: usize) -> Vec<(String, Result<u32, Reason>)> {
     let appended = ["\r", "\n", "\t", " ", "\r\n", " \t\r\n"].map(|end| (format!("L1{end}"), Ok(TRIMMED)));
     let inner = ["L\0 1", "L\u{1b}[2J1", "L\t1", "\u{7f}L1"].map(|text| (text.to_owned(), Ok(STRANGE)));
@@ -158,7 +158,7 @@ fn strange_texts(most: usize) -> Vec<(String, Result<u32, Reason>)> {
     appended.into_iter().chain(inner).chain(both).chain(fits).chain(long).collect()
 }
 
-/// Decodes a report as protobuf and as it comes out of JSON; what is said of each event.
+/// Decodes a report as protobuf and from JSON, and returns the flags or refusal of each event.
 fn said(report: &v1::Report) -> Vec<Result<u32, Reason>> {
     let json = json::to_json(report, "Report");
     let both = [report.encode_to_vec(), json::transcode_report(json.as_bytes()).unwrap().message];
