@@ -171,7 +171,7 @@ impl Connection {
     /// statements, the library runs them all.
     ///
     /// # Errors
-    /// What the engine says.
+    /// The exception of the engine.
     pub fn query(&mut self, sql: &[u8], format: &str, parameters: &Parameters) -> Result<Output, Exception> {
         let parameters = Borrowed::new(parameters);
         // SAFETY: all pointers come with their lengths and stay valid during the call.
@@ -195,7 +195,7 @@ impl Connection {
     /// Runs a statement without parameters and ignores its output.
     ///
     /// # Errors
-    /// What the engine says.
+    /// The exception of the engine.
     pub fn run(&mut self, sql: &str) -> Result<(), Exception> {
         self.query(sql.as_bytes(), "Null", &[]).map(drop)
     }
@@ -230,7 +230,7 @@ impl Connection {
     /// data.
     ///
     /// # Errors
-    /// What the engine says.
+    /// The exception of the engine.
     pub fn insert(&mut self, sql: &[u8], format: &str, parameters: &Parameters) -> Result<InsertStream<'_>, Exception> {
         let parameters = Borrowed::new(parameters);
         // SAFETY: as in `query`; the handle is never null.
@@ -451,7 +451,7 @@ impl InsertStream<'_> {
     /// Ends the data and commits.
     ///
     /// # Errors
-    /// What the engine says.
+    /// The exception of the engine.
     pub fn finish(mut self) -> Result<Counts, Exception> {
         self.done = true;
         // SAFETY: the handle is live and is ended once.

@@ -1,7 +1,7 @@
-//! What the server must know about a statement before the engine gets it: where the data of an
-//! `INSERT` begins, which format the statement names, and whether its result can be streamed. This
-//! is a scanner of tokens and not a parser. It passes on unchanged what it does not understand, and
-//! the engine's own parser decides.
+//! Scans a statement before the engine gets it. The server must know where the data of an `INSERT`
+//! begins, which format the statement names, and whether its result can be streamed. This is a
+//! scanner of tokens and not a parser. It passes on unchanged what it does not understand, and the
+//! engine's own parser decides.
 
 use super::engine::Name;
 use super::exception::{Exception, SYNTAX_ERROR};
