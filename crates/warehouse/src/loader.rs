@@ -100,7 +100,7 @@ pub struct LastCommit {
 impl Progress {
     /// Offset at which the next batch starts; `None` if no batch was ever committed. A commit does
     /// not count if its batch has an intent of a higher generation: another owner has then begun to
-    /// write that batch again.
+    /// write that batch again. The intent that closes a shard has no such effect.
     pub fn position(&self) -> Option<u64> {
         let commit = self.commit?;
         let rewritten = self.intents.iter().any(|intent| {

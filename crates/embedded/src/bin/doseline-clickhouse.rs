@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Where the data is kept
+    /// Folder of the data
     #[arg(long)]
     data_dir: PathBuf,
-    /// Address to listen on; port 0 takes any free one
+    /// Address to listen on; port 0 selects any free port
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
     /// Path of libchdb.so
@@ -26,13 +26,13 @@ struct Arguments {
     /// Statements that run at once
     #[arg(long, default_value_t = 16)]
     connections: usize,
-    /// Requests that may wait for one of them
+    /// Requests that may wait for a running statement to end
     #[arg(long, default_value_t = 256)]
     waiting: usize,
-    /// Password of the user `doseline`, who has all rights; everybody else only reads
+    /// Password of the user `doseline`, who has all rights; other users only read
     #[arg(long, env = "DOSELINE_CLICKHOUSE_PASSWORD", hide_env_values = true)]
     password: String,
-    /// Host by which it may be called on any port, as through a proxy; may be repeated
+    /// Host name under which clients may address any port, as through a proxy; may be repeated
     #[arg(long = "name", value_name = "HOST")]
     names: Vec<String>,
 }
