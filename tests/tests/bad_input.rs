@@ -40,7 +40,6 @@ fn path() -> &'static Path {
     })
 }
 
-/// Receipts by topic.
 type Receipts = Arc<Mutex<Vec<(String, v1::Receipt)>>>;
 
 /// The devices of one tenant, on one connection.

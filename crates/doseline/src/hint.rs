@@ -46,7 +46,6 @@ impl<T, E: Into<anyhow::Error>> Hint<T> for Result<T, E> {
 pub struct Told {
     /// The error and its causes.
     pub error: String,
-    /// The remedy.
     pub hint: Option<String>,
 }
 

@@ -102,7 +102,6 @@ pub enum Error {
     /// The broker ended before it accepted a connection.
     #[error("mosquitto ended as soon as it was started ({status}); its last lines:\n{lines}")]
     Ended {
-        /// Its exit status.
         status: String,
         /// Its last log lines.
         lines: String,
@@ -141,7 +140,6 @@ pub struct Options {
     pub limits: Limits,
 }
 
-/// The broker's limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Size of the largest accepted packet, bytes. A packet grows on its way to a subscriber, so
@@ -154,7 +152,6 @@ pub struct Limits {
     pub queue_messages_max: u32,
     /// Size of the messages that may wait for one subscriber, bytes.
     pub queue_bytes_max: u32,
-    /// Connections at once.
     pub connections_max: u32,
 }
 
@@ -254,7 +251,6 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
     Ok(Handle { address, status, task: tokio::spawn(keeper.run(child)) })
 }
 
-/// Supervises the broker.
 struct Keeper {
     options: Options,
     lock: File,

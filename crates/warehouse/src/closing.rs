@@ -37,7 +37,6 @@ use crate::{
     loader::{CLOSED, CLOSING, GENERATIONS, Intent, Shard, TopicLife, condition, token},
 };
 
-/// A closed shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed {
     pub shard: Shard,

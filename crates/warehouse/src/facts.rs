@@ -248,7 +248,6 @@ pub struct LotExpiry {
     pub expiry: i32,
 }
 
-/// An open recall.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Recall {
     pub recall_id: String,

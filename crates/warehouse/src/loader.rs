@@ -117,7 +117,6 @@ pub struct Tally {
     pub generation: u32,
     /// The batch hash that the rows carry.
     pub hash: u64,
-    /// Number of rows.
     pub rows: u64,
 }
 

@@ -18,7 +18,6 @@ use crate::{
     statement,
 };
 
-/// One numbered migration.
 #[derive(Clone, Copy, Debug)]
 pub struct Migration {
     /// Number, from 1 without gaps.
@@ -64,7 +63,6 @@ impl Migration {
     }
 }
 
-/// How to migrate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Sets `fsync_after_insert` and `fsync_part_directory` on every table. Whatever ClickHouse

@@ -34,9 +34,7 @@ pub struct Span {
 /// What a reconciliation compares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
-    /// First ingest day.
     pub from: Day,
-    /// Last ingest day.
     pub to: Day,
     /// The batches of each shard.
     pub spans: Vec<Span>,
@@ -71,7 +69,6 @@ pub struct Parts {
     pub seq: u64,
     /// Rows it should have.
     pub expected: u64,
-    /// Rows it has.
     pub found: u64,
     /// How many of these rows are different parts of the event.
     pub distinct: u64,

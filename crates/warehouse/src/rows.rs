@@ -96,7 +96,6 @@ impl Answer {
     }
 }
 
-/// The next row.
 struct Row<'a, 'de> {
     bytes: &'a mut &'de [u8],
     columns: &'a [Column],

@@ -43,7 +43,6 @@ pub struct Arrived {
     pub context: v1::Context,
 }
 
-/// What has arrived.
 #[derive(Default)]
 pub struct Seen {
     pub events: BTreeMap<Key, Arrived>,

@@ -28,7 +28,6 @@ pub struct Rig {
     partitions: u32,
 }
 
-/// A running loader.
 pub struct Running {
     shutdown: CancellationToken,
     pub task: JoinHandle<Result<(), load::Error>>,

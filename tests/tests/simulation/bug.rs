@@ -22,7 +22,6 @@ use warehouse::{
 
 use crate::loader::PAUSE_MS;
 
-/// The planted bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
     /// A message is acknowledged as soon as Kafka has confirmed it, in any order.

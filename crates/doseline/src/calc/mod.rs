@@ -36,7 +36,6 @@ Examples:
 Numbers that cannot be given are null. Bad input: exit code 2 and one line on standard error.
 docs/analysis.md has each formula with its source.";
 
-/// The formulas.
 #[derive(Subcommand)]
 enum Formula {
     /// Two-sided normal tolerance factor k

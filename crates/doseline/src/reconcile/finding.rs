@@ -67,7 +67,6 @@ pub struct Finding {
     /// Key in the table.
     pub key: String,
     pub column: String,
-    /// The expected value.
     pub expected: String,
     /// The value that was found.
     pub found: String,

@@ -51,7 +51,6 @@ pub struct Server {
     pub bodies: Semaphore,
     /// How long a request may wait for a thread.
     pub waiting_time: Duration,
-    /// The owner's password.
     pub password: String,
     /// The check of a request's host and origin.
     pub door: Door,

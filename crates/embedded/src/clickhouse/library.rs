@@ -97,7 +97,6 @@ pub enum Class {
 /// Query parameters `{name:Type}`: names and values in ClickHouse's escaped text form.
 pub type Parameters = [(String, String)];
 
-/// The opened library.
 pub struct Library {
     functions: Functions,
     path: PathBuf,

@@ -15,7 +15,6 @@ pub(super) enum Kind {
     List = 7,
 }
 
-/// One known name.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
     pub(super) name: &'static str,

@@ -147,7 +147,6 @@ pub(super) async fn heartbeat(context: Context, request: HeartbeatRequest) -> He
     HeartbeatResponse::default().with_error_code(code(&outcome))
 }
 
-/// Removes members.
 pub(super) async fn leave(context: Context, request: LeaveGroupRequest, version: i16) -> LeaveGroupResponse {
     let leave = |member: &MemberIdentity| {
         with_group(&context, &request.group_id, |group| {

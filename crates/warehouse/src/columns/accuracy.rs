@@ -101,7 +101,6 @@ impl SumColumns {
 }
 
 table! {
-    /// Rows of `accuracy_minute`.
     AccuracyMinute, "accuracy_minute", *sums: SumColumns, {
         minute: Number<UInt32Type>,
     }
@@ -116,7 +115,6 @@ impl AccuracyMinute {
 }
 
 table! {
-    /// Rows of `accuracy_session`.
     AccuracySession, "accuracy_session", *visit: VisitColumns, {
         target_nl: Maybe<UInt32Type>,
         target_um: Maybe<UInt16Type>,
@@ -165,7 +163,6 @@ impl AccuracySession {
 }
 
 table! {
-    /// Rows of `item_uses`.
     ItemUses, "item_uses", *item: ItemColumns, {
         slot: Code<v1::Slot>,
         injections: Number<UInt64Type>,

@@ -18,7 +18,6 @@ use telemetry::v1;
 pub(crate) trait Column {
     /// Whether the column may hold absent values.
     const NULLABLE: bool;
-    /// The filled column.
     fn array(self) -> ArrayRef;
 }
 

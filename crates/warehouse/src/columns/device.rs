@@ -53,7 +53,6 @@ impl Calibrations {
 }
 
 table! {
-    /// Rows of `faults`.
     Faults, "faults", *facts: Facts, {
         code: Text,
         state: Code<v1::FaultState>,
@@ -71,7 +70,6 @@ impl Faults {
 }
 
 table! {
-    /// Rows of `device_status`.
     DeviceStatus, "device_status", *facts: Facts, {
         source: Text,
         state: Code<v1::State>,

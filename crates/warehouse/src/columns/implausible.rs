@@ -10,7 +10,6 @@ use telemetry::device_time::Implausible;
 use crate::columns::{Commons, Number, Origin, Text, Time, Words, table};
 
 table! {
-    /// Rows of `implausible_times`.
     ImplausibleTimes, "implausible_times", *device: DeviceColumns, {
         boot_id: Number<UInt64Type>,
         seq: Number<UInt64Type>,

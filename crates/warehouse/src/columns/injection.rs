@@ -6,7 +6,6 @@ use telemetry::v1;
 use crate::columns::{Code, Facts, Maybe, Origin, UNKNOWN_ENUM, fact::OF_INJECTIONS, table};
 
 table! {
-    /// Rows of `injections`.
     Injections, "injections", *facts: Facts<OF_INJECTIONS>, {
         injection_no: Maybe<UInt64Type>,
         shot: Maybe<UInt32Type>,

@@ -6,7 +6,6 @@ use telemetry::quarantine::Id;
 use crate::columns::{Bytes, Maybe, Number, Text, Time, table};
 
 table! {
-    /// Rows of `quarantine`.
     Quarantine, "quarantine", {
         reason: Text,
         detail: Text,
@@ -72,7 +71,6 @@ impl Quarantine {
 }
 
 table! {
-    /// Rows of `quarantine_replays`.
     QuarantineReplays, "quarantine_replays", {
         source_incarnation: Number<UInt32Type>,
         source_partition: Number<Int32Type>,

@@ -6,7 +6,6 @@ use telemetry::v1;
 use crate::columns::{Bits, Code, Facts, Maybe, Number, Origin, Text, column::MaybeTime, table};
 
 table! {
-    /// Rows of `sessions`.
     Sessions, "sessions", *facts: Facts, {
         event: Text,
         operator_id: Text,
@@ -110,7 +109,6 @@ impl Preparations {
 }
 
 table! {
-    /// Rows of `mounts`.
     Mounts, "mounts", *facts: Facts, {
         event: Text,
         slot: Code<v1::Slot>,

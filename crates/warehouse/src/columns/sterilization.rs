@@ -7,7 +7,6 @@ use telemetry::v1;
 use crate::columns::{Bits, Code, Facts, Maybe, Number, Origin, Text, column::MaybeTime, table};
 
 table! {
-    /// Rows of `sterilization_cycles`.
     SterilizationCycles, "sterilization_cycles", *facts: Facts, {
         cycle_uid: Text,
         cycle_no: Maybe<UInt64Type>,
@@ -33,7 +32,6 @@ impl SterilizationCycles {
 }
 
 table! {
-    /// Rows of `sterilization_samples`.
     SterilizationSamples, "sterilization_samples", *facts: Facts, {
         index: Number<UInt32Type>,
         cycle_uid: Text,
@@ -59,7 +57,6 @@ impl SterilizationSamples {
 }
 
 table! {
-    /// Rows of `sterilization_items`.
     SterilizationItems, "sterilization_items", *facts: Facts, {
         index: Number<UInt32Type>,
         cycle_uid: Text,
@@ -81,7 +78,6 @@ impl SterilizationItems {
 }
 
 table! {
-    /// Rows of `cycle_indicators`.
     CycleIndicators, "cycle_indicators", *facts: Facts, {
         cycle_uid: Text,
         kind: Code<v1::IndicatorKind>,
@@ -105,7 +101,6 @@ impl CycleIndicators {
 }
 
 table! {
-    /// Rows of `cycle_releases`.
     CycleReleases, "cycle_releases", *facts: Facts, {
         cycle_uid: Text,
         decision: Code<v1::ReleaseDecision>,
