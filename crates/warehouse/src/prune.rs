@@ -6,8 +6,8 @@
 //! - Every state since the start of the last but one committed batch, and the latest state as of
 //!   that start. The position never falls below the start of the last committed batch
 //!   ([`crate::loader::Progress::position`]). So an owner that may still write reads states as of a
-//!   later offset. An owner that works at an earlier offset may read anything. After it has read the
-//!   ledgers it asks for the position, finds that another owner has overtaken it, and ends.
+//!   later offset. An owner that works at an earlier offset may read anything. After it has read
+//!   the ledgers it asks for the position, finds that another owner has overtaken it, and ends.
 //! - The latest state as of the first batch of every ingest day that Kafka still holds, so that
 //!   such a day can be rebuilt.
 //! - States that were the first to show that a number is missing or lost, if it still is:

@@ -2,9 +2,9 @@
 //! computed again from the rows.
 //!
 //! A period is a range of ingest days. For each shard it covers the offsets from the first batch of
-//! the first day up to the first batch after the last day. The loader's ledgers have a state at both
-//! offsets. Nothing at or after a shard's position is read, so data that is still on its way makes
-//! no difference.
+//! the first day up to the first batch after the last day. The loader's ledgers have a state at
+//! both offsets. Nothing at or after a shard's position is read, so data that is still on its way
+//! makes no difference.
 
 use async_recursion::async_recursion as boxed;
 use std::collections::{BTreeMap, HashSet};

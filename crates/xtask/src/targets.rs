@@ -25,8 +25,8 @@ const FAST: &[(&str, &str)] = &[
     ("tests", "simulation"),
 ];
 
-/// Integration tests that start Mosquitto, a Kafka, ClickHouse, a browser or valgrind. The ones that
-/// take longest come first, because several run at a time.
+/// Integration tests that start Mosquitto, a Kafka, ClickHouse, a browser or valgrind. The ones
+/// that take longest come first, because several run at a time.
 const WITH_ENGINES: &[(&str, &str)] = &[
     ("tests", "campaign"),
     ("tests", "again"),

@@ -3,9 +3,9 @@
 //!
 //! - The engine's own lock: the connection has the role `reader`, which only grants `SELECT` on one
 //!   database.
-//! - This allow-list, for what no grant of the engine covers. It guards functions that reach outside
-//!   (`file` reads any file of this machine), the tables of `system`, settings, the other role, and
-//!   results that are written to files.
+//! - This allow-list, for what no grant of the engine covers. It guards functions that reach
+//!   outside (`file` reads any file of this machine), the tables of `system`, settings, the other
+//!   role, and results that are written to files.
 //!
 //! The list is applied to the engine's own syntax tree of the statement (`EXPLAIN AST`). A node,
 //! function or table that is not listed is refused, however it is written.
