@@ -10,6 +10,7 @@ mod data;
 mod insert;
 mod latency;
 mod loader;
+mod machine;
 mod mqtt;
 mod peers;
 mod queries;
@@ -66,6 +67,11 @@ const SCENARIOS: &[Scenario] = &[
         name: "peers",
         what: "ClickHouse's Kafka engine, a bridge in Python, and those of --peer, on the same data",
         measure: peers::measure,
+    },
+    Scenario {
+        name: "machine",
+        what: "all processes together when little happens, and at ordinary rates",
+        measure: machine::measure,
     },
     Scenario { name: "monitor", what: "a pass of the monitor over 10,000 devices", measure: service::monitor },
     Scenario { name: "up", what: "`doseline up` from its start to the first visible injection", measure: service::up },

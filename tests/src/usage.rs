@@ -6,6 +6,7 @@ use std::process::Command;
 /// Fields of `/proc/PID/stat` after the name, from the third on: user and system time of the
 /// process and of its ended children.
 const TIMES: usize = 11;
+const PARENT: usize = 1;
 const GROUP: usize = 2;
 /// Ticks a second: fixed in Linux's interface.
 const TICKS: f64 = 100.0;
@@ -24,6 +25,37 @@ pub fn group_cpu_s(group: u32) -> f64 {
     let group = group.to_string();
     stats.filter(|stat| fields(stat).nth(GROUP) == Some(group.as_str())).map(|stat| ticks(&stat, 4)).sum::<f64>()
         / TICKS
+}
+
+/// A process and the processes that it and they started.
+fn tree(root: u32) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").expect("a list of processes").flatten();
+    let parents: Vec<(u32, u32)> = processes
+        .filter_map(|process| {
+            let id = process.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(process.path().join("stat")).ok()?;
+            Some((id, fields(&stat).nth(PARENT)?.parse().ok()?))
+        })
+        .collect();
+    let mut found = vec![root];
+    let mut at = 0;
+    while let Some(parent) = found.get(at).copied() {
+        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(id, _)| *id));
+        at += 1;
+    }
+    found
+}
+
+/// CPU time of a process and of those that it and they started, s. Ended ones count as far as their
+/// parents waited for them.
+pub fn tree_cpu_s(root: u32) -> f64 {
+    let stats = tree(root).into_iter().filter_map(|process| fs::read_to_string(format!("/proc/{process}/stat")).ok());
+    stats.map(|stat| ticks(&stat, 4)).sum::<f64>() / TICKS
+}
+
+/// [`switches`] of a process and of those that it and they started.
+pub fn tree_switches(root: u32) -> u64 {
+    tree(root).into_iter().map(switches).sum()
 }
 
 fn ticks(stat: &str, times: usize) -> f64 {

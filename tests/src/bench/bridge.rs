@@ -20,10 +20,10 @@ const DONE_WITHIN: Duration = Duration::from_secs(120);
 
 /// One configuration of the bridge.
 #[derive(Clone, Copy)]
-struct Case {
-    per_report: u64,
-    connections: u64,
-    receipts: bool,
+pub struct Case {
+    pub per_report: u64,
+    pub connections: u64,
+    pub receipts: bool,
 }
 
 impl Case {
@@ -88,7 +88,7 @@ pub fn measure(options: &Options) -> Vec<Table> {
     ]
 }
 
-fn behind_mosquitto(stage: &mut Stage, case: Case, rate: u64, reports: u64) -> Row {
+pub fn behind_mosquitto(stage: &mut Stage, case: Case, rate: u64, reports: u64) -> Row {
     stage.renew_mosquitto();
     let port = stage.mosquitto.port();
     let publications = case.publications(reports);
