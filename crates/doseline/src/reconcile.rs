@@ -355,13 +355,8 @@ impl<'w> Audit<'w> {
         }
         let sessions = self.warehouse.sessions_told(&self.scope).await?;
         let numbers = self.warehouse.numbers_told(&self.scope, self.settled).await?;
-        for (kind, told) in sessions
-            .into_iter()
-            .map(|told| (Kind::Session, told))
-            .chain(numbers.into_iter().map(|told| (Kind::InjectionNumbers, told)))
-        {
-            self.told(kind, told);
-        }
+        self.compare_counts(Kind::Session, sessions);
+        self.compare_counts(Kind::InjectionNumbers, numbers);
         for (table, difference) in self.warehouse.wrong_sums(&self.scope).await? {
             let of = Finding { key: difference.key, ..Finding::new(Kind::Aggregate) }.table(table);
             match (difference.left, difference.right) {
@@ -380,18 +375,23 @@ impl<'w> Audit<'w> {
         Ok(())
     }
 
-    /// Reports a device's own count that differs from the tables. A lower count in the tables is
-    /// accepted as far as events of the device are known to be quarantined, lost or missing.
-    fn told(&mut self, kind: Kind, told: Told) {
-        let Told { tenant, device, session_id, said, found } = told;
-        let explained = self.explained.get(&(tenant.clone(), device.clone())).copied().unwrap_or(0);
-        if found <= said && said - found <= explained {
-            return;
+    /// Reports counts of devices that differ from the tables. Lower counts in the tables are
+    /// accepted as long as their sum for a device does not exceed the number of its events that
+    /// are known to be quarantined, lost or missing.
+    fn compare_counts(&mut self, kind: Kind, counts: Vec<Told>) {
+        let mut left = self.explained.clone();
+        for Told { tenant, device, session_id, said, found } in counts {
+            let left = left.entry((tenant.clone(), device.clone())).or_default();
+            let absent = said.checked_sub(found);
+            if let Some(rest) = absent.and_then(|absent| left.checked_sub(absent)) {
+                *left = rest;
+                continue;
+            }
+            let key = if session_id.is_empty() { String::new() } else { format!("session {session_id}") };
+            let detail = format!("{left} more events of the device are in quarantine, lost or missing");
+            let finding = Finding { tenant, device, key, ..Finding::new(kind) };
+            self.findings.insert(finding.saying(format!("{said} injections by the device's count"), found, detail));
         }
-        let key = if session_id.is_empty() { String::new() } else { format!("session {session_id}") };
-        let detail = format!("{explained} events of the device are in quarantine, lost or missing");
-        let finding = Finding { tenant, device, key, ..Finding::new(kind) };
-        self.findings.insert(finding.saying(format!("{said} injections by the device's count"), found, detail));
     }
 
     fn report(self) -> Report {

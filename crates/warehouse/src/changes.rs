@@ -170,8 +170,8 @@ impl Warehouse {
     }
 
     /// Distinct texts of a column in rows of batches beyond a horizon. Such rows are not judged
-    /// yet, so the caller must look at them again. Only the ingest days since the day before
-    /// yesterday are searched.
+    /// yet, so the caller must look at them again. The ingest days since the day before yesterday
+    /// are searched, and since the first day of a batch that is not committed.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -186,7 +186,9 @@ impl Warehouse {
         let committed = horizon.filter();
         self.rows(&format!(
             "SELECT DISTINCT toString({column}) AS text FROM {table} \
-             WHERE ingest_day >= toDate(now('UTC')) - 2 AND NOT ({committed}) AND text != '' LIMIT {limit}"
+             WHERE ingest_day >= least(toDate(now('UTC')) - 2, ifNull( \
+               (SELECT minOrNull(ingest_day) FROM loader_intents WHERE NOT ({committed})), toDate(now('UTC')))) \
+             AND NOT ({committed}) AND text != '' LIMIT {limit}"
         ))
         .await
     }
@@ -214,8 +216,9 @@ impl Warehouse {
         .await
     }
 
-    /// Sessions in which a mixture was used, for the new rows of `preparations`. A device reports a
-    /// mixture when it is made, so injections more than two days earlier are not searched.
+    /// Sessions in which a mixture was used, for the new rows of `preparations`. A mixture is not
+    /// used before it is made, so injections more than two days earlier are not searched. That
+    /// needs a time of the device: a mixture with the time of receipt may be older.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -225,7 +228,7 @@ impl Warehouse {
             let told = format!("FROM preparations WHERE {new} AND preparation_id != ''");
             format!(
                 "SELECT DISTINCT session_id FROM injections WHERE session_id != '' \
-                 AND at >= (SELECT min(at) - toIntervalDay(2) {told}) \
+                 AND at >= (SELECT min(if(time_source = 'DEVICE', at - toIntervalDay(2), toDateTime64(0, 6, 'UTC'))) {told}) \
                  AND preparation_id IN (SELECT preparation_id {told})"
             )
         })
