@@ -21,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admit::{Destination, admit_registered, clears_status},
     backoff::Backoff,
-    broker::{Link, Purpose},
     desk::Desk,
     health::{Health, remedy},
     metrics::Metrics,
+    mqtt_link::{Link, Purpose},
     options::Options,
     record::Record,
     ring::{Ring, Slot},

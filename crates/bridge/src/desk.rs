@@ -24,10 +24,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admit::Receipt,
     backoff::Backoff,
-    broker::{Link, Purpose},
     connection::{RETRY_FIRST, RETRY_MOST},
     health::Health,
     metrics::Metrics,
+    mqtt_link::{Link, Purpose},
     options::Options,
 };
 

@@ -7,7 +7,7 @@ use rumqttc::v5::mqttbytes::v5::Packet;
 use tokio::time::timeout;
 
 use crate::{
-    broker::{Link, Purpose},
+    mqtt_link::{Link, Purpose},
     options::Options,
     subscription,
 };

@@ -23,7 +23,6 @@
 
 pub mod admit;
 mod backoff;
-mod broker;
 mod connection;
 mod desk;
 mod error;
@@ -31,6 +30,7 @@ mod establish;
 mod health;
 mod http;
 pub mod metrics;
+mod mqtt_link;
 mod options;
 #[cfg(test)]
 mod peer;

@@ -4,7 +4,7 @@ use async_recursion::async_recursion as boxed;
 use std::time::Duration;
 
 use crate::{
-    broker::{Link, Purpose},
+    mqtt_link::{Link, Purpose},
     options::Options,
 };
 
