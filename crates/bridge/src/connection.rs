@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admit::{Destination, admit_registered, clears_status},
     backoff::Backoff,
-    desk::Desk,
     health::{Health, remedy},
     metrics::Metrics,
     mqtt_link::{Link, Purpose},
     options::Options,
+    receipts::ReceiptQueue,
     record::Record,
     ring::{Ring, Slot},
     sink::{OnConfirm, Sink},
@@ -45,7 +45,7 @@ const SETTLE_BATCH: usize = 256;
 pub(crate) struct Shared {
     pub options: Arc<Options>,
     pub sink: Arc<Sink>,
-    pub desk: Option<Desk>,
+    pub receipts: Option<ReceiptQueue>,
     /// Bytes that may be in flight.
     pub budget: Arc<Semaphore>,
     pub health: Arc<Health>,
@@ -252,8 +252,8 @@ impl Connection {
                 tracing::warn!(%topic, %reason, detail = admitted.detail, count, "message quarantined");
             }
         }
-        let receipt = match (&shared.desk, admitted.receipt.take()) {
-            (Some(desk), Some(receipt)) => desk.reserve(receipt).await,
+        let receipt = match (&shared.receipts, admitted.receipt.take()) {
+            (Some(queue), Some(receipt)) => queue.reserve(receipt).await,
             _ => None,
         };
         let properties = publish.properties.as_ref().map_or(&[][..], |properties| &properties.user_properties);

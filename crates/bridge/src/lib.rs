@@ -24,7 +24,6 @@
 pub mod admit;
 mod backoff;
 mod connection;
-mod desk;
 mod error;
 mod establish;
 mod health;
@@ -36,6 +35,7 @@ mod options;
 mod peer;
 mod probe;
 mod producer;
+mod receipts;
 mod record;
 pub mod registry;
 mod replicas;

@@ -18,10 +18,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Error, Options, Readiness,
     connection::{Connection, Shared},
-    desk::{Clerk, Desk, Due},
     health::Health,
     http,
     metrics::Metrics,
+    receipts::{PendingReceipt, ReceiptQueue, ReceiptSender},
     replicas::Replicas,
     sink::{Confirmations, Failure, Sink},
 };
@@ -102,7 +102,7 @@ pub struct Bridge {
     sink: Arc<Sink>,
     replicas: Replicas,
     failures: mpsc::UnboundedReceiver<Failure>,
-    desk: Option<(Desk, mpsc::UnboundedReceiver<Due>)>,
+    receipts: Option<(ReceiptQueue, mpsc::UnboundedReceiver<PendingReceipt>)>,
     handle: Handle,
 }
 
@@ -118,10 +118,10 @@ impl Bridge {
         let health = Arc::new(Health::new(options.limits, connections, receipts));
         let (confirmations, failures) = Confirmations::new(Arc::clone(&metrics), Arc::clone(&health));
         let sink = Sink::new(&options, Arc::clone(&confirmations), Arc::clone(&metrics), Arc::clone(&health))?;
-        let desk = receipts.then(|| Desk::new(options.limits.receipts_queued, Arc::clone(&metrics)));
+        let receipts = receipts.then(|| ReceiptQueue::new(options.limits.receipts_queued, Arc::clone(&metrics)));
         let handle = Handle { confirmations, health, metrics, http: Arc::default(), changed: Arc::default() };
         let replicas = Replicas::new(&options.kafka)?;
-        Ok(Self { options: Arc::new(options), sink: Arc::new(sink), replicas, failures, desk, handle })
+        Ok(Self { options: Arc::new(options), sink: Arc::new(sink), replicas, failures, receipts, handle })
     }
 
     /// For watching it.
@@ -136,7 +136,7 @@ impl Bridge {
     /// then.
     #[boxed]
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self { options, sink, replicas, failures, desk, handle } = self;
+        let Self { options, sink, replicas, failures, receipts, handle } = self;
         // Ours, so that a part that ends by itself can stop the others without stopping the caller.
         let stop = shutdown.child_token();
         let (close, finish) = (CancellationToken::new(), CancellationToken::new());
@@ -149,21 +149,27 @@ impl Bridge {
             "kafka supervisor"
         });
         background.spawn(replicas.run(Arc::clone(&handle.health)));
-        let mut clerks = JoinSet::new();
+        let mut senders = JoinSet::new();
         let mut connections = JoinSet::new();
         if registry_read(&options, &stop).await && sink.verify(&stop).await {
-            let (desk, queue) = desk.unzip();
+            let (receipts, queue) = receipts.unzip();
             if let Some(queue) = queue {
                 let link = options.mqtt.connections.into();
                 let (health, metrics) = (Arc::clone(&handle.health), Arc::clone(&handle.metrics));
-                let clerk =
-                    Clerk { options: Arc::clone(&options), queue, link, health, metrics, finish: finish.clone() };
-                clerks.spawn(clerk.run());
+                let sender = ReceiptSender {
+                    options: Arc::clone(&options),
+                    queue,
+                    link,
+                    health,
+                    metrics,
+                    finish: finish.clone(),
+                };
+                senders.spawn(sender.run());
             }
             let shared = Arc::new(Shared {
                 options: Arc::clone(&options),
                 sink: Arc::clone(&sink),
-                desk,
+                receipts,
                 budget: Arc::new(Semaphore::new(options.limits.in_flight_bytes.min(Semaphore::MAX_PERMITS))),
                 health: Arc::clone(&handle.health),
                 metrics: Arc::clone(&handle.metrics),
@@ -178,10 +184,10 @@ impl Bridge {
             () = stop.cancelled() => None,
             Some(ended) = background.join_next() => Some(ended.map_or_else(|error| error.to_string(), str::to_owned)),
             Some(ended) = connections.join_next() => Some(describe("MQTT connection", ended)),
-            Some(ended) = clerks.join_next() => Some(describe("receipts", ended)),
+            Some(ended) = senders.join_next() => Some(describe("receipts", ended)),
         };
         stop.cancel();
-        drain(&handle, &sink, (close, connections), (finish, clerks)).await;
+        drain(&handle, &sink, (close, connections), (finish, senders)).await;
         background.shutdown().await;
         match ended {
             // Ended because of the shutdown, noticed in either order.
@@ -214,7 +220,7 @@ async fn drain(
     handle: &Handle,
     sink: &Arc<Sink>,
     (close, mut connections): (CancellationToken, JoinSet<()>),
-    (finish, mut clerks): (CancellationToken, JoinSet<()>),
+    (finish, mut senders): (CancellationToken, JoinSet<()>),
 ) {
     let began = Instant::now();
     if timeout(DRAIN_WITHIN, handle.confirmations.drained()).await.is_err() {
@@ -225,13 +231,13 @@ async fn drain(
     finish.cancel();
     let left = timeout(LEAVE_WITHIN, async {
         while connections.join_next().await.is_some() {}
-        while clerks.join_next().await.is_some() {}
+        while senders.join_next().await.is_some() {}
     });
     if left.await.is_err() {
         tracing::warn!("the MQTT broker did not take everything in time; what is left is sent again");
     }
     connections.shutdown().await;
-    clerks.shutdown().await;
+    senders.shutdown().await;
     let sink = Arc::clone(sink);
     let closed = tokio::task::spawn_blocking(move || sink.close());
     if timeout(CLOSE_WITHIN, closed).await.is_err() {

@@ -24,11 +24,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backoff::{self, Backoff},
-    desk::Due,
     health::{Health, KafkaState, lock},
     metrics::{KafkaTrouble, Metrics},
     options::{Options, Topics},
     producer::{self, Context, Producer},
+    receipts::PendingReceipt,
     record::Record,
     ring::Slot,
     unconfirmed::Unconfirmed,
@@ -51,7 +51,7 @@ pub(crate) struct OnConfirm {
     /// Slot of the message's connection that is settled, if the message is to be acknowledged.
     pub slot: Option<(mpsc::UnboundedSender<Slot>, Slot)>,
     /// Receipt that is sent.
-    pub receipt: Option<Due>,
+    pub receipt: Option<PendingReceipt>,
     /// When the message was received.
     pub received: Instant,
     /// Its share of the bytes in flight, given back.

@@ -8,13 +8,13 @@ use std::{
 };
 
 use super::*;
-use crate::{Error, desk::Due, sink::Confirmations};
+use crate::{Error, receipts::PendingReceipt, sink::Confirmations};
 
 /// A bridge of one connection with receipts.
 pub struct Path {
     connection: Connection,
     confirmations: Arc<Confirmations>,
-    receipts: mpsc::UnboundedReceiver<Due>,
+    receipts: mpsc::UnboundedReceiver<PendingReceipt>,
     /// Number of the oldest record that is not confirmed, and of the next.
     open: std::ops::Range<usize>,
 }
@@ -31,12 +31,12 @@ impl Path {
         let health = Arc::new(Health::new(options.limits, 1, true));
         let (confirmations, _) = Confirmations::new(Arc::clone(&metrics), Arc::clone(&health));
         let sink = Sink::new(&options, Arc::clone(&confirmations), Arc::clone(&metrics), Arc::clone(&health))?;
-        let (desk, receipts) = Desk::new(options.limits.receipts_queued, Arc::clone(&metrics));
+        let (queue, receipts) = ReceiptQueue::new(options.limits.receipts_queued, Arc::clone(&metrics));
         let shared = Shared {
             budget: Arc::new(Semaphore::new(options.limits.in_flight_bytes)),
             options: Arc::new(options),
             sink: Arc::new(sink),
-            desk: Some(desk),
+            receipts: Some(queue),
             health,
             metrics,
             shutdown: CancellationToken::new(),

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::{
     admit::{Admitted, Destination, admit},
-    desk::Desk,
+    receipts::ReceiptQueue,
     ring::Ring,
 };
 
@@ -196,11 +196,11 @@ async fn the_oldest_record_says_why_it_waits() {
 async fn a_receipt_is_due_only_after_the_confirmation() {
     let mut rig = rig(&[]);
     rig.cluster.broker_down(1).unwrap();
-    let (desk, mut queue) = Desk::new(1, Arc::clone(&rig.metrics));
+    let (receipts, mut queue) = ReceiptQueue::new(1, Arc::clone(&rig.metrics));
     let topic = b"doseline/v1/acme/berlin/d1/report";
     let admitted = admit(topic, b"");
     let receipt = || admitted.receipt.clone().unwrap();
-    let due = desk.reserve(receipt()).await;
+    let due = receipts.reserve(receipt()).await;
     let permit = Arc::clone(&rig.budget).acquire_many_owned(1).await.unwrap();
     let record = rig.sink.record(|record| record.fill(&admitted, topic, 1, &[]));
     let on_confirm = OnConfirm { slot: None, receipt: due, received: Instant::now(), permit };
@@ -208,12 +208,12 @@ async fn a_receipt_is_due_only_after_the_confirmation() {
     assert!(queue.try_recv().is_err());
     // The only place is taken: the next message goes on without a receipt, counted, and the one
     // after it at once.
-    assert!(desk.reserve(receipt()).await.is_none());
-    assert!(desk.reserve(receipt()).await.is_none());
+    assert!(receipts.reserve(receipt()).await.is_none());
+    assert!(receipts.reserve(receipt()).await.is_none());
     assert_eq!(rig.metrics.receipts_dropped.get(), 2);
     rig.confirmations.confirm(0);
     drop(queue.try_recv().unwrap());
-    assert!(desk.reserve(receipt()).await.is_some());
+    assert!(receipts.reserve(receipt()).await.is_some());
     assert!(rig.drained().await.is_empty());
     rig.close().await;
 }
