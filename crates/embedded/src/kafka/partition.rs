@@ -8,7 +8,6 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Error,
     batch::Admitted,
+    config::Limits,
     producers::{Producers, Verdict},
     segment::Segment,
     sync_directory,
@@ -27,17 +27,6 @@ use super::{
 
 /// Commands that may wait for the owner of a partition.
 const COMMANDS_MAX: usize = 256;
-
-/// How long and how large a partition may become.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// A segment is closed once it holds this much.
-    pub(super) segment_bytes: u64,
-    /// A segment last written to longer ago is deleted; `None` keeps it.
-    pub(super) retention: Option<Duration>,
-    /// The oldest segments are deleted while the rest still holds this much; `None` keeps them.
-    pub(super) retention_bytes: Option<u64>,
-}
 
 /// The answer to an append: durable from here on.
 #[derive(Clone, Copy, Debug)]
