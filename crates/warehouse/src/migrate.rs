@@ -59,8 +59,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
 impl Migration {
     /// SHA-256 of its text, hex. Line ends do not count: a checkout may change them.
     pub fn checksum(&self) -> String {
-        let digest = Sha256::digest(self.sql.replace('\r', ""));
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        format!("{:x}", Sha256::digest(self.sql.replace('\r', "")))
     }
 }
 
