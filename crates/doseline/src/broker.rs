@@ -1,6 +1,6 @@
-//! The MQTT broker of `doseline up`: Mosquitto, with the bridge's session on it before anybody else
-//! can connect. Under a share group Mosquitto 2.0 forgets the subscription at each start; then this
-//! holds only from the bridge's first connection on.
+//! The MQTT broker of `doseline up`: Mosquitto. It has the bridge's session before any device can
+//! connect, so no message is lost before the bridge subscribes. Under a share group, Mosquitto 2.0
+//! forgets the subscription at each start, and this holds only from the bridge's first connection on.
 
 use std::{fs, io::Write as _, net::SocketAddr, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
 
@@ -10,16 +10,16 @@ use tokio_util::sync::CancellationToken;
 
 /// Folder of the broker in the data directory.
 const FOLDER: &str = "mosquitto";
-/// File in it that says for which bridge the sessions were made.
+/// File in that folder that describes the bridge of the sessions.
 const SESSION: &str = "bridge-session";
-/// File in it with the part of the bridge's client id that nobody else knows.
+/// File in that folder with the secret part of the bridge's client id.
 const CLIENT_ID: &str = "bridge-client-id";
 /// Most connections to the broker.
 const CONNECTIONS_MAX: u32 = 10_000;
 /// How long the broker keeps the bridge's session while nothing runs: as long as it keeps any.
 pub const SESSION_KEPT: Duration = Duration::from_secs(mosquitto::SESSION_DAYS as u64 * 86_400);
 
-/// Waits until the broker of an earlier `up` has ended, which was killed perhaps a moment ago.
+/// Waits until the broker of an earlier `up` has ended; that `up` may just have been killed.
 ///
 /// # Errors
 /// The broker's folder cannot be used.
@@ -27,9 +27,9 @@ pub async fn wait_for_predecessor(data_dir: &Path) -> anyhow::Result<()> {
     Ok(mosquitto::wait_for_predecessor(&data_dir.join(FOLDER)).await?)
 }
 
-/// The bridge's client id on the broker of this data directory. The broker asks for no password,
-/// and a client that connects with the id of another takes over its session, with what waits in it.
-/// So a part of the id is a secret of the data directory.
+/// The bridge's client id on the broker of this data directory. The broker asks for no password, and
+/// a client that connects with the id of another client takes over its session and the messages that
+/// wait in it. A part of the id is therefore a secret of the data directory.
 ///
 /// # Errors
 /// The broker's folder cannot be used.
@@ -39,15 +39,6 @@ pub fn client_id(data_dir: &Path, configured: &str) -> anyhow::Result<String> {
     let known = fs::read_to_string(&path).unwrap_or_default();
     if !known.trim().is_empty() {
         return Ok(format!("{configured}-{}", known.trim()));
-    }
-    if dir.join(SESSION).exists() {
-        // Messages may wait under the name that was used without one.
-        tracing::warn!(
-            "any client on this machine can take over the session that the bridge has on the mqtt broker; once no device \
-             publishes and nothing waits, stop, delete the folder {} and start again",
-            dir.display()
-        );
-        return Ok(configured.to_owned());
     }
     let secret = format!("{:032x}", rand::random::<u128>());
     let write = || {
@@ -60,17 +51,17 @@ pub fn client_id(data_dir: &Path, configured: &str) -> anyhow::Result<String> {
     Ok(format!("{configured}-{secret}"))
 }
 
-/// Connections of a broker that may have so many files open: an eighth of them is for files of its
-/// own.
+/// Connections of a broker that may have this many files open. An eighth of the files is for the
+/// broker itself.
 fn broker_connections(files: u64) -> u32 {
     u32::try_from(files - files / 8).unwrap_or(u32::MAX).min(CONNECTIONS_MAX)
 }
 
-/// Starts the broker, knowing the bridge.
+/// Starts the broker, with the bridge's session on it.
 ///
-/// A message that nobody has subscribed to is acknowledged and dropped. So where the broker does
-/// not know the bridge yet, it is started for the bridge alone first, on a port of its own, and
-/// saves the session.
+/// A broker acknowledges and drops a message without a subscriber. If the broker does not know the
+/// bridge yet, it is therefore started twice: first on a port of its own, where only the bridge
+/// connects and the broker saves the session, then for the devices.
 ///
 /// # Errors
 /// The broker does not start, or refuses the bridge.
@@ -111,8 +102,8 @@ pub async fn start(
     mosquitto::start(options, shutdown).await.context("start the MQTT broker (--mqtt-port)")
 }
 
-/// Whether the broker's database is there, and its sessions have not expired. Without it the broker
-/// knows nobody. A file from after now was written before the clock was set back.
+/// Whether the broker's database exists and its sessions have not expired. A file with a later time
+/// than now was written before the clock was set back.
 fn is_kept(database: &Path) -> bool {
     let Ok(file) = fs::metadata(database) else { return false };
     file.modified().is_ok_and(|at| at.elapsed().map_or(true, |age| age < SESSION_KEPT))
@@ -134,7 +125,7 @@ async fn introduce(options: &Options, bridge: &bridge::Options) -> anyhow::Resul
     Ok(())
 }
 
-/// What the bridge's sessions depend on.
+/// The options that the bridge's sessions depend on, as text.
 fn session(bridge: &bridge::Options) -> String {
     let mqtt = &bridge.mqtt;
     let group = mqtt.share_group.as_deref().unwrap_or_default();
