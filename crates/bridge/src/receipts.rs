@@ -19,16 +19,15 @@ use rumqttc::v5::mqttbytes::{
     QoS,
     v5::{Packet, PubAckReason, Publish},
 };
+use service::backoff::Backoff;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admit::Receipt,
-    backoff::Backoff,
-    connection::{RETRY_FIRST, RETRY_MOST},
     health::Health,
     metrics::Metrics,
-    mqtt_link::{Link, Purpose},
+    mqtt_link::{Link, Purpose, RETRY_FIRST, RETRY_MOST},
     options::Options,
 };
 
@@ -59,7 +58,7 @@ pub(crate) struct ReceiptQueue {
     places: Arc<Semaphore>,
     /// At most one entry for each place.
     queue: mpsc::UnboundedSender<PendingReceipt>,
-    /// No place came free in time, and none has since.
+    /// No place became free in time, and none has since.
     stuck: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
 }
@@ -71,8 +70,8 @@ impl ReceiptQueue {
         (Self { places, queue, stuck: Arc::default(), metrics }, receiver)
     }
 
-    /// Takes a place for a receipt that will be due; `None` where there is none in time: it is left
-    /// out.
+    /// Reserves a place for a receipt. `None` if no place becomes free in time: the message then gets
+    /// no receipt.
     pub async fn reserve(&self, receipt: Receipt) -> Option<PendingReceipt> {
         let place = match Arc::clone(&self.places).try_acquire_owned() {
             Ok(place) => Some(place),
@@ -90,7 +89,7 @@ impl ReceiptQueue {
             None => {
                 if !self.stuck.swap(true, Ordering::Relaxed) {
                     tracing::error!(
-                        "the broker takes no receipts; messages go on without, and devices will send again"
+                        "the broker takes no receipts; messages go to kafka without receipts, and devices will send again"
                     );
                 }
                 self.metrics.receipts_dropped.inc();
@@ -112,10 +111,10 @@ pub(crate) struct ReceiptSender {
     pub finish: CancellationToken,
 }
 
-/// What is under way on one network connection, by packet id.
+/// The receipts sent on one network connection and not acknowledged by the broker, by packet id.
 struct Window {
     sent: HashMap<u16, PendingReceipt>,
-    /// Packet ids that are not under way.
+    /// Packet ids that are free.
     free: Vec<u16>,
 }
 
@@ -149,8 +148,8 @@ impl ReceiptSender {
         }
     }
 
-    /// One network connection, until `finish` (`Ok`) or failure. What is `due` goes out on it; what
-    /// the broker has not acknowledged at its end is due again.
+    /// One network connection, until `finish` (`Ok`) or failure. It sends the receipts in `due`. At its
+    /// end, `due` holds those that the broker has not acknowledged.
     async fn session(&mut self, due: &mut Vec<PendingReceipt>, backoff: &mut Backoff) -> Result<(), String> {
         let (mut link, connack) = tokio::select! {
             opened = Link::open(&self.options.mqtt, &Purpose::Receipts) => opened?,
@@ -176,7 +175,7 @@ impl ReceiptSender {
         due: &mut Vec<PendingReceipt>,
     ) -> Result<(), String> {
         loop {
-            // Each stands for itself: their order says nothing.
+            // The order of receipts has no meaning.
             while let Some(&id) = window.free.last()
                 && let Some(due) = due.pop()
             {
@@ -205,7 +204,7 @@ impl ReceiptSender {
         }
     }
 
-    /// Sends a receipt under a packet id; false where it cannot be sent, which is counted.
+    /// Sends a receipt under a packet id. False if it cannot be sent; the metric counts it.
     fn hand_over(&self, link: &mut Link, id: u16, receipt: &Receipt) -> bool {
         let mut publish = Publish::new(receipt.topic.as_str(), QoS::AtLeastOnce, receipt.payload(), None);
         publish.pkid = id;

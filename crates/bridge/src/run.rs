@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use service::health::{self, Readiness, Role};
 use tokio::{
-    net::TcpListener,
     sync::{Notify, Semaphore, mpsc},
     task::JoinSet,
     time::timeout,
@@ -16,14 +16,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Error, Options, Readiness,
+    Error, Options,
+    confirmations::{Confirmations, Failure},
     connection::{Connection, Shared},
     health::Health,
-    http,
     metrics::Metrics,
     receipts::{PendingReceipt, ReceiptQueue, ReceiptSender},
     replicas::Replicas,
-    sink::{Confirmations, Failure, Sink},
+    sink::Sink,
 };
 
 /// At shutdown: how long Kafka may take to confirm what is in flight, ...
@@ -69,7 +69,7 @@ impl Handle {
     #[boxed]
     pub async fn ready(&self) {
         while !self.readiness().ready {
-            // Looked at again at every observation.
+            // Every observation notifies this.
             self.changed.notified().await;
         }
     }
@@ -80,7 +80,7 @@ impl Handle {
         self.metrics.text()
     }
 
-    /// Counts restarts of the broker, which the caller runs.
+    /// Adds restarts of the broker that the caller runs.
     pub fn broker_restarted(&self, times: u64) {
         self.metrics.broker_restarts.inc_by(times);
     }
@@ -93,6 +93,16 @@ impl Handle {
     fn observe(&self) {
         let oldest = self.confirmations.oldest(Instant::now());
         self.metrics.oldest_unconfirmed.set(oldest.map_or(0.0, |oldest| oldest.age.as_secs_f64()));
+    }
+}
+
+impl Role for Handle {
+    fn readiness(&self) -> Readiness {
+        Self::readiness(self)
+    }
+
+    fn metrics(&self) -> String {
+        Self::metrics(self)
     }
 }
 
@@ -137,7 +147,7 @@ impl Bridge {
     #[boxed]
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let Self { options, sink, replicas, failures, receipts, handle } = self;
-        // Ours, so that a part that ends by itself can stop the others without stopping the caller.
+        // A token of the bridge: a part that ends by itself stops the others, but not the caller.
         let stop = shutdown.child_token();
         let (close, finish) = (CancellationToken::new(), CancellationToken::new());
         let mut background = JoinSet::new();
@@ -198,7 +208,7 @@ impl Bridge {
     }
 }
 
-/// Waits until the registry was read, where one is to be asked; false when it is to end before.
+/// Waits until the registry was read, if there is one; false if the bridge stops before.
 async fn registry_read(options: &Options, stop: &CancellationToken) -> bool {
     let Some(mut current) = options.registry.clone() else { return true };
     if current.borrow().is_none() {
@@ -214,8 +224,8 @@ fn describe(task: &str, ended: Result<(), tokio::task::JoinError>) -> String {
     ended.map_or_else(|error| format!("{task}: {error}"), |()| task.to_owned())
 }
 
-/// Kafka first, then the acknowledgements and receipts that became due, then the ends of the
-/// connections.
+/// Waits for Kafka's confirmations first, then for the acknowledgements and receipts that follow from
+/// them, then for the ends of the connections.
 async fn drain(
     handle: &Handle,
     sink: &Arc<Sink>,
@@ -225,7 +235,7 @@ async fn drain(
     let began = Instant::now();
     if timeout(DRAIN_WITHIN, handle.confirmations.drained()).await.is_err() {
         let messages = handle.metrics.in_flight_messages.get();
-        tracing::warn!(messages, "kafka did not confirm everything in time; the broker will deliver it again");
+        tracing::warn!(messages, "kafka did not confirm all messages in time; the broker will deliver them again");
     }
     close.cancel();
     finish.cancel();
@@ -234,7 +244,7 @@ async fn drain(
         while senders.join_next().await.is_some() {}
     });
     if left.await.is_err() {
-        tracing::warn!("the MQTT broker did not take everything in time; what is left is sent again");
+        tracing::warn!("the MQTT broker did not take all acknowledgements and receipts in time; they are sent again");
     }
     connections.shutdown().await;
     senders.shutdown().await;
@@ -247,19 +257,16 @@ async fn drain(
 }
 
 async fn serve_http(options: &Options, handle: &Handle, background: &mut JoinSet<&'static str>) -> Result<(), Error> {
-    let Some(address) = options.http else { return Ok(()) };
-    let listen = |source| Error::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(listen)?;
-    let bound = listener.local_addr().map_err(listen)?;
-    tracing::info!(address = %bound, "http listens");
-    let _ = handle.http.set(bound);
-    let (names, router) = (options.http_names.clone(), http::router(handle.clone()));
+    let listener = health::bind(options.http).await.map_err(|(address, source)| Error::Listen { address, source })?;
+    let Some(listener) = listener else { return Ok(()) };
+    if let Ok(bound) = listener.local_addr() {
+        tracing::info!(address = %bound, "the HTTP port listens");
+        let _ = handle.http.set(bound);
+    }
     // It ends with the other tasks in the background.
-    let served = service::listener::serve(listener, names, router, CancellationToken::new());
+    let served = health::serve(listener, options.http_names.clone(), handle.clone(), CancellationToken::new());
     background.spawn(async move {
-        if let Err(error) = served.await {
-            tracing::error!(%error, "http failed");
-        }
+        served.await;
         "http"
     });
     Ok(())

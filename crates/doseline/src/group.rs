@@ -1,4 +1,4 @@
-//! Tasks that live and end together: one that ends by itself is an error, and the end has a
+//! Tasks that start and stop together. A task that ends by itself is an error. Stopping has a
 //! deadline.
 
 use std::{future::Future, time::Duration};
@@ -19,7 +19,7 @@ impl Group {
         Self { shutdown: CancellationToken::new(), tasks: JoinSet::new() }
     }
 
-    /// What the group's tasks watch.
+    /// The token that asks the group's tasks to end.
     pub fn shutdown(&self) -> CancellationToken {
         self.shutdown.clone()
     }
@@ -33,7 +33,7 @@ impl Group {
         self.tasks.spawn(async move { (name, task.await.map_err(Into::into)) });
     }
 
-    /// Waits for a task to end before it was asked to; for ever when there is none.
+    /// Waits until a task ends without being asked to; forever if there is no task.
     pub async fn failure(&mut self) -> anyhow::Error {
         match self.tasks.join_next().await {
             Some(Ok((name, Ok(())))) => anyhow!("{name} ended by itself"),
@@ -43,8 +43,8 @@ impl Group {
         }
     }
 
-    /// Asks every task to end and waits for it until the deadline, then abandons it: every role
-    /// survives a crash.
+    /// Asks every task to end and waits until the deadline. Then it abandons the remaining tasks: every
+    /// role survives a crash.
     pub async fn stop(mut self, deadline: Instant) -> anyhow::Result<()> {
         self.shutdown.cancel();
         let mut outcome = Ok(());
