@@ -61,8 +61,8 @@ pub(crate) struct Failure {
 
 /// The records that are not confirmed, and what happens when they are.
 ///
-/// Invariant: only Kafka's confirmation removes a record. The slot is sent to its connection, and the
-/// receipt to its queue, after that.
+/// Invariant: only Kafka's confirmation removes a record. The slot is sent to its connection, and
+/// the receipt to its queue, after that.
 pub(crate) struct Confirmations {
     pending: Mutex<Unconfirmed<Waiting>>,
     /// Confirmed records whose buffers are filled again, so that a new record allocates nothing.
@@ -127,8 +127,8 @@ impl Confirmations {
         Some(Oldest { age, reason: reason.map(str::to_owned) })
     }
 
-    /// Notes a failure of a record. Returns how long to wait before it is produced again, or `None` if
-    /// it is confirmed by now.
+    /// Notes a failure of a record. Returns how long to wait before it is produced again, or `None`
+    /// if it is confirmed by now.
     pub fn failed(&self, failure: &Failure, number: usize) -> Option<Duration> {
         let mut pending = lock(&self.pending);
         let failures = pending.fail(number, &failure.reason)?;

@@ -2,8 +2,8 @@
 //!
 //! One task owns the link, the ring and the receiver of confirmed slots, so receiving and
 //! acknowledging need no lock between them. If the network connection fails, the acknowledgements
-//! that were not written are lost with it. A message that was received before the failure still goes
-//! to Kafka, but is not acknowledged: the broker delivers it again on the next connection.
+//! that were not written are lost with it. A message that was received before the failure still
+//! goes to Kafka, but is not acknowledged: the broker delivers it again on the next connection.
 
 use std::{
     sync::Arc,
@@ -154,8 +154,8 @@ impl Connection {
                 return Ok(());
             }
             tokio::select! {
-                // Confirmed messages are acknowledged before the next message is read. The link writes
-                // when nothing is left to read.
+                // Confirmed messages are acknowledged before the next message is read. The link
+                // writes when nothing is left to read.
                 biased;
                 _ = self.confirmed.1.recv_many(&mut self.slots, CONFIRMED_BATCH) => {
                     for slot in self.slots.drain(..) {
@@ -241,8 +241,8 @@ impl Connection {
         shared.metrics.unknown_fields.inc_by(admitted.unknown as u64);
         if let Destination::Quarantine(reason) = admitted.destination {
             let count = shared.metrics.rejected(reason);
-            // Only the 1st, 2nd, 4th, ...: a device that sends bad messages without end must not fill
-            // the log.
+            // Only the 1st, 2nd, 4th, ...: a device that sends bad messages without end must not
+            // fill the log.
             if count.is_power_of_two() {
                 let topic = String::from_utf8_lossy(&publish.topic);
                 tracing::warn!(%topic, %reason, detail = admitted.detail, count, "message quarantined");

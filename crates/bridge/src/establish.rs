@@ -14,9 +14,9 @@ use crate::{
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// Makes the sessions of a bridge with these options, with their subscriptions, and disconnects. From
-/// then on the broker keeps published messages for the bridge, whether the bridge is connected or
-/// not.
+/// Makes the sessions of a bridge with these options, with their subscriptions, and disconnects.
+/// From then on the broker keeps published messages for the bridge, whether the bridge is connected
+/// or not.
 ///
 /// No bridge with these options may be connected: it would lose its sessions to this one.
 ///
@@ -31,7 +31,8 @@ pub async fn establish(options: &Options) -> Result<(), String> {
         subscription::subscribe(&mut link, share_group)?;
         let answer = timeout(ANSWER_WITHIN, async {
             loop {
-                // Messages that wait already are not acknowledged, so the broker delivers them again.
+                // Messages that wait already are not acknowledged, so the broker delivers them
+                // again.
                 if let Packet::SubAck(suback) = link.next().await? {
                     return subscription::granted(&mut link, &suback, share_group);
                 }

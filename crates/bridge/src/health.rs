@@ -134,8 +134,8 @@ impl Health {
         std::mem::replace(&mut line.link, Link::Up) != Link::Up && line.is_told()
     }
 
-    /// Notes that a connection does not work. Returns whether the log should say so: if this, or the
-    /// reason, is new.
+    /// Notes that a connection does not work. Returns whether the log should say so: if this, or
+    /// the reason, is new.
     pub fn link_down(&self, index: usize, reason: &str) -> bool {
         let mut lines = lock(&self.lines);
         let Some(line) = lines.get_mut(index) else { return false };
@@ -154,7 +154,8 @@ impl Health {
         }
     }
 
-    /// Notes a delivery that ends a connection each time. Returns whether it differs from the last one.
+    /// Notes a delivery that ends a connection each time. Returns whether it differs from the last
+    /// one.
     pub fn stopped_by(&self, index: usize, delivery: &str) -> bool {
         let mut lines = lock(&self.lines);
         let Some(line) = lines.get_mut(index) else { return false };

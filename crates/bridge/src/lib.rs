@@ -3,12 +3,12 @@
 //!
 //! It receives over one MQTT 5 connection, or over several that share a subscription (`connection`,
 //! `mqtt_link`). [`admit`] decides what each message becomes. `sink` produces the record, and
-//! `confirmations` keeps it until Kafka has confirmed it. [`ring`] puts the acknowledgements into the
-//! order of receipt. `receipts` sends the receipts.
+//! `confirmations` keeps it until Kafka has confirmed it. [`ring`] puts the acknowledgements into
+//! the order of receipt. `receipts` sends the receipts.
 //!
 //! Boundary: the bridge does not interpret values; the loader does. It keeps no state on disk: the
-//! broker's session, Kafka and the devices' outboxes hold everything. It does not order records; the
-//! ledger needs no order.
+//! broker's session, Kafka and the devices' outboxes hold everything. It does not order records;
+//! the ledger needs no order.
 //!
 //! Invariants:
 //! - A message is acknowledged, and its receipt sent, only after Kafka has confirmed its record or

@@ -1,4 +1,5 @@
-//! One network connection to the MQTT broker: it sends and receives packets, and says why it cannot.
+//! One network connection to the MQTT broker: it sends and receives packets, and says why it
+//! cannot.
 //!
 //! rumqttc's codec reads and writes the packets. rumqttc's own event loop would write to the socket
 //! after each packet, with one system call for every acknowledgement and every receipt. A [`Link`]
@@ -39,8 +40,9 @@ use service::tls::Tls;
 
 use crate::options::Mqtt;
 
-/// Waits before a lost connection is opened again, each with 50 % of jitter. The broker may drop what
-/// devices publish until it knows the subscription again, so the first attempt comes within 100 ms.
+/// Waits before a lost connection is opened again, each with 50 % of jitter. The broker may drop
+/// what devices publish until it knows the subscription again, so the first attempt comes within
+/// 100 ms.
 pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(50);
 pub(crate) const RETRY_MOST: Duration = Duration::from_secs(10);
 /// TCP, TLS and CONNACK together.
@@ -110,15 +112,15 @@ impl Link {
         }
     }
 
-    /// Sends a packet together with others: the next [`Link::next`] that has to wait writes them, or
-    /// [`Link::close`].
+    /// Sends a packet together with others: the next [`Link::next`] that has to wait writes them,
+    /// or [`Link::close`].
     pub fn send(&mut self, packet: Packet) -> Result<(), String> {
         self.unwritten = true;
         self.framed.start_send_unpin(packet).map_err(|error| reason(&error))
     }
 
-    /// The next packet that is no answer to a ping. The future may be dropped while it waits; no packet
-    /// is lost.
+    /// The next packet that is no answer to a ping. The future may be dropped while it waits; no
+    /// packet is lost.
     pub async fn next(&mut self) -> Result<Packet, String> {
         loop {
             match poll_fn(|context| self.poll(context)).await? {
@@ -157,8 +159,8 @@ impl Link {
         self.unreadable.take()
     }
 
-    /// For the time in which nothing may be read: writes what was sent and keeps the connection alive.
-    /// Never ends.
+    /// For the time in which nothing may be read: writes what was sent and keeps the connection
+    /// alive. Never ends.
     pub async fn hold(&mut self) -> Infallible {
         poll_fn(|context| {
             // The broker's answers are not read here, so its silence means nothing.

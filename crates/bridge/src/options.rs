@@ -7,8 +7,8 @@ use telemetry::kafka::Topics;
 
 use crate::{Error, registry, settings};
 
-/// Largest MQTT packet that the bridge takes by default, bytes. The contract allows reports of 1 MiB
-/// of JSON. A larger message must still arrive, because the bridge has to quarantine it.
+/// Largest MQTT packet that the bridge takes by default, bytes. The contract allows reports of 1
+/// MiB of JSON. A larger message must still arrive, because the bridge has to quarantine it.
 pub const PACKET_BYTES_MAX: u32 = 2 * 1024 * 1024;
 
 /// Largest MQTT packet that a broker should take, bytes. The broker may forward a packet that is

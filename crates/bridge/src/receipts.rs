@@ -70,8 +70,8 @@ impl ReceiptQueue {
         (Self { places, queue, stuck: Arc::default(), metrics }, receiver)
     }
 
-    /// Reserves a place for a receipt. `None` if no place becomes free in time: the message then gets
-    /// no receipt.
+    /// Reserves a place for a receipt. `None` if no place becomes free in time: the message then
+    /// gets no receipt.
     pub async fn reserve(&self, receipt: Receipt) -> Option<PendingReceipt> {
         let place = match Arc::clone(&self.places).try_acquire_owned() {
             Ok(place) => Some(place),
@@ -148,8 +148,8 @@ impl ReceiptSender {
         }
     }
 
-    /// One network connection, until `finish` (`Ok`) or failure. It sends the receipts in `due`. At its
-    /// end, `due` holds those that the broker has not acknowledged.
+    /// One network connection, until `finish` (`Ok`) or failure. It sends the receipts in `due`. At
+    /// its end, `due` holds those that the broker has not acknowledged.
     async fn session(&mut self, due: &mut Vec<PendingReceipt>, backoff: &mut Backoff) -> Result<(), String> {
         let (mut link, connack) = tokio::select! {
             opened = Link::open(&self.options.mqtt, &Purpose::Receipts) => opened?,

@@ -1,8 +1,8 @@
 //! The registered devices, and the tenants that refuse reports of other devices.
 //!
 //! The bridge does not read the registry itself: its caller does, and passes each change on. The
-//! bridge decides before it produces the record, so that the decision is part of the record: a loader
-//! that reads the record later, or a second time, does not need the registry.
+//! bridge decides before it produces the record, so that the decision is part of the record: a
+//! loader that reads the record later, or a second time, does not need the registry.
 
 use std::{
     collections::{HashMap, HashSet},

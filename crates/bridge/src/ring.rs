@@ -1,9 +1,9 @@
 //! The acknowledgement ring of one MQTT connection. It does no IO.
 //!
 //! MQTT requires PUBACKs in the order in which messages were received (MQTT-4.6.0-2), but Kafka
-//! confirms records in any order. Each message therefore takes a slot in the order of receipt. Kafka's
-//! confirmation *settles* the slot. Only the settled slots at the head of the ring, up to the first
-//! that is not settled, may be acknowledged.
+//! confirms records in any order. Each message therefore takes a slot in the order of receipt.
+//! Kafka's confirmation *settles* the slot. Only the settled slots at the head of the ring, up to
+//! the first that is not settled, may be acknowledged.
 //!
 //! A packet id is valid only on the network connection on which it was received. Each network
 //! connection is an *epoch*. The ring ignores a confirmation for a slot of an earlier epoch: the
@@ -26,9 +26,9 @@ struct Entry<P> {
 
 /// Messages of one connection that are not acknowledged yet, in arrival order.
 ///
-/// Invariant: [`Ring::head`] returns every packet at most once and in the order of [`Ring::push`]. It
-/// returns a packet only after that packet and all earlier ones of its epoch were settled, and only
-/// within that epoch.
+/// Invariant: [`Ring::head`] returns every packet at most once and in the order of [`Ring::push`].
+/// It returns a packet only after that packet and all earlier ones of its epoch were settled, and
+/// only within that epoch.
 #[derive(Clone, Debug)]
 pub struct Ring<P> {
     epoch: u64,
@@ -51,8 +51,8 @@ impl<P> Ring<P> {
         Slot { epoch: self.epoch, number }
     }
 
-    /// Notes that Kafka has confirmed the message of `slot`. A slot of an earlier epoch and a repeated
-    /// confirmation are ignored.
+    /// Notes that Kafka has confirmed the message of `slot`. A slot of an earlier epoch and a
+    /// repeated confirmation are ignored.
     pub fn settle(&mut self, slot: Slot) {
         if slot.epoch != self.epoch {
             return;

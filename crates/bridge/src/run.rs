@@ -224,8 +224,8 @@ fn describe(task: &str, ended: Result<(), tokio::task::JoinError>) -> String {
     ended.map_or_else(|error| format!("{task}: {error}"), |()| task.to_owned())
 }
 
-/// Waits for Kafka's confirmations first, then for the acknowledgements and receipts that follow from
-/// them, then for the ends of the connections.
+/// Waits for Kafka's confirmations first, then for the acknowledgements and receipts that follow
+/// from them, then for the ends of the connections.
 async fn drain(
     handle: &Handle,
     sink: &Arc<Sink>,

@@ -45,9 +45,9 @@ settings! {
         /// MQTT client id of this bridge. Each bridge needs an id of its own, and keeps it over
         /// restarts, because the broker keeps the bridge's session under it
         client_id: String = "doseline-bridge-1".to_owned(), in ID;
-        /// Connections to the broker. Each acknowledges messages in the order of their receipt; with
-        /// more connections, a partition that stands still holds up fewer devices. More than one
-        /// needs `bridge.share_group`
+        /// Connections to the broker. Each acknowledges messages in the order of their receipt;
+        /// with more connections, a partition that stands still holds up fewer devices. More than
+        /// one needs `bridge.share_group`
         connections: u16 = 1, in 1..=64;
         /// Group of a shared subscription: the broker spreads messages over all bridges and
         /// connections of one group. Without a group the subscription is plain, which is right for

@@ -90,7 +90,8 @@ impl Sink {
         config.create_with_context(Context { generation, confirmations: Arc::clone(confirmations) })
     }
 
-    /// Looks at the topics until they are as they must be. Returns `false` if `shutdown` comes first.
+    /// Looks at the topics until they are as they must be. Returns `false` if `shutdown` comes
+    /// first.
     pub async fn verify(self: &Arc<Self>, shutdown: &CancellationToken) -> bool {
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
         loop {
@@ -133,9 +134,9 @@ impl Sink {
         record
     }
 
-    /// Gives a record to the producer and returns when the producer has queued it. While the queue is
-    /// full it waits, which slows the source down. [`Confirmations`] holds the record from the first
-    /// moment, so cancelling loses nothing.
+    /// Gives a record to the producer and returns when the producer has queued it. While the queue
+    /// is full it waits, which slows the source down. [`Confirmations`] holds the record from the
+    /// first moment, so cancelling loses nothing.
     pub async fn submit(&self, record: Arc<Record>, on_confirm: OnConfirm) {
         let number = self.confirmations.insert(Arc::clone(&record), on_confirm);
         self.send_when_room(number, &record).await;

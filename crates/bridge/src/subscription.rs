@@ -8,9 +8,9 @@ use telemetry::topic::SUBSCRIPTIONS;
 
 use crate::mqtt_link::Link;
 
-/// Subscribes, also if the broker has kept the session: Mosquitto 2.0 keeps a session over a restart
-/// but forgets its shared subscriptions, and another version of the bridge may have subscribed to
-/// other filters.
+/// Subscribes, also if the broker has kept the session: Mosquitto 2.0 keeps a session over a
+/// restart but forgets its shared subscriptions, and another version of the bridge may have
+/// subscribed to other filters.
 pub(crate) fn subscribe(link: &mut Link, share_group: Option<&str>) -> Result<(), String> {
     let filters = SUBSCRIPTIONS.map(|filter| Filter {
         // A retained status is the last status of a device, which the bridge received when it was
@@ -28,9 +28,9 @@ fn path(filter: &str, share_group: Option<&str>) -> String {
     share_group.map_or_else(|| filter.to_owned(), |group| format!("$share/{group}/{filter}"))
 }
 
-/// Checks that the broker granted everything, with QoS 1. Under a share group, it then ends the plain
-/// subscriptions that the same session may still have: with them the broker would deliver each
-/// message twice.
+/// Checks that the broker granted everything, with QoS 1. Under a share group, it then ends the
+/// plain subscriptions that the same session may still have: with them the broker would deliver
+/// each message twice.
 ///
 /// # Errors
 /// The first filter that the broker did not grant, in one line for a person.

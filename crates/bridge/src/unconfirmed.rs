@@ -1,7 +1,7 @@
 //! The records that were sent to Kafka and are not confirmed. It does no IO.
 //!
-//! The bridge keeps its guarantee here: the acknowledgement and the receipt of a message stay beside
-//! its record, and only [`Unconfirmed::confirm`] releases them, once.
+//! The bridge keeps its guarantee here: the acknowledgement and the receipt of a message stay
+//! beside its record, and only [`Unconfirmed::confirm`] releases them, once.
 
 use std::collections::VecDeque;
 
@@ -44,8 +44,8 @@ impl<T> Unconfirmed<T> {
         number
     }
 
-    /// Kafka has confirmed a record, whichever producer sent it. Returns its value, or nothing if the
-    /// record was confirmed before: a record that was produced twice is confirmed twice.
+    /// Kafka has confirmed a record, whichever producer sent it. Returns its value, or nothing if
+    /// the record was confirmed before: a record that was produced twice is confirmed twice.
     pub fn confirm(&mut self, number: usize) -> Option<T> {
         let index = self.index(number)?;
         let value = self.entries[index].value.take()?;
@@ -60,8 +60,8 @@ impl<T> Unconfirmed<T> {
         Some(value)
     }
 
-    /// Notes that a record has failed and must be produced again. Returns how often it has failed, or
-    /// nothing if it is confirmed already.
+    /// Notes that a record has failed and must be produced again. Returns how often it has failed,
+    /// or nothing if it is confirmed already.
     pub fn fail(&mut self, number: usize, reason: &str) -> Option<u32> {
         let index = self.index(number)?;
         let entry = &mut self.entries[index];

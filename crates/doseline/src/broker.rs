@@ -1,6 +1,7 @@
 //! The MQTT broker of `doseline up`: Mosquitto. It has the bridge's session before any device can
 //! connect, so no message is lost before the bridge subscribes. Under a share group, Mosquitto 2.0
-//! forgets the subscription at each start, and this holds only from the bridge's first connection on.
+//! forgets the subscription at each start, and this holds only from the bridge's first connection
+//! on.
 
 use std::{fs, io::Write as _, net::SocketAddr, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
 
@@ -27,9 +28,9 @@ pub async fn wait_for_predecessor(data_dir: &Path) -> anyhow::Result<()> {
     Ok(mosquitto::wait_for_predecessor(&data_dir.join(FOLDER)).await?)
 }
 
-/// The bridge's client id on the broker of this data directory. The broker asks for no password, and
-/// a client that connects with the id of another client takes over its session and the messages that
-/// wait in it. A part of the id is therefore a secret of the data directory.
+/// The bridge's client id on the broker of this data directory. The broker asks for no password,
+/// and a client that connects with the id of another client takes over its session and the messages
+/// that wait in it. A part of the id is therefore a secret of the data directory.
 ///
 /// # Errors
 /// The broker's folder cannot be used.

@@ -43,8 +43,8 @@ impl Group {
         }
     }
 
-    /// Asks every task to end and waits until the deadline. Then it abandons the remaining tasks: every
-    /// role survives a crash.
+    /// Asks every task to end and waits until the deadline. Then it abandons the remaining tasks:
+    /// every role survives a crash.
     pub async fn stop(mut self, deadline: Instant) -> anyhow::Result<()> {
         self.shutdown.cancel();
         let mut outcome = Ok(());

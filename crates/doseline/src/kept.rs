@@ -1,5 +1,5 @@
-//! Roles that no other role depends on. After a failure they begin again; their failure ends no other
-//! role.
+//! Roles that no other role depends on. After a failure they begin again; their failure ends no
+//! other role.
 
 use std::{future::Future, time::Duration};
 
@@ -13,8 +13,8 @@ const PAUSES: Backoff = Backoff::exact(Duration::from_secs(1), PAUSE_MAX);
 /// A role that has run for this long since its failure has recovered.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// Runs a role until `shutdown`, and begins it again whenever it ends by itself. `troubles` holds its
-/// fault from the failure until the recovery.
+/// Runs a role until `shutdown`, and begins it again whenever it ends by itself. `troubles` holds
+/// its fault from the failure until the recovery.
 pub async fn kept<F, E>(
     role: &'static str,
     troubles: Troubles,

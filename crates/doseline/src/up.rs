@@ -1,6 +1,6 @@
-//! `doseline up`: everything on one machine, in this process, and the MQTT broker in a process of its
-//! own. The engines start first, then the schema is applied, then the roles start. When all of them
-//! serve, one ready line is printed. At the end, producers stop before consumers.
+//! `doseline up`: everything on one machine, in this process, and the MQTT broker in a process of
+//! its own. The engines start first, then the schema is applied, then the roles start. When all of
+//! them serve, one ready line is printed. At the end, producers stop before consumers.
 
 use std::{
     fs,
@@ -109,8 +109,8 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
         outcome = machine.serve(&arguments, config) => outcome,
         failure = disk_full(&arguments.data_dir) => Err(failure),
     };
-    // A signal to the whole process group also ends the child processes of a start. The start may then
-    // fail a moment before this process receives the signal.
+    // A signal to the whole process group also ends the child processes of a start. The start may
+    // then fail a moment before this process receives the signal.
     let was_stopped = outcome.is_err() && tokio::time::timeout(SIGNAL_WITHIN, stop.cancelled()).await.is_ok();
     let outcome = if was_stopped { Ok(()) } else { outcome };
     let stopped = machine.stop(Instant::now() + STOP_WITHIN).await;
@@ -212,7 +212,8 @@ impl Machine {
         let rounds = Rounds::new("enrolment", upkeep::ENROL_EVERY, self.load.shutdown()).reported_to(&load_handle);
         self.load.spawn("enrolment", upkeep::enrol(warehouse.clone(), rounds));
 
-        // Nothing depends on monitor and dashboard: what they show is in the warehouse, and stays there.
+        // Nothing depends on monitor and dashboard: what they show is in the warehouse, and stays
+        // there.
         let (troubles, shutdown) = (Troubles::default(), self.load.shutdown());
         let options = monitor::Options { http: anywhere, ..options::monitor(config)? };
         let monitor = monitor::Monitor::bind(options.clone(), warehouse.clone()).await?;
@@ -322,8 +323,8 @@ fn bridge_options(config: &Config) -> anyhow::Result<bridge::Options> {
     Ok(options)
 }
 
-/// The address under which this process reaches a listener. A listener on every address is reached on
-/// the loopback interface.
+/// The address under which this process reaches a listener. A listener on every address is reached
+/// on the loopback interface.
 fn reachable(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => loopback(address.port()),
@@ -343,7 +344,8 @@ fn welcome(clickhouse: SocketAddr, dashboard: SocketAddr, program: &Path, data_d
     )
 }
 
-/// The password of the roles in ClickHouse, new at each start. Commands read it in the data directory.
+/// The password of the roles in ClickHouse, new at each start. Commands read it in the data
+/// directory.
 fn new_password() -> String {
     format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>())
 }

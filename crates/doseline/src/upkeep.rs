@@ -2,8 +2,8 @@
 //! column `replayed` and its limits, the pruning of what the loader wrote for itself, and the
 //! registry for the bridge. Only `up` enrols unknown devices and watches its broker.
 //!
-//! Each task does a round at once and then at every interval: see [`Rounds`]. Several loaders may run
-//! the same task at once.
+//! Each task does a round at once and then at every interval: see [`Rounds`]. Several loaders may
+//! run the same task at once.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -117,8 +117,8 @@ pub async fn enrol(warehouse: Warehouse, mut rounds: Rounds) -> Result<(), Infal
     Ok(())
 }
 
-/// Updates the quarantine's column `replayed` and checks the limits of the quarantine. The log tells
-/// when an alarm begins, rises and ends; the metrics show it all the time.
+/// Updates the quarantine's column `replayed` and checks the limits of the quarantine. The log
+/// tells when an alarm begins, rises and ends; the metrics show it all the time.
 pub async fn watch_quarantine(
     warehouse: Warehouse,
     handle: load::Handle,

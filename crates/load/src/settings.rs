@@ -14,22 +14,23 @@ settings! {
         group: String = "doseline-load".to_owned(), in ID;
         /// A batch is written when it has this many rows
         batch_rows_max: u32 = 150_000, in 1_000..=1_000_000;
-        /// A batch is written when it has this many MiB of records. As much again may wait in memory
-        /// for each partition
+        /// A batch is written when it has this many MiB of records. As much again may wait in
+        /// memory for each partition
         batch_mib_max: u32 = 32, in 1..=1_024;
-        /// Memory for records over all partitions, MiB, at least `load.batch_mib_max`. At this limit
-        /// the loader stops polling. Less saves memory; more lets more partitions make large batches
-        /// at once. The rows made of the records come on top: at most those of two full batches
+        /// Memory for records over all partitions, MiB, at least `load.batch_mib_max`. At this
+        /// limit the loader stops polling. Less saves memory; more lets more partitions make large
+        /// batches at once. The rows made of the records come on top: at most those of two full
+        /// batches
         memory_mib_max: u32 = 64, in 1..=65_536;
-        /// Time between two batches of a partition, ms. A record that comes after a pause is written
-        /// within 50 ms. A longer time gives fewer and cheaper inserts, and later data
+        /// Time between two batches of a partition, ms. A record that comes after a pause is
+        /// written within 50 ms. A longer time gives fewer and cheaper inserts, and later data
         batch_age_ms: u32 = 500, in 10..=60_000;
         /// Batches of all partitions that are written at once. A batch that is due in the meantime
-        /// goes on growing, for 2 s at most. About as many as ClickHouse has processors: more get in
-        /// each other's way, fewer leave ClickHouse idle
+        /// goes on growing, for 2 s at most. About as many as ClickHouse has processors: more get
+        /// in each other's way, fewer leave ClickHouse idle
         batches_max: u32 = 2, in 1..;
-        /// Boots whose ledgers stay in memory, over all partitions; the loader reads the others from
-        /// ClickHouse when it needs them
+        /// Boots whose ledgers stay in memory, over all partitions; the loader reads the others
+        /// from ClickHouse when it needs them
         ledgers_max: u32 = 200_000, in 1_000..;
         /// Age of the oldest unwritten record at which `/readyz` fails, s. `/readyz` reports a
         /// partition that stands still for a known cause at once, and any other after half of this

@@ -13,8 +13,8 @@ settings! {
         /// often
         interval_ms: u32 = 2_000, in 100..=60_000;
         /// How long the monitor waits for a sterilizer's data after a use, and after the use has
-        /// arrived, before their absence is a breach, s. A longer wait raises fewer alerts that later
-        /// data take back, and raises them later
+        /// arrived, before their absence is a breach, s. A longer wait raises fewer alerts that
+        /// later data take back, and raises them later
         late_s: u32 = 5, in ..=604_800;
         /// Time without a finished pass at which `/readyz` fails, s
         stalled_s: u32 = 120, in 10..;
@@ -26,8 +26,8 @@ settings! {
         /// Pause between two repetitions of the alerts that fire, s. An alert that was not repeated
         /// for four pauses is over for Alertmanager
         webhook_repeat_s: u32 = 60, in 5..=3_600;
-        /// Share of a device's injections that must keep the tolerance, with 95 % confidence. With a
-        /// larger share, more devices fail
+        /// Share of a device's injections that must keep the tolerance, with 95 % confidence. With
+        /// a larger share, more devices fail
         coverage: f64 = 0.95, in 0.9..=0.999;
         /// Sessions below which no device fails. With fewer, the monitor judges sooner and on less
         sessions_min: u64 = 10, in 2..=1_000;

@@ -2,7 +2,8 @@
 //! this machine send, and it forbids browsers to give an answer to such a page.
 //!
 //! - `Host` must name this port. In an attack by DNS rebinding, the DNS name of the page points at
-//!   this machine. Page and port are then one site for the browser; only the name in `Host` differs.
+//!   this machine. Page and port are then one site for the browser; only the name in `Host`
+//!   differs.
 //! - `Sec-Fetch-Site`, which browsers add and no page can change, must be `same-origin` or `none`
 //!   (typed by a person).
 //! - `Origin`, which a form sends, must be this port: scheme, host and port.
@@ -50,8 +51,8 @@ const HOST: Refusal = Refusal {
 const SITE: Refusal = Refusal { status: StatusCode::FORBIDDEN, text: "Requests of pages of other sites are refused" };
 
 impl Door {
-    /// The door of a listener. `names` are host names by which it may be called, with any port, such
-    /// as those of a proxy or a container.
+    /// The door of a listener. `names` are host names by which it may be called, with any port,
+    /// such as those of a proxy or a container.
     pub fn new(address: SocketAddr, names: &[String]) -> Self {
         Self { address, names: names.iter().map(|name| name.to_ascii_lowercase()).collect() }
     }
@@ -79,8 +80,9 @@ impl Door {
         Err(SITE)
     }
 
-    /// Whether pages of a host that names this port have this scheme. The port speaks `http`. In front
-    /// of a configured name there may be a proxy that speaks `https`, and that may say so in a header.
+    /// Whether pages of a host that names this port have this scheme. The port speaks `http`. In
+    /// front of a configured name there may be a proxy that speaks `https`, and that may say so in
+    /// a header.
     fn serves(&self, scheme: &str, host: &str, headers: &HeaderMap) -> bool {
         if !self.is_name(&host.to_ascii_lowercase()) {
             return scheme == "http";
@@ -97,9 +99,9 @@ impl Door {
         self.names.iter().any(|own| own == name || own == host)
     }
 
-    /// Whether a `Host` names this port: by one of the names, or by the port on the loopback interface
-    /// or on the bound address. If every address is bound, any IP address will do: an attack by DNS
-    /// rebinding needs a DNS name in the URL.
+    /// Whether a `Host` names this port: by one of the names, or by the port on the loopback
+    /// interface or on the bound address. If every address is bound, any IP address will do: an
+    /// attack by DNS rebinding needs a DNS name in the URL.
     fn is_own(&self, host: &str) -> bool {
         let host = host.to_ascii_lowercase();
         if self.is_name(&host) {

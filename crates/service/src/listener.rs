@@ -1,7 +1,7 @@
 //! Serves the HTTP port of a role: behind its door, with a bounded number of connections.
 //!
-//! A client has 20 s for the head of a request, however slowly it sends. A connection may be idle for
-//! as long. If all places are taken, an idle connection is closed for a new one: see
+//! A client has 20 s for the head of a request, however slowly it sends. A connection may be idle
+//! for as long. If all places are taken, an idle connection is closed for a new one: see
 //! [`crate::places`].
 
 use std::{convert::Infallible, error::Error, io, sync::Arc, time::Duration};

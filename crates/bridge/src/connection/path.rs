@@ -44,7 +44,8 @@ impl Path {
         Ok(Self { connection: Connection::new(0, Arc::new(shared)), confirmations, receipts, open: 0..0 })
     }
 
-    /// Takes a message up to the producer: decides about it, keeps its record, composes its headers.
+    /// Takes a message up to the producer: decides about it, keeps its record, composes its
+    /// headers.
     pub fn take(&mut self, publish: &Publish) {
         if let Some(Some((record, on_confirm))) = at_once(self.connection.take(publish)) {
             let headers = record.headers();

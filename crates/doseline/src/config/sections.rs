@@ -40,8 +40,8 @@ settings! {
         password: Option<Secret> = None;
         /// File whose first line is the password
         password_file: Option<PathBuf> = None;
-        /// Whether `migrate` makes ClickHouse sync each insert to disk. Inserts then survive a power
-        /// loss and take longer
+        /// Whether `migrate` makes ClickHouse sync each insert to disk. Inserts then survive a
+        /// power loss and take longer
         fsync: bool = true;
     }
 }

@@ -1,5 +1,5 @@
-//! How far the limits of the quarantine are used. Nothing is deleted at a limit: the alarms exist so
-//! that a person looks in time.
+//! How far the limits of the quarantine are used. Nothing is deleted at a limit: the alarms exist
+//! so that a person looks in time.
 
 use std::fmt;
 
