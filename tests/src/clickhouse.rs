@@ -144,7 +144,7 @@ impl ClickHouse {
 
     /// How the roles reach it.
     pub fn warehouse_options(&self) -> warehouse::Options {
-        let password = warehouse::Secret::new(PASSWORD);
+        let password = service::secret::Secret::new(PASSWORD);
         warehouse::Options { url: self.url(), user: "doseline".to_owned(), password, ..warehouse::Options::default() }
     }
 

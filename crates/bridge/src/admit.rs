@@ -1,11 +1,10 @@
-//! What becomes of one MQTT message: pure, no IO.
+//! The decision about one MQTT message. It does no IO.
 //!
-//! Each message becomes exactly one Kafka record: a report, a status, or, raw, a quarantined
-//! message. Nothing is dropped.
+//! Each message becomes exactly one Kafka record: a report, a status, or the raw bytes of a message
+//! for quarantine. No message is dropped.
 //!
-//! Admitting a protobuf report of injections allocates nothing: the value is the payload where it
-//! lies, and the receipt is written when it is sent. JSON is transcoded and refusals are explained,
-//! which allocates.
+//! Admitting a protobuf report of injections allocates nothing: the value borrows the payload, and
+//! the receipt is encoded when it is sent. Transcoding JSON and explaining a refusal allocate.
 
 use std::{borrow::Cow, fmt};
 
@@ -71,18 +70,18 @@ impl Receipt {
 /// Key of a record.
 pub type Key = ArrayString<KEY_LEN_MAX>;
 
-/// What a message becomes.
+/// The decision about a message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admitted<'a> {
     /// Where it goes.
     pub destination: Destination,
-    /// What was published; `None` where the topic is not one of the contract's.
+    /// What was published; `None` if the topic is outside of the contract.
     pub channel: Option<Channel>,
-    /// Key of the record, `tenant/device`; `None` where the topic names no device.
+    /// Key of the record, `tenant/device`; `None` if the topic names no device.
     pub key: Option<Key>,
     /// Value of the record: the bytes as received, or the transcoded report.
     pub value: Cow<'a, [u8]>,
-    /// The receipt, where the message was a report of a device.
+    /// The receipt; `None` if the message was no report of a device.
     pub receipt: Option<Receipt>,
     /// Whether it is a report whose events have sequence numbers.
     pub numbered: bool,
@@ -94,8 +93,8 @@ pub struct Admitted<'a> {
 
 /// Decides about one message.
 ///
-/// A message on a topic that is not the contract's is quarantined without a receipt: there is
-/// nobody to send it to. A status never gets one.
+/// A message on a topic outside of the contract is quarantined without a receipt, because its topic
+/// names no device. A status never gets a receipt.
 pub fn admit<'a>(topic: &[u8], payload: &'a [u8]) -> Admitted<'a> {
     let parsed = std::str::from_utf8(topic)
         .map_err(|_| Reject::new(Reason::BadTopic, "the topic is not UTF-8"))
@@ -121,19 +120,19 @@ pub fn admit<'a>(topic: &[u8], payload: &'a [u8]) -> Admitted<'a> {
     }
 }
 
-/// Whether a message does nothing but clear the retained status of a device: it is empty by MQTT's
-/// rules, and says nothing.
+/// Whether a message only clears the retained status of a device. By the rules of MQTT it is then
+/// empty.
 pub(crate) fn clears_status(topic: &[u8], payload: &[u8]) -> bool {
     let topic = || std::str::from_utf8(topic).ok().and_then(|topic| Topic::parse(topic).ok());
     payload.is_empty() && topic().is_some_and(|topic| topic.channel == Channel::Status)
 }
 
-/// Decides about one message by the registry too.
+/// Decides about one message, also by the registry.
 ///
-/// Numbered reports of a device that is not registered are quarantined where the tenant refuses
-/// them. A status or a heartbeat outside the sequence passes: it holds nothing that was measured,
-/// and shows that there is such a device, and by its last sequence number how much of it has not
-/// been stored.
+/// If a device is not registered and its tenant refuses unknown devices, its reports with sequence
+/// numbers are quarantined. A status passes, and so does a heartbeat without a sequence number: it
+/// holds no measurement. It shows that the device exists, and its last sequence number shows how
+/// many of the device's events are not stored.
 pub fn admit_registered<'a>(topic: &[u8], payload: &'a [u8], registry: Option<&Registry>) -> Admitted<'a> {
     let admitted = admit(topic, payload);
     let refuses = |key: &Key| registry.is_some_and(|registry| registry.refuses(key));
@@ -158,7 +157,8 @@ fn accept(channel: Channel, payload: &[u8]) -> Result<Accepted<'_>, Reject> {
         Channel::ReportJson => {
             let transcoded = json::transcode_report(payload)?;
             let head = Head::read(&transcoded.message)?;
-            // Values unknown to JSON are gone or numbers by now; the larger count has both.
+            // Transcoding removes what JSON does not know, or turns it into numbers. The larger of
+            // the two counts includes both.
             let unknown = transcoded.unknown.max(head.unknown);
             (Cow::Owned(transcoded.message), Some(head), unknown)
         }

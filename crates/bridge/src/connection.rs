@@ -1,51 +1,48 @@
 //! One MQTT connection that receives.
 //!
-//! One task owns the link, the ring and the connection's end of the confirmations, so there is no
-//! lock between acknowledger and receiver: with a new network connection comes a new link, and with
-//! the old one goes what was not written, acknowledgements included. What had arrived on it before
-//! it failed goes to Kafka, and is never acknowledged; the broker delivers it again.
+//! One task owns the link, the ring and the receiver of confirmed slots, so receiving and
+//! acknowledging need no lock between them. If the network connection fails, the acknowledgements
+//! that were not written are lost with it. A message that was received before the failure still
+//! goes to Kafka, but is not acknowledged: the broker delivers it again on the next connection.
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rumqttc::v5::mqttbytes::{
     QoS,
     v5::{Packet, PubAck, Publish, SubAck},
 };
+use service::backoff::Backoff;
 use telemetry::topic::Channel;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admit::{Destination, admit_registered, clears_status},
-    backoff::Backoff,
-    broker::{Link, Purpose},
-    desk::Desk,
+    confirmations::OnConfirm,
     health::{Health, remedy},
     metrics::Metrics,
+    mqtt_link::{Link, Purpose, RETRY_FIRST, RETRY_MOST},
     options::Options,
+    receipts::ReceiptQueue,
     record::Record,
     ring::{Ring, Slot},
-    sink::{OnConfirm, Sink},
+    sink::Sink,
     subscription,
 };
 
-/// What a message costs beside its topic and payload, bytes: key, headers, receipt, bookkeeping.
+/// Memory of a message beside its topic and payload, bytes: key, headers, receipt, bookkeeping.
 const MESSAGE_OVERHEAD_BYTES: usize = 512;
-/// Pauses before a lost connection is tried again, each +-50 %. What is published before the broker
-/// knows the subscription again may be dropped there: the first try comes within 100 ms.
-pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(50);
-pub(crate) const RETRY_MOST: Duration = Duration::from_secs(10);
 /// Most confirmations taken at once before the acknowledgements go out.
-const SETTLE_BATCH: usize = 256;
+const CONFIRMED_BATCH: usize = 256;
 
 /// What the connections of one bridge share.
 pub(crate) struct Shared {
     pub options: Arc<Options>,
     pub sink: Arc<Sink>,
-    pub desk: Option<Desk>,
+    pub receipts: Option<ReceiptQueue>,
     /// Bytes that may be in flight.
     pub budget: Arc<Semaphore>,
     pub health: Arc<Health>,
@@ -61,18 +58,18 @@ pub(crate) struct Connection {
     index: u16,
     shared: Arc<Shared>,
     ring: Ring<u16>,
-    /// Bounded by what is in flight: one entry for each message.
-    settled: (mpsc::UnboundedSender<Slot>, mpsc::UnboundedReceiver<Slot>),
-    /// Taken from there at once.
+    /// Slots whose records Kafka has confirmed; at most one for each message in flight.
+    confirmed: (mpsc::UnboundedSender<Slot>, mpsc::UnboundedReceiver<Slot>),
+    /// Slots received together.
     slots: Vec<Slot>,
     backoff: Backoff,
-    /// What ended this network connection because it cannot be read, and what ended the one before
-    /// that had such an end.
+    /// The unreadable delivery that ended this network connection.
     unreadable: Option<String>,
-    /// Whether the broker has granted the subscription since the start, ...
+    /// Whether the broker has granted the subscription since the start.
     was_granted: bool,
-    /// ... and since when it is lost.
+    /// When the subscription was lost; none while it holds.
     lost_at: Option<Instant>,
+    /// The last unreadable delivery that ended an earlier network connection.
     stumbled_over: Option<String>,
 }
 
@@ -82,8 +79,8 @@ impl Connection {
             index,
             shared,
             ring: Ring::default(),
-            settled: mpsc::unbounded_channel(),
-            slots: Vec::with_capacity(SETTLE_BATCH),
+            confirmed: mpsc::unbounded_channel(),
+            slots: Vec::with_capacity(CONFIRMED_BATCH),
             backoff: Backoff::new(RETRY_FIRST, RETRY_MOST),
             was_granted: false,
             lost_at: None,
@@ -96,8 +93,7 @@ impl Connection {
     pub async fn run(mut self) {
         while !self.shared.shutdown.is_cancelled() {
             let Err(reason) = self.session().await else { return };
-            // Before anything of the next connection: nothing of this one may be acknowledged
-            // there.
+            // No message of this network connection may be acknowledged on the next.
             self.ring.reconnect();
             if self.was_granted {
                 self.lost_at.get_or_insert_with(Instant::now);
@@ -114,8 +110,8 @@ impl Connection {
         }
     }
 
-    /// What the broker could not hand over it delivers again, and nothing behind it: the second
-    /// time at the same place a person has to know.
+    /// The broker delivers an unreadable message again, and nothing behind it. If the same delivery
+    /// ends a second connection, a person must learn of it.
     fn notice_what_stops_it(&mut self) {
         let Some(unreadable) = self.unreadable.take() else { return };
         if self.stumbled_over.as_ref() == Some(&unreadable) {
@@ -144,13 +140,13 @@ impl Connection {
         if self.was_granted && !connack.session_present {
             shared.metrics.sessions_lost.inc();
             let connection = self.index;
-            tracing::error!(connection, "the broker has forgotten the bridge's session, and what waited in it");
+            tracing::error!(connection, "the broker has lost the bridge's session, and the messages that waited in it");
         }
         subscription::subscribe(&mut link, shared.options.mqtt.share_group.as_deref())?;
         loop {
             let draining = shared.shutdown.is_cancelled();
             if draining && (self.ring.is_empty() || shared.close.is_cancelled()) {
-                while let Ok(slot) = self.settled.1.try_recv() {
+                while let Ok(slot) = self.confirmed.1.try_recv() {
                     self.ring.settle(slot);
                 }
                 self.acknowledge(&mut link)?;
@@ -158,10 +154,10 @@ impl Connection {
                 return Ok(());
             }
             tokio::select! {
-                // What is confirmed is acknowledged before more is read, and written when nothing
-                // is left to read.
+                // Confirmed messages are acknowledged before the next message is read. The link
+                // writes when nothing is left to read.
                 biased;
-                _ = self.settled.1.recv_many(&mut self.slots, SETTLE_BATCH) => {
+                _ = self.confirmed.1.recv_many(&mut self.slots, CONFIRMED_BATCH) => {
                     for slot in self.slots.drain(..) {
                         self.ring.settle(slot);
                     }
@@ -204,16 +200,16 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes one message on its way to Kafka. Waits for room, which is what slows the broker down;
-    /// gives up at shutdown, the message being unacknowledged.
+    /// Sends one message to Kafka. It waits until there is room, which slows the broker down. At
+    /// shutdown it gives up, and the message stays unacknowledged.
     async fn ingest(&mut self, publish: &Publish) {
         let shared = Arc::clone(&self.shared);
         if clears_status(&publish.topic, &publish.payload) {
             shared.metrics.received(Some(Channel::Status), 0);
             if publish.qos == QoS::AtLeastOnce {
                 let slot = self.ring.push(publish.pkid);
-                // It is this connection's own, which is there.
-                let _ = self.settled.0.send(slot);
+                // The receiver is this connection's own, so it exists.
+                let _ = self.confirmed.0.send(slot);
             }
             return;
         }
@@ -228,38 +224,38 @@ impl Connection {
         }
     }
 
-    /// The record of a message, and what happens when Kafka has confirmed it. None at the end, when
-    /// there is no room.
+    /// The record of a message, and what happens when Kafka has confirmed it. `None` at shutdown,
+    /// while there is no room.
     ///
-    /// Allocates nothing for a protobuf report of injections, once records that were confirmed can
-    /// be filled again.
+    /// For a protobuf report of injections it allocates nothing once there are confirmed records to
+    /// fill again.
     pub(crate) async fn take(&mut self, publish: &Publish) -> Option<(Arc<Record>, OnConfirm)> {
         let shared = &self.shared;
         let received = Instant::now();
         let received_at_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
         let permit = self.budgeted(publish).await?;
-        // Not held over the awaits below: it is replaced while messages wait.
+        // The borrow must not be held over the awaits below: the registry is replaced meanwhile.
         let registry = shared.options.registry.as_ref().and_then(|current| current.borrow().clone());
         let mut admitted = admit_registered(&publish.topic, &publish.payload, registry.as_deref());
         shared.metrics.received(admitted.channel, publish.payload.len());
         shared.metrics.unknown_fields.inc_by(admitted.unknown as u64);
         if let Destination::Quarantine(reason) = admitted.destination {
             let count = shared.metrics.rejected(reason);
-            // The 1st, 2nd, 4th, ...: a device that sends bad messages without end must not fill
-            // the log.
+            // Only the 1st, 2nd, 4th, ...: a device that sends bad messages without end must not
+            // fill the log.
             if count.is_power_of_two() {
                 let topic = String::from_utf8_lossy(&publish.topic);
                 tracing::warn!(%topic, %reason, detail = admitted.detail, count, "message quarantined");
             }
         }
-        let receipt = match (&shared.desk, admitted.receipt.take()) {
-            (Some(desk), Some(receipt)) => desk.reserve(receipt).await,
+        let receipt = match (&shared.receipts, admitted.receipt.take()) {
+            (Some(queue), Some(receipt)) => queue.reserve(receipt).await,
             _ => None,
         };
         let properties = publish.properties.as_ref().map_or(&[][..], |properties| &properties.user_properties);
         let record = shared.sink.record(|record| record.fill(&admitted, &publish.topic, received_at_us, properties));
         let acknowledged = publish.qos == QoS::AtLeastOnce;
-        let slot = acknowledged.then(|| (self.settled.0.clone(), self.ring.push(publish.pkid)));
+        let slot = acknowledged.then(|| (self.confirmed.0.clone(), self.ring.push(publish.pkid)));
         Some((record, OnConfirm { slot, receipt, received, permit }))
     }
 

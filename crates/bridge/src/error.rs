@@ -1,4 +1,4 @@
-//! Why the bridge cannot start or has to end.
+//! Errors that end the bridge.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! The bridge's sessions on a broker that does not know it yet.
+//! Sessions of the bridge on a broker that does not know the bridge yet.
 
 use async_recursion::async_recursion as boxed;
 use std::time::Duration;
@@ -7,15 +7,16 @@ use rumqttc::v5::mqttbytes::v5::Packet;
 use tokio::time::timeout;
 
 use crate::{
-    broker::{Link, Purpose},
+    mqtt_link::{Link, Purpose},
     options::Options,
     subscription,
 };
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// Makes the sessions that a bridge with these options receives from, subscribed, and disconnects.
-/// From then on the broker keeps what is published, whether the bridge is connected or not.
+/// Makes the sessions of a bridge with these options, with their subscriptions, and disconnects.
+/// From then on the broker keeps published messages for the bridge, whether the bridge is connected
+/// or not.
 ///
 /// No bridge with these options may be connected: it would lose its sessions to this one.
 ///
@@ -30,7 +31,8 @@ pub async fn establish(options: &Options) -> Result<(), String> {
         subscription::subscribe(&mut link, share_group)?;
         let answer = timeout(ANSWER_WITHIN, async {
             loop {
-                // Messages that are waiting already are not acknowledged, and so come again.
+                // Messages that wait already are not acknowledged, so the broker delivers them
+                // again.
                 if let Packet::SubAck(suback) = link.next().await? {
                     return subscription::granted(&mut link, &suback, share_group);
                 }

@@ -1,33 +1,35 @@
-//! Whether data moves.
+//! Whether the bridge is ready: the state of its MQTT connections and of Kafka.
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
-use crate::{
-    options::{BROKER_PACKET_BYTES_MAX, Limits},
-    sink::Oldest,
+use service::{
+    health::{Obstacle, Readiness},
+    lock,
 };
 
-/// A connection that worked and was lost this often within [`LOSSES_WITHIN`] moves no data worth
-/// the name, however fast it comes back: each time, what was not acknowledged begins again.
+use crate::options::{BROKER_PACKET_BYTES_MAX, Limits};
+
+/// A connection that is lost this often within [`LOSSES_WITHIN`] is an obstacle, however fast it
+/// comes back: after each loss the broker delivers all unacknowledged messages again.
 const LOSSES_MAX: usize = 6;
 const LOSSES_WITHIN: Duration = Duration::from_secs(60);
-/// The usual cause, which not every broker tells.
+/// The usual cause, which not every broker reports.
 const TAKEN_OVER: &str = "if another client uses the client id, give each bridge its own (bridge.client_id)";
-/// Losses that are remembered of one connection.
+/// Losses of one connection that are kept.
 const LOSSES_KEPT: usize = 1_000;
 
-/// How long a delivery that ended the connection is told of.
+/// How long `/readyz` reports a delivery that ended the connection.
 const STOPPED_SHOWN: Duration = Duration::from_secs(60);
 
-/// What helps against a delivery that ends the connection each time.
+/// The remedy for a delivery that ends the connection each time.
 pub(crate) fn remedy() -> String {
     format!(
-        "set the broker's max_packet_size to {BROKER_PACKET_BYTES_MAX} at most, so that it takes nothing that the bridge cannot \
-         take, and delete the bridge's session on the broker, with this message; devices send again what they have no receipt for"
+        "set the broker's max_packet_size to {BROKER_PACKET_BYTES_MAX} at most, so that it takes no packet that the bridge cannot \
+         take, and delete the bridge's session on the broker, with this message; devices send reports without a receipt again"
     )
 }
 
@@ -39,7 +41,7 @@ struct Line {
     losses: VecDeque<Instant>,
     /// Why it was lost last.
     lost_by: String,
-    /// The delivery that ended it at least twice, and when last.
+    /// The delivery that ended it at least twice, and the time of the last end.
     stopped_by: Option<(Instant, String)>,
 }
 
@@ -65,7 +67,7 @@ impl Line {
         }
     }
 
-    /// Whether a change is worth a line in the log: the 1st, 2nd, 4th, ... within a while.
+    /// Whether a change goes to the log: the 1st, 2nd, 4th, ... loss within [`LOSSES_WITHIN`] does.
     fn is_told(&self) -> bool {
         self.losses.len() < 2 || self.losses.len().is_power_of_two()
     }
@@ -76,29 +78,11 @@ impl Line {
 pub(crate) enum Link {
     /// Connected and, where it receives, subscribed.
     Up,
-    /// Not, since then, and why.
+    /// Down since `since`, for `reason`.
     Down { since: Instant, reason: String, was_up: bool },
 }
 
-/// Why the bridge is not ready.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Obstacle {
-    /// What it concerns: `kafka`, `mqtt` or `receipts`.
-    pub part: &'static str,
-    /// What is wrong, for a person.
-    pub reason: String,
-}
-
-/// Whether the bridge is ready, and if not, why.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Readiness {
-    /// Whether data moves.
-    pub ready: bool,
-    /// What is in the way; empty when ready.
-    pub obstacles: Vec<Obstacle>,
-}
-
-/// What is known about Kafka.
+/// The state of Kafka.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum KafkaState {
     /// The topics have not been seen yet, and why.
@@ -116,7 +100,16 @@ pub(crate) enum KafkaState {
     },
 }
 
-/// What the parts of the bridge report about themselves.
+/// The oldest record that Kafka has not confirmed.
+#[derive(Clone, Debug)]
+pub(crate) struct Oldest {
+    /// Time since its message was received.
+    pub age: Duration,
+    /// Why it failed the last time, if it did.
+    pub reason: Option<String>,
+}
+
+/// The state of the bridge, as its parts report it.
 pub(crate) struct Health {
     limits: Limits,
     lines: Mutex<Vec<Line>>,
@@ -134,15 +127,15 @@ impl Health {
         Self { limits, lines: Mutex::new(lines), kafka: Mutex::new(kafka), replicas: Mutex::default(), receipts }
     }
 
-    /// Notes that a connection works; whether it did not before, and the log should tell.
+    /// Notes that a connection works. Returns whether the log should say so.
     pub fn link_up(&self, index: usize) -> bool {
         let mut lines = lock(&self.lines);
         let Some(line) = lines.get_mut(index) else { return false };
         std::mem::replace(&mut line.link, Link::Up) != Link::Up && line.is_told()
     }
 
-    /// Notes that a connection does not work; whether that, or the reason, is new, and the log
-    /// should tell.
+    /// Notes that a connection does not work. Returns whether the log should say so: if this, or
+    /// the reason, is new.
     pub fn link_down(&self, index: usize, reason: &str) -> bool {
         let mut lines = lock(&self.lines);
         let Some(line) = lines.get_mut(index) else { return false };
@@ -161,7 +154,8 @@ impl Health {
         }
     }
 
-    /// Notes a delivery that ends a connection each time; whether it is another one than before.
+    /// Notes a delivery that ends a connection each time. Returns whether it differs from the last
+    /// one.
     pub fn stopped_by(&self, index: usize, delivery: &str) -> bool {
         let mut lines = lock(&self.lines);
         let Some(line) = lines.get_mut(index) else { return false };
@@ -169,12 +163,12 @@ impl Health {
         before.is_none_or(|(_, before)| before != delivery)
     }
 
-    /// Notes the state of Kafka; the state before.
+    /// Notes the state of Kafka. Returns the state before.
     pub fn kafka(&self, state: KafkaState) -> KafkaState {
         std::mem::replace(&mut *lock(&self.kafka), state)
     }
 
-    /// Notes that Kafka has too few replicas, or enough again; whether that is new.
+    /// Notes that Kafka has too few replicas, or enough. Returns whether that is new.
     pub fn replicas(&self, shortage: Option<&str>) -> bool {
         let mut known = lock(&self.replicas);
         let new = known.as_deref() != shortage;
@@ -184,7 +178,7 @@ impl Health {
         new
     }
 
-    /// Notes a client error, unless something worse is known; whether it is new.
+    /// Notes a client error, unless a worse state is known. Returns whether the error is new.
     pub fn kafka_troubled(&self, reason: &str) -> bool {
         let mut kafka = lock(&self.kafka);
         match &mut *kafka {
@@ -201,7 +195,7 @@ impl Health {
         }
     }
 
-    /// The verdict; `oldest` is the oldest message that Kafka has not confirmed.
+    /// Whether the bridge is ready; `oldest` is the oldest message that Kafka has not confirmed.
     pub fn readiness(&self, now: Instant, oldest: Option<Oldest>) -> Readiness {
         let mut obstacles = Vec::new();
         let kafka = lock(&self.kafka).clone();
@@ -251,13 +245,8 @@ impl Health {
             let reason = format!("connection {index} has been down for {} s: {reason}", down.as_secs());
             obstacles.push(Obstacle { part, reason });
         }
-        Readiness { ready: obstacles.is_empty(), obstacles }
+        Readiness::of(obstacles)
     }
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing is left half-changed by a panic under these locks.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

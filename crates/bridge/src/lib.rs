@@ -1,46 +1,49 @@
-//! MQTT -> Kafka: takes what devices publish, puts it into Kafka, and tells the devices once it is
-//! safe there.
+//! The bridge carries messages from MQTT to Kafka. It receives what devices publish, produces one
+//! record for each message, and sends a device its receipt once Kafka has confirmed the record.
 //!
-//! What it is for: receiving over one MQTT 5 connection or several that share a subscription
-//! ([`Options`], [`run()`]), deciding what each message becomes ([`admit`]), producing it
-//! ([`unconfirmed`]), acknowledging to the broker in order ([`ring`]) and sending the device its
-//! receipt.
+//! It receives over one MQTT 5 connection, or over several that share a subscription (`connection`,
+//! `mqtt_link`). [`admit`] decides what each message becomes. `sink` produces the record, and
+//! `confirmations` keeps it until Kafka has confirmed it. [`ring`] puts the acknowledgements into
+//! the order of receipt. `receipts` sends the receipts.
 //!
-//! Absent: the meaning of values (the loader's), state on disk (the broker's session, Kafka and the
-//! devices' outboxes have it all), the order of records (the ledger needs none).
+//! Boundary: the bridge does not interpret values; the loader does. It keeps no state on disk: the
+//! broker's session, Kafka and the devices' outboxes hold everything. It does not order records;
+//! the ledger needs no order.
 //!
 //! Invariants:
 //! - A message is acknowledged, and its receipt sent, only after Kafka has confirmed its record or
 //!   its quarantine copy.
-//! - Acknowledgements go out in the order of receipt, on the network connection the message came in
-//!   on, or never.
+//! - Acknowledgements are sent in the order of receipt, and only on the network connection on which
+//!   the message was received.
 //! - Every message becomes one record; nothing is dropped, truncated or changed (JSON is
 //!   transcoded).
-//! - What is in flight is bounded in bytes, and every queue by what is in flight; at the limit MQTT
-//!   is not read.
-//! - A record can reach Kafka twice (a reconnect, a rebuilt producer), never zero times once it was
-//!   acknowledged.
+//! - The messages in flight are bounded in bytes, and every queue is bounded by the messages in
+//!   flight. At the limit the bridge stops reading from the broker.
+//! - A record can reach Kafka twice, after a reconnect or with a new producer. Once its message was
+//!   acknowledged, it has reached Kafka at least once.
+//!
+//! Start reading at [`admit`] and [`ring`], then `connection`, then `confirmations`.
 
 pub mod admit;
-mod backoff;
-mod broker;
+mod confirmations;
 mod connection;
-mod desk;
 mod error;
 mod establish;
 mod health;
-mod http;
 pub mod metrics;
+mod mqtt_link;
 mod options;
 #[cfg(test)]
 mod peer;
 mod probe;
 mod producer;
+mod receipts;
 mod record;
 pub mod registry;
 mod replicas;
 pub mod ring;
 mod run;
+pub mod settings;
 mod sink;
 mod subscription;
 pub mod unconfirmed;
@@ -49,10 +52,6 @@ pub mod unconfirmed;
 pub use connection::path;
 pub use error::Error;
 pub use establish::establish;
-pub use health::{Obstacle, Readiness};
-pub use options::{
-    BROKER_PACKET_BYTES_MAX, Identity, Kafka, Limits, Mqtt, Options, PACKET_BYTES_MAX, RECORD_OVERHEAD_BYTES, Secret,
-    Tls, Topics,
-};
+pub use options::{BROKER_PACKET_BYTES_MAX, Kafka, Limits, Mqtt, Options, PACKET_BYTES_MAX, RECORD_OVERHEAD_BYTES};
 pub use probe::probe;
 pub use run::{Bridge, Handle, run};

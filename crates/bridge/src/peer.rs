@@ -56,7 +56,7 @@ impl Peer {
         let (asked, defaults) = (connect.properties.unwrap(), Mqtt::default());
         assert!(!connect.clean_start);
         assert_eq!(Duration::from_secs(connect.keep_alive.into()), defaults.keep_alive);
-        assert_eq!(asked.session_expiry_interval.unwrap(), 3_600);
+        assert_eq!(Duration::from_secs(asked.session_expiry_interval.unwrap().into()), defaults.session_expiry);
         assert_eq!((asked.receive_maximum, asked.max_packet_size), (Some(4_000), Some(defaults.packet_bytes_max)));
         let Packet::Subscribe(subscribe) = peer.read().await else { panic!("no SUBSCRIBE") };
         let filters: Vec<_> = subscribe.filters.iter().map(|filter| filter.path.as_str()).collect();

@@ -1,10 +1,10 @@
-//! One attempt to connect, for a person who sets things up.
+//! One attempt to connect, for `doseline check --connect`.
 
 use async_recursion::async_recursion as boxed;
 use std::time::Duration;
 
 use crate::{
-    broker::{Link, Purpose},
+    mqtt_link::{Link, Purpose},
     options::Options,
 };
 
@@ -18,10 +18,10 @@ const LEAVE_WITHIN: Duration = Duration::from_millis(200);
 pub async fn probe(options: &Options) -> Result<(), String> {
     options.validate().map_err(|error| error.to_string())?;
     let mut mqtt = options.mqtt.clone();
-    // A session of the bridge's own must not be taken over.
+    // The probe must not take over a session of the bridge.
     mqtt.client_id.push_str("-probe");
     let (link, _) = Link::open(&mqtt, &Purpose::Receipts).await?;
-    // Whatever comes of the DISCONNECT, the probe has its answer.
+    // The probe has its answer, whether the DISCONNECT arrives or not.
     let _ = tokio::time::timeout(LEAVE_WITHIN, link.close()).await;
     Ok(())
 }

@@ -11,17 +11,15 @@ use rdkafka::{
 };
 
 use crate::{
+    confirmations::Confirmations,
     options::{Options, RECORD_OVERHEAD_BYTES},
-    sink::Confirmations,
 };
 
-/// What may be set otherwise.
-const DEFAULTS: [(&str, &str); 4] = [
+/// Defaults that a property may change.
+const DEFAULTS: [(&str, &str); 2] = [
     ("linger.ms", "5"),
-    // After this long a record is reported as failed and produced again, so that a stuck one shows.
+    // After this long librdkafka reports a record as failed, and the bridge produces it again.
     ("message.timeout.ms", "60000"),
-    ("reconnect.backoff.max.ms", "2000"),
-    ("log.connection.close", "false"),
 ];
 
 /// Receives delivery reports on librdkafka's polling thread.
@@ -35,15 +33,15 @@ pub(crate) type Producer = ThreadedProducer<Context>;
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // Errors arrive through `error` as well, once for each state; librdkafka's own lines repeat
-        // at each attempt.
+        // `error` receives each error too, once for each state; librdkafka's own lines repeat with
+        // each attempt.
         tracing::debug!(?level, facility, message, "librdkafka");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::Fatal) => self.confirmations.producer_died(self.generation, reason),
-            // Follows the errors of the single brokers, which say why.
+            // This follows the errors of the single brokers, which give the reason.
             Some(RDKafkaErrorCode::AllBrokersDown) => {}
             _ => self.confirmations.client_error(reason),
         }
@@ -64,24 +62,18 @@ impl ProducerContext for Context {
 
 /// The configuration of every producer of this bridge.
 pub(crate) fn configuration(options: &Options) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    for (name, value) in DEFAULTS {
-        config.set(name, value);
-    }
-    for (name, value) in &options.kafka.properties {
-        config.set(name, value);
-    }
-    if !options.kafka.properties.contains_key("client.id") {
+    let kafka = &options.kafka;
+    let mut config = kafka.properties.client(&kafka.brokers, &DEFAULTS);
+    if config.get("client.id").is_none() {
         config.set("client.id", &options.mqtt.client_id);
     }
     config
-        .set("bootstrap.servers", &options.kafka.brokers)
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("partitioner", "murmur2_random")
         // Bytes are the limit, not the number of messages.
         .set("queue.buffering.max.messages", "0")
-        .set("queue.buffering.max.kbytes", options.kafka.queue_kbytes.to_string())
+        .set("queue.buffering.max.kbytes", kafka.queue_kbytes.to_string())
         .set("message.max.bytes", (options.mqtt.packet_bytes_max + RECORD_OVERHEAD_BYTES).to_string());
     config
 }
@@ -127,7 +119,7 @@ mod tests {
             ("queue.buffering.max.kbytes", "131072"),
             ("message.max.bytes", "2228224"),
             ("linger.ms", "20"),
-            ("client.id", "doseline-bridge"),
+            ("client.id", "doseline-bridge-1"),
         ] {
             assert_eq!(config.get(name), Some(value), "{name}");
         }

@@ -1,14 +1,12 @@
-//! A Kafka record made from one MQTT message.
+//! The Kafka record of one MQTT message.
 
 use rdkafka::message::{Header, OwnedHeaders};
 use telemetry::kafka::{
-    PUBLISHER_HEADER, REASON_HEADER, RECEIVED_AT_HEADER, SOURCE_BRIDGE, SOURCE_HEADER, TOPIC_HEADER, TRACEPARENT_HEADER,
+    PUBLISHER_HEADER, REASON_HEADER, RECEIVED_AT_HEADER, SOURCE_BRIDGE, SOURCE_HEADER, TOPIC_HEADER,
+    TRACEPARENT_HEADER, Topics,
 };
 
-use crate::{
-    admit::{Admitted, Destination, Key, written},
-    options::Topics,
-};
+use crate::admit::{Admitted, Destination, Key, written};
 
 /// Longest MQTT user property that becomes a header, bytes; a longer one is left out.
 const PROPERTY_LEN_MAX: usize = 256;
@@ -33,10 +31,10 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Becomes the record of a message: what was decided about it, and what the headers need of its
-    /// MQTT user properties.
+    /// Fills the record from a message, from the decision about it, and from those of its MQTT user
+    /// properties that become headers.
     ///
-    /// Everything is copied: a slice would keep the connection's whole read buffer alive.
+    /// It copies all bytes: a slice would keep the connection's whole read buffer alive.
     pub fn fill(
         &mut self,
         admitted: &Admitted<'_>,

@@ -1,9 +1,8 @@
-//! Which devices are registered, and which tenants do not take reports of others.
+//! The registered devices, and the tenants that refuse reports of other devices.
 //!
-//! The bridge does not read the registry: its caller hands over what was read, and again whenever
-//! that changes. The bridge decides before Kafka, because a decision that stands in Kafka stays
-//! what it was: a loader that reads the record later, or again, need not know what the registry
-//! said.
+//! The bridge does not read the registry itself: its caller does, and passes each change on. The
+//! bridge decides before it produces the record, so that the decision is part of the record: a
+//! loader that reads the record later, or a second time, does not need the registry.
 
 use std::{
     collections::{HashMap, HashSet},

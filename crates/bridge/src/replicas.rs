@@ -1,12 +1,11 @@
-//! Whether Kafka has as many in-sync replicas as it needs to confirm anything.
+//! Whether Kafka has enough in-sync replicas to confirm records.
 //!
-//! librdkafka repeats what a broker refuses with NOT_ENOUGH_REPLICAS without a word until the
-//! record's time-out, so the replicas are looked at.
+//! If a broker refuses a record with NOT_ENOUGH_REPLICAS, librdkafka repeats it silently until the
+//! record's time-out. The bridge therefore looks at the replicas itself.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rdkafka::{
-    ClientConfig,
     admin::{AdminClient, AdminOptions, ResourceSpecifier},
     client::DefaultClientContext,
     error::KafkaError,
@@ -17,7 +16,7 @@ use crate::{health::Health, options::Kafka};
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// Looks at the replicas again and again.
+/// Looks at the replicas every 5 s.
 pub(crate) struct Replicas {
     admin: Arc<AdminClient<DefaultClientContext>>,
     topics: [String; 3],
@@ -27,16 +26,11 @@ pub(crate) struct Replicas {
 
 impl Replicas {
     pub fn new(kafka: &Kafka) -> Result<Self, KafkaError> {
-        let mut config = ClientConfig::new();
-        config.set("log.connection.close", "false").set("reconnect.backoff.max.ms", "2000");
-        for (name, value) in &kafka.properties {
-            config.set(name, value);
-        }
-        // Else an admin request that waits for a controller which is down has librdkafka 2.12
-        // connect to it without a back-off.
-        config.set("bootstrap.servers", &kafka.brokers).set("enable.sparse.connections", "false");
-        let topics = &kafka.topics;
-        let topics = [&topics.reports, &topics.status, &topics.quarantine].map(String::clone);
+        let mut config = kafka.properties.client(&kafka.brokers, &[]);
+        // Otherwise librdkafka 2.12 connects without a back-off to a controller that is down, while
+        // an admin request waits for that controller.
+        config.set("enable.sparse.connections", "false");
+        let topics = kafka.topics.all().map(str::to_owned);
         Ok(Self { admin: Arc::new(config.create()?), topics, needed: BTreeMap::new() })
     }
 
@@ -52,7 +46,7 @@ impl Replicas {
                         }
                     }
                 }
-                // Whether Kafka can be reached is seen elsewhere.
+                // The producer notices whether Kafka can be reached.
                 Err(error) => tracing::debug!(error, "replicas cannot be looked at"),
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -63,8 +57,7 @@ impl Replicas {
     async fn shortage(&mut self) -> Result<Option<String>, String> {
         match self.ask_needed().await {
             Ok(needed) => self.needed = needed,
-            // The question may have gone to the very broker that is away; what was heard before
-            // will do.
+            // The request may have gone to the broker that is away. The last answer still holds.
             Err(error) if self.needed.is_empty() => return Err(error),
             Err(error) => tracing::debug!(error, "min.insync.replicas cannot be asked"),
         }

@@ -1,12 +1,13 @@
-//! The acknowledgement ring of one MQTT connection: pure, no IO.
+//! The acknowledgement ring of one MQTT connection. It does no IO.
 //!
-//! MQTT wants PUBACKs in the order in which messages were received (MQTT-4.6.0-2), Kafka confirms
-//! in any order. So every message takes a slot in arrival order, a confirmation settles its slot,
-//! and only the contiguous settled head may be acknowledged.
+//! MQTT requires PUBACKs in the order in which messages were received (MQTT-4.6.0-2), but Kafka
+//! confirms records in any order. Each message therefore takes a slot in the order of receipt.
+//! Kafka's confirmation *settles* the slot. Only the settled slots at the head of the ring, up to
+//! the first that is not settled, may be acknowledged.
 //!
-//! A packet id means something on the network connection it arrived on and nowhere else. Each
-//! connection is an *epoch*; what is settled for an earlier epoch is ignored: the broker delivers
-//! that message again, and it is acknowledged then.
+//! A packet id is valid only on the network connection on which it was received. Each network
+//! connection is an *epoch*. The ring ignores a confirmation for a slot of an earlier epoch: the
+//! broker delivers that message again on the new connection, and it is acknowledged there.
 
 use std::collections::VecDeque;
 
@@ -25,8 +26,9 @@ struct Entry<P> {
 
 /// Messages of one connection that are not acknowledged yet, in arrival order.
 ///
-/// Invariant: every packet is handed out at most once, in the order of [`Ring::push`], after it and
-/// everything before it in its epoch has been settled, and before the epoch ends.
+/// Invariant: [`Ring::head`] returns every packet at most once and in the order of [`Ring::push`].
+/// It returns a packet only after that packet and all earlier ones of its epoch were settled, and
+/// only within that epoch.
 #[derive(Clone, Debug)]
 pub struct Ring<P> {
     epoch: u64,
@@ -49,8 +51,8 @@ impl<P> Ring<P> {
         Slot { epoch: self.epoch, number }
     }
 
-    /// Notes that Kafka has confirmed the message of `slot`; ignored for earlier epochs and when
-    /// repeated.
+    /// Notes that Kafka has confirmed the message of `slot`. A slot of an earlier epoch and a
+    /// repeated confirmation are ignored.
     pub fn settle(&mut self, slot: Slot) {
         if slot.epoch != self.epoch {
             return;
@@ -61,7 +63,7 @@ impl<P> Ring<P> {
         }
     }
 
-    /// Takes the contiguous settled prefix: the packets to acknowledge now, in this order.
+    /// Takes the settled slots at the head: the packets to acknowledge now, in this order.
     pub fn head(&mut self) -> impl Iterator<Item = P> + '_ {
         std::iter::from_fn(move || {
             let settled = self.entries.front().is_some_and(|entry| entry.settled);

@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use service::health::{self, Readiness, Role};
 use tokio::{
-    net::TcpListener,
     sync::{Notify, Semaphore, mpsc},
     task::JoinSet,
     time::timeout,
@@ -16,14 +16,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Error, Options, Readiness,
+    Error, Options,
+    confirmations::{Confirmations, Failure},
     connection::{Connection, Shared},
-    desk::{Clerk, Desk, Due},
     health::Health,
-    http,
     metrics::Metrics,
+    receipts::{PendingReceipt, ReceiptQueue, ReceiptSender},
     replicas::Replicas,
-    sink::{Confirmations, Failure, Sink},
+    sink::Sink,
 };
 
 /// At shutdown: how long Kafka may take to confirm what is in flight, ...
@@ -69,7 +69,7 @@ impl Handle {
     #[boxed]
     pub async fn ready(&self) {
         while !self.readiness().ready {
-            // Looked at again at every observation.
+            // Every observation notifies this.
             self.changed.notified().await;
         }
     }
@@ -80,7 +80,7 @@ impl Handle {
         self.metrics.text()
     }
 
-    /// Counts restarts of the broker, which the caller runs.
+    /// Adds restarts of the broker that the caller runs.
     pub fn broker_restarted(&self, times: u64) {
         self.metrics.broker_restarts.inc_by(times);
     }
@@ -96,13 +96,23 @@ impl Handle {
     }
 }
 
+impl Role for Handle {
+    fn readiness(&self) -> Readiness {
+        Self::readiness(self)
+    }
+
+    fn metrics(&self) -> String {
+        Self::metrics(self)
+    }
+}
+
 /// A bridge that is set up and not running yet.
 pub struct Bridge {
     options: Arc<Options>,
     sink: Arc<Sink>,
     replicas: Replicas,
     failures: mpsc::UnboundedReceiver<Failure>,
-    desk: Option<(Desk, mpsc::UnboundedReceiver<Due>)>,
+    receipts: Option<(ReceiptQueue, mpsc::UnboundedReceiver<PendingReceipt>)>,
     handle: Handle,
 }
 
@@ -118,10 +128,10 @@ impl Bridge {
         let health = Arc::new(Health::new(options.limits, connections, receipts));
         let (confirmations, failures) = Confirmations::new(Arc::clone(&metrics), Arc::clone(&health));
         let sink = Sink::new(&options, Arc::clone(&confirmations), Arc::clone(&metrics), Arc::clone(&health))?;
-        let desk = receipts.then(|| Desk::new(options.limits.receipts_queued, Arc::clone(&metrics)));
+        let receipts = receipts.then(|| ReceiptQueue::new(options.limits.receipts_queued, Arc::clone(&metrics)));
         let handle = Handle { confirmations, health, metrics, http: Arc::default(), changed: Arc::default() };
         let replicas = Replicas::new(&options.kafka)?;
-        Ok(Self { options: Arc::new(options), sink: Arc::new(sink), replicas, failures, desk, handle })
+        Ok(Self { options: Arc::new(options), sink: Arc::new(sink), replicas, failures, receipts, handle })
     }
 
     /// For watching it.
@@ -136,8 +146,8 @@ impl Bridge {
     /// then.
     #[boxed]
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self { options, sink, replicas, failures, desk, handle } = self;
-        // Ours, so that a part that ends by itself can stop the others without stopping the caller.
+        let Self { options, sink, replicas, failures, receipts, handle } = self;
+        // A token of the bridge: a part that ends by itself stops the others, but not the caller.
         let stop = shutdown.child_token();
         let (close, finish) = (CancellationToken::new(), CancellationToken::new());
         let mut background = JoinSet::new();
@@ -149,21 +159,27 @@ impl Bridge {
             "kafka supervisor"
         });
         background.spawn(replicas.run(Arc::clone(&handle.health)));
-        let mut clerks = JoinSet::new();
+        let mut senders = JoinSet::new();
         let mut connections = JoinSet::new();
         if registry_read(&options, &stop).await && sink.verify(&stop).await {
-            let (desk, queue) = desk.unzip();
+            let (receipts, queue) = receipts.unzip();
             if let Some(queue) = queue {
                 let link = options.mqtt.connections.into();
                 let (health, metrics) = (Arc::clone(&handle.health), Arc::clone(&handle.metrics));
-                let clerk =
-                    Clerk { options: Arc::clone(&options), queue, link, health, metrics, finish: finish.clone() };
-                clerks.spawn(clerk.run());
+                let sender = ReceiptSender {
+                    options: Arc::clone(&options),
+                    queue,
+                    link,
+                    health,
+                    metrics,
+                    finish: finish.clone(),
+                };
+                senders.spawn(sender.run());
             }
             let shared = Arc::new(Shared {
                 options: Arc::clone(&options),
                 sink: Arc::clone(&sink),
-                desk,
+                receipts,
                 budget: Arc::new(Semaphore::new(options.limits.in_flight_bytes.min(Semaphore::MAX_PERMITS))),
                 health: Arc::clone(&handle.health),
                 metrics: Arc::clone(&handle.metrics),
@@ -178,10 +194,10 @@ impl Bridge {
             () = stop.cancelled() => None,
             Some(ended) = background.join_next() => Some(ended.map_or_else(|error| error.to_string(), str::to_owned)),
             Some(ended) = connections.join_next() => Some(describe("MQTT connection", ended)),
-            Some(ended) = clerks.join_next() => Some(describe("receipts", ended)),
+            Some(ended) = senders.join_next() => Some(describe("receipts", ended)),
         };
         stop.cancel();
-        drain(&handle, &sink, (close, connections), (finish, clerks)).await;
+        drain(&handle, &sink, (close, connections), (finish, senders)).await;
         background.shutdown().await;
         match ended {
             // Ended because of the shutdown, noticed in either order.
@@ -192,7 +208,7 @@ impl Bridge {
     }
 }
 
-/// Waits until the registry was read, where one is to be asked; false when it is to end before.
+/// Waits until the registry was read, if there is one; false if the bridge stops before.
 async fn registry_read(options: &Options, stop: &CancellationToken) -> bool {
     let Some(mut current) = options.registry.clone() else { return true };
     if current.borrow().is_none() {
@@ -208,30 +224,30 @@ fn describe(task: &str, ended: Result<(), tokio::task::JoinError>) -> String {
     ended.map_or_else(|error| format!("{task}: {error}"), |()| task.to_owned())
 }
 
-/// Kafka first, then the acknowledgements and receipts that became due, then the ends of the
-/// connections.
+/// Waits for Kafka's confirmations first, then for the acknowledgements and receipts that follow
+/// from them, then for the ends of the connections.
 async fn drain(
     handle: &Handle,
     sink: &Arc<Sink>,
     (close, mut connections): (CancellationToken, JoinSet<()>),
-    (finish, mut clerks): (CancellationToken, JoinSet<()>),
+    (finish, mut senders): (CancellationToken, JoinSet<()>),
 ) {
     let began = Instant::now();
     if timeout(DRAIN_WITHIN, handle.confirmations.drained()).await.is_err() {
         let messages = handle.metrics.in_flight_messages.get();
-        tracing::warn!(messages, "kafka did not confirm everything in time; the broker will deliver it again");
+        tracing::warn!(messages, "kafka did not confirm all messages in time; the broker will deliver them again");
     }
     close.cancel();
     finish.cancel();
     let left = timeout(LEAVE_WITHIN, async {
         while connections.join_next().await.is_some() {}
-        while clerks.join_next().await.is_some() {}
+        while senders.join_next().await.is_some() {}
     });
     if left.await.is_err() {
-        tracing::warn!("the MQTT broker did not take everything in time; what is left is sent again");
+        tracing::warn!("the MQTT broker did not take all acknowledgements and receipts in time; they are sent again");
     }
     connections.shutdown().await;
-    clerks.shutdown().await;
+    senders.shutdown().await;
     let sink = Arc::clone(sink);
     let closed = tokio::task::spawn_blocking(move || sink.close());
     if timeout(CLOSE_WITHIN, closed).await.is_err() {
@@ -241,19 +257,16 @@ async fn drain(
 }
 
 async fn serve_http(options: &Options, handle: &Handle, background: &mut JoinSet<&'static str>) -> Result<(), Error> {
-    let Some(address) = options.http else { return Ok(()) };
-    let listen = |source| Error::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(listen)?;
-    let bound = listener.local_addr().map_err(listen)?;
-    tracing::info!(address = %bound, "http listens");
-    let _ = handle.http.set(bound);
-    let (names, router) = (options.http_names.clone(), http::router(handle.clone()));
+    let listener = health::bind(options.http).await.map_err(|(address, source)| Error::Listen { address, source })?;
+    let Some(listener) = listener else { return Ok(()) };
+    if let Ok(bound) = listener.local_addr() {
+        tracing::info!(address = %bound, "the HTTP port listens");
+        let _ = handle.http.set(bound);
+    }
     // It ends with the other tasks in the background.
-    let served = service::listener::serve(listener, names, router, CancellationToken::new());
+    let served = health::serve(listener, options.http_names.clone(), handle.clone(), CancellationToken::new());
     background.spawn(async move {
-        if let Err(error) = served.await {
-            tracing::error!(%error, "http failed");
-        }
+        served.await;
         "http"
     });
     Ok(())

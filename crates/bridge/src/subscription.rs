@@ -1,4 +1,4 @@
-//! What a receiving connection subscribes to.
+//! The subscriptions of a receiving connection.
 
 use rumqttc::v5::mqttbytes::{
     QoS,
@@ -6,20 +6,20 @@ use rumqttc::v5::mqttbytes::{
 };
 use telemetry::topic::SUBSCRIPTIONS;
 
-use crate::broker::Link;
+use crate::mqtt_link::Link;
 
-/// Subscribes, also where the broker has kept the session: Mosquitto 2.0 keeps a session over a
-/// restart and forgets its shared subscriptions, and an earlier version of this bridge may have
+/// Subscribes, also if the broker has kept the session: Mosquitto 2.0 keeps a session over a
+/// restart but forgets its shared subscriptions, and another version of the bridge may have
 /// subscribed to other filters.
 pub(crate) fn subscribe(link: &mut Link, share_group: Option<&str>) -> Result<(), String> {
     let filters = SUBSCRIPTIONS.map(|filter| Filter {
-        // A retained status is the last word of a device. It came when it was said; received again
-        // it would look like a new one.
+        // A retained status is the last status of a device, which the bridge received when it was
+        // published. Received again, it would look like a new one.
         retain_forward_rule: RetainForwardRule::Never,
         ..Filter::new(path(filter, share_group), QoS::AtLeastOnce)
     });
     let mut subscribe = Subscribe::new_many(filters, None);
-    // Nothing else is sent here that has a packet id of ours.
+    // A receiving connection sends no other packet with a packet id of its own.
     subscribe.pkid = 1;
     link.send(Packet::Subscribe(subscribe))
 }
@@ -28,9 +28,9 @@ fn path(filter: &str, share_group: Option<&str>) -> String {
     share_group.map_or_else(|| filter.to_owned(), |group| format!("$share/{group}/{filter}"))
 }
 
-/// Checks that the broker granted everything, with QoS 1. Once a share group has the messages, ends
-/// the plain subscriptions that the same session may have from before: with them each message would
-/// come twice.
+/// Checks that the broker granted everything, with QoS 1. Under a share group, it then ends the
+/// plain subscriptions that the same session may still have: with them the broker would deliver
+/// each message twice.
 ///
 /// # Errors
 /// The first filter that the broker did not grant, in one line for a person.

@@ -1,14 +1,14 @@
-//! What was handed to Kafka and is not confirmed: pure, no IO.
+//! The records that were sent to Kafka and are not confirmed. It does no IO.
 //!
-//! This is where the bridge's promise is kept: what is owed for a message (its acknowledgement, its
-//! receipt) is in here with its record, and comes out by [`Unconfirmed::confirm`] only, once.
+//! The bridge keeps its guarantee here: the acknowledgement and the receipt of a message stay
+//! beside its record, and only [`Unconfirmed::confirm`] releases them, once.
 
 use std::collections::VecDeque;
 
 struct Entry<T> {
     number: usize,
-    /// None once it is confirmed: it goes when nothing older waits, or when half of all are like
-    /// it.
+    /// None once it is confirmed. The entry is removed when no older one waits, or when half of all
+    /// entries are confirmed.
     value: Option<T>,
     failures: u32,
     reason: Option<String>,
@@ -16,10 +16,10 @@ struct Entry<T> {
 
 /// Values that wait for Kafka's confirmation, by number, which is the order of arrival.
 ///
-/// Kafka confirms nearly in this order, so the queue stays as long as what is in flight, and once
-/// it has been as long as it gets, nothing is allocated.
+/// Kafka confirms nearly in this order, so the queue is hardly longer than the number of records in
+/// flight. Once it has reached its greatest length, it allocates nothing.
 ///
-/// Invariant: a value leaves only by its confirmation, and no number is given twice.
+/// Invariant: only its confirmation removes a value, and no number is given twice.
 pub struct Unconfirmed<T> {
     next: usize,
     /// By number, ascending; the first is not confirmed.
@@ -44,8 +44,8 @@ impl<T> Unconfirmed<T> {
         number
     }
 
-    /// Kafka has confirmed a record, whichever producer sent it: what is owed for it now. Nothing
-    /// where it was confirmed before, which happens to a record that was produced twice.
+    /// Kafka has confirmed a record, whichever producer sent it. Returns its value, or nothing if
+    /// the record was confirmed before: a record that was produced twice is confirmed twice.
     pub fn confirm(&mut self, number: usize) -> Option<T> {
         let index = self.index(number)?;
         let value = self.entries[index].value.take()?;
@@ -53,15 +53,15 @@ impl<T> Unconfirmed<T> {
         while self.entries.front().is_some_and(|entry| entry.value.is_none()) {
             self.entries.pop_front();
         }
-        // One that waits for long must not keep the places of all that come after it.
+        // One record that waits for long must not keep the entries of all later ones.
         if self.entries.len() > 2 * self.waiting {
             self.entries.retain(|entry| entry.value.is_some());
         }
         Some(value)
     }
 
-    /// Notes that a record has failed; how often by now. Nothing where it is confirmed already;
-    /// otherwise it has to be produced again.
+    /// Notes that a record has failed and must be produced again. Returns how often it has failed,
+    /// or nothing if it is confirmed already.
     pub fn fail(&mut self, number: usize, reason: &str) -> Option<u32> {
         let index = self.index(number)?;
         let entry = &mut self.entries[index];

@@ -2,14 +2,15 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
+use service::lock;
 use tokio::time::Instant;
 
-/// Largest number of kept answers. Beyond it, expired answers are dropped; if none has expired, all
-/// are dropped.
+/// Greatest number of answers kept. Beyond it, answers that are too old are dropped; if none is too
+/// old, all are but those that are awaited.
 const ANSWERS_MAX: usize = 1_024;
 
 /// An answer and the time of its query; `None` until the first answer arrives.
@@ -51,15 +52,18 @@ impl Cache {
 
     fn slot(&self, question: (&'static str, String)) -> Slot {
         // A panic under this lock leaves nothing half changed.
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = lock(&self.slots);
         if slots.len() >= ANSWERS_MAX && !slots.contains_key(&question) {
-            let is_fresh = |slot: &Slot| match slot.try_lock() {
-                Ok(answer) => answer.as_ref().is_some_and(|(given, _)| given.elapsed() < self.fresh),
-                Err(_) => true,
+            // A slot that somebody else holds is in use: without it in the map, the next caller
+            // with its question would ask a second time.
+            let is_in_use = |slot: &Slot| Arc::strong_count(slot) > 1;
+            let is_fresh = |slot: &Slot| {
+                let answer = slot.try_lock();
+                answer.is_ok_and(|answer| answer.as_ref().is_some_and(|(given, _)| given.elapsed() < self.fresh))
             };
-            slots.retain(|_, slot| is_fresh(slot));
+            slots.retain(|_, slot| is_in_use(slot) || is_fresh(slot));
             if slots.len() >= ANSWERS_MAX {
-                slots.clear();
+                slots.retain(|_, slot| is_in_use(slot));
             }
         }
         slots.entry(question).or_default().clone()
@@ -94,6 +98,28 @@ mod tests {
         assert_eq!(get("gaps", "acme").await, Err("away"));
         assert_eq!(get("gaps", "acme").await, Ok(b"gaps acme 4".to_vec()));
         assert_eq!(get("gaps", "acme").await, Ok(b"gaps acme 4".to_vec()));
+    }
+
+    /// However many other questions come while an answer is awaited, nobody asks for it again.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_awaited_is_not_asked_for_again() {
+        let (cache, asked) = (Cache::new(Duration::from_secs(3)), AtomicUsize::new(0));
+        let slow = || {
+            cache.get::<()>(("gaps", "acme"), async {
+                asked.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Ok(Vec::new())
+            })
+        };
+        let others = async {
+            for number in 0..2 * ANSWERS_MAX {
+                let answer = cache.get::<()>(("gaps", &number.to_string()), async { Ok(Vec::new()) }).await;
+                assert_eq!(answer, Ok(Vec::new()));
+            }
+            slow().await
+        };
+        assert_eq!(futures::future::join(slow(), others).await, (Ok(Vec::new()), Ok(Vec::new())));
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test(start_paused = true)]

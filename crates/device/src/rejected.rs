@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde_json::json;
+use telemetry::hex::hex;
 
 use crate::{error::Error, identity::Identity, sender::Rejected};
 
@@ -41,11 +42,4 @@ impl RejectedLog {
         let written = writeln!(self.file, "{line}").and_then(|()| self.file.sync_data());
         written.map_err(Error::file("append to", &self.path))
     }
-}
-
-/// Formats bytes as lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }

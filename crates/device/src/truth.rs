@@ -38,6 +38,7 @@ use std::{
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use telemetry::{
+    hex::hex,
     interval::Interval,
     json,
     limits::UNIX_US_MAX,
@@ -48,7 +49,6 @@ use crate::{
     error::Error,
     fleet::{Act, Context, Fate, Step},
     identity::{Form, Identity},
-    rejected::hex,
     store::Stamp,
 };
 

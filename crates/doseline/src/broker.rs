@@ -1,6 +1,7 @@
-//! The MQTT broker of `doseline up`: Mosquitto. The bridge's session exists on it before any other
-//! client can connect. With a share group, Mosquitto 2.0 forgets the subscription at each start.
-//! The guarantee then only holds from the bridge's first connection on.
+//! The MQTT broker of `doseline up`: Mosquitto. It has the bridge's session before any device can
+//! connect, so no message is lost before the bridge subscribes. Under a share group, Mosquitto 2.0
+//! forgets the subscription at each start, and this holds only from the bridge's first connection
+//! on.
 
 use std::{fs, io::Write as _, net::SocketAddr, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
 
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Folder of the broker in the data directory.
 const FOLDER: &str = "mosquitto";
-/// File in that folder that records for which bridge options the sessions were created.
+/// File in that folder that describes the bridge of the sessions.
 const SESSION: &str = "bridge-session";
 /// File in that folder with the secret part of the bridge's client id.
 const CLIENT_ID: &str = "bridge-client-id";
@@ -19,8 +20,7 @@ const CONNECTIONS_MAX: u32 = 10_000;
 /// How long the broker keeps the bridge's session while nothing runs: as long as any session.
 pub const SESSION_KEPT: Duration = Duration::from_secs(mosquitto::SESSION_DAYS as u64 * 86_400);
 
-/// Waits until the broker of an earlier `up` has ended. That `up` may have been killed a moment
-/// ago.
+/// Waits until the broker of an earlier `up` has ended; that `up` may just have been killed.
 ///
 /// # Errors
 /// The broker's folder cannot be used.
@@ -29,8 +29,8 @@ pub async fn wait_for_predecessor(data_dir: &Path) -> anyhow::Result<()> {
 }
 
 /// The bridge's client id on the broker of this data directory. The broker asks for no password,
-/// and a client that connects with another client's id takes over its session and the messages in
-/// it. So a part of the id is a secret of the data directory.
+/// and a client that connects with the id of another client takes over its session and the messages
+/// that wait in it. A part of the id is therefore a secret of the data directory.
 ///
 /// # Errors
 /// The broker's folder cannot be used.
@@ -40,15 +40,6 @@ pub fn client_id(data_dir: &Path, configured: &str) -> anyhow::Result<String> {
     let known = fs::read_to_string(&path).unwrap_or_default();
     if !known.trim().is_empty() {
         return Ok(format!("{configured}-{}", known.trim()));
-    }
-    if dir.join(SESSION).exists() {
-        // Messages may still wait under the old id, which has no secret part.
-        tracing::warn!(
-            "any client on this machine can take over the session that the bridge has on the mqtt broker; once no device \
-             publishes and nothing waits, stop, delete the folder {} and start again",
-            dir.display()
-        );
-        return Ok(configured.to_owned());
     }
     let secret = format!("{:032x}", rand::random::<u128>());
     let write = || {
@@ -61,16 +52,17 @@ pub fn client_id(data_dir: &Path, configured: &str) -> anyhow::Result<String> {
     Ok(format!("{configured}-{secret}"))
 }
 
-/// How many connections a broker may accept that may open this many files. It needs an eighth of
-/// them for its own files.
+/// Connections of a broker that may have this many files open. An eighth of the files is for the
+/// broker itself.
 fn broker_connections(files: u64) -> u32 {
     u32::try_from(files - files / 8).unwrap_or(u32::MAX).min(CONNECTIONS_MAX)
 }
 
-/// Starts the broker with the bridge's session on it.
+/// Starts the broker, with the bridge's session on it.
 ///
-/// The broker acknowledges and drops a message without a subscriber. So if it has no session of the
-/// bridge yet, it is first started on a private port for the bridge alone, and saves the session.
+/// A broker acknowledges and drops a message without a subscriber. If the broker does not know the
+/// bridge yet, it is therefore started twice: first on a port of its own, where only the bridge
+/// connects and the broker saves the session, then for the devices.
 ///
 /// # Errors
 /// The broker does not start, or refuses the bridge.
@@ -111,8 +103,8 @@ pub async fn start(
     mosquitto::start(options, shutdown).await.context("start the MQTT broker (--mqtt-port)")
 }
 
-/// Whether the broker's database exists and its sessions have not expired. Without it the broker
-/// has no session. A file with a time in the future was written before the clock was set back.
+/// Whether the broker's database exists and its sessions have not expired. A file with a later time
+/// than now was written before the clock was set back.
 fn is_kept(database: &Path) -> bool {
     let Ok(file) = fs::metadata(database) else { return false };
     file.modified().is_ok_and(|at| at.elapsed().map_or(true, |age| age < SESSION_KEPT))
@@ -134,7 +126,7 @@ async fn introduce(options: &Options, bridge: &bridge::Options) -> anyhow::Resul
     Ok(())
 }
 
-/// The options that the bridge's sessions depend on.
+/// The options that the bridge's sessions depend on, as text.
 fn session(bridge: &bridge::Options) -> String {
     let mqtt = &bridge.mqtt;
     let group = mqtt.share_group.as_deref().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Tasks that start and end together. If one of them ends by itself, that is an error. Their end
-//! has a deadline.
+//! Tasks that start and stop together. A task that ends by itself is an error. Stopping has a
+//! deadline.
 
 use std::{future::Future, time::Duration};
 
@@ -18,7 +18,7 @@ impl Group {
         Self { shutdown: CancellationToken::new(), tasks: JoinSet::new() }
     }
 
-    /// The token that the group's tasks watch.
+    /// The token that asks the group's tasks to end.
     pub fn shutdown(&self) -> CancellationToken {
         self.shutdown.clone()
     }
@@ -32,7 +32,7 @@ impl Group {
         self.tasks.spawn(async move { (name, task.await.map_err(Into::into)) });
     }
 
-    /// Waits until a task ends before the shutdown. Without tasks it waits for ever.
+    /// Waits until a task ends without being asked to; forever if there is no task.
     pub async fn failure(&mut self) -> anyhow::Error {
         match self.tasks.join_next().await {
             Some(Ok((name, Ok(())))) => anyhow!("{name} ended by itself"),
@@ -42,8 +42,8 @@ impl Group {
         }
     }
 
-    /// Asks every task to end, waits until the deadline, and then abandons the rest. Abandoning is
-    /// safe, because every role survives a crash.
+    /// Asks every task to end and waits until the deadline. Then it abandons the remaining tasks:
+    /// every role survives a crash.
     pub async fn stop(mut self, deadline: Instant) -> anyhow::Result<()> {
         self.shutdown.cancel();
         let mut outcome = Ok(());

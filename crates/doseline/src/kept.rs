@@ -1,20 +1,20 @@
-//! Runs roles that no other role depends on. Such a role starts again after a failure, and its
-//! failure ends no other role.
+//! Roles that no other role depends on. After a failure they begin again; their failure ends no
+//! other role.
 
 use std::{future::Future, time::Duration};
 
-use service::troubles::Troubles;
+use service::{backoff::Backoff, troubles::Troubles};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-/// Pause after a first failure. It doubles with each further failure, up to [`PAUSE_MAX`].
-const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// A role that has run for this long since its failure is healthy again.
+/// Pauses after failures.
+const PAUSES: Backoff = Backoff::exact(Duration::from_secs(1), PAUSE_MAX);
+/// A role that has run for this long since its failure has recovered.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// Runs a role until `shutdown`, and starts it again whenever it ends by itself. `troubles` shows
-/// the failure until the role is healthy again.
+/// Runs a role until `shutdown`, and begins it again whenever it ends by itself. `troubles` holds
+/// its fault from the failure until the recovery.
 pub async fn kept<F, E>(
     role: &'static str,
     troubles: Troubles,
@@ -25,10 +25,10 @@ where
     F: Future<Output = Result<(), E>> + Send + 'static,
     E: Into<anyhow::Error> + Send + 'static,
 {
-    let mut pause = PAUSE_MIN;
+    let mut pauses = PAUSES;
     loop {
         let began = Instant::now();
-        // A task of its own, so that a panic only ends this role.
+        // In a task of its own, so that a panic ends only this role.
         let mut running = tokio::spawn(begin());
         let ended = tokio::select! {
             ended = &mut running => ended,
@@ -46,8 +46,9 @@ where
             Err(crashed) => format!("crashed: {crashed}"),
         };
         if began.elapsed() > PAUSE_MAX {
-            pause = PAUSE_MIN;
+            pauses.reset();
         }
+        let pause = pauses.next();
         tracing::error!(
             role,
             error = trouble,
@@ -58,8 +59,38 @@ where
         if shutdown.run_until_cancelled(sleep(pause)).await.is_none() {
             return Ok(());
         }
-        pause = (2 * pause).min(PAUSE_MAX);
     }
+}
+
+/// As [`kept`], for a role that is bound already: it begins with `first`, and after a failure with
+/// what `bind` binds.
+pub async fn kept_from<R, B, F, E>(
+    role: &'static str,
+    troubles: Troubles,
+    shutdown: CancellationToken,
+    first: R,
+    mut bind: impl FnMut() -> B,
+    run: impl Fn(R) -> F + Clone + Send + 'static,
+) -> anyhow::Result<()>
+where
+    R: Send + 'static,
+    B: Future<Output = Result<R, E>> + Send + 'static,
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    E: Into<anyhow::Error> + Send + 'static,
+{
+    let mut first = Some(first);
+    let begin = move || {
+        // Nothing is bound before this future is awaited.
+        let (first, bound, run) = (first.take(), bind(), run.clone());
+        async move {
+            let role = match first {
+                Some(role) => role,
+                None => bound.await?,
+            };
+            run(role).await
+        }
+    };
+    kept(role, troubles, shutdown, begin).await
 }
 
 #[cfg(test)]

@@ -1,32 +1,76 @@
-//! The roles as services of their own: `bridge`, `load`, `monitor` and `serve` against engines that
-//! run elsewhere.
+//! The roles as tasks of a [`Group`], and as services of their own: `bridge`, `load`, `monitor` and
+//! `serve`, against engines that run elsewhere.
 //!
-//! Each takes over the signals first: one that comes before would end it without a drain.
+//! Each service takes over the signals first: an earlier signal would end it without a drain.
 
-use std::process::ExitCode;
+use std::{net::SocketAddr, process::ExitCode};
 
+use bridge::settings::UnknownDevices;
 use service::troubles::Troubles;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use warehouse::Warehouse;
 
 use crate::{
-    config::{Config, UnknownDevices},
+    config::Config,
     group::{Group, STOP_WITHIN, stopped_by_signal},
-    options, upkeep,
+    options,
+    upkeep::{self, Rounds},
 };
+
+/// Starts the bridge. If the configuration asks the registry about unknown devices, a second task
+/// reads the registry.
+///
+/// # Errors
+/// Options that the bridge refuses, or a password file that cannot be read.
+pub fn start_bridge(
+    group: &mut Group,
+    config: &Config,
+    mut options: bridge::Options,
+) -> anyhow::Result<bridge::Handle> {
+    if config.bridge.unknown_devices == UnknownDevices::Policy {
+        let (sender, current) = tokio::sync::watch::channel(None);
+        options.registry = Some(current);
+        let rounds = Rounds::new("registry", upkeep::REGISTRY_EVERY, group.shutdown());
+        group.spawn("registry", upkeep::read_registry(options::warehouse(config)?, sender, rounds));
+    }
+    let bridge = bridge::Bridge::new(options)?;
+    let handle = bridge.handle();
+    group.spawn("bridge", bridge.run(group.shutdown()));
+    Ok(handle)
+}
+
+/// Starts the loader, and what it does now and then beside loading. Returns its handle and its HTTP
+/// address.
+///
+/// # Errors
+/// Options that the loader refuses, or an HTTP address that cannot be bound.
+pub async fn start_load(
+    group: &mut Group,
+    config: &Config,
+    options: load::Options,
+    warehouse: &Warehouse,
+) -> anyhow::Result<(load::Handle, Option<SocketAddr>)> {
+    let load = load::Loader::bind(options, warehouse.clone()).await?;
+    let (handle, http) = (load.handle(), load.http_address());
+    group.spawn("load", load.run(group.shutdown()));
+    let shutdown = group.shutdown();
+    let rounds = |task, every| Rounds::new(task, every, shutdown.clone()).reported_to(&handle);
+    let watch = rounds("quarantine watch", upkeep::QUARANTINE_EVERY);
+    let watch = upkeep::watch_quarantine(warehouse.clone(), handle.clone(), config.quarantine.clone(), watch);
+    group.spawn("quarantine watch", watch);
+    let rollup = upkeep::roll_up(warehouse.clone(), rounds("rollup", upkeep::ROLLUP_EVERY));
+    group.spawn("rollup", rollup);
+    let pruning = rounds("pruning", upkeep::PRUNE_EVERY);
+    group.spawn("pruning", upkeep::prune(warehouse.clone(), config.kafka.retention_days, pruning));
+    Ok((handle, http))
+}
 
 /// `doseline bridge`
 pub async fn bridge(config: Config) -> anyhow::Result<ExitCode> {
     let stop = stopped_by_signal()?;
     let mut group = Group::new();
-    let mut options = options::bridge(&config)?;
-    if config.bridge.unknown_devices == UnknownDevices::Policy {
-        let (sender, current) = tokio::sync::watch::channel(None);
-        options.registry = Some(current);
-        let warehouse = options::warehouse(&config)?;
-        group.spawn("registry", upkeep::read_registry(warehouse, sender, group.shutdown()));
-    }
-    group.spawn("bridge", bridge::run(options, group.shutdown()));
+    start_bridge(&mut group, &config, options::bridge(&config)?)?;
     until_stopped(group, stop).await
 }
 
@@ -35,13 +79,7 @@ pub async fn load(config: Config) -> anyhow::Result<ExitCode> {
     let stop = stopped_by_signal()?;
     let mut group = Group::new();
     let warehouse = options::warehouse(&config)?;
-    let load = load::Loader::bind(options::load(&config)?, warehouse.clone()).await?;
-    let handle = load.handle();
-    let watch = upkeep::watch_quarantine(warehouse.clone(), handle.clone(), config.quarantine, group.shutdown());
-    group.spawn("load", load.run(group.shutdown()));
-    group.spawn("quarantine watch", watch);
-    group.spawn("rollup", upkeep::roll_up(warehouse.clone(), handle.clone(), group.shutdown()));
-    group.spawn("pruning", upkeep::prune(warehouse, handle, config.kafka.retention_days, group.shutdown()));
+    start_load(&mut group, &config, options::load(&config)?, &warehouse).await?;
     until_stopped(group, stop).await
 }
 

@@ -280,14 +280,16 @@ fn remove(path: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Secret, hint::Told};
+    use service::secret::Secret;
+
+    use crate::hint::Told;
 
     fn config() -> Config {
         let mut config = Config::default();
         config.kafka.partitions = 2;
         config.mqtt.port = 4_711;
-        config.mqtt.password = Some(Secret::new("hunter2".to_owned()));
-        config.clickhouse.password = Some(Secret::new("made for this run".to_owned()));
+        config.mqtt.password = Some(Secret::new("hunter2"));
+        config.clickhouse.password = Some(Secret::new("made for this run"));
         config
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use clap::Args;
 use device::{
     gateway::{Broker, Tls},
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use warehouse::Warehouse;
 
 use crate::{
-    config::{self, Config},
+    config::Config,
     group::{Group, STOP_WITHIN, stopped_by_signal},
     running::refuse_as_outboxes,
 };
@@ -147,8 +147,8 @@ pub async fn register_models(warehouse: &Warehouse) -> Result<(), warehouse::Err
 
 fn broker(config: &Config) -> anyhow::Result<Broker> {
     let mqtt = &config.mqtt;
-    let password = config::secret(mqtt.password.as_ref(), mqtt.password_file.as_deref())
-        .map_err(|error| anyhow!("read mqtt.password_file: {error}"))?;
+    let password = mqtt.password().map(|password| password.read()).transpose();
+    let password = password.context("read mqtt.password_file")?;
     let password = password.as_ref().map(|password| password.reveal().to_owned()).unwrap_or_default();
     let tls = match &mqtt.tls {
         Some(tls) if tls.certificate.is_some() => {

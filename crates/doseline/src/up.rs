@@ -1,6 +1,6 @@
-//! `doseline up`: everything on one machine, in this process and a broker beside it. Engines first,
-//! then the schema, then the roles; the ready line when all of them serve. The end goes the other
-//! way round: who produces stops first.
+//! `doseline up`: everything on one machine, in this process, and the MQTT broker in a process of
+//! its own. The engines start first, then the schema is applied, then the roles start. When all of
+//! them serve, one ready line is printed. At the end, producers stop before consumers.
 
 use std::{
     fs,
@@ -13,32 +13,32 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Args;
 use embedded::{clickhouse, kafka, mosquitto};
-use service::troubles::Troubles;
+use service::{health::Obstacle, secret::Secret, troubles::Troubles};
 use tokio::time::Instant;
 use warehouse::{Warehouse, loader::Shard};
 
 use crate::{
     broker,
-    config::{Config, LogFormat, Secret, UnknownDevices},
+    config::{Config, LogFormat},
     group::{Group, STOP_WITHIN, stopped_by_signal},
     hint::{Hint as _, fault},
-    kept::kept,
-    migrate, options, ports, running, simulate, upkeep,
+    kept::kept_from,
+    migrate, options, ports, roles, running, simulate,
+    upkeep::{self, Rounds},
 };
 
-/// Below this much free space everything stops cleanly, while the engines can still write what they
-/// must.
+/// Below this much free space everything stops, while the engines can still write what they must.
 const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
-/// How often free space is looked at.
+/// How often free space is checked.
 const FREE_BYTES_INTERVAL: Duration = Duration::from_secs(2);
-/// How long the broker may be away before `/readyz` of the bridge says so: it is started again
-/// within a second.
+/// How long the broker may be away before `/readyz` of the bridge fails. A broker that ends is
+/// started again within a second.
 const BROKER_AWAY: Duration = Duration::from_secs(5);
-/// Longest wait for bridge and loader to serve, ...
+/// Longest wait until bridge and loader serve.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// ... then for the first pass of the monitor, which does not have to end before reports are taken.
+/// Longest wait for the first pass of the monitor after that. Reports are taken in the meantime.
 const FIRST_PASS_WITHIN: Duration = Duration::from_secs(20);
-/// How often is looked whether they do.
+/// Pause between two looks at the readiness of a role.
 const READY_LOOK: Duration = Duration::from_millis(20);
 
 /// Flags of `doseline up`.
@@ -90,7 +90,7 @@ pub struct Arguments {
     libchdb: Option<PathBuf>,
 }
 
-/// How much later than its programs this process may take a signal.
+/// How much later than its child processes this process may receive a signal.
 const SIGNAL_WITHIN: Duration = Duration::from_millis(100);
 
 /// Runs until a signal, a failure or a full disk.
@@ -99,7 +99,7 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     // Before anything is opened, so that the broker begins with the raised limit.
     let files = service::files::limit();
     tracing::debug!(files, "files that may be open");
-    // What this process and its broker make is for its user alone.
+    // Only this user may read the files of this process and of its broker.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     room_to_start(&arguments.data_dir)?;
     let _lock = running::lock(&arguments.data_dir)?;
@@ -109,15 +109,15 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
         outcome = machine.serve(&arguments, config) => outcome,
         failure = disk_full(&arguments.data_dir) => Err(failure),
     };
-    // A signal to the whole process group ends the programs that a start has begun, and the start
-    // fails a moment before this process takes its own signal.
+    // A signal to the whole process group also ends the child processes of a start. The start may
+    // then fail a moment before this process receives the signal.
     let was_stopped = outcome.is_err() && tokio::time::timeout(SIGNAL_WITHIN, stop.cancelled()).await.is_ok();
     let outcome = if was_stopped { Ok(()) } else { outcome };
     let stopped = machine.stop(Instant::now() + STOP_WITHIN).await;
     outcome.and(stopped).map(|()| ExitCode::SUCCESS)
 }
 
-/// Everything that runs, in the order it is started.
+/// Everything that runs, in the order of its start.
 struct Machine {
     engines: Group,
     load: Group,
@@ -205,101 +205,85 @@ impl Machine {
         broker: mosquitto::Status,
     ) -> anyhow::Result<SocketAddr> {
         let warehouse = options::warehouse(config)?;
-        // One machine may run several of these: fixed ports are for those a user names.
+        // Several `up` may run on one machine, so only ports that a user names are fixed.
         let anywhere = Some(loopback(0));
         let load = load::Options { http: anywhere, ..options::load(config)? };
-        let load = load::Loader::bind(load, warehouse.clone()).await?;
-        let (load_handle, load_http) = (load.handle(), load.http_address());
-        self.load.spawn("load", load.run(self.load.shutdown()));
-        let watch =
-            upkeep::watch_quarantine(warehouse.clone(), load_handle.clone(), config.quarantine, self.load.shutdown());
-        self.load.spawn("quarantine watch", watch);
-        self.load.spawn("rollup", upkeep::roll_up(warehouse.clone(), load_handle.clone(), self.load.shutdown()));
-        let days = config.kafka.retention_days;
-        self.load.spawn("pruning", upkeep::prune(warehouse.clone(), load_handle.clone(), days, self.load.shutdown()));
-        self.load.spawn("enrolment", upkeep::enrol(warehouse.clone(), load_handle.clone(), self.load.shutdown()));
+        let (load_handle, load_http) = roles::start_load(&mut self.load, config, load, &warehouse).await?;
+        let rounds = Rounds::new("enrolment", upkeep::ENROL_EVERY, self.load.shutdown()).reported_to(&load_handle);
+        self.load.spawn("enrolment", upkeep::enrol(warehouse.clone(), rounds));
 
-        // Nothing depends on these two: what they are told of is in the warehouse, and stays there.
+        // Nothing depends on monitor and dashboard: what they show is in the warehouse, and stays
+        // there.
         let (troubles, shutdown) = (Troubles::default(), self.load.shutdown());
         let options = monitor::Options { http: anywhere, ..options::monitor(config)? };
         let monitor = monitor::Monitor::bind(options.clone(), warehouse.clone()).await?;
         let (monitor_handle, monitor_http) = (monitor.handle(), monitor.http_address());
         let options = monitor::Options { http: monitor_http, ..options };
-        let (mut first, asked, stop) = (Some(monitor), warehouse.clone(), shutdown.clone());
-        let begin = move || {
-            let (first, options, asked, stop) = (first.take(), options.clone(), asked.clone(), stop.clone());
-            async move {
-                match first {
-                    Some(monitor) => monitor.run(stop).await,
-                    None => monitor::run(options, asked, stop).await,
-                }
-            }
-        };
-        self.load.spawn("monitor", kept("monitor", troubles.clone(), shutdown.clone(), begin));
+        let (again, stop) = (warehouse.clone(), shutdown.clone());
+        let bind = move || monitor::Monitor::bind(options.clone(), again.clone());
+        let run = move |monitor: monitor::Monitor| monitor.run(stop.clone());
+        self.load.spawn("monitor", kept_from("monitor", troubles.clone(), shutdown.clone(), monitor, bind, run));
 
         let (listen, names) = (loopback(arguments.http_port), config.http.names.clone());
         let options = dashboard::Options { listen, names, troubles: troubles.clone() };
         let dashboard = dashboard::Dashboard::bind(options.clone(), warehouse.clone()).await?;
         let address = dashboard.address();
         let options = dashboard::Options { listen: address, ..options };
-        let (mut first, asked, stop) = (Some(dashboard), warehouse.clone(), shutdown.clone());
-        let begin = move || {
-            let (first, options, asked, stop) = (first.take(), options.clone(), asked.clone(), stop.clone());
-            async move {
-                match first {
-                    Some(dashboard) => dashboard.run(stop).await,
-                    None => dashboard::Dashboard::bind(options, asked).await?.run(stop).await,
-                }
-            }
-        };
-        self.load.spawn("dashboard", kept("dashboard", troubles.clone(), shutdown, begin));
+        let (again, stop) = (warehouse, shutdown.clone());
+        let bind = move || dashboard::Dashboard::bind(options.clone(), again.clone());
+        let run = move |dashboard: dashboard::Dashboard| dashboard.run(stop.clone());
+        self.load.spawn("dashboard", kept_from("dashboard", troubles.clone(), shutdown, dashboard, bind, run));
 
-        let mut bridge = bridge::Options { http: anywhere, ..bridge_options(config)? };
-        if config.bridge.unknown_devices == UnknownDevices::Policy {
-            let (sender, current) = tokio::sync::watch::channel(None);
-            bridge.registry = Some(current);
-            self.load.spawn("registry", upkeep::read_registry(warehouse.clone(), sender, self.load.shutdown()));
-        }
-        let bridge = bridge::Bridge::new(bridge)?;
-        let bridge_handle = bridge.handle();
-        self.bridge.spawn("bridge", bridge.run(self.bridge.shutdown()));
-        let counting = upkeep::count_restarts(broker, bridge_handle.clone(), self.bridge.shutdown());
-        self.bridge.spawn("broker watch", counting);
+        let bridge = bridge::Options { http: anywhere, ..bridge_options(config)? };
+        let bridge_handle = roles::start_bridge(&mut self.bridge, config, bridge)?;
+        let rounds = Rounds::new("broker watch", upkeep::BROKER_EVERY, self.bridge.shutdown());
+        self.bridge.spawn("broker watch", upkeep::count_restarts(broker, bridge_handle.clone(), rounds));
 
-        let ready = async {
-            bridge_handle.ready().await;
-            while !load_handle.readiness().ready {
-                tokio::time::sleep(READY_LOOK).await;
-            }
-        };
-        tokio::select! {
-            () = ready => {}
-            failure = self.failure() => return Err(failure),
-            () = tokio::time::sleep(READY_WITHIN) => {
-                let (bridge, load) = (bridge_handle.readiness(), load_handle.readiness());
-                let bridge = bridge.obstacles.into_iter().map(|obstacle| format!("{}: {}", obstacle.part, obstacle.reason));
-                let load = load.obstacles.into_iter().map(|obstacle| format!("{}: {}", obstacle.part, obstacle.reason));
-                let obstacles: Vec<_> = bridge.chain(load).collect();
-                bail!("not ready within {READY_WITHIN:?}: {}", obstacles.join("; "))
-            }
-        }
-        // The monitor may have much to look at, or fail: neither keeps reports from being taken.
-        let judged = async {
-            while !monitor_handle.readiness().ready && troubles.lines().is_empty() {
-                tokio::time::sleep(READY_LOOK).await;
-            }
-        };
-        tokio::select! {
-            () = judged => {}
-            failure = self.failure() => return Err(failure),
-            () = tokio::time::sleep(FIRST_PASS_WITHIN) => tracing::warn!("the monitor has not finished its first pass yet"),
-        }
+        self.until_ready(&bridge_handle, &load_handle).await?;
+        self.until_judged(&monitor_handle, &troubles).await?;
         for (role, http) in [("bridge", bridge_handle.http()), ("load", load_http), ("monitor", monitor_http)] {
             if let Some(http) = http {
                 tracing::info!(role, metrics = format!("http://{http}/metrics"), "role serves");
             }
         }
         Ok(address)
+    }
+
+    /// Waits until bridge and loader serve.
+    async fn until_ready(&mut self, bridge: &bridge::Handle, load: &load::Handle) -> anyhow::Result<()> {
+        let ready = async {
+            bridge.ready().await;
+            while !load.readiness().ready {
+                tokio::time::sleep(READY_LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = ready => Ok(()),
+            failure = self.failure() => Err(failure),
+            () = tokio::time::sleep(READY_WITHIN) => {
+                let obstacles = bridge.readiness().obstacles.into_iter().chain(load.readiness().obstacles);
+                let obstacles: Vec<_> = obstacles.map(|Obstacle { part, reason }| format!("{part}: {reason}")).collect();
+                bail!("not ready within {READY_WITHIN:?}: {}", obstacles.join("; "))
+            }
+        }
+    }
+
+    /// Waits for the monitor's first pass, for a while: the monitor may have much to read, or fail,
+    /// and neither must keep reports from being taken.
+    async fn until_judged(&mut self, monitor: &monitor::Handle, troubles: &Troubles) -> anyhow::Result<()> {
+        let judged = async {
+            while !monitor.readiness().ready && troubles.lines().is_empty() {
+                tokio::time::sleep(READY_LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = judged => {}
+            failure = self.failure() => return Err(failure),
+            () = tokio::time::sleep(FIRST_PASS_WITHIN) => {
+                tracing::warn!("the monitor has not finished its first pass yet");
+            }
+        }
+        Ok(())
     }
 
     /// Waits for the first task of any group to end by itself.
@@ -315,7 +299,7 @@ impl Machine {
     /// Ends everything, producers first.
     async fn stop(self, deadline: Instant) -> anyhow::Result<()> {
         let Self { engines, load, bridge, fleet } = self;
-        // The engines need time of their own at the end.
+        // The engines need the rest of the time.
         let roles = deadline - Duration::from_millis(1_500);
         let fleet = fleet.stop(roles).await;
         let bridge = bridge.stop(roles).await;
@@ -339,7 +323,8 @@ fn bridge_options(config: &Config) -> anyhow::Result<bridge::Options> {
     Ok(options)
 }
 
-/// How this process reaches a listener; one on every address is reached on the loopback interface.
+/// The address under which this process reaches a listener. A listener on every address is reached
+/// on the loopback interface.
 fn reachable(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => loopback(address.port()),
@@ -348,8 +333,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// What a person needs who has just started this for the first time: where the page is, what to try
-/// next, how to stop.
+/// A text for the first start: the address of the page, a command to try next, and how to stop.
 fn welcome(clickhouse: SocketAddr, dashboard: SocketAddr, program: &Path, data_dir: &Path) -> String {
     let (program, data_dir) = (program.display(), data_dir.display());
     format!(
@@ -360,8 +344,8 @@ fn welcome(clickhouse: SocketAddr, dashboard: SocketAddr, program: &Path, data_d
     )
 }
 
-/// The password by which ClickHouse knows the roles, and the commands that read it in the data
-/// directory. A new one at each start.
+/// The password of the roles in ClickHouse, new at each start. Commands read it in the data
+/// directory.
 fn new_password() -> String {
     format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>())
 }
@@ -370,7 +354,7 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// Where ClickHouse as a library is: as named, or the newest in the cache folder.
+/// The path of ClickHouse as a library: the named file, or the newest in the cache folder.
 fn library(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(path) = named {
         if !path.is_file() {
@@ -393,8 +377,9 @@ fn library(named: Option<&Path>) -> anyhow::Result<PathBuf> {
         .hint("`cargo xtask engines` fetches it, or name it with --libchdb")
 }
 
-/// Holds what is in ClickHouse against the end of the Kafka log, before the bridge writes: a record
-/// that gets the offset of a lost one would be passed over.
+/// Compares the loader's positions in ClickHouse with the ends of the Kafka log, before the bridge
+/// writes. If the log has lost records, a new record would get the offset of a lost one, and the
+/// loader would skip it.
 async fn compare_positions(warehouse: &Warehouse, ends: &[kafka::End]) -> anyhow::Result<()> {
     let lives = warehouse.topic_lives().await.context("read the positions of the loader")?;
     for end in ends {
@@ -411,8 +396,8 @@ async fn compare_positions(warehouse: &Warehouse, ends: &[kafka::End]) -> anyhow
     Ok(())
 }
 
-/// Looks at free space before anything is opened: an engine that starts on a full disk fails late
-/// and leaves files half made.
+/// Checks free space before anything is opened: an engine that starts on a full disk fails late and
+/// leaves incomplete files.
 fn room_to_start(data_dir: &Path) -> anyhow::Result<()> {
     let there = data_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
     match clickhouse::free_bytes(there) {
@@ -422,7 +407,7 @@ fn room_to_start(data_dir: &Path) -> anyhow::Result<()> {
                 format!("only {free} MiB are free in {}, and {least} MiB are needed to start", data_dir.display());
             Err(fault(text, "free some space, or choose another directory with --data-dir; nothing was opened"))
         }
-        // A directory that cannot be looked at is named by whoever opens it.
+        // If the directory cannot be read, the step that opens it reports that.
         Ok(_) | Err(_) => Ok(()),
     }
 }
@@ -433,7 +418,7 @@ async fn disk_full(data_dir: &Path) -> anyhow::Error {
         match clickhouse::free_bytes(data_dir) {
             Ok(free) if free < FREE_BYTES_MIN => {
                 let text = format!(
-                    "only {} MiB are free in {}: everything was stopped while it could still be written",
+                    "only {} MiB are free in {}: everything was stopped before the disk was full",
                     free >> 20,
                     data_dir.display()
                 );

@@ -1,12 +1,18 @@
-//! Regular work on the warehouse besides the data path: rollups of ingest days that are over, the
-//! quarantine's column `replayed` and its limits, pruning of the loader's own tables. In `up` it
-//! also enrols devices that were seen.
+//! Periodic tasks beside the path of an injection: rollups of past ingest days, the quarantine's
+//! column `replayed` and its limits, the pruning of what the loader wrote for itself, and the
+//! registry for the bridge. Only `up` enrols unknown devices and watches its broker.
+//!
+//! Each task does a round at once and then at every interval: see [`Rounds`]. Several loaders may
+//! run the same task at once.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bridge::registry::Registry;
 use embedded::mosquitto;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Interval, interval},
+};
 use tokio_util::sync::CancellationToken;
 use warehouse::{
     Warehouse,
@@ -19,68 +25,83 @@ use crate::{
     quarantine::limits::{Level, Limit, limits},
 };
 
-const ROLLUP_INTERVAL: Duration = Duration::from_secs(600);
-const QUARANTINE_INTERVAL: Duration = Duration::from_secs(30);
-const REGISTRY_INTERVAL: Duration = Duration::from_secs(5);
-/// Every ledger state that is not pruned makes the views about its device slower.
-const PRUNE_INTERVAL: Duration = Duration::from_secs(120);
-const ENROL_INTERVAL: Duration = Duration::from_secs(60);
-const BROKER_INTERVAL: Duration = Duration::from_secs(1);
+pub const ROLLUP_EVERY: Duration = Duration::from_secs(600);
+pub const QUARANTINE_EVERY: Duration = Duration::from_secs(30);
+pub const REGISTRY_EVERY: Duration = Duration::from_secs(5);
+/// Each state of a device's ledger that is not pruned makes the views that read it slower.
+pub const PRUNE_EVERY: Duration = Duration::from_secs(120);
+pub const ENROL_EVERY: Duration = Duration::from_secs(60);
+pub const BROKER_EVERY: Duration = Duration::from_secs(1);
 
-/// Rolls up every ingest day that has been over for an hour, until `shutdown`. Several loaders may
-/// do so at once, because a day's rollup is swapped in as a whole.
-pub async fn roll_up(
-    warehouse: Warehouse,
-    handle: load::Handle,
+/// The rounds of one periodic task, until its shutdown.
+pub struct Rounds {
+    task: &'static str,
+    interval: Interval,
     shutdown: CancellationToken,
-) -> Result<(), warehouse::Error> {
-    let mut interval = tokio::time::interval(ROLLUP_INTERVAL);
-    handle.upkeep("rollup", None);
-    while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
-        let closed = rollup::close_due(&warehouse).await;
-        handle.upkeep("rollup", closed.as_ref().err().map(ToString::to_string));
-        if let Err(error) = closed {
-            tracing::warn!(%error, "days are not rolled up yet; trying again in {ROLLUP_INTERVAL:?}");
+    /// The loader whose `/readyz` fails if no round succeeds for an hour.
+    loader: Option<load::Handle>,
+}
+
+impl Rounds {
+    /// The first round is due at once.
+    pub fn new(task: &'static str, every: Duration, shutdown: CancellationToken) -> Self {
+        Self { task, interval: interval(every), shutdown, loader: None }
+    }
+
+    /// The same rounds, with their outcomes among the health of a loader.
+    pub fn reported_to(self, loader: &load::Handle) -> Self {
+        loader.upkeep(self.task, None);
+        Self { loader: Some(loader.clone()), ..self }
+    }
+
+    /// Waits for the next round; false at shutdown.
+    async fn next(&mut self) -> bool {
+        self.shutdown.run_until_cancelled(self.interval.tick()).await.is_some()
+    }
+
+    /// Reports the outcome of a round; returns what it gave if it succeeded.
+    fn ended<T>(&self, outcome: Result<T, warehouse::Error>) -> Option<T> {
+        if let Some(loader) = &self.loader {
+            loader.upkeep(self.task, outcome.as_ref().err().map(ToString::to_string));
         }
+        let (task, every_s) = (self.task, self.interval.period().as_secs());
+        outcome.inspect_err(|error| tracing::warn!(task, %error, every_s, "a periodic task failed; retrying")).ok()
+    }
+}
+
+/// Rolls up every ingest day that has been over for an hour. A day is swapped in as a whole.
+pub async fn roll_up(warehouse: Warehouse, mut rounds: Rounds) -> Result<(), Infallible> {
+    while rounds.next().await {
+        rounds.ended(rollup::close_due(&warehouse).await);
     }
     Ok(())
 }
 
-/// Deletes ledger states, commits and intents that are no longer needed, until `shutdown`. Days
-/// that Kafka still holds can still be rebuilt. Several loaders may do so at once.
-pub async fn prune(
-    warehouse: Warehouse,
-    handle: load::Handle,
-    retention_days: u32,
-    shutdown: CancellationToken,
-) -> Result<(), warehouse::Error> {
-    let mut interval = tokio::time::interval(PRUNE_INTERVAL);
-    // Kafka deletes whole files. It does so some time after the last record of a file has become
-    // old enough.
+/// Deletes ledger states, commits and intents that nobody needs any more. Days that Kafka still
+/// holds can still be rebuilt.
+pub async fn prune(warehouse: Warehouse, retention_days: u32, mut rounds: Rounds) -> Result<(), Infallible> {
+    // Kafka deletes whole files, some time after the last record in them is old enough.
     let days = retention_days.saturating_add(1);
-    handle.upkeep("pruning", None);
-    while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
+    let shutdown = rounds.shutdown.clone();
+    while rounds.next().await {
         let pruned = prune::prune(&warehouse, days, prune::ROWS_MIN, shutdown.cancelled()).await;
-        handle.upkeep("pruning", pruned.as_ref().err().map(ToString::to_string));
-        match pruned {
-            Ok(Pruned { ledgers, commits, intents }) if ledgers + commits + intents > 0 => {
-                tracing::info!(ledgers, commits, intents, "pruned what the loader needs no more");
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "nothing is pruned yet; trying again in {PRUNE_INTERVAL:?}"),
+        if let Some(Pruned { ledgers, commits, intents }) = rounds.ended(pruned)
+            && ledgers + commits + intents > 0
+        {
+            tracing::info!(ledgers, commits, intents, "pruned what the loader no longer needs");
         }
     }
     Ok(())
 }
 
-/// Adds the restarts of the MQTT broker to the bridge's metrics, until `shutdown`.
+/// Adds restarts of the MQTT broker to the bridge's metrics.
 pub async fn count_restarts(
     broker: mosquitto::Status,
     bridge: bridge::Handle,
-    shutdown: CancellationToken,
-) -> Result<(), std::convert::Infallible> {
-    let (mut interval, mut counted) = (tokio::time::interval(BROKER_INTERVAL), 0);
-    while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
+    mut rounds: Rounds,
+) -> Result<(), Infallible> {
+    let mut counted = 0;
+    while rounds.next().await {
         let restarts = broker.restarts();
         bridge.broker_restarted(restarts - counted);
         counted = restarts;
@@ -88,55 +109,35 @@ pub async fn count_restarts(
     Ok(())
 }
 
-/// Adds unknown devices to the registry as ENROLLED, until `shutdown`.
-pub async fn enrol(
-    warehouse: Warehouse,
-    handle: load::Handle,
-    shutdown: CancellationToken,
-) -> Result<(), warehouse::Error> {
-    let mut interval = tokio::time::interval(ENROL_INTERVAL);
-    handle.upkeep("enrolment", None);
-    while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
-        let enrolled = registry::enrol(&warehouse).await;
-        handle.upkeep("enrolment", enrolled.as_ref().err().map(ToString::to_string));
-        if let Err(error) = enrolled {
-            tracing::warn!(%error, "devices are not enrolled yet; trying again in {ENROL_INTERVAL:?}");
-        }
+/// Takes unknown devices into the registry as ENROLLED.
+pub async fn enrol(warehouse: Warehouse, mut rounds: Rounds) -> Result<(), Infallible> {
+    while rounds.next().await {
+        rounds.ended(registry::enrol(&warehouse).await);
     }
     Ok(())
 }
 
-/// Updates the quarantine's column `replayed` and checks its limits, until `shutdown`. An alarm is
-/// logged when it begins, rises and ends; the metrics always show it.
+/// Updates the quarantine's column `replayed` and checks the limits of the quarantine. The log
+/// tells when an alarm begins, rises and ends; the metrics show it all the time.
 pub async fn watch_quarantine(
     warehouse: Warehouse,
     handle: load::Handle,
     configured: Quarantine,
-    shutdown: CancellationToken,
-) -> Result<(), warehouse::Error> {
-    let mut interval = tokio::time::interval(QUARANTINE_INTERVAL);
+    mut rounds: Rounds,
+) -> Result<(), Infallible> {
     let mut known = Vec::new();
-    handle.upkeep("quarantine watch", None);
-    while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
-        let looked = look_at_quarantine(&warehouse, &handle, configured).await;
-        handle.upkeep("quarantine watch", looked.as_ref().err().map(ToString::to_string));
-        match looked {
-            Ok(limits) => {
-                let levels: Vec<Level> = limits.iter().map(|limit| limit.level).collect();
-                if levels != known {
-                    limits.iter().for_each(raise);
-                    if known.iter().any(|level| *level != Level::Fine)
-                        && levels.iter().all(|level| *level == Level::Fine)
-                    {
-                        tracing::info!("the quarantine is within its limits again");
-                    }
-                    known = levels;
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the quarantine could not be looked at; trying again in {QUARANTINE_INTERVAL:?}")
-            }
+    while rounds.next().await {
+        let looked = look_at_quarantine(&warehouse, &handle, &configured).await;
+        let Some(limits) = rounds.ended(looked) else { continue };
+        let levels: Vec<Level> = limits.iter().map(|limit| limit.level).collect();
+        if levels == known {
+            continue;
         }
+        limits.iter().for_each(raise);
+        if known.iter().any(|level| *level != Level::Fine) && levels.iter().all(|level| *level == Level::Fine) {
+            tracing::info!("the quarantine is within its limits again");
+        }
+        known = levels;
     }
     Ok(())
 }
@@ -144,7 +145,7 @@ pub async fn watch_quarantine(
 async fn look_at_quarantine(
     warehouse: &Warehouse,
     handle: &load::Handle,
-    configured: Quarantine,
+    configured: &Quarantine,
 ) -> Result<[Limit; 3], warehouse::Error> {
     warehouse.mark_replayed().await?;
     let usage = warehouse.quarantine_usage().await?;
@@ -163,25 +164,22 @@ fn raise(limit: &Limit) {
     }
 }
 
-/// Reads registered devices and policies for the bridge at intervals, until `shutdown`. If they
-/// cannot be read, the last ones that were read still hold.
+/// Reads registered devices and policies for the bridge. While they cannot be read, the bridge uses
+/// what was read last.
 pub async fn read_registry(
     warehouse: Warehouse,
     current: watch::Sender<Option<Arc<Registry>>>,
-    shutdown: CancellationToken,
-) -> Result<(), warehouse::Error> {
-    let mut interval = tokio::time::interval(REGISTRY_INTERVAL);
-    while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
-        match registry(&warehouse).await {
-            Ok(registry) => drop(current.send_if_modified(|known| {
-                let new = known.as_deref() != Some(&registry);
-                if new {
-                    *known = Some(Arc::new(registry));
-                }
-                new
-            })),
-            Err(error) => tracing::warn!(%error, "the registry cannot be read; what was read last holds"),
-        }
+    mut rounds: Rounds,
+) -> Result<(), Infallible> {
+    while rounds.next().await {
+        let Some(registry) = rounds.ended(registry(&warehouse).await) else { continue };
+        current.send_if_modified(|known| {
+            let new = known.as_deref() != Some(&registry);
+            if new {
+                *known = Some(Arc::new(registry));
+            }
+            new
+        });
     }
     Ok(())
 }

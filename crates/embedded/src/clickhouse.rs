@@ -20,6 +20,7 @@ mod http;
 mod idle;
 mod library;
 mod native;
+mod quote;
 mod reader;
 mod reply;
 mod request;

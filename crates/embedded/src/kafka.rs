@@ -20,6 +20,7 @@ mod batch;
 mod catalog;
 mod config;
 mod connection;
+mod context;
 mod coordination;
 mod fetch;
 mod group;

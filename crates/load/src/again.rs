@@ -13,9 +13,10 @@ pub use reader::{Held, Reader, held};
 pub use remake::Remake;
 pub use witness::{Conflict, Only, Seen, Testimony, Witness, contents};
 
+use telemetry::kafka::Topics;
+
 use crate::{
     decode::{Content, Place},
-    options::Topics,
     partition,
 };
 

@@ -14,6 +14,7 @@ use std::{collections::HashMap, sync::Arc};
 use foldhash::quality::RandomState;
 use telemetry::{
     device_time::{self, Judged},
+    hex::short_hex,
     interval::{Interval, IntervalSet},
     kafka::{SOURCE_CHECK, SOURCE_LOADER},
     ledger::{Fate, Ledger},
@@ -469,7 +470,7 @@ fn origin<'r, 'a>(
             time_source: if time.is_device() { "DEVICE" } else { "RECEIVED" },
             model: &context.model,
             firmware: &context.firmware,
-            session_id: hex(&context.session_id, &mut digits),
+            session_id: short_hex(&context.session_id, &mut digits),
             clock: match report.message().clock() {
                 v1::Clock::Synced => "SYNCED",
                 v1::Clock::Unsynced => "UNSYNCED",
@@ -628,15 +629,6 @@ fn declare_lost(boot: &mut Boot, message: &v1::Report) {
             lost.reason.clone_into(&mut boot.lost_reason);
         }
     }
-}
-
-/// Lower-case hexadecimal of at most 16 bytes.
-fn hex<'d>(bytes: &[u8], digits: &'d mut [u8; 32]) -> &'d str {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (byte, pair) in bytes.iter().zip(digits.chunks_exact_mut(2)) {
-        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-    }
-    std::str::from_utf8(&digits[..2 * bytes.len().min(16)]).unwrap_or_default()
 }
 
 #[cfg(test)]

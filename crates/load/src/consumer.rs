@@ -6,7 +6,7 @@
 //! polling on meanwhile (librdkafka keeps the group membership alive and waits).
 
 use std::sync::{
-    Mutex, PoisonError,
+    Mutex,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -18,7 +18,7 @@ use rdkafka::{
     types::RDKafkaRespErr,
 };
 
-use crate::{options::Kafka, status::Handle, topics::client_config};
+use crate::{options::Kafka, status::Handle};
 
 /// What a rebalance asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Context {
 
     /// What has come in since the last call, in order.
     pub fn take(&self) -> Vec<Rebalance> {
-        std::mem::take(&mut *self.rebalances.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *service::lock(&self.rebalances))
     }
 
     pub fn close(&self) {
@@ -54,7 +54,7 @@ impl Context {
     }
 
     fn note(&self, rebalance: Rebalance) {
-        self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push(rebalance);
+        service::lock(&self.rebalances).push(rebalance);
     }
 }
 
@@ -137,8 +137,8 @@ fn names(partitions: &TopicPartitionList) -> Vec<(String, i32)> {
 /// The configuration of the consumer. What the guarantees hang on comes last and cannot be set
 /// otherwise.
 pub(crate) fn configuration(kafka: &Kafka, instance: &str) -> ClientConfig {
-    let mut config = client_config(kafka);
-    if !kafka.properties.contains_key("client.id") {
+    let mut config = kafka.client();
+    if config.get("client.id").is_none() {
         config.set("client.id", instance);
     }
     let timeout = kafka.session_timeout.as_millis();

@@ -1,10 +1,10 @@
 //! What the loader refuses goes to Kafka's quarantine topic, so that a person finds everything
 //! refused in one place and can replay it from there.
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{future::Future, time::Duration};
 
 use rdkafka::{
-    ClientConfig, ClientContext,
+    ClientContext,
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
@@ -12,7 +12,7 @@ use rdkafka::{
 };
 use telemetry::kafka::{DETAIL_HEADER, REASON_HEADER, RECEIVED_AT_HEADER, SOURCE_HEADER, TOPIC_HEADER};
 
-use crate::batch::Refusal;
+use crate::{batch::Refusal, options::Kafka};
 
 /// Takes copies.
 pub trait Copies: Send + Sync + 'static {
@@ -52,15 +52,11 @@ impl QuarantineTopic {
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
-    pub fn new(brokers: &str, properties: &BTreeMap<String, String>, topic: &str) -> Result<Self, KafkaError> {
-        let mut config = ClientConfig::new();
-        for (name, value) in properties {
-            config.set(name, value);
-        }
+    pub fn new(kafka: &Kafka) -> Result<Self, KafkaError> {
+        let mut config = kafka.client();
         // A copy may be there twice, after a crash or a repeated attempt; so idempotence, whose
         // fatal errors would need the producer to be rebuilt, gives nothing here.
         config
-            .set("bootstrap.servers", brokers)
             .set("acks", "all")
             .set("enable.idempotence", "false")
             .set("partitioner", "murmur2_random")
@@ -68,7 +64,7 @@ impl QuarantineTopic {
             .set("message.timeout.ms", MESSAGE_TIMEOUT_MS)
             .set("queue.buffering.max.kbytes", "16384")
             .set("linger.ms", "5");
-        Ok(Self { producer: config.create_with_context(Quiet)?, topic: topic.to_owned() })
+        Ok(Self { producer: config.create_with_context(Quiet)?, topic: kafka.topics.quarantine.clone() })
     }
 }
 

@@ -19,7 +19,6 @@
 
 pub mod again;
 mod aggregate;
-mod backoff;
 pub mod batch;
 pub mod clock;
 mod consumer;
@@ -28,7 +27,6 @@ pub mod contract;
 pub mod copies;
 pub mod decode;
 mod error;
-mod http;
 pub mod inbox;
 pub mod lease;
 mod ledgers;
@@ -40,6 +38,7 @@ pub mod owner;
 mod partition;
 mod poller;
 pub mod replay;
+pub mod settings;
 #[cfg(any(test, feature = "contract"))]
 pub mod simulation;
 mod start;
@@ -54,6 +53,7 @@ mod wire;
 use async_recursion::async_recursion as boxed;
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use service::health;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use warehouse::{Warehouse, loader::TopicLife};
@@ -68,8 +68,8 @@ use crate::{
 };
 pub use crate::{
     error::Error,
-    options::{Kafka, Limits, Options, Topics},
-    status::{Handle, Obstacle, Readiness},
+    options::{Kafka, Limits, Options},
+    status::Handle,
     topics::{Ensured, TopicSpec, ensure_topics, inspect_topics},
 };
 
@@ -96,13 +96,8 @@ impl Loader {
     #[boxed]
     pub async fn bind(options: Options, warehouse: Warehouse) -> Result<Self, Error> {
         options.validate()?;
-        let listener = match options.http {
-            Some(address) => {
-                let bound = TcpListener::bind(address).await;
-                Some(bound.map_err(|source| Error::Listen { address, source })?)
-            }
-            None => None,
-        };
+        let listening = |(address, source)| Error::Listen { address, source };
+        let listener = health::bind(options.http).await.map_err(listening)?;
         let handle = Handle::new(options.limits, Arc::new(SystemClock));
         let clock = Arc::new(SystemClock);
         Ok(Self { options, warehouse, handle, listener, clock, decoder_version: DECODER_VERSION })
@@ -139,13 +134,7 @@ impl Loader {
         let serving = CancellationToken::new();
         let stop_serving = serving.clone().drop_guard();
         if let Some(listener) = listener {
-            let router = http::router(handle.clone());
-            let served = service::listener::serve(listener, options.http_names.clone(), router, serving.clone());
-            tokio::spawn(async move {
-                if let Err(error) = served.await {
-                    tracing::error!(%error, "http server ended");
-                }
-            });
+            tokio::spawn(health::serve(listener, options.http_names.clone(), handle.clone(), serving.clone()));
         }
         let result = load(options, warehouse, handle, rules, clock, shutdown).await;
         drop(stop_serving);
@@ -167,7 +156,7 @@ async fn load(
         let kafka = &options.kafka;
         let shared = Arc::new(Shared {
             store: warehouse.clone(),
-            copies: QuarantineTopic::new(&kafka.brokers, &kafka.properties, &kafka.topics.quarantine)?,
+            copies: QuarantineTopic::new(kafka)?,
             rules: rules.clone(),
             limits: options.limits,
             session_timeout: kafka.session_timeout,

@@ -1,17 +1,12 @@
-//! What can be set.
+//! Options of a loader: what [`settings`] configure, and what only the program sets.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
-use telemetry::{
-    device_time,
-    kafka::{QUARANTINE_TOPIC, REPORTS_TOPIC, STATUS_TOPIC},
-    plausibility::Plausibility,
-};
+use rdkafka::ClientConfig;
+use service::kafka::Properties;
+use telemetry::{device_time, kafka::Topics, plausibility::Plausibility};
 
-use crate::error::Error;
-
-/// Most rows of a batch that can be asked for: keeps the sums of squares of a batch within 64 bits.
-pub const ROWS_MAX: usize = 2_000_000;
+use crate::{error::Error, settings};
 
 /// Options of a loader.
 #[derive(Clone, Debug)]
@@ -20,19 +15,43 @@ pub struct Options {
     pub kafka: Kafka,
     /// When a batch is written, and other bounds.
     pub limits: Limits,
-    /// What is plausible, by model. Turning it changes which events are quarantined from then on,
-    /// and is safe at any time.
+    /// Plausible ranges by model. A change decides which later events are quarantined; it is safe
+    /// at any time.
     pub plausibility: Plausibility,
-    /// What a device's clock may show. Turning it changes which events have the device's time from
-    /// then on, and is safe at any time.
+    /// What a device's clock may show. A change decides which later events have the device's time;
+    /// it is safe at any time.
     pub device_time: device_time::Limits,
-    /// Name of this loader in intents and logs; different for each loader.
+    /// Name of this loader in intents and logs; each loader needs its own.
     pub instance: String,
-    /// Where `/livez`, `/readyz` and `/metrics` are served; `None` serves none, port 0 takes any
-    /// free port.
+    /// Address of `/livez`, `/readyz` and `/metrics`. `None` serves none; port 0 takes any free
+    /// port.
     pub http: Option<SocketAddr>,
-    /// Names by which that port may be called besides its address.
+    /// Host names by which that port may be called besides its address.
     pub http_names: Vec<String>,
+}
+
+impl Options {
+    /// The options of a configuration.
+    ///
+    /// # Errors
+    /// The password file of Kafka cannot be read.
+    pub fn new(
+        kafka: &service::kafka::Kafka,
+        load: &settings::Load,
+        plausibility: &Plausibility,
+        device_time: device_time::Limits,
+        http_names: Vec<String>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            kafka: Kafka::new(kafka, load)?,
+            limits: Limits::new(load),
+            plausibility: plausibility.clone(),
+            device_time,
+            http: Some(load.http),
+            http_names,
+            ..Self::default()
+        })
+    }
 }
 
 impl Default for Options {
@@ -50,124 +69,98 @@ impl Default for Options {
 }
 
 /// The Kafka side.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Kafka {
     /// Bootstrap brokers, `host:port[,host:port]`.
     pub brokers: String,
-    /// Consumer group; loaders of one group share the partitions.
+    /// Consumer group.
     pub group: String,
-    /// Further librdkafka properties (`security.protocol`, `sasl.password`, ...). Those that a
-    /// guarantee hangs on cannot be set.
-    pub properties: BTreeMap<String, String>,
-    /// Names of the topics.
+    /// Further properties of librdkafka, such as `security.protocol`. Properties that a guarantee
+    /// depends on have no effect.
+    pub properties: Properties,
     pub topics: Topics,
-    /// After this long without a sign of life Kafka gives a loader's partitions to another, 1 s..=1
-    /// h; after this long a paused loader stops writing. Shorter takes over sooner, and lets a
-    /// short stall cost a rebalance.
     pub session_timeout: Duration,
+}
+
+impl Kafka {
+    /// The configuration of a client. What the caller sets afterwards, no property can change.
+    pub(crate) fn client(&self) -> ClientConfig {
+        self.properties.client(&self.brokers, &[])
+    }
+
+    /// The connection of a configuration.
+    ///
+    /// # Errors
+    /// The password file cannot be read.
+    pub fn new(kafka: &service::kafka::Kafka, load: &settings::Load) -> io::Result<Self> {
+        Ok(Self {
+            brokers: kafka.bootstrap(),
+            group: load.group.clone(),
+            properties: kafka.properties()?,
+            topics: Topics::default(),
+            session_timeout: Duration::from_secs(load.session_timeout_s.into()),
+        })
+    }
 }
 
 impl Default for Kafka {
     fn default() -> Self {
+        let load = settings::Load::default();
         Self {
-            brokers: "localhost:9092".to_owned(),
-            group: "doseline-load".to_owned(),
-            properties: BTreeMap::new(),
+            brokers: service::kafka::Kafka::default().bootstrap(),
+            group: load.group,
+            properties: Properties::default(),
             topics: Topics::default(),
-            session_timeout: Duration::from_secs(45),
+            session_timeout: Duration::from_secs(load.session_timeout_s.into()),
         }
     }
 }
 
-impl fmt::Debug for Kafka {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kafka")
-            .field("brokers", &self.brokers)
-            .field("group", &self.group)
-            .field("properties (values redacted)", &self.properties.keys().collect::<Vec<_>>())
-            .field("topics", &self.topics)
-            .field("session_timeout", &self.session_timeout)
-            .finish()
-    }
-}
-
-/// Names of the Kafka topics.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Topics {
-    pub reports: String,
-    pub status: String,
-    /// What could not be used.
-    pub quarantine: String,
-}
-
-impl Default for Topics {
-    fn default() -> Self {
-        Self {
-            reports: REPORTS_TOPIC.to_owned(),
-            status: STATUS_TOPIC.to_owned(),
-            quarantine: QUARANTINE_TOPIC.to_owned(),
-        }
-    }
-}
-
-impl Topics {
-    /// All names.
-    pub fn all(&self) -> [&str; 3] {
-        [&self.reports, &self.status, &self.quarantine]
-    }
-}
-
-/// Bounds.
+/// Bounds: those of [`settings::Load`], and what cannot be configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// A batch is written at this many events, 1..=[`ROWS_MAX`]; it may exceed it by one report.
+    /// A batch is written when it has this many events; one report may exceed it.
     pub rows_max: usize,
-    /// A batch is written at this many bytes of records. So much again may wait in memory for each
-    /// partition.
+    /// A batch is written when it has this many bytes of records.
     pub bytes_max: usize,
-    /// Most batches a partition has: one in this time, counted from the end of the batch before. A
-    /// record that comes after a pause is written within 50 ms. Larger: fewer and cheaper inserts.
-    /// Smaller: fresher data.
+    /// Time between two batches of a partition, from the end of one to the end of the next.
     pub age_max: Duration,
-    /// Batches of all partitions that are written at once; those that are due meanwhile go on
-    /// growing, for 2 s at most. More than ClickHouse has processors get in each other's way.
     pub batches_max: usize,
-    /// Boots whose ledgers are kept in memory, over all partitions; others are read back when
-    /// needed.
+    /// Boots whose ledgers stay in memory, over all partitions.
     pub ledger_cache_boots: usize,
-    /// Inserts of one batch that run at once, to independent tables.
+    /// Inserts of one batch that run at once, into independent tables.
     pub inserts_max: usize,
-    /// Bytes of records in memory over all partitions, from `bytes_max`: in queues, and in batches
-    /// that are being written. At the limit polling pauses. The rows made of them come on top, see
-    /// [`Limits::room`].
+    /// Bytes of records in memory over all partitions, at least `bytes_max`: in queues, and in
+    /// batches that are being written. The rows made of them come on top, see [`Limits::room`].
     pub memory_max: usize,
-    /// How long `/readyz` fails after Kafka was found to have deleted records that were not
-    /// written. Their loss stays in `kafka_losses`.
     pub loss_shown: Duration,
-    /// Age of the oldest unwritten record at which `/readyz` fails.
     pub unwritten_age_max: Duration,
-    /// How long a batch that cannot be read holds up its partition before it is given up and
-    /// recorded as lost. Longer leaves more time to mend the broker; what follows waits meanwhile.
     pub unreadable_after: Duration,
-    /// How long batches that are being written may take to finish at the end.
+    /// At shutdown, how long the batches that are being written may take to finish.
     pub drain_max: Duration,
+}
+
+impl Limits {
+    fn new(load: &settings::Load) -> Self {
+        Self {
+            rows_max: load.batch_rows_max as usize,
+            bytes_max: load.batch_mib_max as usize * 1024 * 1024,
+            age_max: Duration::from_millis(load.batch_age_ms.into()),
+            batches_max: load.batches_max as usize,
+            ledger_cache_boots: load.ledgers_max as usize,
+            inserts_max: 2,
+            memory_max: load.memory_mib_max as usize * 1024 * 1024,
+            loss_shown: Duration::from_secs(load.loss_shown_s.into()),
+            unwritten_age_max: Duration::from_secs(load.unwritten_age_max_s.into()),
+            unreadable_after: Duration::from_secs(load.unreadable_after_s.into()),
+            drain_max: Duration::from_secs(4),
+        }
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            rows_max: 150_000,
-            bytes_max: 32 << 20,
-            age_max: Duration::from_millis(500),
-            batches_max: 2,
-            ledger_cache_boots: 200_000,
-            inserts_max: 2,
-            memory_max: 64 << 20,
-            loss_shown: Duration::from_secs(3_600),
-            unwritten_age_max: Duration::from_secs(60),
-            unreadable_after: Duration::from_secs(3_600),
-            drain_max: Duration::from_secs(4),
-        }
+        Self::new(&settings::Load::default())
     }
 }
 
@@ -182,47 +175,14 @@ impl Limits {
 }
 
 impl Options {
-    /// Refuses what is out of range.
+    /// Refuses what a configuration cannot set; the configuration has checked the rest.
     pub(crate) fn validate(&self) -> Result<(), Error> {
         let refuse = |option, value: String, expected| Err(Error::Option { option, value, expected });
-        let Limits { rows_max, bytes_max, age_max, ledger_cache_boots, inserts_max, .. } = self.limits;
-        if rows_max == 0 || rows_max > ROWS_MAX {
-            return refuse("rows_max", rows_max.to_string(), "1..=2000000");
-        }
-        if bytes_max < 1 << 20 {
-            return refuse("bytes_max", bytes_max.to_string(), "at least 1 MiB, or one record may not fit");
-        }
-        if self.limits.memory_max < bytes_max {
-            return refuse(
-                "memory_max",
-                self.limits.memory_max.to_string(),
-                "at least bytes_max, or one batch may not fit",
-            );
-        }
-        if age_max.is_zero() {
-            return refuse("age_max", "0".to_owned(), "more than 0");
-        }
-        if ledger_cache_boots == 0 {
-            return refuse("ledger_cache_boots", "0".to_owned(), "at least 1");
-        }
-        if self.limits.batches_max == 0 {
-            return refuse("batches_max", "0".to_owned(), "at least 1");
-        }
-        if inserts_max == 0 {
+        if self.limits.inserts_max == 0 {
             return refuse("inserts_max", "0".to_owned(), "at least 1");
-        }
-        let timeout = self.kafka.session_timeout;
-        if timeout < Duration::from_secs(1) || timeout > Duration::from_secs(3600) {
-            return refuse("session_timeout", format!("{timeout:?}"), "1 s..=1 h");
         }
         if self.instance.is_empty() {
             return refuse("instance", String::new(), "a name");
-        }
-        if let Some((key, fault)) = self.plausibility.faults().into_iter().next() {
-            return refuse("plausibility", format!("{key}: {fault}"), "[least, most] within the widest range");
-        }
-        if let Some((key, fault)) = self.device_time.faults().into_iter().next() {
-            return refuse("device_time", format!("{key}: {fault}"), "a value within its range");
         }
         Ok(())
     }

@@ -132,7 +132,6 @@ use warehouse::{
 };
 
 use crate::{
-    backoff::Backoff,
     batch::{Batch, Refusal, Rules, Written},
     clock::Clock,
     copies::Copies,
@@ -143,7 +142,7 @@ use crate::{
     ledgers::Ledgers,
     options::Limits,
     status::Meter,
-    store::Store,
+    store::{Store, backoff},
     wire,
 };
 
@@ -441,10 +440,10 @@ impl<S: Store, C: Copies> Owner<S, C> {
 
     /// A refused record or event is in the quarantine topic before the batch is recorded.
     async fn copy(&self, refusals: &[Refusal]) -> Result<(), Stop> {
-        let mut backoff = Backoff::default();
+        let mut waits = backoff();
         while let Err(error) = self.shared.copies.confirm(refusals).await {
             tracing::warn!(shard = ?self.shard, %error, "quarantine copies are not confirmed, trying again");
-            self.lease.pause(backoff.next()).await?;
+            self.lease.pause(waits.next()).await?;
         }
         Ok(())
     }
@@ -455,7 +454,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
     where
         F: Future<Output = Result<T, warehouse::Error>>,
     {
-        let (mut backoff, mut trouble) = (Backoff::default(), String::new());
+        let (mut waits, mut trouble) = (backoff(), String::new());
         loop {
             self.lease.check()?;
             match attempt().await {
@@ -472,7 +471,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
                         tracing::warn!(shard = ?self.shard, what, error = text, "failed, trying again");
                         trouble = text;
                     }
-                    self.lease.pause(backoff.next()).await?;
+                    self.lease.pause(waits.next()).await?;
                 }
             }
         }

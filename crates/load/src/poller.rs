@@ -40,7 +40,6 @@ use crate::{
     start::{Key, Start, find, watermarks},
     status::Handle,
     store::Store,
-    topics::client_config,
     unread::{self, Answer, Ends, GivenUp, Standing},
 };
 
@@ -184,7 +183,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
         let nonce = shared.clock.unix_us().unsigned_abs();
         Ok(Self {
             consumer,
-            client: Arc::new(client_config(&options.kafka).create()?),
+            client: Arc::new(options.kafka.client().create()?),
             options,
             lives,
             names,

@@ -6,12 +6,11 @@
 
 use async_recursion::async_recursion as boxed;
 use rdkafka::{
-    ClientConfig,
     message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
 use telemetry::{
-    kafka::{RECEIVED_AT_HEADER, REPLAY_HEADER, REPLAYED_AT_HEADER, REPLAYED_BY_HEADER, TOPIC_HEADER},
+    kafka::{RECEIVED_AT_HEADER, REPLAY_HEADER, REPLAYED_AT_HEADER, REPLAYED_BY_HEADER, TOPIC_HEADER, Topics},
     quarantine::Id,
 };
 
@@ -36,7 +35,7 @@ pub struct Record {
 /// Produces replays of one command.
 pub struct Replayer {
     producer: FutureProducer<Quiet>,
-    topics: crate::options::Topics,
+    topics: Topics,
     by: String,
     at_us: i64,
 }
@@ -48,12 +47,8 @@ impl Replayer {
     /// # Errors
     /// [`Error::Kafka`] when librdkafka refuses the configuration.
     pub fn new(kafka: &Kafka, by: &str, at_us: i64) -> Result<Self, Error> {
-        let mut config = ClientConfig::new();
-        for (name, value) in &kafka.properties {
-            config.set(name, value);
-        }
+        let mut config = kafka.client();
         config
-            .set("bootstrap.servers", &kafka.brokers)
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("partitioner", "murmur2_random")

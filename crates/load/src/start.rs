@@ -12,7 +12,11 @@ use warehouse::{
     loader::{CLOSED, Shard},
 };
 
-use crate::{backoff::Backoff, error::Error, status::Handle, store::Store};
+use crate::{
+    error::Error,
+    status::Handle,
+    store::{Store, backoff},
+};
 
 /// A partition of a topic by name.
 pub(crate) type Key = (Arc<str>, i32);
@@ -38,7 +42,7 @@ pub(crate) async fn find<S: Store>(
     shard: Shard,
     cancelled: &CancellationToken,
 ) -> Result<Option<Start>, Error> {
-    let mut backoff = Backoff::default();
+    let mut waits = backoff();
     loop {
         let trouble = match attempt(store, client, key, shard).await {
             Ok(start) => {
@@ -54,7 +58,7 @@ pub(crate) async fn find<S: Store>(
         tokio::select! {
             biased;
             () = cancelled.cancelled() => return Ok(None),
-            () = tokio::time::sleep(backoff.next()) => {}
+            () = tokio::time::sleep(waits.next()) => {}
         }
     }
 }

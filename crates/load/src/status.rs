@@ -3,10 +3,15 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
+};
+
+use service::{
+    health::{Obstacle, Readiness, Role},
+    lock,
 };
 
 use crate::{
@@ -19,24 +24,6 @@ use crate::{
     unread::{Standing, owned},
 };
 use warehouse::columns::Lost;
-
-/// Why the loader is not ready.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Obstacle {
-    /// What it concerns: `kafka` or `clickhouse`.
-    pub part: &'static str,
-    /// What is wrong, for a person.
-    pub reason: String,
-}
-
-/// Whether the loader is ready, and if not, why.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Readiness {
-    /// Whether data moves.
-    pub ready: bool,
-    /// What is in the way; empty when ready.
-    pub obstacles: Vec<Obstacle>,
-}
 
 /// What a loader says about itself. Clones share it.
 #[derive(Clone)]
@@ -267,7 +254,7 @@ impl Handle {
         {
             obstacles.push(obstacle("kafka", reason));
         }
-        Readiness { ready: obstacles.is_empty(), obstacles }
+        Readiness::of(obstacles)
     }
 
     /// What stands still though nothing that was read waits: seen within half the limit, so that it
@@ -409,6 +396,16 @@ impl Meter {
     }
 }
 
+impl Role for Handle {
+    fn readiness(&self) -> Readiness {
+        Self::readiness(self)
+    }
+
+    fn metrics(&self) -> String {
+        Self::metrics(self)
+    }
+}
+
 fn replace(state: &Mutex<Option<String>>, trouble: Option<&str>) -> bool {
     let mut state = lock(state);
     let new = state.as_deref() != trouble;
@@ -416,11 +413,6 @@ fn replace(state: &Mutex<Option<String>>, trouble: Option<&str>) -> bool {
         *state = trouble.map(str::to_owned);
     }
     new
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing is left half-changed by a panic under these locks.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -5,12 +5,18 @@
 
 use std::{collections::BTreeSet, future::Future, time::Duration};
 
+use service::backoff::Backoff;
 use telemetry::interval::IntervalSet;
 use warehouse::{
     Error, Warehouse,
     columns::{Block, Committed, Content, EventKey, LedgerRow, Lost, Provenance, contents},
     loader::{BootKey, Intent, Progress, Shard, Tally},
 };
+
+/// The waits between attempts to reach the store, without jitter: a simulation replays them.
+pub(crate) const fn backoff() -> Backoff {
+    Backoff::exact(Duration::from_millis(50), Duration::from_secs(5))
+}
 
 /// A batch that is to be recorded as written.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,20 +5,19 @@ use async_recursion::async_recursion as boxed;
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use rdkafka::{
-    ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
 };
 use std::sync::Arc;
-use telemetry::kafka::ALERTS_TOPIC;
+use telemetry::kafka::{ALERTS_TOPIC, Topics};
 use warehouse::{Warehouse, loader::TopicLife};
 
 use crate::{
     clock::{Clock as _, SystemClock},
     error::Error,
-    options::{Kafka, Topics},
+    options::Kafka,
     status::Handle,
     topic_ids,
 };
@@ -84,7 +83,7 @@ pub async fn ensure_topics(kafka: &Kafka, spec: &TopicSpec, warehouse: &Warehous
 }
 
 async fn create(kafka: &Kafka, spec: &TopicSpec) -> Result<Vec<String>, Error> {
-    let admin: AdminClient<DefaultClientContext> = client_config(kafka).create()?;
+    let admin: AdminClient<DefaultClientContext> = kafka.client().create()?;
     let (retention, insync) = (spec.retention.as_millis().to_string(), spec.min_insync_replicas.to_string());
     let bytes = MESSAGE_BYTES_MAX.to_string();
     let replication = i32::try_from(spec.replication).unwrap_or(i32::MAX);
@@ -133,7 +132,7 @@ async fn settle_counts(kafka: &Kafka, topics: &[&str]) -> Result<BTreeMap<String
 /// # Errors
 /// [`Error::Kafka`].
 pub(crate) async fn partition_counts(kafka: &Kafka) -> Result<BTreeMap<String, u32>, Error> {
-    let config = client_config(kafka);
+    let config = kafka.client();
     let counts = tokio::task::spawn_blocking(move || -> Result<BTreeMap<String, u32>, KafkaError> {
         let client: BaseConsumer = config.create()?;
         // All topics: asking for one by name would create it on a broker that creates topics by
@@ -246,7 +245,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub fn new(kafka: &Kafka) -> Result<Self, Error> {
-        let mut config = client_config(kafka);
+        let mut config = kafka.client();
         // While the controller is down, librdkafka 2.12 connects to it again at once as long as an
         // admin request waits for it (each attempt wakes the request, which asks for the next
         // without a back-off): 100,000 a second where the port is closed. With connections to all
@@ -319,17 +318,6 @@ impl Watch {
     }
 }
 
-/// What every client of this loader is configured with.
-pub(crate) fn client_config(kafka: &Kafka) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("log.connection.close", "false").set("reconnect.backoff.max.ms", "2000");
-    for (name, value) in &kafka.properties {
-        config.set(name, value);
-    }
-    config.set("bootstrap.servers", &kafka.brokers);
-    config
-}
-
 /// What the topics are like, for a person who sets things up.
 ///
 /// # Errors
@@ -348,7 +336,7 @@ pub async fn inspect_topics(kafka: &Kafka, spec: &TopicSpec) -> Result<String, E
             Some(_) => {}
         }
     }
-    let admin: AdminClient<DefaultClientContext> = client_config(kafka).create()?;
+    let admin: AdminClient<DefaultClientContext> = kafka.client().create()?;
     let names = kafka.topics.all();
     let resources: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
     let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));

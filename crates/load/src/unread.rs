@@ -13,7 +13,7 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -24,7 +24,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use crate::{options::Kafka, start::Key, topics::client_config};
+use crate::{options::Kafka, start::Key};
 
 /// How long a broker may take to say what it has.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -87,7 +87,7 @@ struct Listening(Mutex<String>);
 
 impl Listening {
     fn latest(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        service::lock(&self.0).clone()
     }
 }
 
@@ -98,7 +98,7 @@ impl ClientContext for Listening {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "librdkafka");
-        reason.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        reason.clone_into(&mut service::lock(&self.0));
     }
 }
 
@@ -112,7 +112,7 @@ struct Prober {
 
 impl Prober {
     fn new(kafka: &Kafka, key: &Key) -> Result<Self, KafkaError> {
-        let mut config = client_config(kafka);
+        let mut config = kafka.client();
         config
             // Named, never joined: the partition is assigned by hand and nothing is committed.
             .set("group.id", "doseline-probe")
@@ -272,7 +272,7 @@ mod tests {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("reports", 1, 1).unwrap();
         let kafka = Kafka { brokers: cluster.bootstrap_servers(), ..Kafka::default() };
-        let producer: BaseProducer = client_config(&kafka).create().unwrap();
+        let producer: BaseProducer = kafka.client().create().unwrap();
         for _ in 0..3 {
             producer.send(BaseRecord::<(), str>::to("reports").payload("a")).unwrap();
         }

@@ -7,7 +7,7 @@
 //! repeated; so what fires is repeated.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
@@ -17,11 +17,9 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use rdkafka::{
-    ClientConfig,
-    producer::{FutureProducer, FutureRecord},
-};
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
+use service::{backoff::Backoff, kafka::Properties};
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 use warehouse::{
@@ -29,7 +27,7 @@ use warehouse::{
     notices::{Delivery, Waiting},
 };
 
-use crate::sterility::rules::stamp;
+use crate::{settings, sterility::rules::stamp};
 
 /// Topic of alerts.
 pub const TOPIC: &str = "doseline.alerts.v1";
@@ -39,27 +37,34 @@ const REPETITIONS: i64 = 4;
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Notices in one request.
 const NOTICES_MAX: usize = 500;
-/// Pause after a failure: doubled each time, up to the second.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// Pauses after failures.
+const BACKOFF: Backoff = Backoff::exact(Duration::from_millis(500), Duration::from_secs(60));
 
-/// Where alerts are told.
+/// The targets of alerts.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Alertmanager's `http://HOST:9093/api/v2/alerts`; none = no webhook.
+    /// Address of Alertmanager's API, `http://HOST:9093/api/v2/alerts`; none = no webhook.
     pub webhook: Option<String>,
-    /// Between two repetitions of what fires, for the webhook. Longer keeps an alert alive for
-    /// longer when the monitor is gone.
+    /// Pause between two repetitions of the alerts that fire, for the webhook.
     pub repeat: Duration,
-    /// librdkafka's properties, `bootstrap.servers` among them; none = no Kafka.
-    pub kafka: Option<BTreeMap<String, String>>,
-    /// Between two looks at what waits.
+    /// The cluster that gets alerts; none = no Kafka.
+    pub kafka: Option<Kafka>,
+    /// Pause between two looks at the alerts that wait.
     pub interval: Duration,
+}
+
+/// A Kafka cluster.
+#[derive(Clone, Debug)]
+pub struct Kafka {
+    /// Bootstrap brokers, `host:port[,host:port]`.
+    pub brokers: String,
+    pub properties: Properties,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        let (repeat, interval) = (Duration::from_secs(60), Duration::from_secs(2));
-        Self { webhook: None, repeat, kafka: None, interval }
+        let repeat = Duration::from_secs(settings::Monitor::default().webhook_repeat_s.into());
+        Self { webhook: None, repeat, kafka: None, interval: Duration::from_secs(2) }
     }
 }
 
@@ -97,7 +102,7 @@ pub struct Notice {
 /// Stable id of an alert outside.
 pub fn fingerprint(tenant: &str, alert_key: &str) -> String {
     let digest = Sha256::digest(format!("{tenant}\n{alert_key}"));
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    format!("{digest:.32x}")
 }
 
 /// What a target is to be told: `waiting` is what waits now, `told` what it last confirmed as
@@ -235,7 +240,7 @@ pub struct Courier {
 struct Route {
     sink: Sink,
     repeated: Option<Instant>,
-    pause: Duration,
+    backoff: Backoff,
 }
 
 impl Courier {
@@ -245,18 +250,14 @@ impl Courier {
     /// An address that is none, properties that librdkafka does not take.
     pub fn new(options: Options, warehouse: Warehouse) -> Result<Self, Error> {
         let mut routes = Vec::new();
-        let mut route = |sink| routes.push(Route { sink, repeated: None, pause: BACKOFF.0 });
+        let mut route = |sink| routes.push(Route { sink, repeated: None, backoff: BACKOFF });
         if let Some(url) = options.webhook {
             let uri = url.parse().map_err(|source| Error::Url { url, source })?;
             let client = Box::new(Client::builder(TokioExecutor::new()).build(HttpsConnector::new()));
             route(Sink::Webhook { client, uri, repeat: options.repeat });
         }
-        if let Some(properties) = options.kafka {
-            let mut config = ClientConfig::new();
-            config.set("message.timeout.ms", "10000").set("log.connection.close", "false");
-            for (name, value) in &properties {
-                config.set(name, value);
-            }
+        if let Some(Kafka { brokers, properties }) = options.kafka {
+            let mut config = properties.client(&brokers, &[("message.timeout.ms", "10000")]);
             config.set("enable.idempotence", "true").set("acks", "all").set("partitioner", "murmur2_random");
             route(Sink::Kafka(config.create()?));
         }
@@ -291,7 +292,7 @@ impl Courier {
                         Some(Ok(())) => {
                             known.clear();
                             handle.told(route.sink.name(), None);
-                            route.pause = BACKOFF.0;
+                            route.backoff.reset();
                             interval
                         }
                         Some(Err(error)) => {
@@ -302,9 +303,7 @@ impl Courier {
                                 tracing::warn!(target = route.sink.name(), %error, "alerts are not told yet, trying again");
                                 known = trouble;
                             }
-                            let pause = route.pause;
-                            route.pause = (pause * 2).min(BACKOFF.1);
-                            pause
+                            route.backoff.next()
                         }
                     };
                     if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {

@@ -25,10 +25,10 @@ pub mod balance;
 pub mod conditions;
 pub mod delivery;
 pub mod drift;
-mod http;
 pub mod limits;
 pub mod precision;
 mod reader;
+pub mod settings;
 pub mod settlement;
 pub mod status;
 pub mod sterility;
@@ -40,11 +40,13 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use service::health;
+use telemetry::device_time;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use warehouse::{Advice, Warehouse};
 
-pub use crate::status::{Handle, Readiness};
+pub use crate::status::Handle;
 use crate::{
     delivery::Courier,
     limits::{Limits, Rules},
@@ -52,40 +54,65 @@ use crate::{
     sterility::pass::{Sterility, Summary},
 };
 
-/// What the monitor needs to be told.
+/// Options of the monitor: [`settings::Monitor`], in the types of the program.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Between the ends and beginnings of passes. Shorter sees data earlier and asks ClickHouse
-    /// more often.
+    /// Pause between two passes.
     pub interval: Duration,
-    /// How long a sterilizer's data are awaited after a use, and after the use has arrived, before
-    /// their absence means anything. Longer raises fewer alerts that later data take back, and
-    /// raises them later.
+    /// How long the monitor waits for a sterilizer's data before their absence means anything.
     pub late: Duration,
-    /// What is judged by.
+    /// The limits of all judgements.
     pub limits: Limits,
     /// Time without a finished pass at which `/readyz` fails.
     pub stalled_after: Duration,
-    /// Where `/livez`, `/readyz` and `/metrics` are served; `None` serves none, port 0 takes any
-    /// free port.
+    /// Address of `/livez`, `/readyz` and `/metrics`. `None` serves none; port 0 takes any free
+    /// port.
     pub http: Option<SocketAddr>,
-    /// Names by which that port may be called besides its address.
+    /// Host names by which that port may be called besides its address.
     pub http_names: Vec<String>,
-    /// Where alerts are told outside.
+    /// The targets outside to which alerts go.
     pub delivery: delivery::Options,
 }
 
-impl Default for Options {
-    fn default() -> Self {
+impl Options {
+    /// The options of a configuration.
+    ///
+    /// # Errors
+    /// The password file of Kafka cannot be read.
+    pub fn new(
+        kafka: &service::kafka::Kafka,
+        monitor: &settings::Monitor,
+        device_time: device_time::Limits,
+        http_names: Vec<String>,
+    ) -> std::io::Result<Self> {
+        let mut options = Self::of(monitor, device_time);
+        (options.http, options.http_names) = (Some(monitor.http), http_names);
+        options.delivery.webhook.clone_from(&monitor.webhook);
+        options.delivery.kafka = match monitor.kafka {
+            true => Some(delivery::Kafka { brokers: kafka.bootstrap(), properties: kafka.properties()? }),
+            false => None,
+        };
+        Ok(options)
+    }
+
+    fn of(monitor: &settings::Monitor, device_time: device_time::Limits) -> Self {
+        let repeat = Duration::from_secs(monitor.webhook_repeat_s.into());
         Self {
-            interval: Duration::from_secs(2),
-            late: Duration::from_secs(5),
-            limits: Limits::default(),
-            stalled_after: Duration::from_secs(120),
+            interval: Duration::from_millis(monitor.interval_ms.into()),
+            late: Duration::from_secs(monitor.late_s.into()),
+            limits: Limits::new(monitor, device_time),
+            stalled_after: Duration::from_secs(monitor.stalled_s.into()),
             http: None,
             http_names: Vec::new(),
-            delivery: delivery::Options::default(),
+            delivery: delivery::Options { repeat, ..delivery::Options::default() },
         }
+    }
+}
+
+impl Default for Options {
+    /// The default configuration, without a port and without targets outside.
+    fn default() -> Self {
+        Self::of(&settings::Monitor::default(), device_time::Limits::default())
     }
 }
 
@@ -129,13 +156,8 @@ impl Monitor {
     /// [`Error::Listen`], [`Error::Limits`], [`Error::Delivery`].
     #[boxed]
     pub async fn bind(options: Options, warehouse: Warehouse) -> Result<Self, Error> {
-        let listener = match options.http {
-            Some(address) => {
-                let bound = TcpListener::bind(address).await;
-                Some(bound.map_err(|source| Error::Listen { address, source })?)
-            }
-            None => None,
-        };
+        let listening = |(address, source)| Error::Listen { address, source };
+        let listener = health::bind(options.http).await.map_err(listening)?;
         let handle = Handle::new(options.stalled_after);
         let late = i64::try_from(options.late.as_micros()).unwrap_or(i64::MAX);
         let courier = Some(Courier::new(options.delivery.clone(), warehouse.clone())?);
@@ -194,13 +216,7 @@ impl Monitor {
         let serving = CancellationToken::new();
         let _stop_serving = serving.clone().drop_guard();
         if let Some(listener) = self.listener.take() {
-            let names = self.options.http_names.clone();
-            let served = service::listener::serve(listener, names, http::router(self.handle()), serving);
-            tokio::spawn(async move {
-                if let Err(error) = served.await {
-                    tracing::error!(%error, "http server ended");
-                }
-            });
+            tokio::spawn(health::serve(listener, self.options.http_names.clone(), self.handle(), serving));
         }
         // A target that does not answer must not hold up what is judged.
         let courier = self.courier.take();

@@ -11,33 +11,30 @@ use analysis::{
     verdict::Claim,
 };
 use serde::Serialize;
+use telemetry::device_time;
 use warehouse::devices::FleetLimits;
 
-/// What is judged by. Positions are recorded under these, so that a change evaluates everything
-/// again.
+use crate::settings;
+
+/// The limits of all judgements: those of [`settings::Monitor`], and two of the section
+/// `[device_time]`. Positions are recorded under them, so that after a change everything is
+/// evaluated again.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Limits {
-    /// Share of a device's injections that must keep the tolerance, 0.9 to 0.999.
     pub coverage: f64,
-    /// Visits below which no device is said to fail, 2 to 1,000.
     pub sessions_min: u64,
-    /// False alarms of a device in a year, over all its charts, 0.01 to 10.
+    /// False alarms of a device in a year, over all its charts.
     pub false_alarms: f64,
-    /// Visits of a device in a day, 0.1 to 100.
     pub sessions_per_day: f64,
-    /// Set-point bands of a channel, 1 to 20: as many as the model with the most has.
     pub bands: u32,
-    /// Days after the last visit within which leaving the tolerance is worth an alert, 1 to 365.
     pub forecast_days: u32,
-    /// Percent of what left a syringe beyond which its balance is off, 1 to 100.
     pub mass_balance_pct: u32,
-    /// Of the devices themselves.
+    /// Limits of the devices themselves.
     pub fleet: FleetLimits,
-    /// How much later than its receipt a device's time may be, and is believed, seconds: how
-    /// uncertain it is.
+    /// Uncertainty of a device's time that is believed, s.
     pub ahead_max_s: u32,
-    /// How long before its receipt an event may have happened whose device's time is not known,
-    /// days.
+    /// Longest time between an event and its receipt, days: the uncertainty of an event without a
+    /// device's time.
     pub age_max_days: u32,
 }
 
@@ -48,20 +45,26 @@ impl std::fmt::Display for Limits {
     }
 }
 
+impl Limits {
+    pub(crate) fn new(monitor: &settings::Monitor, device_time: device_time::Limits) -> Self {
+        Self {
+            coverage: monitor.coverage,
+            sessions_min: monitor.sessions_min,
+            false_alarms: monitor.false_alarms_per_device_year,
+            sessions_per_day: monitor.sessions_per_day,
+            bands: monitor.bands,
+            forecast_days: monitor.forecast_days,
+            mass_balance_pct: monitor.mass_balance_pct,
+            fleet: FleetLimits { silent_days: monitor.silent_days, battery_pct: monitor.battery_pct },
+            ahead_max_s: device_time.ahead_max_s,
+            age_max_days: device_time.age_max_days,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            coverage: 0.95,
-            sessions_min: 10,
-            false_alarms: 0.2,
-            sessions_per_day: 5.0,
-            bands: 3,
-            forecast_days: 30,
-            mass_balance_pct: 5,
-            fleet: FleetLimits::default(),
-            ahead_max_s: 300,
-            age_max_days: 400,
-        }
+        Self::new(&settings::Monitor::default(), device_time::Limits::default())
     }
 }
 

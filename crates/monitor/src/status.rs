@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -15,6 +15,11 @@ use prometheus_client::{
         histogram::{Histogram, exponential_buckets},
     },
     registry::Registry,
+};
+
+use service::{
+    health::{Obstacle, Readiness, Role},
+    lock,
 };
 
 use crate::sterility::pass::Summary;
@@ -43,15 +48,6 @@ pub const ALL: [&str; 8] =
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TargetLabel {
     target: &'static str,
-}
-
-/// Whether the monitor is ready, and if not, why.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Readiness {
-    /// Whether it keeps up.
-    pub ready: bool,
-    /// What is in the way; empty when ready.
-    pub obstacles: Vec<String>,
 }
 
 /// What a monitor says about itself. Clones share it.
@@ -148,22 +144,24 @@ impl Handle {
             let untold = state.told.iter().filter(|(_, (at, _))| at.elapsed() > limit);
             let mut obstacles: Vec<_> = untold
                 .map(|(target, (at, trouble))| {
-                    format!("alerts have not reached {target} for {} s{}", at.elapsed().as_secs(), cause(trouble))
+                    let (age, cause) = (at.elapsed().as_secs(), cause(trouble));
+                    let reason = format!("alerts have not reached {target} for {age} s{cause}");
+                    Obstacle { part: target, reason }
                 })
                 .collect();
             let cause = cause(&state.trouble);
-            match state.finished {
-                None => obstacles.push(format!("no pass has finished yet{cause}")),
-                Some(_) if age > limit => obstacles.push(format!(
-                    "no pass has finished for {} s, limit {} s{cause}",
-                    age.as_secs(),
-                    limit.as_secs()
-                )),
-                Some(_) => {}
-            }
+            let stalled = match state.finished {
+                None => Some(format!("no pass has finished yet{cause}")),
+                Some(_) if age > limit => {
+                    let (age, limit) = (age.as_secs(), limit.as_secs());
+                    Some(format!("no pass has finished for {age} s, limit {limit} s{cause}"))
+                }
+                Some(_) => None,
+            };
+            obstacles.extend(stalled.map(|reason| Obstacle { part: "clickhouse", reason }));
             obstacles
         });
-        Readiness { ready: obstacles.is_empty(), obstacles }
+        Readiness::of(obstacles)
     }
 
     /// All metrics in the OpenMetrics text format.
@@ -182,7 +180,17 @@ impl Handle {
 
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         // Nothing is left half-changed by a panic under this lock.
-        work(&mut self.0.state.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut lock(&self.0.state))
+    }
+}
+
+impl Role for Handle {
+    fn readiness(&self) -> Readiness {
+        Self::readiness(self)
+    }
+
+    fn metrics(&self) -> String {
+        Self::metrics(self)
     }
 }
 
@@ -195,7 +203,8 @@ mod tests {
         let handle = Handle::new(Duration::from_secs(60));
         assert!(!handle.readiness().ready);
         assert!(handle.failed("engine away") && !handle.failed("engine away"));
-        assert_eq!(handle.readiness().obstacles, ["no pass has finished yet: engine away"]);
+        let reason = "no pass has finished yet: engine away".to_owned();
+        assert_eq!(handle.readiness().obstacles, [Obstacle { part: "clickhouse", reason }]);
         handle.finished(&Summary::default(), Duration::from_millis(5));
         assert!(handle.readiness().ready);
         let hasty = Handle::new(Duration::ZERO);
@@ -210,9 +219,9 @@ mod tests {
         let handle = Handle::new(Duration::ZERO);
         handle.told("webhook", None);
         std::thread::sleep(Duration::from_millis(2));
-        assert!(handle.readiness().obstacles[0].starts_with("alerts have not reached webhook for 0 s"));
+        assert!(handle.readiness().obstacles[0].reason.starts_with("alerts have not reached webhook for 0 s"));
         handle.told("webhook", Some("refused".to_owned()));
-        assert!(handle.readiness().obstacles[0].ends_with("for 0 s: refused"), "{:?}", handle.readiness());
+        assert!(handle.readiness().obstacles[0].reason.ends_with("for 0 s: refused"), "{:?}", handle.readiness());
         let patient = Handle::new(Duration::from_secs(60));
         patient.finished(&Summary::default(), Duration::ZERO);
         patient.told("webhook", Some("refused".to_owned()));

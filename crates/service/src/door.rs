@@ -1,9 +1,9 @@
-//! The door of an HTTP port: it refuses what the page of another site makes a browser on this
-//! machine send, and it forbids browsers to hand an answer to such a page.
+//! The door of an HTTP port. It refuses requests that the page of another site makes a browser on
+//! this machine send, and it forbids browsers to give an answer to such a page.
 //!
-//! - `Host` must name this port. A page whose own DNS name was pointed at this machine sends that
-//!   name, so that for the browser page and port are the same site; only the name shows it (DNS
-//!   rebinding).
+//! - `Host` must name this port. In an attack by DNS rebinding, the DNS name of the page points at
+//!   this machine. Page and port are then one site for the browser; only the name in `Host`
+//!   differs.
 //! - `Sec-Fetch-Site`, which browsers add and no page can change, must be `same-origin` or `none`
 //!   (typed by a person).
 //! - `Origin`, which a form sends, must be this port: scheme, host and port.
@@ -21,8 +21,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-/// What answers may load and where they may be shown, unless they say so themselves: nothing and
-/// nowhere.
+/// The default policy of an answer: it may load nothing, and no page may show it in a frame.
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -41,7 +40,7 @@ pub struct Door {
 pub struct Refusal {
     /// 421 for another `Host`, 403 for the page of another site.
     pub status: StatusCode,
-    /// What the client is told.
+    /// The text of the answer.
     pub text: &'static str,
 }
 
@@ -52,13 +51,13 @@ const HOST: Refusal = Refusal {
 const SITE: Refusal = Refusal { status: StatusCode::FORBIDDEN, text: "Requests of pages of other sites are refused" };
 
 impl Door {
-    /// The door of a listener. `names` are host names by which it may be called, with any port:
-    /// those of a proxy or a container.
+    /// The door of a listener. `names` are host names by which it may be called, with any port,
+    /// such as those of a proxy or a container.
     pub fn new(address: SocketAddr, names: &[String]) -> Self {
         Self { address, names: names.iter().map(|name| name.to_ascii_lowercase()).collect() }
     }
 
-    /// Lets a request in or not.
+    /// Decides whether a request may enter.
     ///
     /// # Errors
     /// Why it is refused.
@@ -81,8 +80,9 @@ impl Door {
         Err(SITE)
     }
 
-    /// Whether pages of a host, which names this port, come under this scheme. This port speaks
-    /// `http`; before a name there may be a proxy that speaks `https`, and may say so.
+    /// Whether pages of a host that names this port have this scheme. The port speaks `http`. In
+    /// front of a configured name there may be a proxy that speaks `https`, and that may say so in
+    /// a header.
     fn serves(&self, scheme: &str, host: &str, headers: &HeaderMap) -> bool {
         if !self.is_name(&host.to_ascii_lowercase()) {
             return scheme == "http";
@@ -99,9 +99,9 @@ impl Door {
         self.names.iter().any(|own| own == name || own == host)
     }
 
-    /// Whether a `Host` names this port: one of the names; or our port of the loopback interface or
-    /// of the address bound. Where every address is bound that is any, because a DNS name cannot be
-    /// pointed at what has none in its URL.
+    /// Whether a `Host` names this port: by one of the names, or by the port on the loopback
+    /// interface or on the bound address. If every address is bound, any IP address will do: an
+    /// attack by DNS rebinding needs a DNS name in the URL.
     fn is_own(&self, host: &str) -> bool {
         let host = host.to_ascii_lowercase();
         if self.is_name(&host) {
@@ -120,7 +120,7 @@ impl Door {
         })
     }
 
-    /// Puts the door before a router.
+    /// Puts the door in front of a router.
     pub(crate) fn protect(self, router: Router) -> Router {
         router.layer(middleware::from_fn(move |request: Request, next: Next| {
             let admitted = self.admit(request.uri(), request.headers());
@@ -136,7 +136,7 @@ impl Door {
     }
 }
 
-/// Adds what every answer says to browsers; a content policy that is there stays.
+/// Adds the headers that every answer has for browsers. A content policy that is set already stays.
 pub fn shield(headers: &mut HeaderMap) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));

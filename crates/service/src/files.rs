@@ -1,12 +1,12 @@
-//! The number of files that this process may have open, and what follows from it for every
-//! listener: connections together take at most half, so that files, ClickHouse and the process's
-//! own connections find the other half free.
+//! The number of files that this process may have open, and the number of connections of every
+//! listener that follows from it. All listeners together take at most half of the files. The other
+//! half is for data files, ClickHouse, and connections that the process opens itself.
 
 use std::sync::LazyLock;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Taken where the system names no limit.
+/// The limit if the system names none.
 const UNLIMITED: u64 = 1 << 20;
 /// Connections of the largest listener, whatever the limit.
 const CONNECTIONS_MAX: u64 = 4_096;
@@ -18,8 +18,8 @@ static LIMIT: LazyLock<u64> = LazyLock::new(|| {
     limit.unwrap_or(UNLIMITED)
 });
 
-/// Files that this process may have open, as may every process that it starts. The first call
-/// raises the limit as far as the system allows.
+/// Files that this process, and every process that it starts, may have open. The first call raises
+/// the limit as far as the system allows.
 pub fn limit() -> u64 {
     *LIMIT
 }

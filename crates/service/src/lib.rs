@@ -1,10 +1,34 @@
-//! What every role with an HTTP port repeats: the door that a request has to pass, bounds on
-//! connections and open files, and the troubles of other roles that its health tells of.
+//! What every role repeats: its HTTP port with `/livez`, `/readyz` and `/metrics`, waits between
+//! attempts, secrets, the connection to Kafka, and the settings of the configuration file.
 //!
-//! Absent: everything about injections, and the ports themselves.
+//! Boundary: this crate knows nothing about injections, MQTT or ClickHouse. It opens no port by
+//! itself and reads no configuration file; the roles and the binary do.
+//!
+//! Invariants:
+//! - Neither a log line nor an error nor `Debug` shows a [`secret::Secret`] or the value of a
+//!   property of [`kafka::Properties`].
+//! - A setting has its type, default, bounds and description in one place: [`settings!`].
+//! - A request of another site's page does not reach a role ([`door`]), and the connections of a
+//!   port are bounded ([`places`]).
+//!
+//! Start reading at [`settings`] for options, at [`health`] for what a role says about itself.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub mod backoff;
 pub mod door;
 pub mod files;
+pub mod health;
+pub mod kafka;
 pub mod listener;
 pub mod places;
+pub mod secret;
+pub mod settings;
+pub mod tls;
 pub mod troubles;
+
+/// Locks a mutex, also after a thread has panicked while it held the lock. Only for state that no
+/// panic can leave half changed.
+pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

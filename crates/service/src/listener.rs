@@ -1,8 +1,8 @@
 //! Serves the HTTP port of a role: behind its door, with a bounded number of connections.
 //!
-//! A client has 20 s for the head of a request, however slowly it sends, and so long may a
-//! connection be without one. Where all places are taken, a connection that has no request under
-//! way gives way: see [`crate::places`].
+//! A client has 20 s for the head of a request, however slowly it sends. A connection may be idle
+//! for as long. If all places are taken, an idle connection is closed for a new one: see
+//! [`crate::places`].
 
 use std::{convert::Infallible, error::Error, io, sync::Arc, time::Duration};
 
@@ -25,8 +25,8 @@ use crate::{
 /// Time that a client has for the head of a request, from the end of the one before.
 const HEAD_TIME: Duration = Duration::from_secs(20);
 
-/// Serves a router until `shutdown`, then ends what is under way. `names` are host names by which
-/// the port may be called besides its address.
+/// Serves a router until `shutdown`, then finishes the requests that have begun. `names` are host
+/// names by which the port may be called besides its address.
 ///
 /// # Errors
 /// The listener has no address.

@@ -1,10 +1,10 @@
-//! The connections of one listener: at most so many. Where all places are taken, the connection
-//! that has been idle for the longest time gives way, so that no number of silent clients keeps the
-//! others out.
+//! The connections of one listener, which are limited in number. If all places are taken, the
+//! connection that has been idle for the longest time is closed. Silent clients, however many, thus
+//! cannot keep others out.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -72,7 +72,7 @@ impl Places {
     }
 
     fn lock(&self) -> MutexGuard<'_, Idle> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        crate::lock(&self.idle)
     }
 }
 
@@ -123,7 +123,7 @@ impl Place {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        crate::lock(&self.state)
     }
 
     fn rest(&self, state: &mut State) {

@@ -24,20 +24,35 @@ use crate::{
 const SECOND_US: i64 = 1_000_000;
 const DAY_US: i64 = 86_400 * SECOND_US;
 
-/// What a device may claim, section `[device_time]` of the configuration.
+/// Keys of section `[device_time]` in the order of [`Limits`]: name, bounds and meaning.
+pub const KEYS: [(&str, RangeInclusive<u32>, &str); 4] = [
+    (
+        "earliest_year",
+        2_000..=2_099,
+        "Year before which no device of the fleet existed: an earlier time is implausible",
+    ),
+    (
+        "ahead_max_s",
+        1..=86_400,
+        "How much later than its receipt a time may be, s. A smaller value finds wrong clocks sooner; if the bridge's own \
+         clock is behind, more events then get the time of receipt",
+    ),
+    (
+        "age_max_days",
+        42..=3_650,
+        "How long an event may have waited for its receipt, days: at least as long as the outboxes of the fleet hold events",
+    ),
+    ("due_max_days", 1..=36_500, "How far after its receipt a use-by or calibration date may lie, days"),
+];
+
+/// What a device may claim, section `[device_time]` of the configuration. [`KEYS`] says what each
+/// limit means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// The year before which no device of the fleet existed. Times before it are implausible.
     pub earliest_year: u16,
-    /// How much later than its receipt a time may be, seconds: what the clocks of a device and of
-    /// the bridge may differ by.
     pub ahead_max_s: u32,
-    /// How long an event may have waited for its receipt, days: the longest time that an outbox
-    /// holds events.
     pub age_max_days: u32,
-    /// How far after its receipt a date may lie that is meant to be in the future (use by,
-    /// calibration due), days.
     pub due_max_days: u32,
 }
 
@@ -144,15 +159,10 @@ fn time_of(base_unix_us: i64, offset_us: u64) -> Option<i64> {
 impl Limits {
     /// Faults of a configuration, each as (key, what is wrong).
     pub fn faults(&self) -> Vec<(&'static str, String)> {
-        let ranges: [(_, u32, RangeInclusive<u32>); 4] = [
-            ("earliest_year", self.earliest_year.into(), 2_000..=2_099),
-            ("ahead_max_s", self.ahead_max_s, 1..=86_400),
-            ("age_max_days", self.age_max_days, 42..=3_650),
-            ("due_max_days", self.due_max_days, 1..=36_500),
-        ];
-        let outside = ranges.into_iter().filter(|(_, value, range)| !range.contains(value));
+        let values = [self.earliest_year.into(), self.ahead_max_s, self.age_max_days, self.due_max_days];
+        let outside = KEYS.iter().zip(values).filter(|((_, range, _), value)| !range.contains(value));
         outside
-            .map(|(key, value, range)| (key, format!("{value} must be {}..{}", range.start(), range.end())))
+            .map(|((key, range, _), value)| (*key, format!("{value} must be {}..{}", range.start(), range.end())))
             .collect()
     }
 

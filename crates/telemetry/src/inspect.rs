@@ -6,7 +6,10 @@
 use prost_reflect::{DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value};
 
-use crate::json::{descriptor, sanitize};
+use crate::{
+    hex::hex,
+    json::{descriptor, sanitize},
+};
 
 /// What was read of a message.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,7 +129,7 @@ impl Walk<'_> {
                 Err(error) => self.stop(self.at + error.valid_up_to(), path, "not UTF-8".to_owned()),
             },
             None | Some(Kind::Bytes) => {
-                let hex = self.bytes[self.at..stop].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+                let hex = hex(&self.bytes[self.at..stop]);
                 self.at = stop;
                 Some(vec![Value::from(hex)])
             }

@@ -47,6 +47,29 @@ pub const REPLAYED_BY_HEADER: &str = "replayed_by";
 /// ASCII.
 pub const REPLAYED_AT_HEADER: &str = "replayed_at";
 
+/// Names of the topics between the bridge and the loader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topics {
+    pub reports: String,
+    pub status: String,
+    /// What could not be used.
+    pub quarantine: String,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        let [reports, status, quarantine] = [REPORTS_TOPIC, STATUS_TOPIC, QUARANTINE_TOPIC].map(str::to_owned);
+        Self { reports, status, quarantine }
+    }
+}
+
+impl Topics {
+    /// All names.
+    pub fn all(&self) -> [&str; 3] {
+        [&self.reports, &self.status, &self.quarantine]
+    }
+}
+
 /// Longest key of a record, bytes.
 pub const KEY_LEN_MAX: usize = 2 * ID_LEN_MAX + 1;
 

@@ -21,6 +21,7 @@
 
 pub mod device_time;
 pub mod head;
+pub mod hex;
 pub mod inspect;
 pub mod interval;
 pub mod json;

@@ -24,80 +24,55 @@ impl Range {
     }
 }
 
-/// The plausible ranges of one model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Ranges {
-    /// Target and delivered dose for the whole head, nl.
-    pub dose_nl: Range,
-    /// Target and measured length along the needle, um.
-    pub depth_um: Range,
-    /// Angle from the skin's surface, millidegrees.
-    pub angle_mdeg: Range,
-    /// Contact to withdrawal, us.
-    pub duration_us: Range,
-    /// Punctures of one injection.
-    pub punctures: Range,
-    /// Needles of the head.
-    pub needle_count: Range,
-    /// Peak force, mN.
-    pub peak_force_mn: Range,
-    /// Peak pressure, Pa, gauge.
-    pub pressure_pa: Range,
-    /// Vacuum, Pa, positive below ambient.
-    pub vacuum_pa: Range,
-    /// Motor current, mA.
-    pub motor_ma: Range,
-}
-
-impl Default for Ranges {
-    /// The widest ranges, used for every model that configuration does not name.
-    fn default() -> Self {
-        Self {
-            dose_nl: Range(0, 2_000_000),
-            depth_um: Range(0, 13_000),
-            angle_mdeg: Range(0, 180_000),
-            duration_us: Range(0, 600_000_000),
-            punctures: Range(0, 10_000),
-            needle_count: Range(1, 32),
-            peak_force_mn: Range(0, 200_000),
-            pressure_pa: Range(-101_325, 10_000_000),
-            vacuum_pa: Range(0, 101_325),
-            motor_ma: Range(0, 20_000),
+macro_rules! ranges {
+    ($($(#[doc = $about:literal])* $key:ident: $least:literal to $most:literal, $unit:literal;)*) => {
+        /// The plausible ranges of one model.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Ranges {
+            $($(#[doc = $about])* pub $key: Range,)*
         }
-    }
+
+        impl Default for Ranges {
+            /// The widest ranges, used for every model that the configuration does not name.
+            fn default() -> Self {
+                Self { $($key: Range($least, $most),)* }
+            }
+        }
+
+        impl Ranges {
+            /// Unit and meaning of each range, for the reference of the configuration.
+            pub const KEYS: &[(&str, &str, &str)] = &[$((stringify!($key), $unit, concat!($($about),*)),)*];
+
+            /// Every range with its name.
+            pub fn named(&self) -> impl Iterator<Item = (&'static str, Range)> {
+                [$((stringify!($key), self.$key),)*].into_iter()
+            }
+        }
+    };
 }
 
-impl Ranges {
-    const NAMES: [&str; 10] = [
-        "dose_nl",
-        "depth_um",
-        "angle_mdeg",
-        "duration_us",
-        "punctures",
-        "needle_count",
-        "peak_force_mn",
-        "pressure_pa",
-        "vacuum_pa",
-        "motor_ma",
-    ];
-
-    /// Every range with its name and its widest form, for validation of a configuration.
-    pub fn named(&self) -> impl Iterator<Item = (&'static str, Range)> {
-        let all = [
-            self.dose_nl,
-            self.depth_um,
-            self.angle_mdeg,
-            self.duration_us,
-            self.punctures,
-            self.needle_count,
-            self.peak_force_mn,
-            self.pressure_pa,
-            self.vacuum_pa,
-            self.motor_ma,
-        ];
-        Self::NAMES.into_iter().zip(all)
-    }
+ranges! {
+    /// Target and delivered dose of the whole head
+    dose_nl: 0 to 2_000_000, "nl";
+    /// Target and measured length along the needle
+    depth_um: 0 to 13_000, "um";
+    /// Angle from the surface of the skin
+    angle_mdeg: 0 to 180_000, "millidegrees";
+    /// Time from contact to withdrawal
+    duration_us: 0 to 600_000_000, "us";
+    /// Punctures of one injection
+    punctures: 0 to 10_000, "1";
+    /// Needles of the head
+    needle_count: 1 to 32, "1";
+    /// Peak force
+    peak_force_mn: 0 to 200_000, "mN";
+    /// Peak pressure, gauge
+    pressure_pa: -101_325 to 10_000_000, "Pa";
+    /// Vacuum, positive below ambient pressure
+    vacuum_pa: 0 to 101_325, "Pa";
+    /// Motor current
+    motor_ma: 0 to 20_000, "mA";
 }
 
 /// Plausible ranges of all models.

@@ -10,32 +10,12 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use serde::de::DeserializeOwned;
+use service::secret::Secret;
 
 use crate::error::Error;
 use crate::rows;
 
-/// A text that never appears in logs or errors.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself, for the code that sends it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "(none)" } else { "(secret)" })
-    }
-}
-
-/// The address of the warehouse, and how long to wait for it.
+/// Where the warehouse is and how long to wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// HTTP interface, `http://host:8123` or `https://host:8443`.

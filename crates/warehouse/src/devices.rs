@@ -64,13 +64,7 @@ pub struct FleetLimits {
     pub battery_pct: u32,
 }
 
-impl Default for FleetLimits {
-    fn default() -> Self {
-        Self { silent_days: 7, battery_pct: 20 }
-    }
-}
-
-/// The queries about the fleet: kind of the alert, severity, SQL of its [`Finding`]s.
+/// What is asked of the fleet: kind of the alert, severity, SQL of its [`Finding`]s.
 pub const FLEET: [(&str, &str, &str); 10] = [
     ("device-lost", "medium", LOST),
     ("device-silent", "medium", SILENT),

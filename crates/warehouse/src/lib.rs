@@ -40,5 +40,5 @@ pub mod sterility;
 pub mod trace;
 pub mod verdicts;
 
-pub use client::{Options, Secret, Warehouse};
+pub use client::{Options, Warehouse};
 pub use error::{Advice, Error};

@@ -58,8 +58,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
 impl Migration {
     /// SHA-256 of its text, hex. Line endings do not count, because a checkout may convert them.
     pub fn checksum(&self) -> String {
-        let digest = Sha256::digest(self.sql.replace('\r', ""));
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        format!("{:x}", Sha256::digest(self.sql.replace('\r', "")))
     }
 }
 

@@ -127,7 +127,7 @@ fn sha256(path: &Path) -> Result<String> {
     loop {
         let length = file.read(&mut buffer).with_context(|| format!("read {}", path.display()))?;
         if length == 0 {
-            return Ok(hex(&digest.finalize()));
+            return Ok(format!("{:x}", digest.finalize()));
         }
         digest.update(&buffer[..length]);
     }
@@ -135,11 +135,33 @@ fn sha256(path: &Path) -> Result<String> {
 
 /// SHA-256 of a text, as lower-case hex.
 pub fn sha256_text(text: &str) -> String {
-    hex(&Sha256::digest(text))
+    format!("{:x}", Sha256::digest(text))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// Runs a download. If its folder and its size are given, shows how much has arrived.
+pub fn fetching<T>(
+    step: &mut Step,
+    what: &str,
+    into: Option<(&Path, u64)>,
+    download: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let amount = || into.map_or_else(Amount::default, |(folder, total)| Amount::megabytes(size(folder), total));
+    step.watch(&format!("fetch {what}"), amount, download).with_context(|| {
+        format!("could not fetch {what}; check the network and the registry's settings, then run this again")
+    })
+}
+
+/// Size of a folder that is being written to, bytes. Files that vanish meanwhile do not count.
+fn size(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => size(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        })
+        .sum()
 }
 
 /// Writes a small file atomically.

@@ -77,7 +77,7 @@ pub fn fetch_chdb(step: &mut Step, lock: &Lock) -> Result<PathBuf> {
         let package = format!("{}@{CHDB_VERSION}", chdb.package);
         // A separate cache, so that an interrupted download leaves nothing in the user's cache.
         let npm_cache = staging.join("npm-cache");
-        fetching(step, &format!("{package} from npm"), Some((staging, CHDB_MB)), || {
+        cache::fetching(step, &format!("{package} from npm"), Some((staging, CHDB_MB)), || {
             command::read(
                 Command::new("npm")
                     .args(["pack", &package, "--loglevel=error", "--no-update-notifier"])
@@ -110,7 +110,7 @@ fn fetch_kafka(step: &mut Step, lock: &Lock) -> Result<()> {
         let pom = staging.join("pom.xml");
         cache::write(&pom, KAFKA_POM)?;
         let libs = staging.join("libs");
-        fetching(step, &format!("Apache Kafka {KAFKA_VERSION} from Maven Central (45 MB)"), None, || {
+        cache::fetching(step, &format!("Apache Kafka {KAFKA_VERSION} from Maven Central (45 MB)"), None, || {
             command::read(
                 Command::new("mvn")
                     .args(["-B", "-q", "-f"])
@@ -138,7 +138,7 @@ fn fetch_python(step: &mut Step, _lock: &Lock) -> Result<()> {
         return Ok(());
     }
     cache::remove(&folder)?;
-    fetching(step, "Python clients from PyPI (15 MB)", None, || {
+    cache::fetching(step, "Python clients from PyPI (15 MB)", None, || {
         command::read(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
         command::read(
             Command::new(folder.join("bin/python"))
@@ -161,7 +161,7 @@ fn fetch_kafka_clients(step: &mut Step, lock: &Lock) -> Result<()> {
             fs::copy(clients.join(file), staging.join(file)).with_context(|| format!("copy {file}"))?;
         }
         let npm_cache = staging.join("npm-cache");
-        fetching(step, "kafkajs from npm", None, || {
+        cache::fetching(step, "kafkajs from npm", None, || {
             command::read(
                 Command::new("npm")
                     .args(["ci", "--ignore-scripts", "--no-audit", "--loglevel=error", "--no-update-notifier"])
@@ -171,7 +171,7 @@ fn fetch_kafka_clients(step: &mut Step, lock: &Lock) -> Result<()> {
             )
         })?;
         cache::remove(&npm_cache)?;
-        fetching(step, "kafka-python from PyPI", None, || {
+        cache::fetching(step, "kafka-python from PyPI", None, || {
             command::read(
                 Command::new(&python)
                     .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"])
@@ -182,39 +182,13 @@ fn fetch_kafka_clients(step: &mut Step, lock: &Lock) -> Result<()> {
             )
         })?;
         if Command::new("go").arg("version").output().is_ok() {
-            fetching(step, "kafka-go and clickhouse-go from the module proxy", None, || {
+            cache::fetching(step, "kafka-go and clickhouse-go from the module proxy", None, || {
                 command::read(Command::new("go").args(["mod", "download"]).current_dir(&clients))
             })?;
         }
         Ok(())
     })?;
     Ok(())
-}
-
-/// Runs a download. If its folder and its size are given, shows how much has arrived.
-pub fn fetching<T>(
-    step: &mut Step,
-    what: &str,
-    into: Option<(&Path, u64)>,
-    download: impl FnOnce() -> Result<T>,
-) -> Result<T> {
-    let amount = || into.map_or_else(Amount::default, |(folder, total)| Amount::megabytes(size(folder), total));
-    step.watch(&format!("fetch {what}"), amount, download).with_context(|| {
-        format!("could not fetch {what}; check the network and the registry's settings, then run this again")
-    })
-}
-
-/// Size of a folder that is being written to, bytes. Files that vanish meanwhile do not count.
-fn size(folder: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
-    entries
-        .flatten()
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => size(&entry.path()),
-            Ok(metadata) => metadata.len(),
-            Err(_) => 0,
-        })
-        .sum()
 }
 
 fn only_file(folder: &Path) -> Result<PathBuf> {

@@ -9,7 +9,6 @@ use anyhow::{Context, Result};
 
 use crate::cache::{self, Lock};
 use crate::command;
-use crate::engines::fetching;
 use crate::steps::Step;
 
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -21,7 +20,7 @@ pub fn fetch_cargo_deny(step: &mut Step, lock: &Lock) -> Result<PathBuf> {
     let folder = cache::place(lock, &format!("cargo-deny-{CARGO_DENY_VERSION}"), |staging| {
         let build = staging.join("build");
         let what = format!("cargo-deny {CARGO_DENY_VERSION} from crates.io and build it (1-2 min)");
-        fetching(step, &what, None, || {
+        cache::fetching(step, &what, None, || {
             command::read(
                 // Unoptimised: it runs for two seconds, and optimising it takes minutes.
                 command::cargo(["install", "cargo-deny", "--version", CARGO_DENY_VERSION, "--locked", "--no-track"])?

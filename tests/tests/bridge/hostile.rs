@@ -20,7 +20,7 @@ fn a_client_that_takes_the_client_id_again_and_again_does_not_fool_health() {
     let ready = thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                drop(RawMqtt::connect(&mosquitto.address(), "doseline-bridge-0", 5));
+                drop(RawMqtt::connect(&mosquitto.address(), "doseline-bridge-1-0", 5));
                 thread::sleep(Duration::from_millis(20));
             }
         });

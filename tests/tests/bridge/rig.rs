@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bridge::{Bridge, Handle, Options, Topics};
+use bridge::{Bridge, Handle, Options};
 use harness::{Kafka, Mosquitto, Record, poll};
 use prost::Message as _;
 use rumqttc::v5::{
@@ -20,6 +20,7 @@ use rumqttc::v5::{
 };
 use telemetry::{
     json,
+    kafka::Topics,
     v1::{self, event::Kind},
 };
 use tokio::{runtime::Runtime, task::JoinHandle};

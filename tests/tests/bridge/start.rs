@@ -2,8 +2,8 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use bridge::{Identity, Secret, Tls};
 use harness::{Mosquitto, Scratch, free_port};
+use service::{secret::Password, tls::Tls};
 
 use crate::rig::{ENDS_WITHIN, Running, create, kafka, options, planned_topics, topics};
 
@@ -60,7 +60,7 @@ fn a_wrong_password_is_named_and_a_new_one_is_read_without_a_restart() {
     let kafka = kafka();
     let mut options = options(&mosquitto, &kafka.bootstrap(), &topics(kafka));
     options.mqtt.username = Some("bridge".to_owned());
-    options.mqtt.password = Some(Secret::File(secret.clone()));
+    options.mqtt.password = Some(Password::File(secret.clone()));
     let running = Running::start(options);
     running.wait_for_obstacle("the broker refuses the user name, password or certificate");
     fs::write(&secret, "right\n").expect("write a secret");
@@ -101,10 +101,10 @@ fn mutual_tls_works_and_an_authority_that_is_not_trusted_is_named() {
     ]);
     let kafka = kafka();
     let mut options = options(&mosquitto, &kafka.bootstrap(), &topics(kafka));
-    let identity = Identity { cert: path("bridge.pem"), key: path("bridge.key") };
-    // The bridge trusts the certificates that this file holds at each attempt.
+    // Trusted is what stands in this file at each attempt.
     fs::copy(path("other.pem"), path("trusted.pem")).expect("copy a file");
-    options.mqtt.tls = Some(Tls { ca: Some(path("trusted.pem")), identity: Some(identity) });
+    options.mqtt.tls =
+        Some(Tls { ca: path("trusted.pem"), certificate: Some(path("bridge.pem")), key: Some(path("bridge.key")) });
     let running = Running::start(options);
     running.wait_for_obstacle("TLS refused");
     fs::copy(path("ca.pem"), path("trusted.pem")).expect("copy a file");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use harness::{ClickHouse, Kafka, wait_until_committed};
-use load::{Limits, Loader, Options, TopicSpec, Topics};
+use load::{Limits, Loader, Options, TopicSpec};
 use prost::Message as _;
 use rdkafka::{
     message::{Header, OwnedHeaders},
@@ -78,7 +78,7 @@ impl Rig {
             kafka: load::Kafka {
                 brokers: self.kafka.bootstrap(),
                 session_timeout: Duration::from_secs(6),
-                topics: Topics::default(),
+                topics: telemetry::kafka::Topics::default(),
                 ..load::Kafka::default()
             },
             limits: Limits { rows_max: 5_000, age_max: Duration::from_millis(100), ..Limits::default() },

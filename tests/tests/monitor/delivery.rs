@@ -117,9 +117,9 @@ async fn kafka_gets_a_record_for_each_change() {
     facts.policies();
     facts.needle("N1", "a", 1);
     facts.needle("N1", "b", 5);
-    let properties = [("bootstrap.servers".to_owned(), kafka.bootstrap())].into();
+    let target = delivery::Kafka { brokers: kafka.bootstrap(), properties: service::kafka::Properties::default() };
     let interval = Duration::from_millis(100);
-    let delivery = delivery::Options { kafka: Some(properties), interval, ..delivery::Options::default() };
+    let delivery = delivery::Options { kafka: Some(target), interval, ..delivery::Options::default() };
     let options = Options { interval, delivery, ..Options::default() };
     let shutdown = CancellationToken::new();
     let monitor = Monitor::bind(options, rig.warehouse.clone()).await.expect("a monitor");

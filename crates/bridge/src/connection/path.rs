@@ -1,6 +1,5 @@
-//! One message's way through the bridge without sockets, for measurements: what a connection, the
-//! sink and Kafka's confirmation do with it. Nobody is there in Kafka's place; confirmations are
-//! given by hand.
+//! The path of one message through the bridge without sockets, for measurements: the work of a
+//! connection, of the sink and of Kafka's confirmation. There is no Kafka; the caller confirms.
 
 use std::{
     pin::pin,
@@ -8,13 +7,13 @@ use std::{
 };
 
 use super::*;
-use crate::{Error, desk::Due, sink::Confirmations};
+use crate::{Error, confirmations::Confirmations, receipts::PendingReceipt};
 
 /// A bridge of one connection with receipts.
 pub struct Path {
     connection: Connection,
     confirmations: Arc<Confirmations>,
-    receipts: mpsc::UnboundedReceiver<Due>,
+    receipts: mpsc::UnboundedReceiver<PendingReceipt>,
     /// Number of the oldest record that is not confirmed, and of the next.
     open: std::ops::Range<usize>,
 }
@@ -31,12 +30,12 @@ impl Path {
         let health = Arc::new(Health::new(options.limits, 1, true));
         let (confirmations, _) = Confirmations::new(Arc::clone(&metrics), Arc::clone(&health));
         let sink = Sink::new(&options, Arc::clone(&confirmations), Arc::clone(&metrics), Arc::clone(&health))?;
-        let (desk, receipts) = Desk::new(options.limits.receipts_queued, Arc::clone(&metrics));
+        let (queue, receipts) = ReceiptQueue::new(options.limits.receipts_queued, Arc::clone(&metrics));
         let shared = Shared {
             budget: Arc::new(Semaphore::new(options.limits.in_flight_bytes)),
             options: Arc::new(options),
             sink: Arc::new(sink),
-            desk: Some(desk),
+            receipts: Some(queue),
             health,
             metrics,
             shutdown: CancellationToken::new(),
@@ -45,7 +44,8 @@ impl Path {
         Ok(Self { connection: Connection::new(0, Arc::new(shared)), confirmations, receipts, open: 0..0 })
     }
 
-    /// Takes a message as far as the producer: admitted, its record kept, its headers composed.
+    /// Takes a message up to the producer: decides about it, keeps its record, composes its
+    /// headers.
     pub fn take(&mut self, publish: &Publish) {
         if let Some(Some((record, on_confirm))) = at_once(self.connection.take(publish)) {
             let headers = record.headers();
@@ -54,7 +54,7 @@ impl Path {
         }
     }
 
-    /// The same, and hands it to the producer, which keeps it.
+    /// As [`Path::take`], and gives the record to the producer, which keeps it.
     pub fn ingest(&mut self, publish: &Publish) {
         if at_once(self.connection.ingest(publish)).is_some() {
             self.open.end += 1;
@@ -68,8 +68,8 @@ impl Path {
             self.confirmations.confirm(number);
         }
         self.open.start = self.open.end;
-        let Connection { ring, settled, .. } = &mut self.connection;
-        while let Ok(slot) = settled.1.try_recv() {
+        let Connection { ring, confirmed, .. } = &mut self.connection;
+        while let Ok(slot) = confirmed.1.try_recv() {
             ring.settle(slot);
         }
         let acknowledged = ring.head().count();

@@ -36,7 +36,7 @@ async fn rig_in_group(share_group: Option<&str>) -> Rig {
         budget: Arc::new(Semaphore::new(options.limits.in_flight_bytes)),
         options: Arc::new(options),
         sink: Arc::new(sink),
-        desk: None,
+        receipts: None,
         health,
         metrics,
         shutdown: CancellationToken::new(),

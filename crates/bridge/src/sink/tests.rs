@@ -1,5 +1,7 @@
 //! Against librdkafka's mock cluster, which makes Kafka's errors.
 
+use std::time::Instant;
+
 use rdkafka::{
     ClientContext as _,
     mocking::MockCluster,
@@ -11,8 +13,8 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::{
     admit::{Admitted, Destination, admit},
-    desk::Desk,
-    ring::Ring,
+    receipts::ReceiptQueue,
+    ring::{Ring, Slot},
 };
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
@@ -25,7 +27,7 @@ struct Rig {
     health: Arc<Health>,
     budget: Arc<Semaphore>,
     ring: Ring<u16>,
-    settled: (mpsc::UnboundedSender<Slot>, mpsc::UnboundedReceiver<Slot>),
+    confirmed: (mpsc::UnboundedSender<Slot>, mpsc::UnboundedReceiver<Slot>),
 }
 
 fn rig(properties: &[(&str, &str)]) -> Rig {
@@ -55,7 +57,7 @@ fn rig(properties: &[(&str, &str)]) -> Rig {
         health,
         budget,
         ring: Ring::default(),
-        settled: mpsc::unbounded_channel(),
+        confirmed: mpsc::unbounded_channel(),
     }
 }
 
@@ -65,7 +67,7 @@ impl Rig {
             let topic = format!("doseline/v1/acme/berlin/d{}/report", packet % 7);
             let admitted = Admitted { destination: Destination::Reports, ..admit(topic.as_bytes(), &[1; 100]) };
             let record = self.sink.record(|record| record.fill(&admitted, topic.as_bytes(), 1, &[]));
-            let slot = Some((self.settled.0.clone(), self.ring.push(packet)));
+            let slot = Some((self.confirmed.0.clone(), self.ring.push(packet)));
             let permit = Arc::clone(&self.budget).acquire_many_owned(600).await.unwrap();
             let on_confirm = OnConfirm { slot, receipt: None, received: Instant::now(), permit };
             self.sink.submit(record, on_confirm).await;
@@ -76,12 +78,12 @@ impl Rig {
     async fn drained(&mut self) -> Vec<u16> {
         let within = Duration::from_secs(60);
         tokio::time::timeout(within, self.confirmations.drained()).await.expect("everything is confirmed");
-        // Of the last record it may be told before its slot is settled and, after that, its bytes
+        // The last record leaves the unconfirmed ones before its slot is sent and before its bytes
         // are given back.
         let all = tokio::time::timeout(within, self.budget.acquire_many(1 << 20)).await;
         drop(all.expect("all bytes are given back"));
         let mut acknowledged = Vec::new();
-        while let Ok(slot) = self.settled.1.try_recv() {
+        while let Ok(slot) = self.confirmed.1.try_recv() {
             self.ring.settle(slot);
             acknowledged.extend(self.ring.head());
         }
@@ -196,11 +198,11 @@ async fn the_oldest_record_says_why_it_waits() {
 async fn a_receipt_is_due_only_after_the_confirmation() {
     let mut rig = rig(&[]);
     rig.cluster.broker_down(1).unwrap();
-    let (desk, mut queue) = Desk::new(1, Arc::clone(&rig.metrics));
+    let (receipts, mut queue) = ReceiptQueue::new(1, Arc::clone(&rig.metrics));
     let topic = b"doseline/v1/acme/berlin/d1/report";
     let admitted = admit(topic, b"");
     let receipt = || admitted.receipt.clone().unwrap();
-    let due = desk.reserve(receipt()).await;
+    let due = receipts.reserve(receipt()).await;
     let permit = Arc::clone(&rig.budget).acquire_many_owned(1).await.unwrap();
     let record = rig.sink.record(|record| record.fill(&admitted, topic, 1, &[]));
     let on_confirm = OnConfirm { slot: None, receipt: due, received: Instant::now(), permit };
@@ -208,12 +210,12 @@ async fn a_receipt_is_due_only_after_the_confirmation() {
     assert!(queue.try_recv().is_err());
     // The only place is taken: the next message goes on without a receipt, counted, and the one
     // after it at once.
-    assert!(desk.reserve(receipt()).await.is_none());
-    assert!(desk.reserve(receipt()).await.is_none());
+    assert!(receipts.reserve(receipt()).await.is_none());
+    assert!(receipts.reserve(receipt()).await.is_none());
     assert_eq!(rig.metrics.receipts_dropped.get(), 2);
     rig.confirmations.confirm(0);
     drop(queue.try_recv().unwrap());
-    assert!(desk.reserve(receipt()).await.is_some());
+    assert!(receipts.reserve(receipt()).await.is_some());
     assert!(rig.drained().await.is_empty());
     rig.close().await;
 }

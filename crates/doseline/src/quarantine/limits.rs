@@ -1,5 +1,5 @@
-//! How far the limits of the quarantine are used. doseline deletes nothing when a limit is reached.
-//! The limits only make a person look in time.
+//! How far the limits of the quarantine are used. Nothing is deleted at a limit: the alarms exist
+//! so that a person looks in time.
 
 use std::fmt;
 
@@ -58,8 +58,9 @@ impl fmt::Display for Limit {
     }
 }
 
-pub fn limits(usage: &Usage, configured: Quarantine) -> [Limit; 3] {
-    let Quarantine { rows_max, mib_max, age_days_max } = configured;
+/// Every limit.
+pub fn limits(usage: &Usage, configured: &Quarantine) -> [Limit; 3] {
+    let Quarantine { rows_max, mib_max, age_days_max } = *configured;
     [
         Limit::new("rows", "quarantine.rows_max", "rows", usage.rows as f64, rows_max as f64),
         Limit::new("mib", "quarantine.mib_max", "MiB", usage.bytes as f64 / MIB, mib_max.into()),
@@ -76,7 +77,7 @@ mod tests {
         let check = |rows: u64, mib: u64, days: u64, expected: [Level; 3]| {
             let usage = Usage { rows, bytes: mib << 20, waiting: 0, oldest_s: days * 86_400 };
             let configured = Quarantine { rows_max: 1_000, mib_max: 10, age_days_max: 30 };
-            assert_eq!(limits(&usage, configured).map(|limit| limit.level), expected);
+            assert_eq!(limits(&usage, &configured).map(|limit| limit.level), expected);
         };
         check(0, 0, 0, [Level::Fine; 3]);
         check(799, 7, 23, [Level::Fine; 3]);

@@ -47,7 +47,7 @@ pub async fn run(arguments: Arguments, config: &Config) -> anyhow::Result<ExitCo
         return Ok(ExitCode::SUCCESS);
     }
     let groups = warehouse.quarantine_groups(&filter).await?;
-    let limits = limits(&warehouse.quarantine_usage().await?, config.quarantine);
+    let limits = limits(&warehouse.quarantine_usage().await?, &config.quarantine);
     show_groups(&groups, arguments.json)?;
     if arguments.json {
         let limit = |limit: &Limit| json!({ "limit": limit.name, "ratio": limit.ratio(), "alarm": alarm(limit.level) });

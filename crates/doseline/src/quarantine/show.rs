@@ -5,6 +5,7 @@ use std::{fmt::Write as _, process::ExitCode};
 use clap::Args;
 use serde_json::{Value, json};
 use telemetry::{
+    hex::hex,
     inspect::{self, Inspection},
     kafka::SOURCE_BRIDGE,
     quarantine::Id,
@@ -72,8 +73,8 @@ fn read(raw: &Raw) -> Inspection {
 fn as_json(raw: &Raw, item: Option<&Item>, read: &Inspection, today: &str) -> Value {
     let stopped =
         read.stopped.as_ref().map(|stop| json!({ "offset": stop.offset, "path": stop.path, "what": stop.what }));
-    let hex: String = raw.payload.iter().map(|byte| format!("{byte:02x}")).collect();
-    json!({ "row": item, "today": today, "decoded": read.fields, "stopped": stopped, "payload": hex })
+    let payload = hex(&raw.payload);
+    json!({ "row": item, "today": today, "decoded": read.fields, "stopped": stopped, "payload": payload })
 }
 
 fn as_text(raw: &Raw, item: Option<&Item>, read: &Inspection, today: &str, full: bool) -> String {

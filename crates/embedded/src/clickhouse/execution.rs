@@ -6,6 +6,7 @@ use super::exception::{Exception, SYNTAX_ERROR};
 use super::idle::Prepared;
 use super::library::{Class, Connection, Counts, Output};
 use super::native;
+use super::quote::quote;
 use super::reader;
 use super::reply::{Gone, Reply};
 use super::request::Request;
@@ -379,10 +380,4 @@ fn read_only() -> Exception {
 
 fn text_of(output: &Output) -> String {
     String::from_utf8_lossy(output.bytes()).into_owned()
-}
-
-/// A text as a literal (`'`) or an identifier (`` ` ``) of SQL.
-pub fn quote(text: &str, quote: char) -> String {
-    let escaped = text.replace('\\', "\\\\").replace(quote, &format!("\\{quote}"));
-    format!("{quote}{escaped}{quote}")
 }

@@ -223,7 +223,7 @@ pub fn permit_settings(settings: &[(String, String)]) -> Result<(), Exception> {
 pub fn permit(connection: &mut Connection, sql: &[u8], parameters: &Parameters) -> Result<(), Exception> {
     // `EXPLAIN AST a; b` would run `b`.
     if connection.classify(sql) == Class::Unknown {
-        let literal = super::execution::quote(&String::from_utf8_lossy(sql), '\'');
+        let literal = super::quote::quote(&String::from_utf8_lossy(sql), '\'');
         connection.query(format!("SELECT formatQuery({literal})").as_bytes(), "Null", &[])?;
         return Err(Exception::new(SYNTAX_ERROR, "SYNTAX_ERROR", "Not one statement that this engine can read"));
     }

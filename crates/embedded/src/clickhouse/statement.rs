@@ -5,7 +5,7 @@
 
 use super::engine::Name;
 use super::exception::{Exception, SYNTAX_ERROR};
-use super::execution::quote;
+use super::quote::quote;
 use std::collections::BTreeMap;
 use std::ops::Range;
 

@@ -1,6 +1,6 @@
 //! Decodes requests and encodes their answers. Lists the supported requests and versions.
 
-use std::{future::Future, net::SocketAddr, sync::Arc};
+use std::future::Future;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::{
@@ -9,29 +9,15 @@ use kafka_protocol::{
         ApiKey, ApiVersionsRequest, ApiVersionsResponse, RequestHeader, ResponseHeader,
         api_versions_response::ApiVersion,
     },
-    protocol::{Decodable, Encodable, HeaderVersion, StrBytes},
+    protocol::{Decodable, Encodable, HeaderVersion},
 };
 
-use super::{Broker, connection::Reply, coordination, fetch, memory::Held, produce, shape, topics};
-
-/// A request that cannot be read, or that asks for something unsupported. Its connection is closed.
-#[derive(Debug, thiserror::Error)]
-#[error("malformed request: {0}")]
-pub(super) struct Malformed(String);
-
-impl Malformed {
-    fn new(error: impl std::fmt::Display) -> Self {
-        Self(error.to_string())
-    }
-}
-
-/// What is needed to answer a request.
-#[derive(Clone, Debug)]
-pub(super) struct Context {
-    pub(super) broker: Arc<Broker>,
-    /// The address at which the client reached the broker. The client is told the same address.
-    pub(super) local: SocketAddr,
-}
+use super::{
+    context::{Context, Malformed, Reply},
+    coordination, fetch,
+    memory::Held,
+    produce, shape, topics,
+};
 
 /// The supported requests, with the lowest and highest version. Fetch and Produce stay below the
 /// versions that name topics by id. `JoinGroup` stays below the version in which a broker may skip
@@ -66,7 +52,7 @@ struct Head {
 pub(super) fn may_be_large(frame: &[u8]) -> Result<(), Malformed> {
     match peek(frame)? {
         (ApiKey::Produce, _) => Ok(()),
-        (key, _) => Err(Malformed(format!("{key:?} is too large; only Produce may be"))),
+        (key, _) => Err(Malformed::new(format!("{key:?} is too large; only Produce may be"))),
     }
 }
 
@@ -78,7 +64,7 @@ pub(super) fn items(frame: &[u8]) -> Result<usize, Malformed> {
         return Ok(0);
     }
     shape::items(frame, key, version)
-        .ok_or_else(|| Malformed(format!("{key:?} version {version} announces more than it holds")))
+        .ok_or_else(|| Malformed::new(format!("{key:?} version {version} announces more than it holds")))
 }
 
 fn is_supported(key: ApiKey, version: i16) -> bool {
@@ -96,7 +82,7 @@ pub(super) async fn dispatch(context: &Context, mut frame: Bytes, held: Held) ->
             let response = api_versions().with_error_code(ResponseError::UnsupportedVersion.code());
             Ok(reply(Head { version: 0, ..head }, held, async move { response }))
         } else {
-            Err(Malformed(format!("{key:?} version {version} is not supported")))
+            Err(Malformed::new(format!("{key:?} version {version} is not supported")))
         };
     }
     let header = RequestHeader::decode(&mut frame, key.request_header_version(version)).map_err(Malformed::new)?;
@@ -145,27 +131,6 @@ pub(super) async fn dispatch(context: &Context, mut frame: Bytes, held: Held) ->
     })
 }
 
-/// A string of the protocol crate's type.
-pub(super) fn text(text: impl Into<String>) -> StrBytes {
-    StrBytes::from_string(text.into())
-}
-
-/// The code of an outcome; 0 for success.
-pub(super) fn code<T>(outcome: &Result<T, ResponseError>) -> i16 {
-    outcome.as_ref().err().map_or(0, ResponseError::code)
-}
-
-/// Runs blocking work (files) outside of the connections' threads.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ResponseError> + Send + 'static,
-) -> Result<T, ResponseError> {
-    let outcome = tokio::task::spawn_blocking(work).await;
-    outcome.unwrap_or_else(|error| {
-        tracing::error!(%error, "kafka request failed");
-        Err(ResponseError::UnknownServerError)
-    })
-}
-
 fn decode<T: Decodable>(frame: &mut Bytes, version: i16) -> Result<T, Malformed> {
     T::decode(frame, version).map_err(Malformed::new)
 }
@@ -197,7 +162,7 @@ fn encode<R: Encodable + HeaderVersion>(head: Head, response: &R) -> Result<Byte
 fn peek(frame: &[u8]) -> Result<(ApiKey, i16), Malformed> {
     let [k0, k1, v0, v1] = frame.first_chunk().copied().ok_or_else(|| Malformed::new("no header"))?;
     let key = i16::from_be_bytes([k0, k1]);
-    let known = ApiKey::try_from(key).map_err(|()| Malformed(format!("unknown request {key}")))?;
+    let known = ApiKey::try_from(key).map_err(|()| Malformed::new(format!("unknown request {key}")))?;
     Ok((known, i16::from_be_bytes([v0, v1])))
 }
 

@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use kafka_protocol::error::ResponseError;
 
-use super::partition::Limits;
-
-/// The type of a value, by Kafka's codes.
+/// How a value is to be read, by Kafka's numbers for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     String = 2,
@@ -66,7 +64,18 @@ pub(super) fn value<'v>(values: &'v Values, known: &Known) -> (&'v str, bool) {
     values.get(known.name).map_or((known.default, false), |value| (value.as_str(), true))
 }
 
-/// The limits that a topic's configuration gives.
+/// How long and how large a partition may become.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// A segment is closed once it holds this much.
+    pub(super) segment_bytes: u64,
+    /// A segment last written to longer ago is deleted; `None` keeps it.
+    pub(super) retention: Option<Duration>,
+    /// The oldest segments are deleted while the rest still holds this much; `None` keeps them.
+    pub(super) retention_bytes: Option<u64>,
+}
+
+/// The limits that follow from a topic's configuration.
 pub(super) fn limits(values: &Values) -> Limits {
     Limits {
         segment_bytes: number(values, SEGMENT_BYTES).unwrap_or(u64::MAX).max(1),

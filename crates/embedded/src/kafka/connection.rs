@@ -1,8 +1,8 @@
 //! One client connection: it reads frames and writes the answers in the same order.
 
-use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use service::places::{Place, Work};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     Broker, api,
+    context::{Context, Malformed, Reply},
     memory::{OWN_BYTES, Own},
 };
 
@@ -32,9 +33,7 @@ const IDLE_TIME: Duration = Duration::from_secs(600);
 /// A client that does not take an answer within this time is disconnected.
 const WRITE_TIME: Duration = Duration::from_secs(30);
 
-/// An answer in progress: a whole frame, or `None` if no answer is due.
-pub(super) type Reply = Pin<Box<dyn Future<Output = Result<Option<Bytes>, api::Malformed>> + Send>>;
-
+/// A request that is being answered.
 struct Pending {
     reply: Reply,
     _work: Work,
@@ -58,7 +57,7 @@ pub(super) async fn serve(stream: TcpStream, place: Place, broker: Arc<Broker>) 
 
 async fn exchange(stream: TcpStream, place: &Place, broker: Arc<Broker>) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let context = api::Context { broker, local: stream.local_addr()? };
+    let context = Context { broker, local: stream.local_addr()? };
     let (reader, writer) = stream.into_split();
     let (sender, pending) = mpsc::channel(PIPELINE_MAX);
     let writing = write(writer, pending);
@@ -76,7 +75,7 @@ async fn exchange(stream: TcpStream, place: &Place, broker: Arc<Broker>) -> io::
 async fn read(
     mut reader: OwnedReadHalf,
     place: &Place,
-    context: &api::Context,
+    context: &Context,
     sender: mpsc::Sender<Pending>,
 ) -> io::Result<()> {
     let own = Own::new();
@@ -132,6 +131,6 @@ async fn write(mut writer: OwnedWriteHalf, mut pending: mpsc::Receiver<Pending>)
     Ok(())
 }
 
-fn invalid(malformed: api::Malformed) -> io::Error {
+fn invalid(malformed: Malformed) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, malformed)
 }

@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 
 use super::{
     NODE_ID,
-    api::{Context, blocking, code, text},
+    context::{Context, blocking, code, text},
     group::{Group, Join, Joined},
     offsets::{Committed, GroupOffsets},
 };

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     Broker, LEADER_EPOCH,
-    api::{Context, blocking, code},
+    context::{Context, blocking, code},
     partition::{Log, ReadError},
 };
 

@@ -8,7 +8,6 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Error,
     batch::Admitted,
+    config::Limits,
     producers::{Producers, Verdict},
     segment::Segment,
     sync_directory,
@@ -28,19 +28,7 @@ use super::{
 /// Commands that may wait for the owner of a partition.
 const COMMANDS_MAX: usize = 256;
 
-/// How long and how large a partition may become.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// A segment is closed at this size, bytes.
-    pub(super) segment_bytes: u64,
-    /// A segment whose last write is older than this is deleted; `None` keeps it.
-    pub(super) retention: Option<Duration>,
-    /// The oldest segments are deleted while the other segments still hold this many bytes; `None`
-    /// keeps them.
-    pub(super) retention_bytes: Option<u64>,
-}
-
-/// The answer to an append. The records are then durable.
+/// The answer to an append: durable from here on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Appended {
     pub(super) base_offset: i64,

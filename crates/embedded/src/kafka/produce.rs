@@ -13,8 +13,8 @@ use kafka_protocol::{
 use tokio::sync::oneshot;
 
 use super::{
-    api::{Context, blocking},
     batch, config,
+    context::{Context, blocking},
     partition::Appended,
 };
 

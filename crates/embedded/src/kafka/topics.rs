@@ -19,9 +19,9 @@ use uuid::Uuid;
 
 use super::{
     LEADER_EPOCH, NODE_ID,
-    api::{Context, blocking, code, text},
     catalog::Topic,
     config,
+    context::{Context, blocking, code, text},
 };
 
 const TOPIC_RESOURCE: i8 = 2;

@@ -13,7 +13,7 @@ use rdkafka::{
 };
 use tokio::sync::mpsc;
 
-use crate::{error::Error, inbox::Record, options::Kafka, poller::detach, topics::client_config};
+use crate::{error::Error, inbox::Record, options::Kafka, poller::detach};
 
 /// Offsets that Kafka holds of a partition: the first one, and the one after the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ const CHUNKS: usize = 8;
 /// [`Error::Kafka`].
 #[boxed]
 pub async fn held(kafka: &Kafka, topic: &str) -> Result<BTreeMap<i32, Held>, Error> {
-    let (config, topic) = (client_config(kafka), topic.to_owned());
+    let (config, topic) = (kafka.client(), topic.to_owned());
     let held = tokio::task::spawn_blocking(move || -> Result<_, KafkaError> {
         let client: BaseConsumer = config.create()?;
         // All topics: asking for one by name would create it on a broker that creates topics by
@@ -106,7 +106,7 @@ struct Source {
 
 impl Source {
     fn assign(kafka: &Kafka, topic: &str, partition: i32, from: u64, to: u64) -> Result<Self, Error> {
-        let mut config = client_config(kafka);
+        let mut config = kafka.client();
         config
             // Named, never joined: the partition is assigned by hand and nothing is committed.
             .set("group.id", "doseline-reread")

@@ -15,10 +15,9 @@ use warehouse::columns::{Content, EventKey, contents, difference};
 
 use super::{Owner, Stop};
 use crate::{
-    backoff::Backoff,
     batch::{Refusal, Repeat, Repeats},
     copies::Copies,
-    store::Store,
+    store::{Store, backoff},
     wire,
 };
 
@@ -41,7 +40,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
         if repeats.records.is_empty() {
             return Ok(Compared::default());
         }
-        let mut backoff = Backoff::default();
+        let mut waits = backoff();
         for attempt in 1.. {
             match self.differing(repeats).await {
                 Ok(compared) => return Ok(compared),
@@ -51,7 +50,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
                     if attempt == ATTEMPTS {
                         return Ok(Compared { conflicts: Vec::new(), unverified });
                     }
-                    self.lease.pause(backoff.next()).await?;
+                    self.lease.pause(waits.next()).await?;
                 }
             }
         }

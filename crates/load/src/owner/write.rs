@@ -12,11 +12,10 @@ use warehouse::{
 
 use super::{GENERATIONS, Owner, Stop, claim::Claim};
 use crate::{
-    backoff::Backoff,
     batch::Written,
     copies::Copies,
     error::Error,
-    store::{Commit, Store},
+    store::{Commit, Store, backoff},
 };
 
 impl<S: Store, C: Copies> Owner<S, C> {
@@ -58,7 +57,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
 
     /// Brings a block to its table after an unknown outcome.
     async fn settle(&self, block: &Block, first: u32) -> Result<(), Stop> {
-        let (mut backoff, mut generation) = (Backoff::default(), first);
+        let (mut waits, mut generation) = (backoff(), first);
         while !self.there(block, first).await? {
             match self.insert(block, generation).await? {
                 Ok(()) if self.there(block, first).await? => break,
@@ -74,7 +73,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
                 }
                 Err(error) => {
                     tracing::warn!(shard = ?self.shard, table = block.table(), %error, "insert failed, reading back");
-                    self.lease.pause(backoff.next()).await?;
+                    self.lease.pause(waits.next()).await?;
                 }
             }
         }
@@ -120,7 +119,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
             why: if self.position < self.fetch { self.lost } else { Lost::Deleted },
             ledgers: self.ledgers.changed(),
         };
-        let (mut backoff, mut attempt) = (Backoff::default(), 0);
+        let (mut waits, mut attempt) = (backoff(), 0);
         loop {
             self.lease.check()?;
             let result = self.shared.store.commit(&commit, attempt).await;
@@ -138,7 +137,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
                 (_, Err(error)) if error.advice() == Advice::Fatal => return Err(Stop::Fatal(error.into())),
                 (_, Err(error)) => {
                     tracing::warn!(shard = ?self.shard, batch = self.position, %error, "commit failed, read back");
-                    self.lease.pause(backoff.next()).await?;
+                    self.lease.pause(waits.next()).await?;
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! `sessions`, `preparations` and `mounts`.
 
 use arrow_array::types::{UInt32Type, UInt64Type};
-use telemetry::v1;
+use telemetry::{hex::hex, v1};
 
 use crate::columns::{Bits, Code, Facts, Maybe, Number, Origin, Text, column::MaybeTime, table};
 
@@ -58,11 +58,6 @@ impl Sessions {
         self.delivered_nl.push(ended.delivered_nl);
         self.reason.push(&ended.reason);
     }
-}
-
-/// Lower-case hexadecimal.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 table! {

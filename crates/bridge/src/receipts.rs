@@ -1,9 +1,10 @@
 //! Receipts, sent over an MQTT connection of their own.
 //!
-//! A place in the desk is reserved before a message goes to Kafka, so the queue is bounded and a
-//! slow broker slows the source. Only for a while: where the broker takes no receipts at all,
-//! messages go on without them, counted. A receipt left out is harmless, since the device sends
-//! again; data held back would not be.
+//! A message reserves a place in the queue of receipts before its record goes to Kafka. The queue
+//! is therefore bounded, and a broker that takes receipts slowly slows the bridge down. If no place
+//! becomes free for a while, the message goes on without a receipt, and a metric counts it. A
+//! missing receipt is harmless, because the device sends the report again; a report held back would
+//! not be harmless.
 
 use std::{
     collections::HashMap,
@@ -18,16 +19,15 @@ use rumqttc::v5::mqttbytes::{
     QoS,
     v5::{Packet, PubAckReason, Publish},
 };
+use service::backoff::Backoff;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admit::Receipt,
-    backoff::Backoff,
-    broker::{Link, Purpose},
-    connection::{RETRY_FIRST, RETRY_MOST},
     health::Health,
     metrics::Metrics,
+    mqtt_link::{Link, Purpose, RETRY_FIRST, RETRY_MOST},
     options::Options,
 };
 
@@ -37,42 +37,42 @@ const PLACE_WITHIN: Duration = Duration::from_secs(2);
 const WINDOW: u16 = 512;
 
 /// A receipt with its place in the queue.
-pub(crate) struct Due {
+pub(crate) struct PendingReceipt {
     receipt: Receipt,
-    desk: mpsc::UnboundedSender<Due>,
+    queue: mpsc::UnboundedSender<PendingReceipt>,
     _place: OwnedSemaphorePermit,
 }
 
-impl Due {
+impl PendingReceipt {
     /// Queues the receipt: Kafka has confirmed the record.
     pub fn send(self) {
-        let desk = self.desk.clone();
-        // The desk is gone only at the end; the device then sends again.
-        let _ = desk.send(self);
+        let queue = self.queue.clone();
+        // The receiver is gone only at shutdown; the device then sends the report again.
+        let _ = queue.send(self);
     }
 }
 
-/// Where receipts are handed in.
+/// The queue of receipts, for the connections that receive.
 #[derive(Clone)]
-pub(crate) struct Desk {
+pub(crate) struct ReceiptQueue {
     places: Arc<Semaphore>,
     /// At most one entry for each place.
-    queue: mpsc::UnboundedSender<Due>,
-    /// No place came free in time, and none has since.
+    queue: mpsc::UnboundedSender<PendingReceipt>,
+    /// No place became free in time, and none has since.
     stuck: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
 }
 
-impl Desk {
-    pub fn new(places: usize, metrics: Arc<Metrics>) -> (Self, mpsc::UnboundedReceiver<Due>) {
+impl ReceiptQueue {
+    pub fn new(places: usize, metrics: Arc<Metrics>) -> (Self, mpsc::UnboundedReceiver<PendingReceipt>) {
         let (queue, receiver) = mpsc::unbounded_channel();
         let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
         (Self { places, queue, stuck: Arc::default(), metrics }, receiver)
     }
 
-    /// Takes a place for a receipt that will be due; `None` where there is none in time: it is left
-    /// out.
-    pub async fn reserve(&self, receipt: Receipt) -> Option<Due> {
+    /// Reserves a place for a receipt. `None` if no place becomes free in time: the message then
+    /// gets no receipt.
+    pub async fn reserve(&self, receipt: Receipt) -> Option<PendingReceipt> {
         let place = match Arc::clone(&self.places).try_acquire_owned() {
             Ok(place) => Some(place),
             Err(_) if self.stuck.load(Ordering::Relaxed) => None,
@@ -84,12 +84,12 @@ impl Desk {
         match place {
             Some(place) => {
                 self.stuck.store(false, Ordering::Relaxed);
-                Some(Due { receipt, desk: self.queue.clone(), _place: place })
+                Some(PendingReceipt { receipt, queue: self.queue.clone(), _place: place })
             }
             None => {
                 if !self.stuck.swap(true, Ordering::Relaxed) {
                     tracing::error!(
-                        "the broker takes no receipts; messages go on without, and devices will send again"
+                        "the broker takes no receipts; messages go to kafka without receipts, and devices will send again"
                     );
                 }
                 self.metrics.receipts_dropped.inc();
@@ -99,22 +99,22 @@ impl Desk {
     }
 }
 
-/// Sends what is handed in at the [`Desk`].
-pub(crate) struct Clerk {
+/// Sends the receipts of the [`ReceiptQueue`] over one MQTT connection.
+pub(crate) struct ReceiptSender {
     pub options: Arc<Options>,
-    pub queue: mpsc::UnboundedReceiver<Due>,
+    pub queue: mpsc::UnboundedReceiver<PendingReceipt>,
     /// Index of the connection in [`Health`].
     pub link: usize,
     pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
-    /// Nothing more will be handed in: send what is left, then end.
+    /// No receipt follows: send what is left, then end.
     pub finish: CancellationToken,
 }
 
-/// What is under way on one network connection, by packet id.
+/// The receipts sent on one network connection and not acknowledged by the broker, by packet id.
 struct Window {
-    sent: HashMap<u16, Due>,
-    /// Packet ids that are not under way.
+    sent: HashMap<u16, PendingReceipt>,
+    /// Packet ids that are free.
     free: Vec<u16>,
 }
 
@@ -123,14 +123,14 @@ impl Window {
         Self { sent: HashMap::new(), free: (1..=places).collect() }
     }
 
-    fn remove(&mut self, id: u16) -> Option<Due> {
+    fn remove(&mut self, id: u16) -> Option<PendingReceipt> {
         let due = self.sent.remove(&id)?;
         self.free.push(id);
         Some(due)
     }
 }
 
-impl Clerk {
+impl ReceiptSender {
     /// Sends until `finish`, over as many connections as it takes.
     pub async fn run(mut self) {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
@@ -148,9 +148,9 @@ impl Clerk {
         }
     }
 
-    /// One network connection, until `finish` (`Ok`) or failure. What is `due` goes out on it; what
-    /// the broker has not acknowledged at its end is due again.
-    async fn session(&mut self, due: &mut Vec<Due>, backoff: &mut Backoff) -> Result<(), String> {
+    /// One network connection, until `finish` (`Ok`) or failure. It sends the receipts in `due`. At
+    /// its end, `due` holds those that the broker has not acknowledged.
+    async fn session(&mut self, due: &mut Vec<PendingReceipt>, backoff: &mut Backoff) -> Result<(), String> {
         let (mut link, connack) = tokio::select! {
             opened = Link::open(&self.options.mqtt, &Purpose::Receipts) => opened?,
             () = self.finish.cancelled() => return Ok(()),
@@ -168,9 +168,14 @@ impl Clerk {
         Ok(())
     }
 
-    async fn send(&mut self, link: &mut Link, window: &mut Window, due: &mut Vec<Due>) -> Result<(), String> {
+    async fn send(
+        &mut self,
+        link: &mut Link,
+        window: &mut Window,
+        due: &mut Vec<PendingReceipt>,
+    ) -> Result<(), String> {
         loop {
-            // Each stands for itself: their order says nothing.
+            // The order of receipts has no meaning.
             while let Some(&id) = window.free.last()
                 && let Some(due) = due.pop()
             {
@@ -199,7 +204,7 @@ impl Clerk {
         }
     }
 
-    /// Sends a receipt under a packet id; false where it cannot be sent, which is counted.
+    /// Sends a receipt under a packet id. False if it cannot be sent; the metric counts it.
     fn hand_over(&self, link: &mut Link, id: u16, receipt: &Receipt) -> bool {
         let mut publish = Publish::new(receipt.topic.as_str(), QoS::AtLeastOnce, receipt.payload(), None);
         publish.pkid = id;
@@ -237,7 +242,7 @@ mod tests {
 
     struct Rig {
         listener: TcpListener,
-        desk: Desk,
+        receipts: ReceiptQueue,
         metrics: Arc<Metrics>,
         finish: CancellationToken,
         running: tokio::task::JoinHandle<()>,
@@ -246,10 +251,10 @@ mod tests {
     async fn rig() -> Rig {
         let (listener, options) = listen().await;
         let metrics = Arc::new(Metrics::new());
-        let (desk, queue) = Desk::new(100, Arc::clone(&metrics));
+        let (receipts, queue) = ReceiptQueue::new(100, Arc::clone(&metrics));
         let health = Arc::new(Health::new(options.limits, 0, true));
         let finish = CancellationToken::new();
-        let clerk = Clerk {
+        let sender = ReceiptSender {
             options: Arc::new(options),
             queue,
             link: 0,
@@ -257,7 +262,7 @@ mod tests {
             metrics: Arc::clone(&metrics),
             finish: finish.clone(),
         };
-        Rig { listener, desk, metrics, finish, running: tokio::spawn(clerk.run()) }
+        Rig { listener, receipts, metrics, finish, running: tokio::spawn(sender.run()) }
     }
 
     impl Rig {
@@ -265,7 +270,7 @@ mod tests {
         async fn due(&self, device: &str) {
             let topic = format!("doseline/v1/acme/berlin/{device}/report");
             let receipt = admit_registered(topic.as_bytes(), b"garbage", None).receipt.unwrap();
-            self.desk.reserve(receipt).await.unwrap().send();
+            self.receipts.reserve(receipt).await.unwrap().send();
         }
     }
 

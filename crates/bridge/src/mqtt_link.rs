@@ -1,9 +1,10 @@
-//! One network connection to the MQTT broker: packets in, packets out, and why there are none.
+//! One network connection to the MQTT broker: it sends and receives packets, and says why it
+//! cannot.
 //!
-//! Packets are read and written by rumqttc's codec. Its event loop writes to the socket after each
-//! packet, a system call for every acknowledgement and every receipt; a [`Link`] keeps what is sent
-//! in a buffer and writes it at once when nothing is left to read. What was not written when the
-//! connection ended is gone with it.
+//! rumqttc's codec reads and writes the packets. rumqttc's own event loop would write to the socket
+//! after each packet, with one system call for every acknowledgement and every receipt. A [`Link`]
+//! collects packets in a buffer and writes them together when nothing is left to read. Packets that
+//! were not written when the connection ends are lost.
 
 use std::{
     convert::Infallible,
@@ -35,15 +36,22 @@ use tokio::{
 };
 use tokio_util::codec::Framed;
 
-use crate::options::{Mqtt, Tls};
+use service::tls::Tls;
 
+use crate::options::Mqtt;
+
+/// Waits before a lost connection is opened again, each with 50 % of jitter. The broker may drop
+/// what devices publish until it knows the subscription again, so the first attempt comes within
+/// 100 ms.
+pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(50);
+pub(crate) const RETRY_MOST: Duration = Duration::from_secs(10);
 /// TCP, TLS and CONNACK together.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// Bytes read from the socket at once: what comes while the bridge's thread rests.
+/// Bytes read from the socket at once.
 const READ_BYTES: usize = 64 * 1024;
 /// TLS gives one record at a time.
 const TLS_READ_BYTES: usize = 16 * 1024;
-/// From so many bytes on what is sent is written before more is read.
+/// At this many unwritten bytes the link writes before it reads more.
 const WRITE_BYTES: usize = 1024;
 
 const SILENT: &str = "the broker does not answer";
@@ -67,11 +75,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 /// A connection that the broker has accepted.
 pub(crate) struct Link {
     framed: Framed<Box<dyn Socket>, Codec>,
-    /// Something was sent that may not be written yet.
+    /// Whether a packet was sent and may not be written yet.
     unwritten: bool,
-    /// Why nothing can be written any more; what was received before is still to be taken.
+    /// Why writing failed. Packets that were received before can still be read.
     broken: Option<String>,
-    /// What was received and cannot be read, which ended the connection.
+    /// The unreadable packet that ended the connection.
     unreadable: Option<String>,
     client_id: String,
     keep_alive: Duration,
@@ -104,14 +112,15 @@ impl Link {
         }
     }
 
-    /// Sends a packet together with others: it goes out with the next [`Link::next`] that has to
-    /// wait, or [`Link::close`].
+    /// Sends a packet together with others: the next [`Link::next`] that has to wait writes them,
+    /// or [`Link::close`].
     pub fn send(&mut self, packet: Packet) -> Result<(), String> {
         self.unwritten = true;
         self.framed.start_send_unpin(packet).map_err(|error| reason(&error))
     }
 
-    /// The next packet but for answers to pings. Dropped while it waits, it loses nothing.
+    /// The next packet that is no answer to a ping. The future may be dropped while it waits; no
+    /// packet is lost.
     pub async fn next(&mut self) -> Result<Packet, String> {
         loop {
             match poll_fn(|context| self.poll(context)).await? {
@@ -145,15 +154,16 @@ impl Link {
         self.broken.take().map_or(Poll::Pending, |reason| Poll::Ready(Err(reason)))
     }
 
-    /// What was received and cannot be read, if that is why the connection failed.
+    /// The unreadable packet, if the connection failed because of one.
     pub fn unreadable(&mut self) -> Option<String> {
         self.unreadable.take()
     }
 
-    /// While nothing may be read: writes what was sent and keeps the connection alive. Never ends.
+    /// For the time in which nothing may be read: writes what was sent and keeps the connection
+    /// alive. Never ends.
     pub async fn hold(&mut self) -> Infallible {
         poll_fn(|context| {
-            // Answers may be there, unread: whether the broker is silent cannot be said.
+            // The broker's answers are not read here, so its silence means nothing.
             while self.ping_due(context) {
                 self.ask();
             }
@@ -192,7 +202,7 @@ impl Link {
 
     /// Writes what was sent, and leaves.
     pub async fn close(mut self) {
-        // Whatever comes of it: what was not written is sent again.
+        // If this fails, the broker delivers again what was not acknowledged.
         if self.send(Packet::Disconnect(Disconnect::new(DisconnectReasonCode::NormalDisconnection))).is_ok() {
             let _ = self.framed.close().await;
         }
@@ -208,7 +218,8 @@ async fn connect(mqtt: &Mqtt, purpose: &Purpose) -> Result<(Link, ConnAck), Stri
         Some(username) => {
             let password = mqtt.password.as_ref().map(|secret| secret.read()).transpose();
             let password = password.map_err(|error| format!("read the MQTT password: {error}"))?;
-            Some(Login { username: username.clone(), password: password.unwrap_or_default() })
+            let password = password.map(|password| password.reveal().to_owned()).unwrap_or_default();
+            Some(Login { username: username.clone(), password })
         }
         None => None,
     };
@@ -238,7 +249,7 @@ async fn connect(mqtt: &Mqtt, purpose: &Purpose) -> Result<(Link, ConnAck), Stri
     };
     let allowed = connack.properties.as_ref();
     framed.codec_mut().max_outgoing_size = allowed.and_then(|allowed| allowed.max_packet_size);
-    // 0 = the broker does not watch it; we do.
+    // 0 means that the broker does not watch the connection; the link still does.
     let keep_alive = allowed.and_then(|allowed| allowed.server_keep_alive).filter(|seconds| *seconds > 0);
     let keep_alive = keep_alive.map_or(mqtt.keep_alive, |seconds| Duration::from_secs(seconds.into()));
     Ok((Link::over(framed, client_id, keep_alive), connack))
@@ -262,20 +273,16 @@ fn bare(host: &str) -> &str {
 
 fn connector(tls: &Tls) -> Result<TlsConnector, String> {
     let mut builder = TlsConnector::builder();
-    if let Some(path) = &tls.ca {
-        let pem = read(path)?;
-        let certificates = Certificate::stack_from_pem(&pem);
-        let certificates = certificates.map_err(|error| format!("TLS authority {}: {error}", path.display()))?;
-        // Only the given authority is trusted, not the system's as well.
-        builder.disable_built_in_roots(true);
-        for certificate in certificates {
-            builder.add_root_certificate(certificate);
-        }
+    let certificates = Certificate::stack_from_pem(&read(&tls.ca)?);
+    let certificates = certificates.map_err(|error| format!("TLS authority {}: {error}", tls.ca.display()))?;
+    // The authorities of the system are not trusted beside the given ones.
+    builder.disable_built_in_roots(true);
+    for certificate in certificates {
+        builder.add_root_certificate(certificate);
     }
-    if let Some(identity) = &tls.identity {
-        let (cert, key) = (read(&identity.cert)?, read(&identity.key)?);
-        let identity = native_tls::Identity::from_pkcs8(&cert, &key).map_err(|error| {
-            format!("TLS certificate {} with key {}: {error}", identity.cert.display(), identity.key.display())
+    if let Some((certificate, key)) = tls.identity() {
+        let identity = native_tls::Identity::from_pkcs8(&read(certificate)?, &read(key)?).map_err(|error| {
+            format!("TLS certificate {} with key {}: {error}", certificate.display(), key.display())
         })?;
         builder.identity(identity);
     }
@@ -286,7 +293,7 @@ fn read(path: &std::path::Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| format!("read {}: {error}", path.display()))
 }
 
-/// Why reading or writing failed, in one line for a person.
+/// Why reading or writing failed, in one line.
 fn reason(error: &CodecError) -> String {
     match error {
         CodecError::Io(error) => unreachable(error),
@@ -297,8 +304,8 @@ fn reason(error: &CodecError) -> String {
     }
 }
 
-/// What cannot be read: topic and size as far as they are known. What is too large is still in the
-/// buffer, what is malformed is not.
+/// Describes an unreadable packet by its topic and size, as far as they are known. A packet that is
+/// too large is still in the buffer; a malformed one is not.
 fn unreadable(error: &CodecError, buffer: &[u8]) -> Option<String> {
     match error {
         CodecError::Io(_) => None,
@@ -508,7 +515,7 @@ mod tests {
 
     #[test]
     fn unreadable_tls_files_are_named() {
-        let tls = Tls { ca: Some("/nowhere/ca.pem".into()), identity: None };
+        let tls = Tls { ca: "/nowhere/ca.pem".into(), certificate: None, key: None };
         assert!(connector(&tls).unwrap_err().starts_with("read /nowhere/ca.pem: "));
     }
 }

@@ -1,0 +1,85 @@
+//! Sections of the configuration that belong to no role, or to more than one.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+use service::{
+    secret::{Password, Secret},
+    settings,
+    settings::HTTP_URL,
+};
+
+settings! {
+    /// Section `[log]`.
+    pub struct Log {
+        /// Form of the log: `text` for people, `json` for collectors
+        format: LogFormat = LogFormat::Text;
+        /// Levels by target, such as `info,bridge=debug`. More detail costs CPU time
+        filter: String = "info".to_owned();
+    }
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line for each message.
+    Text,
+    /// One JSON object for each message.
+    Json,
+}
+
+settings! {
+    /// Section `[clickhouse]`.
+    pub struct ClickHouse {
+        /// Address of ClickHouse's HTTP interface
+        url: String = "http://localhost:8123".to_owned(), in HTTP_URL;
+        /// User name
+        username: String = "default".to_owned();
+        /// Password; better given in `password_file` or in `DOSELINE__CLICKHOUSE__PASSWORD`
+        password: Option<Secret> = None;
+        /// File whose first line is the password
+        password_file: Option<PathBuf> = None;
+        /// Whether `migrate` makes ClickHouse sync each insert to disk. Inserts then survive a
+        /// power loss and take longer
+        fsync: bool = true;
+    }
+}
+
+impl ClickHouse {
+    /// The password, or the file that it stands in.
+    pub fn password(&self) -> Option<Password> {
+        Password::of(self.password.as_ref(), self.password_file.as_deref())
+    }
+}
+
+settings! {
+    /// Section `[serve]`.
+    pub struct Serve {
+        /// Address of the dashboard
+        http: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9_600));
+    }
+}
+
+settings! {
+    /// Section `[http]`: every HTTP port.
+    pub struct Http {
+        /// Host names by which every HTTP port may be called besides its address and `localhost`,
+        /// such as those of a proxy or a container. A request for another name is refused (421)
+        names: Vec<String> = Vec::new();
+    }
+}
+
+settings! {
+    /// Section `[quarantine]`.
+    pub struct Quarantine {
+        /// Rows in quarantine. The loader warns at 80 % and reports an error at 100 %; nothing is
+        /// deleted by itself: [quarantine](quarantine.md)
+        rows_max: u64 = 1_000_000, in 1..;
+        /// Payloads in quarantine, MiB, with the same alarms
+        mib_max: u32 = 1_024, in 1..;
+        /// Age of the oldest row in quarantine, days, with the same alarms. `quarantine purge`
+        /// refuses younger rows. At least `kafka.retention_days`
+        age_days_max: u32 = 90, in 1..;
+    }
+}
