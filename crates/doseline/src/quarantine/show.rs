@@ -5,9 +5,9 @@ use std::{fmt::Write as _, process::ExitCode};
 use clap::Args;
 use serde_json::{Value, json};
 use telemetry::{
-    inspect::{self, Inspection},
     kafka::SOURCE_BRIDGE,
     quarantine::Id,
+    reading::forensic::{self, Inspection},
 };
 use warehouse::quarantine::{Filter, Item, Raw};
 
@@ -65,9 +65,9 @@ fn read(raw: &Raw) -> Inspection {
     let status = raw.topic.ends_with("/status");
     let text = status || (raw.topic.ends_with("/report/json") && raw.source == SOURCE_BRIDGE);
     match (status, text) {
-        (true, _) => inspect::json(&raw.payload, "Status"),
-        (false, true) => inspect::json(&raw.payload, "Report"),
-        (false, false) => inspect::protobuf(&raw.payload, "Report"),
+        (true, _) => forensic::json(&raw.payload, "Status"),
+        (false, true) => forensic::json(&raw.payload, "Report"),
+        (false, false) => forensic::protobuf(&raw.payload, "Report"),
     }
 }
 
