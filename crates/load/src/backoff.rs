@@ -1,4 +1,4 @@
-//! Waiting between attempts.
+//! How long to wait between attempts.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// The next wait.
+    /// How long to wait before the next attempt.
     pub fn next(&mut self) -> Duration {
         let wait = FIRST.saturating_mul(2u32.saturating_pow(self.failures)).min(MOST);
         self.failures = self.failures.saturating_add(1);

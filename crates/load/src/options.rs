@@ -1,7 +1,8 @@
-//! What can be set.
+//! The options of a loader, their defaults and their bounds.
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
+use rdkafka::ClientConfig;
 use telemetry::{
     device_time,
     kafka::{QUARANTINE_TOPIC, REPORTS_TOPIC, STATUS_TOPIC},
@@ -10,7 +11,7 @@ use telemetry::{
 
 use crate::error::Error;
 
-/// Most rows of a batch that can be asked for: keeps the sums of squares of a batch within 64 bits.
+/// The largest `rows_max`: it keeps the sums of squares of a batch within 64 bits.
 pub const ROWS_MAX: usize = 2_000_000;
 
 /// Options of a loader.
@@ -20,11 +21,11 @@ pub struct Options {
     pub kafka: Kafka,
     /// When a batch is written, and other bounds.
     pub limits: Limits,
-    /// What is plausible, by model. Turning it changes which events are quarantined from then on,
-    /// and is safe at any time.
+    /// What is plausible, by model. A change is safe at any time; it changes which later events are
+    /// quarantined.
     pub plausibility: Plausibility,
-    /// What a device's clock may show. Turning it changes which events have the device's time from
-    /// then on, and is safe at any time.
+    /// What a device's clock may show. A change is safe at any time; it changes which later events
+    /// have the device's time.
     pub device_time: device_time::Limits,
     /// Name of this loader in intents and logs; different for each loader.
     pub instance: String,
@@ -56,14 +57,14 @@ pub struct Kafka {
     pub brokers: String,
     /// Consumer group; loaders of one group share the partitions.
     pub group: String,
-    /// Further librdkafka properties (`security.protocol`, `sasl.password`, ...). Those that a
-    /// guarantee hangs on cannot be set.
+    /// Further librdkafka properties (`security.protocol`, `sasl.password`, ...). Properties that a
+    /// guarantee depends on cannot be set.
     pub properties: BTreeMap<String, String>,
     /// Names of the topics.
     pub topics: Topics,
-    /// After this long without a sign of life Kafka gives a loader's partitions to another, 1 s..=1
-    /// h; after this long a paused loader stops writing. Shorter takes over sooner, and lets a
-    /// short stall cost a rebalance.
+    /// After this long without a heartbeat Kafka gives a loader's partitions to another loader, 1
+    /// s..=1 h. A process that was paused for this long stops writing. A shorter time moves the
+    /// partitions sooner, but a short stall then causes a rebalance.
     pub session_timeout: Duration,
 }
 
@@ -89,6 +90,17 @@ impl fmt::Debug for Kafka {
             .field("session_timeout", &self.session_timeout)
             .finish()
     }
+}
+
+/// The configuration that every librdkafka client of this loader begins with.
+pub(crate) fn client_config(kafka: &Kafka) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("log.connection.close", "false").set("reconnect.backoff.max.ms", "2000");
+    for (name, value) in &kafka.properties {
+        config.set(name, value);
+    }
+    config.set("bootstrap.servers", &kafka.brokers);
+    config
 }
 
 /// Names of the Kafka topics.
@@ -122,15 +134,15 @@ impl Topics {
 pub struct Limits {
     /// A batch is written at this many events, 1..=[`ROWS_MAX`]; it may exceed it by one report.
     pub rows_max: usize,
-    /// A batch is written at this many bytes of records. So much again may wait in memory for each
+    /// A batch is written at this many bytes of records. As many again may wait in memory for each
     /// partition.
     pub bytes_max: usize,
-    /// Most batches a partition has: one in this time, counted from the end of the batch before. A
-    /// record that comes after a pause is written within 50 ms. Larger: fewer and cheaper inserts.
-    /// Smaller: fresher data.
+    /// A partition writes at most one batch in this time, counted from the end of the batch before.
+    /// A record that arrives after a pause is written within 50 ms. A larger value means fewer and
+    /// cheaper inserts, a smaller one fresher data.
     pub age_max: Duration,
-    /// Batches of all partitions that are written at once; those that are due meanwhile go on
-    /// growing, for 2 s at most. More than ClickHouse has processors get in each other's way.
+    /// Batches of all partitions that are written at once. A batch that is due meanwhile continues
+    /// to grow, for at most 2 s. More batches than ClickHouse has processors slow each other down.
     pub batches_max: usize,
     /// Boots whose ledgers are kept in memory, over all partitions; others are read back when
     /// needed.
@@ -146,8 +158,8 @@ pub struct Limits {
     pub loss_shown: Duration,
     /// Age of the oldest unwritten record at which `/readyz` fails.
     pub unwritten_age_max: Duration,
-    /// How long a batch that cannot be read holds up its partition before it is given up and
-    /// recorded as lost. Longer leaves more time to mend the broker; what follows waits meanwhile.
+    /// How long a batch that cannot be read delays its partition before it is given up and recorded
+    /// as lost. A longer time leaves more time to repair the broker; later records wait meanwhile.
     pub unreadable_after: Duration,
     /// How long batches that are being written may take to finish at the end.
     pub drain_max: Duration,
@@ -171,11 +183,11 @@ impl Default for Limits {
     }
 }
 
-/// Full batches whose rows are made and written at once.
+/// Full batches whose rows may be in memory at once.
 const BATCHES_AT_ONCE: usize = 2;
 
 impl Limits {
-    /// Rows that may be made and written at once, over all partitions.
+    /// Rows that may be in memory at once, over all partitions.
     pub fn room(&self) -> usize {
         BATCHES_AT_ONCE * self.rows_max
     }

@@ -1,6 +1,6 @@
 //! One boot: what the device says, Kafka, the ledger and the tables held against each other. Pure.
 
-use load::again::Seen;
+use load::history::KafkaBoot;
 use telemetry::{
     interval::{Interval, IntervalSet},
     ledger::Ledger,
@@ -14,7 +14,7 @@ pub struct Boot<'a> {
     /// The boot.
     pub key: &'a BootKey,
     /// What Kafka holds.
-    pub seen: &'a Seen,
+    pub seen: &'a KafkaBoot,
     /// Last sequence number that the device said it made, elsewhere than in its reports.
     pub words: u64,
     /// Whether Kafka still holds all of the period.
@@ -122,7 +122,7 @@ mod tests {
     #[track_caller]
     fn check(seen: &[(u64, u64)], before: &Ledger, after: &Ledger, rows: &Rows, expected: &[(Kind, u64, u64)]) {
         let key = BootKey { tenant: "acme".to_owned(), device: "pen".to_owned(), boot_id: 1 };
-        let seen = Seen { arrived: set(seen), known_last: 20, ..Seen::default() };
+        let seen = KafkaBoot { arrived: set(seen), known_last: 20, ..KafkaBoot::default() };
         let boot = Boot { key: &key, seen: &seen, words: 0, whole: true, before, after, rows };
         let found: Vec<_> =
             compare(&boot).1.into_iter().map(|finding| (finding.kind, finding.first_seq, finding.last_seq)).collect();
