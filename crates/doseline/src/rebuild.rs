@@ -14,9 +14,9 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use load::{
-    again::{self, Reader, Remake},
     batch::{DECODER_VERSION, Rules},
     decode::Place,
+    history::{self, Reader},
     inbox::Record,
 };
 use serde_json::{Value, json};
@@ -206,11 +206,11 @@ impl<'w> Rebuild<'w> {
             let life = lives.iter().find(|life| life.incarnation == shard.incarnation);
             let life = life.with_context(|| format!("no topic of incarnation {} is known", shard.incarnation))?;
             let latest = lives.iter().filter(|other| other.topic == life.topic).map(|other| other.incarnation).max();
-            ensure!(latest == Some(life.incarnation), "Kafka topic {} was created again since that day", life.topic);
-            let content = again::content(&kafka.topics, &life.topic)
+            ensure!(latest == Some(life.incarnation), "Kafka topic {} was made again since that day", life.topic);
+            let content = history::content(&kafka.topics, &life.topic)
                 .with_context(|| format!("Kafka topic {} is not one of the loader's any more", life.topic))?;
             if !held.contains_key(&life.topic) {
-                let answer = again::held(&kafka, &life.topic).await.context("ask Kafka what it holds")?;
+                let answer = history::held(&kafka, &life.topic).await.context("ask Kafka what it holds")?;
                 held.insert(life.topic.clone(), answer);
             }
             let lost = warehouse.lost_offsets(shard, of.from, of.to).await?;
@@ -294,7 +294,7 @@ impl<'w> Rebuild<'w> {
         let mut records =
             Records { reader: Reader::open(&self.kafka, topic, shard.partition, *first, to)?, ahead: None };
         let (lost, warehouse) = (lost.clone(), self.warehouse);
-        let mut remake = Remake::new(warehouse, shard, place, from);
+        let mut batches = history::Rebuild::new(warehouse, shard, place, from);
         let mut group = Group::default();
         for batch in written {
             let read = records.batch(&batch, &lost).await?;
@@ -303,7 +303,7 @@ impl<'w> Rebuild<'w> {
             let rules = rules.unwrap_or(&self.rules[0]);
             let Shard { incarnation, partition } = shard;
             let provenance = Provenance { ingest_day: batch.ingest_day, incarnation, partition, batch: batch.batch };
-            let blocks = remake.batch(&read, rules, provenance).await.context("read ledgers").hint(AGAIN)?;
+            let blocks = batches.batch(&read, rules, provenance).await.context("read ledgers").hint(AGAIN)?;
             progress.add(batch.batch_end.saturating_sub(batch.batch.max(self.shards[index].first)));
             if batch.ingest_day != i32::from(self.day) {
                 continue;
@@ -327,7 +327,7 @@ impl<'w> Rebuild<'w> {
         if !standing.is_empty() {
             return Ok(Pass::Stale);
         }
-        let rebuilt = remake.ledgers();
+        let rebuilt = batches.ledgers();
         let keys: Vec<BootKey> = rebuilt.iter().map(key).collect();
         let recorded = self.warehouse.ledgers(shard, to, &keys).await?;
         self.moved.extend(moved(&rebuilt, &recorded));

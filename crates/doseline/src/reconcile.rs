@@ -18,8 +18,8 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use load::{
-    again::{self, Held, Only, Reader, Testimony, Witness},
     decode::{Content, Place},
+    history::{self, Filter, Found, Held, Inventory, Reader},
 };
 use serde::Serialize;
 use telemetry::{ledger::Ledger, topic::is_id};
@@ -161,7 +161,7 @@ impl<'w> Audit<'w> {
         let lives = warehouse.topic_lives().await?;
         let mut held = BTreeMap::new();
         for topic in kafka.topics.all() {
-            held.insert(topic.to_owned(), again::held(&kafka, topic).await.context("ask Kafka what it holds")?);
+            held.insert(topic.to_owned(), history::held(&kafka, topic).await.context("ask Kafka what it holds")?);
         }
         Ok(Self {
             warehouse,
@@ -184,11 +184,11 @@ impl<'w> Audit<'w> {
             let life = self.lives.iter().find(|life| life.incarnation == span.shard.incarnation)?;
             let partition = span.shard.partition;
             let place = Place { content, partition, partitions: life.partitions };
-            if again::content(&self.kafka.topics, &life.topic) != Some(content) {
+            if history::content(&self.kafka.topics, &life.topic) != Some(content) {
                 return None;
             }
             if let (Some(tenant), Some(device)) = (&self.scope.tenant, &self.scope.device)
-                && !again::may_hold(place, tenant, device)
+                && !history::may_hold(place, tenant, device)
             {
                 return None;
             }
@@ -206,7 +206,7 @@ impl<'w> Audit<'w> {
         for stretch in self.stretches(Content::Status) {
             let mut progress =
                 Progress::new(format!("{}/{}", stretch.topic, stretch.place.partition), "records", count(&stretch));
-            for (boot, seen) in self.hear(&stretch, &mut progress).await?.boots {
+            for (boot, seen) in self.inventory(&stretch, &mut progress).await?.boots {
                 let words = self.words.entry(boot).or_default();
                 *words = seen.known_last.max(*words);
             }
@@ -214,18 +214,18 @@ impl<'w> Audit<'w> {
         Ok(())
     }
 
-    /// Reads everything that Kafka still holds of a stretch.
-    async fn hear(&mut self, stretch: &Stretch, progress: &mut Progress) -> anyhow::Result<Testimony> {
+    /// Everything that Kafka still has of a stretch.
+    async fn inventory(&mut self, stretch: &Stretch, progress: &mut Progress) -> anyhow::Result<Found> {
         let Stretch { span, topic, place, readable } = stretch;
-        let only = Only { tenant: self.scope.tenant.clone(), device: self.scope.device.clone() };
-        let mut witness = Witness::new(*place, only, self.settled).context("make temporary files")?;
-        let Some(first) = readable.filter(|first| *first < span.to) else { return Ok(Testimony::default()) };
+        let filter = Filter { tenant: self.scope.tenant.clone(), device: self.scope.device.clone() };
+        let mut inventory = Inventory::new(*place, filter, self.settled).context("create temporary files")?;
+        let Some(first) = readable.filter(|first| *first < span.to) else { return Ok(Found::default()) };
         let mut reader = Reader::open(&self.kafka, topic, place.partition, first, span.to)?;
         while let Some(record) = reader.next().await? {
-            witness.hear(&record).context("write a temporary file")?;
+            inventory.add(&record).context("write a temporary file")?;
             progress.add(1);
         }
-        witness.finish().context("read a temporary file")
+        inventory.finish().context("read a temporary file")
     }
 
     async fn compare_partitions(&mut self) -> anyhow::Result<()> {
@@ -240,12 +240,12 @@ impl<'w> Audit<'w> {
                 ));
             }
             let mut progress = Progress::new(format!("{}/{partition}", stretch.topic), "records", count(&stretch));
-            let testimony = self.hear(&stretch, &mut progress).await?;
+            let found = self.inventory(&stretch, &mut progress).await?;
             drop(progress);
             let before = ledgers(self.warehouse.ledgers_of(span.shard, span.from, &self.scope).await?, stretch.place);
             let after = ledgers(self.warehouse.ledgers_of(span.shard, span.to, &self.scope).await?, stretch.place);
-            self.compare_boots(&stretch, whole, &testimony, &before, &after).await?;
-            self.conflicts(&stretch, &testimony).await?;
+            self.compare_boots(&stretch, whole, &found, &before, &after).await?;
+            self.conflicts(&stretch, &found).await?;
         }
         // Boots that only the status topic mentions, in partitions that never had a report.
         let silent = std::mem::take(&mut self.words);
@@ -269,22 +269,22 @@ impl<'w> Audit<'w> {
         &mut self,
         stretch: &Stretch,
         whole: bool,
-        testimony: &Testimony,
+        found: &Found,
         before: &BTreeMap<BootKey, Ledger>,
         after: &BTreeMap<BootKey, Ledger>,
     ) -> anyhow::Result<()> {
         let rows = self.warehouse.rows_of(stretch.span, &self.scope).await?;
-        let mine = |key: &BootKey| again::may_hold(stretch.place, &key.tenant, &key.device);
+        let mine = |key: &BootKey| history::may_hold(stretch.place, &key.tenant, &key.device);
         let words: BTreeMap<BootKey, u64> =
             self.words.iter().filter(|(key, _)| mine(key)).map(|(key, last)| (key.clone(), *last)).collect();
         let changed = after.iter().filter(|(key, ledger)| before.get(*key) != Some(*ledger)).map(|(key, _)| key);
         let keys: BTreeSet<&BootKey> =
-            testimony.boots.keys().chain(words.keys()).chain(rows.keys()).chain(changed).collect();
+            found.boots.keys().chain(words.keys()).chain(rows.keys()).chain(changed).collect();
         let (unseen, nothing, none) = (Default::default(), Ledger::default(), Default::default());
         for key in keys {
             let boot = Boot {
                 key,
-                seen: testimony.boots.get(key).unwrap_or(&unseen),
+                seen: found.boots.get(key).unwrap_or(&unseen),
                 words: words.get(key).copied().unwrap_or(0),
                 whole,
                 before: before.get(key).unwrap_or(&nothing),
@@ -314,8 +314,8 @@ impl<'w> Audit<'w> {
         self.findings.extend(findings);
     }
 
-    async fn conflicts(&mut self, stretch: &Stretch, testimony: &Testimony) -> anyhow::Result<()> {
-        for (index, conflict) in testimony.conflicts.iter().enumerate() {
+    async fn conflicts(&mut self, stretch: &Stretch, found: &Found) -> anyhow::Result<()> {
+        for (index, conflict) in found.conflicts.iter().enumerate() {
             let (first, other) = (conflict.first_offset, conflict.other_offset);
             let detail = if index < CONFLICTS_SHOWN {
                 let [left, right] = [
@@ -341,7 +341,7 @@ impl<'w> Audit<'w> {
     async fn content(&self, stretch: &Stretch, offset: u64, seq: u64) -> anyhow::Result<String> {
         let mut reader = Reader::open(&self.kafka, &stretch.topic, stretch.place.partition, offset, offset + 1)?;
         let record = reader.next().await?;
-        Ok(record.and_then(|record| again::contents(&record, stretch.place, seq)).unwrap_or_default())
+        Ok(record.and_then(|record| history::contents(&record, stretch.place, seq)).unwrap_or_default())
     }
 
     /// Compares what the tables alone can show.
@@ -421,7 +421,7 @@ fn count(stretch: &Stretch) -> u64 {
 /// The ledgers of the boots that a partition may hold. Earlier incarnations of the topic may have
 /// had other boots in the same partition.
 fn ledgers(rows: Vec<LedgerRow>, place: Place) -> BTreeMap<BootKey, Ledger> {
-    let rows = rows.into_iter().filter(|row| again::may_hold(place, &row.tenant, &row.device));
+    let rows = rows.into_iter().filter(|row| history::may_hold(place, &row.tenant, &row.device));
     let ledger =
         |row: LedgerRow| (BootKey { tenant: row.tenant, device: row.device, boot_id: row.boot_id }, row.ledger);
     rows.map(ledger).collect()

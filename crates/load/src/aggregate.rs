@@ -1,6 +1,6 @@
-//! Partial sums of one batch: by device and minute, by visit and set point, by mounted item.
+//! Partial sums of one batch: by device and minute, by session and set point, by mounted item.
 //!
-//! Rows come out in the order their keys were first seen, so that the same records give the same
+//! Rows are in the order in which their keys first appeared, so that the same records give the same
 //! blocks, byte for byte.
 
 use std::{collections::HashMap, hash::Hash};
@@ -12,9 +12,9 @@ use warehouse::columns::{
     AccuracyMinute, AccuracyRow, AccuracySession, Block, Commons, ItemUse, ItemUses, Mounted, Provenance,
 };
 
-/// Values by key, in the order of the keys' first appearance. Keys are small numbers that differ in
-/// few bits: without foldhash's last step (`quality`) some minutes would have most of their devices
-/// in the same slots.
+/// Values by key, in the order in which the keys first appeared. Keys are small numbers that differ
+/// in few bits: without foldhash's last step (`quality`), most devices of some minutes would fall
+/// into the same slots.
 struct Keyed<K, V> {
     index: HashMap<K, usize, RandomState>,
     rows: Vec<(K, V)>,
@@ -28,7 +28,8 @@ impl<K, V> Default for Keyed<K, V> {
 }
 
 impl<K: Copy + Eq + Hash, V> Keyed<K, V> {
-    /// Position of a key; neighbours mostly have the same, so the last one is tried first.
+    /// Position of a key. Consecutive injections mostly have the same one, so the last is tried
+    /// first.
     fn at(&mut self, key: K, new: impl FnOnce() -> V) -> usize {
         if self.rows.get(self.last).is_some_and(|(last, _)| *last == key) {
             return self.last;
@@ -46,24 +47,57 @@ impl<K: Copy + Eq + Hash, V> Keyed<K, V> {
     }
 }
 
-/// [`Commons::device`].
-type Device = [i32; 5];
-/// Number of the device; [`Commons::visit`].
-type Visit = (usize, [i32; 3]);
-/// Keys of tenant, site, device and session.
-type Place = [i32; 4];
-/// Where it is used.
-type Item = (Place, Mounted);
-/// Number of the visit; set points, nl and um; number of a [`v1::Outcome`].
-type SetPoint = (usize, Option<u32>, Option<u16>, i32);
+/// Keys of the texts that name a device, see [`Commons::device`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct DeviceKey {
+    texts: [i32; 5],
+}
 
-/// Where the injections of a report count.
+/// A session on a device, with the calibrations in force.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct SessionKey {
+    /// Number of the device among [`Aggregates::devices`].
+    device: usize,
+    /// Keys of the texts, see [`Commons::visit`].
+    texts: [i32; 3],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct MinuteKey {
+    /// Number of the device among [`Aggregates::devices`].
+    device: usize,
+    /// Minutes since 1970.
+    minute: i64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct SetPointKey {
+    /// Number of the session among [`Aggregates::sessions`].
+    session: usize,
+    target_nl: Option<u32>,
+    target_um: Option<u16>,
+    /// Number of a [`v1::Outcome`].
+    outcome: i32,
+}
+
+/// A mounted item, and where it is used: keys of the texts of tenant, site, device and session.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct ItemKey {
+    tenant: i32,
+    site: i32,
+    device: i32,
+    session: i32,
+    mounted: Mounted,
+}
+
+/// The rows to which the injections of a report are added.
 #[derive(Clone, Copy)]
 struct Opened {
     device: usize,
-    visit: usize,
+    session: usize,
+    /// Range in [`Aggregates::items`].
     items: (usize, usize),
-    /// 1 where their time is that of their receipt, else 0.
+    /// 1 if the time of the injections is that of their receipt, else 0.
     undated: u64,
 }
 
@@ -72,28 +106,33 @@ struct Opened {
 pub(crate) struct Aggregates {
     /// By number in [`Commons`].
     opened: Vec<Option<Opened>>,
-    /// Numbers of the items in use, those of an [`Opened`] in a row.
+    /// Numbers among `uses`; the items of each [`Opened`] are adjacent.
     items: Vec<usize>,
-    devices: Keyed<Device, ()>,
-    visits: Keyed<Visit, ()>,
-    minutes: Keyed<(usize, i64), Sums>,
-    sessions: Keyed<SetPoint, (Sums, PercentBins)>,
-    uses: Keyed<Item, ItemUse>,
+    devices: Keyed<DeviceKey, ()>,
+    sessions: Keyed<SessionKey, ()>,
+    minutes: Keyed<MinuteKey, Sums>,
+    set_points: Keyed<SetPointKey, (Sums, PercentBins)>,
+    uses: Keyed<ItemKey, ItemUse>,
 }
 
 const MINUTE_US: i64 = 60_000_000;
 
 impl Aggregates {
-    /// Adds an injection whose values are plausible; `common` is the number of what its report has
-    /// in common with others.
+    /// Adds an injection whose values are plausible. `common` is the number of its report's common
+    /// part in `commons`.
     pub fn injection(&mut self, commons: &Commons, common: u32, at: i64, injection: &v1::Injection) {
         let opened = self.opened.get(common as usize).copied().flatten();
-        let Opened { device, visit, items: (first, end), undated } =
+        let Opened { device, session, items: (first, end), undated } =
             opened.unwrap_or_else(|| self.open(commons, common, at));
         let shot = shot(at, injection);
-        self.minutes.value((device, at.div_euclid(MINUTE_US)), Sums::default).add(&shot);
-        let set_point = (visit, narrow(injection.target_nl), narrow(injection.target_um), injection.outcome);
-        let (sums, bins) = self.sessions.value(set_point, Default::default);
+        self.minutes.value(MinuteKey { device, minute: at.div_euclid(MINUTE_US) }, Sums::default).add(&shot);
+        let set_point = SetPointKey {
+            session,
+            target_nl: narrow(injection.target_nl),
+            target_um: narrow(injection.target_um),
+            outcome: injection.outcome,
+        };
+        let (sums, bins) = self.set_points.value(set_point, Default::default);
         sums.add(&shot);
         if let Some((target, delivered)) = shot.dose {
             bins.add(target, delivered);
@@ -110,12 +149,13 @@ impl Aggregates {
         }
     }
 
-    /// Looks up once what is the same for all reports of a number.
+    /// Looks up once what is the same for all reports with this common part.
     fn open(&mut self, commons: &Commons, common: u32, at: i64) -> Opened {
-        let (names, ids) = (commons.device(common), commons.visit(common));
-        let device = self.devices.at(names, || ());
-        let visit = self.visits.at((device, ids), || ());
-        let place = [names[0], names[1], names[2], ids[0]];
+        let (device_texts, session_texts) = (commons.device(common), commons.visit(common));
+        let device = self.devices.at(DeviceKey { texts: device_texts }, || ());
+        let session = self.sessions.at(SessionKey { device, texts: session_texts }, || ());
+        let ([tenant, site, device_name, ..], [session_id, ..]) = (device_texts, session_texts);
+        let item = |mounted| ItemKey { tenant, site, device: device_name, session: session_id, mounted };
         let none = ItemUse {
             injections: 0,
             punctures: 0,
@@ -126,14 +166,14 @@ impl Aggregates {
             undated: 0,
         };
         let mounts = commons.mounts(common).iter();
-        let mut items: Vec<_> = mounts.map(|mounted| self.uses.at((place, *mounted), || none)).collect();
+        let mut items: Vec<_> = mounts.map(|mounted| self.uses.at(item(*mounted), || none)).collect();
         // A mount that is named twice is used once.
         items.sort_unstable();
         items.dedup();
         let first = self.items.len();
         self.items.append(&mut items);
         let undated = u64::from(!commons.is_device_time(common));
-        let opened = Opened { device, visit, items: (first, self.items.len()), undated };
+        let opened = Opened { device, session, items: (first, self.items.len()), undated };
         if self.opened.len() <= common as usize {
             self.opened.resize(common as usize + 1, None);
         }
@@ -143,26 +183,27 @@ impl Aggregates {
 
     /// The blocks of the aggregate tables.
     pub fn finish(self, provenance: Provenance, commons: &Commons) -> [Option<Block>; 3] {
-        let row = |device: usize, sums| AccuracyRow { device: self.devices.rows[device].0, sums };
+        let row = |device: usize, sums| AccuracyRow { device: self.devices.rows[device].0.texts, sums };
         let mut minutes = AccuracyMinute::default();
-        for ((device, minute), sums) in &self.minutes.rows {
-            // Plausible times are below 2100, and DateTime reaches 2106.
+        for (MinuteKey { device, minute }, sums) in &self.minutes.rows {
+            // Plausible times are before 2100, and DateTime reaches 2106.
             minutes.push(row(*device, sums), (minute * 60) as u32);
         }
         let mut sessions = AccuracySession::default();
-        for ((visit, target_nl, target_um, outcome), (sums, bins)) in &self.sessions.rows {
-            let (device, ids) = self.visits.rows[*visit].0;
-            sessions.push(row(device, sums), ids, (*target_nl, *target_um), *outcome, bins);
+        for (SetPointKey { session, target_nl, target_um, outcome }, (sums, bins)) in &self.set_points.rows {
+            let SessionKey { device, texts } = self.sessions.rows[*session].0;
+            sessions.push(row(device, sums), texts, (*target_nl, *target_um), *outcome, bins);
         }
         let mut uses = ItemUses::default();
-        for ((place, Mounted { slot, keys }), item_use) in &self.uses.rows {
-            uses.push(*place, *keys, *slot, item_use);
+        for (ItemKey { tenant, site, device, session, mounted }, item_use) in &self.uses.rows {
+            uses.push([*tenant, *site, *device, *session], mounted.keys, mounted.slot, item_use);
         }
         [minutes.finish(provenance, commons), sessions.finish(provenance, commons), uses.finish(provenance, commons)]
     }
 }
 
-/// What accuracy is computed from. A value that only repeats the setting is no measurement.
+/// The values that accuracy is computed from. A value that only repeats the setting is no
+/// measurement.
 fn shot(at: i64, injection: &v1::Injection) -> Shot {
     let dose = Option::zip(narrow(injection.target_nl), narrow(injection.delivered_nl));
     let depth = Option::zip(injection.target_um, injection.measured_um);
@@ -183,14 +224,15 @@ fn narrow<T, U: TryFrom<T>>(value: Option<T>) -> Option<U> {
 mod tests {
     use std::{collections::HashSet, hash::BuildHasher as _};
 
-    use super::RandomState;
+    use super::{MinuteKey, RandomState};
 
     /// 100 keys fill 95 of 1024 slots on average, and in none of 10,000 minutes fewer than 75.
     #[test]
     fn keys_of_any_minute_spread() {
         let state = RandomState::default();
         for minute in 29_400_000..29_410_000_i64 {
-            let slots: HashSet<_> = (0..100_usize).map(|device| state.hash_one((device, minute)) % 1024).collect();
+            let slots: HashSet<_> =
+                (0..100_usize).map(|device| state.hash_one(MinuteKey { device, minute }) % 1024).collect();
             assert!(slots.len() >= 75, "minute {minute}: 100 devices in {} slots", slots.len());
         }
     }

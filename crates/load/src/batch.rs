@@ -1,39 +1,42 @@
-//! What the records of one batch come to: rows by table, changed ledgers, rejects.
+//! Turns the records of one batch into rows by table, changed ledgers and rejects.
 //!
-//! A record that a person replays out of quarantine goes the same way, except that it may also
-//! bring what its ledger has as quarantined, and that nothing of it is put into quarantine twice;
-//! see `replay`.
+//! A record that a person replays out of quarantine takes the same path, with two differences: it
+//! may bring events that its ledger holds as quarantined, and nothing of it is put into quarantine
+//! twice. See `replay`.
 //!
-//! Pure: the same records, ledgers and rules give the same rows, byte for byte. That is what lets
-//! another owner, or the same after a crash, write the batch again under the same tokens.
+//! Pure: the same records, ledgers and rules give the same rows, byte for byte. So another owner,
+//! or the same one after a crash, can write the batch again under the same tokens.
 
+mod interning;
+mod repeats;
 mod replay;
+mod runs;
+#[cfg(test)]
+mod tests;
 
-use std::{collections::HashMap, sync::Arc};
-
-use foldhash::quality::RandomState;
 use telemetry::{
-    device_time::{self, Judged},
-    hex::short_hex,
+    device_time,
     interval::{Interval, IntervalSet},
     kafka::{SOURCE_CHECK, SOURCE_LOADER},
     ledger::{Fate, Ledger},
-    plausibility::{Plausibility, Ranges, check},
+    plausibility::Plausibility,
     reject::{Reason, Reject},
     report::Report,
-    topic::Topic,
     v1::{self, event::Kind},
 };
-use warehouse::{
-    columns::{Block, Common, IMPLAUSIBLE_TIME, Origin, Provenance, Quarantined, UNKNOWN_FIELDS},
-    loader::BootKey,
-};
+use warehouse::columns::{Block, Common, Origin, Provenance, Quarantined};
+
+pub(crate) use repeats::{Repeat, Repeats};
 
 use crate::{
+    batch::{
+        interning::{Interned, origin},
+        repeats::{ClosedRepeats, Repeating},
+        runs::{Run, Source},
+    },
     decode::{Decoded, Message},
     ledgers::{Boot, BootRef, Ledgers},
     tables::Tables,
-    wire,
 };
 
 /// Version of everything that decides which rows a batch holds, and in which bytes: decoding,
@@ -41,8 +44,8 @@ use crate::{
 /// another version has begun is deleted and written again.
 pub const DECODER_VERSION: u32 = 7;
 
-/// What decides which rows a batch holds: what is plausible, with its hash, and the version of the
-/// decoder.
+/// What decides which rows a batch holds: the limits of what is plausible, their hash, and the
+/// version of the decoder.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// Ranges by model.
@@ -51,7 +54,7 @@ pub struct Rules {
     pub device_time: device_time::Limits,
     /// Hash of both.
     pub hash: u64,
-    /// [`DECODER_VERSION`]; another one only where a loader of another version is played.
+    /// [`DECODER_VERSION`], unless a test plays a loader of another version.
     pub decoder_version: u32,
 }
 
@@ -63,7 +66,7 @@ impl Rules {
     }
 }
 
-/// Something this loader refused, as it goes to Kafka.
+/// Something that this loader refused, as it is sent to Kafka.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub reason: Reason,
@@ -81,71 +84,38 @@ pub struct Refusal {
     pub payload: Vec<u8>,
 }
 
-/// What was counted.
+/// Counts of one batch, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub records: u64,
-    /// Events that were there already.
+    /// Events that were stored already.
     pub duplicates: u64,
-    /// Fields and enum values this version does not know.
+    /// Fields and enum values that this version does not know.
     pub unknown: u64,
     /// When the bridge received the first record, us since 1970.
     pub first_received_at: Option<i64>,
 }
 
-/// A batch that is being made of records.
+/// A batch to which records are being added.
 #[derive(Default)]
 pub(crate) struct Batch<'r> {
     tables: Tables,
-    numbers: Numbers<'r>,
+    interned: Interned<'r>,
     refusals: Vec<Refusal>,
     counts: Counts,
-    /// What came of the events of the record at hand.
+    /// What became of the events of the current record.
     tally: Tally,
     repeats: Option<Box<Repeating<'r>>>,
 }
 
-/// Events that are stored already and arrived again, as the rows that they would be.
-#[derive(Default)]
-struct Repeating<'r> {
-    tables: Tables,
-    numbers: Numbers<'r>,
-    records: Vec<Repeat>,
-}
-
-/// A record with events that were stored before.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Repeat {
-    pub boot: BootKey,
-    /// Sequence numbers of these events.
-    pub seqs: IntervalSet,
-    /// Offset of the record.
-    pub offset: u64,
-    pub topic: String,
-    /// When the bridge received it, us since 1970.
-    pub received_at: i64,
-    /// Key of the record.
-    pub key: Option<Vec<u8>>,
-    pub payload: Vec<u8>,
-}
-
-/// Events that arrived again, to be compared with what is stored.
-#[derive(Default)]
-pub(crate) struct Repeats {
-    /// The rows that they would be.
-    pub blocks: Vec<Block>,
-    /// Where they came from.
-    pub records: Vec<Repeat>,
-}
-
-/// What came of the events of one record.
+/// What became of the events of one record.
 #[derive(Debug, Default)]
 struct Tally {
     stored: u64,
     refused: u64,
     /// Events that were stored before.
     duplicates: u64,
-    /// Whether something of it stays where it was: in quarantine, as the row that is replayed.
+    /// Whether a part of it stays in quarantine, as the row that is replayed.
     stays: bool,
     /// Why something was refused, the first reason.
     reject: Option<Reject>,
@@ -156,14 +126,14 @@ pub(crate) struct Closed {
     tables: Tables,
     refusals: Vec<Refusal>,
     counts: Counts,
-    repeats: Option<(Tables, Vec<Repeat>)>,
+    repeats: Option<ClosedRepeats>,
 }
 
 impl Closed {
     /// The rows, under the provenance of the batch's intent.
     pub fn finish(self, provenance: Provenance) -> Written {
-        // Most batches have none, and tables without rows take their time as well.
-        let repeats = self.repeats.map(|(tables, records)| Repeats { blocks: tables.finish(provenance), records });
+        // Most batches have none, and finishing tables without rows takes time as well.
+        let repeats = self.repeats.map(|repeats| repeats.finish(provenance));
         Written {
             blocks: self.tables.finish(provenance),
             refusals: self.refusals,
@@ -186,7 +156,7 @@ pub(crate) struct Written {
 }
 
 impl<'r> Batch<'r> {
-    /// A batch that will have so many rows at most.
+    /// A batch of at most this many rows.
     pub fn of(rows: usize) -> Self {
         Self { tables: Tables::of(rows), ..Self::default() }
     }
@@ -196,7 +166,7 @@ impl<'r> Batch<'r> {
         self.counts.records += 1;
         self.tally = Tally::default();
         if decoded.replay.is_none() {
-            // A replay brings the time of years ago, which says nothing about the path's latency.
+            // A replayed record may be years old, which says nothing about the latency of the path.
             self.counts.first_received_at.get_or_insert(decoded.received_at);
         }
         match &decoded.message {
@@ -212,11 +182,11 @@ impl<'r> Batch<'r> {
         }
     }
 
-    /// All records are in it, and it needs them no more: finishing takes as much memory again as
+    /// Ends the collection. The records can now be dropped: finishing takes as much memory again as
     /// the rows do.
     pub fn close(self) -> Closed {
         let Self { tables, refusals, counts, repeats, .. } = self;
-        Closed { tables, refusals, counts, repeats: repeats.map(|repeats| (repeats.tables, repeats.records)) }
+        Closed { tables, refusals, counts, repeats: repeats.map(|repeats| repeats.close()) }
     }
 
     fn report(&mut self, decoded: &Decoded<'r>, report: &Report, ledgers: &mut Ledgers, rules: &Rules) {
@@ -226,7 +196,7 @@ impl<'r> Batch<'r> {
         let none = v1::Context::default();
         let context = report.context().map_or(&none, |context| context);
         let time = rules.device_time.judge(message, decoded.received_at);
-        let origin = origin(&mut self.tables, &mut self.numbers, decoded, &topic, report, context, &time);
+        let origin = origin(&mut self.tables, &mut self.interned, decoded, &topic, report, context, &time);
         let ranges = rules.plausibility.ranges(&context.model);
         let own = BootRef::of(&topic, report.boot_id());
         let source = Source { decoded, origin, report, ranges: &ranges, time, limits: &rules.device_time };
@@ -263,7 +233,7 @@ impl<'r> Batch<'r> {
         }
         for event in &message.events {
             if let Some(Kind::Heartbeat(v1::Heartbeat { boot_id, last_seq: Some(last), .. })) = event.kind {
-                // A boot 0 is none; its place is taken, see `REPLAYED_BOOT`.
+                // No boot has the id 0: `REPLAYED_BOOT` uses it.
                 let boot_id = boot_id.filter(|boot_id| *boot_id > 0);
                 let boot = ledgers.get(BootRef::of(&topic, boot_id.unwrap_or(report.boot_id())));
                 boot.ledger.declare_last(last.min(telemetry::limits::SEQ_MAX));
@@ -272,22 +242,22 @@ impl<'r> Batch<'r> {
         }
     }
 
-    /// Events with sequence numbers: what the ledger does not have yet, in runs of one fate.
-    /// Returns those that are stored already.
+    /// Adds events with sequence numbers that the ledger does not hold yet, in runs of one fate.
+    /// Returns the sequence numbers that are stored already.
     fn sequenced(&mut self, source: &Source<'_, '_>, range: Interval, ledger: &mut Ledger) -> IntervalSet {
         self.tally.duplicates += range.count();
         let mut repeated = IntervalSet::default();
         let mut next = range.first;
         while next <= range.last {
-            // What comes before `next` is settled and changes nothing about what is new behind it.
+            // Events before `next` are in the ledger and do not change which later ones are new.
             let Some(novel) = ledger.novel(Interval::new(next, range.last)).next() else { break };
             if novel.first > next {
                 ledger.stored.within(Interval::new(next, novel.first - 1)).for_each(|known| repeated.insert(known));
             }
             let run = source.run(novel.first, novel.last);
-            let interval = Interval::new(novel.first, novel.first + run.rejects_or_count() - 1);
+            let interval = Interval::new(novel.first, novel.first + run.count() - 1);
             self.tally.duplicates -= interval.count();
-            self.settle(source, interval, run, ledger);
+            self.admit(source, interval, run, ledger);
             next = interval.last + 1;
         }
         if next <= range.last {
@@ -296,8 +266,8 @@ impl<'r> Batch<'r> {
         repeated
     }
 
-    /// Puts a run of one fate into the ledger, then where it belongs.
-    fn settle(&mut self, source: &Source<'_, '_>, interval: Interval, run: Run, ledger: &mut Ledger) {
+    /// Records a run in the ledger, then stores or refuses its events.
+    fn admit(&mut self, source: &Source<'_, '_>, interval: Interval, run: Run, ledger: &mut Ledger) {
         let fate = if matches!(run, Run::Stored(_)) { Fate::Stored } else { Fate::Quarantined };
         let fragmented = ledger.record(interval, fate).err();
         let first = source.report.message().first_seq;
@@ -335,7 +305,8 @@ impl<'r> Batch<'r> {
         self.tables.event(origin, seq, source.time.at(event), &withdrawn);
     }
 
-    /// A heartbeat outside the sequence: nothing to remember, and nothing to send again.
+    /// Adds a heartbeat outside the sequence. No ledger remembers it, and the device never repeats
+    /// it.
     fn unsequenced(&mut self, source: &Source<'_, '_>, index: usize, event: &v1::Event) {
         match source.check(index, event) {
             Ok(()) => self.store(source, index, 0),
@@ -421,7 +392,7 @@ impl<'r> Batch<'r> {
             return;
         }
         let payload = match event {
-            Some((report, index)) => wire::single(report, &record.payload, index),
+            Some((report, index)) => report.excerpt(&record.payload, index),
             None => record.payload.clone(),
         };
         self.tables.quarantine(&Quarantined {
@@ -451,161 +422,8 @@ impl<'r> Batch<'r> {
     }
 }
 
-/// What the rows of a report's events have in common.
-fn origin<'r, 'a>(
-    tables: &mut Tables,
-    numbers: &mut Numbers<'r>,
-    decoded: &Decoded<'r>,
-    topic: &Topic<'_>,
-    report: &Report,
-    context: &'a v1::Context,
-    time: &Judged,
-) -> Origin<'a> {
-    let new = || {
-        let mut digits = [0; 32];
-        tables.common(&Common {
-            tenant: topic.tenant,
-            site: topic.site,
-            device: topic.device,
-            time_source: if time.is_device() { "DEVICE" } else { "RECEIVED" },
-            model: &context.model,
-            firmware: &context.firmware,
-            session_id: short_hex(&context.session_id, &mut digits),
-            clock: match report.message().clock() {
-                v1::Clock::Synced => "SYNCED",
-                v1::Clock::Unsynced => "UNSYNCED",
-                v1::Clock::Unknown | v1::Clock::Unspecified => "UNKNOWN",
-            },
-            dose_calibration_id: &context.dose_calibration_id,
-            depth_calibration_id: &context.depth_calibration_id,
-            preparation_id: &context.preparation_id,
-            operator_id: &context.operator_id,
-            mounts: &context.mounts,
-        })
-    };
-    Origin {
-        common: numbers.of(decoded, report, time.is_device(), new),
-        boot_id: report.boot_id(),
-        received_at: decoded.received_at,
-        kafka_offset: decoded.record.offset,
-        operator_id: &context.operator_id,
-        flags: if report.unknown() > 0 { UNKNOWN_FIELDS } else { 0 }
-            | if time.doubt.is_some() { IMPLAUSIBLE_TIME } else { 0 },
-    }
-}
-
-/// Numbers of what reports have in common, see [`Origin::common`].
-#[derive(Default)]
-struct Numbers<'r> {
-    /// With each number its context: while that is kept, no other can come to lie where it lies.
-    known: HashMap<Likeness<'r>, (u32, Option<Arc<v1::Context>>), RandomState>,
-}
-
-/// What tells that reports have a number in common: where their context lies, their topic, their
-/// clock, and whether it is believed.
-type Likeness<'r> = (usize, &'r [u8], i32, bool);
-
-/// Most of them that are kept.
-const KNOWN_MAX: usize = 4_096;
-
-impl<'r> Numbers<'r> {
-    fn of(&mut self, decoded: &Decoded<'r>, report: &Report, is_device: bool, new: impl FnOnce() -> u32) -> u32 {
-        let context = report.context();
-        let topic = decoded.record.headers.topic.as_deref().unwrap_or_default();
-        let lies_at = context.map_or(0, |context| Arc::as_ptr(context).addr());
-        let key = (lies_at, topic, report.message().clock, is_device);
-        if let Some((number, _)) = self.known.get(&key) {
-            return *number;
-        }
-        if self.known.len() >= KNOWN_MAX {
-            self.known.clear();
-        }
-        let number = new();
-        self.known.insert(key, (number, context.cloned()));
-        number
-    }
-}
-
-impl<'r> Repeating<'r> {
-    fn add(&mut self, source: &Source<'_, 'r>, topic: &Topic<'_>, context: &v1::Context, seqs: IntervalSet) {
-        let Source { decoded, report, time, limits, .. } = source;
-        let origin = origin(&mut self.tables, &mut self.numbers, decoded, topic, report, context, time);
-        let message = report.message();
-        for seq in seqs.intervals().iter().flat_map(|known| known.first..=known.last) {
-            let event = &message.events[(seq - message.first_seq) as usize];
-            let (withdrawn, _) = limits.withdraw(event, decoded.received_at);
-            self.tables.fact(&origin, seq, time.at(event), &withdrawn);
-        }
-        let (tenant, device) = (topic.tenant.to_owned(), topic.device.to_owned());
-        self.records.push(Repeat {
-            boot: BootKey { tenant, device, boot_id: report.boot_id() },
-            seqs,
-            offset: decoded.record.offset,
-            topic: decoded.topic.clone().into_owned(),
-            received_at: decoded.received_at,
-            key: decoded.record.key.clone(),
-            payload: decoded.record.payload.clone(),
-        });
-    }
-}
-
-/// A report that is being taken apart.
-struct Source<'a, 'r> {
-    decoded: &'a Decoded<'r>,
-    origin: Origin<'a>,
-    report: &'a Report,
-    ranges: &'a Ranges,
-    time: Judged,
-    limits: &'a device_time::Limits,
-}
-
-/// Neighbouring events of one fate.
-enum Run {
-    /// So many plausible ones.
-    Stored(u64),
-    /// Implausible ones, and why.
-    Quarantined(Vec<Reject>),
-}
-
-impl Run {
-    fn rejects_or_count(&self) -> u64 {
-        match self {
-            Self::Stored(count) => *count,
-            Self::Quarantined(rejects) => rejects.len() as u64,
-        }
-    }
-}
-
-impl Source<'_, '_> {
-    fn check(&self, index: usize, event: &v1::Event) -> Result<(), Reject> {
-        if let Err(reject) = self.report.texts(index) {
-            return Err(reject.clone());
-        }
-        check(event, self.time.at(event), self.ranges)
-    }
-
-    /// The longest run from `next` on, up to `last`.
-    fn run(&self, next: u64, last: u64) -> Run {
-        let message = self.report.message();
-        let (first, last) = ((next - message.first_seq) as usize, (last - message.first_seq) as usize);
-        let mut run: Option<Run> = None;
-        for (index, event) in (first..).zip(&message.events[first..=last]) {
-            run = Some(match (run, self.check(index, event)) {
-                (None, Ok(())) => Run::Stored(1),
-                (None, Err(reject)) => Run::Quarantined(vec![reject]),
-                (Some(Run::Stored(count)), Ok(())) => Run::Stored(count + 1),
-                (Some(Run::Quarantined(mut rejects)), Err(reject)) => {
-                    rejects.push(reject);
-                    Run::Quarantined(rejects)
-                }
-                (Some(run), _) => return run,
-            });
-        }
-        run.unwrap_or(Run::Stored(1))
-    }
-}
-
-/// A report of the boot has arrived, or one that tells of it: `delivery_gaps.since` is this time.
+/// Notes that a report of the boot arrived, or one that mentions it: `delivery_gaps.since` is this
+/// time.
 fn arrived(boot: &mut Boot, site: &str, received_at: i64) {
     if received_at >= boot.last_arrival {
         boot.last_arrival = received_at;
@@ -622,265 +440,11 @@ fn injection_no(event: &v1::Event) -> Option<u64> {
     }
 }
 
-/// A range the ledger has no room for stays visible as missing, which is true as well.
+/// A range that the ledger has no room for stays visible as missing, which is also true.
 fn declare_lost(boot: &mut Boot, message: &v1::Report) {
     for lost in &message.lost {
         if boot.ledger.declare_lost(Interval::new(lost.first_seq, lost.last_seq)).is_ok() {
             lost.reason.clone_into(&mut boot.lost_reason);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use arrow_array::{
-        cast::AsArray as _,
-        types::{Int64Type, TimestampMicrosecondType, UInt32Type, UInt64Type},
-    };
-    use prost::Message as _;
-    use telemetry::report::Contexts;
-
-    use super::*;
-    use crate::{
-        decode::{Content, Place, decode},
-        inbox::{Headers, Record},
-    };
-
-    const PLACE: Place = Place { content: Content::Reports, partition: 0, partitions: 1 };
-
-    fn record(offset: u64, device: &str, model: &str, clock: v1::Clock) -> Record {
-        let mount = v1::MountInUse { slot: 1, mount_id: format!("{model}-m"), item_id: String::new() };
-        let context = v1::Context { model: model.to_owned(), mounts: vec![mount], ..v1::Context::default() };
-        let event = v1::Event { offset_us: 0, kind: Some(Kind::Injection(v1::Injection::default())) };
-        let report = v1::Report {
-            boot_id: 1,
-            first_seq: offset + 1,
-            base_unix_us: 1_767_225_600_000_000,
-            clock: clock.into(),
-            context: Some(context),
-            events: vec![event],
-            ..v1::Report::default()
-        };
-        let headers = Headers {
-            topic: Some(format!("doseline/v1/acme/berlin/{device}/report").into_bytes()),
-            received_at: Some(1_767_225_600_000_000),
-            ..Headers::default()
-        };
-        let key = Some(format!("acme/{device}").into_bytes());
-        Record { offset, key, payload: report.encode_to_vec(), headers, ..Record::default() }
-    }
-
-    /// The texts of a column, row by row.
-    fn texts(written: &Written, table: &str, column: &str) -> Vec<String> {
-        let block = written.blocks.iter().find(|block| block.table() == table).unwrap();
-        let rows = block.record_batch(0).unwrap();
-        let column = rows.column_by_name(column).unwrap();
-        let Some(texts) = column.as_any_dictionary_opt() else {
-            return column.as_string::<i32>().iter().map(|text| text.unwrap().to_owned()).collect();
-        };
-        let values = texts.values().as_string::<i32>();
-        texts.normalized_keys().into_iter().map(|key| values.value(key).to_owned()).collect()
-    }
-
-    /// The rows of one record, with the usual rules.
-    fn written(record: &Record, content: Content) -> Written {
-        let (mut ledgers, mut batch, mut contexts) = (Ledgers::unbounded(), Batch::default(), Contexts::default());
-        let decoded = decode(record, Place { content, ..PLACE }, &mut contexts);
-        let missing = ledgers.open(decoded.boots());
-        ledgers.fill(missing, Vec::new());
-        batch.add(&decoded, &mut ledgers, &Rules::new(Plausibility::default(), device_time::Limits::default()));
-        batch.close().finish(Provenance { ingest_day: 20_000, incarnation: 1, partition: 0, batch: 0 })
-    }
-
-    /// The times of a column, row by row.
-    fn times(written: &Written, table: &str, column: &str) -> Vec<Option<i64>> {
-        let block = written.blocks.iter().find(|block| block.table() == table).unwrap();
-        let rows = block.record_batch(0).unwrap();
-        let column = rows.column_by_name(column).unwrap();
-        match column.as_primitive_opt::<TimestampMicrosecondType>() {
-            Some(times) => times.iter().collect(),
-            None => column.as_primitive::<Int64Type>().iter().collect(),
-        }
-    }
-
-    const RECEIVED_US: i64 = 1_767_225_600_000_000;
-    /// Columns of the times that devices tell, by table.
-    const TIMES: [(&str, &str); 9] = [
-        ("sessions", "allergy_at"),
-        ("preparations", "prepared_at"),
-        ("preparations", "use_by"),
-        ("preparations", "opened_at"),
-        ("cycle_indicators", "read_at"),
-        ("cycle_releases", "decided_at"),
-        ("calibrations", "performed_at"),
-        ("calibrations", "due_at"),
-        ("device_status", "since"),
-    ];
-
-    /// Reports and a status in which every time that a device may tell is `claim`.
-    fn telling(claim: i64) -> [(Content, Record); 2] {
-        let time = Some(claim);
-        let kinds = [
-            Kind::Injection(v1::Injection::default()),
-            Kind::SessionStarted(v1::SessionStarted { allergy_unix_us: time, ..Default::default() }),
-            Kind::SessionEnded(v1::SessionEnded::default()),
-            Kind::Preparation(v1::Preparation {
-                prepared_unix_us: time,
-                use_by_unix_us: time,
-                components: vec![v1::Component { opened_unix_us: time, ..Default::default() }],
-                ..Default::default()
-            }),
-            Kind::ConsumableMounted(v1::ConsumableMounted::default()),
-            Kind::Primed(v1::Primed::default()),
-            Kind::ConsumableRemoved(v1::ConsumableRemoved::default()),
-            Kind::Reprocessed(v1::Reprocessed::default()),
-            Kind::SterilizationCycle(v1::SterilizationCycle {
-                items: vec![v1::CycleItem::default()],
-                samples: vec![v1::CycleSample::default()],
-                ..Default::default()
-            }),
-            Kind::CycleIndicator(v1::CycleIndicator { read_unix_us: time, ..Default::default() }),
-            Kind::CycleRelease(v1::CycleRelease { at_unix_us: time, ..Default::default() }),
-            Kind::Calibration(v1::Calibration { performed_unix_us: time, due_unix_us: time, ..Default::default() }),
-            Kind::Fault(v1::Fault::default()),
-            Kind::Heartbeat(v1::Heartbeat::default()),
-        ];
-        let report = v1::Report {
-            boot_id: 1,
-            first_seq: 1,
-            base_unix_us: claim,
-            clock: v1::Clock::Synced.into(),
-            events: kinds.map(|kind| v1::Event { offset_us: 0, kind: Some(kind) }).into(),
-            ..v1::Report::default()
-        };
-        let status = format!(r#"{{"state":"STATE_LOST","sinceUnixUs":"{claim}"}}"#).into_bytes();
-        let record = |channel: &str, payload| Record {
-            key: Some(b"acme/pen".to_vec()),
-            payload,
-            headers: Headers {
-                topic: Some(format!("doseline/v1/acme/berlin/pen/{channel}").into_bytes()),
-                received_at: Some(RECEIVED_US),
-                ..Headers::default()
-            },
-            ..Record::default()
-        };
-        [(Content::Reports, record("report", report.encode_to_vec())), (Content::Status, record("status", status))]
-    }
-
-    #[test]
-    fn no_table_takes_over_a_time_that_cannot_be_true() {
-        const DAY_US: i64 = 86_400_000_000;
-        let claims = [
-            (0, "ABSENT"),
-            (RECEIVED_US / 1_000_000, "BEFORE_FLEET"),
-            (RECEIVED_US / 1_000, "BEFORE_FLEET"),
-            (RECEIVED_US - 7_168 * DAY_US, "BEFORE_FLEET"),
-            (RECEIVED_US + DAY_US, "AHEAD"),
-            (RECEIVED_US + 30 * 365 * DAY_US, "AHEAD"),
-            (i64::MAX, "AHEAD"),
-            (-1, "BEFORE_FLEET"),
-            (RECEIVED_US - 42 * DAY_US, ""),
-            (RECEIVED_US, ""),
-        ];
-        for (claim, doubt) in claims {
-            let [report, status] = telling(claim).map(|(content, record)| written(&record, content));
-            assert!(report.refusals.is_empty() && status.refusals.is_empty(), "{claim}");
-            let is_plausible = doubt.is_empty();
-            let source = if is_plausible { "DEVICE" } else { "RECEIVED" };
-            let of_events = report.blocks.iter().filter(|block| {
-                let rows = block.record_batch(0).unwrap();
-                rows.column_by_name("time_source").is_some()
-            });
-            let tables: Vec<_> = of_events.map(Block::table).collect();
-            assert_eq!(tables.len(), 12, "{tables:?}");
-            for table in tables {
-                let at = if is_plausible { claim } else { RECEIVED_US };
-                assert!(times(&report, table, "at").into_iter().all(|time| time == Some(at)), "{table} {claim}");
-                assert!(texts(&report, table, "time_source").iter().all(|text| text == source), "{table} {claim}");
-            }
-            for (table, column) in TIMES {
-                let of = if column == "since" { &status } else { &report };
-                // A day ahead is no fault of what is to come.
-                let is_taken =
-                    is_plausible || (claim == RECEIVED_US + DAY_US && ["use_by", "due_at"].contains(&column));
-                // The end of a visit has no times; it comes after its start.
-                assert_eq!(times(of, table, column)[0], Some(claim).filter(|_| is_taken), "{column} {claim}");
-            }
-            let flags =
-                report.blocks.iter().find(|block| block.table() == "injections").unwrap().record_batch(0).unwrap();
-            let flags = flags.column_by_name("flags").unwrap().as_primitive::<UInt32Type>().value(0);
-            assert_eq!(flags, if is_plausible { 0 } else { 4 }, "{claim}");
-            let kept: usize = [&report, &status]
-                .into_iter()
-                .filter(|written| written.blocks.iter().any(|block| block.table() == "implausible_times"))
-                .map(|written| {
-                    assert!(texts(written, "implausible_times", "doubt").iter().all(|text| text == doubt), "{claim}");
-                    let claims = times(written, "implausible_times", "claim_us");
-                    assert!(claims.iter().all(|time| *time == Some(claim)), "{claim}");
-                    claims.len()
-                })
-                .sum();
-            let fields = TIMES.len() - if claim == RECEIVED_US + DAY_US { 2 } else { 0 };
-            assert_eq!(kept, if is_plausible { 0 } else { 14 + fields }, "{claim}");
-        }
-    }
-
-    #[test]
-    fn an_injection_without_a_time_of_its_device_is_counted_with_its_item() {
-        let undated = |clock, base_unix_us| {
-            let mut record = record(0, "a", "pen", clock);
-            let mut report = v1::Report::decode(&*record.payload).unwrap();
-            report.base_unix_us = base_unix_us;
-            record.payload = report.encode_to_vec();
-            let written = written(&record, Content::Reports);
-            let uses =
-                written.blocks.iter().find(|block| block.table() == "item_uses").unwrap().record_batch(0).unwrap();
-            uses.column_by_name("undated").unwrap().as_primitive::<UInt64Type>().value(0)
-        };
-        assert_eq!(undated(v1::Clock::Synced, RECEIVED_US), 0);
-        assert_eq!(undated(v1::Clock::Synced, 0), 1);
-        assert_eq!(undated(v1::Clock::Unsynced, RECEIVED_US), 1);
-    }
-
-    #[test]
-    fn what_is_looked_up_once_is_each_reports_own() {
-        let (synced, unsynced) = (v1::Clock::Synced, v1::Clock::Unsynced);
-        let sent = [
-            ("a", "pen", synced),
-            ("b", "pen", synced),
-            ("a", "gun", synced),
-            ("a", "pen", synced),
-            ("a", "pen", unsynced),
-            ("b", "pen", synced),
-        ];
-        let records: Vec<_> = sent
-            .iter()
-            .zip(0..)
-            .map(|((device, model, clock), offset)| record(offset, device, model, *clock))
-            .collect();
-        let (mut ledgers, mut batch) = (Ledgers::unbounded(), Batch::default());
-        let mut contexts = Contexts::default();
-        for record in &records {
-            let decoded = decode(record, PLACE, &mut contexts);
-            let missing = ledgers.open(decoded.boots());
-            ledgers.fill(missing, Vec::new());
-            batch.add(&decoded, &mut ledgers, &Rules::new(Plausibility::default(), device_time::Limits::default()));
-        }
-        assert_eq!(batch.numbers.known.len(), 4);
-        let written = batch.close().finish(Provenance { ingest_day: 20_000, incarnation: 1, partition: 0, batch: 0 });
-        assert_eq!(texts(&written, "injections", "device"), ["a", "b", "a", "a", "a", "b"]);
-        assert_eq!(texts(&written, "injections", "model"), ["pen", "pen", "gun", "pen", "pen", "pen"]);
-        let mounts = ["pen-m", "pen-m", "gun-m", "pen-m", "pen-m", "pen-m"];
-        assert_eq!(texts(&written, "injections", "needle_mount_id"), mounts);
-        let clocks = ["SYNCED", "SYNCED", "SYNCED", "SYNCED", "UNSYNCED", "SYNCED"];
-        assert_eq!(texts(&written, "injections", "clock"), clocks);
-        let sources = ["DEVICE", "DEVICE", "DEVICE", "DEVICE", "RECEIVED", "DEVICE"];
-        assert_eq!(texts(&written, "injections", "time_source"), sources);
-        // Unsynced or not, the item is the same.
-        assert_eq!(texts(&written, "item_uses", "mount_id"), ["pen-m", "pen-m", "gun-m"]);
-        assert_eq!(texts(&written, "item_uses", "device"), ["a", "b", "a"]);
-        let uses = written.blocks.iter().find(|block| block.table() == "item_uses").unwrap().record_batch(0).unwrap();
-        let injections = uses.column_by_name("injections").unwrap().as_primitive::<UInt64Type>();
-        assert_eq!(injections.values(), &[3, 2, 1]);
     }
 }

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What time it is. Time goes into everything else as a value.
+/// The source of time. Everything else receives time as a value.
 pub trait Clock: Send + Sync + 'static {
     /// Wall clock, us since 1970.
     fn unix_us(&self) -> i64;
-    /// Time since the machine booted, including the time it slept: what a paused process has
-    /// missed.
+    /// Time since the machine booted, including the time it slept. A paused process sees by it how
+    /// much time it has missed.
     fn boot(&self) -> Duration;
 }
 

@@ -1,9 +1,9 @@
 //! The librdkafka consumer: its configuration, and its callbacks.
 //!
-//! A rebalance is answered in two ways. Revoked partitions are let go at once, in the callback.
-//! Assigned ones have to wait until ClickHouse has said where to start: the callback only notes
-//! them, and the polling thread makes the assignment with explicit offsets when they are known,
-//! polling on meanwhile (librdkafka keeps the group membership alive and waits).
+//! A rebalance is answered in two ways. The callback gives revoked partitions up at once. It only
+//! notes assigned ones: they have to wait until ClickHouse has answered where to start. The polling
+//! thread then assigns them with explicit offsets. It continues to poll meanwhile, and librdkafka
+//! keeps the group membership alive.
 
 use std::sync::{
     Mutex,
@@ -20,20 +20,20 @@ use rdkafka::{
 
 use crate::{options::Kafka, status::Handle};
 
-/// What a rebalance asks for.
+/// A rebalance that the polling thread has to carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Rebalance {
-    /// These partitions are ours as soon as we assign them.
+    /// This consumer gets these partitions as soon as it assigns them.
     Assigned(Vec<(String, i32)>),
-    /// These are ours no more.
+    /// This consumer no longer has these partitions.
     Revoked(Vec<(String, i32)>),
 }
 
-/// What the callbacks leave for the polling thread.
+/// State that the callbacks share with the polling thread.
 pub(crate) struct Context {
     handle: Handle,
     rebalances: Mutex<Vec<Rebalance>>,
-    /// The consumer is going away: nothing is taken any more.
+    /// The consumer is closing: no partition is assigned any more.
     closing: AtomicBool,
 }
 
@@ -44,7 +44,7 @@ impl Context {
         Self { handle, rebalances: Mutex::default(), closing: AtomicBool::new(false) }
     }
 
-    /// What has come in since the last call, in order.
+    /// The rebalances since the last call, in order.
     pub fn take(&self) -> Vec<Rebalance> {
         std::mem::take(&mut *service::lock(&self.rebalances))
     }
@@ -104,15 +104,15 @@ impl ConsumerContext for Context {
     }
 }
 
-/// The state of a consumer that is not in its group; none for a member, also for one that is about
-/// to answer a rebalance.
+/// The state of a consumer that is not in its group. `None` for a member, also while it has to
+/// answer a rebalance.
 fn outside(state: &str, join_state: &str) -> Option<String> {
     let joining = matches!(join_state, "init" | "wait-join" | "wait-metadata" | "wait-sync");
     (state != "up" || joining).then(|| format!("{state}, {join_state}"))
 }
 
-/// Those that have been assigned: librdkafka refuses the whole answer for one that is not, e.g.
-/// because its start was still being looked up. An empty answer is one too.
+/// The revoked partitions that were assigned. librdkafka refuses an answer that names another one,
+/// for example a partition whose start is still being looked up. An empty answer is valid.
 fn held(consumer: &BaseConsumer<Context>, revoked: &TopicPartitionList) -> Result<TopicPartitionList, KafkaError> {
     let (assignment, mut held) = (consumer.assignment()?, TopicPartitionList::new());
     for element in revoked.elements() {
@@ -125,7 +125,7 @@ fn held(consumer: &BaseConsumer<Context>, revoked: &TopicPartitionList) -> Resul
 
 fn answer(result: Result<(), KafkaError>) {
     if let Err(error) = result {
-        // The group then takes the partitions back by itself after the session time-out.
+        // The group then revokes the partitions after the session time-out.
         tracing::warn!(%error, "rebalance could not be answered");
     }
 }
@@ -134,8 +134,8 @@ fn names(partitions: &TopicPartitionList) -> Vec<(String, i32)> {
     partitions.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect()
 }
 
-/// The configuration of the consumer. What the guarantees hang on comes last and cannot be set
-/// otherwise.
+/// The configuration of the consumer. Properties that a guarantee depends on come last, so that the
+/// operator's properties cannot change them.
 pub(crate) fn configuration(kafka: &Kafka, instance: &str) -> ClientConfig {
     let mut config = kafka.client();
     if config.get("client.id").is_none() {
@@ -153,14 +153,13 @@ pub(crate) fn configuration(kafka: &Kafka, instance: &str) -> ClientConfig {
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("check.crcs", "true")
-        // Small fetches are answered at once when there is anything: batches are made here, not in
-        // the broker.
+        // The broker answers as soon as it has any record: batches are collected here, not in the
+        // broker.
         .set("fetch.min.bytes", "1")
         .set("fetch.wait.max.ms", "100")
-        // What waits in librdkafka, for each partition; records wait in inboxes with limits of
-        // their own.
+        // The queue of librdkafka for each partition; inboxes have limits of their own.
         .set("queued.max.messages.kbytes", "2048")
-        // Where as much waits, the next fetch is put off by this long; a second, by default.
+        // If that queue is full, the next fetch waits for this long; the default is a second.
         .set("fetch.queue.backoff.ms", "20")
         .set("statistics.interval.ms", "5000");
     config
@@ -171,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_consumer_without_its_group_says_how_far_it_has_come() {
+    fn the_state_of_a_consumer_outside_its_group_is_known() {
         assert_eq!(outside("up", "steady"), None);
         assert_eq!(outside("up", "wait-assign-call"), None);
         assert_eq!(outside("wait-coord", "init").unwrap(), "wait-coord, init");
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_guarantees_hang_on_is_set() {
+    fn properties_that_a_guarantee_depends_on_are_set() {
         let mut kafka = Kafka::default();
         kafka.properties.insert("auto.offset.reset".to_owned(), "latest".to_owned());
         kafka.properties.insert("client.rack".to_owned(), "r1".to_owned());

@@ -1,5 +1,5 @@
-//! What every [`Store`] has to keep, as checks that panic. Run against the simulation's fake and
-//! against the real engine.
+//! The checks that every [`Store`] has to pass; a failed check panics. They run against the
+//! simulation's fake and against the real engine.
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a failed check is how a contract fails")]
 
@@ -102,7 +102,7 @@ async fn a_block_is_taken_once<S: Store>(store: &S, shard: Shard) {
     for _ in 0..3 {
         store.insert(&mine, 3).await.unwrap();
     }
-    // What a token is worth: other rows under it are dropped without a word.
+    // A token that was accepted: the engine silently drops other rows under it.
     store.insert(&block(batch, 7, "other"), 3).await.unwrap();
     let tally = Tally { table: TABLE.to_owned(), generation: 3, hash: mine.hash(), rows: 1_000 };
     assert_eq!(store.tallies(&["injections", TABLE], batch).await.unwrap(), [tally]);
@@ -135,7 +135,7 @@ async fn a_commit_moves_the_position<S: Store>(store: &S, shard: Shard) {
         assert_eq!(progress.commit, Some(LastCommit { batch, batch_end: end, generation: 0 }));
         assert_eq!(progress.intents, [intent]);
     }
-    // Another owner has begun to write the batch again.
+    // Another owner has put a later intent for the batch.
     store.put_intent(&intent(shard, 10, 300, GENERATIONS, "n"), 1).await.unwrap();
     assert_eq!(store.progress(shard).await.unwrap().position(), Some(10));
     store.commit(&commit(shard, 10, 300, GENERATIONS, Vec::new()), 0).await.unwrap();
@@ -184,7 +184,7 @@ async fn erasing_shuts_out_the_late<S: Store>(store: &S, shard: Shard) {
     store.erase(batch, 0, GENERATIONS).await.unwrap();
     store.erase(batch, 0, GENERATIONS).await.unwrap();
     assert_eq!(store.tallies(&[TABLE], batch).await.unwrap(), []);
-    // One that had found the token of generation 0 burned would write under the next.
+    // An owner that had found the token of generation 0 burned would write under the next one.
     for generation in [0, 1, GENERATIONS - 1] {
         store.insert(&old, generation).await.unwrap();
         assert_eq!(store.tallies(&[TABLE], batch).await.unwrap(), [], "a late writer got through as {generation}");

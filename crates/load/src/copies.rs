@@ -1,5 +1,5 @@
-//! What the loader refuses goes to Kafka's quarantine topic, so that a person finds everything
-//! refused in one place and can replay it from there.
+//! Copies of what the loader refuses, in Kafka's quarantine topic: a person finds everything that
+//! was refused in one place and can replay it from there.
 
 use std::{future::Future, time::Duration};
 
@@ -20,8 +20,7 @@ pub trait Copies: Send + Sync + 'static {
     fn confirm(&self, refusals: &[Refusal]) -> impl Future<Output = Result<(), KafkaError>> + Send;
 }
 
-/// Logs what librdkafka has to say at a level that does not wake anybody: errors arrive with each
-/// attempt as well.
+/// Logs librdkafka's messages at the debug level: each failed attempt reports its error as well.
 pub(crate) struct Quiet;
 
 impl ClientContext for Quiet {
@@ -42,7 +41,7 @@ pub struct QuarantineTopic {
 
 /// Room for the largest record the bridge forwards.
 const MESSAGE_BYTES_MAX: &str = "4194304";
-/// A record that takes longer counts as failed and is produced again.
+/// A record that takes longer counts as failed and is sent again.
 const MESSAGE_TIMEOUT_MS: &str = "30000";
 /// Between two attempts to enqueue, when the producer's queue is full.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(20);

@@ -1,5 +1,5 @@
-//! Records of Kafka become messages: headers, topic, key, payload. What cannot be read comes with
-//! the reason.
+//! Reads the records of Kafka: headers, topic, key, payload. A record that cannot be read gets a
+//! reason.
 
 use std::borrow::Cow;
 
@@ -28,7 +28,7 @@ pub enum Content {
     Reports,
     /// Status messages of devices.
     Status,
-    /// What could not be used.
+    /// Messages that could not be used.
     Quarantine,
 }
 
@@ -37,12 +37,12 @@ pub(crate) struct Decoded<'r> {
     pub record: &'r Record,
     /// The MQTT topic; not necessarily one of the contract.
     pub topic: Cow<'r, str>,
-    /// When the bridge received it, us since 1970; Kafka's time of the record where that cannot be
-    /// read.
+    /// When the bridge received it, us since 1970. Kafka's time of the record if the header cannot
+    /// be read.
     pub received_at: i64,
-    /// Who sent it, where the topic is one of the contract.
+    /// The sender, if the topic is one of the contract.
     pub device: Option<Topic<'r>>,
-    /// What a person replays with it; the loader knows that this stands in quarantine.
+    /// Set if a person replays it: it is in quarantine already.
     pub replay: Option<Replay<'r>>,
     /// The message, or why there is none.
     pub message: Result<Message<'r>, Reject>,
@@ -52,19 +52,19 @@ pub(crate) struct Decoded<'r> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Replay<'r> {
     pub id: Id,
-    /// Who replays it.
+    /// The person who replays it.
     pub by: Cow<'r, str>,
-    /// When that was asked for, us since 1970; 0 where it does not say.
+    /// When the replay was requested, us since 1970; 0 if the header is missing.
     pub at: i64,
 }
 
-/// How much later than Kafka's own time of a record its header may say that it was received, us: a
-/// day, because the clocks of a bridge and a Kafka broker may differ. The loader's clock has no
-/// say: a record is read the same whenever it is read.
+/// How much later than Kafka's time of a record its time of receipt may be, us: a day, because the
+/// clocks of a bridge and a Kafka broker may differ. The loader's clock does not matter: a record
+/// means the same whenever it is read.
 const RECEIVED_LATER_MAX_US: i64 = 86_400_000_000;
 
-/// Whether a time of receipt can be true. A record that has no time of Kafka bounds it by the end
-/// of the century only.
+/// Whether a time of receipt can be true. Without Kafka's time of the record, any time of this
+/// century can.
 fn is_credible(received_at: i64, record: &Record) -> bool {
     let latest = match record.timestamp {
         kafkas @ 1.. => kafkas.saturating_add(RECEIVED_LATER_MAX_US).min(UNIX_US_MAX),
@@ -73,25 +73,25 @@ fn is_credible(received_at: i64, record: &Record) -> bool {
     (0..=latest).contains(&received_at)
 }
 
-/// What a record holds.
+/// The content of a record.
 pub(crate) enum Message<'r> {
     Report(Box<Report>),
     /// A status, and the flags of its texts.
     Status(Box<v1::Status>, u32),
-    /// Something that is not in its table yet: what the bridge refused, or a loader found by
-    /// comparing.
+    /// A message that is not in the quarantine table yet: the bridge refused it, or a loader found
+    /// a conflict.
     Quarantined {
         reason: &'r str,
-        /// Who says so.
+        /// The role that refused it.
         source: &'static str,
-        /// What exactly was wrong.
+        /// The exact fault.
         detail: Cow<'r, str>,
     },
-    /// A copy of what a loader refused: it stands in its table already.
+    /// A copy of what a loader refused: it is in the quarantine table already.
     Copy,
 }
 
-/// Where a record was found.
+/// The partition that a record was read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// What the topic carries.
@@ -117,7 +117,7 @@ pub(crate) fn decode<'r>(record: &'r Record, place: Place, contexts: &mut Contex
     Decoded { record, received_at, device, replay, message, topic }
 }
 
-/// The mark of a replay. One that cannot be read is refused: taken for a device's own record it
+/// The mark of a replay. A mark that cannot be read refuses the record: as a device's own record it
 /// could count twice.
 fn replay(record: &Record, place: Place) -> Result<Option<Replay<'_>>, Reject> {
     let headers = record.headers.others();
@@ -158,7 +158,7 @@ fn read<'r>(
     if headers.topic.is_none() {
         return Err(Reject::new(Reason::BadRecord, "no header `topic`"));
     }
-    // Where there is none, parsing it again says why.
+    // Parsing the topic again gives the reason.
     let device = device.map_or_else(|| Topic::parse(topic), Ok)?;
     if headers.received_at.is_none() {
         return Err(Reject::new(Reason::BadRecord, "header `received_at` is not decimal microseconds since 1970"));
@@ -179,7 +179,8 @@ fn read<'r>(
     }
 }
 
-/// The ledger of a device lives with its partition, so a record elsewhere must not be counted.
+/// Checks that the record is in the partition of its device: that partition's owner has the
+/// device's ledgers, so a record elsewhere must not be counted.
 fn check_key(record: &Record, place: Place, topic: &Topic<'_>) -> Result<(), Reject> {
     let expected = || record_key(topic.tenant, topic.device);
     let key = record.key.as_deref().filter(|key| {
@@ -222,7 +223,7 @@ impl<'r> Decoded<'r> {
         boots.filter_map(move |boot_id| Some(BootRef::of(&device?, boot_id)))
     }
 
-    /// The number of a message that has no sequence numbers, for the ledger of [`REPLAYED_BOOT`].
+    /// A number for a message without sequence numbers, for the ledger of [`REPLAYED_BOOT`].
     pub fn number(&self) -> u64 {
         quarantine::number(&self.topic, self.received_at, &self.record.payload)
     }

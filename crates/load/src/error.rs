@@ -1,4 +1,4 @@
-//! Why the loader cannot start or has to end.
+//! The errors for which the loader cannot start or has to end.
 
 use std::net::SocketAddr;
 
@@ -24,7 +24,7 @@ pub enum Error {
     /// librdkafka refuses the configuration, or an operation.
     #[error("kafka: {0}")]
     Kafka(#[from] rdkafka::error::KafkaError),
-    /// The warehouse and this program do not fit together.
+    /// An error of the warehouse that no retry can cure.
     #[error(transparent)]
     Warehouse(#[from] warehouse::Error),
     /// A topic is missing, or is not what the warehouse knows.
@@ -34,7 +34,7 @@ pub enum Error {
         /// What is wrong, and what to do.
         fault: String,
     },
-    /// Kafka no longer has the records that come next, or has others under their offsets.
+    /// Kafka no longer has the next records, or has others under their offsets.
     #[error("kafka topic {topic}, partition {partition}: {fault}")]
     Offsets {
         topic: String,
@@ -44,24 +44,26 @@ pub enum Error {
     },
     /// A topic was deleted and created again; `doseline migrate` gives it a new incarnation.
     #[error(
-        "kafka topic {topic} was deleted and made again (its id is {found}, was {known}): nothing of it is read until \
-         `doseline migrate` has begun its new life"
+        "kafka topic {topic} was deleted and created again (its id is {found}, was {known}): nothing of it is read until \
+         `doseline migrate` has numbered its new incarnation"
     )]
-    MadeAgain {
+    Recreated {
         topic: String,
-        /// The id of the life that the warehouse knows.
+        /// The id of the incarnation that the warehouse knows.
         known: String,
         /// The id it has now.
         found: String,
     },
-    /// The life of the topic was closed: another one has begun, or is about to.
-    #[error("life {incarnation} of the kafka topic has ended (partition {partition}): it is read in its new life")]
+    /// The incarnation of the topic was closed: the next one has begun, or is about to.
+    #[error(
+        "incarnation {incarnation} of the kafka topic is closed (partition {partition}): its next incarnation is read"
+    )]
     Closed {
         incarnation: u32,
         /// The partition that was found closed.
         partition: i32,
     },
-    /// A read-back found other rows than the batch has. Nothing is guessed: a person must look.
+    /// A read-back found other rows than the batch has. Nothing is guessed: a person must decide.
     #[error("{table} holds {found} of batch {batch}, which has {expected}; nothing was changed")]
     Mismatch {
         table: String,

@@ -33,7 +33,7 @@ pub struct Headers {
     pub topic: Option<Vec<u8>>,
     /// Time of receipt, us since 1970; none where that is absent or not decimal.
     pub received_at: Option<i64>,
-    /// Those that few records have.
+    /// Headers that few records have.
     pub others: Option<Box<OtherHeaders>>,
 }
 
@@ -54,7 +54,7 @@ pub struct OtherHeaders {
 }
 
 impl Headers {
-    /// Those that few records have.
+    /// Headers that few records have.
     pub fn others(&self) -> &OtherHeaders {
         static NONE: OtherHeaders = OtherHeaders {
             reason: None,
@@ -73,20 +73,20 @@ impl Headers {
     }
 }
 
-/// A number as headers have it.
+/// Reads a decimal number of a header.
 pub(crate) fn decimal(bytes: &[u8]) -> Option<i64> {
     let digits = Some(bytes).filter(|bytes| (1..=18).contains(&bytes.len()))?;
     digits.iter().try_fold(0, |value, byte| byte.is_ascii_digit().then(|| 10 * value + i64::from(byte - b'0')))
 }
 
-/// Records that an owner receives at once.
-const CROWD: usize = 64;
+/// The most records that an owner receives at once.
+const RECEIVED_AT_ONCE: usize = 64;
 
-/// What a record costs beside its bytes.
+/// Memory that a record takes beside its bytes.
 const RECORD_OVERHEAD_BYTES: usize = 256;
 
 impl Record {
-    /// What it counts against the limits.
+    /// Bytes that it counts for in the limits.
     pub fn bytes(&self) -> usize {
         let key = self.key.as_ref().map_or(0, Vec::len);
         let topic = self.headers.topic.as_ref().map_or(0, Vec::len);
@@ -111,12 +111,12 @@ impl Budget {
         self.0.bytes.load(Ordering::Relaxed)
     }
 
-    /// Says that no more records come before some are written, to those who wait at this moment.
+    /// Tells the owners that wait at this moment: no more records come before some are written.
     pub fn exhaust(&self) {
         self.0.full.notify_waiters();
     }
 
-    /// Ends when that is said.
+    /// Waits for [`Budget::exhaust`].
     pub async fn exhausted(&self) {
         self.0.full.notified().await;
     }
@@ -130,12 +130,12 @@ impl Budget {
     }
 }
 
-/// What both ends of one partition see.
+/// The state that both ends share.
 #[derive(Debug, Default)]
 struct Shared {
     /// Handed over and not yet taken into a batch.
     bytes: AtomicUsize,
-    /// Whether the owner cannot go on without a next record.
+    /// Whether the owner cannot continue without the next record.
     starving: AtomicBool,
     budget: Budget,
 }
@@ -149,7 +149,7 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    /// Hands a record over; false when its owner has ended.
+    /// Hands a record over. Returns false if its owner has ended.
     pub fn push(&self, record: Record) -> bool {
         let bytes = record.bytes();
         self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -166,8 +166,8 @@ impl Outlet {
         self.shared.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether the owner has a batch to complete and cannot go on without a next record: it gets
-    /// one whatever the budget says, or all would wait for each other.
+    /// Whether the owner cannot complete its batch without the next record. It then gets one even
+    /// if the budget is used up, or all owners would wait for each other.
     pub fn starving(&self) -> bool {
         self.shared.starving.load(Ordering::Relaxed)
     }
@@ -178,11 +178,11 @@ impl Outlet {
 pub struct Inbox {
     records: mpsc::UnboundedReceiver<Record>,
     shared: Arc<Shared>,
-    /// Come and not yet read, or read and put back.
+    /// Received and not yet read, or read and put back.
     unread: VecDeque<Record>,
-    /// Empty; what comes is received into it.
-    crowd: Vec<Record>,
-    /// Bytes taken into the batch that is being made.
+    /// Buffer for receiving, empty between calls.
+    received: Vec<Record>,
+    /// Bytes taken into the current batch.
     taken: usize,
 }
 
@@ -196,20 +196,20 @@ pub fn inbox_within(budget: &Budget) -> (Outlet, Inbox) {
     let (sender, records) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared { budget: budget.clone(), ..Shared::default() });
     let outlet = Outlet { records: sender, shared: shared.clone() };
-    (outlet, Inbox { records, shared, unread: VecDeque::new(), crowd: Vec::new(), taken: 0 })
+    (outlet, Inbox { records, shared, unread: VecDeque::new(), received: Vec::new(), taken: 0 })
 }
 
 impl Inbox {
-    /// The next record; none when the polling thread has let go. Cancel-safe.
+    /// The next record; `None` if the polling thread has dropped its end. Cancel-safe.
     pub async fn next(&mut self) -> Option<Record> {
         if self.unread.is_empty() {
-            self.records.recv_many(&mut self.crowd, CROWD).await;
-            self.unread.extend(self.crowd.drain(..));
+            self.records.recv_many(&mut self.received, RECEIVED_AT_ONCE).await;
+            self.unread.extend(self.received.drain(..));
         }
         self.ready()
     }
 
-    /// The next record, if it has come together with the one before.
+    /// The next record, if it was received together with the previous one.
     pub fn ready(&mut self) -> Option<Record> {
         let record = self.unread.pop_front()?;
         self.shared.bytes.fetch_sub(record.bytes(), Ordering::Relaxed);
@@ -217,12 +217,12 @@ impl Inbox {
         Some(record)
     }
 
-    /// What its records count against.
+    /// The budget that its records count against.
     pub fn budget(&self) -> Budget {
         self.shared.budget.clone()
     }
 
-    /// Puts records back that were read too far, in order.
+    /// Puts back records of a later batch, in order.
     pub fn put_back(&mut self, records: Vec<Record>) {
         for record in records.into_iter().rev() {
             self.shared.bytes.fetch_add(record.bytes(), Ordering::Relaxed);
@@ -231,12 +231,12 @@ impl Inbox {
         }
     }
 
-    /// The batch is written: its records count no more.
+    /// The batch is written: its records no longer count.
     pub fn release(&mut self) {
         self.shared.budget.give_back(std::mem::take(&mut self.taken));
     }
 
-    /// Says whether nothing can go on without a next record.
+    /// Sets whether the owner cannot continue without the next record.
     pub fn starve(&self, starving: bool) {
         self.shared.starving.store(starving, Ordering::Relaxed);
     }
@@ -244,7 +244,7 @@ impl Inbox {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        // What is sent from here on is refused, and its sender takes it off the budget.
+        // A record that is sent from here on is refused, and its sender corrects the budget.
         self.records.close();
         let mut left = self.taken + self.unread.iter().map(Record::bytes).sum::<usize>();
         while let Ok(record) = self.records.try_recv() {

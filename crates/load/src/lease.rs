@@ -1,9 +1,9 @@
 //! How long an owner may write.
 //!
-//! Kafka gives a partition to another loader when this one has not been heard of for the session
-//! time-out. The scheme of `owner` stands two owners; what it does not stand is a writer that wakes
-//! after more inserts than the deduplication window holds. So an owner asks its lease immediately
-//! before each insert.
+//! Kafka gives a partition to another loader after this one has sent no heartbeat for the session
+//! time-out. Two owners at once do no harm (see `owner`). A writer that wakes after more inserts
+//! than the deduplication window holds would. So an owner checks its lease immediately before each
+//! insert.
 
 use std::{
     sync::{
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 
-/// When the consumer was last known to be served, on the boot clock.
+/// When the consumer was last polled, on the boot clock.
 pub struct Pulse {
     clock: Arc<dyn Clock>,
     last_us: AtomicU64,
@@ -25,15 +25,15 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// A pulse that was just felt. `most` is the session time-out.
+    /// A pulse that begins with a poll now. `most` is the session time-out.
     pub fn new(clock: Arc<dyn Clock>, most: Duration) -> Self {
         let pulse = Self { last_us: AtomicU64::new(0), clock, most };
         pulse.last_us.store(pulse.now_us(), Ordering::Relaxed);
         pulse
     }
 
-    /// Notes a poll. False when the one before is too long ago: leases of that time must be ended
-    /// before anything else happens, because the partitions may have another owner.
+    /// Notes a poll. Returns false if the previous poll is too long ago: the partitions may have
+    /// another owner by now, so all leases must end before anything else happens.
     #[must_use]
     pub fn beat(&self) -> bool {
         let alive = self.alive();
@@ -81,7 +81,7 @@ impl Lease {
     /// Whether the owner may still write.
     ///
     /// # Errors
-    /// [`Lapsed`] if not, for good.
+    /// [`Lapsed`] if it may not; it never may again.
     pub fn check(&self) -> Result<(), Lapsed> {
         if self.revoked.is_cancelled() || !self.pulse.alive() {
             return Err(Lapsed);
@@ -101,8 +101,7 @@ impl Lease {
     /// Waits before the next attempt.
     ///
     /// # Errors
-    /// [`Lapsed`] when the owner should end: what did not work so far is not worth waiting for
-    /// then.
+    /// [`Lapsed`] if the owner should end meanwhile.
     pub async fn pause(&self, wait: Duration) -> Result<(), Lapsed> {
         tokio::select! {
             biased;

@@ -1,9 +1,9 @@
-//! The sequence ledgers of one shard: those of the batch that is being made, and a bounded cache of
-//! committed ones.
+//! The sequence ledgers of one shard: those of the current batch, and a bounded cache of committed
+//! ones.
 //!
-//! Invariant: the cache holds committed states only. A batch moves the ledgers it touches out of
-//! the cache and back when it is committed; an owner that ends in between drops both, so that
-//! nobody takes a batch's own rows for duplicates.
+//! Invariant: the cache holds committed states only. A batch moves the ledgers that it touches out
+//! of the cache, and back after its commit. An owner that ends in between drops both, so that the
+//! rows of an uncommitted batch never count as duplicates.
 
 use std::num::NonZeroUsize;
 
@@ -13,11 +13,11 @@ use lru::LruCache;
 use telemetry::{ledger::Ledger, topic::Topic};
 use warehouse::{columns::LedgerRow, loader::BootKey};
 
-/// What is known of one boot.
+/// The ledger of one boot, and what is recorded with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Boot {
     pub ledger: Ledger,
-    /// Site it was last heard from.
+    /// Site of its latest message.
     pub site: String,
     /// Reason of the latest declaration of loss.
     pub lost_reason: String,
@@ -25,7 +25,7 @@ pub struct Boot {
     pub last_arrival: i64,
 }
 
-/// A [`BootKey`] with texts that lie elsewhere.
+/// A [`BootKey`] with borrowed texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BootRef<'a> {
     pub tenant: &'a str,
@@ -53,31 +53,30 @@ impl Equivalent<BootKey> for BootRef<'_> {
 
 /// Ledgers of one shard.
 pub struct Ledgers {
-    committed: LruCache<BootKey, Boot, RandomState>,
-    /// In the order of being opened, so that what the cache forgets depends on nothing but what was
-    /// read.
+    cached: LruCache<BootKey, Boot, RandomState>,
+    /// In the order of opening, so that the cache drops the same boots for the same records.
     open: IndexMap<BootKey, Boot, RandomState>,
 }
 
 impl Ledgers {
-    /// An empty cache of so many boots.
+    /// An empty cache of at most `boots_max` boots.
     pub fn new(boots_max: usize) -> Self {
         let boots_max = NonZeroUsize::new(boots_max).unwrap_or(NonZeroUsize::MIN);
-        Self { committed: LruCache::with_hasher(boots_max, RandomState::default()), open: IndexMap::default() }
+        Self { cached: LruCache::with_hasher(boots_max, RandomState::default()), open: IndexMap::default() }
     }
 
-    /// A cache that keeps every boot: where a state that was dropped could not be read again.
+    /// A cache that keeps every boot, for a caller that cannot read a dropped state again.
     pub fn unbounded() -> Self {
-        Self { committed: LruCache::unbounded_with_hasher(RandomState::default()), open: IndexMap::default() }
+        Self { cached: LruCache::unbounded_with_hasher(RandomState::default()), open: IndexMap::default() }
     }
 
     /// Every ledger in memory, in no order.
     pub fn rows(&self) -> Vec<LedgerRow> {
-        self.committed.iter().chain(&self.open).map(|(key, boot)| row(key, boot)).collect()
+        self.cached.iter().chain(&self.open).map(|(key, boot)| row(key, boot)).collect()
     }
 
-    /// Opens the ledgers that are in memory; returns the keys of those that have to be read, each
-    /// once.
+    /// Opens the ledgers that are in memory. Returns the keys of the others, each once: the caller
+    /// reads them and calls [`Ledgers::fill`].
     pub fn open<'k>(&mut self, boots: impl IntoIterator<Item = BootRef<'k>>) -> Vec<BootKey> {
         let mut missing = Vec::new();
         for boot in boots {
@@ -85,7 +84,7 @@ impl Ledgers {
                 continue;
             }
             let key = boot.to_key();
-            match self.committed.pop_entry(&key) {
+            match self.cached.pop_entry(&key) {
                 Some((key, boot)) => drop(self.open.insert(key, boot)),
                 None => missing.push(key),
             }
@@ -95,7 +94,7 @@ impl Ledgers {
         missing
     }
 
-    /// Opens what was read; keys without a row have no ledger yet.
+    /// Opens the ledgers that were read. A key without a row gets an empty ledger.
     pub fn fill(&mut self, missing: Vec<BootKey>, rows: Vec<LedgerRow>) {
         for key in missing {
             self.open.insert(key, Boot::default());
@@ -114,15 +113,15 @@ impl Ledgers {
         &mut self.open[index]
     }
 
-    /// The ledgers the batch touched, as they are to be recorded.
+    /// The ledgers that the batch touched, as rows to be recorded.
     pub fn changed(&self) -> Vec<LedgerRow> {
         self.open.iter().map(|(key, boot)| row(key, boot)).collect()
     }
 
-    /// The batch is committed.
-    pub fn settle(&mut self) {
+    /// The batch is committed: its ledgers move to the cache.
+    pub fn committed(&mut self) {
         for (key, boot) in self.open.drain(..) {
-            self.committed.put(key, boot);
+            self.cached.put(key, boot);
         }
     }
 }
@@ -145,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    /// Otherwise an open ledger would not be found, and begun anew.
+    /// An open ledger that is not found would be replaced by an empty one.
     #[test]
     fn a_boot_is_found_by_borrowed_names() {
         let topic = Topic::parse("doseline/v1/acme/berlin/pen-1/report").unwrap();
@@ -157,7 +156,7 @@ mod tests {
         ledgers.fill(missing, Vec::new());
         ledgers.get(boot).last_arrival = 5;
         assert_eq!((ledgers.open([boot]).len(), ledgers.get(boot).last_arrival), (0, 5));
-        ledgers.settle();
+        ledgers.committed();
         assert_eq!((ledgers.open([boot]).len(), ledgers.get(boot).last_arrival), (0, 5), "out of the cache");
         let others = [BootRef { tenant: "acm", ..boot }, BootRef { device: "pen-2", ..boot }];
         assert_eq!(ledgers.open(others).len(), 2);

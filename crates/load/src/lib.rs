@@ -1,23 +1,24 @@
-//! Kafka to ClickHouse, exactly once.
+//! Moves records from Kafka to ClickHouse, each exactly once.
 //!
-//! What it is for: every record of the reports, status and quarantine topics becomes rows,
-//! aggregates and ledgers in the warehouse, once. The data path is [`owner::Owner`]: poll, decode,
-//! ledger, columns and sums, insert, record; its module says why each crash point is safe. Around
-//! it: the polling thread, the start of a partition, the topics' creation ([`ensure_topics`]),
-//! health and metrics ([`status::Handle`]). Beside it: what a stretch of Kafka came to, rebuilt
-//! or looked at ([`again`]).
+//! Every record of the reports, status and quarantine topics becomes rows, sums and ledgers in the
+//! warehouse. The polling thread hands each record to the owner of its partition. The owner
+//! collects a batch, decodes it, and writes it.
 //!
-//! Absent: MQTT, receipts, verdicts, any state of its own. ClickHouse holds all of it; Kafka's
-//! committed offsets serve people who watch the lag, and nothing else.
+//! Boundary: Kafka on one side, the warehouse on the other. No MQTT, no receipts, no verdicts, and
+//! no state of its own: ClickHouse holds all of it. Offsets committed to Kafka serve people who
+//! watch the lag, and nothing else.
 //!
 //! Invariants:
-//! - The core (`batch`, `owner`) reaches ClickHouse, Kafka and clocks through [`store::Store`],
-//!   [`copies::Copies`], [`inbox::Inbox`] and [`clock::Clock`] only, and gives the same rows for
-//!   the same records and ledgers.
-//! - One owner for each partition, no locks between owners, each queue bounded in bytes.
+//! - The core (`batch`, `owner`) reaches ClickHouse, Kafka and clocks only through
+//!   [`store::Store`], [`copies::Copies`], [`inbox::Inbox`] and [`clock::Clock`]. It gives the same
+//!   rows for the same records and ledgers.
+//! - Each partition has one owner. Owners share no locks. Each queue is bounded in bytes.
 //! - Nothing is dropped: what cannot be used is in quarantine before the batch is recorded.
+//!
+//! Start reading at [`owner`], whose header names the steps of a batch, then `batch` (which rows a
+//! batch becomes) and `poller` (how a partition gets its owner). [`history`] reads a range of Kafka
+//! again, for `rebuild` and `reconcile`.
 
-pub mod again;
 mod aggregate;
 pub mod batch;
 pub mod clock;
@@ -27,6 +28,7 @@ pub mod contract;
 pub mod copies;
 pub mod decode;
 mod error;
+pub mod history;
 pub mod inbox;
 pub mod lease;
 mod ledgers;
@@ -37,6 +39,7 @@ pub mod options;
 pub mod owner;
 mod partition;
 mod poller;
+mod record;
 pub mod replay;
 pub mod settings;
 #[cfg(any(test, feature = "contract"))]
@@ -48,7 +51,6 @@ mod tables;
 mod topic_ids;
 mod topics;
 mod unread;
-mod wire;
 
 use async_recursion::async_recursion as boxed;
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
@@ -73,7 +75,7 @@ pub use crate::{
     topics::{Ensured, TopicSpec, ensure_topics, inspect_topics},
 };
 
-/// A loader that has its address and has not started.
+/// A loader that has bound its address and has not started.
 pub struct Loader {
     options: Options,
     warehouse: Warehouse,
@@ -83,9 +85,9 @@ pub struct Loader {
     decoder_version: u32,
 }
 
-/// How long the consumer gets to leave its group at the end.
+/// How long the consumer may take to leave its group at the end.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
-/// Between two looks at topics that are not there yet.
+/// Time between two checks for missing topics.
 const TOPICS_EVERY: Duration = Duration::from_secs(2);
 
 impl Loader {
@@ -103,17 +105,17 @@ impl Loader {
         Ok(Self { options, warehouse, handle, listener, clock, decoder_version: DECODER_VERSION })
     }
 
-    /// Another clock than the machine's: a test that needs an ingest day that is over.
+    /// Replaces the machine's clock, for a test that needs an ingest day that is over.
     pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
     }
 
-    /// Another version of the decoder than this program's: a test that plays an upgrade.
+    /// Replaces the version of this program's decoder, for a test that plays an upgrade.
     pub fn with_decoder_version(self, decoder_version: u32) -> Self {
         Self { decoder_version, ..self }
     }
 
-    /// What it says about itself.
+    /// State and metrics of this loader.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
@@ -123,10 +125,10 @@ impl Loader {
         self.listener.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// Loads until `shutdown`, then lets the batches that are being written finish.
+    /// Loads until `shutdown`, then finishes the batches that are being written.
     ///
     /// # Errors
-    /// What a person must see; everything that can heal is retried inside.
+    /// An error that a person must act on; all others are retried inside.
     #[boxed]
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let Self { options, warehouse, handle, listener, clock, decoder_version } = self;
@@ -151,7 +153,9 @@ async fn load(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     loop {
-        let Some(lives) = wait_for_topics(&options, &warehouse, &handle, &shutdown).await? else { return Ok(()) };
+        let Some(incarnations) = wait_for_topics(&options, &warehouse, &handle, &shutdown).await? else {
+            return Ok(());
+        };
         let watch = Watch::new(&options.kafka)?;
         let kafka = &options.kafka;
         let shared = Arc::new(Shared {
@@ -165,15 +169,15 @@ async fn load(
             room: Semaphore::new(options.limits.room()),
             turns: Semaphore::new(options.limits.batches_max),
         });
-        let result = load_lives(&options, shared, &handle, &shutdown, &watch, &lives).await;
+        let result = load_incarnations(&options, shared, &handle, &shutdown, &watch, &incarnations).await;
         let error = match result {
-            // Offsets that do not fit may be those of another topic of the same name.
-            Err(error @ Error::Offsets { .. }) => watch.changed(&lives).await.ok().flatten().unwrap_or(error),
+            // Offsets that do not fit may belong to a new topic of the same name.
+            Err(error @ Error::Offsets { .. }) => watch.changed(&incarnations).await.ok().flatten().unwrap_or(error),
             Err(error) => error,
             Ok(()) => return Ok(()),
         };
         match error {
-            Error::MadeAgain { .. } | Error::Closed { .. } | Error::Topic { .. } if !shutdown.is_cancelled() => {
+            Error::Recreated { .. } | Error::Closed { .. } | Error::Topic { .. } if !shutdown.is_cancelled() => {
                 tracing::error!(%error, "stopped reading");
                 handle.kafka(Some(&error.to_string()));
             }
@@ -182,16 +186,16 @@ async fn load(
     }
 }
 
-/// Loads while the topics are what they are.
-async fn load_lives(
+/// Loads until a topic is no longer the one of its incarnation.
+async fn load_incarnations(
     options: &Options,
     shared: Arc<Shared<Warehouse, QuarantineTopic>>,
     handle: &Handle,
     shutdown: &CancellationToken,
     watch: &Watch,
-    lives: &BTreeMap<String, TopicLife>,
+    incarnations: &BTreeMap<String, TopicLife>,
 ) -> Result<(), Error> {
-    let poller = Poller::new(options.clone(), lives.clone(), shared, handle.clone())?;
+    let poller = Poller::new(options.clone(), incarnations.clone(), shared, handle.clone())?;
     // The thread ends with this future, however that ends.
     let stop = shutdown.child_token();
     let _dropped = stop.clone().drop_guard();
@@ -208,19 +212,18 @@ async fn load_lives(
     let gone = || Err(Error::Ended("kafka-poll".to_owned()));
     let result = tokio::select! {
         result = &mut ended => result.unwrap_or_else(|_| gone()),
-        changed = watch.run(lives, handle) => {
+        changed = watch.run(incarnations, handle) => {
             stop.cancel();
             (&mut ended).await.unwrap_or_else(|_| gone()).and(Err(changed))
         }
     };
-    // Leaving the group is a courtesy to the other loaders; without it they wait for the session
-    // time-out.
+    // Without leaving the group, the other loaders would wait for the session time-out.
     let _ = tokio::time::timeout(LEAVE_WITHIN, closed).await;
     result
 }
 
-/// Asks until the schema is whole, and Kafka and the warehouse agree about the topics; none when it
-/// is to end before.
+/// Waits until the schema is complete, and Kafka and the warehouse agree about the topics. Returns
+/// `None` if it was told to end before.
 async fn wait_for_topics(
     options: &Options,
     warehouse: &Warehouse,
@@ -229,20 +232,20 @@ async fn wait_for_topics(
 ) -> Result<Option<BTreeMap<String, TopicLife>>, Error> {
     loop {
         let found = match warehouse::schema::ready(warehouse).await {
-            Ok(()) => topics::lives(&options.kafka, &options.kafka.topics, warehouse).await,
+            Ok(()) => topics::incarnations(&options.kafka, &options.kafka.topics, warehouse).await,
             Err(error) => Err(error.into()),
         };
         let error = match found {
-            Ok(lives) => {
+            Ok(incarnations) => {
                 handle.kafka(None);
                 handle.clickhouse(None);
-                return Ok(Some(lives));
+                return Ok(Some(incarnations));
             }
             Err(Error::Warehouse(error)) if error.advice() == warehouse::Advice::Fatal => return Err(error.into()),
             Err(error) => error,
         };
         if handle.kafka(Some(&error.to_string())) {
-            if matches!(error, Error::MadeAgain { .. }) {
+            if matches!(error, Error::Recreated { .. }) {
                 tracing::error!(%error, "nothing is read, waiting");
             } else {
                 tracing::warn!(%error, "topics or tables are not ready, trying again");

@@ -1,4 +1,4 @@
-//! Steps of the loader by themselves, for measurements.
+//! Single steps of the loader, for benchmarks.
 
 use telemetry::{report::Contexts, v1};
 use warehouse::columns::{Block, Commons, Provenance};
@@ -11,7 +11,7 @@ use crate::{
     ledgers::Ledgers,
 };
 
-/// The blocks of a batch of boots that nothing is known of yet.
+/// The blocks of a batch whose boots have no ledgers yet.
 pub fn batch(records: &[Record], place: Place, rules: &Rules, provenance: Provenance) -> Vec<Block> {
     let (mut ledgers, mut batch, mut contexts) = (Ledgers::unbounded(), Batch::default(), Contexts::default());
     for record in records {
@@ -23,8 +23,8 @@ pub fn batch(records: &[Record], place: Place, rules: &Rules, provenance: Proven
     batch.close().finish(provenance).blocks
 }
 
-/// One injection as the sums take it: the number of what its report has in common, its time, us
-/// since 1970.
+/// One injection for the sums: the number of its report's common part, its time (us since 1970),
+/// the message.
 pub type Summand<'a> = (u32, i64, &'a v1::Injection);
 
 /// The blocks of the aggregate tables for injections.

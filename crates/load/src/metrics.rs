@@ -19,28 +19,28 @@ pub const RECORDS: &str = "doseline_load_records_total";
 pub const ROWS: &str = "doseline_load_rows_total";
 /// Batches written, by `topic`.
 pub const BATCHES: &str = "doseline_load_batches_total";
-/// Events that were in their tables already.
+/// Events that were stored already.
 pub const DUPLICATES: &str = "doseline_load_duplicates_total";
-/// Events with another content than the one stored under their boot and sequence number.
+/// Events with other content than the stored event of the same boot and sequence number.
 pub const CONFLICTS: &str = "doseline_load_conflicts_total";
-/// Events that arrived again and could not be compared with what is stored: it was deleted since,
-/// or could not be read.
+/// Repeated events that could not be compared with the stored ones: those were deleted since, or
+/// could not be read.
 pub const UNVERIFIED: &str = "doseline_load_unverified_duplicates_total";
 /// Records and events put into quarantine by the loader, by `reason`.
 pub const REJECTED: &str = "doseline_load_rejected_total";
 /// Fields and enum values this version does not know.
 pub const UNKNOWN_FIELDS: &str = "doseline_load_unknown_fields_total";
-/// Age of the oldest record that is not written, seconds: since it was read, or since reading
-/// stands still in front of it.
+/// Age of the oldest record that is not written, seconds: since it was polled, or since it could
+/// not be read.
 pub const OLDEST_UNWRITTEN_SECONDS: &str = "doseline_load_oldest_unwritten_seconds";
 /// Records in Kafka that are not written, by `topic` and `partition`.
 pub const LAG: &str = "doseline_load_lag_records";
 /// Time for which nothing of a partition was read although Kafka has more, seconds, by `topic` and
-/// `partition`; 0 while it moves.
+/// `partition`; 0 while it is read.
 pub const STANDING_SECONDS: &str = "doseline_load_standing_seconds";
-/// Time since a task beside the loading last succeeded, seconds, by `task`.
+/// Time since an upkeep task last succeeded, seconds, by `task`.
 pub const UPKEEP_SECONDS: &str = "doseline_load_upkeep_seconds";
-/// Errors that the consumer was told of, by `error`.
+/// Errors of the consumer, by `error`.
 pub const KAFKA_ERRORS: &str = "doseline_load_kafka_errors_total";
 /// Time from the bridge's receipt of a batch's first record to its commit, seconds.
 pub const LATENCY_SECONDS: &str = "doseline_load_latency_seconds";

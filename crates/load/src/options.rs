@@ -1,4 +1,4 @@
-//! Options of a loader: what [`settings`] configure, and what only the program sets.
+//! The options of a loader, their defaults and their bounds.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -15,11 +15,11 @@ pub struct Options {
     pub kafka: Kafka,
     /// When a batch is written, and other bounds.
     pub limits: Limits,
-    /// Plausible ranges by model. A change decides which later events are quarantined; it is safe
-    /// at any time.
+    /// What is plausible, by model. A change is safe at any time; it changes which later events are
+    /// quarantined.
     pub plausibility: Plausibility,
-    /// What a device's clock may show. A change decides which later events have the device's time;
-    /// it is safe at any time.
+    /// What a device's clock may show. A change is safe at any time; it changes which later events
+    /// have the device's time.
     pub device_time: device_time::Limits,
     /// Name of this loader in intents and logs; each loader needs its own.
     pub instance: String,
@@ -79,6 +79,9 @@ pub struct Kafka {
     /// depends on have no effect.
     pub properties: Properties,
     pub topics: Topics,
+    /// After this long without a heartbeat Kafka gives a loader's partitions to another loader, 1
+    /// s..=1 h. A process that was paused for this long stops writing. A shorter time moves the
+    /// partitions sooner, but a short stall then causes a rebalance.
     pub session_timeout: Duration,
 }
 
@@ -121,10 +124,15 @@ impl Default for Kafka {
 pub struct Limits {
     /// A batch is written when it has this many events; one report may exceed it.
     pub rows_max: usize,
-    /// A batch is written when it has this many bytes of records.
+    /// A batch is written at this many bytes of records. As many again may wait in memory for each
+    /// partition.
     pub bytes_max: usize,
-    /// Time between two batches of a partition, from the end of one to the end of the next.
+    /// A partition writes at most one batch in this time, counted from the end of the batch before.
+    /// A record that arrives after a pause is written within 50 ms. A larger value means fewer and
+    /// cheaper inserts, a smaller one fresher data.
     pub age_max: Duration,
+    /// Batches of all partitions that are written at once. A batch that is due meanwhile continues
+    /// to grow, for at most 2 s. More batches than ClickHouse has processors slow each other down.
     pub batches_max: usize,
     /// Boots whose ledgers stay in memory, over all partitions.
     pub ledger_cache_boots: usize,
@@ -135,6 +143,8 @@ pub struct Limits {
     pub memory_max: usize,
     pub loss_shown: Duration,
     pub unwritten_age_max: Duration,
+    /// How long a batch that cannot be read delays its partition before it is given up and recorded
+    /// as lost. A longer time leaves more time to repair the broker; later records wait meanwhile.
     pub unreadable_after: Duration,
     /// At shutdown, how long the batches that are being written may take to finish.
     pub drain_max: Duration,
@@ -164,11 +174,11 @@ impl Default for Limits {
     }
 }
 
-/// Full batches whose rows are made and written at once.
+/// Full batches whose rows may be in memory at once.
 const BATCHES_AT_ONCE: usize = 2;
 
 impl Limits {
-    /// Rows that may be made and written at once, over all partitions.
+    /// Rows that may be in memory at once, over all partitions.
     pub fn room(&self) -> usize {
         BATCHES_AT_ONCE * self.rows_max
     }

@@ -1,7 +1,12 @@
-//! Which partition a key belongs to: Kafka's murmur2, as librdkafka's `murmur2_random` and Java's
-//! default use it.
+//! Partitions: their names, and which of them a key belongs to. The hash is Kafka's murmur2, as
+//! librdkafka's `murmur2_random` and Java's default use it.
 
-/// Partition of a key among so many.
+use std::sync::Arc;
+
+/// A partition: name of the topic, number.
+pub(crate) type Key = (Arc<str>, i32);
+
+/// The partition of a key in a topic of `partitions` partitions.
 pub fn of(key: &[u8], partitions: u32) -> i32 {
     let positive = murmur2(key) & 0x7fff_ffff;
     // Below 2^31, so it fits.

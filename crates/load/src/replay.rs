@@ -1,8 +1,8 @@
-//! Produces what a person replays out of quarantine: records as the bridge makes them, with the
-//! mark that the loader knows.
+//! Sends what a person replays out of quarantine to Kafka: records as the bridge sends them, with
+//! the header that marks a replay.
 //!
-//! They go through Kafka because the loader is the only writer. That one of them reaches the topic
-//! twice does no harm: see [`crate::batch`].
+//! They go through Kafka because the loader is the only writer. A record may reach the topic twice
+//! without harm: see [`crate::batch`].
 
 use async_recursion::async_recursion as boxed;
 use rdkafka::{
@@ -16,7 +16,7 @@ use telemetry::{
 
 use crate::{copies::Quiet, error::Error, options::Kafka};
 
-/// Something that goes out of quarantine.
+/// A message that is replayed out of quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// The row of quarantine.
@@ -32,7 +32,7 @@ pub struct Record {
     pub received_at: i64,
 }
 
-/// Produces replays of one command.
+/// Sends the replays of one command.
 pub struct Replayer {
     producer: FutureProducer<Quiet>,
     topics: Topics,
@@ -41,8 +41,8 @@ pub struct Replayer {
 }
 
 impl Replayer {
-    /// Prepares the producer; nothing is sent. `by` and `at_us` (us since 1970) say who asked for
-    /// it and when.
+    /// Prepares the producer; nothing is sent. `by` is the person who asked for the replay, `at_us`
+    /// the time (us since 1970).
     ///
     /// # Errors
     /// [`Error::Kafka`] when librdkafka refuses the configuration.
@@ -60,10 +60,10 @@ impl Replayer {
         Ok(Self { producer, topics: kafka.topics.clone(), by: by.to_owned(), at_us })
     }
 
-    /// Produces records and returns when Kafka has confirmed all of them. At most 32 MiB at a time.
+    /// Sends records and returns when Kafka has confirmed all of them. At most 32 MiB at a time.
     ///
     /// # Errors
-    /// [`Error::Kafka`]: some may have been confirmed; producing all again does no harm.
+    /// [`Error::Kafka`]: some may have been confirmed; sending all of them again does no harm.
     #[boxed]
     pub async fn produce(&self, records: &[Record]) -> Result<(), Error> {
         let mut pending = Vec::new();

@@ -1,4 +1,4 @@
-//! Where reading starts: the position in ClickHouse, held against what Kafka has.
+//! Finds the offset where reading starts: the position in ClickHouse, compared with what Kafka has.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,26 +14,25 @@ use warehouse::{
 
 use crate::{
     error::Error,
+    partition::Key,
     status::Handle,
     store::{Store, backoff},
 };
-
-/// A partition of a topic by name.
-pub(crate) type Key = (Arc<str>, i32);
 
 /// Where an owner starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Start {
     /// Offset its first batch starts at.
     pub position: u64,
-    /// Offset to read from; larger where Kafka no longer has the records that come next. The owner
-    /// records what lies between as lost.
+    /// Offset to read from. It is larger than `position` if Kafka no longer has the next records;
+    /// the owner records the offsets between as lost.
     pub fetch: u64,
 }
 
 const KAFKA_ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// Finds where reading starts; asks again until it has answers or is cancelled.
+/// Finds where reading starts. Repeats the question until ClickHouse and Kafka have answered.
+/// Returns `None` if it was cancelled.
 pub(crate) async fn find<S: Store>(
     store: &S,
     client: &Arc<BaseConsumer>,
@@ -53,7 +52,7 @@ pub(crate) async fn find<S: Store>(
             Err(Trouble::Passing(text)) => text,
         };
         if handle.clickhouse(Some(&format!("positions cannot be read: {trouble}"))) {
-            tracing::warn!(topic = %key.0, partition = key.1, trouble, "position cannot be read, trying again");
+            tracing::warn!(topic = %key.0, partition = key.1, trouble, "the position cannot be read, trying again");
         }
         tokio::select! {
             biased;
@@ -90,22 +89,22 @@ async fn attempt<S: Store>(store: &S, client: &Arc<BaseConsumer>, key: &Key, sha
 
 /// The first and the next offset that Kafka has. Blocks.
 pub(crate) fn watermarks(client: &BaseConsumer, key: &Key) -> Result<(i64, i64), KafkaError> {
-    // A client that does nothing else knows leaders from its last question: one that has died since
-    // would be waited for until librdkafka looks again by itself, after minutes.
+    // This client remembers the leaders from its last request. Without new metadata it would wait
+    // for a leader that has died since, until librdkafka refreshes them after minutes.
     client.fetch_metadata(Some(&key.0), KAFKA_ANSWER_WITHIN)?;
     client.fetch_watermarks(&key.0, key.1, KAFKA_ANSWER_WITHIN)
 }
 
-/// Where to start, given the position and the first and next offset that Kafka has.
+/// Decides where to start, from the position and the first and next offset that Kafka has.
 fn decide(position: Option<u64>, low: u64, high: u64) -> Result<Start, String> {
     let position = position.unwrap_or(0);
     if position > high {
         return Err(format!(
-            "records up to offset {position} are written, but Kafka's next offset is {high}: the topic was made again, or \
-             lost records that were confirmed; restore it, or delete it, make it again and run `doseline migrate`"
+            "records up to offset {position} are written, but Kafka's next offset is {high}: the topic was created again, \
+             or lost records that were confirmed; restore it, or delete it, create it again and run `doseline migrate`"
         ));
     }
-    // Retention has passed the position: what is behind must not wait for what is gone.
+    // If retention has passed the position, reading goes on behind the deleted records.
     Ok(Start { position, fetch: position.max(low) })
 }
 
@@ -121,6 +120,6 @@ mod tests {
         assert_eq!(decide(Some(9), 4, 9), Ok(Start { position: 9, fetch: 9 }));
         assert_eq!(decide(Some(3), 4, 9), Ok(Start { position: 3, fetch: 4 }));
         assert_eq!(decide(Some(3), 9, 9), Ok(Start { position: 3, fetch: 9 }));
-        assert!(decide(Some(10), 4, 9).unwrap_err().contains("made again"));
+        assert!(decide(Some(10), 4, 9).unwrap_err().contains("created again"));
     }
 }

@@ -1,4 +1,4 @@
-//! Whether data moves, and how much.
+//! The state of a loader: readiness with its obstacles, and metrics of each partition.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use crate::{
     inbox::{Budget, Record},
     metrics::{ErrorLabel, LimitLabel, Metrics, PartitionLabel, ReasonLabel, TaskLabel, TopicLabel},
     options::Limits,
-    start::Key,
+    partition::Key,
     unread::{Standing, owned},
 };
 use warehouse::columns::Lost;
@@ -35,26 +35,25 @@ struct Inner {
     metrics: Metrics,
     meters: Mutex<BTreeMap<(String, i32), Arc<Meter>>>,
     kafka: Mutex<Option<String>>,
-    /// Partitions that stand still.
+    /// Partitions that are not read although Kafka has more.
     standing: Mutex<BTreeMap<(String, i32), Standing>>,
-    /// Boot clock of the latest sign of life of the polling thread, us; [`NONE`] while there is
-    /// none.
+    /// Boot clock of the latest round of the polling thread, us; [`NONE`] while it does not run.
     polled_us: AtomicU64,
-    /// Since when it is no member of the consumer group, on the boot clock, and its state.
+    /// Boot clock at which the consumer left its group or failed to join, and its state.
     outside: Mutex<Option<(Duration, String)>>,
-    /// The latest error that the consumer was told of, and when, on the boot clock.
+    /// The latest error of the consumer, and its time on the boot clock.
     error: Mutex<Option<(Duration, String)>>,
     clickhouse: Mutex<Option<String>>,
-    /// The latest loss: when it was found, on the boot clock, and what it was.
+    /// The latest loss: the time on the boot clock at which it was found, and its description.
     loss: Mutex<Option<(Duration, String)>>,
-    /// When each task beside the loading last succeeded, on the boot clock, and its trouble since.
+    /// For each upkeep task: the boot clock of its last success, and its error since.
     upkeep: Mutex<BTreeMap<&'static str, (Duration, Option<String>)>>,
-    /// How long Kafka keeps the records of each topic; topics that it keeps for ever are not in it.
+    /// How long Kafka keeps the records of each topic. Topics that it keeps for ever are left out.
     retentions: Mutex<BTreeMap<String, Duration>>,
     budget: Budget,
 }
 
-/// What is known of one partition.
+/// The state of one partition.
 pub struct Meter {
     handle: Handle,
     topic: String,
@@ -63,21 +62,21 @@ pub struct Meter {
     oldest_us: AtomicU64,
     /// Kafka's time of the oldest unwritten record, us since 1970; 0 without one.
     oldest_timestamp: AtomicI64,
-    /// Offset the next batch starts at.
+    /// Offset at which the next batch starts.
     position: AtomicU64,
-    /// End of the partition in Kafka, as far as known; negative = not yet.
+    /// End of the partition in Kafka; negative = not known yet.
     high: AtomicI64,
 }
 
 const NONE: u64 = u64::MAX;
-/// How often the same error of the consumer is told in the log.
+/// How often the same error of the consumer is logged.
 const ERROR_TOLD_EVERY: Duration = Duration::from_secs(60);
-/// A task beside the loading that has not succeeded for so long is an obstacle: rollups are late,
-/// limits are not looked at.
+/// An upkeep task that has not succeeded for this long is an obstacle: rollups are late, limits are
+/// not checked.
 const UPKEEP_WITHIN: Duration = Duration::from_secs(3_600);
 
 impl Handle {
-    /// A handle for one loader; it is not ready before the loader has looked at its topics.
+    /// A handle for one loader. It is not ready before the loader has checked its topics.
     pub fn new(limits: Limits, clock: Arc<dyn Clock>) -> Self {
         let starting = Some("not connected yet".to_owned());
         Self(Arc::new(Inner {
@@ -98,12 +97,12 @@ impl Handle {
         }))
     }
 
-    /// What the records in memory count against.
+    /// The budget that records in memory count against.
     pub(crate) fn budget(&self) -> &Budget {
         &self.0.budget
     }
 
-    /// Records of Kafka that will not be written: a person must look.
+    /// Reports records of Kafka that will never be written: a person must act.
     pub(crate) fn lost(&self, topic: &str, partition: i32, from: u64, to: u64, why: Lost) {
         let last = to.saturating_sub(1);
         let text = match why {
@@ -125,7 +124,7 @@ impl Handle {
         *lock(&self.0.retentions) = retentions;
     }
 
-    /// The meter of a partition that this loader begins to own.
+    /// The meter of a partition that gets an owner.
     pub(crate) fn meter(&self, topic: &str, partition: i32, position: u64) -> Arc<Meter> {
         let meter = Arc::new(Meter {
             handle: self.clone(),
@@ -140,7 +139,7 @@ impl Handle {
         meter
     }
 
-    /// A partition is owned no more.
+    /// Removes a partition that no longer has an owner.
     pub(crate) fn remove(&self, topic: &str, partition: i32) {
         lock(&self.0.meters).remove(&(topic.to_owned(), partition));
         lock(&self.0.standing).remove(&(topic.to_owned(), partition));
@@ -156,7 +155,7 @@ impl Handle {
         }
     }
 
-    /// Where a partition stands still, or that it does not.
+    /// Sets or clears where a partition is not read.
     pub(crate) fn standing(&self, key: &Key, standing: Option<Standing>) {
         let mut known = lock(&self.0.standing);
         match standing {
@@ -165,20 +164,20 @@ impl Handle {
         }
     }
 
-    /// A sign of life of the polling thread, on the boot clock, or its end.
+    /// Notes a round of the polling thread, on the boot clock, or its end.
     pub(crate) fn polling(&self, at: Option<Duration>) {
         let at = at.map_or(NONE, |at| u64::try_from(at.as_micros()).unwrap_or(NONE - 1));
         self.0.polled_us.store(at, Ordering::Relaxed);
     }
 
-    /// Whether it is a member of its consumer group; its state where it is not.
+    /// Notes the state of a consumer that is not in its group; `None` for a member.
     pub(crate) fn outside(&self, state: Option<String>) {
         let mut outside = lock(&self.0.outside);
         *outside = state.map(|state| (outside.as_ref().map_or(self.0.clock.boot(), |(since, _)| *since), state));
     }
 
-    /// An error that the consumer was told of; whether it is another than the latest, or an old one
-    /// again.
+    /// Counts an error of the consumer. Returns whether to log it: it differs from the latest, or
+    /// the latest was logged long ago.
     pub(crate) fn consumer_error(&self, code: String, reason: &str) -> bool {
         self.0.metrics.kafka_errors.get_or_create(&ErrorLabel { error: code }).inc();
         let (now, mut latest) = (self.0.clock.boot(), lock(&self.0.error));
@@ -190,18 +189,18 @@ impl Handle {
         true
     }
 
-    /// Trouble with Kafka, or its end; whether that is new.
+    /// Sets or clears the trouble with Kafka. Returns whether that is new.
     pub(crate) fn kafka(&self, trouble: Option<&str>) -> bool {
         replace(&self.0.kafka, trouble)
     }
 
-    /// What is waited for from ClickHouse before a partition can be read; whether that is new.
+    /// Sets or clears what a partition waits for from ClickHouse. Returns whether that is new.
     pub(crate) fn clickhouse(&self, trouble: Option<&str>) -> bool {
         replace(&self.0.clickhouse, trouble)
     }
 
-    /// What the quarantine of the warehouse holds: rows, bytes, rows that wait, and how far each
-    /// limit is used.
+    /// Sets the metrics of the quarantine: rows, bytes, rows not replayed yet, and the used part of
+    /// each limit.
     pub fn quarantine(&self, rows: u64, bytes: u64, waiting: u64, limits: &[(&'static str, f64)]) {
         let (metrics, gauge) = (&self.0.metrics, |value: u64| i64::try_from(value).unwrap_or(i64::MAX));
         metrics.quarantine_rows.set(gauge(rows));
@@ -212,7 +211,7 @@ impl Handle {
         }
     }
 
-    /// A task beside the loading has begun or succeeded, or why it did not.
+    /// Notes that an upkeep task has begun or succeeded, or why it failed.
     pub fn upkeep(&self, task: &'static str, trouble: Option<String>) {
         let (now, mut upkeep) = (self.0.clock.boot(), lock(&self.0.upkeep));
         match trouble {
@@ -225,7 +224,7 @@ impl Handle {
         self.0.metrics.overtaken.inc();
     }
 
-    /// Whether data moves.
+    /// Whether the loader is ready, and if not, why.
     pub fn readiness(&self) -> Readiness {
         let obstacle = |part, reason| Obstacle { part, reason };
         let mut obstacles = Vec::new();
@@ -257,8 +256,8 @@ impl Handle {
         Readiness::of(obstacles)
     }
 
-    /// What stands still though nothing that was read waits: seen within half the limit, so that it
-    /// is told within the limit.
+    /// Partitions, and the polling thread, that do not read. They are reported after half the
+    /// limit: a check of the partitions may take the other half.
     fn still(&self, limit: Duration) -> Vec<String> {
         let (now, limit) = (self.0.clock.boot(), limit / 2);
         let mut reasons = Vec::new();
@@ -271,7 +270,7 @@ impl Handle {
         let polled = self.0.polled_us.load(Ordering::Relaxed);
         let silent = now.saturating_sub(Duration::from_micros(polled));
         if polled != NONE && silent > limit {
-            reasons.push(format!("the thread that reads from kafka has not come round for {} s", silent.as_secs()));
+            reasons.push(format!("the thread that reads from kafka has not polled for {} s", silent.as_secs()));
         }
         if let Some((since, state)) = lock(&self.0.outside).as_ref()
             && now.saturating_sub(*since) > limit
@@ -334,8 +333,8 @@ impl Handle {
         metrics.text()
     }
 
-    /// Age of the oldest record that is not written: since it was read, or since reading stands
-    /// still in front of it.
+    /// Age of the oldest record that is not written: since it was polled, or since it could not be
+    /// read.
     pub fn oldest_age(&self) -> Duration {
         let since = lock(&self.0.standing).values().map(|standing| standing.since).min();
         let unread = since.map_or(Duration::ZERO, |since| self.0.clock.boot().saturating_sub(since));
@@ -353,13 +352,13 @@ impl Handle {
 }
 
 impl Meter {
-    /// A batch has begun with a record.
+    /// Notes the first record of a batch.
     pub(crate) fn waiting(&self, record: &Record) {
         self.oldest_us.store(u64::try_from(record.polled.as_micros()).unwrap_or(NONE - 1), Ordering::Relaxed);
         self.oldest_timestamp.store(record.timestamp, Ordering::Relaxed);
     }
 
-    /// Events that arrived again were compared with what is stored.
+    /// Notes a comparison of repeated events with the stored ones.
     pub(crate) fn compared(&self, conflicts: &[Refusal], unverified: u64) {
         let metrics = &self.handle.0.metrics;
         metrics.unverified.inc_by(unverified);
@@ -372,7 +371,8 @@ impl Meter {
         );
     }
 
-    /// A batch is written up to `position`; so many of its offsets Kafka did not have.
+    /// Notes a batch that is written up to `position`. `lost` of its offsets had no readable
+    /// record.
     pub(crate) fn written(&self, written: &Written, lost: u64, position: u64, now_unix_us: i64) {
         self.oldest_us.store(NONE, Ordering::Relaxed);
         self.oldest_timestamp.store(0, Ordering::Relaxed);
@@ -488,7 +488,7 @@ mod tests {
         assert!(handle.readiness().ready);
 
         handle.polling(Some(ago(31)));
-        assert!(handle.readiness().obstacles[0].reason.contains("has not come round for 31 s"));
+        assert!(handle.readiness().obstacles[0].reason.contains("has not polled for 31 s"));
         handle.polling(None);
         handle.outside(Some("up, wait-join".to_owned()));
         assert!(handle.readiness().ready);

@@ -1,7 +1,7 @@
-//! The port between the batch machine and ClickHouse.
+//! What an owner needs of ClickHouse.
 //!
-//! `contract` says what a store has to keep; it is run against the fake of the simulation and
-//! against the real engine.
+//! `contract` holds the checks that every store has to pass. They run against the fake of the
+//! simulation and against the real engine.
 
 use std::{collections::BTreeSet, future::Future, time::Duration};
 
@@ -26,7 +26,7 @@ pub struct Commit {
     pub rows: u64,
     /// Offsets in it that could not be read.
     pub lost: IntervalSet,
-    /// Why not, if there are any.
+    /// Why not, if there are such offsets.
     pub why: Lost,
     /// The ledgers it changed, as of its end.
     pub ledgers: Vec<LedgerRow>,
@@ -34,13 +34,13 @@ pub struct Commit {
 
 /// Durable state. An error leaves open whether a write took effect, now or later.
 pub trait Store: Send + Sync + 'static {
-    /// How far a shard is written.
+    /// The position of a shard, and how it is known.
     fn progress(&self, shard: Shard) -> impl Future<Output = Result<Progress, Error>> + Send;
     /// All intents of one batch, by generation.
     fn intents(&self, shard: Shard, batch: u64) -> impl Future<Output = Result<Vec<Intent>, Error>> + Send;
     /// Writes an intent unless one of its batch and generation was ever accepted.
     fn put_intent(&self, intent: &Intent, now: i64) -> impl Future<Output = Result<(), Error>> + Send;
-    /// Ledgers as of the start of a batch; absent boots have none.
+    /// Ledgers as of the start of a batch. A boot without a row has no ledger yet.
     fn ledgers(
         &self,
         shard: Shard,
@@ -50,18 +50,18 @@ pub trait Store: Send + Sync + 'static {
     /// Writes a block under a generation unless one of its batch, table and generation was ever
     /// accepted.
     fn insert(&self, block: &Block, generation: u32) -> impl Future<Output = Result<(), Error>> + Send;
-    /// What tables hold of a batch.
+    /// Count and hash of a batch's rows in each table.
     fn tallies(&self, tables: &[&str], batch: Provenance) -> impl Future<Output = Result<Vec<Tally>, Error>> + Send;
-    /// Deletes the rows of a batch below a generation from every table, and shuts out late writers
-    /// of the generations `fenced..below`.
+    /// Deletes the rows of a batch below a generation from every table. Burns the tokens of the
+    /// generations `fenced..below`, so that late writers cannot use them.
     fn erase(&self, batch: Provenance, fenced: u32, below: u32) -> impl Future<Output = Result<(), Error>> + Send;
     /// Records a batch and its ledgers, all or nothing, unless this attempt was ever accepted.
     fn commit(&self, commit: &Commit, attempt: u32) -> impl Future<Output = Result<(), Error>> + Send;
-    /// What a table holds of the events that a block has rows of.
+    /// The stored content of the events of a block, from the block's table.
     fn contents(&self, block: &Block) -> impl Future<Output = Result<Vec<Content>, Error>> + Send;
     /// Which of these events any table holds.
     fn stored_events(&self, keys: &[EventKey]) -> impl Future<Output = Result<Vec<EventKey>, Error>> + Send;
-    /// How long the engine has been up without a break, rounded down.
+    /// How long the engine has run without interruption, rounded down.
     fn uptime(&self) -> impl Future<Output = Result<Duration, Error>> + Send;
 }
 

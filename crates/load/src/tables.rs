@@ -35,12 +35,12 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// With room for so many injections, which most events are.
+    /// With room for `rows` injections, which most events are.
     pub fn of(rows: usize) -> Self {
         Self { injections: Injections::with_capacity(rows), ..Self::default() }
     }
 
-    /// A number for what reports have in common.
+    /// A number for the common part of reports.
     pub fn common(&mut self, common: &Common<'_>) -> u32 {
         self.commons.add(common)
     }
@@ -88,17 +88,17 @@ impl Tables {
         self.status.push(origin, 0, at, Sign::Status(status));
     }
 
-    /// Adds a time that a device told and that cannot be true.
+    /// Adds a time that a device sent and that cannot be true.
     pub fn implausible(&mut self, origin: &Origin<'_>, seq: u64, implausible: &Implausible) {
         self.implausible.push(&self.commons, origin, seq, implausible);
     }
 
-    /// Adds what could not be used.
+    /// Adds a message or an event that could not be used.
     pub fn quarantine(&mut self, quarantined: &Quarantined<'_>) {
         self.quarantine.push(quarantined);
     }
 
-    /// Adds what came of a replay.
+    /// Adds the outcome of a replay.
     pub fn replay(&mut self, replayed: &Replayed<'_>) {
         self.replays.push(replayed);
     }

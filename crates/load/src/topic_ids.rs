@@ -1,8 +1,8 @@
-//! Kafka's ids of topics, which rdkafka does not offer: librdkafka's own `DescribeTopics`.
+//! Reads Kafka's ids of topics through librdkafka's `DescribeTopics`, which rdkafka does not offer.
 //!
-//! The only unsafe code of this crate. Every object librdkafka hands out is destroyed by its guard,
-//! after those that were made from it; what it lends (the array of topics, their names and ids) is
-//! copied before the answer is destroyed.
+//! The only unsafe code of this crate. A guard destroys each object that librdkafka returns, after
+//! the objects that were made from it. Borrowed values (the array of topics, their names and ids)
+//! are copied before the answer is destroyed.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use rdkafka::{
     types::{RDKafkaErrorCode as Code, RDKafkaRespErr},
 };
 
-/// The id of no topic: what librdkafka says where the broker gives none.
+/// The id that librdkafka returns if the broker gives none.
 const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
 /// An object of librdkafka with the function that destroys it.
@@ -33,8 +33,8 @@ impl<T> Drop for Guard<T> {
     }
 }
 
-/// Ids of those of the topics that exist, base64; empty where the broker gives none. Blocks for
-/// `timeout` at most.
+/// Base64 ids of the topics that exist; an id is empty if the broker gives none. Blocks for at most
+/// `timeout`.
 ///
 /// # Errors
 /// Kafka does not answer, or refuses to describe them.

@@ -1,5 +1,5 @@
-//! The Kafka topics: created by `migrate`, their lives numbered in the warehouse, checked before
-//! anything is read.
+//! The Kafka topics: `migrate` creates them and numbers their incarnations in the warehouse; the
+//! loader checks them before it reads anything.
 
 use async_recursion::async_recursion as boxed;
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
@@ -25,7 +25,7 @@ use crate::{
 /// How topics are created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicSpec {
-    /// Partitions of each topic, fixed for its life.
+    /// Partitions of each topic, fixed for its incarnation.
     pub partitions: u32,
     /// Copies of each partition.
     pub replication: u32,
@@ -38,7 +38,7 @@ pub struct TopicSpec {
 /// What became of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ensured {
-    /// The life that is in use now.
+    /// The incarnation in use.
     pub life: TopicLife,
     /// Whether it was created just now.
     pub created: bool,
@@ -51,19 +51,19 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// How often the topics are looked at while they are read.
 const WATCH_EVERY: Duration = Duration::from_secs(10);
 
-/// Creates the topics that are missing, and gives those that are new to the warehouse a number:
-/// those it never saw, and those that were deleted and created again since, whose earlier
-/// incarnation is closed first. Existing ones are left as they are. The alerts topic is created
-/// with them; nobody loads it.
+/// Creates missing topics, and numbers each incarnation that the warehouse does not know yet. If a
+/// topic was deleted and created again, its earlier incarnation is closed first. Existing topics
+/// are left as they are. The alerts topic is created as well; no loader reads it.
 ///
 /// # Errors
-/// [`Error::Kafka`], [`Error::Warehouse`], or [`Error::Topic`] where a topic has another number of
-/// partitions than asked for or than the warehouse knows: more partitions = drain, and a new topic.
+/// [`Error::Kafka`], [`Error::Warehouse`], or [`Error::Topic`] if a topic has another number of
+/// partitions than configured, or than the warehouse knows. For more partitions, drain the topic
+/// and use a new one.
 #[boxed]
 pub async fn ensure_topics(kafka: &Kafka, spec: &TopicSpec, warehouse: &Warehouse) -> Result<Vec<Ensured>, Error> {
     let wanted = kafka.topics.all();
     let created = create(kafka, spec).await?;
-    let counts = settle_counts(kafka, &wanted).await?;
+    let counts = known_counts(kafka, &wanted).await?;
     let ids = Watch::new(kafka)?.ids(&wanted).await?;
     let mut ensured = Vec::new();
     for topic in wanted {
@@ -98,7 +98,7 @@ async fn create(kafka: &Kafka, spec: &TopicSpec) -> Result<Vec<String>, Error> {
                 .set("max.message.bytes", &bytes)
                 .set("unclean.leader.election.enable", "false")
                 .set("cleanup.policy", "delete")
-                // As the bridge sends them: a broker that compresses anew only costs time.
+                // Keep the bridge's compression: compressing again in the broker only costs time.
                 .set("compression.type", "producer")
         })
         .collect();
@@ -114,8 +114,8 @@ async fn create(kafka: &Kafka, spec: &TopicSpec) -> Result<Vec<String>, Error> {
     Ok(created)
 }
 
-/// Number of partitions of each topic, once all of them are known to the broker asked.
-async fn settle_counts(kafka: &Kafka, topics: &[&str]) -> Result<BTreeMap<String, u32>, Error> {
+/// Number of partitions of each topic, once the broker that answers knows all of them.
+async fn known_counts(kafka: &Kafka, topics: &[&str]) -> Result<BTreeMap<String, u32>, Error> {
     let deadline = tokio::time::Instant::now() + ANSWER_WITHIN;
     loop {
         let counts = partition_counts(kafka).await?;
@@ -145,71 +145,75 @@ pub(crate) async fn partition_counts(kafka: &Kafka) -> Result<BTreeMap<String, u
     Ok(counts.await.map_err(|_| Error::Ended("kafka metadata".to_owned()))??)
 }
 
-/// The current life of a topic, numbered now if the warehouse does not know the topic, or knows it
-/// with another id.
+/// The current incarnation of a topic. It is numbered now if the warehouse does not know the topic,
+/// or knows it with another id.
 async fn number(warehouse: &Warehouse, topic: &str, partitions: u32, id: &str) -> Result<TopicLife, Error> {
     let mut tried = 0;
     loop {
-        let lives = warehouse.topic_lives().await?;
-        if let Some(life) = lives.iter().rev().find(|life| life.topic == topic) {
-            if made_again(life, id).is_none() {
-                note_id(warehouse, life, id).await?;
-                check_count(life, partitions)?;
-                return Ok(life.clone());
+        let incarnations = warehouse.topic_lives().await?;
+        if let Some(known) = incarnations.iter().rev().find(|known| known.topic == topic) {
+            if recreated(known, id).is_none() {
+                note_id(warehouse, known, id).await?;
+                check_count(known, partitions)?;
+                return Ok(known.clone());
             }
-            // Before the new life has a number: nobody may still write into the old one when the
-            // new one's ledgers are read.
-            for closed in warehouse.close_life(life, SystemClock.unix_us()).await? {
+            // Close the old incarnation before the new one has a number: no owner may still write
+            // into the old one when the ledgers of the new one are read.
+            for closed in warehouse.close_life(known, SystemClock.unix_us()).await? {
                 tracing::warn!(
                     topic,
-                    incarnation = life.incarnation,
+                    incarnation = known.incarnation,
                     partition = closed.shard.partition,
                     from = closed.position,
-                    "the topic was deleted and made again; what it still held from this offset on was never written"
+                    "the topic was deleted and created again; records of the old one from this offset on were never written"
                 );
             }
         }
-        // Two that migrate at once take turns: a number goes to one of them, the other finds it
-        // taken and tries the next. So does one whose token was burned.
-        let incarnation = lives.last().map_or(0, |life| life.incarnation).max(tried) + 1;
+        // If two processes migrate at once, one of them gets the number. The other finds it taken
+        // and tries the next, as does a process whose token was burned.
+        let incarnation = incarnations.last().map_or(0, |known| known.incarnation).max(tried) + 1;
         tried = incarnation;
-        let life = TopicLife { topic: topic.to_owned(), incarnation, partitions, topic_id: id.to_owned() };
-        warehouse.put_topic_life(&life, SystemClock.unix_us()).await?;
+        let begun = TopicLife { topic: topic.to_owned(), incarnation, partitions, topic_id: id.to_owned() };
+        warehouse.put_topic_life(&begun, SystemClock.unix_us()).await?;
     }
 }
 
-/// Fills in the id of a life that was numbered without one.
-async fn note_id(warehouse: &Warehouse, life: &TopicLife, id: &str) -> Result<(), Error> {
-    if life.topic_id.is_empty() && !id.is_empty() {
-        warehouse.note_topic_id(life.incarnation, id).await?;
+/// Fills in the id of an incarnation that was numbered without one.
+async fn note_id(warehouse: &Warehouse, known: &TopicLife, id: &str) -> Result<(), Error> {
+    if known.topic_id.is_empty() && !id.is_empty() {
+        warehouse.note_topic_id(known.incarnation, id).await?;
     }
     Ok(())
 }
 
-/// Whether a topic has another id than in this life. Where either is not known, only the offsets
-/// can tell.
-fn made_again(life: &TopicLife, id: &str) -> Option<Error> {
-    let differs = !life.topic_id.is_empty() && !id.is_empty() && life.topic_id != id;
-    differs.then(|| Error::MadeAgain { topic: life.topic.clone(), known: life.topic_id.clone(), found: id.to_owned() })
+/// The error if a topic has another id than in this incarnation. If one of the two ids is unknown,
+/// only the offsets can tell.
+fn recreated(known: &TopicLife, id: &str) -> Option<Error> {
+    let differs = !known.topic_id.is_empty() && !id.is_empty() && known.topic_id != id;
+    differs.then(|| Error::Recreated {
+        topic: known.topic.clone(),
+        known: known.topic_id.clone(),
+        found: id.to_owned(),
+    })
 }
 
-fn check_count(life: &TopicLife, partitions: u32) -> Result<(), Error> {
-    if life.partitions == partitions {
+fn check_count(known: &TopicLife, partitions: u32) -> Result<(), Error> {
+    if known.partitions == partitions {
         return Ok(());
     }
     let fault = format!(
         "has {partitions} partitions, and had {} when doseline first saw it; keys would move between partitions. Drain and \
          use a new topic",
-        life.partitions
+        known.partitions
     );
-    Err(Error::Topic { topic: life.topic.clone(), fault })
+    Err(Error::Topic { topic: known.topic.clone(), fault })
 }
 
-/// The lives of the loader's topics, if Kafka and the warehouse agree about all of them.
+/// The incarnations of the loader's topics, if Kafka and the warehouse agree about all of them.
 ///
 /// # Errors
 /// [`Error::Topic`] says which topic is missing or different.
-pub(crate) async fn lives(
+pub(crate) async fn incarnations(
     kafka: &Kafka,
     topics: &Topics,
     warehouse: &Warehouse,
@@ -217,27 +221,31 @@ pub(crate) async fn lives(
     let known = warehouse.topic_lives().await?;
     let counts = partition_counts(kafka).await?;
     let ids = Watch::new(kafka)?.ids(&topics.all()).await?;
-    let mut lives = BTreeMap::new();
+    let mut incarnations = BTreeMap::new();
     for topic in topics.all() {
         let missing = |whose: &str| Error::Topic {
             topic: topic.to_owned(),
             fault: format!("is not known to {whose}; run `doseline migrate`"),
         };
-        let life = known.iter().rev().find(|life| life.topic == topic).ok_or_else(|| missing("the warehouse"))?;
+        let incarnation = known
+            .iter()
+            .rev()
+            .find(|incarnation| incarnation.topic == topic)
+            .ok_or_else(|| missing("the warehouse"))?;
         let partitions = counts.get(topic).copied().ok_or_else(|| missing("kafka"))?;
         let id = ids.get(topic).map_or("", String::as_str);
-        if let Some(error) = made_again(life, id) {
+        if let Some(error) = recreated(incarnation, id) {
             return Err(error);
         }
-        note_id(warehouse, life, id).await?;
-        check_count(life, partitions)?;
-        let topic_id = if id.is_empty() { life.topic_id.clone() } else { id.to_owned() };
-        lives.insert(topic.to_owned(), TopicLife { topic_id, ..life.clone() });
+        note_id(warehouse, incarnation, id).await?;
+        check_count(incarnation, partitions)?;
+        let topic_id = if id.is_empty() { incarnation.topic_id.clone() } else { id.to_owned() };
+        incarnations.insert(topic.to_owned(), TopicLife { topic_id, ..incarnation.clone() });
     }
-    Ok(lives)
+    Ok(incarnations)
 }
 
-/// Looks at the topics while they are read.
+/// Checks the topics while they are read.
 pub(crate) struct Watch {
     client: Arc<BaseConsumer>,
     admin: AdminClient<DefaultClientContext>,
@@ -254,7 +262,7 @@ impl Watch {
         Ok(Self { client: Arc::new(config.create()?), admin: config.create()? })
     }
 
-    /// Ids of those of the topics that exist; empty where the broker gives none.
+    /// Ids of the topics that exist; an id is empty if the broker gives none.
     #[boxed]
     pub async fn ids(&self, topics: &[&str]) -> Result<BTreeMap<String, String>, Error> {
         let (client, owned) = (self.client.clone(), topics.iter().map(ToString::to_string).collect::<Vec<_>>());
@@ -270,22 +278,22 @@ impl Watch {
         }
     }
 
-    /// The first topic that is not the one of its life any more.
+    /// The error of the first topic that is no longer the one of its incarnation.
     #[boxed]
-    pub async fn changed(&self, lives: &BTreeMap<String, TopicLife>) -> Result<Option<Error>, Error> {
-        let topics: Vec<&str> = lives.keys().map(String::as_str).collect();
+    pub async fn changed(&self, incarnations: &BTreeMap<String, TopicLife>) -> Result<Option<Error>, Error> {
+        let topics: Vec<&str> = incarnations.keys().map(String::as_str).collect();
         let ids = self.ids(&topics).await?;
-        Ok(lives.values().find_map(|life| match ids.get(&life.topic) {
-            Some(id) => made_again(life, id),
+        Ok(incarnations.values().find_map(|incarnation| match ids.get(&incarnation.topic) {
+            Some(id) => recreated(incarnation, id),
             None => {
-                let fault = "is not there any more; run `doseline migrate`".to_owned();
-                Some(Error::Topic { topic: life.topic.clone(), fault })
+                let fault = "does not exist any more; run `doseline migrate`".to_owned();
+                Some(Error::Topic { topic: incarnation.topic.clone(), fault })
             }
         }))
     }
 
-    /// How long Kafka keeps the records of each topic; those it keeps for ever, or does not tell
-    /// about, are not in it.
+    /// How long Kafka keeps the records of each topic. Topics that it keeps for ever, or gives no
+    /// value for, are left out.
     async fn retentions(&self, topics: &[&str]) -> Result<BTreeMap<String, Duration>, Error> {
         let resources: Vec<_> = topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));
@@ -298,31 +306,31 @@ impl Watch {
         Ok(topics.iter().zip(configs).filter_map(retention).collect())
     }
 
-    /// Looks again and again, until a topic is not what it was.
+    /// Checks at intervals, until a topic is no longer the one of its incarnation.
     #[boxed]
-    pub async fn run(&self, lives: &BTreeMap<String, TopicLife>, handle: &Handle) -> Error {
-        let topics: Vec<&str> = lives.keys().map(String::as_str).collect();
+    pub async fn run(&self, incarnations: &BTreeMap<String, TopicLife>, handle: &Handle) -> Error {
+        let topics: Vec<&str> = incarnations.keys().map(String::as_str).collect();
         loop {
             match self.retentions(&topics).await {
                 Ok(retentions) => handle.retentions(retentions),
                 Err(error) => tracing::debug!(%error, "retention of the topics cannot be read"),
             }
             tokio::time::sleep(WATCH_EVERY).await;
-            match self.changed(lives).await {
+            match self.changed(incarnations).await {
                 Ok(Some(error)) => return error,
                 Ok(None) => {}
-                // Whether Kafka can be reached is seen elsewhere.
+                // `status::Handle::kafka` reports whether Kafka can be reached.
                 Err(error) => tracing::debug!(%error, "topics cannot be looked at"),
             }
         }
     }
 }
 
-/// What the topics are like, for a person who sets things up.
+/// Describes the topics, for a person who sets up Kafka.
 ///
 /// # Errors
-/// [`Error::Kafka`], or [`Error::Topic`] with the first that is missing, has another number of
-/// partitions, or is set so that a guarantee does not hold.
+/// [`Error::Kafka`], or [`Error::Topic`] with the first topic that is missing, has another number
+/// of partitions, or has a setting that breaks a guarantee.
 #[boxed]
 pub async fn inspect_topics(kafka: &Kafka, spec: &TopicSpec) -> Result<String, Error> {
     let counts = partition_counts(kafka).await?;
@@ -349,8 +357,10 @@ pub async fn inspect_topics(kafka: &Kafka, spec: &TopicSpec) -> Result<String, E
         let entries = config.entry_map();
         let codec = entries.get("compression.type").and_then(|entry| entry.value.as_deref());
         if let Some(codec) = codec.filter(|codec| *codec != "producer") {
-            let _ =
-                write!(found, "; the broker compresses {topic} anew as {codec} (compression.type), which can be read");
+            let _ = write!(
+                found,
+                "; the broker compresses {topic} again as {codec} (compression.type), which the loader can read"
+            );
         }
         let value = |name: &str| entries.get(name).and_then(|entry| entry.value.as_deref()?.parse::<i64>().ok());
         let least = [
@@ -359,7 +369,7 @@ pub async fn inspect_topics(kafka: &Kafka, spec: &TopicSpec) -> Result<String, E
             ("max.message.bytes", 2 << 20),
         ];
         for (name, least) in least {
-            // -1 = for ever; a value the broker does not tell is not held against it.
+            // -1 = for ever. A value that the broker does not give is accepted.
             if value(name).is_some_and(|value| value >= 0 && value < least) {
                 return fault(topic, format!("{name} is {}, at least {least} is needed", value(name).unwrap_or(0)));
             }

@@ -1,14 +1,14 @@
-//! What Kafka has of a partition and the loader has not read, and why not.
+//! Finds out why the loader has not read records that Kafka has.
 //!
-//! librdkafka tells of an error once, or not at all: a batch whose records are framed wrongly is
-//! fetched again and again in silence. So what was *delivered* says nothing about a partition that
-//! stands still. The polling thread has Kafka's end of each partition asked for at an interval
-//! ([`ends`]), and holds it against what it has read. Where nothing was read between two questions
-//! although Kafka has more, a consumer of its own asks for the next record ([`probe`]); its answer
-//! is the reason that a person is told.
+//! librdkafka reports an error once, or not at all: it fetches a batch with wrongly framed records
+//! again and again in silence. So delivered records say nothing about a partition that is not read.
+//! The polling thread asks for Kafka's end of each partition at intervals ([`ends`]) and compares
+//! it with its own position. If nothing was read between two questions although Kafka has more, a
+//! separate consumer asks for the next record ([`probe`]). Its answer is the reason that a person
+//! sees.
 //!
-//! A batch that cannot be read is given up only by [`behind`], which looks for the first record
-//! after it that can be.
+//! [`behind`] finds the first readable record behind a batch that cannot be read. Only then may the
+//! batch be given up.
 
 use std::{
     collections::BTreeSet,
@@ -24,19 +24,19 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use crate::{options::Kafka, start::Key};
+use crate::{options::Kafka, partition::Key};
 
-/// How long a broker may take to say what it has.
+/// How long a broker may take to return its offsets.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-/// How long a record that is there may take to come.
+/// How long an existing record may take to arrive.
 const RECORD_WITHIN: Duration = Duration::from_secs(4);
-/// How long one does take; behind one that cannot be read, each offset is asked for.
+/// How long to wait for each offset in the search behind an unreadable batch.
 const NEXT_WITHIN: Duration = Duration::from_secs(1);
 
-/// First and next offset that Kafka has of a partition, or why it does not say.
+/// First and next offset that Kafka has of a partition, or the error.
 pub(crate) type Ends = Result<(u64, u64), String>;
 
-/// What Kafka has of each partition. Blocks.
+/// Kafka's offsets of each partition. Blocks.
 pub(crate) fn ends(client: &BaseConsumer, keys: &[Key]) -> Vec<Ends> {
     let mut asked = BTreeSet::new();
     let mut end = |key: &Key| {
@@ -50,21 +50,21 @@ pub(crate) fn ends(client: &BaseConsumer, keys: &[Key]) -> Vec<Ends> {
     keys.iter().map(|key| end(key).map_err(|error: KafkaError| error.to_string())).collect()
 }
 
-/// What comes when a record is asked for.
+/// The answer to a request for a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// The first record from there on has this offset.
+    /// The first record from the requested offset on has this offset.
     Record(u64),
     /// The broker sent a batch that librdkafka cannot read.
     Unreadable(String),
-    /// Nothing, as from a broker that has nothing, or one whose batch cannot be taken apart.
+    /// Nothing: the broker has no record, or librdkafka cannot parse its batch.
     Silence,
     /// The broker refuses, or cannot be reached.
     Refused(String),
 }
 
 impl Answer {
-    /// Whether another try can be expected to end in the same way, because of what is in the log.
+    /// Whether another attempt will probably end in the same way, because of the bytes in the log.
     pub(crate) fn lasts(&self) -> bool {
         matches!(self, Self::Unreadable(_) | Self::Silence)
     }
@@ -104,7 +104,7 @@ impl ClientContext for Listening {
 
 impl ConsumerContext for Listening {}
 
-/// A consumer that belongs to no group and reads one partition from wherever it is told.
+/// A consumer without a group that reads one partition from a given offset.
 struct Prober {
     consumer: BaseConsumer<Listening>,
     key: Key,
@@ -173,7 +173,7 @@ fn is_unreadable(error: &KafkaError) -> bool {
     )
 }
 
-/// What comes when the record at an offset is asked for. Blocks.
+/// Requests the record at an offset. Blocks.
 pub(crate) fn probe(kafka: &Kafka, key: &Key, from: u64) -> Answer {
     match Prober::new(kafka, key) {
         Ok(prober) => prober.ask(from, RECORD_WITHIN),
@@ -181,13 +181,13 @@ pub(crate) fn probe(kafka: &Kafka, key: &Key, from: u64) -> Answer {
     }
 }
 
-/// The first record behind `from` that can be read, where the one at `from` cannot be; none where
-/// that is not certain now: the end of the log cannot be read either, or the broker does not
-/// answer. Blocks, for as long as the unreadable batch has offsets.
+/// The first readable record behind the unreadable one at `from`. `None` if that is not certain
+/// now: the end of the log cannot be read either, or the broker does not answer. Blocks for up to a
+/// second for each offset of the unreadable batch.
 pub(crate) fn behind(kafka: &Kafka, client: &BaseConsumer, key: &Key, from: u64) -> Option<u64> {
     let prober = Prober::new(kafka, key).ok()?;
     let (_, high) = ends(client, std::slice::from_ref(key)).pop()?.ok()?;
-    // Whether anything can be read at all: a broker that answers nothing has no unreadable batch.
+    // Check that anything can be read at all: silence of the broker proves no unreadable batch.
     if high < from + 2 || !matches!(prober.ask(high - 1, RECORD_WITHIN), Answer::Record(_)) {
         return None;
     }
@@ -202,8 +202,8 @@ pub(crate) fn behind(kafka: &Kafka, client: &BaseConsumer, key: &Key, from: u64)
     None
 }
 
-/// Goes back as long as records can be read after all, and asks once more for the one at `from`: an
-/// answer that was only late must not become a loss.
+/// Goes back while earlier records can be read after all, and requests the one at `from` again: a
+/// late answer must not become a loss.
 fn confirmed(prober: &Prober, from: u64, mut found: u64) -> Option<u64> {
     while found > from + 1 {
         match prober.ask(found - 1, RECORD_WITHIN) {
@@ -215,21 +215,21 @@ fn confirmed(prober: &Prober, from: u64, mut found: u64) -> Option<u64> {
     prober.ask(from, RECORD_WITHIN).lasts().then_some(found)
 }
 
-/// Where a partition stands still.
+/// A partition that is not read although Kafka has more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
-    /// Offset of the record that is to be read next.
+    /// Offset of the next record to read.
     pub next: u64,
-    /// Boot clock when it was seen first.
+    /// Boot clock at which this was first seen.
     pub since: Duration,
-    /// Kafka's next offset, where it is known.
+    /// Kafka's next offset, if it is known.
     pub high: Option<u64>,
-    /// What is in the way, where it is known.
+    /// The reason, if it is known.
     pub why: Option<String>,
 }
 
 impl Standing {
-    /// For a person.
+    /// A description for a person.
     pub fn text(&self, (topic, partition): (&str, i32), age: Duration) -> String {
         let has = self.high.map(|high| format!(" though kafka has records up to {}", high.saturating_sub(1)));
         let why = self.why.as_deref().unwrap_or("kafka gives no reason");
@@ -244,7 +244,7 @@ impl Standing {
     }
 }
 
-/// A batch that is given up.
+/// The offsets `[from, to)` of a batch that is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GivenUp {
     pub from: u64,

@@ -1,15 +1,16 @@
-//! Times that a device tells are claims: each is held against the time at which the bridge received
+//! A time that a device sends is a claim. It is compared with the time at which the bridge received
 //! the message.
 //!
-//! A clock that was never set shows 1970, one that counts seconds or milliseconds shows January
-//! 1970 as well, a GPS receiver whose 10-bit week number has rolled over shows a time 1,024 weeks
-//! (19.6 years) ago, a mistyped date can show anything. `CLOCK_SYNCED` says none of that.
+//! A clock that was never set shows 1970. A time in seconds or milliseconds, read as microseconds,
+//! shows January 1970. A GPS receiver whose 10-bit week number has rolled over shows a time 1,024
+//! weeks (19.6 years) ago. A mistyped date can show anything. `CLOCK_SYNCED` rules out none of
+//! these.
 //!
-//! A judgement uses the message, its time of receipt and the configured [`Limits`], and nothing
-//! that was received before: so a record means the same whenever and however often it is read. The
-//! order of boots needs no memory of its own. An event of an earlier boot is at most
-//! [`Limits::ahead_max_s`] later than its receipt, so a later boot that claims a time more than
-//! [`Limits::age_max_days`] before it claims one that is too old for its own receipt as well.
+//! A judgement uses the message, its time of receipt and the configured [`Limits`], and no earlier
+//! message. So a record means the same whenever and however often it is read. The order of boots
+//! needs no memory either. An event of an earlier boot is at most [`Limits::ahead_max_s`] later
+//! than its receipt. If a later boot claims a time more than [`Limits::age_max_days`] before that
+//! event, the claim is also too old for its own receipt.
 
 use std::{borrow::Cow, ops::RangeInclusive};
 
@@ -51,16 +52,19 @@ pub const KEYS: [(&str, RangeInclusive<u32>, &str); 4] = [
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     pub earliest_year: u16,
+    /// How much later than its receipt a time may be, seconds: the largest difference between the
+    /// clocks of a device and of the bridge.
     pub ahead_max_s: u32,
     pub age_max_days: u32,
+    /// How far after its receipt a date in the future (use by, calibration due) may be, days.
     pub due_max_days: u32,
 }
 
 impl Default for Limits {
-    /// Clocks that are kept by NTP differ by far less than 300 s; MIT Kerberos lets clocks differ
-    /// by so much (`clockskew`), a limit that networks of ordinary computers keep. 400 days are
-    /// more than a device is out of use between two yearly calibrations. Ten years are longer than
-    /// any shelf life or calibration interval.
+    /// Clocks under NTP differ by far less than 300 s, which is also the difference that MIT
+    /// Kerberos allows by default (`clockskew`). 400 days are longer than a device is out of use
+    /// between two yearly calibrations. Ten years are longer than any shelf life or calibration
+    /// interval.
     fn default() -> Self {
         Self { earliest_year: 2020, ahead_max_s: 300, age_max_days: 400, due_max_days: 3_650 }
     }
@@ -81,7 +85,7 @@ pub enum Doubt {
 }
 
 impl Doubt {
-    /// As it stands in `implausible_times`.
+    /// The value of `implausible_times.doubt`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Absent => "ABSENT",
@@ -92,36 +96,36 @@ impl Doubt {
     }
 }
 
-/// What a time is about, which decides when it can be.
+/// What a time is about. This decides which times are possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
     /// An event: it happened before its receipt, and an outbox has kept it since.
     Event,
-    /// Something that had happened before, perhaps long ago.
+    /// Something in the past, perhaps long ago.
     Past,
-    /// Something that may be to come.
+    /// Something that may be in the future.
     Due,
 }
 
-/// A time that a device told and that cannot be true.
+/// A time that a device sent and that cannot be true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Implausible {
     /// The field, as in the contract: `base_unix_us` for the time of an event.
     pub field: &'static str,
-    /// What it says, us since 1970.
+    /// The claimed time, us since 1970.
     pub claim_us: i64,
-    /// Why it cannot be.
+    /// Why it cannot be true.
     pub doubt: Doubt,
 }
 
-/// Where the events of a report lie in time.
+/// The times of a report's events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judged {
-    /// As the report says it.
+    /// The value in the report.
     base_unix_us: i64,
     is_device: bool,
     received_at: i64,
-    /// Why the device's clock is not believed although it says that it is synced.
+    /// Why the device's clock is not believed although the device reports it as synced.
     pub doubt: Option<Doubt>,
 }
 
@@ -131,8 +135,8 @@ impl Judged {
         self.is_device
     }
 
-    /// The time an event is stored under, us since 1970. An offset that leads out of the calendar
-    /// gives a time that [`crate::plausibility::check`] refuses.
+    /// The time under which an event is stored, us since 1970. An offset beyond the calendar gives
+    /// a time that [`crate::plausibility::check`] refuses.
     pub fn at(&self, event: &v1::Event) -> i64 {
         if !self.is_device {
             return self.received_at;
@@ -140,10 +144,10 @@ impl Judged {
         time_of(self.base_unix_us, event.offset_us).unwrap_or(i64::MAX)
     }
 
-    /// What the device's clock showed at an event, if that is not believed.
+    /// The time that the device's clock showed at an event, if it is not believed.
     pub fn implausible(&self, event: &v1::Event) -> Option<Implausible> {
         let doubt = self.doubt?;
-        // Where the clock's time is unknown, the offset from it is no time either.
+        // Without the clock's time, the offset from it is no time either.
         let claim_us = match self.base_unix_us {
             0 => 0,
             base => base.saturating_add(i64::try_from(event.offset_us).unwrap_or(i64::MAX)),
@@ -189,7 +193,8 @@ impl Limits {
         i64::from(self.age_max_days) * DAY_US
     }
 
-    /// Why a time cannot be true that arrived at `received_at`, us since 1970; none = it can.
+    /// Why a time that was received at `received_at` (us since 1970) cannot be true; `None` if it
+    /// can.
     pub fn doubt(&self, claim_us: i64, meaning: Meaning, received_at: i64) -> Option<Doubt> {
         let later = match meaning {
             Meaning::Event | Meaning::Past => self.ahead_max_us(),
@@ -209,15 +214,14 @@ impl Limits {
     }
 
     /// Judges the clock of a report by its base and by its newest event. All events of a report
-    /// share its clock, so where one of them shows it to be wrong, none has the device's time.
+    /// share its clock: if one of them shows that it is wrong, none has the device's time.
     pub fn judge(&self, report: &v1::Report, received_at: i64) -> Judged {
         let base = report.base_unix_us;
         if report.clock() != v1::Clock::Synced {
             return Judged { base_unix_us: base, is_device: false, received_at, doubt: None };
         }
         let doubt = self.doubt(base, Meaning::Event, received_at).or_else(|| {
-            // An offset that leads out of the calendar says nothing about the clock; its event is
-            // refused by itself.
+            // An offset beyond the calendar says nothing about the clock; its event is refused.
             let in_calendar = u64::try_from(UNIX_US_MAX - base).unwrap_or_default();
             let offsets = report.events.iter().map(|event| event.offset_us).filter(|offset| *offset < in_calendar);
             let newest = time_of(base, offsets.max().unwrap_or_default()).unwrap_or(base);
@@ -226,7 +230,7 @@ impl Limits {
         Judged { base_unix_us: base, is_device: doubt.is_none(), received_at, doubt }
     }
 
-    /// An event without the times in it that cannot be true, and those times.
+    /// An event without the times that cannot be true, and those times.
     pub fn withdraw<'e>(&self, event: &'e v1::Event, received_at: i64) -> (Cow<'e, v1::Event>, Vec<Implausible>) {
         let tells_times = matches!(
             event.kind,
@@ -246,7 +250,7 @@ impl Limits {
         (Cow::Owned(event), implausible)
     }
 
-    /// The same of a status.
+    /// [`Self::withdraw`] of a status.
     pub fn withdraw_of_status<'s>(
         &self,
         status: &'s v1::Status,
@@ -273,7 +277,7 @@ impl Limits {
     }
 }
 
-/// Visits every time that an event tells besides its own.
+/// Visits every time in an event except its own.
 fn times(event: &mut v1::Event, mut visit: impl FnMut(&'static str, Meaning, &mut Option<i64>)) {
     match &mut event.kind {
         Some(Kind::SessionStarted(started)) => visit("allergy_unix_us", Meaning::Past, &mut started.allergy_unix_us),

@@ -1,10 +1,11 @@
-//! What the bridge has to know of a report, read off its bytes.
+//! What the bridge has to know of a report: its boot, its sequence numbers, and whether it is
+//! valid.
 //!
-//! A report of injections, which is nearly every report, is checked where it lies: nothing is
-//! allocated. Everything else is decoded.
+//! A report of injections, which is nearly every report, is checked in place: nothing is allocated.
+//! Everything else is decoded.
 
-pub use crate::usual::Head;
-use crate::{reject::Reject, report::Report, usual};
+pub use crate::reading::fast::Head;
+use crate::{reading::fast, reject::Reject, report::Report};
 
 impl Head {
     /// Validates protobuf bytes as [`Report::decode`] does.
@@ -12,7 +13,7 @@ impl Head {
     /// # Errors
     /// The same.
     pub fn read(bytes: &[u8]) -> Result<Self, Reject> {
-        match usual::read(bytes, &mut ()) {
+        match fast::read(bytes, &mut ()) {
             Some(head) => Ok(head),
             None => Report::decode(bytes).map(|report| Self {
                 boot_id: report.boot_id(),
@@ -36,7 +37,7 @@ mod tests {
         v1::{self, event::Kind},
     };
 
-    /// Every reader on the same bytes; whether the short way was taken.
+    /// Every reader on the same bytes; whether the fast reader took it.
     fn check(bytes: &[u8]) -> bool {
         let decoded = Report::decode_fully(bytes);
         assert_eq!(Report::decode(bytes), decoded, "{bytes:02x?}");
@@ -46,22 +47,22 @@ mod tests {
             unknown: report.unknown(),
         });
         assert_eq!(Head::read(bytes), head, "{bytes:02x?}");
-        let short = usual::read(bytes, &mut ());
-        if let Some(short) = short {
-            assert_eq!(Ok(short), head, "{bytes:02x?}");
+        let fast = fast::read(bytes, &mut ());
+        if let Some(fast) = fast {
+            assert_eq!(Ok(fast), head, "{bytes:02x?}");
         }
         let mut contexts = Contexts::default();
-        assert_eq!(usual::read(bytes, &mut Reading::new(&mut contexts)), short, "{bytes:02x?}");
+        assert_eq!(fast::read(bytes, &mut Reading::new(&mut contexts)), fast, "{bytes:02x?}");
         // Once more, with its context known.
         assert_eq!(Report::decode_among(bytes, &mut contexts), Report::decode_fully(bytes), "{bytes:02x?}");
-        short.is_some()
+        fast.is_some()
     }
 
     /// Every field of an injection, each with the same number or none.
     fn whole(value: u64, left_out: u32) -> v1::Event {
         let mut injection = v1::Injection::default();
-        for field in (1..=19).filter(|field| *field != left_out) {
-            usual::TakeFields::set(&mut injection, field, value);
+        for number in (1..20).filter(|number| *number != left_out) {
+            fast::Numbers::set(&mut injection, number, value);
         }
         v1::Event { offset_us: value, kind: Some(Kind::Injection(injection)) }
     }
@@ -111,7 +112,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_the_decoder(report in report(), tail in prop::collection::vec(any::<u8>(), 0..6)) {
+        fn the_fast_reader_agrees_with_the_full_one(report in report(), tail in prop::collection::vec(any::<u8>(), 0..6)) {
             let mut bytes = report.encode_to_vec();
             check(&bytes);
             bytes.extend(tail);
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_devices_usually_send_takes_the_short_way() {
+    fn what_devices_usually_send_is_read_by_the_fast_reader() {
         let mount = v1::MountInUse { slot: 1, mount_id: "M-1".to_owned(), item_id: "01(21)é/x\u{1d}".to_owned() };
         let context = v1::Context {
             model: "pen 3".to_owned(),
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_left_to_the_decoder() {
+    fn limits_are_left_to_the_full_reader() {
         let event = |count| vec![injection(None, None, 0); count];
         let report = v1::Report { boot_id: 7, first_seq: 3, events: event(1), ..v1::Report::default() };
         let many = v1::Report { events: event(EVENTS_MAX + 1), ..report.clone() };

@@ -5,8 +5,8 @@
 //! `..._UNSPECIFIED`.
 //!
 //! Numbers are exact. Canonical JSON allows an integer as `1700`, `1.7e3`, `1700.0` and the same in
-//! quotes; each is read digit by digit, never through a floating-point number, which has 53 bits
-//! only.
+//! quotes. Each is read digit by digit, never through a floating-point number, which has only 53
+//! bits.
 
 use std::{borrow::Cow, sync::LazyLock};
 
@@ -85,12 +85,13 @@ fn dynamic(json: &[u8], name: &str) -> Result<(DynamicMessage, usize), Reject> {
     Ok((message, unknown))
 }
 
-/// Digits of an integer that are surely read exactly.
+/// Integers of up to this many digits are read exactly by any reader.
 const EXACT_DIGITS: usize = 18;
 
-/// Puts `0.5`, `1.5`, `2.5` and so on in the place of each number that is not a short integer, and
-/// returns these numbers in their order: the JSON reader makes floating-point numbers of them,
-/// which would be rounded. [`number_text`] finds them again. Nothing changes for what is no JSON.
+/// Replaces each number that is not a short integer by a placeholder: `0.5`, `1.5`, `2.5` and so
+/// on. The JSON reader would read these numbers as floating-point numbers and round them. Returns
+/// their texts in order; [`number_text`] finds them by the placeholder. Bytes that are no JSON stay
+/// as they are.
 fn number_places(json: &[u8]) -> (Cow<'_, [u8]>, Vec<&str>) {
     let (mut out, mut numbers, mut copied, mut at) = (Vec::new(), Vec::new(), 0, 0);
     while let Some(byte) = json.get(at) {
@@ -109,7 +110,7 @@ fn number_places(json: &[u8]) -> (Cow<'_, [u8]>, Vec<&str>) {
                 let text = std::str::from_utf8(&json[first..at]).unwrap_or_default();
                 let digits = text.strip_prefix('-').unwrap_or(text);
                 let is_short = digits.len() <= EXACT_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
-                // What is no number of JSON is left to its reader to refuse.
+                // The JSON reader refuses a text that is no number.
                 if !is_short && is_json_number(text) {
                     out.extend_from_slice(&json[copied..first]);
                     out.extend_from_slice(format!("{}.5", numbers.len()).as_bytes());
@@ -127,7 +128,7 @@ fn number_places(json: &[u8]) -> (Cow<'_, [u8]>, Vec<&str>) {
     (Cow::Owned(out), numbers)
 }
 
-/// Whether a text is a number of JSON (RFC 8259, section 6).
+/// Whether a text is a JSON number (RFC 8259, section 6).
 fn is_json_number(text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let text = text.strip_prefix('-').unwrap_or(text);
@@ -153,8 +154,8 @@ fn number_text(number: &serde_json::Number, numbers: &[&str]) -> String {
     }
 }
 
-/// The decimal digits of an integer in any form that JSON has for a number; none where it is no
-/// integer. More digits than any field has are none.
+/// The decimal digits of an integer in any form of a JSON number. `None` if it is no integer, or
+/// has more digits than any field can hold.
 fn integer(text: &str) -> Option<String> {
     const DIGITS_MAX: usize = 40;
     if !is_json_number(text) {
@@ -169,8 +170,8 @@ fn integer(text: &str) -> Option<String> {
     if digits.is_empty() {
         return Some("0".to_owned());
     }
-    // How many digits stand before the point of `digits`; an exponent beyond every field is no
-    // integer of a field.
+    // The number of digits before the decimal point. An exponent beyond the range of every field is
+    // no integer of a field.
     let zeros = exponent.parse::<i64>().ok()?.checked_sub(i64::try_from(fraction.len()).ok()?)?;
     let digits = match usize::try_from(zeros) {
         Ok(zeros) if zeros <= DIGITS_MAX => format!("{digits}{}", "0".repeat(zeros)),
@@ -207,8 +208,8 @@ pub(crate) fn descriptor(name: &str) -> MessageDescriptor {
     POOL.get_message_by_name(&format!("{PACKAGE}.{name}")).expect("message of the contract")
 }
 
-/// Removes unknown fields and replaces unknown enum names by 0; returns how many there were. Of
-/// JSON that is being looked at only: what is wrong with it is left as it is.
+/// Removes unknown fields and replaces unknown enum names by 0. Returns how many there were. Other
+/// faults stay for the mapping to report.
 pub(crate) fn sanitize(value: &mut Value, message: &MessageDescriptor) -> usize {
     sanitize_message(value, message, &[]).unwrap_or_default()
 }
@@ -270,11 +271,11 @@ fn sanitize_kind(value: &mut Value, kind: &Kind, name: &str, numbers: &[&str]) -
             Ok(usize::from(kind.get_value(number).is_none()))
         }
         Kind::Message(_) | Kind::String | Kind::Bytes | Kind::Bool | Kind::Double | Kind::Float => Ok(0),
-        // Every other kind is an integer. In quotes none is rounded; whether it fits its field is
-        // checked behind.
+        // Every other kind is an integer. In quotes it is not rounded; the mapping checks whether
+        // it fits its field.
         _ => {
             let digits = integer(&text).ok_or_else(|| bad(format!("{name} {text:?} is no integer")))?;
-            // A floating-point number is the place of another one.
+            // A floating-point number is a placeholder.
             if value.is_f64() || digits != text {
                 *value = Value::String(digits);
             }

@@ -9,7 +9,7 @@ use crate::topic::ID_LEN_MAX;
 pub const REPORTS_TOPIC: &str = "doseline.reports.v1";
 /// One record for each status message; the JSON bytes as received.
 pub const STATUS_TOPIC: &str = "doseline.status.v1";
-/// What could not be used: raw bytes as received.
+/// Messages that could not be used: raw bytes as received.
 pub const QUARANTINE_TOPIC: &str = "doseline.quarantine.v1";
 /// Alerts, one record for each change.
 pub const ALERTS_TOPIC: &str = "doseline.alerts.v1";
@@ -18,33 +18,34 @@ pub const ALERTS_TOPIC: &str = "doseline.alerts.v1";
 pub const TOPIC_HEADER: &str = "topic";
 /// Header: time of receipt at the bridge, decimal microseconds since 1970 in ASCII.
 pub const RECEIVED_AT_HEADER: &str = "received_at";
-/// Header: who published, where the broker says so (MQTT 5 user property `publisher`).
+/// Header: the publisher, if the broker names it (MQTT 5 user property `publisher`).
 pub const PUBLISHER_HEADER: &str = "publisher";
 /// Header: W3C trace context, passed through from the MQTT 5 user property of the same name.
 pub const TRACEPARENT_HEADER: &str = "traceparent";
 /// Header of quarantine records: a [`crate::reject::Reason`] as text.
 pub const REASON_HEADER: &str = "reason";
-/// Header of quarantine records: who refused it, [`SOURCE_BRIDGE`] or [`SOURCE_LOADER`].
+/// Header of quarantine records: the role that refused it, [`SOURCE_BRIDGE`], [`SOURCE_LOADER`] or
+/// [`SOURCE_CHECK`].
 pub const SOURCE_HEADER: &str = "source";
 /// Value of [`SOURCE_HEADER`]: refused before Kafka.
 pub const SOURCE_BRIDGE: &str = "bridge";
 /// Value of [`SOURCE_HEADER`]: refused after Kafka.
 pub const SOURCE_LOADER: &str = "loader";
-/// Value of [`SOURCE_HEADER`]: found by a loader that compared an event that arrived again with the
-/// stored one. Unlike the copies of what a loader refused, this record is the only place where it
-/// stands before it is loaded.
+/// Value of [`SOURCE_HEADER`]: a loader compared a repeated event with the stored one and found
+/// other content. A refusal of a loader is only copied to Kafka. This record is the only place that
+/// holds the other content until it is loaded.
 pub const SOURCE_CHECK: &str = "check";
 /// Header of quarantine records of [`SOURCE_CHECK`]: what exactly was wrong, for a person.
 pub const DETAIL_HEADER: &str = "detail";
 
-/// Header of records that a person replays out of quarantine: which row it is, a
+/// Header of records that a person replays out of quarantine: the row, a
 /// [`crate::quarantine::Id`] as text. A device cannot set it: the bridge composes all headers of
 /// what devices send.
 pub const REPLAY_HEADER: &str = "replay";
-/// Header of replayed records: who replays.
+/// Header of replayed records: the person who replays.
 pub const REPLAYED_BY_HEADER: &str = "replayed_by";
-/// Header of replayed records: when the replay was asked for, decimal microseconds since 1970 in
-/// ASCII.
+/// Header of replayed records: the time at which the replay was requested, decimal microseconds
+/// since 1970 in ASCII.
 pub const REPLAYED_AT_HEADER: &str = "replayed_at";
 
 /// Names of the topics between the bridge and the loader.
@@ -73,12 +74,12 @@ impl Topics {
 /// Longest key of a record, bytes.
 pub const KEY_LEN_MAX: usize = 2 * ID_LEN_MAX + 1;
 
-/// Key of a record: everything of one device lands in one partition, in order.
+/// Key of a record. All records of one device go to one partition, in order.
 pub fn record_key(tenant: &str, device: &str) -> String {
     key(tenant, device).to_string()
 }
 
-/// The same, to be written where it is needed.
+/// [`record_key`] without an allocation.
 pub fn key(tenant: &str, device: &str) -> impl fmt::Display {
     fmt::from_fn(move |f| write!(f, "{tenant}/{device}"))
 }

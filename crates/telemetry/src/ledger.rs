@@ -5,13 +5,13 @@
 //! device may re-send in any grouping and any order: `[1..10]`, then `[5..15]`, stores 1..15 once
 //! each.
 //!
-//! A number that is stored stays so. One that is in quarantine can be released by a replay, once:
-//! it is stored then.
+//! A stored number stays stored. A quarantined number can be released once, by a replay: then it is
+//! stored.
 
 use crate::interval::{Interval, IntervalSet};
 
-/// Most intervals a ledger keeps; beyond it events are refused as fragmented, never dropped
-/// blindly.
+/// The most intervals that a ledger keeps. Events that need more are refused as fragmented, never
+/// dropped in silence.
 pub const INTERVALS_MAX: usize = 4_096;
 
 /// What became of a sequence number.
@@ -39,13 +39,13 @@ pub struct Ledger {
     pub quarantined: IntervalSet,
     /// Sequence numbers the device declared lost.
     pub lost: IntervalSet,
-    /// The last sequence number the device says it made in this boot; 0 = it has not said.
+    /// The last sequence number that the device declared for this boot; 0 = none declared.
     pub declared_last: u64,
 }
 
 impl Ledger {
-    /// The parts of `first..=last` that are neither stored nor quarantined, ascending: what a
-    /// report brings that is new.
+    /// The parts of a report's range that are neither stored nor quarantined, ascending: the new
+    /// events of the report.
     pub fn novel(&self, range: Interval) -> Novel<'_> {
         Novel { ledger: self, next: Some(range.first), last: range.last }
     }
@@ -53,7 +53,7 @@ impl Ledger {
     /// Records the fate of a range that [`Ledger::novel`] returned.
     ///
     /// # Errors
-    /// [`Fragmented`] when it would exceed [`INTERVALS_MAX`]; the ledger is unchanged.
+    /// [`Fragmented`] if it would exceed [`INTERVALS_MAX`]; the ledger is unchanged.
     pub fn record(&mut self, range: Interval, fate: Fate) -> Result<(), Fragmented> {
         let (set, other) = match fate {
             Fate::Stored => (&mut self.stored, &self.quarantined),
@@ -66,8 +66,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// The parts of a range that are not stored, ascending, each with whether it is in quarantine:
-    /// what a replay may bring.
+    /// The parts of a range that are not stored, ascending, each with whether it is in quarantine.
+    /// A replay may store them.
     pub fn unstored(&self, range: Interval) -> Vec<(Interval, bool)> {
         let (mut parts, mut next) = (Vec::new(), Some(range.first));
         while let Some(first) = next.filter(|next| *next <= range.last) {
@@ -91,11 +91,11 @@ impl Ledger {
         parts
     }
 
-    /// Moves what is in quarantine of a range to stored, and leaves the rest of the range as it is.
+    /// Moves the quarantined numbers of a range to stored, and leaves the others as they are.
     /// Returns how many numbers moved: a second release of the same range moves none.
     ///
     /// # Errors
-    /// [`Fragmented`] when the ledger would grow and exceed [`INTERVALS_MAX`]: it is unchanged, and
+    /// [`Fragmented`] if the ledger would grow and exceed [`INTERVALS_MAX`]: it is unchanged, and
     /// the numbers stay in quarantine. Releasing neighbours first, in ascending order, needs the
     /// fewest intervals.
     pub fn release(&mut self, range: Interval) -> Result<u64, Fragmented> {
@@ -119,7 +119,7 @@ impl Ledger {
     /// recorded and so stays visible as missing.
     ///
     /// # Errors
-    /// [`Fragmented`] when it would exceed [`INTERVALS_MAX`]; the ledger is unchanged.
+    /// [`Fragmented`] if it would exceed [`INTERVALS_MAX`]; the ledger is unchanged.
     pub fn declare_lost(&mut self, range: Interval) -> Result<(), Fragmented> {
         if self.lost.intervals_after(range) > INTERVALS_MAX {
             return Err(Fragmented);
@@ -129,7 +129,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Records how far the device says this boot reaches.
+    /// Records the last sequence number that the device declared for this boot.
     pub fn declare_last(&mut self, last: u64) {
         self.declared_last = self.declared_last.max(last);
     }
@@ -164,7 +164,7 @@ impl Ledger {
     }
 }
 
-/// Iterator over what is new in a range; see [`Ledger::novel`].
+/// Iterator over the new parts of a range, see [`Ledger::novel`].
 #[derive(Debug)]
 pub struct Novel<'a> {
     ledger: &'a Ledger,
@@ -227,8 +227,8 @@ mod tests {
         }
     }
 
-    /// What a device or a person does: a report (first, more, which numbers are bad), or a replay
-    /// of the same.
+    /// A report of a device (first number, further ones, bad ones as bits), or its replay by a
+    /// person.
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Report(u64, u64, u64),

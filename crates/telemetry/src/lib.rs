@@ -1,28 +1,24 @@
-//! The contract between devices and doseline.
+//! The contract between devices and doseline: what a device may send, and what it means.
 //!
-//! What it is for: the message types of `/proto` ([`v1`]), the topic grammar ([`topic`]), the
-//! limits that hold before anything is allocated ([`limits`]), canonical JSON ([`json`]), reports
-//! that only exist validated ([`report`]), what the bridge needs of one ([`head`], read field by
-//! field: [`wire`]), plausibility by model ([`plausibility`]), what a device's clock may show
-//! ([`device_time`]), the sequence ledger ([`ledger`]) with its interval sets ([`interval`]), the
-//! names of quarantined things ([`quarantine`]) and a reader that goes as far as damaged bytes
-//! allow ([`inspect`]).
-//!
-//! Absent: IO, clocks, threads, randomness. Time comes in as a value, so everything here can be
-//! replayed.
+//! Boundary: the only crate that knows the wire format. It does no IO and has no clocks, threads or
+//! randomness. Time comes in as a value, so that everything here can be repeated.
 //!
 //! Invariants:
-//! - A [`report::Report`] has been checked against every limit of the contract; code that holds one
+//! - A [`report::Report`] has been checked against every limit of the contract. Code that holds one
 //!   need not check again.
-//! - Nothing here changes a measured value: what cannot be used is refused with a
-//!   [`reject::Reason`]. What is wrong with one event refuses that event, not its report.
-//! - A [`ledger::Ledger`] admits each sequence number of a boot once; from quarantine it moves to
-//!   stored, never back.
+//! - Nothing here changes a measured value. What cannot be used is refused with a
+//!   [`reject::Reason`]. A fault of one event refuses that event, not its report.
+//! - A [`ledger::Ledger`] admits each sequence number of a boot once. A number may move from
+//!   quarantined to stored, never back.
+//! - Every reader of report bytes knows every field of `/proto`, see [`reading`].
+//!
+//! Start reading at [`report`] (what a valid report is), [`reading`] (how its bytes are read) and
+//! [`ledger`] (which events are new). Message types are in [`v1`], topics in [`topic`], limits in
+//! [`limits`].
 
 pub mod device_time;
 pub mod head;
 pub mod hex;
-pub mod inspect;
 pub mod interval;
 pub mod json;
 pub mod kafka;
@@ -30,14 +26,13 @@ pub mod ledger;
 pub mod limits;
 pub mod plausibility;
 pub mod quarantine;
+pub mod reading;
 pub mod receipt;
 pub mod reject;
 pub mod report;
 pub mod status;
 pub mod text;
 pub mod topic;
-mod usual;
-pub mod wire;
 
 /// Message types generated from `proto/doseline/telemetry/v1/telemetry.proto`, which documents
 /// every field.

@@ -1,7 +1,7 @@
 //! Plausible ranges by device model, from configuration.
 //!
-//! A large dosing error is data, not an error: ranges are wide, and what lies outside them is
-//! quarantined, never clamped.
+//! A large dosing error is data, not a fault of the data. So the ranges are wide, and a value
+//! outside of them is quarantined, never clamped.
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
@@ -141,7 +141,7 @@ pub fn check(event: &v1::Event, at_unix_us: i64, ranges: &Ranges) -> Result<(), 
         Some(Kind::Preparation(preparation)) => check_preparation(preparation),
         Some(Kind::SterilizationCycle(cycle)) => check_cycle(cycle, at_unix_us),
         Some(Kind::Heartbeat(heartbeat)) => percent(heartbeat.battery_pct),
-        // What they tell of times is judged by [`crate::device_time`], which refuses no event.
+        // [`crate::device_time`] judges the times in these events; it refuses no event.
         Some(
             Kind::SessionStarted(_)
             | Kind::CycleIndicator(_)

@@ -1,4 +1,4 @@
-//! Names of what is in quarantine, as people type them and as replayed records carry them.
+//! Names of the rows in quarantine, as people type them and as replayed records carry them.
 
 use std::{fmt, str::FromStr};
 
@@ -9,12 +9,13 @@ use crate::limits::SEQ_MAX;
 /// One row of the quarantine: the Kafka record it came from, and the event in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id {
-    /// Life of the Kafka topic.
+    /// Incarnation of the Kafka topic.
     pub incarnation: u32,
     /// Kafka partition, not negative.
     pub partition: i32,
     pub offset: u64,
-    /// Sequence number of the event; 0 = a heartbeat outside the sequence; none = the whole record.
+    /// Sequence number of the event. 0 = a heartbeat outside the sequence, `None` = the whole
+    /// record.
     pub seq: Option<u64>,
 }
 
@@ -56,9 +57,8 @@ impl FromStr for Id {
     }
 }
 
-/// A number for something that has no sequence number of its own, a status or a heartbeat outside
-/// the sequence: the same for the same message however often it is replayed. 63 bits of SHA-256,
-/// from 1.
+/// A number for a message without sequence numbers: a status, or a heartbeat outside the sequence.
+/// Each replay of the message gives the same number. 63 bits of SHA-256, from 1.
 pub fn number(topic: &str, received_at_us: i64, payload: &[u8]) -> u64 {
     let digest = Sha256::new().chain_update(topic).chain_update(received_at_us.to_be_bytes()).chain_update(payload);
     let bits = digest.finalize().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte));

@@ -1,26 +1,32 @@
-//! Reports that only exist validated.
+//! Validated reports. A [`Report`] exists only if its bytes keep every limit of the contract.
 
 use std::{collections::HashMap, sync::Arc};
 
 use foldhash::quality::RandomState;
-use prost::Message as _;
+use prost::{
+    Message as _,
+    encoding::{WireType, encode_key, encode_varint},
+};
 
 use crate::{
     interval::Interval,
-    limits::{DETAIL_LEN_MAX, EARLIER_BOOTS_MAX, EVENTS_MAX, LOST_MAX, MOUNTS_MAX, SEQ_MAX, Scan, TEXT_LEN_MAX, scan},
+    limits::{DETAIL_LEN_MAX, EARLIER_BOOTS_MAX, EVENTS_MAX, LOST_MAX, MOUNTS_MAX, SEQ_MAX, TEXT_LEN_MAX},
+    reading::{
+        events,
+        fast::{self, ContextText, ReportNumbers, Visitor},
+        full::{self, Decoded},
+        number,
+    },
     reject::{Reason, Reject},
     text::{self, is_plain_id, is_plain_text},
-    usual::{self, Take},
     v1::{self, event::Kind},
-    wire::{Value, field},
 };
 
 /// A report that keeps every limit of the contract.
 ///
-/// What is checked: well-formed, counts, lengths, boot and sequence numbers. What is not: whether
-/// values are plausible ([`crate::plausibility`]), because that is decided event by event. An event
-/// that cannot be used by itself keeps its place and its sequence number; [`Report::texts`] says
-/// why.
+/// Checked are the framing, counts, lengths, boot and sequence numbers. Whether values are
+/// plausible is decided event by event ([`crate::plausibility`]). An event that cannot be used
+/// keeps its place and its sequence number; [`Report::texts`] says why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     /// Without its context.
@@ -38,18 +44,18 @@ impl Report {
     /// Decodes and validates protobuf bytes.
     ///
     /// # Errors
-    /// The first limit that does not hold; see [`Reason`].
+    /// The first limit that is not kept, see [`Reason`].
     pub fn decode(bytes: &[u8]) -> Result<Self, Reject> {
         Self::decode_among(bytes, &mut Contexts::default())
     }
 
-    /// [`Self::decode`], among other reports that mostly have the same contexts.
+    /// [`Self::decode`] of one of several reports that mostly have the same contexts.
     ///
     /// # Errors
-    /// The same.
+    /// As [`Self::decode`].
     pub fn decode_among<'b>(bytes: &'b [u8], contexts: &mut Contexts<'b>) -> Result<Self, Reject> {
         let mut reading = Reading::new(contexts);
-        match usual::read(bytes, &mut reading) {
+        match fast::read(bytes, &mut reading) {
             Some(head) => Ok(Self {
                 message: reading.message,
                 context: reading.context,
@@ -63,9 +69,8 @@ impl Report {
 
     /// Decodes whatever a report may hold, and says what is wrong with one.
     pub(crate) fn decode_fully(bytes: &[u8]) -> Result<Self, Reject> {
-        let scan = scan(bytes)?;
-        let (mut message, faults) = merge(bytes, &scan)?;
-        let unknown = scan.unknown_fields + usize::from(v1::Clock::try_from(message.clock).is_err());
+        let Decoded { mut message, unknown_fields, faults } = full::decode(bytes)?;
+        let unknown = unknown_fields + usize::from(v1::Clock::try_from(message.clock).is_err());
         let flags = validate(&mut message)?;
         let (mut faults, mut notes) = (faults.into_iter().peekable(), Vec::new());
         for (index, event) in message.events.iter_mut().enumerate() {
@@ -85,7 +90,7 @@ impl Report {
     /// [`text::STRANGE`].
     ///
     /// # Errors
-    /// The event cannot be used, whatever its values are.
+    /// The event cannot be used: it could not be decoded, or one of its texts is too long.
     #[inline]
     pub fn texts(&self, index: usize) -> Result<u32, &Reject> {
         if self.notes.is_empty() {
@@ -102,11 +107,47 @@ impl Report {
         self.message.boot_id
     }
 
-    /// The sequence numbers of the events; none for heartbeats outside the sequence and for reports
-    /// without events.
+    /// The sequence numbers of the events. `None` for heartbeats outside the sequence and for
+    /// reports without events.
     pub fn sequence(&self) -> Option<Interval> {
         let (first, count) = (self.message.first_seq, self.message.events.len() as u64);
         (first > 0 && count > 0).then(|| Interval::new(first, first + count - 1))
+    }
+
+    /// A serialized report that holds only the event at `index` of this report, which was decoded
+    /// from `payload`. The event keeps its bytes: decoding and encoding would drop fields that this
+    /// version does not know, and with them what a later version could replay.
+    pub fn excerpt(&self, payload: &[u8], index: usize) -> Vec<u8> {
+        // Every field is named, so that an added field does not compile before it is decided on.
+        let v1::Report {
+            boot_id,
+            first_seq,
+            base_unix_us,
+            base_uptime_us,
+            clock,
+            context: _,
+            events: _,
+            lost: _,
+            earlier_boots: _,
+        } = self.message;
+        let alone = v1::Report {
+            boot_id,
+            first_seq: if first_seq == 0 { 0 } else { first_seq + index as u64 },
+            base_unix_us,
+            base_uptime_us,
+            clock,
+            context: self.context.as_deref().cloned(),
+            events: Vec::new(),
+            lost: Vec::new(),
+            earlier_boots: Vec::new(),
+        };
+        let mut bytes = alone.encode_to_vec();
+        if let Some(event) = events(payload).nth(index) {
+            encode_key(number::report::EVENTS, WireType::LengthDelimited, &mut bytes);
+            encode_varint(event.len() as u64, &mut bytes);
+            bytes.extend_from_slice(event);
+        }
+        bytes
     }
 
     /// Fields and enum values this version does not know.
@@ -119,18 +160,18 @@ impl Report {
         &self.message
     }
 
-    /// The context, if it has one; shared with other reports of the same [`Contexts`] that have the
-    /// same.
+    /// The context, if it has one. Reports of the same [`Contexts`] share equal contexts.
     pub fn context(&self) -> Option<&Arc<v1::Context>> {
         self.context.as_ref()
     }
 }
 
-/// Contexts by their bytes, each read once: a device says the same in every report of a visit.
+/// Contexts by their bytes, each read once: a device sends the same one in every report of a
+/// session.
 #[derive(Default)]
 pub struct Contexts<'b> {
     known: HashMap<&'b [u8], KnownContext, RandomState>,
-    /// The one that is being read.
+    /// The context that is being read.
     texts: v1::Context,
 }
 
@@ -139,10 +180,10 @@ struct KnownContext {
     unknown: usize,
 }
 
-/// Most contexts that are kept, about 1 KiB each.
+/// The most contexts that are kept, about 1 KiB each.
 const CONTEXTS_MAX: usize = 4_096;
 
-/// A usual report that is being read.
+/// A report that the fast reader reads.
 pub(crate) struct Reading<'b, 'c> {
     message: v1::Report,
     context: Option<Arc<v1::Context>>,
@@ -155,22 +196,21 @@ impl<'b, 'c> Reading<'b, 'c> {
     }
 }
 
-impl<'b> Take<'b> for Reading<'b, '_> {
+impl<'b> Visitor<'b> for Reading<'b, '_> {
     type Injection = v1::Injection;
 
-    fn number(&mut self, field: u32, value: u64) {
-        match field {
-            1 => self.message.boot_id = value,
-            2 => self.message.first_seq = value,
-            3 => self.message.base_unix_us = value.cast_signed(),
-            4 => self.message.base_uptime_us = value,
-            _ => self.message.clock = value as i32,
-        }
+    fn numbers(&mut self, numbers: &ReportNumbers) {
+        let ReportNumbers { boot_id, first_seq, base_unix_us, base_uptime_us, clock } = *numbers;
+        self.message.boot_id = boot_id;
+        self.message.first_seq = first_seq;
+        self.message.base_unix_us = base_unix_us;
+        self.message.base_uptime_us = base_uptime_us;
+        self.message.clock = clock;
     }
 
     fn known(&mut self, context: &'b [u8]) -> Option<usize> {
         let Some(KnownContext { context, unknown }) = self.contexts.known.get(context) else {
-            // What another report has left behind that could not be read to its end.
+            // A report that could not be read to its end may have left a part of a context.
             self.contexts.texts = v1::Context::default();
             return None;
         };
@@ -178,15 +218,15 @@ impl<'b> Take<'b> for Reading<'b, '_> {
         Some(*unknown)
     }
 
-    fn context_text(&mut self, field: u32, text: &str) {
+    fn context_text(&mut self, field: ContextText, text: &str) {
         let texts = &mut self.contexts.texts;
         let place = match field {
-            1 => &mut texts.model,
-            2 => &mut texts.firmware,
-            5 => &mut texts.dose_calibration_id,
-            6 => &mut texts.depth_calibration_id,
-            7 => &mut texts.preparation_id,
-            _ => &mut texts.operator_id,
+            ContextText::Model => &mut texts.model,
+            ContextText::Firmware => &mut texts.firmware,
+            ContextText::DoseCalibrationId => &mut texts.dose_calibration_id,
+            ContextText::DepthCalibrationId => &mut texts.depth_calibration_id,
+            ContextText::PreparationId => &mut texts.preparation_id,
+            ContextText::OperatorId => &mut texts.operator_id,
         };
         text.clone_into(place);
     }
@@ -218,35 +258,7 @@ impl<'b> Take<'b> for Reading<'b, '_> {
     }
 }
 
-/// Decodes event by event, so that one that cannot be decoded costs no other. Its place is kept by
-/// an event without a kind; the second value says which these are, and why.
-fn merge(bytes: &[u8], scan: &Scan) -> Result<(v1::Report, Vec<(usize, Reject)>), Reject> {
-    let malformed = |error: &dyn std::fmt::Display| Reject::new(Reason::BadProtobuf, error.to_string());
-    let mut message = v1::Report { events: Vec::with_capacity(scan.events), ..v1::Report::default() };
-    let (mut faults, mut scanned) = (Vec::new(), scan.faults.iter().peekable());
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let before = rest;
-        let read = field(&mut rest).ok_or_else(|| malformed(&"malformed protobuf: field number"))?;
-        if let (7, Value::Bytes(event)) = read {
-            let index = message.events.len();
-            let event = match scanned.next_if(|(fault, _)| *fault == index) {
-                Some((_, reject)) => Err(reject.clone()),
-                None => v1::Event::decode(event).map_err(|error| malformed(&error)),
-            };
-            message.events.push(event.unwrap_or_else(|reject| {
-                faults.push((index, reject));
-                v1::Event::default()
-            }));
-        } else {
-            let field = &before[..before.len() - rest.len()];
-            message.merge(field).map_err(|error| malformed(&error))?;
-        }
-    }
-    Ok((message, faults))
-}
-
-/// Checks what is not an event's own; returns the flags of the context's texts.
+/// Checks everything except the events. Returns the flags of the context's texts.
 fn validate(report: &mut v1::Report) -> Result<u32, Reject> {
     count("events", report.events.len(), EVENTS_MAX)?;
     count("lost", report.lost.len(), LOST_MAX)?;
@@ -274,7 +286,7 @@ fn sequence(report: &mut v1::Report) -> Result<(), Reject> {
         if lost.first_seq == 0 || lost.first_seq > lost.last_seq || lost.last_seq > SEQ_MAX {
             return bad(format!("lost range {}..{} is not a range from 1", lost.first_seq, lost.last_seq));
         }
-        // The range is what counts: a reason that cannot be kept says so instead of costing the
+        // The range matters more than its reason: a reason that is too long does not refuse the
         // report.
         if let Err(reject) = label("lost.reason", &mut lost.reason) {
             lost.reason = format!("not kept: {}", reject.detail);
@@ -378,7 +390,7 @@ fn count(name: &str, elements: usize, most: usize) -> Result<(), Reject> {
     Ok(())
 }
 
-/// What a label carries or a person typed.
+/// A text from a label, or one that a person typed.
 fn label(name: &str, value: &mut String) -> Result<u32, Reject> {
     text::trim(name, value, TEXT_LEN_MAX, is_plain_text)
 }

@@ -1,9 +1,9 @@
-//! Texts that people read from labels, scan or type, and generated ids: what is trimmed, what is
-//! kept as it is, what is too long.
+//! Texts that people scan or type from labels, and generated ids: which are trimmed, kept or
+//! refused.
 //!
 //! Scanners append carriage returns, line feeds, tabs and spaces: these are trimmed from the end.
-//! Whatever else is strange is kept as it came. Both are flagged in the row, so that nobody takes a
-//! text for the label's that is not.
+//! Other unusual characters are kept. Both are flagged in the row, so that a reader knows that the
+//! text is not exactly the label's.
 
 use crate::{
     limits::{CONTEXT_TEXT_LEN_MAX, TEXT_LEN_MAX},
@@ -15,11 +15,11 @@ use crate::{
 /// of a text.
 pub const TRIMMED: u32 = 256;
 /// Bit of a row's `flags`: a text has control characters, a generated id has characters beyond
-/// `[A-Za-z0-9_-]`, or a text of the context is longer than [`TEXT_LEN_MAX`]. It is kept as it
-/// came.
+/// `[A-Za-z0-9_-]`, or a text of the context is longer than [`TEXT_LEN_MAX`]. It is kept
+/// unchanged.
 pub const STRANGE: u32 = 512;
 
-/// What scanners append.
+/// Characters that scanners append.
 const APPENDED: [char; 4] = ['\r', '\n', '\t', ' '];
 
 /// Whether a label's text needs neither trimming nor a flag.

@@ -7,7 +7,8 @@ use std::fmt;
 
 use crate::reject::{Reason, Reject};
 
-/// Filters a bridge subscribes to: exactly what devices send, or its own receipts would come back.
+/// The filters that a bridge subscribes to: exactly what devices send. A wider filter would return
+/// the bridge's own receipts.
 pub const SUBSCRIPTIONS: [&str; 3] =
     ["doseline/v1/+/+/+/report", "doseline/v1/+/+/+/report/json", "doseline/v1/+/+/+/status"];
 
@@ -59,7 +60,7 @@ impl Channel {
     }
 }
 
-/// Who published, as the topic says; borrowed from the topic's text.
+/// The publisher of a message, parsed from the topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Topic<'a> {
     /// The clinic chain.
@@ -74,7 +75,7 @@ impl<'a> Topic<'a> {
     /// Parses a topic that a device published to.
     ///
     /// # Errors
-    /// [`Reason::BadTopic`] when it is not one of the contract's.
+    /// [`Reason::BadTopic`] if it is not one of the contract's.
     pub fn parse(topic: &'a str) -> Result<Self, Reject> {
         let bad = |detail: &str| Reject::new(Reason::BadTopic, format!("{topic:?}: {detail}"));
         let mut rest = topic.strip_prefix(PREFIX).ok_or_else(|| bad("does not begin with doseline/v1/"))?;
@@ -98,8 +99,8 @@ impl<'a> Topic<'a> {
         Ok(Self { tenant, site, device, channel })
     }
 
-    /// Where the receipt for a report on this topic goes, in the form the device sent; none for a
-    /// status.
+    /// The topic of the receipt for a report on this topic, in the form that the device sent;
+    /// `None` for a status.
     pub fn receipt(self) -> Option<impl fmt::Display + 'a> {
         let suffix = match self.channel {
             Channel::Report => "receipt",

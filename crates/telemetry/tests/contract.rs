@@ -6,7 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
 
-use std::{collections::BTreeMap, env, fs, path::PathBuf};
+use std::{collections::BTreeMap, env, fmt::Write as _, fs, path::PathBuf};
 
 use prost::Message as _;
 use prost_reflect::DescriptorPool;
@@ -21,15 +21,36 @@ fn generated() -> BTreeMap<&'static str, Vec<u8>> {
     let mut descriptors = protox::compile([proto.join("doseline/telemetry/v1/telemetry.proto")], [&proto]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     prost_build::Config::new().out_dir(folder.path()).compile_fds(descriptors.clone()).unwrap();
-    // The generated code already contains the comments.
+    let pool = DescriptorPool::from_file_descriptor_set(descriptors.clone()).unwrap();
+    // the comments are in the code already
     for file in &mut descriptors.file {
         file.source_code_info = None;
     }
     let code = "doseline.telemetry.v1.rs";
     BTreeMap::from([
         (code, fs::read(folder.path().join(code)).unwrap()),
+        ("numbers.rs", numbers(&pool).into_bytes()),
         ("descriptors.binpb", descriptors.encode_to_vec()),
     ])
+}
+
+/// A module for each message: a constant for each field number, and which numbers are known.
+fn numbers(pool: &DescriptorPool) -> String {
+    let mut code = "// Field numbers of the messages in /proto.\n".to_owned();
+    for message in pool.all_messages() {
+        let words = message.name().chars().enumerate().map(|(at, char)| {
+            let separator = if at > 0 && char.is_uppercase() { "_" } else { "" };
+            format!("{separator}{}", char.to_lowercase())
+        });
+        writeln!(code, "\npub mod {} {{", words.collect::<String>()).unwrap();
+        for field in message.fields() {
+            writeln!(code, "    pub const {}: u32 = {};", field.name().to_uppercase(), field.number()).unwrap();
+        }
+        let known: Vec<_> = message.fields().map(|field| field.number().to_string()).collect();
+        writeln!(code, "    pub const fn is_known(number: u32) -> bool {{").unwrap();
+        writeln!(code, "        matches!(number, {})\n    }}\n}}", known.join(" | ")).unwrap();
+    }
+    code
 }
 
 #[test]

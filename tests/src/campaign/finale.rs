@@ -81,7 +81,7 @@ fn retention_passed(stage: &mut Stage) {
 /// `migrate` has begun its new incarnation.
 fn topic_recreated(stage: &mut Stage) {
     stage.kafka.make_again(REPORTS, stage.setting.partitions, &[("min.insync.replicas", "2")]);
-    said(stage, "made again");
+    said(stage, "was deleted and created again");
     let migrated = Doseline::run(&["migrate", "--config", &stage.configuration], &[], WITHIN);
     assert_eq!(migrated.code, Some(0), "{}", migrated.stderr);
     let lives = format!("SELECT count() FROM doseline.kafka_topics WHERE topic = '{REPORTS}'");

@@ -73,7 +73,7 @@ async fn a_topic_made_again_is_noticed_and_nothing_doubles() {
     rig.kafka.make_again(kafka::REPORTS_TOPIC, 4, &[("max.message.bytes", "4194304")]);
     send_all(&mut rig, &boots, random, 200);
     send_all(&mut rig, &boots, random, 200);
-    wait_for_obstacle(&loader, "was deleted and made again");
+    wait_for_obstacle(&loader, "was deleted and created again");
     assert!(!loader.task.is_finished());
     let ensured = rig.ensure_topics().await;
     assert_eq!(ensured.iter().map(|topic| topic.life.incarnation).collect::<Vec<_>>(), [4, 2, 3]);

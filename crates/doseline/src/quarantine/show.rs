@@ -6,9 +6,9 @@ use clap::Args;
 use serde_json::{Value, json};
 use telemetry::{
     hex::hex,
-    inspect::{self, Inspection},
     kafka::SOURCE_BRIDGE,
     quarantine::Id,
+    reading::forensic::{self, Inspection},
 };
 use warehouse::quarantine::{Filter, Item, Raw};
 
@@ -64,9 +64,9 @@ fn read(raw: &Raw) -> Inspection {
     let status = raw.topic.ends_with("/status");
     let text = status || (raw.topic.ends_with("/report/json") && raw.source == SOURCE_BRIDGE);
     match (status, text) {
-        (true, _) => inspect::json(&raw.payload, "Status"),
-        (false, true) => inspect::json(&raw.payload, "Report"),
-        (false, false) => inspect::protobuf(&raw.payload, "Report"),
+        (true, _) => forensic::json(&raw.payload, "Status"),
+        (false, true) => forensic::json(&raw.payload, "Report"),
+        (false, false) => forensic::protobuf(&raw.payload, "Report"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Compares for one boot what the device says, Kafka, the ledgers and the tables. Pure.
 
-use load::again::Seen;
+use load::history::KafkaBoot;
 use telemetry::{
     interval::{Interval, IntervalSet},
     ledger::Ledger,
@@ -12,9 +12,9 @@ use super::finding::{Finding, Kind};
 /// Everything that is known about a boot in the period.
 pub struct Boot<'a> {
     pub key: &'a BootKey,
-    /// The boot's events in Kafka.
-    pub seen: &'a Seen,
-    /// The last sequence number that the device reported outside its reports.
+    /// What Kafka holds.
+    pub seen: &'a KafkaBoot,
+    /// Last sequence number that the device said it made, elsewhere than in its reports.
     pub words: u64,
     /// Whether Kafka still holds the whole period.
     pub whole: bool,
@@ -122,7 +122,7 @@ mod tests {
     #[track_caller]
     fn check(seen: &[(u64, u64)], before: &Ledger, after: &Ledger, rows: &Rows, expected: &[(Kind, u64, u64)]) {
         let key = BootKey { tenant: "acme".to_owned(), device: "pen".to_owned(), boot_id: 1 };
-        let seen = Seen { arrived: set(seen), known_last: 20, ..Seen::default() };
+        let seen = KafkaBoot { arrived: set(seen), known_last: 20, ..KafkaBoot::default() };
         let boot = Boot { key: &key, seen: &seen, words: 0, whole: true, before, after, rows };
         let found: Vec<_> =
             compare(&boot).1.into_iter().map(|finding| (finding.kind, finding.first_seq, finding.last_seq)).collect();

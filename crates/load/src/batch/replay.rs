@@ -1,13 +1,13 @@
-//! Replays: records that bring in again what stands in quarantine.
+//! Replays: records that a person sends out of quarantine through the loader again.
 //!
-//! The loader's ledger is the only truth about it, as for everything else: a sequence number that
-//! is quarantined becomes stored when its event is plausible under today's rules, in the batch that
-//! writes its row and its share of the sums; one that is stored already is a duplicate. So a replay
-//! may be repeated, interrupted, or done by two people at once.
+//! The ledger alone decides, as for every other record. A quarantined sequence number becomes
+//! stored if its event is plausible under today's rules, in the batch that writes its row and its
+//! share of the sums. A sequence number that is stored already is a duplicate. So a replay may be
+//! repeated, interrupted, or done by two people at once.
 //!
-//! What has no sequence number gets one from its content ([`telemetry::quarantine::number`]), in a
-//! ledger of the device beside those of its boots. Where that one is full
-//! ([`telemetry::ledger::INTERVALS_MAX`]), the message stays in quarantine.
+//! A message without sequence numbers gets a number from its content
+//! ([`telemetry::quarantine::number`]), in a ledger of the device beside those of its boots. If
+//! that ledger is full ([`telemetry::ledger::INTERVALS_MAX`]), the message stays in quarantine.
 
 use telemetry::{
     interval::Interval,
@@ -17,14 +17,17 @@ use telemetry::{
 };
 use warehouse::columns::{Outcome, REPLAYED_BOOT, Replayed};
 
-use super::{Batch, Run, Source};
+use super::{
+    Batch,
+    runs::{Run, Source},
+};
 use crate::{
     decode::{Decoded, Message, Replay},
     ledgers::{BootRef, Ledgers},
 };
 
-/// Whether what is refused is the row that is replayed: it stands in quarantine already and is not
-/// put there again. `seq` is the event's, none for the whole record.
+/// Whether the refused event, or the refused record if `seq` is `None`, is the quarantine row that
+/// is replayed. That row is there already and is not written again.
 pub(super) fn stands(decoded: &Decoded<'_>, seq: Option<u64>) -> bool {
     match (&decoded.replay, seq) {
         (None, _) => false,
@@ -35,7 +38,8 @@ pub(super) fn stands(decoded: &Decoded<'_>, seq: Option<u64>) -> bool {
 }
 
 impl Batch<'_> {
-    /// Events with sequence numbers: what the ledger does not have as stored, in runs of one fate.
+    /// Adds events with sequence numbers that the ledger does not hold as stored, in runs of one
+    /// fate.
     pub(super) fn replay_sequenced(&mut self, source: &Source<'_, '_>, range: Interval, ledger: &mut Ledger) {
         let parts = ledger.unstored(range);
         self.tally.duplicates += range.count() - parts.iter().map(|(part, _)| part.count()).sum::<u64>();
@@ -43,18 +47,18 @@ impl Batch<'_> {
             let mut next = part.first;
             while next <= part.last {
                 let run = source.run(next, part.last);
-                let interval = Interval::new(next, next + run.rejects_or_count() - 1);
+                let interval = Interval::new(next, next + run.count() - 1);
                 next = interval.last + 1;
                 if quarantined {
                     self.release(source, interval, run, ledger);
                 } else {
-                    self.settle(source, interval, run, ledger);
+                    self.admit(source, interval, run, ledger);
                 }
             }
         }
     }
 
-    /// A run of one fate that is in quarantine: out of it, or left there.
+    /// Takes a run that is quarantined out of quarantine, or leaves it there.
     fn release(&mut self, source: &Source<'_, '_>, interval: Interval, run: Run, ledger: &mut Ledger) {
         let refused = match run {
             Run::Stored(_) => match ledger.release(interval) {
@@ -70,18 +74,18 @@ impl Batch<'_> {
             Run::Quarantined(rejects) => rejects.into_iter().next(),
         };
         self.tally.refused += interval.count();
-        // The message still counts as dealt with: these events have rows of their own.
+        // Events of a replayed message have rows of their own, so the message itself does not stay.
         self.tally.stays |= stands(source.decoded, Some(interval.first));
         self.tally.reject = self.tally.reject.take().or(refused);
     }
 
-    /// Whether events outside the sequence are to be written: those of a device always, those of a
-    /// replay once.
+    /// Whether events outside the sequence are written: those of a device always, those of a replay
+    /// once.
     pub(super) fn admits_unnumbered(&mut self, source: &Source<'_, '_>, ledgers: &mut Ledgers) -> bool {
         let (decoded, events) = (source.decoded, &source.report.message().events);
         let Some(replay) = &decoded.replay else { return true };
         let Some(topic) = decoded.device else { return false };
-        // What stays in quarantine uses up no number: it can be replayed after another fix.
+        // An event that stays in quarantine uses up no number: it can be replayed again later.
         if let ([event], Some(_)) = (events.as_slice(), replay.id.seq)
             && source.check(0, event).is_err()
         {
@@ -90,8 +94,8 @@ impl Batch<'_> {
         events.is_empty() || self.admits_number(decoded, &topic, events.len() as u64, ledgers)
     }
 
-    /// Whether a replayed message of so many events that has no sequence numbers is here for the
-    /// first time.
+    /// Whether a replayed message without sequence numbers arrives for the first time. `events` is
+    /// the number of its events.
     pub(super) fn admits_number(
         &mut self,
         decoded: &Decoded<'_>,
@@ -120,7 +124,7 @@ impl Batch<'_> {
         }
     }
 
-    /// Notes what came of a replayed record.
+    /// Adds the row that says what became of a replayed record.
     pub(super) fn replayed(&mut self, decoded: &Decoded<'_>, replay: &Replay<'_>) {
         let tally = &self.tally;
         let outcome = match tally {
@@ -210,7 +214,7 @@ mod tests {
         let missing = ledgers.open(decoded.boots());
         ledgers.fill(missing, Vec::new());
         batch.add(&decoded, ledgers, rules);
-        ledgers.settle();
+        ledgers.committed();
         batch.close().finish(Provenance { ingest_day: 20_000, incarnation: 1, partition: 0, batch: 0 })
     }
 
@@ -285,7 +289,7 @@ mod tests {
         for hole in 1..=INTERVALS_MAX as u64 {
             ledger(&mut ledgers).record(Interval::new(hole * 2, hole * 2), Fate::Stored).unwrap();
         }
-        ledgers.settle();
+        ledgers.committed();
         let seq = 1 << 20;
         let mut add = |record: &Record| rows(&written(&mut ledgers, &rules, Content::Reports, record));
         assert_eq!(add(&record(report(seq, &[1_500]), "report", None)), [0, 0, 1, 0]);

@@ -1,4 +1,5 @@
-//! The intent step: what the next batch is, and what is known about earlier attempts to write it.
+//! The intent step: fixes the boundaries of the next batch, and finds out about earlier attempts to
+//! write it.
 
 use std::time::Duration;
 
@@ -7,30 +8,30 @@ use warehouse::loader::{CLOSING, Intent};
 use super::{GENERATIONS, Owner, Stop};
 use crate::{copies::Copies, error::Error, inbox::Record, store::Store};
 
-/// How often it is asked whether an owner of another version has finished its batch.
+/// How often an owner checks whether an owner of another version has finished its batch.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const DAY_US: i64 = 86_400_000_000;
 
-/// Where a batch begins and ends, under which generation it is written, and what is known about
-/// earlier attempts.
+/// The intent of a batch, and what is known about earlier attempts to write the batch.
 #[derive(Debug)]
 pub(super) struct Claim {
     pub intent: Intent,
-    /// Whether no one can have written rows of this intent before.
+    /// Whether no other owner can have written rows of this intent.
     pub sole: bool,
-    /// The first of the generations whose rows have to go before; all below the intent's are meant.
+    /// The lowest generation of earlier intents, if there are any. The rows of all generations
+    /// below the intent's have to be deleted before the batch is written.
     pub superseded: Option<u32>,
     /// Boot clock before the intent was put.
     pub since: Duration,
 }
 
 impl<S: Store, C: Copies> Owner<S, C> {
-    /// The intent at the position: the one that is there, or this owner's.
+    /// Adopts the intent at the position, or puts one.
     pub(super) async fn claim(&mut self, records: &[Record]) -> Result<Claim, Stop> {
         let since = self.shared.clock.boot();
         let wanted = records.last().map_or(self.fetch, |record| record.offset + 1);
-        // Others may have had the records that are gone: what they wrote cannot be completed
-        // without them.
+        // Another owner may have read the records that are gone. Without them, its rows cannot be
+        // completed.
         let short = records.first().map_or(self.fetch, |record| record.offset) > self.position;
         let (mut put, mut outwaited): (Option<u32>, bool) = (None, false);
         let mut intents = if self.ahead { Vec::new() } else { self.intents().await? };
@@ -56,8 +57,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
                     tracing::warn!(
                         shard = ?self.shard, batch = self.position, decoder = other.decoder_version, owner = other.owner,
                         short,
-                        "batch was begun with another decoder, other plausibility rules or records that are gone, writing it \
-                         again after the session time-out"
+                        "the batch was begun with another decoder, other plausibility rules or records that are gone; it is \
+                         written again after the session time-out"
                     );
                     self.outwait().await?;
                     outwaited = true;
@@ -76,8 +77,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
         }
     }
 
-    /// Waits until an owner of the other version has stopped by itself, or has written its batch
-    /// after all.
+    /// Waits for a session time-out: by then an owner of the other version has stopped. Ends early
+    /// with [`Stop::Overtaken`] if that owner has finished the batch.
     async fn outwait(&self) -> Result<(), Stop> {
         let mut left = self.shared.session_timeout;
         while !left.is_zero() {
@@ -98,7 +99,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
             generation,
             decoder_version: self.shared.rules.decoder_version,
             plausibility_hash: self.shared.rules.hash,
-            // A day beyond i32 is millions of years away.
+            // Days that do not fit i32 are millions of years away.
             ingest_day: ingest_day.unwrap_or(today as i32),
             owner: self.name.clone(),
         }
@@ -113,7 +114,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
         self.persist("read intents", || self.shared.store.intents(self.shard, self.position)).await
     }
 
-    /// Whether the position is still the one this owner works at.
+    /// Fails with [`Stop::Overtaken`] if the position is no longer that of this owner.
     pub(super) async fn not_overtaken(&self) -> Result<(), Stop> {
         let progress = self.persist("read position", || self.shared.store.progress(self.shard)).await?;
         match progress.position() {
@@ -123,8 +124,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
     }
 }
 
-/// The intent of the highest generation. Two of one generation must be equal: put-if-absent has
-/// failed otherwise.
+/// The intent of the highest generation. If two intents of one generation differ, the engine has
+/// accepted a token twice.
 fn latest(intents: &[Intent]) -> Result<Option<&Intent>, Error> {
     let Some(latest) = intents.iter().max_by_key(|intent| intent.generation) else { return Ok(None) };
     let mut same = intents.iter().filter(|intent| intent.generation == latest.generation);
@@ -139,7 +140,7 @@ fn latest(intents: &[Intent]) -> Result<Option<&Intent>, Error> {
     Ok(Some(latest))
 }
 
-/// The least generation below the adopted one.
+/// The lowest generation below the adopted one, if there is any.
 fn superseded(intents: &[Intent], adopted: u32) -> Option<u32> {
     intents.iter().map(|intent| intent.generation).filter(|generation| *generation < adopted).min()
 }

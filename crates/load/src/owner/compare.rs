@@ -1,12 +1,12 @@
-//! Events that arrive again under a boot and sequence number that is stored: the same content is a
-//! retransmission and stays silent, another content is a conflict (a cloned device, or counters
-//! that were reset) and goes to the quarantine topic.
+//! Compares events that arrive again with the stored event of the same boot and sequence number.
+//! Equal content is a retransmission, and nothing happens. Other content is a conflict: a cloned
+//! device, or counters that were reset. It goes to the quarantine topic.
 //!
-//! The comparison stands between the batch's rows and its record, so that the first content is in
-//! its table even where both came in one batch, and a crash before the record repeats the
-//! comparison. What it finds goes to Kafka and is loaded from there like any other record: the rows
-//! of this batch do not depend on it, and neither does a batch that is rebuilt. A crash after
-//! Kafka's confirmation and before the record makes a conflict known twice, never not at all.
+//! The comparison stands between writing and recording a batch. So the first content is in its
+//! table even if both arrive in one batch, and a crash before the record repeats the comparison.
+//! Conflicts go to Kafka and are loaded from there like any other record: the rows of this batch,
+//! and of a rebuilt one, do not depend on the comparison. After a crash between Kafka's
+//! confirmation and the record, a conflict is reported twice. It is never missed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,24 +18,23 @@ use crate::{
     batch::{Refusal, Repeat, Repeats},
     copies::Copies,
     store::{Store, backoff},
-    wire,
 };
 
-/// Attempts to read what is stored. Loading does not stand still for a comparison: events that
-/// could not be compared are counted.
+/// Attempts to read the stored rows. Loading does not wait for a comparison longer than that:
+/// events that could not be compared are counted.
 const ATTEMPTS: u32 = 5;
 
-/// What a comparison came to.
+/// The result of a comparison.
 #[derive(Default)]
 pub(super) struct Compared {
-    /// One for each event with another content.
+    /// One for each event with other content.
     pub conflicts: Vec<Refusal>,
     /// Events whose stored content was not found or could not be read.
     pub unverified: u64,
 }
 
 impl<S: Store, C: Copies> Owner<S, C> {
-    /// Compares what arrived again with what is stored.
+    /// Compares repeated events with the stored ones.
     pub(super) async fn compare(&self, repeats: &Repeats) -> Result<Compared, Stop> {
         if repeats.records.is_empty() {
             return Ok(Compared::default());
@@ -60,7 +59,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
     async fn differing(&self, repeats: &Repeats) -> Result<Compared, warehouse::Error> {
         let events = || repeats.records.iter().flat_map(|record| keys(record).map(move |key| (record, key)));
         let mut differences = self.differences(repeats).await?;
-        // An event of another kind stands in another table.
+        // The stored event may be of another kind, and so in another table.
         let absent = events().filter(|(record, key)| !differences.contains_key(&(record.offset, key.clone())));
         let absent: BTreeSet<EventKey> = absent.map(|(_, key)| key).collect();
         let elsewhere: BTreeSet<EventKey> = match absent.is_empty() {
@@ -68,7 +67,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
             false => self.shared.store.stored_events(&Vec::from_iter(absent)).await?.into_iter().collect(),
         };
         if !elsewhere.is_empty() {
-            // Or it came between the two questions, into the table that was asked first.
+            // Or the event was written between the two reads, into the table that was read first.
             differences = self.differences(repeats).await?;
         }
         let mut compared = Compared::default();
@@ -86,8 +85,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
         Ok(compared)
     }
 
-    /// For each event that stands in the table of its kind: how it differs, by offset of the record
-    /// that brought it again.
+    /// For each event that the table of its kind holds: the difference, if there is one. The key
+    /// holds the offset of the record with the repeated event.
     async fn differences(&self, repeats: &Repeats) -> Result<Differences, warehouse::Error> {
         let mut differences = Differences::new();
         for block in &repeats.blocks {
@@ -105,7 +104,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
             for (event, came) in of_record {
                 if let Some(stored) = of_event.get(&event.1) {
                     let found = difference(&schema, &came, stored);
-                    // A cycle has rows in several tables.
+                    // A cycle has rows in several tables: the first difference counts.
                     let known = differences.entry(event).or_default();
                     *known = known.take().or(found);
                 }
@@ -127,7 +126,7 @@ fn keys(record: &Repeat) -> impl Iterator<Item = EventKey> {
     })
 }
 
-/// The event alone, as it came.
+/// A refusal of the event alone, with its bytes as received.
 fn conflict(record: &Repeat, key: &EventKey, difference: &str) -> Option<Refusal> {
     let report = Report::decode(&record.payload).ok()?;
     let index = usize::try_from(key.seq.checked_sub(report.message().first_seq)?).ok()?;
@@ -138,6 +137,6 @@ fn conflict(record: &Repeat, key: &EventKey, difference: &str) -> Option<Refusal
         topic: record.topic.clone(),
         received_at: record.received_at,
         key: record.key.clone(),
-        payload: wire::single(&report, &record.payload, index),
+        payload: report.excerpt(&record.payload, index),
     })
 }

@@ -1,4 +1,4 @@
-//! The insert and record steps: each block once in its table, then the commit.
+//! The write and record steps: each block once into its table, then the commit.
 
 use std::time::Duration;
 
@@ -19,34 +19,34 @@ use crate::{
 };
 
 impl<S: Store, C: Copies> Owner<S, C> {
-    /// Every block is in its table, once.
+    /// Writes every block into its table, once.
     pub(super) async fn write(&self, blocks: &[Block], claim: &Claim) -> Result<(), Stop> {
         if let Some(fenced) = claim.superseded {
             let (batch, below) = (claim.intent.provenance(), claim.intent.generation);
             self.persist("erase batch", || self.shared.store.erase(batch, fenced, below)).await?;
         }
         let generation = claim.intent.generation;
-        let inserts: Vec<_> = blocks.iter().map(|block| self.bring(block, claim)).collect();
+        let inserts: Vec<_> = blocks.iter().map(|block| self.write_block(block, claim)).collect();
         stream::iter(inserts).buffer_unordered(self.shared.limits.inserts_max).try_collect::<()>().await?;
         if claim.sole && !self.engine_unbroken(claim.since).await? {
-            tracing::info!(shard = ?self.shard, batch = self.position, "engine restarted, reading the batch back");
+            tracing::info!(shard = ?self.shard, batch = self.position, "the engine restarted, reading the batch back");
             for block in blocks {
-                self.settle(block, generation).await?;
+                self.ensure(block, generation).await?;
             }
         }
         Ok(())
     }
 
-    /// Brings one block to its table. OK to the first attempt of the only owner is not questioned
-    /// yet.
-    async fn bring(&self, block: &Block, claim: &Claim) -> Result<(), Stop> {
+    /// Writes one block. An OK to the first attempt of the only owner counts for now;
+    /// [`Owner::write`] checks afterwards whether the engine has restarted.
+    async fn write_block(&self, block: &Block, claim: &Claim) -> Result<(), Stop> {
         if claim.sole && self.insert(block, claim.intent.generation).await?.is_ok() {
             return Ok(());
         }
-        self.settle(block, claim.intent.generation).await
+        self.ensure(block, claim.intent.generation).await
     }
 
-    /// One attempt, if the lease allows it. The inner error says that the outcome is unknown.
+    /// Makes one attempt, if the lease allows it. After an inner error the outcome is unknown.
     async fn insert(&self, block: &Block, generation: u32) -> Result<Result<(), warehouse::Error>, Stop> {
         self.lease.check()?;
         match self.shared.store.insert(block, generation).await {
@@ -55,12 +55,12 @@ impl<S: Store, C: Copies> Owner<S, C> {
         }
     }
 
-    /// Brings a block to its table after an unknown outcome.
-    async fn settle(&self, block: &Block, first: u32) -> Result<(), Stop> {
+    /// Reads a block back, and inserts it until the table holds it.
+    async fn ensure(&self, block: &Block, first: u32) -> Result<(), Stop> {
         let (mut waits, mut generation) = (backoff(), first);
-        while !self.there(block, first).await? {
+        while !self.holds(block, first).await? {
             match self.insert(block, generation).await? {
-                Ok(()) if self.there(block, first).await? => break,
+                Ok(()) if self.holds(block, first).await? => break,
                 Ok(()) => {
                     tracing::warn!(
                         shard = ?self.shard, batch = self.position, table = block.table(), generation,
@@ -72,7 +72,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(shard = ?self.shard, table = block.table(), %error, "insert failed, reading back");
+                    tracing::warn!(shard = ?self.shard, table = block.table(), %error, "the insert failed, reading back");
                     self.lease.pause(waits.next()).await?;
                 }
             }
@@ -80,30 +80,31 @@ impl<S: Store, C: Copies> Owner<S, C> {
         Ok(())
     }
 
-    /// Whether the table holds the block: all of it, or none. `first` is the intent's generation.
-    async fn there(&self, block: &Block, first: u32) -> Result<bool, Stop> {
+    /// Whether the table holds the whole block, or nothing of it. `first` is the intent's
+    /// generation.
+    async fn holds(&self, block: &Block, first: u32) -> Result<bool, Stop> {
         let (tables, batch) = ([block.table()], block.provenance());
         let tallies = self.persist("read batch back", || self.shared.store.tallies(&tables, batch)).await?;
         match tallies.as_slice() {
             [] => Ok(false),
-            // Rows of a later intent: this owner was stopped meanwhile, and the batch is written
-            // again under other rules.
+            // Rows of a later intent: this owner was stopped meanwhile, and another owner writes
+            // the batch under other rules.
             later if later.iter().any(|tally| tally.generation >= first + GENERATIONS) => Err(Stop::Overtaken),
             [tally] if tally.rows == block.rows() && tally.hash == block.hash() => Ok(true),
             other => Err(mismatch(block, other, "").into()),
         }
     }
 
-    /// Whether the engine has been up since before `since`: then an OK that it gave is worth
-    /// believing.
+    /// Whether the engine has run since before `since`. If it has, its OK can be believed.
     async fn engine_unbroken(&self, since: Duration) -> Result<bool, Stop> {
         let uptime = self.persist("ask engine", || self.shared.store.uptime()).await?;
-        // Rounded down and taken after the answer: the engine started at this time or before.
+        // The uptime is rounded down and was read before this clock: the engine started then or
+        // earlier.
         let started = self.shared.clock.boot().checked_sub(uptime);
         Ok(started.is_none_or(|started| started <= since))
     }
 
-    /// The batch and its ledgers are recorded.
+    /// Records the batch and its ledgers.
     pub(super) async fn record(&self, written: &Written, lost: IntervalSet, claim: &Claim) -> Result<(), Stop> {
         let intent = &claim.intent;
         let commit = Commit {
@@ -115,7 +116,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
             },
             rows: written.blocks.iter().map(Block::rows).sum(),
             lost,
-            // Only the first batch of an owner begins before what it fetches.
+            // Only the first batch of an owner can begin before its first record.
             why: if self.position < self.fetch { self.lost } else { Lost::Deleted },
             ledgers: self.ledgers.changed(),
         };
@@ -130,13 +131,13 @@ impl<S: Store, C: Copies> Owner<S, C> {
             match (progress.position(), result) {
                 (Some(position), _) if position == intent.batch_end => return Ok(()),
                 (Some(position), _) if position > intent.batch_end => return Err(Stop::Overtaken),
-                // Accepted and not there: a burned token, or another owner has begun to write the
-                // batch again.
+                // Accepted and not there: the token is burned, or another owner has put a later
+                // intent.
                 (_, Ok(())) if superseded_by(&progress.intents, intent) => return Err(Stop::Overtaken),
                 (_, Ok(())) => attempt += 1,
                 (_, Err(error)) if error.advice() == Advice::Fatal => return Err(Stop::Fatal(error.into())),
                 (_, Err(error)) => {
-                    tracing::warn!(shard = ?self.shard, batch = self.position, %error, "commit failed, read back");
+                    tracing::warn!(shard = ?self.shard, batch = self.position, %error, "the commit failed, reading the position back");
                     self.lease.pause(waits.next()).await?;
                 }
             }
@@ -152,7 +153,7 @@ fn mismatch(block: &Block, found: &[Tally], why: &str) -> Error {
     let batch = block.provenance();
     let mut text: Vec<String> = found
         .iter()
-        .map(|tally| format!("{} rows (gen {}, hash {:016x})", tally.rows, tally.generation, tally.hash))
+        .map(|tally| format!("{} rows (generation {}, hash {:016x})", tally.rows, tally.generation, tally.hash))
         .collect();
     if !why.is_empty() {
         text.insert(0, why.to_owned());

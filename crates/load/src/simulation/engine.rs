@@ -1,9 +1,9 @@
 //! A fake ClickHouse: deduplication windows, commits that are all or nothing, and the failures of
 //! the real one.
 //!
-//! Harsher than the real one in one thing: a token used for one table is used for all of them,
-//! whereas the real engine keeps a log for each table. So a token that does not name its table
-//! shows.
+//! It is stricter than the real one in one point: a token that is used for one table is used for
+//! all tables, whereas the real engine keeps a log for each table. So a token that does not name
+//! its table fails here.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque, hash_map::DefaultHasher},
@@ -28,7 +28,7 @@ use warehouse::{
 
 use crate::store::{Commit, Store};
 
-/// Inserts into a table that the engine remembers unless told otherwise: the migrations' window.
+/// Inserts into a table that the engine remembers by default: the window of the migrations.
 const WINDOW: usize = 100_000;
 
 /// One written block.
@@ -38,7 +38,7 @@ pub struct Part {
     pub batch: Provenance,
     /// The generation it was written under.
     pub generation: u32,
-    /// What its rows carry as `batch_hash`.
+    /// Value of `batch_hash` in its rows.
     pub hash: u64,
     pub rows: RecordBatch,
 }
@@ -58,12 +58,12 @@ impl Part {
 #[derive(Clone, Debug)]
 pub enum Write {
     Intent(Intent),
-    /// Into the part's table.
+    /// Rows of a table.
     Block(Part),
-    /// Into `loader_commits`: the commit row, where there is one, and ledgers as of the end of a
+    /// Rows of `loader_commits`: the commit row, if there is one, and ledgers as of the end of a
     /// batch.
     Commit(Option<Committed>, Vec<(Committed, LedgerRow)>),
-    /// Rows of a batch below a generation go, and the tokens of some generations are used up.
+    /// Deletes the rows of a batch below a generation, and burns the tokens of some generations.
     Erase(Provenance, Range<u32>, u32),
 }
 
@@ -78,19 +78,19 @@ impl Write {
     }
 }
 
-/// How a call that does not simply succeed goes.
+/// The ways in which a call can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
-    /// Refused, nothing happened.
+    /// The call is refused without an effect.
     Before,
-    /// Done, and the answer lost.
+    /// The write happens, and the answer is lost.
     After,
     /// The answer is an error, and the write happens later.
     Zombie,
-    /// The engine dies between its deduplication log and the part: the token is there, the rows are
-    /// not.
+    /// The engine dies after writing its deduplication log and before the part: the token is
+    /// recorded, the rows are not.
     Burn,
-    /// The engine dies and restarts; nothing happened.
+    /// The engine dies and restarts without an effect of the call.
     Restart,
 }
 
@@ -146,13 +146,12 @@ struct Inner {
     trace: DefaultHasher,
 }
 
-/// What one client of the engine goes through.
+/// Planned interruptions of one client of the engine.
 #[derive(Default)]
 struct Connection {
     /// Its owner dies at this call, before or after the effect.
     dies: Option<(u64, bool)>,
-    /// Its owner is stopped until then: what it sends arrives later, and what is answered is read
-    /// later.
+    /// Its owner is stopped until then: its calls arrive later, and it reads their answers later.
     frozen: Option<Instant>,
 }
 
@@ -164,7 +163,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An empty engine. Must be made inside a runtime, whose time it lives in.
+    /// An empty engine. Call it inside a runtime, whose time it uses.
     pub fn new(seed: u64) -> Self {
         let tokens = Tokens { window: WINDOW, known: BTreeSet::new(), logs: BTreeMap::new() };
         let disk = Disk { tokens, parts: Vec::new(), intents: Vec::new(), commits: Vec::new(), states: Vec::new() };
@@ -237,7 +236,7 @@ impl Engine {
         lock(&self.inner).seen.clone()
     }
 
-    /// Hash of everything that was asked of the engine, when, and how it went.
+    /// Hash of all calls, with their times and results.
     pub fn trace(&self) -> u64 {
         lock(&self.inner).trace.finish()
     }
@@ -250,8 +249,8 @@ impl Engine {
         self.call(writes).await
     }
 
-    /// What happens around every call: time passes, zombies rise, owners die or are stopped, calls
-    /// fail.
+    /// The events around every call: time passes, delayed writes happen, owners die or are stopped,
+    /// calls fail.
     async fn call(&self, writes: Vec<(String, Write)>) -> Result<(), Error> {
         let wait = self.below(20);
         tokio::time::sleep(Duration::from_millis(wait)).await;
@@ -329,7 +328,7 @@ impl Inner {
         Err(unreachable())
     }
 
-    /// What was in flight dies with the engine.
+    /// Calls in flight die with the engine.
     fn restart(&mut self) {
         self.started = Instant::now();
         self.zombies.clear();
@@ -456,8 +455,8 @@ impl Store for Engine {
         self.call(vec![(token, Write::Commit(Some(committed), states))]).await
     }
 
-    /// As [`Store::stored_events`]: never late and never in error. Rows and ledgers do not depend
-    /// on the answer, so its faults would only take chances away from those that matter.
+    /// [`Store::stored_events`], without delays and errors. Rows and ledgers do not depend on the
+    /// answer, so faults here would only displace faults that matter.
     async fn contents(&self, block: &Block) -> Result<Vec<Content>, Error> {
         let wanted: BTreeSet<EventKey> = contents(&block.record_batch(0)?).iter().map(Content::key).collect();
         let inner = lock(&self.inner);

@@ -1,5 +1,5 @@
-//! A partition's records: devices that report, repeat themselves in other groupings, lose, reboot
-//! and send nonsense.
+//! The records of a partition: devices report, repeat events in other groupings, lose events,
+//! reboot and send malformed bytes.
 
 use prost::Message as _;
 use rand_chacha::rand_core::RngCore;
@@ -9,10 +9,7 @@ use telemetry::{
     v1::{self, event::Kind},
 };
 
-use crate::{
-    inbox::{Headers, OtherHeaders, Record},
-    wire,
-};
+use crate::inbox::{Headers, OtherHeaders, Record};
 
 /// What devices did.
 #[derive(Default)]
@@ -62,7 +59,7 @@ pub fn generate(random: &mut impl RngCore, reports: usize) -> Log {
             }
             // A person replays an event, whether it is in quarantine or not.
             9 if !log.records.is_empty() => log.replay(random),
-            // Again, in another grouping.
+            // Repeats in another grouping.
             3..=8 if device.sent > 0 => {
                 let first = (random.next_u64() as usize) % device.sent;
                 let count = 1 + (random.next_u64() as usize) % 6;
@@ -129,7 +126,7 @@ impl Log {
         let Ok(report) = Report::decode(&record.payload) else { return };
         let Some(range) = report.sequence() else { return };
         let index = (random.next_u64() % range.count()) as usize;
-        let payload = wire::single(&report, &record.payload, index);
+        let payload = report.excerpt(&record.payload, index);
         let seq = Some(range.first + index as u64);
         let id = Id { incarnation: 1, partition: 0, offset: record.offset, seq };
         let others = OtherHeaders { replay: Some(id.to_string().into_bytes()), ..record.headers.others().clone() };

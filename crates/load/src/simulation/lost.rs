@@ -1,5 +1,5 @@
-//! Kafka deletes records while a batch that holds them is under way: an owner dies at every call it
-//! makes, and the next one no longer gets the first records.
+//! Kafka deletes records of a batch that is being written: an owner dies at each of its calls in
+//! turn, and the next owner no longer gets the first records.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ use crate::{
 };
 
 pub const SHARD: Shard = Shard { incarnation: 1, partition: 0 };
-/// First offset that is still there when the second owner starts.
+/// First offset that Kafka still has when the second owner starts.
 const LOW: u64 = 9;
 
 pub struct NoCopies;
@@ -66,7 +66,7 @@ pub fn owner(
     (shared, owner)
 }
 
-/// Its work, for so long.
+/// Runs it for this long.
 async fn own(engine: Engine, clock: Arc<VirtualClock>, log: &Log, position: u64, fetch: u64, time: Duration) {
     let (outlet, inbox) = inbox();
     for record in &log.records[fetch as usize..] {
@@ -90,7 +90,7 @@ fn records_that_are_gone_are_lost_and_nothing_else() {
         let lost = run(async {
             let (engine, clock) = (Engine::new(call), Arc::new(VirtualClock(Instant::now())));
             let mut log = generate(&mut ChaCha8Rng::seed_from_u64(call), 40);
-            // What was never in quarantine cannot be replayed out of it.
+            // An event that was never in quarantine cannot be replayed out of it.
             log.records.iter_mut().for_each(|record| record.headers.others = None);
             let end = log.records.len() as u64;
             let dies = engine.connect(Some((call / 2, call % 2 == 0)));

@@ -1,8 +1,9 @@
-//! Seeded simulation of owners against an engine that fails in every way that was seen.
+//! Seeded simulation of owners against an engine that fails in every way that was seen in the real
+//! one.
 //!
-//! The engine and what has to hold in its tables are here for the simulation of the whole path as
-//! well (`tests`), under the feature `contract`. `DOSELINE_SIMULATION_SEEDS` sets how many seeds
-//! run, `DOSELINE_SIMULATION_SEED` runs one.
+//! The simulation of the whole path (`tests`) also uses the engine and the checks of its tables,
+//! under the feature `contract`. `DOSELINE_SIMULATION_SEEDS` sets how many seeds run,
+//! `DOSELINE_SIMULATION_SEED` runs one.
 
 pub mod engine;
 #[cfg(test)]
@@ -24,12 +25,12 @@ use crate::{
     status::{Handle, Meter},
 };
 
-/// A meter for an owner that nobody watches.
+/// A meter without a reader.
 pub fn meter(limits: Limits, clock: Arc<dyn Clock>, topic: &str, partition: i32, position: u64) -> Arc<Meter> {
     Handle::new(limits, clock).meter(topic, partition, position)
 }
 
-/// Which of so many partitions the bridge's producer puts a key into.
+/// The partition into which the bridge's producer puts a key.
 pub fn partition_of(key: &[u8], partitions: u32) -> i32 {
     partition::of(key, partitions)
 }
@@ -51,7 +52,7 @@ mod tests {
         }
     }
 
-    /// One runtime for each seed: virtual time, one thread, nothing random but the seed.
+    /// One runtime for each seed: virtual time, one thread, no randomness except the seed.
     fn run<T>(seed: u64, future: impl Future<Output = T>) -> T {
         println!("DOSELINE_SIMULATION_SEED={seed} cargo test --release -p load --lib simulation");
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(future)

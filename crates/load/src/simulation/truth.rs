@@ -1,4 +1,4 @@
-//! What has to hold in the end.
+//! Checks the tables at the end of a simulation.
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a failed check is how a simulation fails")]
 
@@ -34,7 +34,7 @@ fn number(rows: &RecordBatch, column: &str, row: usize) -> u64 {
     rows.column_by_name(column).unwrap().as_primitive::<UInt64Type>().value(row)
 }
 
-/// What stands in the engine's tables.
+/// The contents of the engine's tables.
 #[derive(Debug, Default)]
 pub struct Standing {
     /// Events in the tables of their kind.
@@ -50,8 +50,8 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Reads everything, and checks that it agrees with itself: each event once, the ledgers are
-    /// what is in the tables, the aggregates are their recomputation.
+    /// Reads all tables and checks that they agree: each event is there once, the ledgers hold
+    /// exactly the stored events, the sums equal their recomputation.
     pub fn of(engine: &Engine) -> Self {
         let mut standing = Self::default();
         let Self { facts, quarantined, released, raw, ledgers } = &mut standing;
@@ -83,8 +83,8 @@ impl Standing {
     }
 }
 
-/// Checks the engine's tables against the log and against each other; how many events replays have
-/// released.
+/// Checks the tables against the log and against each other. Returns the number of events that
+/// replays have released.
 #[cfg(test)]
 pub(super) fn check(engine: &Engine, log: &Log) -> usize {
     let standing = Standing::of(engine);
@@ -134,7 +134,7 @@ fn latest(engine: &Engine) -> BTreeMap<(String, u64), LedgerRow> {
     latest.into_iter().map(|(key, (_, row))| (key, row)).collect()
 }
 
-/// The latest ledger of each boot says exactly what is in the tables.
+/// Checks that the latest ledger of each boot holds exactly the events in the tables.
 fn agree(ledgers: &BTreeMap<(String, u64), LedgerRow>, facts: &BTreeSet<Identity>, quarantine: &BTreeSet<Identity>) {
     let (mut stored, mut quarantined) = (BTreeSet::new(), BTreeSet::new());
     let spread = |set: &IntervalSet, key: &(String, u64), all: &mut BTreeSet<Identity>| {
@@ -162,7 +162,7 @@ struct Sums {
     depth_error: i64,
 }
 
-/// Aggregates are their recomputation from the base rows.
+/// Checks that the sums equal their recomputation from the base rows.
 fn aggregates(engine: &Engine) {
     let (mut expected, mut minutes, mut sessions) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let (mut expected_uses, mut uses) = (BTreeMap::new(), BTreeMap::new());

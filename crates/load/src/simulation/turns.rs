@@ -1,4 +1,4 @@
-//! Batches that are due wait for each other, grow meanwhile, and do not wait without end.
+//! Batches that are due wait for a turn, grow meanwhile, and do not wait for ever.
 
 use std::{
     sync::{Arc, Mutex},
@@ -16,9 +16,9 @@ use super::{
 };
 use crate::inbox::inbox;
 
-/// One record is written first, since an owner's first batch waits for nobody. Then three come, and
-/// two more 1 s later, while all turns are taken for so long; the positions that were written,
-/// after how long each, and the least number of turns that were free afterwards.
+/// One record is written first, because an owner's first batch takes no turn. Then all turns are
+/// taken for a time; three records arrive, and two more 1 s later. Returns the positions that were
+/// written with their times, and the smallest number of free turns afterwards.
 fn written(taken: Duration) -> (Vec<(u64, Duration)>, usize) {
     run(async move {
         let (engine, clock) = (Engine::new(7), Arc::new(VirtualClock(Instant::now())));

@@ -1,4 +1,4 @@
-//! One seed: owners come, die, are paused and overtaken, until the log is written.
+//! One seed: owners start, die, are paused and overtaken, until the log is written.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,10 +29,10 @@ use crate::{
 
 const SHARD: Shard = Shard { incarnation: 1, partition: 0 };
 const SESSION: Duration = Duration::from_secs(2);
-/// Virtual time that no seed needs.
+/// More virtual time than any seed needs.
 const LONGEST: Duration = Duration::from_secs(3_600);
 
-/// Virtual time; days go by quickly, so that batches meet midnight.
+/// Virtual time. Days pass quickly, so that some batches begin around midnight.
 pub struct VirtualClock(pub Instant);
 
 impl Clock for VirtualClock {
@@ -41,7 +41,7 @@ impl Clock for VirtualClock {
     }
 
     fn boot(&self) -> Duration {
-        // The machine has been up for a while.
+        // The machine has run for some time already.
         Duration::from_secs(1_000) + self.0.elapsed()
     }
 }
@@ -54,7 +54,7 @@ impl Copies for NoCopies {
     }
 }
 
-/// Two configurations that differ in what they quarantine.
+/// Two configurations that quarantine different events.
 fn rules(narrow: bool) -> Rules {
     let mut plausibility = Plausibility::default();
     if narrow {
@@ -67,7 +67,7 @@ fn rules(narrow: bool) -> Rules {
 struct Running {
     task: JoinHandle<Stop>,
     revoked: CancellationToken,
-    /// Killed at this time at the latest, which is how a crash in the middle of a call looks.
+    /// Killed at this time at the latest, as by a crash in the middle of a call.
     until: Instant,
 }
 
@@ -79,7 +79,8 @@ struct World {
     narrow: bool,
 }
 
-/// Runs one seed; how often each failure has struck, and how many events replays have released.
+/// Runs one seed. Returns how often each failure occurred, and the number of events that replays
+/// have released.
 pub async fn world(seed: u64) -> (std::collections::BTreeMap<Fault, u64>, usize) {
     let engine = Engine::new(seed);
     let log = generate(&mut ChaCha8Rng::seed_from_u64(!seed), 20 + (seed % 30) as usize);
@@ -96,7 +97,7 @@ impl World {
         let mut owners: Vec<Running> = Vec::new();
         while self.position().await != Some(end) {
             assert!(self.clock.0.elapsed() < LONGEST, "stuck at {:?}", self.position().await);
-            // A second owner now and then: a rebalance that the first has not noticed yet.
+            // Sometimes a second owner starts: a rebalance that the first has not noticed yet.
             let wanted = if self.engine.below(4) == 0 { 2 } else { 1 };
             while owners.len() < wanted {
                 let owner = self.start(&owners).await;
@@ -113,7 +114,7 @@ impl World {
         self.position().await;
     }
 
-    /// Other partitions have all turns for a while.
+    /// Other partitions take all turns for some time.
     fn take_turns(&self, shared: &Arc<Shared<Engine, NoCopies>>) {
         let (shared, taken) = (shared.clone(), Duration::from_millis(self.engine.below(3_000)));
         tokio::spawn(async move {
@@ -131,7 +132,7 @@ impl World {
         }
     }
 
-    /// Takes away owners that have ended or are to die.
+    /// Removes owners that have ended or have to die.
     async fn reap(&mut self, owners: &mut Vec<Running>) {
         let mut left = Vec::new();
         for owner in owners.drain(..) {
@@ -153,8 +154,8 @@ impl World {
     }
 
     async fn start(&mut self, others: &[Running]) -> Running {
-        // Owners of two configurations never live at once for longer than the session: the old ones
-        // have been revoked.
+        // Owners of two configurations never run at once for longer than the session time-out: the
+        // old ones have been revoked.
         if self.engine.below(4) == 0 {
             self.narrow = !self.narrow;
             others.iter().for_each(|other| other.revoked.cancel());
@@ -181,7 +182,7 @@ impl World {
         self.take_turns(&shared);
         self.nonce += 1;
         let (revoked, draining) = (CancellationToken::new(), CancellationToken::new());
-        // Nobody polls here: what a lost pulse does, a revocation does.
+        // No thread polls here: a revocation takes the place of a lost pulse.
         let pulse = Arc::new(Pulse::new(self.clock.clone(), LONGEST));
         let lease = Lease::new(pulse, revoked.clone(), draining);
         let place = Place { content: Content::Reports, partition: 0, partitions: 1 };

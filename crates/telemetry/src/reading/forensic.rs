@@ -1,7 +1,8 @@
-//! Reads a message as far as its bytes allow, for a person who looks at something that was refused:
-//! what could be read, and where reading stopped.
+//! The forensic reader: reads a message as far as its bytes allow, for a person who looks at
+//! something that was refused. It returns what could be read, and where reading stopped.
 //!
-//! Nothing is decided here: whether a report is admitted is [`crate::report`]'s to say.
+//! It walks the descriptor of the message, so that it knows every field of `/proto`. It decides
+//! nothing: [`crate::report`] says whether a report is admitted.
 
 use prost_reflect::{DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value};
@@ -9,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::{
     hex::hex,
     json::{descriptor, sanitize},
+    reading::wire,
 };
 
 /// What was read of a message.
@@ -151,15 +153,14 @@ impl Walk<'_> {
     }
 
     fn varint(&mut self, end: usize, path: &str) -> Option<u64> {
-        let mut value = 0u64;
-        for (index, byte) in self.bytes[self.at..end].iter().take(10).enumerate() {
-            value |= u64::from(byte & 0x7f).wrapping_shl(7 * index as u32);
-            if byte & 0x80 == 0 {
-                self.at += index + 1;
-                return Some(value);
+        let mut rest = &self.bytes[self.at..end];
+        match wire::varint(&mut rest) {
+            Some(value) => {
+                self.at = end - rest.len();
+                Some(value)
             }
+            None => self.stop(self.at, path, "truncated or overlong varint".to_owned()),
         }
-        self.stop(self.at, path, "truncated or overlong varint".to_owned())
     }
 
     fn fixed<const N: usize>(&mut self, end: usize, path: &str) -> Option<[u8; N]> {

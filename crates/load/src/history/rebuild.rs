@@ -1,4 +1,4 @@
-//! Rebuilds the batches of one shard, one after the other, from the ledgers as of the first.
+//! Rebuilds the batches of one shard, in order, from the ledgers as of the first.
 
 use async_recursion::async_recursion as boxed;
 use telemetry::report::Contexts;
@@ -16,10 +16,10 @@ use crate::{
     store::Store,
 };
 
-/// Makes batches again. Ledgers are read as of `as_of` only and carried forward in memory: states
-/// in between may have been pruned, and are not what other rules would have led to. So memory holds
-/// a ledger for each boot that the batches touch.
-pub struct Remake<'s, S> {
+/// Rebuilds batches. Ledgers are read once, as of `as_of`, and carried forward in memory: later
+/// states may have been pruned, and other rules would have led to other states. So memory holds a
+/// ledger for each boot that the batches touch.
+pub struct Rebuild<'s, S> {
     store: &'s S,
     shard: Shard,
     place: Place,
@@ -27,17 +27,17 @@ pub struct Remake<'s, S> {
     ledgers: Ledgers,
 }
 
-impl<'s, S: Store> Remake<'s, S> {
+impl<'s, S: Store> Rebuild<'s, S> {
     /// The batches of `shard` from offset `as_of` on.
     pub fn new(store: &'s S, shard: Shard, place: Place, as_of: u64) -> Self {
         Self { store, shard, place, as_of, ledgers: Ledgers::unbounded() }
     }
 
-    /// The blocks of the batch that holds exactly these records. Batches must come in order,
-    /// without a hole.
+    /// The blocks of the batch that holds exactly these records. The batches must be passed in
+    /// order and without a hole.
     ///
     /// # Errors
-    /// Ledgers cannot be read; the batch may then be given again.
+    /// Ledgers cannot be read; the same batch may then be passed again.
     #[boxed]
     pub async fn batch(
         &mut self,
@@ -45,7 +45,7 @@ impl<'s, S: Store> Remake<'s, S> {
         rules: &Rules,
         provenance: Provenance,
     ) -> Result<Vec<Block>, warehouse::Error> {
-        // All of them first: a batch that was half counted could not be given again.
+        // Read all ledgers before counting: a batch that was counted in part could not be repeated.
         let (mut missing, mut contexts) = (Vec::new(), Contexts::default());
         let mut rest = records;
         while !rest.is_empty() {
@@ -65,11 +65,11 @@ impl<'s, S: Store> Remake<'s, S> {
         for record in records {
             batch.add(&decode(record, self.place, &mut contexts), &mut self.ledgers, rules);
         }
-        self.ledgers.settle();
+        self.ledgers.committed();
         Ok(batch.close().finish(provenance).blocks)
     }
 
-    /// The ledgers of every boot that was touched, as of the end of the latest batch.
+    /// The ledgers of every boot that a batch touched, as of the end of the latest batch.
     pub fn ledgers(&self) -> Vec<LedgerRow> {
         self.ledgers.rows()
     }

@@ -1,4 +1,4 @@
-//! Records of one partition between two offsets.
+//! Reads the records of one partition between two offsets.
 
 use async_recursion::async_recursion as boxed;
 use std::{
@@ -13,7 +13,7 @@ use rdkafka::{
 };
 use tokio::sync::mpsc;
 
-use crate::{error::Error, inbox::Record, options::Kafka, poller::detach};
+use crate::{error::Error, inbox::Record, options::Kafka, record::detach};
 
 /// Offsets that Kafka holds of a partition: the first one, and the one after the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,15 +26,15 @@ pub struct Held {
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Longest wait for the next record of a range that Kafka holds.
 const RECORD_WITHIN: Duration = Duration::from_secs(60);
-/// How long it may take to notice that nobody reads any more.
+/// How long the thread may take to notice that its reader is gone.
 const POLL: Duration = Duration::from_millis(200);
-/// Records are handed over in chunks of at most so many, or so many bytes.
+/// The most records, and the most bytes, of a chunk.
 const CHUNK_RECORDS: usize = 1_000;
 const CHUNK_BYTES: usize = 1 << 20;
-/// Chunks that wait: with those in librdkafka's queue the most memory a reader takes, about 16 MiB.
+/// Chunks that may wait. With librdkafka's own queue a reader takes at most about 16 MiB.
 const CHUNKS: usize = 8;
 
-/// What Kafka holds of each partition of a topic; empty where there is no such topic.
+/// What Kafka holds of each partition of a topic; empty if there is no such topic.
 ///
 /// # Errors
 /// [`Error::Kafka`].
@@ -57,7 +57,8 @@ pub async fn held(kafka: &Kafka, topic: &str) -> Result<BTreeMap<i32, Held>, Err
     Ok(held.await.map_err(|_| Error::Ended("kafka watermarks".to_owned()))??)
 }
 
-/// Reads the records `[from, to)` of a partition, on a thread of its own that ends with this.
+/// Reads the records `[from, to)` of a partition on a thread of its own, which ends when this is
+/// dropped.
 pub struct Reader {
     chunks: mpsc::Receiver<Result<Vec<Record>, Error>>,
     chunk: VecDeque<Record>,
@@ -67,7 +68,7 @@ impl Reader {
     /// Starts reading.
     ///
     /// # Errors
-    /// [`Error::Kafka`] when librdkafka refuses the configuration.
+    /// [`Error::Kafka`] if librdkafka refuses the configuration.
     pub fn open(kafka: &Kafka, topic: &str, partition: i32, from: u64, to: u64) -> Result<Self, Error> {
         let (sender, chunks) = mpsc::channel(CHUNKS);
         let source = Source::assign(kafka, topic, partition, from, to)?;
@@ -78,11 +79,10 @@ impl Reader {
         Ok(Self { chunks, chunk: VecDeque::new() })
     }
 
-    /// The next record; none at the end of the range. Offsets that Kafka does not have are left
-    /// out.
+    /// The next record; `None` at the end of the range. Offsets without a record are skipped.
     ///
     /// # Errors
-    /// [`Error::Offsets`] when the range is not there, or no longer; [`Error::Kafka`].
+    /// [`Error::Offsets`] if Kafka does not hold the range or no longer does; [`Error::Kafka`].
     #[boxed]
     pub async fn next(&mut self) -> Result<Option<Record>, Error> {
         while self.chunk.is_empty() {
@@ -95,7 +95,7 @@ impl Reader {
     }
 }
 
-/// The thread's end.
+/// The side of the thread.
 struct Source {
     consumer: BaseConsumer,
     topic: String,
@@ -108,7 +108,8 @@ impl Source {
     fn assign(kafka: &Kafka, topic: &str, partition: i32, from: u64, to: u64) -> Result<Self, Error> {
         let mut config = kafka.client();
         config
-            // Named, never joined: the partition is assigned by hand and nothing is committed.
+            // librdkafka needs a name. The group is never joined: the partition is assigned
+            // directly, and nothing is committed.
             .set("group.id", "doseline-reread")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
@@ -134,11 +135,11 @@ impl Source {
         }
     }
 
-    /// What comes next; empty when nobody reads any more.
+    /// The next records; empty if the reader is gone.
     fn chunk(&mut self, chunks: &mpsc::Sender<Result<Vec<Record>, Error>>) -> Result<Vec<Record>, Error> {
         let (mut records, mut bytes, deadline) = (Vec::new(), 0, Instant::now() + RECORD_WITHIN);
         while self.next < self.to && records.len() < CHUNK_RECORDS && bytes < CHUNK_BYTES {
-            // A chunk that has begun does not wait for more.
+            // Only the first record of a chunk is waited for.
             let wait = if records.is_empty() { POLL } else { Duration::ZERO };
             match self.consumer.poll(wait) {
                 Some(Ok(message)) => {
@@ -149,14 +150,13 @@ impl Source {
                         records.push(record);
                     }
                 }
-                // The rest of the range are offsets without a record.
+                // The rest of the range holds no record.
                 Some(Err(KafkaError::PartitionEOF(_))) => self.next = self.to,
                 Some(Err(error)) => self.fault(error)?,
                 None if !records.is_empty() || chunks.is_closed() => break,
                 None if Instant::now() > deadline => {
-                    return Err(
-                        self.offsets(format!("no record from offset {} on came within {RECORD_WITHIN:?}", self.next))
-                    );
+                    return Err(self
+                        .offsets(format!("no record from offset {} on arrived within {RECORD_WITHIN:?}", self.next)));
                 }
                 None => {}
             }
@@ -164,7 +164,7 @@ impl Source {
         Ok(records)
     }
 
-    /// Errors that pass are librdkafka's to repeat.
+    /// librdkafka itself retries after a temporary error.
     fn fault(&self, error: KafkaError) -> Result<(), Error> {
         let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
         match error.rdkafka_error_code() {
@@ -174,7 +174,7 @@ impl Source {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 Err(self.offsets(error.to_string()))
             }
-            // librdkafka goes on behind such a batch: it must not pass for offsets without a
+            // librdkafka skips such a batch. Its offsets must not pass for offsets without a
             // record.
             Some(
                 RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::BadCompression | RDKafkaErrorCode::NotImplemented,

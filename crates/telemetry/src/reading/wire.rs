@@ -1,4 +1,4 @@
-//! Protobuf fields of a message, read in place.
+//! Takes the fields of a protobuf message off its bytes, in place. The readers share it.
 
 /// What a field holds.
 pub enum Value<'a> {
@@ -12,16 +12,16 @@ pub enum Value<'a> {
     Bytes(&'a [u8]),
 }
 
-/// Takes a field off the front, with its number; none at the end, and where the bytes are not
-/// well-formed or hold a group.
+/// Takes a field off the front, with its number. Returns `None` at the end, and if the bytes are
+/// malformed or hold a group.
 #[inline(always)]
 pub fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u32, Value<'a>)> {
     field_before(bytes, 0)
 }
 
-/// [`field`] of a message that ends so many bytes before `bytes` do: what comes after it is looked
-/// at, so that nearly every field is read out of one word. One that goes beyond the end leaves
-/// fewer bytes than `after`.
+/// [`field`] of a message that ends `after` bytes before `bytes` end. Bytes behind the message are
+/// looked at, so that nearly every field is read out of one word. A field that reaches beyond the
+/// message leaves fewer than `after` bytes.
 #[inline(always)]
 pub(crate) fn field_before<'a>(bytes: &mut &'a [u8], after: usize) -> Option<(u32, Value<'a>)> {
     let mut rest = *bytes;
@@ -39,8 +39,8 @@ pub(crate) fn field_before<'a>(bytes: &mut &'a [u8], after: usize) -> Option<(u3
     (key >= 8).then_some((key >> 3, value))
 }
 
-/// Takes a key of at most two bytes and a varint of at most four off the front, where eight bytes
-/// are there to be looked at.
+/// Takes a key of at most two bytes and a varint of at most four off the front, if at least eight
+/// bytes are left.
 #[inline(always)]
 fn short(bytes: &mut &[u8]) -> Option<(u32, u32)> {
     let word = u64::from_le_bytes(*bytes.first_chunk()?);
@@ -56,7 +56,7 @@ fn short(bytes: &mut &[u8]) -> Option<(u32, u32)> {
     if last == 0 {
         return None;
     }
-    // At most 6; said so that the compiler sees it.
+    // At most 6; the mask lets the compiler see it.
     let length = (length + last.trailing_zeros() as usize / 8 + 1) & 7;
     *bytes = &bytes[length..];
     // Groups of 7 bits move together: by twos, all.
@@ -110,7 +110,7 @@ pub(crate) fn varint(bytes: &mut &[u8]) -> Option<u64> {
     }
 }
 
-/// One of up to eight bytes where as many are left, without a loop.
+/// A varint of up to eight bytes, without a loop, if at least eight bytes are left.
 #[inline(always)]
 fn word_varint(bytes: &mut &[u8]) -> Option<u64> {
     let word = u64::from_le_bytes(*bytes.first_chunk()?);

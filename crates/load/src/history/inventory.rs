@@ -1,8 +1,7 @@
-//! What Kafka says of each boot, whatever the loader made of it.
+//! Collects what the records of Kafka contain for each boot, independently of the loader's ledgers.
 //!
-//! Bounded: for each boot a set of intervals, and for each event 28 bytes in one of 64 temporary
-//! files, of which one at a time is read back. So memory is the boots of one partition, and a 64th
-//! of its events.
+//! Memory is bounded: a set of intervals for each boot of the partition, and a 64th of its events.
+//! Each event takes 28 bytes in one of 64 temporary files, which are read back one at a time.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,42 +25,42 @@ use crate::{
     inbox::Record,
 };
 
-/// Whose records count; empty = everybody's.
+/// The devices whose records are collected; without a tenant and a device, all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Only {
+pub struct Filter {
     pub tenant: Option<String>,
     pub device: Option<String>,
 }
 
 /// What Kafka holds of one boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// Site the latest record came from.
+pub struct KafkaBoot {
+    /// Site that the latest record came from.
     pub site: String,
     /// Sequence numbers in reports.
     pub arrived: IntervalSet,
     /// Sequence numbers the device declared lost.
     pub lost: IntervalSet,
-    /// Last sequence number that the device says it made, or that arrived, in records old enough
-    /// that everything before them should be there.
+    /// The last sequence number that the device declared or that arrived. Only records count that
+    /// are old enough for everything before them to have arrived.
     pub known_last: u64,
 }
 
-/// One sequence number with two contents.
+/// Two records with different contents for one sequence number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     pub boot: BootKey,
     pub seq: u64,
-    /// Offset of the record that came first: its content stands.
+    /// Offset of the first record. Its content is stored.
     pub first_offset: u64,
     /// Offset of the first record with other content.
     pub other_offset: u64,
 }
 
-/// Everything a witness has to say.
+/// Everything that was collected.
 #[derive(Debug, Default)]
-pub struct Testimony {
-    pub boots: BTreeMap<BootKey, Seen>,
+pub struct Found {
+    pub boots: BTreeMap<BootKey, KafkaBoot>,
     /// By boot and sequence number.
     pub conflicts: Vec<Conflict>,
 }
@@ -69,51 +68,53 @@ pub struct Testimony {
 const BUCKETS: usize = 64;
 const NOTE_BYTES: usize = 28;
 
-/// One event: number of its boot, sequence number, offset of the record, hash of the content.
+/// One event: number of its boot, sequence number, offset of the record, hash of the content. Notes
+/// are sorted by these in order.
 type Note = (u32, u64, u64, u64);
 
-/// Listens to the records of one partition.
-pub struct Witness {
+/// Collects the records of one partition.
+pub struct Inventory {
     place: Place,
-    only: Only,
-    /// Words and arrivals received later say nothing about what is missing.
-    settled: i64,
+    filter: Filter,
+    /// Time of receipt up to which everything should have arrived, us since 1970. Later records do
+    /// not raise [`KafkaBoot::known_last`].
+    complete_until: i64,
     numbers: HashMap<BootKey, u32>,
-    boots: Vec<(BootKey, Seen)>,
+    boots: Vec<(BootKey, KafkaBoot)>,
     buckets: Vec<BufWriter<File>>,
 }
 
-impl Witness {
-    /// A witness of one partition. What was received after `settled`, us since 1970, may have
-    /// predecessors under way.
+impl Inventory {
+    /// An empty inventory of one partition. Records before one that was received after
+    /// `complete_until`, us since 1970, may still be under way.
     ///
     /// # Errors
-    /// Temporary files cannot be made.
-    pub fn new(place: Place, only: Only, settled: i64) -> std::io::Result<Self> {
+    /// Temporary files cannot be created.
+    pub fn new(place: Place, filter: Filter, complete_until: i64) -> std::io::Result<Self> {
         let bucket = |_| tempfile::tempfile().map(BufWriter::new);
         let buckets = (0..BUCKETS).map(bucket).collect::<std::io::Result<_>>()?;
-        Ok(Self { place, only, settled, numbers: HashMap::new(), boots: Vec::new(), buckets })
+        Ok(Self { place, filter, complete_until, numbers: HashMap::new(), boots: Vec::new(), buckets })
     }
 
-    /// Hears a record.
+    /// Adds a record.
     ///
     /// # Errors
     /// A temporary file cannot be written.
-    pub fn hear(&mut self, record: &Record) -> std::io::Result<()> {
+    pub fn add(&mut self, record: &Record) -> std::io::Result<()> {
         let mut contexts = Contexts::default();
         let decoded = decode(record, self.place, &mut contexts);
         let (Ok(message), Some(topic)) = (&decoded.message, decoded.device) else { return Ok(()) };
-        let Only { tenant, device } = &self.only;
+        let Filter { tenant, device } = &self.filter;
         let other = |wanted: &Option<String>, name: &str| wanted.as_ref().is_some_and(|wanted| wanted != name);
         if other(tenant, topic.tenant) || other(device, topic.device) {
             return Ok(());
         }
-        let settled = decoded.received_at <= self.settled;
+        let is_settled = decoded.received_at <= self.complete_until;
         match message {
-            Message::Report(report) => self.report(record.offset, &topic, report, settled),
+            Message::Report(report) => self.report(record.offset, &topic, report, is_settled),
             Message::Status(status, _) => {
                 if let Some(boot_id) = status.boot_id {
-                    self.words(&topic, boot_id, status.last_seq.unwrap_or(0), settled);
+                    self.declared(&topic, boot_id, status.last_seq.unwrap_or(0), is_settled);
                 }
                 Ok(())
             }
@@ -121,26 +122,26 @@ impl Witness {
         }
     }
 
-    fn report(&mut self, offset: u64, topic: &Topic<'_>, report: &Report, settled: bool) -> std::io::Result<()> {
+    fn report(&mut self, offset: u64, topic: &Topic<'_>, report: &Report, is_settled: bool) -> std::io::Result<()> {
         let message = report.message();
         for earlier in &message.earlier_boots {
-            self.words(topic, earlier.boot_id, earlier.last_seq, settled);
+            self.declared(topic, earlier.boot_id, earlier.last_seq, is_settled);
         }
         for event in &message.events {
             if let Some(Kind::Heartbeat(v1::Heartbeat { boot_id, last_seq: Some(last), .. })) = event.kind {
-                self.words(topic, boot_id.unwrap_or(report.boot_id()), last, settled);
+                self.declared(topic, boot_id.unwrap_or(report.boot_id()), last, is_settled);
             }
         }
         let number = self.number(topic, report.boot_id());
-        let (_, seen) = &mut self.boots[number as usize];
-        topic.site.clone_into(&mut seen.site);
+        let (_, boot) = &mut self.boots[number as usize];
+        topic.site.clone_into(&mut boot.site);
         for lost in &message.lost {
-            seen.lost.insert(Interval::new(lost.first_seq, lost.last_seq));
-            seen.known_last = seen.known_last.max(if settled { lost.last_seq } else { 0 });
+            boot.lost.insert(Interval::new(lost.first_seq, lost.last_seq));
+            boot.known_last = boot.known_last.max(if is_settled { lost.last_seq } else { 0 });
         }
         let Some(range) = report.sequence() else { return Ok(()) };
-        seen.arrived.insert(range);
-        seen.known_last = seen.known_last.max(if settled { range.last } else { 0 });
+        boot.arrived.insert(range);
+        boot.known_last = boot.known_last.max(if is_settled { range.last } else { 0 });
         let context = report.context().map(|context| context.encode_to_vec()).unwrap_or_default();
         for (seq, event) in (range.first..=range.last).zip(&message.events) {
             let hash = content_hash(message, &context, event);
@@ -150,12 +151,13 @@ impl Witness {
         Ok(())
     }
 
-    fn words(&mut self, topic: &Topic<'_>, boot_id: u64, last: u64, settled: bool) {
+    /// The device declared that it made events of a boot up to `last`.
+    fn declared(&mut self, topic: &Topic<'_>, boot_id: u64, last: u64, is_settled: bool) {
         let number = self.number(topic, boot_id);
-        let (_, seen) = &mut self.boots[number as usize];
-        topic.site.clone_into(&mut seen.site);
-        if settled {
-            seen.known_last = seen.known_last.max(last.min(telemetry::limits::SEQ_MAX));
+        let (_, boot) = &mut self.boots[number as usize];
+        topic.site.clone_into(&mut boot.site);
+        if is_settled {
+            boot.known_last = boot.known_last.max(last.min(telemetry::limits::SEQ_MAX));
         }
     }
 
@@ -164,18 +166,18 @@ impl Witness {
         if let Some(number) = self.numbers.get(&key) {
             return *number;
         }
-        // A partition has fewer boots than u32 has numbers.
+        // A partition has fewer boots than u32 can number.
         let number = self.boots.len() as u32;
-        self.boots.push((key.clone(), Seen::default()));
+        self.boots.push((key.clone(), KafkaBoot::default()));
         self.numbers.insert(key, number);
         number
     }
 
-    /// What was heard. Conflicts are looked for here.
+    /// Ends the collection and searches for conflicts.
     ///
     /// # Errors
     /// A temporary file cannot be read back.
-    pub fn finish(self) -> std::io::Result<Testimony> {
+    pub fn finish(self) -> std::io::Result<Found> {
         let mut conflicts = Vec::new();
         for bucket in self.buckets {
             let mut notes = read(bucket)?;
@@ -189,12 +191,12 @@ impl Witness {
             }
         }
         conflicts.sort_unstable_by(|a, b| (&a.boot, a.seq).cmp(&(&b.boot, b.seq)));
-        Ok(Testimony { boots: self.boots.into_iter().collect(), conflicts })
+        Ok(Found { boots: self.boots.into_iter().collect(), conflicts })
     }
 }
 
-/// Device time of an event if its clock is synced, else its time since boot: the same in whatever
-/// report it is sent again.
+/// Device time of an event if its clock is synced, else its time since boot. It is the same in
+/// every report that repeats the event.
 fn time(report: &v1::Report, event: &v1::Event) -> (i32, u64) {
     let clock = match report.clock() {
         v1::Clock::Unspecified => v1::Clock::Unknown,
@@ -213,8 +215,8 @@ fn content_hash(report: &v1::Report, context: &[u8], event: &v1::Event) -> u64 {
     hasher.finish()
 }
 
-/// The content of one sequence number of a record as JSON of a report of its own, for a person who
-/// compares two; none where the record does not hold it.
+/// The event with this sequence number as the JSON of a report that holds only it, for a person who
+/// compares two. `None` if the record does not hold it.
 pub fn contents(record: &Record, place: Place, seq: u64) -> Option<String> {
     let Ok(Message::Report(report)) = decode(record, place, &mut Contexts::default()).message else { return None };
     let message = report.message();
@@ -304,24 +306,24 @@ mod tests {
             record(5, 30, &report(3, 1_004, vec![fault("d", 8)])),
             record(6, 90, &report(9, 0, vec![fault("e", 0)])),
         ];
-        let mut witness = Witness::new(PLACE, Only::default(), 50).unwrap();
-        records.iter().for_each(|record| witness.hear(record).unwrap());
-        let testimony = witness.finish().unwrap();
+        let mut inventory = Inventory::new(PLACE, Filter::default(), 50).unwrap();
+        records.iter().for_each(|record| inventory.add(record).unwrap());
+        let found = inventory.finish().unwrap();
         let boot = BootKey { tenant: "acme".to_owned(), device: "pen-1".to_owned(), boot_id: 7 };
-        let seen = &testimony.boots[&boot];
-        assert_eq!(seen.arrived, IntervalSet::from_ranges([(1, 3), (9, 9)]));
-        assert_eq!(seen.known_last, 3, "what came after the grace says nothing yet");
+        let of_boot = &found.boots[&boot];
+        assert_eq!(of_boot.arrived, IntervalSet::from_ranges([(1, 3), (9, 9)]));
+        assert_eq!(of_boot.known_last, 3, "a record after `complete_until` does not count");
         let conflict = Conflict { boot, seq: 3, first_offset: 4, other_offset: 5 };
-        assert_eq!(testimony.conflicts, [conflict]);
+        assert_eq!(found.conflicts, [conflict]);
         assert!(contents(&records[2], PLACE, 3).unwrap().contains("\"d\""));
         assert_eq!(contents(&records[2], PLACE, 4), None);
     }
 
     #[test]
-    fn others_are_not_heard() {
-        let only = Only { tenant: None, device: Some("pen-2".to_owned()) };
-        let mut witness = Witness::new(PLACE, only, 50).unwrap();
-        witness.hear(&record(0, 1, &report(1, 0, vec![fault("a", 0)]))).unwrap();
-        assert!(witness.finish().unwrap().boots.is_empty());
+    fn records_of_other_devices_are_left_out() {
+        let filter = Filter { tenant: None, device: Some("pen-2".to_owned()) };
+        let mut inventory = Inventory::new(PLACE, filter, 50).unwrap();
+        inventory.add(&record(0, 1, &report(1, 0, vec![fault("a", 0)]))).unwrap();
+        assert!(inventory.finish().unwrap().boots.is_empty());
     }
 }
