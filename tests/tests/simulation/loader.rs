@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -69,13 +69,9 @@ impl Copies for Copier {
         if !self.calm && self.engine.below(10) == 0 {
             return Err(KafkaError::Canceled);
         }
-        lock(&self.copies).extend_from_slice(refusals);
+        service::lock(&self.copies).extend_from_slice(refusals);
         Ok(())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Running {
@@ -150,15 +146,15 @@ impl Loaders {
     /// Whether everything in Kafka is written.
     pub fn is_idle(&self, kafka: &Kafka) -> bool {
         let written = |log: &Log| self.engine.position(shard(*log)).unwrap_or(0) == kafka.log(*log).len() as u64;
-        lock(&self.copies).is_empty() && LOGS.iter().all(written)
+        service::lock(&self.copies).is_empty() && LOGS.iter().all(written)
     }
 
     /// Owners end, come, are stopped, go on and get records.
     pub async fn step(&mut self, now: Instant, chance: &mut Chance, kafka: &mut Kafka) -> Result<(), String> {
-        for refusal in lock(&self.copies).drain(..) {
+        for refusal in service::lock(&self.copies).drain(..) {
             kafka.copy(refusal);
         }
-        kafka.commits.clone_from(&lock(&self.commits));
+        kafka.commits.clone_from(&service::lock(&self.commits));
         self.reap(now, chance).await?;
         for log in LOGS {
             // One that has not been heard of for the session has lost its partition, and does not
@@ -172,7 +168,7 @@ impl Loaders {
             }
         }
         for owner in &self.running {
-            let mut next = lock(&owner.next);
+            let mut next = service::lock(&owner.next);
             if let Some(next) = next.as_mut() {
                 for record in kafka.log(owner.log).iter().skip(*next as usize) {
                     owner.outlet.push(record.clone());
@@ -258,13 +254,13 @@ impl Loaders {
                     Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
                 }
             };
-            *lock(&begun) = Some(position);
+            *service::lock(&begun) = Some(position);
             let meter = meter(limits, clock, "simulated", shard(log).partition, position);
             let owner = Owner::new(shared, shard(log), place(log), lease, position, nonce, meter);
             // Fenced by nothing: an owner that was overtaken commits too, and so takes the group
             // back.
             let committed = move |position| {
-                lock(&commits).insert(log, position);
+                service::lock(&commits).insert(log, position);
             };
             owner.run(inbox, committed).await
         });

@@ -3,7 +3,7 @@
 
 use super::library::Connection;
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// A connection, and what was set on it since it was opened.
 pub struct Prepared {
@@ -45,14 +45,14 @@ impl Idle {
     /// One on which this database was chosen and these settings, in ascending order of their names,
     /// and nothing else.
     pub fn take(&self, owner: bool, database: Option<&str>, settings: &[(String, String)]) -> Option<Prepared> {
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connections = service::lock(&self.connections);
         let last = connections.iter().rposition(|prepared| prepared.suits(owner, database, settings))?;
         connections.remove(last)
     }
 
     /// Keeps one whose statement ended well and changed nothing of the connection.
     pub fn give_back(&self, prepared: Prepared) {
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connections = service::lock(&self.connections);
         let alike = |other: &Prepared| other.owner == prepared.owner;
         let full = connections.iter().filter(|other| alike(other)).count() >= self.connections_max;
         let first = connections.iter().position(alike).filter(|_| full);
@@ -65,7 +65,7 @@ impl Idle {
 
     /// Closes all.
     pub fn clear(&self) {
-        let all = std::mem::take(&mut *self.connections.lock().unwrap_or_else(PoisonError::into_inner));
+        let all = std::mem::take(&mut *service::lock(&self.connections));
         drop(all);
     }
 }
