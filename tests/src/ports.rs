@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// Below the range of outgoing connections in Linux (32768 and up): none of them can take the port
 /// of an engine that is down for a moment.
@@ -45,7 +45,7 @@ fn is_ours(port: u16) -> bool {
     let file = File::create(&path).unwrap_or_else(|error| panic!("create {}: {error}", path.display()));
     let locked = file.try_lock().is_ok();
     if locked {
-        HELD.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+        service::lock(&HELD).push(file);
     }
     locked
 }

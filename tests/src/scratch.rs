@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Mutex, Once};
 
 use tempfile::TempDir;
 
@@ -19,14 +19,14 @@ pub struct Deferred(());
 impl Deferred {
     /// From now on, dropped folders are kept.
     pub fn begin() -> Self {
-        DEFERRED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
+        service::lock(&DEFERRED).get_or_insert_default();
         Self(())
     }
 }
 
 impl Drop for Deferred {
     fn drop(&mut self) {
-        let folders = DEFERRED.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let folders = service::lock(&DEFERRED).take();
         drop(folders);
     }
 }
@@ -41,7 +41,7 @@ pub struct Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Some(deferred) = &mut *DEFERRED.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(deferred) = &mut *service::lock(&DEFERRED) {
             deferred.extend(self.folder.take());
         }
     }

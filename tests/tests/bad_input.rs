@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, mpsc},
+    sync::{Arc, LazyLock, Mutex, OnceLock, mpsc},
     thread,
     time::Duration,
 };
@@ -69,7 +69,7 @@ impl Devices {
                             true => json::from_json(&publish.payload, "Receipt").expect("a JSON receipt").message,
                             false => v1::Receipt::decode(&*publish.payload).expect("a protobuf receipt"),
                         };
-                        collected.lock().unwrap_or_else(PoisonError::into_inner).push((topic, receipt));
+                        service::lock(&collected).push((topic, receipt));
                     }
                     Ok(_) => {}
                     Err(_) => break,
@@ -91,7 +91,7 @@ impl Devices {
     /// Waits for a receipt on this topic that satisfies `is_it`.
     fn wait(&self, topic: &str, what: &str, is_it: impl Fn(&v1::Receipt) -> bool) -> v1::Receipt {
         poll(WITHIN, &format!("the receipt for {what}"), || {
-            let receipts = self.receipts.lock().unwrap_or_else(PoisonError::into_inner);
+            let receipts = service::lock(&self.receipts);
             let found = receipts.iter().find(|(at, receipt)| at == topic && is_it(receipt));
             found.map(|(_, receipt)| receipt.clone()).ok_or_else(|| format!("{} receipts", receipts.len()))
         })

@@ -279,9 +279,9 @@ fn remove(path: &Path) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use service::secret::Secret;
 
+    use super::*;
     use crate::hint::Told;
 
     fn config() -> Config {

@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,7 @@ impl Hold {
         if self.hit.recv_timeout(within).is_ok() {
             return true;
         }
-        lock(&self.orders).clear();
+        service::lock(&self.orders).clear();
         // It may have come between the two steps.
         self.hit.try_recv().is_ok()
     }
@@ -124,13 +124,9 @@ impl Gateway {
     /// Holds a statement of this kind at this moment, after `skip` others.
     pub fn hold(&self, statement: Statement, moment: Moment, skip: u32) -> Hold {
         let ((hit, told), (verdict, decided)) = (channel(), channel());
-        lock(&self.orders).push(Order { statement, moment, skip, hit, verdict: decided });
+        service::lock(&self.orders).push(Order { statement, moment, skip, hit, verdict: decided });
         Hold { hit: told, verdict, orders: Arc::clone(&self.orders) }
     }
-}
-
-fn lock(orders: &Mutex<Vec<Order>>) -> std::sync::MutexGuard<'_, Vec<Order>> {
-    orders.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn serve(client: &TcpStream, upstream: u16, orders: &Mutex<Vec<Order>>, errors: &AtomicU64) -> io::Result<()> {
@@ -171,7 +167,7 @@ fn serve(client: &TcpStream, upstream: u16, orders: &Mutex<Vec<Order>>, errors: 
 
 /// The order that this statement fulfils, if any.
 fn take(orders: &Mutex<Vec<Order>>, statement: Statement) -> Option<Order> {
-    let mut orders = lock(orders);
+    let mut orders = service::lock(orders);
     let index = orders.iter().position(|order| order.statement == statement)?;
     if orders[index].skip > 0 {
         orders[index].skip -= 1;

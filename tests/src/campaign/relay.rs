@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ impl Relay {
                 let _ = (client.set_nodelay(true), server.set_nodelay(true));
                 pass(&own, &client, &server);
                 pass(&own, &server, &client);
-                let mut streams = own.streams.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut streams = service::lock(&own.streams);
                 streams.retain(|stream| stream.peer_addr().is_ok());
                 streams.extend([client, server]);
             }
@@ -50,7 +50,7 @@ impl Relay {
 
     /// Cuts every connection. New ones are accepted.
     pub fn cut(&self) {
-        let mut streams = self.shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut streams = service::lock(&self.shared.streams);
         for stream in streams.drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }

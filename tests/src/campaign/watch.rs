@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -84,10 +84,10 @@ impl Watch {
                 .build()
                 .new_agent();
             while !over.load(Ordering::Relaxed) {
-                let changes = lock(&shared).changes;
+                let changes = service::lock(&shared).changes;
                 // An engine that is away gives no answer.
                 let (committed, positions) = (observer.committed(), positions_at(&agent, &clickhouse));
-                let mut state = lock(&shared);
+                let mut state = service::lock(&shared);
                 let counts = state.counts(changes);
                 look(&mut state, began.elapsed(), committed.ok().filter(|_| counts), positions.ok());
                 drop(state);
@@ -99,7 +99,7 @@ impl Watch {
 
     /// Watches the memory of this process from now on. Forgets an earlier process of the same name.
     pub fn process(&self, name: &str, id: u32) {
-        lock(&self.state).memory.insert(name.to_owned(), Samples { process: id, samples: Vec::new() });
+        service::lock(&self.state).memory.insert(name.to_owned(), Samples { process: id, samples: Vec::new() });
     }
 
     /// From now on commits may go back, until they are watched again; positions may not.
@@ -113,7 +113,7 @@ impl Watch {
     }
 
     fn set_ignores_commits(&self, ignores: bool) {
-        let mut state = lock(&self.state);
+        let mut state = service::lock(&self.state);
         state.ignores_commits = ignores;
         state.changes += 1;
         state.committed.clear();
@@ -121,19 +121,19 @@ impl Watch {
 
     /// Every offset that went back, and the number of checks.
     pub fn rewinds(&self) -> (Vec<String>, u64) {
-        let state = lock(&self.state);
+        let state = service::lock(&self.state);
         (state.rewinds.clone(), state.looks)
     }
 
     /// The memory of each process.
     pub fn memory(&self) -> Vec<Memory> {
-        let state = lock(&self.state);
+        let state = service::lock(&self.state);
         state.memory.iter().filter_map(|(name, samples)| memory(name, &samples.samples)).collect()
     }
 
     /// All samples for a plot: seconds and KiB, by process.
     pub fn samples(&self) -> Value {
-        let state = lock(&self.state);
+        let state = service::lock(&self.state);
         let thin = |samples: &Samples| {
             let every = (samples.samples.len() / 200).max(1);
             samples.samples.iter().step_by(every).map(|(s, kib)| json!([s.round(), kib])).collect::<Vec<_>>()
@@ -190,10 +190,6 @@ fn memory(name: &str, samples: &[(f64, f64)]) -> Option<Memory> {
     })
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,7 +208,7 @@ mod tests {
         let watch = Watch { state: Arc::default(), ended: Arc::default(), thread: None };
         let offsets = |offset: i64| Some(Offsets::from([(("t".to_owned(), 0), offset)]));
         let look_after = |changes: u64, offset: i64| {
-            let mut state = lock(&watch.state);
+            let mut state = service::lock(&watch.state);
             let counts = state.counts(changes);
             look(&mut state, Duration::ZERO, offsets(offset).filter(|_| counts), None);
         };

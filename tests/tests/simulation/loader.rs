@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -68,13 +68,9 @@ impl Copies for Copier {
         if !self.calm && self.engine.below(10) == 0 {
             return Err(KafkaError::Canceled);
         }
-        lock(&self.copies).extend_from_slice(refusals);
+        service::lock(&self.copies).extend_from_slice(refusals);
         Ok(())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Running {
@@ -150,15 +146,15 @@ impl Loaders {
     /// Whether everything in Kafka is written.
     pub fn is_idle(&self, kafka: &Kafka) -> bool {
         let written = |log: &Log| self.engine.position(shard(*log)).unwrap_or(0) == kafka.log(*log).len() as u64;
-        lock(&self.copies).is_empty() && LOGS.iter().all(written)
+        service::lock(&self.copies).is_empty() && LOGS.iter().all(written)
     }
 
     /// One step: owners end, start, pause, continue and get records.
     pub async fn step(&mut self, now: Instant, chance: &mut Chance, kafka: &mut Kafka) -> Result<(), String> {
-        for refusal in lock(&self.copies).drain(..) {
+        for refusal in service::lock(&self.copies).drain(..) {
             kafka.copy(refusal);
         }
-        kafka.commits.clone_from(&lock(&self.commits));
+        kafka.commits.clone_from(&service::lock(&self.commits));
         self.reap(now, chance).await?;
         for log in LOGS {
             // An owner that the group has not heard of for the session time has lost its partition,
@@ -173,7 +169,7 @@ impl Loaders {
             }
         }
         for owner in &self.running {
-            let mut next = lock(&owner.next);
+            let mut next = service::lock(&owner.next);
             if let Some(next) = next.as_mut() {
                 for record in kafka.log(owner.log).iter().skip(*next as usize) {
                     owner.outlet.push(record.clone());
@@ -259,13 +255,13 @@ impl Loaders {
                     Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
                 }
             };
-            *lock(&begun) = Some(position);
+            *service::lock(&begun) = Some(position);
             let meter = meter(limits, clock, "simulated", shard(log).partition, position);
             let owner = Owner::new(shared, shard(log), place(log), lease, position, nonce, meter);
             // Nothing fences a commit to the group. An owner that was overtaken also commits, which
             // moves the group's offset back.
             let committed = move |position| {
-                lock(&commits).insert(log, position);
+                service::lock(&commits).insert(log, position);
             };
             owner.run(inbox, committed).await
         });

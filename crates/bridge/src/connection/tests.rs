@@ -1,14 +1,16 @@
 //! Against a broker that does what the test says, byte by byte; Kafka's confirmations are given by
 //! hand.
 
+use std::time::Duration;
+
 use rumqttc::v5::mqttbytes::v5::SubscribeReasonCode;
 use telemetry::topic::SUBSCRIPTIONS;
 use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
 use super::*;
 use crate::{
+    confirmations::Confirmations,
     peer::{Peer, WITHIN, encoded, listen, publish},
-    sink::Confirmations,
 };
 
 struct Rig {

@@ -13,7 +13,7 @@ use super::{Error, Options};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Prefix of the `log_comment` by which a running statement can be found.
 const KEY: &str = "doseline-";
@@ -100,7 +100,7 @@ impl Running {
 
     /// Allows the statement to be killed from now on (`Some`), or no longer (`None`).
     pub fn set_key(&self, key: Option<&str>) {
-        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = key.map(str::to_owned);
+        *service::lock(&self.key) = key.map(str::to_owned);
     }
 }
 
@@ -172,7 +172,7 @@ impl Engine {
     }
 
     fn lock_names(&self) -> MutexGuard<'_, BTreeMap<String, Name>> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+        service::lock(&self.names)
     }
 
     /// A connection for a statement outside of sessions. The caller will set `settings` on it; they
@@ -199,9 +199,8 @@ impl Engine {
         running.gone.store(true, Ordering::Release);
         let (engine, running) = (Arc::clone(self), Arc::clone(running));
         self.errands.submit(move || {
-            // The lock is held during the kill, so that the kill cannot hit the connection's next
-            // statement.
-            let key = running.key.lock().unwrap_or_else(PoisonError::into_inner);
+            // held meanwhile, so that the kill cannot hit the connection's next statement
+            let key = service::lock(&running.key);
             if let Some(key) = &*key {
                 engine.kill(&format!("Settings['log_comment'] = '{key}'"));
             }
@@ -217,7 +216,7 @@ impl Engine {
     /// `ASYNC`, because a finished statement stays listed until its connection closes. `SYNC` would
     /// wait for that.
     fn kill(&self, condition: &str) {
-        if let Some(keeper) = &mut *self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+        if let Some(keeper) = &mut *service::lock(&self.keeper)
             && let Err(exception) = keeper.run(&format!("KILL QUERY WHERE {condition} ASYNC"))
         {
             tracing::warn!(%exception, "statement not killed");
@@ -230,7 +229,7 @@ impl Engine {
         self.sessions.clear();
         self.idle.clear();
         self.errands.close();
-        self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        service::lock(&self.keeper).take();
     }
 }
 

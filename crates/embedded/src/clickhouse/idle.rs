@@ -3,7 +3,7 @@
 
 use super::library::Connection;
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// A connection, and what was set on it since it was opened.
 pub struct Prepared {
@@ -45,14 +45,14 @@ impl Idle {
     /// Takes a connection on which exactly this database and these settings were set. The settings
     /// must be in ascending order of their names.
     pub fn take(&self, owner: bool, database: Option<&str>, settings: &[(String, String)]) -> Option<Prepared> {
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connections = service::lock(&self.connections);
         let last = connections.iter().rposition(|prepared| prepared.suits(owner, database, settings))?;
         connections.remove(last)
     }
 
     /// Keeps a connection whose statement succeeded and did not change it.
     pub fn give_back(&self, prepared: Prepared) {
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connections = service::lock(&self.connections);
         let alike = |other: &Prepared| other.owner == prepared.owner;
         let full = connections.iter().filter(|other| alike(other)).count() >= self.connections_max;
         let first = connections.iter().position(alike).filter(|_| full);
@@ -64,7 +64,7 @@ impl Idle {
     }
 
     pub fn clear(&self) {
-        let all = std::mem::take(&mut *self.connections.lock().unwrap_or_else(PoisonError::into_inner));
+        let all = std::mem::take(&mut *service::lock(&self.connections));
         drop(all);
     }
 }

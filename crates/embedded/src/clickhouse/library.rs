@@ -8,7 +8,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 type ConnectionHandle = *mut c_void;
 type ResultHandle = *mut c_void;
@@ -110,7 +110,7 @@ impl Library {
     /// # Errors
     /// A text that explains what is wrong with the file.
     pub fn open(path: &Path) -> Result<&'static Self, String> {
-        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opened = service::lock(&OPENED);
         if let Some(library) = *opened {
             return if library.path == path {
                 Ok(library)

@@ -5,7 +5,7 @@ use super::exception::{Exception, TOO_MANY_SIMULTANEOUS_QUERIES};
 use super::library::Connection;
 use super::request::SessionName;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 struct Session {
@@ -37,7 +37,7 @@ impl Sessions {
     /// sessions.
     pub fn take(&self, name: &SessionName) -> Result<Option<(Connection, String)>, Exception> {
         self.expire();
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sessions = service::lock(&self.sessions);
         if let Some(session) = sessions.get_mut(&name.key()) {
             return session.connection.take().map(Some).ok_or_else(|| {
                 let message = format_args!("Session {} is locked by a concurrent client", name.id);
@@ -68,7 +68,7 @@ impl Sessions {
 
     /// Returns the connection after the statement. Without a connection the session ends.
     pub fn give_back(&self, name: &SessionName, connection: Option<(Connection, String)>) {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sessions = service::lock(&self.sessions);
         match connection.filter(|_| !name.close) {
             Some(connection) => {
                 let session = Session { connection: Some(connection), idle: name.idle, used: Instant::now() };
@@ -89,7 +89,7 @@ impl Sessions {
     }
 
     fn end_where(&self, ended: impl Fn(&Session) -> bool) {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sessions = service::lock(&self.sessions);
         sessions.retain(|_, session| session.connection.is_none() || !ended(session));
     }
 }

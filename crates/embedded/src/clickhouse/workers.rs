@@ -3,7 +3,7 @@
 //! which must be large enough.
 
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 /// The same stack size as ClickHouse's own threads.
@@ -28,7 +28,7 @@ impl Workers {
             let receiver = Arc::clone(&receiver);
             let work = move || {
                 loop {
-                    let job = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let job = service::lock(&receiver).recv();
                     let Ok(job) = job else { return };
                     // The panic hook has printed the panic, and the dropped reply answers the
                     // client. The thread continues.
@@ -42,13 +42,13 @@ impl Workers {
 
     /// Queues a job. After [`Workers::close`] the job is dropped.
     pub fn submit(&self, job: impl FnOnce() + Send + 'static) {
-        if let Some(jobs) = &*self.jobs.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(jobs) = &*service::lock(&self.jobs) {
             let _ = jobs.send(Box::new(job));
         }
     }
 
     /// Lets the threads end after the queued jobs.
     pub fn close(&self) {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        service::lock(&self.jobs).take();
     }
 }

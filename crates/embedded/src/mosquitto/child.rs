@@ -9,7 +9,7 @@ use std::{
     },
     path::Path,
     process::{Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use rustix::{
@@ -82,7 +82,7 @@ impl Child {
             {
                 let line = String::from_utf8_lossy(&line);
                 repeat(&line);
-                kept.lock().unwrap_or_else(PoisonError::into_inner).push(&line);
+                service::lock(&kept).push(&line);
             }
             let status = child.wait().map_or_else(|error| error.to_string(), |status| describe(&status));
             // The receiver may be gone.
@@ -117,7 +117,7 @@ impl Child {
     }
 
     pub(super) fn last_lines(&self) -> String {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).text()
+        service::lock(&self.lines).text()
     }
 }
 
