@@ -10,7 +10,7 @@
 //!                   │             paused or halted
 //!                   │                    │
 //!                   └────────────────────┘
-//!                    overtaken, session missed, batch given up
+//!      from owned, paused or halted: overtaken, session missed, batch given up
 //! ```
 //!
 //! - *looked up*: a task asks ClickHouse for the position and Kafka for its offsets. A predecessor
