@@ -69,7 +69,7 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
                 let gone = if alert.holds { "" } else { " (later data say otherwise)" };
                 [
                     alert.severity.clone(),
-                    monitor::day(alert.raised_at),
+                    monitor::stamp(alert.raised_at),
                     alert.sessions.to_string(),
                     alert.alert_key.clone(),
                     format!("{}{gone}", alert.title),

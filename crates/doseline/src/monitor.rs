@@ -34,8 +34,8 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     let mut options = options::monitor(&config)?;
     if arguments.once {
         options.http = None;
-        // Telling of alerts is the service's: it would wait for others here.
-        options.delivery = ::monitor::delivery::Options::default();
+        // One pass sends no alerts: a target that does not answer would delay it.
+        options.notification = ::monitor::alerts::notification::Options::default();
     }
     let mut monitor = ::monitor::Monitor::bind(options, warehouse).await?;
     if arguments.from_scratch {
@@ -45,7 +45,7 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
         return roles::monitor(monitor).await;
     }
     let summary = monitor.pass(::monitor::now_us()).await.context("evaluate")?;
-    let ::monitor::sterility::pass::Summary { units, verdicts, alerts, whole } = summary;
+    let ::monitor::Summary { units, verdicts, alerts, whole } = summary;
     let scope = if whole { "everything" } else { "what has changed" };
     println!("evaluated {scope}: {units} units, {verdicts} verdicts and {alerts} alerts changed");
     Ok(ExitCode::SUCCESS)

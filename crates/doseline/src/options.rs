@@ -174,11 +174,11 @@ pub fn monitor(config: &Config) -> anyhow::Result<monitor::Options> {
         stalled_after: Duration::from_secs(section.stalled_s.into()),
         http: Some(section.http),
         http_names: config.http.names.clone(),
-        delivery: monitor::delivery::Options {
+        notification: monitor::alerts::notification::Options {
             webhook: section.webhook.clone(),
             repeat: Duration::from_secs(section.webhook_repeat_s.into()),
             kafka: section.kafka.then_some(kafka),
-            ..monitor::delivery::Options::default()
+            ..monitor::alerts::notification::Options::default()
         },
     })
 }

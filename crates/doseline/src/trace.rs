@@ -19,7 +19,7 @@ use crate::{
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub struct About {
-    /// A visit, 32 hex digits
+    /// A session, 32 hex digits
     #[arg(long, value_name = "ID")]
     session: Option<String>,
     /// An item, as devices call it

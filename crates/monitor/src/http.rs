@@ -10,7 +10,7 @@ use axum::{
 
 use crate::status::Handle;
 
-/// What Prometheus expects for the OpenMetrics text format.
+/// Content type of the OpenMetrics text format.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(crate) fn router(handle: Handle) -> Router {

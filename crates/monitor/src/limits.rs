@@ -1,48 +1,39 @@
-//! What a clinic or a manufacturer sets, and what is solved from it once.
+//! The limits that a clinic or a manufacturer sets.
 
-use std::collections::HashMap;
-
-use analysis::{
-    budget::{Budget, Shares},
-    chart::Settings,
-    forecast,
-    standard::{Centre, Source, Spread},
-    tolerance,
-    verdict::Claim,
-};
 use serde::Serialize;
 use warehouse::devices::FleetLimits;
 
-/// What is judged by. Positions are recorded under these, so that a change evaluates everything
-/// again.
+/// What the monitor judges by. Positions are recorded together with the limits, so that a change of
+/// a limit evaluates everything again.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Limits {
     /// Share of a device's injections that must keep the tolerance, 0.9 to 0.999.
     pub coverage: f64,
-    /// Visits below which no device is said to fail, 2 to 1,000.
+    /// Fewest sessions with which a device can fail, 2 to 1,000.
     pub sessions_min: u64,
     /// False alarms of a device in a year, over all its charts, 0.01 to 10.
     pub false_alarms: f64,
-    /// Visits of a device in a day, 0.1 to 100.
+    /// Sessions of a device in a day, 0.1 to 100.
     pub sessions_per_day: f64,
-    /// Set-point bands of a channel, 1 to 20: as many as the model with the most has.
+    /// Set-point bands of a channel, 1 to 20: those of the model that has the most.
     pub bands: u32,
-    /// Days after the last visit within which leaving the tolerance is worth an alert, 1 to 365.
+    /// Days after the last session within which leaving the tolerance is worth an alert, 1 to 365.
     pub forecast_days: u32,
-    /// Percent of what left a syringe beyond which its balance is off, 1 to 100.
+    /// Largest tolerated difference between what left a syringe and what was delivered, in percent of
+    /// what left it, 1 to 100.
     pub mass_balance_pct: u32,
-    /// Of the devices themselves.
+    /// Limits of the devices themselves.
     pub fleet: FleetLimits,
-    /// How much later than its receipt a device's time may be, and is believed, seconds: how
-    /// uncertain it is.
+    /// Uncertainty of a device's time, seconds. A device's time may be this much later than its
+    /// receipt.
     pub ahead_max_s: u32,
-    /// How long before its receipt an event may have happened whose device's time is not known,
-    /// days.
+    /// Longest time between an event and its receipt, days. It applies where the device's time is not
+    /// known.
     pub age_max_days: u32,
 }
 
 impl std::fmt::Display for Limits {
-    /// JSON, under which positions are recorded.
+    /// JSON, as recorded with positions.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(&serde_json::to_string(self).unwrap_or_default())
     }
@@ -62,87 +53,5 @@ impl Default for Limits {
             ahead_max_s: 300,
             age_max_days: 400,
         }
-    }
-}
-
-/// Confidence of verdicts.
-const CONFIDENCE: f64 = 0.95;
-/// Reference value of the CUSUM: half the shift to find quickly, sigma.
-const CUSUM_K: f64 = 0.5;
-/// Weight of the newest visit in the EWMA.
-const EWMA_LAMBDA: f64 = 0.1;
-/// Variation between visits to that of the shots in a visit, percent: with charts that find the
-/// scale themselves, only their ratio matters, and only where visits differ in their number of
-/// shots.
-pub const SPREAD: Spread = Spread { between: 0.5, within: 2.0, source: Source::SelfStarting };
-
-/// The limits, with everything that is computed from them and not from a device.
-#[derive(Clone)]
-pub struct Rules {
-    pub limits: Limits,
-    /// What is promised of each device.
-    pub claim: Claim,
-    /// How drift is charted.
-    pub settings: Settings,
-    /// When a forecast alarms.
-    pub forecast: forecast::Rule,
-    /// Tolerance factors of independent values, which many devices share.
-    factors: HashMap<u64, f64>,
-}
-
-impl Rules {
-    /// Solves the charts' limits from the alarm budget.
-    ///
-    /// # Errors
-    /// Limits out of range.
-    pub fn new(limits: Limits) -> Result<Self, analysis::Error> {
-        let budget = Budget {
-            false_alarms: limits.false_alarms,
-            points_per_day: limits.sessions_per_day,
-            channels: 2,
-            bands: limits.bands,
-            shares: Shares::default(),
-        };
-        let settings = budget.thresholds(CUSUM_K, false, EWMA_LAMBDA)?.settings(Centre::PhaseI, SPREAD)?;
-        let claim = Claim { coverage: limits.coverage, confidence: CONFIDENCE };
-        tolerance::factor(2, claim.coverage, claim.confidence)?;
-        let forecast = forecast::Rule { horizon_days: limits.forecast_days.into(), ..forecast::Rule::default() };
-        Ok(Self { limits, claim, settings, forecast, factors: HashMap::new() })
-    }
-
-    /// The tolerance factor of so many independent values; none where there is none.
-    pub fn factor(&mut self, n: u64) -> Option<f64> {
-        if let Some(k) = self.factors.get(&n) {
-            return Some(*k);
-        }
-        let k = tolerance::factor(n, self.claim.coverage, self.claim.confidence).ok()?;
-        self.factors.insert(n, k);
-        Some(k)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_corner_of_the_ranges_can_be_solved() {
-        let corner = |false_alarms, sessions_per_day, bands, coverage| Limits {
-            false_alarms,
-            sessions_per_day,
-            bands,
-            coverage,
-            ..Limits::default()
-        };
-        let [loosest, strictest] = [corner(10.0, 0.1, 1, 0.9), corner(0.01, 100.0, 20, 0.999)]
-            .map(|limits| Rules::new(limits).unwrap_or_else(|error| panic!("{error}")));
-        let usual = Rules::new(Limits::default()).unwrap_or_else(|error| panic!("{error}"));
-        for pair in [[&loosest, &usual], [&usual, &strictest]] {
-            assert!(pair[0].settings.cusum.h < pair[1].settings.cusum.h);
-            assert!(pair[0].settings.ewma.limit < pair[1].settings.ewma.limit);
-            assert!(pair[0].settings.spike < pair[1].settings.spike);
-        }
-        assert!(Rules::new(Limits { false_alarms: 0.0, ..Limits::default() }).is_err());
-        assert!(Rules::new(Limits { coverage: 1.0, ..Limits::default() }).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! A cycle's curve against its recipe: the boundary to `analysis`, which has the mathematics.
+//! Judges the curve of a cycle by its recipe: pure. The mathematics is in `analysis`.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use warehouse::sterility::{Curve, Cycle, Recipe};
 
-/// What is known of a cycle.
+/// Outcome of a cycle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Outcome {
-    /// Everything required was reached.
+    /// The cycle met every requirement.
     Passed,
-    /// Something was not.
+    /// The cycle missed a requirement.
     Failed,
-    /// It cannot be said, and never will be by what is there.
+    /// The facts cannot decide it, and more facts of this cycle are not expected.
     Indeterminate,
-    /// Not everything of it has arrived.
+    /// Some of its facts have not arrived.
     #[default]
     Pending,
 }
@@ -37,26 +37,26 @@ impl Outcome {
     }
 }
 
-/// What a curve says.
+/// Judgement of a curve.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Physical {
     pub outcome: Outcome,
     pub reason: String,
     /// Time of the last sample, ms from the start.
     pub end_ms: u32,
-    /// Samples it was judged by.
+    /// Number of samples it was judged by.
     pub samples: u32,
-    /// Longest continuous time in the band, least over the sensors, ms.
+    /// Longest continuous time in the band, ms; the smallest of all sensors.
     pub hold_ms: Option<i64>,
-    /// Conservative lethality, least over the sensors, ms at the reference temperature.
+    /// Conservative lethality, ms at the reference temperature; the smallest of all sensors.
     pub f0_ms: Option<i64>,
-    /// The same by the trapezoid rule.
+    /// Lethality by the trapezoid rule, ms at the reference temperature.
     pub f0_trapezoid_ms: Option<i64>,
-    /// Largest difference to saturated steam in the hold, mK.
+    /// Largest difference to saturated steam during the hold, mK.
     pub saturation_mk: Option<i64>,
 }
 
-/// The limits of a recipe, as they are stored with a verdict.
+/// The limits of a recipe, as stored with a verdict.
 pub fn parameters(recipe: Option<&Recipe>) -> Value {
     let Some(recipe) = recipe else { return json!({}) };
     json!({
@@ -78,13 +78,12 @@ pub fn parameters(recipe: Option<&Recipe>) -> Value {
 struct Sensor {
     times: Vec<f64>,
     celsius: Vec<f64>,
-    /// None as soon as one sample has no pressure.
+    /// None if a sample has no pressure.
     kpa: Option<Vec<f64>>,
 }
 
-/// Judges the curve of a cycle. A cycle that says nothing about what it had to reach, or of which
-/// samples are missing for good, is indeterminate; one whose samples have not all arrived is
-/// pending.
+/// Judges the curve of a cycle. A cycle is pending while samples are missing. It is indeterminate if
+/// its recipe is not registered or its samples cannot be used.
 pub fn judge(cycle: &Cycle, curve: Option<&Curve>, recipe: Option<&Recipe>) -> Physical {
     let samples = curve.map_or(&[][..], |curve| &curve.samples);
     let found = u32::try_from(samples.len()).unwrap_or(u32::MAX);
@@ -184,7 +183,7 @@ mod tests {
         }
     }
 
-    /// A plateau of so many seconds, a sample each two, `without` left out.
+    /// A plateau of `seconds` with a sample every two seconds, except those `without`.
     fn plateau(seconds: u32, without: std::ops::Range<u32>) -> (Cycle, Curve) {
         let outside = |offset: u32| !without.contains(&offset);
         let samples: Vec<_> = (0..=seconds)

@@ -1,4 +1,4 @@
-//! One visit: rule 1 (no needle mount), and what its mixtures were made of (rules 6 and 12).
+//! One session: rule 1 (no needle mount), and rules 6 and 12 for its mixtures.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -8,32 +8,30 @@ use warehouse::{
     verdicts::Verdict,
 };
 
-use super::{
-    calendar::{end_of, last_day},
-    rules::{Book, Clock, Finding, Label, State, stamp},
-};
+use super::rules::{Clock, Finding, Label, RegistryIndex, State};
+use crate::time::{end_of, last_day, stamp};
 
-/// Everything known of one visit.
+/// Everything that is known of one session.
 #[derive(Clone, Debug, Default)]
 pub struct SessionFacts<'a> {
     pub tenant: &'a str,
     pub session_id: &'a str,
     pub shots: Vec<&'a Shots>,
-    /// Mounts that its injections name, by device and mount.
+    /// The needle mounts of its injections, by device and mount.
     pub mounts: HashMap<(&'a str, &'a str), &'a Mount>,
     /// Components of its mixtures.
     pub components: Vec<&'a Component>,
-    /// Events of its devices that have not arrived, by device; none = not asked yet.
+    /// Number of missing events, by device; read only for devices with an unknown needle mount.
     pub missing: HashMap<&'a str, u64>,
 }
 
-/// The unit of a visit.
+/// The unit of a session.
 pub fn unit(session_id: &str) -> String {
     format!("session/{session_id}")
 }
 
-/// Judges a visit.
-pub fn evaluate(facts: &SessionFacts<'_>, book: &Book, clock: Clock) -> Vec<Verdict> {
+/// Judges a session.
+pub fn evaluate(facts: &SessionFacts<'_>, registry: &RegistryIndex, clock: Clock) -> Vec<Verdict> {
     let unit = unit(facts.session_id);
     let mut by_device: BTreeMap<&str, Vec<&Shots>> = BTreeMap::new();
     let mut all = facts.shots.clone();
@@ -45,11 +43,11 @@ pub fn evaluate(facts: &SessionFacts<'_>, book: &Book, clock: Clock) -> Vec<Verd
         by_device.iter().filter_map(|(device, shots)| needle(facts, device, shots, clock, &unit)).collect();
     let mixtures: BTreeSet<&str> =
         facts.shots.iter().map(|shots| shots.preparation_id.as_str()).filter(|mixture| !mixture.is_empty()).collect();
-    verdicts.extend(mixtures.into_iter().flat_map(|mixture| self::mixture(facts, mixture, book, clock, &unit)));
+    verdicts.extend(mixtures.into_iter().flat_map(|mixture| self::mixture(facts, mixture, registry, clock, &unit)));
     verdicts
 }
 
-/// Rule 1: injections with no needle mount in this visit.
+/// Rule 1: injections with no needle mount in this session.
 fn needle(facts: &SessionFacts<'_>, device: &str, shots: &[&Shots], clock: Clock, unit: &str) -> Option<Verdict> {
     let mut none = 0;
     let mut elsewhere = BTreeSet::new();
@@ -57,12 +55,12 @@ fn needle(facts: &SessionFacts<'_>, device: &str, shots: &[&Shots], clock: Clock
     let mut last_at = i64::MIN;
     for part in shots {
         let mount_id = part.needle_mount_id.as_str();
-        let is_told = match facts.mounts.get(&(device, mount_id)) {
+        let is_valid = match facts.mounts.get(&(device, mount_id)) {
             _ if mount_id.is_empty() => {
                 none += part.injections;
                 false
             }
-            // Mounted before the visit began is mounted for it; in another visit is not.
+            // A needle may be mounted before the session begins, but not in another session.
             Some(mount) if mount.session_id.is_empty() || mount.session_id == facts.session_id => true,
             Some(mount) => {
                 elsewhere.insert((mount_id, mount.session_id.as_str()));
@@ -73,7 +71,7 @@ fn needle(facts: &SessionFacts<'_>, device: &str, shots: &[&Shots], clock: Clock
                 false
             }
         };
-        if !is_told {
+        if !is_valid {
             last_at = last_at.max(part.last_at);
         }
     }
@@ -81,12 +79,14 @@ fn needle(facts: &SessionFacts<'_>, device: &str, shots: &[&Shots], clock: Clock
     let late = last_at.saturating_add(clock.late);
     let (state, what) = match (none, elsewhere.is_empty(), unknown.is_empty()) {
         (0, true, true) => return None,
-        (0, true, false) if missing > 0 => (State::Pending(0), "the needle's mounting has not arrived".to_owned()),
-        (0, true, false) if clock.now < late => {
-            (State::Pending(late), "the needle's mounting has not arrived".to_owned())
+        (0, true, false) if missing > 0 => {
+            (State::Pending(0), "the event that reports its needle mount has not arrived".to_owned())
         }
-        (0, true, false) => (State::Indeterminate, "the needle's mounting is not known".to_owned()),
-        (0, false, _) => (State::Confirmed, "the needle had been mounted in another visit".to_owned()),
+        (0, true, false) if clock.now < late => {
+            (State::Pending(late), "the event that reports its needle mount has not arrived".to_owned())
+        }
+        (0, true, false) => (State::Indeterminate, "its needle mount is not known".to_owned()),
+        (0, false, _) => (State::Confirmed, "its needle was mounted in another session".to_owned()),
         (count, _, _) => (State::Confirmed, format!("{count} injections had no needle mount")),
     };
     let first_at = shots.iter().map(|part| part.first_at).min().unwrap_or_default();
@@ -100,7 +100,7 @@ fn needle(facts: &SessionFacts<'_>, device: &str, shots: &[&Shots], clock: Clock
         subject: format!("{}/{device}", facts.session_id),
         state,
         severity: "high",
-        reason: format!("device {device}, visit {}: {what}", facts.session_id),
+        reason: format!("device {device}, session {}: {what}", facts.session_id),
         evidence: json!({"device": device, "session": facts.session_id, "without_mount": none,
             "mounted_elsewhere": elsewhere, "mounting_unknown": unknown, "first": stamp(first_at)}),
         query: format!(
@@ -124,8 +124,15 @@ fn needle(facts: &SessionFacts<'_>, device: &str, shots: &[&Shots], clock: Clock
     })
 }
 
-/// Rules 6 and 12 for a mixture: used after its time, or made of something expired or recalled.
-fn mixture(facts: &SessionFacts<'_>, mixture: &str, book: &Book, clock: Clock, unit: &str) -> Vec<Verdict> {
+/// Rules 6 and 12 for a mixture: it was used after its use-by time, or it contains an expired or
+/// recalled component.
+fn mixture(
+    facts: &SessionFacts<'_>,
+    mixture: &str,
+    registry: &RegistryIndex,
+    clock: Clock,
+    unit: &str,
+) -> Vec<Verdict> {
     let mut used: Vec<_> = facts.shots.iter().filter(|part| part.preparation_id == mixture).collect();
     used.sort_unstable();
     let of_mixture = facts.components.iter().filter(|component| component.preparation_id == mixture);
@@ -133,7 +140,7 @@ fn mixture(facts: &SessionFacts<'_>, mixture: &str, book: &Book, clock: Clock, u
     components.sort_unstable();
     let first_at = used.iter().map(|part| part.first_at).min().unwrap_or_default();
     let last_at = used.iter().map(|part| part.last_at).max().unwrap_or_default();
-    let say = |rule: u8, key: String, subject: String, state, reason: String, lot: String, evidence: Value| {
+    let verdict = |rule: u8, key: String, subject: String, state, reason: String, lot: String, evidence: Value| {
         let finding = Finding {
             tenant: facts.tenant,
             unit,
@@ -168,7 +175,7 @@ fn mixture(facts: &SessionFacts<'_>, mixture: &str, book: &Book, clock: Clock, u
     let use_by = components.iter().filter_map(|component| component.use_by).min().filter(|use_by| last_at > *use_by);
     let ends = components.iter().filter_map(|component| Some((end_of(last_day(&component.expiry)?), component)));
     let expired = ends.min_by_key(|(end, _)| *end).filter(|(end, _)| last_at > *end);
-    // The first of all last good moments is the surest to have been over.
+    // The earliest limit is the one that was most certainly exceeded.
     let until = use_by.into_iter().chain(expired.map(|(end, _)| end)).min();
     if let Some(state) = until.and_then(used_after) {
         let expired = expired.map(|(_, component)| component);
@@ -180,7 +187,7 @@ fn mixture(facts: &SessionFacts<'_>, mixture: &str, book: &Book, clock: Clock, u
         let key = format!("mixture/{mixture}");
         let reason = format!("mixture {mixture} was used {what}");
         let fact = json!({"use_by": use_by.map(stamp), "expired_lot": expired.map(|component| &component.lot)});
-        verdicts.push(say(6, key.clone(), key, state, reason, mixture.to_owned(), evidence(fact)));
+        verdicts.push(verdict(6, key.clone(), key, state, reason, mixture.to_owned(), evidence(fact)));
     }
     for component in &components {
         let product = format!("{}/{}", component.udi_di, component.lot);
@@ -188,20 +195,20 @@ fn mixture(facts: &SessionFacts<'_>, mixture: &str, book: &Book, clock: Clock, u
             evidence(json!({"product": component.udi_di, "lot": component.lot, "container": component.container_id}))
         };
         let label = Label::of_component(component);
-        for (recall, is_certain) in book.recalls(&label) {
+        for (recall, is_certain) in registry.recalls(&label) {
             let subject = format!("recall/{}/{}/{}", recall.recall_id, recall.udi_di, recall.lot);
             let reason = format!("mixture {mixture} was used; recall {}: {}", recall.recall_id, recall.reason);
-            let (key, state) = (format!("{subject}/{mixture}/{product}"), State::sure(is_certain));
-            verdicts.push(say(12, key, subject, state, reason, product.clone(), fact()));
+            let (key, state) = (format!("{subject}/{mixture}/{product}"), State::certain(is_certain));
+            verdicts.push(verdict(12, key, subject, state, reason, product.clone(), fact()));
         }
-        if let Some(state) = book.expiry(&label).and_then(|last| used_after(end_of(last))) {
+        if let Some(state) = registry.expiry(&label).and_then(|last| used_after(end_of(last))) {
             let subject = format!("expired/{product}");
             let reason = format!("mixture {mixture} was used after lot {} had expired", component.lot);
             let key = format!("{subject}/{mixture}");
-            verdicts.push(say(12, key, subject, state, reason, product, fact()));
+            verdicts.push(verdict(12, key, subject, state, reason, product, fact()));
         }
     }
-    // Two components of one lot are one finding.
+    // Two components of one lot give one finding.
     verdicts.sort_by(|left, right| left.verdict_key.cmp(&right.verdict_key));
     verdicts.dedup_by(|left, right| left.verdict_key == right.verdict_key);
     verdicts

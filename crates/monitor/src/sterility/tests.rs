@@ -1,5 +1,4 @@
-//! Each rule: what raises it, a near miss that does not; and that neither the order of facts nor an
-//! evaluation in steps matters.
+//! Each rule with a breach and a near miss. The order of facts does not matter.
 
 use proptest::prelude::*;
 use warehouse::{
@@ -11,13 +10,13 @@ use warehouse::{
 };
 
 use super::{
-    Book, Clock,
     conditions::condition,
     curve::{Outcome, Physical},
     item::{self, ItemFacts},
     mount::{self, MountFacts},
+    rules::{Clock, RegistryIndex},
     session::{self, SessionFacts},
-    sterilizer::{self, Chamber, Standings},
+    sterilizer::{self, Assessments, SterilizerFacts},
 };
 
 const HOUR: i64 = 3_600_000_000;
@@ -26,7 +25,7 @@ const DAY: i64 = 24 * HOUR;
 const T0: i64 = 1_767_571_200_000_000;
 const NOW: i64 = T0 + 365 * DAY;
 
-/// A small world, told fact by fact in any order.
+/// A small set of facts, in any order.
 #[derive(Clone, Debug)]
 struct World {
     facts: Vec<Fact>,
@@ -87,7 +86,7 @@ impl World {
         self
     }
 
-    /// A use of an item in a visit at an hour, with its mounting, changed by `change`.
+    /// A use of an item in a session at an hour, with its mounting, changed by `change`.
     fn uses_mount(self, item: &str, session: &str, hour: i64, mount: &str, change: impl FnOnce(&mut Mount)) -> Self {
         let mut mounted = Mount {
             tenant: text("acme"),
@@ -129,7 +128,7 @@ impl World {
         self.uses_mount(item, session, hour, &format!("m-{session}-{item}"), change)
     }
 
-    /// A handpiece used in a visit.
+    /// A handpiece used in a session.
     fn handpiece(self, item: &str, session: &str, hour: i64) -> Self {
         self.uses(item, session, hour, reusable)
     }
@@ -207,7 +206,7 @@ impl World {
         }))
     }
 
-    /// Injections of a visit with a needle mount and a mixture.
+    /// Injections of a session with a needle mount and a mixture.
     fn shots(self, session: &str, hour: i64, needle: &str, mixture: &str) -> Self {
         self.fact(Fact::Shots(Shots {
             tenant: text("acme"),
@@ -235,7 +234,7 @@ impl World {
         }))
     }
 
-    /// Every use has the time of its receipt, as with a clock that nobody believes.
+    /// Gives every use the time of its receipt, as for a device whose clock is wrong.
     fn undated(mut self) -> Self {
         for fact in &mut self.facts {
             match fact {
@@ -248,7 +247,7 @@ impl World {
         self
     }
 
-    /// Every use ended at a time.
+    /// Sets the end of every use.
     fn ended(mut self, last_at: i64) -> Self {
         for fact in &mut self.facts {
             if let Fact::Use(used) = fact {
@@ -258,12 +257,12 @@ impl World {
         self
     }
 
-    /// Everything, judged unit by unit as a pass does.
+    /// Judges everything unit by unit, as a pass does.
     fn verdicts(&self) -> Vec<Verdict> {
-        let book = Book::new(&self.registry);
+        let registry = RegistryIndex::new(&self.registry);
         let clock = Clock { now: self.now, late: 5_000_000, ahead: 300_000_000, age: 400 * DAY };
         let mut verdicts = Vec::new();
-        let mut standings = Standings::new();
+        let mut assessments = Assessments::new();
         let (tenant, device) = ("acme", "steri-1");
         let cycles: Vec<_> = self
             .facts
@@ -277,7 +276,7 @@ impl World {
             )),
             _ => None,
         });
-        let chamber = Chamber {
+        let facts = SterilizerFacts {
             tenant,
             device,
             cycles,
@@ -285,9 +284,10 @@ impl World {
             indicators: all!(self, Indicator),
             releases: all!(self, Release),
         };
-        let evaluated = sterilizer::evaluate(&chamber, &book, clock);
+        let evaluated = sterilizer::evaluate(&facts, &registry, clock);
         verdicts.extend(evaluated.verdicts);
-        standings.extend(evaluated.standings.into_iter().map(|(uid, standing)| ((text(tenant), uid), standing)));
+        assessments
+            .extend(evaluated.assessments.into_iter().map(|(uid, assessment)| ((text(tenant), uid), assessment)));
         let (mounts, uses, loads) = (all!(self, Mount), all!(self, Use), all!(self, Load));
         let reprocessings = all!(self, Reprocessing);
         let mut items: Vec<&str> = mounts.iter().map(|mount| mount.item_id.as_str()).collect();
@@ -305,7 +305,7 @@ impl World {
                 loads: loads.iter().filter(|load| load.item_id == item_id).copied().collect(),
                 reprocessings: reprocessings.iter().filter(|cleaning| cleaning.item_id == item_id).copied().collect(),
             };
-            verdicts.extend(item::evaluate(&facts, &standings, &book, clock));
+            verdicts.extend(item::evaluate(&facts, &assessments, &registry, clock));
         }
         let mut names: Vec<(&str, &str)> = mounts.iter().map(|mount| (&*mount.device, &*mount.mount_id)).collect();
         names.extend(uses.iter().map(|used| (&*used.device, &*used.mount_id)));
@@ -327,7 +327,7 @@ impl World {
                     .copied()
                     .collect(),
             };
-            verdicts.extend(mount::evaluate(&facts, &book, clock));
+            verdicts.extend(mount::evaluate(&facts, &registry, clock));
         }
         let shots = all!(self, Shots);
         let mut sessions: Vec<&str> = shots.iter().map(|part| part.session_id.as_str()).collect();
@@ -343,13 +343,13 @@ impl World {
                 shots: of_session,
                 ..SessionFacts::default()
             };
-            verdicts.extend(session::evaluate(&facts, &book, clock));
+            verdicts.extend(session::evaluate(&facts, &registry, clock));
         }
         verdicts.sort_by(|left, right| (&left.unit, &left.verdict_key).cmp(&(&right.unit, &right.verdict_key)));
         verdicts
     }
 
-    /// What a rule says: state, severity and visits of each finding.
+    /// State, severity and sessions of each finding of a rule.
     fn rule(&self, rule: u8) -> Vec<String> {
         let of_rule = |verdict: &&Verdict| verdict.rule == rule;
         let line = |verdict: &Verdict| format!("{} {} {}", verdict.state, verdict.severity, verdict.sessions.join("+"));
@@ -372,13 +372,13 @@ const NONE: &[&str] = &[];
 const PASSED: Outcome = Outcome::Passed;
 
 #[test]
-fn rule_1_injections_need_a_needle_mounted_in_their_visit() {
+fn rule_1_injections_need_a_needle_mounted_in_their_session() {
     let world = World::new;
     world().shots("a", 1, "", "").check(1, &["CONFIRMED high a"]);
     world().uses_mount("N1", "a", 1, "m1", |_| ()).shots("a", 1, "m1", "").check(1, NONE);
-    // Mounted in one visit, used in the next.
+    // Mounted in one session, used in the next.
     world().uses_mount("N1", "a", 1, "m1", |_| ()).shots("b", 2, "m1", "").check(1, &["CONFIRMED high b"]);
-    // Mounted before the visit began.
+    // Mounted before the session began.
     world().uses_mount("N1", "a", 1, "m1", |mount| mount.session_id.clear()).shots("a", 1, "m1", "").check(1, NONE);
     // Its mounting has not arrived: awaited, then it can be neither shown nor excluded.
     world().shots("a", 1, "m1", "").check(1, &["INDETERMINATE medium a"]);
@@ -386,7 +386,7 @@ fn rule_1_injections_need_a_needle_mounted_in_their_visit() {
 }
 
 #[test]
-fn rule_2_a_single_use_item_serves_one_visit() {
+fn rule_2_a_single_use_item_serves_one_session() {
     let world = World::new;
     let reused = world().uses("N1", "a", 1, |_| ()).uses("N1", "b", 5, |_| ());
     reused.check(2, &["CONFIRMED critical a+b"]);
@@ -397,7 +397,7 @@ fn rule_2_a_single_use_item_serves_one_visit() {
     left.check(2, &["CONFIRMED critical a+b"]);
     let left = world().uses_mount("L", "a", 1, "m1", |mount| mount.id_kind = text("LOT_ONLY"));
     left.uses_mount("L", "b", 5, "m1", |mount| mount.id_kind = text("LOT_ONLY")).check(2, &["CONFIRMED critical a+b"]);
-    // Near misses: twice in one visit, a lot that is no item, another product's serial, a reusable
+    // Near misses: twice in one session, a lot that is no item, another product's serial, a reusable
     // one.
     world().uses_mount("N1", "a", 1, "m1", |_| ()).uses_mount("N1", "a", 2, "m2", |_| ()).check(2, NONE);
     let lot = |mount: &mut Mount| mount.id_kind = text("LOT_ONLY");
@@ -432,7 +432,7 @@ fn rule_3_a_single_use_item_does_not_belong_into_a_cycle() {
 }
 
 #[test]
-fn rule_4_a_reusable_item_needs_a_released_passed_cycle_since_its_previous_visit() {
+fn rule_4_a_reusable_item_needs_a_released_passed_cycle_since_its_previous_session() {
     let used_twice = || {
         World::new().cycle("c0", 0, PASSED, &["H1"]).released("c0", 0).handpiece("H1", "a", 1).handpiece("H1", "b", 20)
     };
@@ -758,7 +758,7 @@ fn rule_12_recalled_or_expired_lots() {
     assert_eq!(condition(&of_rule).unwrap().sessions, ["a", "b"], "one alert for the lot");
 }
 
-/// A few items, cycles and visits with everything that can be said about them.
+/// A few items, cycles and sessions with everything that can be said about them.
 fn worlds() -> impl Strategy<Value = World> {
     let fact = (0..9u8, 0..4i64, 0..4i64, 0..60i64, 0..3u8);
     (proptest::collection::vec(fact, 1..40), 0..200i64).prop_map(|(facts, now)| {

@@ -1,4 +1,5 @@
-//! The units of one pass: their facts are read, they are judged, and what is said anew is written.
+//! Evaluates the units of one pass: reads their facts, has them judged, and writes the verdicts that
+//! differ from before.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -9,36 +10,36 @@ use warehouse::{
 };
 
 use super::{
-    Book, Clock, curve,
+    curve,
     item::{self, ItemFacts},
     mount::{self, MountFacts},
-    pass::Dirty,
-    rules::CURVES_SINCE,
+    rules::{CURVES_SINCE, Clock, RegistryIndex},
     session::{self, SessionFacts},
-    sterilizer::{self, Chamber, Standing, Standings},
+    sterilizer::{self, Assessment, Assessments, SterilizerFacts},
+    units::ChangedUnits,
 };
 use crate::{
-    balance,
+    accuracy::balance,
     reader::{SLICE_ROWS, chunks},
 };
 
-/// Cycles whose curves are read at once.
+/// Cycles whose curves are read in one query.
 const CURVES: usize = 100;
 
-/// One pass under way.
-pub(super) struct Work<'a> {
+/// The evaluation of one pass, with what it has found so far.
+pub(super) struct Evaluation<'a> {
     pub warehouse: &'a Warehouse,
-    pub book: Book,
-    pub registry: Registry,
+    pub registry: RegistryIndex,
+    pub registered: Registry,
     pub horizon: &'a Horizon,
     pub clock: Clock,
     pub mass_balance_pct: u32,
-    pub standings: Standings,
-    /// Alerts to settle.
+    pub assessments: Assessments,
+    /// Keys of the alerts to update.
     pub keys: BTreeSet<String>,
     pub pending: HashMap<String, i64>,
     pub evaluated: HashSet<String>,
-    /// Items of cycles whose standing changed.
+    /// Items of the cycles whose assessment changed.
     pub changed_items: BTreeSet<String>,
     pub alerts: u64,
     pub verdicts: u64,
@@ -46,10 +47,10 @@ pub(super) struct Work<'a> {
 
 type Named<'a> = (&'a str, &'a str);
 
-impl Work<'_> {
-    /// Evaluates units; none = all.
-    pub async fn run(&mut self, dirty: Option<Dirty>) -> Result<(), Error> {
-        let Some(mut dirty) = dirty else {
+impl Evaluation<'_> {
+    /// Evaluates units; none = every unit.
+    pub async fn run(&mut self, changed: Option<ChangedUnits>) -> Result<(), Error> {
+        let Some(mut changed) = changed else {
             let of = 1 + self.warehouse.sterility_rows().await? / SLICE_ROWS;
             for index in 0..of {
                 self.sterilizers(Scope::Slice { index, of }).await?;
@@ -61,19 +62,19 @@ impl Work<'_> {
             }
             return Ok(());
         };
-        for ids in chunks(&dirty.sterilizers) {
+        for ids in chunks(&changed.sterilizers) {
             self.sterilizers(Scope::Ids(&ids)).await?;
         }
-        dirty.items.append(&mut self.changed_items);
-        for ids in chunks(&dirty.mounts) {
+        changed.items.append(&mut self.changed_items);
+        for ids in chunks(&changed.mounts) {
             let (items, sessions) = self.mounts(Scope::Ids(&ids)).await?;
-            dirty.items.extend(items);
-            dirty.sessions.extend(sessions);
+            changed.items.extend(items);
+            changed.sessions.extend(sessions);
         }
-        for ids in chunks(&dirty.items) {
+        for ids in chunks(&changed.items) {
             self.items(Scope::Ids(&ids)).await?;
         }
-        for ids in chunks(&dirty.sessions) {
+        for ids in chunks(&changed.sessions) {
             self.sessions(Scope::Ids(&ids)).await?;
         }
         Ok(())
@@ -81,16 +82,16 @@ impl Work<'_> {
 
     async fn sterilizers(&mut self, scope: Scope<'_>) -> Result<(), Error> {
         let warehouse = self.warehouse;
-        let cycles = warehouse.cycles(scope, &self.registry).await?;
+        let cycles = warehouse.cycles(scope, &self.registered).await?;
         let (indicators, releases) = (warehouse.indicators(scope).await?, warehouse.releases(scope).await?);
         let known = warehouse.verdicts_of_units("sterilizer", scope).await?;
         let physical = self.physical(&cycles, &known).await?;
-        let mut chambers: BTreeMap<Named<'_>, Chamber<'_>> = BTreeMap::new();
+        let mut sterilizers: BTreeMap<Named<'_>, SterilizerFacts<'_>> = BTreeMap::new();
         let mut sterilizer_of: HashMap<Named<'_>, Named<'_>> = HashMap::new();
         for cycle in &cycles {
             let name = (cycle.tenant.as_str(), cycle.device.as_str());
             sterilizer_of.insert((&cycle.tenant, &cycle.cycle_uid), name);
-            let chamber = chambers.entry(name).or_insert_with(|| Chamber {
+            let facts = sterilizers.entry(name).or_insert_with(|| SterilizerFacts {
                 tenant: name.0,
                 device: name.1,
                 cycles: Vec::new(),
@@ -98,31 +99,31 @@ impl Work<'_> {
                 indicators: Vec::new(),
                 releases: Vec::new(),
             });
-            chamber.cycles.push(cycle);
+            facts.cycles.push(cycle);
             if let Some(physical) = physical.get(&(name.0, cycle.cycle_uid.as_str())) {
-                chamber.physical.insert(&cycle.cycle_uid, physical.clone());
+                facts.physical.insert(&cycle.cycle_uid, physical.clone());
             }
         }
         for indicator in &indicators {
             let name = sterilizer_of.get(&(indicator.tenant.as_str(), indicator.cycle_uid.as_str()));
-            if let Some(chamber) = name.and_then(|name| chambers.get_mut(name)) {
-                chamber.indicators.push(indicator);
+            if let Some(facts) = name.and_then(|name| sterilizers.get_mut(name)) {
+                facts.indicators.push(indicator);
             }
         }
         for release in &releases {
             let name = sterilizer_of.get(&(release.tenant.as_str(), release.cycle_uid.as_str()));
-            if let Some(chamber) = name.and_then(|name| chambers.get_mut(name)) {
-                chamber.releases.push(release);
+            if let Some(facts) = name.and_then(|name| sterilizers.get_mut(name)) {
+                facts.releases.push(release);
             }
         }
         let (mut verdicts, mut units) = (Vec::new(), Vec::new());
-        for chamber in chambers.values() {
-            let evaluated = sterilizer::evaluate(chamber, &self.book, self.clock);
+        for facts in sterilizers.values() {
+            let evaluated = sterilizer::evaluate(facts, &self.registry, self.clock);
             verdicts.extend(evaluated.verdicts);
-            units.push(sterilizer::unit(chamber.device));
-            let tenant = chamber.tenant.to_owned();
-            self.standings
-                .extend(evaluated.standings.into_iter().map(|(uid, standing)| ((tenant.clone(), uid), standing)));
+            units.push(sterilizer::unit(facts.device));
+            let tenant = facts.tenant.to_owned();
+            self.assessments
+                .extend(evaluated.assessments.into_iter().map(|(uid, assessment)| ((tenant.clone(), uid), assessment)));
         }
         let changed = self.write(verdicts, known, units).await?;
         let changed: HashSet<_> = changed
@@ -154,12 +155,12 @@ impl Work<'_> {
             .collect();
         let judged = |cycle: &Cycle| {
             let verdict = known.get(&(cycle.tenant.as_str(), cycle.cycle_uid.as_str()))?;
-            let standing: Standing = serde_json::from_str(&verdict.evidence).ok()?;
-            Some((verdict.parameters.as_str(), standing.physical))
+            let assessment: Assessment = serde_json::from_str(&verdict.evidence).ok()?;
+            Some((verdict.parameters.as_str(), assessment.physical))
         };
         let (mut physical, mut open) = (HashMap::new(), Vec::new());
         for cycle in cycles {
-            let limits = curve::parameters(self.book.recipe(&cycle.tenant, &cycle.recipe)).to_string();
+            let limits = curve::parameters(self.registry.recipe(&cycle.tenant, &cycle.recipe)).to_string();
             match judged(cycle) {
                 Some((parameters, said))
                     if said.outcome != curve::Outcome::Pending
@@ -181,7 +182,7 @@ impl Work<'_> {
                 let judgement = match said {
                     // Samples may be kept for a shorter time than what they said.
                     Some(said) if curve.is_none() => said,
-                    _ => curve::judge(cycle, curve, self.book.recipe(&cycle.tenant, &cycle.recipe)),
+                    _ => curve::judge(cycle, curve, self.registry.recipe(&cycle.tenant, &cycle.recipe)),
                 };
                 physical.insert((cycle.tenant.as_str(), cycle.cycle_uid.as_str()), judgement);
             }
@@ -196,7 +197,7 @@ impl Work<'_> {
         let loads = warehouse.loads_of_items(scope).await?;
         let reprocessings = warehouse.reprocessings(scope).await?;
         let known = warehouse.verdicts_of_units("item", scope).await?;
-        self.learn(loads.iter().map(|load| (load.tenant.as_str(), load.cycle_uid.as_str()))).await?;
+        self.read_assessments(loads.iter().map(|load| (load.tenant.as_str(), load.cycle_uid.as_str()))).await?;
         let mut items: BTreeMap<Named<'_>, ItemFacts<'_>> = BTreeMap::new();
         let mut item_of: HashMap<(&str, &str, &str), &str> = HashMap::new();
         for mount in &mounts {
@@ -204,8 +205,8 @@ impl Work<'_> {
             facts(&mut items, &mount.tenant, &mount.item_id).mounts.push(mount);
         }
         for used in &uses {
-            let told = item_of.get(&(used.tenant.as_str(), used.device.as_str(), used.mount_id.as_str())).copied();
-            if let Some(item_id) = Some(used.item_id.as_str()).filter(|id| !id.is_empty()).or(told) {
+            let mounted = item_of.get(&(used.tenant.as_str(), used.device.as_str(), used.mount_id.as_str())).copied();
+            if let Some(item_id) = Some(used.item_id.as_str()).filter(|id| !id.is_empty()).or(mounted) {
                 facts(&mut items, &used.tenant, item_id).uses.push(used);
             }
         }
@@ -217,29 +218,29 @@ impl Work<'_> {
         }
         let (mut verdicts, mut units) = (Vec::new(), Vec::new());
         for item in items.values() {
-            verdicts.extend(item::evaluate(item, &self.standings, &self.book, self.clock));
+            verdicts.extend(item::evaluate(item, &self.assessments, &self.registry, self.clock));
             units.push(item::unit(item.item_id));
         }
         self.write(verdicts, known, units).await?;
         Ok(())
     }
 
-    /// Learns the standings of cycles that this pass did not evaluate.
-    async fn learn<'c>(&mut self, cycles: impl Iterator<Item = Named<'c>>) -> Result<(), Error> {
+    /// Reads the assessments of cycles that this pass did not evaluate.
+    async fn read_assessments<'c>(&mut self, cycles: impl Iterator<Item = Named<'c>>) -> Result<(), Error> {
         let unknown =
-            cycles.filter(|(tenant, uid)| !self.standings.contains_key(&((*tenant).to_owned(), (*uid).to_owned())));
+            cycles.filter(|(tenant, uid)| !self.assessments.contains_key(&((*tenant).to_owned(), (*uid).to_owned())));
         let uids: BTreeSet<String> = unknown.map(|(_, uid)| uid.to_owned()).collect();
         for uids in chunks(&uids) {
             for verdict in self.warehouse.verdicts_of_cycles(&uids).await? {
-                if let Ok(standing) = serde_json::from_str(&verdict.evidence) {
-                    self.standings.insert((verdict.tenant, verdict.cycle_uid), standing);
+                if let Ok(assessment) = serde_json::from_str(&verdict.evidence) {
+                    self.assessments.insert((verdict.tenant, verdict.cycle_uid), assessment);
                 }
             }
         }
         Ok(())
     }
 
-    /// Evaluates mounts; returns the items and visits that they concern.
+    /// Evaluates mounts. Returns the items and sessions that they concern.
     async fn mounts(&mut self, scope: Scope<'_>) -> Result<(BTreeSet<String>, BTreeSet<String>), Error> {
         let warehouse = self.warehouse;
         let announced = warehouse.mounts_by_id(scope).await?;
@@ -267,7 +268,7 @@ impl Work<'_> {
         }
         let (mut verdicts, mut units, mut vessels) = (Vec::new(), Vec::new(), BTreeSet::new());
         for facts in mounts.values() {
-            verdicts.extend(mount::evaluate(facts, &self.book, self.clock));
+            verdicts.extend(mount::evaluate(facts, &self.registry, self.clock));
             units.push(mount::unit(facts.device, facts.mount_id));
             if facts.announced.iter().any(|mount| matches!(mount.slot.as_str(), "SYRINGE" | "CARTRIDGE")) {
                 vessels.insert(balance::key(facts.tenant, facts.device, facts.mount_id));
@@ -277,7 +278,8 @@ impl Work<'_> {
         let sessions = uses.iter().map(|used| used.session_id.clone()).filter(|id| !id.is_empty()).collect();
         self.write(verdicts, known, units).await?;
         self.alerts +=
-            balance::settle(warehouse, scope, vessels, self.mass_balance_pct, self.horizon, self.clock.now).await?;
+            balance::update_alerts(warehouse, scope, vessels, self.mass_balance_pct, self.horizon, self.clock.now)
+                .await?;
         Ok((items, sessions))
     }
 
@@ -305,49 +307,49 @@ impl Work<'_> {
         for component in &components {
             components_of.entry((&component.tenant, &component.preparation_id)).or_default().push(component);
         }
-        let mut visits: BTreeMap<Named<'_>, SessionFacts<'_>> = BTreeMap::new();
+        let mut sessions: BTreeMap<Named<'_>, SessionFacts<'_>> = BTreeMap::new();
         for part in &shots {
-            let visit = visits.entry((&part.tenant, &part.session_id)).or_insert_with(|| SessionFacts {
+            let session = sessions.entry((&part.tenant, &part.session_id)).or_insert_with(|| SessionFacts {
                 tenant: &part.tenant,
                 session_id: &part.session_id,
                 ..SessionFacts::default()
             });
-            visit.shots.push(part);
+            session.shots.push(part);
             let name = (part.tenant.as_str(), part.device.as_str(), part.needle_mount_id.as_str());
             if let Some(mount) = mount_of.get(&name) {
-                visit.mounts.insert((name.1, name.2), mount);
+                session.mounts.insert((name.1, name.2), mount);
             }
         }
-        for visit in visits.values_mut() {
-            let mixtures: BTreeSet<_> = visit.shots.iter().map(|part| part.preparation_id.as_str()).collect();
-            let of_visit = mixtures.into_iter().filter_map(|mixture| components_of.get(&(visit.tenant, mixture)));
-            visit.components = of_visit.flatten().copied().collect();
+        for session in sessions.values_mut() {
+            let mixtures: BTreeSet<_> = session.shots.iter().map(|part| part.preparation_id.as_str()).collect();
+            let of_session = mixtures.into_iter().filter_map(|mixture| components_of.get(&(session.tenant, mixture)));
+            session.components = of_session.flatten().copied().collect();
         }
         let (mut verdicts, mut units) = (Vec::new(), Vec::new());
-        let missing = self.missing(&visits).await?;
-        for visit in visits.values_mut() {
-            let devices = visit.shots.iter().map(|part| part.device.as_str());
+        let missing = self.missing(&sessions).await?;
+        for session in sessions.values_mut() {
+            let devices = session.shots.iter().map(|part| part.device.as_str());
             let missing = devices
-                .filter_map(|device| Some((device, *missing.get(&(visit.tenant.to_owned(), device.to_owned()))?)));
-            visit.missing = missing.collect();
-            verdicts.extend(session::evaluate(visit, &self.book, self.clock));
-            units.push(session::unit(visit.session_id));
+                .filter_map(|device| Some((device, *missing.get(&(session.tenant.to_owned(), device.to_owned()))?)));
+            session.missing = missing.collect();
+            verdicts.extend(session::evaluate(session, &self.registry, self.clock));
+            units.push(session::unit(session.session_id));
         }
         self.write(verdicts, known, units).await?;
         Ok(())
     }
 
-    /// What has not arrived of devices whose needle mounts are not known. Asked for those only: it
-    /// is the one costly question.
+    /// Number of missing events of each device whose needle mounts are not known. It is read for
+    /// these devices only, because the query is costly.
     async fn missing(
         &self,
-        visits: &BTreeMap<Named<'_>, SessionFacts<'_>>,
+        sessions: &BTreeMap<Named<'_>, SessionFacts<'_>>,
     ) -> Result<HashMap<(String, String), u64>, Error> {
-        let unknown = visits.values().flat_map(|visit| {
-            let parts = visit
+        let unknown = sessions.values().flat_map(|session| {
+            let parts = session
                 .shots
                 .iter()
-                .filter(|part| !visit.mounts.contains_key(&(part.device.as_str(), part.needle_mount_id.as_str())));
+                .filter(|part| !session.mounts.contains_key(&(part.device.as_str(), part.needle_mount_id.as_str())));
             parts.map(|part| (part.tenant.as_str(), part.device.as_str()))
         });
         let devices: Vec<_> = unknown.collect::<BTreeSet<_>>().into_iter().collect();
@@ -359,8 +361,8 @@ impl Work<'_> {
         Ok(missing)
     }
 
-    /// Writes what says something else than before, and clears what holds no more. Returns what was
-    /// written.
+    /// Writes the verdicts that differ from before and clears those that hold no longer. Returns the
+    /// rows that were written.
     async fn write(
         &mut self,
         verdicts: Vec<Verdict>,
@@ -384,8 +386,8 @@ impl Work<'_> {
                 rows.push(Verdict { computed_at: self.clock.now, ..verdict });
             }
         }
-        // Of what there are no facts any more, nothing is said: they may be kept for a shorter time
-        // than verdicts.
+        // A unit without facts keeps its verdicts: facts may be retained for a shorter time than
+        // verdicts.
         let gone = before.into_values().filter(|verdict| verdict.state != "CLEARED" && units.contains(&verdict.unit));
         rows.extend(gone.map(|verdict| Verdict {
             state: "CLEARED".to_owned(),

@@ -1,8 +1,8 @@
 //! What becomes of an alert: pure.
 //!
-//! One alert for each condition. It is raised when the condition holds, changes with it, and ends
-//! when it holds no more; a critical one ends only after somebody has acknowledged it as it stands.
-//! Nothing happens without a row of history.
+//! Each condition has one alert. The alert is raised when the condition begins to hold, changes with
+//! it, and is cleared when the condition holds no longer. A critical alert is latched: it is cleared
+//! only after a person has acknowledged its latest change. Every change is recorded as an event.
 
 use warehouse::alerts::{Alert, AlertEvent};
 
@@ -22,7 +22,7 @@ pub fn rank(severity: &str) -> usize {
 pub struct Condition {
     pub tenant: String,
     pub alert_key: String,
-    /// What it is about.
+    /// Kind of alert, for example `drift`.
     pub kind: String,
     pub severity: String,
     /// Site; empty = several.
@@ -30,28 +30,28 @@ pub struct Condition {
     /// Device; empty = several.
     pub device: String,
     pub title: String,
-    /// Visits affected, ascending.
+    /// Sessions affected, ascending.
     pub sessions: Vec<String>,
     pub items: Vec<String>,
     pub cycles: Vec<String>,
     /// SQL that shows the rows behind it.
     pub evidence_query: String,
-    /// Facts, JSON array.
+    /// The facts behind it, JSON array.
     pub evidence_rows: String,
-    /// Time of the first fact of it, us since 1970.
+    /// Time of its first fact, us since 1970.
     pub since: i64,
     /// Version of the rules.
     pub rule_version: u32,
-    /// Limits used, JSON.
+    /// Limits that were used, JSON.
     pub parameters: String,
-    /// What was known to be missing.
+    /// What was known to be missing; empty = nothing.
     pub completeness: String,
 }
 
-/// What an alert becomes, and the event to record with it; none where nothing changes.
-/// `acknowledged` is the greatest `attention` that somebody has acknowledged, `condition` what
+/// The next state of an alert, and the event to record with it. Returns `None` if nothing changes.
+/// `acknowledged` is the greatest `attention` that a person has acknowledged. `condition` is what
 /// holds now.
-pub fn settle(
+pub fn advance(
     previous: Option<&Alert>,
     acknowledged: u32,
     condition: Option<&Condition>,
@@ -88,7 +88,7 @@ fn raise(previous: Option<&Alert>, condition: &Condition, now_us: i64) -> (Alert
 
 fn change(previous: &Alert, condition: &Condition) -> Option<(Alert, &'static str)> {
     let mut alert = written(condition);
-    // Less severe by later data is still what it was raised as, until it ends.
+    // An open alert keeps its greatest severity, also if later data would lower it.
     if rank(&previous.severity) > rank(&alert.severity) {
         alert.severity.clone_from(&previous.severity);
     }
@@ -152,14 +152,14 @@ mod tests {
         }
     }
 
-    /// Plays conditions and acknowledgements one after the other: events, then state, holds and
-    /// severity.
+    /// Plays conditions and acknowledgements one after the other. Returns the events and the last
+    /// alert.
     fn play(steps: &[(Option<Condition>, bool)]) -> (Vec<String>, Option<Alert>) {
         let (mut alert, mut acknowledged, mut events) = (None::<Alert>, 0, Vec::new());
         for (at, (condition, acknowledge)) in steps.iter().enumerate() {
-            if let Some((settled, event)) = settle(alert.as_ref(), acknowledged, condition.as_ref(), at as i64 + 1) {
+            if let Some((next, event)) = advance(alert.as_ref(), acknowledged, condition.as_ref(), at as i64 + 1) {
                 events.push(event.event);
-                alert = Some(settled);
+                alert = Some(next);
             }
             if *acknowledge {
                 acknowledged = alert.as_ref().map_or(0, |alert| alert.attention);
@@ -192,7 +192,7 @@ mod tests {
         let acknowledged = (Some(condition("critical", &["a"])), true);
         let (events, alert) =
             play(&[acknowledged.clone(), (Some(condition("critical", &["a", "b"])), false), (None, false)]);
-        assert_eq!(events, ["RAISED", "CHANGED", "RETRACTED"], "another visit is affected");
+        assert_eq!(events, ["RAISED", "CHANGED", "RETRACTED"], "another session is affected");
         assert_eq!(alert.map(|alert| alert.attention), Some(2));
         let (_, alert) = play(&[(Some(condition("high", &["a"])), true), acknowledged]);
         assert_eq!(alert.map(|alert| alert.attention), Some(2), "it got worse");

@@ -1,10 +1,10 @@
-//! Tells of alerts outside: Kafka and a webhook in the format of Alertmanager's API v2.
+//! Sends open alerts to Kafka and to a webhook in the format of Alertmanager's API v2.
 //!
-//! An alert is told as firing while it waits for somebody (`open_alerts`), and as resolved once it
-//! is cleared or acknowledged. What a target has confirmed is recorded in ClickHouse, so delivery
-//! goes on after a restart where it stood: at least once, each alert under one stable set of
-//! labels, so that there is never more than one of it outside. Alertmanager forgets what is not
-//! repeated; so what fires is repeated.
+//! An alert is sent as firing while it is open and not acknowledged (`open_alerts`). It is sent as
+//! resolved once it is cleared or acknowledged. ClickHouse records what each target has confirmed,
+//! so delivery continues after a restart. Delivery is at least once. Each alert has one stable set of
+//! labels, so a target never holds two copies of it. Alertmanager forgets an alert that is not
+//! repeated; firing alerts are therefore repeated.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -29,30 +29,33 @@ use warehouse::{
     notices::{Delivery, Waiting},
 };
 
-use crate::sterility::rules::stamp;
+use crate::{
+    status,
+    time::{now_us, stamp},
+};
 
 /// Topic of alerts.
 pub const TOPIC: &str = "doseline.alerts.v1";
-/// Alertmanager takes what is not repeated for this many repetitions as resolved.
+/// Alertmanager resolves an alert that was not repeated during this many repetition intervals.
 const REPETITIONS: i64 = 4;
 /// Longest wait for an answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Notices in one request.
-const NOTICES_MAX: usize = 500;
-/// Pause after a failure: doubled each time, up to the second.
+const NOTIFICATIONS_MAX: usize = 500;
+/// First and longest pause after a failure; each failure doubles the pause.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
-/// Where alerts are told.
+/// Where alerts are sent.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Alertmanager's `http://HOST:9093/api/v2/alerts`; none = no webhook.
     pub webhook: Option<String>,
-    /// Between two repetitions of what fires, for the webhook. Longer keeps an alert alive for
-    /// longer when the monitor is gone.
+    /// Time between two repetitions of a firing alert to the webhook. With a longer time,
+    /// Alertmanager keeps alerts longer after the monitor has stopped.
     pub repeat: Duration,
     /// librdkafka's properties, `bootstrap.servers` among them; none = no Kafka.
     pub kafka: Option<BTreeMap<String, String>>,
-    /// Between two looks at what waits.
+    /// Time between two looks at the open alerts.
     pub interval: Duration,
 }
 
@@ -63,65 +66,67 @@ impl Default for Options {
     }
 }
 
-/// Why something cannot be told.
+/// Why an alert cannot be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address of the webhook.
+    /// The webhook has no valid address.
     #[error("webhook {url:?} is not an address: {source}; give one like http://alertmanager:9093/api/v2/alerts")]
     Url {
         url: String,
         /// What is wrong with it.
         source: axum::http::uri::InvalidUri,
     },
-    /// The producer cannot be made.
+    /// librdkafka rejects the properties.
     #[error("kafka: {0}")]
     Kafka(#[from] rdkafka::error::KafkaError),
-    /// The other side did not take it.
-    #[error("{target} did not take the alerts: {reason}")]
+    /// The target did not accept the notifications.
+    #[error(
+        "{target} did not accept the alerts: {reason}; check that it runs and can be reached (monitor.webhook, kafka.brokers)"
+    )]
     Refused { target: &'static str, reason: String },
     #[error(transparent)]
     Warehouse(#[from] warehouse::Error),
 }
 
-/// Something to tell.
+/// One message to a target about one alert.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
-    /// What it says of the alert.
+pub struct Notification {
+    /// The row that records it.
     pub delivery: Delivery,
-    /// The alert; none where it waits no more.
-    pub waiting: Option<Waiting>,
-    /// Whether it is news, and is recorded; repetitions are not.
-    pub is_news: bool,
+    /// The alert; none = it is no longer open.
+    pub alert: Option<Waiting>,
+    /// Whether it says something new. Only such notifications are recorded, repetitions are not.
+    pub is_change: bool,
 }
 
-/// Stable id of an alert outside.
+/// Stable id of an alert for other systems.
 pub fn fingerprint(tenant: &str, alert_key: &str) -> String {
     let digest = Sha256::digest(format!("{tenant}\n{alert_key}"));
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What a target is to be told: `waiting` is what waits now, `told` what it last confirmed as
-/// firing.
-pub fn plan(target: &str, waiting: &[Waiting], told: &[Delivery], repeats: bool, now_us: i64) -> Vec<Notice> {
-    let mut told: HashMap<(&str, &str), &Delivery> =
-        told.iter().map(|told| ((told.tenant.as_str(), told.alert_key.as_str()), told)).collect();
-    let resolved = |told: &Delivery| Notice {
-        delivery: Delivery { status: "resolved".to_owned(), delivered_at: now_us, ..told.clone() },
-        waiting: None,
-        is_news: true,
+/// The notifications that a target must get. `open` are the alerts that are open now, `confirmed`
+/// those that the target last confirmed as firing. `repeats`: also send what it has confirmed.
+pub fn plan(target: &str, open: &[Waiting], confirmed: &[Delivery], repeats: bool, now_us: i64) -> Vec<Notification> {
+    let mut confirmed: HashMap<(&str, &str), &Delivery> =
+        confirmed.iter().map(|sent| ((sent.tenant.as_str(), sent.alert_key.as_str()), sent)).collect();
+    let resolved = |sent: &Delivery| Notification {
+        delivery: Delivery { status: "resolved".to_owned(), delivered_at: now_us, ..sent.clone() },
+        alert: None,
+        is_change: true,
     };
-    let mut notices = Vec::new();
-    for alert in waiting {
-        let before = told.remove(&(alert.tenant.as_str(), alert.alert_key.as_str()));
-        // Severity is a label, by which alerts are routed: the one told before ends, or there would
-        // be two.
+    let mut notifications = Vec::new();
+    for alert in open {
+        let before = confirmed.remove(&(alert.tenant.as_str(), alert.alert_key.as_str()));
+        // Severity and kind are labels. With other labels the target would hold a second alert, so
+        // the earlier one is resolved first.
         if let Some(before) = before.filter(|before| before.severity != alert.severity || before.kind != alert.kind) {
-            notices.push(resolved(before));
+            notifications.push(resolved(before));
         }
-        let is_news = before.is_none_or(|before| {
+        let is_change = before.is_none_or(|before| {
             (&before.severity, &before.kind, before.attention) != (&alert.severity, &alert.kind, alert.attention)
         });
-        if is_news || repeats {
+        if is_change || repeats {
             let delivery = Delivery {
                 target: target.to_owned(),
                 tenant: alert.tenant.clone(),
@@ -134,22 +139,22 @@ pub fn plan(target: &str, waiting: &[Waiting], told: &[Delivery], repeats: bool,
                 fingerprint: fingerprint(&alert.tenant, &alert.alert_key),
                 raised_at: alert.raised_at,
             };
-            notices.push(Notice { delivery, waiting: Some(alert.clone()), is_news });
+            notifications.push(Notification { delivery, alert: Some(alert.clone()), is_change });
         }
     }
-    let mut gone: Vec<_> = told.into_values().collect();
-    gone.sort_unstable_by_key(|told| (&told.tenant, &told.alert_key));
-    notices.extend(gone.into_iter().map(resolved));
-    notices
+    let mut gone: Vec<_> = confirmed.into_values().collect();
+    gone.sort_unstable_by_key(|sent| (&sent.tenant, &sent.alert_key));
+    notifications.extend(gone.into_iter().map(resolved));
+    notifications
 }
 
-/// A notice in the format of Alertmanager's API v2. What fires ends by itself unless it is
-/// repeated.
-pub fn alertmanager(notice: &Notice, repeat: Duration, now_us: i64) -> Value {
-    let Delivery { tenant, alert_key, severity, kind, fingerprint, status, raised_at, .. } = &notice.delivery;
-    let lasts = i64::try_from(repeat.as_micros()).unwrap_or(i64::MAX).saturating_mul(REPETITIONS);
-    let ends = if status == "firing" { now_us.saturating_add(lasts) } else { now_us };
-    let annotations = notice.waiting.as_ref().map_or_else(|| json!({}), annotations);
+/// A notification in the format of Alertmanager's API v2. A firing alert ends by itself unless it
+/// is repeated.
+pub fn alertmanager(notification: &Notification, repeat: Duration, now_us: i64) -> Value {
+    let Delivery { tenant, alert_key, severity, kind, fingerprint, status, raised_at, .. } = &notification.delivery;
+    let lasts_us = i64::try_from(repeat.as_micros()).unwrap_or(i64::MAX).saturating_mul(REPETITIONS);
+    let ends = if status == "firing" { now_us.saturating_add(lasts_us) } else { now_us };
+    let annotations = notification.alert.as_ref().map_or_else(|| json!({}), annotations);
     json!({
         "labels": {"alertname": kind, "tenant": tenant, "alert_key": alert_key, "severity": severity, "fingerprint": fingerprint},
         "annotations": annotations,
@@ -169,11 +174,11 @@ fn annotations(alert: &Waiting) -> Value {
     })
 }
 
-/// A notice as a record of [`TOPIC`].
-pub fn record(notice: &Notice) -> Value {
+/// A notification as a record of [`TOPIC`].
+pub fn record(notification: &Notification) -> Value {
     let Delivery { tenant, alert_key, severity, kind, fingerprint, status, raised_at, attention, delivered_at, .. } =
-        &notice.delivery;
-    let annotations = notice.waiting.as_ref().map_or_else(|| json!({}), annotations);
+        &notification.delivery;
+    let annotations = notification.alert.as_ref().map_or_else(|| json!({}), annotations);
     json!({
         "status": status, "tenant": tenant, "alert_key": alert_key, "severity": severity, "kind": kind,
         "fingerprint": fingerprint, "attention": attention, "raised_at": stamp(*raised_at), "at": stamp(*delivered_at),
@@ -181,12 +186,12 @@ pub fn record(notice: &Notice) -> Value {
     })
 }
 
-enum Sink {
+enum Channel {
     Webhook { client: Box<Client<HttpsConnector<HttpConnector>, String>>, uri: Uri, repeat: Duration },
     Kafka(FutureProducer),
 }
 
-impl Sink {
+impl Channel {
     fn name(&self) -> &'static str {
         match self {
             Self::Webhook { .. } => "webhook",
@@ -194,11 +199,12 @@ impl Sink {
         }
     }
 
-    async fn send(&self, notices: &[Notice], now_us: i64) -> Result<(), Error> {
+    async fn send(&self, notifications: &[Notification], now_us: i64) -> Result<(), Error> {
         let refused = |reason: String| Error::Refused { target: self.name(), reason };
         match self {
             Self::Webhook { client, uri, repeat } => {
-                let body: Vec<_> = notices.iter().map(|notice| alertmanager(notice, *repeat, now_us)).collect();
+                let body: Vec<_> =
+                    notifications.iter().map(|notification| alertmanager(notification, *repeat, now_us)).collect();
                 let request = Request::post(uri.clone())
                     .header(header::CONTENT_TYPE, "application/json")
                     .body(Value::from(body).to_string())
@@ -209,10 +215,10 @@ impl Sink {
                 if status.is_success() { Ok(()) } else { Err(refused(format!("it answered {status}"))) }
             }
             Self::Kafka(producer) => {
-                for notice in notices {
+                for notification in notifications {
                     let (payload, key) = (
-                        record(notice).to_string(),
-                        format!("{}/{}", notice.delivery.tenant, notice.delivery.alert_key),
+                        record(notification).to_string(),
+                        format!("{}/{}", notification.delivery.tenant, notification.delivery.alert_key),
                     );
                     let produced = FutureRecord::to(TOPIC).key(&key).payload(&payload);
                     let sent = producer.send(produced, ANSWER_WITHIN).await;
@@ -224,32 +230,32 @@ impl Sink {
     }
 }
 
-/// Tells targets of alerts.
-pub struct Courier {
+/// Sends alerts to every target.
+pub struct Notifier {
     warehouse: Warehouse,
     interval: Duration,
-    routes: Vec<Route>,
+    targets: Vec<Target>,
 }
 
-/// One target and how it goes with it.
-struct Route {
-    sink: Sink,
+/// One target, when it was last repeated to, and the pause after its next failure.
+struct Target {
+    channel: Channel,
     repeated: Option<Instant>,
     pause: Duration,
 }
 
-impl Courier {
-    /// Nothing is sent yet.
+impl Notifier {
+    /// Prepares the targets and sends nothing yet.
     ///
     /// # Errors
-    /// An address that is none, properties that librdkafka does not take.
+    /// [`Error::Url`], [`Error::Kafka`].
     pub fn new(options: Options, warehouse: Warehouse) -> Result<Self, Error> {
-        let mut routes = Vec::new();
-        let mut route = |sink| routes.push(Route { sink, repeated: None, pause: BACKOFF.0 });
+        let mut targets = Vec::new();
+        let mut target = |channel| targets.push(Target { channel, repeated: None, pause: BACKOFF.0 });
         if let Some(url) = options.webhook {
             let uri = url.parse().map_err(|source| Error::Url { url, source })?;
             let client = Box::new(Client::builder(TokioExecutor::new()).build(HttpsConnector::new()));
-            route(Sink::Webhook { client, uri, repeat: options.repeat });
+            target(Channel::Webhook { client, uri, repeat: options.repeat });
         }
         if let Some(properties) = options.kafka {
             let mut config = ClientConfig::new();
@@ -258,52 +264,52 @@ impl Courier {
                 config.set(name, value);
             }
             config.set("enable.idempotence", "true").set("acks", "all").set("partitioner", "murmur2_random");
-            route(Sink::Kafka(config.create()?));
+            target(Channel::Kafka(config.create()?));
         }
-        Ok(Self { warehouse, interval: options.interval, routes })
+        Ok(Self { warehouse, interval: options.interval, targets })
     }
 
-    /// Tells every target once what it has not heard.
+    /// Sends every target once what it has not confirmed.
     ///
     /// # Errors
-    /// The first target that did not take it; the others are told.
+    /// The error of the first target that failed; the other targets are served all the same.
     pub async fn round(&mut self, now_us: i64) -> Result<(), Error> {
         let mut outcome = Ok(());
-        for route in &mut self.routes {
-            let told = route.round(&self.warehouse, now_us).await;
-            outcome = outcome.and(told);
+        for target in &mut self.targets {
+            let sent = target.round(&self.warehouse, now_us).await;
+            outcome = outcome.and(sent);
         }
         outcome
     }
 
-    /// Tells until `shutdown`; each target at its own pace.
-    pub async fn run(self, handle: crate::status::Handle, shutdown: CancellationToken) {
+    /// Sends until `shutdown`, each target at its own pace.
+    pub async fn run(self, handle: status::Handle, shutdown: CancellationToken) {
         let mut tasks = tokio::task::JoinSet::new();
-        for mut route in self.routes {
+        for mut target in self.targets {
             let (warehouse, interval, shutdown) = (self.warehouse.clone(), self.interval, shutdown.clone());
             let handle = handle.clone();
-            handle.told(route.sink.name(), None);
+            handle.notified(target.channel.name(), None);
             tasks.spawn(async move {
                 let mut known = String::new();
                 loop {
-                    let pause = match shutdown.run_until_cancelled(route.round(&warehouse, crate::now_us())).await {
+                    let pause = match shutdown.run_until_cancelled(target.round(&warehouse, now_us())).await {
                         None => return,
                         Some(Ok(())) => {
                             known.clear();
-                            handle.told(route.sink.name(), None);
-                            route.pause = BACKOFF.0;
+                            handle.notified(target.channel.name(), None);
+                            target.pause = BACKOFF.0;
                             interval
                         }
                         Some(Err(error)) => {
-                            // Once for each trouble, not for each try.
+                            // One line for each new error, not for each attempt.
                             let trouble = error.to_string();
-                            handle.told(route.sink.name(), Some(trouble.clone()));
+                            handle.notified(target.channel.name(), Some(trouble.clone()));
                             if trouble != known {
-                                tracing::warn!(target = route.sink.name(), %error, "alerts are not told yet, trying again");
+                                tracing::warn!(target = target.channel.name(), %error, "alerts were not delivered, trying again");
                                 known = trouble;
                             }
-                            let pause = route.pause;
-                            route.pause = (pause * 2).min(BACKOFF.1);
+                            let pause = target.pause;
+                            target.pause = (pause * 2).min(BACKOFF.1);
                             pause
                         }
                     };
@@ -317,20 +323,23 @@ impl Courier {
     }
 }
 
-impl Route {
+impl Target {
     async fn round(&mut self, warehouse: &Warehouse, now_us: i64) -> Result<(), Error> {
-        let waiting = warehouse.waiting_alerts().await?;
-        let told = warehouse.told(self.sink.name()).await?;
-        let repeats = match &self.sink {
-            Sink::Webhook { repeat, .. } => self.repeated.is_none_or(|at| at.elapsed() >= *repeat),
-            Sink::Kafka(_) => false,
+        let open = warehouse.waiting_alerts().await?;
+        let confirmed = warehouse.told(self.channel.name()).await?;
+        let repeats = match &self.channel {
+            Channel::Webhook { repeat, .. } => self.repeated.is_none_or(|at| at.elapsed() >= *repeat),
+            Channel::Kafka(_) => false,
         };
-        let notices = plan(self.sink.name(), &waiting, &told, repeats, now_us);
-        for notices in notices.chunks(NOTICES_MAX) {
-            self.sink.send(notices, now_us).await?;
-            let news: Vec<_> =
-                notices.iter().filter(|notice| notice.is_news).map(|notice| notice.delivery.clone()).collect();
-            warehouse.record_deliveries(&news).await?;
+        let notifications = plan(self.channel.name(), &open, &confirmed, repeats, now_us);
+        for notifications in notifications.chunks(NOTIFICATIONS_MAX) {
+            self.channel.send(notifications, now_us).await?;
+            let changes: Vec<_> = notifications
+                .iter()
+                .filter(|notification| notification.is_change)
+                .map(|notification| notification.delivery.clone())
+                .collect();
+            warehouse.record_deliveries(&changes).await?;
         }
         if repeats {
             self.repeated = Some(Instant::now());
@@ -355,44 +364,48 @@ mod tests {
         }
     }
 
-    /// Plays what waits, round by round: status and severity of every notice.
+    /// Plays the open alerts round by round. Returns status and severity of every notification.
     fn play(rounds: &[&[Waiting]]) -> Vec<Vec<String>> {
-        let mut told: Vec<Delivery> = Vec::new();
-        let said = rounds.iter().enumerate().map(|(round, waiting)| {
-            let notices = plan("webhook", waiting, &told, false, round as i64);
-            for Notice { delivery, .. } in &notices {
-                told.retain(|told| told.alert_key != delivery.alert_key);
+        let mut confirmed: Vec<Delivery> = Vec::new();
+        let said = rounds.iter().enumerate().map(|(round, open)| {
+            let notifications = plan("webhook", open, &confirmed, false, round as i64);
+            for Notification { delivery, .. } in &notifications {
+                confirmed.retain(|sent| sent.alert_key != delivery.alert_key);
                 if delivery.status == "firing" {
-                    told.push(delivery.clone());
+                    confirmed.push(delivery.clone());
                 }
             }
-            notices.iter().map(|notice| format!("{} {}", notice.delivery.status, notice.delivery.severity)).collect()
+            notifications
+                .iter()
+                .map(|notification| format!("{} {}", notification.delivery.status, notification.delivery.severity))
+                .collect()
         });
         said.collect()
     }
 
     #[test]
-    fn an_alert_is_told_once_and_once_that_it_is_over() {
+    fn an_alert_is_sent_once_as_firing_and_once_as_resolved() {
         let alert = [waiting("a", "high", 1)];
         assert_eq!(play(&[&alert, &alert, &[], &[]]), [vec!["firing high"], vec![], vec!["resolved high"], vec![]]);
         assert_eq!(play(&[&alert, &[], &alert]).last(), Some(&vec!["firing high".to_owned()]), "it is back");
     }
 
     #[test]
-    fn a_worse_alert_replaces_the_one_that_was_told() {
+    fn a_more_severe_alert_replaces_the_one_that_was_sent() {
         let (before, after) = ([waiting("a", "high", 1)], [waiting("a", "critical", 2)]);
         assert_eq!(play(&[&before, &after]), [vec!["firing high"], vec!["resolved high", "firing critical"]]);
-        assert_eq!(play(&[&before, &[waiting("a", "high", 2)]])[1], ["firing high"], "more visits are affected");
+        assert_eq!(play(&[&before, &[waiting("a", "high", 2)]])[1], ["firing high"], "more sessions are affected");
     }
 
     #[test]
-    fn repetitions_are_no_news_and_labels_stay() {
+    fn a_repetition_is_not_recorded_and_keeps_its_labels() {
         let alert = [waiting("a", "high", 1)];
         let first = plan("webhook", &alert, &[], true, 1);
-        let again = plan("webhook", &alert, &[first[0].delivery.clone()], true, 2);
-        assert!(first[0].is_news && !again[0].is_news);
-        let labels = |notice: &Notice| alertmanager(notice, Duration::from_secs(60), 5)["labels"].clone();
-        assert_eq!(labels(&first[0]), labels(&again[0]));
+        let repeated = plan("webhook", &alert, &[first[0].delivery.clone()], true, 2);
+        assert!(first[0].is_change && !repeated[0].is_change);
+        let labels =
+            |notification: &Notification| alertmanager(notification, Duration::from_secs(60), 5)["labels"].clone();
+        assert_eq!(labels(&first[0]), labels(&repeated[0]));
         assert_eq!(labels(&first[0]), labels(&plan("webhook", &[], &[first[0].delivery.clone()], true, 3)[0]));
         let firing = alertmanager(&first[0], Duration::from_secs(60), 0);
         assert_eq!(firing["endsAt"], "1970-01-01T00:04:00Z");

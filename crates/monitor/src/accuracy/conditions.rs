@@ -1,5 +1,5 @@
-//! From what was found to the conditions of alerts: pure. One key for each condition, the same
-//! however it was found.
+//! Which alerts the verdicts, charts and findings raise: pure. Each condition has one key, however it
+//! was found.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,16 +10,17 @@ use warehouse::{
     sterility::quoted,
 };
 
-use crate::{accuracy::RULE_VERSION, alert::Condition, limits::Limits};
+use super::rules::RULE_VERSION;
+use crate::{alerts::lifecycle::Condition, limits::Limits};
 
-/// Kinds of alerts that a device's sums and charts raise.
+/// Kinds of alerts that the verdicts, charts and calibrations of a device raise.
 pub const OF_DEVICES: [&str; 5] = ["accuracy-verdict", "drift", "forecast", "spike", "calibration-overdue"];
-/// Kinds of alerts that the injections of a visit raise.
-pub const OF_VISITS: [&str; 4] = ["depth-unsafe", "single-dose", "single-depth", "occlusion"];
+/// Kinds of alerts that the injections of a session raise.
+pub const OF_SESSIONS: [&str; 4] = ["depth-unsafe", "single-dose", "single-depth", "occlusion"];
 
-/// Keys of everything that the injections of a visit, `TENANT/DEVICE/VISIT`, may raise.
-pub fn visit_keys(visit: &str) -> impl Iterator<Item = String> {
-    OF_VISITS.iter().map(move |kind| format!("{kind}/{visit}"))
+/// Keys of all alerts that the injections of a session (`TENANT/DEVICE/SESSION`) may raise.
+pub fn session_keys(session: &str) -> impl Iterator<Item = String> {
+    OF_SESSIONS.iter().map(move |kind| format!("{kind}/{session}"))
 }
 
 fn base(kind: &str, severity: &str, tenant: &str, site: &str, device: &str) -> Condition {
@@ -40,7 +41,7 @@ fn unit(channel: &str) -> &'static str {
     if channel == "DOSE" { "nl" } else { "um" }
 }
 
-/// What the verdicts, charts and calibrations of one device raise.
+/// The conditions that the verdicts, charts and calibrations of one device raise.
 pub fn of_device(
     verdicts: &[AccuracyVerdict],
     charts: &[DriftState],
@@ -110,7 +111,7 @@ fn drifting(chart: &DriftState) -> Condition {
 }
 
 fn leaving(chart: &DriftState, days: u32) -> Condition {
-    // Not the dates: they move with every visit, and the alert is the same.
+    // The dates are left out: they change with every session, and the alert is the same.
     let row = json!({"calibration": chart.calibration_id, "side": chart.side});
     let channel = chart.channel.to_lowercase();
     let title = format!("the {channel} of {} may be out of tolerance within {days} days", chart.device);
@@ -127,7 +128,11 @@ fn spikes(charts: &[DriftState]) -> impl Iterator<Item = Condition> {
         let base = charted("spike", "high", chart);
         Condition {
             alert_key: format!("{}/{}", base.alert_key, chart.calibration_id),
-            title: format!("the {} of {} was far off in a visit", chart.channel.to_lowercase(), chart.device),
+            title: format!(
+                "the {} of {} was far from its target in a session",
+                chart.channel.to_lowercase(),
+                chart.device
+            ),
             evidence_rows: json!([{"calibration": chart.calibration_id, "sessions": sessions}]).to_string(),
             sessions: sessions.into_iter().cloned().collect(),
             ..base
@@ -166,8 +171,8 @@ fn overdue(sums: &[&SessionSum], dues: &[&Due]) -> Vec<Condition> {
     dues.iter().filter_map(condition).collect()
 }
 
-/// What the injections of a visit raise.
-pub fn of_visit(shots: &Shots) -> Vec<Condition> {
+/// The conditions that single injections of a session raise.
+pub fn of_session(shots: &Shots) -> Vec<Condition> {
     let Shots { tenant, device, session_id, .. } = shots;
     let query = |filter: &str| {
         format!(
@@ -192,30 +197,36 @@ pub fn of_visit(shots: &Shots) -> Vec<Condition> {
     let mut conditions = Vec::new();
     if shots.unsafe_n > 0 {
         let (title, row) = (
-            format!("{device} injected deeper than is safe for the area, up to {} um", shots.unsafe_um),
+            format!("{device} injected deeper than is safe for the area, down to {} um", shots.unsafe_um),
             json!({"injections": shots.unsafe_n, "deepest_um": shots.unsafe_um}),
         );
         conditions.push(condition("depth-unsafe", "critical", title, "measured_um IS NOT NULL", row));
     }
     if shots.dose_n > 0 {
-        let title = format!("a dose of {device} was off by more than twice the tolerance, {} nl", shots.dose_nl);
+        let title = format!(
+            "a dose of {device} differed from its target by {} nl, more than twice the tolerance",
+            shots.dose_nl
+        );
         let row = json!({"injections": shots.dose_n, "largest_error_nl": shots.dose_nl});
         conditions.push(condition("single-dose", "high", title, "delivered_nl != target_nl", row));
     }
     if shots.depth_n > 0 {
-        let title = format!("a depth of {device} was off by more than twice the tolerance, {} um", shots.depth_um);
+        let title = format!(
+            "a depth of {device} differed from its target by {} um, more than twice the tolerance",
+            shots.depth_um
+        );
         let row = json!({"injections": shots.depth_n, "largest_error_um": shots.depth_um});
         conditions.push(condition("single-depth", "high", title, "measured_um != target_um", row));
     }
     if shots.occlusions > 0 {
-        let title = format!("{device} was occluded three times in a row");
+        let title = format!("{device} was occluded in three consecutive injections");
         let row = json!({"times": shots.occlusions});
         conditions.push(condition("occlusion", "high", title, "outcome = 'OCCLUDED'", row));
     }
     conditions
 }
 
-/// A finding about the fleet, as a condition.
+/// The condition that a finding about the fleet raises.
 pub fn of_fleet(kind: &str, severity: &str, finding: &Finding) -> Condition {
     let Finding { tenant, site, device, subject, session_id, .. } = finding;
     let base = base(kind, severity, tenant, site, device);
