@@ -21,6 +21,7 @@
 
 pub mod accuracy;
 pub mod alerts;
+mod diff;
 mod http;
 pub mod limits;
 pub mod reader;

@@ -10,11 +10,12 @@ use std::{
 use serde::Serialize;
 use warehouse::{
     Error, Warehouse,
+    states::{Decision, IdKind, Severity, VerdictState},
     sterility::{Component, Horizon, IDS_MAX, Load, Mount, Scope, Use},
     verdicts::Verdict,
 };
 
-use crate::{alerts::lifecycle::rank, reader::chunks, sterility::sterilizer::Assessment, time::stamp};
+use crate::{reader::chunks, sterility::sterilizer::Assessment, time::stamp};
 
 /// Where a trace starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,9 +86,8 @@ impl Node {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Breach {
     pub rule: u8,
-    /// `CONFIRMED`, `INDETERMINATE` or `PENDING`.
-    pub state: String,
-    pub severity: String,
+    pub state: VerdictState,
+    pub severity: Severity,
     pub reason: String,
 }
 
@@ -120,8 +120,8 @@ pub async fn trace(warehouse: &Warehouse, tenant: &str, subject: &Subject) -> Re
     let about = if matches!(subject, Subject::Lot(_)) { lot } else { subject.id() };
     let verdicts = warehouse.verdicts_about(tenant, about).await?;
     let mut breaches: Vec<_> =
-        verdicts.into_iter().filter(|verdict| verdict.rule > 0 && verdict.state != "CLEARED").collect();
-    breaches.sort_by_key(|verdict| (std::cmp::Reverse(rank(&verdict.severity)), verdict.rule, verdict.at));
+        verdicts.into_iter().filter(|verdict| verdict.rule > 0 && verdict.state != VerdictState::Cleared).collect();
+    breaches.sort_by_key(|verdict| (std::cmp::Reverse(verdict.severity), verdict.rule, verdict.at));
     let breach = |verdict: Verdict| Breach {
         rule: verdict.rule,
         state: verdict.state,
@@ -158,11 +158,10 @@ impl Tracer<'_> {
                     used.mount_id, used.device
                 ));
             }
-            let is_serial = mount.is_some_and(|mount| mount.id_kind == "SERIAL");
+            let is_serial = mount.is_some_and(|mount| mount.id_kind == IdKind::Serial);
             if !is_serial {
                 let name = if item_id.is_empty() { &used.mount_id } else { &item_id };
-                self.unknown
-                    .insert(format!("{} {name} has no serial number and cannot be traced", used.slot.to_lowercase()));
+                self.unknown.insert(format!("{} {name} has no serial number and cannot be traced", used.slot.item()));
                 root.backwards.push(Node::new("item", name, facts_of(used, mount)));
             } else if items.insert(item_id.clone()) {
                 let mut node = Node::new("item", &item_id, facts_of(used, mount));
@@ -264,14 +263,14 @@ impl Tracer<'_> {
         if mounts.is_empty() {
             self.unknown.insert(format!("no mount of item {id} has arrived, so its type is not known"));
         }
-        if mounts.iter().any(|mount| matches!(mount.id_kind.as_str(), "LOT_ONLY" | "NONE")) {
+        if mounts.iter().any(|mount| matches!(mount.id_kind, IdKind::LotOnly | IdKind::None)) {
             self.unknown.insert(format!("{id} is not a serial number: its sessions may belong to several items"));
         }
         let cycles: BTreeSet<_> = loads.into_iter().map(|load| load.cycle_uid).collect();
         node.backwards = self.cycle_nodes(&cycles).await?;
         for cleaning in self.warehouse.reprocessings(scope).await? {
             if cleaning.tenant == self.tenant {
-                let facts = vec![stamp(cleaning.at), format!("rinsed: {}", or_unknown(&cleaning.rinse_water))];
+                let facts = vec![stamp(cleaning.at), format!("rinsed: {}", or_unknown(cleaning.rinse_water.as_str()))];
                 node.backwards.push(Node::new("cleaning", &cleaning.device, facts));
             }
         }
@@ -329,7 +328,7 @@ impl Tracer<'_> {
                     facts.push(stamp(cycle.at));
                     facts.push(format!("sterilizer {}", cycle.device));
                     add_fact(&mut facts, "recipe", &cycle.recipe);
-                    add_fact(&mut facts, "purpose", &cycle.purpose);
+                    add_fact(&mut facts, "purpose", cycle.purpose.as_str());
                     if cycle.load_dry == Some(false) {
                         facts.push("load wet".to_owned());
                     }
@@ -339,12 +338,12 @@ impl Tracer<'_> {
             match assessments.get(uid) {
                 Some(assessment) => {
                     facts.push(format!("{}: {}", assessment.outcome.as_str(), assessment.reason));
-                    facts.push(if assessment.release.is_empty() {
+                    facts.push(if assessment.release == Decision::None {
                         "not decided".to_owned()
                     } else {
-                        assessment.release.clone()
+                        assessment.release.to_string()
                     });
-                    if assessment.release.is_empty() && assessment.for_load {
+                    if assessment.release == Decision::None && assessment.for_load {
                         self.unknown.insert(format!("it is not known whether the load of cycle {uid} was released"));
                     }
                     if assessment.is_recalled() {
@@ -372,7 +371,7 @@ impl Tracer<'_> {
         for ids in chunks(&ids) {
             for used in self.warehouse.uses_of_mounts(Scope::Ids(&ids), &Horizon::default()).await? {
                 if used.tenant == self.tenant && !used.session_id.is_empty() {
-                    let what = format!("{} (mount {})", used.slot.to_lowercase(), used.mount_id);
+                    let what = format!("{} (mount {})", used.slot.item(), used.mount_id);
                     sessions.entry(used.session_id).or_default().insert(what);
                 }
             }
@@ -448,8 +447,7 @@ impl Tracer<'_> {
 }
 
 fn facts_of(used: &Use, mount: Option<&Mount>) -> Vec<String> {
-    let mut facts =
-        vec![format!("{} on {}", used.slot.to_lowercase(), used.device), format!("{} injections", used.injections)];
+    let mut facts = vec![format!("{} on {}", used.slot.item(), used.device), format!("{} injections", used.injections)];
     facts.extend(mount.map(about_mount).unwrap_or_default());
     facts
 }

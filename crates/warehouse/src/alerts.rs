@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client::Warehouse,
     error::Error,
+    states::{AlertChange, AlertState, Severity},
     sterility::{list, quoted},
 };
 
@@ -18,10 +19,8 @@ pub struct Alert {
     pub alert_key: String,
     /// What it is about, e.g. `sterility-2`.
     pub kind: String,
-    /// `critical`, `high`, `medium`, `low`.
-    pub severity: String,
-    /// `OPEN` or `CLEARED`.
-    pub state: String,
+    pub severity: Severity,
+    pub state: AlertState,
     /// Whether the condition holds by all data that has arrived.
     pub holds: bool,
     /// Rises whenever there is something new to acknowledge.
@@ -58,13 +57,12 @@ pub struct AlertEvent {
     pub alert_key: String,
     /// When, us since 1970.
     pub at: i64,
-    /// `RAISED`, `CHANGED`, `RETRACTED`, `CLEARED` by the monitor; `ACKNOWLEDGED` by a person.
-    pub event: String,
+    pub event: AlertChange,
     /// Who; empty = the monitor.
     pub actor: String,
     /// What it is about.
     pub kind: String,
-    pub severity: String,
+    pub severity: Severity,
     /// Whether the condition held then.
     pub holds: bool,
     /// The alert's `attention` then; an acknowledgement covers up to it.
@@ -82,7 +80,7 @@ pub struct AlertEvent {
 pub struct OpenAlert {
     pub tenant: String,
     pub alert_key: String,
-    pub severity: String,
+    pub severity: Severity,
     /// What it is about.
     pub kind: String,
     pub site: String,
@@ -180,10 +178,10 @@ impl Warehouse {
                 tenant: alert.tenant.clone(),
                 alert_key: alert.alert_key.clone(),
                 at: now_us,
-                event: "ACKNOWLEDGED".to_owned(),
+                event: AlertChange::Acknowledged,
                 actor: by.to_owned(),
                 kind: alert.kind.clone(),
-                severity: alert.severity.clone(),
+                severity: alert.severity,
                 holds: alert.holds,
                 attention: alert.attention,
                 sessions: alert.sessions.clone(),

@@ -1,5 +1,4 @@
-//! What can be said of single visits and of the fleet's devices by a query alone: facts that raise
-//! an alert by themselves.
+//! Findings about single sessions and about the devices of the fleet that a query alone can make.
 
 use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
@@ -9,18 +8,19 @@ use crate::{
     changes::News,
     client::{Answer, Warehouse},
     error::Error,
+    states::Severity,
     sterility::{Horizon, Scope, list},
 };
 
-/// SQL of a visit on one device, `TENANT/DEVICE/VISIT`.
-const VISIT: &str = "concat(tenant, '/', device, '/', session_id)";
+/// SQL of a session on one device, `TENANT/DEVICE/SESSION`.
+const SESSION: &str = "concat(tenant, '/', device, '/', session_id)";
 
-/// A visit on one device in which a single injection is worth an alert.
+/// A session on one device in which single injections raise alerts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Shots {
     pub tenant: String,
     pub device: String,
-    /// Visit; empty = outside a session.
+    /// Session; empty = outside a session.
     pub session_id: String,
     pub site: String,
     /// Time of the first injection of it, us since 1970.
@@ -49,7 +49,7 @@ pub struct Finding {
     pub device: String,
     /// What tells it from others of its kind on the device; empty = nothing.
     pub subject: String,
-    /// Visit; empty = none.
+    /// Session; empty = none.
     pub session_id: String,
     /// Since when, us since 1970.
     pub since: i64,
@@ -71,18 +71,33 @@ impl Default for FleetLimits {
     }
 }
 
-/// What is asked of the fleet: kind of the alert, severity, SQL of its [`Finding`]s.
-pub const FLEET: [(&str, &str, &str); 10] = [
-    ("device-lost", "medium", LOST),
-    ("device-silent", "medium", SILENT),
-    ("session-allergy", "medium", ALLERGY),
-    ("session-licence", "medium", LICENCE),
-    ("calibration-due", "low", DUE),
-    ("battery", "low", BATTERY),
-    ("clock", "low", CLOCK),
-    ("clock-implausible", "medium", IMPLAUSIBLE),
-    ("sequence-gap", "low", GAP),
-    ("sequence-conflict", "high", CONFLICT),
+/// A question about the whole fleet. Each of its [`Finding`]s raises an alert.
+#[derive(Clone, Copy, Debug)]
+pub struct FleetQuestion {
+    /// Kind of the alert.
+    pub kind: &'static str,
+    pub severity: Severity,
+    /// Table or view that shows the rows behind a finding.
+    pub table: &'static str,
+    sql: &'static str,
+}
+
+const fn question(kind: &'static str, severity: Severity, table: &'static str, sql: &'static str) -> FleetQuestion {
+    FleetQuestion { kind, severity, table, sql }
+}
+
+/// Every question about the fleet.
+pub const FLEET: [FleetQuestion; 10] = [
+    question("device-lost", Severity::Medium, "fleet", LOST),
+    question("device-silent", Severity::Medium, "fleet", SILENT),
+    question("session-allergy", Severity::Medium, "sessions", ALLERGY),
+    question("session-licence", Severity::Medium, "sessions", LICENCE),
+    question("calibration-due", Severity::Low, "calibrations_due", DUE),
+    question("battery", Severity::Low, "device_status", BATTERY),
+    question("clock", Severity::Low, "injections", CLOCK),
+    question("clock-implausible", Severity::Medium, "implausible_times", IMPLAUSIBLE),
+    question("sequence-gap", Severity::Low, "delivery_gaps", GAP),
+    question("sequence-conflict", Severity::High, "quarantine", CONFLICT),
 ];
 
 const LOST: &str = "
@@ -190,8 +205,8 @@ fn required(policy: &str) -> String {
     )
 }
 
-fn visits(scope: Scope<'_>) -> String {
-    let named = scope.filter(VISIT);
+fn sessions(scope: Scope<'_>) -> String {
+    let named = scope.filter(SESSION);
     match scope {
         Scope::Ids(ids) => {
             let devices = ids.iter().filter_map(|id| id.split('/').nth(1));
@@ -202,32 +217,32 @@ fn visits(scope: Scope<'_>) -> String {
 }
 
 impl Warehouse {
-    /// Visits on devices told of in parts of `injections`, `TENANT/DEVICE/VISIT`.
+    /// Sessions with injections in new parts, `TENANT/DEVICE/SESSION`.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
-    pub async fn visits_in(&self, news: &News<'_>, limit: usize) -> Result<Vec<String>, Error> {
-        self.texts(news, "injections", VISIT, limit).await
+    pub async fn sessions_in(&self, news: &News<'_>, limit: usize) -> Result<Vec<String>, Error> {
+        self.texts(news, "injections", SESSION, limit).await
     }
 
-    /// The same of batches that are not committed.
+    /// Sessions with injections of batches that are not committed.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
-    pub async fn visits_beyond(&self, horizon: &Horizon, limit: usize) -> Result<Vec<String>, Error> {
-        self.texts_beyond("injections", VISIT, horizon, limit).await
+    pub async fn sessions_beyond(&self, horizon: &Horizon, limit: usize) -> Result<Vec<String>, Error> {
+        self.texts_beyond("injections", SESSION, horizon, limit).await
     }
 
-    /// Visits of which a single injection is worth an alert. Tolerances are those registered for
-    /// the model; an injection that ended otherwise than OK may deliver less than asked.
+    /// Sessions in which single injections raise alerts. Tolerances are those registered for the
+    /// model; an injection that did not end OK may deliver less than its target.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
     pub fn alarming_shots<'a>(&'a self, scope: Scope<'a>, horizon: &'a Horizon) -> Answer<'a, Vec<Shots>> {
         Box::pin(async move {
-            let (filter, horizon) = (visits(scope), horizon.filter());
+            let (filter, horizon) = (sessions(scope), horizon.filter());
             self.rows(&format!(
             "SELECT toString(shot.tenant) AS tenant, toString(shot.device) AS device, shot.session_id AS session_id, \
              toString(argMax(shot.site, shot.at)) AS site, toUnixTimestamp64Micro(min(shot.at)) AS since, \
@@ -257,16 +272,15 @@ impl Warehouse {
         })
     }
 
-    /// Findings of one kind of [`FLEET`].
+    /// The findings of one question of [`FLEET`].
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
-    pub async fn findings(&self, kind: &str, limits: FleetLimits) -> Result<Vec<Finding>, Error> {
-        let Some((_, _, sql)) = FLEET.iter().find(|(name, _, _)| *name == kind) else { return Ok(Vec::new()) };
-        let policy = required(if kind == "session-licence" { "session.licence" } else { "session.allergy" });
+    pub async fn findings(&self, question: &FleetQuestion, limits: FleetLimits) -> Result<Vec<Finding>, Error> {
+        let policy = required(if question.kind == "session-licence" { "session.licence" } else { "session.allergy" });
         type Found = (String, String, String, String, String, i64, String);
-        let sql = sql.replace("POLICY", &policy);
+        let sql = question.sql.replace("POLICY", &policy);
         let sql = sql.replace("SILENT_DAYS", &limits.silent_days.to_string());
         let rows: Vec<Found> = self.rows(&sql.replace("BATTERY_PCT", &limits.battery_pct.to_string())).await?;
         let finding = |(tenant, site, device, subject, session_id, since, detail): Found| Finding {

@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::states::{Decision, IdKind, IndicatorKind, IndicatorResult, Purpose, RinseWater, Slot};
+
 /// A consumable as it was mounted. Several rows of one mount are told apart by the caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Mount {
@@ -13,11 +15,10 @@ pub struct Mount {
     pub site: String,
     /// Visit it was mounted in; empty = outside a session.
     pub session_id: String,
-    pub slot: String,
+    pub slot: Slot,
     /// The item; empty = not said.
     pub item_id: String,
-    /// `SERIAL`, `LOT_ONLY`, `NONE`; empty = not said.
-    pub id_kind: String,
+    pub id_kind: IdKind,
     /// UDI device identifier; empty = not said.
     pub udi_di: String,
     /// Lot; empty = not said.
@@ -43,7 +44,7 @@ pub struct Use {
     pub device: String,
     /// Visit; empty = outside a session.
     pub session_id: String,
-    pub slot: String,
+    pub slot: Slot,
     /// The mount; empty = not said.
     pub mount_id: String,
     /// The item as the device knew it; empty = not said.
@@ -119,8 +120,7 @@ pub struct Cycle {
     pub synced: bool,
     /// Recipe; empty = not said.
     pub recipe: String,
-    /// `LOAD`, `BOWIE_DICK`, `LEAK`, `BI`; empty = not said.
-    pub purpose: String,
+    pub purpose: Purpose,
     /// Whether the load came out dry; none = not said.
     pub load_dry: Option<bool>,
     pub items: u32,
@@ -152,10 +152,8 @@ pub struct Load {
 pub struct Indicator {
     pub tenant: String,
     pub cycle_uid: String,
-    /// `CHEMICAL`, `BIOLOGICAL`, `BOWIE_DICK`; empty = not said.
-    pub kind: String,
-    /// `NEGATIVE`, `POSITIVE`, `INVALID`; empty = not said.
-    pub result: String,
+    pub kind: IndicatorKind,
+    pub result: IndicatorResult,
     /// Lot; empty = not said.
     pub lot: String,
     /// When it was read, us since 1970.
@@ -169,8 +167,7 @@ pub struct Release {
     pub cycle_uid: String,
     /// When, us since 1970.
     pub at: i64,
-    /// `RELEASED`, `REJECTED`; empty = not said.
-    pub decision: String,
+    pub decision: Decision,
     pub actor: String,
 }
 
@@ -207,8 +204,7 @@ pub struct Reprocessing {
     /// Device that told.
     pub device: String,
     pub site: String,
-    /// `STERILE`, `DEMINERALISED`, `TAP`; empty = not said.
-    pub rinse_water: String,
+    pub rinse_water: RinseWater,
 }
 
 /// A recipe in force.

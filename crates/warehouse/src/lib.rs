@@ -36,6 +36,7 @@ pub mod rollup;
 mod rows;
 pub mod schema;
 mod statement;
+pub mod states;
 pub mod sterility;
 pub mod trace;
 pub mod verdicts;

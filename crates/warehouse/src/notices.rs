@@ -4,7 +4,12 @@ use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
-use crate::{client::Warehouse, error::Error, sterility::quoted};
+use crate::{
+    client::Warehouse,
+    error::Error,
+    states::{DeliveryStatus, Severity},
+    sterility::quoted,
+};
 
 /// An alert that waits for somebody, as it is told outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
@@ -13,7 +18,7 @@ pub struct Waiting {
     pub alert_key: String,
     /// What it is about.
     pub kind: String,
-    pub severity: String,
+    pub severity: Severity,
     /// Site; empty = several or not known.
     pub site: String,
     /// Device; empty = several or not known.
@@ -38,10 +43,9 @@ pub struct Delivery {
     pub alert_key: String,
     /// When, us since 1970.
     pub delivered_at: i64,
-    /// `firing` or `resolved`.
-    pub status: String,
+    pub status: DeliveryStatus,
     /// Severity that was told.
-    pub severity: String,
+    pub severity: Severity,
     /// What it is about.
     pub kind: String,
     /// Attention that was told.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client::{Answer, Warehouse},
     error::Error,
+    states::{Severity, VerdictState},
     sterility::{Scope, list},
 };
 
@@ -23,11 +24,8 @@ pub struct Verdict {
     pub alert_key: String,
     /// Breach rule, 1..=12; 0 = verdict on a cycle.
     pub rule: u8,
-    /// `CONFIRMED`, `INDETERMINATE`, `PENDING`, `CLEARED`; for cycles `PASSED`, `FAILED`,
-    /// `INDETERMINATE`, `PENDING`.
-    pub state: String,
-    /// `critical`, `high`, `medium`, `low`; empty = none.
-    pub severity: String,
+    pub state: VerdictState,
+    pub severity: Severity,
     pub site: String,
     /// Device, or sterilizer.
     pub device: String,
@@ -68,7 +66,7 @@ impl Verdict {
 
     /// Whether it stands as a breach, or cannot be excluded.
     pub fn holds(&self) -> bool {
-        matches!(self.state.as_str(), "CONFIRMED" | "INDETERMINATE")
+        matches!(self.state, VerdictState::Confirmed | VerdictState::Indeterminate)
     }
 }
 

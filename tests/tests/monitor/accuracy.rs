@@ -258,7 +258,7 @@ async fn what_a_visit_lacks_is_said_when_its_end_arrives_late_and_other_limits_j
 async fn every_alert_is_in_the_guide_with_a_query_that_the_engine_takes() {
     let rig = Rig::start().await;
     let guide = include_str!("../../../docs/accuracy.md");
-    let fleet = warehouse::devices::FLEET.map(|(kind, _, _)| kind);
+    let fleet = warehouse::devices::FLEET.map(|question| question.kind);
     let kinds = [
         &monitor::accuracy::conditions::OF_DEVICES[..],
         &monitor::accuracy::conditions::OF_SESSIONS,

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use warehouse::{
     Error, Warehouse,
+    states::Severity,
     sterility::{Horizon, Imbalance, Scope, quoted},
 };
 
@@ -52,7 +53,7 @@ fn condition(balance: &Imbalance, limit_pct: u32) -> Condition {
         tenant: tenant.clone(),
         alert_key: key(tenant, device, mount_id),
         kind: "mass-balance".to_owned(),
-        severity: "medium".to_owned(),
+        severity: Severity::Medium,
         site: balance.site.clone(),
         device: device.clone(),
         title: format!("syringe {mount_id} of {device}: {difference}, {:.1} %", balance.balance_pct),

@@ -15,7 +15,10 @@ use analysis::{
     western_electric,
 };
 use serde_json::json;
-use warehouse::accuracy::{DriftState, Incomplete, Model, SessionSum};
+use warehouse::{
+    accuracy::{DriftState, Incomplete, Model, SessionSum},
+    states::{self, Channel, ChartState},
+};
 
 use super::{
     rules::{RULE_VERSION, Rules, SPREAD},
@@ -26,12 +29,11 @@ use super::{
 const DAY_US: f64 = 86_400e6;
 
 /// Upper edge of the band that contains a set point; 0 = above the last edge, or no bands.
-pub fn band(model: Option<&Model>, channel: &str, target: u32) -> u32 {
+pub fn band(model: Option<&Model>, channel: Channel, target: u32) -> u32 {
     let Some(model) = model else { return 0 };
-    let edges: Vec<u32> = if channel == "DOSE" {
-        model.dose_bands_nl.clone()
-    } else {
-        model.depth_bands_um.iter().map(|edge| u32::from(*edge)).collect()
+    let edges: Vec<u32> = match channel {
+        Channel::Dose => model.dose_bands_nl.clone(),
+        Channel::Depth => model.depth_bands_um.iter().map(|edge| u32::from(*edge)).collect(),
     };
     edges.into_iter().filter(|edge| *edge >= target).min().unwrap_or(0)
 }
@@ -61,7 +63,7 @@ pub fn evaluate(
     let Some(latest) = latest(&charted) else { return Ok(Vec::new()) };
     let mut charts: BTreeMap<(u32, &str, &str), Vec<&SessionSum>> = BTreeMap::new();
     for sum in &charted {
-        let band = band(models.get(&sum.model), &sum.channel, sum.target);
+        let band = band(models.get(&sum.model), sum.channel, sum.target);
         charts.entry((band, &sum.calibration_id, &sum.firmware)).or_default().push(sum);
     }
     let states = charts.into_iter().map(|((band, calibration, firmware), sums)| {
@@ -109,18 +111,18 @@ fn chart(sums: &[&SessionSum], models: &Models, rules: &Rules) -> Result<DriftSt
         place.and_then(|place| sessions.get(place)).map(|session| session.session.to_owned()).unwrap_or_default()
     };
     let state = match (drift, point.and_then(|point| point.z)) {
-        (Some(_), _) => "DRIFT",
-        (None, None) => "LEARNING",
-        (None, Some(_)) => "IN_CONTROL",
+        (Some(_), _) => ChartState::Drift,
+        (None, None) => ChartState::Learning,
+        (None, Some(_)) => ChartState::InControl,
     };
     let side = match drift.map(|drift| drift.side) {
-        Some(Side::Upper) => "UPPER",
-        Some(Side::Lower) => "LOWER",
-        None => "",
+        Some(Side::Upper) => states::Side::Upper,
+        Some(Side::Lower) => states::Side::Lower,
+        None => states::Side::None,
     };
     let state = DriftState {
-        state: state.to_owned(),
-        side: side.to_owned(),
+        state,
+        side,
         sessions: sessions.len() as u64,
         n: sessions.iter().map(|session| session.shots).sum(),
         last_error_pct: errors.last().copied().unwrap_or_default(),
@@ -135,7 +137,7 @@ fn chart(sums: &[&SessionSum], models: &Models, rules: &Rules) -> Result<DriftSt
         western_electric: western_electric::rules(&standardised),
         tenant: last.tenant.clone(),
         device: last.device.clone(),
-        channel: last.channel.clone(),
+        channel: last.channel,
         calibration_id: last.calibration_id.clone(),
         firmware: last.firmware.clone(),
         site: last.site.clone(),
@@ -161,11 +163,11 @@ fn forecasted(
 ) -> DriftState {
     let targets: BTreeSet<u32> = sums.iter().map(|sum| sum.target).collect();
     let tolerance = targets.into_iter().filter_map(|target| {
-        let limits = limits(models.get(&state.model), &state.channel, target)?;
+        let limits = limits(models.get(&state.model), state.channel, target)?;
         Some(100.0 * (limits.high - f64::from(target)) / f64::from(target))
     });
     let Some(tolerance) = tolerance.min_by(f64::total_cmp) else {
-        return DriftState { forecast: "NO_TOLERANCE".to_owned(), ..state };
+        return DriftState { forecast: states::Forecast::NoTolerance, ..state };
     };
     // Times must rise strictly. Of sessions that begin in the same microsecond, the first is taken.
     let mut series: Vec<(f64, f64)> = Vec::new();
@@ -176,7 +178,7 @@ fn forecasted(
         }
     }
     let (days, errors): (Vec<f64>, Vec<f64>) = series.into_iter().unzip();
-    let forecast = forecast(&days, &errors, tolerance, state.state == "DRIFT", &rules.forecast);
+    let forecast = forecast(&days, &errors, tolerance, state.state == ChartState::Drift, &rules.forecast);
     let time = |day: f64| {
         let at = state.first_at as f64 + day * DAY_US;
         // Times that ClickHouse can store, up to the year 2100. A later crossing does not matter.
@@ -184,16 +186,16 @@ fn forecasted(
     };
     match forecast {
         Ok(Forecast::Crossing { at, alarm, .. }) => DriftState {
-            forecast: "CROSSING".to_owned(),
+            forecast: states::Forecast::Crossing,
             crossing_at: time(at.at),
             crossing_low: time(at.low),
             crossing_high: time(at.high),
             alarm,
             ..state
         },
-        Ok(Forecast::NoSlope { .. }) => DriftState { forecast: "NO_SLOPE".to_owned(), ..state },
-        Ok(Forecast::TooShort) => DriftState { forecast: "TOO_SHORT".to_owned(), ..state },
-        Ok(Forecast::NotSignalled) | Err(_) => DriftState { forecast: "NOT_SIGNALLED".to_owned(), ..state },
+        Ok(Forecast::NoSlope { .. }) => DriftState { forecast: states::Forecast::NoSlope, ..state },
+        Ok(Forecast::TooShort) => DriftState { forecast: states::Forecast::TooShort, ..state },
+        Ok(Forecast::NotSignalled) | Err(_) => DriftState { forecast: states::Forecast::NotSignalled, ..state },
     }
 }
 

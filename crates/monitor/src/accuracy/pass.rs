@@ -2,12 +2,13 @@
 //! change concerns, has them judged, and writes the verdicts, charts and alerts that differ from
 //! before.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use warehouse::{
     Error, Warehouse,
     accuracy::{AccuracyVerdict, DriftState, Due, Incomplete, SessionSum},
     devices::FLEET,
+    states::{Channel, ChartState, ToleranceState},
     sterility::{Horizon, Scope},
 };
 
@@ -20,6 +21,7 @@ use super::{
 };
 use crate::{
     alerts::{lifecycle::Condition, store},
+    diff::{Diff, diff},
     reader::{Reader, SLICE_ROWS, chunks},
     status::Summary,
 };
@@ -75,7 +77,7 @@ impl AccuracyPass {
             let sessions = released.iter().filter_map(|key| key.strip_prefix("depth-unsafe/"));
             changed.sessions.extend(sessions.map(str::to_owned));
             for ids in chunks(&changed.devices) {
-                let gaps = warehouse.incomplete_visits(Scope::Ids(&ids), horizon).await?;
+                let gaps = warehouse.incomplete_sessions(Scope::Ids(&ids), horizon).await?;
                 self.devices(Scope::Ids(&ids), horizon, &models, &gaps, now, &mut summary).await?;
             }
             for ids in chunks(&changed.sessions) {
@@ -83,7 +85,7 @@ impl AccuracyPass {
             }
         } else {
             let all = Scope::Slice { index: 0, of: 1 };
-            let gaps = warehouse.incomplete_visits(all, horizon).await?;
+            let gaps = warehouse.incomplete_sessions(all, horizon).await?;
             let of = 1 + warehouse.session_rows().await? / SLICE_ROWS;
             for index in 0..of {
                 self.devices(Scope::Slice { index, of }, horizon, &models, &gaps, now, &mut summary).await?;
@@ -160,19 +162,19 @@ impl AccuracyPass {
     }
 
     async fn fleet(&self, now: i64, summary: &mut Summary) -> Result<(), Error> {
-        for (kind, severity, _) in FLEET {
-            let found = self.warehouse.findings(kind, self.rules.limits.fleet).await?;
+        for question in &FLEET {
+            let found = self.warehouse.findings(question, self.rules.limits.fleet).await?;
             // Several findings can share one key; the earliest becomes the alert.
             let mut holding: BTreeMap<(String, String), Condition> = BTreeMap::new();
             for finding in &found {
-                let condition = conditions::of_fleet(kind, severity, finding);
+                let condition = conditions::of_fleet(question, finding);
                 let name = (condition.tenant.clone(), condition.alert_key.clone());
                 let is_earlier = holding.get(&name).is_none_or(|known| condition.since < known.since);
                 if is_earlier {
                     holding.insert(name, condition);
                 }
             }
-            let open = self.warehouse.open_keys(&[kind], None).await?;
+            let open = self.warehouse.open_keys(&[question.kind], None).await?;
             let holding: Vec<_> = holding.into_values().collect();
             summary.alerts += self.update_alerts(open, &holding, now).await?;
         }
@@ -189,12 +191,12 @@ impl AccuracyPass {
 /// Judges and charts one device, channel by channel.
 pub fn judge(sums: &[&SessionSum], gaps: &[&Incomplete], models: &Models, rules: &mut Rules) -> Judged {
     let mut rows = Judged::default();
-    for channel in ["DOSE", "DEPTH"] {
+    for channel in Channel::ALL {
         let sums: Vec<_> = sums.iter().copied().filter(|sum| sum.channel == channel).collect();
         rows.0.extend(tolerance::evaluate(&sums, gaps, models, rules));
         match drift::evaluate(&sums, gaps, models, rules) {
             Ok(charts) => rows.1.extend(charts),
-            Err(error) => tracing::error!(%error, channel, "a device cannot be charted"),
+            Err(error) => tracing::error!(%error, %channel, "a device cannot be charted"),
         }
     }
     rows
@@ -202,39 +204,31 @@ pub fn judge(sums: &[&SessionSum], gaps: &[&Incomplete], models: &Models, rules:
 
 /// The rows that differ from the known ones, and the rows to clear because their facts are gone.
 pub(super) fn changed(rows: Judged, known: Judged, evaluated: &HashSet<(String, String)>, now: i64) -> Judged {
-    let name = |row: &AccuracyVerdict| {
-        (row.tenant.clone(), row.device.clone(), row.channel.clone(), row.calibration_id.clone(), row.target)
-    };
-    let mut before: HashMap<_, _> = known.0.into_iter().map(|row| (name(&row), row)).collect();
-    let mut verdicts = Vec::new();
-    for row in rows.0 {
-        let said = before.remove(&name(&row)).map(|said| AccuracyVerdict { computed_at: 0, ..said });
-        if said.as_ref() != Some(&row) {
-            verdicts.push(AccuracyVerdict { computed_at: now, ..row });
-        }
-    }
-    let is_gone = |state: &str, tenant: &str, device: &str| {
-        state != "CLEARED" && evaluated.contains(&(tenant.to_owned(), device.to_owned()))
-    };
-    let gone = before.into_values().filter(|row| is_gone(&row.state, &row.tenant, &row.device));
-    let cleared = |row| AccuracyVerdict { state: "CLEARED".to_owned(), current: false, computed_at: now, ..row };
-    verdicts.extend(gone.map(cleared));
+    let is_evaluated = |tenant: &str, device: &str| evaluated.contains(&(tenant.to_owned(), device.to_owned()));
 
-    let name = |row: &DriftState| {
+    let key = |row: &AccuracyVerdict| {
+        (row.tenant.clone(), row.device.clone(), row.channel, row.calibration_id.clone(), row.target)
+    };
+    let undated = |row: &AccuracyVerdict| AccuracyVerdict { computed_at: 0, ..row.clone() };
+    let Diff { changed, gone } = diff(known.0, rows.0, key, |left, right| undated(left) == undated(right));
+    let gone = gone
+        .into_iter()
+        .filter(|row| row.state != ToleranceState::Cleared && is_evaluated(&row.tenant, &row.device))
+        .map(|row| AccuracyVerdict { state: ToleranceState::Cleared, current: false, ..row });
+    let dated = |row| AccuracyVerdict { computed_at: now, ..row };
+    let verdicts = changed.into_iter().chain(gone).map(dated).collect();
+
+    let key = |row: &DriftState| {
         let DriftState { tenant, device, channel, calibration_id, firmware, .. } = row.clone();
         (tenant, device, channel, row.band, calibration_id, firmware)
     };
-    let mut before: HashMap<_, _> = known.1.into_iter().map(|row| (name(&row), row)).collect();
-    let mut charts = Vec::new();
-    for row in rows.1 {
-        let said = before.remove(&name(&row)).map(|said| DriftState { computed_at: 0, ..said });
-        if said.as_ref() != Some(&row) {
-            charts.push(DriftState { computed_at: now, ..row });
-        }
-    }
-    let gone = before.into_values().filter(|row| is_gone(&row.state, &row.tenant, &row.device));
-    let cleared =
-        |row| DriftState { state: "CLEARED".to_owned(), current: false, alarm: false, computed_at: now, ..row };
-    charts.extend(gone.map(cleared));
+    let undated = |row: &DriftState| DriftState { computed_at: 0, ..row.clone() };
+    let Diff { changed, gone } = diff(known.1, rows.1, key, |left, right| undated(left) == undated(right));
+    let gone = gone
+        .into_iter()
+        .filter(|row| row.state != ChartState::Cleared && is_evaluated(&row.tenant, &row.device))
+        .map(|row| DriftState { state: ChartState::Cleared, current: false, alarm: false, ..row });
+    let dated = |row| DriftState { computed_at: now, ..row };
+    let charts = changed.into_iter().chain(gone).map(dated).collect();
     (verdicts, charts)
 }

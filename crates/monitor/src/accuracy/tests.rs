@@ -3,7 +3,10 @@
 use std::{collections::HashSet, sync::LazyLock};
 
 use proptest::prelude::*;
-use warehouse::accuracy::{AccuracyVerdict, DriftState, Due, Incomplete, Model, SessionSum};
+use warehouse::{
+    accuracy::{AccuracyVerdict, DriftState, Due, Incomplete, Model, SessionSum},
+    states::{Channel, ChartState, Forecast, Side, ToleranceState},
+};
 
 use super::{
     conditions,
@@ -30,7 +33,7 @@ fn session(number: i64, error_nl: i64) -> SessionSum {
     SessionSum {
         tenant: "acme".to_owned(),
         device: "pen-1".to_owned(),
-        channel: "DOSE".to_owned(),
+        channel: Channel::Dose,
         calibration_id: "c1".to_owned(),
         target: 10_000,
         session_id: format!("s{number:03}"),
@@ -77,8 +80,8 @@ fn series(sessions: i64, error_nl: impl Fn(i64) -> i64) -> Vec<SessionSum> {
 #[test]
 fn a_healthy_device_raises_nothing() {
     let (verdicts, charts) = judged(&series(80, |_| 60));
-    assert_eq!((verdicts.len(), verdicts[0].state.as_str(), verdicts[0].sessions), (1, "PASS", 80));
-    assert_eq!((charts.len(), charts[0].state.as_str(), charts[0].band), (1, "IN_CONTROL", 15_000));
+    assert_eq!((verdicts.len(), verdicts[0].state, verdicts[0].sessions), (1, ToleranceState::Pass, 80));
+    assert_eq!((charts.len(), charts[0].state, charts[0].band), (1, ChartState::InControl, 15_000));
     assert_eq!(alerts(&series(80, |_| 60), &[]), [""; 0]);
 }
 
@@ -86,9 +89,9 @@ fn a_healthy_device_raises_nothing() {
 fn a_drifting_device_is_forecast_and_then_fails() {
     let ramp = |number: i64| 8 * (number - 30).max(0);
     let (_, charts) = judged(&series(70, ramp));
-    assert_eq!((charts[0].state.as_str(), charts[0].side.as_str()), ("DRIFT", "UPPER"));
+    assert_eq!((charts[0].state, charts[0].side), (ChartState::Drift, Side::Upper));
     assert!(charts[0].signal_session.as_str() > "s030", "{}", charts[0].signal_session);
-    assert_eq!(charts[0].forecast, "CROSSING");
+    assert_eq!(charts[0].forecast, Forecast::Crossing);
     let early = alerts(&series(70, ramp), &[]);
     assert!(early.contains(&"medium drift/acme/pen-1/dose/15000".to_owned()), "{early:?}");
     let late = alerts(&series(160, ramp), &[]);
@@ -97,7 +100,7 @@ fn a_drifting_device_is_forecast_and_then_fails() {
     let mut calibrated = series(160, ramp);
     calibrated.push(SessionSum { calibration_id: "c2".to_owned(), ..session(161, 0) });
     assert_eq!(alerts(&calibrated, &[]), [""; 0]);
-    assert!(judged(&calibrated).0.iter().any(|verdict| verdict.state == "FAIL" && !verdict.current));
+    assert!(judged(&calibrated).0.iter().any(|verdict| verdict.state == ToleranceState::Fail && !verdict.current));
 }
 
 #[test]
@@ -139,7 +142,7 @@ fn missing_injections_are_named_by_the_verdicts_and_charts_of_their_time() {
 #[test]
 fn western_electric_rules_are_recorded_and_raise_nothing() {
     let (_, charts) = judged(&series(60, |number| if number > 52 { 30 - scatter(number) } else { 0 }));
-    assert_eq!((charts[0].state.as_str(), &charts[0].western_electric[..]), ("IN_CONTROL", &[4][..]));
+    assert_eq!((charts[0].state, &charts[0].western_electric[..]), (ChartState::InControl, &[4][..]));
     assert_eq!(judged(&series(60, |_| 0)).1[0].western_electric, [0; 0]);
 }
 
@@ -148,21 +151,21 @@ fn limits_decide_what_fails_and_when_drift_alarms() {
     let mut strict = Rules::new(Limits { sessions_min: 60, forecast_days: 1, ..Limits::default() }).unwrap();
     let (series, models) = (series(50, |number| 150 + 14 * number), models());
     let sums: Vec<_> = series.iter().collect();
-    let states = |rows: Judged| (rows.0[0].state.clone(), rows.1[0].alarm);
-    assert_eq!(states(judge(&sums, &[], &models, &mut rules())), ("FAIL".to_owned(), true));
-    assert_eq!(states(judge(&sums, &[], &models, &mut strict)), ("UNDECIDED".to_owned(), false));
+    let states = |rows: Judged| (rows.0[0].state, rows.1[0].alarm);
+    assert_eq!(states(judge(&sums, &[], &models, &mut rules())), (ToleranceState::Fail, true));
+    assert_eq!(states(judge(&sums, &[], &models, &mut strict)), (ToleranceState::Undecided, false));
 }
 
 #[test]
 fn few_sessions_or_an_unregistered_model_give_no_decision() {
-    assert_eq!(judged(&series(3, |_| 900)).0[0].state, "UNDECIDED");
+    assert_eq!(judged(&series(3, |_| 900)).0[0].state, ToleranceState::Undecided);
     let unknown: Vec<_> =
         series(30, |_| 5_000).into_iter().map(|sum| SessionSum { model: "x".to_owned(), ..sum }).collect();
     let (verdicts, charts) = judged(&unknown);
-    assert_eq!((verdicts[0].state.as_str(), verdicts[0].limit_low), ("UNDECIDED", None));
+    assert_eq!((verdicts[0].state, verdicts[0].limit_low), (ToleranceState::Undecided, None));
     assert!(verdicts[0].reason.contains("no tolerance is registered"), "{}", verdicts[0].reason);
-    assert_eq!((charts[0].band, charts[0].forecast.as_str()), (0, "NO_TOLERANCE"));
-    assert!(judged(&[session(1, 0)]).1[0].state == "LEARNING");
+    assert_eq!((charts[0].band, charts[0].forecast), (0, Forecast::NoTolerance));
+    assert!(judged(&[session(1, 0)]).1[0].state == ChartState::Learning);
 }
 
 #[test]
@@ -170,7 +173,7 @@ fn use_after_the_due_date_names_the_sessions() {
     let due = Due {
         tenant: "acme".to_owned(),
         device: "pen-1".to_owned(),
-        channel: "DOSE".to_owned(),
+        channel: Channel::Dose,
         calibration_id: "c1".to_owned(),
         due_at: 11 * 86_400_000_000,
     };
@@ -211,5 +214,5 @@ fn an_unchanged_row_is_not_written_again() {
     let all = HashSet::from([("acme".to_owned(), "pen-1".to_owned())]);
     assert_eq!(changed(rows.clone(), known, &all, 9), Judged::default());
     let gone = changed(Judged::default(), rows, &all, 9);
-    assert!(gone.0.iter().all(|row| row.state == "CLEARED" && row.computed_at == 9) && gone.1.len() == 1);
+    assert!(gone.0.iter().all(|row| row.state == ToleranceState::Cleared && row.computed_at == 9) && gone.1.len() == 1);
 }

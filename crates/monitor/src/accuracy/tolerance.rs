@@ -9,7 +9,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use analysis::{clustered, moments::Moments, verdict::Limits};
 use serde_json::json;
-use warehouse::accuracy::{AccuracyVerdict, Incomplete, Model, SessionSum};
+use warehouse::{
+    accuracy::{AccuracyVerdict, Incomplete, Model, SessionSum},
+    states::{Channel, ToleranceState},
+};
 
 use super::rules::{RULE_VERSION, Rules};
 
@@ -18,14 +21,15 @@ pub type Models = HashMap<String, Model>;
 
 /// The limits of a channel at a set point. Returns `None` if the model is not registered or has no
 /// tolerance.
-pub fn limits(model: Option<&Model>, channel: &str, target: u32) -> Option<Limits> {
+pub fn limits(model: Option<&Model>, channel: Channel, target: u32) -> Option<Limits> {
     let model = model?;
     let (target, millionths) = (f64::from(target), |ppm: u32| f64::from(ppm) / 1e6);
-    let limits = if channel == "DOSE" {
-        Limits::dose(target, model.dose_resolution_nl.into(), millionths(model.dose_tolerance_ppm))
-    } else {
-        let (least, absolute) = (model.depth_resolution_um.into(), model.depth_tolerance_um.into());
-        Limits::depth(target, least, absolute, millionths(model.depth_tolerance_ppm))
+    let limits = match channel {
+        Channel::Dose => Limits::dose(target, model.dose_resolution_nl.into(), millionths(model.dose_tolerance_ppm)),
+        Channel::Depth => {
+            let (least, absolute) = (model.depth_resolution_um.into(), model.depth_tolerance_um.into());
+            Limits::depth(target, least, absolute, millionths(model.depth_tolerance_ppm))
+        }
     };
     limits.ok().filter(|limits| limits.high > limits.low)
 }
@@ -94,7 +98,7 @@ fn judge(cell: &[&SessionSum], models: &Models, rules: &mut Rules) -> Option<Acc
     let (target, sessions) = (f64::from(last.target), of_session.len() as u64);
     let mean_error = all.mean()?;
     let sd_error = all.variance().map(f64::sqrt);
-    let limits = limits(models.get(&last.model), &last.channel, last.target);
+    let limits = limits(models.get(&last.model), last.channel, last.target);
     let factor = rules.factor(all.n);
     let pass_simple = limits.zip(factor).zip(sd_error).map(|((limits, k), sd)| {
         let mean = target + mean_error;
@@ -105,24 +109,24 @@ fn judge(cell: &[&SessionSum], models: &Models, rules: &mut Rules) -> Option<Acc
     let sessions_min = rules.limits.sessions_min;
     let enough = sessions >= sessions_min;
     let (state, reason) = match (limits, clustered) {
-        (None, _) => ("UNDECIDED", format!("no tolerance is registered for model {:?}", last.model)),
+        (None, _) => (ToleranceState::Undecided, format!("no tolerance is registered for model {:?}", last.model)),
         (Some(_), Some(verdict)) if verdict.pass => {
-            ("PASS", "the tolerance interval lies within the limits".to_owned())
+            (ToleranceState::Pass, "the tolerance interval lies within the limits".to_owned())
         }
-        (Some(_), Some(_)) if enough => ("FAIL", "the tolerance interval exceeds the limits".to_owned()),
-        (Some(_), _) => ("UNDECIDED", format!("{sessions} sessions are too few for a verdict")),
+        (Some(_), Some(_)) if enough => (ToleranceState::Fail, "the tolerance interval exceeds the limits".to_owned()),
+        (Some(_), _) => (ToleranceState::Undecided, format!("{sessions} sessions are too few for a verdict")),
     };
     let finite = |value: f64| Some(value).filter(|value| value.is_finite());
     Some(AccuracyVerdict {
         tenant: last.tenant.clone(),
         device: last.device.clone(),
-        channel: last.channel.clone(),
+        channel: last.channel,
         calibration_id: last.calibration_id.clone(),
         target: last.target,
         site: last.site.clone(),
         model: last.model.clone(),
         firmware: last.firmware.clone(),
-        state: state.to_owned(),
+        state,
         reason,
         sessions,
         n: all.n,

@@ -36,7 +36,7 @@ impl Units for ChangedUnits {
         for (table, device) in [("accuracy_session", DEVICE), ("sessions", ENDED), ("calibrations", CALIBRATED)] {
             changed.devices.extend(warehouse.texts(news, table, device, limit).await?);
         }
-        changed.sessions.extend(warehouse.visits_in(news, limit).await?);
+        changed.sessions.extend(warehouse.sessions_in(news, limit).await?);
         Ok(changed)
     }
 
@@ -45,7 +45,7 @@ impl Units for ChangedUnits {
         for (table, device) in [("accuracy_session", DEVICE), ("sessions", ENDED)] {
             changed.devices.extend(warehouse.texts_beyond(table, device, horizon, CHANGED_MAX + 1).await?);
         }
-        changed.sessions.extend(warehouse.visits_beyond(horizon, CHANGED_MAX + 1).await?);
+        changed.sessions.extend(warehouse.sessions_beyond(horizon, CHANGED_MAX + 1).await?);
         Ok(changed)
     }
 }

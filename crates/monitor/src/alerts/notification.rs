@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use warehouse::{
     Warehouse,
     notices::{Delivery, Waiting},
+    states::DeliveryStatus,
 };
 
 use crate::{
@@ -111,7 +112,7 @@ pub fn plan(target: &str, open: &[Waiting], confirmed: &[Delivery], repeats: boo
     let mut confirmed: HashMap<(&str, &str), &Delivery> =
         confirmed.iter().map(|sent| ((sent.tenant.as_str(), sent.alert_key.as_str()), sent)).collect();
     let resolved = |sent: &Delivery| Notification {
-        delivery: Delivery { status: "resolved".to_owned(), delivered_at: now_us, ..sent.clone() },
+        delivery: Delivery { status: DeliveryStatus::Resolved, delivered_at: now_us, ..sent.clone() },
         alert: None,
         is_change: true,
     };
@@ -124,7 +125,7 @@ pub fn plan(target: &str, open: &[Waiting], confirmed: &[Delivery], repeats: boo
             notifications.push(resolved(before));
         }
         let is_change = before.is_none_or(|before| {
-            (&before.severity, &before.kind, before.attention) != (&alert.severity, &alert.kind, alert.attention)
+            (before.severity, &before.kind, before.attention) != (alert.severity, &alert.kind, alert.attention)
         });
         if is_change || repeats {
             let delivery = Delivery {
@@ -132,8 +133,8 @@ pub fn plan(target: &str, open: &[Waiting], confirmed: &[Delivery], repeats: boo
                 tenant: alert.tenant.clone(),
                 alert_key: alert.alert_key.clone(),
                 delivered_at: now_us,
-                status: "firing".to_owned(),
-                severity: alert.severity.clone(),
+                status: DeliveryStatus::Firing,
+                severity: alert.severity,
                 kind: alert.kind.clone(),
                 attention: alert.attention,
                 fingerprint: fingerprint(&alert.tenant, &alert.alert_key),
@@ -153,7 +154,7 @@ pub fn plan(target: &str, open: &[Waiting], confirmed: &[Delivery], repeats: boo
 pub fn alertmanager(notification: &Notification, repeat: Duration, now_us: i64) -> Value {
     let Delivery { tenant, alert_key, severity, kind, fingerprint, status, raised_at, .. } = &notification.delivery;
     let lasts_us = i64::try_from(repeat.as_micros()).unwrap_or(i64::MAX).saturating_mul(REPETITIONS);
-    let ends = if status == "firing" { now_us.saturating_add(lasts_us) } else { now_us };
+    let ends = if *status == DeliveryStatus::Firing { now_us.saturating_add(lasts_us) } else { now_us };
     let annotations = notification.alert.as_ref().map_or_else(|| json!({}), annotations);
     json!({
         "labels": {"alertname": kind, "tenant": tenant, "alert_key": alert_key, "severity": severity, "fingerprint": fingerprint},
@@ -350,18 +351,13 @@ impl Target {
 
 #[cfg(test)]
 mod tests {
+    use warehouse::states::Severity;
+
     use super::*;
 
-    fn waiting(key: &str, severity: &str, attention: u32) -> Waiting {
+    fn waiting(key: &str, severity: Severity, attention: u32) -> Waiting {
         let (tenant, kind) = ("acme".to_owned(), "drift".to_owned());
-        Waiting {
-            tenant,
-            kind,
-            alert_key: key.to_owned(),
-            severity: severity.to_owned(),
-            attention,
-            ..Waiting::default()
-        }
+        Waiting { tenant, kind, alert_key: key.to_owned(), severity, attention, ..Waiting::default() }
     }
 
     /// Plays the open alerts round by round. Returns status and severity of every notification.
@@ -371,7 +367,7 @@ mod tests {
             let notifications = plan("webhook", open, &confirmed, false, round as i64);
             for Notification { delivery, .. } in &notifications {
                 confirmed.retain(|sent| sent.alert_key != delivery.alert_key);
-                if delivery.status == "firing" {
+                if delivery.status == DeliveryStatus::Firing {
                     confirmed.push(delivery.clone());
                 }
             }
@@ -385,21 +381,25 @@ mod tests {
 
     #[test]
     fn an_alert_is_sent_once_as_firing_and_once_as_resolved() {
-        let alert = [waiting("a", "high", 1)];
+        let alert = [waiting("a", Severity::High, 1)];
         assert_eq!(play(&[&alert, &alert, &[], &[]]), [vec!["firing high"], vec![], vec!["resolved high"], vec![]]);
         assert_eq!(play(&[&alert, &[], &alert]).last(), Some(&vec!["firing high".to_owned()]), "it is back");
     }
 
     #[test]
     fn a_more_severe_alert_replaces_the_one_that_was_sent() {
-        let (before, after) = ([waiting("a", "high", 1)], [waiting("a", "critical", 2)]);
+        let (before, after) = ([waiting("a", Severity::High, 1)], [waiting("a", Severity::Critical, 2)]);
         assert_eq!(play(&[&before, &after]), [vec!["firing high"], vec!["resolved high", "firing critical"]]);
-        assert_eq!(play(&[&before, &[waiting("a", "high", 2)]])[1], ["firing high"], "more sessions are affected");
+        assert_eq!(
+            play(&[&before, &[waiting("a", Severity::High, 2)]])[1],
+            ["firing high"],
+            "more sessions are affected"
+        );
     }
 
     #[test]
     fn a_repetition_is_not_recorded_and_keeps_its_labels() {
-        let alert = [waiting("a", "high", 1)];
+        let alert = [waiting("a", Severity::High, 1)];
         let first = plan("webhook", &alert, &[], true, 1);
         let repeated = plan("webhook", &alert, &[first[0].delivery.clone()], true, 2);
         assert!(first[0].is_change && !repeated[0].is_change);

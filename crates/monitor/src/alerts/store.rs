@@ -63,8 +63,8 @@ async fn update_few(
         tracing::info!(
             tenant = alert.tenant,
             alert = alert.alert_key,
-            severity = alert.severity,
-            event = event.event,
+            severity = %alert.severity,
+            event = %event.event,
             "{}",
             alert.title
         );

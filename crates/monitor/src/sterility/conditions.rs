@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use warehouse::verdicts::Verdict;
 
-use crate::alerts::lifecycle::{Condition, rank};
+use crate::alerts::lifecycle::Condition;
 
 /// Most facts that an alert shows; its query shows all.
 const ROWS_MAX: usize = 100;
@@ -14,9 +14,9 @@ pub fn condition(verdicts: &[&Verdict]) -> Option<Condition> {
     let mut holding: Vec<_> = verdicts.iter().filter(|verdict| verdict.holds()).copied().collect();
     holding.sort_unstable_by(|left, right| (&left.unit, &left.verdict_key).cmp(&(&right.unit, &right.verdict_key)));
     let first = *holding.first()?;
-    let worst = holding.iter().copied().max_by_key(|verdict| rank(&verdict.severity)).unwrap_or(first);
     // Of several verdicts with the greatest severity, the first is shown.
-    let worst = holding.iter().copied().find(|verdict| verdict.severity == worst.severity).unwrap_or(worst);
+    let greatest = holding.iter().map(|verdict| verdict.severity).max();
+    let worst = holding.iter().copied().find(|verdict| Some(verdict.severity) == greatest).unwrap_or(first);
     let all = |of: fn(&Verdict) -> &str| -> Vec<String> {
         let texts: BTreeSet<&str> = holding.iter().map(|verdict| of(verdict)).filter(|text| !text.is_empty()).collect();
         texts.into_iter().map(str::to_owned).collect()
@@ -36,7 +36,7 @@ pub fn condition(verdicts: &[&Verdict]) -> Option<Condition> {
         tenant: worst.tenant.clone(),
         alert_key: worst.alert_key.clone(),
         kind: format!("sterility-{}", worst.rule),
-        severity: worst.severity.clone(),
+        severity: worst.severity,
         site: only(|verdict| &verdict.site),
         device: only(|verdict| &verdict.device),
         title: format!("{}{more}", worst.reason),

@@ -8,34 +8,10 @@ use analysis::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use warehouse::sterility::{Curve, Cycle, Recipe};
-
-/// Outcome of a cycle.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Outcome {
-    /// The cycle met every requirement.
-    Passed,
-    /// The cycle missed a requirement.
-    Failed,
-    /// The facts cannot decide it, and more facts of this cycle are not expected.
-    Indeterminate,
-    /// Some of its facts have not arrived.
-    #[default]
-    Pending,
-}
-
-impl Outcome {
-    /// Its name in tables.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Passed => "PASSED",
-            Self::Failed => "FAILED",
-            Self::Indeterminate => "INDETERMINATE",
-            Self::Pending => "PENDING",
-        }
-    }
-}
+use warehouse::{
+    states::Outcome,
+    sterility::{Curve, Cycle, Recipe},
+};
 
 /// Judgement of a curve.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use warehouse::{
     Error, Warehouse,
+    states::{Outcome, Slot, VerdictState},
     sterility::{Component, Cycle, Horizon, IDS_MAX, Mount, Registry, Scope},
     verdicts::Verdict,
 };
@@ -20,6 +21,7 @@ use super::{
 };
 use crate::{
     accuracy::balance,
+    diff::{Diff, diff},
     reader::{SLICE_ROWS, chunks},
 };
 
@@ -163,9 +165,7 @@ impl Evaluation<'_> {
             let limits = curve::parameters(self.registry.recipe(&cycle.tenant, &cycle.recipe)).to_string();
             match judged(cycle) {
                 Some((parameters, said))
-                    if said.outcome != curve::Outcome::Pending
-                        && said.samples == cycle.samples
-                        && parameters == limits =>
+                    if said.outcome != Outcome::Pending && said.samples == cycle.samples && parameters == limits =>
                 {
                     physical.insert((cycle.tenant.as_str(), cycle.cycle_uid.as_str()), said);
                 }
@@ -270,7 +270,7 @@ impl Evaluation<'_> {
         for facts in mounts.values() {
             verdicts.extend(mount::evaluate(facts, &self.registry, self.clock));
             units.push(mount::unit(facts.device, facts.mount_id));
-            if facts.announced.iter().any(|mount| matches!(mount.slot.as_str(), "SYRINGE" | "CARTRIDGE")) {
+            if facts.announced.iter().any(|mount| matches!(mount.slot, Slot::Syringe | Slot::Cartridge)) {
                 vessels.insert(balance::key(facts.tenant, facts.device, facts.mount_id));
             }
         }
@@ -370,31 +370,21 @@ impl Evaluation<'_> {
         units: Vec<String>,
     ) -> Result<Vec<Verdict>, Error> {
         let units: HashSet<String> = units.into_iter().collect();
-        let name = |verdict: &Verdict| (verdict.tenant.clone(), verdict.unit.clone(), verdict.verdict_key.clone());
-        let mut before: HashMap<_, Verdict> = known.into_iter().map(|verdict| (name(&verdict), verdict)).collect();
-        self.keys.extend(before.values().map(|verdict| verdict.alert_key.clone()).filter(|key| !key.is_empty()));
-        let mut rows = Vec::new();
-        for verdict in verdicts {
-            if !verdict.alert_key.is_empty() {
-                self.keys.insert(verdict.alert_key.clone());
-            }
-            if verdict.state == "PENDING" {
-                let until = self.pending.entry(verdict.unit.clone()).or_insert(verdict.decide_at);
-                *until = if *until == 0 { verdict.decide_at } else { (*until).min(verdict.decide_at.max(1)) };
-            }
-            if before.remove(&name(&verdict)).is_none_or(|before| !before.says_the_same(&verdict)) {
-                rows.push(Verdict { computed_at: self.clock.now, ..verdict });
-            }
+        let keys = known.iter().chain(&verdicts).map(|verdict| &verdict.alert_key).filter(|key| !key.is_empty());
+        self.keys.extend(keys.cloned());
+        for verdict in verdicts.iter().filter(|verdict| verdict.state == VerdictState::Pending) {
+            let until = self.pending.entry(verdict.unit.clone()).or_insert(verdict.decide_at);
+            *until = if *until == 0 { verdict.decide_at } else { (*until).min(verdict.decide_at.max(1)) };
         }
+        let key = |verdict: &Verdict| (verdict.tenant.clone(), verdict.unit.clone(), verdict.verdict_key.clone());
+        let Diff { changed, gone } = diff(known, verdicts, key, Verdict::says_the_same);
         // A unit without facts keeps its verdicts: facts may be retained for a shorter time than
         // verdicts.
-        let gone = before.into_values().filter(|verdict| verdict.state != "CLEARED" && units.contains(&verdict.unit));
-        rows.extend(gone.map(|verdict| Verdict {
-            state: "CLEARED".to_owned(),
-            decide_at: 0,
-            computed_at: self.clock.now,
-            ..verdict
-        }));
+        let gone =
+            gone.into_iter().filter(|verdict| verdict.state != VerdictState::Cleared && units.contains(&verdict.unit));
+        let cleared = gone.map(|verdict| Verdict { state: VerdictState::Cleared, decide_at: 0, ..verdict });
+        let dated = |verdict| Verdict { computed_at: self.clock.now, ..verdict };
+        let rows: Vec<_> = changed.into_iter().chain(cleared).map(dated).collect();
         self.evaluated.extend(units);
         self.verdicts += rows.len() as u64;
         self.warehouse.add_verdicts(&rows).await?;

@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Value, json};
 use warehouse::{
+    states::{Decision, IdKind, Outcome, RinseWater, Severity, Slot},
     sterility::{Load, Mount, Reprocessing, Use},
     verdicts::Verdict,
 };
 
 use super::{
-    curve::Outcome,
     rules::{Clock, Finding, HOUR_US, Label, RegistryIndex, State, item_query},
     sterilizer::{Assessment, Assessments},
 };
-use crate::{alerts::lifecycle::rank, time::stamp};
+use crate::time::stamp;
 
 /// Everything that is known of one item id in one tenant.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +48,7 @@ pub fn evaluate(
     for product in groups {
         let item = Item::new(facts, &product, assessments, registry, clock);
         for verdict in item.verdicts() {
-            let certainty = |verdict: &Verdict| (verdict.holds(), rank(&verdict.severity));
+            let certainty = |verdict: &Verdict| (verdict.holds(), verdict.severity);
             match found.get_mut(&verdict.verdict_key) {
                 Some(known) if certainty(known) >= certainty(&verdict) => {}
                 _ => drop(found.insert(verdict.verdict_key.clone(), verdict)),
@@ -96,8 +96,8 @@ struct Item<'a> {
 }
 
 /// Whether items of a slot are reusable unless a mount declares the opposite.
-fn is_usually_reusable(slot: &str) -> bool {
-    matches!(slot, "HANDPIECE" | "TUBING")
+fn is_usually_reusable(slot: Slot) -> bool {
+    matches!(slot, Slot::Handpiece | Slot::Tubing)
 }
 
 impl<'a> Item<'a> {
@@ -125,15 +125,17 @@ impl<'a> Item<'a> {
             .map(|mount| (&*mount.device, &*mount.mount_id))
             .collect();
         let mut sessions: BTreeMap<&str, SessionUse<'a>> = BTreeMap::new();
-        let mut slot = "";
+        let mut slot = Slot::Unknown;
         for used in facts.uses.iter().filter(|used| !used.session_id.is_empty()) {
             let key = (used.device.as_str(), used.mount_id.as_str());
             let mount = mounts.get(&key).copied();
             // A lot number, or no id, does not identify an item.
-            if foreign.contains(&key) || mount.is_some_and(|mount| matches!(&*mount.id_kind, "LOT_ONLY" | "NONE")) {
+            if foreign.contains(&key)
+                || mount.is_some_and(|mount| matches!(mount.id_kind, IdKind::LotOnly | IdKind::None))
+            {
                 continue;
             }
-            slot = slot.max(&used.slot);
+            slot = slot.max(used.slot);
             let session = sessions.entry(&used.session_id).or_insert(SessionUse {
                 session_id: &used.session_id,
                 first_at: used.first_at,
@@ -149,17 +151,17 @@ impl<'a> Item<'a> {
             session.mounts.insert(key);
             session.site = session.site.max(&used.site);
             session.synced &= used.undated == 0 && mount.is_some_and(|mount| mount.synced);
-            session.identified |= mount.is_some_and(|mount| mount.id_kind == "SERIAL");
+            session.identified |= mount.is_some_and(|mount| mount.id_kind == IdKind::Serial);
             session.lately |= used.lately;
         }
         let mut reprocessings = facts.reprocessings.clone();
         reprocessings.sort_unstable();
         let mut sessions: Vec<_> = sessions.into_values().collect();
         sessions.sort_by_key(|session| (session.first_at, session.session_id));
-        let serial = || mounts.values().filter(|mount| mount.id_kind == "SERIAL");
+        let serial = || mounts.values().filter(|mount| mount.id_kind == IdKind::Serial);
         let declared = |reusable| serial().any(|mount| mount.reusable == Some(reusable));
         let mount = mounts.values().copied().min();
-        let slot = mount.map_or(slot, |mount| &mount.slot);
+        let slot = mount.map_or(slot, |mount| mount.slot);
         let declared_single_use = declared(false);
         Self {
             tenant: facts.tenant,
@@ -189,8 +191,8 @@ impl<'a> Item<'a> {
         verdicts
     }
 
-    fn find(&self, rule: u8, key: String, state: State, severity: &str, reason: String) -> Found<'_> {
-        Found { item: self, rule, key, subject: self.item_id.to_owned(), state, severity: severity.to_owned(), reason }
+    fn find(&self, rule: u8, key: String, state: State, severity: Severity, reason: String) -> Found<'_> {
+        Found { item: self, rule, key, subject: self.item_id.to_owned(), state, severity, reason }
     }
 
     /// Rule 2: a single-use item, identified by serial number, under different mounts in different
@@ -212,7 +214,7 @@ impl<'a> Item<'a> {
         };
         let doubt = if state == State::Confirmed { "" } else { "; it is not known whether its id is a serial number" };
         let reason = format!("single-use item {} was used in {} sessions{doubt}", self.item_id, sessions.len());
-        let found = self.find(2, "item".to_owned(), state, "critical", reason);
+        let found = self.find(2, "item".to_owned(), state, Severity::Critical, reason);
         let found = Found { subject: format!("item/{}", self.item_id), ..found };
         Some(found.verdict(
             &sessions,
@@ -225,7 +227,7 @@ impl<'a> Item<'a> {
     fn sterilized_single_use(&self, cycle: &ItemCycle<'_>) -> Verdict {
         let (uid, assessment) = (cycle.cycle_uid, cycle.assessment);
         let reason = format!("single-use item {} was in sterilization cycle {uid}", self.item_id);
-        let found = self.find(3, uid.to_owned(), State::Confirmed, "high", reason);
+        let found = self.find(3, uid.to_owned(), State::Confirmed, Severity::High, reason);
         let later: Vec<_> = self.sessions.iter().filter(|session| session.last_at >= assessment.at).collect();
         let evidence = json!({"cycle": uid, "sterilizer": assessment.device, "started": stamp(assessment.at)});
         Verdict { at: assessment.at, cycle_uid: uid.to_owned(), ..found.verdict(&later, evidence, json!({})) }
@@ -277,7 +279,7 @@ impl<'a> Item<'a> {
             "reusable item {} was used in a session although it was not known to be sterile: {why}",
             self.item_id
         );
-        let found = self.find(4, session.session_id.to_owned(), state, "critical", reason);
+        let found = self.find(4, session.session_id.to_owned(), state, Severity::Critical, reason);
         let found = Found { subject: format!("{}/{}", self.item_id, session.session_id), ..found };
         let cycles: Vec<_> = between.iter().chain(&unordered).map(|cycle| cycle.json()).collect();
         let evidence = json!({"session": session.json(), "previous": previous.map(SessionUse::json), "cycles": cycles});
@@ -294,7 +296,7 @@ impl<'a> Item<'a> {
             Assessment { outcome: Outcome::Failed, .. } => format!("cycle {uid} failed"),
             assessment if assessment.is_recalled() => format!("cycle {uid} is recalled"),
             Assessment { wet: true, .. } => format!("the load of cycle {uid} was wet"),
-            Assessment { release, .. } if release == "REJECTED" => format!("the load of cycle {uid} was rejected"),
+            Assessment { release: Decision::Rejected, .. } => format!("the load of cycle {uid} was rejected"),
             _ => format!("cycle {uid} has not both passed and been released"),
         }
     }
@@ -315,7 +317,7 @@ impl<'a> Item<'a> {
             let mut add = |rule: u8, key: String, subject: &str, is_certain: bool, what: String| {
                 let reason =
                     format!("item {} was used in {} sessions after cycle {uid}, {what}", self.item_id, sessions.len());
-                let found = self.find(rule, key, State::certain(is_certain), "critical", reason);
+                let found = self.find(rule, key, State::certain(is_certain), Severity::Critical, reason);
                 let found = Found { subject: subject.to_owned(), ..found };
                 let sessions_json: Vec<_> = sessions.iter().map(|session| session.json()).collect();
                 let evidence = json!({"cycle": cycle.json(), "sessions": sessions_json});
@@ -356,14 +358,15 @@ impl<'a> Item<'a> {
         let by_cleaning = since(self.reprocessings.iter().map(|cleaning| cleaning.at).collect());
         let at = by_cycles.or(by_cleaning).unwrap_or_default();
         let later: Vec<_> = self.sessions.iter().filter(|session| session.last_at >= at).collect();
-        let found = self.find(7, "item".to_owned(), State::Confirmed, "high", reason);
+        let found = self.find(7, "item".to_owned(), State::Confirmed, Severity::High, reason);
         let evidence = json!({"cycles": cycles, "cleanings": self.reprocessings.len()});
         Some(Verdict { at, ..found.verdict(&later, evidence, json!({"reprocessings_max": most})) })
     }
 
     /// Rule 10: rinsed with tap water.
     fn tap_water(&self) -> Option<Verdict> {
-        let rinses: Vec<_> = self.reprocessings.iter().filter(|cleaning| cleaning.rinse_water == "TAP").collect();
+        let rinses: Vec<_> =
+            self.reprocessings.iter().filter(|cleaning| cleaning.rinse_water == RinseWater::Tap).collect();
         let first = rinses.first()?;
         let after = |session: &&SessionUse<'_>| session.last_at >= first.at;
         let later: Vec<_> = self.sessions.iter().filter(after).collect();
@@ -375,7 +378,7 @@ impl<'a> Item<'a> {
             let last = rinses.iter().rev().find(|rinse| rinse.at <= session.first_at);
             last.is_some_and(|rinse| !between(rinse.at, session))
         });
-        let severity = if is_unsterile { "critical" } else { "high" };
+        let severity = if is_unsterile { Severity::Critical } else { Severity::High };
         let used = if is_unsterile { " and used without a sterile cycle after it" } else { "" };
         let reason = format!("item {} was rinsed with tap water{used}", self.item_id);
         let found = self.find(10, "item".to_owned(), State::Confirmed, severity, reason);
@@ -421,7 +424,7 @@ struct Found<'a> {
     key: String,
     subject: String,
     state: State,
-    severity: String,
+    severity: Severity,
     reason: String,
 }
 
@@ -444,7 +447,7 @@ impl Found<'_> {
             key: self.key,
             subject: self.subject,
             state: self.state,
-            severity: &self.severity,
+            severity: self.severity,
             reason: self.reason,
             evidence,
             query: item_query(item.tenant, item.item_id),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use warehouse::{
+    states::{Severity, Slot},
     sterility::{Mount, Use},
     verdicts::Verdict,
 };
@@ -66,7 +67,7 @@ struct Judge<'a> {
 impl Judge<'_> {
     fn name(&self) -> String {
         match self.mount.filter(|mount| !mount.item_id.is_empty()) {
-            Some(mount) => format!("{} {} (mount {})", word(&mount.slot), mount.item_id, self.facts.mount_id),
+            Some(mount) => format!("{} {} (mount {})", mount.slot.item(), mount.item_id, self.facts.mount_id),
             None => format!("mount {}", self.facts.mount_id),
         }
     }
@@ -122,7 +123,13 @@ impl Judge<'_> {
         (count > 1).then(|| {
             let subject = format!("mount/{}/{}", self.facts.device, self.facts.mount_id);
             let reason = format!("{} was used in {count} sessions without being changed", self.name());
-            self.verdict(Found { rule: 2, key: "mount".to_owned(), subject, reason, ..Found::confirmed("critical") })
+            self.verdict(Found {
+                rule: 2,
+                key: "mount".to_owned(),
+                subject,
+                reason,
+                ..Found::confirmed(Severity::Critical)
+            })
         })
     }
 
@@ -145,7 +152,7 @@ impl Judge<'_> {
                 reason,
                 evidence,
                 state,
-                ..Found::confirmed("high")
+                ..Found::confirmed(Severity::High)
             })
         })
     }
@@ -162,21 +169,22 @@ impl Judge<'_> {
                 subject,
                 reason,
                 evidence,
-                ..Found::confirmed("critical")
+                ..Found::confirmed(Severity::Critical)
             })
         })
     }
 
     /// Rule 11: the needle made more punctures than allowed.
     fn worn(&self, registry: &RegistryIndex) -> Option<Verdict> {
-        let is_needle = |used: &&&Use| used.slot == "NEEDLE";
+        let is_needle = |used: &&&Use| used.slot == Slot::Needle;
         let punctures: u64 = self.in_sessions.iter().filter(is_needle).map(|used| used.punctures).sum();
         let most = registry.punctures_max(self.facts.tenant, self.mount)?;
         (punctures > most).then(|| {
             let subject = format!("{}/{}", self.facts.device, self.facts.mount_id);
             let reason = format!("{} made {punctures} punctures; {most} are allowed", self.name());
             let (evidence, parameters) = (json!({"punctures": punctures}), json!({"punctures_max": most}));
-            let found = Found { rule: 11, key: "punctures".to_owned(), subject, reason, ..Found::confirmed("low") };
+            let found =
+                Found { rule: 11, key: "punctures".to_owned(), subject, reason, ..Found::confirmed(Severity::Low) };
             self.verdict(Found { evidence, parameters, ..found })
         })
     }
@@ -194,7 +202,7 @@ impl Judge<'_> {
                 state: State::certain(is_certain),
                 reason: format!("{} was used; recall {}: {}{doubt}", self.name(), recall.recall_id, recall.reason),
                 evidence,
-                ..Found::confirmed("high")
+                ..Found::confirmed(Severity::High)
             })
         };
         recalls.map(verdict).collect()
@@ -208,7 +216,7 @@ impl Judge<'_> {
             let reason = format!("{} was used after its lot {} had expired", self.name(), mount.lot);
             let (key, subject) = (format!("expired/{product}"), format!("expired/{product}"));
             let evidence = json!({"lot_expiry_day": last, "clock_synced": self.is_dated && mount.synced});
-            self.verdict(Found { rule: 12, key, subject, reason, evidence, state, ..Found::confirmed("high") })
+            self.verdict(Found { rule: 12, key, subject, reason, evidence, state, ..Found::confirmed(Severity::High) })
         })
     }
 }
@@ -217,30 +225,19 @@ fn product(mount: &Mount) -> String {
     format!("{}/{}", mount.udi_di, mount.lot)
 }
 
-fn word(slot: &str) -> &'static str {
-    match slot {
-        "NEEDLE" => "needle",
-        "SYRINGE" => "syringe",
-        "HANDPIECE" => "handpiece",
-        "CARTRIDGE" => "cartridge",
-        "TUBING" => "tubing",
-        _ => "item",
-    }
-}
-
 struct Found {
     rule: u8,
     key: String,
     subject: String,
     state: State,
-    severity: &'static str,
+    severity: Severity,
     reason: String,
     evidence: Value,
     parameters: Value,
 }
 
 impl Found {
-    fn confirmed(severity: &'static str) -> Self {
+    fn confirmed(severity: Severity) -> Self {
         Self {
             rule: 0,
             key: String::new(),

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use analysis::gs1;
 use serde_json::{Value, json};
 use warehouse::{
+    states::{Severity, VerdictState},
     sterility::{Component, Mount, Recall, Recipe, Registry, quoted},
     verdicts::Verdict,
 };
@@ -217,15 +218,6 @@ impl RegistryIndex {
     }
 }
 
-/// The next lower severity.
-pub(crate) fn lesser(severity: &str) -> &'static str {
-    match severity {
-        "critical" => "high",
-        "high" => "medium",
-        _ => "low",
-    }
-}
-
 /// What a rule found, before it is a row.
 pub(crate) struct Finding<'a> {
     pub tenant: &'a str,
@@ -237,7 +229,7 @@ pub(crate) struct Finding<'a> {
     pub subject: String,
     pub state: State,
     /// Severity if it is confirmed.
-    pub severity: &'a str,
+    pub severity: Severity,
     pub reason: String,
     pub evidence: Value,
     pub query: String,
@@ -265,9 +257,9 @@ impl Finding<'_> {
     /// The row. The caller adds site, device, item and sessions.
     pub fn verdict(self) -> Verdict {
         let (state, severity, decide_at) = match self.state {
-            State::Confirmed => ("CONFIRMED", self.severity, 0),
-            State::Indeterminate => ("INDETERMINATE", lesser(self.severity), 0),
-            State::Pending(decide_at) => ("PENDING", self.severity, decide_at),
+            State::Confirmed => (VerdictState::Confirmed, self.severity, 0),
+            State::Indeterminate => (VerdictState::Indeterminate, self.severity.lower(), 0),
+            State::Pending(decide_at) => (VerdictState::Pending, self.severity, decide_at),
         };
         Verdict {
             tenant: self.tenant.to_owned(),
@@ -275,8 +267,8 @@ impl Finding<'_> {
             verdict_key: format!("{}/{}", self.rule, self.key),
             alert_key: format!("sterility-{}/{}/{}", self.rule, self.tenant, self.subject),
             rule: self.rule,
-            state: state.to_owned(),
-            severity: severity.to_owned(),
+            state,
+            severity,
             at: self.at,
             decide_at,
             reason: self.reason,

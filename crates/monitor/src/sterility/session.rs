@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Value, json};
 use warehouse::{
+    states::Severity,
     sterility::{Component, Mount, Shots, quoted},
     verdicts::Verdict,
 };
@@ -99,7 +100,7 @@ fn needle(facts: &SessionFacts<'_>, device: &str, shots: &[&Shots], clock: Clock
         key: device.to_owned(),
         subject: format!("{}/{device}", facts.session_id),
         state,
-        severity: "high",
+        severity: Severity::High,
         reason: format!("device {device}, session {}: {what}", facts.session_id),
         evidence: json!({"device": device, "session": facts.session_id, "without_mount": none,
             "mounted_elsewhere": elsewhere, "mounting_unknown": unknown, "first": stamp(first_at)}),
@@ -148,7 +149,7 @@ fn mixture(
             key,
             subject,
             state,
-            severity: "high",
+            severity: Severity::High,
             reason,
             evidence,
             query: format!(

@@ -6,15 +6,19 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use warehouse::{
+    states::{Decision, IndicatorKind, IndicatorResult, Outcome, Purpose, Severity, VerdictState},
     sterility::{Cycle, Indicator, Release},
     verdicts::Verdict,
 };
 
 use super::{
-    curve::{self, Outcome, Physical},
+    curve::{self, Physical},
     rules::{Clock, Finding, HOUR_US, RULE_VERSION, RegistryIndex, State, cycle_query},
 };
-use crate::{alerts::lifecycle::rank, time::stamp};
+use crate::time::stamp;
+
+/// Indicators that are read at the end of a cycle. One without a kind counts as such.
+const NOT_BIOLOGICAL: [IndicatorKind; 3] = [IndicatorKind::Chemical, IndicatorKind::BowieDick, IndicatorKind::Unknown];
 
 /// Everything that is known of one sterilizer.
 pub struct SterilizerFacts<'a> {
@@ -34,8 +38,8 @@ pub struct Assessment {
     pub outcome: Outcome,
     pub reason: String,
     pub physical: Physical,
-    /// Latest decision: `RELEASED`, `REJECTED`; empty = none yet.
-    pub release: String,
+    /// Latest decision.
+    pub release: Decision,
     /// The load was wet.
     pub wet: bool,
     /// Cycles whose positive biological indicator recalls it.
@@ -58,7 +62,7 @@ impl Assessment {
     pub fn is_sterile(&self) -> bool {
         self.for_load
             && self.outcome == Outcome::Passed
-            && self.release == "RELEASED"
+            && self.release == Decision::Released
             && !self.wet
             && !self.is_recalled()
     }
@@ -70,8 +74,9 @@ impl Assessment {
 
     /// Whether a fact about it is awaited, and no known fact makes its items unsterile.
     pub fn is_awaited(&self) -> bool {
-        let open = self.outcome == Outcome::Pending || (self.outcome == Outcome::Passed && self.release.is_empty());
-        self.for_load && open && !self.is_recalled() && !self.wet && self.release != "REJECTED"
+        let open =
+            self.outcome == Outcome::Pending || (self.outcome == Outcome::Passed && self.release == Decision::None);
+        self.for_load && open && !self.is_recalled() && !self.wet && self.release != Decision::Rejected
     }
 }
 
@@ -140,39 +145,44 @@ impl<'a> History<'a> {
             let latest = releases.entry(&release.cycle_uid).or_insert(release);
             *latest = (*latest).max(*release);
         }
-        let biological = |cycle: &&&Cycle, result: &str| {
+        let biological = |cycle: &&&Cycle, result: IndicatorResult| {
             let of_cycle = readings.get(cycle.cycle_uid.as_str()).into_iter().flatten();
-            of_cycle.filter(|reading| reading.kind == "BIOLOGICAL").any(|reading| reading.result == result)
+            of_cycle.filter(|reading| reading.kind == IndicatorKind::Biological).any(|reading| reading.result == result)
         };
-        let positive: Vec<_> = cycles.iter().filter(|cycle| biological(cycle, "POSITIVE")).copied().collect();
-        let negative = cycles.iter().filter(|cycle| biological(cycle, "NEGATIVE") && !biological(cycle, "POSITIVE"));
+        let positive: Vec<_> =
+            cycles.iter().filter(|cycle| biological(cycle, IndicatorResult::Positive)).copied().collect();
+        let negative = cycles.iter().filter(|cycle| {
+            biological(cycle, IndicatorResult::Negative) && !biological(cycle, IndicatorResult::Positive)
+        });
         let negative = negative.copied().collect();
         Self { cycles, readings, releases, positive, negative }
     }
 
-    fn result(&self, cycle: &Cycle, kinds: &[&str]) -> Option<&'static str> {
+    fn result(&self, cycle: &Cycle, kinds: &[IndicatorKind]) -> Option<IndicatorResult> {
         let of_cycle = self.readings.get(cycle.cycle_uid.as_str()).into_iter().flatten();
         let results: Vec<_> =
-            of_cycle.filter(|reading| kinds.contains(&reading.kind.as_str())).map(|reading| &*reading.result).collect();
-        ["POSITIVE", "NEGATIVE", "INVALID"].into_iter().find(|result| results.contains(result))
+            of_cycle.filter(|reading| kinds.contains(&reading.kind)).map(|reading| reading.result).collect();
+        [IndicatorResult::Positive, IndicatorResult::Negative, IndicatorResult::Invalid]
+            .into_iter()
+            .find(|result| results.contains(result))
     }
 
     fn assessment(&self, cycle: &Cycle, facts: &SterilizerFacts<'_>) -> Assessment {
         let physical = facts.physical.get(cycle.cycle_uid.as_str()).cloned().unwrap_or_default();
-        let chemical = self.result(cycle, &["CHEMICAL", "BOWIE_DICK", ""]);
+        let chemical = self.result(cycle, &NOT_BIOLOGICAL);
         let (outcome, reason) = match (chemical, physical.outcome) {
-            (Some("POSITIVE"), _) => (Outcome::Failed, "the chemical indicator failed".to_owned()),
-            (Some("INVALID"), Outcome::Passed) => {
+            (Some(IndicatorResult::Positive), _) => (Outcome::Failed, "the chemical indicator failed".to_owned()),
+            (Some(IndicatorResult::Invalid), Outcome::Passed) => {
                 (Outcome::Indeterminate, "the chemical indicator could not be read".to_owned())
             }
             _ => (physical.outcome, physical.reason.clone()),
         };
-        let release = self.releases.get(cycle.cycle_uid.as_str()).map_or("", |release| &release.decision);
-        let for_load = !matches!(cycle.purpose.as_str(), "BOWIE_DICK" | "LEAK");
+        let release = self.releases.get(cycle.cycle_uid.as_str()).map_or(Decision::None, |release| release.decision);
+        let for_load = !matches!(cycle.purpose, Purpose::BowieDick | Purpose::Leak);
         Assessment {
             outcome,
             reason,
-            release: release.to_owned(),
+            release,
             wet: cycle.load_dry == Some(false),
             recalled_by: if for_load { self.recalled_by(cycle) } else { Vec::new() },
             for_load,
@@ -221,7 +231,7 @@ fn on_cycle(cycle: &Cycle, assessment: &Assessment, registry: &RegistryIndex, un
         tenant: cycle.tenant.clone(),
         unit: unit.to_owned(),
         verdict_key: format!("0/{}", cycle.cycle_uid),
-        state: assessment.outcome.as_str().to_owned(),
+        state: assessment.outcome.into(),
         site: cycle.site.clone(),
         device: cycle.device.clone(),
         cycle_uid: cycle.cycle_uid.clone(),
@@ -246,7 +256,7 @@ fn failed(cycle: &Cycle, assessment: &Assessment, unit: &str) -> Option<Verdict>
         Outcome::Passed | Outcome::Pending => return None,
     };
     let verb = if state == State::Confirmed { "failed" } else { "is indeterminate" };
-    let released = if assessment.release == "RELEASED" { " and was released" } else { "" };
+    let released = if assessment.release == Decision::Released { " and was released" } else { "" };
     let finding = Finding {
         tenant: &cycle.tenant,
         unit,
@@ -254,7 +264,7 @@ fn failed(cycle: &Cycle, assessment: &Assessment, unit: &str) -> Option<Verdict>
         key: cycle.cycle_uid.clone(),
         subject: cycle.cycle_uid.clone(),
         state,
-        severity: if assessment.release == "RELEASED" { "high" } else { "medium" },
+        severity: if assessment.release == Decision::Released { Severity::High } else { Severity::Medium },
         reason: format!("cycle {} {verb}{released}: {}", cycle.cycle_uid, assessment.reason),
         evidence: json!({"cycle": cycle.cycle_uid, "sterilizer": cycle.device, "outcome": assessment.outcome.as_str(),
             "reason": assessment.reason, "release": assessment.release, "started": stamp(cycle.at)}),
@@ -279,7 +289,7 @@ fn positive(cycle: &Cycle, assessments: &[(String, Assessment)], unit: &str) -> 
         key: cycle.cycle_uid.clone(),
         subject: cycle.cycle_uid.clone(),
         state: State::Confirmed,
-        severity: "critical",
+        severity: Severity::Critical,
         reason: format!(
             "biological indicator of cycle {} was positive; loads recalled since the last negative one: {}",
             cycle.cycle_uid,
@@ -305,7 +315,7 @@ fn tests(
     let outcomes: HashMap<&str, Outcome> =
         assessments.iter().map(|(uid, assessment)| (uid.as_str(), assessment.physical.outcome)).collect();
     let mut found: BTreeMap<String, Verdict> = BTreeMap::new();
-    for load in history.cycles.iter().filter(|cycle| matches!(cycle.purpose.as_str(), "LOAD" | "")) {
+    for load in history.cycles.iter().filter(|cycle| matches!(cycle.purpose, Purpose::Load | Purpose::Unknown)) {
         let recipe = registry.recipe(&load.tenant, &load.recipe);
         if recipe.is_some_and(|recipe| recipe.prevacuum) && registry.bowie_dick(&load.tenant) {
             keep(&mut found, bowie_dick(history, load, &outcomes, registry, clock, unit));
@@ -319,14 +329,14 @@ fn tests(
 /// Keeps one verdict for each missing test: the most certain, else that of the first load.
 fn keep(found: &mut BTreeMap<String, Verdict>, verdict: Option<Verdict>) {
     let Some(verdict) = verdict else { return };
-    let certainty = |verdict: &Verdict| (verdict.state == "CONFIRMED", rank(&verdict.severity));
+    let certainty = |verdict: &Verdict| (verdict.state == VerdictState::Confirmed, verdict.severity);
     match found.get_mut(&verdict.verdict_key) {
         Some(known) if certainty(known) >= certainty(&verdict) => {}
         _ => drop(found.insert(verdict.verdict_key.clone(), verdict)),
     }
 }
 
-fn test(load: &Cycle, unit: &str, key: String, state: State, severity: &str, reason: String, at: i64) -> Verdict {
+fn test(load: &Cycle, unit: &str, key: String, state: State, severity: Severity, reason: String, at: i64) -> Verdict {
     let finding = Finding {
         tenant: &load.tenant,
         unit,
@@ -359,28 +369,35 @@ fn bowie_dick(
     clock: Clock,
     unit: &str,
 ) -> Option<Verdict> {
-    let of_day = |cycle: &&&Cycle| cycle.purpose == "BOWIE_DICK" && cycle.day == load.day && before(cycle, load);
+    let of_day = |cycle: &&&Cycle| cycle.purpose == Purpose::BowieDick && cycle.day == load.day && before(cycle, load);
     let key = format!("bowie-dick/{}", load.day);
     let verdict = |state, severity, reason| Some(test(load, unit, key.clone(), state, severity, reason, load.at));
     let Some(latest) = history.cycles.iter().rev().find(of_day) else {
         let reason = format!("no Bowie-Dick test on sterilizer {} before load {}", load.device, load.cycle_uid);
         // A test without a known day may have been on this day.
-        let is_certain = history.cycles.iter().all(|cycle| cycle.synced || cycle.purpose != "BOWIE_DICK");
-        return verdict(State::certain(load.synced && is_certain), "medium", reason);
+        let is_certain = history.cycles.iter().all(|cycle| cycle.synced || cycle.purpose != Purpose::BowieDick);
+        return verdict(State::certain(load.synced && is_certain), Severity::Medium, reason);
     };
     let uid = &latest.cycle_uid;
-    match (history.result(latest, &["BOWIE_DICK", "CHEMICAL"]), outcomes.get(uid.as_str()).copied()) {
-        (Some("POSITIVE"), _) | (_, Some(Outcome::Failed)) => {
-            verdict(State::Confirmed, "high", format!("Bowie-Dick test {uid} failed before load {}", load.cycle_uid))
+    match (
+        history.result(latest, &[IndicatorKind::BowieDick, IndicatorKind::Chemical]),
+        outcomes.get(uid.as_str()).copied(),
+    ) {
+        (Some(IndicatorResult::Positive), _) | (_, Some(Outcome::Failed)) => verdict(
+            State::Confirmed,
+            Severity::High,
+            format!("Bowie-Dick test {uid} failed before load {}", load.cycle_uid),
+        ),
+        (Some(IndicatorResult::Negative), _) => None,
+        (Some(_), _) => {
+            verdict(State::Indeterminate, Severity::High, format!("Bowie-Dick test {uid} could not be read"))
         }
-        (Some("NEGATIVE"), _) => None,
-        (Some(_), _) => verdict(State::Indeterminate, "high", format!("Bowie-Dick test {uid} could not be read")),
         (None, _) => {
             let until =
                 latest.at + i64::try_from(registry.release_hours(&load.tenant)).unwrap_or(i64::MAX / HOUR_US) * HOUR_US;
             let reason = format!("the result of Bowie-Dick test {uid} has not arrived");
             let state = if clock.now < until { State::Pending(until) } else { State::Confirmed };
-            verdict(state, "medium", reason)
+            verdict(state, Severity::Medium, reason)
         }
     }
 }
@@ -406,7 +423,9 @@ fn biological(
     }
     // The indicator of a test cycle is read days later.
     let awaited = history.cycles.iter().rev().filter(tested).find(|cycle| {
-        cycle.purpose == "BI" && load.at - cycle.at <= span && history.result(cycle, &["BIOLOGICAL"]).is_none()
+        cycle.purpose == Purpose::Biological
+            && load.at - cycle.at <= span
+            && history.result(cycle, &[IndicatorKind::Biological]).is_none()
     });
     let until = |cycle: &Cycle| {
         cycle.at + i64::try_from(registry.release_hours(&load.tenant)).unwrap_or(i64::MAX / HOUR_US) * HOUR_US
@@ -421,16 +440,21 @@ fn biological(
         "no negative biological indicator on sterilizer {} {since}; one every {days} days is required",
         load.device
     );
-    Some(test(load, unit, key, state, "medium", reason, load.at))
+    Some(test(load, unit, key, state, Severity::Medium, reason, load.at))
 }
 
 /// The latest leak test of the day before the load must not have failed. A leak test is not
 /// required.
 fn leak(history: &History<'_>, load: &Cycle, unit: &str) -> Option<Verdict> {
-    let of_day = |cycle: &&&Cycle| cycle.purpose == "LEAK" && cycle.day == load.day && before(cycle, load);
+    let of_day = |cycle: &&&Cycle| cycle.purpose == Purpose::Leak && cycle.day == load.day && before(cycle, load);
     let latest = history.cycles.iter().rev().find(of_day)?;
-    let failed = history.result(latest, &["CHEMICAL", "BOWIE_DICK", ""]) == Some("POSITIVE")
-        || history.releases.get(latest.cycle_uid.as_str()).is_some_and(|release| release.decision == "REJECTED");
+    let failed = history.result(latest, &NOT_BIOLOGICAL) == Some(IndicatorResult::Positive)
+        || history
+            .releases
+            .get(latest.cycle_uid.as_str())
+            .is_some_and(|release| release.decision == Decision::Rejected);
     let reason = format!("leak test {} failed before load {}", latest.cycle_uid, load.cycle_uid);
-    failed.then(|| test(load, unit, format!("leak/{}", latest.cycle_uid), State::Confirmed, "high", reason, load.at))
+    failed.then(|| {
+        test(load, unit, format!("leak/{}", latest.cycle_uid), State::Confirmed, Severity::High, reason, load.at)
+    })
 }
