@@ -21,7 +21,7 @@ pub struct Arguments {
     /// One pass, then end; finds a running `doseline up` as the other sub-commands do
     #[arg(long)]
     pub once: bool,
-    /// Evaluate everything, not only what has changed
+    /// Evaluate everything, not only what has changed; a curve whose samples are gone keeps its judgement
     #[arg(long)]
     from_scratch: bool,
     #[command(flatten)]

@@ -11,7 +11,9 @@
 //! Invariants:
 //! - A verdict is a function of facts, registry and time. It does not depend on the order of arrival
 //!   or on earlier verdicts. Evaluating what has changed, evaluating it twice, and evaluating
-//!   everything give the same verdicts.
+//!   everything give the same verdicts. One exception: samples of a sterilization cycle may be
+//!   retained for a shorter time than its verdict. The judgement of its curve by the most samples
+//!   that were ever stored is kept in `cycle_assessments` and counts as a fact.
 //! - Each condition has one alert with a stable key. Late data can raise an alert, but cannot clear a
 //!   critical one: it is latched until a person acknowledges it. Every change has a row in
 //!   `alert_history`.

@@ -15,7 +15,7 @@ use warehouse::{
     verdicts::Verdict,
 };
 
-use crate::{reader::chunks, sterility::sterilizer::Assessment, time::stamp};
+use crate::{reader::chunks, sterility::assessment::Assessment, time::stamp};
 
 /// Where a trace starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -312,11 +312,9 @@ impl Tracer<'_> {
                     cycles.insert(cycle.cycle_uid.clone(), cycle);
                 }
             }
-            for verdict in self.warehouse.verdicts_of_cycles(&ids).await? {
-                if verdict.tenant == self.tenant
-                    && let Ok(assessment) = serde_json::from_str::<Assessment>(&verdict.evidence)
-                {
-                    assessments.insert(verdict.cycle_uid, assessment);
+            for row in self.warehouse.assessments_of_cycles(&ids).await? {
+                if row.tenant == self.tenant {
+                    assessments.insert(row.cycle_uid.clone(), Assessment::from(&row));
                 }
             }
         }

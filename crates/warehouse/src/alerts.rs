@@ -28,7 +28,7 @@ pub struct Alert {
     pub site: String,
     pub device: String,
     pub title: String,
-    /// Visits affected, ascending.
+    /// Sessions affected, ascending.
     pub sessions: Vec<String>,
     pub items: Vec<String>,
     pub cycles: Vec<String>,
@@ -67,7 +67,7 @@ pub struct AlertEvent {
     pub holds: bool,
     /// The alert's `attention` then; an acknowledgement covers up to it.
     pub attention: u32,
-    /// Visits affected then.
+    /// Sessions affected then.
     pub sessions: Vec<String>,
     /// In words: the title, or the person's note.
     pub note: String,
@@ -75,7 +75,7 @@ pub struct AlertEvent {
     pub evidence_rows: String,
 }
 
-/// An alert that waits for somebody.
+/// An open alert that nobody has acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct OpenAlert {
     pub tenant: String,
@@ -149,7 +149,7 @@ impl Warehouse {
         self.add("alerts", alerts).await
     }
 
-    /// Alerts that wait for somebody, the most severe first; `tenant` empty = all.
+    /// Open alerts that nobody has acknowledged, the most severe first; `tenant` empty = all.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

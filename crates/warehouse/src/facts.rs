@@ -13,7 +13,7 @@ pub struct Mount {
     /// When, us since 1970.
     pub at: i64,
     pub site: String,
-    /// Visit it was mounted in; empty = outside a session.
+    /// Session it was mounted in; empty = outside a session.
     pub session_id: String,
     pub slot: Slot,
     /// The item; empty = not said.
@@ -37,12 +37,12 @@ pub struct Mount {
     pub synced: bool,
 }
 
-/// What injections of one visit were made with.
+/// Use of one mounted item in one session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Use {
     pub tenant: String,
     pub device: String,
-    /// Visit; empty = outside a session.
+    /// Session; empty = outside a session.
     pub session_id: String,
     pub slot: Slot,
     /// The mount; empty = not said.
@@ -63,7 +63,7 @@ pub struct Use {
     pub lately: bool,
 }
 
-/// Injections of one visit and device with the same needle mount and mixture.
+/// Injections of one session and device with the same needle mount and mixture.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Shots {
     pub tenant: String,

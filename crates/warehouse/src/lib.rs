@@ -13,6 +13,7 @@
 
 pub mod accuracy;
 pub mod alerts;
+pub mod assessments;
 pub mod changes;
 pub mod client;
 pub mod closing;

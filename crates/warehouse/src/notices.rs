@@ -1,4 +1,4 @@
-//! What is to be told of alerts outside, and what was.
+//! Open alerts to send, and the deliveries that targets have confirmed.
 
 use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
@@ -11,7 +11,7 @@ use crate::{
     sterility::quoted,
 };
 
-/// An alert that waits for somebody, as it is told outside.
+/// An open alert that nobody has acknowledged, as it is sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Waiting {
     pub tenant: String,
@@ -35,7 +35,7 @@ pub struct Waiting {
     pub raised_at: i64,
 }
 
-/// A row of `alert_deliveries`: what the other side has confirmed.
+/// A row of `alert_deliveries`: what a target has confirmed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Delivery {
     pub target: String,
@@ -44,20 +44,20 @@ pub struct Delivery {
     /// When, us since 1970.
     pub delivered_at: i64,
     pub status: DeliveryStatus,
-    /// Severity that was told.
+    /// Severity that was sent.
     pub severity: Severity,
     /// What it is about.
     pub kind: String,
-    /// Attention that was told.
+    /// Attention that was sent.
     pub attention: u32,
-    /// Stable id outside.
+    /// Stable id for other systems.
     pub fingerprint: String,
     /// When the alert was raised, us since 1970.
     pub raised_at: i64,
 }
 
 impl Warehouse {
-    /// Everything that waits for somebody.
+    /// Every open alert that nobody has acknowledged.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -71,7 +71,7 @@ impl Warehouse {
         .await
     }
 
-    /// What a target was last told to be firing.
+    /// The alerts that a target last confirmed as firing.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

@@ -1,4 +1,4 @@
-//! Links between visits, items, lots and cycles, for one question at a time.
+//! Links between sessions, items, lots and cycles, for one question at a time.
 
 use analysis::gs1;
 use async_recursion::async_recursion as boxed;
@@ -10,7 +10,7 @@ use crate::{
     sterility::{Component, Cycle, Horizon, Load, Mount, Registry, Scope, Shots, Use, list, quoted},
 };
 
-/// A visit, as its devices told of it.
+/// A session, as its devices reported it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Visit {
     pub tenant: String,
@@ -25,7 +25,7 @@ pub struct Visit {
 pub const ROWS_MAX: usize = 10_000;
 
 impl Warehouse {
-    /// Tenants that know a visit, item, lot (`DI/LOT` or the lot alone) or cycle.
+    /// Tenants that know a session, item, lot (`DI/LOT` or the lot alone) or cycle.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -59,7 +59,7 @@ impl Warehouse {
         self.rows(&format!("SELECT DISTINCT toString(tenant) AS tenant FROM ({sql}) ORDER BY tenant")).await
     }
 
-    /// What visits were made with.
+    /// The items that were used in sessions.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -101,7 +101,7 @@ impl Warehouse {
         self.mounts_where(&format!("{} LIMIT {ROWS_MAX}", of_lot(lot))).await
     }
 
-    /// What is said of visits.
+    /// Starts and clients of sessions.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

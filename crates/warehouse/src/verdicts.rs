@@ -37,7 +37,7 @@ pub struct Verdict {
     pub cycle_uid: String,
     /// Product and lot, or mixture; empty = none.
     pub lot: String,
-    /// Visits affected, ascending.
+    /// Sessions affected, ascending.
     pub sessions: Vec<String>,
     /// Time of the first fact of it, us since 1970.
     pub at: i64,
@@ -58,13 +58,13 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Whether two say the same, whenever they were computed and whatever else was on its way then.
+    /// Whether two are equal except for the time of computation and what was missing then.
     pub fn says_the_same(&self, other: &Self) -> bool {
         let plain = |verdict: &Self| Self { computed_at: 0, completeness: String::new(), ..verdict.clone() };
         plain(self) == plain(other)
     }
 
-    /// Whether it stands as a breach, or cannot be excluded.
+    /// Whether it shows a breach, or cannot exclude one.
     pub fn holds(&self) -> bool {
         matches!(self.state, VerdictState::Confirmed | VerdictState::Indeterminate)
     }
@@ -88,18 +88,6 @@ impl Warehouse {
         })
     }
 
-    /// The latest verdicts on cycles.
-    ///
-    /// # Errors
-    /// As [`Warehouse::fetch`].
-    #[boxed]
-    pub async fn verdicts_of_cycles(&self, cycles: &[String]) -> Result<Vec<Verdict>, Error> {
-        let keys: Vec<_> = cycles.iter().map(|cycle| format!("0/{cycle}")).collect();
-        let keys = list(keys.iter().map(String::as_str));
-        self.verdicts(&format!("startsWith(unit, 'sterilizer/') AND verdict_key IN {keys} AND state != 'CLEARED'"))
-            .await
-    }
-
     /// The latest verdicts that belong to alerts.
     ///
     /// # Errors
@@ -110,7 +98,7 @@ impl Warehouse {
         self.verdicts(&format!("alert_key IN {keys}")).await
     }
 
-    /// The latest verdicts that concern a visit, item or cycle.
+    /// The latest verdicts that concern a session, item or cycle.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

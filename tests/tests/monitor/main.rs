@@ -6,6 +6,7 @@ mod crowd;
 mod delivery;
 mod devices;
 mod fleet;
+mod retention;
 mod sterility;
 
 use harness::ClickHouse;

@@ -15,7 +15,7 @@ fn at(hour: i64) -> String {
 }
 
 impl Facts<'_> {
-    fn insert(&self, table: &str, columns: &str, values: &str) {
+    pub fn insert(&self, table: &str, columns: &str, values: &str) {
         self.0.clickhouse.query(&format!("INSERT INTO doseline.{table} ({columns}) VALUES {values}"));
     }
 
@@ -119,7 +119,7 @@ impl Facts<'_> {
         );
     }
 
-    fn biological(&self, uid: &str, hour: i64, result: &str) {
+    pub fn biological(&self, uid: &str, hour: i64, result: &str) {
         self.insert(
             "cycle_indicators",
             "tenant, site, device, boot_id, seq, at, cycle_uid, kind, result, read_at",

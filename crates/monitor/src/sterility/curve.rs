@@ -6,15 +6,19 @@ use analysis::{
     hold::{self, Band, Series},
     lethality::lethality,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 use warehouse::{
     states::Outcome,
     sterility::{Curve, Cycle, Recipe},
 };
 
+/// Version of the judgement of curves. A new version judges every curve again whose samples are still
+/// stored.
+pub const VERSION: u32 = 1;
+
 /// Judgement of a curve.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Physical {
     pub outcome: Outcome,
     pub reason: String,
@@ -30,6 +34,38 @@ pub struct Physical {
     pub f0_trapezoid_ms: Option<i64>,
     /// Largest difference to saturated steam during the hold, mK.
     pub saturation_mk: Option<i64>,
+    /// Limits that it was judged by, JSON.
+    #[serde(skip)]
+    pub limits: String,
+    /// [`VERSION`] that it was judged with.
+    #[serde(skip)]
+    pub version: u32,
+}
+
+impl Physical {
+    /// Whether judging the samples of a cycle by `limits` gives this judgement again, so that they
+    /// need not be read.
+    pub fn is_settled(&self, cycle: &Cycle, limits: &str) -> bool {
+        self.outcome != Outcome::Pending
+            && self.samples == cycle.samples
+            && self.limits == limits
+            && self.version == VERSION
+    }
+}
+
+/// The judgement of a curve that stands: of the stored samples, unless an earlier judgement had more
+/// samples. Samples may be retained for a shorter time than judgements.
+pub fn judge_or_keep(
+    cycle: &Cycle,
+    curve: Option<&Curve>,
+    recipe: Option<&Recipe>,
+    earlier: Option<&Physical>,
+) -> Physical {
+    let judged = judge(cycle, curve, recipe);
+    match earlier {
+        Some(earlier) if earlier.samples > judged.samples => earlier.clone(),
+        _ => judged,
+    }
 }
 
 /// The limits of a recipe, as stored with a verdict.
@@ -64,7 +100,8 @@ pub fn judge(cycle: &Cycle, curve: Option<&Curve>, recipe: Option<&Recipe>) -> P
     let samples = curve.map_or(&[][..], |curve| &curve.samples);
     let found = u32::try_from(samples.len()).unwrap_or(u32::MAX);
     let end_ms = samples.iter().map(|sample| sample.0).max().unwrap_or(0);
-    let known = Physical { end_ms, samples: found, ..Physical::default() };
+    let limits = parameters(recipe).to_string();
+    let known = Physical { end_ms, samples: found, limits, version: VERSION, ..Physical::default() };
     let unknown = |reason: String| Physical { outcome: Outcome::Indeterminate, reason, ..known.clone() };
     if found < cycle.samples {
         return Physical { reason: format!("{found} of {} samples have arrived", cycle.samples), ..known };
@@ -192,5 +229,23 @@ mod tests {
         assert_eq!(judge(&Cycle::default(), None, Some(&recipe())).outcome, Outcome::Indeterminate);
         let steam = Recipe { saturated_steam: true, ..recipe() };
         assert_eq!(judge(&cycle, Some(&curve), Some(&steam)).outcome, Outcome::Indeterminate, "no pressure");
+    }
+
+    #[test]
+    fn a_judgement_outlives_its_samples_and_more_samples_replace_it() {
+        let (cycle, curve) = plateau(200, 0..0);
+        let passed = judge(&cycle, Some(&curve), Some(&recipe()));
+        let kept = |curve: Option<&Curve>, recipe: &Recipe| judge_or_keep(&cycle, curve, Some(recipe), Some(&passed));
+        let rest = Curve { samples: curve.samples[..50].to_vec(), ..curve.clone() };
+        let longer = Recipe { hold_ms: 240_000, ..recipe() };
+        assert_eq!(kept(None, &recipe()), passed);
+        assert_eq!(kept(Some(&rest), &recipe()), passed, "some samples are gone");
+        assert_eq!(kept(None, &longer), passed, "it states the limits that it was judged by");
+        assert_eq!(kept(Some(&curve), &longer).outcome, Outcome::Failed);
+        let early = judge(&cycle, Some(&rest), Some(&recipe()));
+        assert_eq!(judge_or_keep(&cycle, Some(&curve), Some(&recipe()), Some(&early)), passed);
+        let limits = parameters(Some(&recipe())).to_string();
+        assert!(passed.is_settled(&cycle, &limits) && !early.is_settled(&cycle, &limits));
+        assert!(!passed.is_settled(&cycle, &parameters(Some(&longer)).to_string()));
     }
 }

@@ -5,18 +5,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use warehouse::{
     Error, Warehouse,
-    states::{Outcome, Slot, VerdictState},
+    assessments::AssessmentRow,
+    states::{Slot, VerdictState},
     sterility::{Component, Cycle, Horizon, IDS_MAX, Mount, Registry, Scope},
     verdicts::Verdict,
 };
 
 use super::{
-    curve,
+    assessment::Assessments,
+    curve::{self, Physical},
     item::{self, ItemFacts},
     mount::{self, MountFacts},
-    rules::{CURVES_SINCE, Clock, RegistryIndex},
+    rules::{Clock, RegistryIndex},
     session::{self, SessionFacts},
-    sterilizer::{self, Assessment, Assessments, SterilizerFacts},
+    sterilizer::{self, SterilizerFacts},
     units::ChangedUnits,
 };
 use crate::{
@@ -36,11 +38,16 @@ pub(super) struct Evaluation<'a> {
     pub horizon: &'a Horizon,
     pub clock: Clock,
     pub mass_balance_pct: u32,
+    /// Judges every curve again whose samples are stored.
+    pub from_scratch: bool,
     pub assessments: Assessments,
     /// Keys of the alerts to update.
     pub keys: BTreeSet<String>,
     pub pending: HashMap<String, i64>,
     pub evaluated: HashSet<String>,
+    /// Rows of the assessments that changed. They are stored when the pass has evaluated every unit and
+    /// updated every alert: if it fails before, the next pass finds the same cycles changed.
+    pub assessment_rows: Vec<AssessmentRow>,
     /// Items of the cycles whose assessment changed.
     pub changed_items: BTreeSet<String>,
     pub alerts: u64,
@@ -87,7 +94,8 @@ impl Evaluation<'_> {
         let cycles = warehouse.cycles(scope, &self.registered).await?;
         let (indicators, releases) = (warehouse.indicators(scope).await?, warehouse.releases(scope).await?);
         let known = warehouse.verdicts_of_units("sterilizer", scope).await?;
-        let physical = self.physical(&cycles, &known).await?;
+        let stored = warehouse.assessments(scope).await?;
+        let physical = self.physical(&cycles, &stored).await?;
         let mut sterilizers: BTreeMap<Named<'_>, SterilizerFacts<'_>> = BTreeMap::new();
         let mut sterilizer_of: HashMap<Named<'_>, Named<'_>> = HashMap::new();
         for cycle in &cycles {
@@ -118,56 +126,52 @@ impl Evaluation<'_> {
                 facts.releases.push(release);
             }
         }
-        let (mut verdicts, mut units) = (Vec::new(), Vec::new());
+        let (mut verdicts, mut units, mut rows) = (Vec::new(), Vec::new(), Vec::new());
         for facts in sterilizers.values() {
             let evaluated = sterilizer::evaluate(facts, &self.registry, self.clock);
+            rows.extend(evaluated.assessments.iter().map(|(uid, assessment)| assessment.row(facts.tenant, uid)));
             verdicts.extend(evaluated.verdicts);
             units.push(sterilizer::unit(facts.device));
             let tenant = facts.tenant.to_owned();
             self.assessments
                 .extend(evaluated.assessments.into_iter().map(|(uid, assessment)| ((tenant.clone(), uid), assessment)));
         }
-        let changed = self.write(verdicts, known, units).await?;
-        let changed: HashSet<_> = changed
-            .iter()
-            .filter(|verdict| verdict.rule == 0)
-            .map(|verdict| (&verdict.tenant, &verdict.cycle_uid))
-            .collect();
-        let of_changed: Vec<_> =
-            cycles.iter().filter(|cycle| changed.contains(&(&cycle.tenant, &cycle.cycle_uid))).collect();
+        self.write(verdicts, known, units).await?;
+        let key = |row: &AssessmentRow| (row.tenant.clone(), row.cycle_uid.clone());
+        let Diff { changed, gone } = diff(stored, rows, key, AssessmentRow::is_same);
         if matches!(scope, Scope::Ids(_)) {
+            let names: HashSet<_> = changed.iter().map(|row| (&row.tenant, &row.cycle_uid)).collect();
+            let of_changed: Vec<_> =
+                cycles.iter().filter(|cycle| names.contains(&(&cycle.tenant, &cycle.cycle_uid))).collect();
             for cycles in of_changed.chunks(IDS_MAX) {
                 let loads = warehouse.items_of_cycles(cycles).await?;
                 self.changed_items.extend(loads.into_iter().map(|load| load.item_id));
             }
         }
+        let gone =
+            gone.into_iter().filter(|row| row.is_present && self.evaluated.contains(&sterilizer::unit(&row.device)));
+        let gone = gone.map(|row| AssessmentRow { is_present: false, ..row });
+        let dated = |row| AssessmentRow { computed_at: self.clock.now, ..row };
+        self.assessment_rows.extend(changed.into_iter().chain(gone).map(dated));
         Ok(())
     }
 
-    /// What the curves say: as it was judged before under the same limits, else by their samples.
+    /// The judgements of curves. `stored` are the assessments of the same sterilizers. Samples are read
+    /// only where a stored judgement may be out of date.
     async fn physical<'c>(
         &self,
         cycles: &'c [Cycle],
-        known: &[Verdict],
-    ) -> Result<HashMap<Named<'c>, curve::Physical>, Error> {
-        let known: HashMap<Named<'_>, &Verdict> = known
-            .iter()
-            .filter(|verdict| verdict.rule == 0 && verdict.rule_version >= CURVES_SINCE)
-            .map(|verdict| ((verdict.tenant.as_str(), verdict.cycle_uid.as_str()), verdict))
-            .collect();
-        let judged = |cycle: &Cycle| {
-            let verdict = known.get(&(cycle.tenant.as_str(), cycle.cycle_uid.as_str()))?;
-            let assessment: Assessment = serde_json::from_str(&verdict.evidence).ok()?;
-            Some((verdict.parameters.as_str(), assessment.physical))
-        };
+        stored: &[AssessmentRow],
+    ) -> Result<HashMap<Named<'c>, Physical>, Error> {
+        let stored: HashMap<Named<'_>, Physical> =
+            stored.iter().map(|row| ((row.tenant.as_str(), row.cycle_uid.as_str()), row.into())).collect();
         let (mut physical, mut open) = (HashMap::new(), Vec::new());
         for cycle in cycles {
+            let name = (cycle.tenant.as_str(), cycle.cycle_uid.as_str());
             let limits = curve::parameters(self.registry.recipe(&cycle.tenant, &cycle.recipe)).to_string();
-            match judged(cycle) {
-                Some((parameters, said))
-                    if said.outcome != Outcome::Pending && said.samples == cycle.samples && parameters == limits =>
-                {
-                    physical.insert((cycle.tenant.as_str(), cycle.cycle_uid.as_str()), said);
+            match stored.get(&name) {
+                Some(earlier) if !self.from_scratch && earlier.is_settled(cycle, &limits) => {
+                    physical.insert(name, earlier.clone());
                 }
                 _ => open.push(cycle),
             }
@@ -177,14 +181,10 @@ impl Evaluation<'_> {
             let curves: HashMap<Named<'_>, _> =
                 curves.iter().map(|curve| ((curve.tenant.as_str(), curve.cycle_uid.as_str()), curve)).collect();
             for cycle in cycles {
-                let curve = curves.get(&(cycle.tenant.as_str(), cycle.cycle_uid.as_str())).copied();
-                let said = judged(cycle).map(|(_, said)| said).filter(|said| said.samples > 0);
-                let judgement = match said {
-                    // Samples may be kept for a shorter time than what they said.
-                    Some(said) if curve.is_none() => said,
-                    _ => curve::judge(cycle, curve, self.registry.recipe(&cycle.tenant, &cycle.recipe)),
-                };
-                physical.insert((cycle.tenant.as_str(), cycle.cycle_uid.as_str()), judgement);
+                let name = (cycle.tenant.as_str(), cycle.cycle_uid.as_str());
+                let recipe = self.registry.recipe(&cycle.tenant, &cycle.recipe);
+                let judgement = curve::judge_or_keep(cycle, curves.get(&name).copied(), recipe, stored.get(&name));
+                physical.insert(name, judgement);
             }
         }
         Ok(physical)
@@ -231,10 +231,8 @@ impl Evaluation<'_> {
             cycles.filter(|(tenant, uid)| !self.assessments.contains_key(&((*tenant).to_owned(), (*uid).to_owned())));
         let uids: BTreeSet<String> = unknown.map(|(_, uid)| uid.to_owned()).collect();
         for uids in chunks(&uids) {
-            for verdict in self.warehouse.verdicts_of_cycles(&uids).await? {
-                if let Ok(assessment) = serde_json::from_str(&verdict.evidence) {
-                    self.assessments.insert((verdict.tenant, verdict.cycle_uid), assessment);
-                }
+            for row in self.warehouse.assessments_of_cycles(&uids).await? {
+                self.assessments.insert((row.tenant.clone(), row.cycle_uid.clone()), (&row).into());
             }
         }
         Ok(())
@@ -361,14 +359,8 @@ impl Evaluation<'_> {
         Ok(missing)
     }
 
-    /// Writes the verdicts that differ from before and clears those that hold no longer. Returns the
-    /// rows that were written.
-    async fn write(
-        &mut self,
-        verdicts: Vec<Verdict>,
-        known: Vec<Verdict>,
-        units: Vec<String>,
-    ) -> Result<Vec<Verdict>, Error> {
+    /// Writes the verdicts that differ from before and clears those that hold no longer.
+    async fn write(&mut self, verdicts: Vec<Verdict>, known: Vec<Verdict>, units: Vec<String>) -> Result<(), Error> {
         let units: HashSet<String> = units.into_iter().collect();
         let keys = known.iter().chain(&verdicts).map(|verdict| &verdict.alert_key).filter(|key| !key.is_empty());
         self.keys.extend(keys.cloned());
@@ -387,8 +379,7 @@ impl Evaluation<'_> {
         let rows: Vec<_> = changed.into_iter().chain(cleared).map(dated).collect();
         self.evaluated.extend(units);
         self.verdicts += rows.len() as u64;
-        self.warehouse.add_verdicts(&rows).await?;
-        Ok(rows)
+        self.warehouse.add_verdicts(&rows).await
     }
 }
 

@@ -11,8 +11,8 @@ use warehouse::{
 };
 
 use super::{
+    assessment::{Assessment, Assessments},
     rules::{Clock, Finding, HOUR_US, Label, RegistryIndex, State, item_query},
-    sterilizer::{Assessment, Assessments},
 };
 use crate::time::stamp;
 
@@ -124,44 +124,21 @@ impl<'a> Item<'a> {
             .filter(|mount| foreign(mount))
             .map(|mount| (&*mount.device, &*mount.mount_id))
             .collect();
-        let mut sessions: BTreeMap<&str, SessionUse<'a>> = BTreeMap::new();
-        let mut slot = Slot::Unknown;
-        for used in facts.uses.iter().filter(|used| !used.session_id.is_empty()) {
-            let key = (used.device.as_str(), used.mount_id.as_str());
-            let mount = mounts.get(&key).copied();
+        let uses = facts.uses.iter().copied().filter(|used| {
             // A lot number, or no id, does not identify an item.
-            if foreign.contains(&key)
-                || mount.is_some_and(|mount| matches!(mount.id_kind, IdKind::LotOnly | IdKind::None))
-            {
-                continue;
-            }
-            slot = slot.max(used.slot);
-            let session = sessions.entry(&used.session_id).or_insert(SessionUse {
-                session_id: &used.session_id,
-                first_at: used.first_at,
-                last_at: used.last_at,
-                mounts: BTreeSet::new(),
-                site: &used.site,
-                synced: true,
-                identified: false,
-                lately: false,
-            });
-            session.first_at = session.first_at.min(used.first_at);
-            session.last_at = session.last_at.max(used.last_at);
-            session.mounts.insert(key);
-            session.site = session.site.max(&used.site);
-            session.synced &= used.undated == 0 && mount.is_some_and(|mount| mount.synced);
-            session.identified |= mount.is_some_and(|mount| mount.id_kind == IdKind::Serial);
-            session.lately |= used.lately;
-        }
+            let key = (used.device.as_str(), used.mount_id.as_str());
+            let mount = mounts.get(&key);
+            let is_item = mount.is_none_or(|mount| !matches!(mount.id_kind, IdKind::LotOnly | IdKind::None));
+            !used.session_id.is_empty() && !foreign.contains(&key) && is_item
+        });
+        let uses: Vec<_> = uses.collect();
         let mut reprocessings = facts.reprocessings.clone();
         reprocessings.sort_unstable();
-        let mut sessions: Vec<_> = sessions.into_values().collect();
-        sessions.sort_by_key(|session| (session.first_at, session.session_id));
         let serial = || mounts.values().filter(|mount| mount.id_kind == IdKind::Serial);
         let declared = |reusable| serial().any(|mount| mount.reusable == Some(reusable));
         let mount = mounts.values().copied().min();
-        let slot = mount.map_or(slot, |mount| mount.slot);
+        let used_slot = uses.iter().map(|used| used.slot).max().unwrap_or_default();
+        let slot = mount.map_or(used_slot, |mount| mount.slot);
         let declared_single_use = declared(false);
         Self {
             tenant: facts.tenant,
@@ -170,7 +147,7 @@ impl<'a> Item<'a> {
             mount,
             single_use: declared_single_use || (!declared(true) && !is_usually_reusable(slot)),
             declared_single_use,
-            sessions,
+            sessions: sessions_of(&uses, &mounts),
             cycles: cycles_of(facts, assessments),
             reprocessings,
             registry,
@@ -386,6 +363,35 @@ impl<'a> Item<'a> {
         let verdict = found.verdict(&later, json!({"rinsed": times, "told_by": first.device}), json!({}));
         Some(Verdict { at: first.at, site: first.site.clone(), ..verdict })
     }
+}
+
+/// The uses of an item by session, in the order of their time.
+fn sessions_of<'a>(uses: &[&'a Use], mounts: &HashMap<(&str, &str), &Mount>) -> Vec<SessionUse<'a>> {
+    let mut sessions: BTreeMap<&str, SessionUse<'a>> = BTreeMap::new();
+    for used in uses {
+        let key = (used.device.as_str(), used.mount_id.as_str());
+        let mount = mounts.get(&key).copied();
+        let session = sessions.entry(&used.session_id).or_insert(SessionUse {
+            session_id: &used.session_id,
+            first_at: used.first_at,
+            last_at: used.last_at,
+            mounts: BTreeSet::new(),
+            site: &used.site,
+            synced: true,
+            identified: false,
+            lately: false,
+        });
+        session.first_at = session.first_at.min(used.first_at);
+        session.last_at = session.last_at.max(used.last_at);
+        session.mounts.insert(key);
+        session.site = session.site.max(&used.site);
+        session.synced &= used.undated == 0 && mount.is_some_and(|mount| mount.synced);
+        session.identified |= mount.is_some_and(|mount| mount.id_kind == IdKind::Serial);
+        session.lately |= used.lately;
+    }
+    let mut sessions: Vec<_> = sessions.into_values().collect();
+    sessions.sort_by_key(|session| (session.first_at, session.session_id));
+    sessions
 }
 
 fn cycles_of<'a>(facts: &ItemFacts<'a>, assessments: &'a Assessments) -> Vec<ItemCycle<'a>> {

@@ -23,6 +23,7 @@
 //! | 11 | mount | more punctures than allowed for the needle |
 //! | 12 | mount, session | lot recalled or expired |
 
+pub mod assessment;
 pub mod conditions;
 pub mod curve;
 mod evaluation;

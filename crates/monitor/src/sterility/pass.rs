@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use warehouse::{Error, Warehouse, sterility::Horizon, verdicts::Verdict};
 
 use super::{
+    assessment::Assessments,
     conditions::condition,
     evaluation::Evaluation,
     rules::{Clock, HOUR_US, RULE_VERSION, RegistryIndex},
-    sterilizer::Assessments,
     units::{ChangedUnits, FACTS},
 };
 use crate::{
@@ -40,6 +40,8 @@ pub struct SterilityPass {
     /// Whether the units that an earlier monitor left pending have been read.
     knows_pending: bool,
     evaluated_waiting_at: i64,
+    /// The next pass judges every curve again whose samples are stored.
+    from_scratch: bool,
 }
 
 impl SterilityPass {
@@ -56,11 +58,14 @@ impl SterilityPass {
             pending: HashMap::new(),
             knows_pending: false,
             evaluated_waiting_at: 0,
+            from_scratch: false,
         }
     }
 
-    /// Forgets what has been seen: the next pass evaluates everything.
+    /// Forgets what has been seen: the next pass evaluates everything. It judges a curve again if its
+    /// samples are stored, and keeps the judgement of a curve whose samples are gone.
     pub fn start_over(&mut self) {
+        self.from_scratch = true;
         self.reader.start_over();
     }
 
@@ -82,6 +87,7 @@ impl SterilityPass {
             self.add_due(changed, now);
         }
         let mut summary = Summary { whole: changes.units.is_none(), ..Summary::default() };
+        let mut assessments = Vec::new();
         let mut keys: BTreeSet<String> = released.iter().cloned().collect();
         if changes.units.as_ref().is_none_or(|changed| changed.count() > 0) {
             let registered = warehouse.sterility_registry().await?;
@@ -92,23 +98,28 @@ impl SterilityPass {
                 horizon,
                 clock: Clock { now, late: self.late, ahead: self.ahead, age: self.age },
                 mass_balance_pct: self.mass_balance_pct,
+                from_scratch: self.from_scratch,
                 assessments: Assessments::new(),
                 keys: BTreeSet::new(),
                 pending: HashMap::new(),
                 evaluated: HashSet::new(),
+                assessment_rows: Vec::new(),
                 changed_items: BTreeSet::new(),
                 alerts: 0,
                 verdicts: 0,
             };
             evaluation.run(changes.units.clone()).await?;
-            let Evaluation { keys: concerned, pending, evaluated, alerts, verdicts, .. } = evaluation;
+            let Evaluation { keys: concerned, pending, evaluated, alerts, verdicts, assessment_rows, .. } = evaluation;
+            assessments = assessment_rows;
             keys.extend(concerned);
             summary = Summary { units: evaluated.len() as u64, verdicts, alerts, ..summary };
             self.pending.retain(|unit, _| !summary.whole && !evaluated.contains(unit));
             self.pending.extend(pending);
         }
         summary.alerts += self.update_alerts(keys, now).await?;
+        warehouse.add_assessments(&assessments).await?;
         self.reader.finish(changes, horizon, now).await?;
+        self.from_scratch = false;
         Ok(summary)
     }
 

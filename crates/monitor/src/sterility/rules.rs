@@ -13,10 +13,6 @@ use warehouse::{
 /// Version of the rules. A new version makes the monitor evaluate everything.
 pub const RULE_VERSION: u32 = 3;
 
-/// Version since which curves are judged as today: such a judgement stands without its samples,
-/// which may be deleted.
-pub(super) const CURVES_SINCE: u32 = 1;
-
 /// Hours after a use in which the decision on its cycle is awaited, unless a policy sets them.
 const RELEASE_HOURS: u64 = 48;
 /// Days between two biological tests, unless a policy sets them.

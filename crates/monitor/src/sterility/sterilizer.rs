@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use warehouse::{
     states::{Decision, IndicatorKind, IndicatorResult, Outcome, Purpose, Severity, VerdictState},
@@ -12,7 +11,8 @@ use warehouse::{
 };
 
 use super::{
-    curve::{self, Physical},
+    assessment::Assessment,
+    curve::Physical,
     rules::{Clock, Finding, HOUR_US, RULE_VERSION, RegistryIndex, State, cycle_query},
 };
 use crate::time::stamp;
@@ -30,58 +30,6 @@ pub struct SterilizerFacts<'a> {
     pub indicators: Vec<&'a Indicator>,
     pub releases: Vec<&'a Release>,
 }
-
-/// Whether a cycle made the items in it sterile, and why.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Assessment {
-    /// Outcome by curve and chemical indicators.
-    pub outcome: Outcome,
-    pub reason: String,
-    pub physical: Physical,
-    /// Latest decision.
-    pub release: Decision,
-    /// The load was wet.
-    pub wet: bool,
-    /// Cycles whose positive biological indicator recalls it.
-    pub recalled_by: Vec<String>,
-    /// Whether it sterilised a load; false = it tested the sterilizer.
-    pub for_load: bool,
-    /// Start, us since 1970.
-    pub at: i64,
-    /// End, us since 1970.
-    pub end: i64,
-    /// Whether the sterilizer's clock was synced.
-    pub synced: bool,
-    pub device: String,
-    pub site: String,
-}
-
-impl Assessment {
-    /// Whether its items are sterile: the cycle passed and was released, the load is dry and not
-    /// recalled.
-    pub fn is_sterile(&self) -> bool {
-        self.for_load
-            && self.outcome == Outcome::Passed
-            && self.release == Decision::Released
-            && !self.wet
-            && !self.is_recalled()
-    }
-
-    /// Whether a positive biological indicator recalls it.
-    pub fn is_recalled(&self) -> bool {
-        !self.recalled_by.is_empty()
-    }
-
-    /// Whether a fact about it is awaited, and no known fact makes its items unsterile.
-    pub fn is_awaited(&self) -> bool {
-        let open =
-            self.outcome == Outcome::Pending || (self.outcome == Outcome::Passed && self.release == Decision::None);
-        self.for_load && open && !self.is_recalled() && !self.wet && self.release != Decision::Rejected
-    }
-}
-
-/// Assessments by tenant and cycle.
-pub type Assessments = HashMap<(String, String), Assessment>;
 
 /// Result of the evaluation of a sterilizer.
 #[derive(Debug, Default)]
@@ -103,7 +51,7 @@ pub fn evaluate(facts: &SterilizerFacts<'_>, registry: &RegistryIndex, clock: Cl
     let mut evaluated = Evaluated::default();
     for cycle in &history.cycles {
         let assessment = history.assessment(cycle, facts);
-        evaluated.verdicts.push(on_cycle(cycle, &assessment, registry, &unit));
+        evaluated.verdicts.push(on_cycle(cycle, &assessment, &unit));
         if assessment.for_load {
             evaluated.verdicts.extend(failed(cycle, &assessment, &unit));
         }
@@ -225,8 +173,7 @@ fn concerning(cycle: &Cycle, verdict: Verdict) -> Verdict {
 }
 
 /// Rule 0: the verdict on the cycle.
-fn on_cycle(cycle: &Cycle, assessment: &Assessment, registry: &RegistryIndex, unit: &str) -> Verdict {
-    let recipe = registry.recipe(&cycle.tenant, &cycle.recipe);
+fn on_cycle(cycle: &Cycle, assessment: &Assessment, unit: &str) -> Verdict {
     Verdict {
         tenant: cycle.tenant.clone(),
         unit: unit.to_owned(),
@@ -243,7 +190,7 @@ fn on_cycle(cycle: &Cycle, assessment: &Assessment, registry: &RegistryIndex, un
             warehouse::sterility::quoted(&cycle.cycle_uid)
         ),
         rule_version: RULE_VERSION,
-        parameters: curve::parameters(recipe).to_string(),
+        parameters: assessment.physical.limits.clone(),
         ..Verdict::default()
     }
 }

@@ -11,13 +11,14 @@ use warehouse::{
 };
 
 use super::{
+    assessment::Assessments,
     conditions::condition,
     curve::Physical,
     item::{self, ItemFacts},
     mount::{self, MountFacts},
     rules::{Clock, RegistryIndex},
     session::{self, SessionFacts},
-    sterilizer::{self, Assessments, SterilizerFacts},
+    sterilizer::{self, SterilizerFacts},
 };
 
 const HOUR: i64 = 3_600_000_000;
