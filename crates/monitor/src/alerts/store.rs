@@ -7,6 +7,9 @@ use warehouse::{Error, Warehouse, alerts::Alert};
 use super::lifecycle::{Condition, advance};
 use crate::reader::chunks;
 
+/// Tenant and key of an alert.
+type Name = (String, String);
+
 /// Updates every alert of `keys`. `conditions` are all that hold among these keys; others are
 /// ignored. Returns how many alerts changed.
 ///
@@ -37,7 +40,7 @@ async fn update_few(
     conditions: &[&Condition],
     now_us: i64,
 ) -> Result<u64, Error> {
-    let mut names: BTreeMap<(String, String), (Option<Alert>, Option<&Condition>)> = BTreeMap::new();
+    let mut names: BTreeMap<Name, (Option<Alert>, Option<&Condition>)> = BTreeMap::new();
     for alert in warehouse.alerts(keys).await? {
         let name = (alert.tenant.clone(), alert.alert_key.clone());
         names.entry(name).or_default().0 = Some(alert);
