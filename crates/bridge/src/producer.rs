@@ -7,8 +7,10 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::DeliveryResult,
-    producer::{Producer as _, ProducerContext, ThreadedProducer},
+    producer::{Producer as _, ProducerContext},
 };
+
+use service::producer::PolledProducer;
 
 use crate::{
     confirmations::Confirmations,
@@ -29,7 +31,7 @@ pub(crate) struct Context {
     pub confirmations: Arc<Confirmations>,
 }
 
-pub(crate) type Producer = ThreadedProducer<Context>;
+pub(crate) type Producer = PolledProducer<Context>;
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {

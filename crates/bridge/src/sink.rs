@@ -87,7 +87,7 @@ impl Sink {
         generation: u64,
         confirmations: &Arc<Confirmations>,
     ) -> Result<Producer, KafkaError> {
-        config.create_with_context(Context { generation, confirmations: Arc::clone(confirmations) })
+        Producer::new(config, Context { generation, confirmations: Arc::clone(confirmations) })
     }
 
     /// Looks at the topics until they are as they must be. Returns `false` if `shutdown` comes

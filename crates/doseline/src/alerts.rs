@@ -67,8 +67,8 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
             table::list(&alerts, json, "no alert is open", columns, |alert| {
                 let gone = if alert.holds { "" } else { " (later data say otherwise)" };
                 [
-                    alert.severity.clone(),
-                    monitor::day(alert.raised_at),
+                    alert.severity.to_string(),
+                    monitor::stamp(alert.raised_at),
                     alert.sessions.to_string(),
                     alert.alert_key.clone(),
                     format!("{}{gone}", alert.title),

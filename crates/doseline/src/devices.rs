@@ -113,6 +113,6 @@ async fn list(config: &Config, tenant: &str, json: bool) -> anyhow::Result<()> {
     table::list(&devices, json, "no device is registered", columns, |device| {
         let Device { tenant, device, site, kind, model, manufacturer, serial, gateway, origin, valid_from, .. } =
             device.clone();
-        [tenant, site, device, kind, origin, monitor::day(valid_from), gateway, serial, model, manufacturer]
+        [tenant, site, device, kind, origin, monitor::stamp(valid_from), gateway, serial, model, manufacturer]
     })
 }

@@ -60,7 +60,7 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     table::list(&affected, json, &nothing, columns, |visit| {
         let Affected { tenant, device, channel, first_at, injections, site, session_id, .. } = visit.clone();
         let session = if session_id.is_empty() { "(outside a visit)".to_owned() } else { session_id };
-        [tenant, device, channel.to_lowercase(), monitor::day(first_at), injections.to_string(), site, session]
+        [tenant, device, channel.to_lowercase(), monitor::stamp(first_at), injections.to_string(), site, session]
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -75,7 +75,7 @@ fn summary(calibration: &str, affected: &[Affected]) -> String {
             Some(error) => format!("found {error:+.2} % off"),
             None => "with no as-found error said".to_owned(),
         };
-        let since = if first.since == 0 { "ever".to_owned() } else { monitor::day(first.since) };
+        let since = if first.since == 0 { "ever".to_owned() } else { monitor::stamp(first.since) };
         let injections: u64 = visits.iter().map(|visit| visit.injections).sum();
         let _ = writeln!(
             text,
@@ -83,7 +83,7 @@ fn summary(calibration: &str, affected: &[Affected]) -> String {
             first.tenant,
             first.device,
             first.channel.to_lowercase(),
-            monitor::day(first.performed_at),
+            monitor::stamp(first.performed_at),
             visits.len(),
         );
     }

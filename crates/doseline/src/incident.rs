@@ -94,7 +94,7 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
                 let Incident { incident_id, tenant, subject_kind, subject, note, reported_by, recorded_at } =
                     incident.clone();
                 let about = format!("{subject_kind} {subject}");
-                [incident_id, tenant, monitor::day(recorded_at), about, reported_by, note]
+                [incident_id, tenant, monitor::stamp(recorded_at), about, reported_by, note]
             })?;
         }
     }

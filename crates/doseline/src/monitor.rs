@@ -20,7 +20,7 @@ pub struct Arguments {
     /// Run one pass and end; this finds a running `doseline up` as the other sub-commands do
     #[arg(long)]
     pub once: bool,
-    /// Evaluate everything, not only what has changed
+    /// Evaluate everything, not only what has changed; a curve whose samples are gone keeps its judgement
     #[arg(long)]
     from_scratch: bool,
     #[command(flatten)]
@@ -32,8 +32,8 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     let mut options = options::monitor(&config)?;
     if arguments.once {
         options.http = None;
-        // Only the service delivers alerts. Delivery would wait for other systems here.
-        options.delivery = ::monitor::delivery::Options::default();
+        // One pass sends no alerts: a target that does not answer would delay it.
+        options.notification = ::monitor::alerts::notification::Options::default();
     }
     let mut monitor = ::monitor::Monitor::bind(options, warehouse).await?;
     if arguments.from_scratch {
@@ -43,7 +43,7 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
         return roles::monitor(monitor).await;
     }
     let summary = monitor.pass(::monitor::now_us()).await.context("evaluate")?;
-    let ::monitor::sterility::pass::Summary { units, verdicts, alerts, whole } = summary;
+    let ::monitor::Summary { units, verdicts, alerts, whole } = summary;
     let scope = if whole { "everything" } else { "what has changed" };
     println!("evaluated {scope}: {units} units, {verdicts} verdicts and {alerts} alerts changed");
     Ok(ExitCode::SUCCESS)

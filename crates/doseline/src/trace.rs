@@ -77,7 +77,7 @@ pub fn text(found: &Trace) -> String {
         let mut breaches =
             Table::new([number("RULE"), table::text("STATE"), table::text("SEVERITY"), table::text("REASON")]);
         for Breach { rule, state, severity, reason } in &found.breaches {
-            breaches.add([rule.to_string(), state.clone(), severity.clone(), reason.clone()]);
+            breaches.add([rule.to_string(), state.to_string(), severity.to_string(), reason.clone()]);
         }
         text.push_str(&breaches.text(terminal_width()));
     }
@@ -126,6 +126,7 @@ async fn of_incident(warehouse: &Warehouse, id: &str) -> anyhow::Result<(String,
 #[cfg(test)]
 mod tests {
     use monitor::trace::Node;
+    use warehouse::states::{Severity, VerdictState};
 
     use super::*;
 
@@ -143,15 +144,15 @@ mod tests {
         assert_eq!(text(&found), nothing);
         let breach = |rule, reason: &str| Breach {
             rule,
-            state: "OPEN".to_owned(),
-            severity: "critical".to_owned(),
+            state: VerdictState::Confirmed,
+            severity: Severity::Critical,
             reason: reason.to_owned(),
         };
         found.breaches = vec![breach(2, "used twice"), breach(11, "late")];
         found.unknown = vec!["cycle c1".to_owned()];
         let told = text(&found);
-        let rows =
-            "breaches\nRULE  STATE  SEVERITY  REASON\n   2  OPEN   critical  used twice\n  11  OPEN   critical  late\n";
+        let rows = "breaches\nRULE  STATE      SEVERITY  REASON\n   2  CONFIRMED  critical  used twice\n  11  CONFIRMED  \
+                    critical  late\n";
         assert!(told.contains(rows) && told.ends_with("\nunknown\ncycle c1\n"), "{told}");
     }
 }

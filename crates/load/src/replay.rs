@@ -5,16 +5,13 @@
 //! without harm: see [`crate::batch`].
 
 use async_recursion::async_recursion as boxed;
-use rdkafka::{
-    message::{Header, OwnedHeaders},
-    producer::{FutureProducer, FutureRecord},
-};
+use service::producer::{ConfirmingProducer, Outgoing};
 use telemetry::{
     kafka::{RECEIVED_AT_HEADER, REPLAY_HEADER, REPLAYED_AT_HEADER, REPLAYED_BY_HEADER, TOPIC_HEADER, Topics},
     quarantine::Id,
 };
 
-use crate::{copies::Quiet, error::Error, options::Kafka};
+use crate::{error::Error, options::Kafka};
 
 /// A message that is replayed out of quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +31,7 @@ pub struct Record {
 
 /// Sends the replays of one command.
 pub struct Replayer {
-    producer: FutureProducer<Quiet>,
+    producer: ConfirmingProducer,
     topics: Topics,
     by: String,
     at_us: i64,
@@ -56,7 +53,7 @@ impl Replayer {
             .set("message.timeout.ms", "30000")
             .set("queue.buffering.max.kbytes", "65536")
             .set("linger.ms", "5");
-        let producer = config.create_with_context(Quiet)?;
+        let producer = ConfirmingProducer::new(&config)?;
         Ok(Self { producer, topics: kafka.topics.clone(), by: by.to_owned(), at_us })
     }
 
@@ -70,23 +67,19 @@ impl Replayer {
         for record in records {
             let (id, received_at) = (record.id.to_string(), record.received_at.to_string());
             let at = self.at_us.to_string();
-            let header = |key, value| Header { key, value: Some(value) };
-            let headers = OwnedHeaders::new_with_capacity(5)
-                .insert(header(TOPIC_HEADER, record.topic.as_str()))
-                .insert(header(RECEIVED_AT_HEADER, &received_at))
-                .insert(header(REPLAY_HEADER, &id))
-                .insert(header(REPLAYED_BY_HEADER, &self.by))
-                .insert(header(REPLAYED_AT_HEADER, &at));
+            let headers = [
+                (TOPIC_HEADER, record.topic.as_str()),
+                (RECEIVED_AT_HEADER, &received_at),
+                (REPLAY_HEADER, &id),
+                (REPLAYED_BY_HEADER, &self.by),
+                (REPLAYED_AT_HEADER, &at),
+            ];
             let topic = if record.is_status { &self.topics.status } else { &self.topics.reports };
-            let record = FutureRecord::to(topic).key(&record.key).payload(&record.value).headers(headers);
-            pending.push(self.producer.send_result(record).map_err(|(error, _)| error)?);
+            let (key, payload) = (Some(record.key.as_bytes()), record.value.as_slice());
+            pending.push(self.producer.enqueue(Outgoing { topic, key, payload, headers: &headers }).await?);
         }
-        for delivery in pending {
-            match delivery.await {
-                Ok(Ok(_)) => {}
-                Ok(Err((error, _))) => return Err(error.into()),
-                Err(_) => return Err(rdkafka::error::KafkaError::Canceled.into()),
-            }
+        for record in pending {
+            record.confirmed().await?;
         }
         Ok(())
     }

@@ -1,43 +1,41 @@
-//! The monitor: reads what has changed in the warehouse, judges it, and writes verdicts and alerts.
+//! The monitor: turns stored facts into verdicts and alerts.
 //!
-//! What it is for: was that needle sterile ([`sterility`]), do syringes balance ([`balance`]), does
-//! a device keep its tolerance ([`accuracy`]), does it drift ([`drift`]), what is the matter with
-//! single visits and devices ([`conditions`]). Each pass asks what was inserted since the last,
-//! evaluates the items, mounts, visits, sterilizers and devices that this concerns, writes the
-//! verdicts that say something else than before, and settles the alerts they belong to ([`alert`],
-//! [`settlement`]). [`delivery`] tells of alerts outside.
+//! It answers: was this item sterile ([`sterility`]), does this device keep its tolerance, does it
+//! drift, what left a syringe ([`accuracy`])? Each pass finds what was inserted since the last one
+//! ([`reader`]), evaluates every unit that the change concerns, writes the verdicts that differ from
+//! before, and updates the alerts that they belong to ([`alerts`]).
 //!
-//! Absent: MQTT, the mathematics (`analysis`), SQL (`warehouse`). The rules do no IO and know no
-//! clock.
+//! Boundary: this crate decides. It contains no SQL (`warehouse`), no mathematics (`analysis`) and no
+//! MQTT. Its rules do no IO and read no clock.
 //!
 //! Invariants:
-//! - A verdict is a function of facts, registry and time; not of the order of arrival, nor of
-//!   verdicts before. Evaluating what changed, doing it twice, and evaluating everything end in the
-//!   same verdicts.
-//! - One alert for each condition, by a stable key. Late data can raise an alert, and never ends a
-//!   critical one: it stays until somebody acknowledges it. Every change leaves a row in
+//! - A verdict is a function of facts, registry and time. It does not depend on the order of arrival
+//!   or on earlier verdicts. Evaluating what has changed, evaluating it twice, and evaluating
+//!   everything give the same verdicts. One exception: samples of a sterilization cycle may be
+//!   retained for a shorter time than its verdict. The judgement of its curve by the most samples
+//!   that were ever stored is kept in `cycle_assessments` and counts as a fact.
+//! - Each condition has one alert with a stable key. Late data can raise an alert, but cannot clear a
+//!   critical one: it is latched until a person acknowledges it. Every change has a row in
 //!   `alert_history`.
-//! - What has been seen is recorded last: whatever a pass did not finish, the next does.
+//! - A pass records its position last. The next pass evaluates whatever this one did not finish.
+//!
+//! Start reading at [`Monitor::pass`], then `sterility/pass.rs` and `sterility/item.rs`.
 
 pub mod accuracy;
-pub mod alert;
-pub mod balance;
-pub mod conditions;
-pub mod delivery;
-pub mod drift;
+pub mod alerts;
+mod diff;
 pub mod limits;
-pub mod precision;
-mod reader;
+pub mod reader;
 pub mod settings;
-pub mod settlement;
 pub mod status;
 pub mod sterility;
+pub mod time;
 pub mod trace;
 
 use async_recursion::async_recursion as boxed;
 use std::{
     net::SocketAddr,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use service::health;
@@ -46,32 +44,37 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use warehouse::{Advice, Warehouse};
 
-pub use crate::status::Handle;
 use crate::{
-    delivery::Courier,
-    limits::{Limits, Rules},
-    precision::Precision,
-    sterility::pass::{Sterility, Summary},
+    accuracy::{pass::AccuracyPass, rules::Rules},
+    alerts::notification::{self, Notifier},
+    limits::Limits,
+    sterility::pass::SterilityPass,
+};
+pub use crate::{
+    status::{Handle, Summary},
+    time::{now_us, stamp},
 };
 
-/// Options of the monitor: [`settings::Monitor`], in the types of the program.
+/// Options of the monitor.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Pause between two passes.
+    /// Time from the end of a pass to the start of the next. A shorter time finds changes earlier and
+    /// queries ClickHouse more often.
     pub interval: Duration,
-    /// How long the monitor waits for a sterilizer's data before their absence means anything.
+    /// How long a sterilizer's data are awaited after a use has happened and arrived. Before, their
+    /// absence is no finding. A longer time raises alerts later, and raises fewer alerts that later
+    /// data retract.
     pub late: Duration,
-    /// The limits of all judgements.
+    /// The limits that the monitor judges by.
     pub limits: Limits,
     /// Time without a finished pass at which `/readyz` fails.
     pub stalled_after: Duration,
-    /// Address of `/livez`, `/readyz` and `/metrics`. `None` serves none; port 0 takes any free
-    /// port.
+    /// Address of `/livez`, `/readyz` and `/metrics`; `None` = not served, port 0 = any free port.
     pub http: Option<SocketAddr>,
-    /// Host names by which that port may be called besides its address.
+    /// Host names under which that port answers, besides its address.
     pub http_names: Vec<String>,
-    /// The targets outside to which alerts go.
-    pub delivery: delivery::Options,
+    /// Where alerts are sent.
+    pub notification: notification::Options,
 }
 
 impl Options {
@@ -87,9 +90,9 @@ impl Options {
     ) -> std::io::Result<Self> {
         let mut options = Self::of(monitor, device_time);
         (options.http, options.http_names) = (Some(monitor.http), http_names);
-        options.delivery.webhook.clone_from(&monitor.webhook);
-        options.delivery.kafka = match monitor.kafka {
-            true => Some(delivery::Kafka { brokers: kafka.bootstrap(), properties: kafka.properties()? }),
+        options.notification.webhook.clone_from(&monitor.webhook);
+        options.notification.kafka = match monitor.kafka {
+            true => Some(notification::Kafka { brokers: kafka.bootstrap(), properties: kafka.properties()? }),
             false => None,
         };
         Ok(options)
@@ -104,7 +107,7 @@ impl Options {
             stalled_after: Duration::from_secs(monitor.stalled_s.into()),
             http: None,
             http_names: Vec::new(),
-            delivery: delivery::Options { repeat, ..delivery::Options::default() },
+            notification: notification::Options { repeat, ..notification::Options::default() },
         }
     }
 }
@@ -123,55 +126,55 @@ pub enum Error {
     #[error("listen on {address}: {source}; choose another with monitor.http")]
     Listen {
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// Limits that no chart can keep.
+    /// A limit is out of its range.
     #[error("limits of the monitor: {0}")]
     Limits(#[from] analysis::Error),
     #[error(transparent)]
     Warehouse(#[from] warehouse::Error),
-    /// Delivery of alerts.
+    /// The options of a target of alerts.
     #[error(transparent)]
-    Delivery(#[from] delivery::Error),
+    Notification(#[from] notification::Error),
 }
 
-/// A monitor that has its address and has not started.
+/// A monitor that has bound its address and has not started.
 pub struct Monitor {
     options: Options,
     handle: Handle,
     listener: Option<TcpListener>,
     warehouse: Warehouse,
-    /// The schema was seen whole.
+    /// The schema was found complete.
     ready: bool,
-    sterility: Sterility,
-    precision: Precision,
-    courier: Option<Courier>,
+    sterility: SterilityPass,
+    accuracy: AccuracyPass,
+    notifier: Option<Notifier>,
 }
 
 impl Monitor {
     /// Binds the HTTP address.
     ///
     /// # Errors
-    /// [`Error::Listen`], [`Error::Limits`], [`Error::Delivery`].
+    /// [`Error::Listen`], [`Error::Limits`], [`Error::Notification`].
     #[boxed]
     pub async fn bind(options: Options, warehouse: Warehouse) -> Result<Self, Error> {
         let listening = |(address, source)| Error::Listen { address, source };
         let listener = health::bind(options.http).await.map_err(listening)?;
         let handle = Handle::new(options.stalled_after);
         let late = i64::try_from(options.late.as_micros()).unwrap_or(i64::MAX);
-        let courier = Some(Courier::new(options.delivery.clone(), warehouse.clone())?);
-        let sterility = Sterility::new(warehouse.clone(), late, &options.limits);
-        let precision = Precision::new(warehouse.clone(), Rules::new(options.limits.clone())?);
-        Ok(Self { options, handle, listener, warehouse, ready: false, sterility, precision, courier })
+        let notifier = Some(Notifier::new(options.notification.clone(), warehouse.clone())?);
+        let sterility = SterilityPass::new(warehouse.clone(), late, &options.limits);
+        let accuracy = AccuracyPass::new(warehouse.clone(), Rules::new(options.limits.clone())?);
+        Ok(Self { options, handle, listener, warehouse, ready: false, sterility, accuracy, notifier })
     }
 
-    /// What it says about itself.
+    /// What it reports of itself.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Where `/livez`, `/readyz` and `/metrics` are served.
+    /// The bound address of `/livez`, `/readyz` and `/metrics`.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.listener.as_ref().and_then(|listener| listener.local_addr().ok())
     }
@@ -179,25 +182,25 @@ impl Monitor {
     /// The next pass evaluates everything.
     pub fn start_over(&mut self) {
         self.sterility.start_over();
-        self.precision.start_over();
+        self.accuracy.start_over();
     }
 
     /// One pass, as of `now_us`, us since 1970.
     ///
     /// # Errors
-    /// [`Error::Warehouse`]; the next pass takes up what this one did not finish.
+    /// [`Error::Warehouse`]; the next pass evaluates everything that this one did not finish.
     #[boxed]
     pub async fn pass(&mut self, now_us: i64) -> Result<Summary, Error> {
         let began = Instant::now();
         let horizon = self.warehouse.horizon(now_us.saturating_sub(self.sterility.late)).await?;
         let released = self.warehouse.released_alerts().await?;
         let sterility = self.sterility.pass(&horizon, &released, now_us).await?;
-        let precision = self.precision.pass(&horizon, &released, now_us).await?;
+        let accuracy = self.accuracy.pass(&horizon, &released, now_us).await?;
         let summary = Summary {
-            units: sterility.units + precision.units,
-            verdicts: sterility.verdicts + precision.verdicts,
-            alerts: sterility.alerts + precision.alerts,
-            whole: sterility.whole || precision.whole,
+            units: sterility.units + accuracy.units,
+            verdicts: sterility.verdicts + accuracy.verdicts,
+            alerts: sterility.alerts + accuracy.alerts,
+            whole: sterility.whole || accuracy.whole,
         };
         self.handle.finished(&summary, began.elapsed());
         if summary != Summary::default() {
@@ -207,10 +210,10 @@ impl Monitor {
         Ok(summary)
     }
 
-    /// Passes until `shutdown`.
+    /// Runs passes until `shutdown`.
     ///
     /// # Errors
-    /// What a person must see; everything that can heal is tried again.
+    /// Errors that a person must resolve. After any other error the pass is repeated.
     #[boxed]
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
         let serving = CancellationToken::new();
@@ -218,22 +221,22 @@ impl Monitor {
         if let Some(listener) = self.listener.take() {
             tokio::spawn(health::serve(listener, self.options.http_names.clone(), self.handle(), serving));
         }
-        // A target that does not answer must not hold up what is judged.
-        let courier = self.courier.take();
-        let telling = courier.map(|courier| tokio::spawn(courier.run(self.handle(), shutdown.clone())));
-        let ended = self.judge(&shutdown).await;
-        // Over with the service, or with what ended it.
-        if let Some(telling) = telling {
+        // A target that does not answer must not delay the passes.
+        let notifier = self.notifier.take();
+        let notifying = notifier.map(|notifier| tokio::spawn(notifier.run(self.handle(), shutdown.clone())));
+        let ended = self.run_passes(&shutdown).await;
+        // The notifier ends at shutdown; after an error it is stopped.
+        if let Some(notifying) = notifying {
             if ended.is_err() {
-                telling.abort();
+                notifying.abort();
             }
-            let _ = telling.await;
+            let _ = notifying.await;
         }
         ended
     }
 
-    /// A pass; none before the schema is whole, since a column that comes later would look like a
-    /// fault of this program.
+    /// Runs a pass once the schema is complete. An older schema lacks columns, and a pass would report
+    /// that as an error of its own.
     async fn pass_when_ready(&mut self) -> Result<(), Error> {
         if !self.ready {
             warehouse::schema::ready(&self.warehouse).await?;
@@ -242,7 +245,7 @@ impl Monitor {
         self.pass(now_us()).await.map(drop)
     }
 
-    async fn judge(&mut self, shutdown: &CancellationToken) -> Result<(), Error> {
+    async fn run_passes(&mut self, shutdown: &CancellationToken) -> Result<(), Error> {
         loop {
             match shutdown.run_until_cancelled(self.pass_when_ready()).await {
                 None => return Ok(()),
@@ -259,17 +262,6 @@ impl Monitor {
             }
         }
     }
-}
-
-/// The system's clock, us since 1970.
-pub fn now_us() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-}
-
-/// A time, us since 1970, as a date and time in UTC, seconds cut off.
-pub fn day(at_us: i64) -> String {
-    sterility::rules::stamp(at_us)
 }
 
 /// Runs a monitor: [`Monitor::bind`], then [`Monitor::run`].

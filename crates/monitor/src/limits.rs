@@ -1,15 +1,5 @@
-//! What a clinic or a manufacturer sets, and what is solved from it once.
+//! The limits that a clinic or a manufacturer sets.
 
-use std::collections::HashMap;
-
-use analysis::{
-    budget::{Budget, Shares},
-    chart::Settings,
-    forecast,
-    standard::{Centre, Source, Spread},
-    tolerance,
-    verdict::Claim,
-};
 use serde::Serialize;
 use telemetry::device_time;
 use warehouse::devices::FleetLimits;
@@ -22,24 +12,31 @@ use crate::settings;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Limits {
     pub coverage: f64,
+    /// Fewest sessions with which a device can fail, 2 to 1,000.
     pub sessions_min: u64,
     /// False alarms of a device in a year, over all its charts.
     pub false_alarms: f64,
+    /// Sessions of a device in a day, 0.1 to 100.
     pub sessions_per_day: f64,
+    /// Set-point bands of a channel, 1 to 20: those of the model that has the most.
     pub bands: u32,
+    /// Days after the last session within which leaving the tolerance is worth an alert, 1 to 365.
     pub forecast_days: u32,
+    /// Largest tolerated difference between what left a syringe and what was delivered, in percent of
+    /// what left it, 1 to 100.
     pub mass_balance_pct: u32,
     /// Limits of the devices themselves.
     pub fleet: FleetLimits,
-    /// Uncertainty of a device's time that is believed, s.
+    /// Uncertainty of a device's time, seconds. A device's time may be this much later than its
+    /// receipt.
     pub ahead_max_s: u32,
-    /// Longest time between an event and its receipt, days: the uncertainty of an event without a
-    /// device's time.
+    /// Longest time between an event and its receipt, days. It applies where the device's time is not
+    /// known.
     pub age_max_days: u32,
 }
 
 impl std::fmt::Display for Limits {
-    /// JSON, under which positions are recorded.
+    /// JSON, as recorded with positions.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(&serde_json::to_string(self).unwrap_or_default())
     }
@@ -65,87 +62,5 @@ impl Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self::new(&settings::Monitor::default(), device_time::Limits::default())
-    }
-}
-
-/// Confidence of verdicts.
-const CONFIDENCE: f64 = 0.95;
-/// Reference value of the CUSUM: half the shift to find quickly, sigma.
-const CUSUM_K: f64 = 0.5;
-/// Weight of the newest visit in the EWMA.
-const EWMA_LAMBDA: f64 = 0.1;
-/// Variation between visits to that of the shots in a visit, percent: with charts that find the
-/// scale themselves, only their ratio matters, and only where visits differ in their number of
-/// shots.
-pub const SPREAD: Spread = Spread { between: 0.5, within: 2.0, source: Source::SelfStarting };
-
-/// The limits, with everything that is computed from them and not from a device.
-#[derive(Clone)]
-pub struct Rules {
-    pub limits: Limits,
-    /// What is promised of each device.
-    pub claim: Claim,
-    /// How drift is charted.
-    pub settings: Settings,
-    /// When a forecast alarms.
-    pub forecast: forecast::Rule,
-    /// Tolerance factors of independent values, which many devices share.
-    factors: HashMap<u64, f64>,
-}
-
-impl Rules {
-    /// Solves the charts' limits from the alarm budget.
-    ///
-    /// # Errors
-    /// Limits out of range.
-    pub fn new(limits: Limits) -> Result<Self, analysis::Error> {
-        let budget = Budget {
-            false_alarms: limits.false_alarms,
-            points_per_day: limits.sessions_per_day,
-            channels: 2,
-            bands: limits.bands,
-            shares: Shares::default(),
-        };
-        let settings = budget.thresholds(CUSUM_K, false, EWMA_LAMBDA)?.settings(Centre::PhaseI, SPREAD)?;
-        let claim = Claim { coverage: limits.coverage, confidence: CONFIDENCE };
-        tolerance::factor(2, claim.coverage, claim.confidence)?;
-        let forecast = forecast::Rule { horizon_days: limits.forecast_days.into(), ..forecast::Rule::default() };
-        Ok(Self { limits, claim, settings, forecast, factors: HashMap::new() })
-    }
-
-    /// The tolerance factor of so many independent values; none where there is none.
-    pub fn factor(&mut self, n: u64) -> Option<f64> {
-        if let Some(k) = self.factors.get(&n) {
-            return Some(*k);
-        }
-        let k = tolerance::factor(n, self.claim.coverage, self.claim.confidence).ok()?;
-        self.factors.insert(n, k);
-        Some(k)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_corner_of_the_ranges_can_be_solved() {
-        let corner = |false_alarms, sessions_per_day, bands, coverage| Limits {
-            false_alarms,
-            sessions_per_day,
-            bands,
-            coverage,
-            ..Limits::default()
-        };
-        let [loosest, strictest] = [corner(10.0, 0.1, 1, 0.9), corner(0.01, 100.0, 20, 0.999)]
-            .map(|limits| Rules::new(limits).unwrap_or_else(|error| panic!("{error}")));
-        let usual = Rules::new(Limits::default()).unwrap_or_else(|error| panic!("{error}"));
-        for pair in [[&loosest, &usual], [&usual, &strictest]] {
-            assert!(pair[0].settings.cusum.h < pair[1].settings.cusum.h);
-            assert!(pair[0].settings.ewma.limit < pair[1].settings.ewma.limit);
-            assert!(pair[0].settings.spike < pair[1].settings.spike);
-        }
-        assert!(Rules::new(Limits { false_alarms: 0.0, ..Limits::default() }).is_err());
-        assert!(Rules::new(Limits { coverage: 1.0, ..Limits::default() }).is_err());
     }
 }

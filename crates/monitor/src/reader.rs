@@ -1,5 +1,8 @@
-//! How far a half of the monitor has looked: what has changed since, which units that concerns,
-//! what is written down then.
+//! Finds what has changed in the warehouse since a pass last finished, and records how far it has
+//! read.
+//!
+//! Each half of the monitor has a [`Reader`]. It compares the parts of the tables with those it has
+//! seen, and asks which units the new parts concern ([`Units`]).
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -10,62 +13,63 @@ use warehouse::{
     sterility::{Horizon, IDS_MAX},
 };
 
-/// More changed units than this and everything is evaluated instead, in slices.
+/// Most changed units that are evaluated one by one. With more, everything is evaluated in slices.
 pub const CHANGED_MAX: usize = 20_000;
-/// Rows of a slice of everything: bounds memory.
+/// Rows of one slice when everything is evaluated. This bounds memory.
 pub const SLICE_ROWS: u64 = 200_000;
-/// Tries to read a set of parts that merges do not take away meanwhile.
+/// Attempts to read a set of parts before a merge replaces one of them.
 const TRIES: usize = 5;
-/// Bytes of a record of what has been seen. More are not kept: everything is evaluated after a
-/// restart then.
+/// Most bytes of a recorded position. A longer one is not recorded, and everything is evaluated after
+/// a restart.
 const RECORD_BYTES_MAX: usize = 16 << 20;
-/// Between two records of what has been seen, us: what was not recorded is evaluated again after a
-/// restart.
+/// Time between two records of the position, us. After a restart, changes since the last record are
+/// evaluated again.
 const RECORD_US: i64 = 60_000_000;
 
-/// Units to evaluate.
+/// The units that one half of the monitor evaluates.
 pub trait Units: Clone + Default + Send + Serialize + DeserializeOwned {
-    /// How many.
+    /// Number of units.
     fn count(&self) -> usize;
-    /// Adds others.
+    /// Adds the units of another set.
     fn add(&mut self, other: Self);
-    /// Those that parts of tables concern.
+    /// The units that new parts of tables concern.
     fn concerned(warehouse: &Warehouse, news: &News<'_>) -> impl Future<Output = Result<Self, Error>> + Send;
-    /// Those with rows that are not committed yet, more than [`CHANGED_MAX`] if not all of them.
-    fn beyond(warehouse: &Warehouse, horizon: &Horizon) -> impl Future<Output = Result<Self, Error>> + Send;
+    /// The units with rows of batches that are not committed yet. More than [`CHANGED_MAX`] units may
+    /// be an incomplete set.
+    fn uncommitted(warehouse: &Warehouse, horizon: &Horizon) -> impl Future<Output = Result<Self, Error>> + Send;
 }
 
-/// What is written down after a pass.
+/// How far a reader has read; recorded after a pass.
 #[derive(Default, Serialize, Deserialize)]
 struct Position<U> {
-    /// The limits it was judged by, JSON.
+    /// The limits that verdicts were judged by, JSON.
     limits: String,
     seen: Seen,
-    /// How far batches were committed before that was looked at.
+    /// How far batches were committed when the tables were read.
     #[serde(default)]
     since: Option<Horizon>,
     /// Units with rows of batches that were not committed.
-    again: U,
-    /// Whether everything has been evaluated, and what is left is named here.
+    uncommitted: U,
+    /// Whether everything has been evaluated, except what `uncommitted` names.
     begun: bool,
 }
 
-/// What a pass has to look at.
+/// What a pass has to evaluate.
 pub struct Changes<U> {
     seen: Seen,
     has_news: bool,
-    /// Units that changes concern; none = everything.
+    /// Units that the changes concern; none = everything.
     pub units: Option<U>,
 }
 
-/// One half's place in the warehouse.
+/// Finds changes for one half of the monitor.
 pub struct Reader<U> {
     warehouse: Warehouse,
     /// Name in `monitor_positions`.
     name: &'static str,
     /// Tables that are looked at for changes.
     tables: Vec<&'static str>,
-    /// Those of them of which a change concerns everything.
+    /// The tables among them of which a change concerns every unit.
     registries: &'static [&'static str],
     limits: String,
     position: Option<Position<U>>,
@@ -73,8 +77,7 @@ pub struct Reader<U> {
 }
 
 impl<U: Units> Reader<U> {
-    /// Nothing is read yet. `limits` are those that are judged by: under others everything is
-    /// evaluated.
+    /// Reads nothing yet. A change of `limits` makes the next pass evaluate everything.
     pub fn new(
         warehouse: Warehouse,
         name: &'static str,
@@ -91,8 +94,8 @@ impl<U: Units> Reader<U> {
         self.position = Some(Position::default());
     }
 
-    /// What is new since the last pass that ended; `is_current` says whether the verdicts are of
-    /// the present rules.
+    /// The changes since the last finished pass. `is_current`: whether the stored verdicts come from
+    /// the present version of the rules.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -119,11 +122,11 @@ impl<U: Units> Reader<U> {
             if units.count() > CHANGED_MAX {
                 return Ok(Changes { seen, has_news, units: None });
             }
-            // A part that was merged away meanwhile has not been read.
+            // A part that a merge has replaced was not read.
             let there = self.warehouse.parts(&self.tables).await?;
             let there: HashSet<_> = there.iter().map(|part| (&part.table, &part.name)).collect();
             if news.parts().all(|part| there.contains(&(&part.table, &part.name))) {
-                units.add(position.again.clone());
+                units.add(position.uncommitted.clone());
                 return Ok(Changes { seen, has_news, units: Some(units) });
             }
         }
@@ -138,24 +141,24 @@ impl<U: Units> Reader<U> {
         Ok(stored.filter(|position| position.limits == self.limits).unwrap_or_default())
     }
 
-    /// Ends a pass that has read up to a horizon: its changes have been seen. Units with rows
-    /// beyond it stay until they are committed.
+    /// Ends a pass that has read up to a horizon: its changes count as seen. Units with rows beyond
+    /// the horizon are evaluated in every pass until these rows are committed.
     ///
     /// # Errors
-    /// As [`Warehouse::execute`]; the next pass takes the same changes up again.
+    /// As [`Warehouse::execute`]; the next pass finds the same changes.
     pub async fn finish(&mut self, changes: Changes<U>, horizon: &Horizon, now: i64) -> Result<(), Error> {
         let Changes { seen, has_news, units } = changes;
-        let is_open = |position: &Position<U>| !position.begun || position.again.count() > 0;
+        let is_open = |position: &Position<U>| !position.begun || position.uncommitted.count() > 0;
         let is_open = has_news || self.position.as_ref().is_some_and(is_open);
-        let again = if is_open { U::beyond(&self.warehouse, horizon).await? } else { U::default() };
-        // So many are not named: the next pass evaluates everything.
-        let begun = again.count() <= CHANGED_MAX;
-        let again = if begun { again } else { U::default() };
+        let uncommitted = if is_open { U::uncommitted(&self.warehouse, horizon).await? } else { U::default() };
+        // Too many to name: the next pass evaluates everything.
+        let begun = uncommitted.count() <= CHANGED_MAX;
+        let uncommitted = if begun { uncommitted } else { U::default() };
         let since = Some(horizon.clone());
-        let next = Position { limits: self.limits.clone(), seen, since, again, begun };
+        let next = Position { limits: self.limits.clone(), seen, since, uncommitted, begun };
         if has_news && (units.is_none() || now - self.recorded_at >= RECORD_US) {
             let json = serde_json::to_string(&next).unwrap_or_default();
-            // A restart takes what cannot be read for nothing seen.
+            // An empty record makes a restart evaluate everything.
             let json = if json.len() <= RECORD_BYTES_MAX { json } else { String::new() };
             self.warehouse.record_monitor_position(self.name, &json, now).await?;
             self.recorded_at = now;
@@ -165,7 +168,7 @@ impl<U: Units> Reader<U> {
     }
 }
 
-/// Ids in as many lists as queries take.
+/// The ids in lists that each fit one query.
 pub fn chunks(ids: &BTreeSet<String>) -> Vec<Vec<String>> {
     let ids: Vec<_> = ids.iter().cloned().collect();
     ids.chunks(IDS_MAX).map(<[String]>::to_vec).collect()

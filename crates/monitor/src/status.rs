@@ -1,4 +1,4 @@
-//! Whether the monitor keeps up, and how much it does. Metric names are public.
+//! What the monitor reports of itself: readiness and metrics. Metric names are public.
 
 use std::{
     collections::BTreeMap,
@@ -22,19 +22,30 @@ use service::{
     lock,
 };
 
-use crate::sterility::pass::Summary;
+/// What one pass did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Units that were evaluated.
+    pub units: u64,
+    /// Verdicts that are new or differ from before.
+    pub verdicts: u64,
+    /// Alerts that were raised or changed.
+    pub alerts: u64,
+    /// Whether everything was evaluated.
+    pub whole: bool,
+}
 
 /// Passes that finished.
 pub const PASSES: &str = "doseline_monitor_passes_total";
 /// Passes that failed.
 pub const FAILURES: &str = "doseline_monitor_failures_total";
-/// Items, mounts, visits and sterilizers evaluated.
+/// Items, mounts, sessions and sterilizers evaluated.
 pub const UNITS: &str = "doseline_monitor_units_total";
 /// Verdicts written.
 pub const VERDICTS: &str = "doseline_monitor_verdicts_total";
 /// Alerts raised, changed or ended.
 pub const ALERTS: &str = "doseline_monitor_alerts_total";
-/// Time since a target of alerts last had all of them, seconds, by `target`.
+/// Time since a target last had every open alert, seconds, by `target`.
 pub const SINCE_TOLD_SECONDS: &str = "doseline_monitor_since_told_seconds";
 /// Time since the last pass that finished, seconds.
 pub const SINCE_PASS_SECONDS: &str = "doseline_monitor_since_pass_seconds";
@@ -72,8 +83,8 @@ struct State {
     began: Instant,
     finished: Option<Instant>,
     trouble: Option<String>,
-    /// When each target of alerts last had all of them, and what is in the way since.
-    told: BTreeMap<&'static str, (Instant, Option<String>)>,
+    /// When each target last had every open alert, and the error since.
+    notified: BTreeMap<&'static str, (Instant, Option<String>)>,
 }
 
 impl Handle {
@@ -86,16 +97,17 @@ impl Handle {
         let (passes, failures, units) = (Counter::default(), Counter::default(), Counter::default());
         let (verdicts, alerts, since_pass) = (Counter::default(), Counter::default(), Gauge::default());
         let since_told = Family::<TargetLabel, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
-        registry.register(SINCE_TOLD_SECONDS, "Time since a target of alerts last had all of them", since_told.clone());
+        registry.register(SINCE_TOLD_SECONDS, "Time since a target last had every open alert", since_told.clone());
         let seconds = Histogram::new(exponential_buckets(0.01, 2.0, 14));
         registry.register(counter(PASSES), "Passes that finished", passes.clone());
         registry.register(counter(FAILURES), "Passes that failed", failures.clone());
-        registry.register(counter(UNITS), "Items, mounts, visits and sterilizers evaluated", units.clone());
+        registry.register(counter(UNITS), "Items, mounts, sessions and sterilizers evaluated", units.clone());
         registry.register(counter(VERDICTS), "Verdicts written", verdicts.clone());
         registry.register(counter(ALERTS), "Alerts raised, changed or ended", alerts.clone());
         registry.register(SINCE_PASS_SECONDS, "Time since the last pass that finished", since_pass.clone());
         registry.register(PASS_SECONDS, "Time that a pass takes", seconds.clone());
-        let state = Mutex::new(State { began: Instant::now(), finished: None, trouble: None, told: BTreeMap::new() });
+        let state =
+            Mutex::new(State { began: Instant::now(), finished: None, trouble: None, notified: BTreeMap::new() });
         Self(Arc::new(Inner {
             stalled_after,
             state,
@@ -121,28 +133,28 @@ impl Handle {
         self.with(|state| (state.finished, state.trouble) = (Some(Instant::now()), None));
     }
 
-    /// Whether the trouble is new.
+    /// Counts a failed pass. Returns whether its error differs from the last one.
     pub(crate) fn failed(&self, trouble: &str) -> bool {
         self.0.failures.inc();
         self.with(|state| state.trouble.replace(trouble.to_owned()).as_deref() != Some(trouble))
     }
 
-    /// A target of alerts has all of them, or why it does not take them.
-    pub(crate) fn told(&self, target: &'static str, trouble: Option<String>) {
+    /// A target has every open alert (`trouble` is none), or did not accept them.
+    pub(crate) fn notified(&self, target: &'static str, trouble: Option<String>) {
         self.with(|state| match trouble {
-            None => drop(state.told.insert(target, (Instant::now(), None))),
-            Some(trouble) => state.told.entry(target).or_insert((Instant::now(), None)).1 = Some(trouble),
+            None => drop(state.notified.insert(target, (Instant::now(), None))),
+            Some(trouble) => state.notified.entry(target).or_insert((Instant::now(), None)).1 = Some(trouble),
         });
     }
 
-    /// Whether it keeps up.
+    /// Whether passes finish and alerts reach their targets.
     pub fn readiness(&self) -> Readiness {
         let limit = self.0.stalled_after;
         let obstacles = self.with(|state| {
             let age = state.finished.unwrap_or(state.began).elapsed();
             let cause = |trouble: &Option<String>| trouble.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
-            let untold = state.told.iter().filter(|(_, (at, _))| at.elapsed() > limit);
-            let mut obstacles: Vec<_> = untold
+            let overdue = state.notified.iter().filter(|(_, (at, _))| at.elapsed() > limit);
+            let mut obstacles: Vec<_> = overdue
                 .map(|(target, (at, trouble))| {
                     let (age, cause) = (at.elapsed().as_secs(), cause(trouble));
                     let reason = format!("alerts have not reached {target} for {age} s{cause}");
@@ -168,7 +180,7 @@ impl Handle {
     pub fn metrics(&self) -> String {
         self.0.since_pass.set(self.with(|state| state.finished.unwrap_or(state.began).elapsed().as_secs_f64()));
         self.with(|state| {
-            for (target, (at, _)) in &state.told {
+            for (target, (at, _)) in &state.notified {
                 self.0.since_told.get_or_create(&TargetLabel { target }).set(at.elapsed().as_secs_f64());
             }
         });
@@ -213,25 +225,25 @@ mod tests {
         assert!(!hasty.readiness().ready);
     }
 
-    /// Also where the task that tells has ended without a word.
+    /// This also covers a notifier task that has ended without an error.
     #[test]
     fn alerts_that_reach_nobody_are_an_obstacle() {
         let handle = Handle::new(Duration::ZERO);
-        handle.told("webhook", None);
+        handle.notified("webhook", None);
         std::thread::sleep(Duration::from_millis(2));
         assert!(handle.readiness().obstacles[0].reason.starts_with("alerts have not reached webhook for 0 s"));
-        handle.told("webhook", Some("refused".to_owned()));
+        handle.notified("webhook", Some("refused".to_owned()));
         assert!(handle.readiness().obstacles[0].reason.ends_with("for 0 s: refused"), "{:?}", handle.readiness());
         let patient = Handle::new(Duration::from_secs(60));
         patient.finished(&Summary::default(), Duration::ZERO);
-        patient.told("webhook", Some("refused".to_owned()));
+        patient.notified("webhook", Some("refused".to_owned()));
         assert!(patient.readiness().ready);
     }
 
     #[test]
     fn every_name_is_exposed() {
         let handle = Handle::new(Duration::from_secs(60));
-        handle.told("kafka", None);
+        handle.notified("kafka", None);
         handle.finished(&Summary::default(), Duration::from_millis(5));
         let text = handle.metrics();
         for name in ALL {

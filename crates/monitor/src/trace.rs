@@ -1,5 +1,5 @@
-//! Walks the links of sterility both ways: from a visit, an item, a lot or a cycle backwards to
-//! what it came from and forwards to whom it reached, with what is not known on the way.
+//! Traces a session, an item, a lot or a cycle: backwards to its origin and forwards to the sessions
+//! that it reached. The trace names what is not known.
 
 use async_recursion::async_recursion as boxed;
 use std::{
@@ -10,16 +10,17 @@ use std::{
 use serde::Serialize;
 use warehouse::{
     Error, Warehouse,
+    states::{Decision, IdKind, Severity, VerdictState},
     sterility::{Component, Horizon, IDS_MAX, Load, Mount, Scope, Use},
     verdicts::Verdict,
 };
 
-use crate::sterility::{rules::stamp, sterilizer::Standing};
+use crate::{reader::chunks, sterility::assessment::Assessment, time::stamp};
 
 /// Where a trace starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// A visit, 32 hex digits.
+    /// A session, 32 hex digits.
     Session(String),
     Item(String),
     /// A lot: `DI/LOT`, or the lot alone.
@@ -59,18 +60,18 @@ impl Subject {
     }
 }
 
-/// One thing on the way.
+/// One element of a trace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Node {
-    /// `visit`, `item`, `lot`, `cycle`, `mixture`, `cleaning`.
+    /// `session`, `item`, `lot`, `cycle`, `mixture`, `cleaning`.
     pub kind: &'static str,
     pub id: String,
-    /// What is known of it, in words.
+    /// Its known facts, as text.
     pub facts: Vec<String>,
-    /// What it came from.
+    /// Its origins.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub backwards: Vec<Node>,
-    /// Whom or what it reached.
+    /// What it reached.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub forwards: Vec<Node>,
 }
@@ -81,25 +82,24 @@ impl Node {
     }
 }
 
-/// A breach on the way.
+/// A breach that concerns the subject.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Breach {
     pub rule: u8,
-    /// `CONFIRMED`, `INDETERMINATE` or `PENDING`.
-    pub state: String,
-    pub severity: String,
+    pub state: VerdictState,
+    pub severity: Severity,
     pub reason: String,
 }
 
-/// Everything found.
+/// The result of a trace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Trace {
     pub tenant: String,
-    /// Where it starts.
+    /// The subject.
     pub root: Node,
-    /// Breaches of the start and of what was found.
+    /// Breaches that concern the subject.
     pub breaches: Vec<Breach>,
-    /// What could not be followed.
+    /// What is not known.
     pub unknown: Vec<String>,
 }
 
@@ -109,20 +109,19 @@ pub struct Trace {
 /// As [`Warehouse::fetch`].
 #[boxed]
 pub async fn trace(warehouse: &Warehouse, tenant: &str, subject: &Subject) -> Result<Trace, Error> {
-    let mut walk = Walk { warehouse, tenant, unknown: BTreeSet::new() };
+    let mut tracer = Tracer { warehouse, tenant, unknown: BTreeSet::new() };
     let root = match subject {
-        Subject::Session(id) => walk.session(id).await?,
-        Subject::Item(id) => walk.item(id).await?,
-        Subject::Lot(id) => walk.lot(id).await?,
-        Subject::Cycle(id) => walk.cycle(id).await?,
+        Subject::Session(id) => tracer.session(id).await?,
+        Subject::Item(id) => tracer.item(id).await?,
+        Subject::Lot(id) => tracer.lot(id).await?,
+        Subject::Cycle(id) => tracer.cycle(id).await?,
     };
     let lot = subject.id().rsplit('/').next().unwrap_or_default();
     let about = if matches!(subject, Subject::Lot(_)) { lot } else { subject.id() };
     let verdicts = warehouse.verdicts_about(tenant, about).await?;
     let mut breaches: Vec<_> =
-        verdicts.into_iter().filter(|verdict| verdict.rule > 0 && verdict.state != "CLEARED").collect();
-    breaches
-        .sort_by_key(|verdict| (std::cmp::Reverse(crate::alert::rank(&verdict.severity)), verdict.rule, verdict.at));
+        verdicts.into_iter().filter(|verdict| verdict.rule > 0 && verdict.state != VerdictState::Cleared).collect();
+    breaches.sort_by_key(|verdict| (std::cmp::Reverse(verdict.severity), verdict.rule, verdict.at));
     let breach = |verdict: Verdict| Breach {
         rule: verdict.rule,
         state: verdict.state,
@@ -130,19 +129,19 @@ pub async fn trace(warehouse: &Warehouse, tenant: &str, subject: &Subject) -> Re
         reason: verdict.reason,
     };
     let breaches = breaches.into_iter().map(breach).collect();
-    Ok(Trace { tenant: tenant.to_owned(), root, breaches, unknown: walk.unknown.into_iter().collect() })
+    Ok(Trace { tenant: tenant.to_owned(), root, breaches, unknown: tracer.unknown.into_iter().collect() })
 }
 
-struct Walk<'a> {
+struct Tracer<'a> {
     warehouse: &'a Warehouse,
     tenant: &'a str,
     unknown: BTreeSet<String>,
 }
 
-impl Walk<'_> {
+impl Tracer<'_> {
     async fn session(&mut self, id: &str) -> Result<Node, Error> {
         let ids = [id.to_owned()];
-        let mut root = self.visit_nodes(ids.iter().cloned().collect()).await?.pop().unwrap_or_default();
+        let mut root = self.session_nodes(ids.iter().cloned().collect()).await?.pop().unwrap_or_default();
         let uses = self.warehouse.uses_of_sessions(Scope::Ids(&ids)).await?;
         let uses: Vec<_> = self.mine(uses, |used| &used.tenant);
         let mounts = self.mounts(&uses).await?;
@@ -154,15 +153,15 @@ impl Walk<'_> {
                 .filter(|item| !item.is_empty())
                 .unwrap_or_else(|| used.item_id.clone());
             if mount.is_none() {
-                self.unknown.insert(format!("the mounting of {} on {} has not arrived", used.mount_id, used.device));
+                self.unknown.insert(format!(
+                    "the event that reports mount {} on {} has not arrived",
+                    used.mount_id, used.device
+                ));
             }
-            let is_serial = mount.is_some_and(|mount| mount.id_kind == "SERIAL");
+            let is_serial = mount.is_some_and(|mount| mount.id_kind == IdKind::Serial);
             if !is_serial {
                 let name = if item_id.is_empty() { &used.mount_id } else { &item_id };
-                self.unknown.insert(format!(
-                    "{} {name} is not known by serial number and cannot be followed",
-                    used.slot.to_lowercase()
-                ));
+                self.unknown.insert(format!("{} {name} has no serial number and cannot be traced", used.slot.item()));
                 root.backwards.push(Node::new("item", name, facts_of(used, mount)));
             } else if items.insert(item_id.clone()) {
                 let mut node = Node::new("item", &item_id, facts_of(used, mount));
@@ -170,10 +169,12 @@ impl Walk<'_> {
                 node.backwards = history.backwards;
                 node.backwards
                     .retain(|past| past.facts.first().is_none_or(|at| at.as_str() <= stamp(used.first_at).as_str()));
-                root.forwards.extend(history.forwards.into_iter().filter(|visit| visit.id != id).map(|mut visit| {
-                    visit.facts.push(format!("also used item {item_id}"));
-                    visit
-                }));
+                root.forwards.extend(history.forwards.into_iter().filter(|session| session.id != id).map(
+                    |mut session| {
+                        session.facts.push(format!("also used item {item_id}"));
+                        session
+                    },
+                ));
                 root.backwards.push(node);
             }
         }
@@ -191,7 +192,7 @@ impl Walk<'_> {
         Ok(root)
     }
 
-    /// Visits that share a mixture, or a container of it.
+    /// Sessions that share a mixture or one of its containers.
     async fn shared(&mut self, session: &str, mixture: &str, containers: BTreeSet<String>) -> Result<Vec<Node>, Error> {
         let mut mixtures: BTreeMap<String, String> = [(mixture.to_owned(), format!("mixture {mixture}"))].into();
         for ids in chunks(&containers) {
@@ -214,7 +215,7 @@ impl Walk<'_> {
         }
         found.sort_unstable();
         found.dedup();
-        let mut nodes = self.visit_nodes(found.iter().map(|(session, _)| session.clone()).collect()).await?;
+        let mut nodes = self.session_nodes(found.iter().map(|(session, _)| session.clone()).collect()).await?;
         for node in &mut nodes {
             let how = found.iter().filter(|(session, _)| *session == node.id).map(|(_, how)| how.as_str());
             node.facts.push(format!("also used {}", how.collect::<Vec<_>>().join(", ")));
@@ -227,13 +228,13 @@ impl Walk<'_> {
         let components = self.warehouse.components(Scope::Ids(&ids)).await?;
         let components: Vec<Component> = self.mine(components, |component| &component.tenant);
         if components.is_empty() {
-            self.unknown.insert(format!("what mixture {mixture} was made of has not arrived"));
+            self.unknown.insert(format!("the components of mixture {mixture} have not arrived"));
         }
         let mut node = Node::new("mixture", mixture, Vec::new());
         for component in &components {
             let mut facts = Vec::new();
-            say(&mut facts, "container", &component.container_id);
-            say(&mut facts, "expiry", &component.expiry);
+            add_fact(&mut facts, "container", &component.container_id);
+            add_fact(&mut facts, "expiry", &component.expiry);
             node.backwards.push(Node::new("lot", &format!("{}/{}", component.udi_di, component.lot), facts));
         }
         let containers = components.into_iter().map(|component| component.container_id).filter(|id| !id.is_empty());
@@ -243,12 +244,12 @@ impl Walk<'_> {
     async fn item(&mut self, id: &str) -> Result<Node, Error> {
         let node = self.history(id).await?;
         if node.backwards.is_empty() && node.forwards.is_empty() {
-            self.unknown.insert(format!("nothing is known of item {id} beside its mounting"));
+            self.unknown.insert(format!("nothing is known of item {id} except its mount"));
         }
         Ok(node)
     }
 
-    /// An item with its cycles and cleanings (backwards) and its visits (forwards).
+    /// An item with its cycles and cleanings (backwards) and its sessions (forwards).
     async fn history(&mut self, id: &str) -> Result<Node, Error> {
         let ids = [id.to_owned()];
         let scope = Scope::Ids(&ids);
@@ -260,27 +261,27 @@ impl Walk<'_> {
         let loads: Vec<Load> = self.mine(loads, |load| &load.tenant);
         let mut node = Node::new("item", id, mounts.iter().min().map(about_mount).unwrap_or_default());
         if mounts.is_empty() {
-            self.unknown.insert(format!("no mounting of item {id} has arrived: what it is is not known"));
+            self.unknown.insert(format!("no mount of item {id} has arrived, so its type is not known"));
         }
-        if mounts.iter().any(|mount| matches!(mount.id_kind.as_str(), "LOT_ONLY" | "NONE")) {
-            self.unknown.insert(format!("{id} is not a serial number: its visits may be those of several items"));
+        if mounts.iter().any(|mount| matches!(mount.id_kind, IdKind::LotOnly | IdKind::None)) {
+            self.unknown.insert(format!("{id} is not a serial number: its sessions may belong to several items"));
         }
         let cycles: BTreeSet<_> = loads.into_iter().map(|load| load.cycle_uid).collect();
         node.backwards = self.cycle_nodes(&cycles).await?;
         for cleaning in self.warehouse.reprocessings(scope).await? {
             if cleaning.tenant == self.tenant {
-                let facts = vec![stamp(cleaning.at), format!("rinsed: {}", or_unknown(&cleaning.rinse_water))];
+                let facts = vec![stamp(cleaning.at), format!("rinsed: {}", or_unknown(cleaning.rinse_water.as_str()))];
                 node.backwards.push(Node::new("cleaning", &cleaning.device, facts));
             }
         }
         node.backwards.sort_by(|left, right| left.facts.cmp(&right.facts));
         node.forwards = self
-            .visit_nodes(uses.iter().map(|used| used.session_id.clone()).filter(|id| !id.is_empty()).collect())
+            .session_nodes(uses.iter().map(|used| used.session_id.clone()).filter(|id| !id.is_empty()).collect())
             .await?;
-        for visit in &mut node.forwards {
+        for session in &mut node.forwards {
             let devices: BTreeSet<_> =
-                uses.iter().filter(|used| used.session_id == visit.id).map(|used| used.device.as_str()).collect();
-            visit.facts.push(format!("on {}", devices.into_iter().collect::<Vec<_>>().join(", ")));
+                uses.iter().filter(|used| used.session_id == session.id).map(|used| used.device.as_str()).collect();
+            session.facts.push(format!("on {}", devices.into_iter().collect::<Vec<_>>().join(", ")));
         }
         Ok(node)
     }
@@ -297,25 +298,23 @@ impl Walk<'_> {
         for load in loads {
             let mut item = self.history(&load.item_id).await?;
             item.backwards.clear();
-            item.forwards.retain(|visit| visit.facts.first().is_none_or(|at| *at >= started));
+            item.forwards.retain(|session| session.facts.first().is_none_or(|at| *at >= started));
             node.forwards.push(item);
         }
         Ok(node)
     }
 
     async fn cycle_nodes(&mut self, uids: &BTreeSet<String>) -> Result<Vec<Node>, Error> {
-        let (mut cycles, mut standings) = (HashMap::new(), HashMap::new());
+        let (mut cycles, mut assessments) = (HashMap::new(), HashMap::new());
         for ids in chunks(uids) {
             for cycle in self.warehouse.cycles_by_uid(Scope::Ids(&ids)).await? {
                 if cycle.tenant == self.tenant {
                     cycles.insert(cycle.cycle_uid.clone(), cycle);
                 }
             }
-            for verdict in self.warehouse.verdicts_of_cycles(&ids).await? {
-                if verdict.tenant == self.tenant
-                    && let Ok(standing) = serde_json::from_str::<Standing>(&verdict.evidence)
-                {
-                    standings.insert(verdict.cycle_uid, standing);
+            for row in self.warehouse.assessments_of_cycles(&ids).await? {
+                if row.tenant == self.tenant {
+                    assessments.insert(row.cycle_uid.clone(), Assessment::from(&row));
                 }
             }
         }
@@ -326,28 +325,30 @@ impl Walk<'_> {
                 Some(cycle) => {
                     facts.push(stamp(cycle.at));
                     facts.push(format!("sterilizer {}", cycle.device));
-                    say(&mut facts, "recipe", &cycle.recipe);
-                    say(&mut facts, "purpose", &cycle.purpose);
+                    add_fact(&mut facts, "recipe", &cycle.recipe);
+                    add_fact(&mut facts, "purpose", cycle.purpose.as_str());
                     if cycle.load_dry == Some(false) {
                         facts.push("load wet".to_owned());
                     }
                 }
-                None => drop(self.unknown.insert(format!("cycle {uid} itself has not arrived"))),
+                None => drop(self.unknown.insert(format!("the report of cycle {uid} has not arrived"))),
             }
-            match standings.get(uid) {
-                Some(standing) => {
-                    facts.push(format!("{}: {}", standing.outcome.as_str(), standing.reason));
-                    facts.push(if standing.release.is_empty() {
-                        "not decided on".to_owned()
+            match assessments.get(uid) {
+                Some(assessment) => {
+                    facts.push(format!("{}: {}", assessment.outcome.as_str(), assessment.reason));
+                    facts.push(if assessment.release == Decision::None {
+                        "not decided".to_owned()
                     } else {
-                        standing.release.clone()
+                        assessment.release.to_string()
                     });
-                    if standing.release.is_empty() && standing.for_load {
-                        self.unknown.insert(format!("whether the load of cycle {uid} was released"));
+                    if assessment.release == Decision::None && assessment.for_load {
+                        self.unknown.insert(format!("it is not known whether the load of cycle {uid} was released"));
                     }
-                    if standing.is_recalled() {
-                        facts
-                            .push(format!("RECALLED by the positive indicator of {}", standing.recalled_by.join(", ")));
+                    if assessment.is_recalled() {
+                        facts.push(format!(
+                            "RECALLED by the positive indicator of {}",
+                            assessment.recalled_by.join(", ")
+                        ));
                     }
                 }
                 None => drop(self.unknown.insert(format!("cycle {uid} has not been judged yet"))),
@@ -368,7 +369,7 @@ impl Walk<'_> {
         for ids in chunks(&ids) {
             for used in self.warehouse.uses_of_mounts(Scope::Ids(&ids), &Horizon::default()).await? {
                 if used.tenant == self.tenant && !used.session_id.is_empty() {
-                    let what = format!("{} (mount {})", used.slot.to_lowercase(), used.mount_id);
+                    let what = format!("{} (mount {})", used.slot.item(), used.mount_id);
                     sessions.entry(used.session_id).or_default().insert(what);
                 }
             }
@@ -383,40 +384,42 @@ impl Walk<'_> {
                 }
             }
         }
-        root.facts.push(format!("{} mountings, {} mixtures, {} visits", ids.len(), mixtures.len(), sessions.len()));
-        root.forwards = self.visit_nodes(sessions.keys().cloned().collect()).await?;
-        for visit in &mut root.forwards {
-            let how = sessions.get(&visit.id).into_iter().flatten().cloned().collect::<Vec<_>>();
-            visit.facts.push(format!("by {}", how.join(", ")));
+        root.facts.push(format!("{} mounts, {} mixtures, {} sessions", ids.len(), mixtures.len(), sessions.len()));
+        root.forwards = self.session_nodes(sessions.keys().cloned().collect()).await?;
+        for session in &mut root.forwards {
+            let how = sessions.get(&session.id).into_iter().flatten().cloned().collect::<Vec<_>>();
+            session.facts.push(format!("by {}", how.join(", ")));
         }
         if mounts.len() >= warehouse::trace::ROWS_MAX {
-            self.unknown
-                .insert(format!("more than {} mountings: only so many were followed", warehouse::trace::ROWS_MAX));
+            self.unknown.insert(format!(
+                "there are more mounts than the first {}, which were traced",
+                warehouse::trace::ROWS_MAX
+            ));
         }
         Ok(root)
     }
 
-    async fn visit_nodes(&mut self, ids: BTreeSet<String>) -> Result<Vec<Node>, Error> {
-        let mut visits = HashMap::new();
+    async fn session_nodes(&mut self, ids: BTreeSet<String>) -> Result<Vec<Node>, Error> {
+        let mut sessions = HashMap::new();
         for ids in chunks(&ids) {
-            for visit in self.warehouse.visits(&ids).await? {
-                if visit.tenant == self.tenant {
-                    visits.insert(visit.session_id.clone(), visit);
+            for session in self.warehouse.visits(&ids).await? {
+                if session.tenant == self.tenant {
+                    sessions.insert(session.session_id.clone(), session);
                 }
             }
         }
         let node = |id: &String| {
-            let Some(visit) = visits.get(id) else {
-                return Node::new("visit", id, Vec::new());
+            let Some(session) = sessions.get(id) else {
+                return Node::new("session", id, Vec::new());
             };
-            let mut facts = vec![stamp(visit.started_at)];
-            say(&mut facts, "client", &visit.client_ref);
-            Node::new("visit", id, facts)
+            let mut facts = vec![stamp(session.started_at)];
+            add_fact(&mut facts, "client", &session.client_ref);
+            Node::new("session", id, facts)
         };
         let mut nodes: Vec<_> = ids.iter().map(node).collect();
         for unheard in nodes.iter().filter(|node| node.facts.is_empty()) {
             self.unknown
-                .insert(format!("the start of visit {} has not arrived, so its client is not known", unheard.id));
+                .insert(format!("the start of session {} has not arrived, so its client is not known", unheard.id));
         }
         nodes.sort_by(|left, right| left.facts.cmp(&right.facts));
         Ok(nodes)
@@ -441,43 +444,37 @@ impl Walk<'_> {
     }
 }
 
-fn chunks(ids: &BTreeSet<String>) -> Vec<Vec<String>> {
-    let ids: Vec<_> = ids.iter().cloned().collect();
-    ids.chunks(IDS_MAX).map(<[String]>::to_vec).collect()
-}
-
 fn facts_of(used: &Use, mount: Option<&Mount>) -> Vec<String> {
-    let mut facts =
-        vec![format!("{} on {}", used.slot.to_lowercase(), used.device), format!("{} injections", used.injections)];
+    let mut facts = vec![format!("{} on {}", used.slot.item(), used.device), format!("{} injections", used.injections)];
     facts.extend(mount.map(about_mount).unwrap_or_default());
     facts
 }
 
 fn about_mount(mount: &Mount) -> Vec<String> {
     let mut facts = Vec::new();
-    say(&mut facts, "type", &mount.designation);
-    say(&mut facts, "product", &mount.udi_di);
-    say(&mut facts, "lot", &mount.lot);
-    say(&mut facts, "expiry", &mount.expiry);
-    say(&mut facts, "pack", &mount.pack_id);
+    add_fact(&mut facts, "type", &mount.designation);
+    add_fact(&mut facts, "product", &mount.udi_di);
+    add_fact(&mut facts, "lot", &mount.lot);
+    add_fact(&mut facts, "expiry", &mount.expiry);
+    add_fact(&mut facts, "pack", &mount.pack_id);
     if let Some(reusable) = mount.reusable {
         facts.push(if reusable { "reusable" } else { "single use" }.to_owned());
     }
     facts
 }
 
-fn say(facts: &mut Vec<String>, name: &str, value: &str) {
+fn add_fact(facts: &mut Vec<String>, name: &str, value: &str) {
     if !value.is_empty() {
         facts.push(format!("{name} {value}"));
     }
 }
 
 fn or_unknown(text: &str) -> &str {
-    if text.is_empty() { "not said" } else { text }
+    if text.is_empty() { "not known" } else { text }
 }
 
 impl Trace {
-    /// What was found, as a tree for people: without breaches, and without what is not known.
+    /// The elements as a text tree, without breaches and without what is not known.
     pub fn tree(&self) -> String {
         let mut text = format!("tenant {}\n", self.tenant);
         draw(&mut text, &self.root, "", "");
@@ -505,11 +502,11 @@ mod tests {
         let leaf = |kind, id: &str| Node::new(kind, id, vec!["2026-01-05T10:00:00Z".to_owned()]);
         let mut item = leaf("item", "H1");
         item.backwards.push(leaf("cycle", "c1"));
-        item.forwards.push(leaf("visit", "b"));
-        let root = Node { backwards: vec![item], ..leaf("visit", "a") };
+        item.forwards.push(leaf("session", "b"));
+        let root = Node { backwards: vec![item], ..leaf("session", "a") };
         let trace = Trace { tenant: "acme".to_owned(), root, breaches: Vec::new(), unknown: vec!["x".to_owned()] };
-        let expected = "tenant acme\nvisit a  2026-01-05T10:00:00Z\n└<- item H1  2026-01-05T10:00:00Z\n   \
-                        ├<- cycle c1  2026-01-05T10:00:00Z\n   └-> visit b  2026-01-05T10:00:00Z\n";
+        let expected = "tenant acme\nsession a  2026-01-05T10:00:00Z\n└<- item H1  2026-01-05T10:00:00Z\n   \
+                        ├<- cycle c1  2026-01-05T10:00:00Z\n   └-> session b  2026-01-05T10:00:00Z\n";
         assert_eq!(trace.tree(), expected);
     }
 }

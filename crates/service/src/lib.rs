@@ -22,6 +22,7 @@ pub mod health;
 pub mod kafka;
 pub mod listener;
 pub mod places;
+pub mod producer;
 pub mod secret;
 pub mod settings;
 pub mod tls;

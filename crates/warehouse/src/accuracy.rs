@@ -11,20 +11,20 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client::{Answer, Warehouse},
     error::Error,
+    states::{Channel, ChartState, Forecast, Side, ToleranceState},
     sterility::{Horizon, Scope, list},
 };
 
 /// SQL expression for a device's name, `TENANT/DEVICE`.
 pub const DEVICE: &str = "concat(tenant, '/', device)";
 
-/// Sums of one session at one set point under one calibration.
+/// Sums of one session at one set point within one calibration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Row, Serialize, Deserialize)]
 pub struct SessionSum {
     pub tenant: String,
     pub device: String,
-    /// `DOSE` (nl) or `DEPTH` (um).
-    pub channel: String,
-    /// Calibration; empty = not reported.
+    pub channel: Channel,
+    /// Calibration; empty = not said.
     pub calibration_id: String,
     pub target: u32,
     /// Session; empty = outside a session.
@@ -74,16 +74,15 @@ pub struct Due {
     pub tenant: String,
     /// The device that was calibrated.
     pub device: String,
-    /// `DOSE` or `DEPTH`.
-    pub channel: String,
+    pub channel: Channel,
     pub calibration_id: String,
     /// Due date, us since 1970.
     pub due_at: i64,
 }
 
-/// A session on one device with missing injections. An injection is known to be missing if it lies
-/// between two received numbers, or below the count that the device reported at the end. Injections
-/// in quarantine are missing too, because no figure counts them.
+/// A session on one device that is known to lack injections: between two received numbers, or of the
+/// count that the device gave at the end. Quarantined injections are missing too, because no figure
+/// counts them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Incomplete {
     pub tenant: String,
@@ -107,14 +106,14 @@ pub struct Incomplete {
 pub struct AccuracyVerdict {
     pub tenant: String,
     pub device: String,
-    pub channel: String,
+    pub channel: Channel,
     pub calibration_id: String,
     pub target: u32,
     pub site: String,
     pub model: String,
     pub firmware: String,
     pub current: bool,
-    pub state: String,
+    pub state: ToleranceState,
     pub reason: String,
     pub sessions: u64,
     pub n: u64,
@@ -141,15 +140,15 @@ pub struct AccuracyVerdict {
 pub struct DriftState {
     pub tenant: String,
     pub device: String,
-    pub channel: String,
+    pub channel: Channel,
     pub band: u32,
     pub calibration_id: String,
     pub firmware: String,
     pub site: String,
     pub model: String,
     pub current: bool,
-    pub state: String,
-    pub side: String,
+    pub state: ChartState,
+    pub side: Side,
     pub sessions: u64,
     pub n: u64,
     pub last_error_pct: f64,
@@ -162,7 +161,7 @@ pub struct DriftState {
     pub onset_session: String,
     pub spikes: Vec<String>,
     pub western_electric: Vec<u8>,
-    pub forecast: String,
+    pub forecast: Forecast,
     pub crossing_at: Option<i64>,
     pub crossing_low: Option<i64>,
     pub crossing_high: Option<i64>,
@@ -234,11 +233,11 @@ impl Warehouse {
         })
     }
 
-    /// Sessions on devices with missing injections.
+    /// Sessions on devices that lack injections.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub fn incomplete_visits<'a>(&'a self, scope: Scope<'a>, horizon: &'a Horizon) -> Answer<'a, Vec<Incomplete>> {
+    pub fn incomplete_sessions<'a>(&'a self, scope: Scope<'a>, horizon: &'a Horizon) -> Answer<'a, Vec<Incomplete>> {
         Box::pin(async move {
             let filter = format!("session_id != '' AND {} AND {}", devices(scope), horizon.filter());
             self.rows(&format!(
@@ -351,7 +350,7 @@ impl Warehouse {
     }
 }
 
-/// A session between a calibration with an error and the calibration before it.
+/// A session between the last calibration and one that raises a question.
 #[derive(Clone, Debug, Default, PartialEq, Row, Serialize, Deserialize)]
 pub struct Affected {
     pub tenant: String,
@@ -376,8 +375,7 @@ pub struct Affected {
 }
 
 impl Warehouse {
-    /// Sessions that a calibration puts in doubt, from `calibration_impact`; an empty `tenant` =
-    /// all.
+    /// Sessions that a calibration concerns, from `calibration_impact`; `tenant` empty = all.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

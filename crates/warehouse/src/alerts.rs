@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client::Warehouse,
     error::Error,
+    states::{AlertChange, AlertState, Severity},
     sterility::{list, quoted},
 };
 
@@ -18,11 +19,9 @@ pub struct Alert {
     pub alert_key: String,
     /// Kind of the condition, for example `sterility-2`.
     pub kind: String,
-    /// `critical`, `high`, `medium`, `low`.
-    pub severity: String,
-    /// `OPEN` or `CLEARED`.
-    pub state: String,
-    /// Whether the condition holds according to all data that has arrived.
+    pub severity: Severity,
+    pub state: AlertState,
+    /// Whether the condition holds by all data that has arrived.
     pub holds: bool,
     /// A number that rises whenever there is something new to acknowledge.
     pub attention: u32,
@@ -58,18 +57,17 @@ pub struct AlertEvent {
     pub alert_key: String,
     /// Time of the entry, us since 1970.
     pub at: i64,
-    /// `RAISED`, `CHANGED`, `RETRACTED`, `CLEARED` by the monitor, or `ACKNOWLEDGED` by a person.
-    pub event: String,
-    /// The person; empty = the monitor.
+    pub event: AlertChange,
+    /// Who; empty = the monitor.
     pub actor: String,
     /// Kind of the condition.
     pub kind: String,
-    pub severity: String,
-    /// Whether the condition held at that time.
+    pub severity: Severity,
+    /// Whether the condition held then.
     pub holds: bool,
     /// The alert's `attention` at that time. An acknowledgement covers numbers up to it.
     pub attention: u32,
-    /// Sessions affected at that time.
+    /// Sessions affected then.
     pub sessions: Vec<String>,
     /// The alert's title, or the person's note.
     pub note: String,
@@ -77,13 +75,13 @@ pub struct AlertEvent {
     pub evidence_rows: String,
 }
 
-/// An alert that waits for a person.
+/// An open alert that nobody has acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct OpenAlert {
     pub tenant: String,
     pub alert_key: String,
-    pub severity: String,
-    /// Kind of the condition.
+    pub severity: Severity,
+    /// What it is about.
     pub kind: String,
     pub site: String,
     pub device: String,
@@ -150,7 +148,7 @@ impl Warehouse {
         self.add("alerts", alerts).await
     }
 
-    /// Alerts that wait for a person, the most severe first; an empty `tenant` = all.
+    /// Open alerts that nobody has acknowledged, the most severe first; `tenant` empty = all.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -180,10 +178,10 @@ impl Warehouse {
                 tenant: alert.tenant.clone(),
                 alert_key: alert.alert_key.clone(),
                 at: now_us,
-                event: "ACKNOWLEDGED".to_owned(),
+                event: AlertChange::Acknowledged,
                 actor: by.to_owned(),
                 kind: alert.kind.clone(),
-                severity: alert.severity.clone(),
+                severity: alert.severity,
                 holds: alert.holds,
                 attention: alert.attention,
                 sessions: alert.sessions.clone(),

@@ -1,4 +1,4 @@
-//! Alerts about single sessions and about devices of the fleet that one query can find.
+//! Findings about single sessions and about the devices of the fleet that a query alone can make.
 
 use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
@@ -8,13 +8,14 @@ use crate::{
     changes::News,
     client::{Answer, Warehouse},
     error::Error,
+    states::Severity,
     sterility::{Horizon, Scope, list},
 };
 
-/// SQL expression for a session on one device, `TENANT/DEVICE/SESSION`.
-const VISIT: &str = "concat(tenant, '/', device, '/', session_id)";
+/// SQL of a session on one device, `TENANT/DEVICE/SESSION`.
+const SESSION: &str = "concat(tenant, '/', device, '/', session_id)";
 
-/// A session on one device in which single injections deserve an alert.
+/// A session on one device in which single injections raise alerts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Shots {
     pub tenant: String,
@@ -64,18 +65,33 @@ pub struct FleetLimits {
     pub battery_pct: u32,
 }
 
-/// What is asked of the fleet: kind of the alert, severity, SQL of its [`Finding`]s.
-pub const FLEET: [(&str, &str, &str); 10] = [
-    ("device-lost", "medium", LOST),
-    ("device-silent", "medium", SILENT),
-    ("session-allergy", "medium", ALLERGY),
-    ("session-licence", "medium", LICENCE),
-    ("calibration-due", "low", DUE),
-    ("battery", "low", BATTERY),
-    ("clock", "low", CLOCK),
-    ("clock-implausible", "medium", IMPLAUSIBLE),
-    ("sequence-gap", "low", GAP),
-    ("sequence-conflict", "high", CONFLICT),
+/// A question about the whole fleet. Each of its [`Finding`]s raises an alert.
+#[derive(Clone, Copy, Debug)]
+pub struct FleetQuestion {
+    /// Kind of the alert.
+    pub kind: &'static str,
+    pub severity: Severity,
+    /// Table or view that shows the rows behind a finding.
+    pub table: &'static str,
+    sql: &'static str,
+}
+
+const fn question(kind: &'static str, severity: Severity, table: &'static str, sql: &'static str) -> FleetQuestion {
+    FleetQuestion { kind, severity, table, sql }
+}
+
+/// Every question about the fleet.
+pub const FLEET: [FleetQuestion; 10] = [
+    question("device-lost", Severity::Medium, "fleet", LOST),
+    question("device-silent", Severity::Medium, "fleet", SILENT),
+    question("session-allergy", Severity::Medium, "sessions", ALLERGY),
+    question("session-licence", Severity::Medium, "sessions", LICENCE),
+    question("calibration-due", Severity::Low, "calibrations_due", DUE),
+    question("battery", Severity::Low, "device_status", BATTERY),
+    question("clock", Severity::Low, "injections", CLOCK),
+    question("clock-implausible", Severity::Medium, "implausible_times", IMPLAUSIBLE),
+    question("sequence-gap", Severity::Low, "delivery_gaps", GAP),
+    question("sequence-conflict", Severity::High, "quarantine", CONFLICT),
 ];
 
 const LOST: &str = "
@@ -184,8 +200,8 @@ fn required(policy: &str) -> String {
     )
 }
 
-fn visits(scope: Scope<'_>) -> String {
-    let named = scope.filter(VISIT);
+fn sessions(scope: Scope<'_>) -> String {
+    let named = scope.filter(SESSION);
     match scope {
         Scope::Ids(ids) => {
             let devices = ids.iter().filter_map(|id| id.split('/').nth(1));
@@ -196,32 +212,32 @@ fn visits(scope: Scope<'_>) -> String {
 }
 
 impl Warehouse {
-    /// Sessions on devices in the new parts of `injections`, as `TENANT/DEVICE/SESSION`.
+    /// Sessions with injections in new parts, `TENANT/DEVICE/SESSION`.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
-    pub async fn visits_in(&self, news: &News<'_>, limit: usize) -> Result<Vec<String>, Error> {
-        self.texts(news, "injections", VISIT, limit).await
+    pub async fn sessions_in(&self, news: &News<'_>, limit: usize) -> Result<Vec<String>, Error> {
+        self.texts(news, "injections", SESSION, limit).await
     }
 
-    /// Sessions on devices with injections in batches that are not committed, in the same form.
+    /// Sessions with injections of batches that are not committed.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
-    pub async fn visits_beyond(&self, horizon: &Horizon, limit: usize) -> Result<Vec<String>, Error> {
-        self.texts_beyond("injections", VISIT, horizon, limit).await
+    pub async fn sessions_beyond(&self, horizon: &Horizon, limit: usize) -> Result<Vec<String>, Error> {
+        self.texts_beyond("injections", SESSION, horizon, limit).await
     }
 
-    /// Sessions in which single injections deserve an alert. Tolerances are those registered for
-    /// the model. An injection with another outcome than OK may deliver less than its set point.
+    /// Sessions in which single injections raise alerts. Tolerances are those registered for the
+    /// model; an injection that did not end OK may deliver less than its target.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
     pub fn alarming_shots<'a>(&'a self, scope: Scope<'a>, horizon: &'a Horizon) -> Answer<'a, Vec<Shots>> {
         Box::pin(async move {
-            let (filter, horizon) = (visits(scope), horizon.filter());
+            let (filter, horizon) = (sessions(scope), horizon.filter());
             self.rows(&format!(
             "SELECT toString(shot.tenant) AS tenant, toString(shot.device) AS device, shot.session_id AS session_id, \
              toString(argMax(shot.site, shot.at)) AS site, toUnixTimestamp64Micro(min(shot.at)) AS since, \
@@ -251,16 +267,15 @@ impl Warehouse {
         })
     }
 
-    /// The findings of one kind of [`FLEET`].
+    /// The findings of one question of [`FLEET`].
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
-    pub async fn findings(&self, kind: &str, limits: FleetLimits) -> Result<Vec<Finding>, Error> {
-        let Some((_, _, sql)) = FLEET.iter().find(|(name, _, _)| *name == kind) else { return Ok(Vec::new()) };
-        let policy = required(if kind == "session-licence" { "session.licence" } else { "session.allergy" });
+    pub async fn findings(&self, question: &FleetQuestion, limits: FleetLimits) -> Result<Vec<Finding>, Error> {
+        let policy = required(if question.kind == "session-licence" { "session.licence" } else { "session.allergy" });
         type Found = (String, String, String, String, String, i64, String);
-        let sql = sql.replace("POLICY", &policy);
+        let sql = question.sql.replace("POLICY", &policy);
         let sql = sql.replace("SILENT_DAYS", &limits.silent_days.to_string());
         let rows: Vec<Found> = self.rows(&sql.replace("BATTERY_PCT", &limits.battery_pct.to_string())).await?;
         let finding = |(tenant, site, device, subject, session_id, since, detail): Found| Finding {

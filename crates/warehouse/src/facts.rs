@@ -2,7 +2,9 @@
 
 use serde::Deserialize;
 
-/// A mounted consumable. A mount can have several rows; the caller merges them.
+use crate::states::{Decision, IdKind, IndicatorKind, IndicatorResult, Purpose, RinseWater, Slot};
+
+/// A consumable as it was mounted. Several rows of one mount are told apart by the caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Mount {
     pub tenant: String,
@@ -11,14 +13,13 @@ pub struct Mount {
     /// Time of the event, us since 1970.
     pub at: i64,
     pub site: String,
-    /// Session in which it was mounted; empty = outside a session.
+    /// Session it was mounted in; empty = outside a session.
     pub session_id: String,
-    pub slot: String,
-    /// The item; empty = not reported.
+    pub slot: Slot,
+    /// The item; empty = not said.
     pub item_id: String,
-    /// `SERIAL`, `LOT_ONLY`, `NONE`; empty = not reported.
-    pub id_kind: String,
-    /// UDI device identifier; empty = not reported.
+    pub id_kind: IdKind,
+    /// UDI device identifier; empty = not said.
     pub udi_di: String,
     /// Lot; empty = not reported.
     pub lot: String,
@@ -37,15 +38,15 @@ pub struct Mount {
     pub synced: bool,
 }
 
-/// Injections of one session that were made with the same item.
+/// Use of one mounted item in one session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Use {
     pub tenant: String,
     pub device: String,
     /// Session; empty = outside a session.
     pub session_id: String,
-    pub slot: String,
-    /// The mount; empty = not reported.
+    pub slot: Slot,
+    /// The mount; empty = not said.
     pub mount_id: String,
     /// The item according to the device; empty = not reported.
     pub item_id: String,
@@ -63,7 +64,7 @@ pub struct Use {
     pub lately: bool,
 }
 
-/// Injections of one session on one device with the same needle mount and mixture.
+/// Injections of one session and device with the same needle mount and mixture.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Shots {
     pub tenant: String,
@@ -121,9 +122,8 @@ pub struct Cycle {
     pub synced: bool,
     /// Recipe; empty = not reported.
     pub recipe: String,
-    /// `LOAD`, `BOWIE_DICK`, `LEAK`, `BI`; empty = not reported.
-    pub purpose: String,
-    /// Whether the load was dry at the end; `None` = not reported.
+    pub purpose: Purpose,
+    /// Whether the load came out dry; none = not said.
     pub load_dry: Option<bool>,
     pub items: u32,
     pub samples: u32,
@@ -155,11 +155,9 @@ pub struct Load {
 pub struct Indicator {
     pub tenant: String,
     pub cycle_uid: String,
-    /// `CHEMICAL`, `BIOLOGICAL`, `BOWIE_DICK`; empty = not reported.
-    pub kind: String,
-    /// `NEGATIVE`, `POSITIVE`, `INVALID`; empty = not reported.
-    pub result: String,
-    /// Lot; empty = not reported.
+    pub kind: IndicatorKind,
+    pub result: IndicatorResult,
+    /// Lot; empty = not said.
     pub lot: String,
     /// Time of the reading, us since 1970.
     pub at: i64,
@@ -172,8 +170,7 @@ pub struct Release {
     pub cycle_uid: String,
     /// Time of the decision, us since 1970.
     pub at: i64,
-    /// `RELEASED`, `REJECTED`; empty = not reported.
-    pub decision: String,
+    pub decision: Decision,
     pub actor: String,
 }
 
@@ -210,8 +207,7 @@ pub struct Reprocessing {
     /// Device that reported it.
     pub device: String,
     pub site: String,
-    /// `STERILE`, `DEMINERALISED`, `TAP`; empty = not reported.
-    pub rinse_water: String,
+    pub rinse_water: RinseWater,
 }
 
 /// A recipe in force.

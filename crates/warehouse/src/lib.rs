@@ -13,6 +13,7 @@
 
 pub mod accuracy;
 pub mod alerts;
+pub mod assessments;
 pub mod changes;
 pub mod client;
 pub mod closing;
@@ -36,6 +37,7 @@ pub mod rollup;
 mod rows;
 pub mod schema;
 mod statement;
+pub mod states;
 pub mod sterility;
 pub mod trace;
 pub mod verdicts;

@@ -1,19 +1,24 @@
-//! Alerts that outside systems must learn of, and what they have confirmed.
+//! Open alerts to send, and the deliveries that targets have confirmed.
 
 use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
-use crate::{client::Warehouse, error::Error, sterility::quoted};
+use crate::{
+    client::Warehouse,
+    error::Error,
+    states::{DeliveryStatus, Severity},
+    sterility::quoted,
+};
 
-/// An alert that waits for a person, in the form that is sent to outside systems.
+/// An open alert that nobody has acknowledged, as it is sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Waiting {
     pub tenant: String,
     pub alert_key: String,
     /// Kind of the condition.
     pub kind: String,
-    pub severity: String,
+    pub severity: Severity,
     /// Site; empty = several or not known.
     pub site: String,
     /// Device; empty = several or not known.
@@ -29,7 +34,7 @@ pub struct Waiting {
     pub raised_at: i64,
 }
 
-/// A row of `alert_deliveries`: a notice that its receiver has confirmed.
+/// A row of `alert_deliveries`: what a target has confirmed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Delivery {
     pub target: String,
@@ -37,22 +42,21 @@ pub struct Delivery {
     pub alert_key: String,
     /// Time of the confirmation, us since 1970.
     pub delivered_at: i64,
-    /// `firing` or `resolved`.
-    pub status: String,
-    /// Severity in the notice.
-    pub severity: String,
-    /// Kind of the condition.
+    pub status: DeliveryStatus,
+    /// Severity that was sent.
+    pub severity: Severity,
+    /// What it is about.
     pub kind: String,
-    /// Attention in the notice.
+    /// Attention that was sent.
     pub attention: u32,
-    /// Stable id of the alert in outside systems.
+    /// Stable id for other systems.
     pub fingerprint: String,
     /// Time at which the alert was raised, us since 1970.
     pub raised_at: i64,
 }
 
 impl Warehouse {
-    /// All alerts that wait for a person.
+    /// Every open alert that nobody has acknowledged.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -66,7 +70,7 @@ impl Warehouse {
         .await
     }
 
-    /// The latest confirmed notice of each alert whose latest notice to this target was `firing`.
+    /// The alerts that a target last confirmed as firing.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

@@ -49,6 +49,7 @@ pub const RELATIONS: &[(&str, Kind)] = &[
     ("calibrations", Kind::Loader),
     ("calibrations_due", Kind::View),
     ("course_progress", Kind::View),
+    ("cycle_assessments", Kind::Monitor),
     ("cycle_indicators", Kind::Loader),
     ("cycle_releases", Kind::Loader),
     ("cycle_verdicts", Kind::View),

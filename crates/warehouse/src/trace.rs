@@ -1,4 +1,4 @@
-//! Links between sessions, items, lots and cycles, for a single trace.
+//! Links between sessions, items, lots and cycles, for one question at a time.
 
 use analysis::gs1;
 use async_recursion::async_recursion as boxed;
@@ -25,7 +25,7 @@ pub struct Visit {
 pub const ROWS_MAX: usize = 10_000;
 
 impl Warehouse {
-    /// Tenants that know a session, an item, a lot (`DI/LOT`, or the lot alone) or a cycle.
+    /// Tenants that know a session, item, lot (`DI/LOT` or the lot alone) or cycle.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -59,7 +59,7 @@ impl Warehouse {
         self.rows(&format!("SELECT DISTINCT toString(tenant) AS tenant FROM ({sql}) ORDER BY tenant")).await
     }
 
-    /// The items that sessions used.
+    /// The items that were used in sessions.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -101,7 +101,7 @@ impl Warehouse {
         self.mounts_where(&format!("{} LIMIT {ROWS_MAX}", of_lot(lot))).await
     }
 
-    /// What devices reported about sessions.
+    /// Starts and clients of sessions.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client::{Answer, Warehouse},
     error::Error,
+    states::{Severity, VerdictState},
     sterility::{Scope, list},
 };
 
@@ -24,11 +25,8 @@ pub struct Verdict {
     pub alert_key: String,
     /// Sterility rule, 1..=12; 0 = a verdict about a cycle.
     pub rule: u8,
-    /// `CONFIRMED`, `INDETERMINATE`, `PENDING`, `CLEARED`; for cycles `PASSED`, `FAILED`,
-    /// `INDETERMINATE`, `PENDING`.
-    pub state: String,
-    /// `critical`, `high`, `medium`, `low`; empty = none.
-    pub severity: String,
+    pub state: VerdictState,
+    pub severity: Severity,
     pub site: String,
     /// The device or sterilizer.
     pub device: String,
@@ -61,16 +59,15 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Whether two verdicts have the same content. The time of the computation and what was missing
-    /// then do not count.
+    /// Whether two are equal except for the time of computation and what was missing then.
     pub fn says_the_same(&self, other: &Self) -> bool {
         let plain = |verdict: &Self| Self { computed_at: 0, completeness: String::new(), ..verdict.clone() };
         plain(self) == plain(other)
     }
 
-    /// Whether the rule is broken, or may be.
+    /// Whether it shows a breach, or cannot exclude one.
     pub fn holds(&self) -> bool {
-        matches!(self.state.as_str(), "CONFIRMED" | "INDETERMINATE")
+        matches!(self.state, VerdictState::Confirmed | VerdictState::Indeterminate)
     }
 }
 
@@ -92,19 +89,7 @@ impl Warehouse {
         })
     }
 
-    /// The latest verdicts about cycles.
-    ///
-    /// # Errors
-    /// As [`Warehouse::fetch`].
-    #[boxed]
-    pub async fn verdicts_of_cycles(&self, cycles: &[String]) -> Result<Vec<Verdict>, Error> {
-        let keys: Vec<_> = cycles.iter().map(|cycle| format!("0/{cycle}")).collect();
-        let keys = list(keys.iter().map(String::as_str));
-        self.verdicts(&format!("startsWith(unit, 'sterilizer/') AND verdict_key IN {keys} AND state != 'CLEARED'"))
-            .await
-    }
-
-    /// The latest verdicts that belong to these alerts.
+    /// The latest verdicts that belong to alerts.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

@@ -119,7 +119,7 @@ async fn drift_is_found_in_any_order_and_a_healthy_device_raises_nothing() {
 
     // A second pass, a pass from scratch, and a new monitor find the same rows.
     let before = standing(&rig);
-    assert_eq!(rig.pass().await, monitor::sterility::pass::Summary::default());
+    assert_eq!(rig.pass().await, monitor::Summary::default());
     rig.monitor.start_over();
     let again = rig.pass().await;
     assert!(again.whole && again.verdicts == 0 && again.alerts == 0, "{again:?}");
@@ -233,7 +233,7 @@ async fn what_a_visit_lacks_is_said_when_its_end_arrives_late_and_other_limits_j
          ('acme', 'paris', 'pen-1', 1, 998, '2026-01-08 09:00:00', 'pen-1-3', 'ENDED', 21)",
     );
     assert!(!rig.pass().await.whole);
-    let missing = "3 of 24 injections of 1 visits are missing";
+    let missing = "3 of 24 injections are missing, in 1 session";
     assert_eq!(rig.clickhouse.query(verdict), format!("UNDECIDED\t{missing}"));
     let chart = "SELECT completeness FROM doseline.drift FINAL WHERE channel = 'DOSE'";
     assert_eq!(rig.clickhouse.query(chart), missing);
@@ -258,9 +258,14 @@ async fn what_a_visit_lacks_is_said_when_its_end_arrives_late_and_other_limits_j
 async fn every_alert_is_in_the_guide_with_a_query_that_the_engine_takes() {
     let rig = Rig::start().await;
     let guide = include_str!("../../../docs/accuracy.md");
-    let fleet = warehouse::devices::FLEET.map(|(kind, _, _)| kind);
-    let kinds =
-        [&monitor::conditions::OF_DEVICES[..], &monitor::conditions::OF_VISITS, &fleet, &["mass-balance"]].concat();
+    let fleet = warehouse::devices::FLEET.map(|question| question.kind);
+    let kinds = [
+        &monitor::accuracy::conditions::OF_DEVICES[..],
+        &monitor::accuracy::conditions::OF_SESSIONS,
+        &fleet,
+        &["mass-balance"],
+    ]
+    .concat();
     for kind in kinds {
         assert!(guide.contains(&format!("\n| `{kind}` | `SELECT ")), "docs/accuracy.md has no query for {kind}");
     }

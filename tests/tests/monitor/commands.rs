@@ -62,7 +62,7 @@ async fn a_person_finds_acknowledges_traces_and_reports() {
     assert!(silent.code == Some(1) && silent.stderr.contains("--note"), "{}", silent.stderr);
     let added = run(&["incident", "add", "--item", "N1", "--note", "abscess", "--by", "Ada"]);
     let id = added.stdout.lines().next().expect("its id").to_owned();
-    assert!(added.stdout.contains("visit a") && added.stdout.contains("visit b"), "{}", added.stdout);
+    assert!(added.stdout.contains("session a") && added.stdout.contains("session b"), "{}", added.stdout);
     let listed = run(&["incident", "list"]).stdout;
     let row = listed.lines().nth(1).expect("a row below the header");
     assert!(
@@ -72,5 +72,5 @@ async fn a_person_finds_acknowledges_traces_and_reports() {
     let listed = run(&["incident", "list", "--json"]).stdout;
     let incident: serde_json::Value = serde_json::from_str(&listed).expect("one JSON object on one line");
     assert_eq!((incident["incident_id"].as_str(), incident["note"].as_str()), (Some(id.as_str()), Some("abscess")));
-    assert!(run(&["trace", "--incident", &id]).stdout.contains("visit b"));
+    assert!(run(&["trace", "--incident", &id]).stdout.contains("session b"));
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use harness::{Kafka, poll};
-use monitor::{Monitor, Options, delivery};
+use monitor::{Monitor, Options, alerts::notification};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -56,8 +56,9 @@ fn alertmanager(refuse: usize) -> (String, Arc<Mutex<Vec<Vec<Value>>>>) {
 
 fn options(url: &str) -> Options {
     let interval = Duration::from_millis(100);
-    let delivery = delivery::Options { webhook: Some(url.to_owned()), interval, ..delivery::Options::default() };
-    Options { interval, delivery, ..Options::default() }
+    let notification =
+        notification::Options { webhook: Some(url.to_owned()), interval, ..notification::Options::default() };
+    Options { interval, notification, ..Options::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,22 +111,22 @@ async fn alertmanager_hears_of_each_condition_once_and_that_it_is_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_gets_a_record_for_each_change() {
     let kafka = Kafka::start();
-    kafka.create_topic(delivery::TOPIC, 1, &[]);
-    kafka.wait_until_in_sync(&[delivery::TOPIC]);
+    kafka.create_topic(notification::TOPIC, 1, &[]);
+    kafka.wait_until_in_sync(&[notification::TOPIC]);
     let rig = Rig::start().await;
     let facts = Facts(&rig);
     facts.policies();
     facts.needle("N1", "a", 1);
     facts.needle("N1", "b", 5);
-    let target = delivery::Kafka { brokers: kafka.bootstrap(), properties: service::kafka::Properties::default() };
+    let target = notification::Kafka { brokers: kafka.bootstrap(), properties: service::kafka::Properties::default() };
     let interval = Duration::from_millis(100);
-    let delivery = delivery::Options { kafka: Some(target), interval, ..delivery::Options::default() };
-    let options = Options { interval, delivery, ..Options::default() };
+    let notification = notification::Options { kafka: Some(target), interval, ..notification::Options::default() };
+    let options = Options { interval, notification, ..Options::default() };
     let shutdown = CancellationToken::new();
     let monitor = Monitor::bind(options, rig.warehouse.clone()).await.expect("a monitor");
     let running = tokio::spawn(monitor.run(shutdown.clone()));
     let records = |count: usize| {
-        poll(SOON, "the records", || match kafka.records(delivery::TOPIC) {
+        poll(SOON, "the records", || match kafka.records(notification::TOPIC) {
             records if records.len() == count => Ok(records),
             records => Err(format!("{} records", records.len())),
         })

@@ -7,6 +7,7 @@ mod delivery;
 mod devices;
 mod fleet;
 mod late;
+mod retention;
 mod sterility;
 
 use harness::ClickHouse;
@@ -41,7 +42,7 @@ impl Rig {
         Monitor::bind(options, warehouse.clone()).await.expect("no address to bind")
     }
 
-    async fn pass(&mut self) -> monitor::sterility::pass::Summary {
+    async fn pass(&mut self) -> monitor::Summary {
         self.monitor.pass(monitor::now_us()).await.expect("a pass")
     }
 

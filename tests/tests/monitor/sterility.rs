@@ -15,7 +15,7 @@ fn at(hour: i64) -> String {
 }
 
 impl Facts<'_> {
-    fn insert(&self, table: &str, columns: &str, values: &str) {
+    pub fn insert(&self, table: &str, columns: &str, values: &str) {
         self.0.clickhouse.query(&format!("INSERT INTO doseline.{table} ({columns}) VALUES {values}"));
     }
 
@@ -120,7 +120,7 @@ impl Facts<'_> {
         );
     }
 
-    fn biological(&self, uid: &str, hour: i64, result: &str) {
+    pub fn biological(&self, uid: &str, hour: i64, result: &str) {
         self.insert(
             "cycle_indicators",
             "tenant, site, device, boot_id, seq, at, cycle_uid, kind, result, read_at",
@@ -157,7 +157,7 @@ async fn late_data_raise_what_was_not_seen_and_a_pass_from_scratch_agrees() {
     facts.handpiece("H2", "b", 4);
     rig.pass().await;
     assert_eq!(rig.open(), [""; 0], "all is well so far");
-    assert_eq!(rig.pass().await, monitor::sterility::pass::Summary::default(), "nothing has changed");
+    assert_eq!(rig.pass().await, monitor::Summary::default(), "nothing has changed");
 
     // Rule 2, late: a session before the known one arrives from a device that was offline.
     Facts(&rig).needle("N1", "early", 0);
@@ -440,17 +440,18 @@ async fn a_trace_walks_both_ways() {
     let tree = async |subject: Subject| trace(&rig.warehouse, "acme", &subject).await.expect("a trace").tree();
     let found = trace(&rig.warehouse, "acme", &Subject::Session("a".to_owned())).await.expect("a trace");
     let session = found.tree();
-    for part in ["client ref-1", "<- item H1", "<- cycle c1", "PASSED", "RELEASED", "-> visit b", "also used item N1"] {
+    for part in ["client ref-1", "<- item H1", "<- cycle c1", "PASSED", "RELEASED", "-> session b", "also used item N1"]
+    {
         assert!(session.contains(part), "{part} is not in\n{session}");
     }
     assert!(found.breaches.iter().any(|breach| breach.rule == 2), "{:?}", found.breaches);
     let unknown = found.unknown.join("\n");
-    assert!(unknown.contains("the start of visit b has not arrived"), "{unknown}");
+    assert!(unknown.contains("the start of session b has not arrived"), "{unknown}");
     let cycle = tree(Subject::Cycle("c1".to_owned())).await;
-    assert!(cycle.contains("-> item H1") && cycle.contains("-> visit a"), "{cycle}");
+    assert!(cycle.contains("-> item H1") && cycle.contains("-> session a"), "{cycle}");
     let lot = tree(Subject::Lot("di-NEEDLE/L1".to_owned())).await;
-    assert!(lot.contains("2 mountings") && lot.contains("-> visit a") && lot.contains("-> visit b"), "{lot}");
+    assert!(lot.contains("2 mounts") && lot.contains("-> session a") && lot.contains("-> session b"), "{lot}");
     let item = tree(Subject::Item("N1".to_owned())).await;
-    assert!(item.contains("single use") && item.contains("-> visit b"), "{item}");
+    assert!(item.contains("single use") && item.contains("-> session b"), "{item}");
     assert_eq!(rig.warehouse.tenants_of("ITEM", "N1").await.expect("tenants"), ["acme"]);
 }

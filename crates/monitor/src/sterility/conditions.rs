@@ -1,22 +1,22 @@
-//! From verdicts to the condition of an alert: all verdicts of one alert key together.
+//! Which alert the verdicts of one alert key raise together: pure.
 
 use std::collections::BTreeSet;
 
 use warehouse::verdicts::Verdict;
 
-use crate::alert::{Condition, rank};
+use crate::alerts::lifecycle::Condition;
 
-/// Facts shown with an alert at most; the query shows all.
+/// Most facts that an alert shows; its query shows all.
 const ROWS_MAX: usize = 100;
 
-/// The condition that the verdicts of one alert key make up; none where none of them holds.
+/// The condition that the verdicts of one alert key raise. Returns `None` if none of them holds.
 pub fn condition(verdicts: &[&Verdict]) -> Option<Condition> {
     let mut holding: Vec<_> = verdicts.iter().filter(|verdict| verdict.holds()).copied().collect();
     holding.sort_unstable_by(|left, right| (&left.unit, &left.verdict_key).cmp(&(&right.unit, &right.verdict_key)));
     let first = *holding.first()?;
-    let worst = holding.iter().copied().max_by_key(|verdict| rank(&verdict.severity)).unwrap_or(first);
-    // Of equal severity the first is shown.
-    let worst = holding.iter().copied().find(|verdict| verdict.severity == worst.severity).unwrap_or(worst);
+    // Of several verdicts with the greatest severity, the first is shown.
+    let greatest = holding.iter().map(|verdict| verdict.severity).max();
+    let worst = holding.iter().copied().find(|verdict| Some(verdict.severity) == greatest).unwrap_or(first);
     let all = |of: fn(&Verdict) -> &str| -> Vec<String> {
         let texts: BTreeSet<&str> = holding.iter().map(|verdict| of(verdict)).filter(|text| !text.is_empty()).collect();
         texts.into_iter().map(str::to_owned).collect()
@@ -28,6 +28,7 @@ pub fn condition(verdicts: &[&Verdict]) -> Option<Condition> {
     let sessions: BTreeSet<&String> = holding.iter().flat_map(|verdict| &verdict.sessions).collect();
     let more = match holding.len() {
         1 => String::new(),
+        2 => " (and 1 more finding)".to_owned(),
         count => format!(" (and {} more findings)", count - 1),
     };
     let rows: Vec<_> = holding.iter().take(ROWS_MAX).map(|verdict| verdict.evidence.as_str()).collect();
@@ -35,7 +36,7 @@ pub fn condition(verdicts: &[&Verdict]) -> Option<Condition> {
         tenant: worst.tenant.clone(),
         alert_key: worst.alert_key.clone(),
         kind: format!("sterility-{}", worst.rule),
-        severity: worst.severity.clone(),
+        severity: worst.severity,
         site: only(|verdict| &verdict.site),
         device: only(|verdict| &verdict.device),
         title: format!("{}{more}", worst.reason),

@@ -1,4 +1,4 @@
-//! A cycle's curve against its recipe: the boundary to `analysis`, which has the mathematics.
+//! Judges the curve of a cycle by its recipe: pure. The mathematics is in `analysis`.
 
 use std::collections::BTreeMap;
 
@@ -6,57 +6,69 @@ use analysis::{
     hold::{self, Band, Series},
     lethality::lethality,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
-use warehouse::sterility::{Curve, Cycle, Recipe};
+use warehouse::{
+    states::Outcome,
+    sterility::{Curve, Cycle, Recipe},
+};
 
-/// What is known of a cycle.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Outcome {
-    /// Everything required was reached.
-    Passed,
-    /// Something was not.
-    Failed,
-    /// It cannot be said, and never will be by what is there.
-    Indeterminate,
-    /// Not everything of it has arrived.
-    #[default]
-    Pending,
-}
+/// Version of the judgement of curves. A new version judges every curve again whose samples are still
+/// stored.
+pub const VERSION: u32 = 1;
 
-impl Outcome {
-    /// Its name in tables.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Passed => "PASSED",
-            Self::Failed => "FAILED",
-            Self::Indeterminate => "INDETERMINATE",
-            Self::Pending => "PENDING",
-        }
-    }
-}
-
-/// What a curve says.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Judgement of a curve.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Physical {
     pub outcome: Outcome,
     pub reason: String,
     /// Time of the last sample, ms from the start.
     pub end_ms: u32,
-    /// Samples it was judged by.
+    /// Number of samples it was judged by.
     pub samples: u32,
-    /// Longest continuous time in the band, least over the sensors, ms.
+    /// Longest continuous time in the band, ms; the smallest of all sensors.
     pub hold_ms: Option<i64>,
-    /// Conservative lethality, least over the sensors, ms at the reference temperature.
+    /// Conservative lethality, ms at the reference temperature; the smallest of all sensors.
     pub f0_ms: Option<i64>,
-    /// The same by the trapezoid rule.
+    /// Lethality by the trapezoid rule, ms at the reference temperature.
     pub f0_trapezoid_ms: Option<i64>,
-    /// Largest difference to saturated steam in the hold, mK.
+    /// Largest difference to saturated steam during the hold, mK.
     pub saturation_mk: Option<i64>,
+    /// Limits that it was judged by, JSON.
+    #[serde(skip)]
+    pub limits: String,
+    /// [`VERSION`] that it was judged with.
+    #[serde(skip)]
+    pub version: u32,
 }
 
-/// The limits of a recipe, as they are stored with a verdict.
+impl Physical {
+    /// Whether judging the samples of a cycle by `limits` gives this judgement again, so that they
+    /// need not be read.
+    pub fn is_settled(&self, cycle: &Cycle, limits: &str) -> bool {
+        self.outcome != Outcome::Pending
+            && self.samples == cycle.samples
+            && self.limits == limits
+            && self.version == VERSION
+    }
+}
+
+/// The judgement of a curve that stands: of the stored samples, unless an earlier judgement had more
+/// samples. Samples may be retained for a shorter time than judgements.
+pub fn judge_or_keep(
+    cycle: &Cycle,
+    curve: Option<&Curve>,
+    recipe: Option<&Recipe>,
+    earlier: Option<&Physical>,
+) -> Physical {
+    let judged = judge(cycle, curve, recipe);
+    match earlier {
+        Some(earlier) if earlier.samples > judged.samples => earlier.clone(),
+        _ => judged,
+    }
+}
+
+/// The limits of a recipe, as stored with a verdict.
 pub fn parameters(recipe: Option<&Recipe>) -> Value {
     let Some(recipe) = recipe else { return json!({}) };
     json!({
@@ -78,18 +90,18 @@ pub fn parameters(recipe: Option<&Recipe>) -> Value {
 struct Sensor {
     times: Vec<f64>,
     celsius: Vec<f64>,
-    /// None as soon as one sample has no pressure.
+    /// None if a sample has no pressure.
     kpa: Option<Vec<f64>>,
 }
 
-/// Judges the curve of a cycle. A cycle that says nothing about what it had to reach, or of which
-/// samples are missing for good, is indeterminate; one whose samples have not all arrived is
-/// pending.
+/// Judges the curve of a cycle. A cycle is pending while samples are missing. It is indeterminate if
+/// its recipe is not registered or its samples cannot be used.
 pub fn judge(cycle: &Cycle, curve: Option<&Curve>, recipe: Option<&Recipe>) -> Physical {
     let samples = curve.map_or(&[][..], |curve| &curve.samples);
     let found = u32::try_from(samples.len()).unwrap_or(u32::MAX);
     let end_ms = samples.iter().map(|sample| sample.0).max().unwrap_or(0);
-    let known = Physical { end_ms, samples: found, ..Physical::default() };
+    let limits = parameters(recipe).to_string();
+    let known = Physical { end_ms, samples: found, limits, version: VERSION, ..Physical::default() };
     let unknown = |reason: String| Physical { outcome: Outcome::Indeterminate, reason, ..known.clone() };
     if found < cycle.samples {
         return Physical { reason: format!("{found} of {} samples have arrived", cycle.samples), ..known };
@@ -184,7 +196,7 @@ mod tests {
         }
     }
 
-    /// A plateau of so many seconds, a sample each two, `without` left out.
+    /// A plateau of `seconds` with a sample every two seconds, except those `without`.
     fn plateau(seconds: u32, without: std::ops::Range<u32>) -> (Cycle, Curve) {
         let outside = |offset: u32| !without.contains(&offset);
         let samples: Vec<_> = (0..=seconds)
@@ -217,5 +229,23 @@ mod tests {
         assert_eq!(judge(&Cycle::default(), None, Some(&recipe())).outcome, Outcome::Indeterminate);
         let steam = Recipe { saturated_steam: true, ..recipe() };
         assert_eq!(judge(&cycle, Some(&curve), Some(&steam)).outcome, Outcome::Indeterminate, "no pressure");
+    }
+
+    #[test]
+    fn a_judgement_outlives_its_samples_and_more_samples_replace_it() {
+        let (cycle, curve) = plateau(200, 0..0);
+        let passed = judge(&cycle, Some(&curve), Some(&recipe()));
+        let kept = |curve: Option<&Curve>, recipe: &Recipe| judge_or_keep(&cycle, curve, Some(recipe), Some(&passed));
+        let rest = Curve { samples: curve.samples[..50].to_vec(), ..curve.clone() };
+        let longer = Recipe { hold_ms: 240_000, ..recipe() };
+        assert_eq!(kept(None, &recipe()), passed);
+        assert_eq!(kept(Some(&rest), &recipe()), passed, "some samples are gone");
+        assert_eq!(kept(None, &longer), passed, "it states the limits that it was judged by");
+        assert_eq!(kept(Some(&curve), &longer).outcome, Outcome::Failed);
+        let early = judge(&cycle, Some(&rest), Some(&recipe()));
+        assert_eq!(judge_or_keep(&cycle, Some(&curve), Some(&recipe()), Some(&early)), passed);
+        let limits = parameters(Some(&recipe())).to_string();
+        assert!(passed.is_settled(&cycle, &limits) && !early.is_settled(&cycle, &limits));
+        assert!(!passed.is_settled(&cycle, &parameters(Some(&longer)).to_string()));
     }
 }

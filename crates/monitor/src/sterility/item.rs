@@ -1,20 +1,22 @@
-//! One item through its life: rules 2 (by serial), 3, 4, 5, 6 (wet load), 7, 9 and 10.
+//! One item in all of its sessions and cycles: rules 2 (by serial number), 3, 4, 5, 6 (wet load), 7, 9
+//! and 10.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Value, json};
 use warehouse::{
+    states::{Decision, IdKind, Outcome, RinseWater, Severity, Slot},
     sterility::{Load, Mount, Reprocessing, Use},
     verdicts::Verdict,
 };
 
 use super::{
-    curve::Outcome,
-    rules::{Book, Clock, Finding, HOUR_US, Label, State, item_query, stamp},
-    sterilizer::{Standing, Standings},
+    assessment::{Assessment, Assessments},
+    rules::{Clock, Finding, HOUR_US, Label, RegistryIndex, State, item_query},
 };
+use crate::time::stamp;
 
-/// Everything known of one item id in one tenant.
+/// Everything that is known of one item id in one tenant.
 #[derive(Clone, Debug, Default)]
 pub struct ItemFacts<'a> {
     pub tenant: &'a str,
@@ -32,19 +34,23 @@ pub fn unit(item_id: &str) -> String {
     format!("item/{item_id}")
 }
 
-/// Judges an item. The same id on products of different UDI device identifiers is not the same
-/// item.
-pub fn evaluate(facts: &ItemFacts<'_>, standings: &Standings, book: &Book, clock: Clock) -> Vec<Verdict> {
+/// Judges an item. Equal ids on products with different UDI device identifiers are different items.
+pub fn evaluate(
+    facts: &ItemFacts<'_>,
+    assessments: &Assessments,
+    registry: &RegistryIndex,
+    clock: Clock,
+) -> Vec<Verdict> {
     let products = facts.mounts.iter().map(|mount| Label::of(mount).product).filter(|product| !product.is_empty());
     let products: BTreeSet<String> = products.collect();
     let mut found: BTreeMap<String, Verdict> = BTreeMap::new();
     let groups = if products.is_empty() { vec![String::new()] } else { Vec::from_iter(products) };
     for product in groups {
-        let item = Item::new(facts, &product, standings, book, clock);
+        let item = Item::new(facts, &product, assessments, registry, clock);
         for verdict in item.verdicts() {
-            let sureness = |verdict: &Verdict| (verdict.holds(), super::super::alert::rank(&verdict.severity));
+            let certainty = |verdict: &Verdict| (verdict.holds(), verdict.severity);
             match found.get_mut(&verdict.verdict_key) {
-                Some(known) if sureness(known) >= sureness(&verdict) => {}
+                Some(known) if certainty(known) >= certainty(&verdict) => {}
                 _ => drop(found.insert(verdict.verdict_key.clone(), verdict)),
             }
         }
@@ -52,27 +58,26 @@ pub fn evaluate(facts: &ItemFacts<'_>, standings: &Standings, book: &Book, clock
     found.into_values().collect()
 }
 
-/// An item in one visit.
+/// An item in one session.
 #[derive(Debug)]
-struct Visit<'a> {
+struct SessionUse<'a> {
     session_id: &'a str,
     first_at: i64,
     last_at: i64,
     mounts: BTreeSet<(&'a str, &'a str)>,
     site: &'a str,
-    /// Every mount is known, and it and every use were told by a synced clock.
+    /// Every mount is known, and the times of mounts and uses come from synced clocks.
     synced: bool,
     /// A mount says that the id is a serial number.
     identified: bool,
-    /// It arrived lately, at least in part: of a device that was offline, what happened hours ago
-    /// may be all new.
+    /// Some of it has arrived lately. A device that was offline sends hours later what happened.
     lately: bool,
 }
 
-/// A cycle it was in.
-struct Treatment<'a> {
+/// A cycle that the item was in.
+struct ItemCycle<'a> {
     cycle_uid: &'a str,
-    standing: &'a Standing,
+    assessment: &'a Assessment,
 }
 
 struct Item<'a> {
@@ -81,21 +86,28 @@ struct Item<'a> {
     unit: String,
     mount: Option<&'a Mount>,
     single_use: bool,
-    said_single_use: bool,
-    visits: Vec<Visit<'a>>,
-    treatments: Vec<Treatment<'a>>,
+    /// A mount declares it as single-use.
+    declared_single_use: bool,
+    sessions: Vec<SessionUse<'a>>,
+    cycles: Vec<ItemCycle<'a>>,
     reprocessings: Vec<&'a Reprocessing>,
-    book: &'a Book,
+    registry: &'a RegistryIndex,
     clock: Clock,
 }
 
-/// Whether something that did not say so may be used again.
-fn is_reusable_by_nature(slot: &str) -> bool {
-    matches!(slot, "HANDPIECE" | "TUBING")
+/// Whether items of a slot are reusable unless a mount declares the opposite.
+fn is_usually_reusable(slot: Slot) -> bool {
+    matches!(slot, Slot::Handpiece | Slot::Tubing)
 }
 
 impl<'a> Item<'a> {
-    fn new(facts: &ItemFacts<'a>, product: &str, standings: &'a Standings, book: &'a Book, clock: Clock) -> Self {
+    fn new(
+        facts: &ItemFacts<'a>,
+        product: &str,
+        assessments: &'a Assessments,
+        registry: &'a RegistryIndex,
+        clock: Clock,
+    ) -> Self {
         let mut mounts: HashMap<(&str, &str), &Mount> = HashMap::new();
         for mount in &facts.mounts {
             let first = mounts.entry((&mount.device, &mount.mount_id)).or_insert(mount);
@@ -112,54 +124,33 @@ impl<'a> Item<'a> {
             .filter(|mount| foreign(mount))
             .map(|mount| (&*mount.device, &*mount.mount_id))
             .collect();
-        let mut visits: BTreeMap<&str, Visit<'a>> = BTreeMap::new();
-        let mut slot = "";
-        for used in facts.uses.iter().filter(|used| !used.session_id.is_empty()) {
+        let uses = facts.uses.iter().copied().filter(|used| {
+            // A lot number, or no id, does not identify an item.
             let key = (used.device.as_str(), used.mount_id.as_str());
-            let mount = mounts.get(&key).copied();
-            // A lot, or nothing, is no item.
-            if foreign.contains(&key) || mount.is_some_and(|mount| matches!(&*mount.id_kind, "LOT_ONLY" | "NONE")) {
-                continue;
-            }
-            slot = slot.max(&used.slot);
-            let visit = visits.entry(&used.session_id).or_insert(Visit {
-                session_id: &used.session_id,
-                first_at: used.first_at,
-                last_at: used.last_at,
-                mounts: BTreeSet::new(),
-                site: &used.site,
-                synced: true,
-                identified: false,
-                lately: false,
-            });
-            visit.first_at = visit.first_at.min(used.first_at);
-            visit.last_at = visit.last_at.max(used.last_at);
-            visit.mounts.insert(key);
-            visit.site = visit.site.max(&used.site);
-            visit.synced &= used.undated == 0 && mount.is_some_and(|mount| mount.synced);
-            visit.identified |= mount.is_some_and(|mount| mount.id_kind == "SERIAL");
-            visit.lately |= used.lately;
-        }
+            let mount = mounts.get(&key);
+            let is_item = mount.is_none_or(|mount| !matches!(mount.id_kind, IdKind::LotOnly | IdKind::None));
+            !used.session_id.is_empty() && !foreign.contains(&key) && is_item
+        });
+        let uses: Vec<_> = uses.collect();
         let mut reprocessings = facts.reprocessings.clone();
         reprocessings.sort_unstable();
-        let mut visits: Vec<_> = visits.into_values().collect();
-        visits.sort_by_key(|visit| (visit.first_at, visit.session_id));
-        let serial = || mounts.values().filter(|mount| mount.id_kind == "SERIAL");
-        let said = |reusable| serial().any(|mount| mount.reusable == Some(reusable));
+        let serial = || mounts.values().filter(|mount| mount.id_kind == IdKind::Serial);
+        let declared = |reusable| serial().any(|mount| mount.reusable == Some(reusable));
         let mount = mounts.values().copied().min();
-        let slot = mount.map_or(slot, |mount| &mount.slot);
-        let said_single_use = said(false);
+        let used_slot = uses.iter().map(|used| used.slot).max().unwrap_or_default();
+        let slot = mount.map_or(used_slot, |mount| mount.slot);
+        let declared_single_use = declared(false);
         Self {
             tenant: facts.tenant,
             item_id: facts.item_id,
             unit: unit(facts.item_id),
             mount,
-            single_use: said_single_use || (!said(true) && !is_reusable_by_nature(slot)),
-            said_single_use,
-            visits,
-            treatments: treatments(facts, standings),
+            single_use: declared_single_use || (!declared(true) && !is_usually_reusable(slot)),
+            declared_single_use,
+            sessions: sessions_of(&uses, &mounts),
+            cycles: cycles_of(facts, assessments),
             reprocessings,
-            book,
+            registry,
             clock,
         }
     }
@@ -167,159 +158,164 @@ impl<'a> Item<'a> {
     fn verdicts(&self) -> Vec<Verdict> {
         let mut verdicts: Vec<Verdict> =
             self.reuse().into_iter().chain(self.worn_out()).chain(self.tap_water()).collect();
-        if self.said_single_use {
-            verdicts.extend(self.treatments.iter().map(|treatment| self.sterilized_single_use(treatment)));
+        if self.declared_single_use {
+            verdicts.extend(self.cycles.iter().map(|cycle| self.sterilized_single_use(cycle)));
         }
         if !self.single_use {
-            verdicts.extend((0..self.visits.len()).filter_map(|place| self.unsterile(place)));
+            verdicts.extend((0..self.sessions.len()).filter_map(|place| self.unsterile(place)));
         }
         verdicts.extend(self.by_cycle());
         verdicts
     }
 
-    fn find(&self, rule: u8, key: String, state: State, severity: &str, reason: String) -> Found<'_> {
-        Found { item: self, rule, key, subject: self.item_id.to_owned(), state, severity: severity.to_owned(), reason }
+    fn find(&self, rule: u8, key: String, state: State, severity: Severity, reason: String) -> Found<'_> {
+        Found { item: self, rule, key, subject: self.item_id.to_owned(), state, severity, reason }
     }
 
-    /// Rule 2: a single-use item, known by serial, under different mounts in different visits.
+    /// Rule 2: a single-use item, identified by serial number, under different mounts in different
+    /// sessions.
     fn reuse(&self) -> Option<Verdict> {
         if !self.single_use {
             return None;
         }
-        let spread = |visits: &[&Visit<'_>]| {
-            let mounts: BTreeSet<_> = visits.iter().flat_map(|visit| &visit.mounts).collect();
-            visits.len() > 1 && mounts.len() > 1
+        let is_reused = |sessions: &[&SessionUse<'_>]| {
+            let mounts: BTreeSet<_> = sessions.iter().flat_map(|session| &session.mounts).collect();
+            sessions.len() > 1 && mounts.len() > 1
         };
-        let identified: Vec<_> = self.visits.iter().filter(|visit| visit.identified).collect();
-        let all: Vec<_> = self.visits.iter().collect();
-        let (visits, state) = match (spread(&identified), spread(&all)) {
+        let identified: Vec<_> = self.sessions.iter().filter(|session| session.identified).collect();
+        let all: Vec<_> = self.sessions.iter().collect();
+        let (sessions, state) = match (is_reused(&identified), is_reused(&all)) {
             (true, _) => (identified, State::Confirmed),
             (false, true) => (all, State::Indeterminate),
             (false, false) => return None,
         };
-        let doubt = if state == State::Confirmed { "" } else { "; that its id is a serial number has not arrived" };
-        let reason = format!("single-use item {} was used in {} visits{doubt}", self.item_id, visits.len());
-        let found = self.find(2, "item".to_owned(), state, "critical", reason);
+        let doubt = if state == State::Confirmed { "" } else { "; it is not known whether its id is a serial number" };
+        let reason = format!("single-use item {} was used in {} sessions{doubt}", self.item_id, sessions.len());
+        let found = self.find(2, "item".to_owned(), state, Severity::Critical, reason);
         let found = Found { subject: format!("item/{}", self.item_id), ..found };
         Some(found.verdict(
-            &visits,
-            json!({"visits": visits.iter().map(|visit| visit.json()).collect::<Vec<_>>()}),
+            &sessions,
+            json!({"sessions": sessions.iter().map(|session| session.json()).collect::<Vec<_>>()}),
             json!({}),
         ))
     }
 
     /// Rule 3: a single-use item inside a cycle.
-    fn sterilized_single_use(&self, treatment: &Treatment<'_>) -> Verdict {
-        let (uid, standing) = (treatment.cycle_uid, treatment.standing);
+    fn sterilized_single_use(&self, cycle: &ItemCycle<'_>) -> Verdict {
+        let (uid, assessment) = (cycle.cycle_uid, cycle.assessment);
         let reason = format!("single-use item {} was in sterilization cycle {uid}", self.item_id);
-        let found = self.find(3, uid.to_owned(), State::Confirmed, "high", reason);
-        let later: Vec<_> = self.visits.iter().filter(|visit| visit.last_at >= standing.at).collect();
-        let evidence = json!({"cycle": uid, "sterilizer": standing.device, "started": stamp(standing.at)});
-        Verdict { at: standing.at, cycle_uid: uid.to_owned(), ..found.verdict(&later, evidence, json!({})) }
+        let found = self.find(3, uid.to_owned(), State::Confirmed, Severity::High, reason);
+        let later: Vec<_> = self.sessions.iter().filter(|session| session.last_at >= assessment.at).collect();
+        let evidence = json!({"cycle": uid, "sterilizer": assessment.device, "started": stamp(assessment.at)});
+        Verdict { at: assessment.at, cycle_uid: uid.to_owned(), ..found.verdict(&later, evidence, json!({})) }
     }
 
-    /// Rule 4: a reusable item used without a released, passed cycle since its previous visit.
+    /// Rule 4: a reusable item used without a released, passed cycle since its previous session.
     fn unsterile(&self, place: usize) -> Option<Verdict> {
-        let visit = &self.visits[place];
-        let previous = place.checked_sub(1).map(|place| &self.visits[place]);
+        let session = &self.sessions[place];
+        let previous = place.checked_sub(1).map(|place| &self.sessions[place]);
         let since = previous.map_or(i64::MIN, |previous| previous.last_at);
-        let is_ordered = visit.synced && previous.is_none_or(|previous| previous.synced);
+        let is_ordered = session.synced && previous.is_none_or(|previous| previous.synced);
         let (mut between, mut unordered) = (Vec::new(), Vec::new());
-        for treatment in self.treatments.iter().filter(|treatment| treatment.standing.for_load) {
-            let standing = treatment.standing;
-            if !is_ordered || !standing.synced {
-                unordered.push(treatment);
-            } else if standing.at >= since && standing.end <= visit.first_at {
-                between.push(treatment);
+        for cycle in self.cycles.iter().filter(|cycle| cycle.assessment.for_load) {
+            let assessment = cycle.assessment;
+            if !is_ordered || !assessment.synced {
+                unordered.push(cycle);
+            } else if assessment.at >= since && assessment.end <= session.first_at {
+                between.push(cycle);
             }
         }
-        if between.iter().any(|treatment| treatment.standing.is_sterile()) {
+        if between.iter().any(|cycle| cycle.assessment.is_sterile()) {
             return None;
         }
-        let hours = self.book.release_hours(self.tenant);
-        let until = visit.first_at.saturating_add(i64::try_from(hours).unwrap_or_default().saturating_mul(HOUR_US));
-        let from = if visit.lately { self.clock.now } else { visit.first_at };
+        let hours = self.registry.release_hours(self.tenant);
+        let until = session.first_at.saturating_add(i64::try_from(hours).unwrap_or_default().saturating_mul(HOUR_US));
+        let from = if session.lately { self.clock.now } else { session.first_at };
         let late = from.saturating_add(self.clock.late);
-        let awaited = between.iter().any(|treatment| treatment.standing.is_awaited());
-        let unsure = between.iter().any(|treatment| treatment.standing.outcome == Outcome::Indeterminate);
-        let possible = |treatment: &&Treatment<'_>| treatment.standing.is_sterile() || treatment.standing.is_awaited();
+        let awaited = between.iter().any(|cycle| cycle.assessment.is_awaited());
+        let unsure = between.iter().any(|cycle| cycle.assessment.outcome == Outcome::Indeterminate);
+        let possible = |cycle: &&ItemCycle<'_>| cycle.assessment.is_sterile() || cycle.assessment.is_awaited();
         let (state, why) = if unordered.iter().any(possible) {
-            (State::Indeterminate, "a clock was not synchronised, so the order cannot be told".to_owned())
+            (State::Indeterminate, "a clock was not synchronised, so the order is not known".to_owned())
         } else if awaited && self.clock.now < until {
             (State::Pending(until), "the decision on its cycle is awaited".to_owned())
         } else if between.is_empty() && unordered.is_empty() && self.clock.now < late {
             (State::Pending(late), "its sterilizer's data are awaited".to_owned())
         } else if awaited {
-            (State::Confirmed, format!("its cycle was not decided on within {hours} h"))
+            (State::Confirmed, format!("its load was neither released nor rejected within {hours} h"))
         } else if between.is_empty() && unordered.is_empty() && previous.is_none() {
-            (State::Indeterminate, "neither a cycle nor an earlier visit is known".to_owned())
+            (State::Indeterminate, "neither a cycle nor an earlier session is known".to_owned())
         } else if unsure {
             (State::Indeterminate, "its cycle is indeterminate".to_owned())
         } else if let Some(last) = between.last() {
-            (State::Confirmed, self.blame(last))
+            (State::Confirmed, self.why_not_sterile(last))
         } else {
-            (State::Confirmed, "there was no cycle since its previous visit".to_owned())
+            (State::Confirmed, "there was no cycle since its previous session".to_owned())
         };
-        let reason = format!("reusable item {} was used in a visit without being sterile: {why}", self.item_id);
-        let found = self.find(4, visit.session_id.to_owned(), state, "critical", reason);
-        let found = Found { subject: format!("{}/{}", self.item_id, visit.session_id), ..found };
-        let cycles: Vec<_> = between.iter().chain(&unordered).map(|treatment| treatment.json()).collect();
-        let evidence = json!({"visit": visit.json(), "previous": previous.map(Visit::json), "cycles": cycles});
-        let verdict = found.verdict(&[visit], evidence, json!({"release_hours": hours}));
+        let reason = format!(
+            "reusable item {} was used in a session although it was not known to be sterile: {why}",
+            self.item_id
+        );
+        let found = self.find(4, session.session_id.to_owned(), state, Severity::Critical, reason);
+        let found = Found { subject: format!("{}/{}", self.item_id, session.session_id), ..found };
+        let cycles: Vec<_> = between.iter().chain(&unordered).map(|cycle| cycle.json()).collect();
+        let evidence = json!({"session": session.json(), "previous": previous.map(SessionUse::json), "cycles": cycles});
+        let verdict = found.verdict(&[session], evidence, json!({"release_hours": hours}));
         Some(Verdict {
-            cycle_uid: between.last().map(|treatment| treatment.cycle_uid.to_owned()).unwrap_or_default(),
+            cycle_uid: between.last().map(|cycle| cycle.cycle_uid.to_owned()).unwrap_or_default(),
             ..verdict
         })
     }
 
-    fn blame(&self, treatment: &Treatment<'_>) -> String {
-        let (uid, standing) = (treatment.cycle_uid, treatment.standing);
-        match standing {
-            Standing { outcome: Outcome::Failed, .. } => format!("cycle {uid} failed"),
-            standing if standing.is_recalled() => format!("cycle {uid} is recalled"),
-            Standing { wet: true, .. } => format!("the load of cycle {uid} was wet"),
-            Standing { release, .. } if release == "REJECTED" => format!("the load of cycle {uid} was rejected"),
-            _ => format!("cycle {uid} is not released and passed"),
+    fn why_not_sterile(&self, cycle: &ItemCycle<'_>) -> String {
+        let (uid, assessment) = (cycle.cycle_uid, cycle.assessment);
+        match assessment {
+            Assessment { outcome: Outcome::Failed, .. } => format!("cycle {uid} failed"),
+            assessment if assessment.is_recalled() => format!("cycle {uid} is recalled"),
+            Assessment { wet: true, .. } => format!("the load of cycle {uid} was wet"),
+            Assessment { release: Decision::Rejected, .. } => format!("the load of cycle {uid} was rejected"),
+            _ => format!("cycle {uid} has not both passed and been released"),
         }
     }
 
-    /// Rules 5, 6 and 9: what a visit took from the cycle before it.
+    /// Rules 5, 6 and 9: sessions whose last cycle before them failed, came out wet or is recalled.
     fn by_cycle(&self) -> Vec<Verdict> {
-        let mut taken: BTreeMap<&str, (&Treatment<'_>, Vec<&Visit<'_>>)> = BTreeMap::new();
-        for visit in &self.visits {
-            let ended =
-                |treatment: &&Treatment<'_>| treatment.standing.for_load && treatment.standing.end <= visit.first_at;
-            if let Some(last) = self.treatments.iter().rfind(ended) {
-                taken.entry(last.cycle_uid).or_insert_with(|| (last, Vec::new())).1.push(visit);
+        let mut used_after: BTreeMap<&str, (&ItemCycle<'_>, Vec<&SessionUse<'_>>)> = BTreeMap::new();
+        for session in &self.sessions {
+            let ended = |cycle: &&ItemCycle<'_>| cycle.assessment.for_load && cycle.assessment.end <= session.first_at;
+            if let Some(last) = self.cycles.iter().rfind(ended) {
+                used_after.entry(last.cycle_uid).or_insert_with(|| (last, Vec::new())).1.push(session);
             }
         }
         let mut verdicts = Vec::new();
-        for (treatment, visits) in taken.values() {
-            let (uid, standing) = (treatment.cycle_uid, treatment.standing);
-            let is_sure = standing.synced && visits.iter().all(|visit| visit.synced);
-            let mut say = |rule: u8, key: String, subject: &str, is_sure: bool, what: String| {
+        for (cycle, sessions) in used_after.values() {
+            let (uid, assessment) = (cycle.cycle_uid, cycle.assessment);
+            let is_certain = assessment.synced && sessions.iter().all(|session| session.synced);
+            let mut add = |rule: u8, key: String, subject: &str, is_certain: bool, what: String| {
                 let reason =
-                    format!("item {} was used in {} visits after cycle {uid}, {what}", self.item_id, visits.len());
-                let found = self.find(rule, key, State::sure(is_sure), "critical", reason);
+                    format!("item {} was used in {} sessions after cycle {uid}, {what}", self.item_id, sessions.len());
+                let found = self.find(rule, key, State::certain(is_certain), Severity::Critical, reason);
                 let found = Found { subject: subject.to_owned(), ..found };
-                let visits_json: Vec<_> = visits.iter().map(|visit| visit.json()).collect();
-                let evidence = json!({"cycle": treatment.json(), "visits": visits_json});
-                let verdict = found.verdict(visits, evidence, json!({}));
+                let sessions_json: Vec<_> = sessions.iter().map(|session| session.json()).collect();
+                let evidence = json!({"cycle": cycle.json(), "sessions": sessions_json});
+                let verdict = found.verdict(sessions, evidence, json!({}));
                 verdicts.push(Verdict { cycle_uid: uid.to_owned(), ..verdict });
             };
-            match standing.outcome {
-                Outcome::Failed => say(5, uid.to_owned(), uid, is_sure, format!("which failed: {}", standing.reason)),
+            match assessment.outcome {
+                Outcome::Failed => {
+                    add(5, uid.to_owned(), uid, is_certain, format!("which failed: {}", assessment.reason))
+                }
                 Outcome::Indeterminate => {
-                    say(5, uid.to_owned(), uid, false, format!("which is indeterminate: {}", standing.reason));
+                    add(5, uid.to_owned(), uid, false, format!("which is indeterminate: {}", assessment.reason));
                 }
                 Outcome::Passed | Outcome::Pending => {}
             }
-            if standing.wet {
-                say(6, format!("wet/{uid}"), &format!("wet/{uid}"), is_sure, "whose load came out wet".to_owned());
+            if assessment.wet {
+                add(6, format!("wet/{uid}"), &format!("wet/{uid}"), is_certain, "whose load was wet".to_owned());
             }
-            for positive in &standing.recalled_by {
+            for positive in &assessment.recalled_by {
                 let what = format!("recalled by the positive biological indicator of cycle {positive}");
-                say(9, format!("{positive}/{uid}"), positive, is_sure, what);
+                add(9, format!("{positive}/{uid}"), positive, is_certain, what);
             }
         }
         verdicts
@@ -327,41 +323,40 @@ impl<'a> Item<'a> {
 
     /// Rule 7: reprocessed more often than allowed.
     fn worn_out(&self) -> Option<Verdict> {
-        let most = self.book.reprocessings_max(self.tenant, self.mount)?;
-        let cycles = self.treatments.iter().filter(|treatment| treatment.standing.for_load).count();
+        let most = self.registry.reprocessings_max(self.tenant, self.mount)?;
+        let cycles = self.cycles.iter().filter(|cycle| cycle.assessment.for_load).count();
         let times = cycles.max(self.reprocessings.len()) as u64;
         if times <= most {
             return None;
         }
         let reason = format!("item {} was reprocessed {times} times, {most} are allowed", self.item_id);
         let since = |times: Vec<i64>| times.get(usize::try_from(most).unwrap_or(usize::MAX)).copied();
-        let by_cycles = since(self.treatments.iter().map(|treatment| treatment.standing.at).collect());
+        let by_cycles = since(self.cycles.iter().map(|cycle| cycle.assessment.at).collect());
         let by_cleaning = since(self.reprocessings.iter().map(|cleaning| cleaning.at).collect());
         let at = by_cycles.or(by_cleaning).unwrap_or_default();
-        let later: Vec<_> = self.visits.iter().filter(|visit| visit.last_at >= at).collect();
-        let found = self.find(7, "item".to_owned(), State::Confirmed, "high", reason);
+        let later: Vec<_> = self.sessions.iter().filter(|session| session.last_at >= at).collect();
+        let found = self.find(7, "item".to_owned(), State::Confirmed, Severity::High, reason);
         let evidence = json!({"cycles": cycles, "cleanings": self.reprocessings.len()});
         Some(Verdict { at, ..found.verdict(&later, evidence, json!({"reprocessings_max": most})) })
     }
 
     /// Rule 10: rinsed with tap water.
     fn tap_water(&self) -> Option<Verdict> {
-        let rinses: Vec<_> = self.reprocessings.iter().filter(|cleaning| cleaning.rinse_water == "TAP").collect();
+        let rinses: Vec<_> =
+            self.reprocessings.iter().filter(|cleaning| cleaning.rinse_water == RinseWater::Tap).collect();
         let first = rinses.first()?;
-        let after = |visit: &&Visit<'_>| visit.last_at >= first.at;
-        let later: Vec<_> = self.visits.iter().filter(after).collect();
-        let between = |rinse: i64, visit: &Visit<'_>| {
-            let sterile = self.treatments.iter().filter(|treatment| treatment.standing.is_sterile());
-            sterile
-                .into_iter()
-                .any(|treatment| treatment.standing.at >= rinse && treatment.standing.end <= visit.first_at)
+        let after = |session: &&SessionUse<'_>| session.last_at >= first.at;
+        let later: Vec<_> = self.sessions.iter().filter(after).collect();
+        let between = |rinse: i64, session: &SessionUse<'_>| {
+            let sterile = self.cycles.iter().filter(|cycle| cycle.assessment.is_sterile());
+            sterile.into_iter().any(|cycle| cycle.assessment.at >= rinse && cycle.assessment.end <= session.first_at)
         };
-        let is_bare = later.iter().any(|visit| {
-            let last = rinses.iter().rev().find(|rinse| rinse.at <= visit.first_at);
-            last.is_some_and(|rinse| !between(rinse.at, visit))
+        let is_unsterile = later.iter().any(|session| {
+            let last = rinses.iter().rev().find(|rinse| rinse.at <= session.first_at);
+            last.is_some_and(|rinse| !between(rinse.at, session))
         });
-        let severity = if is_bare { "critical" } else { "high" };
-        let used = if is_bare { " and used without a sterile cycle after it" } else { "" };
+        let severity = if is_unsterile { Severity::Critical } else { Severity::High };
+        let used = if is_unsterile { " and used without a sterile cycle after it" } else { "" };
         let reason = format!("item {} was rinsed with tap water{used}", self.item_id);
         let found = self.find(10, "item".to_owned(), State::Confirmed, severity, reason);
         let times: Vec<_> = rinses.iter().map(|rinse| stamp(rinse.at)).collect();
@@ -370,20 +365,49 @@ impl<'a> Item<'a> {
     }
 }
 
-fn treatments<'a>(facts: &ItemFacts<'a>, standings: &'a Standings) -> Vec<Treatment<'a>> {
-    let uids: BTreeSet<&str> = facts.loads.iter().map(|load| load.cycle_uid.as_str()).collect();
-    let mut treatments: Vec<_> = uids
-        .into_iter()
-        .filter_map(|cycle_uid| {
-            let standing = standings.get(&(facts.tenant.to_owned(), cycle_uid.to_owned()))?;
-            Some(Treatment { cycle_uid, standing })
-        })
-        .collect();
-    treatments.sort_by_key(|treatment| (treatment.standing.end, treatment.standing.at, treatment.cycle_uid));
-    treatments
+/// The uses of an item by session, in the order of their time.
+fn sessions_of<'a>(uses: &[&'a Use], mounts: &HashMap<(&str, &str), &Mount>) -> Vec<SessionUse<'a>> {
+    let mut sessions: BTreeMap<&str, SessionUse<'a>> = BTreeMap::new();
+    for used in uses {
+        let key = (used.device.as_str(), used.mount_id.as_str());
+        let mount = mounts.get(&key).copied();
+        let session = sessions.entry(&used.session_id).or_insert(SessionUse {
+            session_id: &used.session_id,
+            first_at: used.first_at,
+            last_at: used.last_at,
+            mounts: BTreeSet::new(),
+            site: &used.site,
+            synced: true,
+            identified: false,
+            lately: false,
+        });
+        session.first_at = session.first_at.min(used.first_at);
+        session.last_at = session.last_at.max(used.last_at);
+        session.mounts.insert(key);
+        session.site = session.site.max(&used.site);
+        session.synced &= used.undated == 0 && mount.is_some_and(|mount| mount.synced);
+        session.identified |= mount.is_some_and(|mount| mount.id_kind == IdKind::Serial);
+        session.lately |= used.lately;
+    }
+    let mut sessions: Vec<_> = sessions.into_values().collect();
+    sessions.sort_by_key(|session| (session.first_at, session.session_id));
+    sessions
 }
 
-impl Visit<'_> {
+fn cycles_of<'a>(facts: &ItemFacts<'a>, assessments: &'a Assessments) -> Vec<ItemCycle<'a>> {
+    let uids: BTreeSet<&str> = facts.loads.iter().map(|load| load.cycle_uid.as_str()).collect();
+    let mut cycles: Vec<_> = uids
+        .into_iter()
+        .filter_map(|cycle_uid| {
+            let assessment = assessments.get(&(facts.tenant.to_owned(), cycle_uid.to_owned()))?;
+            Some(ItemCycle { cycle_uid, assessment })
+        })
+        .collect();
+    cycles.sort_by_key(|cycle| (cycle.assessment.end, cycle.assessment.at, cycle.cycle_uid));
+    cycles
+}
+
+impl SessionUse<'_> {
     fn json(&self) -> Value {
         let mounts: Vec<_> = self.mounts.iter().map(|(device, mount)| format!("{device}/{mount}")).collect();
         json!({"session": self.session_id, "first": stamp(self.first_at), "last": stamp(self.last_at), "mounts": mounts,
@@ -391,10 +415,10 @@ impl Visit<'_> {
     }
 }
 
-impl Treatment<'_> {
+impl ItemCycle<'_> {
     fn json(&self) -> Value {
-        let Standing { outcome, release, recalled_by, wet, device, .. } = self.standing;
-        json!({"cycle": self.cycle_uid, "sterilizer": device, "started": stamp(self.standing.at),
+        let Assessment { outcome, release, recalled_by, wet, device, .. } = self.assessment;
+        json!({"cycle": self.cycle_uid, "sterilizer": device, "started": stamp(self.assessment.at),
             "outcome": outcome.as_str(), "release": release, "wet": wet, "recalled_by": recalled_by})
     }
 }
@@ -406,18 +430,18 @@ struct Found<'a> {
     key: String,
     subject: String,
     state: State,
-    severity: String,
+    severity: Severity,
     reason: String,
 }
 
 impl Found<'_> {
-    fn verdict(self, visits: &[&Visit<'_>], evidence: Value, parameters: Value) -> Verdict {
+    fn verdict(self, sessions: &[&SessionUse<'_>], evidence: Value, parameters: Value) -> Verdict {
         let item = self.item;
-        let mut sessions: Vec<_> = visits.iter().map(|visit| visit.session_id.to_owned()).collect();
-        sessions.sort_unstable();
+        let mut session_ids: Vec<_> = sessions.iter().map(|session| session.session_id.to_owned()).collect();
+        session_ids.sort_unstable();
         let devices: BTreeSet<&str> =
-            visits.iter().flat_map(|visit| visit.mounts.iter().map(|mount| mount.0)).collect();
-        let sites: BTreeSet<&str> = visits.iter().map(|visit| visit.site).collect();
+            sessions.iter().flat_map(|session| session.mounts.iter().map(|mount| mount.0)).collect();
+        let sites: BTreeSet<&str> = sessions.iter().map(|session| session.site).collect();
         let only = |names: &BTreeSet<&str>| match names.len() {
             1 => names.first().map(|name| (*name).to_owned()).unwrap_or_default(),
             _ => String::new(),
@@ -429,18 +453,18 @@ impl Found<'_> {
             key: self.key,
             subject: self.subject,
             state: self.state,
-            severity: &self.severity,
+            severity: self.severity,
             reason: self.reason,
             evidence,
             query: item_query(item.tenant, item.item_id),
             parameters,
-            at: visits.iter().map(|visit| visit.first_at).min().unwrap_or_default(),
+            at: sessions.iter().map(|session| session.first_at).min().unwrap_or_default(),
         };
         Verdict {
             site: only(&sites),
             device: only(&devices),
             item_id: item.item_id.to_owned(),
-            sessions,
+            sessions: session_ids,
             ..finding.verdict()
         }
     }

@@ -1,86 +1,41 @@
-//! One sterilizer with all its cycles: what each cycle is worth, what its tests say, and what a
-//! positive biological indicator recalls. Rules 5 (the cycle itself), 8 and 9.
+//! One sterilizer with all of its cycles: the assessment of each cycle, the required tests, and the
+//! loads that a positive biological indicator recalls. Rules 5 (the cycle itself), 8 and 9.
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use warehouse::{
+    states::{Decision, IndicatorKind, IndicatorResult, Outcome, Purpose, Severity, VerdictState},
     sterility::{Cycle, Indicator, Release},
     verdicts::Verdict,
 };
 
 use super::{
-    curve::{self, Outcome, Physical},
-    rules::{Book, Clock, Finding, HOUR_US, RULE_VERSION, State, cycle_query, stamp},
+    assessment::Assessment,
+    curve::Physical,
+    rules::{Clock, Finding, HOUR_US, RULE_VERSION, RegistryIndex, State, cycle_query},
 };
+use crate::time::stamp;
 
-/// Everything known of one sterilizer.
-pub struct Chamber<'a> {
+/// Indicators that are read at the end of a cycle. One without a kind counts as such.
+const NOT_BIOLOGICAL: [IndicatorKind; 3] = [IndicatorKind::Chemical, IndicatorKind::BowieDick, IndicatorKind::Unknown];
+
+/// Everything that is known of one sterilizer.
+pub struct SterilizerFacts<'a> {
     pub tenant: &'a str,
     pub device: &'a str,
     pub cycles: Vec<&'a Cycle>,
-    /// What their curves say.
+    /// The judgements of their curves.
     pub physical: HashMap<&'a str, Physical>,
     pub indicators: Vec<&'a Indicator>,
     pub releases: Vec<&'a Release>,
 }
 
-/// What a cycle is worth to the items that were in it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
-    /// By curve and chemical indicators.
-    pub outcome: Outcome,
-    pub reason: String,
-    pub physical: Physical,
-    /// Latest decision: `RELEASED`, `REJECTED`; empty = none yet.
-    pub release: String,
-    /// The load came out wet.
-    pub wet: bool,
-    /// Cycles whose positive biological indicator recalls it.
-    pub recalled_by: Vec<String>,
-    /// Whether it was for a load (and not a test of the sterilizer).
-    pub for_load: bool,
-    /// Start, us since 1970.
-    pub at: i64,
-    /// End, us since 1970.
-    pub end: i64,
-    /// Whether the sterilizer's clock was synced.
-    pub synced: bool,
-    pub device: String,
-    pub site: String,
-}
-
-impl Standing {
-    /// Whether its items are sterile: passed, released, dry, not recalled.
-    pub fn is_sterile(&self) -> bool {
-        self.for_load
-            && self.outcome == Outcome::Passed
-            && self.release == "RELEASED"
-            && !self.wet
-            && !self.is_recalled()
-    }
-
-    /// Whether a positive biological indicator recalls it.
-    pub fn is_recalled(&self) -> bool {
-        !self.recalled_by.is_empty()
-    }
-
-    /// Whether something about it is awaited and nothing speaks against it yet.
-    pub fn is_awaited(&self) -> bool {
-        let open = self.outcome == Outcome::Pending || (self.outcome == Outcome::Passed && self.release.is_empty());
-        self.for_load && open && !self.is_recalled() && !self.wet && self.release != "REJECTED"
-    }
-}
-
-/// Standings by tenant and cycle.
-pub type Standings = HashMap<(String, String), Standing>;
-
-/// What a sterilizer's evaluation gives.
+/// Result of the evaluation of a sterilizer.
 #[derive(Debug, Default)]
 pub struct Evaluated {
-    /// Of every cycle.
-    pub standings: Vec<(String, Standing)>,
+    /// One assessment for each cycle.
+    pub assessments: Vec<(String, Assessment)>,
     pub verdicts: Vec<Verdict>,
 }
 
@@ -90,25 +45,25 @@ pub fn unit(device: &str) -> String {
 }
 
 /// Judges every cycle of a sterilizer.
-pub fn evaluate(chamber: &Chamber<'_>, book: &Book, clock: Clock) -> Evaluated {
-    let unit = unit(chamber.device);
-    let view = View::new(chamber);
+pub fn evaluate(facts: &SterilizerFacts<'_>, registry: &RegistryIndex, clock: Clock) -> Evaluated {
+    let unit = unit(facts.device);
+    let history = History::new(facts);
     let mut evaluated = Evaluated::default();
-    for cycle in &view.cycles {
-        let standing = view.standing(cycle, chamber);
-        evaluated.verdicts.push(on_cycle(cycle, &standing, book, &unit));
-        if standing.for_load {
-            evaluated.verdicts.extend(failed(cycle, &standing, &unit));
+    for cycle in &history.cycles {
+        let assessment = history.assessment(cycle, facts);
+        evaluated.verdicts.push(on_cycle(cycle, &assessment, &unit));
+        if assessment.for_load {
+            evaluated.verdicts.extend(failed(cycle, &assessment, &unit));
         }
-        evaluated.standings.push((cycle.cycle_uid.clone(), standing));
+        evaluated.assessments.push((cycle.cycle_uid.clone(), assessment));
     }
-    evaluated.verdicts.extend(view.positive.iter().map(|cycle| positive(cycle, &evaluated.standings, &unit)));
-    evaluated.verdicts.extend(tests(&view, &evaluated.standings, book, clock, &unit));
+    evaluated.verdicts.extend(history.positive.iter().map(|cycle| positive(cycle, &evaluated.assessments, &unit)));
+    evaluated.verdicts.extend(tests(&history, &evaluated.assessments, registry, clock, &unit));
     evaluated
 }
 
-/// A sterilizer's cycles with what was read and decided about each.
-struct View<'a> {
+/// The cycles of a sterilizer in their order, with the indicators and releases of each.
+struct History<'a> {
     cycles: Vec<&'a Cycle>,
     readings: HashMap<&'a str, Vec<&'a Indicator>>,
     releases: HashMap<&'a str, &'a Release>,
@@ -116,61 +71,66 @@ struct View<'a> {
     negative: Vec<&'a Cycle>,
 }
 
-impl<'a> View<'a> {
-    fn new(chamber: &Chamber<'a>) -> Self {
+impl<'a> History<'a> {
+    fn new(facts: &SterilizerFacts<'a>) -> Self {
         let mut by_uid: BTreeMap<&str, &Cycle> = BTreeMap::new();
-        for cycle in &chamber.cycles {
-            // Told twice under two numbers: the first stands.
+        for cycle in &facts.cycles {
+            // A cycle that was reported under two sequence numbers: the first counts.
             let first = by_uid.entry(&cycle.cycle_uid).or_insert(cycle);
             *first = (*first).min(*cycle);
         }
         let mut cycles: Vec<_> = by_uid.into_values().collect();
         cycles.sort_by_key(|cycle| (cycle.boot_id, cycle.seq));
         let mut readings: HashMap<&str, Vec<&Indicator>> = HashMap::new();
-        for indicator in &chamber.indicators {
+        for indicator in &facts.indicators {
             readings.entry(&indicator.cycle_uid).or_default().push(indicator);
         }
         for readings in readings.values_mut() {
             readings.sort_unstable();
         }
         let mut releases: HashMap<&str, &Release> = HashMap::new();
-        for release in &chamber.releases {
+        for release in &facts.releases {
             let latest = releases.entry(&release.cycle_uid).or_insert(release);
             *latest = (*latest).max(*release);
         }
-        let biological = |cycle: &&&Cycle, result: &str| {
+        let biological = |cycle: &&&Cycle, result: IndicatorResult| {
             let of_cycle = readings.get(cycle.cycle_uid.as_str()).into_iter().flatten();
-            of_cycle.filter(|reading| reading.kind == "BIOLOGICAL").any(|reading| reading.result == result)
+            of_cycle.filter(|reading| reading.kind == IndicatorKind::Biological).any(|reading| reading.result == result)
         };
-        let positive: Vec<_> = cycles.iter().filter(|cycle| biological(cycle, "POSITIVE")).copied().collect();
-        let negative = cycles.iter().filter(|cycle| biological(cycle, "NEGATIVE") && !biological(cycle, "POSITIVE"));
+        let positive: Vec<_> =
+            cycles.iter().filter(|cycle| biological(cycle, IndicatorResult::Positive)).copied().collect();
+        let negative = cycles.iter().filter(|cycle| {
+            biological(cycle, IndicatorResult::Negative) && !biological(cycle, IndicatorResult::Positive)
+        });
         let negative = negative.copied().collect();
         Self { cycles, readings, releases, positive, negative }
     }
 
-    fn result(&self, cycle: &Cycle, kinds: &[&str]) -> Option<&'static str> {
+    fn result(&self, cycle: &Cycle, kinds: &[IndicatorKind]) -> Option<IndicatorResult> {
         let of_cycle = self.readings.get(cycle.cycle_uid.as_str()).into_iter().flatten();
         let results: Vec<_> =
-            of_cycle.filter(|reading| kinds.contains(&reading.kind.as_str())).map(|reading| &*reading.result).collect();
-        ["POSITIVE", "NEGATIVE", "INVALID"].into_iter().find(|result| results.contains(result))
+            of_cycle.filter(|reading| kinds.contains(&reading.kind)).map(|reading| reading.result).collect();
+        [IndicatorResult::Positive, IndicatorResult::Negative, IndicatorResult::Invalid]
+            .into_iter()
+            .find(|result| results.contains(result))
     }
 
-    fn standing(&self, cycle: &Cycle, chamber: &Chamber<'_>) -> Standing {
-        let physical = chamber.physical.get(cycle.cycle_uid.as_str()).cloned().unwrap_or_default();
-        let chemical = self.result(cycle, &["CHEMICAL", "BOWIE_DICK", ""]);
+    fn assessment(&self, cycle: &Cycle, facts: &SterilizerFacts<'_>) -> Assessment {
+        let physical = facts.physical.get(cycle.cycle_uid.as_str()).cloned().unwrap_or_default();
+        let chemical = self.result(cycle, &NOT_BIOLOGICAL);
         let (outcome, reason) = match (chemical, physical.outcome) {
-            (Some("POSITIVE"), _) => (Outcome::Failed, "the chemical indicator failed".to_owned()),
-            (Some("INVALID"), Outcome::Passed) => {
+            (Some(IndicatorResult::Positive), _) => (Outcome::Failed, "the chemical indicator failed".to_owned()),
+            (Some(IndicatorResult::Invalid), Outcome::Passed) => {
                 (Outcome::Indeterminate, "the chemical indicator could not be read".to_owned())
             }
             _ => (physical.outcome, physical.reason.clone()),
         };
-        let release = self.releases.get(cycle.cycle_uid.as_str()).map_or("", |release| &release.decision);
-        let for_load = !matches!(cycle.purpose.as_str(), "BOWIE_DICK" | "LEAK");
-        Standing {
+        let release = self.releases.get(cycle.cycle_uid.as_str()).map_or(Decision::None, |release| release.decision);
+        let for_load = !matches!(cycle.purpose, Purpose::BowieDick | Purpose::Leak);
+        Assessment {
             outcome,
             reason,
-            release: release.to_owned(),
+            release,
             wet: cycle.load_dry == Some(false),
             recalled_by: if for_load { self.recalled_by(cycle) } else { Vec::new() },
             for_load,
@@ -183,8 +143,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Positive cycles with no negative one for certain between them and this: the loads since the
-    /// last negative indicator, and those after the positive one until the next negative.
+    /// The positive cycles that recall a cycle. A positive indicator recalls the loads since the last
+    /// negative indicator, and the loads after it until the next negative one.
     fn recalled_by(&self, cycle: &Cycle) -> Vec<String> {
         let recalls = |positive: &&&Cycle| {
             let cleared = |negative: &&Cycle| {
@@ -201,8 +161,8 @@ impl<'a> View<'a> {
     }
 }
 
-/// Whether one cycle was for certain before another of its sterilizer: boot and number say so, and
-/// synced clocks do not contradict (a boot counter starts again after a factory reset).
+/// Whether a cycle certainly came before another of the same sterilizer: boot and sequence number
+/// order them, and synced clocks do not contradict. (A factory reset restarts the boot counter.)
 fn before(left: &Cycle, right: &Cycle) -> bool {
     let contradicts = left.synced && right.synced && left.at > right.at;
     (left.boot_id, left.seq) < (right.boot_id, right.seq) && !contradicts
@@ -212,39 +172,38 @@ fn concerning(cycle: &Cycle, verdict: Verdict) -> Verdict {
     Verdict { site: cycle.site.clone(), device: cycle.device.clone(), cycle_uid: cycle.cycle_uid.clone(), ..verdict }
 }
 
-/// Rule 0: the verdict on the cycle, which is also where its curve's judgement is kept.
-fn on_cycle(cycle: &Cycle, standing: &Standing, book: &Book, unit: &str) -> Verdict {
-    let recipe = book.recipe(&cycle.tenant, &cycle.recipe);
+/// Rule 0: the verdict on the cycle.
+fn on_cycle(cycle: &Cycle, assessment: &Assessment, unit: &str) -> Verdict {
     Verdict {
         tenant: cycle.tenant.clone(),
         unit: unit.to_owned(),
         verdict_key: format!("0/{}", cycle.cycle_uid),
-        state: standing.outcome.as_str().to_owned(),
+        state: assessment.outcome.into(),
         site: cycle.site.clone(),
         device: cycle.device.clone(),
         cycle_uid: cycle.cycle_uid.clone(),
         at: cycle.at,
-        reason: standing.reason.clone(),
-        evidence: json!(standing).to_string(),
+        reason: assessment.reason.clone(),
+        evidence: json!(assessment).to_string(),
         evidence_query: format!(
             "SELECT * FROM sterilization_samples WHERE cycle_uid = {} ORDER BY index",
             warehouse::sterility::quoted(&cycle.cycle_uid)
         ),
         rule_version: RULE_VERSION,
-        parameters: curve::parameters(recipe).to_string(),
+        parameters: assessment.physical.limits.clone(),
         ..Verdict::default()
     }
 }
 
-/// Rule 5, as far as the cycle alone goes: the uses are found at the items.
-fn failed(cycle: &Cycle, standing: &Standing, unit: &str) -> Option<Verdict> {
-    let state = match standing.outcome {
+/// Rule 5 for the cycle itself. The uses of its items are judged with the items.
+fn failed(cycle: &Cycle, assessment: &Assessment, unit: &str) -> Option<Verdict> {
+    let state = match assessment.outcome {
         Outcome::Failed => State::Confirmed,
         Outcome::Indeterminate => State::Indeterminate,
         Outcome::Passed | Outcome::Pending => return None,
     };
     let verb = if state == State::Confirmed { "failed" } else { "is indeterminate" };
-    let released = if standing.release == "RELEASED" { " and was released" } else { "" };
+    let released = if assessment.release == Decision::Released { " and was released" } else { "" };
     let finding = Finding {
         tenant: &cycle.tenant,
         unit,
@@ -252,10 +211,10 @@ fn failed(cycle: &Cycle, standing: &Standing, unit: &str) -> Option<Verdict> {
         key: cycle.cycle_uid.clone(),
         subject: cycle.cycle_uid.clone(),
         state,
-        severity: if standing.release == "RELEASED" { "high" } else { "medium" },
-        reason: format!("cycle {} {verb}{released}: {}", cycle.cycle_uid, standing.reason),
-        evidence: json!({"cycle": cycle.cycle_uid, "sterilizer": cycle.device, "outcome": standing.outcome.as_str(),
-            "reason": standing.reason, "release": standing.release, "started": stamp(cycle.at)}),
+        severity: if assessment.release == Decision::Released { Severity::High } else { Severity::Medium },
+        reason: format!("cycle {} {verb}{released}: {}", cycle.cycle_uid, assessment.reason),
+        evidence: json!({"cycle": cycle.cycle_uid, "sterilizer": cycle.device, "outcome": assessment.outcome.as_str(),
+            "reason": assessment.reason, "release": assessment.release, "started": stamp(cycle.at)}),
         query: cycle_query(&cycle.tenant, &cycle.cycle_uid),
         parameters: json!({"recipe": cycle.recipe}),
         at: cycle.at,
@@ -263,11 +222,11 @@ fn failed(cycle: &Cycle, standing: &Standing, unit: &str) -> Option<Verdict> {
     Some(concerning(cycle, finding.verdict()))
 }
 
-/// Rule 9: the positive cycle itself, whether or not anything of the recalled loads has been used.
-fn positive(cycle: &Cycle, standings: &[(String, Standing)], unit: &str) -> Verdict {
-    let recalled: Vec<_> = standings
+/// Rule 9 for the positive cycle itself, whether or not an item of the recalled loads was used.
+fn positive(cycle: &Cycle, assessments: &[(String, Assessment)], unit: &str) -> Verdict {
+    let recalled: Vec<_> = assessments
         .iter()
-        .filter(|(_, standing)| standing.recalled_by.contains(&cycle.cycle_uid))
+        .filter(|(_, assessment)| assessment.recalled_by.contains(&cycle.cycle_uid))
         .map(|(uid, _)| uid.as_str())
         .collect();
     let finding = Finding {
@@ -277,9 +236,9 @@ fn positive(cycle: &Cycle, standings: &[(String, Standing)], unit: &str) -> Verd
         key: cycle.cycle_uid.clone(),
         subject: cycle.cycle_uid.clone(),
         state: State::Confirmed,
-        severity: "critical",
+        severity: Severity::Critical,
         reason: format!(
-            "biological indicator of cycle {} was positive: {} loads since the last negative one are recalled",
+            "biological indicator of cycle {} was positive; loads recalled since the last negative one: {}",
             cycle.cycle_uid,
             recalled.len()
         ),
@@ -292,33 +251,39 @@ fn positive(cycle: &Cycle, standings: &[(String, Standing)], unit: &str) -> Verd
     concerning(cycle, finding.verdict())
 }
 
-/// Rule 8: loads without the tests they need.
-fn tests(view: &View<'_>, standings: &[(String, Standing)], book: &Book, clock: Clock, unit: &str) -> Vec<Verdict> {
+/// Rule 8: loads without a required test.
+fn tests(
+    history: &History<'_>,
+    assessments: &[(String, Assessment)],
+    registry: &RegistryIndex,
+    clock: Clock,
+    unit: &str,
+) -> Vec<Verdict> {
     let outcomes: HashMap<&str, Outcome> =
-        standings.iter().map(|(uid, standing)| (uid.as_str(), standing.physical.outcome)).collect();
+        assessments.iter().map(|(uid, assessment)| (uid.as_str(), assessment.physical.outcome)).collect();
     let mut found: BTreeMap<String, Verdict> = BTreeMap::new();
-    for load in view.cycles.iter().filter(|cycle| matches!(cycle.purpose.as_str(), "LOAD" | "")) {
-        let recipe = book.recipe(&load.tenant, &load.recipe);
-        if recipe.is_some_and(|recipe| recipe.prevacuum) && book.bowie_dick(&load.tenant) {
-            keep(&mut found, bowie_dick(view, load, &outcomes, book, clock, unit));
+    for load in history.cycles.iter().filter(|cycle| matches!(cycle.purpose, Purpose::Load | Purpose::Unknown)) {
+        let recipe = registry.recipe(&load.tenant, &load.recipe);
+        if recipe.is_some_and(|recipe| recipe.prevacuum) && registry.bowie_dick(&load.tenant) {
+            keep(&mut found, bowie_dick(history, load, &outcomes, registry, clock, unit));
         }
-        keep(&mut found, biological(view, load, book, clock, unit));
-        keep(&mut found, leak(view, load, unit));
+        keep(&mut found, biological(history, load, registry, clock, unit));
+        keep(&mut found, leak(history, load, unit));
     }
     found.into_values().collect()
 }
 
-/// One verdict for each test that is missing: by the first load that needed it, and surer ones win.
+/// Keeps one verdict for each missing test: the most certain, else that of the first load.
 fn keep(found: &mut BTreeMap<String, Verdict>, verdict: Option<Verdict>) {
     let Some(verdict) = verdict else { return };
-    let sureness = |verdict: &Verdict| (verdict.state == "CONFIRMED", super::super::alert::rank(&verdict.severity));
+    let certainty = |verdict: &Verdict| (verdict.state == VerdictState::Confirmed, verdict.severity);
     match found.get_mut(&verdict.verdict_key) {
-        Some(known) if sureness(known) >= sureness(&verdict) => {}
+        Some(known) if certainty(known) >= certainty(&verdict) => {}
         _ => drop(found.insert(verdict.verdict_key.clone(), verdict)),
     }
 }
 
-fn test(load: &Cycle, unit: &str, key: String, state: State, severity: &str, reason: String, at: i64) -> Verdict {
+fn test(load: &Cycle, unit: &str, key: String, state: State, severity: Severity, reason: String, at: i64) -> Verdict {
     let finding = Finding {
         tenant: &load.tenant,
         unit,
@@ -342,79 +307,101 @@ fn test(load: &Cycle, unit: &str, key: String, state: State, severity: &str, rea
     concerning(load, finding.verdict())
 }
 
-/// A passed Bowie-Dick test on the same day, before the load; the latest before it counts.
+/// A Bowie-Dick test must have passed on the same day before the load. The latest one counts.
 fn bowie_dick(
-    view: &View<'_>,
+    history: &History<'_>,
     load: &Cycle,
     outcomes: &HashMap<&str, Outcome>,
-    book: &Book,
+    registry: &RegistryIndex,
     clock: Clock,
     unit: &str,
 ) -> Option<Verdict> {
-    let of_day = |cycle: &&&Cycle| cycle.purpose == "BOWIE_DICK" && cycle.day == load.day && before(cycle, load);
+    let of_day = |cycle: &&&Cycle| cycle.purpose == Purpose::BowieDick && cycle.day == load.day && before(cycle, load);
     let key = format!("bowie-dick/{}", load.day);
-    let say = |state, severity, reason| Some(test(load, unit, key.clone(), state, severity, reason, load.at));
-    let Some(latest) = view.cycles.iter().rev().find(of_day) else {
+    let verdict = |state, severity, reason| Some(test(load, unit, key.clone(), state, severity, reason, load.at));
+    let Some(latest) = history.cycles.iter().rev().find(of_day) else {
         let reason = format!("no Bowie-Dick test on sterilizer {} before load {}", load.device, load.cycle_uid);
-        // A test whose day is not known may have been one of this day.
-        let is_sure = view.cycles.iter().all(|cycle| cycle.synced || cycle.purpose != "BOWIE_DICK");
-        return say(State::sure(load.synced && is_sure), "medium", reason);
+        // A test without a known day may have been on this day.
+        let is_certain = history.cycles.iter().all(|cycle| cycle.synced || cycle.purpose != Purpose::BowieDick);
+        return verdict(State::certain(load.synced && is_certain), Severity::Medium, reason);
     };
     let uid = &latest.cycle_uid;
-    match (view.result(latest, &["BOWIE_DICK", "CHEMICAL"]), outcomes.get(uid.as_str()).copied()) {
-        (Some("POSITIVE"), _) | (_, Some(Outcome::Failed)) => {
-            say(State::Confirmed, "high", format!("Bowie-Dick test {uid} failed before load {}", load.cycle_uid))
+    match (
+        history.result(latest, &[IndicatorKind::BowieDick, IndicatorKind::Chemical]),
+        outcomes.get(uid.as_str()).copied(),
+    ) {
+        (Some(IndicatorResult::Positive), _) | (_, Some(Outcome::Failed)) => verdict(
+            State::Confirmed,
+            Severity::High,
+            format!("Bowie-Dick test {uid} failed before load {}", load.cycle_uid),
+        ),
+        (Some(IndicatorResult::Negative), _) => None,
+        (Some(_), _) => {
+            verdict(State::Indeterminate, Severity::High, format!("Bowie-Dick test {uid} could not be read"))
         }
-        (Some("NEGATIVE"), _) => None,
-        (Some(_), _) => say(State::Indeterminate, "high", format!("Bowie-Dick test {uid} could not be read")),
         (None, _) => {
             let until =
-                latest.at + i64::try_from(book.release_hours(&load.tenant)).unwrap_or(i64::MAX / HOUR_US) * HOUR_US;
+                latest.at + i64::try_from(registry.release_hours(&load.tenant)).unwrap_or(i64::MAX / HOUR_US) * HOUR_US;
             let reason = format!("the result of Bowie-Dick test {uid} has not arrived");
             let state = if clock.now < until { State::Pending(until) } else { State::Confirmed };
-            say(state, "medium", reason)
+            verdict(state, Severity::Medium, reason)
         }
     }
 }
 
-/// A biological test within the last days. Before a sterilizer has been known for so long nobody
-/// can say.
-fn biological(view: &View<'_>, load: &Cycle, book: &Book, clock: Clock, unit: &str) -> Option<Verdict> {
-    let days = i64::try_from(book.biological_days(&load.tenant)).unwrap_or_default().min(36_500);
-    let (span, first) = (days * 24 * HOUR_US, view.cycles.first()?);
+/// A negative biological indicator must lie within the last `sterility.biological_days`. A sterilizer
+/// that is known for a shorter time is not judged.
+fn biological(
+    history: &History<'_>,
+    load: &Cycle,
+    registry: &RegistryIndex,
+    clock: Clock,
+    unit: &str,
+) -> Option<Verdict> {
+    let days = i64::try_from(registry.biological_days(&load.tenant)).unwrap_or_default().min(36_500);
+    let (span, first) = (days * 24 * HOUR_US, history.cycles.first()?);
     if days == 0 || load.at - first.at < span {
         return None;
     }
     let tested = |cycle: &&&Cycle| before(cycle, load) || cycle.cycle_uid == load.cycle_uid;
-    let last = view.negative.iter().rev().find(tested);
+    let last = history.negative.iter().rev().find(tested);
     if last.is_some_and(|last| load.at - last.at <= span) {
         return None;
     }
-    // The indicator of a cycle that was meant as a test is read days later.
-    let awaited = view.cycles.iter().rev().filter(tested).find(|cycle| {
-        cycle.purpose == "BI" && load.at - cycle.at <= span && view.result(cycle, &["BIOLOGICAL"]).is_none()
+    // The indicator of a test cycle is read days later.
+    let awaited = history.cycles.iter().rev().filter(tested).find(|cycle| {
+        cycle.purpose == Purpose::Biological
+            && load.at - cycle.at <= span
+            && history.result(cycle, &[IndicatorKind::Biological]).is_none()
     });
     let until = |cycle: &Cycle| {
-        cycle.at + i64::try_from(book.release_hours(&load.tenant)).unwrap_or(i64::MAX / HOUR_US) * HOUR_US
+        cycle.at + i64::try_from(registry.release_hours(&load.tenant)).unwrap_or(i64::MAX / HOUR_US) * HOUR_US
     };
     let state = match awaited.map(|cycle| until(cycle)) {
         Some(until) if clock.now < until => State::Pending(until),
-        _ => State::sure(load.synced),
+        _ => State::certain(load.synced),
     };
-    let since = last.map_or("ever".to_owned(), |last| format!("since cycle {}", last.cycle_uid));
+    let since = last.map_or("in its history".to_owned(), |last| format!("since cycle {}", last.cycle_uid));
     let key = format!("biological/{}", last.map_or("none", |last| &last.cycle_uid));
-    let reason =
-        format!("no negative biological indicator on sterilizer {} {since}, more than {days} days", load.device);
-    Some(test(load, unit, key, state, "medium", reason, load.at))
+    let reason = format!(
+        "no negative biological indicator on sterilizer {} {since}; one every {days} days is required",
+        load.device
+    );
+    Some(test(load, unit, key, state, Severity::Medium, reason, load.at))
 }
 
-/// The latest leak test of the day before the load must not have failed. None is required unless
-/// one was made.
-fn leak(view: &View<'_>, load: &Cycle, unit: &str) -> Option<Verdict> {
-    let of_day = |cycle: &&&Cycle| cycle.purpose == "LEAK" && cycle.day == load.day && before(cycle, load);
-    let latest = view.cycles.iter().rev().find(of_day)?;
-    let failed = view.result(latest, &["CHEMICAL", "BOWIE_DICK", ""]) == Some("POSITIVE")
-        || view.releases.get(latest.cycle_uid.as_str()).is_some_and(|release| release.decision == "REJECTED");
+/// The latest leak test of the day before the load must not have failed. A leak test is not
+/// required.
+fn leak(history: &History<'_>, load: &Cycle, unit: &str) -> Option<Verdict> {
+    let of_day = |cycle: &&&Cycle| cycle.purpose == Purpose::Leak && cycle.day == load.day && before(cycle, load);
+    let latest = history.cycles.iter().rev().find(of_day)?;
+    let failed = history.result(latest, &NOT_BIOLOGICAL) == Some(IndicatorResult::Positive)
+        || history
+            .releases
+            .get(latest.cycle_uid.as_str())
+            .is_some_and(|release| release.decision == Decision::Rejected);
     let reason = format!("leak test {} failed before load {}", latest.cycle_uid, load.cycle_uid);
-    failed.then(|| test(load, unit, format!("leak/{}", latest.cycle_uid), State::Confirmed, "high", reason, load.at))
+    failed.then(|| {
+        test(load, unit, format!("leak/{}", latest.cycle_uid), State::Confirmed, Severity::High, reason, load.at)
+    })
 }

@@ -1,8 +1,8 @@
-//! Each rule: what raises it, a near miss that does not; and that neither the order of facts nor an
-//! evaluation in steps matters.
+//! Each rule with a breach and a near miss. The order of facts does not matter.
 
 use proptest::prelude::*;
 use warehouse::{
+    states::{Decision, IdKind, IndicatorKind, IndicatorResult, Outcome, Purpose, RinseWater, Slot, VerdictState},
     sterility::{
         Component, Cycle, Indicator, Load, LotExpiry, Mount, Policy, Recall, Registry, Release, Reprocessing, Shots,
         Use,
@@ -11,13 +11,14 @@ use warehouse::{
 };
 
 use super::{
-    Book, Clock,
+    assessment::Assessments,
     conditions::condition,
-    curve::{Outcome, Physical},
+    curve::Physical,
     item::{self, ItemFacts},
     mount::{self, MountFacts},
+    rules::{Clock, RegistryIndex},
     session::{self, SessionFacts},
-    sterilizer::{self, Chamber, Standings},
+    sterilizer::{self, SterilizerFacts},
 };
 
 const HOUR: i64 = 3_600_000_000;
@@ -26,7 +27,7 @@ const DAY: i64 = 24 * HOUR;
 const T0: i64 = 1_767_571_200_000_000;
 const NOW: i64 = T0 + 365 * DAY;
 
-/// A small world, told fact by fact in any order.
+/// A small set of facts, in any order.
 #[derive(Clone, Debug)]
 struct World {
     facts: Vec<Fact>,
@@ -87,7 +88,7 @@ impl World {
         self
     }
 
-    /// A use of an item in a visit at an hour, with its mounting, changed by `change`.
+    /// A use of an item in a session at an hour, with its mounting, changed by `change`.
     fn uses_mount(self, item: &str, session: &str, hour: i64, mount: &str, change: impl FnOnce(&mut Mount)) -> Self {
         let mut mounted = Mount {
             tenant: text("acme"),
@@ -96,9 +97,9 @@ impl World {
             mount_id: text(mount),
             at: T0 + hour * HOUR,
             session_id: text(session),
-            slot: text("NEEDLE"),
+            slot: Slot::Needle,
             item_id: text(item),
-            id_kind: text("SERIAL"),
+            id_kind: IdKind::Serial,
             udi_di: text("di-1"),
             lot: text("L1"),
             reusable: Some(false),
@@ -112,7 +113,7 @@ impl World {
             site: text("paris"),
             device: mounted.device.clone(),
             session_id: text(session),
-            slot: mounted.slot.clone(),
+            slot: mounted.slot,
             mount_id: text(mount),
             item_id: text(item),
             injections: 20,
@@ -129,7 +130,7 @@ impl World {
         self.uses_mount(item, session, hour, &format!("m-{session}-{item}"), change)
     }
 
-    /// A handpiece used in a visit.
+    /// A handpiece used in a session.
     fn handpiece(self, item: &str, session: &str, hour: i64) -> Self {
         self.uses(item, session, hour, reusable)
     }
@@ -153,7 +154,7 @@ impl World {
             day: ((T0 + hour * HOUR) / DAY) as u16,
             synced: true,
             recipe: text("134C-3min"),
-            purpose: text("LOAD"),
+            purpose: Purpose::Load,
             load_dry: Some(true),
             ..Cycle::default()
         };
@@ -176,38 +177,31 @@ impl World {
     }
 
     fn released(self, uid: &str, hour: i64) -> Self {
-        self.decided(uid, hour, "RELEASED")
+        self.decided(uid, hour, Decision::Released)
     }
 
-    fn decided(self, uid: &str, hour: i64, decision: &str) -> Self {
+    fn decided(self, uid: &str, hour: i64, decision: Decision) -> Self {
         let (cycle_uid, at) = (text(uid), T0 + hour * HOUR);
-        self.fact(Fact::Release(Release {
-            tenant: text("acme"),
-            cycle_uid,
-            at,
-            decision: text(decision),
-            actor: text("op"),
-        }))
+        self.fact(Fact::Release(Release { tenant: text("acme"), cycle_uid, at, decision, actor: text("op") }))
     }
 
-    fn indicator(self, uid: &str, hour: i64, kind: &str, result: &str) -> Self {
+    fn indicator(self, uid: &str, hour: i64, kind: IndicatorKind, result: IndicatorResult) -> Self {
         let (cycle_uid, at) = (text(uid), T0 + hour * HOUR);
-        let (kind, result) = (text(kind), text(result));
         self.fact(Fact::Indicator(Indicator { tenant: text("acme"), cycle_uid, kind, result, lot: String::new(), at }))
     }
 
-    fn rinsed(self, item: &str, hour: i64, water: &str) -> Self {
+    fn rinsed(self, item: &str, hour: i64, water: RinseWater) -> Self {
         self.fact(Fact::Reprocessing(Reprocessing {
             tenant: text("acme"),
             item_id: text(item),
             at: T0 + hour * HOUR,
             device: text("washer"),
             site: text("paris"),
-            rinse_water: text(water),
+            rinse_water: water,
         }))
     }
 
-    /// Injections of a visit with a needle mount and a mixture.
+    /// Injections of a session with a needle mount and a mixture.
     fn shots(self, session: &str, hour: i64, needle: &str, mixture: &str) -> Self {
         self.fact(Fact::Shots(Shots {
             tenant: text("acme"),
@@ -235,7 +229,7 @@ impl World {
         }))
     }
 
-    /// Every use has the time of its receipt, as with a clock that nobody believes.
+    /// Gives every use the time of its receipt, as for a device whose clock is wrong.
     fn undated(mut self) -> Self {
         for fact in &mut self.facts {
             match fact {
@@ -248,7 +242,7 @@ impl World {
         self
     }
 
-    /// Every use ended at a time.
+    /// Sets the end of every use.
     fn ended(mut self, last_at: i64) -> Self {
         for fact in &mut self.facts {
             if let Fact::Use(used) = fact {
@@ -258,12 +252,12 @@ impl World {
         self
     }
 
-    /// Everything, judged unit by unit as a pass does.
+    /// Judges everything unit by unit, as a pass does.
     fn verdicts(&self) -> Vec<Verdict> {
-        let book = Book::new(&self.registry);
+        let registry = RegistryIndex::new(&self.registry);
         let clock = Clock { now: self.now, late: 5_000_000, ahead: 300_000_000, age: 400 * DAY };
         let mut verdicts = Vec::new();
-        let mut standings = Standings::new();
+        let mut assessments = Assessments::new();
         let (tenant, device) = ("acme", "steri-1");
         let cycles: Vec<_> = self
             .facts
@@ -277,7 +271,7 @@ impl World {
             )),
             _ => None,
         });
-        let chamber = Chamber {
+        let facts = SterilizerFacts {
             tenant,
             device,
             cycles,
@@ -285,9 +279,10 @@ impl World {
             indicators: all!(self, Indicator),
             releases: all!(self, Release),
         };
-        let evaluated = sterilizer::evaluate(&chamber, &book, clock);
+        let evaluated = sterilizer::evaluate(&facts, &registry, clock);
         verdicts.extend(evaluated.verdicts);
-        standings.extend(evaluated.standings.into_iter().map(|(uid, standing)| ((text(tenant), uid), standing)));
+        assessments
+            .extend(evaluated.assessments.into_iter().map(|(uid, assessment)| ((text(tenant), uid), assessment)));
         let (mounts, uses, loads) = (all!(self, Mount), all!(self, Use), all!(self, Load));
         let reprocessings = all!(self, Reprocessing);
         let mut items: Vec<&str> = mounts.iter().map(|mount| mount.item_id.as_str()).collect();
@@ -305,7 +300,7 @@ impl World {
                 loads: loads.iter().filter(|load| load.item_id == item_id).copied().collect(),
                 reprocessings: reprocessings.iter().filter(|cleaning| cleaning.item_id == item_id).copied().collect(),
             };
-            verdicts.extend(item::evaluate(&facts, &standings, &book, clock));
+            verdicts.extend(item::evaluate(&facts, &assessments, &registry, clock));
         }
         let mut names: Vec<(&str, &str)> = mounts.iter().map(|mount| (&*mount.device, &*mount.mount_id)).collect();
         names.extend(uses.iter().map(|used| (&*used.device, &*used.mount_id)));
@@ -327,7 +322,7 @@ impl World {
                     .copied()
                     .collect(),
             };
-            verdicts.extend(mount::evaluate(&facts, &book, clock));
+            verdicts.extend(mount::evaluate(&facts, &registry, clock));
         }
         let shots = all!(self, Shots);
         let mut sessions: Vec<&str> = shots.iter().map(|part| part.session_id.as_str()).collect();
@@ -343,13 +338,13 @@ impl World {
                 shots: of_session,
                 ..SessionFacts::default()
             };
-            verdicts.extend(session::evaluate(&facts, &book, clock));
+            verdicts.extend(session::evaluate(&facts, &registry, clock));
         }
         verdicts.sort_by(|left, right| (&left.unit, &left.verdict_key).cmp(&(&right.unit, &right.verdict_key)));
         verdicts
     }
 
-    /// What a rule says: state, severity and visits of each finding.
+    /// State, severity and sessions of each finding of a rule.
     fn rule(&self, rule: u8) -> Vec<String> {
         let of_rule = |verdict: &&Verdict| verdict.rule == rule;
         let line = |verdict: &Verdict| format!("{} {} {}", verdict.state, verdict.severity, verdict.sessions.join("+"));
@@ -365,20 +360,20 @@ impl World {
 }
 
 fn reusable(mount: &mut Mount) {
-    (mount.slot, mount.reusable, mount.udi_di) = (text("HANDPIECE"), Some(true), text("di-2"));
+    (mount.slot, mount.reusable, mount.udi_di) = (Slot::Handpiece, Some(true), text("di-2"));
 }
 
 const NONE: &[&str] = &[];
 const PASSED: Outcome = Outcome::Passed;
 
 #[test]
-fn rule_1_injections_need_a_needle_mounted_in_their_visit() {
+fn rule_1_injections_need_a_needle_mounted_in_their_session() {
     let world = World::new;
     world().shots("a", 1, "", "").check(1, &["CONFIRMED high a"]);
     world().uses_mount("N1", "a", 1, "m1", |_| ()).shots("a", 1, "m1", "").check(1, NONE);
-    // Mounted in one visit, used in the next.
+    // Mounted in one session, used in the next.
     world().uses_mount("N1", "a", 1, "m1", |_| ()).shots("b", 2, "m1", "").check(1, &["CONFIRMED high b"]);
-    // Mounted before the visit began.
+    // Mounted before the session began.
     world().uses_mount("N1", "a", 1, "m1", |mount| mount.session_id.clear()).shots("a", 1, "m1", "").check(1, NONE);
     // Its mounting has not arrived: awaited, then it can be neither shown nor excluded.
     world().shots("a", 1, "m1", "").check(1, &["INDETERMINATE medium a"]);
@@ -386,7 +381,7 @@ fn rule_1_injections_need_a_needle_mounted_in_their_visit() {
 }
 
 #[test]
-fn rule_2_a_single_use_item_serves_one_visit() {
+fn rule_2_a_single_use_item_serves_one_session() {
     let world = World::new;
     let reused = world().uses("N1", "a", 1, |_| ()).uses("N1", "b", 5, |_| ());
     reused.check(2, &["CONFIRMED critical a+b"]);
@@ -395,12 +390,12 @@ fn rule_2_a_single_use_item_serves_one_visit() {
     // The same mount, left where it was.
     let left = world().uses_mount("N1", "a", 1, "m1", |_| ()).uses_mount("N1", "b", 5, "m1", |_| ());
     left.check(2, &["CONFIRMED critical a+b"]);
-    let left = world().uses_mount("L", "a", 1, "m1", |mount| mount.id_kind = text("LOT_ONLY"));
-    left.uses_mount("L", "b", 5, "m1", |mount| mount.id_kind = text("LOT_ONLY")).check(2, &["CONFIRMED critical a+b"]);
-    // Near misses: twice in one visit, a lot that is no item, another product's serial, a reusable
+    let left = world().uses_mount("L", "a", 1, "m1", |mount| mount.id_kind = IdKind::LotOnly);
+    left.uses_mount("L", "b", 5, "m1", |mount| mount.id_kind = IdKind::LotOnly).check(2, &["CONFIRMED critical a+b"]);
+    // Near misses: twice in one session, a lot that is no item, another product's serial, a reusable
     // one.
     world().uses_mount("N1", "a", 1, "m1", |_| ()).uses_mount("N1", "a", 2, "m2", |_| ()).check(2, NONE);
-    let lot = |mount: &mut Mount| mount.id_kind = text("LOT_ONLY");
+    let lot = |mount: &mut Mount| mount.id_kind = IdKind::LotOnly;
     world().uses("L", "a", 1, lot).uses("L", "b", 5, lot).check(2, NONE);
     world().uses("N1", "a", 1, |_| ()).uses("N1", "b", 5, |mount| mount.udi_di = text("di-7")).check(2, NONE);
     world().handpiece("H1", "a", 1).handpiece("H1", "b", 5).check(2, NONE);
@@ -427,12 +422,12 @@ fn rule_3_a_single_use_item_does_not_belong_into_a_cycle() {
     world().uses("N1", "a", 1, |_| ()).cycle("c1", 3, PASSED, &["N1"]).check(3, &["CONFIRMED high "]);
     world().cycle("c1", 0, PASSED, &["N1"]).uses("N1", "a", 1, |_| ()).check(3, &["CONFIRMED high a"]);
     world().handpiece("H1", "a", 1).cycle("c1", 3, PASSED, &["H1"]).check(3, NONE);
-    let lot = |mount: &mut Mount| mount.id_kind = text("LOT_ONLY");
+    let lot = |mount: &mut Mount| mount.id_kind = IdKind::LotOnly;
     world().uses("L1", "a", 1, lot).cycle("c1", 3, PASSED, &["L1"]).check(3, NONE);
 }
 
 #[test]
-fn rule_4_a_reusable_item_needs_a_released_passed_cycle_since_its_previous_visit() {
+fn rule_4_a_reusable_item_needs_a_released_passed_cycle_since_its_previous_session() {
     let used_twice = || {
         World::new().cycle("c0", 0, PASSED, &["H1"]).released("c0", 0).handpiece("H1", "a", 1).handpiece("H1", "b", 20)
     };
@@ -446,11 +441,14 @@ fn rule_4_a_reusable_item_needs_a_released_passed_cycle_since_its_previous_visit
         .cycle("c1", 10, Outcome::Indeterminate, &["H1"])
         .released("c1", 11)
         .check(4, &["INDETERMINATE high b"]);
-    used_twice().cycle("c1", 10, PASSED, &["H1"]).decided("c1", 11, "REJECTED").check(4, &["CONFIRMED critical b"]);
+    used_twice()
+        .cycle("c1", 10, PASSED, &["H1"])
+        .decided("c1", 11, Decision::Rejected)
+        .check(4, &["CONFIRMED critical b"]);
     let wet = |cycle: &mut Cycle| cycle.load_dry = Some(false);
     used_twice().cycle_with("c1", 10, PASSED, &["H1"], wet).released("c1", 11).check(4, &["CONFIRMED critical b"]);
     // A test of the sterilizer sterilizes nothing.
-    let test = |cycle: &mut Cycle| cycle.purpose = text("BOWIE_DICK");
+    let test = |cycle: &mut Cycle| cycle.purpose = Purpose::BowieDick;
     used_twice().cycle_with("c1", 10, PASSED, &["H1"], test).released("c1", 11).check(4, &["CONFIRMED critical b"]);
     // Nothing at all is known of the first use.
     World::new().handpiece("H1", "a", 1).check(4, &["INDETERMINATE high a"]);
@@ -471,11 +469,11 @@ fn rule_4_awaits_the_release_and_then_decides() {
     let soon = T0 + 30 * HOUR;
     used().at(soon).check(4, &["PENDING critical b"]);
     used().released("c1", 40).at(T0 + 41 * HOUR).check(4, NONE);
-    used().decided("c1", 40, "REJECTED").at(T0 + 41 * HOUR).check(4, &["CONFIRMED critical b"]);
+    used().decided("c1", 40, Decision::Rejected).at(T0 + 41 * HOUR).check(4, &["CONFIRMED critical b"]);
     used().at(T0 + 69 * HOUR).check(4, &["CONFIRMED critical b"]);
     used().policy("sterility.release_hours", "72").at(T0 + 69 * HOUR).check(4, &["PENDING critical b"]);
     let verdicts = used().at(soon).verdicts();
-    let pending: Vec<_> = verdicts.iter().filter(|verdict| verdict.state == "PENDING").collect();
+    let pending: Vec<_> = verdicts.iter().filter(|verdict| verdict.state == VerdictState::Pending).collect();
     assert_eq!(pending[0].decide_at, T0 + 20 * HOUR + HOUR / 10 + 48 * HOUR);
     assert_eq!(condition(&pending), None, "what is awaited raises no alert");
 }
@@ -501,7 +499,7 @@ fn rule_4_is_indeterminate_where_a_clock_is_not_synchronised() {
 #[test]
 fn rule_5_a_failed_cycle_is_worse_the_further_its_load_got() {
     let world = |outcome| World::new().policy("sterility.bowie_dick", "off").cycle("c1", 1, outcome, &["H1"]);
-    world(Outcome::Failed).decided("c1", 2, "REJECTED").check(5, &["CONFIRMED medium "]);
+    world(Outcome::Failed).decided("c1", 2, Decision::Rejected).check(5, &["CONFIRMED medium "]);
     world(Outcome::Failed).released("c1", 2).check(5, &["CONFIRMED high "]);
     world(Outcome::Failed)
         .released("c1", 2)
@@ -513,7 +511,9 @@ fn rule_5_a_failed_cycle_is_worse_the_further_its_load_got() {
         .check(5, &["INDETERMINATE high a", "INDETERMINATE medium "]);
     world(PASSED).released("c1", 2).handpiece("H1", "a", 3).check(5, NONE);
     world(Outcome::Pending).check(5, NONE);
-    world(PASSED).indicator("c1", 2, "CHEMICAL", "POSITIVE").check(5, &["CONFIRMED medium "]);
+    world(PASSED)
+        .indicator("c1", 2, IndicatorKind::Chemical, IndicatorResult::Positive)
+        .check(5, &["CONFIRMED medium "]);
     // Used before the cycle, not after.
     world(Outcome::Failed).handpiece("H1", "a", 0).check(5, &["CONFIRMED medium "]);
     let verdicts = world(Outcome::Failed).released("c1", 2).handpiece("H1", "a", 3).verdicts();
@@ -622,8 +622,9 @@ fn rule_7_reprocessed_more_often_than_allowed() {
     world(2).check(7, NONE);
     world(3).check(7, &["CONFIRMED high "]);
     world(3).handpiece("H1", "b", 9).check(7, &["CONFIRMED high b"]);
-    let washed = (1..=3)
-        .fold(World::new().policy("sterility.reprocessings_max", "2"), |world, at| world.rinsed("H1", at, "STERILE"));
+    let washed = (1..=3).fold(World::new().policy("sterility.reprocessings_max", "2"), |world, at| {
+        world.rinsed("H1", at, RinseWater::Sterile)
+    });
     washed.check(7, &["CONFIRMED high "]);
     let mut unlimited = world(3);
     unlimited.registry = Registry::default();
@@ -633,33 +634,32 @@ fn rule_7_reprocessed_more_often_than_allowed() {
 #[test]
 fn rule_8_required_tests() {
     let load = || World::new().cycle("c1", 5, PASSED, &[]);
-    let test = |purpose: &'static str| move |cycle: &mut Cycle| cycle.purpose = text(purpose);
+    let test = |purpose: Purpose| move |cycle: &mut Cycle| cycle.purpose = purpose;
     load().check(8, &["CONFIRMED medium "]);
-    let tested = || load().cycle_with("bd", 1, PASSED, &[], test("BOWIE_DICK"));
-    tested().indicator("bd", 2, "BOWIE_DICK", "NEGATIVE").check(8, NONE);
-    tested().indicator("bd", 2, "BOWIE_DICK", "POSITIVE").check(8, &["CONFIRMED high "]);
+    let tested = || load().cycle_with("bd", 1, PASSED, &[], test(Purpose::BowieDick));
+    tested().indicator("bd", 2, IndicatorKind::BowieDick, IndicatorResult::Negative).check(8, NONE);
+    tested().indicator("bd", 2, IndicatorKind::BowieDick, IndicatorResult::Positive).check(8, &["CONFIRMED high "]);
     tested().check(8, &["CONFIRMED medium "]);
     tested().at(T0 + 6 * HOUR).check(8, &["PENDING medium "]);
     // After the load, or the day before, it does not count.
     load()
-        .cycle_with("bd", 6, PASSED, &[], test("BOWIE_DICK"))
-        .indicator("bd", 7, "BOWIE_DICK", "NEGATIVE")
+        .cycle_with("bd", 6, PASSED, &[], test(Purpose::BowieDick))
+        .indicator("bd", 7, IndicatorKind::BowieDick, IndicatorResult::Negative)
         .check(8, &["CONFIRMED medium "]);
     load()
-        .cycle_with("bd", -20, PASSED, &[], test("BOWIE_DICK"))
-        .indicator("bd", -19, "BOWIE_DICK", "NEGATIVE")
+        .cycle_with("bd", -20, PASSED, &[], test(Purpose::BowieDick))
+        .indicator("bd", -19, IndicatorKind::BowieDick, IndicatorResult::Negative)
         .check(8, &["CONFIRMED medium "]);
     load().policy("sterility.bowie_dick", "off").check(8, NONE);
     World::new().cycle_with("c1", 5, PASSED, &[], |cycle| cycle.recipe = text("121C-15min")).check(8, NONE);
     // Biological, weekly.
-    let weeks =
-        |bi_day: i64| {
-            let world = World::new().policy("sterility.bowie_dick", "off").cycle("c0", 0, PASSED, &[]);
-            world
-                .cycle("bi", bi_day * 24, PASSED, &[])
-                .indicator("bi", bi_day * 24 + 48, "BIOLOGICAL", "NEGATIVE")
-                .cycle("c9", 9 * 24, PASSED, &[])
-        };
+    let weeks = |bi_day: i64| {
+        let world = World::new().policy("sterility.bowie_dick", "off").cycle("c0", 0, PASSED, &[]);
+        world
+            .cycle("bi", bi_day * 24, PASSED, &[])
+            .indicator("bi", bi_day * 24 + 48, IndicatorKind::Biological, IndicatorResult::Negative)
+            .cycle("c9", 9 * 24, PASSED, &[])
+    };
     weeks(3).check(8, NONE);
     weeks(1).check(8, &["CONFIRMED medium "]);
     weeks(1).policy("sterility.biological_days", "0").check(8, NONE);
@@ -667,7 +667,7 @@ fn rule_8_required_tests() {
 
 #[test]
 fn rule_9_a_positive_indicator_recalls_back_to_the_last_negative_one() {
-    let world = |result: &str| {
+    let world = |result: IndicatorResult| {
         let world = World::new().policy("sterility.bowie_dick", "off").policy("sterility.biological_days", "0");
         let world = (1..=5).fold(world, |world, number| {
             let uid = format!("c{number}");
@@ -676,17 +676,26 @@ fn rule_9_a_positive_indicator_recalls_back_to_the_last_negative_one() {
         let world = (1..=5).fold(world, |world, number| {
             world.handpiece(&format!("H{number}"), &format!("s{number}"), 10 * number + 5)
         });
-        world.indicator("c2", 60, "BIOLOGICAL", "NEGATIVE").indicator("c4", 99, "BIOLOGICAL", result)
+        world.indicator("c2", 60, IndicatorKind::Biological, IndicatorResult::Negative).indicator(
+            "c4",
+            99,
+            IndicatorKind::Biological,
+            result,
+        )
     };
-    world("NEGATIVE").check(9, NONE);
-    world("INVALID").check(9, NONE);
+    world(IndicatorResult::Negative).check(9, NONE);
+    world(IndicatorResult::Invalid).check(9, NONE);
     let recalled = ["CONFIRMED critical ", "CONFIRMED critical s3", "CONFIRMED critical s4", "CONFIRMED critical s5"];
-    world("POSITIVE").check(9, &recalled);
+    world(IndicatorResult::Positive).check(9, &recalled);
     // A negative one afterwards clears what came after it.
-    world("POSITIVE").indicator("c5", 120, "BIOLOGICAL", "NEGATIVE").check(9, &recalled[..3]);
+    world(IndicatorResult::Positive)
+        .indicator("c5", 120, IndicatorKind::Biological, IndicatorResult::Negative)
+        .check(9, &recalled[..3]);
     // One in between that comes late narrows it.
-    world("POSITIVE").indicator("c3", 130, "BIOLOGICAL", "NEGATIVE").check(9, &[recalled[0], recalled[2], recalled[3]]);
-    let verdicts = world("POSITIVE").verdicts();
+    world(IndicatorResult::Positive)
+        .indicator("c3", 130, IndicatorKind::Biological, IndicatorResult::Negative)
+        .check(9, &[recalled[0], recalled[2], recalled[3]]);
+    let verdicts = world(IndicatorResult::Positive).verdicts();
     let of_recall: Vec<_> = verdicts.iter().filter(|verdict| verdict.rule == 9).collect();
     let alert = condition(&of_recall).unwrap();
     assert_eq!(alert.alert_key, "sterility-9/acme/c4");
@@ -695,17 +704,18 @@ fn rule_9_a_positive_indicator_recalls_back_to_the_last_negative_one() {
         (vec![text("s3"), text("s4"), text("s5")], vec![text("c3"), text("c4"), text("c5")])
     );
     // Items of recalled cycles are not sterile either.
-    world("POSITIVE").check(4, &["CONFIRMED critical s3", "CONFIRMED critical s4", "CONFIRMED critical s5"]);
+    world(IndicatorResult::Positive)
+        .check(4, &["CONFIRMED critical s3", "CONFIRMED critical s4", "CONFIRMED critical s5"]);
 }
 
 #[test]
 fn rule_10_tap_water() {
     let world = || World::new().cycle("c0", 0, PASSED, &["H1"]).released("c0", 0).handpiece("H1", "a", 1);
-    world().rinsed("H1", 5, "TAP").check(10, &["CONFIRMED high "]);
-    world().rinsed("H1", 5, "TAP").handpiece("H1", "b", 9).check(10, &["CONFIRMED critical b"]);
-    let sterilized = world().rinsed("H1", 5, "TAP").cycle("c1", 6, PASSED, &["H1"]).released("c1", 7);
+    world().rinsed("H1", 5, RinseWater::Tap).check(10, &["CONFIRMED high "]);
+    world().rinsed("H1", 5, RinseWater::Tap).handpiece("H1", "b", 9).check(10, &["CONFIRMED critical b"]);
+    let sterilized = world().rinsed("H1", 5, RinseWater::Tap).cycle("c1", 6, PASSED, &["H1"]).released("c1", 7);
     sterilized.handpiece("H1", "b", 9).check(10, &["CONFIRMED high b"]);
-    world().rinsed("H1", 5, "DEMINERALISED").handpiece("H1", "b", 9).check(10, NONE);
+    world().rinsed("H1", 5, RinseWater::Demineralised).handpiece("H1", "b", 9).check(10, NONE);
 }
 
 #[test]
@@ -758,7 +768,7 @@ fn rule_12_recalled_or_expired_lots() {
     assert_eq!(condition(&of_rule).unwrap().sessions, ["a", "b"], "one alert for the lot");
 }
 
-/// A few items, cycles and visits with everything that can be said about them.
+/// A few items, cycles and sessions with everything that can be said about them.
 fn worlds() -> impl Strategy<Value = World> {
     let fact = (0..9u8, 0..4i64, 0..4i64, 0..60i64, 0..3u8);
     (proptest::collection::vec(fact, 1..40), 0..200i64).prop_map(|(facts, now)| {
@@ -769,14 +779,28 @@ fn worlds() -> impl Strategy<Value = World> {
             let (session, uid) = (format!("s{other}"), format!("c{other}"));
             // One cycle has one curve, however often it is told.
             let outcome = [PASSED, PASSED, Outcome::Failed, Outcome::Indeterminate][other as usize];
-            let result = ["NEGATIVE", "POSITIVE", "INVALID"][usize::from(choice)];
+            let result =
+                [IndicatorResult::Negative, IndicatorResult::Positive, IndicatorResult::Invalid][usize::from(choice)];
             match kind {
                 0 => world.uses(&needle, &session, hour, |mount| mount.synced = choice > 0),
                 1 | 2 => world.uses(&handpiece, &session, hour, |mount| (reusable(mount), mount.synced = choice > 0).0),
                 3 | 4 => world.cycle(&uid, hour, outcome, &[&handpiece]),
-                5 => world.decided(&uid, hour, ["RELEASED", "RELEASED", "REJECTED"][usize::from(choice)]),
-                6 => world.indicator(&uid, hour, ["BIOLOGICAL", "CHEMICAL"][usize::from(choice) % 2], result),
-                7 => world.rinsed(&handpiece, hour, ["STERILE", "TAP", "DEMINERALISED"][usize::from(choice)]),
+                5 => world.decided(
+                    &uid,
+                    hour,
+                    [Decision::Released, Decision::Released, Decision::Rejected][usize::from(choice)],
+                ),
+                6 => world.indicator(
+                    &uid,
+                    hour,
+                    [IndicatorKind::Biological, IndicatorKind::Chemical][usize::from(choice) % 2],
+                    result,
+                ),
+                7 => world.rinsed(
+                    &handpiece,
+                    hour,
+                    [RinseWater::Sterile, RinseWater::Tap, RinseWater::Demineralised][usize::from(choice)],
+                ),
                 _ => world.shots(&session, hour, &format!("m-{session}-{needle}"), "p1").component(
                     "p1",
                     "L1",

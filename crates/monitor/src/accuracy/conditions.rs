@@ -1,33 +1,35 @@
-//! From what was found to the conditions of alerts: pure. One key for each condition, the same
-//! however it was found.
+//! Which alerts the verdicts, charts and findings raise: pure. Each condition has one key, however it
+//! was found.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 use warehouse::{
     accuracy::{AccuracyVerdict, DriftState, Due, SessionSum},
-    devices::{Finding, Shots},
+    devices::{Finding, FleetQuestion, Shots},
+    states::{ChartState, Severity, Side, ToleranceState},
     sterility::quoted,
 };
 
-use crate::{accuracy::RULE_VERSION, alert::Condition, limits::Limits};
+use super::rules::RULE_VERSION;
+use crate::{alerts::lifecycle::Condition, limits::Limits};
 
-/// Kinds of alerts that a device's sums and charts raise.
+/// Kinds of alerts that the verdicts, charts and calibrations of a device raise.
 pub const OF_DEVICES: [&str; 5] = ["accuracy-verdict", "drift", "forecast", "spike", "calibration-overdue"];
-/// Kinds of alerts that the injections of a visit raise.
-pub const OF_VISITS: [&str; 4] = ["depth-unsafe", "single-dose", "single-depth", "occlusion"];
+/// Kinds of alerts that the injections of a session raise.
+pub const OF_SESSIONS: [&str; 4] = ["depth-unsafe", "single-dose", "single-depth", "occlusion"];
 
-/// Keys of everything that the injections of a visit, `TENANT/DEVICE/VISIT`, may raise.
-pub fn visit_keys(visit: &str) -> impl Iterator<Item = String> {
-    OF_VISITS.iter().map(move |kind| format!("{kind}/{visit}"))
+/// Keys of all alerts that the injections of a session (`TENANT/DEVICE/SESSION`) may raise.
+pub fn session_keys(session: &str) -> impl Iterator<Item = String> {
+    OF_SESSIONS.iter().map(move |kind| format!("{kind}/{session}"))
 }
 
-fn base(kind: &str, severity: &str, tenant: &str, site: &str, device: &str) -> Condition {
+fn base(kind: &str, severity: Severity, tenant: &str, site: &str, device: &str) -> Condition {
     Condition {
         tenant: tenant.to_owned(),
         alert_key: format!("{kind}/{tenant}/{device}"),
         kind: kind.to_owned(),
-        severity: severity.to_owned(),
+        severity,
         site: site.to_owned(),
         device: device.to_owned(),
         rule_version: RULE_VERSION,
@@ -36,11 +38,7 @@ fn base(kind: &str, severity: &str, tenant: &str, site: &str, device: &str) -> C
     }
 }
 
-fn unit(channel: &str) -> &'static str {
-    if channel == "DOSE" { "nl" } else { "um" }
-}
-
-/// What the verdicts, charts and calibrations of one device raise.
+/// The conditions that the verdicts, charts and calibrations of one device raise.
 pub fn of_device(
     verdicts: &[AccuracyVerdict],
     charts: &[DriftState],
@@ -48,28 +46,28 @@ pub fn of_device(
     dues: &[&Due],
     limits: &Limits,
 ) -> Vec<Condition> {
-    let failed = verdicts.iter().filter(|verdict| verdict.current && verdict.state == "FAIL").map(failed);
+    let failed = verdicts.iter().filter(|verdict| verdict.current && verdict.state == ToleranceState::Fail).map(failed);
     let current = || charts.iter().filter(|chart| chart.current);
-    let drifting = current().filter(|chart| chart.state == "DRIFT").map(drifting);
+    let drifting = current().filter(|chart| chart.state == ChartState::Drift).map(drifting);
     let leaving = current().filter(|chart| chart.alarm).map(|chart| leaving(chart, limits.forecast_days));
     failed.chain(drifting).chain(leaving).chain(spikes(charts)).chain(overdue(sums, dues)).collect()
 }
 
 fn failed(verdict: &AccuracyVerdict) -> Condition {
     let AccuracyVerdict { tenant, device, channel, target, .. } = verdict;
-    let base = base("accuracy-verdict", "high", tenant, &verdict.site, device);
-    let name = channel.to_lowercase();
+    let base = base("accuracy-verdict", Severity::High, tenant, &verdict.site, device);
+    let name = channel.name();
     let row = json!({"calibration": verdict.calibration_id, "sessions": verdict.sessions, "n": verdict.n,
         "mean_error": verdict.mean_error, "k": verdict.k_clustered, "k_actual": verdict.k_actual,
         "limits": [verdict.limit_low, verdict.limit_high]});
     Condition {
         alert_key: format!("{}/{name}/{target}", base.alert_key),
-        title: format!("{device} does not keep its {name} tolerance at {target} {}", unit(channel)),
+        title: format!("{device} does not keep its {name} tolerance at {target} {}", channel.unit()),
         evidence_query: format!(
             "SELECT * FROM accuracy_verdicts FINAL WHERE tenant = {} AND device = {} AND channel = {} AND target = {target}",
             quoted(tenant),
             quoted(device),
-            quoted(channel)
+            quoted(channel.as_str())
         ),
         evidence_rows: format!("[{row}]"),
         since: verdict.first_at,
@@ -79,16 +77,16 @@ fn failed(verdict: &AccuracyVerdict) -> Condition {
     }
 }
 
-fn charted(kind: &str, severity: &str, chart: &DriftState) -> Condition {
+fn charted(kind: &str, severity: Severity, chart: &DriftState) -> Condition {
     let DriftState { tenant, device, channel, band, .. } = chart;
     let base = base(kind, severity, tenant, &chart.site, device);
     Condition {
-        alert_key: format!("{}/{}/{band}", base.alert_key, channel.to_lowercase()),
+        alert_key: format!("{}/{}/{band}", base.alert_key, channel.name()),
         evidence_query: format!(
             "SELECT * FROM drift FINAL WHERE tenant = {} AND device = {} AND channel = {} AND band = {band}",
             quoted(tenant),
             quoted(device),
-            quoted(channel)
+            quoted(channel.as_str())
         ),
         since: chart.first_at,
         parameters: chart.parameters.clone(),
@@ -98,23 +96,23 @@ fn charted(kind: &str, severity: &str, chart: &DriftState) -> Condition {
 }
 
 fn drifting(chart: &DriftState) -> Condition {
-    let direction = if chart.side == "UPPER" { "up" } else { "down" };
+    let direction = if chart.side == Side::Upper { "up" } else { "down" };
     let row = json!({"calibration": chart.calibration_id, "signal_session": chart.signal_session,
         "onset_session": chart.onset_session, "side": chart.side});
     Condition {
-        title: format!("the {} of {} drifts {direction}", chart.channel.to_lowercase(), chart.device),
+        title: format!("the {} of {} drifts {direction}", chart.channel.name(), chart.device),
         sessions: Some(chart.signal_session.clone()).filter(|session| !session.is_empty()).into_iter().collect(),
         evidence_rows: format!("[{row}]"),
-        ..charted("drift", "medium", chart)
+        ..charted("drift", Severity::Medium, chart)
     }
 }
 
 fn leaving(chart: &DriftState, days: u32) -> Condition {
-    // Not the dates: they move with every visit, and the alert is the same.
+    // The dates are left out: they change with every session, and the alert is the same.
     let row = json!({"calibration": chart.calibration_id, "side": chart.side});
-    let channel = chart.channel.to_lowercase();
+    let channel = chart.channel.name();
     let title = format!("the {channel} of {} may be out of tolerance within {days} days", chart.device);
-    Condition { title, evidence_rows: format!("[{row}]"), ..charted("forecast", "medium", chart) }
+    Condition { title, evidence_rows: format!("[{row}]"), ..charted("forecast", Severity::Medium, chart) }
 }
 
 fn spikes(charts: &[DriftState]) -> impl Iterator<Item = Condition> {
@@ -124,10 +122,10 @@ fn spikes(charts: &[DriftState]) -> impl Iterator<Item = Condition> {
         found.entry(key).or_insert_with(|| (chart, BTreeSet::new())).1.extend(&chart.spikes);
     }
     found.into_values().map(|(chart, sessions)| {
-        let base = charted("spike", "high", chart);
+        let base = charted("spike", Severity::High, chart);
         Condition {
             alert_key: format!("{}/{}", base.alert_key, chart.calibration_id),
-            title: format!("the {} of {} was far off in a visit", chart.channel.to_lowercase(), chart.device),
+            title: format!("the {} of {} was far from its target in a session", chart.channel.name(), chart.device),
             evidence_rows: json!([{"calibration": chart.calibration_id, "sessions": sessions}]).to_string(),
             sessions: sessions.into_iter().cloned().collect(),
             ..base
@@ -142,10 +140,10 @@ fn overdue(sums: &[&SessionSum], dues: &[&Due]) -> Vec<Condition> {
         });
         let used: Vec<_> = used.collect();
         let first = used.iter().min_by_key(|sum| (sum.last_at, &sum.session_id))?;
-        let name = due.channel.to_lowercase();
+        let name = due.channel.name();
         let sessions: BTreeSet<&String> =
             used.iter().map(|sum| &sum.session_id).filter(|session| !session.is_empty()).collect();
-        let base = base("calibration-overdue", "high", &due.tenant, &first.site, &due.device);
+        let base = base("calibration-overdue", Severity::High, &due.tenant, &first.site, &due.device);
         Some(Condition {
             alert_key: format!("{}/{name}/{}", base.alert_key, due.calibration_id),
             title: format!("{} was used after its {name} calibration was due", due.device),
@@ -166,8 +164,8 @@ fn overdue(sums: &[&SessionSum], dues: &[&Due]) -> Vec<Condition> {
     dues.iter().filter_map(condition).collect()
 }
 
-/// What the injections of a visit raise.
-pub fn of_visit(shots: &Shots) -> Vec<Condition> {
+/// The conditions that single injections of a session raise.
+pub fn of_session(shots: &Shots) -> Vec<Condition> {
     let Shots { tenant, device, session_id, .. } = shots;
     let query = |filter: &str| {
         format!(
@@ -177,7 +175,7 @@ pub fn of_visit(shots: &Shots) -> Vec<Condition> {
             quoted(session_id)
         )
     };
-    let condition = |kind: &str, severity: &str, title: String, filter: &str, row: serde_json::Value| {
+    let condition = |kind: &str, severity: Severity, title: String, filter: &str, row: serde_json::Value| {
         let base = base(kind, severity, tenant, &shots.site, device);
         Condition {
             alert_key: format!("{}/{session_id}", base.alert_key),
@@ -192,50 +190,47 @@ pub fn of_visit(shots: &Shots) -> Vec<Condition> {
     let mut conditions = Vec::new();
     if shots.unsafe_n > 0 {
         let (title, row) = (
-            format!("{device} injected deeper than is safe for the area, up to {} um", shots.unsafe_um),
+            format!("{device} injected deeper than is safe for the area, down to {} um", shots.unsafe_um),
             json!({"injections": shots.unsafe_n, "deepest_um": shots.unsafe_um}),
         );
-        conditions.push(condition("depth-unsafe", "critical", title, "measured_um IS NOT NULL", row));
+        conditions.push(condition("depth-unsafe", Severity::Critical, title, "measured_um IS NOT NULL", row));
     }
     if shots.dose_n > 0 {
-        let title = format!("a dose of {device} was off by more than twice the tolerance, {} nl", shots.dose_nl);
+        let title = format!(
+            "a dose of {device} differed from its target by {} nl, more than twice the tolerance",
+            shots.dose_nl
+        );
         let row = json!({"injections": shots.dose_n, "largest_error_nl": shots.dose_nl});
-        conditions.push(condition("single-dose", "high", title, "delivered_nl != target_nl", row));
+        conditions.push(condition("single-dose", Severity::High, title, "delivered_nl != target_nl", row));
     }
     if shots.depth_n > 0 {
-        let title = format!("a depth of {device} was off by more than twice the tolerance, {} um", shots.depth_um);
+        let title = format!(
+            "a depth of {device} differed from its target by {} um, more than twice the tolerance",
+            shots.depth_um
+        );
         let row = json!({"injections": shots.depth_n, "largest_error_um": shots.depth_um});
-        conditions.push(condition("single-depth", "high", title, "measured_um != target_um", row));
+        conditions.push(condition("single-depth", Severity::High, title, "measured_um != target_um", row));
     }
     if shots.occlusions > 0 {
-        let title = format!("{device} was occluded three times in a row");
+        let title = format!("{device} was occluded in three consecutive injections");
         let row = json!({"times": shots.occlusions});
-        conditions.push(condition("occlusion", "high", title, "outcome = 'OCCLUDED'", row));
+        conditions.push(condition("occlusion", Severity::High, title, "outcome = 'OCCLUDED'", row));
     }
     conditions
 }
 
-/// A finding about the fleet, as a condition.
-pub fn of_fleet(kind: &str, severity: &str, finding: &Finding) -> Condition {
+/// The condition that a finding about the fleet raises.
+pub fn of_fleet(question: &FleetQuestion, finding: &Finding) -> Condition {
     let Finding { tenant, site, device, subject, session_id, .. } = finding;
-    let base = base(kind, severity, tenant, site, device);
+    let base = base(question.kind, question.severity, tenant, site, device);
     let key = if subject.is_empty() { base.alert_key.clone() } else { format!("{}/{subject}", base.alert_key) };
-    let table = match kind {
-        "device-lost" | "device-silent" => "fleet",
-        "session-allergy" | "session-licence" => "sessions",
-        "calibration-due" => "calibrations_due",
-        "battery" => "device_status",
-        "sequence-gap" => "delivery_gaps",
-        "clock-implausible" => "implausible_times",
-        "sequence-conflict" => "quarantine",
-        _ => "injections",
-    };
     Condition {
         alert_key: key,
         title: finding.detail.clone(),
         sessions: Some(session_id.clone()).filter(|session| !session.is_empty()).into_iter().collect(),
         evidence_query: format!(
-            "SELECT * FROM {table} WHERE tenant = {} AND device = {}",
+            "SELECT * FROM {} WHERE tenant = {} AND device = {}",
+            question.table,
             quoted(tenant),
             quoted(device)
         ),

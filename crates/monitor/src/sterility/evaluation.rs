@@ -1,44 +1,54 @@
-//! The units of one pass: their facts are read, they are judged, and what is said anew is written.
+//! Evaluates the units of one pass: reads their facts, has them judged, and writes the verdicts that
+//! differ from before.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use warehouse::{
     Error, Warehouse,
+    assessments::AssessmentRow,
+    states::{Slot, VerdictState},
     sterility::{Component, Cycle, Horizon, IDS_MAX, Mount, Registry, Scope},
     verdicts::Verdict,
 };
 
 use super::{
-    Book, Clock, curve,
+    assessment::Assessments,
+    curve::{self, Physical},
     item::{self, ItemFacts},
     mount::{self, MountFacts},
-    pass::Dirty,
-    rules::CURVES_SINCE,
+    rules::{Clock, RegistryIndex},
     session::{self, SessionFacts},
-    sterilizer::{self, Chamber, Standing, Standings},
+    sterilizer::{self, SterilizerFacts},
+    units::ChangedUnits,
 };
 use crate::{
-    balance,
+    accuracy::balance,
+    diff::{Diff, diff},
     reader::{SLICE_ROWS, chunks},
 };
 
-/// Cycles whose curves are read at once.
+/// Cycles whose curves are read in one query.
 const CURVES: usize = 100;
 
-/// One pass under way.
-pub(super) struct Work<'a> {
+/// The evaluation of one pass, with what it has found so far.
+pub(super) struct Evaluation<'a> {
     pub warehouse: &'a Warehouse,
-    pub book: Book,
-    pub registry: Registry,
+    pub registry: RegistryIndex,
+    pub registered: Registry,
     pub horizon: &'a Horizon,
     pub clock: Clock,
     pub mass_balance_pct: u32,
-    pub standings: Standings,
-    /// Alerts to settle.
+    /// Judges every curve again whose samples are stored.
+    pub from_scratch: bool,
+    pub assessments: Assessments,
+    /// Keys of the alerts to update.
     pub keys: BTreeSet<String>,
     pub pending: HashMap<String, i64>,
     pub evaluated: HashSet<String>,
-    /// Items of cycles whose standing changed.
+    /// Rows of the assessments that changed. They are stored when the pass has evaluated every unit and
+    /// updated every alert: if it fails before, the next pass finds the same cycles changed.
+    pub assessment_rows: Vec<AssessmentRow>,
+    /// Items of the cycles whose assessment changed.
     pub changed_items: BTreeSet<String>,
     pub alerts: u64,
     pub verdicts: u64,
@@ -46,10 +56,10 @@ pub(super) struct Work<'a> {
 
 type Named<'a> = (&'a str, &'a str);
 
-impl Work<'_> {
-    /// Evaluates units; none = all.
-    pub async fn run(&mut self, dirty: Option<Dirty>) -> Result<(), Error> {
-        let Some(mut dirty) = dirty else {
+impl Evaluation<'_> {
+    /// Evaluates units; none = every unit.
+    pub async fn run(&mut self, changed: Option<ChangedUnits>) -> Result<(), Error> {
+        let Some(mut changed) = changed else {
             let of = 1 + self.warehouse.sterility_rows().await? / SLICE_ROWS;
             for index in 0..of {
                 self.sterilizers(Scope::Slice { index, of }).await?;
@@ -61,19 +71,19 @@ impl Work<'_> {
             }
             return Ok(());
         };
-        for ids in chunks(&dirty.sterilizers) {
+        for ids in chunks(&changed.sterilizers) {
             self.sterilizers(Scope::Ids(&ids)).await?;
         }
-        dirty.items.append(&mut self.changed_items);
-        for ids in chunks(&dirty.mounts) {
+        changed.items.append(&mut self.changed_items);
+        for ids in chunks(&changed.mounts) {
             let (items, sessions) = self.mounts(Scope::Ids(&ids)).await?;
-            dirty.items.extend(items);
-            dirty.sessions.extend(sessions);
+            changed.items.extend(items);
+            changed.sessions.extend(sessions);
         }
-        for ids in chunks(&dirty.items) {
+        for ids in chunks(&changed.items) {
             self.items(Scope::Ids(&ids)).await?;
         }
-        for ids in chunks(&dirty.sessions) {
+        for ids in chunks(&changed.sessions) {
             self.sessions(Scope::Ids(&ids)).await?;
         }
         Ok(())
@@ -81,16 +91,17 @@ impl Work<'_> {
 
     async fn sterilizers(&mut self, scope: Scope<'_>) -> Result<(), Error> {
         let warehouse = self.warehouse;
-        let cycles = warehouse.cycles(scope, &self.registry).await?;
+        let cycles = warehouse.cycles(scope, &self.registered).await?;
         let (indicators, releases) = (warehouse.indicators(scope).await?, warehouse.releases(scope).await?);
         let known = warehouse.verdicts_of_units("sterilizer", scope).await?;
-        let physical = self.physical(&cycles, &known).await?;
-        let mut chambers: BTreeMap<Named<'_>, Chamber<'_>> = BTreeMap::new();
+        let stored = warehouse.assessments(scope).await?;
+        let physical = self.physical(&cycles, &stored).await?;
+        let mut sterilizers: BTreeMap<Named<'_>, SterilizerFacts<'_>> = BTreeMap::new();
         let mut sterilizer_of: HashMap<Named<'_>, Named<'_>> = HashMap::new();
         for cycle in &cycles {
             let name = (cycle.tenant.as_str(), cycle.device.as_str());
             sterilizer_of.insert((&cycle.tenant, &cycle.cycle_uid), name);
-            let chamber = chambers.entry(name).or_insert_with(|| Chamber {
+            let facts = sterilizers.entry(name).or_insert_with(|| SterilizerFacts {
                 tenant: name.0,
                 device: name.1,
                 cycles: Vec::new(),
@@ -98,75 +109,69 @@ impl Work<'_> {
                 indicators: Vec::new(),
                 releases: Vec::new(),
             });
-            chamber.cycles.push(cycle);
+            facts.cycles.push(cycle);
             if let Some(physical) = physical.get(&(name.0, cycle.cycle_uid.as_str())) {
-                chamber.physical.insert(&cycle.cycle_uid, physical.clone());
+                facts.physical.insert(&cycle.cycle_uid, physical.clone());
             }
         }
         for indicator in &indicators {
             let name = sterilizer_of.get(&(indicator.tenant.as_str(), indicator.cycle_uid.as_str()));
-            if let Some(chamber) = name.and_then(|name| chambers.get_mut(name)) {
-                chamber.indicators.push(indicator);
+            if let Some(facts) = name.and_then(|name| sterilizers.get_mut(name)) {
+                facts.indicators.push(indicator);
             }
         }
         for release in &releases {
             let name = sterilizer_of.get(&(release.tenant.as_str(), release.cycle_uid.as_str()));
-            if let Some(chamber) = name.and_then(|name| chambers.get_mut(name)) {
-                chamber.releases.push(release);
+            if let Some(facts) = name.and_then(|name| sterilizers.get_mut(name)) {
+                facts.releases.push(release);
             }
         }
-        let (mut verdicts, mut units) = (Vec::new(), Vec::new());
-        for chamber in chambers.values() {
-            let evaluated = sterilizer::evaluate(chamber, &self.book, self.clock);
+        let (mut verdicts, mut units, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        for facts in sterilizers.values() {
+            let evaluated = sterilizer::evaluate(facts, &self.registry, self.clock);
+            rows.extend(evaluated.assessments.iter().map(|(uid, assessment)| assessment.row(facts.tenant, uid)));
             verdicts.extend(evaluated.verdicts);
-            units.push(sterilizer::unit(chamber.device));
-            let tenant = chamber.tenant.to_owned();
-            self.standings
-                .extend(evaluated.standings.into_iter().map(|(uid, standing)| ((tenant.clone(), uid), standing)));
+            units.push(sterilizer::unit(facts.device));
+            let tenant = facts.tenant.to_owned();
+            self.assessments
+                .extend(evaluated.assessments.into_iter().map(|(uid, assessment)| ((tenant.clone(), uid), assessment)));
         }
-        let changed = self.write(verdicts, known, units).await?;
-        let changed: HashSet<_> = changed
-            .iter()
-            .filter(|verdict| verdict.rule == 0)
-            .map(|verdict| (&verdict.tenant, &verdict.cycle_uid))
-            .collect();
-        let of_changed: Vec<_> =
-            cycles.iter().filter(|cycle| changed.contains(&(&cycle.tenant, &cycle.cycle_uid))).collect();
+        self.write(verdicts, known, units).await?;
+        let key = |row: &AssessmentRow| (row.tenant.clone(), row.cycle_uid.clone());
+        let Diff { changed, gone } = diff(stored, rows, key, AssessmentRow::is_same);
         if matches!(scope, Scope::Ids(_)) {
+            let names: HashSet<_> = changed.iter().map(|row| (&row.tenant, &row.cycle_uid)).collect();
+            let of_changed: Vec<_> =
+                cycles.iter().filter(|cycle| names.contains(&(&cycle.tenant, &cycle.cycle_uid))).collect();
             for cycles in of_changed.chunks(IDS_MAX) {
                 let loads = warehouse.items_of_cycles(cycles).await?;
                 self.changed_items.extend(loads.into_iter().map(|load| load.item_id));
             }
         }
+        let gone =
+            gone.into_iter().filter(|row| row.is_present && self.evaluated.contains(&sterilizer::unit(&row.device)));
+        let gone = gone.map(|row| AssessmentRow { is_present: false, ..row });
+        let dated = |row| AssessmentRow { computed_at: self.clock.now, ..row };
+        self.assessment_rows.extend(changed.into_iter().chain(gone).map(dated));
         Ok(())
     }
 
-    /// What the curves say: as it was judged before under the same limits, else by their samples.
+    /// The judgements of curves. `stored` are the assessments of the same sterilizers. Samples are read
+    /// only where a stored judgement may be out of date.
     async fn physical<'c>(
         &self,
         cycles: &'c [Cycle],
-        known: &[Verdict],
-    ) -> Result<HashMap<Named<'c>, curve::Physical>, Error> {
-        let known: HashMap<Named<'_>, &Verdict> = known
-            .iter()
-            .filter(|verdict| verdict.rule == 0 && verdict.rule_version >= CURVES_SINCE)
-            .map(|verdict| ((verdict.tenant.as_str(), verdict.cycle_uid.as_str()), verdict))
-            .collect();
-        let judged = |cycle: &Cycle| {
-            let verdict = known.get(&(cycle.tenant.as_str(), cycle.cycle_uid.as_str()))?;
-            let standing: Standing = serde_json::from_str(&verdict.evidence).ok()?;
-            Some((verdict.parameters.as_str(), standing.physical))
-        };
+        stored: &[AssessmentRow],
+    ) -> Result<HashMap<Named<'c>, Physical>, Error> {
+        let stored: HashMap<Named<'_>, Physical> =
+            stored.iter().map(|row| ((row.tenant.as_str(), row.cycle_uid.as_str()), row.into())).collect();
         let (mut physical, mut open) = (HashMap::new(), Vec::new());
         for cycle in cycles {
-            let limits = curve::parameters(self.book.recipe(&cycle.tenant, &cycle.recipe)).to_string();
-            match judged(cycle) {
-                Some((parameters, said))
-                    if said.outcome != curve::Outcome::Pending
-                        && said.samples == cycle.samples
-                        && parameters == limits =>
-                {
-                    physical.insert((cycle.tenant.as_str(), cycle.cycle_uid.as_str()), said);
+            let name = (cycle.tenant.as_str(), cycle.cycle_uid.as_str());
+            let limits = curve::parameters(self.registry.recipe(&cycle.tenant, &cycle.recipe)).to_string();
+            match stored.get(&name) {
+                Some(earlier) if !self.from_scratch && earlier.is_settled(cycle, &limits) => {
+                    physical.insert(name, earlier.clone());
                 }
                 _ => open.push(cycle),
             }
@@ -176,14 +181,10 @@ impl Work<'_> {
             let curves: HashMap<Named<'_>, _> =
                 curves.iter().map(|curve| ((curve.tenant.as_str(), curve.cycle_uid.as_str()), curve)).collect();
             for cycle in cycles {
-                let curve = curves.get(&(cycle.tenant.as_str(), cycle.cycle_uid.as_str())).copied();
-                let said = judged(cycle).map(|(_, said)| said).filter(|said| said.samples > 0);
-                let judgement = match said {
-                    // Samples may be kept for a shorter time than what they said.
-                    Some(said) if curve.is_none() => said,
-                    _ => curve::judge(cycle, curve, self.book.recipe(&cycle.tenant, &cycle.recipe)),
-                };
-                physical.insert((cycle.tenant.as_str(), cycle.cycle_uid.as_str()), judgement);
+                let name = (cycle.tenant.as_str(), cycle.cycle_uid.as_str());
+                let recipe = self.registry.recipe(&cycle.tenant, &cycle.recipe);
+                let judgement = curve::judge_or_keep(cycle, curves.get(&name).copied(), recipe, stored.get(&name));
+                physical.insert(name, judgement);
             }
         }
         Ok(physical)
@@ -196,7 +197,7 @@ impl Work<'_> {
         let loads = warehouse.loads_of_items(scope).await?;
         let reprocessings = warehouse.reprocessings(scope).await?;
         let known = warehouse.verdicts_of_units("item", scope).await?;
-        self.learn(loads.iter().map(|load| (load.tenant.as_str(), load.cycle_uid.as_str()))).await?;
+        self.read_assessments(loads.iter().map(|load| (load.tenant.as_str(), load.cycle_uid.as_str()))).await?;
         let mut items: BTreeMap<Named<'_>, ItemFacts<'_>> = BTreeMap::new();
         let mut item_of: HashMap<(&str, &str, &str), &str> = HashMap::new();
         for mount in &mounts {
@@ -204,8 +205,8 @@ impl Work<'_> {
             facts(&mut items, &mount.tenant, &mount.item_id).mounts.push(mount);
         }
         for used in &uses {
-            let told = item_of.get(&(used.tenant.as_str(), used.device.as_str(), used.mount_id.as_str())).copied();
-            if let Some(item_id) = Some(used.item_id.as_str()).filter(|id| !id.is_empty()).or(told) {
+            let mounted = item_of.get(&(used.tenant.as_str(), used.device.as_str(), used.mount_id.as_str())).copied();
+            if let Some(item_id) = Some(used.item_id.as_str()).filter(|id| !id.is_empty()).or(mounted) {
                 facts(&mut items, &used.tenant, item_id).uses.push(used);
             }
         }
@@ -217,29 +218,27 @@ impl Work<'_> {
         }
         let (mut verdicts, mut units) = (Vec::new(), Vec::new());
         for item in items.values() {
-            verdicts.extend(item::evaluate(item, &self.standings, &self.book, self.clock));
+            verdicts.extend(item::evaluate(item, &self.assessments, &self.registry, self.clock));
             units.push(item::unit(item.item_id));
         }
         self.write(verdicts, known, units).await?;
         Ok(())
     }
 
-    /// Learns the standings of cycles that this pass did not evaluate.
-    async fn learn<'c>(&mut self, cycles: impl Iterator<Item = Named<'c>>) -> Result<(), Error> {
+    /// Reads the assessments of cycles that this pass did not evaluate.
+    async fn read_assessments<'c>(&mut self, cycles: impl Iterator<Item = Named<'c>>) -> Result<(), Error> {
         let unknown =
-            cycles.filter(|(tenant, uid)| !self.standings.contains_key(&((*tenant).to_owned(), (*uid).to_owned())));
+            cycles.filter(|(tenant, uid)| !self.assessments.contains_key(&((*tenant).to_owned(), (*uid).to_owned())));
         let uids: BTreeSet<String> = unknown.map(|(_, uid)| uid.to_owned()).collect();
         for uids in chunks(&uids) {
-            for verdict in self.warehouse.verdicts_of_cycles(&uids).await? {
-                if let Ok(standing) = serde_json::from_str(&verdict.evidence) {
-                    self.standings.insert((verdict.tenant, verdict.cycle_uid), standing);
-                }
+            for row in self.warehouse.assessments_of_cycles(&uids).await? {
+                self.assessments.insert((row.tenant.clone(), row.cycle_uid.clone()), (&row).into());
             }
         }
         Ok(())
     }
 
-    /// Evaluates mounts; returns the items and visits that they concern.
+    /// Evaluates mounts. Returns the items and sessions that they concern.
     async fn mounts(&mut self, scope: Scope<'_>) -> Result<(BTreeSet<String>, BTreeSet<String>), Error> {
         let warehouse = self.warehouse;
         let announced = warehouse.mounts_by_id(scope).await?;
@@ -267,9 +266,9 @@ impl Work<'_> {
         }
         let (mut verdicts, mut units, mut vessels) = (Vec::new(), Vec::new(), BTreeSet::new());
         for facts in mounts.values() {
-            verdicts.extend(mount::evaluate(facts, &self.book, self.clock));
+            verdicts.extend(mount::evaluate(facts, &self.registry, self.clock));
             units.push(mount::unit(facts.device, facts.mount_id));
-            if facts.announced.iter().any(|mount| matches!(mount.slot.as_str(), "SYRINGE" | "CARTRIDGE")) {
+            if facts.announced.iter().any(|mount| matches!(mount.slot, Slot::Syringe | Slot::Cartridge)) {
                 vessels.insert(balance::key(facts.tenant, facts.device, facts.mount_id));
             }
         }
@@ -277,7 +276,8 @@ impl Work<'_> {
         let sessions = uses.iter().map(|used| used.session_id.clone()).filter(|id| !id.is_empty()).collect();
         self.write(verdicts, known, units).await?;
         self.alerts +=
-            balance::settle(warehouse, scope, vessels, self.mass_balance_pct, self.horizon, self.clock.now).await?;
+            balance::update_alerts(warehouse, scope, vessels, self.mass_balance_pct, self.horizon, self.clock.now)
+                .await?;
         Ok((items, sessions))
     }
 
@@ -305,49 +305,49 @@ impl Work<'_> {
         for component in &components {
             components_of.entry((&component.tenant, &component.preparation_id)).or_default().push(component);
         }
-        let mut visits: BTreeMap<Named<'_>, SessionFacts<'_>> = BTreeMap::new();
+        let mut sessions: BTreeMap<Named<'_>, SessionFacts<'_>> = BTreeMap::new();
         for part in &shots {
-            let visit = visits.entry((&part.tenant, &part.session_id)).or_insert_with(|| SessionFacts {
+            let session = sessions.entry((&part.tenant, &part.session_id)).or_insert_with(|| SessionFacts {
                 tenant: &part.tenant,
                 session_id: &part.session_id,
                 ..SessionFacts::default()
             });
-            visit.shots.push(part);
+            session.shots.push(part);
             let name = (part.tenant.as_str(), part.device.as_str(), part.needle_mount_id.as_str());
             if let Some(mount) = mount_of.get(&name) {
-                visit.mounts.insert((name.1, name.2), mount);
+                session.mounts.insert((name.1, name.2), mount);
             }
         }
-        for visit in visits.values_mut() {
-            let mixtures: BTreeSet<_> = visit.shots.iter().map(|part| part.preparation_id.as_str()).collect();
-            let of_visit = mixtures.into_iter().filter_map(|mixture| components_of.get(&(visit.tenant, mixture)));
-            visit.components = of_visit.flatten().copied().collect();
+        for session in sessions.values_mut() {
+            let mixtures: BTreeSet<_> = session.shots.iter().map(|part| part.preparation_id.as_str()).collect();
+            let of_session = mixtures.into_iter().filter_map(|mixture| components_of.get(&(session.tenant, mixture)));
+            session.components = of_session.flatten().copied().collect();
         }
         let (mut verdicts, mut units) = (Vec::new(), Vec::new());
-        let missing = self.missing(&visits).await?;
-        for visit in visits.values_mut() {
-            let devices = visit.shots.iter().map(|part| part.device.as_str());
+        let missing = self.missing(&sessions).await?;
+        for session in sessions.values_mut() {
+            let devices = session.shots.iter().map(|part| part.device.as_str());
             let missing = devices
-                .filter_map(|device| Some((device, *missing.get(&(visit.tenant.to_owned(), device.to_owned()))?)));
-            visit.missing = missing.collect();
-            verdicts.extend(session::evaluate(visit, &self.book, self.clock));
-            units.push(session::unit(visit.session_id));
+                .filter_map(|device| Some((device, *missing.get(&(session.tenant.to_owned(), device.to_owned()))?)));
+            session.missing = missing.collect();
+            verdicts.extend(session::evaluate(session, &self.registry, self.clock));
+            units.push(session::unit(session.session_id));
         }
         self.write(verdicts, known, units).await?;
         Ok(())
     }
 
-    /// What has not arrived of devices whose needle mounts are not known. Asked for those only: it
-    /// is the one costly question.
+    /// Number of missing events of each device whose needle mounts are not known. It is read for
+    /// these devices only, because the query is costly.
     async fn missing(
         &self,
-        visits: &BTreeMap<Named<'_>, SessionFacts<'_>>,
+        sessions: &BTreeMap<Named<'_>, SessionFacts<'_>>,
     ) -> Result<HashMap<(String, String), u64>, Error> {
-        let unknown = visits.values().flat_map(|visit| {
-            let parts = visit
+        let unknown = sessions.values().flat_map(|session| {
+            let parts = session
                 .shots
                 .iter()
-                .filter(|part| !visit.mounts.contains_key(&(part.device.as_str(), part.needle_mount_id.as_str())));
+                .filter(|part| !session.mounts.contains_key(&(part.device.as_str(), part.needle_mount_id.as_str())));
             parts.map(|part| (part.tenant.as_str(), part.device.as_str()))
         });
         let devices: Vec<_> = unknown.collect::<BTreeSet<_>>().into_iter().collect();
@@ -359,44 +359,27 @@ impl Work<'_> {
         Ok(missing)
     }
 
-    /// Writes what says something else than before, and clears what holds no more. Returns what was
-    /// written.
-    async fn write(
-        &mut self,
-        verdicts: Vec<Verdict>,
-        known: Vec<Verdict>,
-        units: Vec<String>,
-    ) -> Result<Vec<Verdict>, Error> {
+    /// Writes the verdicts that differ from before and clears those that hold no longer.
+    async fn write(&mut self, verdicts: Vec<Verdict>, known: Vec<Verdict>, units: Vec<String>) -> Result<(), Error> {
         let units: HashSet<String> = units.into_iter().collect();
-        let name = |verdict: &Verdict| (verdict.tenant.clone(), verdict.unit.clone(), verdict.verdict_key.clone());
-        let mut before: HashMap<_, Verdict> = known.into_iter().map(|verdict| (name(&verdict), verdict)).collect();
-        self.keys.extend(before.values().map(|verdict| verdict.alert_key.clone()).filter(|key| !key.is_empty()));
-        let mut rows = Vec::new();
-        for verdict in verdicts {
-            if !verdict.alert_key.is_empty() {
-                self.keys.insert(verdict.alert_key.clone());
-            }
-            if verdict.state == "PENDING" {
-                let until = self.pending.entry(verdict.unit.clone()).or_insert(verdict.decide_at);
-                *until = if *until == 0 { verdict.decide_at } else { (*until).min(verdict.decide_at.max(1)) };
-            }
-            if before.remove(&name(&verdict)).is_none_or(|before| !before.says_the_same(&verdict)) {
-                rows.push(Verdict { computed_at: self.clock.now, ..verdict });
-            }
+        let keys = known.iter().chain(&verdicts).map(|verdict| &verdict.alert_key).filter(|key| !key.is_empty());
+        self.keys.extend(keys.cloned());
+        for verdict in verdicts.iter().filter(|verdict| verdict.state == VerdictState::Pending) {
+            let until = self.pending.entry(verdict.unit.clone()).or_insert(verdict.decide_at);
+            *until = if *until == 0 { verdict.decide_at } else { (*until).min(verdict.decide_at.max(1)) };
         }
-        // Of what there are no facts any more, nothing is said: they may be kept for a shorter time
-        // than verdicts.
-        let gone = before.into_values().filter(|verdict| verdict.state != "CLEARED" && units.contains(&verdict.unit));
-        rows.extend(gone.map(|verdict| Verdict {
-            state: "CLEARED".to_owned(),
-            decide_at: 0,
-            computed_at: self.clock.now,
-            ..verdict
-        }));
+        let key = |verdict: &Verdict| (verdict.tenant.clone(), verdict.unit.clone(), verdict.verdict_key.clone());
+        let Diff { changed, gone } = diff(known, verdicts, key, Verdict::says_the_same);
+        // A unit without facts keeps its verdicts: facts may be retained for a shorter time than
+        // verdicts.
+        let gone =
+            gone.into_iter().filter(|verdict| verdict.state != VerdictState::Cleared && units.contains(&verdict.unit));
+        let cleared = gone.map(|verdict| Verdict { state: VerdictState::Cleared, decide_at: 0, ..verdict });
+        let dated = |verdict| Verdict { computed_at: self.clock.now, ..verdict };
+        let rows: Vec<_> = changed.into_iter().chain(cleared).map(dated).collect();
         self.evaluated.extend(units);
         self.verdicts += rows.len() as u64;
-        self.warehouse.add_verdicts(&rows).await?;
-        Ok(rows)
+        self.warehouse.add_verdicts(&rows).await
     }
 }
 

@@ -1,39 +1,40 @@
-//! Does a device keep its tolerance? Verdicts by calibration and exact set point, as pure functions
-//! of sums.
+//! Does a device keep its tolerance? One verdict for each calibration and exact set point, as a pure
+//! function of sums.
 //!
-//! Injections of one visit are alike, so the verdict that decides is the clustered one; the simple
-//! one stands beside it. It says FAIL only where enough visits speak: with few, a tolerance
-//! interval is wide whatever the device is like.
+//! Injections of one session resemble each other. Therefore the clustered verdict decides; the simple
+//! one is recorded beside it. A verdict is FAIL only if there are enough sessions: with few, a
+//! tolerance interval is wide whatever the device does.
 
 use std::collections::{BTreeMap, HashMap};
 
 use analysis::{clustered, moments::Moments, verdict::Limits};
 use serde_json::json;
-use warehouse::accuracy::{AccuracyVerdict, Incomplete, Model, SessionSum};
+use warehouse::{
+    accuracy::{AccuracyVerdict, Incomplete, Model, SessionSum},
+    states::{Channel, ToleranceState},
+};
 
-use crate::limits::Rules;
-
-/// Version of the rules of accuracy and drift: a change evaluates everything again.
-pub const RULE_VERSION: u32 = 2;
+use super::rules::{RULE_VERSION, Rules};
 
 /// Tolerances by model.
 pub type Models = HashMap<String, Model>;
 
-/// The limits of a channel at a set point; none where the model is not registered or has no
+/// The limits of a channel at a set point. Returns `None` if the model is not registered or has no
 /// tolerance.
-pub fn limits(model: Option<&Model>, channel: &str, target: u32) -> Option<Limits> {
+pub fn limits(model: Option<&Model>, channel: Channel, target: u32) -> Option<Limits> {
     let model = model?;
     let (target, millionths) = (f64::from(target), |ppm: u32| f64::from(ppm) / 1e6);
-    let limits = if channel == "DOSE" {
-        Limits::dose(target, model.dose_resolution_nl.into(), millionths(model.dose_tolerance_ppm))
-    } else {
-        let (least, absolute) = (model.depth_resolution_um.into(), model.depth_tolerance_um.into());
-        Limits::depth(target, least, absolute, millionths(model.depth_tolerance_ppm))
+    let limits = match channel {
+        Channel::Dose => Limits::dose(target, model.dose_resolution_nl.into(), millionths(model.dose_tolerance_ppm)),
+        Channel::Depth => {
+            let (least, absolute) = (model.depth_resolution_um.into(), model.depth_tolerance_um.into());
+            Limits::depth(target, least, absolute, millionths(model.depth_tolerance_ppm))
+        }
     };
     limits.ok().filter(|limits| limits.high > limits.low)
 }
 
-/// Moments of measured - target.
+/// Moments of the error, measured - target.
 pub fn moments(sum: &SessionSum) -> Moments {
     Moments {
         n: sum.n.unsigned_abs(),
@@ -43,13 +44,13 @@ pub fn moments(sum: &SessionSum) -> Moments {
     }
 }
 
-/// The last injection of a channel: its calibration is the current one.
+/// The sum with the last injection. Its calibration is the current one.
 pub fn latest<'a>(sums: &[&'a SessionSum]) -> Option<&'a SessionSum> {
     sums.iter().copied().max_by_key(|sum| (sum.last_at, &sum.calibration_id, &sum.firmware, sum.target))
 }
 
-/// What is known to be missing between two times, us since 1970, in words; empty = nothing. `gaps`
-/// are all visits of the device of which injections are missing.
+/// What is known to be missing between two times, us since 1970, as a sentence; empty = nothing.
+/// `gaps` are all sessions of the device that lack injections.
 pub fn missing(gaps: &[&Incomplete], from: i64, to: i64) -> String {
     let gaps: Vec<_> = gaps.iter().filter(|gap| gap.last_at >= from && gap.first_at <= to).collect();
     if gaps.is_empty() {
@@ -58,10 +59,11 @@ pub fn missing(gaps: &[&Incomplete], from: i64, to: i64) -> String {
     let at_least = if gaps.iter().any(|gap| gap.at_least) { "at least " } else { "" };
     let known: u64 = gaps.iter().map(|gap| gap.known).sum();
     let received: u64 = gaps.iter().map(|gap| gap.received).sum();
-    format!("{at_least}{} of {known} injections of {} visits are missing", known - received, gaps.len())
+    let sessions = if gaps.len() == 1 { "session" } else { "sessions" };
+    format!("{at_least}{} of {known} injections are missing, in {} {sessions}", known - received, gaps.len())
 }
 
-/// Judges one device on one channel; `sums` and `gaps` are all there are of it, in any order.
+/// Judges one channel of one device. `sums` and `gaps` are all that exist of it, in any order.
 pub fn evaluate(
     sums: &[&SessionSum],
     gaps: &[&Incomplete],
@@ -84,45 +86,47 @@ pub fn evaluate(
 
 fn judge(cell: &[&SessionSum], models: &Models, rules: &mut Rules) -> Option<AccuracyVerdict> {
     let last = latest(cell)?;
-    let mut visits: BTreeMap<&str, Moments> = BTreeMap::new();
+    let mut of_session: BTreeMap<&str, Moments> = BTreeMap::new();
     let mut all = Moments::default();
     for sum in cell {
         all.merge(&moments(sum));
-        // Injections outside a visit belong to no cluster.
+        // An injection outside a session belongs to no cluster.
         if !sum.session_id.is_empty() {
-            visits.entry(&sum.session_id).or_default().merge(&moments(sum));
+            of_session.entry(&sum.session_id).or_default().merge(&moments(sum));
         }
     }
-    let (target, sessions) = (f64::from(last.target), visits.len() as u64);
+    let (target, sessions) = (f64::from(last.target), of_session.len() as u64);
     let mean_error = all.mean()?;
     let sd_error = all.variance().map(f64::sqrt);
-    let limits = limits(models.get(&last.model), &last.channel, last.target);
+    let limits = limits(models.get(&last.model), last.channel, last.target);
     let factor = rules.factor(all.n);
     let pass_simple = limits.zip(factor).zip(sd_error).map(|((limits, k), sd)| {
         let mean = target + mean_error;
         limits.hold((mean - k * sd, mean + k * sd))
     });
-    let visits: Vec<Moments> = visits.into_values().collect();
-    let clustered = limits.and_then(|limits| clustered::verdict(&visits, target, limits, rules.claim).ok());
+    let of_session: Vec<Moments> = of_session.into_values().collect();
+    let clustered = limits.and_then(|limits| clustered::verdict(&of_session, target, limits, rules.claim).ok());
     let sessions_min = rules.limits.sessions_min;
     let enough = sessions >= sessions_min;
     let (state, reason) = match (limits, clustered) {
-        (None, _) => ("UNDECIDED", format!("no tolerance is registered for model {:?}", last.model)),
-        (Some(_), Some(verdict)) if verdict.pass => ("PASS", "the tolerance interval keeps the limits".to_owned()),
-        (Some(_), Some(_)) if enough => ("FAIL", "the tolerance interval leaves the limits".to_owned()),
-        (Some(_), _) => ("UNDECIDED", format!("{sessions} visits say too little")),
+        (None, _) => (ToleranceState::Undecided, format!("no tolerance is registered for model {:?}", last.model)),
+        (Some(_), Some(verdict)) if verdict.pass => {
+            (ToleranceState::Pass, "the tolerance interval lies within the limits".to_owned())
+        }
+        (Some(_), Some(_)) if enough => (ToleranceState::Fail, "the tolerance interval exceeds the limits".to_owned()),
+        (Some(_), _) => (ToleranceState::Undecided, format!("{sessions} sessions are too few for a verdict")),
     };
     let finite = |value: f64| Some(value).filter(|value| value.is_finite());
     Some(AccuracyVerdict {
         tenant: last.tenant.clone(),
         device: last.device.clone(),
-        channel: last.channel.clone(),
+        channel: last.channel,
         calibration_id: last.calibration_id.clone(),
         target: last.target,
         site: last.site.clone(),
         model: last.model.clone(),
         firmware: last.firmware.clone(),
-        state: state.to_owned(),
+        state,
         reason,
         sessions,
         n: all.n,

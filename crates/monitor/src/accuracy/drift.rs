@@ -1,10 +1,10 @@
-//! Is a device drifting? Charts of the error of each visit since the last calibration, as pure
-//! functions of sums.
+//! Is a device drifting? Control charts of the mean error of each session since the last calibration,
+//! as pure functions of sums.
 //!
-//! A chart belongs to a device, channel, set-point band, calibration and firmware. Its state is
-//! made anew from its visits, in the order of their time, whenever one arrives: late ones fall into
-//! their place. Centre and scale are the device's own (self-starting): a spread pooled over the
-//! model would let one device's data change another's verdict.
+//! A chart belongs to a device, channel, set-point band, calibration and firmware. It is computed
+//! from all of its sessions in the order of their time whenever a session arrives, so a late session
+//! takes its place in that order. Centre and scale come from the device itself (a self-starting
+//! chart). With a scale pooled over the model, the data of one device would change another's chart.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,29 +15,32 @@ use analysis::{
     western_electric,
 };
 use serde_json::json;
-use warehouse::accuracy::{DriftState, Incomplete, Model, SessionSum};
-
-use crate::{
-    accuracy::{Models, RULE_VERSION, latest, limits, missing},
-    limits::{Rules, SPREAD},
+use warehouse::{
+    accuracy::{DriftState, Incomplete, Model, SessionSum},
+    states::{self, Channel, ChartState},
 };
 
+use super::{
+    rules::{RULE_VERSION, Rules, SPREAD},
+    tolerance::{Models, latest, limits, missing},
+};
+
+/// One day, us.
 const DAY_US: f64 = 86_400e6;
 
-/// Upper edge of the band that a set point is in; 0 = above the last edge, or no bands.
-pub fn band(model: Option<&Model>, channel: &str, target: u32) -> u32 {
+/// Upper edge of the band that contains a set point; 0 = above the last edge, or no bands.
+pub fn band(model: Option<&Model>, channel: Channel, target: u32) -> u32 {
     let Some(model) = model else { return 0 };
-    let edges: Vec<u32> = if channel == "DOSE" {
-        model.dose_bands_nl.clone()
-    } else {
-        model.depth_bands_um.iter().map(|edge| u32::from(*edge)).collect()
+    let edges: Vec<u32> = match channel {
+        Channel::Dose => model.dose_bands_nl.clone(),
+        Channel::Depth => model.depth_bands_um.iter().map(|edge| u32::from(*edge)).collect(),
     };
     edges.into_iter().filter(|edge| *edge >= target).min().unwrap_or(0)
 }
 
-/// A visit on a chart.
+/// One session on a chart.
 #[derive(Clone, Debug, Default)]
-struct Visit<'a> {
+struct Session<'a> {
     session: &'a str,
     at: i64,
     error: i64,
@@ -45,11 +48,11 @@ struct Visit<'a> {
     shots: u64,
 }
 
-/// Charts one device on one channel; `sums` and `gaps` are all there are of it, in any order.
-/// Injections outside a visit, and those with target 0, are not charted.
+/// Charts one channel of one device. `sums` and `gaps` are all that exist of it, in any order.
+/// Injections outside a session and injections with target 0 are not charted.
 ///
 /// # Errors
-/// An error of a visit that no chart can take.
+/// The error of a session is not a finite number.
 pub fn evaluate(
     sums: &[&SessionSum],
     gaps: &[&Incomplete],
@@ -60,7 +63,7 @@ pub fn evaluate(
     let Some(latest) = latest(&charted) else { return Ok(Vec::new()) };
     let mut charts: BTreeMap<(u32, &str, &str), Vec<&SessionSum>> = BTreeMap::new();
     for sum in &charted {
-        let band = band(models.get(&sum.model), &sum.channel, sum.target);
+        let band = band(models.get(&sum.model), sum.channel, sum.target);
         charts.entry((band, &sum.calibration_id, &sum.firmware)).or_default().push(sum);
     }
     let states = charts.into_iter().map(|((band, calibration, firmware), sums)| {
@@ -72,31 +75,31 @@ pub fn evaluate(
     states.collect()
 }
 
-fn visits<'a>(sums: &[&'a SessionSum]) -> Vec<Visit<'a>> {
-    let mut visits: BTreeMap<&str, Visit<'_>> = BTreeMap::new();
+fn sessions<'a>(sums: &[&'a SessionSum]) -> Vec<Session<'a>> {
+    let mut sessions: BTreeMap<&str, Session<'_>> = BTreeMap::new();
     for sum in sums {
-        let empty = || Visit { session: &sum.session_id, at: i64::MAX, ..Visit::default() };
-        let visit = visits.entry(&sum.session_id).or_insert_with(empty);
-        visit.at = visit.at.min(sum.first_at);
-        visit.error += sum.error;
-        visit.targets += sum.targets;
-        visit.shots += sum.n.unsigned_abs();
+        let empty = || Session { session: &sum.session_id, at: i64::MAX, ..Session::default() };
+        let session = sessions.entry(&sum.session_id).or_insert_with(empty);
+        session.at = session.at.min(sum.first_at);
+        session.error += sum.error;
+        session.targets += sum.targets;
+        session.shots += sum.n.unsigned_abs();
     }
-    let mut visits: Vec<_> = visits.into_values().collect();
-    visits.sort_unstable_by_key(|visit| (visit.at, visit.session));
-    visits
+    let mut sessions: Vec<_> = sessions.into_values().collect();
+    sessions.sort_unstable_by_key(|session| (session.at, session.session));
+    sessions
 }
 
 fn chart(sums: &[&SessionSum], models: &Models, rules: &Rules) -> Result<DriftState, analysis::Error> {
-    let visits = visits(sums);
+    let sessions = sessions(sums);
     let last = latest(sums).cloned().unwrap_or_default();
     let mut chart = Chart::new(&rules.settings)?;
     let (mut point, mut spikes, mut errors, mut standardised) = (None, Vec::new(), Vec::new(), Vec::new());
-    for visit in &visits {
-        let error = 100.0 * visit.error as f64 / visit.targets as f64;
-        let added = chart.add(error, visit.shots)?;
+    for session in &sessions {
+        let error = 100.0 * session.error as f64 / session.targets as f64;
+        let added = chart.add(error, session.shots)?;
         if added.spike.is_some() {
-            spikes.push(visit.session.to_owned());
+            spikes.push(session.session.to_owned());
         }
         errors.push(error);
         standardised.extend(added.z);
@@ -105,23 +108,23 @@ fn chart(sums: &[&SessionSum], models: &Models, rules: &Rules) -> Result<DriftSt
     let drift = chart.drift();
     let named = |number: u64| {
         let place = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
-        place.and_then(|place| visits.get(place)).map(|visit| visit.session.to_owned()).unwrap_or_default()
+        place.and_then(|place| sessions.get(place)).map(|session| session.session.to_owned()).unwrap_or_default()
     };
     let state = match (drift, point.and_then(|point| point.z)) {
-        (Some(_), _) => "DRIFT",
-        (None, None) => "LEARNING",
-        (None, Some(_)) => "IN_CONTROL",
+        (Some(_), _) => ChartState::Drift,
+        (None, None) => ChartState::Learning,
+        (None, Some(_)) => ChartState::InControl,
     };
     let side = match drift.map(|drift| drift.side) {
-        Some(Side::Upper) => "UPPER",
-        Some(Side::Lower) => "LOWER",
-        None => "",
+        Some(Side::Upper) => states::Side::Upper,
+        Some(Side::Lower) => states::Side::Lower,
+        None => states::Side::None,
     };
     let state = DriftState {
-        state: state.to_owned(),
-        side: side.to_owned(),
-        sessions: visits.len() as u64,
-        n: visits.iter().map(|visit| visit.shots).sum(),
+        state,
+        side,
+        sessions: sessions.len() as u64,
+        n: sessions.iter().map(|session| session.shots).sum(),
         last_error_pct: errors.last().copied().unwrap_or_default(),
         last_z: point.and_then(|point| point.z),
         cusum_upper: point.and_then(|point| point.cusum).map(|point| point.upper),
@@ -134,65 +137,65 @@ fn chart(sums: &[&SessionSum], models: &Models, rules: &Rules) -> Result<DriftSt
         western_electric: western_electric::rules(&standardised),
         tenant: last.tenant.clone(),
         device: last.device.clone(),
-        channel: last.channel.clone(),
+        channel: last.channel,
         calibration_id: last.calibration_id.clone(),
         firmware: last.firmware.clone(),
         site: last.site.clone(),
         model: last.model.clone(),
-        first_at: visits.first().map(|visit| visit.at).unwrap_or_default(),
+        first_at: sessions.first().map(|session| session.at).unwrap_or_default(),
         last_at: last.last_at,
         rule_version: RULE_VERSION,
         parameters: parameters(rules),
         ..DriftState::default()
     };
-    Ok(forecasted(state, sums, &visits, &errors, models, rules))
+    Ok(forecasted(state, sums, &sessions, &errors, models, rules))
 }
 
-/// Adds when the chart's line leaves the tolerance: that of its set points that is tightest
-/// relative to it.
+/// Adds the forecast when the trend of a chart exceeds the tolerance. Of several set points, the one
+/// with the smallest relative tolerance counts.
 fn forecasted(
     state: DriftState,
     sums: &[&SessionSum],
-    visits: &[Visit<'_>],
+    sessions: &[Session<'_>],
     errors: &[f64],
     models: &Models,
     rules: &Rules,
 ) -> DriftState {
     let targets: BTreeSet<u32> = sums.iter().map(|sum| sum.target).collect();
     let tolerance = targets.into_iter().filter_map(|target| {
-        let limits = limits(models.get(&state.model), &state.channel, target)?;
+        let limits = limits(models.get(&state.model), state.channel, target)?;
         Some(100.0 * (limits.high - f64::from(target)) / f64::from(target))
     });
     let Some(tolerance) = tolerance.min_by(f64::total_cmp) else {
-        return DriftState { forecast: "NO_TOLERANCE".to_owned(), ..state };
+        return DriftState { forecast: states::Forecast::NoTolerance, ..state };
     };
-    // The series rises strictly: of visits that begin at the same microsecond the first is taken.
+    // Times must rise strictly. Of sessions that begin in the same microsecond, the first is taken.
     let mut series: Vec<(f64, f64)> = Vec::new();
-    for (visit, error) in visits.iter().zip(errors) {
-        let day = (visit.at - state.first_at) as f64 / DAY_US;
+    for (session, error) in sessions.iter().zip(errors) {
+        let day = (session.at - state.first_at) as f64 / DAY_US;
         if series.last().is_none_or(|last| last.0 < day) {
             series.push((day, *error));
         }
     }
     let (days, errors): (Vec<f64>, Vec<f64>) = series.into_iter().unzip();
-    let said = forecast(&days, &errors, tolerance, state.state == "DRIFT", &rules.forecast);
+    let forecast = forecast(&days, &errors, tolerance, state.state == ChartState::Drift, &rules.forecast);
     let time = |day: f64| {
         let at = state.first_at as f64 + day * DAY_US;
-        // What the engine's times can hold; a crossing beyond is none that matters.
+        // Times that ClickHouse can store, up to the year 2100. A later crossing does not matter.
         (0.0..9.2e18).contains(&at).then_some(at as i64).filter(|at| *at < 4_102_444_800_000_000)
     };
-    match said {
+    match forecast {
         Ok(Forecast::Crossing { at, alarm, .. }) => DriftState {
-            forecast: "CROSSING".to_owned(),
+            forecast: states::Forecast::Crossing,
             crossing_at: time(at.at),
             crossing_low: time(at.low),
             crossing_high: time(at.high),
             alarm,
             ..state
         },
-        Ok(Forecast::NoSlope { .. }) => DriftState { forecast: "NO_SLOPE".to_owned(), ..state },
-        Ok(Forecast::TooShort) => DriftState { forecast: "TOO_SHORT".to_owned(), ..state },
-        Ok(Forecast::NotSignalled) | Err(_) => DriftState { forecast: "NOT_SIGNALLED".to_owned(), ..state },
+        Ok(Forecast::NoSlope { .. }) => DriftState { forecast: states::Forecast::NoSlope, ..state },
+        Ok(Forecast::TooShort) => DriftState { forecast: states::Forecast::TooShort, ..state },
+        Ok(Forecast::NotSignalled) | Err(_) => DriftState { forecast: states::Forecast::NotSignalled, ..state },
     }
 }
 
