@@ -23,6 +23,9 @@ const LOSSES_KEPT: usize = 1_000;
 /// How long a delivery that ended the connection is told of.
 const STOPPED_SHOWN: Duration = Duration::from_secs(60);
 
+/// The registry may be so old: its caller reads it every few seconds.
+const REGISTRY_AGE_MAX: Duration = Duration::from_secs(60);
+
 /// What helps against a delivery that ends the connection each time.
 pub(crate) fn remedy() -> String {
     format!(
@@ -83,7 +86,7 @@ pub(crate) enum Link {
 /// Why the bridge is not ready.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Obstacle {
-    /// What it concerns: `kafka`, `mqtt` or `receipts`.
+    /// What it concerns: `kafka`, `mqtt`, `receipts` or `registry`.
     pub part: &'static str,
     /// What is wrong, for a person.
     pub reason: String,
@@ -123,6 +126,9 @@ pub(crate) struct Health {
     kafka: Mutex<KafkaState>,
     /// Why Kafka has too few replicas to confirm anything.
     replicas: Mutex<Option<String>>,
+    /// When the registry was read last, or was asked for first, and why it could not be read since;
+    /// none where the bridge uses none.
+    registry: Mutex<Option<(Instant, Option<String>)>>,
     receipts: bool,
 }
 
@@ -131,7 +137,14 @@ impl Health {
     pub fn new(limits: Limits, connections: usize, receipts: bool) -> Self {
         let kafka = KafkaState::Unverified { reason: "not connected yet".to_owned() };
         let lines = vec![Line::new(Instant::now()); connections + usize::from(receipts)];
-        Self { limits, lines: Mutex::new(lines), kafka: Mutex::new(kafka), replicas: Mutex::default(), receipts }
+        Self {
+            limits,
+            lines: Mutex::new(lines),
+            kafka: Mutex::new(kafka),
+            replicas: Mutex::default(),
+            registry: Mutex::default(),
+            receipts,
+        }
     }
 
     /// Notes that a connection works; whether it did not before, and the log should tell.
@@ -184,6 +197,20 @@ impl Health {
         new
     }
 
+    /// Notes that the registry was read, or why it could not be.
+    pub fn registry(&self, now: Instant, trouble: Option<&str>) {
+        let mut registry = lock(&self.registry);
+        match trouble {
+            None => *registry = Some((now, None)),
+            Some(trouble) => registry.get_or_insert((now, None)).1 = Some(trouble.to_owned()),
+        }
+    }
+
+    /// Time since the registry was read last.
+    pub fn registry_age(&self, now: Instant) -> Duration {
+        lock(&self.registry).as_ref().map_or(Duration::ZERO, |(at, _)| now.saturating_duration_since(*at))
+    }
+
     /// Notes a client error, unless something worse is known; whether it is new.
     pub fn kafka_troubled(&self, reason: &str) -> bool {
         let mut kafka = lock(&self.kafka);
@@ -215,6 +242,17 @@ impl Health {
         };
         if let Some(reason) = lock(&self.replicas).clone() {
             obstacles.push(Obstacle { part: "kafka", reason });
+        }
+        let age = self.registry_age(now);
+        if age > REGISTRY_AGE_MAX {
+            let trouble = lock(&self.registry).as_ref().and_then(|(_, trouble)| trouble.clone());
+            let reason = format!(
+                "the registry of devices has not been read for {} s, what was read last holds, and devices registered since are \
+                 quarantined: {}",
+                age.as_secs(),
+                trouble.as_deref().unwrap_or("clickhouse has not answered")
+            );
+            obstacles.push(Obstacle { part: "registry", reason });
         }
         if let Some(oldest) = oldest.filter(|oldest| oldest.age > self.limits.unconfirmed_age) {
             let (age, limit) = (oldest.age.as_secs(), self.limits.unconfirmed_age.as_secs());
@@ -332,6 +370,30 @@ mod tests {
         let told = (0..5_000).filter(|_| health.link_down(1, "taken over") | health.link_up(1)).count();
         assert!(told < 20, "{told} lines");
         assert_eq!(lock(&health.lines)[1].losses.len(), LOSSES_KEPT);
+    }
+
+    #[test]
+    fn a_registry_that_cannot_be_read_is_told_with_its_age() {
+        let (health, now) = (serving(), Instant::now());
+        assert_eq!(health.registry_age(now + REGISTRY_AGE_MAX * 2), Duration::ZERO, "none is used");
+        health.registry(now, None);
+        let later = now + REGISTRY_AGE_MAX + Duration::from_secs(1);
+        health.registry(later, Some("table devices does not exist"));
+        assert_eq!(health.registry_age(later), Duration::from_secs(61));
+        assert!(health.readiness(now + REGISTRY_AGE_MAX, None).ready);
+        let readiness = health.readiness(later, None);
+        let text = &readiness.obstacles[0].reason;
+        assert!(
+            !readiness.ready && text.contains("for 61 s") && text.ends_with("table devices does not exist"),
+            "{text}"
+        );
+        health.registry(later, None);
+        assert!(health.readiness(later, None).ready);
+        // It was never read.
+        let health = serving();
+        health.registry(now, Some("refused"));
+        health.registry(later, Some("refused"));
+        assert!(!health.readiness(later, None).ready);
     }
 
     #[test]

@@ -19,14 +19,17 @@ use crate::{
 pub async fn bridge(config: Config) -> anyhow::Result<ExitCode> {
     let stop = stopped_by_signal()?;
     let mut group = Group::new();
-    let mut options = options::bridge(&config)?;
+    let (mut options, mut reads) = (options::bridge(&config)?, None);
     if config.bridge.unknown_devices == UnknownDevices::Policy {
         let (sender, current) = tokio::sync::watch::channel(None);
         options.registry = Some(current);
-        let warehouse = options::warehouse(&config)?;
-        group.spawn("registry", upkeep::read_registry(warehouse, sender, group.shutdown()));
+        reads = Some((options::warehouse(&config)?, sender));
     }
-    group.spawn("bridge", bridge::run(options, group.shutdown()));
+    let bridge = bridge::Bridge::new(options)?;
+    if let Some((warehouse, sender)) = reads {
+        group.spawn("registry", upkeep::read_registry(warehouse, sender, bridge.handle(), group.shutdown()));
+    }
+    group.spawn("bridge", bridge.run(group.shutdown()));
     until_stopped(group, stop).await
 }
 

@@ -254,14 +254,18 @@ impl Machine {
         };
         self.load.spawn("dashboard", kept("dashboard", troubles.clone(), shutdown, begin));
 
-        let mut bridge = bridge::Options { http: anywhere, ..bridge_options(config)? };
+        let (mut bridge, mut reads) = (bridge::Options { http: anywhere, ..bridge_options(config)? }, None);
         if config.bridge.unknown_devices == UnknownDevices::Policy {
             let (sender, current) = tokio::sync::watch::channel(None);
             bridge.registry = Some(current);
-            self.load.spawn("registry", upkeep::read_registry(warehouse.clone(), sender, self.load.shutdown()));
+            reads = Some(sender);
         }
         let bridge = bridge::Bridge::new(bridge)?;
         let bridge_handle = bridge.handle();
+        if let Some(sender) = reads {
+            let reading = upkeep::read_registry(warehouse.clone(), sender, bridge_handle.clone(), self.load.shutdown());
+            self.load.spawn("registry", reading);
+        }
         self.bridge.spawn("bridge", bridge.run(self.bridge.shutdown()));
         let counting = upkeep::count_restarts(broker, bridge_handle.clone(), self.bridge.shutdown());
         self.bridge.spawn("broker watch", counting);

@@ -167,19 +167,26 @@ fn raise(limit: &Limit) {
 pub async fn read_registry(
     warehouse: Warehouse,
     current: watch::Sender<Option<Arc<Registry>>>,
+    bridge: bridge::Handle,
     shutdown: CancellationToken,
 ) -> Result<(), warehouse::Error> {
     let mut interval = tokio::time::interval(REGISTRY_INTERVAL);
     while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
         match registry(&warehouse).await {
-            Ok(registry) => drop(current.send_if_modified(|known| {
-                let new = known.as_deref() != Some(&registry);
-                if new {
-                    *known = Some(Arc::new(registry));
-                }
-                new
-            })),
-            Err(error) => tracing::warn!(%error, "the registry cannot be read; what was read last holds"),
+            Ok(registry) => {
+                bridge.registry_read(None);
+                current.send_if_modified(|known| {
+                    let new = known.as_deref() != Some(&registry);
+                    if new {
+                        *known = Some(Arc::new(registry));
+                    }
+                    new
+                });
+            }
+            Err(error) => {
+                bridge.registry_read(Some(&error.to_string()));
+                tracing::warn!(%error, "the registry cannot be read; what was read last holds");
+            }
         }
     }
     Ok(())
