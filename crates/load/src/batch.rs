@@ -112,12 +112,14 @@ struct Repeating<'r> {
     records: Vec<Repeat>,
 }
 
-/// A record with events that were stored before.
+/// A record with events that were stored, or put into quarantine, before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Repeat {
     pub boot: BootKey,
     /// Sequence numbers of these events.
     pub seqs: IntervalSet,
+    /// Sequence numbers of events whose first content is in quarantine.
+    pub quarantined: IntervalSet,
     /// Offset of the record.
     pub offset: u64,
     pub topic: String,
@@ -236,9 +238,9 @@ impl<'r> Batch<'r> {
                 match decoded.replay {
                     Some(_) => self.replay_sequenced(&source, range, &mut boot.ledger),
                     None => {
-                        let repeated = self.sequenced(&source, range, &mut boot.ledger);
-                        if !repeated.intervals().is_empty() {
-                            self.repeats.get_or_insert_default().add(&source, &topic, context, repeated);
+                        let (stored, quarantined) = self.sequenced(&source, range, &mut boot.ledger);
+                        if !stored.intervals().is_empty() || !quarantined.intervals().is_empty() {
+                            self.repeats.get_or_insert_default().add(&source, &topic, context, (stored, quarantined));
                         }
                     }
                 }
@@ -272,16 +274,25 @@ impl<'r> Batch<'r> {
     }
 
     /// Events with sequence numbers: what the ledger does not have yet, in runs of one fate.
-    /// Returns those that are stored already.
-    fn sequenced(&mut self, source: &Source<'_, '_>, range: Interval, ledger: &mut Ledger) -> IntervalSet {
+    /// Returns those that are stored already, and those that are in quarantine already.
+    fn sequenced(
+        &mut self,
+        source: &Source<'_, '_>,
+        range: Interval,
+        ledger: &mut Ledger,
+    ) -> (IntervalSet, IntervalSet) {
         self.tally.duplicates += range.count();
-        let mut repeated = IntervalSet::default();
+        let (mut stored, mut quarantined) = (IntervalSet::default(), IntervalSet::default());
+        let mut note = |ledger: &Ledger, range: Interval| {
+            ledger.stored.within(range).for_each(|known| stored.insert(known));
+            ledger.quarantined.within(range).for_each(|known| quarantined.insert(known));
+        };
         let mut next = range.first;
         while next <= range.last {
             // What comes before `next` is settled and changes nothing about what is new behind it.
             let Some(novel) = ledger.novel(Interval::new(next, range.last)).next() else { break };
             if novel.first > next {
-                ledger.stored.within(Interval::new(next, novel.first - 1)).for_each(|known| repeated.insert(known));
+                note(ledger, Interval::new(next, novel.first - 1));
             }
             let run = source.run(novel.first, novel.last);
             let interval = Interval::new(novel.first, novel.first + run.rejects_or_count() - 1);
@@ -290,9 +301,9 @@ impl<'r> Batch<'r> {
             next = interval.last + 1;
         }
         if next <= range.last {
-            ledger.stored.within(Interval::new(next, range.last)).for_each(|known| repeated.insert(known));
+            note(ledger, Interval::new(next, range.last));
         }
-        repeated
+        (stored, quarantined)
     }
 
     /// Puts a run of one fate into the ledger, then where it belongs.
@@ -526,7 +537,13 @@ impl<'r> Numbers<'r> {
 }
 
 impl<'r> Repeating<'r> {
-    fn add(&mut self, source: &Source<'_, 'r>, topic: &Topic<'_>, context: &v1::Context, seqs: IntervalSet) {
+    fn add(
+        &mut self,
+        source: &Source<'_, 'r>,
+        topic: &Topic<'_>,
+        context: &v1::Context,
+        (seqs, quarantined): (IntervalSet, IntervalSet),
+    ) {
         let Source { decoded, report, time, limits, .. } = source;
         let origin = origin(&mut self.tables, &mut self.numbers, decoded, topic, report, context, time);
         let message = report.message();
@@ -539,6 +556,7 @@ impl<'r> Repeating<'r> {
         self.records.push(Repeat {
             boot: BootKey { tenant, device, boot_id: report.boot_id() },
             seqs,
+            quarantined,
             offset: decoded.record.offset,
             topic: decoded.topic.clone().into_owned(),
             received_at: decoded.received_at,
