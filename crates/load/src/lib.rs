@@ -27,7 +27,9 @@ mod consumer;
 pub mod contract;
 pub mod copies;
 pub mod decode;
+mod elsewhere;
 mod error;
+pub mod give_up;
 mod http;
 pub mod inbox;
 pub mod lease;
@@ -176,7 +178,7 @@ async fn load(
             room: Semaphore::new(options.limits.room()),
             turns: Semaphore::new(options.limits.batches_max),
         });
-        let result = load_lives(&options, shared, &handle, &shutdown, &watch, &lives).await;
+        let result = load_lives(&options, &warehouse, shared, &handle, &shutdown, (&watch, &lives)).await;
         let error = match result {
             // Offsets that do not fit may be those of another topic of the same name.
             Err(error @ Error::Offsets { .. }) => watch.changed(&lives).await.ok().flatten().unwrap_or(error),
@@ -196,12 +198,13 @@ async fn load(
 /// Loads while the topics are what they are.
 async fn load_lives(
     options: &Options,
+    warehouse: &Warehouse,
     shared: Arc<Shared<Warehouse, QuarantineTopic>>,
     handle: &Handle,
     shutdown: &CancellationToken,
-    watch: &Watch,
-    lives: &BTreeMap<String, TopicLife>,
+    (watch, lives): (&Watch, &BTreeMap<String, TopicLife>),
 ) -> Result<(), Error> {
+    handle.elsewhere(BTreeMap::new());
     let poller = Poller::new(options.clone(), lives.clone(), shared, handle.clone())?;
     // The thread ends with this future, however that ends.
     let stop = shutdown.child_token();
@@ -222,6 +225,10 @@ async fn load_lives(
         changed = watch.run(lives, handle) => {
             stop.cancel();
             (&mut ended).await.unwrap_or_else(|_| gone()).and(Err(changed))
+        }
+        error = elsewhere::watch(&options.kafka, warehouse, lives, handle) => {
+            stop.cancel();
+            (&mut ended).await.unwrap_or_else(|_| gone()).and(Err(error))
         }
     };
     // Leaving the group is a courtesy to the other loaders; without it they wait for the session

@@ -33,6 +33,7 @@ use crate::{
     copies::Copies,
     decode::{Content, Place},
     error::Error,
+    give_up,
     inbox::{Headers, Outlet, Record, decimal, inbox_within},
     lease::{Lease, Pulse},
     options::Options,
@@ -94,6 +95,8 @@ enum Report {
         serial: u64,
         next: u64,
         answer: Answer,
+        /// Whether a person has given up what stands there.
+        asked: bool,
     },
     /// Where reading can go on behind a batch that cannot be read; none where that is not certain
     /// now.
@@ -388,7 +391,11 @@ impl<S: Store, C: Copies> Poller<S, C> {
             }
             Err(error) => {
                 if let Some(standing) = &mut holding.standing {
-                    standing.why = Some(format!("kafka does not say what it has: {error}"));
+                    let why = format!("kafka does not say what it has: {error}");
+                    if standing.why.as_ref() != Some(&why) {
+                        tracing::warn!(topic = %key.0, partition = key.1, next, why, "what a partition has is not known");
+                    }
+                    standing.why = Some(why);
                 }
                 self.handle.standing(&key, holding.standing.clone());
             }
@@ -402,13 +409,16 @@ impl<S: Store, C: Copies> Poller<S, C> {
         holding.probing = true;
         let (next, serial) = (holding.next, holding.serial);
         let (kafka, sender) = (self.options.kafka.clone(), self.sender.clone());
+        let incarnation = self.lives.get(&*key.0).map(|life| life.incarnation);
         self.runtime.spawn_blocking(move || {
             let answer = unread::probe(&kafka, &key, next);
-            let _ = sender.send(Report::Probed { key, serial, next, answer });
+            let asked = answer.lasts()
+                && incarnation.is_some_and(|incarnation| give_up::is_asked(&kafka, &key, incarnation, next));
+            let _ = sender.send(Report::Probed { key, serial, next, answer, asked });
         });
     }
 
-    fn probed(&mut self, key: Key, next: u64, answer: Answer) -> Result<(), Error> {
+    fn probed(&mut self, key: Key, next: u64, answer: Answer, asked: bool) -> Result<(), Error> {
         let Some(holding) = self.holdings.get_mut(&key) else { return Ok(()) };
         holding.probing = false;
         let Some(standing) = holding.standing.as_mut().filter(|standing| standing.next == next) else { return Ok(()) };
@@ -434,11 +444,12 @@ impl<S: Store, C: Copies> Poller<S, C> {
         }
         self.handle.standing(&key, Some(standing.clone()));
         let stood = self.shared.clock.boot().saturating_sub(standing.since);
-        if answer.lasts() && stood >= self.options.limits.unreadable_after && holding.written == next {
+        let due = asked || stood >= self.options.limits.unreadable_after;
+        if answer.lasts() && due && holding.written == next {
             holding.probing = true;
             let (serial, kafka, client) = (holding.serial, self.options.kafka.clone(), self.client.clone());
             let sender = self.sender.clone();
-            tracing::warn!(topic = %key.0, partition = key.1, next, "looking for what can be read behind it");
+            tracing::warn!(topic = %key.0, partition = key.1, next, asked, "looking for what can be read behind it");
             self.runtime.spawn_blocking(move || {
                 let to = unread::behind(&kafka, &client, &key, next);
                 let given_up = to.map(|to| GivenUp { from: next, to });
@@ -678,8 +689,8 @@ impl<S: Store, C: Copies> Poller<S, C> {
                 }
                 Ok(())
             }
-            Report::Probed { key, serial, next, answer } if self.is_current(&key, serial) => {
-                self.probed(key, next, answer)
+            Report::Probed { key, serial, next, answer, asked } if self.is_current(&key, serial) => {
+                self.probed(key, next, answer, asked)
             }
             Report::Behind { key, serial, given_up } if self.is_current(&key, serial) => {
                 self.behind(key, given_up);

@@ -1,7 +1,7 @@
 //! Whether data moves, and how much.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -50,6 +50,8 @@ struct Inner {
     kafka: Mutex<Option<String>>,
     /// Partitions that stand still.
     standing: Mutex<BTreeMap<(String, i32), Standing>>,
+    /// Partitions that stand still and that this loader does not read.
+    elsewhere: Mutex<BTreeMap<(String, i32), Standing>>,
     /// Boot clock of the latest sign of life of the polling thread, us; [`NONE`] while there is
     /// none.
     polled_us: AtomicU64,
@@ -100,6 +102,7 @@ impl Handle {
             meters: Mutex::default(),
             kafka: Mutex::new(starting.clone()),
             standing: Mutex::default(),
+            elsewhere: Mutex::default(),
             polled_us: AtomicU64::new(NONE),
             outside: Mutex::default(),
             error: Mutex::default(),
@@ -178,6 +181,21 @@ impl Handle {
         }
     }
 
+    /// The partitions that this loader reads.
+    pub(crate) fn partitions(&self) -> BTreeSet<(String, i32)> {
+        lock(&self.0.meters).keys().cloned().collect()
+    }
+
+    /// Now, on the boot clock.
+    pub(crate) fn now(&self) -> Duration {
+        self.0.clock.boot()
+    }
+
+    /// Where partitions stand still that this loader does not read.
+    pub(crate) fn elsewhere(&self, standing: BTreeMap<(String, i32), Standing>) {
+        *lock(&self.0.elsewhere) = standing;
+    }
+
     /// A sign of life of the polling thread, on the boot clock, or its end.
     pub(crate) fn polling(&self, at: Option<Duration>) {
         let at = at.map_or(NONE, |at| u64::try_from(at.as_micros()).unwrap_or(NONE - 1));
@@ -253,6 +271,7 @@ impl Handle {
             ));
         }
         obstacles.extend(self.still(limit).into_iter().map(|reason| obstacle("kafka", reason)));
+        obstacles.extend(self.not_read(limit).map(|reason| obstacle("kafka", reason)));
         for (task, (at, trouble)) in lock(&self.0.upkeep).iter() {
             let age = self.0.clock.boot().saturating_sub(*at);
             if age > UPKEEP_WITHIN {
@@ -299,6 +318,26 @@ impl Handle {
         reasons
     }
 
+    /// The partition that has stood still for longest without being read here. Looked at every 10 s,
+    /// after which it is told within the limit.
+    fn not_read(&self, limit: Duration) -> Option<String> {
+        let (now, elsewhere) = (self.0.clock.boot(), lock(&self.0.elsewhere));
+        let age = |standing: &Standing| now.saturating_sub(standing.since);
+        let old = elsewhere.iter().filter(|(_, standing)| age(standing) > limit * 3 / 4);
+        let ((topic, partition), standing) = old.min_by_key(|(_, standing)| standing.since)?;
+        Some(format!(
+            "nothing of topic {topic}, partition {partition}, has been written for {} s from offset {} on{}, and this loader does \
+             not read it: look at the brokers, and at the other loaders of the consumer group (load.group); where none of them \
+             reads it, start this loader again",
+            age(standing).as_secs(),
+            standing.next,
+            match (standing.high, &standing.why) {
+                (Some(high), _) => format!(" though kafka has records up to {}", high.saturating_sub(1)),
+                (None, why) => format!(": {}", why.as_deref().unwrap_or("kafka gives no reason")),
+            }
+        ))
+    }
+
     /// The partition whose oldest unwritten record has used up most of its retention, if that is
     /// half of it or more.
     fn retention_used(&self) -> Option<String> {
@@ -332,6 +371,9 @@ impl Handle {
             let age = self.0.clock.boot().saturating_sub(*at).as_secs_f64();
             metrics.upkeep.get_or_create(&TaskLabel { task }).set(age);
         }
+        let elsewhere = lock(&self.0.elsewhere).values().map(|standing| standing.since).min();
+        let stood = elsewhere.map_or(0.0, |since| self.0.clock.boot().saturating_sub(since).as_secs_f64());
+        metrics.elsewhere.set(stood);
         let meters = lock(&self.0.meters);
         metrics.partitions.set(meters.len() as i64);
         for meter in meters.values() {

@@ -220,12 +220,20 @@ pub(crate) async fn lives(
     let ids = Watch::new(kafka)?.ids(&topics.all()).await?;
     let mut lives = BTreeMap::new();
     for topic in topics.all() {
-        let missing = |whose: &str| Error::Topic {
+        let missing = || Error::Topic {
             topic: topic.to_owned(),
-            fault: format!("is not known to {whose}; run `doseline migrate`"),
+            fault: "is not known to the warehouse; run `doseline migrate`".to_owned(),
         };
-        let life = known.iter().rev().find(|life| life.topic == topic).ok_or_else(|| missing("the warehouse"))?;
-        let partitions = counts.get(topic).copied().ok_or_else(|| missing("kafka"))?;
+        let unseen = || {
+            Error::Topic {
+            topic: topic.to_owned(),
+            fault: "is not there, or this user may not describe it; look at the loader's rights in kafka, and run `doseline \
+                    migrate` where the topic is missing"
+                .to_owned(),
+        }
+        };
+        let life = known.iter().rev().find(|life| life.topic == topic).ok_or_else(missing)?;
+        let partitions = counts.get(topic).copied().ok_or_else(unseen)?;
         let id = ids.get(topic).map_or("", String::as_str);
         if let Some(error) = made_again(life, id) {
             return Err(error);
@@ -279,7 +287,9 @@ impl Watch {
         Ok(lives.values().find_map(|life| match ids.get(&life.topic) {
             Some(id) => made_again(life, id),
             None => {
-                let fault = "is not there any more; run `doseline migrate`".to_owned();
+                let fault = "is not there any more, or this user may not describe it any more; look at the loader's rights in kafka, and \
+                             run `doseline migrate` where the topic is missing"
+                    .to_owned();
                 Some(Error::Topic { topic: life.topic.clone(), fault })
             }
         }))

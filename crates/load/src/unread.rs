@@ -8,7 +8,7 @@
 //! is the reason that a person is told.
 //!
 //! A batch that cannot be read is given up only by [`behind`], which looks for the first record
-//! after it that can be.
+//! after it that can be: after a time, or when a person asks ([`crate::give_up`]).
 
 use std::{
     collections::BTreeSet,
@@ -28,6 +28,10 @@ use crate::{options::Kafka, start::Key, topics::client_config};
 
 /// How long a broker may take to say what it has.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// How long it may take once [`SLOW_MAX`] partitions were asked for in vain: a broker that is gone led
+/// many, and they must not be waited for one by one.
+const ANSWER_AT_ONCE: Duration = Duration::from_millis(100);
+const SLOW_MAX: usize = 3;
 /// How long a record that is there may take to come.
 const RECORD_WITHIN: Duration = Duration::from_secs(4);
 /// How long one does take; behind one that cannot be read, each offset is asked for.
@@ -38,16 +42,21 @@ pub(crate) type Ends = Result<(u64, u64), String>;
 
 /// What Kafka has of each partition. Blocks.
 pub(crate) fn ends(client: &BaseConsumer, keys: &[Key]) -> Vec<Ends> {
-    let mut asked = BTreeSet::new();
-    let mut end = |key: &Key| {
+    let (mut asked, mut slow) = (BTreeSet::new(), 0);
+    let mut end = |key: &Key, within| {
         // The leaders may have changed since the last question.
         if asked.insert(key.0.clone()) {
             client.fetch_metadata(Some(&key.0), ANSWER_WITHIN)?;
         }
-        let (low, high) = client.fetch_watermarks(&key.0, key.1, ANSWER_WITHIN)?;
+        let (low, high) = client.fetch_watermarks(&key.0, key.1, within)?;
         Ok((low.max(0).unsigned_abs(), high.max(0).unsigned_abs()))
     };
-    keys.iter().map(|key| end(key).map_err(|error: KafkaError| error.to_string())).collect()
+    let ask = |key: &Key| {
+        let end = end(key, if slow < SLOW_MAX { ANSWER_WITHIN } else { ANSWER_AT_ONCE });
+        slow += usize::from(end.is_err());
+        end.map_err(|error: KafkaError| error.to_string())
+    };
+    keys.iter().map(ask).collect()
 }
 
 /// What comes when a record is asked for.
@@ -236,7 +245,7 @@ impl Standing {
         format!(
             "nothing of topic {topic}, partition {partition}, has been read for {} s from offset {} on{}: {why}; look at the \
              brokers, the loader's rights and what was produced there; a batch that stays unreadable is given up after \
-             load.unreadable_after_s and recorded in kafka_losses",
+             load.unreadable_after_s, or at once by `doseline give-up`, and recorded in kafka_losses",
             age.as_secs(),
             self.next,
             has.unwrap_or_default()
