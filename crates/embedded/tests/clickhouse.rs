@@ -308,7 +308,7 @@ fn bodies_are_decompressed_and_results_compressed() {
     let refused = http(&process, "POST", "/?compress=1", &[], b"SELECT nothing_such");
     assert!(refused.status == 404 && refused.header("x-clickhouse-exception-code") == "47");
     let back = http(&process, "POST", "/?decompress=1", &[], &refused.body);
-    assert!(back.text().contains("Code: 62.") && back.text().contains("Code: 47"), "{}", back.text());
+    assert!(back.text().contains("Unknown expression identifier `nothing_such`"), "{}", back.text());
     let mut broken = blocks;
     broken[50] ^= 1;
     assert_eq!(http(&process, "POST", insert, &[], &broken).header("x-clickhouse-exception-code"), "271");

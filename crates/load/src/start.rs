@@ -48,7 +48,8 @@ pub(crate) async fn find<S: Store>(
             Err(Trouble::Fatal(error)) => return Err(error),
             Err(Trouble::Passing(text)) => text,
         };
-        if handle.clickhouse(Some(&format!("positions cannot be read: {trouble}"))) {
+        let place = format!("topic {}, partition {}", key.0, key.1);
+        if handle.clickhouse(Some(&format!("where {place} is to be read from is not known: {trouble}"))) {
             tracing::warn!(topic = %key.0, partition = key.1, trouble, "position cannot be read, trying again");
         }
         tokio::select! {

@@ -37,6 +37,9 @@ const RECORD_WITHIN: Duration = Duration::from_secs(4);
 /// How long one does take; behind one that cannot be read, each offset is asked for.
 const NEXT_WITHIN: Duration = Duration::from_secs(1);
 
+/// Where the last record cannot be read either, so many offsets are asked for.
+const NEAR: u64 = 100;
+
 /// First and next offset that Kafka has of a partition, or why it does not say.
 pub(crate) type Ends = Result<(u64, u64), String>;
 
@@ -191,17 +194,18 @@ pub(crate) fn probe(kafka: &Kafka, key: &Key, from: u64) -> Answer {
 }
 
 /// The first record behind `from` that can be read, where the one at `from` cannot be; none where
-/// that is not certain now: the end of the log cannot be read either, or the broker does not
-/// answer. Blocks, for as long as the unreadable batch has offsets.
+/// that is not certain now: nothing behind it can be read, or the broker does not answer. Blocks, for as long as the unreadable batch has offsets.
 pub(crate) fn behind(kafka: &Kafka, client: &BaseConsumer, key: &Key, from: u64) -> Option<u64> {
     let prober = Prober::new(kafka, key).ok()?;
     let (_, high) = ends(client, std::slice::from_ref(key)).pop()?.ok()?;
-    // Whether anything can be read at all: a broker that answers nothing has no unreadable batch.
-    if high < from + 2 || !matches!(prober.ask(high - 1, RECORD_WITHIN), Answer::Record(_)) {
+    if high < from + 2 {
         return None;
     }
+    // A broker that answers nothing has no unreadable batch, and is not asked for each offset.
+    let ends_well = matches!(prober.ask(high - 1, RECORD_WITHIN), Answer::Record(_));
+    let end = if ends_well { high } else { high.min(from + 1 + NEAR) };
     let mut offset = from + 1;
-    while offset < high {
+    while offset < end {
         match prober.ask(offset, NEXT_WITHIN) {
             Answer::Record(found) => return confirmed(&prober, from, found),
             answer if answer.lasts() => offset += 1,
@@ -272,6 +276,7 @@ mod tests {
     use rdkafka::{
         mocking::MockCluster,
         producer::{BaseProducer, BaseRecord, Producer as _},
+        types::{RDKafkaApiKey, RDKafkaRespErr},
     };
 
     use super::*;
@@ -289,6 +294,11 @@ mod tests {
         let key: Key = (Arc::from("reports"), 0);
         assert_eq!(probe(&kafka, &key, 1), Answer::Record(1));
         assert_eq!(probe(&kafka, &key, 3), Answer::Silence);
+        // A disk that fails is told to the client, which asks again and says nothing.
+        let failing = RDKafkaRespErr::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR;
+        cluster.request_errors(RDKafkaApiKey::Fetch, &[failing; 5_000]);
+        assert!(matches!(probe(&kafka, &key, 1), Answer::Silence | Answer::Refused(_)));
+        cluster.clear_request_errors(RDKafkaApiKey::Fetch);
         cluster.broker_down(1).unwrap();
         assert!(matches!(probe(&kafka, &key, 1), Answer::Refused(_)));
     }

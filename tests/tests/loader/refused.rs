@@ -7,7 +7,7 @@ use std::{
 };
 
 use harness::{Kafka, poll};
-use load::{Limits, Options};
+use load::{Limits, Options, TopicSpec};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use telemetry::kafka::REPORTS_TOPIC;
 
@@ -72,7 +72,7 @@ async fn rights_that_are_taken_away_are_told_with_place_and_remedy_until_they_ar
 
     rig.kafka.restrict(REPORTS_TOPIC, &[]);
     send_nonsense(&mut rig, 0, 3);
-    assert_told(&loader, Instant::now(), &["doseline.reports.v1", "may not describe it"]);
+    assert_told(&loader, Instant::now(), &["topic doseline.reports.v1", "the loader's rights"]);
     rig.kafka.unrestrict(REPORTS_TOPIC);
     rig.written().await;
     wait_until_ready(&loader);
@@ -148,4 +148,20 @@ async fn a_partition_that_no_loader_reads_is_told_by_those_that_run() {
     rig.written().await;
     wait_until_ready(&loader);
     loader.stop().await;
+}
+
+/// A topic that its broker compresses anew can be read; `doseline check --connect` says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_the_broker_compresses_anew_is_named_with_its_codec() {
+    let rig = Rig::start(1).await;
+    let spec =
+        TopicSpec { partitions: 1, replication: 1, min_insync_replicas: 1, retention: Duration::from_secs(7 * 86_400) };
+    let kafka = rig.options().kafka;
+    let found = load::inspect_topics(&kafka, &spec).await.expect("topics as they must be");
+    assert!(!found.contains("compress"), "{found}");
+    let settings = [("compression.type", "zstd"), ("max.message.bytes", "4194304")];
+    rig.kafka.make_again(REPORTS_TOPIC, 1, &settings);
+    let found = load::inspect_topics(&kafka, &spec).await.expect("topics as they must be");
+    let said = "the broker compresses doseline.reports.v1 anew as zstd (compression.type), which can be read";
+    assert!(found.contains(said), "{found}");
 }
