@@ -1,6 +1,6 @@
-// ClickHouse's JDBC driver, which shares no code with doseline: a time-out and a cancel end the query
-// on the server, not only the wait of the client. The driver has two implementations. The newer one
-// does not tell the server of a time-out, whichever server it is.
+// ClickHouse's JDBC driver, which shares no code with doseline: a time-out and a cancel end the
+// query on the server, not only the wait of the client. The driver has two implementations. The
+// newer one does not tell the server of a time-out, whichever server it is.
 //
 // Usage: java -cp clickhouse-jdbc.jar:slf4j-api.jar Jdbc.java HOST:PORT PASSWORD
 

@@ -57,8 +57,8 @@ pub const PARTITIONS: &str = "doseline_load_partitions";
 pub const QUARANTINE_ROWS: &str = "doseline_load_quarantine_rows";
 /// Bytes of payloads in quarantine, in the whole warehouse.
 pub const QUARANTINE_BYTES: &str = "doseline_load_quarantine_bytes";
-/// For how long a partition has stood still that this loader does not read, the longest, s: no loader
-/// has written anything of it although Kafka has more.
+/// For how long a partition has stood still that this loader does not read, the longest, s: no
+/// loader has written anything of it although Kafka has more.
 pub const ELSEWHERE_SECONDS: &str = "doseline_load_standing_elsewhere_seconds";
 /// Rows in quarantine that have not been replayed, in the whole warehouse.
 pub const QUARANTINE_WAITING: &str = "doseline_load_quarantine_waiting_rows";

@@ -393,7 +393,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
                 if let Some(standing) = &mut holding.standing {
                     let why = format!("kafka does not say what it has: {error}");
                     if standing.why.as_ref() != Some(&why) {
-                        tracing::warn!(topic = %key.0, partition = key.1, next, why, "what a partition has is not known");
+                        tracing::warn!(topic = %key.0, partition = key.1, next, why, "its end is not known");
                     }
                     standing.why = Some(why);
                 }

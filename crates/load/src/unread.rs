@@ -28,8 +28,8 @@ use crate::{options::Kafka, start::Key, topics::client_config};
 
 /// How long a broker may take to say what it has.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-/// How long it may take once [`SLOW_MAX`] partitions were asked for in vain: a broker that is gone led
-/// many, and they must not be waited for one by one.
+/// How long it may take once [`SLOW_MAX`] partitions were asked for in vain: a broker that is gone
+/// led many, and they must not be waited for one by one.
 const ANSWER_AT_ONCE: Duration = Duration::from_millis(100);
 const SLOW_MAX: usize = 3;
 /// How long a record that is there may take to come.
@@ -194,7 +194,8 @@ pub(crate) fn probe(kafka: &Kafka, key: &Key, from: u64) -> Answer {
 }
 
 /// The first record behind `from` that can be read, where the one at `from` cannot be; none where
-/// that is not certain now: nothing behind it can be read, or the broker does not answer. Blocks, for as long as the unreadable batch has offsets.
+/// that is not certain now: nothing behind it can be read, or the broker does not answer. Blocks,
+/// for as long as the unreadable batch has offsets.
 pub(crate) fn behind(kafka: &Kafka, client: &BaseConsumer, key: &Key, from: u64) -> Option<u64> {
     let prober = Prober::new(kafka, key).ok()?;
     let (_, high) = ends(client, std::slice::from_ref(key)).pop()?.ok()?;
