@@ -32,6 +32,18 @@ pub fn go() -> Option<Command> {
     Some(command)
 }
 
+/// ClickHouse's JDBC driver; takes `HOST:PORT` and the password of the user `doseline`.
+pub fn jdbc() -> Command {
+    let driver = locate::engine("clickhouse-jdbc-0.9.0").join("libs/*");
+    // The driver logs through slf4j, which it does not bring along.
+    let logging = locate::engine("kafka-4.1.0-tools").join("libs/slf4j-api-1.7.36.jar");
+    let mut command = Command::new("java");
+    command.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"]);
+    command.arg(format!("{}:{}", driver.display(), logging.display()));
+    command.arg(locate::checkout("tests/clients/Jdbc.java"));
+    command
+}
+
 /// The folder that `cargo xtask engines` fills.
 fn fetched() -> std::path::PathBuf {
     locate::engine("kafka-clients-1")

@@ -2,6 +2,7 @@
 
 mod client;
 mod node;
+mod secured;
 mod surgery;
 
 use std::time::Duration;

@@ -15,7 +15,7 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> harness::Finished {
 fn every_sub_command_explains_itself_with_an_example() {
     let help = run(&["--help"], &[]);
     assert_eq!(help.code, Some(0));
-    const COMMANDS: [&str; 17] = [
+    const COMMANDS: [&str; 18] = [
         "up",
         "bridge",
         "load",
@@ -26,6 +26,7 @@ fn every_sub_command_explains_itself_with_an_example() {
         "check",
         "reconcile",
         "rebuild",
+        "give-up",
         "quarantine",
         "calc",
         "devices",
@@ -65,6 +66,7 @@ fn every_list_offers_json_and_finds_a_running_up() {
         &["trace", "--help"],
         &["reconcile", "--help"],
         &["rebuild", "--help"],
+        &["give-up", "--help"],
     ] {
         let help = run(arguments, &[]).stdout;
         assert!(help.contains("--json") && help.contains("--data-dir") && help.contains("Example"), "{help}");
@@ -81,6 +83,8 @@ fn wrong_usage_ends_with_2() {
         &["trace"],
         &["alerts", "ack", "k"],
         &["impact"],
+        &["give-up", "--topic", "doseline.reports.v1", "--partition", "0"],
+        &["give-up", "--topic", "doseline.reports.v1", "--partition", "-1", "--offset", "1"],
         &[],
     ] {
         let ended = run(arguments, &[]);

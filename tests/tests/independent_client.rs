@@ -142,8 +142,19 @@ fn clickhouse_go_uses_the_engine_over_http() {
     }
 }
 
-/// Reads reports in JSON as Google's own implementation does. Where that implementation is laxer
-/// than RFC 8259 or rounds, doseline refuses.
+/// What `cancel()` and `setQueryTimeout` are to a driver is a query that the server ends.
+#[test]
+fn jdbc_ends_a_query_by_time_out_and_by_cancel() {
+    let clickhouse = ClickHouse::start();
+    let address = format!("127.0.0.1:{}", clickhouse.port());
+    let output = clients::jdbc().args([&address, harness::PASSWORD]).output().expect("run the client in Java");
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}{errors}");
+    print!("{said}");
+}
+
+/// Reports as JSON, each as Google's own implementation reads it. Where it is laxer than RFC 8259
+/// or rounds, doseline refuses.
 #[test]
 fn json_is_read_as_googles_implementation_reads_it() {
     /// What Python's implementation accepts beyond the canonical mapping: numbers that JSON does

@@ -25,7 +25,10 @@ const LOSSES_KEPT: usize = 1_000;
 /// How long `/readyz` reports a delivery that ended the connection.
 const STOPPED_SHOWN: Duration = Duration::from_secs(60);
 
-/// The remedy for a delivery that ends the connection each time.
+/// The registry may be so old: its caller reads it every few seconds.
+const REGISTRY_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// What helps against a delivery that ends the connection each time.
 pub(crate) fn remedy() -> String {
     format!(
         "set the broker's max_packet_size to {BROKER_PACKET_BYTES_MAX} at most, so that it takes no packet that the bridge cannot \
@@ -116,6 +119,9 @@ pub(crate) struct Health {
     kafka: Mutex<KafkaState>,
     /// Why Kafka has too few replicas to confirm anything.
     replicas: Mutex<Option<String>>,
+    /// When the registry was read last, or was asked for first, and why it could not be read since;
+    /// none where the bridge uses none.
+    registry: Mutex<Option<(Instant, Option<String>)>>,
     receipts: bool,
 }
 
@@ -124,7 +130,14 @@ impl Health {
     pub fn new(limits: Limits, connections: usize, receipts: bool) -> Self {
         let kafka = KafkaState::Unverified { reason: "not connected yet".to_owned() };
         let lines = vec![Line::new(Instant::now()); connections + usize::from(receipts)];
-        Self { limits, lines: Mutex::new(lines), kafka: Mutex::new(kafka), replicas: Mutex::default(), receipts }
+        Self {
+            limits,
+            lines: Mutex::new(lines),
+            kafka: Mutex::new(kafka),
+            replicas: Mutex::default(),
+            registry: Mutex::default(),
+            receipts,
+        }
     }
 
     /// Notes that a connection works. Returns whether the log should say so.
@@ -178,7 +191,21 @@ impl Health {
         new
     }
 
-    /// Notes a client error, unless a worse state is known. Returns whether the error is new.
+    /// Notes that the registry was read, or why it could not be.
+    pub fn registry(&self, now: Instant, trouble: Option<&str>) {
+        let mut registry = lock(&self.registry);
+        match trouble {
+            None => *registry = Some((now, None)),
+            Some(trouble) => registry.get_or_insert((now, None)).1 = Some(trouble.to_owned()),
+        }
+    }
+
+    /// Time since the registry was read last.
+    pub fn registry_age(&self, now: Instant) -> Duration {
+        lock(&self.registry).as_ref().map_or(Duration::ZERO, |(at, _)| now.saturating_duration_since(*at))
+    }
+
+    /// Notes a client error, unless something worse is known; whether it is new.
     pub fn kafka_troubled(&self, reason: &str) -> bool {
         let mut kafka = lock(&self.kafka);
         match &mut *kafka {
@@ -209,6 +236,17 @@ impl Health {
         };
         if let Some(reason) = lock(&self.replicas).clone() {
             obstacles.push(Obstacle { part: "kafka", reason });
+        }
+        let age = self.registry_age(now);
+        if age > REGISTRY_AGE_MAX {
+            let trouble = lock(&self.registry).as_ref().and_then(|(_, trouble)| trouble.clone());
+            let reason = format!(
+                "the registry of devices has not been read for {} s, what was read last holds, and devices registered since are \
+                 quarantined: {}",
+                age.as_secs(),
+                trouble.as_deref().unwrap_or("clickhouse has not answered")
+            );
+            obstacles.push(Obstacle { part: "registry", reason });
         }
         if let Some(oldest) = oldest.filter(|oldest| oldest.age > self.limits.unconfirmed_age) {
             let (age, limit) = (oldest.age.as_secs(), self.limits.unconfirmed_age.as_secs());
@@ -321,6 +359,30 @@ mod tests {
         let told = (0..5_000).filter(|_| health.link_down(1, "taken over") | health.link_up(1)).count();
         assert!(told < 20, "{told} lines");
         assert_eq!(lock(&health.lines)[1].losses.len(), LOSSES_KEPT);
+    }
+
+    #[test]
+    fn a_registry_that_cannot_be_read_is_told_with_its_age() {
+        let (health, now) = (serving(), Instant::now());
+        assert_eq!(health.registry_age(now + REGISTRY_AGE_MAX * 2), Duration::ZERO, "none is used");
+        health.registry(now, None);
+        let later = now + REGISTRY_AGE_MAX + Duration::from_secs(1);
+        health.registry(later, Some("table devices does not exist"));
+        assert_eq!(health.registry_age(later), Duration::from_secs(61));
+        assert!(health.readiness(now + REGISTRY_AGE_MAX, None).ready);
+        let readiness = health.readiness(later, None);
+        let text = &readiness.obstacles[0].reason;
+        assert!(
+            !readiness.ready && text.contains("for 61 s") && text.ends_with("table devices does not exist"),
+            "{text}"
+        );
+        health.registry(later, None);
+        assert!(health.readiness(later, None).ready);
+        // It was never read.
+        let health = serving();
+        health.registry(now, Some("refused"));
+        health.registry(later, Some("refused"));
+        assert!(!health.readiness(later, None).ready);
     }
 
     #[test]

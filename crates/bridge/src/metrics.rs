@@ -53,11 +53,13 @@ pub const BROKER_RESTARTS: &str = "doseline_bridge_broker_restarts_total";
 /// Connections ended by a delivery that cannot be read and had ended one before: nothing behind it
 /// arrives.
 pub const UNDELIVERABLE: &str = "doseline_bridge_undeliverable_total";
+/// Time since the registry of devices was read last, seconds; 0 where the bridge uses none.
+pub const REGISTRY_AGE_SECONDS: &str = "doseline_bridge_registry_age_seconds";
 /// Acknowledgements sent to the MQTT broker.
 pub const ACKNOWLEDGED: &str = "doseline_bridge_acknowledged_total";
 
 /// Every name.
-pub const ALL: [&str; 17] = [
+pub const ALL: [&str; 18] = [
     MESSAGES,
     BYTES,
     REJECTED,
@@ -74,6 +76,7 @@ pub const ALL: [&str; 17] = [
     SESSIONS_LOST,
     BROKER_RESTARTS,
     UNDELIVERABLE,
+    REGISTRY_AGE_SECONDS,
     ACKNOWLEDGED,
 ];
 
@@ -129,6 +132,7 @@ pub(crate) struct Metrics {
     pub sessions_lost: Counter,
     pub broker_restarts: Counter,
     pub undeliverable: Counter,
+    pub registry_age: Gauge<f64, AtomicU64>,
     pub acknowledged: Counter,
 }
 
@@ -153,6 +157,7 @@ impl Metrics {
             sessions_lost: Counter::default(),
             broker_restarts: Counter::default(),
             undeliverable: Counter::default(),
+            registry_age: Gauge::default(),
             acknowledged: Counter::default(),
         };
         metrics.register();
@@ -186,6 +191,8 @@ impl Metrics {
         registry.register(counter(BROKER_RESTARTS), "Restarts of the broker of up", self.broker_restarts.clone());
         let help = "Connections ended by a delivery that had ended one before";
         registry.register(counter(UNDELIVERABLE), help, self.undeliverable.clone());
+        let help = "Time since the registry of devices was read last";
+        registry.register(REGISTRY_AGE_SECONDS, help, self.registry_age.clone());
         registry.register(counter(ACKNOWLEDGED), "Acknowledgements sent to the broker", self.acknowledged.clone());
         // Series that exist from the start can be alerted on.
         for kind in [KafkaTrouble::Delivery, KafkaTrouble::QueueFull, KafkaTrouble::Fatal, KafkaTrouble::Client] {

@@ -85,13 +85,20 @@ impl Handle {
         self.metrics.broker_restarts.inc_by(times);
     }
 
+    /// The registry was read by the caller, or why it could not be.
+    pub fn registry_read(&self, trouble: Option<&str>) {
+        self.health.registry(Instant::now(), trouble);
+    }
+
     /// Where HTTP is served, once it is.
     pub fn http(&self) -> Option<SocketAddr> {
         self.http.get().copied()
     }
 
     fn observe(&self) {
-        let oldest = self.confirmations.oldest(Instant::now());
+        let now = Instant::now();
+        let oldest = self.confirmations.oldest(now);
+        self.metrics.registry_age.set(self.health.registry_age(now).as_secs_f64());
         self.metrics.oldest_unconfirmed.set(oldest.map_or(0.0, |oldest| oldest.age.as_secs_f64()));
     }
 }

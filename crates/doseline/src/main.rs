@@ -15,6 +15,7 @@ mod calc;
 mod check;
 mod config;
 mod devices;
+mod give_up;
 mod group;
 mod hint;
 mod impact;
@@ -133,7 +134,9 @@ enum Command {
     Reconcile(reconcile::Arguments),
     /// Load a closed ingest day again from Kafka, compare it, and swap it in
     Rebuild(rebuild::Arguments),
-    /// List and extend the registry of devices
+    /// Give up a batch of Kafka that cannot be read and holds up its partition
+    GiveUp(give_up::Arguments),
+    /// List and keep the registry of devices
     Devices(devices::Arguments),
     /// Work through the quarantine: list, show, replay, purge
     Quarantine(quarantine::Arguments),
@@ -238,6 +241,7 @@ impl Command {
             Self::Migrate(arguments) => &arguments.beside,
             Self::Reconcile(arguments) => &arguments.beside,
             Self::Rebuild(arguments) => &arguments.beside,
+            Self::GiveUp(arguments) => &arguments.beside,
             Self::Devices(arguments) => &arguments.beside,
             Self::Quarantine(arguments) => &arguments.beside,
             Self::Alerts(arguments) => &arguments.beside,
@@ -266,6 +270,7 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             },
             Command::Reconcile(arguments) => reconcile::run(arguments, config).await,
             Command::Rebuild(arguments) => rebuild::run(arguments, config).await,
+            Command::GiveUp(arguments) => give_up::run(arguments, config).await,
             Command::Devices(arguments) => devices::run(arguments, config).await,
             Command::Quarantine(arguments) => quarantine::run(arguments, config).await,
             Command::Alerts(arguments) => alerts::run(arguments, config).await,

@@ -28,14 +28,18 @@ pub fn start_bridge(
     config: &Config,
     mut options: bridge::Options,
 ) -> anyhow::Result<bridge::Handle> {
+    let mut registry = None;
     if config.bridge.unknown_devices == UnknownDevices::Policy {
         let (sender, current) = tokio::sync::watch::channel(None);
         options.registry = Some(current);
-        let rounds = Rounds::new("registry", upkeep::REGISTRY_EVERY, group.shutdown());
-        group.spawn("registry", upkeep::read_registry(options::warehouse(config)?, sender, rounds));
+        registry = Some((options::warehouse(config)?, sender));
     }
     let bridge = bridge::Bridge::new(options)?;
     let handle = bridge.handle();
+    if let Some((warehouse, sender)) = registry {
+        let rounds = Rounds::new("registry", upkeep::REGISTRY_EVERY, group.shutdown());
+        group.spawn("registry", upkeep::read_registry(warehouse, sender, handle.clone(), rounds));
+    }
     group.spawn("bridge", bridge.run(group.shutdown()));
     Ok(handle)
 }

@@ -169,10 +169,13 @@ fn raise(limit: &Limit) {
 pub async fn read_registry(
     warehouse: Warehouse,
     current: watch::Sender<Option<Arc<Registry>>>,
+    bridge: bridge::Handle,
     mut rounds: Rounds,
 ) -> Result<(), Infallible> {
     while rounds.next().await {
-        let Some(registry) = rounds.ended(registry(&warehouse).await) else { continue };
+        let read = registry(&warehouse).await;
+        bridge.registry_read(read.as_ref().err().map(ToString::to_string).as_deref());
+        let Some(registry) = rounds.ended(read) else { continue };
         current.send_if_modified(|known| {
             let new = known.as_deref() != Some(&registry);
             if new {

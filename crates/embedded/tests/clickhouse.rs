@@ -304,6 +304,11 @@ fn bodies_are_decompressed_and_results_compressed() {
     assert!(blocks.len() < plain.len());
     let insert = "/?decompress=1&query=INSERT+INTO+FUNCTION+null('n+UInt64,s+String')+FORMAT+CSVWithNames";
     assert_eq!(http(&process, "POST", insert, &[], &blocks).status, 200);
+    // An error is compressed as the rows would have been.
+    let refused = http(&process, "POST", "/?compress=1", &[], b"SELECT nothing_such");
+    assert!(refused.status == 404 && refused.header("x-clickhouse-exception-code") == "47");
+    let back = http(&process, "POST", "/?decompress=1", &[], &refused.body);
+    assert!(back.text().contains("Unknown expression identifier `nothing_such`"), "{}", back.text());
     let mut broken = blocks;
     broken[50] ^= 1;
     assert_eq!(http(&process, "POST", insert, &[], &broken).header("x-clickhouse-exception-code"), "271");

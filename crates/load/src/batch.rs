@@ -207,9 +207,9 @@ impl<'r> Batch<'r> {
                 match decoded.replay {
                     Some(_) => self.replay_sequenced(&source, range, &mut boot.ledger),
                     None => {
-                        let repeated = self.sequenced(&source, range, &mut boot.ledger);
-                        if !repeated.intervals().is_empty() {
-                            self.repeats.get_or_insert_default().add(&source, &topic, context, repeated);
+                        let (stored, quarantined) = self.sequenced(&source, range, &mut boot.ledger);
+                        if !stored.intervals().is_empty() || !quarantined.intervals().is_empty() {
+                            self.repeats.get_or_insert_default().add(&source, &topic, context, (stored, quarantined));
                         }
                     }
                 }
@@ -242,17 +242,26 @@ impl<'r> Batch<'r> {
         }
     }
 
-    /// Adds events with sequence numbers that the ledger does not hold yet, in runs of one fate.
-    /// Returns the sequence numbers that are stored already.
-    fn sequenced(&mut self, source: &Source<'_, '_>, range: Interval, ledger: &mut Ledger) -> IntervalSet {
+    /// Events with sequence numbers: what the ledger does not have yet, in runs of one fate.
+    /// Returns those that are stored already, and those that are in quarantine already.
+    fn sequenced(
+        &mut self,
+        source: &Source<'_, '_>,
+        range: Interval,
+        ledger: &mut Ledger,
+    ) -> (IntervalSet, IntervalSet) {
         self.tally.duplicates += range.count();
-        let mut repeated = IntervalSet::default();
+        let (mut stored, mut quarantined) = (IntervalSet::default(), IntervalSet::default());
+        let mut note = |ledger: &Ledger, range: Interval| {
+            ledger.stored.within(range).for_each(|known| stored.insert(known));
+            ledger.quarantined.within(range).for_each(|known| quarantined.insert(known));
+        };
         let mut next = range.first;
         while next <= range.last {
             // Events before `next` are in the ledger and do not change which later ones are new.
             let Some(novel) = ledger.novel(Interval::new(next, range.last)).next() else { break };
             if novel.first > next {
-                ledger.stored.within(Interval::new(next, novel.first - 1)).for_each(|known| repeated.insert(known));
+                note(ledger, Interval::new(next, novel.first - 1));
             }
             let run = source.run(novel.first, novel.last);
             let interval = Interval::new(novel.first, novel.first + run.count() - 1);
@@ -261,9 +270,9 @@ impl<'r> Batch<'r> {
             next = interval.last + 1;
         }
         if next <= range.last {
-            ledger.stored.within(Interval::new(next, range.last)).for_each(|known| repeated.insert(known));
+            note(ledger, Interval::new(next, range.last));
         }
-        repeated
+        (stored, quarantined)
     }
 
     /// Records a run in the ledger, then stores or refuses its events.

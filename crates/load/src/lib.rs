@@ -27,7 +27,9 @@ mod consumer;
 pub mod contract;
 pub mod copies;
 pub mod decode;
+mod elsewhere;
 mod error;
+pub mod give_up;
 pub mod history;
 pub mod inbox;
 pub mod lease;
@@ -169,7 +171,7 @@ async fn load(
             room: Semaphore::new(options.limits.room()),
             turns: Semaphore::new(options.limits.batches_max),
         });
-        let result = load_incarnations(&options, shared, &handle, &shutdown, &watch, &incarnations).await;
+        let result = load_incarnations(&options, &warehouse, shared, &handle, &shutdown, (&watch, &incarnations)).await;
         let error = match result {
             // Offsets that do not fit may belong to a new topic of the same name.
             Err(error @ Error::Offsets { .. }) => watch.changed(&incarnations).await.ok().flatten().unwrap_or(error),
@@ -189,12 +191,13 @@ async fn load(
 /// Loads until a topic is no longer the one of its incarnation.
 async fn load_incarnations(
     options: &Options,
+    warehouse: &Warehouse,
     shared: Arc<Shared<Warehouse, QuarantineTopic>>,
     handle: &Handle,
     shutdown: &CancellationToken,
-    watch: &Watch,
-    incarnations: &BTreeMap<String, TopicLife>,
+    (watch, incarnations): (&Watch, &BTreeMap<String, TopicLife>),
 ) -> Result<(), Error> {
+    handle.elsewhere(BTreeMap::new());
     let poller = Poller::new(options.clone(), incarnations.clone(), shared, handle.clone())?;
     // The thread ends with this future, however that ends.
     let stop = shutdown.child_token();
@@ -215,6 +218,10 @@ async fn load_incarnations(
         changed = watch.run(incarnations, handle) => {
             stop.cancel();
             (&mut ended).await.unwrap_or_else(|_| gone()).and(Err(changed))
+        }
+        error = elsewhere::watch(&options.kafka, warehouse, incarnations, handle) => {
+            stop.cancel();
+            (&mut ended).await.unwrap_or_else(|_| gone()).and(Err(error))
         }
     };
     // Without leaving the group, the other loaders would wait for the session time-out.

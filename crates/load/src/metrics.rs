@@ -57,6 +57,9 @@ pub const PARTITIONS: &str = "doseline_load_partitions";
 pub const QUARANTINE_ROWS: &str = "doseline_load_quarantine_rows";
 /// Bytes of payloads in quarantine, in the whole warehouse.
 pub const QUARANTINE_BYTES: &str = "doseline_load_quarantine_bytes";
+/// For how long a partition has stood still that this loader does not read, the longest, s: no
+/// loader has written anything of it although Kafka has more.
+pub const ELSEWHERE_SECONDS: &str = "doseline_load_standing_elsewhere_seconds";
 /// Rows in quarantine that have not been replayed, in the whole warehouse.
 pub const QUARANTINE_WAITING: &str = "doseline_load_quarantine_waiting_rows";
 /// How far the quarantine's limits are used, by `limit` (`rows`, `mib`, `age`); alarm at 0.8 and
@@ -64,7 +67,7 @@ pub const QUARANTINE_WAITING: &str = "doseline_load_quarantine_waiting_rows";
 pub const QUARANTINE_LIMIT_RATIO: &str = "doseline_load_quarantine_limit_ratio";
 
 /// Every name.
-pub const ALL: [&str; 22] = [
+pub const ALL: [&str; 23] = [
     RECORDS,
     ROWS,
     BATCHES,
@@ -76,6 +79,7 @@ pub const ALL: [&str; 22] = [
     OLDEST_UNWRITTEN_SECONDS,
     LAG,
     STANDING_SECONDS,
+    ELSEWHERE_SECONDS,
     UPKEEP_SECONDS,
     KAFKA_ERRORS,
     LATENCY_SECONDS,
@@ -134,6 +138,7 @@ pub(crate) struct Metrics {
     pub oldest_unwritten: Gauge<f64, AtomicU64>,
     pub lag: Family<PartitionLabel, Gauge>,
     pub standing: Family<PartitionLabel, Gauge<f64, AtomicU64>>,
+    pub elsewhere: Gauge<f64, AtomicU64>,
     pub upkeep: Family<TaskLabel, Gauge<f64, AtomicU64>>,
     pub kafka_errors: Family<ErrorLabel, Counter>,
     pub latency: Histogram,
@@ -162,6 +167,7 @@ impl Metrics {
             oldest_unwritten: Gauge::default(),
             lag: Family::default(),
             standing: Family::default(),
+            elsewhere: Gauge::default(),
             upkeep: Family::default(),
             kafka_errors: Family::default(),
             // 16 ms .. 9 min.
@@ -198,6 +204,8 @@ impl Metrics {
         registry.register(OLDEST_UNWRITTEN_SECONDS, help, self.oldest_unwritten.clone());
         let help = "Time for which nothing was read although Kafka has more";
         registry.register(STANDING_SECONDS, help, self.standing.clone());
+        let help = "Time for which no loader has written a partition that is not read here, although Kafka has more";
+        registry.register(ELSEWHERE_SECONDS, help, self.elsewhere.clone());
         let help = "Time since a task beside the loading last succeeded";
         registry.register(UPKEEP_SECONDS, help, self.upkeep.clone());
         registry.register(counter(KAFKA_ERRORS), "Errors that the consumer was told of", self.kafka_errors.clone());

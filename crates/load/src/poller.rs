@@ -87,6 +87,8 @@ enum Report {
         serial: u64,
         next: u64,
         answer: Answer,
+        /// Whether a person has given up what stands there.
+        asked: bool,
     },
     /// The offsets of a batch that cannot be read; `None` if its end is not certain now.
     Behind {
@@ -328,8 +330,8 @@ impl<S: Store, C: Copies> Poller<S, C> {
                 }
                 Ok(())
             }
-            Report::Probed { key, serial, next, answer } if self.is_current(&key, serial) => {
-                self.probed(key, next, answer)
+            Report::Probed { key, serial, next, answer, asked } if self.is_current(&key, serial) => {
+                self.probed(key, next, answer, asked)
             }
             Report::Behind { key, serial, given_up } if self.is_current(&key, serial) => {
                 self.behind(key, given_up);

@@ -38,7 +38,8 @@ settings! {
         unwritten_age_max_s: u32 = 60, in 1..;
         /// How long a batch of Kafka that cannot be read holds up its partition, s. Then the loader
         /// gives the batch up and records it in `kafka_losses`. A longer time leaves more time to
-        /// repair the broker; the later records of the partition wait in the meantime
+        /// repair the broker; the later records of the partition wait in the meantime. `doseline
+        /// give-up` gives the batch up at once
         unreadable_after_s: u32 = 3_600, in 60..;
         /// Silence after which Kafka gives a loader's partitions to another loader, and a paused
         /// loader stops writing, s. With a shorter time, another loader takes over sooner. Kafka

@@ -51,7 +51,8 @@ pub(crate) async fn find<S: Store>(
             Err(Trouble::Fatal(error)) => return Err(error),
             Err(Trouble::Passing(text)) => text,
         };
-        if handle.clickhouse(Some(&format!("positions cannot be read: {trouble}"))) {
+        let place = format!("topic {}, partition {}", key.0, key.1);
+        if handle.clickhouse(Some(&format!("the position of {place} cannot be read: {trouble}"))) {
             tracing::warn!(topic = %key.0, partition = key.1, trouble, "the position cannot be read, trying again");
         }
         tokio::select! {

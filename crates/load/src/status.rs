@@ -1,7 +1,7 @@
 //! The state of a loader: readiness with its obstacles, and metrics of each partition.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -37,7 +37,10 @@ struct Inner {
     kafka: Mutex<Option<String>>,
     /// Partitions that are not read although Kafka has more.
     standing: Mutex<BTreeMap<(String, i32), Standing>>,
-    /// Boot clock of the latest round of the polling thread, us; [`NONE`] while it does not run.
+    /// Partitions that stand still and that this loader does not read.
+    elsewhere: Mutex<BTreeMap<(String, i32), Standing>>,
+    /// Boot clock of the latest sign of life of the polling thread, us; [`NONE`] while there is
+    /// none.
     polled_us: AtomicU64,
     /// Boot clock at which the consumer left its group or failed to join, and its state.
     outside: Mutex<Option<(Duration, String)>>,
@@ -71,8 +74,10 @@ pub struct Meter {
 const NONE: u64 = u64::MAX;
 /// How often the same error of the consumer is logged.
 const ERROR_TOLD_EVERY: Duration = Duration::from_secs(60);
-/// An upkeep task that has not succeeded for this long is an obstacle: rollups are late, limits are
-/// not checked.
+/// So many partitions that another loader should read are shown.
+const ELSEWHERE_SHOWN: usize = 8;
+/// A task beside the loading that has not succeeded for so long is an obstacle: rollups are late,
+/// limits are not looked at.
 const UPKEEP_WITHIN: Duration = Duration::from_secs(3_600);
 
 impl Handle {
@@ -86,6 +91,7 @@ impl Handle {
             meters: Mutex::default(),
             kafka: Mutex::new(starting.clone()),
             standing: Mutex::default(),
+            elsewhere: Mutex::default(),
             polled_us: AtomicU64::new(NONE),
             outside: Mutex::default(),
             error: Mutex::default(),
@@ -164,7 +170,22 @@ impl Handle {
         }
     }
 
-    /// Notes a round of the polling thread, on the boot clock, or its end.
+    /// The partitions that this loader reads.
+    pub(crate) fn partitions(&self) -> BTreeSet<(String, i32)> {
+        lock(&self.0.meters).keys().cloned().collect()
+    }
+
+    /// Now, on the boot clock.
+    pub(crate) fn now(&self) -> Duration {
+        self.0.clock.boot()
+    }
+
+    /// Where partitions stand still that this loader does not read.
+    pub(crate) fn elsewhere(&self, standing: BTreeMap<(String, i32), Standing>) {
+        *lock(&self.0.elsewhere) = standing;
+    }
+
+    /// A sign of life of the polling thread, on the boot clock, or its end.
     pub(crate) fn polling(&self, at: Option<Duration>) {
         let at = at.map_or(NONE, |at| u64::try_from(at.as_micros()).unwrap_or(NONE - 1));
         self.0.polled_us.store(at, Ordering::Relaxed);
@@ -239,6 +260,7 @@ impl Handle {
             ));
         }
         obstacles.extend(self.still(limit).into_iter().map(|reason| obstacle("kafka", reason)));
+        obstacles.extend(self.not_read(limit).into_iter().map(|reason| obstacle("kafka", reason)));
         for (task, (at, trouble)) in lock(&self.0.upkeep).iter() {
             let age = self.0.clock.boot().saturating_sub(*at);
             if age > UPKEEP_WITHIN {
@@ -285,6 +307,29 @@ impl Handle {
         reasons
     }
 
+    /// The partitions that have stood still for longest without being read here. They are looked at
+    /// every 10 s, and so are told within the limit.
+    fn not_read(&self, limit: Duration) -> Vec<String> {
+        let (now, elsewhere) = (self.0.clock.boot(), lock(&self.0.elsewhere));
+        let age = |standing: &Standing| now.saturating_sub(standing.since);
+        let mut old: Vec<_> = elsewhere.iter().filter(|(_, standing)| age(standing) > limit * 3 / 4).collect();
+        old.sort_by_key(|(_, standing)| standing.since);
+        let text = |((topic, partition), standing): &(&(String, i32), &Standing)| {
+            format!(
+                "nothing of topic {topic}, partition {partition}, has been written for {} s from offset {} on{}, and this loader does \
+             not read it: look at the brokers, and at the other loaders of the consumer group (load.group); where none of them \
+             reads it, start this loader again",
+                age(standing).as_secs(),
+                standing.next,
+                match (standing.high, &standing.why) {
+                    (Some(high), _) => format!(" though kafka has records up to {}", high.saturating_sub(1)),
+                    (None, why) => format!(": {}", why.as_deref().unwrap_or("kafka gives no reason")),
+                }
+            )
+        };
+        old.iter().take(ELSEWHERE_SHOWN).map(text).collect()
+    }
+
     /// The partition whose oldest unwritten record has used up most of its retention, if that is
     /// half of it or more.
     fn retention_used(&self) -> Option<String> {
@@ -318,6 +363,9 @@ impl Handle {
             let age = self.0.clock.boot().saturating_sub(*at).as_secs_f64();
             metrics.upkeep.get_or_create(&TaskLabel { task }).set(age);
         }
+        let elsewhere = lock(&self.0.elsewhere).values().map(|standing| standing.since).min();
+        let stood = elsewhere.map_or(0.0, |since| self.0.clock.boot().saturating_sub(since).as_secs_f64());
+        metrics.elsewhere.set(stood);
         let meters = lock(&self.0.meters);
         metrics.partitions.set(meters.len() as i64);
         for meter in meters.values() {
@@ -474,7 +522,8 @@ mod tests {
         let handle = serving(limits);
         let ago = |seconds: u64| Duration::from_secs(10_000 - seconds);
         let key: Key = (Arc::from("t"), 3);
-        let standing = Standing { next: 7, since: ago(20), high: Some(12), why: None };
+        let standing_of = |next| Standing { next, since: ago(20), high: Some(12), why: None };
+        let standing = standing_of(7);
         handle.standing(&key, Some(standing.clone()));
         assert!(handle.readiness().ready, "it may be about to come");
         assert_eq!(handle.oldest_age(), Duration::from_secs(20));
@@ -486,6 +535,20 @@ mod tests {
         assert!(!handle.readiness().ready);
         handle.standing(&key, None);
         assert!(handle.readiness().ready);
+
+        // What no loader reads, with the oldest first.
+        let elsewhere = |since: u64| Standing { since: ago(since), ..standing_of(7) };
+        handle.elsewhere([(("t".to_owned(), 4), elsewhere(44)), (("u".to_owned(), 0), elsewhere(40))].into());
+        assert!(handle.readiness().ready, "another loader may be about to read it");
+        handle.elsewhere([(("t".to_owned(), 4), elsewhere(46)), (("u".to_owned(), 0), elsewhere(50))].into());
+        let obstacles = handle.readiness().obstacles;
+        assert!(obstacles[0].reason.contains("topic u, partition 0") && obstacles.len() == 2, "{obstacles:?}");
+        let text = &obstacles[1].reason;
+        let named = ["topic t, partition 4", "for 46 s", "offset 7", "up to 11", "does not read it", "load.group"];
+        assert!(named.iter().all(|part| text.contains(part)), "{text}");
+        assert!(handle.metrics().contains("doseline_load_standing_elsewhere_seconds 50.0"));
+        handle.elsewhere(BTreeMap::new());
+        assert!(handle.readiness().ready && handle.metrics().contains("doseline_load_standing_elsewhere_seconds 0.0"));
 
         handle.polling(Some(ago(31)));
         assert!(handle.readiness().obstacles[0].reason.contains("has not polled for 31 s"));

@@ -9,7 +9,7 @@ use service::backoff::Backoff;
 use telemetry::interval::IntervalSet;
 use warehouse::{
     Error, Warehouse,
-    columns::{Block, Committed, Content, EventKey, LedgerRow, Lost, Provenance, contents},
+    columns::{Block, Committed, Content, EventKey, Kept, LedgerRow, Lost, Provenance, contents},
     loader::{BootKey, Intent, Progress, Shard, Tally},
 };
 
@@ -61,7 +61,12 @@ pub trait Store: Send + Sync + 'static {
     fn contents(&self, block: &Block) -> impl Future<Output = Result<Vec<Content>, Error>> + Send;
     /// Which of these events any table holds.
     fn stored_events(&self, keys: &[EventKey]) -> impl Future<Output = Result<Vec<EventKey>, Error>> + Send;
-    /// How long the engine has run without interruption, rounded down.
+    /// What the quarantine keeps of these events, as this loader refused them.
+    fn kept_in_quarantine(
+        &self,
+        keys: &[EventKey],
+    ) -> impl Future<Output = Result<Vec<(EventKey, Kept)>, Error>> + Send;
+    /// How long the engine has been up without a break, rounded down.
     fn uptime(&self) -> impl Future<Output = Result<Duration, Error>> + Send;
 }
 
@@ -107,6 +112,10 @@ impl Store for Warehouse {
 
     async fn stored_events(&self, keys: &[EventKey]) -> Result<Vec<EventKey>, Error> {
         Self::stored_events(self, keys).await
+    }
+
+    async fn kept_in_quarantine(&self, keys: &[EventKey]) -> Result<Vec<(EventKey, Kept)>, Error> {
+        Self::kept_in_quarantine(self, keys).await
     }
 
     async fn uptime(&self) -> Result<Duration, Error> {

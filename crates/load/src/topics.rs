@@ -223,16 +223,20 @@ pub(crate) async fn incarnations(
     let ids = Watch::new(kafka)?.ids(&topics.all()).await?;
     let mut incarnations = BTreeMap::new();
     for topic in topics.all() {
-        let missing = |whose: &str| Error::Topic {
+        let missing = || Error::Topic {
             topic: topic.to_owned(),
-            fault: format!("is not known to {whose}; run `doseline migrate`"),
+            fault: "is not known to the warehouse; run `doseline migrate`".to_owned(),
         };
-        let incarnation = known
-            .iter()
-            .rev()
-            .find(|incarnation| incarnation.topic == topic)
-            .ok_or_else(|| missing("the warehouse"))?;
-        let partitions = counts.get(topic).copied().ok_or_else(|| missing("kafka"))?;
+        let unseen = || {
+            Error::Topic {
+            topic: topic.to_owned(),
+            fault: "does not exist, or this user may not describe it; check the loader's rights in kafka, and run `doseline \
+                    migrate` if the topic is missing"
+                .to_owned(),
+        }
+        };
+        let incarnation = known.iter().rev().find(|incarnation| incarnation.topic == topic).ok_or_else(missing)?;
+        let partitions = counts.get(topic).copied().ok_or_else(unseen)?;
         let id = ids.get(topic).map_or("", String::as_str);
         if let Some(error) = recreated(incarnation, id) {
             return Err(error);
@@ -286,7 +290,10 @@ impl Watch {
         Ok(incarnations.values().find_map(|incarnation| match ids.get(&incarnation.topic) {
             Some(id) => recreated(incarnation, id),
             None => {
-                let fault = "does not exist any more; run `doseline migrate`".to_owned();
+                let fault =
+                    "does not exist any more, or this user may not describe it any more; check the loader's rights in \
+                             kafka, and run `doseline migrate` if the topic is missing"
+                        .to_owned();
                 Some(Error::Topic { topic: incarnation.topic.clone(), fault })
             }
         }))

@@ -7,8 +7,8 @@
 //! separate consumer asks for the next record ([`probe`]). Its answer is the reason that a person
 //! sees.
 //!
-//! [`behind`] finds the first readable record behind a batch that cannot be read. Only then may the
-//! batch be given up.
+//! A batch that cannot be read is given up only by [`behind`], which looks for the first record
+//! after it that can be: after a time, or when a person asks ([`crate::give_up`]).
 
 use std::{
     collections::BTreeSet,
@@ -28,26 +28,38 @@ use crate::{options::Kafka, partition::Key};
 
 /// How long a broker may take to return its offsets.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-/// How long an existing record may take to arrive.
+/// How long it may take once [`SLOW_MAX`] partitions were asked for in vain: a broker that is gone
+/// led many, and they must not be waited for one by one.
+const ANSWER_AT_ONCE: Duration = Duration::from_millis(100);
+const SLOW_MAX: usize = 3;
+/// How long a record that is there may take to come.
 const RECORD_WITHIN: Duration = Duration::from_secs(4);
 /// How long to wait for each offset in the search behind an unreadable batch.
 const NEXT_WITHIN: Duration = Duration::from_secs(1);
 
-/// First and next offset that Kafka has of a partition, or the error.
+/// Where the last record cannot be read either, so many offsets are asked for.
+const NEAR: u64 = 100;
+
+/// First and next offset that Kafka has of a partition, or why it does not say.
 pub(crate) type Ends = Result<(u64, u64), String>;
 
 /// Kafka's offsets of each partition. Blocks.
 pub(crate) fn ends(client: &BaseConsumer, keys: &[Key]) -> Vec<Ends> {
-    let mut asked = BTreeSet::new();
-    let mut end = |key: &Key| {
+    let (mut asked, mut slow) = (BTreeSet::new(), 0);
+    let mut end = |key: &Key, within| {
         // The leaders may have changed since the last question.
         if asked.insert(key.0.clone()) {
             client.fetch_metadata(Some(&key.0), ANSWER_WITHIN)?;
         }
-        let (low, high) = client.fetch_watermarks(&key.0, key.1, ANSWER_WITHIN)?;
+        let (low, high) = client.fetch_watermarks(&key.0, key.1, within)?;
         Ok((low.max(0).unsigned_abs(), high.max(0).unsigned_abs()))
     };
-    keys.iter().map(|key| end(key).map_err(|error: KafkaError| error.to_string())).collect()
+    let ask = |key: &Key| {
+        let end = end(key, if slow < SLOW_MAX { ANSWER_WITHIN } else { ANSWER_AT_ONCE });
+        slow += usize::from(end.is_err());
+        end.map_err(|error: KafkaError| error.to_string())
+    };
+    keys.iter().map(ask).collect()
 }
 
 /// The answer to a request for a record.
@@ -181,18 +193,20 @@ pub(crate) fn probe(kafka: &Kafka, key: &Key, from: u64) -> Answer {
     }
 }
 
-/// The first readable record behind the unreadable one at `from`. `None` if that is not certain
-/// now: the end of the log cannot be read either, or the broker does not answer. Blocks for up to a
-/// second for each offset of the unreadable batch.
+/// The first record behind `from` that can be read, where the one at `from` cannot be; none where
+/// that is not certain now: nothing behind it can be read, or the broker does not answer. Blocks,
+/// for as long as the unreadable batch has offsets.
 pub(crate) fn behind(kafka: &Kafka, client: &BaseConsumer, key: &Key, from: u64) -> Option<u64> {
     let prober = Prober::new(kafka, key).ok()?;
     let (_, high) = ends(client, std::slice::from_ref(key)).pop()?.ok()?;
-    // Check that anything can be read at all: silence of the broker proves no unreadable batch.
-    if high < from + 2 || !matches!(prober.ask(high - 1, RECORD_WITHIN), Answer::Record(_)) {
+    if high < from + 2 {
         return None;
     }
+    // A broker that answers nothing has no unreadable batch, and is not asked for each offset.
+    let ends_well = matches!(prober.ask(high - 1, RECORD_WITHIN), Answer::Record(_));
+    let end = if ends_well { high } else { high.min(from + 1 + NEAR) };
     let mut offset = from + 1;
-    while offset < high {
+    while offset < end {
         match prober.ask(offset, NEXT_WITHIN) {
             Answer::Record(found) => return confirmed(&prober, from, found),
             answer if answer.lasts() => offset += 1,
@@ -236,7 +250,7 @@ impl Standing {
         format!(
             "nothing of topic {topic}, partition {partition}, has been read for {} s from offset {} on{}: {why}; look at the \
              brokers, the loader's rights and what was produced there; a batch that stays unreadable is given up after \
-             load.unreadable_after_s and recorded in kafka_losses",
+             load.unreadable_after_s, or at once by `doseline give-up`, and recorded in kafka_losses",
             age.as_secs(),
             self.next,
             has.unwrap_or_default()
@@ -263,6 +277,7 @@ mod tests {
     use rdkafka::{
         mocking::MockCluster,
         producer::{BaseProducer, BaseRecord, Producer as _},
+        types::{RDKafkaApiKey, RDKafkaRespErr},
     };
 
     use super::*;
@@ -280,6 +295,11 @@ mod tests {
         let key: Key = (Arc::from("reports"), 0);
         assert_eq!(probe(&kafka, &key, 1), Answer::Record(1));
         assert_eq!(probe(&kafka, &key, 3), Answer::Silence);
+        // A disk that fails is told to the client, which asks again and says nothing.
+        let failing = RDKafkaRespErr::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR;
+        cluster.request_errors(RDKafkaApiKey::Fetch, &[failing; 5_000]);
+        assert!(matches!(probe(&kafka, &key, 1), Answer::Silence | Answer::Refused(_)));
+        cluster.clear_request_errors(RDKafkaApiKey::Fetch);
         cluster.broker_down(1).unwrap();
         assert!(matches!(probe(&kafka, &key, 1), Answer::Refused(_)));
     }

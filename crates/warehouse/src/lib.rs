@@ -28,6 +28,7 @@ pub mod insert;
 pub mod loader;
 pub mod migrate;
 pub mod notices;
+mod positions;
 pub mod prune;
 pub mod quarantine;
 pub mod rebuild;

@@ -383,8 +383,6 @@ fn condition(filter: &Filter) -> String {
 
 fn raw(row: PayloadRow) -> Raw {
     let PayloadRow { incarnation, partition, offset, seq, boot_id, reason, tenant, device, topic, source, .. } = row;
-    let digits = row.payload.as_bytes().chunks_exact(2);
-    let nibble = |digit: u8| char::from(digit).to_digit(16).unwrap_or(0) as u8;
     Raw {
         id: Id { incarnation, partition, offset, seq: (boot_id > 0).then_some(seq) },
         reason,
@@ -393,6 +391,12 @@ fn raw(row: PayloadRow) -> Raw {
         topic,
         source,
         received_at: row.received_at,
-        payload: digits.map(|pair| nibble(pair[0]) << 4 | nibble(pair[1])).collect(),
+        payload: unhex(&row.payload),
     }
+}
+
+/// What ClickHouse's `hex` wrote.
+pub(crate) fn unhex(digits: &str) -> Vec<u8> {
+    let nibble = |digit: u8| char::from(digit).to_digit(16).unwrap_or(0) as u8;
+    digits.as_bytes().chunks_exact(2).map(|pair| nibble(pair[0]) << 4 | nibble(pair[1])).collect()
 }

@@ -50,9 +50,10 @@ impl Warehouse {
                  UNION DISTINCT SELECT tenant FROM cycle_releases WHERE cycle_uid = {id}"
             ),
             _ => {
-                let lot = of_lot(subject);
+                let (mounted, mixed) = (of_lot(subject, "item_id"), of_lot(subject, "container_id"));
                 format!(
-                    "SELECT tenant FROM mounts WHERE {lot} UNION DISTINCT SELECT tenant FROM preparations WHERE {lot}"
+                    "SELECT tenant FROM mounts WHERE {mounted} \
+                     UNION DISTINCT SELECT tenant FROM preparations WHERE {mixed}"
                 )
             }
         };
@@ -81,7 +82,9 @@ impl Warehouse {
     /// As [`Warehouse::fetch`].
     #[boxed]
     pub async fn components_of_lot(&self, lot: &str) -> Result<Vec<Component>, Error> {
-        self.components_where(&of_lot(lot)).await
+        let mut found = self.components_where(&of_lot(lot, "container_id")).await?;
+        found.retain(|component| is_of_lot(lot, [&component.udi_di, &component.container_id], &component.lot));
+        Ok(found)
     }
 
     /// Mixtures taken from containers.
@@ -98,7 +101,9 @@ impl Warehouse {
     /// As [`Warehouse::fetch`].
     #[boxed]
     pub async fn mounts_of_lot(&self, lot: &str) -> Result<Vec<Mount>, Error> {
-        self.mounts_where(&format!("{} LIMIT {ROWS_MAX}", of_lot(lot))).await
+        let mut found = self.mounts_where(&format!("{} LIMIT {ROWS_MAX}", of_lot(lot, "item_id"))).await?;
+        found.retain(|mount| is_of_lot(lot, [&mount.udi_di, &mount.item_id], &mount.lot));
+        Ok(found)
     }
 
     /// Starts and clients of sessions.
@@ -139,24 +144,56 @@ impl Warehouse {
     }
 }
 
-fn of_lot(subject: &str) -> String {
-    match subject.split_once('/') {
-        Some((udi_di, lot)) => format!("{} AND trimBoth(lot) = {}", of_product(udi_di), quoted(&gs1::lot(lot))),
-        None => format!("trimBoth(lot) = {}", quoted(&gs1::lot(subject))),
-    }
+/// SQL of a lot, alone or as `PRODUCT/LOT`. What `udi_di` and `lot` do not say is taken from an
+/// element string that was scanned as one of them, or as the item's or container's `id`.
+fn of_lot(subject: &str, id: &str) -> String {
+    let (product, lot) = match subject.split_once('/') {
+        Some((product, lot)) => (Some(product), lot),
+        None => (None, subject),
+    };
+    let lot = gs1::lot(lot);
+    // (10) ends at the next identifier, at a separator, or with the string.
+    let regex = format!("^(\\(01\\).*\\(10\\) *|[^(]*10){} *(\\(|\\x1d|$)", literal(&lot));
+    let within = ["udi_di", id].map(|text| format!("length({text}) >= 16 AND match({text}, {})", quoted(&regex)));
+    let of_lot = format!("(trimBoth(lot) = {} OR lot = '' AND ({}))", quoted(&lot), within.join(" OR "));
+    product.map_or(of_lot.clone(), |product| format!("{} AND {of_lot}", of_product(product, id)))
 }
 
-/// SQL condition: whether `udi_di` names a product, in any spelling of its GTIN.
-fn of_product(udi_di: &str) -> String {
+/// Whether that holds once the element strings are read: a serial number may look like a lot.
+fn is_of_lot(subject: &str, strings: [&str; 2], lot: &str) -> bool {
+    let within = |ai: &str| strings.iter().find_map(|text| gs1::part(text, ai));
+    let (product, of) = match subject.split_once('/') {
+        Some((product, lot)) => (Some(gs1::product(product)), gs1::lot(lot)),
+        None => (None, gs1::lot(subject)),
+    };
+    let is_another = strings[0].is_empty() && product.is_some_and(|product| within("01") != Some(product));
+    !is_another && (!lot.is_empty() || within("10") == Some(of))
+}
+
+/// A text as it stands in a regular expression.
+fn literal(text: &str) -> String {
+    let escaped = |letter: char| match letter.is_ascii_punctuation() {
+        true => format!("\\{letter}"),
+        false => letter.to_string(),
+    };
+    text.chars().map(escaped).collect()
+}
+
+/// SQL of a product in every way of writing its GTIN.
+fn of_product(udi_di: &str, id: &str) -> String {
     let product = gs1::product(udi_di);
     let shorter = [13, 12, 8].into_iter().filter_map(|length| {
         let (zeros, rest) = product.split_at_checked(product.len().checked_sub(length)?)?;
         (!zeros.is_empty() && zeros.bytes().all(|digit| digit == b'0')).then_some(rest)
     });
     let spellings: Vec<String> = [product.as_str()].into_iter().chain(shorter).map(quoted).collect();
-    // A whole GS1 element string, with brackets or as scanned.
-    let strings = ["(01)", "01"].map(|ai| format!("position(udi_di, {}) > 0", quoted(&format!("{ai}{product}"))));
-    format!("(trimBoth(udi_di) IN ({}) OR length(udi_di) >= 16 AND ({}))", spellings.join(", "), strings.join(" OR "))
+    // Of an element string, with brackets and as scanned.
+    let within = |text: &str| {
+        let strings = ["(01)", "01"].map(|ai| format!("position({text}, {}) > 0", quoted(&format!("{ai}{product}"))));
+        format!("length({text}) >= 16 AND ({})", strings.join(" OR "))
+    };
+    let (own, id) = (within("udi_di"), within(id));
+    format!("(trimBoth(udi_di) IN ({}) OR {own} OR udi_di = '' AND {id})", spellings.join(", "))
 }
 
 #[cfg(test)]
@@ -165,13 +202,18 @@ mod tests {
 
     #[test]
     fn a_product_is_asked_for_in_every_spelling() {
+        let of_lot = |subject| of_lot(subject, "item_id");
         let sql = of_lot("4012345000017/L1 ");
         assert_eq!(sql, of_lot("(01)04012345000017/L1"));
         assert!(
-            sql.contains("IN ('04012345000017', '4012345000017')") && sql.ends_with("trimBoth(lot) = 'L1'"),
+            sql.contains("IN ('04012345000017', '4012345000017')") && sql.contains("trimBoth(lot) = 'L1' OR"),
             "{sql}"
         );
         assert!(of_lot("REF-7/L1").contains("IN ('REF-7')"));
-        assert_eq!(of_lot("L'1"), r"trimBoth(lot) = 'L\'1'");
+        let scanned = |id: &str, lot: &str| is_of_lot("4012345000017/L1", ["", id], lot);
+        assert!(scanned("(01)04012345000017(10)L1(21)S", "") && scanned("010401234500001710L1", ""));
+        assert!(!scanned("(01)04012345000024(10)L1", "") && !scanned("010401234500001721S10L1", ""));
+        assert!(!scanned("(01)04012345000017(10)L11", "") && scanned("(01)04012345000017(21)S", "L1"));
+        assert!(of_lot("L'1.2").starts_with(r"(trimBoth(lot) = 'L\'1.2' OR") && literal("1.2") == r"1\.2");
     }
 }

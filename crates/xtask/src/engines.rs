@@ -1,5 +1,5 @@
 //! The engines: ClickHouse as a library from npm, Apache Kafka from Maven Central, Python clients
-//! from PyPI, other Kafka clients.
+//! from PyPI, other Kafka clients, ClickHouse's JDBC driver.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,6 +36,8 @@ const CHDB: &[Chdb] = &[Chdb {
 }];
 
 const KAFKA_POM: &str = include_str!("../pins/kafka-4.1.0.pom.xml");
+const JDBC_POM: &str = include_str!("../pins/clickhouse-jdbc-0.9.0.pom.xml");
+const JDBC_PIN: &str = include_str!("../pins/clickhouse-jdbc-0.9.0.sha256");
 const KAFKA_PIN: &str = include_str!("../pins/kafka-4.1.0.sha256");
 
 /// `cargo xtask engines`: fetches everything that the tests need and a checkout does not contain.
@@ -52,6 +54,7 @@ pub fn fetch_all(step: &mut Step) -> Result<()> {
     fetch_kafka(step, &lock)?;
     fetch_python(step, &lock)?;
     fetch_kafka_clients(step, &lock)?;
+    fetch_jdbc(step, &lock)?;
     crate::tools::fetch_cargo_deny(step, &lock)?;
     Ok(())
 }
@@ -106,20 +109,32 @@ pub fn fetch_chdb(step: &mut Step, lock: &Lock) -> Result<PathBuf> {
 }
 
 fn fetch_kafka(step: &mut Step, lock: &Lock) -> Result<()> {
-    cache::place(lock, &format!("kafka-{KAFKA_VERSION}-tools"), |staging| {
-        let pom = staging.join("pom.xml");
-        cache::write(&pom, KAFKA_POM)?;
+    let what = format!("Apache Kafka {KAFKA_VERSION} from Maven Central (45 MB)");
+    fetch_from_maven(step, lock, (&format!("kafka-{KAFKA_VERSION}-tools"), &what), KAFKA_POM, KAFKA_PIN)
+}
+
+/// ClickHouse's JDBC driver, whose version `tests/src/clients.rs` names, too.
+fn fetch_jdbc(step: &mut Step, lock: &Lock) -> Result<()> {
+    let names = ("clickhouse-jdbc-0.9.0", "ClickHouse's JDBC driver from Maven Central (11 MB)");
+    fetch_from_maven(step, lock, names, JDBC_POM, JDBC_PIN)
+}
+
+/// The libraries that a POM names, into `libs`.
+fn fetch_from_maven(step: &mut Step, lock: &Lock, (place, what): (&str, &str), pom: &str, pin: &str) -> Result<()> {
+    cache::place(lock, place, |staging| {
+        let path = staging.join("pom.xml");
+        cache::write(&path, pom)?;
         let libs = staging.join("libs");
-        cache::fetching(step, &format!("Apache Kafka {KAFKA_VERSION} from Maven Central (45 MB)"), None, || {
+        cache::fetching(step, what, None, || {
             command::read(
                 Command::new("mvn")
                     .args(["-B", "-q", "-f"])
-                    .arg(&pom)
+                    .arg(&path)
                     .args([MAVEN_COPY, "-DincludeScope=runtime"])
                     .arg(format!("-DoutputDirectory={}", libs.display())),
             )
         })?;
-        cache::verify(&libs, KAFKA_PIN)
+        cache::verify(&libs, pin)
     })?;
     Ok(())
 }

@@ -14,6 +14,8 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(120);
 pub struct Node {
     id: i32,
     port: u16,
+    /// Port of the listener that asks for a password, where there is one.
+    secured: Option<u16>,
     process: Option<Process>,
     // Deleted after the process has ended.
     scratch: Scratch,
@@ -58,9 +60,28 @@ impl Node {
                 data = scratch.join("data").display(),
             );
             fs::write(scratch.join("server.properties"), properties).expect("write server.properties");
-            Self { id, port, process: None, scratch }
+            Self { id, port, secured: None, process: None, scratch }
         });
         nodes.collect()
+    }
+
+    /// Adds a listener that asks for a password, and rules that apply to its user alone.
+    pub(super) fn secure(&mut self, user: &str, password: &str) {
+        let (path, port) = (self.scratch.join("server.properties"), free_port());
+        let properties = fs::read_to_string(&path).expect("read server.properties");
+        let properties = properties
+            .replace("listeners=PLAINTEXT", &format!("listeners=CLIENT://127.0.0.1:{port},PLAINTEXT"))
+            .replace("protocol.map=", "protocol.map=CLIENT:SASL_PLAINTEXT,");
+        let more = format!(
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+             super.users=User:ANONYMOUS\n\
+             allow.everyone.if.no.acl.found=true\n\
+             sasl.enabled.mechanisms=PLAIN\n\
+             listener.name.client.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
+             user_{user}=\"{password}\";\n"
+        );
+        fs::write(path, properties + &more).expect("write server.properties");
+        self.secured = Some(port);
     }
 
     /// Writes the identity of cluster and node into the data folder, which Kafka requires once.
@@ -130,6 +151,11 @@ impl Node {
     /// Its id in Kafka, from 1.
     pub fn id(&self) -> i32 {
         self.id
+    }
+
+    /// `HOST:PORT` of the listener that asks for a password.
+    pub(super) fn secured_address(&self) -> Option<String> {
+        self.secured.map(|port| format!("127.0.0.1:{port}"))
     }
 
     /// `HOST:PORT` for clients.

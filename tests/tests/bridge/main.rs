@@ -5,5 +5,6 @@ mod faults;
 mod hostile;
 mod path;
 mod poison;
+mod restarts;
 mod rig;
 mod start;

@@ -206,6 +206,55 @@ async fn another_content_under_a_stored_sequence_number_is_a_conflict_and_the_sa
     check(&rig, "SELECT count(), any(certificate) FROM calibrations WHERE device = 'pen-3'", "1\tC-1");
 }
 
+/// The first content is implausible: neither it nor another one is stored, and both can be found.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_content_under_a_quarantined_sequence_number_is_a_conflict_and_the_same_one_is_silent() {
+    let mut rig = Rig::start(1).await;
+    let loader = rig.load(rig.options()).await;
+    let injection = |measured_um| {
+        let injection = v1::Injection { measured_um: Some(measured_um), ..v1::Injection::default() };
+        event(Kind::Injection(injection))
+    };
+    let implausible = || report(20, 1, vec![injection(1_500), injection(13_001)]);
+    rig.report("pen-1", &implausible());
+    rig.flush();
+    rig.written().await;
+    // Again, also alone and from another base: a retransmission.
+    let mut again = implausible();
+    again.base_unix_us -= 1_000_000;
+    again.events.iter_mut().for_each(|event| event.offset_us += 1_000_000);
+    let alone = v1::Report { first_seq: 2, events: vec![again.events[1].clone()], ..again.clone() };
+    rig.report("pen-1", &again);
+    rig.report("pen-1", &alone);
+    rig.flush();
+    rig.written().await;
+    let metrics = loader.handle.metrics();
+    for silent in ["conflicts", "unverified_duplicates"] {
+        assert!(metrics.contains(&format!("doseline_load_{silent}_total 0")), "{metrics}");
+    }
+    check(&rig, "SELECT count() FROM quarantine", "1");
+
+    // A good injection under the number, and both contents of another device in one batch.
+    rig.report("pen-1", &report(20, 2, vec![injection(1_501)]));
+    rig.report("pen-2", &report(21, 1, vec![injection(13_001)]));
+    rig.report("pen-2", &report(21, 1, vec![injection(1_502)]));
+    rig.flush();
+    rig.written().await;
+    rig.written().await;
+    let metrics = loader.handle.metrics();
+    assert!(metrics.contains("doseline_load_conflicts_total 2"), "{metrics}");
+    loader.stop().await;
+    check(
+        &rig,
+        "SELECT device, boot_id, seq, reason, source, detail FROM quarantine ORDER BY ALL",
+        "pen-1\t20\t2\tconflict\tcheck\tboot 20, sequence 2: the first content is in quarantine as implausible, and differs\n\
+         pen-1\t20\t2\timplausible\tloader\tmeasured_um 13001 is outside 0..13000\n\
+         pen-2\t21\t1\tconflict\tcheck\tboot 21, sequence 1: the first content is in quarantine as implausible, and differs\n\
+         pen-2\t21\t1\timplausible\tloader\tmeasured_um 13001 is outside 0..13000",
+    );
+    check(&rig, "SELECT count(), any(measured_um) FROM injections", "1\t1500");
+}
+
 fn kinds_are_in_their_tables(rig: &Rig) {
     check(
         rig,

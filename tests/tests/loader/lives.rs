@@ -164,8 +164,8 @@ fn check_offsets(rig: &Rig) -> usize {
     lost.len()
 }
 
-/// Sends records that go to quarantine one by one, so that each offset shows; 1 kB each.
-fn send_nonsense(rig: &mut Rig, partition: i32, count: usize) {
+/// Records that go to quarantine one by one, so that each offset shows; 1 kB each.
+pub fn send_nonsense(rig: &mut Rig, partition: i32, count: usize) {
     for _ in 0..count {
         let topic = "doseline/v1/acme/berlin/pen-1/report";
         rig.produce_into(Some(partition), kafka::REPORTS_TOPIC, "acme/pen-1", topic, &[0xff; 1_000], &[]);

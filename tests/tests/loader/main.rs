@@ -4,6 +4,7 @@ mod gaps;
 mod kinds;
 mod lives;
 mod path;
+mod refused;
 mod rig;
 mod store;
 mod unreadable;

@@ -26,6 +26,7 @@ pub struct Rig {
     producer: ThreadedProducer<DefaultProducerContext>,
     produced: i64,
     partitions: u32,
+    replication: u32,
 }
 
 pub struct Running {
@@ -50,13 +51,19 @@ impl Running {
 
 impl Rig {
     pub async fn start(partitions: u32) -> Self {
-        let (clickhouse, kafka) = (ClickHouse::start(), Kafka::start());
+        Self::on(Kafka::start(), (partitions, 1)).await
+    }
+
+    /// On a cluster of its own, with so many partitions and copies of each.
+    pub async fn on(kafka: Kafka, (partitions, replication): (u32, u32)) -> Self {
+        let clickhouse = ClickHouse::start();
         let warehouse = Warehouse::new(clickhouse.warehouse_options()).expect("a valid address");
         migrate::migrate(&warehouse, migrate::Options::default()).await.expect("migrate");
         let mut config = kafka.config();
         config.set("partitioner", "murmur2_random").set("linger.ms", "2").set("message.max.bytes", "4000000");
         let producer = config.create().expect("create a producer");
-        let rig = Self { clickhouse, kafka, warehouse, timestamp_ms: None, producer, produced: 0, partitions };
+        let rig =
+            Self { clickhouse, kafka, warehouse, timestamp_ms: None, producer, produced: 0, partitions, replication };
         rig.ensure_topics().await;
         rig.ensure_topics().await;
         rig
@@ -66,7 +73,7 @@ impl Rig {
     pub async fn ensure_topics(&self) -> Vec<load::Ensured> {
         let spec = TopicSpec {
             partitions: self.partitions,
-            replication: 1,
+            replication: self.replication,
             min_insync_replicas: 1,
             retention: Duration::from_secs(7 * 86_400),
         };

@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
-use harness::{Kafka, poll};
+use harness::{Doseline, Finished, Kafka, poll};
 use load::{Limits, Options};
 use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
     message::{Header, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer as _},
 };
-use telemetry::kafka::{RECEIVED_AT_HEADER, REPORTS_TOPIC, TOPIC_HEADER};
+use telemetry::kafka::{RECEIVED_AT_HEADER, REPORTS_TOPIC, STATUS_TOPIC, TOPIC_HEADER};
 
 use crate::{
     lives::{WITHIN, wait_for_metric, wait_for_obstacle},
@@ -115,4 +117,86 @@ async fn a_batch_that_cannot_be_read_is_told_of_and_becomes_a_loss_that_is_recor
     let text = loader.handle.metrics();
     assert!(text.contains("doseline_load_kafka_errors_total{error=\"BadMessage\"}"), "{text}");
     loader.stop().await;
+}
+
+/// `doseline give-up` as an operator runs it, away from the loader.
+fn give_up(rig: &Rig, topic: &str, partition: &str, offset: &str, more: &[&str]) -> Finished {
+    let (brokers, url) = (format!("[\"{}\"]", rig.kafka.bootstrap()), rig.clickhouse.url());
+    let environment = [
+        ("DOSELINE__KAFKA__BROKERS", brokers.as_str()),
+        ("DOSELINE__CLICKHOUSE__URL", url.as_str()),
+        ("DOSELINE__CLICKHOUSE__USERNAME", "doseline"),
+        ("DOSELINE__CLICKHOUSE__PASSWORD", harness::PASSWORD),
+    ];
+    let named = ["give-up", "--topic", topic, "--partition", partition, "--offset", offset];
+    let arguments: Vec<&str> = named.iter().chain(more).copied().collect();
+    tokio::task::block_in_place(|| Doseline::run(&arguments, &environment, WITHIN))
+}
+
+/// The offset of the request for partition 0 that Kafka keeps.
+fn requested(rig: &Rig) -> Option<Offset> {
+    let group = format!("{}-give-up-1", rig.options().kafka.group);
+    let client: BaseConsumer = rig.kafka.config().set("group.id", group).create().expect("create a Kafka client");
+    let mut list = TopicPartitionList::new();
+    list.add_partition(REPORTS_TOPIC, 0);
+    let committed = client.committed_offsets(list, Duration::from_secs(30)).expect("read the request");
+    committed.find_partition(REPORTS_TOPIC, 0).map(|element| element.offset())
+}
+
+/// Long before its time, and only the batch that stands in the way: any other request is refused
+/// and moves nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_gives_up_a_batch_that_cannot_be_read_and_no_other() {
+    let mut rig = Rig::start(1).await;
+    for codec in ["none", "gzip", "none", "lz4"] {
+        send_batch(&rig.kafka, codec);
+    }
+    for broken in [1, 3] {
+        damage(&mut rig.kafka, broken, true, |batch| batch[BODY + 10..].fill(0));
+    }
+    let refused = |finished: Finished, said: &str| {
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        assert!(finished.stderr.contains(said) && finished.stderr.contains("hint: "), "{}", finished.stderr);
+    };
+    refused(give_up(&rig, REPORTS_TOPIC, "0", "0", &[]), "offset 0 can be read, so nothing is given up");
+    let loader = rig.load(rig.options()).await;
+    wait_for_obstacle(&loader, "from offset 3 on");
+    wait_for_obstacle(&loader, "`doseline give-up`");
+    refused(
+        give_up(&rig, "doseline.alerts.v1", "0", "3", &[]),
+        "no loader reads it; loaders read doseline.reports.v1,",
+    );
+    refused(give_up(&rig, REPORTS_TOPIC, "1", "3", &[]), "the topic has partitions 0 to 0");
+    refused(give_up(&rig, REPORTS_TOPIC, "0", "4", &[]), "the next record to be written has offset 3, not 4");
+    refused(give_up(&rig, STATUS_TOPIC, "0", "0", &[]), "everything is written, up to offset 0");
+    loader.stop().await;
+    refused(give_up(&rig, REPORTS_TOPIC, "0", "3", &[]), "no loader is running in the consumer group doseline-load");
+    assert_eq!(requested(&rig), Some(Offset::Invalid), "a request that is refused leaves nothing");
+    let first: BTreeSet<u64> = (0..3).collect();
+    assert_eq!(offsets(&rig), (first, BTreeSet::new()));
+
+    let loader = rig.load(rig.options()).await;
+    let given_up = give_up(&rig, REPORTS_TOPIC, "0", "3", &[]);
+    assert_eq!(given_up.code, Some(0), "{}", given_up.stderr);
+    let said = "gave up offsets 3 to 5 of topic doseline.reports.v1, partition 0; they are in kafka_losses\n";
+    assert_eq!(given_up.stdout, said);
+    let written: BTreeSet<u64> = (0..3).chain(6..9).collect();
+    poll(WITHIN, "what follows to be written", || match offsets(&rig) {
+        found if found == (written.clone(), (3..6).collect()) => Ok(()),
+        found => Err(format!("{found:?}")),
+    });
+    // Nothing behind the last batch can be read: the end of the log is not given up, and the
+    // request does not wait for what comes later.
+    wait_for_obstacle(&loader, "from offset 9 on");
+    let waited = give_up(&rig, REPORTS_TOPIC, "0", "9", &["--within-s", "12"]);
+    refused(waited, "no loader has given up offset 9 within 12 s, and the request is withdrawn");
+    assert_eq!(requested(&rig), Some(Offset::Offset(1 << 62)));
+    send_batch(&rig.kafka, "none");
+    let given_up = give_up(&rig, REPORTS_TOPIC, "0", "9", &["--json"]);
+    assert_eq!(given_up.stdout, "{\"first_offset\":9,\"last_offset\":11}\n", "{}", given_up.stderr);
+    refused(give_up(&rig, REPORTS_TOPIC, "0", "9", &[]), "is written");
+    rig.written().await;
+    loader.stop().await;
+    let (_, lost) = offsets(&rig);
+    assert_eq!(lost, (3..6).chain(9..12).collect());
 }

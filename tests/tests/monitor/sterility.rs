@@ -451,6 +451,27 @@ async fn a_trace_walks_both_ways() {
     assert!(cycle.contains("-> item H1") && cycle.contains("-> session a"), "{cycle}");
     let lot = tree(Subject::Lot("di-NEEDLE/L1".to_owned())).await;
     assert!(lot.contains("2 mounts") && lot.contains("-> session a") && lot.contains("-> session b"), "{lot}");
+    // The same lot where the item was scanned with its whole label, which says product and lot.
+    let scanned =
+        ["(01)04012345000017(10)L.7(21)S1", "0104012345000017\\x1d21S2\\x1d10L.7", "(01)04012345000017(10)L77(21)S3"];
+    for (number, label) in scanned.into_iter().enumerate() {
+        facts.insert(
+            "mounts",
+            "tenant, site, device, seq, at, event, slot, mount_id, item_id",
+            &format!(
+                "('acme', 'paris', 'pen-1', {}, {}, 'MOUNTED', 'NEEDLE', 'm-s{number}', '{label}')",
+                900 + number,
+                at(6)
+            ),
+        );
+    }
+    for subject in ["4012345000017/L.7", "L.7"] {
+        let mounts = rig.warehouse.mounts_of_lot(subject).await.expect("mounts of a lot");
+        let mut found: Vec<_> = mounts.iter().map(|mount| mount.mount_id.as_str()).collect();
+        found.sort_unstable();
+        assert_eq!(found, ["m-s0", "m-s1"], "{subject}");
+        assert_eq!(rig.warehouse.tenants_of("LOT", subject).await.expect("tenants"), ["acme"]);
+    }
     let item = tree(Subject::Item("N1".to_owned())).await;
     assert!(item.contains("single use") && item.contains("-> session b"), "{item}");
     assert_eq!(rig.warehouse.tenants_of("ITEM", "N1").await.expect("tenants"), ["acme"]);

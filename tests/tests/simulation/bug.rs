@@ -16,7 +16,7 @@ use load::{
 use tokio::time::Instant;
 use warehouse::{
     Error,
-    columns::{Block, Content, EventKey, LedgerRow, Provenance},
+    columns::{Block, Content, EventKey, Kept, LedgerRow, Provenance},
     loader::{BootKey, Intent, Progress, Shard, Tally, token},
 };
 
@@ -301,6 +301,10 @@ impl Store for Client {
 
     async fn stored_events(&self, keys: &[EventKey]) -> Result<Vec<EventKey>, Error> {
         self.engine.stored_events(keys).await
+    }
+
+    async fn kept_in_quarantine(&self, keys: &[EventKey]) -> Result<Vec<(EventKey, Kept)>, Error> {
+        self.engine.kept_in_quarantine(keys).await
     }
 
     async fn uptime(&self) -> Result<Duration, Error> {

@@ -196,8 +196,19 @@ impl Reply {
         }
     }
 
-    /// Ends the reply of a failed statement. If no row was sent, the reply gets an error status.
-    /// Otherwise a marked text ends the body, which is then broken off.
+    /// The text of an error in ClickHouse's blocks, where the rows would have been in them: drivers
+    /// count on that.
+    fn compressed(&self, text: String) -> Vec<u8> {
+        if !matches!(self.encoder, Encoder::Blocks(..)) {
+            return text.into_bytes();
+        }
+        let mut blocks = Encoder::blocks();
+        let compressed = blocks.write(text.as_bytes()).and_then(|()| blocks.finish());
+        compressed.unwrap_or_else(|_| text.into_bytes())
+    }
+
+    /// Ends the reply of a statement that failed: with a status if no row was sent yet, otherwise
+    /// with a marked text at the end of a body that does not end as it should.
     pub fn fail(mut self, exception: &Exception) {
         let text = exception.body(&self.version);
         if let Some(head) = self.head.take() {
@@ -205,7 +216,8 @@ impl Reply {
             headers.retain(|(name, _)| !matches!(*name, "X-ClickHouse-Format" | "Content-Type"));
             headers.push(("X-ClickHouse-Exception-Code", exception.code().to_string()));
             headers.push(("Content-Type", "text/plain; charset=UTF-8".to_owned()));
-            let _ = head.send(Head { status: exception.http_status(), headers, first: text.into(), more: false });
+            let first = self.compressed(text).into();
+            let _ = head.send(Head { status: exception.http_status(), headers, first, more: false });
             return;
         }
         let tag = &self.tag;

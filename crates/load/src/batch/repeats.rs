@@ -21,12 +21,14 @@ pub(super) struct Repeating<'r> {
     records: Vec<Repeat>,
 }
 
-/// A record with events that were stored before.
+/// A record with events that were stored, or put into quarantine, before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Repeat {
     pub boot: BootKey,
     /// Sequence numbers of these events.
     pub seqs: IntervalSet,
+    /// Sequence numbers of events whose first content is in quarantine.
+    pub quarantined: IntervalSet,
     /// Offset of the record.
     pub offset: u64,
     pub topic: String,
@@ -47,7 +49,14 @@ pub(crate) struct Repeats {
 }
 
 impl<'r> Repeating<'r> {
-    pub fn add(&mut self, source: &Source<'_, 'r>, topic: &Topic<'_>, context: &v1::Context, seqs: IntervalSet) {
+    /// Adds the events of a report that are stored, and those that are in quarantine.
+    pub fn add(
+        &mut self,
+        source: &Source<'_, 'r>,
+        topic: &Topic<'_>,
+        context: &v1::Context,
+        (seqs, quarantined): (IntervalSet, IntervalSet),
+    ) {
         let Source { decoded, report, time, limits, .. } = source;
         let origin = origin(&mut self.tables, &mut self.interned, decoded, topic, report, context, time);
         let message = report.message();
@@ -60,6 +69,7 @@ impl<'r> Repeating<'r> {
         self.records.push(Repeat {
             boot: BootKey { tenant, device, boot_id: report.boot_id() },
             seqs,
+            quarantined,
             offset: decoded.record.offset,
             topic: decoded.topic.clone().into_owned(),
             received_at: decoded.received_at,

@@ -1,6 +1,6 @@
-//! Compares events that arrive again with the stored event of the same boot and sequence number.
-//! Equal content is a retransmission, and nothing happens. Other content is a conflict: a cloned
-//! device, or counters that were reset. It goes to the quarantine topic.
+//! Events that arrive again under a boot and sequence number that is stored, or whose event is in
+//! quarantine: the same content is a retransmission and stays silent, another content is a conflict
+//! (a cloned device, or counters that were reset) and goes to the quarantine topic.
 //!
 //! The comparison stands between writing and recording a batch. So the first content is in its
 //! table even if both arrive in one batch, and a crash before the record repeats the comparison.
@@ -10,8 +10,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use telemetry::{kafka::SOURCE_CHECK, reject::Reason, report::Report};
-use warehouse::columns::{Content, EventKey, contents, difference};
+use prost::Message as _;
+use telemetry::{interval::IntervalSet, kafka::SOURCE_CHECK, reject::Reason, report::Report, v1};
+use warehouse::columns::{Content, EventKey, Kept, contents, difference};
 
 use super::{Owner, Stop};
 use crate::{
@@ -44,7 +45,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
             match self.differing(repeats).await {
                 Ok(compared) => return Ok(compared),
                 Err(error) => {
-                    let unverified = repeats.records.iter().map(|record| record.seqs.count()).sum();
+                    let count = |record: &Repeat| record.seqs.count() + record.quarantined.count();
+                    let unverified = repeats.records.iter().map(count).sum();
                     tracing::warn!(shard = ?self.shard, %error, unverified, "cannot compare events that arrived again");
                     if attempt == ATTEMPTS {
                         return Ok(Compared { conflicts: Vec::new(), unverified });
@@ -57,7 +59,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
     }
 
     async fn differing(&self, repeats: &Repeats) -> Result<Compared, warehouse::Error> {
-        let events = || repeats.records.iter().flat_map(|record| keys(record).map(move |key| (record, key)));
+        let events =
+            || repeats.records.iter().flat_map(|record| keys(record, &record.seqs).map(move |key| (record, key)));
         let mut differences = self.differences(repeats).await?;
         // The stored event may be of another kind, and so in another table.
         let absent = events().filter(|(record, key)| !differences.contains_key(&(record.offset, key.clone())));
@@ -82,11 +85,39 @@ impl<S: Store, C: Copies> Owner<S, C> {
             };
             compared.conflicts.extend(difference.and_then(|difference| conflict(record, &key, &difference)));
         }
+        self.in_quarantine(repeats, &mut compared).await?;
         Ok(compared)
     }
 
-    /// For each event that the table of its kind holds: the difference, if there is one. The key
-    /// holds the offset of the record with the repeated event.
+    /// The same for events whose first content is in quarantine: the second one is not stored
+    /// either, and must not disappear because of it.
+    async fn in_quarantine(&self, repeats: &Repeats, compared: &mut Compared) -> Result<(), warehouse::Error> {
+        let of = |record| keys(record, &record.quarantined).map(move |key| (record, key));
+        let events: Vec<(&Repeat, EventKey)> = repeats.records.iter().flat_map(of).collect();
+        if events.is_empty() {
+            return Ok(());
+        }
+        let wanted: BTreeSet<EventKey> = events.iter().map(|(_, key)| key.clone()).collect();
+        let mut kept: BTreeMap<EventKey, Vec<Kept>> = BTreeMap::new();
+        for (key, row) in self.shared.store.kept_in_quarantine(&Vec::from_iter(wanted)).await? {
+            kept.entry(key).or_default().push(row);
+        }
+        for (record, key) in events {
+            let Some(kept) = kept.get(&key) else {
+                compared.unverified += 1;
+                continue;
+            };
+            let Some(refusal) = conflict(record, &key, "") else { continue };
+            if !kept.iter().any(|kept| is_same(&kept.payload, &refusal.payload)) {
+                let difference = format!("the first content is in quarantine as {}, and differs", kept[0].reason);
+                compared.conflicts.extend(conflict(record, &key, &difference));
+            }
+        }
+        Ok(())
+    }
+
+    /// For each event that stands in the table of its kind: how it differs, by offset of the record
+    /// that brought it again.
     async fn differences(&self, repeats: &Repeats) -> Result<Differences, warehouse::Error> {
         let mut differences = Differences::new();
         for block in &repeats.blocks {
@@ -116,8 +147,16 @@ impl<S: Store, C: Copies> Owner<S, C> {
 
 type Differences = BTreeMap<(u64, EventKey), Option<String>>;
 
-fn keys(record: &Repeat) -> impl Iterator<Item = EventKey> {
-    let seqs = record.seqs.intervals().iter().flat_map(|known| known.first..=known.last);
+/// Whether two reports of one event say the same of it. When it happened is told from the base of
+/// each report, and so is not compared; an event of a kind that this version does not know is not
+/// either.
+fn is_same(first: &[u8], again: &[u8]) -> bool {
+    let kind = |report: &[u8]| Some(v1::Report::decode(report).ok()?.events.pop()?.kind);
+    kind(first) == kind(again)
+}
+
+fn keys(record: &Repeat, seqs: &IntervalSet) -> impl Iterator<Item = EventKey> {
+    let seqs = seqs.intervals().iter().flat_map(|known| known.first..=known.last);
     seqs.map(|seq| EventKey {
         tenant: record.boot.tenant.clone(),
         device: record.boot.device.clone(),

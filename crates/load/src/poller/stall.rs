@@ -10,6 +10,7 @@ use super::{BOUNDS_EVERY, Poller, Report, single};
 use crate::{
     copies::Copies,
     error::Error,
+    give_up,
     partition::Key,
     start::watermarks,
     store::Store,
@@ -73,7 +74,11 @@ impl<S: Store, C: Copies> Poller<S, C> {
             }
             Err(error) => {
                 if let Some(standing) = &mut holding.standing {
-                    standing.why = Some(format!("kafka does not say what it has: {error}"));
+                    let why = format!("kafka does not say what it has: {error}");
+                    if standing.why.as_ref() != Some(&why) {
+                        tracing::warn!(topic = %key.0, partition = key.1, next, why, "the end of the partition is not known");
+                    }
+                    standing.why = Some(why);
                 }
                 self.handle.standing(&key, holding.standing.clone());
             }
@@ -87,13 +92,16 @@ impl<S: Store, C: Copies> Poller<S, C> {
         holding.probing = true;
         let (next, serial) = (holding.next, holding.serial);
         let (kafka, sender) = (self.options.kafka.clone(), self.sender.clone());
+        let incarnation = self.incarnations.get(&*key.0).map(|topic| topic.incarnation);
         self.runtime.spawn_blocking(move || {
             let answer = unread::probe(&kafka, &key, next);
-            let _ = sender.send(Report::Probed { key, serial, next, answer });
+            let asked = answer.lasts()
+                && incarnation.is_some_and(|incarnation| give_up::is_asked(&kafka, &key, incarnation, next));
+            let _ = sender.send(Report::Probed { key, serial, next, answer, asked });
         });
     }
 
-    pub(super) fn probed(&mut self, key: Key, next: u64, answer: Answer) -> Result<(), Error> {
+    pub(super) fn probed(&mut self, key: Key, next: u64, answer: Answer, asked: bool) -> Result<(), Error> {
         let Some(holding) = self.holdings.get_mut(&key) else { return Ok(()) };
         holding.probing = false;
         let Some(standing) = holding.standing.as_mut().filter(|standing| standing.next == next) else { return Ok(()) };
@@ -119,11 +127,12 @@ impl<S: Store, C: Copies> Poller<S, C> {
         }
         self.handle.standing(&key, Some(standing.clone()));
         let stood = self.shared.clock.boot().saturating_sub(standing.since);
-        if answer.lasts() && stood >= self.options.limits.unreadable_after && holding.written == next {
+        let due = asked || stood >= self.options.limits.unreadable_after;
+        if answer.lasts() && due && holding.written == next {
             holding.probing = true;
             let (serial, kafka, client) = (holding.serial, self.options.kafka.clone(), self.client.clone());
             let sender = self.sender.clone();
-            tracing::warn!(topic = %key.0, partition = key.1, next, "searching for the next readable record");
+            tracing::warn!(topic = %key.0, partition = key.1, next, asked, "searching for the next readable record");
             self.runtime.spawn_blocking(move || {
                 let to = unread::behind(&kafka, &client, &key, next);
                 let given_up = to.map(|to| GivenUp { from: next, to });

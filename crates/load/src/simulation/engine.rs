@@ -22,7 +22,7 @@ use service::lock;
 use tokio::time::Instant;
 use warehouse::{
     Error,
-    columns::{Block, Committed, Content, EVENT_TABLES, EventKey, LedgerRow, Provenance, contents},
+    columns::{Block, Committed, Content, EVENT_TABLES, EventKey, Kept, LedgerRow, Provenance, contents},
     loader::{BootKey, Intent, LastCommit, Progress, Shard, Tally, token},
 };
 
@@ -469,6 +469,11 @@ impl Store for Engine {
         let parts = inner.disk.parts.iter().filter(|part| EVENT_TABLES.contains(&part.table));
         let known = parts.flat_map(|part| contents(&part.rows)).map(|content| content.key());
         Ok(known.filter(|key| keys.contains(key)).collect())
+    }
+
+    /// No device of the simulation sends an event that is refused.
+    async fn kept_in_quarantine(&self, _keys: &[EventKey]) -> Result<Vec<(EventKey, Kept)>, Error> {
+        Ok(Vec::new())
     }
 
     async fn uptime(&self) -> Result<Duration, Error> {

@@ -15,8 +15,9 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, Schema};
 use serde::Deserialize;
+use telemetry::kafka::SOURCE_LOADER;
 
-use crate::{client::Warehouse, columns::EVENT_TABLES, compare::quoted, error::Error};
+use crate::{client::Warehouse, columns::EVENT_TABLES, compare::quoted, error::Error, quarantine::unhex};
 
 /// Columns that do not belong to an event's contents.
 const LEFT_OUT: [&str; 16] = [
@@ -158,7 +159,26 @@ pub fn difference(schema: &Schema, came: &[&Content], stored: &[&Content]) -> Op
     (!found.is_empty()).then(|| found.join("; "))
 }
 
-/// How many events one query asks for. ClickHouse limits the length of a query.
+/// An event that the quarantine keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Why it was refused.
+    pub reason: String,
+    /// A report with the one event.
+    pub payload: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+struct KeptRow {
+    tenant: String,
+    device: String,
+    boot_id: u64,
+    seq: u64,
+    reason: String,
+    payload: String,
+}
+
+/// Events that are asked for at a time: the text of a query is limited.
 const KEYS_MAX: usize = 1_000;
 
 impl Warehouse {
@@ -207,6 +227,27 @@ impl Warehouse {
                 .collect();
             let sql = selects.join(" UNION ALL ");
             found.extend(self.rows::<EventKey>(&sql).await?);
+        }
+        Ok(found)
+    }
+
+    /// What the quarantine keeps of these events, as a loader refused them. Conflicts with them are
+    /// not among it.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    pub async fn kept_in_quarantine(&self, keys: &[EventKey]) -> Result<Vec<(EventKey, Kept)>, Error> {
+        let mut found = Vec::new();
+        for keys in keys.chunks(KEYS_MAX) {
+            let sql = format!(
+                "SELECT toString(event.tenant) AS tenant, toString(event.device) AS device, event.boot_id AS boot_id, \
+                 event.seq AS seq, toString(event.reason) AS reason, hex(event.payload) AS payload \
+                 FROM quarantine AS event WHERE event.source = '{SOURCE_LOADER}' AND ({}) ORDER BY event.kafka_offset",
+                among(keys)
+            );
+            for KeptRow { tenant, device, boot_id, seq, reason, payload } in self.rows(&sql).await? {
+                found.push((EventKey { tenant, device, boot_id, seq }, Kept { reason, payload: unhex(&payload) }));
+            }
         }
         Ok(found)
     }
