@@ -28,7 +28,7 @@ const ENROL_INTERVAL: Duration = Duration::from_secs(60);
 const BROKER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Rolls up every ingest day that has been over for an hour, until `shutdown`. Several loaders may
-/// do so at once: a day is swapped in whole.
+/// do so at once: the first one counts.
 pub async fn roll_up(
     warehouse: Warehouse,
     handle: load::Handle,

@@ -54,6 +54,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     11 "0011_alerts",
     12 "0012_sterility",
     13 "0013_calibration",
+    14 "0014_rollup_tokens",
 };
 
 impl Migration {

@@ -11,8 +11,8 @@ use crate::{
     migrate::{self, Applied, MIGRATIONS},
 };
 
-/// Blocks whose deduplication tokens every loader-written table must remember: the exactly-once
-/// scheme hangs on it.
+/// Blocks whose deduplication tokens every table of the loader and every rollup must remember: that
+/// nothing is written twice hangs on it.
 pub const DEDUPLICATION_WINDOW_MIN: u64 = 100_000;
 
 /// What a table or view is for.
@@ -22,7 +22,7 @@ pub enum Kind {
     Loader,
     /// A table people fill.
     Registry,
-    /// A table made from closed ingest days.
+    /// A table made from closed ingest days; it has a deduplication window.
     Rollup,
     /// A table the monitor, a command of it or pruning writes; a row written twice does no harm.
     Monitor,
@@ -107,6 +107,13 @@ pub const RELATIONS: &[(&str, Kind)] = &[
     ("unit_secret", Kind::Monitor),
 ];
 
+impl Kind {
+    /// Whether rows are kept from being written twice by deduplication tokens.
+    fn has_tokens(self) -> bool {
+        matches!(self, Self::Loader | Self::Rollup)
+    }
+}
+
 /// A table or view as it is in a warehouse.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Found {
@@ -132,7 +139,7 @@ pub(crate) async fn found(warehouse: &Warehouse) -> Result<BTreeMap<String, Foun
 }
 
 /// Whether a role may begin: every migration of this program is applied to its end, and every table
-/// the loader writes remembers enough tokens. A newer schema is no obstacle, so that roles of the
+/// that needs tokens remembers enough of them. A newer schema is no obstacle, so that roles of the
 /// earlier release go on during an upgrade.
 ///
 /// # Errors
@@ -181,20 +188,19 @@ pub(crate) fn missing(found: &BTreeMap<String, Found>) -> Vec<&'static str> {
     RELATIONS.iter().map(|(name, _)| *name).filter(|name| !found.contains_key(*name)).collect()
 }
 
-/// Loader-written tables whose deduplication window is too small, with the window.
+/// Tables whose deduplication window is too small, with the window.
 pub(crate) fn narrow(found: &BTreeMap<String, Found>) -> Vec<(&'static str, u64)> {
-    let loader = RELATIONS.iter().filter(|(_, kind)| *kind == Kind::Loader);
-    loader
+    let tables = RELATIONS.iter().filter(|(_, kind)| kind.has_tokens());
+    tables
         .filter_map(|(name, _)| Some((*name, found.get(*name)?.window)))
         .filter(|(_, window)| *window < DEDUPLICATION_WINDOW_MIN)
         .collect()
 }
 
-/// Loader-written tables that forget deduplication tokens together with parts whose rows were
-/// deleted.
+/// Tables that forget deduplication tokens together with parts whose rows were deleted.
 pub(crate) fn forgetful(found: &BTreeMap<String, Found>) -> Vec<&'static str> {
-    let loader = RELATIONS.iter().filter(|(_, kind)| *kind == Kind::Loader).map(|(name, _)| *name);
-    loader.filter(|name| found.get(*name).is_some_and(|found| !found.keeps_empty_parts)).collect()
+    let tables = RELATIONS.iter().filter(|(_, kind)| kind.has_tokens()).map(|(name, _)| *name);
+    tables.filter(|name| found.get(*name).is_some_and(|found| !found.keeps_empty_parts)).collect()
 }
 
 /// Checks that the warehouse has exactly the schema this program needs: version, tables, views,
