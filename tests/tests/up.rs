@@ -633,6 +633,12 @@ fn a_kafka_log_that_lost_records_takes_no_new_ones_under_their_offsets() {
         assert!(mqtt(&ready, 5).publish(topic.as_bytes(), payload, false));
         stored(&ready, device);
     }
+    // The position is what is committed, a moment after the rows are there.
+    let position = "SELECT max(batch_end) FROM doseline.loader_commits WHERE kind = 'commit'";
+    poll(Duration::from_secs(60), position, || match number(&ready, position) {
+        2 => Ok(()),
+        position => Err(position),
+    });
     doseline.kill();
     let kafka = scratch.join("kafka");
     let segment = kafka.join("topics/doseline.reports.v1/0/00000000000000000000.log");
