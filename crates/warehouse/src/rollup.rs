@@ -134,7 +134,7 @@ pub async fn close_day(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
 /// As [`close_day`].
 #[boxed]
 pub async fn replace_day(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
-    // Uses up the token of the day: whoever is about to close it adds nothing to what is swapped in.
+    // Uses up the day's token: whoever is about to close it adds nothing to what is swapped in.
     close_day(warehouse, day).await?;
     let DayState { id, suffix, .. } = closed(warehouse, day).await?;
     for rollup in &ROLLUPS {
