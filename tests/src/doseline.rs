@@ -5,7 +5,7 @@ use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use crate::process::read_lossy;
-use crate::{Process, Scratch, Signal, locate, poll};
+use crate::{Process, Refused, Scratch, Signal, locate, poll};
 
 /// The binary must not see settings of the person who runs the tests.
 const SETTINGS_PREFIX: &str = "DOSELINE_";
@@ -179,12 +179,16 @@ impl Ready {
     /// As [`Self::query`], as the owner, whose password is in the data directory.
     #[track_caller]
     pub fn change(&self, data_dir: &Path, sql: &str) {
+        self.try_change(data_dir, sql).unwrap_or_else(|refused| panic!("{refused}\nin {sql}"));
+    }
+
+    /// As [`Self::change`], for statements that may fail.
+    pub fn try_change(&self, data_dir: &Path, sql: &str) -> Result<(), Refused> {
         let running = std::fs::read(data_dir.join("running.json")).expect("it runs there");
         let running: serde_json::Value = serde_json::from_slice(&running).expect("JSON");
         let password = running["config"]["clickhouse"]["password"].as_str().expect("a password");
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
-        let answer = crate::clickhouse::query(&agent, &self.clickhouse, Some(password), sql);
-        answer.unwrap_or_else(|refused| panic!("{refused}\nin {sql}"));
+        crate::clickhouse::query(&agent, &self.clickhouse, Some(password), sql).map(drop)
     }
 }
 

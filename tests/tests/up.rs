@@ -505,3 +505,160 @@ fn a_monitor_that_fails_is_told_of_and_begins_again_while_reports_are_stored() {
     assert!(doseline.stderr().contains("role failed and begins again; ingest goes on"));
     assert!(doseline.stop(Duration::from_secs(20)).0.success());
 }
+
+/// Four statements of readers run at once; one inside a single long call of a function ends when
+/// that returns.
+#[test]
+fn reports_are_stored_while_statements_of_readers_cannot_be_ended() {
+    let scratch = Scratch::new("up-deaf");
+    let mut doseline = up(scratch.path(), &[]);
+    let ready = doseline.wait_until_ready(READY_WITHIN);
+    // A reader's own statement may not call this.
+    let call = "editDistance(repeat('a', 65000), materialize(repeat('b', 65000)))";
+    ready.change(scratch.path(), &format!("CREATE VIEW doseline.deaf AS SELECT {call} FROM numbers(20)"));
+    let address = ready.clickhouse.trim_start_matches("http://");
+    let statement = "SELECT * FROM doseline.deaf";
+    let request = format!(
+        "POST /?max_execution_time=1 HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\n\r\n{statement}",
+        statement.len()
+    );
+    let readers: Vec<_> = (0..6)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(address).expect("the port is open");
+            stream.write_all(request.as_bytes()).expect("send");
+            stream
+        })
+        .collect();
+    let running =
+        "SELECT throwIf(countIf(query = 'SELECT * FROM doseline.deaf' AND elapsed > 2) < 4) FROM system.processes";
+    poll(Duration::from_secs(60), "four statements past their limit", || {
+        ready.try_change(scratch.path(), running).map_err(|refused| refused.to_string())
+    });
+    for device in ["deaf-1", "deaf-2", "deaf-3"] {
+        let (topic, payload) = report(device);
+        assert!(mqtt(&ready, 5).publish(topic.as_bytes(), payload, false));
+        let stored = format!("SELECT throwIf(count() != 1) FROM doseline.injections WHERE device = '{device}'");
+        poll(Duration::from_secs(30), &stored, || {
+            ready.try_change(scratch.path(), &stored).map_err(|refused| refused.to_string())
+        });
+    }
+    ready.change(scratch.path(), running);
+    drop(readers);
+    doseline.kill();
+}
+
+/// Ports on which a process listens on the loopback interface.
+fn listening(process: u32) -> Vec<u16> {
+    let files = std::fs::read_dir(format!("/proc/{process}/fd")).expect("its files").flatten();
+    let sockets: Vec<String> = files
+        .filter_map(|file| Some(std::fs::read_link(file.path()).ok()?.to_str()?.to_owned()))
+        .filter_map(|link| Some(link.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let table = std::fs::read_to_string(format!("/proc/{process}/net/tcp")).expect("its connections");
+    let listening = table.lines().filter_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let (local, state, inode) = (words.get(1)?, words.get(3)?, words.get(9)?);
+        let port = local.rsplit_once(':')?.1;
+        let own = *state == "0A" && sockets.iter().any(|socket| socket == inode);
+        own.then(|| u16::from_str_radix(port, 16).expect("a port"))
+    });
+    listening.collect()
+}
+
+#[test]
+fn every_http_port_has_the_same_door() {
+    let scratch = Scratch::new("up-doors");
+    let mut doseline = up(scratch.path(), &[]);
+    let ready = doseline.wait_until_ready(READY_WITHIN);
+    let kafka = ready.kafka.rsplit_once(':').expect("a port").1.to_owned();
+    let ports = listening(doseline.process().id());
+    let http: Vec<_> = ports.iter().filter(|port| port.to_string() != kafka).collect();
+    // ClickHouse, dashboard, bridge, loader, monitor.
+    assert_eq!(http.len(), 5, "{ports:?}");
+    for port in http {
+        let status = |header: &str, value: &str| {
+            let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+            let request = agent.get(format!("http://127.0.0.1:{port}/livez")).header(header, value);
+            let answer = request.call().expect("an answer");
+            for (name, expected) in [
+                ("x-content-type-options", "nosniff"),
+                ("cross-origin-resource-policy", "same-origin"),
+                ("content-security-policy", "frame-ancestors 'none'"),
+            ] {
+                let found = answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+                assert!(found.contains(expected), "{port}: {name}: {found}");
+            }
+            answer.status().as_u16()
+        };
+        assert_eq!(status("Host", &format!("rebound.example:{port}")), 421);
+        assert_eq!(status("Sec-Fetch-Site", "cross-site"), 403);
+        assert_eq!(status("Origin", "http://elsewhere.example"), 403);
+        assert_ne!(status("Sec-Fetch-Site", "same-origin"), 403);
+    }
+    assert!(doseline.stop(Duration::from_secs(20)).0.success());
+}
+
+/// Containers and services often may open 1,024 files.
+#[test]
+fn silent_connections_on_every_port_stop_nothing_where_few_files_may_be_open() {
+    let scratch = Scratch::new("up-silent");
+    let limited = ["-c", "ulimit -n 1024 && exec \"$0\" \"$@\""];
+    let mut doseline = Doseline::start_under("sh", &limited, &arguments(scratch.path(), &[]));
+    let ready = doseline.wait_until_ready(READY_WITHIN);
+    let process = doseline.process().id();
+    let mqtt_port: u16 = ready.mqtt.rsplit_once(':').expect("a port").1.parse().expect("a number");
+    let ports: Vec<_> = listening(process).into_iter().chain([mqtt_port]).collect();
+    assert_eq!(ports.len(), 7, "{ports:?}");
+    let connect = |port| std::net::TcpStream::connect(("127.0.0.1", port)).expect("the port is open");
+    let silent: Vec<_> = ports.iter().flat_map(|port| std::iter::repeat_n(*port, 300)).map(connect).collect();
+    for device in ["silent-1", "silent-2", "silent-3"] {
+        let (topic, payload) = report(device);
+        assert!(mqtt(&ready, 5).publish(topic.as_bytes(), payload, false));
+        stored(&ready, device);
+    }
+    let open = std::fs::read_dir(format!("/proc/{process}/fd")).expect("its files").count();
+    assert!(open < 900, "{open} files are open");
+    drop(silent);
+    assert!(doseline.stop(Duration::from_secs(20)).0.success());
+}
+
+/// Without the offsets of the group, only what is in ClickHouse tells that records are missing.
+#[test]
+fn a_kafka_log_that_lost_records_takes_no_new_ones_under_their_offsets() {
+    let scratch = Scratch::new("up-behind");
+    let mut doseline = up(scratch.path(), &[]);
+    let ready = doseline.wait_until_ready(READY_WITHIN);
+    for device in ["kept", "lost"] {
+        let (topic, payload) = report(device);
+        assert!(mqtt(&ready, 5).publish(topic.as_bytes(), payload, false));
+        stored(&ready, device);
+    }
+    // The position is what is committed, a moment after the rows are there.
+    let position = "SELECT max(batch_end) FROM doseline.loader_commits WHERE kind = 'commit'";
+    poll(Duration::from_secs(60), position, || match number(&ready, position) {
+        2 => Ok(()),
+        position => Err(position),
+    });
+    doseline.kill();
+    let kafka = scratch.join("kafka");
+    let segment = kafka.join("topics/doseline.reports.v1/0/00000000000000000000.log");
+    let content = std::fs::read(&segment).expect("the log");
+    std::fs::write(&segment, &content[..content.len() - 1]).expect("cut it");
+    let _ = std::fs::remove_file(kafka.join("offsets.json"));
+
+    let ended = Doseline::run(&arguments(scratch.path(), &[]), &[], READY_WITHIN);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    let said = ended.stderr.lines().find(|line| line.starts_with("error: ")).expect("an error");
+    assert!(said.contains("ends before offset 1, and the loader has already read up to 2"), "{said}");
+    let remedy = said.rsplit_once("to go on without these records: touch ").expect("a remedy").1;
+    std::fs::write(remedy, "").expect("follow it");
+
+    let mut doseline = up(scratch.path(), &[]);
+    let ready = doseline.wait_until_ready(READY_WITHIN);
+    let (topic, payload) = report("next");
+    assert!(mqtt(&ready, 5).publish(topic.as_bytes(), payload, false));
+    for device in ["kept", "lost", "next"] {
+        stored(&ready, device);
+    }
+    assert!(doseline.stop(Duration::from_secs(20)).0.success());
+}

@@ -45,6 +45,8 @@ const FRESH: Duration = Duration::from_millis(2_500);
 const QUESTIONS_MAX: usize = 3;
 /// Longest wait of a page for its query.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
+/// Longest name of a tenant, as in topics. A query contains it several times.
+const TENANT_BYTES_MAX: usize = 64;
 
 /// Options of the dashboard.
 #[derive(Clone, Debug)]
@@ -168,6 +170,10 @@ async fn panel(State(source): State<Arc<Source>>, Path(name): Path<String>, Quer
         return failure(StatusCode::NOT_FOUND, &text);
     };
     let tenant = filter.tenant.as_str();
+    if tenant.len() > TENANT_BYTES_MAX {
+        let text = format!("tenant: {} bytes, at most {TENANT_BYTES_MAX} are possible", tenant.len());
+        return failure(StatusCode::BAD_REQUEST, &text);
+    }
     match source.cache.get((panel.name, tenant), source.ask(panel, tenant)).await {
         Ok(json) => {
             ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")], json).into_response()

@@ -326,6 +326,18 @@ mod tests {
         assert!(Config::default().unreadable_files().is_empty());
     }
 
+    /// ClickHouse and the dashboard have no TLS there, and the dashboard asks for no password. The
+    /// MQTT port asks for certificates.
+    #[test]
+    fn compose_publishes_on_the_loopback_interface_what_has_no_lock() {
+        let text = fs::read_to_string(repository("deploy").join("compose.yaml")).unwrap();
+        let published: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("ports: ")).collect();
+        assert_eq!(published.len(), text.matches("ports:").count(), "each in one line");
+        let open = published.iter().filter(|ports| !ports.starts_with("[\"127.0.0.1:"));
+        assert_eq!(open.collect::<Vec<_>>(), [&"[\"8883:8883\"]"], "{published:?}");
+        assert!(published.iter().all(|ports| !ports.contains(',')), "{published:?}");
+    }
+
     #[test]
     fn every_file_in_config_is_valid() {
         for entry in fs::read_dir(repository("config")).unwrap() {

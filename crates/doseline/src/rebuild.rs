@@ -129,7 +129,7 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
             shadow.swap(table).await.with_context(|| format!("swap {table}")).hint(AGAIN)?;
         }
     }
-    rollup::close_day(&warehouse, arguments.day).await.context("make the rollups again").hint(AGAIN)?;
+    rollup::replace_day(&warehouse, arguments.day).await.context("make the rollups again").hint(AGAIN)?;
     shadow.discard().await?;
     say(arguments.json, &format!("{differing} tables swapped in, rollups made again"));
     Ok(ExitCode::SUCCESS)

@@ -374,6 +374,37 @@ fn readers_take_no_thread_of_the_owner() {
     drop(clients);
 }
 
+/// Statements that no limit of time and no `KILL` ends, from a view, which may call what a reader's
+/// own text may not.
+#[test]
+fn statements_that_cannot_be_ended_take_the_threads_of_readers_only() {
+    let process = Process::start(&[]);
+    post(&process, "", "CREATE TABLE ingest (a UInt64) ENGINE = MergeTree ORDER BY a");
+    post(&process, "", "CREATE DATABASE doseline");
+    let longer = DEAF.replace("numbers(4)", "numbers(60)");
+    post(&process, "", &format!("CREATE VIEW doseline.deaf AS {longer}"));
+    let long = "SELECT count() FROM system.processes WHERE query LIKE '%doseline.deaf%' AND query NOT LIKE '%LIKE%' AND elapsed > ";
+    let running = |seconds: u8| post(&process, "", &format!("{long}{seconds}")).text().trim().to_owned();
+    let statement = "SELECT * FROM doseline.deaf";
+    let path = "/?max_execution_time=1&query_id=deaf";
+    // More than readers run at once: the others wait.
+    let clients: Vec<_> = (0..8).map(|_| support::open_reader(&process, path, statement, statement.len())).collect();
+    support::until(|| running(2) == "4");
+    assert_eq!(post(&process, "", "KILL QUERY WHERE query_id = 'deaf' ASYNC").status, 200);
+    for _ in 0..5 {
+        assert_owner_is_served(&process, "statements that cannot be ended");
+    }
+    assert_eq!(read(&process, "POST", "/", &[], b"SELECT 1").status, 503);
+    // The clients are gone, the statements are not, and others come.
+    drop(clients);
+    let others: Vec<_> = (0..8).map(|_| support::open_reader(&process, path, statement, statement.len())).collect();
+    for _ in 0..5 {
+        assert_owner_is_served(&process, "statements that cannot be ended and that nobody waits for");
+    }
+    assert_eq!(running(2), "4", "no more and no fewer");
+    drop(others);
+}
+
 #[test]
 fn a_reader_lowers_its_limits_and_does_not_raise_them() {
     let process = Process::start(&[]);
@@ -646,6 +677,11 @@ const ATTACKS: &[&str] = &[
     // No time limit ends these.
     "SELECT levenshteinDistance(repeat('a', 60000), repeat('b', 60000))",
     "SELECT damerauLevenshteinDistance('a', 'b')",
+    "SELECT arrayFold((acc, x) -> sipHash64(acc), range(100000000), toUInt64(0))",
+    "SELECT kolmogorovSmirnovTest('two-sided', 'exact')(toFloat64(number), number % 2) FROM numbers(1000000)",
+    "SELECT seriesDecomposeSTL(arrayMap(x -> toFloat64(x % 7), range(1000000)), 1000)",
+    "SELECT h3PolygonToCells([(-179., -89.), (-179., 89.), (179., 89.), (179., -89.)], 7)",
+    "SELECT sparseGrams(repeat('abcdefghijklm', 1000000))",
     "SELECT `file`('/etc/passwd')",
     "SELECT \u{201c}file\u{201d}('/etc/passwd')",
     "SELECT /* */ file /* */ ('/etc/passwd')",

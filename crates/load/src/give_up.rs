@@ -104,12 +104,15 @@ async fn stands(kafka: &Kafka, warehouse: &Warehouse, request: &Request) -> Resu
     let incarnations = incarnations(kafka, &kafka.topics, warehouse).await?;
     let missing = || Error::Topic { topic: topic.clone(), fault: "is not known; run `doseline migrate`".to_owned() };
     let incarnation = incarnations.get(topic).ok_or_else(missing)?;
-    if u32::try_from(*partition).is_ok_and(|partition| partition >= life.partitions) || *partition < 0 {
-        return Err(refused(request, format!("the topic has partitions 0 to {}", life.partitions.saturating_sub(1))));
+    if u32::try_from(*partition).is_ok_and(|partition| partition >= incarnation.partitions) || *partition < 0 {
+        return Err(refused(
+            request,
+            format!("the topic has partitions 0 to {}", incarnation.partitions.saturating_sub(1)),
+        ));
     }
-    let shard = Shard { incarnation: life.incarnation, partition: *partition };
+    let shard = Shard { incarnation: incarnation.incarnation, partition: *partition };
     let position = match warehouse.progress(shard).await?.position() {
-        Some(CLOSED) => return Err(Error::Closed { incarnation: life.incarnation, partition: *partition }),
+        Some(CLOSED) => return Err(Error::Closed { incarnation: incarnation.incarnation, partition: *partition }),
         position => position.unwrap_or(0),
     };
     let key: Key = (topic.as_str().into(), *partition);

@@ -54,6 +54,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     12 "0012_sterility",
     13 "0013_calibration",
     14 "0014_cycle_assessments",
+    15 "0015_rollup_tokens",
 };
 
 impl Migration {

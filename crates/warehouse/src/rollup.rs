@@ -1,8 +1,17 @@
 //! Rollups of closed ingest days: hour and day from the minute.
 //!
 //! Late data lands in the ingest day of its batch, so a closed ingest day never changes, and its
-//! rollup is made once. It is made beside the table and swapped in whole: a reader sees all of it
-//! or what was there before.
+//! rollup is made once: by one INSERT of one block, which a reader sees whole or not at all. The
+//! block has the same deduplication token whoever writes it, so that of several the first one
+//! counts. No table is made for it: a disk that is full at that moment leaves half of a table, and
+//! the engine may not start again with that.
+//!
+//! What does not do: a permanent table beside, from which `REPLACE PARTITION` takes the day (its
+//! partition would have to have the name of the day, so two that close the day would share it, and
+//! one could take what the other has half written); `DROP PARTITION` before the INSERT (a reader
+//! would see the day gone, and a crash would leave it so).
+//!
+//! Only [`replace_day`], which `doseline rebuild` needs now and then, makes a table.
 
 use async_recursion::async_recursion as boxed;
 use serde::Deserialize;
@@ -76,6 +85,23 @@ const COLUMNS: &[(&str, &str)] = &[
 /// How old a table that was left by an interrupted rollup must be to be swept away.
 const LEFTOVER_AGE_S: u32 = 3_600;
 
+/// Tokens that are tried for one rollup.
+const ATTEMPTS_MAX: u32 = 8;
+/// What makes an INSERT of a SELECT one block, one part, under one token.
+const ONE_BLOCK: [(&str, &str); 9] = [
+    ("insert_deduplicate", "1"),
+    ("deduplicate_insert", "enable"),
+    ("deduplicate_insert_select", "force_enable"),
+    ("max_insert_threads", "1"),
+    // All blocks are squashed into one.
+    ("min_insert_block_size_rows", "1000000000000"),
+    ("min_insert_block_size_bytes", "0"),
+    ("use_strict_insert_block_limits", "0"),
+    // As for the inserts of the loader.
+    ("min_free_disk_bytes_to_perform_insert", "134217728"),
+    ("max_partitions_per_insert_block", "1"),
+];
+
 #[derive(Deserialize)]
 struct DayState {
     text: String,
@@ -86,14 +112,31 @@ struct DayState {
     suffix: String,
 }
 
-/// Makes the rollups of an ingest day and swaps them in. Doing it again gives the same.
+/// Makes the rollups of an ingest day that do not stand yet. Doing it again changes nothing.
 ///
 /// # Errors
 /// [`Error::DayOpen`] when the day is not over or a batch of it, or of a day before, is not
 /// committed; as [`Warehouse::execute`] otherwise.
 #[boxed]
 pub async fn close_day(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
-    let DayState { text, id, suffix, .. } = closed(warehouse, day).await?;
+    let DayState { text, id, .. } = closed(warehouse, day).await?;
+    for rollup in &ROLLUPS {
+        fill(warehouse, rollup, day, &id).await?;
+    }
+    info!(day = text, "closed ingest day");
+    Ok(())
+}
+
+/// Makes the rollups of an ingest day whose minutes were replaced, beside the tables, and swaps
+/// them in: a reader sees all of a new rollup or all of the old one. Doing it again gives the same.
+///
+/// # Errors
+/// As [`close_day`].
+#[boxed]
+pub async fn replace_day(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
+    // Uses up the day's token: whoever is about to close it adds nothing to what is swapped in.
+    close_day(warehouse, day).await?;
+    let DayState { id, suffix, .. } = closed(warehouse, day).await?;
     for rollup in &ROLLUPS {
         sweep(warehouse, rollup).await?;
         let beside = format!("{}_closing_{suffix}", rollup.table);
@@ -103,11 +146,10 @@ pub async fn close_day(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
         let dropped = warehouse.command(&format!("DROP TABLE IF EXISTS {beside}")).await;
         swapped.and(dropped)?;
     }
-    info!(day = text, "closed ingest day");
     Ok(())
 }
 
-/// Ingest days that are over, have minutes and have no rollup yet, ascending: what a timer closes.
+/// Ingest days that are over, have minutes and lack a rollup, ascending: what a timer closes.
 /// An hour after midnight is early enough, and late enough for a loader whose clock is behind.
 ///
 /// # Errors
@@ -115,9 +157,10 @@ pub async fn close_day(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
 #[boxed]
 pub async fn due(warehouse: &Warehouse) -> Result<Vec<Day>, Error> {
     let sql = "SELECT toUInt16(toDateOrZero(partition)) AS day FROM system.parts \
-               WHERE database = ? AND active AND table IN ('accuracy_minute', 'accuracy_day') \
+               WHERE database = ? AND active AND table IN ('accuracy_minute', 'accuracy_hour', 'accuracy_day') \
                AND toDateOrZero(partition) < toDate(now('UTC') - 3600) \
-               GROUP BY day HAVING countIf(table = 'accuracy_day') = 0 ORDER BY day";
+               GROUP BY day HAVING sumIf(rows, table = 'accuracy_minute') > 0 \
+               AND least(sumIf(rows, table = 'accuracy_hour'), sumIf(rows, table = 'accuracy_day')) = 0 ORDER BY day";
     warehouse.fetch(warehouse.query(sql).bind(warehouse.database())).await
 }
 
@@ -194,25 +237,58 @@ async fn day_state(warehouse: &Warehouse, day: Day) -> Result<DayState, Error> {
     warehouse.row(&sql).await
 }
 
-async fn swap(warehouse: &Warehouse, rollup: &Rollup, day: Day, id: &str, beside: &str) -> Result<(), Error> {
-    let Rollup { table, unit, start } = rollup;
+/// Writes the rollup of a day that has none.
+async fn fill(warehouse: &Warehouse, rollup: &Rollup, day: Day, id: &str) -> Result<(), Error> {
+    let table = rollup.table;
+    let stands = format!(
+        "SELECT assumeNotNull((SELECT sum(rows) FROM system.parts WHERE database = currentDatabase() \
+            AND table = '{table}' AND active AND partition_id = '{id}')) > 0 \
+         OR assumeNotNull((SELECT count() FROM accuracy_minute WHERE ingest_day = toDate({day}))) = 0"
+    );
+    for attempt in 0..ATTEMPTS_MAX {
+        if warehouse.row::<bool>(&stands).await? {
+            return Ok(());
+        }
+        // Where power fails, a token may outlive its rows: then the next one counts.
+        let token = format!("rollup/{table}/{id}/{attempt}");
+        // In a fixed order, because the engine takes tokens for nothing else.
+        let insert = format!("{} ORDER BY ALL", insert_into(rollup, day, table));
+        let mut query = warehouse.client().query_raw(&insert).with_setting("insert_deduplication_token", token);
+        for (name, value) in ONE_BLOCK {
+            query = query.with_setting(name, value);
+        }
+        warehouse.execute(query).await?;
+    }
+    if warehouse.row::<bool>(&stands).await? {
+        return Ok(());
+    }
+    let fault = format!("{ATTEMPTS_MAX} inserts into {table} were answered and left no rows; look at ClickHouse's log");
+    Err(Error::DayOpen { day: day_text(day), fault })
+}
+
+/// The sums of a day, into a table.
+fn insert_into(rollup: &Rollup, day: Day, into: &str) -> String {
+    let Rollup { unit, start, .. } = rollup;
     let names: Vec<_> = COLUMNS.iter().map(|(name, _)| *name).collect();
     let sums: Vec<_> = COLUMNS.iter().map(|(name, aggregate)| format!("{aggregate}(minutes.{name})")).collect();
     let (names, sums) = (names.join(", "), sums.join(", "));
-    let insert = format!(
-        "INSERT INTO {beside} ({KEY}, {unit}, {names}, ingest_day) \
+    format!(
+        "INSERT INTO {into} ({KEY}, {unit}, {names}, ingest_day) \
          SELECT {KEY}, {start} AS start, {sums}, toDate({day}) \
          FROM accuracy_minute AS minutes WHERE minutes.ingest_day = toDate({day}) GROUP BY {KEY}, start"
-    );
-    warehouse.command(&insert).await?;
+    )
+}
+
+async fn swap(warehouse: &Warehouse, rollup: &Rollup, day: Day, id: &str, beside: &str) -> Result<(), Error> {
+    warehouse.command(&insert_into(rollup, day, beside)).await?;
     let rows: u64 = warehouse.row(&format!("SELECT count() FROM {beside}")).await?;
-    // ClickHouse refuses to swap in what is empty.
+    // ClickHouse refuses to swap in what is empty. DROP PARTITION would forget the day's token.
     let change = if rows > 0 {
         format!("REPLACE PARTITION ID '{id}' FROM {beside}")
     } else {
-        format!("DROP PARTITION ID '{id}'")
+        format!("DELETE IN PARTITION ID '{id}' WHERE true SETTINGS mutations_sync = 2")
     };
-    warehouse.command(&format!("ALTER TABLE {table} {change}")).await
+    warehouse.command(&format!("ALTER TABLE {} {change}", rollup.table)).await
 }
 
 async fn sweep(warehouse: &Warehouse, rollup: &Rollup) -> Result<(), Error> {

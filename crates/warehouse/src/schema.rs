@@ -11,8 +11,8 @@ use crate::{
     migrate::{self, Applied, MIGRATIONS},
 };
 
-/// Number of deduplication tokens that every table of the loader must remember. The exactly-once
-/// scheme depends on them.
+/// Blocks whose deduplication tokens every table of the loader and every rollup must remember: that
+/// nothing is written twice hangs on it.
 pub const DEDUPLICATION_WINDOW_MIN: u64 = 100_000;
 
 /// The purpose of a table or view.
@@ -22,7 +22,7 @@ pub enum Kind {
     Loader,
     /// A table that people fill.
     Registry,
-    /// A rollup, made from closed ingest days.
+    /// A table made from closed ingest days; it has a deduplication window.
     Rollup,
     /// A table that the monitor, one of its commands or pruning writes. A row that is written twice
     /// does no harm.
@@ -109,7 +109,14 @@ pub const RELATIONS: &[(&str, Kind)] = &[
     ("unit_secret", Kind::Monitor),
 ];
 
-/// A table or view that a warehouse has.
+impl Kind {
+    /// Whether rows are kept from being written twice by deduplication tokens.
+    fn has_tokens(self) -> bool {
+        matches!(self, Self::Loader | Self::Rollup)
+    }
+}
+
+/// A table or view as it is in a warehouse.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Found {
     pub name: String,
@@ -133,9 +140,9 @@ pub(crate) async fn found(warehouse: &Warehouse) -> Result<BTreeMap<String, Foun
     Ok(rows.into_iter().map(|found| (found.name.clone(), found)).collect())
 }
 
-/// Checks whether a role may start: every migration of this program is applied completely, and
-/// every table of the loader remembers enough tokens. A newer schema is accepted, so that roles of
-/// the previous release keep running during an upgrade.
+/// Whether a role may begin: every migration of this program is applied to its end, and every table
+/// that needs tokens remembers enough of them. A newer schema is no obstacle, so that roles of the
+/// earlier release go on during an upgrade.
 ///
 /// # Errors
 /// [`Error::Schema`] names the first missing migration, or a table that forgets tokens. As
@@ -183,19 +190,19 @@ pub(crate) fn missing(found: &BTreeMap<String, Found>) -> Vec<&'static str> {
     RELATIONS.iter().map(|(name, _)| *name).filter(|name| !found.contains_key(*name)).collect()
 }
 
-/// Tables of the loader whose deduplication window is too small, with this window.
+/// Tables whose deduplication window is too small, with the window.
 pub(crate) fn narrow(found: &BTreeMap<String, Found>) -> Vec<(&'static str, u64)> {
-    let loader = RELATIONS.iter().filter(|(_, kind)| *kind == Kind::Loader);
-    loader
+    let tables = RELATIONS.iter().filter(|(_, kind)| kind.has_tokens());
+    tables
         .filter_map(|(name, _)| Some((*name, found.get(*name)?.window)))
         .filter(|(_, window)| *window < DEDUPLICATION_WINDOW_MIN)
         .collect()
 }
 
-/// Tables of the loader that forget the deduplication tokens of a part when its rows are deleted.
+/// Tables that forget deduplication tokens together with parts whose rows were deleted.
 pub(crate) fn forgetful(found: &BTreeMap<String, Found>) -> Vec<&'static str> {
-    let loader = RELATIONS.iter().filter(|(_, kind)| *kind == Kind::Loader).map(|(name, _)| *name);
-    loader.filter(|name| found.get(*name).is_some_and(|found| !found.keeps_empty_parts)).collect()
+    let tables = RELATIONS.iter().filter(|(_, kind)| kind.has_tokens()).map(|(name, _)| *name);
+    tables.filter(|name| found.get(*name).is_some_and(|found| !found.keeps_empty_parts)).collect()
 }
 
 /// Checks that the warehouse has exactly the schema that this program needs: version, tables,

@@ -164,6 +164,15 @@ fn late_writers_are_shut_out(clickhouse: &ClickHouse, day: &str) {
          deduplicate_insert = 'enable', insert_deduplication_token = '{token}' VALUES ('{day}', 'late')"
     ));
     assert_eq!(rows(), before, "a late insert under {token} doubled rows");
+    let id = day.replace('-', "");
+    for table in ["accuracy_hour", "accuracy_day"] {
+        clickhouse.query(&format!(
+            "INSERT INTO doseline.{table} (ingest_day, device) SETTINGS async_insert = 0, insert_deduplicate = 1, \
+             deduplicate_insert = 'enable', insert_deduplication_token = 'rollup/{table}/{id}/0' VALUES ('{day}', 'late')"
+        ));
+        let late = format!("SELECT count() FROM doseline.{table} WHERE device = 'late'");
+        assert_eq!(clickhouse.number(&late), 0, "a late rollup of {table} doubled rows");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -150,6 +150,8 @@ async fn what_is_asked_for_stays() {
     assert_eq!(clickhouse.number("SELECT count() FROM doseline.loader_pruning"), 0);
     let again = prune(&warehouse, KEPT, 1, std::future::pending()).await.unwrap();
     assert_eq!(again, Pruned::default(), "there was more to prune");
+    let made = "SELECT count() FROM system.dropped_tables WHERE database = 'doseline'";
+    assert_eq!(clickhouse.number(made), 0, "pruning makes no table");
 }
 
 /// Measures how long the delivery views take with many states, before and after pruning. Run it by

@@ -99,10 +99,10 @@ async fn windows_are_verified_and_corrected_and_flushing_is_an_option() {
     for (name, kind) in RELATIONS {
         let create = clickhouse.query(&format!("SHOW CREATE TABLE doseline.{name}"));
         let window = format!("non_replicated_deduplication_window = {DEDUPLICATION_WINDOW_MIN}");
-        assert_eq!(create.contains(&window), *kind == Kind::Loader, "{name}");
-        // Otherwise tokens that keep late writers out would be forgotten together with the rows
-        // they came with.
-        assert_eq!(create.contains("remove_empty_parts = "), *kind == Kind::Loader, "{name}");
+        let tokens = matches!(kind, Kind::Loader | Kind::Rollup);
+        assert_eq!(create.contains(&window), tokens, "{name}");
+        // Or tokens that shut late writers out are forgotten with the rows they came with.
+        assert_eq!(create.contains("remove_empty_parts = "), tokens, "{name}");
         assert_eq!(create.contains("old_parts_lifetime = 480"), *kind != Kind::View, "{name}");
     }
     clickhouse.query("ALTER TABLE doseline.item_uses MODIFY SETTING non_replicated_deduplication_window = 100");
