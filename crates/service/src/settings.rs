@@ -127,20 +127,7 @@ pub fn about(lines: &[&str]) -> String {
 /// Declares a section of the configuration: a struct whose keys can be read from a file, each with
 /// a description, a type, a default and, after `in`, bounds ([`Bounds`](crate::settings::Bounds)).
 /// A section that is absent unless it is written has keys without defaults; those that are no
-/// `Option` must then be given.
-///
-/// ```
-/// service::settings! {
-///     /// Section `[tap]`.
-///     pub struct Tap {
-///         /// How far the tap is open, percent
-///         open_pct: u32 = 50, in 0..=100;
-///     }
-/// }
-/// # use service::settings::Section as _;
-/// let tap = Tap { open_pct: 101 };
-/// assert_eq!(tap.faults(), [("open_pct".to_owned(), "101 must be 0..100".to_owned())]);
-/// ```
+/// `Option` must then be given. The test of this module shows the form.
 #[macro_export]
 macro_rules! settings {
     (

@@ -48,9 +48,11 @@ fn wait_until_ready(loader: &Running) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rights_that_are_taken_away_are_told_with_place_and_remedy_until_they_are_back() {
     let mut rig = Rig::on(Kafka::secured(), (1, 1)).await;
+    let mut properties = service::kafka::Properties::default();
+    properties.extend(rig.kafka.secured_properties());
     let kafka = load::Kafka {
         brokers: rig.kafka.secured_bootstrap(),
-        properties: rig.kafka.secured_properties(),
+        properties,
         ..rig.options().kafka
     };
     let loader = rig.load(Options { kafka, ..options(&rig) }).await;

@@ -85,7 +85,7 @@ impl Rig {
             kafka: load::Kafka {
                 brokers: self.kafka.bootstrap(),
                 session_timeout: Duration::from_secs(6),
-                topics: telemetry::kafka::Topics::default(),
+                topics: kafka::Topics::default(),
                 ..load::Kafka::default()
             },
             limits: Limits { rows_max: 5_000, age_max: Duration::from_millis(100), ..Limits::default() },

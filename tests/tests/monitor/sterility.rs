@@ -451,6 +451,7 @@ async fn a_trace_walks_both_ways() {
     assert!(cycle.contains("-> item H1") && cycle.contains("-> session a"), "{cycle}");
     let lot = tree(Subject::Lot("di-NEEDLE/L1".to_owned())).await;
     assert!(lot.contains("2 mounts") && lot.contains("-> session a") && lot.contains("-> session b"), "{lot}");
+    let facts = Facts(&rig);
     // The same lot where the item was scanned with its whole label, which says product and lot.
     let scanned =
         ["(01)04012345000017(10)L.7(21)S1", "0104012345000017\\x1d21S2\\x1d10L.7", "(01)04012345000017(10)L77(21)S3"];
