@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use How::{By, Copy, Lacks, Role, Services, Up};
+use How::{By, InCopy, Lacks, Role, Services, Up};
 use harness::{ClickHouse, Doseline, Kafka, Mosquitto, poll};
 
 /// How a command is executed.
@@ -22,7 +22,7 @@ enum How {
     /// The same; it runs until it is stopped.
     Role,
     /// By the shell, in a folder with a copy of `deploy`.
-    Copy,
+    InCopy,
     /// By this test or step.
     By(&'static str),
     /// Not at all: a test machine lacks this.
@@ -66,7 +66,7 @@ const COMMANDS: &[(&str, How)] = &[
     ("doseline load --config", Role),
     ("doseline monitor --config", Role),
     ("doseline serve --config", Role),
-    ("deploy/make-secrets.sh", Copy),
+    ("deploy/make-secrets.sh", InCopy),
     ("docker compose", Lacks("a container engine")),
 ];
 
@@ -240,7 +240,7 @@ fn secrets_for_compose_are_made_once() {
     let scratch = harness::Scratch::new("deploy");
     let copied = Command::new("cp").arg("-r").arg(root().join("deploy")).arg(scratch.path()).status();
     assert!(copied.expect("cp").success());
-    for (command, _) in chosen(|how| matches!(how, Copy)) {
+    for (command, _) in chosen(|how| matches!(how, InCopy)) {
         expect(&command, scratch.path(), 0);
         let password = scratch.join("deploy/secrets/mqtt_password");
         let first = fs::read_to_string(&password).expect("a password");

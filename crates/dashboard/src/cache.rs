@@ -54,7 +54,7 @@ impl Cache {
         // A panic under this lock leaves nothing half changed.
         let mut slots = lock(&self.slots);
         if slots.len() >= ANSWERS_MAX && !slots.contains_key(&question) {
-            // A slot that somebody else holds is in use: without it in the map, the next caller
+            // A slot that another caller holds is in use: without it in the map, the next caller
             // with its question would ask a second time.
             let is_in_use = |slot: &Slot| Arc::strong_count(slot) > 1;
             let is_fresh = |slot: &Slot| {

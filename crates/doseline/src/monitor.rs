@@ -20,7 +20,8 @@ pub struct Arguments {
     /// Run one pass and end; this finds a running `doseline up` as the other sub-commands do
     #[arg(long)]
     pub once: bool,
-    /// Evaluate everything, not only what has changed; a curve whose samples are gone keeps its judgement
+    /// Evaluate everything, not only what has changed; a curve whose samples are gone keeps its
+    /// judgement
     #[arg(long)]
     from_scratch: bool,
     #[command(flatten)]

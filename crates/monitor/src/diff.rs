@@ -11,8 +11,8 @@ pub struct Diff<T> {
     pub gone: Vec<T>,
 }
 
-/// Compares stored rows (`before`) with evaluated rows (`now`). Rows with equal keys are compared by
-/// `is_same`, since the time of computation differs in any case.
+/// Compares stored rows (`before`) with evaluated rows (`now`). Rows with equal keys are compared
+/// by `is_same`, since the time of computation differs in any case.
 pub fn diff<T, K: Eq + Hash>(
     before: Vec<T>,
     now: Vec<T>,

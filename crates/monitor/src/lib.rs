@@ -2,20 +2,20 @@
 //!
 //! It answers: was this item sterile ([`sterility`]), does this device keep its tolerance, does it
 //! drift, what left a syringe ([`accuracy`])? Each pass finds what was inserted since the last one
-//! ([`reader`]), evaluates every unit that the change concerns, writes the verdicts that differ from
-//! before, and updates the alerts that they belong to ([`alerts`]).
+//! ([`reader`]), evaluates every unit that the change concerns, writes the verdicts that differ
+//! from before, and updates the alerts that they belong to ([`alerts`]).
 //!
-//! Boundary: this crate decides. It contains no SQL (`warehouse`), no mathematics (`analysis`) and no
-//! MQTT. Its rules do no IO and read no clock.
+//! Boundary: this crate decides. It contains no SQL (`warehouse`), no mathematics (`analysis`) and
+//! no MQTT. Its rules do no IO and read no clock.
 //!
 //! Invariants:
-//! - A verdict is a function of facts, registry and time. It does not depend on the order of arrival
-//!   or on earlier verdicts. Evaluating what has changed, evaluating it twice, and evaluating
-//!   everything give the same verdicts. One exception: samples of a sterilization cycle may be
-//!   retained for a shorter time than its verdict. The judgement of its curve by the most samples
-//!   that were ever stored is kept in `cycle_assessments` and counts as a fact.
-//! - Each condition has one alert with a stable key. Late data can raise an alert, but cannot clear a
-//!   critical one: it is latched until a person acknowledges it. Every change has a row in
+//! - A verdict is a function of facts, registry and time. It does not depend on the order of
+//!   arrival or on earlier verdicts. Evaluating what has changed, evaluating it twice, and
+//!   evaluating everything give the same verdicts. One exception: samples of a sterilization cycle
+//!   may be retained for a shorter time than its verdict. The judgement of its curve by the most
+//!   samples that were ever stored is kept in `cycle_assessments` and counts as a fact.
+//! - Each condition has one alert with a stable key. Late data can raise an alert, but cannot clear
+//!   a critical one: it is latched until a person acknowledges it. Every change has a row in
 //!   `alert_history`.
 //! - A pass records its position last. The next pass evaluates whatever this one did not finish.
 //!
@@ -58,8 +58,8 @@ pub use crate::{
 /// Options of the monitor.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Time from the end of a pass to the start of the next. A shorter time finds changes earlier and
-    /// queries ClickHouse more often.
+    /// Time from the end of a pass to the start of the next. A shorter time finds changes earlier
+    /// and queries ClickHouse more often.
     pub interval: Duration,
     /// How long a sterilizer's data are awaited after a use has happened and arrived. Before, their
     /// absence is no finding. A longer time raises alerts later, and raises fewer alerts that later
@@ -235,8 +235,8 @@ impl Monitor {
         ended
     }
 
-    /// Runs a pass once the schema is complete. An older schema lacks columns, and a pass would report
-    /// that as an error of its own.
+    /// Runs a pass once the schema is complete. An older schema lacks columns, and a pass would
+    /// report that as an error of its own.
     async fn pass_when_ready(&mut self) -> Result<(), Error> {
         if !self.ready {
             warehouse::schema::ready(&self.warehouse).await?;

@@ -22,16 +22,16 @@ pub struct Limits {
     pub bands: u32,
     /// Days after the last session within which leaving the tolerance is worth an alert, 1 to 365.
     pub forecast_days: u32,
-    /// Largest tolerated difference between what left a syringe and what was delivered, in percent of
-    /// what left it, 1 to 100.
+    /// Largest tolerated difference between what left a syringe and what was delivered, in percent
+    /// of what left it, 1 to 100.
     pub mass_balance_pct: u32,
     /// Limits of the devices themselves.
     pub fleet: FleetLimits,
     /// Uncertainty of a device's time, seconds. A device's time may be this much later than its
     /// receipt.
     pub ahead_max_s: u32,
-    /// Longest time between an event and its receipt, days. It applies where the device's time is not
-    /// known.
+    /// Longest time between an event and its receipt, days. It applies where the device's time is
+    /// not known.
     pub age_max_days: u32,
 }
 

@@ -19,8 +19,8 @@ pub const CHANGED_MAX: usize = 20_000;
 pub const SLICE_ROWS: u64 = 200_000;
 /// Attempts to read a set of parts before a merge replaces one of them.
 const TRIES: usize = 5;
-/// Most bytes of a recorded position. A longer one is not recorded, and everything is evaluated after
-/// a restart.
+/// Most bytes of a recorded position. A longer one is not recorded, and everything is evaluated
+/// after a restart.
 const RECORD_BYTES_MAX: usize = 16 << 20;
 /// Time between two records of the position, us. After a restart, changes since the last record are
 /// evaluated again.
@@ -34,8 +34,8 @@ pub trait Units: Clone + Default + Send + Serialize + DeserializeOwned {
     fn add(&mut self, other: Self);
     /// The units that new parts of tables concern.
     fn concerned(warehouse: &Warehouse, news: &News<'_>) -> impl Future<Output = Result<Self, Error>> + Send;
-    /// The units with rows of batches that are not committed yet. More than [`CHANGED_MAX`] units may
-    /// be an incomplete set.
+    /// The units with rows of batches that are not committed yet. More than [`CHANGED_MAX`] units
+    /// may be an incomplete set.
     fn uncommitted(warehouse: &Warehouse, horizon: &Horizon) -> impl Future<Output = Result<Self, Error>> + Send;
 }
 
@@ -94,8 +94,8 @@ impl<U: Units> Reader<U> {
         self.position = Some(Position::default());
     }
 
-    /// The changes since the last finished pass. `is_current`: whether the stored verdicts come from
-    /// the present version of the rules.
+    /// The changes since the last finished pass. `is_current`: whether the stored verdicts come
+    /// from the present version of the rules.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

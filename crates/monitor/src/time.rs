@@ -33,8 +33,8 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// Last day of use that a label prints as `YYYY-MM-DD`, in days since 1970. Day 00 means the last day
-/// of the month. Returns `None` if the label is not a date.
+/// Last day of use that a label prints as `YYYY-MM-DD`, in days since 1970. Day 00 means the last
+/// day of the month. Returns `None` if the label is not a date.
 pub fn last_day(label: &str) -> Option<i64> {
     let mut parts = label.split('-').map(|part| part.parse::<i64>().ok());
     let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);

@@ -1,5 +1,5 @@
-//! Traces a session, an item, a lot or a cycle: backwards to its origin and forwards to the sessions
-//! that it reached. The trace names what is not known.
+//! Traces a session, an item, a lot or a cycle: backwards to its origin and forwards to the
+//! sessions that it reached. The trace names what is not known.
 
 use async_recursion::async_recursion as boxed;
 use std::{

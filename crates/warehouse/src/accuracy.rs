@@ -80,9 +80,9 @@ pub struct Due {
     pub due_at: i64,
 }
 
-/// A session on one device that is known to lack injections: between two received numbers, or of the
-/// count that the device gave at the end. Quarantined injections are missing too, because no figure
-/// counts them.
+/// A session on one device that is known to lack injections: between two received numbers, or of
+/// the count that the device gave at the end. Quarantined injections are missing too, because no
+/// figure counts them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Row, Serialize, Deserialize)]
 pub struct Incomplete {
     pub tenant: String,

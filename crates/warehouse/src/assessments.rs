@@ -57,7 +57,8 @@ const COLUMNS: &str = "tenant, device, cycle_uid, site, is_present, outcome, rea
                        toUnixTimestamp64Micro(row.computed_at) AS computed_at";
 
 impl Warehouse {
-    /// The latest assessments of the cycles of sterilizers, also of cycles that are no longer present.
+    /// The latest assessments of the cycles of sterilizers, also of cycles that are no longer
+    /// present.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

@@ -3,8 +3,8 @@
 //! Each type is stored and sent as text. The texts are public and never change.
 //!
 //! The state of a verdict or an alert must be known: only the monitor writes it. A fact may carry a
-//! value that this version does not know, since a device may be newer than the server; it is read as
-//! `Other`.
+//! value that this version does not know, since a device may be newer than the server; it is read
+//! as `Other`.
 
 use std::fmt;
 

@@ -50,11 +50,7 @@ async fn rights_that_are_taken_away_are_told_with_place_and_remedy_until_they_ar
     let mut rig = Rig::on(Kafka::secured(), (1, 1)).await;
     let mut properties = service::kafka::Properties::default();
     properties.extend(rig.kafka.secured_properties());
-    let kafka = load::Kafka {
-        brokers: rig.kafka.secured_bootstrap(),
-        properties,
-        ..rig.options().kafka
-    };
+    let kafka = load::Kafka { brokers: rig.kafka.secured_bootstrap(), properties, ..rig.options().kafka };
     let loader = rig.load(Options { kafka, ..options(&rig) }).await;
     send_nonsense(&mut rig, 0, 3);
     rig.written().await;

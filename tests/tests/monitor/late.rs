@@ -28,8 +28,8 @@ impl Rig {
     }
 }
 
-/// A loader writes a batch, is gone for more than a week, and commits it when it is back. The commit
-/// adds no rows to the tables of facts.
+/// A loader writes a batch, is gone for more than a week, and commits it when it is back. The
+/// commit adds no rows to the tables of facts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_stays_open_for_days_is_judged_once_it_is_committed() {
     let mut rig = Rig::start().await;

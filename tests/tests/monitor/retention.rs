@@ -12,8 +12,8 @@ fn rows(rig: &Rig) -> [String; 3] {
     [rig.verdicts(), rig.alerts(), rig.clickhouse.query(assessments)]
 }
 
-/// Evaluates everything in two ways, and expects the same rows: by a monitor that starts over, and by
-/// one that finds no earlier verdicts.
+/// Evaluates everything in two ways, and expects the same rows: by a monitor that starts over, and
+/// by one that finds no earlier verdicts.
 async fn evaluated_from_scratch(rig: &mut Rig) {
     let expected = rows(rig);
     rig.monitor.start_over();

@@ -16,9 +16,9 @@ pub fn key(tenant: &str, device: &str, mount_id: &str) -> String {
     format!("mass-balance/{tenant}/{device}/{mount_id}")
 }
 
-/// Updates the alerts of the syringes and cartridges of a scope. `keys` are the keys of their alerts.
-/// A mount with rows beyond the horizon is left out, since its sums are incomplete. `limit_pct` is the
-/// largest tolerated difference, in percent of what left the syringe.
+/// Updates the alerts of the syringes and cartridges of a scope. `keys` are the keys of their
+/// alerts. A mount with rows beyond the horizon is left out, since its sums are incomplete.
+/// `limit_pct` is the largest tolerated difference, in percent of what left the syringe.
 ///
 /// # Errors
 /// As [`Warehouse::fetch`].
@@ -35,8 +35,8 @@ pub async fn update_alerts(
     }
     let found = warehouse.imbalances(scope, limit_pct).await?;
     let conditions: Vec<_> = found.iter().map(|balance| condition(balance, limit_pct)).collect();
-    // This is read after the balances. While a batch is being written, a removal can be visible before
-    // the last injections.
+    // This is read after the balances. While a batch is being written, a removal can be visible
+    // before the last injections.
     for (tenant, device, mount_id) in warehouse.mounts_beyond(scope, horizon).await? {
         keys.remove(&key(&tenant, &device, &mount_id));
     }

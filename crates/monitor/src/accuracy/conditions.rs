@@ -1,5 +1,5 @@
-//! Which alerts the verdicts, charts and findings raise: pure. Each condition has one key, however it
-//! was found.
+//! Which alerts the verdicts, charts and findings raise: pure. Each condition has one key, however
+//! it was found.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,10 +1,11 @@
-//! Is a device drifting? Control charts of the mean error of each session since the last calibration,
-//! as pure functions of sums.
+//! Is a device drifting? Control charts of the mean error of each session since the last
+//! calibration, as pure functions of sums.
 //!
 //! A chart belongs to a device, channel, set-point band, calibration and firmware. It is computed
-//! from all of its sessions in the order of their time whenever a session arrives, so a late session
-//! takes its place in that order. Centre and scale come from the device itself (a self-starting
-//! chart). With a scale pooled over the model, the data of one device would change another's chart.
+//! from all of its sessions in the order of their time whenever a session arrives, so a late
+//! session takes its place in that order. Centre and scale come from the device itself (a
+//! self-starting chart). With a scale pooled over the model, the data of one device would change
+//! another's chart.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -151,8 +152,8 @@ fn chart(sums: &[&SessionSum], models: &Models, rules: &Rules) -> Result<DriftSt
     Ok(forecasted(state, sums, &sessions, &errors, models, rules))
 }
 
-/// Adds the forecast when the trend of a chart exceeds the tolerance. Of several set points, the one
-/// with the smallest relative tolerance counts.
+/// Adds the forecast when the trend of a chart exceeds the tolerance. Of several set points, the
+/// one with the smallest relative tolerance counts.
 fn forecasted(
     state: DriftState,
     sums: &[&SessionSum],

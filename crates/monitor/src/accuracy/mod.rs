@@ -1,4 +1,5 @@
-//! Does a device keep its tolerance, does it drift, and what do single injections and devices raise?
+//! Does a device keep its tolerance, does it drift, and what do single injections and devices
+//! raise?
 //!
 //! | file | what it does |
 //! |---|---|

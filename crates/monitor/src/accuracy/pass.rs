@@ -62,8 +62,8 @@ impl AccuracyPass {
         self.reader.start_over();
     }
 
-    /// Evaluates what has changed since the last pass, and the alerts that a person has acknowledged
-    /// and that no longer hold (`released`, by key). A repeated pass changes nothing.
+    /// Evaluates what has changed since the last pass, and the alerts that a person has
+    /// acknowledged and that no longer hold (`released`, by key). A repeated pass changes nothing.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`]; the next pass evaluates everything that this one did not finish.

@@ -22,8 +22,8 @@ const CONFIDENCE: f64 = 0.95;
 const CUSUM_K: f64 = 0.5;
 /// Weight of the newest session in the EWMA, 0 to 1.
 const EWMA_LAMBDA: f64 = 0.1;
-/// Standard deviations between sessions and within a session, percent. Self-starting charts find the
-/// scale themselves; only the ratio of the two matters, and only where sessions differ in their
+/// Standard deviations between sessions and within a session, percent. Self-starting charts find
+/// the scale themselves; only the ratio of the two matters, and only where sessions differ in their
 /// number of injections.
 pub const SPREAD: Spread = Spread { between: 0.5, within: 2.0, source: Source::SelfStarting };
 

@@ -1,9 +1,9 @@
-//! Does a device keep its tolerance? One verdict for each calibration and exact set point, as a pure
-//! function of sums.
+//! Does a device keep its tolerance? One verdict for each calibration and exact set point, as a
+//! pure function of sums.
 //!
-//! Injections of one session resemble each other. Therefore the clustered verdict decides; the simple
-//! one is recorded beside it. A verdict is FAIL only if there are enough sessions: with few, a
-//! tolerance interval is wide whatever the device does.
+//! Injections of one session resemble each other. Therefore the clustered verdict decides; the
+//! simple one is recorded beside it. A verdict is FAIL only if there are enough sessions: with few,
+//! a tolerance interval is wide whatever the device does.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,8 +1,9 @@
 //! What becomes of an alert: pure.
 //!
-//! Each condition has one alert. The alert is raised when the condition begins to hold, changes with
-//! it, and is cleared when the condition holds no longer. A critical alert is latched: it is cleared
-//! only after a person has acknowledged its latest change. Every change is recorded as an event.
+//! Each condition has one alert. The alert is raised when the condition begins to hold, changes
+//! with it, and is cleared when the condition holds no longer. A critical alert is latched: it is
+//! cleared only after a person has acknowledged its latest change. Every change is recorded as an
+//! event.
 
 use warehouse::{
     alerts::{Alert, AlertEvent},

@@ -2,8 +2,8 @@
 //!
 //! An alert is sent as firing while it is open and not acknowledged (`open_alerts`). It is sent as
 //! resolved once it is cleared or acknowledged. ClickHouse records what each target has confirmed,
-//! so delivery continues after a restart. Delivery is at least once. Each alert has one stable set of
-//! labels, so a target never holds two copies of it. Alertmanager forgets an alert that is not
+//! so delivery continues after a restart. Delivery is at least once. Each alert has one stable set
+//! of labels, so a target never holds two copies of it. Alertmanager forgets an alert that is not
 //! repeated; firing alerts are therefore repeated.
 
 use std::{

@@ -13,8 +13,8 @@ use warehouse::{
     sterility::{Curve, Cycle, Recipe},
 };
 
-/// Version of the judgement of curves. A new version judges every curve again whose samples are still
-/// stored.
+/// Version of the judgement of curves. A new version judges every curve again whose samples are
+/// still stored.
 pub const VERSION: u32 = 1;
 
 /// Judgement of a curve.
@@ -53,8 +53,8 @@ impl Physical {
     }
 }
 
-/// The judgement of a curve that stands: of the stored samples, unless an earlier judgement had more
-/// samples. Samples may be retained for a shorter time than judgements.
+/// The judgement of a curve that stands: of the stored samples, unless an earlier judgement had
+/// more samples. Samples may be retained for a shorter time than judgements.
 pub fn judge_or_keep(
     cycle: &Cycle,
     curve: Option<&Curve>,
@@ -94,8 +94,8 @@ struct Sensor {
     kpa: Option<Vec<f64>>,
 }
 
-/// Judges the curve of a cycle. A cycle is pending while samples are missing. It is indeterminate if
-/// its recipe is not registered or its samples cannot be used.
+/// Judges the curve of a cycle. A cycle is pending while samples are missing. It is indeterminate
+/// if its recipe is not registered or its samples cannot be used.
 pub fn judge(cycle: &Cycle, curve: Option<&Curve>, recipe: Option<&Recipe>) -> Physical {
     let samples = curve.map_or(&[][..], |curve| &curve.samples);
     let found = u32::try_from(samples.len()).unwrap_or(u32::MAX);

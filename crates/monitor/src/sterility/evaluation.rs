@@ -1,5 +1,5 @@
-//! Evaluates the units of one pass: reads their facts, has them judged, and writes the verdicts that
-//! differ from before.
+//! Evaluates the units of one pass: reads their facts, has them judged, and writes the verdicts
+//! that differ from before.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -45,8 +45,8 @@ pub(super) struct Evaluation<'a> {
     pub keys: BTreeSet<String>,
     pub pending: HashMap<String, i64>,
     pub evaluated: HashSet<String>,
-    /// Rows of the assessments that changed. They are stored when the pass has evaluated every unit and
-    /// updated every alert: if it fails before, the next pass finds the same cycles changed.
+    /// Rows of the assessments that changed. They are stored when the pass has evaluated every unit
+    /// and updated every alert: if it fails before, the next pass finds the same cycles changed.
     pub assessment_rows: Vec<AssessmentRow>,
     /// Items of the cycles whose assessment changed.
     pub changed_items: BTreeSet<String>,
@@ -156,8 +156,8 @@ impl Evaluation<'_> {
         Ok(())
     }
 
-    /// The judgements of curves. `stored` are the assessments of the same sterilizers. Samples are read
-    /// only where a stored judgement may be out of date.
+    /// The judgements of curves. `stored` are the assessments of the same sterilizers. Samples are
+    /// read only where a stored judgement may be out of date.
     async fn physical<'c>(
         &self,
         cycles: &'c [Cycle],

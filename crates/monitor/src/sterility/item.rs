@@ -1,5 +1,5 @@
-//! One item in all of its sessions and cycles: rules 2 (by serial number), 3, 4, 5, 6 (wet load), 7, 9
-//! and 10.
+//! One item in all of its sessions and cycles: rules 2 (by serial number), 3, 4, 5, 6 (wet load),
+//! 7, 9 and 10.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -1,12 +1,12 @@
 //! Was it sterile? The twelve breach rules, as pure functions of facts.
 //!
-//! Facts are grouped into units: an [`item`], a [`mount`], a [`session`], and a [`sterilizer`] with its
-//! cycles. Each unit is judged as a whole, from all facts that are known of it. A verdict does not
-//! depend on the order in which facts arrived, nor on earlier verdicts. Therefore evaluating what has
-//! changed gives the same verdicts as evaluating everything.
+//! Facts are grouped into units: an [`item`], a [`mount`], a [`session`], and a [`sterilizer`] with
+//! its cycles. Each unit is judged as a whole, from all facts that are known of it. A verdict does
+//! not depend on the order in which facts arrived, nor on earlier verdicts. Therefore evaluating
+//! what has changed gives the same verdicts as evaluating everything.
 //!
-//! [`units`] names the units that a change concerns. `evaluation` reads their facts and writes their
-//! verdicts; [`pass`] runs it and updates the alerts. These three do IO, all others are pure.
+//! [`units`] names the units that a change concerns. `evaluation` reads their facts and writes
+//! their verdicts; [`pass`] runs it and updates the alerts. These three do IO, all others are pure.
 //!
 //! | rule | unit | breach |
 //! |---|---|---|

@@ -1,5 +1,5 @@
-//! One pass over sterility: evaluates every unit that a change concerns, then updates the alerts that
-//! its verdicts belong to.
+//! One pass over sterility: evaluates every unit that a change concerns, then updates the alerts
+//! that its verdicts belong to.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -34,8 +34,8 @@ pub struct SterilityPass {
     mass_balance_pct: u32,
     ahead: i64,
     age: i64,
-    /// Units that are pending, and when time alone decides them, us since 1970; 0 = only further data
-    /// does.
+    /// Units that are pending, and when time alone decides them, us since 1970; 0 = only further
+    /// data does.
     pending: HashMap<String, i64>,
     /// Whether the units that an earlier monitor left pending have been read.
     knows_pending: bool,
@@ -62,16 +62,16 @@ impl SterilityPass {
         }
     }
 
-    /// Forgets what has been seen: the next pass evaluates everything. It judges a curve again if its
-    /// samples are stored, and keeps the judgement of a curve whose samples are gone.
+    /// Forgets what has been seen: the next pass evaluates everything. It judges a curve again if
+    /// its samples are stored, and keeps the judgement of a curve whose samples are gone.
     pub fn start_over(&mut self) {
         self.from_scratch = true;
         self.reader.start_over();
     }
 
-    /// Evaluates the units that have changed since the last pass, the units that time decides now, and
-    /// the alerts that a person has acknowledged and that no longer hold (`released`, by key). A
-    /// repeated pass changes nothing.
+    /// Evaluates the units that have changed since the last pass, the units that time decides now,
+    /// and the alerts that a person has acknowledged and that no longer hold (`released`, by key).
+    /// A repeated pass changes nothing.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`]; the next pass evaluates everything that this one did not finish.

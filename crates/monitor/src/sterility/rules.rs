@@ -26,8 +26,8 @@ pub(crate) const HOUR_US: i64 = 3_600_000_000;
 pub struct Clock {
     /// Now, us since 1970.
     pub now: i64,
-    /// How long a sterilizer's data are awaited after a use has happened and arrived, us. Before, their
-    /// absence is no finding.
+    /// How long a sterilizer's data are awaited after a use has happened and arrived, us. Before,
+    /// their absence is no finding.
     pub late: i64,
     /// How much a device's time may be later than the event, us.
     pub ahead: i64,
@@ -38,8 +38,8 @@ pub struct Clock {
 impl Clock {
     /// Whether something that was last used at `last_at` was used after `until`, the last moment at
     /// which it was usable (both us since 1970). Returns `None` if it was not. `is_dated`: the time
-    /// comes from the device, not from the receipt. A use is never later than its recorded time, but it
-    /// may be earlier by the uncertainty of that time.
+    /// comes from the device, not from the receipt. A use is never later than its recorded time,
+    /// but it may be earlier by the uncertainty of that time.
     pub(crate) fn used_after(&self, until: i64, last_at: i64, is_dated: bool) -> Option<State> {
         let uncertain = if is_dated { self.ahead } else { self.age };
         (last_at > until).then(|| State::certain(last_at.saturating_sub(uncertain) > until))
@@ -54,8 +54,8 @@ pub struct RegistryIndex {
     policies: HashMap<(String, String), String>,
 }
 
-/// Recipes that need no registration: name, lower edge of the band in millidegrees (the upper edge is
-/// 3 K above), hold time in ms, and whether the cycle has a prevacuum.
+/// Recipes that need no registration: name, lower edge of the band in millidegrees (the upper edge
+/// is 3 K above), hold time in ms, and whether the cycle has a prevacuum.
 const BUILT_IN: [(&str, i32, u32, bool); 5] = [
     ("134C-3min", 134_000, 180_000, true),
     ("134C-3.5min-BD", 134_000, 210_000, true),
@@ -64,8 +64,8 @@ const BUILT_IN: [(&str, i32, u32, bool); 5] = [
     ("121C-30min", 121_000, 1_800_000, false),
 ];
 
-/// Product and lot of a label in the form in which they are compared: the same for every notation of
-/// a GTIN. The tables keep the text as received.
+/// Product and lot of a label in the form in which they are compared: the same for every notation
+/// of a GTIN. The tables keep the text as received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {
     /// See [`gs1::product`]; empty = not known.
@@ -138,14 +138,15 @@ impl RegistryIndex {
         }
     }
 
-    /// The recipe of a name: of the tenant, else of every tenant, else one that needs no registration.
+    /// The recipe of a name: of the tenant, else of every tenant, else one that needs no
+    /// registration.
     pub fn recipe(&self, tenant: &str, name: &str) -> Option<&Recipe> {
         let of = |tenant: &str| self.recipes.get(&(tenant.to_owned(), name.to_owned()));
         of(tenant).or_else(|| of(""))
     }
 
-    /// Open recalls of a label, each with whether it certainly applies. A lot number without a product
-    /// may belong to another product.
+    /// Open recalls of a label, each with whether it certainly applies. A lot number without a
+    /// product may belong to another product.
     pub fn recalls(&self, label: &Label) -> Vec<(&Recall, bool)> {
         let Label { product, lot } = label;
         let is_lot = |recall: &&Recall| !lot.is_empty() && gs1::lot(&recall.lot) == *lot;
@@ -184,8 +185,8 @@ impl RegistryIndex {
         special.or_else(|| self.number(tenant, name))
     }
 
-    /// `sterility.release_hours`: how many hours after a use the decision on its load may come before
-    /// the use is a breach.
+    /// `sterility.release_hours`: how many hours after a use the decision on its load may come
+    /// before the use is a breach.
     pub fn release_hours(&self, tenant: &str) -> u64 {
         self.number(tenant, "sterility.release_hours").unwrap_or(RELEASE_HOURS)
     }
@@ -201,8 +202,8 @@ impl RegistryIndex {
         self.policy(tenant, "sterility.bowie_dick").is_none_or(|value| value != "off")
     }
 
-    /// `sterility.reprocessings_max[:TYPE]`: how often an item may be reprocessed; none = no limit is
-    /// registered.
+    /// `sterility.reprocessings_max[:TYPE]`: how often an item may be reprocessed; none = no limit
+    /// is registered.
     pub fn reprocessings_max(&self, tenant: &str, mount: Option<&Mount>) -> Option<u64> {
         self.limit(tenant, "sterility.reprocessings_max", mount)
     }

@@ -143,8 +143,8 @@ impl<'a> History<'a> {
         }
     }
 
-    /// The positive cycles that recall a cycle. A positive indicator recalls the loads since the last
-    /// negative indicator, and the loads after it until the next negative one.
+    /// The positive cycles that recall a cycle. A positive indicator recalls the loads since the
+    /// last negative indicator, and the loads after it until the next negative one.
     fn recalled_by(&self, cycle: &Cycle) -> Vec<String> {
         let recalls = |positive: &&&Cycle| {
             let cleared = |negative: &&Cycle| {
@@ -349,8 +349,8 @@ fn bowie_dick(
     }
 }
 
-/// A negative biological indicator must lie within the last `sterility.biological_days`. A sterilizer
-/// that is known for a shorter time is not judged.
+/// A negative biological indicator must lie within the last `sterility.biological_days`. A
+/// sterilizer that is known for a shorter time is not judged.
 fn biological(
     history: &History<'_>,
     load: &Cycle,

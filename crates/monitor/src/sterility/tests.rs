@@ -392,8 +392,8 @@ fn rule_2_a_single_use_item_serves_one_session() {
     left.check(2, &["CONFIRMED critical a+b"]);
     let left = world().uses_mount("L", "a", 1, "m1", |mount| mount.id_kind = IdKind::LotOnly);
     left.uses_mount("L", "b", 5, "m1", |mount| mount.id_kind = IdKind::LotOnly).check(2, &["CONFIRMED critical a+b"]);
-    // Near misses: twice in one session, a lot that is no item, another product's serial, a reusable
-    // one.
+    // Near misses: twice in one session, a lot that is no item, another product's serial, a
+    // reusable one.
     world().uses_mount("N1", "a", 1, "m1", |_| ()).uses_mount("N1", "a", 2, "m2", |_| ()).check(2, NONE);
     let lot = |mount: &mut Mount| mount.id_kind = IdKind::LotOnly;
     world().uses("L", "a", 1, lot).uses("L", "b", 5, lot).check(2, NONE);
