@@ -169,6 +169,18 @@ impl Warehouse {
         Ok(answers.into_iter().take(limit).collect())
     }
 
+    /// A digest of all active parts. It changes with every insert into any table, and with every
+    /// merge.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    #[boxed]
+    pub async fn content(&self) -> Result<u64, Error> {
+        let sql = "SELECT groupBitXor(cityHash64(table, name)) FROM system.parts WHERE database = ? AND active";
+        let rows: Vec<u64> = self.fetch(self.query(sql).bind(self.database())).await?;
+        Ok(rows.into_iter().next().unwrap_or_default())
+    }
+
     /// Distinct texts of a column in rows of batches beyond a horizon. Such rows are not judged
     /// yet, so the caller must look at them again. The ingest days since the day before yesterday
     /// are searched, and since the first day of a batch that is not committed.

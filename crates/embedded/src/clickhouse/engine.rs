@@ -252,6 +252,7 @@ fn write_configuration(options: &Options, data_dir: &Path) -> std::io::Result<()
          <background_schedule_pool_size>8</background_schedule_pool_size>\n  \
          <background_move_pool_size>1</background_move_pool_size>\n  \
          <background_fetches_pool_size>1</background_fetches_pool_size>\n  \
+         <memory_worker_period_ms>1000</memory_worker_period_ms>\n  \
          <merge_tree>\n    \
          <number_of_free_entries_in_pool_to_execute_mutation>2</number_of_free_entries_in_pool_to_execute_mutation>\n    \
          <number_of_free_entries_in_pool_to_lower_max_size_of_merge>4</number_of_free_entries_in_pool_to_lower_max_size_of_merge>\n    \

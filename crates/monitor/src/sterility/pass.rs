@@ -62,6 +62,11 @@ impl SterilityPass {
         }
     }
 
+    /// Whether a unit waits for a time that has come.
+    pub(crate) fn is_due(&self, now: i64) -> bool {
+        self.pending.values().any(|until| *until > 0 && *until <= now)
+    }
+
     /// Forgets what has been seen: the next pass evaluates everything. It judges a curve again if
     /// its samples are stored, and keeps the judgement of a curve whose samples are gone.
     pub fn start_over(&mut self) {
