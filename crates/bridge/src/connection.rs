@@ -104,7 +104,7 @@ impl Connection {
                 tracing::warn!(connection = self.index, reason, "MQTT connection failed; retrying");
             }
             tokio::select! {
-                () = tokio::time::sleep(self.backoff.next()) => {}
+                () = tokio::time::sleep(self.backoff.pause()) => {}
                 () = self.shared.shutdown.cancelled() => {}
             }
         }

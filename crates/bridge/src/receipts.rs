@@ -142,7 +142,7 @@ impl ReceiptSender {
                 tracing::warn!(connection = "receipts", reason, "MQTT connection failed; retrying");
             }
             tokio::select! {
-                () = tokio::time::sleep(backoff.next()) => {}
+                () = tokio::time::sleep(backoff.pause()) => {}
                 () = self.finish.cancelled() => return,
             }
         }

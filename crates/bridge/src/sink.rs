@@ -114,7 +114,7 @@ impl Sink {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(backoff.next()) => {}
+                () = tokio::time::sleep(backoff.pause()) => {}
                 () = shutdown.cancelled() => return false,
             }
         }
@@ -228,7 +228,7 @@ impl Sink {
         }
         let producer = loop {
             // A producer that fails at once must not be rebuilt in a tight loop.
-            tokio::time::sleep(rebuilds.next()).await;
+            tokio::time::sleep(rebuilds.pause()).await;
             match Self::create(&self.config, generation, &self.confirmations) {
                 Ok(producer) => break producer,
                 Err(error) => tracing::error!(%error, "create kafka producer; retrying"),

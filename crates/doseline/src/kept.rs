@@ -48,7 +48,7 @@ where
         if began.elapsed() > PAUSE_MAX {
             pauses.reset();
         }
-        let pause = pauses.next();
+        let pause = pauses.pause();
         tracing::error!(
             role,
             error = trouble,

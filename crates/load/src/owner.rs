@@ -352,7 +352,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
         let mut waits = backoff();
         while let Err(error) = self.shared.copies.confirm(refusals).await {
             tracing::warn!(shard = ?self.shard, %error, "kafka does not confirm the quarantine copies, trying again");
-            self.lease.pause(waits.next()).await?;
+            self.lease.pause(waits.pause()).await?;
         }
         Ok(())
     }
@@ -380,7 +380,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
                         tracing::warn!(shard = ?self.shard, what, error = text, "failed, trying again");
                         trouble = text;
                     }
-                    self.lease.pause(waits.next()).await?;
+                    self.lease.pause(waits.pause()).await?;
                 }
             }
         }

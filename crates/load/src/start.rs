@@ -58,7 +58,7 @@ pub(crate) async fn find<S: Store>(
         tokio::select! {
             biased;
             () = cancelled.cancelled() => return Ok(None),
-            () = tokio::time::sleep(waits.next()) => {}
+            () = tokio::time::sleep(waits.pause()) => {}
         }
     }
 }

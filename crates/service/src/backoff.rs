@@ -37,7 +37,7 @@ impl Backoff {
     }
 
     /// The next wait.
-    pub fn next(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         let Self { first, most, failures, jitter } = *self;
         self.failures = failures.saturating_add(1);
         if jitter { wait(first, most, failures) } else { doubled(first, most, failures) }
@@ -58,11 +58,11 @@ mod tests {
         let (first, most) = (Duration::from_millis(100), Duration::from_secs(1));
         let (mut jittered, mut exact) = (Backoff::new(first, most), Backoff::exact(first, most));
         for expected in [100, 200, 400, 800, 1000, 1000] {
-            let wait = jittered.next().as_millis();
+            let wait = jittered.pause().as_millis();
             assert!((expected / 2..=expected * 3 / 2).contains(&wait), "{wait} is not around {expected}");
-            assert_eq!(exact.next().as_millis(), expected);
+            assert_eq!(exact.pause().as_millis(), expected);
         }
         jittered.reset();
-        assert!(jittered.next().as_millis() <= 150);
+        assert!(jittered.pause().as_millis() <= 150);
     }
 }

@@ -51,7 +51,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
                     if attempt == ATTEMPTS {
                         return Ok(Compared { conflicts: Vec::new(), unverified });
                     }
-                    self.lease.pause(waits.next()).await?;
+                    self.lease.pause(waits.pause()).await?;
                 }
             }
         }

@@ -73,7 +73,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
                 }
                 Err(error) => {
                     tracing::warn!(shard = ?self.shard, table = block.table(), %error, "the insert failed, reading back");
-                    self.lease.pause(waits.next()).await?;
+                    self.lease.pause(waits.pause()).await?;
                 }
             }
         }
@@ -138,7 +138,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
                 (_, Err(error)) if error.advice() == Advice::Fatal => return Err(Stop::Fatal(error.into())),
                 (_, Err(error)) => {
                     tracing::warn!(shard = ?self.shard, batch = self.position, %error, "the commit failed, reading the position back");
-                    self.lease.pause(waits.next()).await?;
+                    self.lease.pause(waits.pause()).await?;
                 }
             }
         }

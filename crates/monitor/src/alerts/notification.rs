@@ -317,7 +317,7 @@ impl Notifier {
                                 tracing::warn!(target = target.channel.name(), %error, "alerts were not delivered, trying again");
                                 known = trouble;
                             }
-                            target.backoff.next()
+                            target.backoff.pause()
                         }
                     };
                     if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
