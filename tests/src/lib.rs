@@ -50,5 +50,5 @@ pub use raw_mqtt::RawMqtt;
 pub use scratch::Scratch;
 pub use seed::seed;
 pub use stack::Stack;
-pub use usage::cpu_s;
+pub use usage::{cpu_s, tree_cpu_s, tree_switches};
 pub use wait::{poll, stay_within_a_day};

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use harness::{Doseline, RawMqtt, Ready, Scratch, Signal, poll};
+use harness::{Doseline, RawMqtt, Ready, Scratch, Signal, poll, tree_cpu_s, tree_switches};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long Ctrl-C may take to end `up`, as promised to the user.
@@ -661,4 +661,25 @@ fn a_kafka_log_that_lost_records_takes_no_new_ones_under_their_offsets() {
         stored(&ready, device);
     }
     assert!(doseline.stop(Duration::from_secs(20)).0.success());
+}
+
+/// Without devices, `up` costs next to nothing. The bounds are about three times what it takes on a
+/// quiet machine of two processors, so that they hold on a busy one.
+#[test]
+fn silence_costs_little() {
+    const SILENCE: Duration = Duration::from_secs(30);
+    const CPU_S_MOST: f64 = 1.5;
+    const SWITCHES_MOST: u64 = 24_000;
+    let scratch = Scratch::new("silence");
+    let mut doseline = up(scratch.path(), &[]);
+    doseline.wait_until_ready(READY_WITHIN);
+    // The start writes tables, merges them, and judges everything once.
+    std::thread::sleep(Duration::from_secs(20));
+    let process = doseline.process().id();
+    let (cpu, switches) = (tree_cpu_s(process), tree_switches(process));
+    std::thread::sleep(SILENCE);
+    let (cpu, switches) = (tree_cpu_s(process) - cpu, tree_switches(process).saturating_sub(switches));
+    println!("{SILENCE:?} of silence: {cpu:.2} CPU-s, {switches} switches");
+    assert!(cpu < CPU_S_MOST && switches < SWITCHES_MOST, "{cpu:.2} CPU-s, {switches} switches in {SILENCE:?}");
+    doseline.stop(Duration::from_secs(20));
 }
