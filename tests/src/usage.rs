@@ -53,7 +53,8 @@ pub fn tree_cpu_s(root: u32) -> f64 {
     stats.map(|stat| ticks(&stat, 4)).sum::<f64>() / TICKS
 }
 
-/// [`switches`] of a process and of those that it and they started.
+/// How often the threads of a process, and of those that it and they started, gave up the processor
+/// to wait.
 pub fn tree_switches(root: u32) -> u64 {
     tree(root).into_iter().map(switches).sum()
 }

@@ -11,7 +11,7 @@
 //! - A request of another site's page does not reach a role ([`door`]), and the connections of a
 //!   port are bounded ([`places`]).
 //!
-//! Start reading at [`settings`] for options, at [`health`] for what a role says about itself.
+//! Start reading at [`mod@settings`] for options, at [`health`] for what a role says about itself.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

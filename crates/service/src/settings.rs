@@ -125,7 +125,7 @@ pub fn about(lines: &[&str]) -> String {
 }
 
 /// Declares a section of the configuration: a struct whose keys can be read from a file, each with
-/// a description, a type, a default and, after `in`, bounds ([`Bounds`](crate::settings::Bounds)).
+/// a description, a type, a default and, after `in`, bounds ([`Bounds`]).
 /// A section that is absent unless it is written has keys without defaults; those that are no
 /// `Option` must then be given. The test of this module shows the form.
 #[macro_export]
