@@ -377,8 +377,8 @@ fn library(named: Option<&Path>) -> anyhow::Result<PathBuf> {
         .hint("`cargo xtask engines` fetches it, or name it with --libchdb")
 }
 
-/// Compares the loader's positions in ClickHouse with the ends of the Kafka log, before the bridge
-/// writes. If the log has lost records, a new record would get the offset of a lost one, and the
+/// Compares how far the loader has read, according to ClickHouse, with the ends of the Kafka log,
+/// before the bridge writes. A batch that was begun and not committed counts as read. If the log has lost records, a new record would get the offset of a lost one, and the
 /// loader would skip it.
 async fn compare_positions(warehouse: &Warehouse, ends: &[kafka::End]) -> anyhow::Result<()> {
     let lives = warehouse.topic_lives().await.context("read the positions of the loader")?;
@@ -387,10 +387,10 @@ async fn compare_positions(warehouse: &Warehouse, ends: &[kafka::End]) -> anyhow
         let Some(life) = life else { continue };
         let shard = Shard { incarnation: life.incarnation, partition: end.partition };
         let progress = warehouse.progress(shard).await.context("read the positions of the loader")?;
-        // A closed shard has a position that no log reaches.
-        let position = progress.position().and_then(|position| i64::try_from(position).ok());
-        if let Some(position) = position.filter(|position| *position > end.offset) {
-            return Err(end.behind("the loader", position).into());
+        // A closed shard has an end that no log reaches.
+        let read_end = progress.read_end().and_then(|end| i64::try_from(end).ok());
+        if let Some(read_end) = read_end.filter(|read_end| *read_end > end.offset) {
+            return Err(end.behind("the loader", read_end).into());
         }
     }
     Ok(())

@@ -108,6 +108,13 @@ impl Progress {
         });
         Some(if rewritten { commit.batch } else { commit.batch_end })
     }
+
+    /// End of the last batch that an owner began to write, committed or not; `None` if there is
+    /// none. Kafka had every record before this offset.
+    pub fn read_end(&self) -> Option<u64> {
+        let intents = self.intents.iter().filter(|intent| intent.decoder_version != CLOSING);
+        intents.map(|intent| intent.batch_end).chain(self.commit.map(|commit| commit.batch_end)).max()
+    }
 }
 
 /// Rows that a table holds of a batch under one generation.
@@ -502,4 +509,27 @@ fn set(firsts: &[u64], lasts: &[u64]) -> IntervalSet {
         set.insert(Interval::new(*first, *last));
     }
     set
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn intent(batch: u64, batch_end: u64, decoder_version: u32) -> Intent {
+        let shard = Shard { incarnation: 1, partition: 0 };
+        let owner = String::new();
+        Intent { shard, batch, batch_end, generation: 1, decoder_version, plausibility_hash: 0, ingest_day: 0, owner }
+    }
+
+    #[test]
+    fn what_an_owner_began_to_write_was_read() {
+        let commit = Some(LastCommit { batch: 10, batch_end: 20, generation: 0 });
+        let mut progress = Progress { commit, intents: vec![intent(10, 20, 7)] };
+        assert_eq!(progress.read_end(), Some(20));
+        progress.intents.push(intent(20, 35, 7));
+        assert_eq!(progress.read_end(), Some(35));
+        progress.intents.push(intent(35, CLOSED, CLOSING));
+        assert_eq!(progress.read_end(), Some(35), "closing a shard reads nothing");
+        assert_eq!(Progress { commit: None, intents: Vec::new() }.read_end(), None);
+    }
 }
