@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use warehouse::{
     Error, Warehouse,
     changes::{News, Seen},
-    sterility::{Horizon, IDS_MAX},
+    horizon::Horizon,
+    sql::IDS_MAX,
 };
 
 /// Most changed units that are evaluated one by one. With more, everything is evaluated in slices.

@@ -10,8 +10,10 @@ use std::{
 use serde::Serialize;
 use warehouse::{
     Error, Warehouse,
+    horizon::Horizon,
+    sql::{IDS_MAX, Scope},
     states::{Decision, IdKind, Severity, VerdictState},
-    sterility::{Component, Horizon, IDS_MAX, Load, Mount, Scope, Use},
+    sterility::{Component, Load, Mount, Use},
     verdicts::Verdict,
 };
 

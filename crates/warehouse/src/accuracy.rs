@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client::{Answer, Warehouse},
     error::Error,
+    horizon::Horizon,
+    sql::{Scope, list},
     states::{Channel, ChartState, Forecast, Side, ToleranceState},
-    sterility::{Horizon, Scope, list},
 };
 
 /// SQL expression for a device's name, `TENANT/DEVICE`.
@@ -381,7 +382,7 @@ impl Warehouse {
     /// As [`Warehouse::fetch`].
     #[boxed]
     pub async fn affected(&self, calibration_id: &str, tenant: &str) -> Result<Vec<Affected>, Error> {
-        let (id, tenant) = (crate::sterility::quoted(calibration_id), crate::sterility::quoted(tenant));
+        let (id, tenant) = (crate::sql::quoted(calibration_id), crate::sql::quoted(tenant));
         self.rows(&format!(
             "SELECT toString(shot.tenant) AS tenant, toString(shot.device) AS device, shot.channel AS channel, \
              toUnixTimestamp64Micro(shot.performed_at) AS performed_at, toUnixTimestamp64Micro(shot.since) AS since, \
@@ -401,7 +402,7 @@ impl Warehouse {
     /// As [`Warehouse::fetch`].
     #[boxed]
     pub async fn calibration_is_known(&self, calibration_id: &str, tenant: &str) -> Result<bool, Error> {
-        let (id, tenant) = (crate::sterility::quoted(calibration_id), crate::sterility::quoted(tenant));
+        let (id, tenant) = (crate::sql::quoted(calibration_id), crate::sql::quoted(tenant));
         let sql = format!(
             "SELECT count() > 0 FROM calibrations WHERE calibration_id = {id} AND {tenant} IN ('', calibrations.tenant)"
         );

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client::Warehouse,
     error::Error,
+    sql::{list, quoted},
     states::{AlertChange, AlertState, Severity},
-    sterility::{list, quoted},
 };
 
 /// An alert, as the monitor last wrote it.

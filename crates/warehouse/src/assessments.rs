@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client::{Answer, Warehouse},
     error::Error,
+    sql::{Scope, list},
     states::{Decision, Outcome},
-    sterility::{Scope, list},
 };
 
 /// A row of `cycle_assessments`; see there.

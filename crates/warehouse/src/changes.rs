@@ -12,11 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    client::Warehouse,
-    error::Error,
-    sterility::{Horizon, list},
-};
+use crate::{client::Warehouse, error::Error, horizon::Horizon, sql::list};
 
 /// An active part of a table.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

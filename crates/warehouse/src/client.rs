@@ -218,7 +218,7 @@ impl Warehouse {
 }
 
 /// Lets the engine accept a statement of any length. The lists in a statement are bounded where
-/// they are built ([`crate::sterility::IDS_MAX`], Kafka's partitions); this covers their total.
+/// they are built ([`crate::sql::IDS_MAX`], Kafka's partitions); this covers their total.
 fn sized(query: Query) -> Query {
     let bytes = query.sql_display().to_string().len();
     if bytes < STATEMENT_BYTES { query } else { query.with_setting("max_query_size", (2 * bytes).to_string()) }

@@ -47,11 +47,6 @@ impl From<DifferenceRow> for Difference {
 pub(crate) const SPILL: &str =
     " SETTINGS max_bytes_before_external_group_by = 500000000, max_bytes_before_external_sort = 500000000";
 
-/// Quotes a text as an SQL string literal.
-pub(crate) fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
-}
-
 impl Pair<'_> {
     /// The first differences by key, at most `limit`. One pass finds the keys. A second query reads
     /// the values of these keys only.
@@ -134,14 +129,4 @@ pub(crate) fn concatenated(columns: &[&str]) -> String {
     let parts: Vec<String> =
         columns.iter().map(|column| format!("toString(length({0})), ':', {0}", text(column))).collect();
     format!("concat({})", parts.join(", "))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn literals_are_quoted() {
-        assert_eq!(quoted(r"it's \ that"), r"'it\'s \\ that'");
-    }
 }

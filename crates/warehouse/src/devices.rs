@@ -8,8 +8,9 @@ use crate::{
     changes::News,
     client::{Answer, Warehouse},
     error::Error,
+    horizon::Horizon,
+    sql::{Scope, list},
     states::Severity,
-    sterility::{Horizon, Scope, list},
 };
 
 /// SQL of a session on one device, `TENANT/DEVICE/SESSION`.

@@ -1,8 +1,8 @@
 //! The ClickHouse schema of doseline: migrations, registry, rollups, delivery views and typed
 //! queries. No other crate knows its SQL.
 //!
-//! Absent: the decision what to write and when (`load`), the mathematics (`analysis`), any state of
-//! its own.
+//! Boundary: the only crate with SQL. It does not decide what is written and when (`load`), contains
+//! no mathematics (`analysis`), and has no state of its own.
 //!
 //! Invariants:
 //! - Tables, views and columns are a public API. They change by a new migration only, never by an
@@ -10,6 +10,9 @@
 //! - Every table that the loader writes has a deduplication window of at least 100,000 blocks.
 //!   [`schema::verify`] refuses a smaller one.
 //! - Sums are sums of integers. No result depends on the order or grouping of inserts.
+//!
+//! Start reading at [`schema`] (all relations), [`insert`] (how a block is written once) and
+//! [`loader`] (intents and commits).
 
 pub mod accuracy;
 pub mod alerts;
@@ -23,10 +26,12 @@ pub mod delivery;
 pub mod devices;
 pub mod error;
 mod facts;
+pub mod horizon;
 pub mod incidents;
 pub mod insert;
 pub mod loader;
 pub mod migrate;
+pub mod migrations;
 pub mod notices;
 mod positions;
 pub mod prune;
@@ -37,6 +42,7 @@ pub mod registry;
 pub mod rollup;
 mod rows;
 pub mod schema;
+pub mod sql;
 mod statement;
 pub mod states;
 pub mod sterility;

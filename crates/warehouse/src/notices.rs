@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client::Warehouse,
     error::Error,
+    sql::quoted,
     states::{DeliveryStatus, Severity},
-    sterility::quoted,
 };
 
 /// An open alert that nobody has acknowledged, as it is sent.

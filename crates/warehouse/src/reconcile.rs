@@ -15,10 +15,11 @@ use telemetry::interval::{Interval, IntervalSet};
 use crate::{
     client::Warehouse,
     columns::LedgerRow,
-    compare::{Difference, Pair, SPILL, quoted},
+    compare::{Difference, Pair, SPILL},
     error::Error,
     loader::{BootKey, CLOSED, LEDGER_STATE, LedgerStateRow, Shard, earlier_lives, key_of, ledger_row, united},
     rollup::{self, Day},
+    sql::quoted,
 };
 
 /// Batches of one shard that belong to a period.

@@ -305,7 +305,7 @@ async fn sweep(warehouse: &Warehouse, rollup: &Rollup) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::migrate::MIGRATIONS;
+    use crate::migrations::MIGRATIONS;
 
     #[test]
     fn days_have_names() {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::{
     client::Warehouse,
     error::Error,
-    migrate::{self, Applied, MIGRATIONS},
+    migrations::{self, Applied, MIGRATIONS},
 };
 
 /// Blocks whose deduplication tokens every table of the loader and every rollup must remember: that
@@ -156,7 +156,7 @@ pub async fn ready(warehouse: &Warehouse) -> Result<(), Error> {
 
 /// The recorded migrations; none if there is no schema yet.
 async fn recorded(warehouse: &Warehouse, found: &BTreeMap<String, Found>) -> Result<Vec<Applied>, Error> {
-    if found.contains_key("schema_migrations") { migrate::applied(warehouse).await } else { Ok(Vec::new()) }
+    if found.contains_key("schema_migrations") { migrations::applied(warehouse).await } else { Ok(Vec::new()) }
 }
 
 fn refuse_absent(database: &str, found: &BTreeMap<String, Found>, applied: &[Applied]) -> Result<(), Error> {
@@ -216,7 +216,7 @@ pub async fn verify(warehouse: &Warehouse) -> Result<(), Error> {
     let database = warehouse.database();
     let found = found(warehouse).await?;
     let applied = recorded(warehouse, &found).await?;
-    migrate::check(database, &applied)?;
+    migrations::check(database, &applied)?;
     refuse_absent(database, &found, &applied)?;
     if let Some(name) = missing(&found).first() {
         return Err(Error::Schema(format!("{database}.{name} does not exist")));

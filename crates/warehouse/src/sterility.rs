@@ -4,161 +4,14 @@
 //! that is being written then never shows a use without the mount that the use names. Everything
 //! else is read whether or not its batch is committed.
 
-use async_recursion::async_recursion as boxed;
-use std::fmt::Write as _;
-
-use serde::{Deserialize, Serialize};
-
 pub use crate::facts::*;
 use crate::{
     client::{Answer, Warehouse},
     error::Error,
+    horizon::Horizon,
+    sql::{Scope, pairs, quoted},
 };
-
-/// Quotes a text as an SQL string literal.
-pub fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('\'');
-    for letter in text.chars() {
-        if matches!(letter, '\'' | '\\') {
-            quoted.push('\\');
-        }
-        quoted.push(letter);
-    }
-    quoted.push('\'');
-    quoted
-}
-
-/// A parenthesised list of quoted texts, for `IN`.
-pub(crate) fn list<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
-    let texts: Vec<_> = texts.into_iter().map(quoted).collect();
-    format!("({})", texts.join(", "))
-}
-
-/// A parenthesised list of quoted pairs, for `IN`.
-fn pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
-    let pairs: Vec<_> =
-        pairs.into_iter().map(|(left, right)| format!("({}, {})", quoted(left), quoted(right))).collect();
-    format!("({})", pairs.join(", "))
-}
-
-/// The ids that a query reads.
-#[derive(Clone, Copy, Debug)]
-pub enum Scope<'a> {
-    /// These ids, at most [`IDS_MAX`], because ClickHouse limits the length of a query.
-    Ids(&'a [String]),
-    /// One of several slices of all ids, chosen by hash.
-    Slice {
-        /// Number of the slice, from 0.
-        index: u64,
-        /// Number of slices, at least 1.
-        of: u64,
-    },
-}
-
-/// The largest number of ids in one [`Scope::Ids`].
-pub const IDS_MAX: usize = 500;
-
-impl Scope<'_> {
-    pub(crate) fn filter(&self, column: &str) -> String {
-        match self {
-            Self::Ids(ids) => format!("{column} IN {}", list(ids.iter().map(String::as_str))),
-            Self::Slice { of: 0 | 1, .. } => format!("{column} != ''"),
-            Self::Slice { index, of } => format!("{column} != '' AND cityHash64({column}) % {of} = {index}"),
-        }
-    }
-}
-
-/// SQL expression for a mount's name. It contains the device because each device numbers its own
-/// mounts.
-pub(crate) const MOUNT_NAME: &str = "concat(device, '/', mount_id)";
-
-impl Scope<'_> {
-    /// Filter for mounts, whose ids here are `DEVICE/MOUNT`. The filter also names the column
-    /// `mount_id`, because the table's index does not cover the composed name.
-    pub(crate) fn mounts(&self) -> String {
-        let named = self.filter(MOUNT_NAME);
-        match self {
-            Self::Ids(ids) => {
-                let mounts = ids.iter().map(|id| id.split_once('/').map_or(id.as_str(), |(_, mount)| mount));
-                format!("mount_id IN {} AND {named}", list(mounts))
-            }
-            Self::Slice { .. } => format!("mount_id != '' AND {named}"),
-        }
-    }
-}
-
-/// How far each Kafka partition is committed. Rows beyond the horizon are being written or will be
-/// written again. The same holds for every row of a partition that the horizon does not list. The
-/// default horizon has no limit: no row is beyond it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Horizon(Option<Vec<Committed>>);
-
-/// One partition of a [`Horizon`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Committed {
-    incarnation: u32,
-    kafka_partition: i32,
-    /// The first offset that is not committed.
-    position: u64,
-    /// First offset of the first batch that was committed recently; `u64::MAX` = there is none.
-    lately: u64,
-}
-
-impl Horizon {
-    /// SQL condition: whether a row is committed. A partition without a batch may get its first one
-    /// after this horizon was read, and so may the topic's next incarnation. The condition excludes
-    /// both. Rows that come from no topic (incarnation 0) belong to no batch and count as
-    /// committed.
-    pub(crate) fn filter(&self) -> String {
-        let mut filter = "1".to_owned();
-        let Some(partitions) = &self.0 else { return filter };
-        let newest = partitions.iter().map(|partition| partition.incarnation).max().unwrap_or_default();
-        let positions = partitions.iter().map(|partition| (partition, partition.position));
-        // In the newest incarnation, a partition that the horizon does not list has no committed
-        // batch.
-        for batch in batches_from(positions, |incarnation| if incarnation == newest { 0 } else { u64::MAX }) {
-            let _ = write!(filter, " AND NOT {batch}");
-        }
-        let _ = write!(filter, " AND incarnation <= {newest}");
-        filter
-    }
-
-    /// SQL condition: whether a row may have been inserted after this horizon was read. Rows that
-    /// come from no topic (incarnation 0) always may.
-    pub(crate) fn after(&self) -> String {
-        match self.0 {
-            Some(_) => format!("(incarnation = 0 OR NOT ({}))", self.filter()),
-            None => "1".to_owned(),
-        }
-    }
-
-    /// SQL condition: whether a row was committed recently.
-    fn lately(&self) -> String {
-        let partitions = self.0.iter().flatten().filter(|partition| partition.lately < u64::MAX);
-        let late = batches_from(partitions.map(|partition| (partition, partition.lately)), |_| u64::MAX);
-        if late.is_empty() { "0".to_owned() } else { format!("({})", late.join(" OR ")) }
-    }
-}
-
-/// One SQL condition for each incarnation: whether a row's batch starts at or after the given
-/// position of its partition. `other` gives the position for partitions that are not listed. Two
-/// array literals hold all partitions and positions, because there can be thousands.
-fn batches_from<'a>(positions: impl Iterator<Item = (&'a Committed, u64)>, other: impl Fn(u32) -> u64) -> Vec<String> {
-    let mut lives: std::collections::BTreeMap<u32, (Vec<i32>, Vec<u64>)> = std::collections::BTreeMap::new();
-    for (partition, position) in positions {
-        let (partitions, positions) = lives.entry(partition.incarnation).or_default();
-        partitions.push(partition.kafka_partition);
-        positions.push(position);
-    }
-    let sql = |(incarnation, (partitions, positions)): (u32, (Vec<i32>, Vec<u64>))| {
-        let other = other(incarnation);
-        format!(
-            "(incarnation = {incarnation} AND batch >= transform(kafka_partition, {partitions:?}, {positions:?}, {other}))"
-        )
-    };
-    lives.into_iter().map(sql).collect()
-}
+use async_recursion::async_recursion as boxed;
 
 /// What people have registered about sterility.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -200,29 +53,6 @@ const MOUNT: &str = "tenant, device, mount_id, toUnixTimestamp64Micro(mount.at) 
 const CYCLE: &str = "tenant, device, boot_id, seq, cycle_uid, site, toUnixTimestamp64Micro(cycle.at) AS at";
 
 impl Warehouse {
-    /// How far batches are committed. A batch counts as committed recently if that happened at
-    /// `lately` (us since 1970) or after it.
-    ///
-    /// # Errors
-    /// As [`Warehouse::fetch`].
-    #[boxed]
-    pub async fn horizon(&self, lately: i64) -> Result<Horizon, Error> {
-        let never = u64::MAX;
-        let partitions = self
-            .rows(&format!(
-                "SELECT incarnation, kafka_partition, max(batch_end) AS position, min(lately) AS lately FROM ( \
-                   SELECT incarnation, kafka_partition, toUInt64(0) AS batch_end, toUInt64({never}) AS lately \
-                   FROM loader_intents \
-                   UNION ALL \
-                   SELECT incarnation, kafka_partition, batch_end, \
-                     if(committed_at >= fromUnixTimestamp64Micro(toInt64({lately})), batch, toUInt64({never})) AS lately \
-                   FROM loader_commits WHERE kind = 'commit' \
-                 ) GROUP BY incarnation, kafka_partition ORDER BY incarnation, kafka_partition"
-            ))
-            .await?;
-        Ok(Horizon(Some(partitions)))
-    }
-
     /// Everything registered about sterility.
     ///
     /// # Errors

@@ -7,7 +7,9 @@ use serde::Deserialize;
 use crate::{
     client::{Answer, Warehouse},
     error::Error,
-    sterility::{Component, Cycle, Horizon, Load, Mount, Registry, Scope, Shots, Use, list, quoted},
+    horizon::Horizon,
+    sql::{Scope, list, quoted},
+    sterility::{Component, Cycle, Load, Mount, Registry, Shots, Use},
 };
 
 /// A session, as its devices reported it.

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client::{Answer, Warehouse},
     error::Error,
+    sql::{Scope, list},
     states::{Severity, VerdictState},
-    sterility::{Scope, list},
 };
 
 /// What one rule says about one unit.
@@ -105,7 +105,7 @@ impl Warehouse {
     /// As [`Warehouse::fetch`].
     #[boxed]
     pub async fn verdicts_about(&self, tenant: &str, subject: &str) -> Result<Vec<Verdict>, Error> {
-        let (tenant, subject) = (crate::sterility::quoted(tenant), crate::sterility::quoted(subject));
+        let (tenant, subject) = (crate::sql::quoted(tenant), crate::sql::quoted(subject));
         self.verdicts(&format!(
             "tenant = {tenant} AND (has(sessions, {subject}) OR item_id = {subject} OR cycle_uid = {subject} \
              OR lot = {subject} OR endsWith(lot, concat('/', {subject})))"

@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, fs::File, path::Path, time::Duration};
 use harness::{ClickHouse, poll};
 use warehouse::{
     Advice, Error,
-    migrate::{self, Done, MIGRATIONS},
+    migrate::{self, Done},
+    migrations::MIGRATIONS,
     schema::{self, DEDUPLICATION_WINDOW_MIN, Kind, RELATIONS},
 };
 

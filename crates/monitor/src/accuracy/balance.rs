@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use warehouse::{
     Error, Warehouse,
+    horizon::Horizon,
+    sql::{Scope, quoted},
     states::Severity,
-    sterility::{Horizon, Imbalance, Scope, quoted},
+    sterility::Imbalance,
 };
 
 use crate::alerts::{lifecycle::Condition, store};

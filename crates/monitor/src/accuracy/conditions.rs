@@ -7,8 +7,8 @@ use serde_json::json;
 use warehouse::{
     accuracy::{AccuracyVerdict, DriftState, Due, SessionSum},
     devices::{Finding, FleetQuestion, Shots},
+    sql::quoted,
     states::{ChartState, Severity, Side, ToleranceState},
-    sterility::quoted,
 };
 
 use super::rules::RULE_VERSION;

@@ -8,8 +8,9 @@ use warehouse::{
     Error, Warehouse,
     accuracy::{AccuracyVerdict, DriftState, Due, Incomplete, SessionSum},
     devices::FLEET,
+    horizon::Horizon,
+    sql::Scope,
     states::{Channel, ChartState, ToleranceState},
-    sterility::{Horizon, Scope},
 };
 
 use super::{

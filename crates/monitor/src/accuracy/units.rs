@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use warehouse::{Error, Warehouse, accuracy::DEVICE, changes::News, sterility::Horizon};
+use warehouse::{Error, Warehouse, accuracy::DEVICE, changes::News, horizon::Horizon};
 
 use crate::reader::{CHANGED_MAX, Units};
 

@@ -33,7 +33,7 @@ pub async fn update(
     Ok(changed)
 }
 
-/// Updates as many alerts as fit one query, see [`warehouse::sterility::IDS_MAX`].
+/// Updates as many alerts as fit one query, see [`warehouse::sql::IDS_MAX`].
 async fn update_few(
     warehouse: &Warehouse,
     keys: &[String],

@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use warehouse::{
     Error, Warehouse,
     assessments::AssessmentRow,
+    horizon::Horizon,
+    sql::{IDS_MAX, Scope},
     states::{Slot, VerdictState},
-    sterility::{Component, Cycle, Horizon, IDS_MAX, Mount, Registry, Scope},
+    sterility::{Component, Cycle, Mount, Registry},
     verdicts::Verdict,
 };
 

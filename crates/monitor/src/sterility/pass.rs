@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use warehouse::{Error, Warehouse, sterility::Horizon, verdicts::Verdict};
+use warehouse::{Error, Warehouse, horizon::Horizon, verdicts::Verdict};
 
 use super::{
     assessment::Assessments,

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use analysis::gs1;
 use serde_json::{Value, json};
 use warehouse::{
+    sql::quoted,
     states::{Severity, VerdictState},
-    sterility::{Component, Mount, Recall, Recipe, Registry, quoted},
+    sterility::{Component, Mount, Recall, Recipe, Registry},
     verdicts::Verdict,
 };
 

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Value, json};
 use warehouse::{
+    sql::quoted,
     states::Severity,
-    sterility::{Component, Mount, Shots, quoted},
+    sterility::{Component, Mount, Shots},
     verdicts::Verdict,
 };
 

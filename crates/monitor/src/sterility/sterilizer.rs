@@ -187,7 +187,7 @@ fn on_cycle(cycle: &Cycle, assessment: &Assessment, unit: &str) -> Verdict {
         evidence: json!(assessment).to_string(),
         evidence_query: format!(
             "SELECT * FROM sterilization_samples WHERE cycle_uid = {} ORDER BY index",
-            warehouse::sterility::quoted(&cycle.cycle_uid)
+            warehouse::sql::quoted(&cycle.cycle_uid)
         ),
         rule_version: RULE_VERSION,
         parameters: assessment.physical.limits.clone(),
@@ -298,8 +298,8 @@ fn test(load: &Cycle, unit: &str, key: String, state: State, severity: Severity,
             "SELECT * FROM sterilizer_cycles WHERE tenant = {} AND device = {} AND started_at BETWEEN \
              fromUnixTimestamp64Micro({at}) - toIntervalDay(1) AND fromUnixTimestamp64Micro({at}) + toIntervalDay(1) \
              ORDER BY started_at",
-            warehouse::sterility::quoted(&load.tenant),
-            warehouse::sterility::quoted(&load.device),
+            warehouse::sql::quoted(&load.tenant),
+            warehouse::sql::quoted(&load.device),
         ),
         parameters: json!({}),
         at,

@@ -17,7 +17,7 @@ use arrow_schema::{DataType, Schema};
 use serde::Deserialize;
 use telemetry::kafka::SOURCE_LOADER;
 
-use crate::{client::Warehouse, columns::EVENT_TABLES, compare::quoted, error::Error, quarantine::unhex};
+use crate::{client::Warehouse, columns::EVENT_TABLES, error::Error, quarantine::unhex, sql::quoted};
 
 /// Columns that do not belong to an event's contents.
 const LEFT_OUT: [&str; 16] = [
