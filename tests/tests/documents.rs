@@ -62,6 +62,7 @@ const COMMANDS: &[(&str, How)] = &[
     ("doseline rebuild", Services(1)),
     ("doseline check --config", Services(0)),
     ("doseline migrate --config", Services(0)),
+    ("doseline give-up", By("tests/tests/loader/unreadable.rs")),
     ("doseline bridge --config", Role),
     ("doseline load --config", Role),
     ("doseline monitor --config", Role),

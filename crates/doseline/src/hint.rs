@@ -175,7 +175,7 @@ mod tests {
         let error = Err::<(), _>(schema()).context("read the alerts").unwrap_err();
         check(error, "read the alerts: database doseline has no doseline schema", Some("run `doseline migrate`"));
         let refused = Error::Engine { code: 516, message: "bad; very bad".to_owned() };
-        check(refused.into(), "clickhouse: bad; very bad", Some("check clickhouse.user and clickhouse.password"));
+        check(refused.into(), "clickhouse: bad; very bad", Some("check clickhouse.username and clickhouse.password"));
         let plain = Error::Engine { code: 47, message: "a; b".to_owned() };
         check(plain.into(), "clickhouse: a; b", None);
         let fault = "is not known to the warehouse; run `doseline migrate`".to_owned();

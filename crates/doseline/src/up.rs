@@ -378,8 +378,8 @@ fn library(named: Option<&Path>) -> anyhow::Result<PathBuf> {
 }
 
 /// Compares how far the loader has read, according to ClickHouse, with the ends of the Kafka log,
-/// before the bridge writes. A batch that was begun and not committed counts as read. If the log has lost records, a new record would get the offset of a lost one, and the
-/// loader would skip it.
+/// before the bridge writes. A batch that was begun and not committed counts as read. If the log
+/// has lost records, a new record would get the offset of a lost one, and the loader would skip it.
 async fn compare_positions(warehouse: &Warehouse, ends: &[kafka::End]) -> anyhow::Result<()> {
     let lives = warehouse.topic_lives().await.context("read the positions of the loader")?;
     for end in ends {

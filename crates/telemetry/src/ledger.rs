@@ -25,7 +25,7 @@ pub enum Fate {
 
 /// The ledger has [`INTERVALS_MAX`] intervals and this range would add one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the ledger of this boot has {INTERVALS_MAX} holes already")]
+#[error("the ledger of this boot has {INTERVALS_MAX} intervals already")]
 pub struct Fragmented;
 
 /// The ledger of one (tenant, device, boot).

@@ -238,7 +238,7 @@ fn validate(options: &Options) -> Result<(), Error> {
         && letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
     if !named {
         let remedy = "a database name is a letter, then letters, digits and _";
-        return Err(Error::Option { key: "clickhouse.database", value: options.database.clone(), remedy });
+        return Err(Error::Option { key: "database", value: options.database.clone(), remedy });
     }
     Ok(())
 }

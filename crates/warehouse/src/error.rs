@@ -97,9 +97,9 @@ fn remedy(code: u32, message: &str) -> &'static str {
         _ if is_of_view(message) => "; mend or drop that view",
         code::UNKNOWN_TABLE | code::UNKNOWN_DATABASE => "; run `doseline migrate`",
         code::UNKNOWN_USER | code::WRONG_PASSWORD | code::AUTHENTICATION_FAILED => {
-            "; check clickhouse.user and clickhouse.password"
+            "; check clickhouse.username and clickhouse.password"
         }
-        code::ACCESS_DENIED => "; grant it to clickhouse.user",
+        code::ACCESS_DENIED => "; grant it to the user of clickhouse.username",
         code::NOT_ENOUGH_SPACE => "; free space on ClickHouse's disk",
         code::CORRUPTED_DATA => {
             "; if its disk was full, restart ClickHouse within 8 minutes: it goes back to the parts before the merge"

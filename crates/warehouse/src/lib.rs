@@ -1,8 +1,8 @@
 //! The ClickHouse schema of doseline: migrations, registry, rollups, delivery views and typed
 //! queries. No other crate knows its SQL.
 //!
-//! Boundary: the only crate with SQL. It does not decide what is written and when (`load`), contains
-//! no mathematics (`analysis`), and has no state of its own.
+//! Boundary: the only crate with SQL. It does not decide what is written and when (`load`),
+//! contains no mathematics (`analysis`), and has no state of its own.
 //!
 //! Invariants:
 //! - Tables, views and columns are a public API. They change by a new migration only, never by an

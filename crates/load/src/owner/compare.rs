@@ -1,12 +1,14 @@
-//! Events that arrive again under a boot and sequence number that is stored, or whose event is in
-//! quarantine: the same content is a retransmission and stays silent, another content is a conflict
-//! (a cloned device, or counters that were reset) and goes to the quarantine topic.
+//! Compares an event that arrives again with its stored or quarantined content. Equal content is a
+//! retransmission and is ignored. Different content is a conflict (a cloned device, or counters
+//! that were reset) and goes to the quarantine topic.
 //!
 //! The comparison stands between writing and recording a batch. So the first content is in its
 //! table even if both arrive in one batch, and a crash before the record repeats the comparison.
 //! Conflicts go to Kafka and are loaded from there like any other record: the rows of this batch,
 //! and of a rebuilt one, do not depend on the comparison. After a crash between Kafka's
-//! confirmation and the record, a conflict is reported twice. It is never missed.
+//! confirmation and the record, a conflict is reported twice. If ClickHouse cannot be read, the
+//! comparison ends after [`ATTEMPTS`], and the events are counted as unverified; `reconcile` finds
+//! their conflicts in Kafka.
 
 use std::collections::{BTreeMap, BTreeSet};
 
