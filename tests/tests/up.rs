@@ -502,7 +502,7 @@ fn a_monitor_that_fails_is_told_of_and_begins_again_while_reports_are_stored() {
         (200, _) => Ok(()),
         other => Err(format!("{other:?}")),
     });
-    assert!(doseline.stderr().contains("role failed and begins again; ingest goes on"));
+    assert!(doseline.stderr().contains("role failed and will be restarted; ingest continues"));
     assert!(doseline.stop(Duration::from_secs(20)).0.success());
 }
 

@@ -25,14 +25,14 @@ const LOSSES_KEPT: usize = 1_000;
 /// How long `/readyz` reports a delivery that ended the connection.
 const STOPPED_SHOWN: Duration = Duration::from_secs(60);
 
-/// The registry may be so old: its caller reads it every few seconds.
+/// Largest age of the registry; the caller reads it every few seconds.
 const REGISTRY_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// What helps against a delivery that ends the connection each time.
 pub(crate) fn remedy() -> String {
     format!(
-        "set the broker's max_packet_size to {BROKER_PACKET_BYTES_MAX} at most, so that it takes no packet that the bridge cannot \
-         take, and delete the bridge's session on the broker, with this message; devices send reports without a receipt again"
+        "set the broker's max_packet_size to {BROKER_PACKET_BYTES_MAX} at most, then delete the bridge's session on the broker, \
+         which deletes this message; devices send reports without a receipt again"
     )
 }
 

@@ -212,7 +212,9 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Summar
             tracing::info!("{}", story.tell(&plan));
         }
     } else if options.is_demo {
-        tracing::info!("the data directory has events of another fleet, so no past is told; a new one shows it");
+        tracing::info!(
+            "the data directory belongs to another fleet, so no past is generated; use a new data directory for one"
+        );
     }
     let truth = Arc::new(Mutex::new(truth));
     let counters = Arc::new(Counters::default());

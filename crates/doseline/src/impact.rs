@@ -38,7 +38,7 @@ pub struct Arguments {
 
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let Arguments { calibration, tenant, json, .. } = arguments;
-    let warehouse = options::patient_warehouse(&config)?;
+    let warehouse = options::warehouse_with_long_timeout(&config)?;
     if !warehouse.calibration_is_known(&calibration, &tenant).await.context("look up the calibration")? {
         let remedy = "see SELECT DISTINCT calibration_id FROM calibrations";
         return Err(fault(format!("nothing is known of calibration {calibration:?}"), remedy));
@@ -59,7 +59,7 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     ];
     table::list(&affected, json, &nothing, columns, |visit| {
         let Affected { tenant, device, channel, first_at, injections, site, session_id, .. } = visit.clone();
-        let session = if session_id.is_empty() { "(outside a visit)".to_owned() } else { session_id };
+        let session = if session_id.is_empty() { "(outside a session)".to_owned() } else { session_id };
         [tenant, device, channel.to_lowercase(), monitor::stamp(first_at), injections.to_string(), site, session]
     })?;
     Ok(ExitCode::SUCCESS)
@@ -73,13 +73,13 @@ fn summary(calibration: &str, affected: &[Affected]) -> String {
         let first = &visits[0];
         let found = match first.as_found_error_pct {
             Some(error) => format!("found {error:+.2} % off"),
-            None => "with no as-found error said".to_owned(),
+            None => "as-found error not reported".to_owned(),
         };
         let since = if first.since == 0 { "ever".to_owned() } else { monitor::stamp(first.since) };
         let injections: u64 = visits.iter().map(|visit| visit.injections).sum();
         let _ = writeln!(
             text,
-            "{}/{} {} {found} on {} by {calibration}; last calibrated before: {since}; {injections} injections in {} visits",
+            "{}/{} {} {found} on {} by {calibration}; last calibrated before: {since}; {injections} injections in {} sessions",
             first.tenant,
             first.device,
             first.channel.to_lowercase(),

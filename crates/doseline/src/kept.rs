@@ -53,7 +53,7 @@ where
             role,
             error = trouble,
             again_in_s = pause.as_secs(),
-            "role failed and begins again; ingest goes on"
+            "role failed and will be restarted; ingest continues"
         );
         troubles.note(role, Some(trouble));
         if shutdown.run_until_cancelled(sleep(pause)).await.is_none() {

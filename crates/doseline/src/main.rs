@@ -77,7 +77,7 @@ struct Cli {
 const HELP: &str = "\
 Examples:
   doseline up --simulate 25                       everything on this machine, with 25 simulated devices
-  doseline alerts list                            what waits for somebody, beside that `up`
+  doseline alerts list                            alerts that wait for a person, in that running `up`
   doseline check --connect --data-dir /srv/data   is the `up` that runs there as it should be?
   doseline check --config services.toml           is the configuration right? (no network)
   doseline migrate --config services.toml         create or upgrade tables and topics
@@ -136,13 +136,13 @@ enum Command {
     Rebuild(rebuild::Arguments),
     /// Give up a batch of Kafka that cannot be read and holds up its partition
     GiveUp(give_up::Arguments),
-    /// List and keep the registry of devices
+    /// List and edit the registry of devices
     Devices(devices::Arguments),
     /// Work through the quarantine: list, show, replay, purge
     Quarantine(quarantine::Arguments),
     /// Show open alerts, and acknowledge them
     Alerts(alerts::Arguments),
-    /// Follow the links of sterility in both directions
+    /// Trace items, sessions, lots and cycles in both directions
     Trace(trace::Arguments),
     /// List the injections that a failed calibration puts in doubt
     Impact(impact::Arguments),

@@ -61,7 +61,7 @@ pub fn warehouse(config: &Config) -> anyhow::Result<warehouse::Warehouse> {
 ///
 /// # Errors
 /// As [`warehouse()`].
-pub fn patient_warehouse(config: &Config) -> anyhow::Result<warehouse::Warehouse> {
+pub fn warehouse_with_long_timeout(config: &Config) -> anyhow::Result<warehouse::Warehouse> {
     let options = warehouse(config)?.options().clone();
     Ok(warehouse::Warehouse::new(warehouse::Options { receive_timeout: LONG_QUERY, ..options })?)
 }

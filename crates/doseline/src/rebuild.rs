@@ -83,7 +83,7 @@ const VALUE_CHARS_MAX: usize = 100;
 const PRINTED_MAX: usize = 20;
 
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
-    let warehouse = options::patient_warehouse(&config)?;
+    let warehouse = options::warehouse_with_long_timeout(&config)?;
     warehouse::schema::verify(&warehouse).await?;
     let (text, id) = rollup::require_closed(&warehouse, arguments.day).await?;
     let shadow = Shadow::new(&warehouse, arguments.day, &id);
@@ -115,12 +115,12 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     }
     if !rebuild.moved.is_empty() {
         let text = format!(
-            "nothing was swapped: the rebuilt day gives {} stretches of sequence numbers another fate than the loader \
-             recorded, and later days rest on that record",
+            "nothing was swapped: in {} ranges of sequence numbers the rebuilt day differs from the recorded ledgers, on \
+             which later days depend",
             rebuild.moved.len()
         );
-        let remedy = "where the plausibility rules have changed, name the configuration of that time with --rules; what is in \
-                      quarantine is brought in by `doseline quarantine replay`";
+        let remedy = "if the plausibility rules have changed, give the configuration of that day with --rules; `doseline \
+                      quarantine replay` loads quarantined events";
         return Err(fault(text, remedy));
     }
     if differing > 0 {
@@ -129,13 +129,13 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
             shadow.swap(table).await.with_context(|| format!("swap {table}")).hint(AGAIN)?;
         }
     }
-    rollup::replace_day(&warehouse, arguments.day).await.context("make the rollups again").hint(AGAIN)?;
+    rollup::replace_day(&warehouse, arguments.day).await.context("rebuild the rollups").hint(AGAIN)?;
     shadow.discard().await?;
-    say(arguments.json, &format!("{differing} tables swapped in, rollups made again"));
+    say(arguments.json, &format!("{differing} tables swapped in, rollups rebuilt"));
     Ok(ExitCode::SUCCESS)
 }
 
-const AGAIN: &str = "run the same command again: it goes on where it was";
+const AGAIN: &str = "run the same command again: it continues where it stopped";
 
 /// Prints a result for a person. With `--json` it goes to standard error, because a program reads
 /// standard output.
@@ -199,14 +199,18 @@ enum Pass {
 impl<'w> Rebuild<'w> {
     /// Finds the day's batches. Refuses a day if Kafka no longer holds all of its records.
     async fn plan(warehouse: &'w Warehouse, kafka: load::Kafka, day: Day, rules: Vec<Rules>) -> anyhow::Result<Self> {
-        let lives = warehouse.topic_lives().await?;
+        let lives = warehouse.topic_incarnations().await?;
         let (mut shards, mut held) = (Vec::new(), HashMap::new());
         for of in warehouse.day_shards(day).await? {
             let shard = of.shard;
             let life = lives.iter().find(|life| life.incarnation == shard.incarnation);
             let life = life.with_context(|| format!("no topic of incarnation {} is known", shard.incarnation))?;
             let latest = lives.iter().filter(|other| other.topic == life.topic).map(|other| other.incarnation).max();
-            ensure!(latest == Some(life.incarnation), "Kafka topic {} was made again since that day", life.topic);
+            ensure!(
+                latest == Some(life.incarnation),
+                "Kafka topic {} was deleted and created again after that day",
+                life.topic
+            );
             let content = history::content(&kafka.topics, &life.topic)
                 .with_context(|| format!("Kafka topic {} is not one of the loader's any more", life.topic))?;
             if !held.contains_key(&life.topic) {
@@ -261,7 +265,7 @@ impl<'w> Rebuild<'w> {
         for table in TABLES {
             let (rows, hashes) = self.made.get(table).copied().unwrap_or_default();
             if !shadow.holds(table, rows, hashes).await? {
-                let text = format!("the shadow of {table} does not hold what was made");
+                let text = format!("the shadow of {table} does not hold the rebuilt rows");
                 return Err(fault(text, "remove it with --discard and begin again"));
             }
         }

@@ -26,7 +26,7 @@ use telemetry::{ledger::Ledger, topic::is_id};
 use warehouse::{
     Warehouse,
     columns::LedgerRow,
-    loader::{BootKey, TopicLife},
+    loader::{BootKey, TopicIncarnation},
     reconcile::{Scope, Span, Told},
     rollup::{Day, day_text, parse_day},
 };
@@ -96,7 +96,7 @@ const DAYS_BEFORE: Day = 6;
 const CONFLICTS_SHOWN: usize = 100;
 
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
-    let warehouse = options::patient_warehouse(&config)?;
+    let warehouse = options::warehouse_with_long_timeout(&config)?;
     warehouse::schema::verify(&warehouse).await?;
     let to = match arguments.to {
         Some(to) => to,
@@ -128,7 +128,7 @@ struct Audit<'w> {
     kafka: load::Kafka,
     scope: Scope,
     settled: i64,
-    lives: Vec<TopicLife>,
+    lives: Vec<TopicIncarnation>,
     held: BTreeMap<String, BTreeMap<i32, Held>>,
     /// The last sequence number of each boot according to the status topic.
     words: BTreeMap<BootKey, u64>,
@@ -158,7 +158,7 @@ struct Stretch {
 
 impl<'w> Audit<'w> {
     async fn start(warehouse: &'w Warehouse, kafka: load::Kafka, scope: Scope, settled: i64) -> anyhow::Result<Self> {
-        let lives = warehouse.topic_lives().await?;
+        let lives = warehouse.topic_incarnations().await?;
         let mut held = BTreeMap::new();
         for topic in kafka.topics.all() {
             held.insert(topic.to_owned(), history::held(&kafka, topic).await.context("ask Kafka what it holds")?);
@@ -329,7 +329,7 @@ impl<'w> Audit<'w> {
             let run = telemetry::interval::Interval::new(conflict.seq, conflict.seq);
             let partition = stretch.place.partition;
             let finding = Finding::of(Kind::Conflict, &conflict.boot, run).saying(
-                format!("the content at offset {first} of partition {partition}, which stands"),
+                format!("the content at offset {first} of partition {partition}, which is stored"),
                 format!("another at offset {other}"),
                 detail,
             );
@@ -349,7 +349,7 @@ impl<'w> Audit<'w> {
         for parts in self.warehouse.incomplete_events(&self.scope).await? {
             let boot = BootKey { tenant: parts.tenant, device: parts.device, boot_id: parts.boot_id };
             let run = telemetry::interval::Interval::new(parts.seq, parts.seq);
-            let detail = if parts.found == parts.distinct { "" } else { "a part stands more than once" };
+            let detail = if parts.found == parts.distinct { "" } else { "a part is stored more than once" };
             let finding = Finding::of(Kind::Parts, &boot, run).table(&parts.table);
             self.findings.insert(finding.saying(format!("{} rows", parts.expected), parts.found, detail));
         }
@@ -360,12 +360,12 @@ impl<'w> Audit<'w> {
         for (table, difference) in self.warehouse.wrong_sums(&self.scope).await? {
             let of = Finding { key: difference.key, ..Finding::new(Kind::Aggregate) }.table(table);
             match (difference.left, difference.right) {
-                (0, _) => drop(self.findings.insert(of.saying("a sum", "none", "the rows it is of are there"))),
-                (_, 0) => drop(self.findings.insert(of.saying("no sum", "one", "no row it could be of is there"))),
+                (0, _) => drop(self.findings.insert(of.saying("a sum", "none", "its rows exist"))),
+                (_, 0) => drop(self.findings.insert(of.saying("no sum", "one", "no row for it exists"))),
                 (1, 1) => {
                     let columns = difference.columns.into_iter();
                     let finding = |(column, found, expected)| {
-                        Finding { column, ..of.clone() }.saying(expected, found, "recomputed from the rows it is of")
+                        Finding { column, ..of.clone() }.saying(expected, found, "recomputed from its rows")
                     };
                     self.findings.extend(columns.map(finding));
                 }

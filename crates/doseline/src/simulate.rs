@@ -40,7 +40,7 @@ pub struct Arguments {
     /// Simulated time to run, s (with --rate: R * S events are made); without it until stopped
     #[arg(long, value_name = "S")]
     duration: Option<u64>,
-    /// Decides everything that is random
+    /// Seed of all random choices
     #[arg(long, value_name = "K", default_value_t = 1)]
     seed: u64,
     /// Planted faults, separated by commas
@@ -49,8 +49,8 @@ pub struct Arguments {
     /// Write every event to this file, one JSON object for each line: the expected result of a test
     #[arg(long, value_name = "FILE")]
     truth: Option<PathBuf>,
-    /// Start of the simulated time, us since 1970; by default now, with --rate a day ago, with
-    /// --rate 0 as long ago as --duration says, so that no device reports a time in the future
+    /// Start of the simulated time, us since 1970. Default: now; with --rate, a day ago; with
+    /// --rate 0, --duration ago
     #[arg(long, value_name = "T")]
     epoch: Option<i64>,
     /// How long a device waits for a receipt before it sends again, s; each further wait is twice
@@ -95,7 +95,7 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     };
     let summary = summary??;
     println!(
-        "made {} receipted {} rejected {} lost {} never kept {} bad messages {} refused {} re-sent {} without receipt {}",
+        "made {} receipted {} rejected {} lost {} not saved {} bad messages {} refused {} re-sent {} without receipt {}",
         summary.made,
         summary.receipted,
         summary.rejected,

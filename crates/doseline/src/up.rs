@@ -51,7 +51,7 @@ Examples:
 
 When every role serves, one line is printed on stdout:
   ready mqtt=HOST:PORT kafka=HOST:PORT clickhouse=http://HOST:PORT dashboard=http://HOST:PORT
-Logs go to stderr. Ctrl-C stops it; started again, nothing is gone.
+Logs go to stderr. Ctrl-C stops it. The next start continues with the same data.
 
 While it serves, other sub-commands find it without any configuration: its addresses are in
 running.json in the data directory. From another working directory, name that:
@@ -76,16 +76,15 @@ pub struct Arguments {
     /// Port of the dashboard; 0 = any free port
     #[arg(long, value_name = "PORT", default_value_t = 9600)]
     http_port: u16,
-    /// Number of simulated devices: a fleet with a past of four weeks, some stories planted in it,
-    /// that goes on live
+    /// Number of simulated devices. The fleet has four weeks of past data with planted faults, then
+    /// runs live
     #[arg(long, value_name = "N", default_value_t = 0)]
     simulate: u32,
-    /// The MQTT broker (Mosquitto 2.0 or newer); without it PATH, /usr/sbin and /usr/local/sbin are
-    /// looked at
+    /// The MQTT broker, Mosquitto 2.0 or newer. Default: the first one in PATH, /usr/sbin or
+    /// /usr/local/sbin
     #[arg(long, value_name = "FILE", env = "DOSELINE_MOSQUITTO")]
     mosquitto: Option<PathBuf>,
-    /// ClickHouse as a library (libchdb.so); without it the cache folder of `cargo xtask` is looked
-    /// at
+    /// ClickHouse as a library (libchdb.so). Default: the one in the cache folder of `cargo xtask`
     #[arg(long, value_name = "FILE", env = "DOSELINE_LIBCHDB")]
     libchdb: Option<PathBuf>,
 }
@@ -381,7 +380,7 @@ fn library(named: Option<&Path>) -> anyhow::Result<PathBuf> {
 /// before the bridge writes. A batch that was begun and not committed counts as read. If the log
 /// has lost records, a new record would get the offset of a lost one, and the loader would skip it.
 async fn compare_positions(warehouse: &Warehouse, ends: &[kafka::End]) -> anyhow::Result<()> {
-    let lives = warehouse.topic_lives().await.context("read the positions of the loader")?;
+    let lives = warehouse.topic_incarnations().await.context("read the positions of the loader")?;
     for end in ends {
         let life = lives.iter().filter(|life| life.topic == end.topic).max_by_key(|life| life.incarnation);
         let Some(life) = life else { continue };

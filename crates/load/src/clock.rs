@@ -8,7 +8,7 @@ pub trait Clock: Send + Sync + 'static {
     fn unix_us(&self) -> i64;
     /// Time since the machine booted, including the time it slept. A paused process sees by it how
     /// much time it has missed.
-    fn boot(&self) -> Duration;
+    fn since_host_boot(&self) -> Duration;
 }
 
 /// The machine's clocks.
@@ -21,7 +21,7 @@ impl Clock for SystemClock {
         i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
     }
 
-    fn boot(&self) -> Duration {
+    fn since_host_boot(&self) -> Duration {
         // Only Linux's monotonic clock stops in sleep.
         #[cfg(target_os = "linux")]
         let id = nix::time::ClockId::CLOCK_BOOTTIME;
@@ -38,8 +38,8 @@ mod tests {
 
     #[test]
     fn clocks_go_forward() {
-        let (boot, unix) = (SystemClock.boot(), SystemClock.unix_us());
+        let (boot, unix) = (SystemClock.since_host_boot(), SystemClock.unix_us());
         assert!(boot > Duration::ZERO && unix > 1_700_000_000_000_000);
-        assert!(SystemClock.boot() >= boot && SystemClock.unix_us() >= unix);
+        assert!(SystemClock.since_host_boot() >= boot && SystemClock.unix_us() >= unix);
     }
 }

@@ -14,7 +14,7 @@ use std::{
 use rdkafka::consumer::BaseConsumer;
 use warehouse::{
     Warehouse,
-    loader::{Shard, TopicLife},
+    loader::{Shard, TopicIncarnation},
 };
 
 use crate::{
@@ -34,7 +34,7 @@ const TOLD_AFTER: Duration = Duration::from_secs(30);
 pub(crate) async fn watch(
     kafka: &Kafka,
     warehouse: &Warehouse,
-    lives: &BTreeMap<String, TopicLife>,
+    lives: &BTreeMap<String, TopicIncarnation>,
     handle: &Handle,
 ) -> Error {
     let client: Arc<BaseConsumer> = match kafka.client().create() {
@@ -86,7 +86,7 @@ pub(crate) async fn watch(
 }
 
 /// Partitions of all topics without those that this loader reads.
-fn not_read(lives: &BTreeMap<String, TopicLife>, handle: &Handle) -> Vec<Key> {
+fn not_read(lives: &BTreeMap<String, TopicIncarnation>, handle: &Handle) -> Vec<Key> {
     let read = handle.partitions();
     let mut keys = Vec::new();
     for (topic, life) in lives {

@@ -54,7 +54,7 @@ impl Pulse {
     }
 
     fn now_us(&self) -> u64 {
-        u64::try_from(self.clock.boot().as_micros()).unwrap_or(u64::MAX)
+        u64::try_from(self.clock.since_host_boot().as_micros()).unwrap_or(u64::MAX)
     }
 }
 

@@ -60,7 +60,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use service::health;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
-use warehouse::{Warehouse, loader::TopicLife};
+use warehouse::{Warehouse, loader::TopicIncarnation};
 
 use crate::{
     batch::{DECODER_VERSION, Rules},
@@ -195,7 +195,7 @@ async fn load_incarnations(
     shared: Arc<Shared<Warehouse, QuarantineTopic>>,
     handle: &Handle,
     shutdown: &CancellationToken,
-    (watch, incarnations): (&Watch, &BTreeMap<String, TopicLife>),
+    (watch, incarnations): (&Watch, &BTreeMap<String, TopicIncarnation>),
 ) -> Result<(), Error> {
     handle.elsewhere(BTreeMap::new());
     let poller = Poller::new(options.clone(), incarnations.clone(), shared, handle.clone())?;
@@ -236,7 +236,7 @@ async fn wait_for_topics(
     warehouse: &Warehouse,
     handle: &Handle,
     shutdown: &CancellationToken,
-) -> Result<Option<BTreeMap<String, TopicLife>>, Error> {
+) -> Result<Option<BTreeMap<String, TopicIncarnation>>, Error> {
     loop {
         let found = match warehouse::schema::ready(warehouse).await {
             Ok(()) => topics::incarnations(&options.kafka, &options.kafka.topics, warehouse).await,

@@ -20,7 +20,7 @@ use rdkafka::{
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use warehouse::loader::TopicLife;
+use warehouse::loader::TopicIncarnation;
 
 use crate::{
     consumer::{Consumer, Context, Rebalance, configuration},
@@ -103,7 +103,7 @@ pub(crate) struct Poller<S, C> {
     consumer: Consumer,
     client: Arc<BaseConsumer>,
     options: Options,
-    incarnations: BTreeMap<String, TopicLife>,
+    incarnations: BTreeMap<String, TopicIncarnation>,
     names: HashMap<String, Arc<str>, RandomState>,
     shared: Arc<Shared<S, C>>,
     handle: Handle,
@@ -135,7 +135,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
     /// A consumer that has subscribed. Call it inside the runtime that is to run the owners.
     pub fn new(
         options: Options,
-        incarnations: BTreeMap<String, TopicLife>,
+        incarnations: BTreeMap<String, TopicIncarnation>,
         shared: Arc<Shared<S, C>>,
         handle: Handle,
     ) -> Result<Self, Error> {
@@ -199,7 +199,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
         if !self.pulse.beat() {
             self.missed_the_session();
         }
-        self.handle.polling(Some(self.shared.clock.boot()));
+        self.handle.polling(Some(self.shared.clock.since_host_boot()));
         for rebalance in self.consumer.context().take() {
             match rebalance {
                 Rebalance::Assigned(partitions) => self.assigned(&partitions)?,
@@ -240,7 +240,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
     /// Polls up to [`POLLED_AT_ONCE`] records, within the limit of memory. Waits for the first
     /// only.
     fn poll(&mut self) -> Result<(), Error> {
-        let (polled, mut wait) = (self.shared.clock.boot(), POLL);
+        let (polled, mut wait) = (self.shared.clock.since_host_boot(), POLL);
         for _ in 0..POLLED_AT_ONCE {
             if !self.poll_one(polled, wait)? || self.handle.budget().used() > self.options.limits.memory_max {
                 break;

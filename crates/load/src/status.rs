@@ -122,7 +122,7 @@ impl Handle {
             ),
         };
         tracing::error!(topic, partition, from, to, ?why, "records of kafka are lost");
-        *lock(&self.0.loss) = Some((self.0.clock.boot(), text));
+        *lock(&self.0.loss) = Some((self.0.clock.since_host_boot(), text));
     }
 
     /// How long Kafka keeps the records of each topic.
@@ -177,7 +177,7 @@ impl Handle {
 
     /// Now, on the boot clock.
     pub(crate) fn now(&self) -> Duration {
-        self.0.clock.boot()
+        self.0.clock.since_host_boot()
     }
 
     /// Where partitions stand still that this loader does not read.
@@ -194,14 +194,15 @@ impl Handle {
     /// Notes the state of a consumer that is not in its group; `None` for a member.
     pub(crate) fn outside(&self, state: Option<String>) {
         let mut outside = lock(&self.0.outside);
-        *outside = state.map(|state| (outside.as_ref().map_or(self.0.clock.boot(), |(since, _)| *since), state));
+        *outside =
+            state.map(|state| (outside.as_ref().map_or(self.0.clock.since_host_boot(), |(since, _)| *since), state));
     }
 
     /// Counts an error of the consumer. Returns whether to log it: it differs from the latest, or
     /// the latest was logged long ago.
     pub(crate) fn consumer_error(&self, code: String, reason: &str) -> bool {
         self.0.metrics.kafka_errors.get_or_create(&ErrorLabel { error: code }).inc();
-        let (now, mut latest) = (self.0.clock.boot(), lock(&self.0.error));
+        let (now, mut latest) = (self.0.clock.since_host_boot(), lock(&self.0.error));
         let repeated = |(at, text): &(Duration, String)| text == reason && now.saturating_sub(*at) < ERROR_TOLD_EVERY;
         if latest.as_ref().is_some_and(repeated) {
             return false;
@@ -234,7 +235,7 @@ impl Handle {
 
     /// Notes that an upkeep task has begun or succeeded, or why it failed.
     pub fn upkeep(&self, task: &'static str, trouble: Option<String>) {
-        let (now, mut upkeep) = (self.0.clock.boot(), lock(&self.0.upkeep));
+        let (now, mut upkeep) = (self.0.clock.since_host_boot(), lock(&self.0.upkeep));
         match trouble {
             None => drop(upkeep.insert(task, (now, None))),
             Some(trouble) => upkeep.entry(task).or_insert((now, None)).1 = Some(trouble),
@@ -262,7 +263,7 @@ impl Handle {
         obstacles.extend(self.still(limit).into_iter().map(|reason| obstacle("kafka", reason)));
         obstacles.extend(self.not_read(limit).into_iter().map(|reason| obstacle("kafka", reason)));
         for (task, (at, trouble)) in lock(&self.0.upkeep).iter() {
-            let age = self.0.clock.boot().saturating_sub(*at);
+            let age = self.0.clock.since_host_boot().saturating_sub(*at);
             if age > UPKEEP_WITHIN {
                 let cause = trouble.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default();
                 let reason = format!("{task} has not succeeded for {} s{cause}", age.as_secs());
@@ -271,7 +272,7 @@ impl Handle {
         }
         obstacles.extend(self.retention_used().map(|reason| obstacle("kafka", reason)));
         if let Some((found, reason)) = lock(&self.0.loss).clone()
-            && self.0.clock.boot().saturating_sub(found) <= self.0.limits.loss_shown
+            && self.0.clock.since_host_boot().saturating_sub(found) <= self.0.limits.loss_shown
         {
             obstacles.push(obstacle("kafka", reason));
         }
@@ -281,7 +282,7 @@ impl Handle {
     /// Partitions, and the polling thread, that do not read. They are reported after half the
     /// limit: a check of the partitions may take the other half.
     fn still(&self, limit: Duration) -> Vec<String> {
-        let (now, limit) = (self.0.clock.boot(), limit / 2);
+        let (now, limit) = (self.0.clock.since_host_boot(), limit / 2);
         let mut reasons = Vec::new();
         for ((topic, partition), standing) in lock(&self.0.standing).iter() {
             let age = now.saturating_sub(standing.since);
@@ -310,7 +311,7 @@ impl Handle {
     /// The partitions that have stood still for longest without being read here. They are looked at
     /// every 10 s, and so are told within the limit.
     fn not_read(&self, limit: Duration) -> Vec<String> {
-        let (now, elsewhere) = (self.0.clock.boot(), lock(&self.0.elsewhere));
+        let (now, elsewhere) = (self.0.clock.since_host_boot(), lock(&self.0.elsewhere));
         let age = |standing: &Standing| now.saturating_sub(standing.since);
         let mut old: Vec<_> = elsewhere.iter().filter(|(_, standing)| age(standing) > limit * 3 / 4).collect();
         old.sort_by_key(|(_, standing)| standing.since);
@@ -360,11 +361,11 @@ impl Handle {
         metrics.oldest_unwritten.set(self.oldest_age().as_secs_f64());
         metrics.memory.set(i64::try_from(self.0.budget.used()).unwrap_or(i64::MAX));
         for (task, (at, _)) in lock(&self.0.upkeep).iter() {
-            let age = self.0.clock.boot().saturating_sub(*at).as_secs_f64();
+            let age = self.0.clock.since_host_boot().saturating_sub(*at).as_secs_f64();
             metrics.upkeep.get_or_create(&TaskLabel { task }).set(age);
         }
         let elsewhere = lock(&self.0.elsewhere).values().map(|standing| standing.since).min();
-        let stood = elsewhere.map_or(0.0, |since| self.0.clock.boot().saturating_sub(since).as_secs_f64());
+        let stood = elsewhere.map_or(0.0, |since| self.0.clock.since_host_boot().saturating_sub(since).as_secs_f64());
         metrics.elsewhere.set(stood);
         let meters = lock(&self.0.meters);
         metrics.partitions.set(meters.len() as i64);
@@ -374,7 +375,8 @@ impl Handle {
             let lag = high.saturating_sub(i64::try_from(position).unwrap_or(i64::MAX)).max(0);
             metrics.lag.get_or_create(&label).set(lag);
             let standing = lock(&self.0.standing).get(&(meter.topic.clone(), meter.partition)).map(|found| found.since);
-            let stood = standing.map_or(0.0, |since| self.0.clock.boot().saturating_sub(since).as_secs_f64());
+            let stood =
+                standing.map_or(0.0, |since| self.0.clock.since_host_boot().saturating_sub(since).as_secs_f64());
             metrics.standing.get_or_create(&label).set(stood);
         }
         drop(meters);
@@ -385,7 +387,7 @@ impl Handle {
     /// read.
     pub fn oldest_age(&self) -> Duration {
         let since = lock(&self.0.standing).values().map(|standing| standing.since).min();
-        let unread = since.map_or(Duration::ZERO, |since| self.0.clock.boot().saturating_sub(since));
+        let unread = since.map_or(Duration::ZERO, |since| self.0.clock.since_host_boot().saturating_sub(since));
         self.unwritten_age().max(unread)
     }
 
@@ -394,7 +396,7 @@ impl Handle {
         let oldest = lock(&self.0.meters).values().map(|meter| meter.oldest_us.load(Ordering::Relaxed)).min();
         match oldest {
             None | Some(NONE) => Duration::ZERO,
-            Some(oldest) => self.0.clock.boot().saturating_sub(Duration::from_micros(oldest)),
+            Some(oldest) => self.0.clock.since_host_boot().saturating_sub(Duration::from_micros(oldest)),
         }
     }
 }
@@ -477,7 +479,7 @@ mod tests {
             NOW_US
         }
 
-        fn boot(&self) -> Duration {
+        fn since_host_boot(&self) -> Duration {
             Duration::from_secs(10_000)
         }
     }

@@ -12,7 +12,7 @@ use rdkafka::{
 };
 use std::sync::Arc;
 use telemetry::kafka::{ALERTS_TOPIC, Topics};
-use warehouse::{Warehouse, loader::TopicLife};
+use warehouse::{Warehouse, loader::TopicIncarnation};
 
 use crate::{
     clock::{Clock as _, SystemClock},
@@ -39,7 +39,7 @@ pub struct TopicSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ensured {
     /// The incarnation in use.
-    pub life: TopicLife,
+    pub life: TopicIncarnation,
     /// Whether it was created just now.
     pub created: bool,
 }
@@ -147,10 +147,10 @@ pub(crate) async fn partition_counts(kafka: &Kafka) -> Result<BTreeMap<String, u
 
 /// The current incarnation of a topic. It is numbered now if the warehouse does not know the topic,
 /// or knows it with another id.
-async fn number(warehouse: &Warehouse, topic: &str, partitions: u32, id: &str) -> Result<TopicLife, Error> {
+async fn number(warehouse: &Warehouse, topic: &str, partitions: u32, id: &str) -> Result<TopicIncarnation, Error> {
     let mut tried = 0;
     loop {
-        let incarnations = warehouse.topic_lives().await?;
+        let incarnations = warehouse.topic_incarnations().await?;
         if let Some(known) = incarnations.iter().rev().find(|known| known.topic == topic) {
             if recreated(known, id).is_none() {
                 note_id(warehouse, known, id).await?;
@@ -159,7 +159,7 @@ async fn number(warehouse: &Warehouse, topic: &str, partitions: u32, id: &str) -
             }
             // Close the old incarnation before the new one has a number: no owner may still write
             // into the old one when the ledgers of the new one are read.
-            for closed in warehouse.close_life(known, SystemClock.unix_us()).await? {
+            for closed in warehouse.close_incarnation(known, SystemClock.unix_us()).await? {
                 tracing::warn!(
                     topic,
                     incarnation = known.incarnation,
@@ -173,13 +173,13 @@ async fn number(warehouse: &Warehouse, topic: &str, partitions: u32, id: &str) -
         // and tries the next, as does a process whose token was burned.
         let incarnation = incarnations.last().map_or(0, |known| known.incarnation).max(tried) + 1;
         tried = incarnation;
-        let begun = TopicLife { topic: topic.to_owned(), incarnation, partitions, topic_id: id.to_owned() };
+        let begun = TopicIncarnation { topic: topic.to_owned(), incarnation, partitions, topic_id: id.to_owned() };
         warehouse.put_topic_life(&begun, SystemClock.unix_us()).await?;
     }
 }
 
 /// Fills in the id of an incarnation that was numbered without one.
-async fn note_id(warehouse: &Warehouse, known: &TopicLife, id: &str) -> Result<(), Error> {
+async fn note_id(warehouse: &Warehouse, known: &TopicIncarnation, id: &str) -> Result<(), Error> {
     if known.topic_id.is_empty() && !id.is_empty() {
         warehouse.note_topic_id(known.incarnation, id).await?;
     }
@@ -188,7 +188,7 @@ async fn note_id(warehouse: &Warehouse, known: &TopicLife, id: &str) -> Result<(
 
 /// The error if a topic has another id than in this incarnation. If one of the two ids is unknown,
 /// only the offsets can tell.
-fn recreated(known: &TopicLife, id: &str) -> Option<Error> {
+fn recreated(known: &TopicIncarnation, id: &str) -> Option<Error> {
     let differs = !known.topic_id.is_empty() && !id.is_empty() && known.topic_id != id;
     differs.then(|| Error::Recreated {
         topic: known.topic.clone(),
@@ -197,7 +197,7 @@ fn recreated(known: &TopicLife, id: &str) -> Option<Error> {
     })
 }
 
-fn check_count(known: &TopicLife, partitions: u32) -> Result<(), Error> {
+fn check_count(known: &TopicIncarnation, partitions: u32) -> Result<(), Error> {
     if known.partitions == partitions {
         return Ok(());
     }
@@ -217,8 +217,8 @@ pub(crate) async fn incarnations(
     kafka: &Kafka,
     topics: &Topics,
     warehouse: &Warehouse,
-) -> Result<BTreeMap<String, TopicLife>, Error> {
-    let known = warehouse.topic_lives().await?;
+) -> Result<BTreeMap<String, TopicIncarnation>, Error> {
+    let known = warehouse.topic_incarnations().await?;
     let counts = partition_counts(kafka).await?;
     let ids = Watch::new(kafka)?.ids(&topics.all()).await?;
     let mut incarnations = BTreeMap::new();
@@ -244,7 +244,7 @@ pub(crate) async fn incarnations(
         note_id(warehouse, incarnation, id).await?;
         check_count(incarnation, partitions)?;
         let topic_id = if id.is_empty() { incarnation.topic_id.clone() } else { id.to_owned() };
-        incarnations.insert(topic.to_owned(), TopicLife { topic_id, ..incarnation.clone() });
+        incarnations.insert(topic.to_owned(), TopicIncarnation { topic_id, ..incarnation.clone() });
     }
     Ok(incarnations)
 }
@@ -284,7 +284,7 @@ impl Watch {
 
     /// The error of the first topic that is no longer the one of its incarnation.
     #[boxed]
-    pub async fn changed(&self, incarnations: &BTreeMap<String, TopicLife>) -> Result<Option<Error>, Error> {
+    pub async fn changed(&self, incarnations: &BTreeMap<String, TopicIncarnation>) -> Result<Option<Error>, Error> {
         let topics: Vec<&str> = incarnations.keys().map(String::as_str).collect();
         let ids = self.ids(&topics).await?;
         Ok(incarnations.values().find_map(|incarnation| match ids.get(&incarnation.topic) {
@@ -315,7 +315,7 @@ impl Watch {
 
     /// Checks at intervals, until a topic is no longer the one of its incarnation.
     #[boxed]
-    pub async fn run(&self, incarnations: &BTreeMap<String, TopicLife>, handle: &Handle) -> Error {
+    pub async fn run(&self, incarnations: &BTreeMap<String, TopicIncarnation>, handle: &Handle) -> Error {
         let topics: Vec<&str> = incarnations.keys().map(String::as_str).collect();
         loop {
             match self.retentions(&topics).await {

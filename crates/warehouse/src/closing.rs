@@ -34,7 +34,7 @@ use crate::{
     client::Warehouse,
     columns::{Provenance, TABLES},
     error::Error,
-    loader::{CLOSED, CLOSING, GENERATIONS, Intent, Shard, TopicLife, condition, token},
+    loader::{CLOSED, CLOSING, GENERATIONS, Intent, Shard, TopicIncarnation, condition, token},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Warehouse {
     /// As [`Warehouse::execute`]. Repeat the call until it succeeds, before you number another
     /// incarnation of the topic.
     #[boxed]
-    pub async fn close_life(&self, life: &TopicLife, now: i64) -> Result<Vec<Closed>, Error> {
+    pub async fn close_incarnation(&self, life: &TopicIncarnation, now: i64) -> Result<Vec<Closed>, Error> {
         let mut closed = Vec::new();
         // Kafka has far fewer partitions than i32 has numbers.
         for partition in 0..life.partitions.cast_signed() {

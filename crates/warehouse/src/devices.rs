@@ -98,7 +98,7 @@ pub const FLEET: [FleetQuestion; 10] = [
 const LOST: &str = "
     SELECT toString(fleet.tenant), toString(fleet.site), toString(fleet.device), '', visit.session_id,
         toUnixTimestamp64Micro(ifNull(fleet.state_since, visit.started)),
-        concat('device ', fleet.device, ' was lost during a session')
+        concat('device ', fleet.device, ' lost its connection during an open session')
     FROM fleet
     INNER JOIN
     (

@@ -28,7 +28,7 @@ pub struct Shard {
 
 /// One incarnation of a Kafka topic.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct TopicLife {
+pub struct TopicIncarnation {
     pub topic: String,
     /// Number of the incarnation, from 1, ascending over all topics.
     pub incarnation: u32,
@@ -199,17 +199,17 @@ impl Warehouse {
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
-    pub async fn topic_lives(&self) -> Result<Vec<TopicLife>, Error> {
+    pub async fn topic_incarnations(&self) -> Result<Vec<TopicIncarnation>, Error> {
         self.rows("SELECT topic, incarnation, partitions, topic_id FROM kafka_topics ORDER BY incarnation").await
     }
 
     /// Records an incarnation of a topic, unless its number is already taken. Read
-    /// [`Warehouse::topic_lives`] afterwards to see whose row was accepted.
+    /// [`Warehouse::topic_incarnations`] afterwards to see whose row was accepted.
     ///
     /// # Errors
     /// As [`Warehouse::execute`].
     #[boxed]
-    pub async fn put_topic_life(&self, life: &TopicLife, created_at: i64) -> Result<(), Error> {
+    pub async fn put_topic_life(&self, life: &TopicIncarnation, created_at: i64) -> Result<(), Error> {
         let sql = "INSERT INTO kafka_topics (topic, incarnation, partitions, created_at, topic_id) \
                    VALUES (?, ?, ?, fromUnixTimestamp64Micro(?), ?)";
         let query = self.query(sql).bind(&life.topic).bind(life.incarnation).bind(life.partitions).bind(created_at);
@@ -304,7 +304,7 @@ impl Warehouse {
     pub async fn ledgers(&self, shard: Shard, as_of: u64, keys: &[BootKey]) -> Result<Vec<LedgerRow>, Error> {
         let Shard { incarnation, partition } = shard;
         let own = format!("incarnation = {incarnation} AND kafka_partition = {partition} AND batch_end <= {as_of}");
-        let earlier = earlier_lives(incarnation);
+        let earlier = earlier_incarnations(incarnation);
         let mut ledgers = Vec::new();
         for keys in keys.chunks(KEYS_PER_QUERY) {
             let known = self.states(&own, keys.iter()).await?;
@@ -468,7 +468,7 @@ pub(crate) fn key_of(row: &LedgerRow) -> BootKey {
 }
 
 /// SQL condition for the rows of all earlier incarnations of the same topic.
-pub(crate) fn earlier_lives(incarnation: u32) -> String {
+pub(crate) fn earlier_incarnations(incarnation: u32) -> String {
     format!(
         "incarnation IN (SELECT incarnation FROM kafka_topics WHERE incarnation < {incarnation} \
          AND topic IN (SELECT topic FROM kafka_topics WHERE incarnation = {incarnation}))"

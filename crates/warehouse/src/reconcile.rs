@@ -17,7 +17,7 @@ use crate::{
     columns::LedgerRow,
     compare::{Difference, Pair, SPILL},
     error::Error,
-    loader::{BootKey, CLOSED, LEDGER_STATE, LedgerStateRow, Shard, earlier_lives, key_of, ledger_row, united},
+    loader::{BootKey, CLOSED, LEDGER_STATE, LedgerStateRow, Shard, earlier_incarnations, key_of, ledger_row, united},
     rollup::{self, Day},
     sql::quoted,
 };
@@ -209,7 +209,7 @@ impl Warehouse {
         let own = format!("incarnation = {incarnation} AND kafka_partition = {partition} AND batch_end <= {as_of}");
         let own = states(&own).await?;
         let there: HashSet<BootKey> = own.iter().map(key_of).collect();
-        let mut ledgers = united(states(&earlier_lives(incarnation)).await?);
+        let mut ledgers = united(states(&earlier_incarnations(incarnation)).await?);
         ledgers.retain(|row| !there.contains(&key_of(row)));
         ledgers.extend(own);
         Ok(ledgers)

@@ -145,7 +145,7 @@ async fn a_damaged_day_is_made_again_to_the_last_digit_though_it_is_killed() {
 
     let applied = world.run(&["rebuild", "--day", &day, "--apply"]);
     assert_eq!(applied.code, Some(0), "{}\n{}", applied.stdout, applied.stderr);
-    assert!(applied.stdout.ends_with("4 tables swapped in, rollups made again\n"), "{}", applied.stdout);
+    assert!(applied.stdout.ends_with("4 tables swapped in, rollups rebuilt\n"), "{}", applied.stdout);
     assert_eq!(contents(clickhouse), whole);
     assert_eq!(shadows(clickhouse), 0);
     world.is_clean();

@@ -21,8 +21,8 @@ impl Clock for DaysAgo {
         SystemClock.unix_us() - self.0 * DAY_US
     }
 
-    fn boot(&self) -> Duration {
-        SystemClock.boot()
+    fn since_host_boot(&self) -> Duration {
+        SystemClock.since_host_boot()
     }
 }
 

@@ -1,8 +1,8 @@
 //! The loader with Apache Kafka and the ClickHouse engine.
 
 mod gaps;
+mod incarnations;
 mod kinds;
-mod lives;
 mod path;
 mod refused;
 mod rig;

@@ -12,7 +12,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use telemetry::kafka::REPORTS_TOPIC;
 
 use crate::{
-    lives::{WITHIN, send_nonsense, wait_for_metric, wait_for_obstacle},
+    incarnations::{WITHIN, send_nonsense, wait_for_metric, wait_for_obstacle},
     rig::{Rig, Running},
 };
 

@@ -13,7 +13,7 @@ use rdkafka::{
 use telemetry::kafka::{RECEIVED_AT_HEADER, REPORTS_TOPIC, STATUS_TOPIC, TOPIC_HEADER};
 
 use crate::{
-    lives::{WITHIN, wait_for_metric, wait_for_obstacle},
+    incarnations::{WITHIN, wait_for_metric, wait_for_obstacle},
     rig::{RECEIVED_US, Rig},
 };
 

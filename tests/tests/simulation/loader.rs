@@ -41,10 +41,10 @@ pub struct VirtualClock(pub Instant);
 
 impl Clock for VirtualClock {
     fn unix_us(&self) -> i64 {
-        1_700_000_000_000_000 + self.boot().as_micros() as i64 * 10_000
+        1_700_000_000_000_000 + self.since_host_boot().as_micros() as i64 * 10_000
     }
 
-    fn boot(&self) -> Duration {
+    fn since_host_boot(&self) -> Duration {
         // The machine has been running for a while.
         Duration::from_secs(1_000) + self.0.elapsed()
     }

@@ -1,7 +1,7 @@
 //! The schema on the real engine: migrations, verification, registry, rollups, views.
 
 mod delivery;
-mod lives;
+mod incarnations;
 mod prune;
 mod reading;
 mod registry;

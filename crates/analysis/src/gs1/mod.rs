@@ -59,7 +59,7 @@ pub enum Error {
         expected: u8,
     },
     /// The same identifier occurs twice with different values.
-    #[error("({ai}) stands there twice: {first:?} and {second:?}")]
+    #[error("({ai}) occurs twice: {first:?} and {second:?}")]
     Twice {
         /// Digits of the application identifier.
         ai: String,
@@ -366,7 +366,7 @@ mod tests {
             ("(17)150229", "(17) \"150229\": must be a date, YYMMDD"),
             ("(10)", "(10) \"\": must be 1 to 20 characters"),
             ("(10)A\u{e9}", "(10) \"A\u{e9}\": must be without 'é', which GS1 does not allow in a value"),
-            ("(21)1(21)2", "(21) stands there twice: \"1\" and \"2\""),
+            ("(21)1(21)2", "(21) occurs twice: \"1\" and \"2\""),
             ("(01", "unknown application identifier at \"(01\""),
             ("(10)A B", "(10) \"A B\": must be without ' ', which GS1 does not allow in a value"),
             ("(7003)2602301200", "(7003) \"2602301200\": must be a date and a time that exist, YYMMDDHHMM"),

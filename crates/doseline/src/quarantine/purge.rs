@@ -27,7 +27,7 @@ pub struct Arguments {
     /// Person who deletes; by default the user of the operating system
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
-    /// Really delete
+    /// Delete. Without this flag the command only prints what it would delete
     #[arg(long)]
     yes: bool,
 }

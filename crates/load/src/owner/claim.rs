@@ -28,7 +28,7 @@ pub(super) struct Claim {
 impl<S: Store, C: Copies> Owner<S, C> {
     /// Adopts the intent at the position, or puts one.
     pub(super) async fn claim(&mut self, records: &[Record]) -> Result<Claim, Stop> {
-        let since = self.shared.clock.boot();
+        let since = self.shared.clock.since_host_boot();
         let wanted = records.last().map_or(self.fetch, |record| record.offset + 1);
         // Another owner may have read the records that are gone. Without them, its rows cannot be
         // completed.
@@ -56,9 +56,9 @@ impl<S: Store, C: Copies> Owner<S, C> {
                 Some(other) if !outwaited => {
                     tracing::warn!(
                         shard = ?self.shard, batch = self.position, decoder = other.decoder_version, owner = other.owner,
-                        short,
-                        "the batch was begun with another decoder, other plausibility rules or records that are gone; it is \
-                         written again after the session time-out"
+                        records_missing = short,
+                        "the batch was begun with another decoder, under other plausibility rules, or with records that Kafka no \
+                         longer has; it is rewritten after the session time-out"
                     );
                     self.outwait().await?;
                     outwaited = true;

@@ -100,7 +100,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
         let uptime = self.persist("ask engine", || self.shared.store.uptime()).await?;
         // The uptime is rounded down and was read before this clock: the engine started then or
         // earlier.
-        let started = self.shared.clock.boot().checked_sub(uptime);
+        let started = self.shared.clock.since_host_boot().checked_sub(uptime);
         Ok(started.is_none_or(|started| started <= since))
     }
 

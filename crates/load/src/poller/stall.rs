@@ -23,7 +23,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
     pub(super) fn halt(&mut self, key: Key) -> Result<(), Error> {
         self.consumer.incremental_unassign(&single(&key, None)?)?;
         let Some(holding) = self.holdings.get_mut(&key) else { return Ok(()) };
-        let (next, since) = (holding.next, self.shared.clock.boot());
+        let (next, since) = (holding.next, self.shared.clock.since_host_boot());
         tracing::warn!(topic = %key.0, partition = key.1, next, "the next record did not come, asking for it");
         holding.halted = true;
         holding.standing = Some(Standing { next, since, high: None, why: None });
@@ -59,7 +59,8 @@ impl<S: Store, C: Copies> Poller<S, C> {
         }
         let again = holding.standing.as_ref().is_some_and(|standing| standing.next == next);
         if !again {
-            holding.standing = Some(Standing { next, since: self.shared.clock.boot(), high: None, why: None });
+            holding.standing =
+                Some(Standing { next, since: self.shared.clock.since_host_boot(), high: None, why: None });
         }
         match end {
             Ok((low, high)) if again && low > next => return self.bounds(&key, low, high),
@@ -126,7 +127,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
             standing.why = Some(why);
         }
         self.handle.standing(&key, Some(standing.clone()));
-        let stood = self.shared.clock.boot().saturating_sub(standing.since);
+        let stood = self.shared.clock.since_host_boot().saturating_sub(standing.since);
         let due = asked || stood >= self.options.limits.unreadable_after;
         if answer.lasts() && due && holding.written == next {
             holding.probing = true;

@@ -62,7 +62,7 @@ fn failed(verdict: &AccuracyVerdict) -> Condition {
         "limits": [verdict.limit_low, verdict.limit_high]});
     Condition {
         alert_key: format!("{}/{name}/{target}", base.alert_key),
-        title: format!("{device} does not keep its {name} tolerance at {target} {}", channel.unit()),
+        title: format!("{device} is outside its {name} tolerance at {target} {}", channel.unit()),
         evidence_query: format!(
             "SELECT * FROM accuracy_verdicts FINAL WHERE tenant = {} AND device = {} AND channel = {} AND target = {target}",
             quoted(tenant),
@@ -125,7 +125,11 @@ fn spikes(charts: &[DriftState]) -> impl Iterator<Item = Condition> {
         let base = charted("spike", Severity::High, chart);
         Condition {
             alert_key: format!("{}/{}", base.alert_key, chart.calibration_id),
-            title: format!("the {} of {} was far from its target in a session", chart.channel.name(), chart.device),
+            title: format!(
+                "the mean {} error of {} was far outside its limits in one session",
+                chart.channel.name(),
+                chart.device
+            ),
             evidence_rows: json!([{"calibration": chart.calibration_id, "sessions": sessions}]).to_string(),
             sessions: sessions.into_iter().cloned().collect(),
             ..base

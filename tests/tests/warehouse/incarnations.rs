@@ -7,15 +7,15 @@ use warehouse::{
     Warehouse,
     closing::Closed,
     columns::{Block, Committed, LedgerRow, Lost, Provenance, Quarantine, Quarantined},
-    loader::{BootKey, CLOSED, GENERATIONS, Intent, Shard, TopicLife},
+    loader::{BootKey, CLOSED, GENERATIONS, Intent, Shard, TopicIncarnation},
 };
 
 use super::{migrated, now_us};
 
 const DAY: i32 = 20_000;
 
-fn life(incarnation: u32, partitions: u32) -> TopicLife {
-    TopicLife { topic: "reports".to_owned(), incarnation, partitions, topic_id: format!("id-{incarnation}") }
+fn life(incarnation: u32, partitions: u32) -> TopicIncarnation {
+    TopicIncarnation { topic: "reports".to_owned(), incarnation, partitions, topic_id: format!("id-{incarnation}") }
 }
 
 fn shard(incarnation: u32, partition: i32) -> Shard {
@@ -119,10 +119,14 @@ async fn a_closed_life_takes_nothing_more_and_the_next_begins_with_its_ledgers()
     warehouse.put_intent(&intent(parts[4], 10, 20, GENERATIONS), 1).await.unwrap();
     record(&warehouse, &commit(parts[4], 10, 20, GENERATIONS, vec![ledger("d4", &[(1, 9)], &[], 20)]), 0).await;
 
-    let closed = warehouse.close_life(&life(1, 5), now_us()).await.unwrap();
+    let closed = warehouse.close_incarnation(&life(1, 5), now_us()).await.unwrap();
     let positions: Vec<u64> = closed.iter().map(|Closed { position, .. }| *position).collect();
     assert_eq!(positions, [0, 10, 10, 10, 20]);
-    assert_eq!(warehouse.close_life(&life(1, 5), now_us()).await.unwrap(), closed, "closing again changes something");
+    assert_eq!(
+        warehouse.close_incarnation(&life(1, 5), now_us()).await.unwrap(),
+        closed,
+        "closing again changes something"
+    );
 
     let keys = ["d1", "d2", "d3", "d4", "d9"].map(key);
     warehouse.put_topic_life(&life(2, 3), 2).await.unwrap();
@@ -164,7 +168,7 @@ async fn a_closed_life_takes_nothing_more_and_the_next_begins_with_its_ledgers()
     assert_eq!(later[0], ledger("d1", &[(1, 12)], &[], 30));
     assert_eq!(later[1..], expected[1..]);
     // Incarnations of another topic do not count.
-    let other = TopicLife { topic: "status".to_owned(), ..life(3, 3) };
+    let other = TopicIncarnation { topic: "status".to_owned(), ..life(3, 3) };
     warehouse.put_topic_life(&other, 3).await.unwrap();
     assert_eq!(warehouse.ledgers(shard(3, 0), 0, &keys).await.unwrap(), []);
 
@@ -195,9 +199,9 @@ async fn offsets_that_kafka_did_not_have_are_a_loss() {
     let sql =
         "SELECT topic, first_offset, last_offset, records, reason FROM doseline.kafka_losses ORDER BY first_offset";
     assert_eq!(clickhouse.query(sql), "reports\t10\t13\t4\tRETENTION\nreports\t20\t20\t1\tRETENTION");
-    let named = TopicLife { topic_id: String::new(), topic: "old".to_owned(), ..life(9, 1) };
+    let named = TopicIncarnation { topic_id: String::new(), topic: "old".to_owned(), ..life(9, 1) };
     warehouse.put_topic_life(&named, 1).await.unwrap();
     warehouse.note_topic_id(9, "first").await.unwrap();
     warehouse.note_topic_id(9, "second").await.unwrap();
-    assert_eq!(warehouse.topic_lives().await.unwrap().last().unwrap().topic_id, "first");
+    assert_eq!(warehouse.topic_incarnations().await.unwrap().last().unwrap().topic_id, "first");
 }
