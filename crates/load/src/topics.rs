@@ -366,7 +366,7 @@ pub async fn inspect_topics(kafka: &Kafka, spec: &TopicSpec) -> Result<String, E
         if let Some(codec) = codec.filter(|codec| *codec != "producer") {
             let _ = write!(
                 found,
-                "; the broker compresses {topic} again as {codec} (compression.type), which the loader can read"
+                "; the broker recompresses {topic} with {codec} (compression.type), which the loader can read"
             );
         }
         let value = |name: &str| entries.get(name).and_then(|entry| entry.value.as_deref()?.parse::<i64>().ok());

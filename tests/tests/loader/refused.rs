@@ -160,6 +160,6 @@ async fn a_topic_that_the_broker_compresses_anew_is_named_with_its_codec() {
     let settings = [("compression.type", "zstd"), ("max.message.bytes", "4194304")];
     rig.kafka.make_again(REPORTS_TOPIC, 1, &settings);
     let found = load::inspect_topics(&kafka, &spec).await.expect("topics as they must be");
-    let said = "the broker compresses doseline.reports.v1 anew as zstd (compression.type), which can be read";
+    let said = "the broker recompresses doseline.reports.v1 with zstd (compression.type), which the loader can read";
     assert!(found.contains(said), "{found}");
 }
