@@ -24,6 +24,10 @@ const UNUSED: [(&str, &str); 10] = [
     ("utilize", "use"),
     ("TODO", "an issue"),
 ];
+/// Words for which documents use a term of the glossary.
+const TERMS: [(&str, &str); 4] =
+    [("visit", "session"), ("visits", "sessions"), ("steriliser", "sterilizer"), ("sterilisation", "sterilization")];
+
 /// Fails with a line for each breach.
 pub fn check() -> Result<()> {
     let root = command::checkout()?;
@@ -68,6 +72,7 @@ fn document(text: &str, path: &Path) -> Vec<(usize, String)> {
             if is_prose && !path.ends_with("CHANGELOG.md") {
                 breaches.extend(prose(line).map(|fault| (index + 1, fault)));
             }
+            breaches.extend(terms(line).map(|fault| (index + 1, fault)));
             breaches.extend(links(line).filter_map(|link| broken(link, path)).map(|fault| (index + 1, fault)));
         }
     }
@@ -80,6 +85,14 @@ fn prose(line: &str) -> impl Iterator<Item = String> {
     let wide = (columns > WIDTH && line.contains(' ')).then(|| format!("{columns} columns, at most {WIDTH}"));
     let phrases = UNUSED.iter().filter(|(phrase, _)| line.contains(phrase));
     wide.into_iter().chain(phrases.map(|(phrase, instead)| format!("`{phrase}`: write {instead}")))
+}
+
+/// Words of a line outside of code for which the glossary has another term.
+fn terms(line: &str) -> impl Iterator<Item = String> {
+    let prose: String = line.split('`').step_by(2).collect();
+    let words: BTreeSet<_> = prose.split(|letter: char| !letter.is_alphabetic()).map(str::to_lowercase).collect();
+    let found = TERMS.iter().filter(move |(word, _)| words.contains(*word));
+    found.map(|(word, term)| format!("`{word}`: the glossary says {term}"))
 }
 
 /// Targets of the links in a line of Markdown.
@@ -113,6 +126,12 @@ fn heading(line: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn documents_use_the_terms_of_the_glossary() {
+        let found = document("| a | Visits of a clinic |\n`visit` is a name\n```\nvisit\n```\n", Path::new("a.md"));
+        assert_eq!(found, [(1, "`visits`: the glossary says sessions".to_owned())]);
+    }
 
     #[test]
     fn a_breach_names_its_line_and_what_to_write() {

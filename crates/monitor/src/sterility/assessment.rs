@@ -23,7 +23,7 @@ pub struct Assessment {
     pub wet: bool,
     /// Cycles whose positive biological indicator recalls it.
     pub recalled_by: Vec<String>,
-    /// Whether it sterilised a load; false = it tested the sterilizer.
+    /// Whether it sterilized a load; false = it tested the sterilizer.
     pub for_load: bool,
     /// Start, us since 1970.
     pub at: i64,

@@ -12,7 +12,7 @@
 //! |---|---|---|
 //! | 1 | session | injection with no needle mount in this session |
 //! | 2 | mount, item | the same mount, or the same single-use serial, in two sessions |
-//! | 3 | item | a single-use item inside a sterilisation cycle |
+//! | 3 | item | a single-use item inside a sterilization cycle |
 //! | 4 | item | a reusable item used without a released, passed cycle since its previous session |
 //! | 5 | sterilizer, item | cycle failed or indeterminate |
 //! | 6 | mount, session, item | expired, pack breached, wet load |
