@@ -40,7 +40,6 @@ const COMMANDS: &[(&str, How)] = &[
     ("cargo test --release", By(".ci/run, step tests")),
     ("cargo bench --workspace --bench micro", By("tests/tests/instructions.rs runs the same cases")),
     ("DOSELINE_INSTRUCTIONS=renew", By("tests/tests/instructions.rs")),
-    ("UPDATE_CONTRACT=1", By("crates/telemetry/tests/contract.rs")),
     ("curl 'http://127.0.0.1:8123/'", Up(0)),
     ("mosquitto_pub", Up(0)),
     ("doseline alerts list", Up(0)),
@@ -60,6 +59,7 @@ const COMMANDS: &[(&str, How)] = &[
     ("doseline reconcile --json", Services(0)),
     // Nothing was loaded on the day of the example.
     ("doseline rebuild", Services(1)),
+    ("doseline rebuild --day 2026-11-24 --discard", Services(0)),
     ("doseline check --config", Services(0)),
     ("doseline migrate --config", Services(0)),
     ("doseline give-up", By("tests/tests/loader/unreadable.rs")),
@@ -154,7 +154,7 @@ fn shell(command: &str, folder: &Path) -> Output {
     let path = std::env::var("PATH").unwrap_or_default();
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).current_dir(folder).stdin(Stdio::null());
-    shell.env("PATH", format!("{}:{path}", binaries.display()));
+    shell.env("PATH", format!("{}:{path}", binaries.display())).env("USER", "Dr. Ada");
     shell.output().expect("a shell")
 }
 
