@@ -55,6 +55,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     13 "0013_calibration",
     14 "0014_cycle_assessments",
     15 "0015_rollup_tokens",
+    16 "0016_item_keys",
 };
 
 impl Migration {
