@@ -78,6 +78,16 @@ impl Units for ChangedUnits {
         open.mounts.extend(texts("item_uses", MOUNT).await?);
         open.mounts.extend(texts("mounts", MOUNT).await?);
         open.items.extend(texts("item_uses", "item_key").await?);
+        // The loader may write the batch again without the doubt.
+        if !warehouse.texts_beyond("implausible_times", "device", horizon, 1).await?.is_empty() {
+            let texts = async |table: &str, column: &str| {
+                warehouse.texts_of_boots_doubted_beyond(table, column, horizon, limit).await
+            };
+            open.mounts.extend(texts("mounts", MOUNT).await?);
+            open.items.extend(texts("mounts", "item_key").await?);
+            open.sessions.extend(texts("injections", "session_id").await?);
+            open.sterilizers.extend(texts("sterilization_cycles", "device").await?);
+        }
         Ok(open)
     }
 }
