@@ -56,6 +56,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     14 "0014_cycle_assessments",
     15 "0015_rollup_tokens",
     16 "0016_item_keys",
+    17 "0017_lots_of_units",
 };
 
 impl Migration {
