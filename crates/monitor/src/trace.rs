@@ -1,6 +1,7 @@
 //! Traces a session, an item, a lot or a cycle: backwards to its origin and forwards to the
 //! sessions that it reached. The trace names what is not known.
 
+use analysis::gs1;
 use async_recursion::async_recursion as boxed;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -119,8 +120,12 @@ pub async fn trace(warehouse: &Warehouse, tenant: &str, subject: &Subject) -> Re
         Subject::Cycle(id) => tracer.cycle(id).await?,
     };
     let lot = subject.id().rsplit('/').next().unwrap_or_default();
-    let about = if matches!(subject, Subject::Lot(_)) { lot } else { subject.id() };
-    let verdicts = warehouse.verdicts_about(tenant, about).await?;
+    let about = match subject {
+        Subject::Lot(_) => lot.to_owned(),
+        Subject::Item(id) => gs1::item(id),
+        Subject::Session(id) | Subject::Cycle(id) => id.clone(),
+    };
+    let verdicts = warehouse.verdicts_about(tenant, &about).await?;
     let mut breaches: Vec<_> =
         verdicts.into_iter().filter(|verdict| verdict.rule > 0 && verdict.state != VerdictState::Cleared).collect();
     breaches.sort_by_key(|verdict| (std::cmp::Reverse(verdict.severity), verdict.rule, verdict.at));
@@ -150,10 +155,10 @@ impl Tracer<'_> {
         let mut items = BTreeSet::new();
         for used in &uses {
             let mount = mounts.get(&(used.device.clone(), used.mount_id.clone()));
-            let item_id = mount
-                .map(|mount| mount.item_id.clone())
-                .filter(|item| !item.is_empty())
-                .unwrap_or_else(|| used.item_id.clone());
+            let (item_id, item_key) = mount
+                .map(|mount| (mount.item_id.clone(), mount.item_key.clone()))
+                .filter(|(item, _)| !item.is_empty())
+                .unwrap_or_else(|| (used.item_id.clone(), used.item_key.clone()));
             if mount.is_none() {
                 self.unknown.insert(format!(
                     "the event that reports mount {} on {} has not arrived",
@@ -165,9 +170,9 @@ impl Tracer<'_> {
                 let name = if item_id.is_empty() { &used.mount_id } else { &item_id };
                 self.unknown.insert(format!("{} {name} has no serial number and cannot be traced", used.slot.item()));
                 root.backwards.push(Node::new("item", name, facts_of(used, mount)));
-            } else if items.insert(item_id.clone()) {
+            } else if items.insert(item_key.clone()) {
                 let mut node = Node::new("item", &item_id, facts_of(used, mount));
-                let history = self.history(&item_id).await?;
+                let history = self.history(&item_id, &item_key).await?;
                 node.backwards = history.backwards;
                 node.backwards
                     .retain(|past| past.facts.first().is_none_or(|at| at.as_str() <= stamp(used.first_at).as_str()));
@@ -244,16 +249,17 @@ impl Tracer<'_> {
     }
 
     async fn item(&mut self, id: &str) -> Result<Node, Error> {
-        let node = self.history(id).await?;
+        let node = self.history(id, &gs1::item(id)).await?;
         if node.backwards.is_empty() && node.forwards.is_empty() {
             self.unknown.insert(format!("nothing is known of item {id} except its mount"));
         }
         Ok(node)
     }
 
-    /// An item with its cycles and cleanings (backwards) and its sessions (forwards).
-    async fn history(&mut self, id: &str) -> Result<Node, Error> {
-        let ids = [id.to_owned()];
+    /// An item with its cycles and cleanings (backwards) and its sessions (forwards). `id` is how
+    /// it is shown, `key` its identity.
+    async fn history(&mut self, id: &str, key: &str) -> Result<Node, Error> {
+        let ids = [key.to_owned()];
         let scope = Scope::Ids(&ids);
         let mounts = self.warehouse.mounts_of_items(scope).await?;
         let mounts: Vec<Mount> = self.mine(mounts, |mount| &mount.tenant);
@@ -262,6 +268,11 @@ impl Tracer<'_> {
         let loads = self.warehouse.loads_of_items(scope).await?;
         let loads: Vec<Load> = self.mine(loads, |load| &load.tenant);
         let mut node = Node::new("item", id, mounts.iter().min().map(about_mount).unwrap_or_default());
+        let sent = mounts.iter().map(|mount| &mount.item_id).chain(uses.iter().map(|used| &used.item_id));
+        let sent: BTreeSet<_> = sent.chain(loads.iter().map(|load| &load.item_id)).collect();
+        for other in sent.into_iter().filter(|other| !other.is_empty() && *other != id) {
+            node.facts.push(format!("also sent as {other}"));
+        }
         if mounts.is_empty() {
             self.unknown.insert(format!("no mount of item {id} has arrived, so its type is not known"));
         }
@@ -298,7 +309,7 @@ impl Tracer<'_> {
         }
         let started = node.facts.first().cloned().unwrap_or_default();
         for load in loads {
-            let mut item = self.history(&load.item_id).await?;
+            let mut item = self.history(&load.item_id, &load.item_key).await?;
             item.backwards.clear();
             item.forwards.retain(|session| session.facts.first().is_none_or(|at| *at >= started));
             node.forwards.push(item);

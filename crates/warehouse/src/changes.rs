@@ -107,6 +107,18 @@ struct PositionRow {
     recorded_at: i64,
 }
 
+/// SQL condition: whether a row belongs to a batch beyond a horizon. It is searched for in the
+/// ingest days since the day before yesterday, and since the first day of a batch that is not
+/// committed.
+fn beyond(horizon: &Horizon) -> String {
+    let committed = horizon.filter();
+    format!(
+        "ingest_day >= least(toDate(now('UTC')) - 2, ifNull( \
+           (SELECT minOrNull(ingest_day) FROM loader_intents WHERE NOT ({committed})), toDate(now('UTC')))) \
+         AND NOT ({committed})"
+    )
+}
+
 fn joined(mut runs: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
     runs.sort_unstable();
     let mut joined: Vec<(i64, i64)> = Vec::new();
@@ -178,8 +190,7 @@ impl Warehouse {
     }
 
     /// Distinct texts of a column in rows of batches beyond a horizon. Such rows are not judged
-    /// yet, so the caller must look at them again. The ingest days since the day before yesterday
-    /// are searched, and since the first day of a batch that is not committed.
+    /// yet, so the caller must look at them again.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
@@ -191,12 +202,31 @@ impl Warehouse {
         horizon: &Horizon,
         limit: usize,
     ) -> Result<Vec<String>, Error> {
-        let committed = horizon.filter();
+        let beyond = beyond(horizon);
         self.rows(&format!(
-            "SELECT DISTINCT toString({column}) AS text FROM {table} \
-             WHERE ingest_day >= least(toDate(now('UTC')) - 2, ifNull( \
-               (SELECT minOrNull(ingest_day) FROM loader_intents WHERE NOT ({committed})), toDate(now('UTC')))) \
-             AND NOT ({committed}) AND text != '' LIMIT {limit}"
+            "SELECT DISTINCT toString({column}) AS text FROM {table} WHERE {beyond} AND text != '' LIMIT {limit}"
+        ))
+        .await
+    }
+
+    /// Texts of a table's rows that belong to boots about which `implausible_times` has a row beyond
+    /// a horizon. If that row is written again or taken back, these rows are judged otherwise.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    #[boxed]
+    pub async fn texts_of_boots_doubted_beyond(
+        &self,
+        table: &str,
+        column: &str,
+        horizon: &Horizon,
+        limit: usize,
+    ) -> Result<Vec<String>, Error> {
+        let beyond = beyond(horizon);
+        self.rows(&format!(
+            "SELECT DISTINCT toString({column}) AS text FROM {table} WHERE (tenant, device, boot_id) IN ( \
+               SELECT tenant, device, boot_id FROM implausible_times \
+               WHERE {beyond} AND field = 'base_unix_us') AND text != '' LIMIT {limit}"
         ))
         .await
     }

@@ -16,8 +16,10 @@ pub struct Mount {
     /// Session it was mounted in; empty = outside a session.
     pub session_id: String,
     pub slot: Slot,
-    /// The item; empty = not said.
+    /// The item, as it was sent; empty = not said.
     pub item_id: String,
+    /// Identity of the item, the same for every spelling of its id; empty = not said.
+    pub item_key: String,
     pub id_kind: IdKind,
     /// UDI device identifier; empty = not said.
     pub udi_di: String,
@@ -48,8 +50,10 @@ pub struct Use {
     pub slot: Slot,
     /// The mount; empty = not said.
     pub mount_id: String,
-    /// The item according to the device; empty = not reported.
+    /// The item according to the device, as it was sent; empty = not reported.
     pub item_id: String,
+    /// Identity of the item, the same for every spelling of its id; empty = not reported.
+    pub item_key: String,
     pub site: String,
     pub injections: u64,
     pub punctures: u64,
@@ -143,7 +147,10 @@ pub struct Curve {
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Load {
     pub tenant: String,
+    /// The item, as it was sent.
     pub item_id: String,
+    /// Identity of the item, the same for every spelling of its id.
+    pub item_key: String,
     pub device: String,
     pub cycle_uid: String,
     /// Pack that contained the item; empty = not reported.
@@ -201,7 +208,10 @@ pub struct Imbalance {
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Reprocessing {
     pub tenant: String,
+    /// The item, as it was sent.
     pub item_id: String,
+    /// Identity of the item, the same for every spelling of its id.
+    pub item_key: String,
     /// Time of the reprocessing, us since 1970.
     pub at: i64,
     /// Device that reported it.

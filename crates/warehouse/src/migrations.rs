@@ -45,6 +45,8 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     13 "0013_calibration",
     14 "0014_cycle_assessments",
     15 "0015_rollup_tokens",
+    16 "0016_item_keys",
+    17 "0017_lots_of_units",
 };
 
 impl Migration {
@@ -114,8 +116,15 @@ mod tests {
 
     #[test]
     fn every_statement_can_be_run_again() {
-        let alters =
-            [" ADD COLUMN IF NOT EXISTS ", " MODIFY COLUMN ", " MODIFY SETTING ", " ADD PROJECTION IF NOT EXISTS "];
+        let alters = [
+            " ADD COLUMN IF NOT EXISTS ",
+            " ADD INDEX IF NOT EXISTS ",
+            " ADD PROJECTION IF NOT EXISTS ",
+            " MATERIALIZE COLUMN ",
+            " MATERIALIZE INDEX ",
+            " MODIFY COLUMN ",
+            " MODIFY SETTING ",
+        ];
         for migration in MIGRATIONS {
             let statements = statement::split(migration.sql);
             assert!(!statements.is_empty(), "{}", migration.name);

@@ -279,7 +279,9 @@ fn line(
     };
     let text = |name: &'static str| {
         let text = value(name);
-        if text.len() <= TEXT_LEN_MAX && !text.chars().any(char::is_control) {
+        // A scanned UDI has the separator FNC1.
+        let is_wrong = |letter: char| letter.is_control() && (name, letter) != ("udi", '\u{1d}');
+        if text.len() <= TEXT_LEN_MAX && !text.chars().any(is_wrong) {
             return Ok(text);
         }
         Err(fault(at, name, format!("at most {TEXT_LEN_MAX} bytes without control characters, not {text:?}")))
@@ -414,6 +416,16 @@ mod tests {
         let csv = "\u{feff}device;tenant;kind;site;model\r\npen-1;acme;INJECTOR;paris;\"MX, long\"\r\n";
         let lines = parse(csv.as_bytes(), NOW).unwrap();
         assert_eq!((lines[0].row.device.as_str(), lines[0].row.model.as_str()), ("pen-1", "MX, long"));
+    }
+
+    #[test]
+    fn a_scanned_udi_keeps_its_separators() {
+        let head = "tenant,site,device,kind,serial,udi\n";
+        let lines = parse(format!("{head}a,b,c,BENCH,,010950600013435210L7\u{1d}21S\n").as_bytes(), NOW).unwrap();
+        assert_eq!(lines[0].row.udi, "010950600013435210L7\u{1d}21S");
+        for bad in ["S\u{1d}1,", ",S\u{1e}1"] {
+            assert!(parse(format!("{head}a,b,c,BENCH,{bad}\n").as_bytes(), NOW).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

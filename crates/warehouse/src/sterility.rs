@@ -48,7 +48,7 @@ impl Registry {
 /// Another message of the same boot may show it.
 const DOUBTED: &str = "((tenant, device, boot_id) IN ( \
                        SELECT tenant, device, boot_id FROM implausible_times WHERE field = 'base_unix_us'))";
-const MOUNT: &str = "tenant, device, mount_id, toUnixTimestamp64Micro(mount.at) AS at, site, session_id, slot, item_id, id_kind, \
+const MOUNT: &str = "tenant, device, mount_id, toUnixTimestamp64Micro(mount.at) AS at, site, session_id, slot, item_id, item_key, id_kind, \
                      udi_di, lot, expiry, type AS designation, reusable, pack_id, pack_intact";
 const CYCLE: &str = "tenant, device, boot_id, seq, cycle_uid, site, toUnixTimestamp64Micro(cycle.at) AS at";
 
@@ -76,16 +76,16 @@ impl Warehouse {
         })
     }
 
-    /// Mounts of items.
+    /// Mounts of items. Here and below, items are named by their identity, the column `item_key`.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
     pub fn mounts_of_items<'a>(&'a self, items: Scope<'a>) -> Answer<'a, Vec<Mount>> {
-        Box::pin(async move { self.mounts_where(&items.filter("item_id")).await })
+        Box::pin(async move { self.mounts_where(&items.filter("item_key")).await })
     }
 
     pub(crate) async fn mounts_where(&self, filter: &str) -> Result<Vec<Mount>, Error> {
-        self.rows(&format!("SELECT {MOUNT}, CAST(time_source = 'DEVICE' AND NOT {DOUBTED} AS Bool) AS synced FROM (SELECT * FROM mounts WHERE event = 'MOUNTED' AND {filter}) AS mount"))
+        self.rows(&format!("SELECT {MOUNT}, CAST(time_source = 'DEVICE' AND NOT {DOUBTED} AS Bool) AS synced FROM (SELECT *, item_key FROM mounts WHERE event = 'MOUNTED' AND {filter}) AS mount"))
             .await
     }
 
@@ -95,7 +95,7 @@ impl Warehouse {
     /// As [`Warehouse::fetch`].
     pub fn uses_of_items<'a>(&'a self, items: Scope<'a>, horizon: &'a Horizon) -> Answer<'a, Vec<Use>> {
         Box::pin(async move {
-            let filter = items.filter("item_id");
+            let filter = items.filter("item_key");
             let mounted = format!("FROM mounts WHERE event = 'MOUNTED' AND mount_id != '' AND {filter}");
             self.uses(
                 &format!(
@@ -127,12 +127,12 @@ impl Warehouse {
     pub(crate) async fn uses(&self, filter: &str, horizon: &Horizon) -> Result<Vec<Use>, Error> {
         let (committed, lately) = (horizon.filter(), horizon.lately());
         self.rows(&format!(
-            "SELECT tenant, device, session_id, slot, mount_id, item_id, max(row.site) AS site, \
+            "SELECT tenant, device, session_id, slot, mount_id, item_id, item_key, max(row.site) AS site, \
              sum(row.injections) AS injections, sum(row.punctures) AS punctures, \
              toUnixTimestamp64Micro(min(row.first_at)) AS first_at, toUnixTimestamp64Micro(max(row.last_at)) AS last_at, \
              sum(row.undated) AS undated, CAST(max({lately}) AS Bool) AS lately \
-             FROM (SELECT * FROM item_uses WHERE {filter} AND {committed}) AS row \
-             GROUP BY tenant, device, session_id, slot, mount_id, item_id"
+             FROM (SELECT *, item_key FROM item_uses WHERE {filter} AND {committed}) AS row \
+             GROUP BY tenant, device, session_id, slot, mount_id, item_id, item_key"
         ))
         .await
     }
@@ -181,8 +181,9 @@ impl Warehouse {
     /// As [`Warehouse::fetch`].
     pub fn loads_of_items<'a>(&'a self, items: Scope<'a>) -> Answer<'a, Vec<Load>> {
         Box::pin(async move {
-            let filter = items.filter("item_id");
-            let sql = "SELECT DISTINCT tenant, item_id, device, cycle_uid, pack_id FROM sterilization_items WHERE";
+            let filter = items.filter("item_key");
+            let sql =
+                "SELECT DISTINCT tenant, item_id, item_key, device, cycle_uid, pack_id FROM sterilization_items WHERE";
             self.rows(&format!("{sql} {filter} ORDER BY ALL")).await
         })
     }
@@ -194,8 +195,8 @@ impl Warehouse {
     #[boxed]
     pub async fn items_of_cycles(&self, cycles: &[&Cycle]) -> Result<Vec<Load>, Error> {
         let keys = events(cycles);
-        let sql =
-            "SELECT DISTINCT tenant, item_id, device, cycle_uid, pack_id FROM sterilization_items WHERE item_id != ''";
+        let sql = "SELECT DISTINCT tenant, item_id, item_key, device, cycle_uid, pack_id FROM sterilization_items \
+                   WHERE item_id != ''";
         self.rows(&format!("{sql} AND (tenant, site, device, boot_id, seq) IN {keys} ORDER BY ALL")).await
     }
 
@@ -205,10 +206,10 @@ impl Warehouse {
     /// As [`Warehouse::fetch`].
     pub fn reprocessings<'a>(&'a self, items: Scope<'a>) -> Answer<'a, Vec<Reprocessing>> {
         Box::pin(async move {
-            let filter = items.filter("item_id");
+            let filter = items.filter("item_key");
             self.rows(&format!(
-                "SELECT tenant, item_id, toUnixTimestamp64Micro(row.at) AS at, device, site, rinse_water \
-             FROM (SELECT * FROM mounts WHERE event = 'REPROCESSED' AND {filter}) AS row ORDER BY ALL"
+                "SELECT tenant, item_id, item_key, toUnixTimestamp64Micro(row.at) AS at, device, site, rinse_water \
+             FROM (SELECT *, item_key FROM mounts WHERE event = 'REPROCESSED' AND {filter}) AS row ORDER BY ALL"
             ))
             .await
         })

@@ -40,11 +40,14 @@ impl Warehouse {
                  UNION DISTINCT SELECT tenant FROM item_uses WHERE session_id = {id} \
                  UNION DISTINCT SELECT tenant FROM injections WHERE session_id = {id}"
             ),
-            "ITEM" => format!(
-                "SELECT tenant FROM mounts WHERE item_id = {id} \
-                 UNION DISTINCT SELECT tenant FROM item_uses WHERE item_id = {id} \
-                 UNION DISTINCT SELECT tenant FROM sterilization_items WHERE item_id = {id}"
-            ),
+            "ITEM" => {
+                let key = quoted(&gs1::item(subject));
+                format!(
+                    "SELECT tenant FROM mounts WHERE item_key = {key} \
+                     UNION DISTINCT SELECT tenant FROM item_uses WHERE item_key = {key} \
+                     UNION DISTINCT SELECT tenant FROM sterilization_items WHERE item_key = {key}"
+                )
+            }
             "CYCLE" => format!(
                 "SELECT tenant FROM sterilization_cycles WHERE cycle_uid = {id} \
                  UNION DISTINCT SELECT tenant FROM sterilization_items WHERE cycle_uid = {id} \
@@ -139,7 +142,7 @@ impl Warehouse {
     pub async fn loads_of_cycle(&self, cycle_uid: &str) -> Result<Vec<Load>, Error> {
         let uid = quoted(cycle_uid);
         self.rows(&format!(
-            "SELECT DISTINCT tenant, item_id, device, cycle_uid, pack_id FROM sterilization_items \
+            "SELECT DISTINCT tenant, item_id, item_key, device, cycle_uid, pack_id FROM sterilization_items \
              WHERE cycle_uid = {uid} AND item_id != '' ORDER BY ALL LIMIT {ROWS_MAX}"
         ))
         .await
@@ -188,14 +191,17 @@ fn of_product(udi_di: &str, id: &str) -> String {
         let (zeros, rest) = product.split_at_checked(product.len().checked_sub(length)?)?;
         (!zeros.is_empty() && zeros.bytes().all(|digit| digit == b'0')).then_some(rest)
     });
-    let spellings: Vec<String> = [product.as_str()].into_iter().chain(shorter).map(quoted).collect();
+    let spellings: Vec<&str> = [product.as_str()].into_iter().chain(shorter).collect();
     // Of an element string, with brackets and as scanned.
+    let strings: Vec<String> =
+        spellings.iter().map(|gtin| format!("(01){gtin}")).chain([format!("01{product}")]).collect();
     let within = |text: &str| {
-        let strings = ["(01)", "01"].map(|ai| format!("position({text}, {}) > 0", quoted(&format!("{ai}{product}"))));
-        format!("length({text}) >= 16 AND ({})", strings.join(" OR "))
+        let strings: Vec<_> =
+            strings.iter().map(|string| format!("position({text}, {}) > 0", quoted(string))).collect();
+        format!("length({text}) >= 12 AND ({})", strings.join(" OR "))
     };
     let (own, id) = (within("udi_di"), within(id));
-    format!("(trimBoth(udi_di) IN ({}) OR {own} OR udi_di = '' AND {id})", spellings.join(", "))
+    format!("(trimBoth(udi_di) IN {} OR {own} OR udi_di = '' AND {id})", list(spellings))
 }
 
 #[cfg(test)]

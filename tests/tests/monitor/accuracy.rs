@@ -335,4 +335,22 @@ async fn a_failed_calibration_names_its_injections_and_a_manufacturer_sees_no_vi
             assert!(!column["type"].as_str().expect("a type").contains("DateTime"), "{view}.{name}");
         }
     }
+
+    // The lot of the unit in every spelling of its UDI, and of a string that has none.
+    let spellings = [
+        ("010950600013435210L8\\x1d21SN-1", "L8"),
+        ("]d2010950600013435217261231\\x1d21SN-1\\x1d10L9", "L9"),
+        ("010950600013435221SN-1|10L10", "L10"),
+        (" (01) 9506000134352 (21) SN-1 (10) L11 ", "L11"),
+        ("010950600013435221SN10L7", ""),
+        ("(01)09506000134352(21)SN10L7", ""),
+    ];
+    for (number, (udi, lot)) in spellings.into_iter().enumerate() {
+        rig.clickhouse.query(&format!(
+            "INSERT INTO doseline.devices (tenant, device, site, kind, model, manufacturer, serial, udi, valid_from) VALUES \
+             ('acme', 'pen-1', 'paris', 'INJECTOR', 'pen', 'maker', 'SN-1', '{udi}', {})",
+            1_000 + number
+        ));
+        assert_eq!(rig.clickhouse.query("SELECT DISTINCT lot FROM doseline.calibration_by_unit"), lot, "{udi}");
+    }
 }

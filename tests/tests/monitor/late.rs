@@ -64,3 +64,32 @@ async fn a_mixture_that_is_reported_days_later_is_judged_in_its_session() {
     assert!(!rig.pass().await.whole, "a pass over everything shows nothing");
     assert!(rig.open().iter().any(|alert| alert.contains("sterility-6/")), "{:?}", rig.open());
 }
+
+/// A doubt about a boot's clock arrives in a batch that is not committed. The loader takes it back,
+/// writes the batch again without it, and commits that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_doubt_that_is_not_committed_is_looked_at_again() {
+    let mut rig = Rig::start().await;
+    rig.clickhouse.query(
+        "INSERT INTO doseline.mounts (tenant, site, device, boot_id, seq, at, time_source, event, slot, mount_id, item_id, \
+         id_kind, expiry, session_id) VALUES ('acme', 'paris', 'pen-1', 1, 1, toDateTime64('2026-01-05 08:00:00', 6, 'UTC'), \
+         'DEVICE', 'MOUNTED', 'NEEDLE', 'm-a', 'N1', 'SERIAL', '2025-12-31', 'a')",
+    );
+    rig.used_in("a", 0);
+    rig.committed(0);
+    let found = "SELECT state FROM doseline.sterility_breaches WHERE rule = 6";
+    rig.pass().await;
+    assert_eq!(rig.clickhouse.query(found), "CONFIRMED");
+    rig.clickhouse.query(
+        "INSERT INTO doseline.implausible_times (tenant, site, device, boot_id, seq, field, ingest_day, incarnation, \
+         kafka_partition, batch) VALUES ('acme', 'paris', 'pen-1', 1, 2, 'base_unix_us', today(), 1, 0, 10)",
+    );
+    for _ in 0..2 {
+        rig.pass().await;
+        assert_eq!(rig.clickhouse.query(found), "INDETERMINATE", "the clock of the boot is in doubt");
+    }
+    rig.clickhouse.query("TRUNCATE TABLE doseline.implausible_times");
+    rig.committed(10);
+    assert!(!rig.pass().await.whole, "a pass over everything shows nothing");
+    assert_eq!(rig.clickhouse.query(found), "CONFIRMED");
+}

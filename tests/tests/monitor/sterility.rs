@@ -477,3 +477,120 @@ async fn a_trace_walks_both_ways() {
     assert!(item.contains("single use") && item.contains("-> session b"), "{item}");
     assert_eq!(rig.warehouse.tenants_of("ITEM", "N1").await.expect("tenants"), ["acme"]);
 }
+
+/// A needle and a handpiece whose labels one device scans and another takes in another spelling.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_item_is_one_item_in_every_spelling_of_its_id() {
+    use monitor::trace::{Subject, trace};
+    const NEEDLE: &str = "(01)04012345000017(21)S1";
+    const HANDPIECE: &str = "(01)04012345000024(21)H1";
+    let mut rig = Rig::start().await;
+    let facts = Facts(&rig);
+    facts.policies();
+    facts.needle("010401234500001721S1", "a", 1);
+    facts.handpiece("(01)4012345000024(21)H1", "a", 3);
+    // A verdict of earlier rules, which knew each spelling as an item of its own.
+    facts.insert(
+        "sterility_verdicts",
+        "tenant, unit, verdict_key, rule, state, rule_version",
+        "('acme', 'item/010401234500001721S1', '2/item', 2, 'CONFIRMED', 3)",
+    );
+    rig.pass().await;
+    let first_use = format!("high sterility-4/acme/{HANDPIECE}/a");
+    assert_eq!(rig.open(), [first_use.as_str()], "nothing is known before the first use");
+    let earlier = "SELECT state FROM doseline.sterility_verdicts FINAL WHERE unit = 'item/010401234500001721S1'";
+    assert_eq!(rig.clickhouse.query(earlier), "CLEARED");
+
+    // The cycle names the handpiece as it was scanned. Other ids are other items: a serial number
+    // alone, another serial number or product, and strings that are not valid.
+    let facts = Facts(&rig);
+    facts.cycle("c1", 1, 200, &["]d2010401234500002421H1\\x1d10L1"]);
+    facts.release("c1", 2, "RELEASED");
+    let garbage = "(01)0401234500001x(21)S1";
+    for other in
+        ["S1", "(01)04012345000017(21)S2", "(01)04012345000024(21)S1", garbage, "(01)04012345000017(21)S1(21)S2"]
+    {
+        facts.needle(other, "b", 4);
+    }
+    assert!(!rig.pass().await.whole, "a pass over everything shows nothing");
+    assert_eq!(rig.open(), [""; 0]);
+
+    // Another spelling in another session is a reuse, and the whole item is judged again.
+    Facts(&rig).needle("]d2010401234500001710L1\\x1d21S1", "c", 5);
+    rig.pass().await;
+    Facts(&rig).needle("(01)4012345000017(17)261231(10)L1(21)S1", "d", 6);
+    assert!(!rig.pass().await.whole, "a pass over everything shows nothing");
+    assert_eq!(rig.open(), [format!("critical sterility-2/acme/item/{NEEDLE}")]);
+    assert_eq!(
+        rig.clickhouse.query("SELECT sessions, items FROM doseline.open_alerts"),
+        format!("['a','c','d']\t['{NEEDLE}']")
+    );
+    // The rows behind the alert show what was sent.
+    let query = rig.clickhouse.query("SELECT evidence_query FROM doseline.open_alerts").replace("\\'", "'");
+    let query = query.replace("FROM ", "FROM doseline.");
+    let sent = rig.clickhouse.query(&format!("SELECT uniqExact(item_id), uniqExact(item_key) FROM ({query})"));
+    assert_eq!(sent, "3\t1", "{query}");
+
+    // A string that is not valid is an item of its own, and so is a plain serial number.
+    for id in [garbage, "S1"] {
+        Facts(&rig).needle(id, "e", 8);
+    }
+    rig.pass().await;
+    let ids = [NEEDLE, garbage, "S1"].map(|id| format!("critical sterility-2/acme/item/{id}"));
+    assert_eq!(rig.open(), ids);
+    let (verdicts, alerts) = (rig.verdicts(), rig.alerts());
+    rig.monitor.start_over();
+    let again = rig.pass().await;
+    assert!(again.whole && again.verdicts == 0 && again.alerts == 0, "{again:?}");
+    assert_eq!((rig.verdicts(), rig.alerts()), (verdicts, alerts));
+
+    let asked = "(01)4012345000017(21)S1";
+    assert_eq!(rig.warehouse.tenants_of("ITEM", asked).await.expect("tenants"), ["acme"]);
+    let found = trace(&rig.warehouse, "acme", &Subject::Item(asked.to_owned())).await.expect("a trace");
+    let tree = found.tree();
+    for part in ["-> session a", "-> session c", "-> session d", "also sent as 010401234500001721S1"] {
+        assert!(tree.contains(part), "{part} is not in\n{tree}");
+    }
+    assert_eq!(found.breaches.iter().filter(|breach| breach.rule == 2).count(), 1, "{:?}", found.breaches);
+}
+
+/// The column and the function read an id the same way, whatever a scanner made of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_and_code_agree_on_the_identity_of_an_item() {
+    let mut random = rand::rngs::StdRng::seed_from_u64(harness::seed());
+    let rig = Rig::start().await;
+    let mut rows = String::new();
+    for number in 0..1_500 {
+        let has_brackets = random.random_bool(0.5);
+        let mut id = ["", "", "]d2", "]C1\u{1d}", " ", "x"][random.random_range(0..6)].to_owned();
+        let gtin = ["04012345000017", "4012345000017", "96385074", "0401234500001"][random.random_range(0..4)];
+        let gtin = if has_brackets { gtin } else { "04012345000017" };
+        let mut elements =
+            vec![("17", "261231"), ("10", "L1"), ("240", "REF-7"), ("21", "S1"), ("20", "01"), ("91", "INT")];
+        elements.retain(|_| random.random_bool(0.6));
+        let place = random.random_range(0..=elements.len());
+        elements.rotate_left(place);
+        elements.insert(0, ("01", gtin));
+        for (ai, value) in elements {
+            id += &match (has_brackets, ai) {
+                (true, _) => format!("({ai}){value}"),
+                (false, "01" | "17" | "20") => format!("{ai}{value}"),
+                (false, _) => format!("{ai}{value}\u{1d}"),
+            };
+        }
+        if random.random_bool(0.4) {
+            let places: Vec<_> = id.char_indices().map(|(at, _)| at).collect();
+            id.insert(
+                places[random.random_range(0..places.len())],
+                [' ', '\u{1d}', '#', '\u{e9}'][random.random_range(0..4)],
+            );
+        }
+        let _ = write!(rows, "('acme', {number}, '{id}', '{}'),", analysis::gs1::item(&id));
+    }
+    Facts(&rig).insert("mounts", "tenant, seq, item_id, mount_id", rows.trim_end_matches(','));
+    let differ = "SELECT item_id, item_key, mount_id FROM doseline.mounts WHERE item_key != mount_id LIMIT 5";
+    assert_eq!(rig.clickhouse.query(differ), "", "id, identity by the column, identity by the function");
+    let counts = "SELECT count() > 200, uniqExact(item_key) FROM doseline.mounts \
+                  WHERE match(item_key, '^\\\\(01\\\\)\\\\d{14}\\\\(21\\\\)S1$')";
+    assert_eq!(rig.clickhouse.query(counts), "1\t3", "each product that was written with brackets, once");
+}

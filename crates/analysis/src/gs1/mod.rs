@@ -11,7 +11,7 @@
 
 mod identifiers;
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use identifiers::{Form, Identifier};
 
@@ -118,7 +118,9 @@ impl ElementString {
         Self::read(text, year, true)
     }
 
-    fn read(text: &str, year: i32, check_digits: bool) -> Result<Self, Error> {
+    /// As [`Self::parse`]. If it is not `strict`, it does not look at check digits, and a GTIN in
+    /// brackets may have 8, 12 or 13 digits.
+    fn read(text: &str, year: i32, strict: bool) -> Result<Self, Error> {
         let text = text.trim_matches([' ', '\t', '\r', '\n']);
         let text = ["]C1", "]e0", "]d2", "]Q3", "]J1"].iter().find_map(|id| text.strip_prefix(id)).unwrap_or(text);
         let text = text.trim_start_matches(FNC1);
@@ -131,7 +133,9 @@ impl ElementString {
         let mut rest = text;
         while !rest.is_empty() {
             let (ai, identifier, value, after) = if text.starts_with('(') { bracketed(rest)? } else { scanned(rest)? };
-            read.add(check(ai, identifier, value, year, check_digits)?)?;
+            let is_short = !strict && text.starts_with('(') && ai == "01" && is_gtin(value);
+            let value = if is_short { Cow::Owned(filled(value)) } else { Cow::Borrowed(value) };
+            read.add(check(ai, identifier, &value, year, strict)?)?;
             rest = after;
         }
         Ok(read)
@@ -182,10 +186,30 @@ impl ElementString {
 /// with the labels that carry it, too.
 pub fn product(text: &str) -> String {
     let text = text.trim();
-    if matches!(text.len(), 8 | 12 | 13 | 14) && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return format!("{text:0>14}");
+    if is_gtin(text) {
+        return filled(text);
     }
     part(text, "01").unwrap_or_else(|| text.to_owned())
+}
+
+fn is_gtin(text: &str) -> bool {
+    matches!(text.len(), 8 | 12 | 13 | 14) && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn filled(gtin: &str) -> String {
+    format!("{gtin:0>14}")
+}
+
+/// An item's id as it is compared: `(01)GTIN(21)SERIAL` for an element string with both, so that
+/// one item has one identity in every spelling. Any other text stays exactly as it is: a serial
+/// number alone, or a string that is not valid. A serial number with a bracket also stays, because
+/// it would not be distinguished from the next element. The column `item_key` of the tables holds
+/// the same.
+pub fn item(text: &str) -> String {
+    match (part(text, "01"), part(text, "21")) {
+        (Some(gtin), Some(serial)) if !serial.contains('(') => format!("(01){gtin}(21){serial}"),
+        _ => text.to_owned(),
+    }
 }
 
 /// A lot as it is compared: of an element string (10), any other text is only trimmed. Capital and
@@ -245,13 +269,7 @@ fn scanned(text: &str) -> Result<Split<'_>, Error> {
     Ok((ai, identifier, value, after.trim_start_matches(FNC1)))
 }
 
-fn check(
-    ai: &str,
-    identifier: &'static Identifier,
-    value: &str,
-    year: i32,
-    check_digits: bool,
-) -> Result<Element, Error> {
+fn check(ai: &str, identifier: &'static Identifier, value: &str, year: i32, strict: bool) -> Result<Element, Error> {
     let wrong = |right: String| Error::Value { ai: ai.into(), value: value.into(), right };
     if let Err(right) = identifier.form.check(value) {
         return Err(wrong(right));
@@ -262,7 +280,7 @@ fn check(
             let key = &value[..key];
             let (digits, last) = key.split_at(key.len() - 1);
             let (expected, found) = (check_digit(digits), last.as_bytes()[0] - b'0');
-            if check_digits && expected != found {
+            if strict && expected != found {
                 return Err(Error::CheckDigit { ai: ai.into(), value: key.into(), found, expected });
             }
         }
@@ -425,6 +443,7 @@ mod tests {
             "4012345000017",
             " 4012345000017\r",
             "(01)04012345000017",
+            "(01)4012345000017(10)L1",
             "(01)04012345000017(10)L1(21)S1",
             "010401234500001710L1\u{1d}21S1",
             "]d2010401234500001710L1",
@@ -435,12 +454,42 @@ mod tests {
         // GTIN-8 and GTIN-12.
         assert_eq!((product("96385074"), product("036000291452")), ("00000096385074".into(), "00036000291452".into()));
         // Other lengths and other texts stay what they are.
-        for text in ["4012345", "012345678901234", "REF-7", "di-1", "", "(01)4012345000017"] {
+        for text in ["4012345", "012345678901234", "REF-7", "di-1", "", "(01)40123450000", "(01)4012345000017x"] {
             assert_eq!(product(text), text);
         }
         assert_eq!((lot(" L1 "), lot("(01)04012345000017(10)l1")), ("L1".into(), "l1".into()));
         assert_eq!(part("(01)04012345000017(21)S1", "21"), Some("S1".into()));
         assert_eq!(part("(21)S1", "21"), None);
+    }
+
+    #[test]
+    fn an_item_is_the_same_in_every_spelling() {
+        let same = [
+            "(01)04012345000017(21)S1",
+            "(01)4012345000017(21)S1",
+            " (01) 04012345000017 (10) L1 (21)\u{a0}S1\r",
+            "(01)04012345000017(17)261231(21)S1(10)L1",
+            "010401234500001721S1",
+            "01040123450000171726123110L1\u{1d}21S1",
+            "]d2010401234500001721S1\u{1d}10L1",
+        ];
+        for text in same {
+            assert_eq!(item(text), "(01)04012345000017(21)S1", "{text:?}");
+        }
+        let others = [
+            "S1",
+            " S1 ",
+            "",
+            "(01)04012345000017(10)L1",
+            "(01)04012345000017(21)",
+            "(01)04012345000017(21)S 1",
+            "(01)04012345000017(21)S1(21)S2",
+            "(01)0401234500001x(21)S1",
+            "(01)04012345000017(21)A(1)B",
+        ];
+        for text in others {
+            assert_eq!(item(text), text);
+        }
     }
 
     #[test]

@@ -147,7 +147,7 @@ impl Evaluation<'_> {
                 cycles.iter().filter(|cycle| names.contains(&(&cycle.tenant, &cycle.cycle_uid))).collect();
             for cycles in of_changed.chunks(IDS_MAX) {
                 let loads = warehouse.items_of_cycles(cycles).await?;
-                self.changed_items.extend(loads.into_iter().map(|load| load.item_id));
+                self.changed_items.extend(loads.into_iter().map(|load| load.item_key));
             }
         }
         let gone =
@@ -198,30 +198,44 @@ impl Evaluation<'_> {
         let uses = warehouse.uses_of_items(scope, self.horizon).await?;
         let loads = warehouse.loads_of_items(scope).await?;
         let reprocessings = warehouse.reprocessings(scope).await?;
-        let known = warehouse.verdicts_of_units("item", scope).await?;
+        let mut known = warehouse.verdicts_of_units("item", scope).await?;
         self.read_assessments(loads.iter().map(|load| (load.tenant.as_str(), load.cycle_uid.as_str()))).await?;
         let mut items: BTreeMap<Named<'_>, ItemFacts<'_>> = BTreeMap::new();
         let mut item_of: HashMap<(&str, &str, &str), &str> = HashMap::new();
         for mount in &mounts {
-            item_of.insert((&mount.tenant, &mount.device, &mount.mount_id), &mount.item_id);
-            facts(&mut items, &mount.tenant, &mount.item_id).mounts.push(mount);
+            item_of.insert((&mount.tenant, &mount.device, &mount.mount_id), &mount.item_key);
+            facts(&mut items, &mount.tenant, &mount.item_key).mounts.push(mount);
         }
         for used in &uses {
             let mounted = item_of.get(&(used.tenant.as_str(), used.device.as_str(), used.mount_id.as_str())).copied();
-            if let Some(item_id) = Some(used.item_id.as_str()).filter(|id| !id.is_empty()).or(mounted) {
-                facts(&mut items, &used.tenant, item_id).uses.push(used);
+            if let Some(item_key) = Some(used.item_key.as_str()).filter(|key| !key.is_empty()).or(mounted) {
+                facts(&mut items, &used.tenant, item_key).uses.push(used);
             }
         }
         for load in &loads {
-            facts(&mut items, &load.tenant, &load.item_id).loads.push(load);
+            facts(&mut items, &load.tenant, &load.item_key).loads.push(load);
         }
         for reprocessing in &reprocessings {
-            facts(&mut items, &reprocessing.tenant, &reprocessing.item_id).reprocessings.push(reprocessing);
+            facts(&mut items, &reprocessing.tenant, &reprocessing.item_key).reprocessings.push(reprocessing);
         }
         let (mut verdicts, mut units) = (Vec::new(), Vec::new());
         for item in items.values() {
             verdicts.extend(item::evaluate(item, &self.assessments, &self.registry, self.clock));
-            units.push(item::unit(item.item_id));
+            units.push(item::unit(item.item_key));
+        }
+        if matches!(scope, Scope::Slice { .. }) {
+            // Rules before version 4 named a unit by the id as it was sent. Verdicts under another
+            // spelling are cleared: the verdicts of the identity replace them.
+            let spellings = mounts.iter().map(|mount| (&mount.item_id, &mount.item_key));
+            let spellings = spellings.chain(uses.iter().map(|used| (&used.item_id, &used.item_key)));
+            let spellings = spellings.chain(loads.iter().map(|load| (&load.item_id, &load.item_key)));
+            let spellings: BTreeSet<_> = spellings.filter(|(id, key)| id != key).map(|(id, _)| id.clone()).collect();
+            for ids in chunks(&spellings) {
+                let units: HashSet<_> = known.iter().map(|verdict| verdict.unit.clone()).collect();
+                let earlier = warehouse.verdicts_of_units("item", Scope::Ids(&ids)).await?;
+                known.extend(earlier.into_iter().filter(|verdict| !units.contains(&verdict.unit)));
+            }
+            units.extend(spellings.iter().map(|id| item::unit(id)));
         }
         self.write(verdicts, known, units).await?;
         Ok(())
@@ -274,7 +288,7 @@ impl Evaluation<'_> {
                 vessels.insert(balance::key(facts.tenant, facts.device, facts.mount_id));
             }
         }
-        let items = announced.iter().map(|mount| mount.item_id.clone()).filter(|item_id| !item_id.is_empty()).collect();
+        let items = announced.iter().map(|mount| mount.item_key.clone()).filter(|key| !key.is_empty()).collect();
         let sessions = uses.iter().map(|used| used.session_id.clone()).filter(|id| !id.is_empty()).collect();
         self.write(verdicts, known, units).await?;
         self.alerts +=
@@ -392,7 +406,7 @@ fn name_of(mount: &Mount) -> (&str, &str, &str) {
 fn facts<'i, 'a>(
     items: &'i mut BTreeMap<Named<'a>, ItemFacts<'a>>,
     tenant: &'a str,
-    item_id: &'a str,
+    item_key: &'a str,
 ) -> &'i mut ItemFacts<'a> {
-    items.entry((tenant, item_id)).or_insert_with(|| ItemFacts { tenant, item_id, ..ItemFacts::default() })
+    items.entry((tenant, item_key)).or_insert_with(|| ItemFacts { tenant, item_key, ..ItemFacts::default() })
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use analysis::gs1;
 use serde_json::{Value, json};
 use warehouse::{
     states::{Decision, IdKind, Outcome, RinseWater, Severity, Slot},
@@ -16,11 +17,12 @@ use super::{
 };
 use crate::time::stamp;
 
-/// Everything that is known of one item id in one tenant.
+/// Everything that is known of one item in one tenant.
 #[derive(Clone, Debug, Default)]
 pub struct ItemFacts<'a> {
     pub tenant: &'a str,
-    pub item_id: &'a str,
+    /// Its identity, see [`gs1::item`].
+    pub item_key: &'a str,
     pub mounts: Vec<&'a Mount>,
     pub uses: Vec<&'a Use>,
     /// Cycles it was in.
@@ -30,11 +32,12 @@ pub struct ItemFacts<'a> {
 }
 
 /// The unit of an item.
-pub fn unit(item_id: &str) -> String {
-    format!("item/{item_id}")
+pub fn unit(item_key: &str) -> String {
+    format!("item/{item_key}")
 }
 
-/// Judges an item. Equal ids on products with different UDI device identifiers are different items.
+/// Judges an item. Equal serial numbers on products with different UDI device identifiers are
+/// different items. An identity that holds the product already is one item.
 pub fn evaluate(
     facts: &ItemFacts<'_>,
     assessments: &Assessments,
@@ -42,7 +45,8 @@ pub fn evaluate(
     clock: Clock,
 ) -> Vec<Verdict> {
     let products = facts.mounts.iter().map(|mount| Label::of(mount).product).filter(|product| !product.is_empty());
-    let products: BTreeSet<String> = products.collect();
+    let names_product = gs1::part(facts.item_key, "01").is_some();
+    let products: BTreeSet<String> = if names_product { BTreeSet::new() } else { products.collect() };
     let mut found: BTreeMap<String, Verdict> = BTreeMap::new();
     let groups = if products.is_empty() { vec![String::new()] } else { Vec::from_iter(products) };
     for product in groups {
@@ -82,7 +86,7 @@ struct ItemCycle<'a> {
 
 struct Item<'a> {
     tenant: &'a str,
-    item_id: &'a str,
+    item_key: &'a str,
     unit: String,
     mount: Option<&'a Mount>,
     single_use: bool,
@@ -142,8 +146,8 @@ impl<'a> Item<'a> {
         let declared_single_use = declared(false);
         Self {
             tenant: facts.tenant,
-            item_id: facts.item_id,
-            unit: unit(facts.item_id),
+            item_key: facts.item_key,
+            unit: unit(facts.item_key),
             mount,
             single_use: declared_single_use || (!declared(true) && !is_usually_reusable(slot)),
             declared_single_use,
@@ -169,7 +173,7 @@ impl<'a> Item<'a> {
     }
 
     fn find(&self, rule: u8, key: String, state: State, severity: Severity, reason: String) -> Found<'_> {
-        Found { item: self, rule, key, subject: self.item_id.to_owned(), state, severity, reason }
+        Found { item: self, rule, key, subject: self.item_key.to_owned(), state, severity, reason }
     }
 
     /// Rule 2: a single-use item, identified by serial number, under different mounts in different
@@ -190,9 +194,9 @@ impl<'a> Item<'a> {
             (false, false) => return None,
         };
         let doubt = if state == State::Confirmed { "" } else { "; it is not known whether its id is a serial number" };
-        let reason = format!("single-use item {} was used in {} sessions{doubt}", self.item_id, sessions.len());
+        let reason = format!("single-use item {} was used in {} sessions{doubt}", self.item_key, sessions.len());
         let found = self.find(2, "item".to_owned(), state, Severity::Critical, reason);
-        let found = Found { subject: format!("item/{}", self.item_id), ..found };
+        let found = Found { subject: format!("item/{}", self.item_key), ..found };
         Some(found.verdict(
             &sessions,
             json!({"sessions": sessions.iter().map(|session| session.json()).collect::<Vec<_>>()}),
@@ -203,7 +207,7 @@ impl<'a> Item<'a> {
     /// Rule 3: a single-use item inside a cycle.
     fn sterilized_single_use(&self, cycle: &ItemCycle<'_>) -> Verdict {
         let (uid, assessment) = (cycle.cycle_uid, cycle.assessment);
-        let reason = format!("single-use item {} was in sterilization cycle {uid}", self.item_id);
+        let reason = format!("single-use item {} was in sterilization cycle {uid}", self.item_key);
         let found = self.find(3, uid.to_owned(), State::Confirmed, Severity::High, reason);
         let later: Vec<_> = self.sessions.iter().filter(|session| session.last_at >= assessment.at).collect();
         let evidence = json!({"cycle": uid, "sterilizer": assessment.device, "started": stamp(assessment.at)});
@@ -254,10 +258,10 @@ impl<'a> Item<'a> {
         };
         let reason = format!(
             "reusable item {} was used in a session although it was not known to be sterile: {why}",
-            self.item_id
+            self.item_key
         );
         let found = self.find(4, session.session_id.to_owned(), state, Severity::Critical, reason);
-        let found = Found { subject: format!("{}/{}", self.item_id, session.session_id), ..found };
+        let found = Found { subject: format!("{}/{}", self.item_key, session.session_id), ..found };
         let cycles: Vec<_> = between.iter().chain(&unordered).map(|cycle| cycle.json()).collect();
         let evidence = json!({"session": session.json(), "previous": previous.map(SessionUse::json), "cycles": cycles});
         let verdict = found.verdict(&[session], evidence, json!({"release_hours": hours}));
@@ -293,7 +297,7 @@ impl<'a> Item<'a> {
             let is_certain = assessment.synced && sessions.iter().all(|session| session.synced);
             let mut add = |rule: u8, key: String, subject: &str, is_certain: bool, what: String| {
                 let reason =
-                    format!("item {} was used in {} sessions after cycle {uid}, {what}", self.item_id, sessions.len());
+                    format!("item {} was used in {} sessions after cycle {uid}, {what}", self.item_key, sessions.len());
                 let found = self.find(rule, key, State::certain(is_certain), Severity::Critical, reason);
                 let found = Found { subject: subject.to_owned(), ..found };
                 let sessions_json: Vec<_> = sessions.iter().map(|session| session.json()).collect();
@@ -329,7 +333,7 @@ impl<'a> Item<'a> {
         if times <= most {
             return None;
         }
-        let reason = format!("item {} was reprocessed {times} times, {most} are allowed", self.item_id);
+        let reason = format!("item {} was reprocessed {times} times, {most} are allowed", self.item_key);
         let since = |times: Vec<i64>| times.get(usize::try_from(most).unwrap_or(usize::MAX)).copied();
         let by_cycles = since(self.cycles.iter().map(|cycle| cycle.assessment.at).collect());
         let by_cleaning = since(self.reprocessings.iter().map(|cleaning| cleaning.at).collect());
@@ -357,7 +361,7 @@ impl<'a> Item<'a> {
         });
         let severity = if is_unsterile { Severity::Critical } else { Severity::High };
         let used = if is_unsterile { " and used without a sterile cycle after it" } else { "" };
-        let reason = format!("item {} was rinsed with tap water{used}", self.item_id);
+        let reason = format!("item {} was rinsed with tap water{used}", self.item_key);
         let found = self.find(10, "item".to_owned(), State::Confirmed, severity, reason);
         let times: Vec<_> = rinses.iter().map(|rinse| stamp(rinse.at)).collect();
         let verdict = found.verdict(&later, json!({"rinsed": times, "told_by": first.device}), json!({}));
@@ -456,14 +460,14 @@ impl Found<'_> {
             severity: self.severity,
             reason: self.reason,
             evidence,
-            query: item_query(item.tenant, item.item_id),
+            query: item_query(item.tenant, item.item_key),
             parameters,
             at: sessions.iter().map(|session| session.first_at).min().unwrap_or_default(),
         };
         Verdict {
             site: only(&sites),
             device: only(&devices),
-            item_id: item.item_id.to_owned(),
+            item_id: item.item_key.to_owned(),
             sessions: session_ids,
             ..finding.verdict()
         }

@@ -98,7 +98,7 @@ impl Judge<'_> {
         Verdict {
             site: if sites.len() == 1 { sites.into_iter().collect() } else { String::new() },
             device: device.to_owned(),
-            item_id: self.mount.map(|mount| mount.item_id.clone()).unwrap_or_default(),
+            item_id: self.mount.map(|mount| mount.item_key.clone()).unwrap_or_default(),
             mount_id: mount_id.to_owned(),
             lot: self.mount.filter(|mount| !mount.lot.is_empty()).map(product).unwrap_or_default(),
             sessions: sessions.into_iter().collect(),

@@ -12,7 +12,7 @@ use warehouse::{
 };
 
 /// Version of the rules. A new version makes the monitor evaluate everything.
-pub const RULE_VERSION: u32 = 3;
+pub const RULE_VERSION: u32 = 4;
 
 /// Hours after a use in which the decision on its cycle is awaited, unless a policy sets them.
 const RELEASE_HOURS: u64 = 48;
@@ -283,9 +283,9 @@ impl Finding<'_> {
 }
 
 /// SQL that shows the history of an item.
-pub(crate) fn item_query(tenant: &str, item_id: &str) -> String {
-    let (tenant, item_id) = (quoted(tenant), quoted(item_id));
-    format!("SELECT * FROM item_history WHERE tenant = {tenant} AND item_id = {item_id} ORDER BY at")
+pub(crate) fn item_query(tenant: &str, item_key: &str) -> String {
+    let (tenant, item_key) = (quoted(tenant), quoted(item_key));
+    format!("SELECT * FROM item_history WHERE tenant = {tenant} AND item_key = {item_key} ORDER BY at")
 }
 
 /// SQL that shows a mount and its use.

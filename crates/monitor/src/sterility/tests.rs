@@ -1,5 +1,6 @@
 //! Each rule with a breach and a near miss. The order of facts does not matter.
 
+use analysis::gs1;
 use proptest::prelude::*;
 use warehouse::{
     states::{Decision, IdKind, IndicatorKind, IndicatorResult, Outcome, Purpose, RinseWater, Slot, VerdictState},
@@ -99,6 +100,7 @@ impl World {
             session_id: text(session),
             slot: Slot::Needle,
             item_id: text(item),
+            item_key: gs1::item(item),
             id_kind: IdKind::Serial,
             udi_di: text("di-1"),
             lot: text("L1"),
@@ -116,6 +118,7 @@ impl World {
             slot: mounted.slot,
             mount_id: text(mount),
             item_id: text(item),
+            item_key: gs1::item(item),
             injections: 20,
             punctures: 20,
             first_at: T0 + hour * HOUR + HOUR / 10,
@@ -164,6 +167,7 @@ impl World {
             world = world.fact(Fact::Load(Load {
                 tenant: text("acme"),
                 item_id: text(item),
+                item_key: gs1::item(item),
                 device: text("steri-1"),
                 cycle_uid: text(uid),
                 pack_id: String::new(),
@@ -194,6 +198,7 @@ impl World {
         self.fact(Fact::Reprocessing(Reprocessing {
             tenant: text("acme"),
             item_id: text(item),
+            item_key: gs1::item(item),
             at: T0 + hour * HOUR,
             device: text("washer"),
             site: text("paris"),
@@ -285,20 +290,20 @@ impl World {
             .extend(evaluated.assessments.into_iter().map(|(uid, assessment)| ((text(tenant), uid), assessment)));
         let (mounts, uses, loads) = (all!(self, Mount), all!(self, Use), all!(self, Load));
         let reprocessings = all!(self, Reprocessing);
-        let mut items: Vec<&str> = mounts.iter().map(|mount| mount.item_id.as_str()).collect();
-        items.extend(uses.iter().map(|used| used.item_id.as_str()));
-        items.extend(loads.iter().map(|load| load.item_id.as_str()));
-        items.extend(reprocessings.iter().map(|reprocessing| reprocessing.item_id.as_str()));
+        let mut items: Vec<&str> = mounts.iter().map(|mount| mount.item_key.as_str()).collect();
+        items.extend(uses.iter().map(|used| used.item_key.as_str()));
+        items.extend(loads.iter().map(|load| load.item_key.as_str()));
+        items.extend(reprocessings.iter().map(|reprocessing| reprocessing.item_key.as_str()));
         items.sort_unstable();
         items.dedup();
-        for item_id in items {
+        for item_key in items {
             let facts = ItemFacts {
                 tenant: "acme",
-                item_id,
-                mounts: mounts.iter().filter(|mount| mount.item_id == item_id).copied().collect(),
-                uses: uses.iter().filter(|used| used.item_id == item_id).copied().collect(),
-                loads: loads.iter().filter(|load| load.item_id == item_id).copied().collect(),
-                reprocessings: reprocessings.iter().filter(|cleaning| cleaning.item_id == item_id).copied().collect(),
+                item_key,
+                mounts: mounts.iter().filter(|mount| mount.item_key == item_key).copied().collect(),
+                uses: uses.iter().filter(|used| used.item_key == item_key).copied().collect(),
+                loads: loads.iter().filter(|load| load.item_key == item_key).copied().collect(),
+                reprocessings: reprocessings.iter().filter(|cleaning| cleaning.item_key == item_key).copied().collect(),
             };
             verdicts.extend(item::evaluate(&facts, &assessments, &registry, clock));
         }
@@ -404,6 +409,13 @@ fn rule_2_a_single_use_item_serves_one_session() {
     for other in ["4012345000017", "(01)04012345000017(21)N1", " 04012345000017"] {
         let world = world().uses("N1", "a", 1, spelt("04012345000017")).uses("N1", "b", 5, spelt(other));
         world.check(2, &["CONFIRMED critical a+b"]);
+    }
+    // One item whose label was scanned, and typed without its product, which the string names.
+    let scanned = |item: &str| world().uses("(01)04012345000017(21)N1", "a", 1, |_| ()).uses(item, "b", 5, spelt(""));
+    scanned("]d2010401234500001710L1\u{1d}21N1").check(2, &["CONFIRMED critical a+b"]);
+    scanned("(01)4012345000017(21)N1").check(2, &["CONFIRMED critical a+b"]);
+    for other in ["N1", "(01)04012345000017(21)N2", "(01)04012345000024(21)N1", "(01)0401234500001x(21)N1"] {
+        scanned(other).check(2, NONE);
     }
 }
 

@@ -22,7 +22,8 @@ pub(super) const FACTS: [&str; 10] = [
 ];
 /// SQL of the name of a mount, `DEVICE/MOUNT`; empty where there is none.
 const MOUNT: &str = "if(mount_id = '', '', concat(device, '/', mount_id))";
-/// Ids of units to evaluate; those of mounts are `DEVICE/MOUNT`.
+/// Ids of units to evaluate; those of mounts are `DEVICE/MOUNT`, those of items their identity
+/// (`item_key`), so that every spelling of an id is judged together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangedUnits {
     pub items: BTreeSet<String>,
@@ -48,10 +49,10 @@ impl Units for ChangedUnits {
         let texts = async |table: &str, column: &str| warehouse.texts(news, table, column, limit).await;
         changed.sessions.extend(texts("injections", "session_id").await?);
         changed.mounts.extend(texts("item_uses", MOUNT).await?);
-        changed.items.extend(texts("item_uses", "item_id").await?);
+        changed.items.extend(texts("item_uses", "item_key").await?);
         changed.mounts.extend(texts("mounts", MOUNT).await?);
-        changed.items.extend(texts("mounts", "item_id").await?);
-        changed.items.extend(texts("sterilization_items", "item_id").await?);
+        changed.items.extend(texts("mounts", "item_key").await?);
+        changed.items.extend(texts("sterilization_items", "item_key").await?);
         for table in ["sterilization_cycles", "sterilization_samples", "sterilization_items"] {
             changed.sterilizers.extend(texts(table, "device").await?);
         }
@@ -62,7 +63,7 @@ impl Units for ChangedUnits {
             let texts =
                 async |table: &str, column: &str| warehouse.texts_of_doubted_boots(news, table, column, limit).await;
             changed.mounts.extend(texts("mounts", MOUNT).await?);
-            changed.items.extend(texts("mounts", "item_id").await?);
+            changed.items.extend(texts("mounts", "item_key").await?);
             changed.sessions.extend(texts("injections", "session_id").await?);
             changed.sterilizers.extend(texts("sterilization_cycles", "device").await?);
         }
@@ -71,17 +72,23 @@ impl Units for ChangedUnits {
     }
 
     async fn uncommitted(warehouse: &Warehouse, horizon: &Horizon) -> Result<Self, Error> {
-        let texts = async |table: &str, column: &str| {
-            warehouse.texts_beyond(table, column, horizon, CHANGED_MAX + 1).await.map(BTreeSet::from_iter)
-        };
-        let mut mounts = texts("item_uses", MOUNT).await?;
-        mounts.extend(texts("mounts", MOUNT).await?);
-        Ok(Self {
-            sessions: texts("injections", "session_id").await?,
-            mounts,
-            items: texts("item_uses", "item_id").await?,
-            sterilizers: BTreeSet::new(),
-        })
+        let (limit, mut open) = (CHANGED_MAX + 1, Self::default());
+        let texts = async |table: &str, column: &str| warehouse.texts_beyond(table, column, horizon, limit).await;
+        open.sessions.extend(texts("injections", "session_id").await?);
+        open.mounts.extend(texts("item_uses", MOUNT).await?);
+        open.mounts.extend(texts("mounts", MOUNT).await?);
+        open.items.extend(texts("item_uses", "item_key").await?);
+        // The loader may write the batch again without the doubt.
+        if !warehouse.texts_beyond("implausible_times", "device", horizon, 1).await?.is_empty() {
+            let texts = async |table: &str, column: &str| {
+                warehouse.texts_of_boots_doubted_beyond(table, column, horizon, limit).await
+            };
+            open.mounts.extend(texts("mounts", MOUNT).await?);
+            open.items.extend(texts("mounts", "item_key").await?);
+            open.sessions.extend(texts("injections", "session_id").await?);
+            open.sterilizers.extend(texts("sterilization_cycles", "device").await?);
+        }
+        Ok(open)
     }
 }
 
