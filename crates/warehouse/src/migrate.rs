@@ -254,8 +254,15 @@ mod tests {
 
     #[test]
     fn every_statement_can_be_run_again() {
-        let alters =
-            [" ADD COLUMN IF NOT EXISTS ", " MODIFY COLUMN ", " MODIFY SETTING ", " ADD PROJECTION IF NOT EXISTS "];
+        let alters = [
+            " ADD COLUMN IF NOT EXISTS ",
+            " MODIFY COLUMN ",
+            " MODIFY SETTING ",
+            " ADD PROJECTION IF NOT EXISTS ",
+            " ADD INDEX IF NOT EXISTS ",
+            " MATERIALIZE COLUMN ",
+            " MATERIALIZE INDEX ",
+        ];
         for migration in MIGRATIONS {
             let statements = statement::split(migration.sql);
             assert!(!statements.is_empty(), "{}", migration.name);
