@@ -56,7 +56,7 @@ async fn a_mixture_that_is_reported_days_later_is_judged_in_its_session() {
          outcome) SELECT 'acme', 'paris', 'pen-1', 1, 1, now64(6) - toIntervalDay(5), 'DEVICE', 'a', 'p1', 'OK'",
     );
     rig.pass().await;
-    assert_eq!(rig.open(), [""; 0]);
+    assert_eq!(rig.open(), ["high sterility-1/acme/a/pen-1"], "the injection names no needle");
     rig.clickhouse.query(
         "INSERT INTO doseline.preparations (tenant, site, device, boot_id, seq, at, time_source, preparation_id, components, \
          expiry) SELECT 'acme', 'paris', 'bench-1', 1, 1, now64(6), 'RECEIVED', 'p1', 1, '2020-01-31'",
