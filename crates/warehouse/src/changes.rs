@@ -209,8 +209,9 @@ impl Warehouse {
         .await
     }
 
-    /// Texts of a table's rows that belong to boots about which `implausible_times` has a row beyond
-    /// a horizon. If that row is written again or taken back, these rows are judged otherwise.
+    /// Texts of a table's rows that belong to boots about which `implausible_times` has a row
+    /// beyond a horizon. If that row is written again or taken back, these rows are judged
+    /// otherwise.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].

@@ -106,3 +106,34 @@ impl Warehouse {
         Ok(Horizon(Some(partitions)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_beyond_its_partition_s_position_is_left_out() {
+        assert_eq!(Horizon::default().filter(), "1");
+        let none = Horizon(Some(Vec::new()));
+        assert_eq!(none.filter(), "1 AND incarnation <= 0", "a first batch may begin at any time");
+        let committed = |incarnation, kafka_partition, position, lately| Committed {
+            incarnation,
+            kafka_partition,
+            position,
+            lately,
+        };
+        let partitions = vec![committed(1, 0, 9, u64::MAX), committed(2, 0, 7, 5), committed(2, 1, 8, u64::MAX)];
+        let horizon = Horizon(Some(partitions));
+        assert_eq!(
+            horizon.filter(),
+            "1 AND NOT (incarnation = 1 AND batch >= transform(kafka_partition, [0], [9], 18446744073709551615)) \
+             AND NOT (incarnation = 2 AND batch >= transform(kafka_partition, [0, 1], [7, 8], 0)) \
+             AND incarnation <= 2"
+        );
+        assert_eq!(
+            horizon.lately(),
+            "((incarnation = 2 AND batch >= transform(kafka_partition, [0], [5], 18446744073709551615)))"
+        );
+        assert_eq!(none.lately(), "0");
+    }
+}

@@ -78,7 +78,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn literals_are_quoted() {
-        assert_eq!(quoted(r"it's \ that"), r"'it\'s \\ that'");
+    fn text_is_quoted_for_sql() {
+        assert_eq!(quoted("it's \\"), r"'it\'s \\'");
+        assert_eq!(list(["a", "b"]), "('a', 'b')");
     }
 }

@@ -11,7 +11,7 @@
 //!                   │                    │
 //!                   └────────────────────┘
 //!      from owned, paused or halted: overtaken, session missed, batch given up
-//! ```
+//! ```text
 //!
 //! - *looked up*: a task asks ClickHouse for the position and Kafka for its offsets. A predecessor
 //!   of the same loader gets [`PREDECESSOR`] to end first.
