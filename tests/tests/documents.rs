@@ -74,7 +74,7 @@ const COMMANDS: &[(&str, How)] = &[
 const READY_WITHIN: Duration = Duration::from_secs(300);
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
 /// The file that `devices import` of the example reads.
-const FLEET: &str = "tenant,site,device,model\nacme,berlin-1,D-0001,mesogun-2\n";
+const FLEET: &str = "tenant,site,device,kind,model\nacme,berlin-1,D-0001,INJECTOR,mesogun-2\n";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the checkout")
