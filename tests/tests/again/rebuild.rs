@@ -195,7 +195,7 @@ async fn what_cannot_be_right_is_refused() {
     // Under other rules, events would leave the tables that later days depend on.
     let narrow = world.configuration("narrow.toml", "[plausibility.pen]\ndose_nl = [0, 20500]\n");
     let original = world.configuration("original.toml", "");
-    refused(&["rebuild", "--day", &day, "--apply"], Some(&narrow), "another fate than the loader recorded");
+    refused(&["rebuild", "--day", &day, "--apply"], Some(&narrow), "differs from the recorded ledgers");
     let told = world.run_with(&["rebuild", "--day", &day], &narrow);
     assert!(
         told.stdout.contains("would be quarantined") && told.stdout.contains("other plausibility rules"),
