@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_visits_of_a_device_are_summed() {
+    fn the_sessions_of_a_device_are_summed() {
         let visit = |session: &str, injections| Affected {
             tenant: "acme".to_owned(),
             device: "pen-1".to_owned(),
@@ -107,6 +107,6 @@ mod tests {
         };
         let text = summary("c2", &[visit("a", 3), visit("", 2)]);
         assert!(text.starts_with("acme/pen-1 dose found +7.50 % off on 1970-01-01"), "{text}");
-        assert!(text.ends_with("5 injections in 2 visits\n"), "{text}");
+        assert!(text.ends_with("5 injections in 2 sessions\n"), "{text}");
     }
 }

@@ -174,7 +174,10 @@ impl Run<'_> {
             self.tally = run_tests(&["--workspace", "--tests"], &filter, &mut std::io::stdout())?;
             return Ok(());
         }
-        let waiting = Mutex::new(targets::with_engines().chain([chosen]).collect::<VecDeque<_>>());
+        // Tests without engines keep two processors busy by themselves, so they must not come last.
+        let mut waiting: VecDeque<_> = targets::with_engines().collect();
+        waiting.insert(LANES.min(waiting.len()), chosen);
+        let waiting = Mutex::new(waiting);
         let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let tallies = std::thread::scope(|scope| {
             let lanes: Vec<_> = std::iter::repeat_with(|| scope.spawn(|| run_all(next))).take(LANES).collect();
