@@ -164,19 +164,15 @@ impl Run<'_> {
     /// Runs the tests. Tests with engines mostly wait, so several of their targets run at a time.
     fn tests(&mut self) -> Result<()> {
         let Scope { fast, filter } = self.scope;
-        let chosen = targets::fast(self.packages.targets());
-        let filter = Vec::from_iter(filter);
-        if fast {
-            self.tally = run_tests(&chosen, &filter, &mut std::io::stdout())?;
-            return Ok(());
-        }
-        if !filter.is_empty() {
-            self.tally = run_tests(&["--workspace", "--tests"], &filter, &mut std::io::stdout())?;
+        let without_engines = targets::fast(self.packages.targets());
+        if fast || filter.is_some() {
+            let chosen = if fast { without_engines } else { vec!["--workspace", "--tests"] };
+            self.tally = run_tests(&chosen, &Vec::from_iter(filter), &mut std::io::stdout())?;
             return Ok(());
         }
         // Tests without engines keep two processors busy by themselves, so they must not come last.
         let mut waiting: VecDeque<_> = targets::with_engines().collect();
-        waiting.insert(LANES.min(waiting.len()), chosen);
+        waiting.insert(LANES, without_engines);
         let waiting = Mutex::new(waiting);
         let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let tallies = std::thread::scope(|scope| {
