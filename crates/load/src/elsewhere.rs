@@ -26,15 +26,15 @@ use crate::{
 };
 
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// For so long a partition may stand still before the log says so: the group may be dividing the
-/// partitions anew.
+/// Time for which a partition stands still before the log reports it. The group may be dividing the
+/// partitions again until then.
 const TOLD_AFTER: Duration = Duration::from_secs(30);
 
 /// Looks again and again; ends only with an error.
 pub(crate) async fn watch(
     kafka: &Kafka,
     warehouse: &Warehouse,
-    lives: &BTreeMap<String, TopicIncarnation>,
+    incarnations: &BTreeMap<String, TopicIncarnation>,
     handle: &Handle,
 ) -> Error {
     let client: Arc<BaseConsumer> = match kafka.client().create() {
@@ -44,7 +44,7 @@ pub(crate) async fn watch(
     let (mut standing, mut told) = (BTreeMap::new(), BTreeSet::new());
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let keys: Vec<Key> = not_read(lives, handle);
+        let keys: Vec<Key> = not_read(incarnations, handle);
         let (asking, asked) = (client.clone(), keys.clone());
         let ends = match tokio::task::spawn_blocking(move || ends(&asking, &asked)).await {
             Ok(ends) => ends,
@@ -53,7 +53,10 @@ pub(crate) async fn watch(
         let written = match keys.is_empty() {
             true => HashMap::new(),
             false => {
-                match warehouse.written_ends(&lives.values().map(|life| life.incarnation).collect::<Vec<_>>()).await {
+                match warehouse
+                    .written_ends(&incarnations.values().map(|incarnation| incarnation.incarnation).collect::<Vec<_>>())
+                    .await
+                {
                     Ok(written) => written.into_iter().collect(),
                     Err(error) => {
                         // What is known to stand still grows older meanwhile.
@@ -66,7 +69,7 @@ pub(crate) async fn watch(
         let mut now = BTreeMap::new();
         for (key, end) in keys.iter().zip(ends) {
             let known = standing.remove(&owned(key));
-            let incarnation = lives.get(&*key.0).map_or(0, |life| life.incarnation);
+            let incarnation = incarnations.get(&*key.0).map_or(0, |topic| topic.incarnation);
             let next = written.get(&Shard { incarnation, partition: key.1 }).copied().unwrap_or(0);
             if let Some(found) = stands(known, next, end, handle.now()) {
                 now.insert(owned(key), found);
@@ -86,12 +89,12 @@ pub(crate) async fn watch(
 }
 
 /// Partitions of all topics without those that this loader reads.
-fn not_read(lives: &BTreeMap<String, TopicIncarnation>, handle: &Handle) -> Vec<Key> {
+fn not_read(incarnations: &BTreeMap<String, TopicIncarnation>, handle: &Handle) -> Vec<Key> {
     let read = handle.partitions();
     let mut keys = Vec::new();
-    for (topic, life) in lives {
+    for (topic, incarnation) in incarnations {
         let name: Arc<str> = Arc::from(topic.as_str());
-        let partitions = 0..i32::try_from(life.partitions).unwrap_or(i32::MAX);
+        let partitions = 0..i32::try_from(incarnation.partitions).unwrap_or(i32::MAX);
         keys.extend(partitions.map(|partition| (name.clone(), partition)));
     }
     keys.retain(|key| !read.contains(&owned(key)));
@@ -105,9 +108,7 @@ fn stands(known: Option<Standing>, next: u64, end: Ends, now: Duration) -> Optio
     match end {
         Ok((_, high)) if high <= next => None,
         Ok((_, high)) => Some(Standing { next, since, high: Some(high), why: None }),
-        Err(error) => {
-            Some(Standing { next, since, high: None, why: Some(format!("kafka does not say what it has: {error}")) })
-        }
+        Err(why) => Some(Standing { next, since, high: None, why: Some(why) }),
     }
 }
 

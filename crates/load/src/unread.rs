@@ -37,7 +37,7 @@ const RECORD_WITHIN: Duration = Duration::from_secs(4);
 /// How long to wait for each offset in the search behind an unreadable batch.
 const NEXT_WITHIN: Duration = Duration::from_secs(1);
 
-/// Where the last record cannot be read either, so many offsets are asked for.
+/// Number of offsets that are tried if the last record cannot be read either.
 const NEAR: u64 = 100;
 
 /// First and next offset that Kafka has of a partition, or why it does not say.
@@ -57,7 +57,7 @@ pub(crate) fn ends(client: &BaseConsumer, keys: &[Key]) -> Vec<Ends> {
     let ask = |key: &Key| {
         let end = end(key, if slow < SLOW_MAX { ANSWER_WITHIN } else { ANSWER_AT_ONCE });
         slow += usize::from(end.is_err());
-        end.map_err(|error: KafkaError| error.to_string())
+        end.map_err(|error: KafkaError| format!("kafka does not say what it has: {error}"))
     };
     keys.iter().map(ask).collect()
 }

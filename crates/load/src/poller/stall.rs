@@ -73,9 +73,8 @@ impl<S: Store, C: Copies> Poller<S, C> {
                     self.probe(key);
                 }
             }
-            Err(error) => {
+            Err(why) => {
                 if let Some(standing) = &mut holding.standing {
-                    let why = format!("kafka does not say what it has: {error}");
                     if standing.why.as_ref() != Some(&why) {
                         tracing::warn!(topic = %key.0, partition = key.1, next, why, "the end of the partition is not known");
                     }
