@@ -2,9 +2,9 @@
 //!
 //! Late data lands in the ingest day of its batch, so a closed ingest day never changes, and its
 //! rollup is made once: by one INSERT of one block, which a reader sees whole or not at all. The
-//! block has the same deduplication token whoever writes it, so that of several the first one
-//! counts. No table is made for it: a disk that is full at that moment leaves half of a table, and
-//! the engine may not start again with that.
+//! block has the same deduplication token for every writer, so only the first write counts. No
+//! table is made for it: a disk that is full at that moment leaves half of a table, and the engine
+//! may not start again with that.
 //!
 //! What does not do: a permanent table beside, from which `REPLACE PARTITION` takes the day (its
 //! partition would have to have the name of the day, so two that close the day would share it, and
@@ -134,7 +134,8 @@ pub async fn close_day(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
 /// As [`close_day`].
 #[boxed]
 pub async fn replace_day(warehouse: &Warehouse, day: Day) -> Result<(), Error> {
-    // Uses up the day's token: whoever is about to close it adds nothing to what is swapped in.
+    // Uses up the day's token. Another loader that is about to close the day then adds no rows to
+    // those that are swapped in.
     close_day(warehouse, day).await?;
     let DayState { id, suffix, .. } = closed(warehouse, day).await?;
     for rollup in &ROLLUPS {

@@ -54,7 +54,7 @@ impl Rig {
         Self::on(Kafka::start(), (partitions, 1)).await
     }
 
-    /// On a cluster of its own, with so many partitions and copies of each.
+    /// On a cluster of its own; the numbers of partitions and of copies of each.
     pub async fn on(kafka: Kafka, (partitions, replication): (u32, u32)) -> Self {
         let clickhouse = ClickHouse::start();
         let warehouse = Warehouse::new(clickhouse.warehouse_options()).expect("a valid address");
