@@ -24,7 +24,7 @@ use crate::{
     moments::Moments,
     special::f_quantile,
     tolerance,
-    verdict::{Claim, Limits, Verdict, judge},
+    verdict::{Claim, SpecificationLimits, Verdict, judge},
 };
 
 /// Mean and variances estimated from sessions, in the unit of the values.
@@ -122,7 +122,7 @@ fn bound_level(confidence: f64) -> f64 {
 ///
 /// # Errors
 /// Fewer than 2 sessions with values, a claim outside (0, 1).
-pub fn verdict(sessions: &[Moments], set: f64, limits: Limits, claim: Claim) -> Result<Verdict> {
+pub fn verdict(sessions: &[Moments], set: f64, limits: SpecificationLimits, claim: Claim) -> Result<Verdict> {
     let components = Components::of(sessions)?;
     let k = components.factor(claim)?;
     Ok(judge(k, set + components.mean, components.total().sqrt(), limits))
@@ -155,7 +155,7 @@ mod tests {
     fn one_shot_a_session_is_the_simple_case() {
         let values = [120i64, -80, 40, 10, -30];
         let sessions: Vec<Moments> = values.iter().map(|value| Moments::from_iter([*value])).collect();
-        let limits = Limits { low: -500.0, high: 500.0 };
+        let limits = SpecificationLimits { low: -500.0, high: 500.0 };
         let clustered = verdict(&sessions, 0.0, limits, CLAIM).unwrap();
         let simple = crate::verdict::of_moments(&moments(&values), 0.0, limits, CLAIM).unwrap();
         assert!((clustered.interval.0 - simple.interval.0).abs() < 1e-9);
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn one_session_decides_nothing() {
-        let limits = Limits { low: -1.0, high: 1.0 };
+        let limits = SpecificationLimits { low: -1.0, high: 1.0 };
         let error = verdict(&[moments(&[0, 0, 1]), Moments::default()], 0.0, limits, CLAIM).unwrap_err();
         assert_eq!(error, Error::TooFew { name: "sessions", have: 1, need: 2 });
         assert!(verdict(&[moments(&[0, 0]), moments(&[0, 0])], 0.0, limits, CLAIM).unwrap().pass);

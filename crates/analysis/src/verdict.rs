@@ -26,14 +26,14 @@ pub struct Claim {
 
 /// The range that must hold the tolerance interval, in the unit of the values.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Limits {
+pub struct SpecificationLimits {
     /// Lowest allowed value.
     pub low: f64,
     /// Highest allowed value.
     pub high: f64,
 }
 
-impl Limits {
+impl SpecificationLimits {
     /// set +- max(`resolution`, `relative` x set), in the unit of `set`.
     ///
     /// # Errors
@@ -75,7 +75,7 @@ pub struct Verdict {
     /// mean - k sd and mean + k sd.
     pub interval: (f64, f64),
     /// The limits that the interval must keep.
-    pub limits: Limits,
+    pub limits: SpecificationLimits,
     /// Whether the interval keeps the limits.
     pub pass: bool,
     /// The largest factor that would keep the limits: below `k` exactly if `pass` is false,
@@ -87,7 +87,7 @@ pub struct Verdict {
 ///
 /// # Errors
 /// n below 2, a negative standard deviation, numbers that are not finite, a claim outside (0, 1).
-pub fn simple(n: u64, mean: f64, sd: f64, limits: Limits, claim: Claim) -> Result<Verdict> {
+pub fn simple(n: u64, mean: f64, sd: f64, limits: SpecificationLimits, claim: Claim) -> Result<Verdict> {
     finite("mean", mean)?;
     not_negative("sd", sd)?;
     Ok(judge(tolerance::factor(n, claim.coverage, claim.confidence)?, mean, sd, limits))
@@ -97,14 +97,14 @@ pub fn simple(n: u64, mean: f64, sd: f64, limits: Limits, claim: Claim) -> Resul
 ///
 /// # Errors
 /// Fewer than 2 values, a claim outside (0, 1).
-pub fn of_moments(error: &Moments, set: f64, limits: Limits, claim: Claim) -> Result<Verdict> {
+pub fn of_moments(error: &Moments, set: f64, limits: SpecificationLimits, claim: Claim) -> Result<Verdict> {
     let (Some(mean), Some(variance)) = (error.mean(), error.variance()) else {
         return Err(Error::TooFew { name: "measurements", have: error.n, need: 2 });
     };
     simple(error.n, set + mean, variance.sqrt(), limits, claim)
 }
 
-pub(crate) fn judge(k: f64, mean: f64, sd: f64, limits: Limits) -> Verdict {
+pub(crate) fn judge(k: f64, mean: f64, sd: f64, limits: SpecificationLimits) -> Verdict {
     let interval = (mean - k * sd, mean + k * sd);
     let room = (mean - limits.low).min(limits.high - mean);
     let k_actual = match (sd > 0.0, room >= 0.0) {
@@ -129,16 +129,19 @@ mod tests {
 
     #[test]
     fn the_larger_tolerance_holds() {
-        assert_eq!(Limits::dose(10.0, 1.0, 0.05), Ok(Limits { low: 9.0, high: 11.0 }));
-        assert_eq!(Limits::dose(40.0, 1.0, 0.05), Ok(Limits { low: 38.0, high: 42.0 }));
-        assert_eq!(Limits::depth(4000.0, 50.0, 150.0, 0.1), Ok(Limits { low: 3600.0, high: 4400.0 }));
-        assert!(Limits::dose(-1.0, 1.0, 0.05).is_err());
+        assert_eq!(SpecificationLimits::dose(10.0, 1.0, 0.05), Ok(SpecificationLimits { low: 9.0, high: 11.0 }));
+        assert_eq!(SpecificationLimits::dose(40.0, 1.0, 0.05), Ok(SpecificationLimits { low: 38.0, high: 42.0 }));
+        assert_eq!(
+            SpecificationLimits::depth(4000.0, 50.0, 150.0, 0.1),
+            Ok(SpecificationLimits { low: 3600.0, high: 4400.0 })
+        );
+        assert!(SpecificationLimits::dose(-1.0, 1.0, 0.05).is_err());
     }
 
     #[test]
     fn integer_moments_give_the_verdict_of_the_values() {
         let error: Moments = [120, -80, 40, 10, -30].into_iter().collect();
-        let limits = Limits::dose(20_000.0, 100.0, 0.05).unwrap();
+        let limits = SpecificationLimits::dose(20_000.0, 100.0, 0.05).unwrap();
         let verdict = of_moments(&error, 20_000.0, limits, CLAIM).unwrap();
         let k = tolerance::factor(5, 0.95, 0.95).unwrap();
         let sd = error.variance().unwrap().sqrt();
@@ -149,7 +152,7 @@ mod tests {
 
     #[test]
     fn nothing_scatters() {
-        let limits = Limits { low: 9.0, high: 11.0 };
+        let limits = SpecificationLimits { low: 9.0, high: 11.0 };
         assert!(simple(5, 10.0, 0.0, limits, CLAIM).unwrap().pass);
         let outside = simple(5, 12.0, 0.0, limits, CLAIM).unwrap();
         assert!(!outside.pass && outside.k_actual < outside.k);

@@ -10,7 +10,7 @@ use analysis::{
     regression::Fit,
     sample::{FloatMoments, Sample},
     tolerance,
-    verdict::{self, Claim, Limits},
+    verdict::{self, Claim, SpecificationLimits},
     wilson,
 };
 use proptest::prelude::*;
@@ -54,7 +54,7 @@ proptest! {
 
     #[test]
     fn verdicts_follow_scale_and_offset(mean in -1.0f64..1.0, sd in 0.01f64..0.6, n in 2u64..200, scale in 0.1f64..1e4) {
-        let limits = |scale: f64| Limits { low: -scale, high: scale };
+        let limits = |scale: f64| SpecificationLimits { low: -scale, high: scale };
         let one = verdict::simple(n, mean, sd, limits(1.0), CLAIM).unwrap();
         let other = verdict::simple(n, scale * mean, scale * sd, limits(scale), CLAIM).unwrap();
         // They may differ only if rounding decides.

@@ -1,4 +1,4 @@
-//! Limits solved from run lengths.
+//! SpecificationLimits solved from run lengths.
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
 

@@ -7,7 +7,7 @@ use analysis::{
     lethality::lethality,
     sample::{FloatMoments, Sample},
     saturation, tolerance,
-    verdict::{self, Claim, Limits},
+    verdict::{self, Claim, SpecificationLimits},
 };
 use serde_json::Value;
 
@@ -55,7 +55,7 @@ fn verdicts() {
     let table = &accuracy()["verdict"];
     let claim = Claim { coverage: number(&table["coverage"]), confidence: number(&table["confidence"]) };
     for case in table["cases"].as_array().unwrap() {
-        let limits = Limits::dose(number(&case["set"]), number(&table["dose_resolution"]), 0.05).unwrap();
+        let limits = SpecificationLimits::dose(number(&case["set"]), number(&table["dose_resolution"]), 0.05).unwrap();
         let (mean, sd) = (number(&case["mean"]), number(&case["sd"]));
         let verdict = verdict::simple(table["n"].as_u64().unwrap(), mean, sd, limits, claim).unwrap();
         let interval = numbers(&case["interval"]);

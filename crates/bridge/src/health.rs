@@ -38,8 +38,8 @@ pub(crate) fn remedy() -> String {
 
 /// One MQTT connection, over as many network connections as it takes.
 #[derive(Clone, Debug)]
-struct Line {
-    link: Link,
+struct Connection {
+    link: ConnectionState,
     /// When it was lost, oldest first; none before [`LOSSES_WITHIN`].
     losses: VecDeque<Instant>,
     /// Why it was lost last.
@@ -48,9 +48,9 @@ struct Line {
     stopped_by: Option<(Instant, String)>,
 }
 
-impl Line {
+impl Connection {
     fn new(now: Instant) -> Self {
-        let link = Link::Down { since: now, reason: "not connected yet".to_owned(), was_up: false };
+        let link = ConnectionState::Down { since: now, reason: "not connected yet".to_owned(), was_up: false };
         Self { link, losses: VecDeque::new(), lost_by: String::new(), stopped_by: None }
     }
 
@@ -78,7 +78,7 @@ impl Line {
 
 /// The state of one MQTT connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Link {
+pub(crate) enum ConnectionState {
     /// Connected and, where it receives, subscribed.
     Up,
     /// Down since `since`, for `reason`.
@@ -115,7 +115,7 @@ pub(crate) struct Oldest {
 /// The state of the bridge, as its parts report it.
 pub(crate) struct Health {
     limits: Limits,
-    lines: Mutex<Vec<Line>>,
+    lines: Mutex<Vec<Connection>>,
     kafka: Mutex<KafkaState>,
     /// Why Kafka has too few replicas to confirm anything.
     replicas: Mutex<Option<String>>,
@@ -129,7 +129,7 @@ impl Health {
     /// `connections` receive, and if `receipts`, one more sends receipts.
     pub fn new(limits: Limits, connections: usize, receipts: bool) -> Self {
         let kafka = KafkaState::Unverified { reason: "not connected yet".to_owned() };
-        let lines = vec![Line::new(Instant::now()); connections + usize::from(receipts)];
+        let lines = vec![Connection::new(Instant::now()); connections + usize::from(receipts)];
         Self {
             limits,
             lines: Mutex::new(lines),
@@ -144,7 +144,7 @@ impl Health {
     pub fn link_up(&self, index: usize) -> bool {
         let mut lines = lock(&self.lines);
         let Some(line) = lines.get_mut(index) else { return false };
-        std::mem::replace(&mut line.link, Link::Up) != Link::Up && line.is_told()
+        std::mem::replace(&mut line.link, ConnectionState::Up) != ConnectionState::Up && line.is_told()
     }
 
     /// Notes that a connection does not work. Returns whether the log should say so: if this, or
@@ -153,14 +153,14 @@ impl Health {
         let mut lines = lock(&self.lines);
         let Some(line) = lines.get_mut(index) else { return false };
         match &mut line.link {
-            link @ Link::Up => {
+            link @ ConnectionState::Up => {
                 let now = Instant::now();
-                *link = Link::Down { since: now, reason: reason.to_owned(), was_up: true };
+                *link = ConnectionState::Down { since: now, reason: reason.to_owned(), was_up: true };
                 line.lost(now, reason);
                 line.is_told()
             }
-            Link::Down { reason: known, .. } if known == reason => false,
-            Link::Down { reason: known, .. } => {
+            ConnectionState::Down { reason: known, .. } if known == reason => false,
+            ConnectionState::Down { reason: known, .. } => {
                 reason.clone_into(known);
                 true
             }
@@ -275,7 +275,7 @@ impl Health {
                 );
                 obstacles.push(Obstacle { part, reason });
             }
-            let Link::Down { since, reason, was_up } = &line.link else { continue };
+            let ConnectionState::Down { since, reason, was_up } = &line.link else { continue };
             let down = now.saturating_duration_since(*since);
             if *was_up && down <= self.limits.disconnected {
                 continue;

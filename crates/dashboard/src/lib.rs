@@ -24,7 +24,7 @@ use axum::{
     routing::get,
 };
 use serde::Deserialize;
-use service::troubles::Troubles;
+use service::role_faults::RoleFaults;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use warehouse::Warehouse;
@@ -56,7 +56,7 @@ pub struct Options {
     /// Accepted host names besides the address.
     pub names: Vec<String>,
     /// Problems of roles in the same process, which `/readyz` reports.
-    pub troubles: Troubles,
+    pub faults: RoleFaults,
 }
 
 /// Why the dashboard could not serve.
@@ -81,7 +81,7 @@ pub struct Dashboard {
     listener: TcpListener,
     address: SocketAddr,
     names: Vec<String>,
-    troubles: Troubles,
+    faults: RoleFaults,
     warehouse: Warehouse,
 }
 
@@ -95,8 +95,8 @@ impl Dashboard {
         let listen = |source| Error::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let Options { names, troubles, .. } = options;
-        Ok(Self { listener, address, names, troubles, warehouse })
+        let Options { names, faults, .. } = options;
+        Ok(Self { listener, address, names, faults, warehouse })
     }
 
     /// The address it listens on, with the real port.
@@ -123,7 +123,7 @@ impl Dashboard {
             .route("/readyz", get(ready))
             .with_state(Arc::new(Source {
                 warehouse: self.warehouse,
-                troubles: self.troubles,
+                faults: self.faults,
                 cache: Cache::new(FRESH),
                 questions: Semaphore::new(QUESTIONS_MAX),
             }));
@@ -134,7 +134,7 @@ impl Dashboard {
 /// The source of the answers.
 struct Source {
     warehouse: Warehouse,
-    troubles: Troubles,
+    faults: RoleFaults,
     cache: Cache,
     /// One permit for each running query.
     questions: Semaphore,
@@ -189,10 +189,10 @@ async fn panel(State(source): State<Arc<Source>>, Path(name): Path<String>, Quer
 }
 
 async fn ready(State(source): State<Arc<Source>>) -> Response {
-    let troubles = source.troubles.lines();
+    let faults = source.faults.lines();
     match source.warehouse.row::<u8>("SELECT toUInt8(1)").await {
-        Ok(_) if troubles.is_empty() => "ok\n".into_response(),
-        Ok(_) => failure(StatusCode::SERVICE_UNAVAILABLE, &troubles.join("; ")),
+        Ok(_) if faults.is_empty() => "ok\n".into_response(),
+        Ok(_) => failure(StatusCode::SERVICE_UNAVAILABLE, &faults.join("; ")),
         Err(error) => failure(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     }
 }

@@ -24,16 +24,16 @@ const RESERVE_BYTES: usize = 512 + LOST_PER_REPORT * 100 + 64 * 24;
 /// Greatest size of context and one event together, bytes.
 pub const EVENT_BYTES_MAX: usize = REPORT_BYTES_MAX - RESERVE_BYTES;
 
-/// Limits of one report.
+/// ReportLimits of one report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ReportLimits {
     /// Greatest number of events.
     pub events: usize,
     /// Greatest size of context and events as protobuf, bytes.
     pub bytes: usize,
 }
 
-impl Limits {
+impl ReportLimits {
     /// The contract's limits for a form.
     pub const fn of(form: Form) -> Self {
         match form {
@@ -57,7 +57,7 @@ pub struct Draft {
 }
 
 /// Chooses the first report from the events of `boot` in `from..=to`.
-pub fn choose(boot: &Boot, from: u64, to: u64, limits: Limits) -> Option<Draft> {
+pub fn choose(boot: &Boot, from: u64, to: u64, limits: ReportLimits) -> Option<Draft> {
     let entries = boot.entries().range(boot.position(from)..);
     let mut entries = entries.take_while(|entry| entry.seq <= to);
     let base = *entries.next()?;
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_change_starts_a_new_report() {
-        let limits = Limits::of(Form::Protobuf);
+        let limits = ReportLimits::of(Form::Protobuf);
         let range = |entries: &[Entry]| {
             let draft = choose(&boot(entries), 1, u64::MAX, limits).unwrap();
             (draft.range.first, draft.range.last, draft.closed)

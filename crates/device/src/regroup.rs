@@ -8,7 +8,7 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use telemetry::v1::Report;
 
-use crate::{draft::Limits, identity::Form};
+use crate::{draft::ReportLimits, identity::Form};
 
 /// Number of reports kept for repetition.
 const HISTORY: usize = 8;
@@ -89,7 +89,7 @@ impl Regroup {
             && before.clock == report.clock
             && before.first_seq + before.events.len() as u64 == report.first_seq
             && before.base_unix_us - before.base_uptime_us as i64 == report.base_unix_us - report.base_uptime_us as i64
-            && before.encoded_len() + report.encoded_len() < Limits::of(Form::Json).bytes
+            && before.encoded_len() + report.encoded_len() < ReportLimits::of(Form::Json).bytes
             && !before.events.is_empty();
         if !follows {
             return None;

@@ -15,7 +15,7 @@ use telemetry::{
 };
 
 use crate::{
-    draft::{self, Draft, Limits},
+    draft::{self, Draft, ReportLimits},
     identity::Form,
     journal::Place,
     outbox::Outbox,
@@ -245,7 +245,7 @@ impl Sender {
     }
 
     fn draft(&self, outbox: &Outbox, form: Form) -> Option<Draft> {
-        let limits = Limits::of(form);
+        let limits = ReportLimits::of(form);
         let drafts = outbox.boots().iter().filter_map(|boot| {
             let draft = draft::choose(boot, self.sent_of(boot.id) + 1, u64::MAX, limits)?;
             // An earlier boot makes no more events, so waiting is pointless.

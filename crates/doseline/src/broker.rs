@@ -6,7 +6,7 @@
 use std::{fs, io::Write as _, net::SocketAddr, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
-use embedded::mosquitto::{self, Handle, Limits, Options, Program};
+use embedded::mosquitto::{self, BrokerLimits, Handle, Options, Program};
 use tokio_util::sync::CancellationToken;
 
 /// Folder of the broker in the data directory.
@@ -73,7 +73,7 @@ pub async fn start(
     bridge: &bridge::Options,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Handle> {
-    let limits = Limits {
+    let limits = BrokerLimits {
         packet_bytes_max: bridge::BROKER_PACKET_BYTES_MAX,
         inflight_max: bridge.mqtt.receive_maximum,
         queue_messages_max: 100_000,

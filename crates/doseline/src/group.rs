@@ -90,13 +90,13 @@ pub const STOP_WITHIN: Duration = Duration::from_millis(4_800);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hint::Told;
+    use crate::hint::Explanation;
 
     #[tokio::test]
     async fn a_task_that_fails_is_named_and_its_remedy_is_kept() {
         let mut group = Group::new();
         group.spawn("load", async { Err(warehouse::Error::Schema("there is no schema".to_owned())) });
-        let told = Told::of(&group.failure().await);
+        let told = Explanation::of(&group.failure().await);
         assert_eq!(told.error, "load failed: there is no schema");
         assert_eq!(told.hint.as_deref(), Some("run `doseline migrate`"));
     }

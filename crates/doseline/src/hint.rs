@@ -43,13 +43,13 @@ impl<T, E: Into<anyhow::Error>> Hint<T> for Result<T, E> {
 
 /// The text about a failure.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct Explanation {
     /// The error and its causes.
     pub error: String,
     pub hint: Option<String>,
 }
 
-impl Told {
+impl Explanation {
     /// The text about `error`. If there are several remedies, the outermost counts, because it
     /// knows most about what was tried.
     pub fn of(error: &anyhow::Error) -> Self {
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     fn check(error: anyhow::Error, expected: &str, hint: Option<&str>) {
-        assert_eq!(Told::of(&error), Told { error: expected.to_owned(), hint: hint.map(str::to_owned) });
+        assert_eq!(Explanation::of(&error), Explanation { error: expected.to_owned(), hint: hint.map(str::to_owned) });
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
             Some("run `doseline migrate`"),
         );
         let away = Error::Unreachable { url: "http://x".to_owned(), detail: "refused".to_owned() };
-        let told = Told::of(&away.into());
+        let told = Explanation::of(&away.into());
         assert!(told.error.ends_with("refused") && told.hint.is_some_and(|hint| hint.contains("clickhouse.url")));
         let source = std::io::Error::from(std::io::ErrorKind::AddrInUse);
         let address = ([127, 0, 0, 1], 9602).into();

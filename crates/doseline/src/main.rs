@@ -20,7 +20,6 @@ mod group;
 mod hint;
 mod impact;
 mod incident;
-mod kept;
 mod migrate;
 mod monitor;
 mod options;
@@ -32,6 +31,7 @@ mod reconcile;
 mod roles;
 mod running;
 mod simulate;
+mod supervise;
 mod table;
 mod trace;
 mod up;
@@ -50,7 +50,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{Config, LogFormat, Sources},
-    hint::{Told, one_line},
+    hint::{Explanation, one_line},
 };
 
 /// Decoded reports and column texts are many small allocations that are freed again soon.
@@ -186,7 +186,7 @@ fn main() -> ExitCode {
     let code = match outcome {
         Ok(code) => code,
         Err(error) if logs_failure => {
-            let Told { error, hint } = Told::of(&error);
+            let Explanation { error, hint } = Explanation::of(&error);
             tracing::error!(hint, "{error}");
             ExitCode::FAILURE
         }
@@ -197,7 +197,7 @@ fn main() -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    Told::of(error).print();
+    Explanation::of(error).print();
     ExitCode::FAILURE
 }
 

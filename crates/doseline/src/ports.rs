@@ -64,7 +64,7 @@ fn unusable(flags: &[(&'static str, SocketAddr)]) -> Vec<(&'static str, String)>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hint::Told;
+    use crate::hint::Explanation;
 
     fn local(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
@@ -75,7 +75,7 @@ mod tests {
         let taken = [TcpListener::bind(local(0)).unwrap(), TcpListener::bind(local(0)).unwrap()];
         let [first, second] = taken.each_ref().map(|listener| listener.local_addr().unwrap().port());
         let flags = [("--a", local(first)), ("--b", local(0)), ("--c", local(second))];
-        let told = Told::of(&check(&flags).await.unwrap_err());
+        let told = Explanation::of(&check(&flags).await.unwrap_err());
         let expected = format!("nothing was started: --a: port {first} is taken, --c: port {second} is taken");
         assert_eq!(told.error, expected);
         assert_eq!(
@@ -89,7 +89,7 @@ mod tests {
         let port = TcpListener::bind(local(0)).unwrap().local_addr().unwrap().port();
         check(&[("--a", local(port)), ("--b", local(0)), ("--c", local(0))]).await.unwrap();
         TcpListener::bind(local(port)).unwrap();
-        let told = Told::of(&check(&[("--a", local(port)), ("--b", local(port))]).await.unwrap_err());
+        let told = Explanation::of(&check(&[("--a", local(port)), ("--b", local(port))]).await.unwrap_err());
         assert_eq!(told.error, format!("--a and --b are both {port}"));
     }
 

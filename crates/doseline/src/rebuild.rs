@@ -26,7 +26,7 @@ use warehouse::{
     columns::{Block, LedgerRow, Provenance, TABLES},
     compare::Difference,
     loader::{BootKey, Shard},
-    rebuild::{Comparison, DayShard, Shadow, Written},
+    rebuild::{Comparison, DayShard, LoadedBatch, Shadow},
     rollup::{self, Day},
 };
 
@@ -358,7 +358,7 @@ struct Records {
 impl Records {
     /// Exactly the records of a batch. A record may only be absent if it was already missing when
     /// the loader reached it.
-    async fn batch(&mut self, batch: &Written, lost: &IntervalSet) -> anyhow::Result<Vec<Record>> {
+    async fn batch(&mut self, batch: &LoadedBatch, lost: &IntervalSet) -> anyhow::Result<Vec<Record>> {
         let mut records = Vec::new();
         loop {
             let record = match self.ahead.take() {

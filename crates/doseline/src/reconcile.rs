@@ -27,7 +27,7 @@ use warehouse::{
     Warehouse,
     columns::LedgerRow,
     loader::{BootKey, TopicIncarnation},
-    reconcile::{Scope, Span, Told},
+    reconcile::{ReportedCount, Scope, Span},
     rollup::{Day, day_text, parse_day},
 };
 
@@ -378,9 +378,9 @@ impl<'w> Audit<'w> {
     /// Reports counts of devices that differ from the tables. Lower counts in the tables are
     /// accepted as long as their sum for a device does not exceed the number of its events that
     /// are known to be quarantined, lost or missing.
-    fn compare_counts(&mut self, kind: Kind, counts: Vec<Told>) {
+    fn compare_counts(&mut self, kind: Kind, counts: Vec<ReportedCount>) {
         let mut left = self.explained.clone();
-        for Told { tenant, device, session_id, said, found } in counts {
+        for ReportedCount { tenant, device, session_id, said, found } in counts {
             let left = left.entry((tenant.clone(), device.clone())).or_default();
             let absent = said.checked_sub(found);
             if let Some(rest) = absent.and_then(|absent| left.checked_sub(absent)) {
@@ -402,7 +402,18 @@ impl<'w> Audit<'w> {
         let line = |((tenant, device), of): ((String, String), Device)| {
             let differences = differences.get(&(tenant.clone(), device.clone())).copied().unwrap_or(0);
             let Figures { says, kafka, stored, quarantined, lost, missing } = of.figures;
-            Line { tenant, device, boots: of.boots, says, kafka, stored, quarantined, lost, missing, differences }
+            DeviceFigures {
+                tenant,
+                device,
+                boots: of.boots,
+                says,
+                kafka,
+                stored,
+                quarantined,
+                lost,
+                missing,
+                differences,
+            }
         };
         Report {
             from: day_text(self.scope.from),
@@ -432,14 +443,14 @@ fn ledgers(rows: Vec<LedgerRow>, place: Place) -> BTreeMap<BootKey, Ledger> {
 struct Report {
     from: String,
     to: String,
-    devices: Vec<Line>,
+    devices: Vec<DeviceFigures>,
     findings: Vec<Finding>,
     notes: Vec<String>,
 }
 
 /// The figures of one device.
 #[derive(Serialize)]
-struct Line {
+struct DeviceFigures {
     tenant: String,
     device: String,
     boots: u64,
@@ -468,7 +479,8 @@ impl Report {
             number("DIFFERENCES"),
         ]);
         for line in devices {
-            let Line { tenant, device, boots, says, kafka, stored, quarantined, lost, missing, differences } = line;
+            let DeviceFigures { tenant, device, boots, says, kafka, stored, quarantined, lost, missing, differences } =
+                line;
             let [boots, says, kafka, stored, quarantined, lost, missing, differences] =
                 [boots, says, kafka, stored, quarantined, lost, missing, differences].map(u64::to_string);
             let (tenant, device) = (tenant.clone(), device.clone());

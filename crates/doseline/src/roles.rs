@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, process::ExitCode};
 
 use bridge::settings::UnknownDevices;
-use service::troubles::Troubles;
+use service::role_faults::RoleFaults;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use warehouse::Warehouse;
@@ -99,7 +99,7 @@ pub async fn monitor(monitor: monitor::Monitor) -> anyhow::Result<ExitCode> {
 pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let stop = stopped_by_signal()?;
     let names = config.http.names.clone();
-    let dashboard = dashboard::Options { listen: config.serve.http, names, troubles: Troubles::default() };
+    let dashboard = dashboard::Options { listen: config.serve.http, names, faults: RoleFaults::default() };
     let dashboard = dashboard::Dashboard::bind(dashboard, options::warehouse(&config)?).await?;
     tracing::info!(url = format!("http://{}", dashboard.address()), "dashboard serves");
     let mut group = Group::new();

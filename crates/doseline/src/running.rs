@@ -65,9 +65,9 @@ struct Contents {
 
 /// The file of this process. It is removed when this is dropped.
 #[derive(Debug)]
-pub struct Written(PathBuf);
+pub struct RunningFile(PathBuf);
 
-impl Drop for Written {
+impl Drop for RunningFile {
     fn drop(&mut self) {
         if let Err(error) = remove(&self.0) {
             tracing::warn!(file = %self.0.display(), %error, "could not be removed");
@@ -140,7 +140,7 @@ fn make(data_dir: &Path) -> std::io::Result<()> {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write(data_dir: &Path, config: &Config, dashboard: &str) -> anyhow::Result<Written> {
+pub fn write(data_dir: &Path, config: &Config, dashboard: &str) -> anyhow::Result<RunningFile> {
     let mut config = config.clone();
     // Of the engines of `up`, only ClickHouse has a password, which was generated for this run.
     // Passwords of other engines must not be copied into the file.
@@ -164,7 +164,7 @@ pub fn write(data_dir: &Path, config: &Config, dashboard: &str) -> anyhow::Resul
         Ok(fs::rename(&new, &path)?)
     };
     whole().with_context(|| format!("write {}", path.display()))?;
-    Ok(Written(path))
+    Ok(RunningFile(path))
 }
 
 /// The running `up` that a sub-command should use. `None` if a configuration file or the
@@ -282,7 +282,7 @@ mod tests {
     use service::secret::Secret;
 
     use super::*;
-    use crate::hint::Told;
+    use crate::hint::Explanation;
 
     fn config() -> Config {
         let mut config = Config::default();
@@ -293,8 +293,8 @@ mod tests {
         config
     }
 
-    fn refused(data_dir: &Path) -> Told {
-        Told::of(&find(data_dir).unwrap_err())
+    fn refused(data_dir: &Path) -> Explanation {
+        Explanation::of(&find(data_dir).unwrap_err())
     }
 
     #[test]
@@ -395,12 +395,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
-        let told = Told::of(&lock(&file).unwrap_err());
+        let told = Explanation::of(&lock(&file).unwrap_err());
         assert!(told.error.contains("is a file") && told.hint.unwrap().contains("--data-dir"), "{}", told.error);
-        let told = Told::of(&lock(&file.join("below")).unwrap_err());
+        let told = Explanation::of(&lock(&file.join("below")).unwrap_err());
         assert!(told.error.contains("create --data-dir") && told.hint.unwrap().contains("--data-dir"));
         let held = lock(folder.path()).unwrap();
-        let told = Told::of(&lock(folder.path()).unwrap_err());
+        let told = Explanation::of(&lock(folder.path()).unwrap_err());
         let said = format!("{} is in use by process {}", folder.path().display(), std::process::id());
         assert_eq!(told.error, said);
         drop(held);
@@ -415,7 +415,7 @@ mod tests {
             return;
         }
         let refused = lock(folder.path()).unwrap_err();
-        let Told { error, hint } = Told::of(&refused);
+        let Explanation { error, hint } = Explanation::of(&refused);
         assert!(error.contains("belongs to the user with id 65534"), "{error}");
         assert!(hint.is_some_and(|hint| hint.contains("chown -R")));
     }

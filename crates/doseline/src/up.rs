@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Args;
 use embedded::{clickhouse, kafka, mosquitto};
-use service::{health::Obstacle, secret::Secret, troubles::Troubles};
+use service::{health::Obstacle, role_faults::RoleFaults, secret::Secret};
 use tokio::time::Instant;
 use warehouse::{Warehouse, loader::Shard};
 
@@ -22,8 +22,8 @@ use crate::{
     config::{Config, LogFormat},
     group::{Group, STOP_WITHIN, stopped_by_signal},
     hint::{Hint as _, fault},
-    kept::kept_from,
     migrate, options, ports, roles, running, simulate,
+    supervise::supervise_from,
     upkeep::{self, Rounds},
 };
 
@@ -213,7 +213,7 @@ impl Machine {
 
         // Nothing depends on monitor and dashboard: what they show is in the warehouse, and stays
         // there.
-        let (troubles, shutdown) = (Troubles::default(), self.load.shutdown());
+        let (faults, shutdown) = (RoleFaults::default(), self.load.shutdown());
         let options = monitor::Options { http: anywhere, ..options::monitor(config)? };
         let monitor = monitor::Monitor::bind(options.clone(), warehouse.clone()).await?;
         let (monitor_handle, monitor_http) = (monitor.handle(), monitor.http_address());
@@ -221,17 +221,17 @@ impl Machine {
         let (again, stop) = (warehouse.clone(), shutdown.clone());
         let bind = move || monitor::Monitor::bind(options.clone(), again.clone());
         let run = move |monitor: monitor::Monitor| monitor.run(stop.clone());
-        self.load.spawn("monitor", kept_from("monitor", troubles.clone(), shutdown.clone(), monitor, bind, run));
+        self.load.spawn("monitor", supervise_from("monitor", faults.clone(), shutdown.clone(), monitor, bind, run));
 
         let (listen, names) = (loopback(arguments.http_port), config.http.names.clone());
-        let options = dashboard::Options { listen, names, troubles: troubles.clone() };
+        let options = dashboard::Options { listen, names, faults: faults.clone() };
         let dashboard = dashboard::Dashboard::bind(options.clone(), warehouse.clone()).await?;
         let address = dashboard.address();
         let options = dashboard::Options { listen: address, ..options };
         let (again, stop) = (warehouse, shutdown.clone());
         let bind = move || dashboard::Dashboard::bind(options.clone(), again.clone());
         let run = move |dashboard: dashboard::Dashboard| dashboard.run(stop.clone());
-        self.load.spawn("dashboard", kept_from("dashboard", troubles.clone(), shutdown, dashboard, bind, run));
+        self.load.spawn("dashboard", supervise_from("dashboard", faults.clone(), shutdown, dashboard, bind, run));
 
         let bridge = bridge::Options { http: anywhere, ..bridge_options(config)? };
         let bridge_handle = roles::start_bridge(&mut self.bridge, config, bridge)?;
@@ -239,7 +239,7 @@ impl Machine {
         self.bridge.spawn("broker watch", upkeep::count_restarts(broker, bridge_handle.clone(), rounds));
 
         self.until_ready(&bridge_handle, &load_handle).await?;
-        self.until_judged(&monitor_handle, &troubles).await?;
+        self.until_judged(&monitor_handle, &faults).await?;
         for (role, http) in [("bridge", bridge_handle.http()), ("load", load_http), ("monitor", monitor_http)] {
             if let Some(http) = http {
                 tracing::info!(role, metrics = format!("http://{http}/metrics"), "role serves");
@@ -269,9 +269,9 @@ impl Machine {
 
     /// Waits for the monitor's first pass, for a while: the monitor may have much to read, or fail,
     /// and neither must keep reports from being taken.
-    async fn until_judged(&mut self, monitor: &monitor::Handle, troubles: &Troubles) -> anyhow::Result<()> {
+    async fn until_judged(&mut self, monitor: &monitor::Handle, faults: &RoleFaults) -> anyhow::Result<()> {
         let judged = async {
-            while !monitor.readiness().ready && troubles.lines().is_empty() {
+            while !monitor.readiness().ready && faults.lines().is_empty() {
                 tokio::time::sleep(READY_LOOK).await;
             }
         };

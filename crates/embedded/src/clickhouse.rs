@@ -31,8 +31,8 @@ mod workers;
 use async_recursion::async_recursion as boxed;
 use engine::Engine;
 use http::{Server, Share};
-use service::door::Door;
-use service::places::{Place, Places};
+use service::connection_slots::{ConnectionSlots, Slot};
+use service::origin_guard::OriginGuard;
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -303,7 +303,7 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Hand
         bodies: Semaphore::new(http::READER_BODIES_MAX),
         waiting_time: options.waiting_time,
         password: options.password,
-        door: Door::new(address, &options.names),
+        guard: OriginGuard::new(address, &options.names),
     });
     let task = tokio::spawn(async move {
         let connections = serve(&server, &listener, &shutdown).await;
@@ -344,8 +344,8 @@ fn lock(data_dir: &Path) -> Result<(PathBuf, File), Error> {
 
 /// Accepts connections until the shutdown. Returns the connections that are then open.
 async fn serve(server: &Arc<Server>, listener: &TcpListener, shutdown: &CancellationToken) -> JoinSet<()> {
-    let places = Places::new(service::files::engine_connections());
-    let mut accepting = std::pin::pin!(places.accept(listener));
+    let slots = ConnectionSlots::new(service::files::engine_connections());
+    let mut accepting = std::pin::pin!(slots.accept(listener));
     let mut connections = JoinSet::new();
     let mut expiry = tokio::time::interval(EXPIRY_INTERVAL);
     loop {
@@ -356,16 +356,16 @@ async fn serve(server: &Arc<Server>, listener: &TcpListener, shutdown: &Cancella
                 server.workers.submit(move || engine.sessions.expire());
             }
             Some(_) = connections.join_next() => {}
-            (stream, place) = &mut accepting => {
-                connections.spawn(serve_connection(Arc::clone(server), stream, place, shutdown.clone()));
-                accepting.set(places.accept(listener));
+            (stream, slot) = &mut accepting => {
+                connections.spawn(serve_connection(Arc::clone(server), stream, slot, shutdown.clone()));
+                accepting.set(slots.accept(listener));
             }
         }
     }
 }
 
-async fn serve_connection(server: Arc<Server>, stream: TcpStream, place: Place, shutdown: CancellationToken) {
-    let working = place.clone();
+async fn serve_connection(server: Arc<Server>, stream: TcpStream, slot: Slot, shutdown: CancellationToken) {
+    let working = slot.clone();
     // Replies are written in large pieces, and small ones must not wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
     let service = hyper::service::service_fn(move |request| {
@@ -376,7 +376,7 @@ async fn serve_connection(server: Arc<Server>, stream: TcpStream, place: Place, 
             Ok::<_, std::convert::Infallible>(response)
         }
     });
-    let result = service::listener::serve_connection(stream, &place, service, HEAD_TIME, &shutdown).await;
+    let result = service::listener::serve_connection(stream, &slot, service, HEAD_TIME, &shutdown).await;
     if let Err(error) = result {
         tracing::debug!(%error, "connection ended");
     }

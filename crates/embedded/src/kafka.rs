@@ -46,7 +46,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use service::places::Places;
+use service::connection_slots::ConnectionSlots;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -299,17 +299,17 @@ impl Service {
     }
 
     async fn serve(&mut self, connections: &mut JoinSet<()>, retention_interval: Duration) -> Result<(), Error> {
-        let places = Places::new(service::files::engine_connections().min(CONNECTIONS_MAX));
-        let mut accepting = std::pin::pin!(places.accept(&self.listener));
+        let slots = ConnectionSlots::new(service::files::engine_connections().min(CONNECTIONS_MAX));
+        let mut accepting = std::pin::pin!(slots.accept(&self.listener));
         let mut group_tick = tokio::time::interval(GROUP_TICK);
         let mut retention_tick = tokio::time::interval(retention_interval);
         loop {
             tokio::select! {
                 () = self.broker.shutdown.cancelled() => return Ok(()),
                 Some(error) = self.failed.recv() => return Err(error),
-                (stream, place) = &mut accepting => {
-                    connections.spawn(connection::serve(stream, place, Arc::clone(&self.broker)));
-                    accepting.set(places.accept(&self.listener));
+                (stream, slot) = &mut accepting => {
+                    connections.spawn(connection::serve(stream, slot, Arc::clone(&self.broker)));
+                    accepting.set(slots.accept(&self.listener));
                 }
                 Some(ended) = connections.join_next() => ended?,
                 _ = group_tick.tick() => self.broker.tick_groups(),

@@ -137,11 +137,11 @@ pub struct Options {
     pub listen: SocketAddr,
     /// The program, from [`find`].
     pub program: Program,
-    pub limits: Limits,
+    pub limits: BrokerLimits,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct BrokerLimits {
     /// Size of the largest accepted packet, bytes. A packet grows on its way to a subscriber, so
     /// leave room for that.
     pub packet_bytes_max: u32,
@@ -417,8 +417,8 @@ fn write_configuration(options: &Options, address: SocketAddr) -> Result<(), Err
 
 /// The broker's configuration file. Its paths are relative to the broker's folder, which is its
 /// working directory.
-fn configuration(limits: &Limits, address: SocketAddr, is_root: bool) -> String {
-    let Limits { packet_bytes_max, inflight_max, queue_messages_max, queue_bytes_max, connections_max } = limits;
+fn configuration(limits: &BrokerLimits, address: SocketAddr, is_root: bool) -> String {
+    let BrokerLimits { packet_bytes_max, inflight_max, queue_messages_max, queue_bytes_max, connections_max } = limits;
     let mut text = format!(
         "# Written by `doseline up` at each start; changes are lost.\n\
          listener {port} {ip}\n\
@@ -546,7 +546,7 @@ mod tests {
 
     #[test]
     fn only_root_names_a_user() {
-        let limits = Limits {
+        let limits = BrokerLimits {
             packet_bytes_max: 1,
             inflight_max: 2,
             queue_messages_max: 3,

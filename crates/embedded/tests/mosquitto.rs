@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use embedded::mosquitto::{self, Error, Handle, Limits, Options, Program};
+use embedded::mosquitto::{self, BrokerLimits, Error, Handle, Options, Program};
 use rumqttc::v5::{
     AsyncClient, Event, EventLoop, MqttOptions,
     mqttbytes::{
@@ -29,7 +29,7 @@ fn options(dir: &Path) -> Options {
         dir: dir.join("mosquitto"),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         program: mosquitto::find(None).expect("mosquitto is installed"),
-        limits: Limits {
+        limits: BrokerLimits {
             packet_bytes_max: 2 << 20,
             inflight_max: 100,
             queue_messages_max: 10_000,

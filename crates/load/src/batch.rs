@@ -131,10 +131,10 @@ pub(crate) struct Closed {
 
 impl Closed {
     /// The rows, under the provenance of the batch's intent.
-    pub fn finish(self, provenance: Provenance) -> Written {
+    pub fn finish(self, provenance: Provenance) -> PreparedBatch {
         // Most batches have none, and finishing tables without rows takes time as well.
         let repeats = self.repeats.map(|repeats| repeats.finish(provenance));
-        Written {
+        PreparedBatch {
             blocks: self.tables.finish(provenance),
             refusals: self.refusals,
             counts: self.counts,
@@ -144,7 +144,7 @@ impl Closed {
 }
 
 /// A batch that is ready to be written.
-pub(crate) struct Written {
+pub(crate) struct PreparedBatch {
     /// One block for each table with rows.
     pub blocks: Vec<Block>,
     /// What was refused.

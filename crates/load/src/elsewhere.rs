@@ -22,7 +22,7 @@ use crate::{
     options::Kafka,
     partition::Key,
     status::Handle,
-    unread::{Ends, Standing, ends, owned},
+    unread::{Ends, UnreadPartition, ends, owned},
 };
 
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -103,12 +103,12 @@ fn not_read(incarnations: &BTreeMap<String, TopicIncarnation>, handle: &Handle) 
 
 /// Since when a partition stands still that is written up to `next`. Where Kafka does not say what
 /// it has, it may have more.
-fn stands(known: Option<Standing>, next: u64, end: Ends, now: Duration) -> Option<Standing> {
+fn stands(known: Option<UnreadPartition>, next: u64, end: Ends, now: Duration) -> Option<UnreadPartition> {
     let since = known.filter(|known| known.next == next).map_or(now, |known| known.since);
     match end {
         Ok((_, high)) if high <= next => None,
-        Ok((_, high)) => Some(Standing { next, since, high: Some(high), why: None }),
-        Err(why) => Some(Standing { next, since, high: None, why: Some(why) }),
+        Ok((_, high)) => Some(UnreadPartition { next, since, high: Some(high), why: None }),
+        Err(why) => Some(UnreadPartition { next, since, high: None, why: Some(why) }),
     }
 }
 
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn a_partition_stands_still_since_its_end_did_not_move_although_kafka_has_more() {
         let at = Duration::from_secs;
-        let found = |since, next, high| Some(Standing { next, since: at(since), high: Some(high), why: None });
+        let found = |since, next, high| Some(UnreadPartition { next, since: at(since), high: Some(high), why: None });
         assert_eq!(stands(None, 5, Ok((0, 5)), at(1)), None);
         let first = stands(None, 5, Ok((0, 7)), at(1));
         assert_eq!(first, found(1, 5, 7));

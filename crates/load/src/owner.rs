@@ -38,7 +38,7 @@ use warehouse::{
 };
 
 use crate::{
-    batch::{Batch, Refusal, Rules, Written},
+    batch::{Batch, PreparedBatch, Refusal, Rules},
     clock::Clock,
     copies::Copies,
     decode::{Decoded, Place, decode},
@@ -120,7 +120,7 @@ pub struct Owner<S, C> {
     lost: Lost,
     /// Whether no other owner can have put an intent at the position: this owner has just committed
     /// the previous batch, whose intent was its own.
-    ahead: bool,
+    continues: bool,
     /// When the collection of the previous batch ended.
     collected: tokio::time::Instant,
     name: String,
@@ -149,7 +149,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
             position,
             fetch: position,
             lost: Lost::Deleted,
-            ahead: false,
+            continues: false,
             collected: tokio::time::Instant::now(),
             name,
             meter,
@@ -194,7 +194,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
         inbox.release();
         self.ledgers.committed();
         self.position = claim.intent.batch_end;
-        self.ahead = claim.sole;
+        self.continues = claim.is_unrivalled;
         self.meter.written(&written, lost_count, self.position, self.shared.clock.unix_us());
         Ok(())
     }
@@ -238,7 +238,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
                 self.gather(&mut gathered, record);
             }
         }
-        if !self.ahead {
+        if !self.continues {
             return Ok((gathered.records, None));
         }
         let (turn, late) = (turns.acquire(), tokio::time::sleep(TURN_WITHIN));
@@ -317,7 +317,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
 
     /// Decodes the records into at most `rows` rows, a chunk at a time, because decoded reports are
     /// large.
-    async fn decode(&mut self, records: Vec<Record>, rows: usize, intent: &Intent) -> Result<Written, Stop> {
+    async fn decode(&mut self, records: Vec<Record>, rows: usize, intent: &Intent) -> Result<PreparedBatch, Stop> {
         let (mut batch, mut contexts) = (Batch::of(rows), Contexts::default());
         let mut read = false;
         let mut rest = &records[..];

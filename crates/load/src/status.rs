@@ -15,13 +15,13 @@ use service::{
 };
 
 use crate::{
-    batch::{Refusal, Written},
+    batch::{PreparedBatch, Refusal},
     clock::Clock,
     inbox::{Budget, Record},
     metrics::{ErrorLabel, LimitLabel, Metrics, PartitionLabel, ReasonLabel, TaskLabel, TopicLabel},
     options::Limits,
     partition::Key,
-    unread::{Standing, owned},
+    unread::{UnreadPartition, owned},
 };
 use warehouse::columns::Lost;
 
@@ -36,9 +36,9 @@ struct Inner {
     meters: Mutex<BTreeMap<(String, i32), Arc<Meter>>>,
     kafka: Mutex<Option<String>>,
     /// Partitions that are not read although Kafka has more.
-    standing: Mutex<BTreeMap<(String, i32), Standing>>,
+    standing: Mutex<BTreeMap<(String, i32), UnreadPartition>>,
     /// Partitions that stand still and that this loader does not read.
-    elsewhere: Mutex<BTreeMap<(String, i32), Standing>>,
+    elsewhere: Mutex<BTreeMap<(String, i32), UnreadPartition>>,
     /// Boot clock of the latest sign of life of the polling thread, us; [`NONE`] while there is
     /// none.
     polled_us: AtomicU64,
@@ -162,7 +162,7 @@ impl Handle {
     }
 
     /// Sets or clears where a partition is not read.
-    pub(crate) fn standing(&self, key: &Key, standing: Option<Standing>) {
+    pub(crate) fn standing(&self, key: &Key, standing: Option<UnreadPartition>) {
         let mut known = lock(&self.0.standing);
         match standing {
             Some(standing) => drop(known.insert(owned(key), standing)),
@@ -181,7 +181,7 @@ impl Handle {
     }
 
     /// Where partitions stand still that this loader does not read.
-    pub(crate) fn elsewhere(&self, standing: BTreeMap<(String, i32), Standing>) {
+    pub(crate) fn elsewhere(&self, standing: BTreeMap<(String, i32), UnreadPartition>) {
         *lock(&self.0.elsewhere) = standing;
     }
 
@@ -312,10 +312,10 @@ impl Handle {
     /// every 10 s, and so are told within the limit.
     fn not_read(&self, limit: Duration) -> Vec<String> {
         let (now, elsewhere) = (self.0.clock.since_host_boot(), lock(&self.0.elsewhere));
-        let age = |standing: &Standing| now.saturating_sub(standing.since);
+        let age = |standing: &UnreadPartition| now.saturating_sub(standing.since);
         let mut old: Vec<_> = elsewhere.iter().filter(|(_, standing)| age(standing) > limit * 3 / 4).collect();
         old.sort_by_key(|(_, standing)| standing.since);
-        let text = |((topic, partition), standing): &(&(String, i32), &Standing)| {
+        let text = |((topic, partition), standing): &(&(String, i32), &UnreadPartition)| {
             format!(
                 "nothing of topic {topic}, partition {partition}, has been written for {} s from offset {} on{}, and this loader does \
              not read it: look at the brokers, and at the other loaders of the consumer group (load.group); where none of them \
@@ -423,7 +423,7 @@ impl Meter {
 
     /// Notes a batch that is written up to `position`. `lost` of its offsets had no readable
     /// record.
-    pub(crate) fn written(&self, written: &Written, lost: u64, position: u64, now_unix_us: i64) {
+    pub(crate) fn written(&self, written: &PreparedBatch, lost: u64, position: u64, now_unix_us: i64) {
         self.oldest_us.store(NONE, Ordering::Relaxed);
         self.oldest_timestamp.store(0, Ordering::Relaxed);
         self.position.store(position, Ordering::Relaxed);
@@ -524,22 +524,22 @@ mod tests {
         let handle = serving(limits);
         let ago = |seconds: u64| Duration::from_secs(10_000 - seconds);
         let key: Key = (Arc::from("t"), 3);
-        let standing_of = |next| Standing { next, since: ago(20), high: Some(12), why: None };
+        let standing_of = |next| UnreadPartition { next, since: ago(20), high: Some(12), why: None };
         let standing = standing_of(7);
         handle.standing(&key, Some(standing.clone()));
         assert!(handle.readiness().ready, "it may be about to come");
         assert_eq!(handle.oldest_age(), Duration::from_secs(20));
-        handle.standing(&key, Some(Standing { why: Some("the broker refuses".to_owned()), ..standing.clone() }));
+        handle.standing(&key, Some(UnreadPartition { why: Some("the broker refuses".to_owned()), ..standing.clone() }));
         let text = &handle.readiness().obstacles[0].reason;
         let named = ["topic t, partition 3", "offset 7", "up to 11", "the broker refuses", "unreadable_after_s"];
         assert!(named.iter().all(|part| text.contains(part)), "{text}");
-        handle.standing(&key, Some(Standing { since: ago(31), ..standing }));
+        handle.standing(&key, Some(UnreadPartition { since: ago(31), ..standing }));
         assert!(!handle.readiness().ready);
         handle.standing(&key, None);
         assert!(handle.readiness().ready);
 
         // What no loader reads, with the oldest first.
-        let elsewhere = |since: u64| Standing { since: ago(since), ..standing_of(7) };
+        let elsewhere = |since: u64| UnreadPartition { since: ago(since), ..standing_of(7) };
         handle.elsewhere([(("t".to_owned(), 4), elsewhere(44)), (("u".to_owned(), 0), elsewhere(40))].into());
         assert!(handle.readiness().ready, "another loader may be about to read it");
         handle.elsewhere([(("t".to_owned(), 4), elsewhere(46)), (("u".to_owned(), 0), elsewhere(50))].into());

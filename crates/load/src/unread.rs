@@ -231,7 +231,7 @@ fn confirmed(prober: &Prober, from: u64, mut found: u64) -> Option<u64> {
 
 /// A partition that is not read although Kafka has more.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct UnreadPartition {
     /// Offset of the next record to read.
     pub next: u64,
     /// Boot clock at which this was first seen.
@@ -242,7 +242,7 @@ pub(crate) struct Standing {
     pub why: Option<String>,
 }
 
-impl Standing {
+impl UnreadPartition {
     /// A description for a person.
     pub fn text(&self, (topic, partition): (&str, i32), age: Duration) -> String {
         let has = self.high.map(|high| format!(" though kafka has records up to {}", high.saturating_sub(1)));

@@ -8,25 +8,25 @@
 //! - Neither a log line nor an error nor `Debug` shows a [`secret::Secret`] or the value of a
 //!   property of [`kafka::Properties`].
 //! - A setting has its type, default, bounds and description in one place: [`settings!`].
-//! - A request of another site's page does not reach a role ([`door`]), and the connections of a
-//!   port are bounded ([`places`]).
+//! - A request of another site's page does not reach a role ([`origin_guard`]), and the connections of a
+//!   port are bounded ([`connection_slots`]).
 //!
 //! Start reading at [`mod@settings`] for options, at [`health`] for what a role says about itself.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub mod backoff;
-pub mod door;
+pub mod connection_slots;
 pub mod files;
 pub mod health;
 pub mod kafka;
 pub mod listener;
-pub mod places;
+pub mod origin_guard;
 pub mod producer;
+pub mod role_faults;
 pub mod secret;
 pub mod settings;
 pub mod tls;
-pub mod troubles;
 
 /// Locks a mutex, also after a thread has panicked while it held the lock. Only for state that no
 /// panic can leave half changed.

@@ -1,8 +1,8 @@
-//! Serves the HTTP port of a role: behind its door, with a bounded number of connections.
+//! Serves the HTTP port of a role: behind its guard, with a bounded number of connections.
 //!
 //! A client has 20 s for the head of a request, however slowly it sends. A connection may be idle
-//! for as long. If all places are taken, an idle connection is closed for a new one: see
-//! [`crate::places`].
+//! for as long. If all slots are taken, an idle connection is closed for a new one: see
+//! [`crate::connection_slots`].
 
 use std::{convert::Infallible, error::Error, io, sync::Arc, time::Duration};
 
@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
 use crate::{
-    door::Door,
-    places::{Place, Places},
+    connection_slots::{ConnectionSlots, Slot},
+    origin_guard::OriginGuard,
 };
 
 /// Time that a client has for the head of a request, from the end of the one before.
@@ -37,32 +37,32 @@ pub async fn serve(
     router: Router,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let router = Door::new(listener.local_addr()?, &names).protect(router);
-    serve_within(listener, router, Places::new(crate::files::role_connections()), HEAD_TIME, shutdown).await;
+    let router = OriginGuard::new(listener.local_addr()?, &names).protect(router);
+    serve_within(listener, router, ConnectionSlots::new(crate::files::role_connections()), HEAD_TIME, shutdown).await;
     Ok(())
 }
 
 async fn serve_within(
     listener: TcpListener,
     router: Router,
-    places: Arc<Places>,
+    slots: Arc<ConnectionSlots>,
     head_time: Duration,
     shutdown: CancellationToken,
 ) {
     let mut connections = JoinSet::new();
-    let mut accepting = std::pin::pin!(places.accept(&listener));
+    let mut accepting = std::pin::pin!(slots.accept(&listener));
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = connections.join_next() => {}
-            (stream, place) = &mut accepting => {
+            (stream, slot) = &mut accepting => {
                 let (router, shutdown) = (router.clone(), shutdown.clone());
                 connections.spawn(async move {
-                    let service = answering(router, place.clone());
+                    let service = answering(router, slot.clone());
                     // Whatever ended it, the client knows.
-                    let _ = serve_connection(stream, &place, service, head_time, &shutdown).await;
+                    let _ = serve_connection(stream, &slot, service, head_time, &shutdown).await;
                 });
-                accepting.set(places.accept(&listener));
+                accepting.set(slots.accept(&listener));
             }
         }
     }
@@ -73,10 +73,10 @@ async fn serve_within(
 /// not take it holds nothing up.
 fn answering(
     router: Router,
-    place: Place,
+    slot: Slot,
 ) -> impl hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> {
     hyper::service::service_fn(move |request: Request<Incoming>| {
-        let (mut router, work) = (router.clone(), place.work());
+        let (mut router, work) = (router.clone(), slot.work());
         async move {
             let response = router.call(request.map(Body::new)).await;
             drop(work);
@@ -85,14 +85,14 @@ fn answering(
     })
 }
 
-/// Serves one HTTP connection until it ends, its place is needed, or `shutdown` has let the request
+/// Serves one HTTP connection until it ends, its slot is needed, or `shutdown` has let the request
 /// under way end. A client has `head_time` for the head of each request.
 ///
 /// # Errors
 /// The connection fails or breaks HTTP.
 pub async fn serve_connection<S, B>(
     stream: TcpStream,
-    place: &Place,
+    slot: &Slot,
     service: S,
     head_time: Duration,
     shutdown: &CancellationToken,
@@ -107,10 +107,10 @@ where
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
-        // A request that is there counts before another connection needs the place.
+        // A request that is there counts before another connection needs the slot.
         biased;
         ended = connection.as_mut() => ended,
-        () = place.dismissed() => Ok(()),
+        () = slot.dismissed() => Ok(()),
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -130,11 +130,11 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(20);
 
-    async fn served(places: usize, head_time: Duration) -> (std::net::SocketAddr, CancellationToken) {
+    async fn served(slots: usize, head_time: Duration) -> (std::net::SocketAddr, CancellationToken) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
         let router = Router::new().route("/livez", get(|| async { "ok\n" }));
-        tokio::spawn(serve_within(listener, router, Places::new(places), head_time, shutdown.clone()));
+        tokio::spawn(serve_within(listener, router, ConnectionSlots::new(slots), head_time, shutdown.clone()));
         (address, shutdown)
     }
 

@@ -54,7 +54,7 @@ pub struct Pruned {
 
 /// How far one shard may be pruned.
 #[derive(Deserialize)]
-struct Horizon {
+struct Prunable {
     incarnation: u32,
     partition: i32,
     /// First offset of the last but one committed batch.
@@ -141,7 +141,7 @@ async fn forget(warehouse: &Warehouse, run: u64) -> Result<(), Error> {
 }
 
 /// The horizons of all shards with at least two commits.
-async fn horizons(warehouse: &Warehouse, days: u32) -> Result<Vec<Horizon>, Error> {
+async fn horizons(warehouse: &Warehouse, days: u32) -> Result<Vec<Prunable>, Error> {
     let sql = format!(
         "SELECT incarnation, kafka_partition AS partition, latest.batch AS batch, days.batches AS days \
          FROM ( \
@@ -161,18 +161,18 @@ async fn horizons(warehouse: &Warehouse, days: u32) -> Result<Vec<Horizon>, Erro
     warehouse.rows(&sql).await
 }
 
-fn behind(horizons: &[Horizon], column: &str) -> String {
-    let shard = |horizon: &Horizon| {
-        let Horizon { incarnation, partition, batch, .. } = horizon;
+fn behind(horizons: &[Prunable], column: &str) -> String {
+    let shard = |horizon: &Prunable| {
+        let Prunable { incarnation, partition, batch, .. } = horizon;
         format!("(incarnation = {incarnation} AND kafka_partition = {partition} AND {column} < {batch})")
     };
     format!("({})", horizons.iter().map(shard).collect::<Vec<_>>().join(" OR "))
 }
 
 /// Records which ledger states to delete, and returns their number.
-async fn decide(warehouse: &Warehouse, horizons: &[Horizon], run: u64) -> Result<u64, Error> {
-    let shard = |horizon: &Horizon| {
-        let Horizon { incarnation, partition, batch, days } = horizon;
+async fn decide(warehouse: &Warehouse, horizons: &[Prunable], run: u64) -> Result<u64, Error> {
+    let shard = |horizon: &Prunable| {
+        let Prunable { incarnation, partition, batch, days } = horizon;
         let mut ends: Vec<u64> = days.iter().copied().filter(|first| first < batch).chain([*batch]).collect();
         ends.sort_unstable();
         ends.dedup();

@@ -27,7 +27,7 @@ use crate::{
 
 /// A batch, as the loader wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct LoadedBatch {
     pub batch: u64,
     pub batch_end: u64,
     /// Generation of the batch's latest intent.
@@ -129,7 +129,7 @@ impl Warehouse {
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
-    pub async fn batches(&self, shard: Shard, from: u64, to: u64) -> Result<Vec<Written>, Error> {
+    pub async fn batches(&self, shard: Shard, from: u64, to: u64) -> Result<Vec<LoadedBatch>, Error> {
         let Shard { incarnation, partition } = shard;
         let sql = format!(
             "SELECT batch, argMax(batch_end, gen) AS batch_end, max(gen) AS generation, \
@@ -138,7 +138,7 @@ impl Warehouse {
              FROM loader_intents WHERE incarnation = {incarnation} AND kafka_partition = {partition} \
              AND batch >= {from} AND batch < {to} AND loader_intents.decoder_version != {CLOSING} GROUP BY batch ORDER BY batch"
         );
-        let written = |row: WrittenRow| Written {
+        let written = |row: WrittenRow| LoadedBatch {
             batch: row.batch,
             batch_end: row.batch_end,
             generation: row.generation,

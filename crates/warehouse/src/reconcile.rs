@@ -77,7 +77,7 @@ pub struct Parts {
 
 /// A count that a device reported, and the number that the tables hold.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Told {
+pub struct ReportedCount {
     pub tenant: String,
     pub device: String,
     /// The session that the count is about; empty = the device's lifetime number.
@@ -307,7 +307,7 @@ impl Warehouse {
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
-    pub async fn sessions_told(&self, scope: &Scope) -> Result<Vec<Told>, Error> {
+    pub async fn sessions_told(&self, scope: &Scope) -> Result<Vec<ReportedCount>, Error> {
         let (of, filter) = (scope.rows(&scope.spans), scope.filter());
         let ended = format!("{of} AND event = 'ENDED' AND shots IS NOT NULL AND session_id != ''");
         let sql = format!(
@@ -328,7 +328,7 @@ impl Warehouse {
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
-    pub async fn numbers_told(&self, scope: &Scope, settled: i64) -> Result<Vec<Told>, Error> {
+    pub async fn numbers_told(&self, scope: &Scope, settled: i64) -> Result<Vec<ReportedCount>, Error> {
         let (of, filter) = (scope.rows(&scope.spans), scope.filter());
         let sql = format!(
             "SELECT toString(told.tenant) AS tenant, toString(told.device) AS device, '' AS session_id, \

@@ -138,14 +138,14 @@ pub async fn enrol(warehouse: &Warehouse) -> Result<(), Error> {
     warehouse.command(sql).await
 }
 
-struct Line {
+struct ImportedLine {
     row: DeviceRow,
     dated: bool,
 }
 
 /// Whether the registry already says what the line says. A line with a date is compared with the
 /// row of that date, another line with the row that holds now.
-fn says_already(history: &[DeviceRow], line: &Line) -> bool {
+fn says_already(history: &[DeviceRow], line: &ImportedLine) -> bool {
     let candidate = if line.dated {
         history.iter().filter(|row| row.valid_from == line.row.valid_from).collect()
     } else {
@@ -182,7 +182,7 @@ async fn insert(warehouse: &Warehouse, rows: &[DeviceRow]) -> Result<(), Error> 
 /// Largest file, bytes. It allows some million lines and stops reading a file that is none.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
-fn parse(csv: impl Read, now_us: i64) -> Result<Vec<Line>, Error> {
+fn parse(csv: impl Read, now_us: i64) -> Result<Vec<ImportedLine>, Error> {
     let mut bytes = Vec::new();
     csv.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(csv::Error::from)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
@@ -268,7 +268,7 @@ fn line(
     places: &HashMap<&'static str, usize>,
     at: u64,
     now_us: i64,
-) -> Result<Line, Error> {
+) -> Result<ImportedLine, Error> {
     let value = |name: &str| places.get(name).and_then(|place| record.get(*place)).unwrap_or_default().to_owned();
     let id = |name: &'static str| {
         let text = value(name);
@@ -311,7 +311,7 @@ fn line(
         valid_from: valid_from_us,
         recorded_at: 0,
     };
-    Ok(Line { row, dated: !valid_from.is_empty() })
+    Ok(ImportedLine { row, dated: !valid_from.is_empty() })
 }
 
 fn fault(line: u64, column: &str, fault: String) -> Error {

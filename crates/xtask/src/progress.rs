@@ -149,17 +149,17 @@ impl Drop for Line {
 /// A writer for tests that keeps the written text.
 #[cfg(test)]
 #[derive(Clone, Default)]
-pub struct Written(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+pub struct Captured(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
 
 #[cfg(test)]
-impl Written {
+impl Captured {
     pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }
 
 #[cfg(test)]
-impl Write for Written {
+impl Write for Captured {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().write(bytes)
     }
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_log_gets_a_line_at_once_and_then_one_every_ten_seconds() {
-        let written = Written::default();
+        let written = Captured::default();
         let mut line = Line::new(Box::new(written.clone()), false);
         line.announce(seconds(0), "build");
         for second in 1..=25 {
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_terminal_has_one_line_that_is_redrawn_when_its_text_changes() {
-        let written = Written::default();
+        let written = Captured::default();
         let mut line = Line::new(Box::new(written.clone()), true);
         line.announce(seconds(0), "build");
         line.show(seconds(0), "build");
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn what_is_said_on_a_terminal_stays_above_the_line() {
-        let written = Written::default();
+        let written = Captured::default();
         let mut line = Line::new(Box::new(written.clone()), true);
         line.say("before");
         line.show(seconds(0), "build");
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn an_error_begins_on_a_line_of_its_own() {
-        let written = Written::default();
+        let written = Captured::default();
         let mut line = Line::new(Box::new(written.clone()), true);
         line.show(seconds(0), "build");
         drop(line);

@@ -124,11 +124,11 @@ pub mod tests {
     use anyhow::bail;
 
     use super::*;
-    use crate::progress::Written;
+    use crate::progress::Captured;
 
     /// Steps in a log, with a clock that the test moves.
-    pub fn steps(total: usize) -> (Steps, Written, Arc<AtomicU64>) {
-        let (written, seconds) = (Written::default(), Arc::new(AtomicU64::new(0)));
+    pub fn steps(total: usize) -> (Steps, Captured, Arc<AtomicU64>) {
+        let (written, seconds) = (Captured::default(), Arc::new(AtomicU64::new(0)));
         let clock = Arc::clone(&seconds);
         let clock = Box::new(move || Duration::from_secs(clock.load(Ordering::Relaxed)));
         (Steps::with(total, Line::new(Box::new(written.clone()), false), clock), written, seconds)

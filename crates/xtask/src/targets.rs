@@ -29,7 +29,7 @@ const FAST: &[(&str, &str)] = &[
 /// that take longest come first, because several run at a time.
 const WITH_ENGINES: &[(&str, &str)] = &[
     ("tests", "campaign"),
-    ("tests", "again"),
+    ("tests", "repair"),
     ("tests", "loader"),
     ("tests", "bridge"),
     ("tests", "up"),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use load::simulation::{
     engine::Engine,
-    truth::{Identity, Standing},
+    truth::{Contents, Identity},
 };
 use sha2::{Digest as _, Sha256};
 
@@ -13,13 +13,13 @@ use crate::device::Device;
 /// Every event is stored once, as a row or in quarantine, or its device knows why not. Gaps are
 /// visible, and nothing is invented.
 ///
-/// [`Standing::of`] has already checked that no event is stored twice, that the ledgers match the
+/// [`Contents::of`] has already checked that no event is stored twice, that the ledgers match the
 /// tables, and that the aggregates equal the sums over the rows.
 ///
 /// Returns how many losses only show as gaps. A receipt could not tell to which of two declarations
 /// it belonged (`device::sender::Attached`).
 pub fn check(engine: &Engine, devices: &[Device]) -> u64 {
-    let (standing, mut undeclared) = (Standing::of(engine), 0);
+    let (standing, mut undeclared) = (Contents::of(engine), 0);
     assert!(standing.released.is_empty(), "stored and quarantined: {:?}", standing.released);
     let raw: BTreeSet<[u8; 32]> = standing.raw.iter().map(|payload| Sha256::digest(payload).into()).collect();
     let mut known: BTreeSet<Identity> = BTreeSet::new();

@@ -265,7 +265,7 @@ async fn the_overview_counts_each_day_once() {
     let warehouse = migrated(&clickhouse).await;
     let listen = "127.0.0.1:0".parse().unwrap();
     let dashboard = Dashboard::bind(
-        dashboard::Options { listen, names: Vec::new(), troubles: Default::default() },
+        dashboard::Options { listen, names: Vec::new(), faults: Default::default() },
         warehouse.clone(),
     )
     .await
@@ -319,7 +319,7 @@ async fn the_page_asks_a_few_queries_at_once() {
     });
     let warehouse = warehouse::Warehouse::new(warehouse::Options { url, ..Default::default() }).unwrap();
     let listen = "127.0.0.1:0".parse().unwrap();
-    let options = dashboard::Options { listen, names: Vec::new(), troubles: Default::default() };
+    let options = dashboard::Options { listen, names: Vec::new(), faults: Default::default() };
     let dashboard = Dashboard::bind(options, warehouse).await.unwrap();
     let address = dashboard.address();
     let shutdown = CancellationToken::new();

@@ -7,7 +7,7 @@ use telemetry::v1::{Fault, Receipt, ReceiptCode, SeqRange};
 
 use super::*;
 use crate::{
-    draft::{Limits, choose},
+    draft::{ReportLimits, choose},
     sender::Sender,
 };
 
@@ -35,7 +35,7 @@ fn contents(store: &mut Store, device: usize) -> BTreeMap<(u64, u64), String> {
     let mut contents = BTreeMap::new();
     for boot in store.outbox(device).unwrap().boots().clone() {
         let mut from = 0;
-        while let Some(draft) = choose(&boot, from, u64::MAX, Limits::of(crate::Form::Protobuf)) {
+        while let Some(draft) = choose(&boot, from, u64::MAX, ReportLimits::of(crate::Form::Protobuf)) {
             let bytes = store.report(device, boot.id, draft.range, Attached::default()).unwrap();
             let report = telemetry::report::Report::decode(&bytes).unwrap();
             for (index, event) in report.message().events.iter().enumerate() {

@@ -8,7 +8,7 @@ use analysis::{
     nonparametric,
     sample::Sample,
     tolerance, trumpet,
-    verdict::{self, Claim, Limits},
+    verdict::{self, Claim, SpecificationLimits},
     wilson,
 };
 use clap::Args;
@@ -47,8 +47,8 @@ pub struct LimitFlags {
 }
 
 impl LimitFlags {
-    fn limits(&self) -> Result<Limits, Fault> {
-        Limits::dose(self.set, self.dose_resolution, self.relative).map_err(fault)
+    fn limits(&self) -> Result<SpecificationLimits, Fault> {
+        SpecificationLimits::dose(self.set, self.dose_resolution, self.relative).map_err(fault)
     }
 }
 

@@ -4,7 +4,7 @@
 use super::exception::Exception;
 use super::idle::{Idle, Prepared};
 use super::library::{Connection, Library};
-use super::reader::Limits;
+use super::reader::ReaderLimits;
 use super::reply::Identity;
 use super::request::Request;
 use super::session::Sessions;
@@ -58,7 +58,7 @@ pub struct Engine {
     /// What replies say about the engine.
     pub identity: Identity,
     /// The limits of a reader's statement.
-    pub reader_limits: Limits,
+    pub reader_limits: ReaderLimits,
     numbers: AtomicU64,
     /// Running statements that have a name from their client, by the key of their connection.
     names: Mutex<BTreeMap<String, Name>>,
@@ -136,7 +136,10 @@ impl Engine {
             sessions: Sessions::new(SESSIONS_MAX),
             idle: Idle::new(options.connections_max.saturating_mul(IDLE_SHARE)),
             identity,
-            reader_limits: Limits::new(options.memory_max_bytes.unwrap_or_else(half_of_machine), options.readers_max),
+            reader_limits: ReaderLimits::new(
+                options.memory_max_bytes.unwrap_or_else(half_of_machine),
+                options.readers_max,
+            ),
             numbers: AtomicU64::new(0),
             names: Mutex::default(),
         })

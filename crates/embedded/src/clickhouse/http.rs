@@ -13,7 +13,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::CONTENT_TYPE;
 use hyper::http::response::Builder;
 use hyper::{HeaderMap, Method, Response};
-use service::door::{self, Door, Refusal};
+use service::origin_guard::{self, OriginGuard, Refusal};
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -53,7 +53,7 @@ pub struct Server {
     pub waiting_time: Duration,
     pub password: String,
     /// The check of a request's host and origin.
-    pub door: Door,
+    pub guard: OriginGuard,
 }
 
 /// The threads that are reserved for the owner's statements, or for those of readers.
@@ -124,7 +124,7 @@ impl Drop for Guard {
 impl Server {
     /// Answers one request.
     pub async fn answer(self: Arc<Self>, request: hyper::Request<Incoming>) -> Response<Body> {
-        let mut response = match self.door.admit(request.uri(), request.headers()) {
+        let mut response = match self.guard.admit(request.uri(), request.headers()) {
             Ok(()) => self.serve(request).await,
             Err(Refusal { status, text }) => {
                 let mut response = self.refuse(&Exception::new(497, "ACCESS_DENIED", text));
@@ -132,7 +132,7 @@ impl Server {
                 response
             }
         };
-        door::shield(response.headers_mut());
+        origin_guard::shield(response.headers_mut());
         response
     }
 

@@ -169,9 +169,9 @@ pub const EXECUTION_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// What a reader's statement may use. A request may lower each of these limits but not raise it.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits([(&'static str, u64); 3]);
+pub struct ReaderLimits([(&'static str, u64); 3]);
 
-impl Limits {
+impl ReaderLimits {
     /// All readers together get half of the engine's memory; the other half belongs to the owner.
     /// Each reader gets the number of threads that ClickHouse uses by default.
     pub fn new(engine_bytes: u64, readers_max: usize) -> Self {
@@ -369,7 +369,7 @@ mod tests {
     fn limits_are_lowered_and_never_raised() {
         let lowered = |name: &str, value: &str| {
             let mut settings = [(name.to_owned(), value.to_owned())];
-            Limits::new(8_000, 4).lower(&mut settings);
+            ReaderLimits::new(8_000, 4).lower(&mut settings);
             settings[0].1.clone()
         };
         assert_eq!(lowered("max_execution_time", "5"), "5");

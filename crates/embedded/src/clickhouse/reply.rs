@@ -8,7 +8,7 @@ use super::reader;
 use super::request::Request;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use service::places::Work;
+use service::connection_slots::Work;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;

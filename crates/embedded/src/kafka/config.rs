@@ -66,7 +66,7 @@ pub(super) fn value<'v>(values: &'v Values, known: &Known) -> (&'v str, bool) {
 
 /// How long and how large a partition may become.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct LogLimits {
     /// A segment is closed once it holds this much.
     pub(super) segment_bytes: u64,
     /// A segment last written to longer ago is deleted; `None` keeps it.
@@ -76,8 +76,8 @@ pub(super) struct Limits {
 }
 
 /// The limits that follow from a topic's configuration.
-pub(super) fn limits(values: &Values) -> Limits {
-    Limits {
+pub(super) fn limits(values: &Values) -> LogLimits {
+    LogLimits {
         segment_bytes: number(values, SEGMENT_BYTES).unwrap_or(u64::MAX).max(1),
         retention: number(values, RETENTION_MS).map(Duration::from_millis),
         retention_bytes: number(values, RETENTION_BYTES),

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use service::places::{Place, Work};
+use service::connection_slots::{Slot, Work};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -40,12 +40,12 @@ struct Pending {
 }
 
 /// Serves a connection. It ends when the client leaves, sends an invalid request, must give its
-/// place to another client, or when the broker stops.
-pub(super) async fn serve(stream: TcpStream, place: Place, broker: Arc<Broker>) {
+/// slot to another client, or when the broker stops.
+pub(super) async fn serve(stream: TcpStream, slot: Slot, broker: Arc<Broker>) {
     let peer = stream.peer_addr().ok();
     let exchanged = tokio::select! {
-        exchanged = exchange(stream, &place, broker) => exchanged,
-        () = place.dismissed() => Err(io::Error::other("its place is needed")),
+        exchanged = exchange(stream, &slot, broker) => exchanged,
+        () = slot.dismissed() => Err(io::Error::other("its slot is needed")),
     };
     if let Err(error) = exchanged {
         match error.kind() {
@@ -55,7 +55,7 @@ pub(super) async fn serve(stream: TcpStream, place: Place, broker: Arc<Broker>) 
     }
 }
 
-async fn exchange(stream: TcpStream, place: &Place, broker: Arc<Broker>) -> io::Result<()> {
+async fn exchange(stream: TcpStream, slot: &Slot, broker: Arc<Broker>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let context = Context { broker, local: stream.local_addr()? };
     let (reader, writer) = stream.into_split();
@@ -64,7 +64,7 @@ async fn exchange(stream: TcpStream, place: &Place, broker: Arc<Broker>) -> io::
     tokio::pin!(writing);
     tokio::select! {
         // Requests that came before the end may still wait for their answers.
-        read = read(reader, place, &context, sender) => {
+        read = read(reader, slot, &context, sender) => {
             read?;
             if context.broker.shutdown.is_cancelled() { writing.await } else { Ok(()) }
         }
@@ -74,7 +74,7 @@ async fn exchange(stream: TcpStream, place: &Place, broker: Arc<Broker>) -> io::
 
 async fn read(
     mut reader: OwnedReadHalf,
-    place: &Place,
+    slot: &Slot,
     context: &Context,
     sender: mpsc::Sender<Pending>,
 ) -> io::Result<()> {
@@ -103,7 +103,7 @@ async fn read(
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "the memory of a request that is not here is needed"));
             }
         }
-        let work = place.work();
+        let work = slot.work();
         let items = own.items(api::items(&frame).map_err(invalid)?).await?;
         let reply = api::dispatch(context, frame.freeze(), (bytes, items)).await.map_err(invalid)?;
         if sender.send(Pending { reply, _work: work }).await.is_err() {

@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Error,
     batch::Admitted,
-    config::Limits,
+    config::LogLimits,
     producers::{Producers, Verdict},
     segment::Segment,
     sync_directory,
@@ -123,13 +123,13 @@ struct Writer {
     written: u64,
     next_offset: i64,
     producers: Producers,
-    limits: Limits,
+    limits: LogLimits,
 }
 
 impl Writer {
     /// Opens the partition and cuts off a half-written batch that a crash has left at the end. If a
     /// whole batch follows it, the file is damaged, and this fails.
-    fn open(directory: &Path, limits: Limits) -> Result<Self, Error> {
+    fn open(directory: &Path, limits: LogLimits) -> Result<Self, Error> {
         let failed = |source| Error::Storage { path: directory.to_owned(), source };
         for entry in std::fs::read_dir(directory).map_err(failed)? {
             Segment::salvage(&entry.map_err(failed)?.path()).map_err(failed)?;
@@ -311,7 +311,7 @@ pub(super) struct Signals {
 impl Partition {
     /// Opens the partition in `directory`, which reads the end of its log, and starts its owner.
     /// This blocks.
-    pub(super) fn open(directory: &Path, limits: Limits, signals: Signals) -> Result<Self, Error> {
+    pub(super) fn open(directory: &Path, limits: LogLimits, signals: Signals) -> Result<Self, Error> {
         let writer = Writer::open(directory, limits)?;
         let log = Arc::clone(&writer.log);
         let (commands, waiting) = mpsc::channel(COMMANDS_MAX);

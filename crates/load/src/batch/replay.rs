@@ -174,7 +174,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        batch::{Rules, Written},
+        batch::{PreparedBatch, Rules},
         decode::{Content, Place, decode},
         inbox::{Headers, OtherHeaders, Record},
     };
@@ -207,7 +207,7 @@ mod tests {
         v1::Report { boot_id: BOOT, first_seq, events, ..v1::Report::default() }.encode_to_vec()
     }
 
-    fn written(ledgers: &mut Ledgers, rules: &Rules, content: Content, record: &Record) -> Written {
+    fn written(ledgers: &mut Ledgers, rules: &Rules, content: Content, record: &Record) -> PreparedBatch {
         let place = Place { content, partition: 0, partitions: 1 };
         let mut contexts = Contexts::default();
         let (decoded, mut batch) = (decode(record, place, &mut contexts), Batch::default());
@@ -219,7 +219,7 @@ mod tests {
     }
 
     /// Rows written to injections, device_status, quarantine and quarantine_replays.
-    fn rows(written: &Written) -> [u64; 4] {
+    fn rows(written: &PreparedBatch) -> [u64; 4] {
         ["injections", "device_status", "quarantine", "quarantine_replays"].map(|table| {
             written.blocks.iter().filter(|block| block.table() == table).map(warehouse::columns::Block::rows).sum()
         })

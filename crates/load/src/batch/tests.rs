@@ -38,7 +38,7 @@ fn record(offset: u64, device: &str, model: &str, clock: v1::Clock) -> Record {
 }
 
 /// The texts of a column, row by row.
-fn texts(written: &Written, table: &str, column: &str) -> Vec<String> {
+fn texts(written: &PreparedBatch, table: &str, column: &str) -> Vec<String> {
     let block = written.blocks.iter().find(|block| block.table() == table).unwrap();
     let rows = block.record_batch(0).unwrap();
     let column = rows.column_by_name(column).unwrap();
@@ -50,7 +50,7 @@ fn texts(written: &Written, table: &str, column: &str) -> Vec<String> {
 }
 
 /// The rows of one record, with the usual rules.
-fn written(record: &Record, content: Content) -> Written {
+fn written(record: &Record, content: Content) -> PreparedBatch {
     let (mut ledgers, mut batch, mut contexts) = (Ledgers::unbounded(), Batch::default(), Contexts::default());
     let decoded = decode(record, Place { content, ..PLACE }, &mut contexts);
     let missing = ledgers.open(decoded.boots());
@@ -60,7 +60,7 @@ fn written(record: &Record, content: Content) -> Written {
 }
 
 /// The times of a column, row by row.
-fn times(written: &Written, table: &str, column: &str) -> Vec<Option<i64>> {
+fn times(written: &PreparedBatch, table: &str, column: &str) -> Vec<Option<i64>> {
     let block = written.blocks.iter().find(|block| block.table() == table).unwrap();
     let rows = block.record_batch(0).unwrap();
     let column = rows.column_by_name(column).unwrap();

@@ -17,7 +17,7 @@ const DAY_US: i64 = 86_400_000_000;
 pub(super) struct Claim {
     pub intent: Intent,
     /// Whether no other owner can have written rows of this intent.
-    pub sole: bool,
+    pub is_unrivalled: bool,
     /// The lowest generation of earlier intents, if there are any. The rows of all generations
     /// below the intent's have to be deleted before the batch is written.
     pub superseded: Option<u32>,
@@ -34,7 +34,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
         // completed.
         let short = records.first().map_or(self.fetch, |record| record.offset) > self.position;
         let (mut put, mut outwaited): (Option<u32>, bool) = (None, false);
-        let mut intents = if self.ahead { Vec::new() } else { self.intents().await? };
+        let mut intents = if self.continues { Vec::new() } else { self.intents().await? };
         loop {
             let next = match latest(&intents)? {
                 None => self.intent(put.map_or(0, |burned| burned + GENERATIONS), wanted, None),
@@ -43,14 +43,14 @@ impl<S: Store, C: Copies> Owner<S, C> {
                     return Err(Error::Closed { incarnation, partition }.into());
                 }
                 Some(intent) if self.follows_rules(intent) && (!short || intent.owner == self.name) => {
-                    let sole = intent.owner == self.name && put == Some(intent.generation);
+                    let is_unrivalled = intent.owner == self.name && put == Some(intent.generation);
                     let superseded = superseded(&intents, intent.generation);
-                    if !sole {
+                    if !is_unrivalled {
                         self.not_overtaken().await?;
                     }
                     let intent = intent.clone();
-                    let sole = sole && superseded.is_none();
-                    return Ok(Claim { intent, sole, superseded, since });
+                    let is_unrivalled = is_unrivalled && superseded.is_none();
+                    return Ok(Claim { intent, is_unrivalled, superseded, since });
                 }
                 // Nothing is deleted while an owner of the other version may still write.
                 Some(other) if !outwaited => {

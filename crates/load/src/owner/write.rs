@@ -12,7 +12,7 @@ use warehouse::{
 
 use super::{GENERATIONS, Owner, Stop, claim::Claim};
 use crate::{
-    batch::Written,
+    batch::PreparedBatch,
     copies::Copies,
     error::Error,
     store::{Commit, Store, backoff},
@@ -28,7 +28,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
         let generation = claim.intent.generation;
         let inserts: Vec<_> = blocks.iter().map(|block| self.write_block(block, claim)).collect();
         stream::iter(inserts).buffer_unordered(self.shared.limits.inserts_max).try_collect::<()>().await?;
-        if claim.sole && !self.engine_unbroken(claim.since).await? {
+        if claim.is_unrivalled && !self.engine_unbroken(claim.since).await? {
             tracing::info!(shard = ?self.shard, batch = self.position, "the engine restarted, reading the batch back");
             for block in blocks {
                 self.ensure(block, generation).await?;
@@ -40,7 +40,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
     /// Writes one block. An OK to the first attempt of the only owner counts for now;
     /// [`Owner::write`] checks afterwards whether the engine has restarted.
     async fn write_block(&self, block: &Block, claim: &Claim) -> Result<(), Stop> {
-        if claim.sole && self.insert(block, claim.intent.generation).await?.is_ok() {
+        if claim.is_unrivalled && self.insert(block, claim.intent.generation).await?.is_ok() {
             return Ok(());
         }
         self.ensure(block, claim.intent.generation).await
@@ -105,7 +105,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
     }
 
     /// Records the batch and its ledgers.
-    pub(super) async fn record(&self, written: &Written, lost: IntervalSet, claim: &Claim) -> Result<(), Stop> {
+    pub(super) async fn record(&self, written: &PreparedBatch, lost: IntervalSet, claim: &Claim) -> Result<(), Stop> {
         let intent = &claim.intent;
         let commit = Commit {
             committed: Committed {
@@ -124,7 +124,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
         loop {
             self.lease.check()?;
             let result = self.shared.store.commit(&commit, attempt).await;
-            if result.is_ok() && claim.sole && attempt == 0 && self.engine_unbroken(claim.since).await? {
+            if result.is_ok() && claim.is_unrivalled && attempt == 0 && self.engine_unbroken(claim.since).await? {
                 return Ok(());
             }
             let progress = self.persist("read position", || self.shared.store.progress(self.shard)).await?;

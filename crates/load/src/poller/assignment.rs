@@ -40,7 +40,7 @@ use crate::{
     partition::Key,
     start::{Start, find},
     store::Store,
-    unread::{GivenUp, Standing},
+    unread::{GivenUp, UnreadPartition},
 };
 
 /// A partition of this loader.
@@ -56,7 +56,7 @@ pub(super) struct Holding {
     /// Offset up to which everything is written.
     pub written: u64,
     /// Set while nothing is read although Kafka has more.
-    pub standing: Option<Standing>,
+    pub standing: Option<UnreadPartition>,
     /// The next record did not follow the last: nothing is read until the reason is known.
     pub halted: bool,
     /// A task is asking Kafka for the next record.

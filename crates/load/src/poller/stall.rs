@@ -14,7 +14,7 @@ use crate::{
     partition::Key,
     start::watermarks,
     store::Store,
-    unread::{self, Answer, Ends, GivenUp, Standing},
+    unread::{self, Answer, Ends, GivenUp, UnreadPartition},
 };
 
 impl<S: Store, C: Copies> Poller<S, C> {
@@ -26,7 +26,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
         let (next, since) = (holding.next, self.shared.clock.since_host_boot());
         tracing::warn!(topic = %key.0, partition = key.1, next, "the next record did not come, asking for it");
         holding.halted = true;
-        holding.standing = Some(Standing { next, since, high: None, why: None });
+        holding.standing = Some(UnreadPartition { next, since, high: None, why: None });
         self.probe(key);
         Ok(())
     }
@@ -60,7 +60,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
         let again = holding.standing.as_ref().is_some_and(|standing| standing.next == next);
         if !again {
             holding.standing =
-                Some(Standing { next, since: self.shared.clock.since_host_boot(), high: None, why: None });
+                Some(UnreadPartition { next, since: self.shared.clock.since_host_boot(), high: None, why: None });
         }
         match end {
             Ok((low, high)) if again && low > next => return self.bounds(&key, low, high),

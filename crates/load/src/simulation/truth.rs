@@ -36,7 +36,7 @@ fn number(rows: &RecordBatch, column: &str, row: usize) -> u64 {
 
 /// The contents of the engine's tables.
 #[derive(Debug, Default)]
-pub struct Standing {
+pub struct Contents {
     /// Events in the tables of their kind.
     pub facts: BTreeSet<Identity>,
     /// Events in quarantine and nowhere else.
@@ -49,7 +49,7 @@ pub struct Standing {
     pub ledgers: BTreeMap<(String, u64), LedgerRow>,
 }
 
-impl Standing {
+impl Contents {
     /// Reads all tables and checks that they agree: each event is there once, the ledgers hold
     /// exactly the stored events, the sums equal their recomputation.
     pub fn of(engine: &Engine) -> Self {
@@ -87,7 +87,7 @@ impl Standing {
 /// replays have released.
 #[cfg(test)]
 pub(super) fn check(engine: &Engine, log: &Log) -> usize {
-    let standing = Standing::of(engine);
+    let standing = Contents::of(engine);
     let (sent, unreadable) = sent(log);
     let everything: BTreeSet<Identity> = standing.facts.union(&standing.quarantined).cloned().collect();
     assert_eq!(everything, sent, "not what was sent");

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use analysis::{clustered, moments::Moments, verdict::Limits};
+use analysis::{clustered, moments::Moments, verdict::SpecificationLimits};
 use serde_json::json;
 use warehouse::{
     accuracy::{AccuracyVerdict, Incomplete, Model, SessionSum},
@@ -21,14 +21,16 @@ pub type Models = HashMap<String, Model>;
 
 /// The limits of a channel at a set point. Returns `None` if the model is not registered or has no
 /// tolerance.
-pub fn limits(model: Option<&Model>, channel: Channel, target: u32) -> Option<Limits> {
+pub fn limits(model: Option<&Model>, channel: Channel, target: u32) -> Option<SpecificationLimits> {
     let model = model?;
     let (target, millionths) = (f64::from(target), |ppm: u32| f64::from(ppm) / 1e6);
     let limits = match channel {
-        Channel::Dose => Limits::dose(target, model.dose_resolution_nl.into(), millionths(model.dose_tolerance_ppm)),
+        Channel::Dose => {
+            SpecificationLimits::dose(target, model.dose_resolution_nl.into(), millionths(model.dose_tolerance_ppm))
+        }
         Channel::Depth => {
             let (least, absolute) = (model.depth_resolution_um.into(), model.depth_tolerance_um.into());
-            Limits::depth(target, least, absolute, millionths(model.depth_tolerance_ppm))
+            SpecificationLimits::depth(target, least, absolute, millionths(model.depth_tolerance_ppm))
         }
     };
     limits.ok().filter(|limits| limits.high > limits.low)

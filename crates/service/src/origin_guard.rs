@@ -1,4 +1,4 @@
-//! The door of an HTTP port. It refuses requests that the page of another site makes a browser on
+//! The guard of an HTTP port. It refuses requests that the page of another site makes a browser on
 //! this machine send, and it forbids browsers to give an answer to such a page.
 //!
 //! - `Host` must name this port. In an attack by DNS rebinding, the DNS name of the page points at
@@ -28,9 +28,9 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const FORWARDED_SCHEME: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// The door of one port.
+/// The guard of one port.
 #[derive(Clone, Debug)]
-pub struct Door {
+pub struct OriginGuard {
     address: SocketAddr,
     names: Arc<[String]>,
 }
@@ -50,8 +50,8 @@ const HOST: Refusal = Refusal {
 };
 const SITE: Refusal = Refusal { status: StatusCode::FORBIDDEN, text: "Requests of pages of other sites are refused" };
 
-impl Door {
-    /// The door of a listener. `names` are host names by which it may be called, with any port,
+impl OriginGuard {
+    /// The guard of a listener. `names` are host names by which it may be called, with any port,
     /// such as those of a proxy or a container.
     pub fn new(address: SocketAddr, names: &[String]) -> Self {
         Self { address, names: names.iter().map(|name| name.to_ascii_lowercase()).collect() }
@@ -120,7 +120,7 @@ impl Door {
         })
     }
 
-    /// Puts the door in front of a router.
+    /// Puts the guard in front of a router.
     pub(crate) fn protect(self, router: Router) -> Router {
         router.layer(middleware::from_fn(move |request: Request, next: Next| {
             let admitted = self.admit(request.uri(), request.headers());
@@ -149,12 +149,12 @@ mod tests {
 
     fn admit(address: &str, names: &[&str], headers: &[(&str, &str)]) -> u16 {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let door = Door::new(address.parse().unwrap(), &names);
+        let guard = OriginGuard::new(address.parse().unwrap(), &names);
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
         }
-        door.admit(&Uri::from_static("/"), &map).map_or_else(|refusal| refusal.status.as_u16(), |()| 200)
+        guard.admit(&Uri::from_static("/"), &map).map_or_else(|refusal| refusal.status.as_u16(), |()| 200)
     }
 
     #[test]
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(admit("127.0.0.1:1", &[], &[("host", "localhost:1"), ("host", "evil:1")]), 421);
         let uri = Uri::from_static("http://rebound.example:1/");
         let host = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("localhost:1"))]);
-        assert!(Door::new("127.0.0.1:1".parse().unwrap(), &[]).admit(&uri, &host).is_err());
+        assert!(OriginGuard::new("127.0.0.1:1".parse().unwrap(), &[]).admit(&uri, &host).is_err());
     }
 
     #[test]

@@ -7,20 +7,20 @@ use std::{
 
 /// The fault of each role that has one. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Troubles(Arc<Mutex<BTreeMap<&'static str, String>>>);
+pub struct RoleFaults(Arc<Mutex<BTreeMap<&'static str, String>>>);
 
-impl Troubles {
+impl RoleFaults {
     /// Notes the fault of a role; `None` means that it has none.
-    pub fn note(&self, role: &'static str, trouble: Option<String>) {
-        self.with(|troubles| match trouble {
-            Some(trouble) => troubles.insert(role, trouble),
-            None => troubles.remove(role),
+    pub fn note(&self, role: &'static str, fault: Option<String>) {
+        self.with(|faults| match fault {
+            Some(fault) => faults.insert(role, fault),
+            None => faults.remove(role),
         });
     }
 
     /// One line for each role that has a fault.
     pub fn lines(&self) -> Vec<String> {
-        self.with(|troubles| troubles.iter().map(|(role, trouble)| format!("{role}: {trouble}")).collect())
+        self.with(|faults| faults.iter().map(|(role, fault)| format!("{role}: {fault}")).collect())
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<&'static str, String>) -> T) -> T {

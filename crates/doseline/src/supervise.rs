@@ -3,7 +3,7 @@
 
 use std::{future::Future, time::Duration};
 
-use service::{backoff::Backoff, troubles::Troubles};
+use service::{backoff::Backoff, role_faults::RoleFaults};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -13,11 +13,11 @@ const PAUSES: Backoff = Backoff::exact(Duration::from_secs(1), PAUSE_MAX);
 /// A role that has run for this long since its failure has recovered.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// Runs a role until `shutdown`, and begins it again whenever it ends by itself. `troubles` holds
+/// Runs a role until `shutdown`, and begins it again whenever it ends by itself. `faults` holds
 /// its fault from the failure until the recovery.
-pub async fn kept<F, E>(
+pub async fn supervise<F, E>(
     role: &'static str,
-    troubles: Troubles,
+    faults: RoleFaults,
     shutdown: CancellationToken,
     mut begin: impl FnMut() -> F,
 ) -> anyhow::Result<()>
@@ -33,14 +33,14 @@ where
         let ended = tokio::select! {
             ended = &mut running => ended,
             () = sleep(STEADY) => {
-                troubles.note(role, None);
+                faults.note(role, None);
                 running.await
             }
         };
         if shutdown.is_cancelled() {
             return ended?.map_err(Into::into);
         }
-        let trouble = match ended {
+        let fault = match ended {
             Ok(Ok(())) => "ended by itself".to_owned(),
             Ok(Err(error)) => format!("{:#}", error.into()),
             Err(crashed) => format!("crashed: {crashed}"),
@@ -51,22 +51,22 @@ where
         let pause = pauses.pause();
         tracing::error!(
             role,
-            error = trouble,
+            error = fault,
             again_in_s = pause.as_secs(),
             "role failed and will be restarted; ingest continues"
         );
-        troubles.note(role, Some(trouble));
+        faults.note(role, Some(fault));
         if shutdown.run_until_cancelled(sleep(pause)).await.is_none() {
             return Ok(());
         }
     }
 }
 
-/// As [`kept`], for a role that is bound already: it begins with `first`, and after a failure with
+/// As [`supervise`], for a role that is bound already: it begins with `first`, and after a failure with
 /// what `bind` binds.
-pub async fn kept_from<R, B, F, E>(
+pub async fn supervise_from<R, B, F, E>(
     role: &'static str,
-    troubles: Troubles,
+    faults: RoleFaults,
     shutdown: CancellationToken,
     first: R,
     mut bind: impl FnMut() -> B,
@@ -90,7 +90,7 @@ where
             run(role).await
         }
     };
-    kept(role, troubles, shutdown, begin).await
+    supervise(role, faults, shutdown, begin).await
 }
 
 #[cfg(test)]
@@ -102,7 +102,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_role_begins_again_after_an_error_and_a_crash_and_is_told_of_until_it_is_steady() {
         static BEGUN: AtomicU32 = AtomicU32::new(0);
-        let (troubles, shutdown) = (Troubles::default(), CancellationToken::new());
+        let (faults, shutdown) = (RoleFaults::default(), CancellationToken::new());
         let stop = shutdown.clone();
         let begin = move || {
             let (number, stop) = (BEGUN.fetch_add(1, Ordering::Relaxed), stop.clone());
@@ -117,17 +117,17 @@ mod tests {
                 }
             }
         };
-        let running = tokio::spawn(kept("monitor", troubles.clone(), shutdown.clone(), begin));
+        let running = tokio::spawn(supervise("monitor", faults.clone(), shutdown.clone(), begin));
         sleep(Duration::from_millis(500)).await;
-        assert_eq!(troubles.lines(), ["monitor: too long"]);
+        assert_eq!(faults.lines(), ["monitor: too long"]);
         sleep(Duration::from_secs(1)).await;
-        assert!(troubles.lines()[0].starts_with("monitor: crashed: "), "{troubles:?}");
+        assert!(faults.lines()[0].starts_with("monitor: crashed: "), "{faults:?}");
         // The second pause is twice as long as the first.
         assert_eq!(BEGUN.load(Ordering::Relaxed), 2);
         sleep(Duration::from_secs(2)).await;
-        assert_eq!((BEGUN.load(Ordering::Relaxed), troubles.lines().len()), (3, 1));
+        assert_eq!((BEGUN.load(Ordering::Relaxed), faults.lines().len()), (3, 1));
         sleep(STEADY).await;
-        assert!(troubles.lines().is_empty());
+        assert!(faults.lines().is_empty());
         shutdown.cancel();
         running.await.unwrap().unwrap();
     }

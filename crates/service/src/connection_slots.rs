@@ -1,4 +1,4 @@
-//! The connections of one listener, which are limited in number. If all places are taken, the
+//! The connections of one listener, which are limited in number. If all slots are taken, the
 //! connection that has been idle for the longest time is closed. Silent clients, however many, thus
 //! cannot keep others out.
 
@@ -20,9 +20,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Pause where the system has no connection to give.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
-/// The places of one listener.
+/// The slots of one listener.
 #[derive(Debug)]
-pub struct Places {
+pub struct ConnectionSlots {
     free: Arc<Semaphore>,
     idle: Mutex<Idle>,
 }
@@ -34,14 +34,14 @@ struct Idle {
     connections: BTreeMap<u64, CancellationToken>,
 }
 
-impl Places {
-    /// So many places.
+impl ConnectionSlots {
+    /// So many slots.
     pub fn new(count: usize) -> Arc<Self> {
         Arc::new(Self { free: Arc::new(Semaphore::new(count)), idle: Mutex::default() })
     }
 
-    /// The next connection of the listener, and its place.
-    pub async fn accept(self: &Arc<Self>, listener: &TcpListener) -> (TcpStream, Place) {
+    /// The next connection of the listener, and its slot.
+    pub async fn accept(self: &Arc<Self>, listener: &TcpListener) -> (TcpStream, Slot) {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => return (stream, self.enter().await),
@@ -54,8 +54,8 @@ impl Places {
         }
     }
 
-    /// Takes a place; waits only while every connection is busy.
-    pub async fn enter(self: &Arc<Self>) -> Place {
+    /// Takes a slot; waits only while every connection is busy.
+    pub async fn enter(self: &Arc<Self>) -> Slot {
         loop {
             let free = Arc::clone(&self.free);
             if self.free.available_permits() == 0 {
@@ -64,9 +64,9 @@ impl Places {
             if let Ok(Ok(permit)) = tokio::time::timeout(LOOK_AGAIN, free.acquire_owned()).await {
                 let state = State { works: 0, number: None };
                 let gone = CancellationToken::new();
-                let shared = Shared { places: Arc::clone(self), state: Mutex::new(state), gone, _permit: permit };
+                let shared = Shared { slots: Arc::clone(self), state: Mutex::new(state), gone, _permit: permit };
                 shared.rest(&mut shared.lock());
-                return Place(Arc::new(shared));
+                return Slot(Arc::new(shared));
             }
         }
     }
@@ -84,13 +84,13 @@ impl Idle {
     }
 }
 
-/// The place of one connection, which is free again once this and all its work are dropped.
+/// The slot of one connection, which is free again once this and all its work are dropped.
 #[derive(Clone, Debug)]
-pub struct Place(Arc<Shared>);
+pub struct Slot(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    places: Arc<Places>,
+    slots: Arc<ConnectionSlots>,
     state: Mutex<State>,
     gone: CancellationToken,
     _permit: OwnedSemaphorePermit,
@@ -103,7 +103,7 @@ struct State {
     number: Option<u64>,
 }
 
-impl Place {
+impl Slot {
     /// Waits until the connection has to give way.
     pub async fn dismissed(&self) {
         self.0.gone.cancelled().await;
@@ -114,7 +114,7 @@ impl Place {
         let mut state = self.0.lock();
         state.works += 1;
         if let Some(number) = state.number.take() {
-            self.0.places.lock().connections.remove(&number);
+            self.0.slots.lock().connections.remove(&number);
         }
         drop(state);
         Work(self.clone())
@@ -127,7 +127,7 @@ impl Shared {
     }
 
     fn rest(&self, state: &mut State) {
-        let mut idle = self.places.lock();
+        let mut idle = self.slots.lock();
         let number = idle.next;
         idle.next += 1;
         idle.connections.insert(number, self.gone.clone());
@@ -139,14 +139,14 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let number = self.lock().number;
         if let Some(number) = number {
-            self.places.lock().connections.remove(&number);
+            self.slots.lock().connections.remove(&number);
         }
     }
 }
 
 /// A request under way.
 #[derive(Debug)]
-pub struct Work(Place);
+pub struct Work(Slot);
 
 impl Drop for Work {
     fn drop(&mut self) {
@@ -162,19 +162,19 @@ impl Drop for Work {
 mod tests {
     use super::*;
 
-    async fn has_to_go(place: &Place) -> bool {
-        tokio::time::timeout(Duration::ZERO, place.dismissed()).await.is_ok()
+    async fn has_to_go(slot: &Slot) -> bool {
+        tokio::time::timeout(Duration::ZERO, slot.dismissed()).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_idle_connection_gives_way_and_a_busy_one_does_not() {
-        let places = Places::new(3);
-        let (first, second, third) = (places.enter().await, places.enter().await, places.enter().await);
+        let slots = ConnectionSlots::new(3);
+        let (first, second, third) = (slots.enter().await, slots.enter().await, slots.enter().await);
         let work = first.work();
         drop(second.work());
         let entering = tokio::spawn({
-            let places = Arc::clone(&places);
-            async move { places.enter().await }
+            let slots = Arc::clone(&slots);
+            async move { slots.enter().await }
         });
         third.dismissed().await;
         assert!(!has_to_go(&first).await && !has_to_go(&second).await);
@@ -182,12 +182,12 @@ mod tests {
         let fourth = entering.await.unwrap();
         let busy = [second.work(), fourth.work()];
         // All are busy: nobody gives way, and nobody enters.
-        assert!(tokio::time::timeout(Duration::from_secs(1), places.enter()).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_secs(1), slots.enter()).await.is_err());
         assert!(!has_to_go(&first).await);
         drop(work);
-        assert!(tokio::time::timeout(Duration::from_secs(1), places.enter()).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_secs(1), slots.enter()).await.is_err());
         assert!(has_to_go(&first).await && !has_to_go(&second).await);
         drop((first, busy));
-        places.enter().await;
+        slots.enter().await;
     }
 }
