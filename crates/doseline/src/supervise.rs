@@ -62,8 +62,8 @@ where
     }
 }
 
-/// As [`supervise`], for a role that is bound already: it begins with `first`, and after a failure with
-/// what `bind` binds.
+/// As [`supervise`], for a role that is bound already: it begins with `first`, and after a failure
+/// with what `bind` binds.
 pub async fn supervise_from<R, B, F, E>(
     role: &'static str,
     faults: RoleFaults,

@@ -8,8 +8,8 @@
 //! - Neither a log line nor an error nor `Debug` shows a [`secret::Secret`] or the value of a
 //!   property of [`kafka::Properties`].
 //! - A setting has its type, default, bounds and description in one place: [`settings!`].
-//! - A request of another site's page does not reach a role ([`origin_guard`]), and the connections of a
-//!   port are bounded ([`connection_slots`]).
+//! - A request of another site's page does not reach a role ([`origin_guard`]), and the connections
+//!   of a port are bounded ([`connection_slots`]).
 //!
 //! Start reading at [`mod@settings`] for options, at [`health`] for what a role says about itself.
 

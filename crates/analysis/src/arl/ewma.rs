@@ -20,7 +20,7 @@ use crate::{
 pub enum EwmaLimits {
     /// The asymptotic limits from the first point on, as in published tables.
     Fixed,
-    /// SpecificationLimits with the exact variance, as [`crate::ewma`] draws them: narrower at the start.
+    /// Limits with the exact variance, as [`crate::ewma`] draws them: narrower at the start.
     TimeVarying,
 }
 
