@@ -66,7 +66,7 @@ pub struct RunLengths {
     pub spike: Option<f64>,
 }
 
-/// SpecificationLimits that keep the budget, in sigma; `None` for a chart that raises no alerts.
+/// Limits that keep the budget, in sigma; `None` for a chart that raises no alerts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Thresholds {
     /// Parameters of the CUSUM.

@@ -19,7 +19,7 @@ use crate::{
 
 /// Defaults that a property may change.
 const DEFAULTS: [(&str, &str); 2] = [
-    ("linger.ms", "5"),
+    ("linger.ms", "25"),
     // After this long librdkafka reports a record as failed, and the bridge produces it again.
     ("message.timeout.ms", "60000"),
 ];

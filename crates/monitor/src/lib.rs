@@ -41,7 +41,7 @@ use std::{
 
 use service::health;
 use telemetry::device_time;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use warehouse::{Advice, Warehouse};
 
@@ -57,11 +57,16 @@ pub use crate::{
     time::{now_us, stamp},
 };
 
+/// The pause after a pass, as a multiple of the pass: passes take 2 % of the time.
+const PAUSE_PER_PASS: u32 = 50;
+/// The longest pause, as a multiple of [`Options::interval`].
+const PAUSE_GROWTH_MAX: u32 = 5;
+
 /// Options of the monitor.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Time from the end of a pass to the start of the next. A shorter time finds changes earlier
-    /// and queries ClickHouse more often.
+    /// Time from the end of a pass to the start of the next; longer after a long pass. A shorter
+    /// time finds changes earlier and queries ClickHouse more often.
     pub interval: Duration,
     /// How long a sterilizer's data are awaited after a use has happened and arrived. Before, their
     /// absence is no finding. A longer time raises alerts later, and raises fewer alerts that later
@@ -152,6 +157,8 @@ pub struct Monitor {
     sterility: SterilityPass,
     accuracy: AccuracyPass,
     notifier: Option<Notifier>,
+    /// Tells the notifier of each pass.
+    passes: watch::Sender<()>,
     rest: Rest,
 }
 
@@ -178,6 +185,7 @@ impl Monitor {
             sterility,
             accuracy,
             notifier,
+            passes: watch::Sender::new(()),
             rest: Rest::default(),
         })
     }
@@ -236,7 +244,8 @@ impl Monitor {
         }
         // A target that does not answer must not delay the passes.
         let notifier = self.notifier.take();
-        let notifying = notifier.map(|notifier| tokio::spawn(notifier.run(self.handle(), shutdown.clone())));
+        let passes = self.passes.subscribe();
+        let notifying = notifier.map(|notifier| tokio::spawn(notifier.run(self.handle(), passes, shutdown.clone())));
         let ended = self.run_passes(&shutdown).await;
         // The notifier ends at shutdown; after an error it is stopped.
         if let Some(notifying) = notifying {
@@ -250,7 +259,8 @@ impl Monitor {
 
     /// Runs a pass once the schema is complete, unless the pass could find nothing new. An older
     /// schema lacks columns, and a pass would report that as an error of its own.
-    async fn pass_when_ready(&mut self) -> Result<(), Error> {
+    /// Returns how long the pass took.
+    async fn pass_when_ready(&mut self) -> Result<Duration, Error> {
         if !self.ready {
             warehouse::schema::ready(&self.warehouse).await?;
             self.ready = true;
@@ -260,30 +270,38 @@ impl Monitor {
         let content = self.warehouse.content().await?;
         if self.rest.allows(content, now, self.sterility.late) && !self.sterility.is_due(now) {
             self.handle.finished(&Summary::default(), began.elapsed());
-            return Ok(());
+        } else {
+            self.pass(now).await?;
+            self.rest.passed(now);
+            self.passes.send_replace(());
         }
-        self.pass(now).await?;
-        self.rest.passed(now);
-        Ok(())
+        Ok(began.elapsed())
     }
 
     async fn run_passes(&mut self, shutdown: &CancellationToken) -> Result<(), Error> {
         loop {
-            match shutdown.run_until_cancelled(self.pass_when_ready()).await {
+            let interval = self.options.interval;
+            let pause = match shutdown.run_until_cancelled(self.pass_when_ready()).await {
                 None => return Ok(()),
-                Some(Ok(())) => {}
+                Some(Ok(took)) => pause_after(took, interval),
                 Some(Err(Error::Warehouse(error))) if error.advice() != Advice::Fatal => {
                     if self.handle.failed(&error.to_string()) {
                         tracing::warn!(%error, "pass failed, trying again");
                     }
+                    interval
                 }
                 Some(Err(error)) => return Err(error),
-            }
-            if shutdown.run_until_cancelled(tokio::time::sleep(self.options.interval)).await.is_none() {
+            };
+            if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return Ok(());
             }
         }
     }
+}
+
+/// The pause after a pass that took `took`.
+fn pause_after(took: Duration, interval: Duration) -> Duration {
+    (took * PAUSE_PER_PASS).clamp(interval, interval * PAUSE_GROWTH_MAX)
 }
 
 /// Runs a monitor: [`Monitor::bind`], then [`Monitor::run`].
@@ -293,4 +311,21 @@ impl Monitor {
 #[boxed]
 pub async fn run(options: Options, warehouse: Warehouse, shutdown: CancellationToken) -> Result<(), Error> {
     Monitor::bind(options, warehouse).await?.run(shutdown).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::pause_after;
+
+    #[test]
+    fn passes_take_a_fiftieth_of_the_time_unless_the_pause_would_grow_over_five_intervals() {
+        let pause = |took_ms, interval_ms| {
+            pause_after(Duration::from_millis(took_ms), Duration::from_millis(interval_ms)).as_millis()
+        };
+        assert_eq!([pause(0, 2_000), pause(40, 2_000)], [2_000, 2_000]);
+        assert_eq!([pause(100, 2_000), pause(199, 2_000)], [5_000, 9_950]);
+        assert_eq!([pause(300, 2_000), pause(60_000, 2_000)], [10_000, 10_000]);
+    }
 }

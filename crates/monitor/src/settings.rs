@@ -10,7 +10,9 @@ settings! {
         /// Address of `/livez`, `/readyz` and `/metrics`
         http: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9_603));
         /// Pause between two passes, ms. A shorter pause sees data earlier and asks ClickHouse more
-        /// often. While nothing is written, the monitor makes one pass a minute
+        /// often. After a pass that took more than a fiftieth of it, the pause is 50 times as long
+        /// as the pass, but at most five times this. While nothing is written, the monitor makes
+        /// one pass a minute
         interval_ms: u32 = 2_000, in 100..=60_000;
         /// How long the monitor waits for a sterilizer's data after a use, and after the use has
         /// arrived, before their absence is a breach, s. A longer wait raises fewer alerts that

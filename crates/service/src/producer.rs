@@ -4,7 +4,7 @@ use std::{
     ops::Deref,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, Ordering, fence},
     },
     thread::JoinHandle,
     time::Duration,
@@ -14,25 +14,54 @@ use rdkafka::{
     ClientConfig, ClientContext,
     config::{FromClientConfigAndContext as _, RDKafkaLogLevel},
     error::{KafkaError, RDKafkaErrorCode},
-    message::{DeliveryResult, Header, OwnedHeaders},
-    producer::{BaseProducer, BaseRecord, ProducerContext},
+    message::{DeliveryResult, Header, OwnedHeaders, ToBytes},
+    producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
 };
 use tokio::sync::oneshot;
 
-/// Time for which the thread waits for events; dropping the producer takes as long at most.
+/// Time for which the thread waits for events while records are in flight. Dropping the producer
+/// takes as long at most.
 ///
-/// At the end of each wait rust-rdkafka asks for events without a pause for up to a millisecond,
-/// because it cuts the remaining time to whole milliseconds. Its own threads wait for 0.1 s at a
-/// time, which takes 0.4 % of a processor for each producer.
+/// At the end of each wait rust-rdkafka busy-polls for up to a millisecond, because it cuts the
+/// remaining time to whole milliseconds. Its own threads wait for 0.1 s at a time, which takes
+/// 0.4 % of a processor for each producer.
 const WAIT: Duration = Duration::from_millis(500);
+/// Time for which the thread sleeps while nothing is in flight. Errors of idle connections are
+/// taken as late at most.
+const SLEEP: Duration = Duration::from_secs(5);
 /// Between two attempts to enqueue, when the producer's queue is full.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(20);
 
 /// A producer with a thread that takes its delivery reports as they come. The thread ends with it.
 pub struct PolledProducer<C: ProducerContext + 'static> {
-    producer: Arc<BaseProducer<C>>,
-    stopped: Arc<AtomicBool>,
+    polled: Arc<Polled<C>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread and the owner of a producer share.
+struct Polled<C: ProducerContext + 'static> {
+    producer: BaseProducer<C>,
+    stopped: AtomicBool,
+    /// Whether the thread sleeps, or will unless it sees a record in flight.
+    asleep: AtomicBool,
+}
+
+impl<C: ProducerContext + 'static> Polled<C> {
+    /// Takes delivery reports until the producer is stopped.
+    fn poll(&self) {
+        while !self.stopped.load(Ordering::Relaxed) {
+            self.asleep.store(true, Ordering::Relaxed);
+            // A sender counts its record in flight before it reads `asleep`. Either it sees the
+            // flag, or the thread sees the record.
+            fence(Ordering::SeqCst);
+            let idle = self.producer.in_flight_count() == 0;
+            if idle {
+                std::thread::park_timeout(SLEEP);
+            }
+            self.asleep.store(false, Ordering::Relaxed);
+            self.producer.poll(if idle { Duration::ZERO } else { WAIT });
+        }
+    }
 }
 
 impl<C: ProducerContext + 'static> PolledProducer<C> {
@@ -41,18 +70,41 @@ impl<C: ProducerContext + 'static> PolledProducer<C> {
     /// # Errors
     /// When librdkafka refuses the configuration, or the system another thread.
     pub fn new(config: &ClientConfig, context: C) -> Result<Self, KafkaError> {
-        let producer = Arc::new(BaseProducer::from_config_and_context(config, context)?);
-        let stopped = Arc::new(AtomicBool::new(false));
+        let producer = BaseProducer::from_config_and_context(config, context)?;
+        let polled = Arc::new(Polled { producer, stopped: AtomicBool::new(false), asleep: AtomicBool::new(false) });
         let thread = std::thread::Builder::new().name("kafka-delivery".to_owned()).spawn({
-            let (producer, stopped) = (Arc::clone(&producer), Arc::clone(&stopped));
-            move || {
-                while !stopped.load(Ordering::Relaxed) {
-                    producer.poll(WAIT);
-                }
-            }
+            let polled = Arc::clone(&polled);
+            move || polled.poll()
         });
         let thread = thread.map_err(|error| KafkaError::ClientCreation(format!("start a thread: {error}")))?;
-        Ok(Self { producer, stopped, thread: Some(thread) })
+        Ok(Self { polled, thread: Some(thread) })
+    }
+
+    /// Hands a record to librdkafka, as [`BaseProducer::send`] does, and wakes the thread.
+    ///
+    /// # Errors
+    /// As [`BaseProducer::send`].
+    #[expect(clippy::result_large_err, clippy::type_complexity, reason = "the type of BaseProducer::send")]
+    pub fn send<'a, K, P>(
+        &self,
+        record: BaseRecord<'a, K, P, C::DeliveryOpaque>,
+    ) -> Result<(), (KafkaError, BaseRecord<'a, K, P, C::DeliveryOpaque>)>
+    where
+        K: ToBytes + ?Sized,
+        P: ToBytes + ?Sized,
+    {
+        self.polled.producer.send(record)?;
+        fence(Ordering::SeqCst);
+        if self.polled.asleep.load(Ordering::Relaxed) {
+            self.wake();
+        }
+        Ok(())
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
     }
 }
 
@@ -60,13 +112,14 @@ impl<C: ProducerContext + 'static> Deref for PolledProducer<C> {
     type Target = BaseProducer<C>;
 
     fn deref(&self) -> &Self::Target {
-        &self.producer
+        &self.polled.producer
     }
 }
 
 impl<C: ProducerContext + 'static> Drop for PolledProducer<C> {
     fn drop(&mut self) {
-        self.stopped.store(true, Ordering::Relaxed);
+        self.polled.stopped.store(true, Ordering::Relaxed);
+        self.wake();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -24,6 +24,7 @@ use service::{
     producer::{ConfirmingProducer, Outgoing},
 };
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use warehouse::{
     Warehouse,
@@ -57,7 +58,7 @@ pub struct Options {
     pub repeat: Duration,
     /// The Kafka that gets alerts; none = no Kafka.
     pub kafka: Option<Kafka>,
-    /// Time between two looks at the open alerts.
+    /// Longest time between two looks at the open alerts; there is one after each pass.
     pub interval: Duration,
 }
 
@@ -73,7 +74,7 @@ pub struct Kafka {
 impl Default for Options {
     fn default() -> Self {
         let repeat = Duration::from_secs(settings::Monitor::default().webhook_repeat_s.into());
-        Self { webhook: None, repeat, kafka: None, interval: Duration::from_secs(2) }
+        Self { webhook: None, repeat, kafka: None, interval: Duration::from_secs(30) }
     }
 }
 
@@ -291,23 +292,29 @@ impl Notifier {
         outcome
     }
 
-    /// Sends until `shutdown`, each target at its own pace.
-    pub async fn run(self, handle: status::Handle, shutdown: CancellationToken) {
+    /// Sends after each pass until `shutdown`, each target at its own pace.
+    pub async fn run(self, handle: status::Handle, passes: watch::Receiver<()>, shutdown: CancellationToken) {
         let mut tasks = tokio::task::JoinSet::new();
         for mut target in self.targets {
             let (warehouse, interval, shutdown) = (self.warehouse.clone(), self.interval, shutdown.clone());
-            let handle = handle.clone();
+            let (handle, mut passes) = (handle.clone(), passes.clone());
+            // A webhook gets its repetitions in time.
+            let interval = match &target.channel {
+                Channel::Webhook { repeat, .. } => interval.min(*repeat),
+                Channel::Kafka(_) => interval,
+            };
             handle.notified(target.channel.name(), None);
             tasks.spawn(async move {
                 let mut known = String::new();
                 loop {
-                    let pause = match shutdown.run_until_cancelled(target.round(&warehouse, now_us())).await {
+                    passes.mark_unchanged();
+                    let (pause, at_pass) = match shutdown.run_until_cancelled(target.round(&warehouse, now_us())).await {
                         None => return,
                         Some(Ok(())) => {
                             known.clear();
                             handle.notified(target.channel.name(), None);
                             target.backoff.reset();
-                            interval
+                            (interval, true)
                         }
                         Some(Err(error)) => {
                             // One line for each new error, not for each attempt.
@@ -317,11 +324,13 @@ impl Notifier {
                                 tracing::warn!(target = target.channel.name(), %error, "alerts were not delivered, trying again");
                                 known = trouble;
                             }
-                            target.backoff.pause()
+                            (target.backoff.pause(), false)
                         }
                     };
-                    if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                        return;
+                    tokio::select! {
+                        () = shutdown.cancelled() => return,
+                        () = tokio::time::sleep(pause) => {}
+                        Ok(()) = passes.changed(), if at_pass => {}
                     }
                 }
             });
