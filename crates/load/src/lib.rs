@@ -63,7 +63,7 @@ use tokio_util::sync::CancellationToken;
 use warehouse::{Warehouse, loader::TopicIncarnation};
 
 use crate::{
-    batch::{DECODER_VERSION, Rules},
+    batch::{DECODER_VERSION, DecodeRules},
     clock::{Clock, SystemClock},
     copies::QuarantineTopic,
     owner::Shared,
@@ -134,7 +134,8 @@ impl Loader {
     #[boxed]
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let Self { options, warehouse, handle, listener, clock, decoder_version } = self;
-        let rules = Rules { decoder_version, ..Rules::new(options.plausibility.clone(), options.device_time) };
+        let rules =
+            DecodeRules { decoder_version, ..DecodeRules::new(options.plausibility.clone(), options.device_time) };
         let serving = CancellationToken::new();
         let stop_serving = serving.clone().drop_guard();
         if let Some(listener) = listener {
@@ -150,7 +151,7 @@ async fn load(
     options: Options,
     warehouse: Warehouse,
     handle: Handle,
-    rules: Rules,
+    rules: DecodeRules,
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {

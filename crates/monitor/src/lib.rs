@@ -24,9 +24,11 @@
 pub mod accuracy;
 pub mod alerts;
 mod diff;
+pub mod fleet;
+mod idle_gate;
 pub mod limits;
+pub mod mass_balance;
 pub mod reader;
-mod rest;
 pub mod settings;
 pub mod status;
 pub mod sterility;
@@ -48,8 +50,9 @@ use warehouse::{Advice, Warehouse};
 use crate::{
     accuracy::{pass::AccuracyPass, rules::Rules},
     alerts::notification::{self, Notifier},
+    fleet::FleetPass,
+    idle_gate::IdleGate,
     limits::Limits,
-    rest::Rest,
     sterility::pass::SterilityPass,
 };
 pub use crate::{
@@ -151,8 +154,9 @@ pub struct Monitor {
     ready: bool,
     sterility: SterilityPass,
     accuracy: AccuracyPass,
+    fleet: FleetPass,
     notifier: Option<Notifier>,
-    rest: Rest,
+    idle_gate: IdleGate,
 }
 
 impl Monitor {
@@ -169,6 +173,7 @@ impl Monitor {
         let notifier = Some(Notifier::new(options.notification.clone(), warehouse.clone())?);
         let sterility = SterilityPass::new(warehouse.clone(), late, &options.limits);
         let accuracy = AccuracyPass::new(warehouse.clone(), Rules::new(options.limits.clone())?);
+        let fleet = FleetPass::new(warehouse.clone(), options.limits.fleet);
         Ok(Self {
             options,
             handle,
@@ -177,8 +182,9 @@ impl Monitor {
             ready: false,
             sterility,
             accuracy,
+            fleet,
             notifier,
-            rest: Rest::default(),
+            idle_gate: IdleGate::default(),
         })
     }
 
@@ -206,13 +212,14 @@ impl Monitor {
     pub async fn pass(&mut self, now_us: i64) -> Result<Summary, Error> {
         let began = Instant::now();
         let horizon = self.warehouse.horizon(now_us.saturating_sub(self.sterility.late)).await?;
-        let released = self.warehouse.released_alerts().await?;
-        let sterility = self.sterility.pass(&horizon, &released, now_us).await?;
-        let accuracy = self.accuracy.pass(&horizon, &released, now_us).await?;
+        let to_clear = self.warehouse.alerts_to_clear().await?;
+        let sterility = self.sterility.pass(&horizon, &to_clear, now_us).await?;
+        let accuracy = self.accuracy.pass(&horizon, &to_clear, now_us).await?;
+        let fleet_alerts = self.fleet.pass(accuracy.whole, now_us).await?;
         let summary = Summary {
             units: sterility.units + accuracy.units,
             verdicts: sterility.verdicts + accuracy.verdicts,
-            alerts: sterility.alerts + accuracy.alerts,
+            alerts: sterility.alerts + accuracy.alerts + fleet_alerts,
             whole: sterility.whole || accuracy.whole,
         };
         self.handle.finished(&summary, began.elapsed());
@@ -257,13 +264,13 @@ impl Monitor {
         }
         let (began, now) = (Instant::now(), now_us());
         // Read before the pass, so that what is inserted during the pass is a change.
-        let content = self.warehouse.content().await?;
-        if self.rest.allows(content, now, self.sterility.late) && !self.sterility.is_due(now) {
+        let digest = self.warehouse.parts_digest().await?;
+        if self.idle_gate.may_idle(digest, now, self.sterility.late) && !self.sterility.is_due(now) {
             self.handle.finished(&Summary::default(), began.elapsed());
             return Ok(());
         }
         self.pass(now).await?;
-        self.rest.passed(now);
+        self.idle_gate.passed(now);
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
 use telemetry::{interval::IntervalSet, kafka::SOURCE_CHECK, reject::Reason, report::Report, v1};
-use warehouse::columns::{Content, EventKey, Kept, contents, difference};
+use warehouse::columns::{EventContent, EventKey, Kept, contents, difference};
 
 use super::{Owner, Stop};
 use crate::{
@@ -126,11 +126,11 @@ impl<S: Store, C: Copies> Owner<S, C> {
             let rows = block.record_batch(0)?;
             let schema = rows.schema();
             let (came, stored) = (contents(&rows), self.shared.store.contents(block).await?);
-            let mut of_event: BTreeMap<EventKey, Vec<&Content>> = BTreeMap::new();
+            let mut of_event: BTreeMap<EventKey, Vec<&EventContent>> = BTreeMap::new();
             for content in &stored {
                 of_event.entry(content.key()).or_default().push(content);
             }
-            let mut of_record: BTreeMap<(u64, EventKey), Vec<&Content>> = BTreeMap::new();
+            let mut of_record: BTreeMap<(u64, EventKey), Vec<&EventContent>> = BTreeMap::new();
             for content in &came {
                 of_record.entry((content.kafka_offset, content.key())).or_default().push(content);
             }
