@@ -88,7 +88,8 @@ pub struct Refusal {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub records: u64,
-    /// Events that were stored already.
+    /// Events whose sequence numbers the ledger held already, as stored or quarantined. Of a replay
+    /// only stored ones count.
     pub duplicates: u64,
     /// Fields and enum values that this version does not know.
     pub unknown: u64,
@@ -113,7 +114,7 @@ pub(crate) struct Batch<'r> {
 struct RecordOutcome {
     stored: u64,
     refused: u64,
-    /// Events that were stored before.
+    /// As [`Counts::duplicates`].
     duplicates: u64,
     /// Whether a part of it stays in quarantine, as the row that is replayed.
     stays: bool,
@@ -258,7 +259,8 @@ impl<'r> Batch<'r> {
         };
         let mut next = range.first;
         while next <= range.last {
-            // Events before `next` are in the ledger and do not change which later ones are new.
+            // Nothing that was done before `next` changes which later events are new. (It is in the
+            // ledger, except for events that the ledger had no room for.)
             let Some(novel) = ledger.novel(Interval::new(next, range.last)).next() else { break };
             if novel.first > next {
                 note(ledger, Interval::new(next, novel.first - 1));

@@ -5,15 +5,16 @@
 //! collects a batch, decodes it, and writes it.
 //!
 //! Boundary: Kafka on one side, the warehouse on the other. No MQTT, no receipts, no verdicts, and
-//! no state of its own: ClickHouse holds all of it. Offsets committed to Kafka serve people who
-//! watch the lag, and nothing else.
+//! no state of its own: ClickHouse holds all of it. Offsets that the loader commits to Kafka serve
+//! people who watch the lag. One offset it obeys: a person's request to give up an unreadable batch
+//! of Kafka is an offset too, committed for a group of its own ([`give_up`]).
 //!
 //! Invariants:
 //! - The core (`batch`, `owner`) reaches ClickHouse, Kafka and clocks only through
 //!   [`store::Store`], [`copies::Copies`], [`inbox::Inbox`] and [`clock::Clock`]. It gives the same
 //!   rows for the same records and ledgers.
 //! - Each partition has one owner. Owners share no locks. Each queue is bounded in bytes.
-//! - Nothing is dropped: what cannot be used is in quarantine before the batch is recorded.
+//! - Nothing is dropped: what cannot be used is in quarantine before the batch is committed.
 //!
 //! Start reading at [`owner`], whose header names the steps of a batch, then `batch` (which rows a
 //! batch becomes) and `poller` (how a partition gets its owner). [`history`] reads a range of Kafka

@@ -5,12 +5,12 @@
 //!
 //! | step | durable | a crash here leaves |
 //! |---|---|---|
-//! | collect records | nothing | nothing; they are read again |
-//! | *claim*: put the intent `[a, b)` with decoder, rules and day if absent; read it back | boundaries of the batch | an intent, whose boundaries, day and generation the next owner adopts |
+//! | *collect* records | nothing | nothing; they are read again |
+//! | *intent* (`claim`): put the intent `[a, b)` with decoder, rules and day if absent; read it back | boundaries of the batch | an intent, whose boundaries, day and generation the next owner adopts |
 //! | *decode* with the ledgers as of `a` | nothing | nothing; decoding again gives the same rows |
-//! | *write* one block into each table under a token | rows of some tables | rows that the next owner finds by count and hash, and completes |
+//! | *insert* (`write`) one block into each table under a token | rows of some tables | rows that the next owner finds by count and hash, and completes |
 //! | *compare* events that arrived again with the stored rows | conflicts in the quarantine topic | the same conflicts there twice |
-//! | *record* commit row and ledgers in one insert | position `b`, ledgers as of `b` | a committed batch |
+//! | *commit* row and ledgers in one insert | position `b`, ledgers as of `b` | a committed batch |
 //!
 //! The position moves only with the commit row, which is written after every block was found or
 //! accepted: no event is lost. All owners of a batch write the same blocks under the same tokens,
@@ -156,8 +156,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
         }
     }
 
-    /// Makes the owner record the offsets below `read_from` as lost: Kafka no longer has them, or they
-    /// cannot be read.
+    /// Makes the owner record the offsets below `read_from` as lost: Kafka no longer has them, or
+    /// they cannot be read.
     #[must_use]
     pub fn reading_from(mut self, read_from: u64, cause: LossCause) -> Self {
         (self.read_from, self.loss_cause) = (read_from.max(self.position), cause);
@@ -347,7 +347,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
         Ok(closed.finish(intent.provenance()))
     }
 
-    /// Copies refused records and events to the quarantine topic, before the batch is recorded.
+    /// Copies refused records and events to the quarantine topic, before the batch is committed.
     async fn copy(&self, refusals: &[Refusal]) -> Result<(), Stop> {
         let mut waits = backoff();
         while let Err(error) = self.shared.copies.confirm(refusals).await {

@@ -14,8 +14,9 @@ pub(crate) struct IdleGate {
 }
 
 impl IdleGate {
-    /// Notes the content at `now`, before a pass. Returns whether the pass can be left out: a pass
-    /// has judged this content, `late` after it was last changed, and not long ago.
+    /// Notes the content at `now`, before a pass. Returns whether the pass can be left out: the
+    /// content is unchanged, and the last pass began more than `late` after the last change and
+    /// less than [`IDLE_US`] ago.
     pub fn may_idle(&mut self, digest: u64, now: i64, late: i64) -> bool {
         match self.digest {
             Some((known, since)) if known == digest => {

@@ -1,12 +1,15 @@
 //! The monitor: turns stored facts into verdicts and alerts.
 //!
-//! It answers: was this item sterile ([`sterility`]), does this device keep its tolerance, does it
-//! drift, what left a syringe ([`accuracy`])? Each pass finds what was inserted since the last one
-//! ([`reader`]), evaluates every unit that the change concerns, writes the verdicts that differ
-//! from before, and updates the alerts that they belong to ([`alerts`]).
+//! It answers: was this item sterile ([`sterility`])? Does this device keep its tolerance, does it
+//! drift ([`accuracy`])? Is a device silent, lost or unsynchronised ([`fleet`])? Does what left a
+//! syringe agree with what was delivered ([`mass_balance`])? Each pass finds what was inserted
+//! since the last one ([`reader`]), evaluates every unit that the change concerns, writes the
+//! verdicts that differ from before, and updates the alerts that they belong to ([`alerts`]).
 //!
-//! Boundary: this crate decides. It contains no SQL (`warehouse`), no mathematics (`analysis`) and
-//! no MQTT. Its rules do no IO and read no clock.
+//! Boundary: this crate decides. Its queries are in `warehouse`, its mathematics in `analysis`; it
+//! has no MQTT. It contains two kinds of SQL text: the queries that an alert shows to a person, and
+//! the names of units as expressions of a table's columns (`units.rs`). Its rules do no IO and read
+//! no clock.
 //!
 //! Invariants:
 //! - A verdict is a function of facts, registry and time. It does not depend on the order of
@@ -17,7 +20,10 @@
 //! - Each condition has one alert with a stable key. Late data can raise an alert, but cannot clear
 //!   a critical one: it is latched until a person acknowledges it. Every change has a row in
 //!   `alert_history`.
-//! - A pass records its position last. The next pass evaluates whatever this one did not finish.
+//! - A position moves only after the verdicts and alerts are written: the next pass evaluates
+//!   whatever a failed one did not finish. The position is stored after a pass with news, at most
+//!   once a minute, and after one that evaluated everything. A restart evaluates again what came
+//!   after the stored position.
 //!
 //! Start reading at [`Monitor::pass`], then `sterility/pass.rs` and `sterility/item.rs`.
 

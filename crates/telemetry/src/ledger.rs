@@ -10,8 +10,12 @@
 
 use crate::interval::{Interval, IntervalSet};
 
-/// The most intervals that a ledger keeps. Events that need more are refused as fragmented, never
-/// dropped in silence.
+/// The most intervals of stored and quarantined numbers together, and the most of declared losses.
+/// Events that need more are refused as fragmented, never dropped in silence.
+///
+/// The number is chosen: it bounds the ledger of a boot to 128 KiB (twice 4,096 intervals of 16
+/// bytes). A boot whose reports all arrive needs one interval; each gap adds one. The limits of a
+/// report that have the same value (`EVENTS_MAX`, `LOST_MAX`) are not derived from it.
 pub const INTERVALS_MAX: usize = 4_096;
 
 /// What became of a sequence number.
@@ -92,12 +96,11 @@ impl Ledger {
     }
 
     /// Moves the quarantined numbers of a range to stored, and leaves the others as they are.
-    /// Returns how many numbers moved: a second release of the same range moves none.
+    /// Returns how many numbers moved: a second call for the same range moves none.
     ///
     /// # Errors
     /// [`Fragmented`] if the ledger would grow and exceed [`INTERVALS_MAX`]: it is unchanged, and
-    /// the numbers stay in quarantine. Releasing neighbours first, in ascending order, needs the
-    /// fewest intervals.
+    /// the numbers stay in quarantine. Ascending calls need the fewest intervals.
     pub fn store_quarantined(&mut self, range: Interval) -> Result<u64, Fragmented> {
         let released: Vec<Interval> = self.quarantined.within(range).collect();
         let (mut stored, mut quarantined) = (self.stored.clone(), self.quarantined.clone());

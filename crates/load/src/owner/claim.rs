@@ -1,5 +1,5 @@
-//! The intent step: fixes the boundaries of the next batch, and finds out about earlier attempts to
-//! write it.
+//! The step *intent*: fixes the boundaries of the next batch, and finds out about earlier attempts
+//! to write it.
 
 use std::time::Duration;
 

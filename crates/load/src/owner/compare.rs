@@ -2,11 +2,11 @@
 //! retransmission and is ignored. Different content is a conflict (a cloned device, or counters
 //! that were reset) and goes to the quarantine topic.
 //!
-//! The comparison stands between writing and recording a batch. So the first content is in its
-//! table even if both arrive in one batch, and a crash before the record repeats the comparison.
-//! Conflicts go to Kafka and are loaded from there like any other record: the rows of this batch,
-//! and of a rebuilt one, do not depend on the comparison. After a crash between Kafka's
-//! confirmation and the record, a conflict is reported twice. If ClickHouse cannot be read, the
+//! The comparison stands between the inserts of a batch and its commit. So the first content is in
+//! its table even if both arrive in one batch, and a crash before the commit repeats the
+//! comparison. Conflicts go to Kafka and are loaded from there like any other record: the rows of
+//! this batch, and of a rebuilt one, do not depend on the comparison. After a crash between Kafka's
+//! confirmation and the commit, a conflict is reported twice. If ClickHouse cannot be read, the
 //! comparison ends after [`ATTEMPTS`], and the events are counted as unverified; `reconcile` finds
 //! their conflicts in Kafka.
 

@@ -1,4 +1,4 @@
-//! The write and record steps: each block once into its table, then the commit.
+//! The steps *insert* and *commit*: each block once into its table, then the commit row.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl<S: Store, C: Copies> Owner<S, C> {
-    /// Writes every block into its table, once.
+    /// The step *insert*: writes every block into its table, once.
     pub(super) async fn write(&self, blocks: &[Block], claim: &Claim) -> Result<(), Stop> {
         if let Some(fenced) = claim.superseded {
             let (batch, below) = (claim.intent.provenance(), claim.intent.generation);
@@ -104,7 +104,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
         Ok(started.is_none_or(|started| started <= since))
     }
 
-    /// Records the batch and its ledgers.
+    /// The step *commit*: writes the commit row and the changed ledgers, in one insert.
     pub(super) async fn commit(&self, written: &PreparedBatch, lost: IntervalSet, claim: &Claim) -> Result<(), Stop> {
         let intent = &claim.intent;
         let commit = Commit {

@@ -11,15 +11,16 @@
 //!                   │                    │
 //!                   └────────────────────┘
 //!      from owned, paused or halted: overtaken, session missed, batch given up
-//! ```text
+//! ```
 //!
 //! - *looked up*: a task asks ClickHouse for the position and Kafka for its offsets. A predecessor
 //!   of the same loader gets [`PREDECESSOR`] to end first.
 //! - *owned*: the partition is assigned at its start, and an owner writes its batches.
 //! - *paused*: its inbox or the memory is full. *halted*: the next record did not come, see
 //!   `stall`.
-//! - *leaving*: the owner finishes the batch that it is writing, or ends at once if its lease was
-//!   revoked. It is no longer counted as a partition of this loader.
+//! - *leaving*: the owner finishes the batch that it is writing, unless it has to wait for records
+//!   or for another attempt: then it leaves the batch to the next owner. It ends at once if its
+//!   lease was revoked. It is no longer counted as a partition of this loader.
 //!
 //! `serial` numbers the states `looked up` to `leaving` of one partition. A report of a task whose
 //! serial is no longer current is ignored.
@@ -47,7 +48,7 @@ use crate::{
 pub(super) struct Holding {
     pub serial: u64,
     pub revoked: CancellationToken,
-    /// Ends the owner between two batches.
+    /// Ends the owner where it waits, see [`Lease`].
     pub draining: CancellationToken,
     /// `None` while the start is looked up.
     pub outlet: Option<Outlet>,

@@ -1,5 +1,5 @@
-//! Which alerts the verdicts, charts and single injections raise: pure. Each condition has one key, however
-//! it was found.
+//! Which alerts the verdicts, charts and single injections raise: pure. Each condition has one key,
+//! however it was found.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -49,8 +49,8 @@ struct Session<'a> {
     shots: u64,
 }
 
-/// Charts one channel of one device. `sums` and `incomplete` are all that exist of it, in any order.
-/// Injections outside a session and injections with target 0 are not charted.
+/// Charts one channel of one device. `sums` and `incomplete` are all that exist of it, in any
+/// order. Injections outside a session and injections with target 0 are not charted.
 ///
 /// # Errors
 /// The error of a session is not a finite number.

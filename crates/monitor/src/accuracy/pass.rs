@@ -59,7 +59,7 @@ impl AccuracyPass {
         self.reader.start_over();
     }
 
-    /// Evaluates what has changed since the last pass, and the alerts that a person has
+    /// Evaluates what has changed since the last pass. Also evaluates the alerts that a person has
     /// acknowledged and that no longer hold (`to_clear`, by key). A repeated pass changes nothing.
     ///
     /// # Errors

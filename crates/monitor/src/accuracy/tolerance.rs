@@ -66,7 +66,8 @@ pub fn missing(incomplete: &[&Incomplete], from: i64, to: i64) -> String {
     format!("{at_least}{} of {known} injections are missing, in {} {sessions}", known - received, incomplete.len())
 }
 
-/// Judges one channel of one device. `sums` and `incomplete` are all that exist of it, in any order.
+/// Judges one channel of one device. `sums` and `incomplete` are all that exist of it, in any
+/// order.
 pub fn evaluate(
     sums: &[&SessionSum],
     incomplete: &[&Incomplete],
