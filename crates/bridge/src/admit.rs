@@ -41,11 +41,11 @@ pub struct Receipt {
     /// The MQTT topic it goes to.
     pub topic: ArrayString<RECEIPT_TOPIC_LEN_MAX>,
     channel: Channel,
-    content: Content,
+    body: ReceiptBody,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Content {
+enum ReceiptBody {
     Stored { boot_id: u64, sequence: Option<Interval> },
     Rejected(Box<v1::Receipt>),
 }
@@ -53,17 +53,17 @@ enum Content {
 impl Receipt {
     /// The message, in the form the device sent.
     pub fn payload(&self) -> Vec<u8> {
-        match &self.content {
-            Content::Stored { boot_id, sequence } => {
+        match &self.body {
+            ReceiptBody::Stored { boot_id, sequence } => {
                 receipt::encode(&receipt::stored(*boot_id, *sequence), self.channel)
             }
-            Content::Rejected(receipt) => receipt::encode(receipt, self.channel),
+            ReceiptBody::Rejected(receipt) => receipt::encode(receipt, self.channel),
         }
     }
 
     /// Whether the device's data was refused.
     pub fn rejected(&self) -> bool {
-        matches!(self.content, Content::Rejected(_))
+        matches!(self.body, ReceiptBody::Rejected(_))
     }
 }
 
@@ -107,7 +107,7 @@ pub fn admit<'a>(topic: &[u8], payload: &'a [u8]) -> Admitted<'a> {
         Ok(accepted) => accepted,
         Err(reject) => return quarantined(Some(topic), payload, reject),
     };
-    let stored = |head: Head| Content::Stored { boot_id: head.boot_id, sequence: head.sequence };
+    let stored = |head: Head| ReceiptBody::Stored { boot_id: head.boot_id, sequence: head.sequence };
     Admitted {
         destination: if topic.channel == Channel::Status { Destination::Status } else { Destination::Reports },
         channel: Some(topic.channel),
@@ -170,7 +170,7 @@ fn accept(channel: Channel, payload: &[u8]) -> Result<Accepted<'_>, Reject> {
 }
 
 fn quarantined<'a>(topic: Option<Topic<'_>>, payload: &'a [u8], reject: Reject) -> Admitted<'a> {
-    let rejected = || Content::Rejected(Box::new(receipt::rejected(payload, reject.reason)));
+    let rejected = || ReceiptBody::Rejected(Box::new(receipt::rejected(payload, reject.reason)));
     Admitted {
         destination: Destination::Quarantine(reject.reason),
         channel: topic.map(|topic| topic.channel),
@@ -187,8 +187,8 @@ fn key(topic: Topic<'_>) -> Key {
     written(telemetry::kafka::key(topic.tenant, topic.device))
 }
 
-fn receipt_to(topic: Topic<'_>, content: Content) -> Option<Receipt> {
-    topic.receipt().map(|to| Receipt { topic: written(to), channel: topic.channel, content })
+fn receipt_to(topic: Topic<'_>, body: ReceiptBody) -> Option<Receipt> {
+    topic.receipt().map(|to| Receipt { topic: written(to), channel: topic.channel, body })
 }
 
 /// A text that is known to fit.

@@ -92,7 +92,7 @@ impl Connection {
     /// Receives until shutdown, over as many network connections as it takes.
     pub async fn run(mut self) {
         while !self.shared.shutdown.is_cancelled() {
-            let Err(reason) = self.session().await else { return };
+            let Err(reason) = self.serve_link().await else { return };
             // No message of this network connection may be acknowledged on the next.
             self.ring.reconnect();
             if self.was_granted {
@@ -130,7 +130,7 @@ impl Connection {
     }
 
     /// One network connection, from connect to disconnect (`Ok`) or failure.
-    async fn session(&mut self) -> Result<(), String> {
+    async fn serve_link(&mut self) -> Result<(), String> {
         let shared = Arc::clone(&self.shared);
         let purpose = Purpose::Receive { index: self.index };
         let (mut link, connack) = tokio::select! {

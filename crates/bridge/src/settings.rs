@@ -63,8 +63,9 @@ settings! {
         /// Whether devices get receipts. Without them the broker forwards one message less for each
         /// report; only for devices that do not listen to receipts
         receipts: bool = true;
-        /// Memory for messages that Kafka has not confirmed, MiB. At this limit the bridge stops
-        /// reading from the broker
+        /// Messages that Kafka has not confirmed, MiB. At this limit the bridge stops reading from
+        /// the broker. The bridge needs more than twice this memory: librdkafka keeps a copy of
+        /// each message, 128 MiB at most, and up to 16 MiB of buffers stay for reuse
         in_flight_mib: u32 = 64, in 4..;
         /// Age of the oldest unconfirmed message at which `/readyz` fails, s
         unconfirmed_age_max_s: u32 = 30, in 1..;

@@ -83,7 +83,7 @@ pub async fn start(
     let dir = data_dir.join(FOLDER);
     let options = Options { dir: dir.clone(), listen, program, limits };
     let known = dir.join(SESSION);
-    let expected = session(bridge);
+    let expected = mqtt_session(bridge);
     let found = fs::read_to_string(&known).unwrap_or_default();
     if !found.is_empty() && found != expected {
         tracing::warn!(
@@ -127,7 +127,7 @@ async fn introduce(options: &Options, bridge: &bridge::Options) -> anyhow::Resul
 }
 
 /// The options that the bridge's sessions depend on, as text.
-fn session(bridge: &bridge::Options) -> String {
+fn mqtt_session(bridge: &bridge::Options) -> String {
     let mqtt = &bridge.mqtt;
     let group = mqtt.share_group.as_deref().unwrap_or_default();
     format!("client_id {}\nconnections {}\nshare_group {group}\n", mqtt.client_id, mqtt.connections)

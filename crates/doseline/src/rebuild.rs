@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use load::{
-    batch::{DECODER_VERSION, Rules},
+    batch::{DECODER_VERSION, DecodeRules},
     decode::Place,
     history::{self, Reader},
     inbox::Record,
@@ -147,12 +147,12 @@ fn say(json: bool, text: &str) {
 }
 
 /// The rules of the present configuration, then those of the earlier ones.
-fn rules(arguments: &Arguments, config: &Config) -> anyhow::Result<Vec<Rules>> {
-    let mut rules = vec![Rules::new(config.plausibility.clone(), config.device_time)];
+fn rules(arguments: &Arguments, config: &Config) -> anyhow::Result<Vec<DecodeRules>> {
+    let mut rules = vec![DecodeRules::new(config.plausibility.clone(), config.device_time)];
     for path in &arguments.rules {
         let earlier = config::load(config::Sources { file: Some(path), ..Default::default() });
         let earlier = earlier.map_err(|faults| anyhow::anyhow!("--rules: {}", joined(&faults)))?;
-        rules.push(Rules::new(earlier.plausibility, earlier.device_time));
+        rules.push(DecodeRules::new(earlier.plausibility, earlier.device_time));
     }
     Ok(rules)
 }
@@ -166,7 +166,7 @@ struct Rebuild<'w> {
     warehouse: &'w Warehouse,
     kafka: load::Kafka,
     day: Day,
-    rules: Vec<Rules>,
+    rules: Vec<DecodeRules>,
     shards: Vec<Source>,
     /// For each table, the number of rows that its shadow must hold, and the sum of their hashes.
     made: BTreeMap<&'static str, (u64, u64)>,
@@ -198,29 +198,42 @@ enum Pass {
 
 impl<'w> Rebuild<'w> {
     /// Finds the day's batches. Refuses a day if Kafka no longer holds all of its records.
-    async fn plan(warehouse: &'w Warehouse, kafka: load::Kafka, day: Day, rules: Vec<Rules>) -> anyhow::Result<Self> {
-        let lives = warehouse.topic_incarnations().await?;
+    async fn plan(
+        warehouse: &'w Warehouse,
+        kafka: load::Kafka,
+        day: Day,
+        rules: Vec<DecodeRules>,
+    ) -> anyhow::Result<Self> {
+        let incarnations = warehouse.topic_incarnations().await?;
         let (mut shards, mut held) = (Vec::new(), HashMap::new());
         for of in warehouse.day_shards(day).await? {
             let shard = of.shard;
-            let life = lives.iter().find(|life| life.incarnation == shard.incarnation);
-            let life = life.with_context(|| format!("no topic of incarnation {} is known", shard.incarnation))?;
-            let latest = lives.iter().filter(|other| other.topic == life.topic).map(|other| other.incarnation).max();
+            let incarnation = incarnations.iter().find(|incarnation| incarnation.incarnation == shard.incarnation);
+            let incarnation =
+                incarnation.with_context(|| format!("no topic of incarnation {} is known", shard.incarnation))?;
+            let latest = incarnations
+                .iter()
+                .filter(|other| other.topic == incarnation.topic)
+                .map(|other| other.incarnation)
+                .max();
             ensure!(
-                latest == Some(life.incarnation),
+                latest == Some(incarnation.incarnation),
                 "Kafka topic {} was deleted and created again after that day",
-                life.topic
+                incarnation.topic
             );
-            let content = history::content(&kafka.topics, &life.topic)
-                .with_context(|| format!("Kafka topic {} is not one of the loader's any more", life.topic))?;
-            if !held.contains_key(&life.topic) {
-                let answer = history::held(&kafka, &life.topic).await.context("ask Kafka what it holds")?;
-                held.insert(life.topic.clone(), answer);
+            let kind = history::topic_kind(&kafka.topics, &incarnation.topic)
+                .with_context(|| format!("Kafka topic {} is not one of the loader's any more", incarnation.topic))?;
+            if !held.contains_key(&incarnation.topic) {
+                let answer = history::held(&kafka, &incarnation.topic).await.context("ask Kafka what it holds")?;
+                held.insert(incarnation.topic.clone(), answer);
             }
             let lost = warehouse.lost_offsets(shard, of.from, of.to).await?;
-            let first = held[&life.topic].get(&shard.partition).filter(|held| held.end >= of.to);
+            let first = held[&incarnation.topic].get(&shard.partition).filter(|held| held.end >= of.to);
             let first = first.with_context(|| {
-                format!("Kafka topic {} partition {} does not reach offset {}", life.topic, shard.partition, of.to)
+                format!(
+                    "Kafka topic {} partition {} does not reach offset {}",
+                    incarnation.topic, shard.partition, of.to
+                )
             })?;
             let mut gone = IntervalSet::default();
             if first.first > of.from {
@@ -234,14 +247,14 @@ impl<'w> Rebuild<'w> {
                     rollup::day_text(day),
                     of.from,
                     of.to,
-                    life.topic,
+                    incarnation.topic,
                     shard.partition,
                     first.first,
                     gone.count()
                 );
             }
-            let place = Place { content, partition: shard.partition, partitions: life.partitions };
-            shards.push(Source { of, topic: life.topic.clone(), place, first: first.first.max(of.from), lost });
+            let place = Place { kind, partition: shard.partition, partitions: incarnation.partitions };
+            shards.push(Source { of, topic: incarnation.topic.clone(), place, first: first.first.max(of.from), lost });
         }
         ensure!(!shards.is_empty(), "no batch was loaded on ingest day {}", rollup::day_text(day));
         let made = BTreeMap::new();
@@ -302,7 +315,7 @@ impl<'w> Rebuild<'w> {
         let mut group = Group::default();
         for batch in written {
             let read = records.batch(&batch, &lost).await?;
-            let rules = self.rules.iter().find(|rules| rules.hash == batch.plausibility_hash);
+            let rules = self.rules.iter().find(|rules| rules.hash == batch.rules_hash);
             let other = rules.is_none() || batch.decoder_version != DECODER_VERSION;
             let rules = rules.unwrap_or(&self.rules[0]);
             let Shard { incarnation, partition } = shard;

@@ -18,7 +18,7 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use load::{
-    decode::{Content, Place},
+    decode::{Place, TopicKind},
     history::{self, Filter, Found, Held, Inventory, Reader},
 };
 use serde::Serialize;
@@ -128,7 +128,7 @@ struct Audit<'w> {
     kafka: load::Kafka,
     scope: Scope,
     settled: i64,
-    lives: Vec<TopicIncarnation>,
+    incarnations: Vec<TopicIncarnation>,
     held: BTreeMap<String, BTreeMap<i32, Held>>,
     /// The last sequence number of each boot according to the status topic.
     words: BTreeMap<BootKey, u64>,
@@ -158,7 +158,7 @@ struct Stretch {
 
 impl<'w> Audit<'w> {
     async fn start(warehouse: &'w Warehouse, kafka: load::Kafka, scope: Scope, settled: i64) -> anyhow::Result<Self> {
-        let lives = warehouse.topic_incarnations().await?;
+        let incarnations = warehouse.topic_incarnations().await?;
         let mut held = BTreeMap::new();
         for topic in kafka.topics.all() {
             held.insert(topic.to_owned(), history::held(&kafka, topic).await.context("ask Kafka what it holds")?);
@@ -168,7 +168,7 @@ impl<'w> Audit<'w> {
             kafka,
             scope,
             settled,
-            lives,
+            incarnations,
             held,
             words: BTreeMap::new(),
             figures: BTreeMap::new(),
@@ -179,12 +179,13 @@ impl<'w> Audit<'w> {
     }
 
     /// The spans of topics that carry `content`, as far as they may hold the selected devices.
-    fn stretches(&self, content: Content) -> Vec<Stretch> {
+    fn stretches(&self, kind: TopicKind) -> Vec<Stretch> {
         let stretch = |span: &Span| {
-            let life = self.lives.iter().find(|life| life.incarnation == span.shard.incarnation)?;
+            let incarnation =
+                self.incarnations.iter().find(|incarnation| incarnation.incarnation == span.shard.incarnation)?;
             let partition = span.shard.partition;
-            let place = Place { content, partition, partitions: life.partitions };
-            if history::content(&self.kafka.topics, &life.topic) != Some(content) {
+            let place = Place { kind, partition, partitions: incarnation.partitions };
+            if history::topic_kind(&self.kafka.topics, &incarnation.topic) != Some(kind) {
                 return None;
             }
             if let (Some(tenant), Some(device)) = (&self.scope.tenant, &self.scope.device)
@@ -192,18 +193,22 @@ impl<'w> Audit<'w> {
             {
                 return None;
             }
-            let latest =
-                self.lives.iter().filter(|other| other.topic == life.topic).map(|other| other.incarnation).max();
-            let held = self.held.get(&life.topic).and_then(|held| held.get(&partition));
-            let held = held.filter(|_| latest == Some(life.incarnation));
+            let latest = self
+                .incarnations
+                .iter()
+                .filter(|other| other.topic == incarnation.topic)
+                .map(|other| other.incarnation)
+                .max();
+            let held = self.held.get(&incarnation.topic).and_then(|held| held.get(&partition));
+            let held = held.filter(|_| latest == Some(incarnation.incarnation));
             let readable = held.map(|held| held.first.max(span.from)).filter(|first| *first <= span.to);
-            Some(Stretch { span: *span, topic: life.topic.clone(), place, readable })
+            Some(Stretch { span: *span, topic: incarnation.topic.clone(), place, readable })
         };
         self.scope.spans.iter().filter_map(stretch).collect()
     }
 
     async fn hear_status(&mut self) -> anyhow::Result<()> {
-        for stretch in self.stretches(Content::Status) {
+        for stretch in self.stretches(TopicKind::Status) {
             let mut progress =
                 Progress::new(format!("{}/{}", stretch.topic, stretch.place.partition), "records", count(&stretch));
             for (boot, seen) in self.inventory(&stretch, &mut progress).await?.boots {
@@ -229,7 +234,7 @@ impl<'w> Audit<'w> {
     }
 
     async fn compare_partitions(&mut self) -> anyhow::Result<()> {
-        for stretch in self.stretches(Content::Reports) {
+        for stretch in self.stretches(TopicKind::Reports) {
             let (span, partition) = (stretch.span, stretch.place.partition);
             let whole = stretch.readable == Some(span.from) || span.from == span.to;
             if !whole {
@@ -297,7 +302,7 @@ impl<'w> Audit<'w> {
         for (key, ledger) in after {
             let explained = self.explained.entry((key.tenant.clone(), key.device.clone())).or_default();
             let missing: u64 = ledger.missing().iter().map(telemetry::interval::Interval::count).sum();
-            *explained += ledger.quarantined.count() + ledger.lost.count() + missing;
+            *explained += ledger.quarantined.count() + ledger.declared_lost.count() + missing;
         }
         Ok(())
     }

@@ -102,7 +102,8 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     room_to_start(&arguments.data_dir)?;
     let _lock = running::lock(&arguments.data_dir)?;
-    let mut machine = Machine { engines: Group::new(), load: Group::new(), bridge: Group::new(), fleet: Group::new() };
+    let mut machine =
+        Machine { engines: Group::new(), behind_kafka: Group::new(), bridge: Group::new(), fleet: Group::new() };
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(()),
         outcome = machine.serve(&arguments, config) => outcome,
@@ -119,7 +120,8 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
 /// Everything that runs, in the order of its start.
 struct Machine {
     engines: Group,
-    load: Group,
+    /// The roles that read what Kafka holds: loader, monitor, dashboard.
+    behind_kafka: Group,
     bridge: Group,
     fleet: Group,
 }
@@ -207,13 +209,14 @@ impl Machine {
         // Several `up` may run on one machine, so only ports that a user names are fixed.
         let anywhere = Some(loopback(0));
         let load = load::Options { http: anywhere, ..options::load(config)? };
-        let (load_handle, load_http) = roles::start_load(&mut self.load, config, load, &warehouse).await?;
-        let rounds = Rounds::new("enrolment", upkeep::ENROL_EVERY, self.load.shutdown()).reported_to(&load_handle);
-        self.load.spawn("enrolment", upkeep::enrol(warehouse.clone(), rounds));
+        let (load_handle, load_http) = roles::start_load(&mut self.behind_kafka, config, load, &warehouse).await?;
+        let rounds =
+            Rounds::new("enrolment", upkeep::ENROL_EVERY, self.behind_kafka.shutdown()).reported_to(&load_handle);
+        self.behind_kafka.spawn("enrolment", upkeep::enrol(warehouse.clone(), rounds));
 
         // Nothing depends on monitor and dashboard: what they show is in the warehouse, and stays
         // there.
-        let (faults, shutdown) = (RoleFaults::default(), self.load.shutdown());
+        let (faults, shutdown) = (RoleFaults::default(), self.behind_kafka.shutdown());
         let options = monitor::Options { http: anywhere, ..options::monitor(config)? };
         let monitor = monitor::Monitor::bind(options.clone(), warehouse.clone()).await?;
         let (monitor_handle, monitor_http) = (monitor.handle(), monitor.http_address());
@@ -221,7 +224,8 @@ impl Machine {
         let (again, stop) = (warehouse.clone(), shutdown.clone());
         let bind = move || monitor::Monitor::bind(options.clone(), again.clone());
         let run = move |monitor: monitor::Monitor| monitor.run(stop.clone());
-        self.load.spawn("monitor", supervise_from("monitor", faults.clone(), shutdown.clone(), monitor, bind, run));
+        self.behind_kafka
+            .spawn("monitor", supervise_from("monitor", faults.clone(), shutdown.clone(), monitor, bind, run));
 
         let (listen, names) = (loopback(arguments.http_port), config.http.names.clone());
         let options = dashboard::Options { listen, names, faults: faults.clone() };
@@ -231,7 +235,8 @@ impl Machine {
         let (again, stop) = (warehouse, shutdown.clone());
         let bind = move || dashboard::Dashboard::bind(options.clone(), again.clone());
         let run = move |dashboard: dashboard::Dashboard| dashboard.run(stop.clone());
-        self.load.spawn("dashboard", supervise_from("dashboard", faults.clone(), shutdown, dashboard, bind, run));
+        self.behind_kafka
+            .spawn("dashboard", supervise_from("dashboard", faults.clone(), shutdown, dashboard, bind, run));
 
         let bridge = bridge::Options { http: anywhere, ..bridge_options(config)? };
         let bridge_handle = roles::start_bridge(&mut self.bridge, config, bridge)?;
@@ -289,7 +294,7 @@ impl Machine {
     async fn failure(&mut self) -> anyhow::Error {
         tokio::select! {
             failure = self.engines.failure() => failure,
-            failure = self.load.failure() => failure,
+            failure = self.behind_kafka.failure() => failure,
             failure = self.bridge.failure() => failure,
             failure = self.fleet.failure() => failure,
         }
@@ -297,13 +302,13 @@ impl Machine {
 
     /// Ends everything, producers first.
     async fn stop(self, deadline: Instant) -> anyhow::Result<()> {
-        let Self { engines, load, bridge, fleet } = self;
+        let Self { engines, behind_kafka, bridge, fleet } = self;
         // The engines need the rest of the time.
         let roles = deadline - Duration::from_millis(1_500);
         let fleet = fleet.stop(roles).await;
         let bridge = bridge.stop(roles).await;
-        let load = load.stop(roles).await;
-        fleet.and(bridge).and(load).and(engines.stop(deadline).await)
+        let behind_kafka = behind_kafka.stop(roles).await;
+        fleet.and(bridge).and(behind_kafka).and(engines.stop(deadline).await)
     }
 }
 
@@ -380,11 +385,14 @@ fn library(named: Option<&Path>) -> anyhow::Result<PathBuf> {
 /// before the bridge writes. A batch that was begun and not committed counts as read. If the log
 /// has lost records, a new record would get the offset of a lost one, and the loader would skip it.
 async fn compare_positions(warehouse: &Warehouse, ends: &[kafka::End]) -> anyhow::Result<()> {
-    let lives = warehouse.topic_incarnations().await.context("read the positions of the loader")?;
+    let incarnations = warehouse.topic_incarnations().await.context("read the positions of the loader")?;
     for end in ends {
-        let life = lives.iter().filter(|life| life.topic == end.topic).max_by_key(|life| life.incarnation);
-        let Some(life) = life else { continue };
-        let shard = Shard { incarnation: life.incarnation, partition: end.partition };
+        let incarnation = incarnations
+            .iter()
+            .filter(|incarnation| incarnation.topic == end.topic)
+            .max_by_key(|incarnation| incarnation.incarnation);
+        let Some(incarnation) = incarnation else { continue };
+        let shard = Shard { incarnation: incarnation.incarnation, partition: end.partition };
         let progress = warehouse.progress(shard).await.context("read the positions of the loader")?;
         // A closed shard has an end that no log reaches.
         let read_end = progress.read_end().and_then(|end| i64::try_from(end).ok());

@@ -7,8 +7,8 @@
 //! behind a guarded proxy.
 //!
 //! Invariants:
-//! - The broker ends with this process, however this process ends. The kernel then sends it
-//!   SIGTERM, and it saves its sessions.
+//! - The broker is told to end when this process ends, however that happens: the kernel sends it
+//!   SIGTERM, and it saves its sessions. One that needs long for that outlives this process.
 //! - One broker uses a data directory at a time. It holds a lock there until it ends, even if this
 //!   process has been killed. The next start waits for it to end, and kills it if it does not.
 //! - Signals from a terminal do not reach the broker. It ends when the shutdown token is cancelled,

@@ -47,7 +47,7 @@ pub const DECODER_VERSION: u32 = 7;
 /// What decides which rows a batch holds: the limits of what is plausible, their hash, and the
 /// version of the decoder.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub struct DecodeRules {
     /// Ranges by model.
     pub plausibility: Plausibility,
     /// What a device's clock may show.
@@ -58,7 +58,7 @@ pub struct Rules {
     pub decoder_version: u32,
 }
 
-impl Rules {
+impl DecodeRules {
     /// The rules of a configuration.
     pub fn new(plausibility: Plausibility, device_time: device_time::Limits) -> Self {
         let hash = plausibility.hash() ^ device_time.hash();
@@ -88,7 +88,8 @@ pub struct Refusal {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub records: u64,
-    /// Events that were stored already.
+    /// Events whose sequence numbers the ledger held already, as stored or quarantined. Of a replay
+    /// only stored ones count.
     pub duplicates: u64,
     /// Fields and enum values that this version does not know.
     pub unknown: u64,
@@ -104,16 +105,16 @@ pub(crate) struct Batch<'r> {
     refusals: Vec<Refusal>,
     counts: Counts,
     /// What became of the events of the current record.
-    tally: Tally,
+    outcome: RecordOutcome,
     repeats: Option<Box<Repeating<'r>>>,
 }
 
 /// What became of the events of one record.
 #[derive(Debug, Default)]
-struct Tally {
+struct RecordOutcome {
     stored: u64,
     refused: u64,
-    /// Events that were stored before.
+    /// As [`Counts::duplicates`].
     duplicates: u64,
     /// Whether a part of it stays in quarantine, as the row that is replayed.
     stays: bool,
@@ -162,9 +163,9 @@ impl<'r> Batch<'r> {
     }
 
     /// Adds a record. The ledgers of its boots must be open.
-    pub fn add(&mut self, decoded: &Decoded<'r>, ledgers: &mut Ledgers, rules: &Rules) {
+    pub fn add(&mut self, decoded: &Decoded<'r>, ledgers: &mut Ledgers, rules: &DecodeRules) {
         self.counts.records += 1;
-        self.tally = Tally::default();
+        self.outcome = RecordOutcome::default();
         if decoded.replay.is_none() {
             // A replayed record may be years old, which says nothing about the latency of the path.
             self.counts.first_received_at.get_or_insert(decoded.received_at);
@@ -176,7 +177,7 @@ impl<'r> Batch<'r> {
             Ok(Message::Copy) => {}
             Err(reject) => self.refuse(decoded, reject, None),
         }
-        self.counts.duplicates += self.tally.duplicates;
+        self.counts.duplicates += self.outcome.duplicates;
         if let Some(replay) = &decoded.replay {
             self.replayed(decoded, replay);
         }
@@ -189,7 +190,7 @@ impl<'r> Batch<'r> {
         Closed { tables, refusals, counts, repeats: repeats.map(|repeats| repeats.close()) }
     }
 
-    fn report(&mut self, decoded: &Decoded<'r>, report: &Report, ledgers: &mut Ledgers, rules: &Rules) {
+    fn report(&mut self, decoded: &Decoded<'r>, report: &Report, ledgers: &mut Ledgers, rules: &DecodeRules) {
         let Some(topic) = decoded.device else { return };
         self.counts.unknown += report.unknown() as u64;
         let message = report.message();
@@ -250,7 +251,7 @@ impl<'r> Batch<'r> {
         range: Interval,
         ledger: &mut Ledger,
     ) -> (IntervalSet, IntervalSet) {
-        self.tally.duplicates += range.count();
+        self.outcome.duplicates += range.count();
         let (mut stored, mut quarantined) = (IntervalSet::default(), IntervalSet::default());
         let mut note = |ledger: &Ledger, range: Interval| {
             ledger.stored.within(range).for_each(|known| stored.insert(known));
@@ -258,14 +259,15 @@ impl<'r> Batch<'r> {
         };
         let mut next = range.first;
         while next <= range.last {
-            // Events before `next` are in the ledger and do not change which later ones are new.
+            // Nothing that was done before `next` changes which later events are new. (It is in the
+            // ledger, except for events that the ledger had no room for.)
             let Some(novel) = ledger.novel(Interval::new(next, range.last)).next() else { break };
             if novel.first > next {
                 note(ledger, Interval::new(next, novel.first - 1));
             }
             let run = source.run(novel.first, novel.last);
             let interval = Interval::new(novel.first, novel.first + run.count() - 1);
-            self.tally.duplicates -= interval.count();
+            self.outcome.duplicates -= interval.count();
             self.admit(source, interval, run, ledger);
             next = interval.last + 1;
         }
@@ -299,7 +301,7 @@ impl<'r> Batch<'r> {
 
     fn store(&mut self, source: &Source<'_, '_>, index: usize, seq: u64) {
         let event = &source.report.message().events[index];
-        self.tally.stored += 1;
+        self.outcome.stored += 1;
         // An event that cannot be used is not stored; nearly none has a flag of its own.
         let flags = source.report.texts(index).unwrap_or(0);
         let flagged = Origin { flags: flags | source.origin.flags, ..source.origin };
@@ -323,12 +325,19 @@ impl<'r> Batch<'r> {
         }
     }
 
-    fn status(&mut self, decoded: &Decoded<'_>, status: &v1::Status, flags: u32, ledgers: &mut Ledgers, rules: &Rules) {
+    fn status(
+        &mut self,
+        decoded: &Decoded<'_>,
+        status: &v1::Status,
+        flags: u32,
+        ledgers: &mut Ledgers,
+        rules: &DecodeRules,
+    ) {
         let Some(topic) = decoded.device else { return };
         if decoded.replay.is_some() && !self.admits_number(decoded, &topic, 1, ledgers) {
             return;
         }
-        self.tally.stored += 1;
+        self.outcome.stored += 1;
         let common = self.tables.common(&Common {
             tenant: topic.tenant,
             site: topic.site,
@@ -394,10 +403,10 @@ impl<'r> Batch<'r> {
             let seq = report.sequence().map_or(0, |range| range.first + index as u64);
             (report.boot_id(), seq)
         });
-        self.tally.refused += 1;
-        self.tally.reject.get_or_insert_with(|| reject.clone());
+        self.outcome.refused += 1;
+        self.outcome.reject.get_or_insert_with(|| reject.clone());
         if replay::stands(decoded, event.map(|_| seq)) {
-            self.tally.stays = true;
+            self.outcome.stays = true;
             return;
         }
         let payload = match event {

@@ -8,8 +8,8 @@ use telemetry::{
     ledger::Ledger,
 };
 use warehouse::{
-    columns::{Block, Committed, LedgerRow, Lost, Provenance, Quarantine, Quarantined},
-    loader::{BootKey, Intent, LastCommit, Shard, Tally},
+    columns::{Block, Committed, LedgerRow, LossCause, Provenance, Quarantine, Quarantined},
+    loader::{BootKey, Intent, LastCommit, Shard, TableCount},
 };
 
 use crate::{
@@ -39,7 +39,7 @@ fn intent(shard: Shard, batch: u64, batch_end: u64, generation: u32, owner: &str
         batch_end,
         generation,
         decoder_version: 7,
-        plausibility_hash: u64::MAX - 1,
+        rules_hash: u64::MAX - 1,
         ingest_day: DAY,
         owner: owner.to_owned(),
     }
@@ -97,18 +97,18 @@ async fn an_intent_has_one_winner<S: Store>(store: &S, shard: Shard) {
 
 async fn a_block_is_taken_once<S: Store>(store: &S, shard: Shard) {
     let batch = provenance(shard, 5);
-    assert_eq!(store.tallies(&[TABLE, "injections"], batch).await.unwrap(), []);
+    assert_eq!(store.table_counts(&[TABLE, "injections"], batch).await.unwrap(), []);
     let mine = block(batch, 1_000, "mine");
     for _ in 0..3 {
         store.insert(&mine, 3).await.unwrap();
     }
     // A token that was accepted: the engine silently drops other rows under it.
     store.insert(&block(batch, 7, "other"), 3).await.unwrap();
-    let tally = Tally { table: TABLE.to_owned(), generation: 3, hash: mine.hash(), rows: 1_000 };
-    assert_eq!(store.tallies(&["injections", TABLE], batch).await.unwrap(), [tally]);
+    let count = TableCount { table: TABLE.to_owned(), generation: 3, hash: mine.hash(), rows: 1_000 };
+    assert_eq!(store.table_counts(&["injections", TABLE], batch).await.unwrap(), [count]);
     store.insert(&mine, 4).await.unwrap();
-    assert_eq!(store.tallies(&[TABLE], batch).await.unwrap().len(), 2, "each generation has a token of its own");
-    assert_eq!(store.tallies(&[TABLE], provenance(shard, 6)).await.unwrap(), []);
+    assert_eq!(store.table_counts(&[TABLE], batch).await.unwrap().len(), 2, "each generation has a token of its own");
+    assert_eq!(store.table_counts(&[TABLE], provenance(shard, 6)).await.unwrap(), []);
 }
 
 fn commit(shard: Shard, batch: u64, batch_end: u64, generation: u32, ledgers: Vec<LedgerRow>) -> Commit {
@@ -116,7 +116,7 @@ fn commit(shard: Shard, batch: u64, batch_end: u64, generation: u32, ledgers: Ve
         committed: Committed { provenance: provenance(shard, batch), batch_end, generation, committed_at: 1 },
         rows: 3,
         lost: IntervalSet::from_ranges([(1, 2)]),
-        why: Lost::Deleted,
+        why: LossCause::Deleted,
         ledgers,
     }
 }
@@ -151,7 +151,7 @@ async fn ledgers_are_those_of_their_time<S: Store>(store: &S, shard: Shard) {
         ledger: Ledger {
             stored: IntervalSet::from_ranges([(1, last), (last + 5, last + 9)]),
             quarantined: IntervalSet::from_ranges([(last + 2, last + 2)]),
-            lost: IntervalSet::from_ranges([(last + 3, last + 3)]),
+            declared_lost: IntervalSet::from_ranges([(last + 3, last + 3)]),
             declared_last: last + 40,
         },
         lost_reason: "outbox full".to_owned(),
@@ -183,15 +183,15 @@ async fn erasing_shuts_out_the_late<S: Store>(store: &S, shard: Shard) {
     store.insert(&block(other, 2, "other"), 0).await.unwrap();
     store.erase(batch, 0, GENERATIONS).await.unwrap();
     store.erase(batch, 0, GENERATIONS).await.unwrap();
-    assert_eq!(store.tallies(&[TABLE], batch).await.unwrap(), []);
+    assert_eq!(store.table_counts(&[TABLE], batch).await.unwrap(), []);
     // An owner that had found the token of generation 0 burned would write under the next one.
     for generation in [0, 1, GENERATIONS - 1] {
         store.insert(&old, generation).await.unwrap();
-        assert_eq!(store.tallies(&[TABLE], batch).await.unwrap(), [], "a late writer got through as {generation}");
+        assert_eq!(store.table_counts(&[TABLE], batch).await.unwrap(), [], "a late writer got through as {generation}");
     }
     store.insert(&new, GENERATIONS).await.unwrap();
     store.erase(batch, 0, GENERATIONS).await.unwrap();
-    let tally = Tally { table: TABLE.to_owned(), generation: GENERATIONS, hash: new.hash(), rows: 6 };
-    assert_eq!(store.tallies(&[TABLE], batch).await.unwrap(), [tally]);
-    assert_eq!(store.tallies(&[TABLE], other).await.unwrap().len(), 1, "erased another batch");
+    let count = TableCount { table: TABLE.to_owned(), generation: GENERATIONS, hash: new.hash(), rows: 6 };
+    assert_eq!(store.table_counts(&[TABLE], batch).await.unwrap(), [count]);
+    assert_eq!(store.table_counts(&[TABLE], other).await.unwrap().len(), 1, "erased another batch");
 }

@@ -23,7 +23,7 @@ use crate::{
 
 /// What a topic carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Content {
+pub enum TopicKind {
     /// Reports of devices.
     Reports,
     /// Status messages of devices.
@@ -95,7 +95,7 @@ pub(crate) enum Message<'r> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// What the topic carries.
-    pub content: Content,
+    pub kind: TopicKind,
     pub partition: i32,
     /// Number of partitions of the topic.
     pub partitions: u32,
@@ -121,7 +121,7 @@ pub(crate) fn decode<'r>(record: &'r Record, place: Place, contexts: &mut Contex
 /// could count twice.
 fn replay(record: &Record, place: Place) -> Result<Option<Replay<'_>>, Reject> {
     let headers = record.headers.others();
-    let Some(mark) = headers.replay.as_deref().filter(|_| place.content != Content::Quarantine) else {
+    let Some(mark) = headers.replay.as_deref().filter(|_| place.kind != TopicKind::Quarantine) else {
         return Ok(None);
     };
     let mark = String::from_utf8_lossy(mark);
@@ -142,7 +142,7 @@ fn read<'r>(
     contexts: &mut Contexts<'r>,
 ) -> Result<Message<'r>, Reject> {
     let headers = &record.headers;
-    if place.content == Content::Quarantine {
+    if place.kind == TopicKind::Quarantine {
         let headers = headers.others();
         let source = match headers.source.as_deref() {
             Some(source) if source == SOURCE_LOADER.as_bytes() => return Ok(Message::Copy),
@@ -169,13 +169,13 @@ fn read<'r>(
         return Err(Reject::new(Reason::BadRecord, detail));
     }
     check_key(record, place, &device)?;
-    match place.content {
-        Content::Reports => Ok(Message::Report(Box::new(Report::decode_among(&record.payload, contexts)?))),
-        Content::Status => {
+    match place.kind {
+        TopicKind::Reports => Ok(Message::Report(Box::new(Report::decode_among(&record.payload, contexts)?))),
+        TopicKind::Status => {
             let (status, flags) = status::parse(&record.payload)?;
             Ok(Message::Status(Box::new(status), flags))
         }
-        Content::Quarantine => Ok(Message::Copy),
+        TopicKind::Quarantine => Ok(Message::Copy),
     }
 }
 
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn a_time_of_receipt_that_cannot_be_true_is_refused_and_stored_nowhere() {
         let kafkas = 1_790_000_000_000_000;
-        let place = Place { content: Content::Status, partition: 0, partitions: 1 };
+        let place = Place { kind: TopicKind::Status, partition: 0, partitions: 1 };
         let check = |received_at: i64, timestamp: i64, expected: Option<i64>| {
             let topic = Some(b"doseline/v1/acme/berlin/pen-1/status".to_vec());
             let headers = Headers { topic, received_at: Some(received_at), ..Headers::default() };

@@ -53,7 +53,7 @@ pub struct Request {
 
 /// What the loader has recorded as lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Lost {
+pub struct LostOffsets {
     pub first_offset: u64,
     pub last_offset: u64,
 }
@@ -66,7 +66,12 @@ pub struct Lost {
 /// still at this offset because of an unreadable batch, or where no loader takes it in time.
 /// [`Error::Kafka`] and [`Error::Warehouse`].
 #[boxed]
-pub async fn give_up(kafka: &Kafka, warehouse: &Warehouse, request: &Request, within: Duration) -> Result<Lost, Error> {
+pub async fn give_up(
+    kafka: &Kafka,
+    warehouse: &Warehouse,
+    request: &Request,
+    within: Duration,
+) -> Result<LostOffsets, Error> {
     let shard = stands(kafka, warehouse, request).await?;
     note(kafka, request, shard.incarnation, request.offset.cast_signed()).await?;
     let deadline = tokio::time::Instant::now() + within;
@@ -76,7 +81,7 @@ pub async fn give_up(kafka: &Kafka, warehouse: &Warehouse, request: &Request, wi
             let lost = warehouse.loss_at(shard, request.offset).await?;
             let read =
                 || refused(request, format!("offset {} was read after all; nothing was given up", request.offset));
-            return lost.map(|(first_offset, last_offset)| Lost { first_offset, last_offset }).ok_or_else(read);
+            return lost.map(|(first_offset, last_offset)| LostOffsets { first_offset, last_offset }).ok_or_else(read);
         }
         if tokio::time::Instant::now() > deadline {
             note(kafka, request, shard.incarnation, WITHDRAWN).await?;

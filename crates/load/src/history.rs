@@ -15,15 +15,19 @@ pub use rebuild::Rebuild;
 use telemetry::kafka::Topics;
 
 use crate::{
-    decode::{Content, Place},
+    decode::{Place, TopicKind},
     partition,
 };
 
 /// What a topic carries; `None` if it is not one of the loader's.
-pub fn content(topics: &Topics, topic: &str) -> Option<Content> {
-    [(&topics.reports, Content::Reports), (&topics.status, Content::Status), (&topics.quarantine, Content::Quarantine)]
-        .into_iter()
-        .find_map(|(name, content)| (name == topic).then_some(content))
+pub fn topic_kind(topics: &Topics, topic: &str) -> Option<TopicKind> {
+    [
+        (&topics.reports, TopicKind::Reports),
+        (&topics.status, TopicKind::Status),
+        (&topics.quarantine, TopicKind::Quarantine),
+    ]
+    .into_iter()
+    .find_map(|(name, kind)| (name == topic).then_some(kind))
 }
 
 /// Whether the records of a device belong to this partition.

@@ -64,7 +64,8 @@ pub struct Lease {
     pulse: Arc<Pulse>,
     /// Ends the owner at once: its partition was revoked, or the pulse was lost.
     revoked: CancellationToken,
-    /// Ends the owner between two batches.
+    /// Ends the owner where it waits: for records, for room, before another attempt. So it ends
+    /// after the batch, or within it if something fails; the next owner then completes the batch.
     draining: CancellationToken,
 }
 

@@ -5,15 +5,16 @@
 //! collects a batch, decodes it, and writes it.
 //!
 //! Boundary: Kafka on one side, the warehouse on the other. No MQTT, no receipts, no verdicts, and
-//! no state of its own: ClickHouse holds all of it. Offsets committed to Kafka serve people who
-//! watch the lag, and nothing else.
+//! no state of its own: ClickHouse holds all of it. Offsets that the loader commits to Kafka serve
+//! people who watch the lag. One offset it obeys: a person's request to give up an unreadable batch
+//! of Kafka is an offset too, committed for a group of its own ([`give_up`]).
 //!
 //! Invariants:
 //! - The core (`batch`, `owner`) reaches ClickHouse, Kafka and clocks only through
 //!   [`store::Store`], [`copies::Copies`], [`inbox::Inbox`] and [`clock::Clock`]. It gives the same
 //!   rows for the same records and ledgers.
 //! - Each partition has one owner. Owners share no locks. Each queue is bounded in bytes.
-//! - Nothing is dropped: what cannot be used is in quarantine before the batch is recorded.
+//! - Nothing is dropped: what cannot be used is in quarantine before the batch is committed.
 //!
 //! Start reading at [`owner`], whose header names the steps of a batch, then `batch` (which rows a
 //! batch becomes) and `poller` (how a partition gets its owner). [`history`] reads a range of Kafka
@@ -63,7 +64,7 @@ use tokio_util::sync::CancellationToken;
 use warehouse::{Warehouse, loader::TopicIncarnation};
 
 use crate::{
-    batch::{DECODER_VERSION, Rules},
+    batch::{DECODER_VERSION, DecodeRules},
     clock::{Clock, SystemClock},
     copies::QuarantineTopic,
     owner::Shared,
@@ -134,7 +135,8 @@ impl Loader {
     #[boxed]
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let Self { options, warehouse, handle, listener, clock, decoder_version } = self;
-        let rules = Rules { decoder_version, ..Rules::new(options.plausibility.clone(), options.device_time) };
+        let rules =
+            DecodeRules { decoder_version, ..DecodeRules::new(options.plausibility.clone(), options.device_time) };
         let serving = CancellationToken::new();
         let stop_serving = serving.clone().drop_guard();
         if let Some(listener) = listener {
@@ -150,7 +152,7 @@ async fn load(
     options: Options,
     warehouse: Warehouse,
     handle: Handle,
-    rules: Rules,
+    rules: DecodeRules,
     clock: Arc<dyn Clock>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {

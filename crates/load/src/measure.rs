@@ -5,14 +5,14 @@ use warehouse::columns::{Block, Commons, Provenance};
 
 use crate::{
     aggregate::Aggregates,
-    batch::{Batch, Rules},
+    batch::{Batch, DecodeRules},
     decode::{Place, decode},
     inbox::Record,
     ledgers::Ledgers,
 };
 
 /// The blocks of a batch whose boots have no ledgers yet.
-pub fn batch(records: &[Record], place: Place, rules: &Rules, provenance: Provenance) -> Vec<Block> {
+pub fn batch(records: &[Record], place: Place, rules: &DecodeRules, provenance: Provenance) -> Vec<Block> {
     let (mut ledgers, mut batch, mut contexts) = (Ledgers::unbounded(), Batch::default(), Contexts::default());
     for record in records {
         let decoded = decode(record, place, &mut contexts);

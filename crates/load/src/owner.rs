@@ -5,12 +5,12 @@
 //!
 //! | step | durable | a crash here leaves |
 //! |---|---|---|
-//! | collect records | nothing | nothing; they are read again |
-//! | *claim*: put the intent `[a, b)` with decoder, rules and day if absent; read it back | boundaries of the batch | an intent, whose boundaries, day and generation the next owner adopts |
+//! | *collect* records | nothing | nothing; they are read again |
+//! | *intent* (`claim`): put the intent `[a, b)` with decoder, rules and day if absent; read it back | boundaries of the batch | an intent, whose boundaries, day and generation the next owner adopts |
 //! | *decode* with the ledgers as of `a` | nothing | nothing; decoding again gives the same rows |
-//! | *write* one block into each table under a token | rows of some tables | rows that the next owner finds by count and hash, and completes |
+//! | *insert* (`write`) one block into each table under a token | rows of some tables | rows that the next owner finds by count and hash, and completes |
 //! | *compare* events that arrived again with the stored rows | conflicts in the quarantine topic | the same conflicts there twice |
-//! | *record* commit row and ledgers in one insert | position `b`, ledgers as of `b` | a committed batch |
+//! | *commit* row and ledgers in one insert | position `b`, ledgers as of `b` | a committed batch |
 //!
 //! The position moves only with the commit row, which is written after every block was found or
 //! accepted: no event is lost. All owners of a batch write the same blocks under the same tokens,
@@ -33,12 +33,12 @@ use telemetry::{
 use tokio::sync::{Semaphore, SemaphorePermit};
 use warehouse::{
     Advice,
-    columns::Lost,
+    columns::LossCause,
     loader::{Intent, Shard},
 };
 
 use crate::{
-    batch::{Batch, PreparedBatch, Refusal, Rules},
+    batch::{Batch, DecodeRules, PreparedBatch, Refusal},
     clock::Clock,
     copies::Copies,
     decode::{Decoded, Place, decode},
@@ -94,7 +94,7 @@ pub struct Shared<S, C> {
     pub store: S,
     /// Takes copies of what is refused.
     pub copies: C,
-    pub rules: Rules,
+    pub rules: DecodeRules,
     pub limits: Limits,
     /// An owner whose loader has not polled for this long has stopped writing.
     pub session_timeout: Duration,
@@ -116,8 +116,8 @@ pub struct Owner<S, C> {
     ledgers: Ledgers,
     position: u64,
     /// First offset that Kafka still has. Offsets from `position` up to it are recorded as lost.
-    fetch: u64,
-    lost: Lost,
+    read_from: u64,
+    loss_cause: LossCause,
     /// Whether no other owner can have put an intent at the position: this owner has just committed
     /// the previous batch, whose intent was its own.
     continues: bool,
@@ -147,8 +147,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
             place,
             lease,
             position,
-            fetch: position,
-            lost: Lost::Deleted,
+            read_from: position,
+            loss_cause: LossCause::Deleted,
             continues: false,
             collected: tokio::time::Instant::now(),
             name,
@@ -156,11 +156,11 @@ impl<S: Store, C: Copies> Owner<S, C> {
         }
     }
 
-    /// Makes the owner record the offsets below `fetch` as lost: Kafka no longer has them, or they
-    /// cannot be read.
+    /// Makes the owner record the offsets below `read_from` as lost: Kafka no longer has them, or
+    /// they cannot be read.
     #[must_use]
-    pub fn fetching_from(mut self, fetch: u64, lost: Lost) -> Self {
-        (self.fetch, self.lost) = (fetch.max(self.position), lost);
+    pub fn reading_from(mut self, read_from: u64, cause: LossCause) -> Self {
+        (self.read_from, self.loss_cause) = (read_from.max(self.position), cause);
         self
     }
 
@@ -190,7 +190,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
         self.copy(&compared.conflicts).await?;
         self.meter.compared(&compared.conflicts, compared.unverified);
         let lost_count = lost.count();
-        self.record(&written, lost, &claim).await?;
+        self.commit(&written, lost, &claim).await?;
         inbox.release();
         self.ledgers.committed();
         self.position = claim.intent.batch_end;
@@ -210,7 +210,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
         inbox: &mut Inbox,
         turns: &'s Semaphore,
     ) -> Result<(Vec<Record>, Option<SemaphorePermit<'s>>), Stop> {
-        if self.position < self.fetch {
+        if self.position < self.read_from {
             return Ok((Vec::new(), None));
         }
         let Limits { rows_max, bytes_max, age_max, .. } = self.shared.limits;
@@ -277,7 +277,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
         inbox: &mut Inbox,
     ) -> Result<(Vec<Record>, IntervalSet), Stop> {
         let end = intent.batch_end;
-        while records.last().map_or(self.fetch, |record| record.offset + 1) < end {
+        while records.last().map_or(self.read_from, |record| record.offset + 1) < end {
             // The limits of memory do not apply: nothing else can continue in this partition.
             inbox.starve(true);
             let record = tokio::select! {
@@ -347,7 +347,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
         Ok(closed.finish(intent.provenance()))
     }
 
-    /// Copies refused records and events to the quarantine topic, before the batch is recorded.
+    /// Copies refused records and events to the quarantine topic, before the batch is committed.
     async fn copy(&self, refusals: &[Refusal]) -> Result<(), Stop> {
         let mut waits = backoff();
         while let Err(error) = self.shared.copies.confirm(refusals).await {

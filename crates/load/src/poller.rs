@@ -197,7 +197,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
 
     fn step(&mut self) -> Result<(), Error> {
         if !self.pulse.beat() {
-            self.missed_the_session();
+            self.start_all_again();
         }
         self.handle.polling(Some(self.shared.clock.since_host_boot()));
         for rebalance in self.consumer.context().take() {

@@ -26,7 +26,7 @@ pub(crate) struct Start {
     pub position: u64,
     /// Offset to read from. It is larger than `position` if Kafka no longer has the next records;
     /// the owner records the offsets between as lost.
-    pub fetch: u64,
+    pub read_from: u64,
 }
 
 const KAFKA_ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -106,7 +106,7 @@ fn decide(position: Option<u64>, low: u64, high: u64) -> Result<Start, String> {
         ));
     }
     // If retention has passed the position, reading goes on behind the deleted records.
-    Ok(Start { position, fetch: position.max(low) })
+    Ok(Start { position, read_from: position.max(low) })
 }
 
 #[cfg(test)]
@@ -115,12 +115,12 @@ mod tests {
 
     #[test]
     fn starts_where_clickhouse_ends() {
-        assert_eq!(decide(None, 0, 9), Ok(Start { position: 0, fetch: 0 }));
-        assert_eq!(decide(None, 4, 9), Ok(Start { position: 0, fetch: 4 }));
-        assert_eq!(decide(Some(5), 4, 9), Ok(Start { position: 5, fetch: 5 }));
-        assert_eq!(decide(Some(9), 4, 9), Ok(Start { position: 9, fetch: 9 }));
-        assert_eq!(decide(Some(3), 4, 9), Ok(Start { position: 3, fetch: 4 }));
-        assert_eq!(decide(Some(3), 9, 9), Ok(Start { position: 3, fetch: 9 }));
+        assert_eq!(decide(None, 0, 9), Ok(Start { position: 0, read_from: 0 }));
+        assert_eq!(decide(None, 4, 9), Ok(Start { position: 0, read_from: 4 }));
+        assert_eq!(decide(Some(5), 4, 9), Ok(Start { position: 5, read_from: 5 }));
+        assert_eq!(decide(Some(9), 4, 9), Ok(Start { position: 9, read_from: 9 }));
+        assert_eq!(decide(Some(3), 4, 9), Ok(Start { position: 3, read_from: 4 }));
+        assert_eq!(decide(Some(3), 9, 9), Ok(Start { position: 3, read_from: 9 }));
         assert!(decide(Some(10), 4, 9).unwrap_err().contains("created again"));
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     partition::Key,
     unread::{UnreadPartition, owned},
 };
-use warehouse::columns::Lost;
+use warehouse::columns::LossCause;
 
 /// What a loader says about itself. Clones share it.
 #[derive(Clone)]
@@ -109,14 +109,14 @@ impl Handle {
     }
 
     /// Reports records of Kafka that will never be written: a person must act.
-    pub(crate) fn lost(&self, topic: &str, partition: i32, from: u64, to: u64, why: Lost) {
+    pub(crate) fn lost(&self, topic: &str, partition: i32, from: u64, to: u64, why: LossCause) {
         let last = to.saturating_sub(1);
         let text = match why {
-            Lost::Deleted => format!(
+            LossCause::Deleted => format!(
                 "kafka has deleted records {from} to {last} of topic {topic}, partition {partition}, before they were written; \
                  see kafka_losses"
             ),
-            Lost::Unreadable => format!(
+            LossCause::Unreadable => format!(
                 "records {from} to {last} of topic {topic}, partition {partition}, could not be read and were given up; see \
                  kafka_losses"
             ),
@@ -588,7 +588,7 @@ mod tests {
     fn a_loss_is_an_obstacle_for_a_while() {
         let handle = serving(Limits { loss_shown: Duration::from_secs(100), ..Limits::default() });
         assert!(handle.readiness().ready);
-        handle.lost("t", 1, 5, 9, Lost::Deleted);
+        handle.lost("t", 1, 5, 9, LossCause::Deleted);
         let readiness = handle.readiness();
         assert!(readiness.obstacles[0].reason.contains("records 5 to 8 of topic t, partition 1"), "{readiness:?}");
         if let Some((found, _)) = &mut *lock(&handle.0.loss) {

@@ -9,8 +9,8 @@ use service::backoff::Backoff;
 use telemetry::interval::IntervalSet;
 use warehouse::{
     Error, Warehouse,
-    columns::{Block, Committed, Content, EventKey, Kept, LedgerRow, Lost, Provenance, contents},
-    loader::{BootKey, Intent, Progress, Shard, Tally},
+    columns::{Block, Committed, EventContent, EventKey, Kept, LedgerRow, LossCause, Provenance, contents},
+    loader::{BootKey, Intent, Progress, Shard, TableCount},
 };
 
 /// The waits between attempts to reach the store, without jitter: a simulation replays them.
@@ -27,7 +27,7 @@ pub struct Commit {
     /// Offsets in it that could not be read.
     pub lost: IntervalSet,
     /// Why not, if there are such offsets.
-    pub why: Lost,
+    pub why: LossCause,
     /// The ledgers it changed, as of its end.
     pub ledgers: Vec<LedgerRow>,
 }
@@ -51,14 +51,18 @@ pub trait Store: Send + Sync + 'static {
     /// accepted.
     fn insert(&self, block: &Block, generation: u32) -> impl Future<Output = Result<(), Error>> + Send;
     /// Count and hash of a batch's rows in each table.
-    fn tallies(&self, tables: &[&str], batch: Provenance) -> impl Future<Output = Result<Vec<Tally>, Error>> + Send;
+    fn table_counts(
+        &self,
+        tables: &[&str],
+        batch: Provenance,
+    ) -> impl Future<Output = Result<Vec<TableCount>, Error>> + Send;
     /// Deletes the rows of a batch below a generation from every table. Burns the tokens of the
     /// generations `fenced..below`, so that late writers cannot use them.
     fn erase(&self, batch: Provenance, fenced: u32, below: u32) -> impl Future<Output = Result<(), Error>> + Send;
     /// Records a batch and its ledgers, all or nothing, unless this attempt was ever accepted.
     fn commit(&self, commit: &Commit, attempt: u32) -> impl Future<Output = Result<(), Error>> + Send;
     /// The stored content of the events of a block, from the block's table.
-    fn contents(&self, block: &Block) -> impl Future<Output = Result<Vec<Content>, Error>> + Send;
+    fn contents(&self, block: &Block) -> impl Future<Output = Result<Vec<EventContent>, Error>> + Send;
     /// Which of these events any table holds.
     fn stored_events(&self, keys: &[EventKey]) -> impl Future<Output = Result<Vec<EventKey>, Error>> + Send;
     /// What the quarantine keeps of these events, as this loader refused them.
@@ -91,8 +95,8 @@ impl Store for Warehouse {
         self.insert_block(block, generation).await
     }
 
-    async fn tallies(&self, tables: &[&str], batch: Provenance) -> Result<Vec<Tally>, Error> {
-        Self::tallies(self, tables, batch).await
+    async fn table_counts(&self, tables: &[&str], batch: Provenance) -> Result<Vec<TableCount>, Error> {
+        Self::table_counts(self, tables, batch).await
     }
 
     async fn erase(&self, batch: Provenance, fenced: u32, below: u32) -> Result<(), Error> {
@@ -104,9 +108,9 @@ impl Store for Warehouse {
         Self::commit(self, committed, attempt, *rows, (lost, *why), ledgers).await
     }
 
-    async fn contents(&self, block: &Block) -> Result<Vec<Content>, Error> {
+    async fn contents(&self, block: &Block) -> Result<Vec<EventContent>, Error> {
         let rows = block.record_batch(0)?;
-        let keys: BTreeSet<EventKey> = contents(&rows).iter().map(Content::key).collect();
+        let keys: BTreeSet<EventKey> = contents(&rows).iter().map(EventContent::key).collect();
         Self::contents(self, block.table(), &rows.schema(), &Vec::from_iter(keys)).await
     }
 

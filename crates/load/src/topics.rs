@@ -39,7 +39,7 @@ pub struct TopicSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ensured {
     /// The incarnation in use.
-    pub life: TopicIncarnation,
+    pub topic: TopicIncarnation,
     /// Whether it was created just now.
     pub created: bool,
 }
@@ -76,8 +76,8 @@ pub async fn ensure_topics(kafka: &Kafka, spec: &TopicSpec, warehouse: &Warehous
             return Err(Error::Topic { topic: topic.to_owned(), fault });
         }
         let id = ids.get(topic).map_or("", String::as_str);
-        let life = number(warehouse, topic, found, id).await?;
-        ensured.push(Ensured { life, created: created.contains(&topic.to_owned()) });
+        let numbered = number(warehouse, topic, found, id).await?;
+        ensured.push(Ensured { topic: numbered, created: created.contains(&topic.to_owned()) });
     }
     Ok(ensured)
 }
@@ -174,7 +174,7 @@ async fn number(warehouse: &Warehouse, topic: &str, partitions: u32, id: &str) -
         let incarnation = incarnations.last().map_or(0, |known| known.incarnation).max(tried) + 1;
         tried = incarnation;
         let begun = TopicIncarnation { topic: topic.to_owned(), incarnation, partitions, topic_id: id.to_owned() };
-        warehouse.put_topic_life(&begun, SystemClock.unix_us()).await?;
+        warehouse.put_topic_incarnation(&begun, SystemClock.unix_us()).await?;
     }
 }
 

@@ -1,12 +1,15 @@
 //! The monitor: turns stored facts into verdicts and alerts.
 //!
-//! It answers: was this item sterile ([`sterility`]), does this device keep its tolerance, does it
-//! drift, what left a syringe ([`accuracy`])? Each pass finds what was inserted since the last one
-//! ([`reader`]), evaluates every unit that the change concerns, writes the verdicts that differ
-//! from before, and updates the alerts that they belong to ([`alerts`]).
+//! It answers: was this item sterile ([`sterility`])? Does this device keep its tolerance, does it
+//! drift ([`accuracy`])? Is a device silent, lost or unsynchronised ([`fleet`])? Does what left a
+//! syringe agree with what was delivered ([`mass_balance`])? Each pass finds what was inserted
+//! since the last one ([`reader`]), evaluates every unit that the change concerns, writes the
+//! verdicts that differ from before, and updates the alerts that they belong to ([`alerts`]).
 //!
-//! Boundary: this crate decides. It contains no SQL (`warehouse`), no mathematics (`analysis`) and
-//! no MQTT. Its rules do no IO and read no clock.
+//! Boundary: this crate decides. Its queries are in `warehouse`, its mathematics in `analysis`; it
+//! has no MQTT. It contains two kinds of SQL text: the queries that an alert shows to a person, and
+//! the names of units as expressions of a table's columns (`units.rs`). Its rules do no IO and read
+//! no clock.
 //!
 //! Invariants:
 //! - A verdict is a function of facts, registry and time. It does not depend on the order of
@@ -17,16 +20,21 @@
 //! - Each condition has one alert with a stable key. Late data can raise an alert, but cannot clear
 //!   a critical one: it is latched until a person acknowledges it. Every change has a row in
 //!   `alert_history`.
-//! - A pass records its position last. The next pass evaluates whatever this one did not finish.
+//! - A position moves only after the verdicts and alerts are written: the next pass evaluates
+//!   whatever a failed one did not finish. The position is stored after a pass with news, at most
+//!   once a minute, and after one that evaluated everything. A restart evaluates again what came
+//!   after the stored position.
 //!
 //! Start reading at [`Monitor::pass`], then `sterility/pass.rs` and `sterility/item.rs`.
 
 pub mod accuracy;
 pub mod alerts;
 mod diff;
+pub mod fleet;
+mod idle_gate;
 pub mod limits;
+pub mod mass_balance;
 pub mod reader;
-mod rest;
 pub mod settings;
 pub mod status;
 pub mod sterility;
@@ -48,8 +56,9 @@ use warehouse::{Advice, Warehouse};
 use crate::{
     accuracy::{pass::AccuracyPass, rules::Rules},
     alerts::notification::{self, Notifier},
+    fleet::FleetPass,
+    idle_gate::IdleGate,
     limits::Limits,
-    rest::Rest,
     sterility::pass::SterilityPass,
 };
 pub use crate::{
@@ -156,10 +165,11 @@ pub struct Monitor {
     ready: bool,
     sterility: SterilityPass,
     accuracy: AccuracyPass,
+    fleet: FleetPass,
     notifier: Option<Notifier>,
     /// Tells the notifier of each pass.
     passes: watch::Sender<()>,
-    rest: Rest,
+    idle_gate: IdleGate,
 }
 
 impl Monitor {
@@ -176,6 +186,7 @@ impl Monitor {
         let notifier = Some(Notifier::new(options.notification.clone(), warehouse.clone())?);
         let sterility = SterilityPass::new(warehouse.clone(), late, &options.limits);
         let accuracy = AccuracyPass::new(warehouse.clone(), Rules::new(options.limits.clone())?);
+        let fleet = FleetPass::new(warehouse.clone(), options.limits.fleet);
         Ok(Self {
             options,
             handle,
@@ -184,9 +195,10 @@ impl Monitor {
             ready: false,
             sterility,
             accuracy,
+            fleet,
             notifier,
             passes: watch::Sender::new(()),
-            rest: Rest::default(),
+            idle_gate: IdleGate::default(),
         })
     }
 
@@ -214,13 +226,14 @@ impl Monitor {
     pub async fn pass(&mut self, now_us: i64) -> Result<Summary, Error> {
         let began = Instant::now();
         let horizon = self.warehouse.horizon(now_us.saturating_sub(self.sterility.late)).await?;
-        let released = self.warehouse.released_alerts().await?;
-        let sterility = self.sterility.pass(&horizon, &released, now_us).await?;
-        let accuracy = self.accuracy.pass(&horizon, &released, now_us).await?;
+        let to_clear = self.warehouse.alerts_to_clear().await?;
+        let sterility = self.sterility.pass(&horizon, &to_clear, now_us).await?;
+        let accuracy = self.accuracy.pass(&horizon, &to_clear, now_us).await?;
+        let fleet_alerts = self.fleet.pass(accuracy.whole, now_us).await?;
         let summary = Summary {
             units: sterility.units + accuracy.units,
             verdicts: sterility.verdicts + accuracy.verdicts,
-            alerts: sterility.alerts + accuracy.alerts,
+            alerts: sterility.alerts + accuracy.alerts + fleet_alerts,
             whole: sterility.whole || accuracy.whole,
         };
         self.handle.finished(&summary, began.elapsed());
@@ -267,12 +280,12 @@ impl Monitor {
         }
         let (began, now) = (Instant::now(), now_us());
         // Read before the pass, so that what is inserted during the pass is a change.
-        let content = self.warehouse.content().await?;
-        if self.rest.allows(content, now, self.sterility.late) && !self.sterility.is_due(now) {
+        let digest = self.warehouse.parts_digest().await?;
+        if self.idle_gate.may_idle(digest, now, self.sterility.late) && !self.sterility.is_due(now) {
             self.handle.finished(&Summary::default(), began.elapsed());
         } else {
             self.pass(now).await?;
-            self.rest.passed(now);
+            self.idle_gate.passed(now);
             self.passes.send_replace(());
         }
         Ok(began.elapsed())

@@ -10,8 +10,12 @@
 
 use crate::interval::{Interval, IntervalSet};
 
-/// The most intervals that a ledger keeps. Events that need more are refused as fragmented, never
-/// dropped in silence.
+/// The most intervals of stored and quarantined numbers together, and the most of declared losses.
+/// Events that need more are refused as fragmented, never dropped in silence.
+///
+/// The number is chosen: it bounds the ledger of a boot to 128 KiB (twice 4,096 intervals of 16
+/// bytes). A boot whose reports all arrive needs one interval; each gap adds one. The limits of a
+/// report that have the same value (`EVENTS_MAX`, `LOST_MAX`) are not derived from it.
 pub const INTERVALS_MAX: usize = 4_096;
 
 /// What became of a sequence number.
@@ -38,7 +42,7 @@ pub struct Ledger {
     /// Sequence numbers in quarantine.
     pub quarantined: IntervalSet,
     /// Sequence numbers the device declared lost.
-    pub lost: IntervalSet,
+    pub declared_lost: IntervalSet,
     /// The last sequence number that the device declared for this boot; 0 = none declared.
     pub declared_last: u64,
 }
@@ -92,13 +96,12 @@ impl Ledger {
     }
 
     /// Moves the quarantined numbers of a range to stored, and leaves the others as they are.
-    /// Returns how many numbers moved: a second release of the same range moves none.
+    /// Returns how many numbers moved: a second call for the same range moves none.
     ///
     /// # Errors
     /// [`Fragmented`] if the ledger would grow and exceed [`INTERVALS_MAX`]: it is unchanged, and
-    /// the numbers stay in quarantine. Releasing neighbours first, in ascending order, needs the
-    /// fewest intervals.
-    pub fn release(&mut self, range: Interval) -> Result<u64, Fragmented> {
+    /// the numbers stay in quarantine. Ascending calls need the fewest intervals.
+    pub fn store_quarantined(&mut self, range: Interval) -> Result<u64, Fragmented> {
         let released: Vec<Interval> = self.quarantined.within(range).collect();
         let (mut stored, mut quarantined) = (self.stored.clone(), self.quarantined.clone());
         for interval in &released {
@@ -121,10 +124,10 @@ impl Ledger {
     /// # Errors
     /// [`Fragmented`] if it would exceed [`INTERVALS_MAX`]; the ledger is unchanged.
     pub fn declare_lost(&mut self, range: Interval) -> Result<(), Fragmented> {
-        if self.lost.intervals_after(range) > INTERVALS_MAX {
+        if self.declared_lost.intervals_after(range) > INTERVALS_MAX {
             return Err(Fragmented);
         }
-        self.lost.insert(range);
+        self.declared_lost.insert(range);
         self.declare_last(range.last);
         Ok(())
     }
@@ -136,7 +139,7 @@ impl Ledger {
 
     /// The last sequence number known to exist.
     pub fn known_last(&self) -> u64 {
-        [self.stored.last(), self.quarantined.last(), self.lost.last(), Some(self.declared_last)]
+        [self.stored.last(), self.quarantined.last(), self.declared_lost.last(), Some(self.declared_last)]
             .into_iter()
             .flatten()
             .max()
@@ -147,7 +150,7 @@ impl Ledger {
     /// ascending.
     pub fn missing(&self) -> Vec<Interval> {
         let mut covered = self.stored.clone();
-        for interval in self.quarantined.intervals().iter().chain(self.lost.intervals()) {
+        for interval in self.quarantined.intervals().iter().chain(self.declared_lost.intervals()) {
             covered.insert(*interval);
         }
         let (mut missing, mut next, last) = (Vec::new(), 1, self.known_last());
@@ -270,9 +273,9 @@ mod tests {
                                 prop_assert_eq!(fates.get(&seq), quarantined.then_some(&Fate::Quarantined));
                             }
                             if quarantined && part.first % 5 != bad {
-                                prop_assert_eq!(ledger.release(part), Ok(part.count()));
+                                prop_assert_eq!(ledger.store_quarantined(part), Ok(part.count()));
                                 fates.extend((part.first..=part.last).map(|seq| (seq, Fate::Stored)));
-                                prop_assert_eq!(ledger.release(part), Ok(0), "released twice");
+                                prop_assert_eq!(ledger.store_quarantined(part), Ok(0), "released twice");
                             }
                         }
                         prop_assert_eq!(fates.len(), known);
@@ -299,7 +302,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.record(Interval::new(1, 3), Fate::Stored).unwrap();
         ledger.record(Interval::new(4, 6), Fate::Quarantined).unwrap();
-        assert_eq!(ledger.release(Interval::new(2, 9)), Ok(3));
+        assert_eq!(ledger.store_quarantined(Interval::new(2, 9)), Ok(3));
         assert_eq!(ledger.stored.intervals(), [Interval::new(1, 6)]);
         assert_eq!((ledger.quarantined.count(), ledger.missing()), (0, vec![]));
     }
@@ -314,21 +317,21 @@ mod tests {
         }
         let before = ledger.clone();
         // Out of the middle: one interval of quarantine becomes two, and one more is stored.
-        assert_eq!(ledger.release(Interval::new(15, 15)), Err(Fragmented));
+        assert_eq!(ledger.store_quarantined(Interval::new(15, 15)), Err(Fragmented));
         // From the edge: one more is stored.
-        assert_eq!(ledger.release(Interval::new(10, 10)), Err(Fragmented));
+        assert_eq!(ledger.store_quarantined(Interval::new(10, 10)), Err(Fragmented));
         assert_eq!(ledger, before);
         // The whole interval changes sides and needs no more room.
-        assert_eq!(ledger.release(Interval::new(10, 20)), Ok(11));
+        assert_eq!(ledger.store_quarantined(Interval::new(10, 20)), Ok(11));
         assert_eq!(ledger.stored.intervals().len(), INTERVALS_MAX);
-        assert_eq!(ledger.release(Interval::new(10, 20)), Ok(0));
+        assert_eq!(ledger.store_quarantined(Interval::new(10, 20)), Ok(0));
         // What closes a hole between stored numbers gives room.
         let mut ledger = Ledger::default();
         for seq in 1..=INTERVALS_MAX as u64 {
             let fate = if seq % 2 == 0 { Fate::Quarantined } else { Fate::Stored };
             ledger.record(Interval::new(seq, seq), fate).unwrap();
         }
-        assert_eq!(ledger.release(Interval::new(2, 2)), Ok(1));
+        assert_eq!(ledger.store_quarantined(Interval::new(2, 2)), Ok(1));
         assert_eq!(ledger.stored.intervals()[0], Interval::new(1, 3));
     }
 

@@ -1,7 +1,7 @@
 //! The wire contract may only grow. The code in `src/generated` must be what `/proto` compiles to.
 //!
 //! `proto/doseline.telemetry.v1.json` is the contract as it was last published. After a change of
-//! `/proto`, `UPDATE_CONTRACT=1 cargo test --release -p telemetry --test contract` generates the
+//! `/proto`, `UPDATE_CONTRACT=1 cargo test --release --workspace --test contract` generates the
 //! code again. A second run of this command, built with that code, publishes the addition.
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]

@@ -129,7 +129,7 @@ impl Warehouse {
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
-    pub async fn released_alerts(&self) -> Result<Vec<String>, Error> {
+    pub async fn alerts_to_clear(&self) -> Result<Vec<String>, Error> {
         let sql = "SELECT DISTINCT alert_key FROM alerts FINAL WHERE state = 'OPEN' AND NOT holds \
                    AND (tenant, alert_key, attention) IN \
                      (SELECT tenant, alert_key, max(attention) FROM alert_history WHERE event = 'ACKNOWLEDGED' \

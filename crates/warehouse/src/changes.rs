@@ -183,7 +183,7 @@ impl Warehouse {
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
-    pub async fn content(&self) -> Result<u64, Error> {
+    pub async fn parts_digest(&self) -> Result<u64, Error> {
         let sql = "SELECT groupBitXor(cityHash64(table, name)) FROM system.parts WHERE database = ? AND active";
         let rows: Vec<u64> = self.fetch(self.query(sql).bind(self.database())).await?;
         Ok(rows.into_iter().next().unwrap_or_default())

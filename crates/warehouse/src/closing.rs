@@ -58,11 +58,11 @@ impl Warehouse {
     /// As [`Warehouse::execute`]. Repeat the call until it succeeds, before you number another
     /// incarnation of the topic.
     #[boxed]
-    pub async fn close_incarnation(&self, life: &TopicIncarnation, now: i64) -> Result<Vec<Closed>, Error> {
+    pub async fn close_incarnation(&self, topic: &TopicIncarnation, now: i64) -> Result<Vec<Closed>, Error> {
         let mut closed = Vec::new();
         // Kafka has far fewer partitions than i32 has numbers.
-        for partition in 0..life.partitions.cast_signed() {
-            let shard = Shard { incarnation: life.incarnation, partition };
+        for partition in 0..topic.partitions.cast_signed() {
+            let shard = Shard { incarnation: topic.incarnation, partition };
             closed.push(Closed { shard, position: self.close_shard(shard, now).await? });
         }
         Ok(closed)
@@ -115,7 +115,7 @@ impl Warehouse {
                 batch_end: CLOSED,
                 generation,
                 decoder_version: CLOSING,
-                plausibility_hash: 0,
+                rules_hash: 0,
                 ingest_day: day,
                 owner: "closed: the topic was created again".to_owned(),
             };

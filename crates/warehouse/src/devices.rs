@@ -44,7 +44,7 @@ pub struct Shots {
 
 /// A device that deserves an alert.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Finding {
+pub struct FleetFinding {
     pub tenant: String,
     pub site: String,
     pub device: String,
@@ -54,7 +54,8 @@ pub struct Finding {
     pub session_id: String,
     /// Time from which it holds, us since 1970.
     pub since: i64,
-    pub detail: String,
+    /// Title of the alert.
+    pub title: String,
 }
 
 /// The limits from which a state of a device deserves an alert.
@@ -66,7 +67,7 @@ pub struct FleetLimits {
     pub battery_pct: u32,
 }
 
-/// A question about the whole fleet. Each of its [`Finding`]s raises an alert.
+/// A question about the whole fleet. Each of its [`FleetFinding`]s raises an alert.
 #[derive(Clone, Copy, Debug)]
 pub struct FleetQuestion {
     /// Kind of the alert.
@@ -273,20 +274,20 @@ impl Warehouse {
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
-    pub async fn findings(&self, question: &FleetQuestion, limits: FleetLimits) -> Result<Vec<Finding>, Error> {
+    pub async fn findings(&self, question: &FleetQuestion, limits: FleetLimits) -> Result<Vec<FleetFinding>, Error> {
         let policy = required(if question.kind == "session-licence" { "session.licence" } else { "session.allergy" });
         type Found = (String, String, String, String, String, i64, String);
         let sql = question.sql.replace("POLICY", &policy);
         let sql = sql.replace("SILENT_DAYS", &limits.silent_days.to_string());
         let rows: Vec<Found> = self.rows(&sql.replace("BATTERY_PCT", &limits.battery_pct.to_string())).await?;
-        let finding = |(tenant, site, device, subject, session_id, since, detail): Found| Finding {
+        let finding = |(tenant, site, device, subject, session_id, since, title): Found| FleetFinding {
             tenant,
             site,
             device,
             subject,
             session_id,
             since,
-            detail,
+            title,
         };
         Ok(rows.into_iter().map(finding).collect())
     }

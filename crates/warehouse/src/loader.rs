@@ -14,7 +14,7 @@ use telemetry::{
 
 use crate::{
     client::Warehouse,
-    columns::{Block, CommitRows, Committed, LedgerRow, Lost, Provenance, TABLES},
+    columns::{Block, CommitRows, Committed, LedgerRow, LossCause, Provenance, TABLES},
     error::Error,
     insert::PINNED,
 };
@@ -57,8 +57,9 @@ pub struct Intent {
     /// the generations that follow.
     pub generation: u32,
     pub decoder_version: u32,
-    /// Hash of the plausibility rules, which also decide which rows the batch holds.
-    pub plausibility_hash: u64,
+    /// Hash of the plausibility rules and of the limits of devices' times: both decide which rows
+    /// the batch holds.
+    pub rules_hash: u64,
     /// Days since 1970 of the ingest day.
     pub ingest_day: i32,
     /// Name of the writer, for a person to read.
@@ -119,7 +120,7 @@ impl Progress {
 
 /// Rows that a table holds of a batch under one generation.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Tally {
+pub struct TableCount {
     pub table: String,
     pub generation: u32,
     /// The batch hash that the rows carry.
@@ -143,7 +144,7 @@ struct IntentRow {
     batch_end: u64,
     generation: u32,
     decoder_version: u32,
-    plausibility_hash: u64,
+    rules_hash: u64,
     ingest_day: i32,
     owner: String,
 }
@@ -156,7 +157,7 @@ impl From<IntentRow> for Intent {
             batch_end: row.batch_end,
             generation: row.generation,
             decoder_version: row.decoder_version,
-            plausibility_hash: row.plausibility_hash,
+            rules_hash: row.rules_hash,
             ingest_day: row.ingest_day,
             owner: row.owner,
         }
@@ -185,7 +186,7 @@ pub(crate) struct LedgerStateRow {
 const KEYS_PER_QUERY: usize = 500;
 
 const INTENT_COLUMNS: &str = "incarnation, kafka_partition, batch, batch_end, gen AS generation, decoder_version, \
-                              plausibility_hash, toInt32(ingest_day) AS ingest_day, owner";
+                              plausibility_hash AS rules_hash, toInt32(ingest_day) AS ingest_day, owner";
 
 /// SQL for a boot's latest state, grouped by tenant, device and boot, in the shape of
 /// [`LedgerStateRow`].
@@ -209,11 +210,11 @@ impl Warehouse {
     /// # Errors
     /// As [`Warehouse::execute`].
     #[boxed]
-    pub async fn put_topic_life(&self, life: &TopicIncarnation, created_at: i64) -> Result<(), Error> {
+    pub async fn put_topic_incarnation(&self, topic: &TopicIncarnation, created_at: i64) -> Result<(), Error> {
         let sql = "INSERT INTO kafka_topics (topic, incarnation, partitions, created_at, topic_id) \
                    VALUES (?, ?, ?, fromUnixTimestamp64Micro(?), ?)";
-        let query = self.query(sql).bind(&life.topic).bind(life.incarnation).bind(life.partitions).bind(created_at);
-        self.put(query.bind(&life.topic_id), &format!("topic/{}", life.incarnation)).await
+        let query = self.query(sql).bind(&topic.topic).bind(topic.incarnation).bind(topic.partitions).bind(created_at);
+        self.put(query.bind(&topic.topic_id), &format!("topic/{}", topic.incarnation)).await
     }
 
     /// Adds Kafka's topic id to an incarnation that was numbered without one.
@@ -283,7 +284,7 @@ impl Warehouse {
             .bind(intent.batch_end)
             .bind(generation)
             .bind(intent.decoder_version)
-            .bind(intent.plausibility_hash)
+            .bind(intent.rules_hash)
             .bind(intent.ingest_day)
             .bind(&intent.owner)
             .bind(created_at);
@@ -336,7 +337,7 @@ impl Warehouse {
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
-    pub async fn tallies(&self, tables: &[&str], batch: Provenance) -> Result<Vec<Tally>, Error> {
+    pub async fn table_counts(&self, tables: &[&str], batch: Provenance) -> Result<Vec<TableCount>, Error> {
         let of = condition(batch);
         let parts: Vec<String> = tables
             .iter()
@@ -396,7 +397,7 @@ impl Warehouse {
         committed: &Committed,
         attempt: u32,
         rows: u64,
-        lost: (&IntervalSet, Lost),
+        lost: (&IntervalSet, LossCause),
         ledgers: &[LedgerRow],
     ) -> Result<(), Error> {
         let batch = CommitRows::of(committed, rows, lost, ledgers)?;
@@ -455,7 +456,7 @@ pub(crate) fn ledger_row(row: LedgerStateRow) -> LedgerRow {
         ledger: Ledger {
             stored: set(&stored_first, &stored_last),
             quarantined: set(&quarantined_first, &quarantined_last),
-            lost: set(&lost_first, &lost_last),
+            declared_lost: set(&lost_first, &lost_last),
             declared_last: declared,
         },
         lost_reason: reason,
@@ -488,11 +489,13 @@ pub(crate) fn united(rows: Vec<LedgerRow>) -> Vec<LedgerRow> {
         // The order of the rows must not matter, because two owners must get the same result.
         let age = |row: &LedgerRow| (row.last_arrival, row.site.clone(), row.lost_reason.clone());
         let (mut latest, other) = if age(&row) > age(&known) { (row, known) } else { (known, row) };
-        let Ledger { stored, quarantined, lost, declared_last } = other.ledger;
+        let Ledger { stored, quarantined, declared_lost, declared_last } = other.ledger;
         let ledger = &mut latest.ledger;
-        for (set, more) in
-            [(&mut ledger.stored, stored), (&mut ledger.quarantined, quarantined), (&mut ledger.lost, lost)]
-        {
+        for (set, more) in [
+            (&mut ledger.stored, stored),
+            (&mut ledger.quarantined, quarantined),
+            (&mut ledger.declared_lost, declared_lost),
+        ] {
             more.intervals().iter().for_each(|interval| set.insert(*interval));
         }
         // A number can move from quarantined to stored, but never back.
@@ -518,7 +521,7 @@ mod tests {
     fn intent(batch: u64, batch_end: u64, decoder_version: u32) -> Intent {
         let shard = Shard { incarnation: 1, partition: 0 };
         let owner = String::new();
-        Intent { shard, batch, batch_end, generation: 1, decoder_version, plausibility_hash: 0, ingest_day: 0, owner }
+        Intent { shard, batch, batch_end, generation: 1, decoder_version, rules_hash: 0, ingest_day: 0, owner }
     }
 
     #[test]

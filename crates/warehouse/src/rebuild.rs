@@ -35,7 +35,7 @@ pub struct LoadedBatch {
     /// Version of the decoder that wrote it.
     pub decoder_version: u32,
     /// Hash of the plausibility rules that applied when the batch was written.
-    pub plausibility_hash: u64,
+    pub rules_hash: u64,
     /// Ingest day, days since 1970.
     pub ingest_day: i32,
 }
@@ -85,7 +85,7 @@ struct WrittenRow {
     batch_end: u64,
     generation: u32,
     decoder_version: u32,
-    plausibility_hash: u64,
+    rules_hash: u64,
     ingest_day: i32,
 }
 
@@ -133,7 +133,7 @@ impl Warehouse {
         let Shard { incarnation, partition } = shard;
         let sql = format!(
             "SELECT batch, argMax(batch_end, gen) AS batch_end, max(gen) AS generation, \
-                argMax(decoder_version, gen) AS decoder_version, argMax(plausibility_hash, gen) AS plausibility_hash, \
+                argMax(decoder_version, gen) AS decoder_version, argMax(plausibility_hash, gen) AS rules_hash, \
                 toInt32(argMax(ingest_day, gen)) AS ingest_day \
              FROM loader_intents WHERE incarnation = {incarnation} AND kafka_partition = {partition} \
              AND batch >= {from} AND batch < {to} AND loader_intents.decoder_version != {CLOSING} GROUP BY batch ORDER BY batch"
@@ -143,7 +143,7 @@ impl Warehouse {
             batch_end: row.batch_end,
             generation: row.generation,
             decoder_version: row.decoder_version,
-            plausibility_hash: row.plausibility_hash,
+            rules_hash: row.rules_hash,
             ingest_day: row.ingest_day,
         };
         Ok(self.rows::<WrittenRow>(&sql).await?.into_iter().map(written).collect())

@@ -8,8 +8,8 @@ use std::hint::black_box;
 
 use bridge::{admit::admit, path::Path, ring::Ring, unconfirmed::Unconfirmed};
 use load::{
-    batch::Rules,
-    decode::{Content, Place},
+    batch::DecodeRules,
+    decode::{Place, TopicKind},
     measure,
 };
 use telemetry::{
@@ -272,8 +272,8 @@ fn batch(injections: u64) -> Case {
     let records: Vec<_> =
         sent(BATCH / injections, DEVICES, injections).iter().zip(0..).map(|(sent, at)| sent.record(at)).collect();
     let (place, rules) = (
-        Place { content: Content::Reports, partition: 0, partitions: 1 },
-        Rules::new(Plausibility::default(), telemetry::device_time::Limits::default()),
+        Place { kind: TopicKind::Reports, partition: 0, partitions: 1 },
+        DecodeRules::new(Plausibility::default(), telemetry::device_time::Limits::default()),
     );
     new("injection", BATCH, move || {
         let blocks = black_box(measure::batch(&records, place, &rules, PROVENANCE));

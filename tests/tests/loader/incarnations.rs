@@ -76,7 +76,7 @@ async fn a_topic_made_again_is_noticed_and_nothing_doubles() {
     wait_for_obstacle(&loader, "was deleted and created again");
     assert!(!loader.task.is_finished());
     let ensured = rig.ensure_topics().await;
-    assert_eq!(ensured.iter().map(|topic| topic.life.incarnation).collect::<Vec<_>>(), [4, 2, 3]);
+    assert_eq!(ensured.iter().map(|ensured| ensured.topic.incarnation).collect::<Vec<_>>(), [4, 2, 3]);
     rig.ensure_topics().await;
     rig.written().await;
     poll(WITHIN, "the loader to be ready", || match loader.handle.readiness() {

@@ -16,8 +16,8 @@ use load::{
 use tokio::time::Instant;
 use warehouse::{
     Error,
-    columns::{Block, Content, EventKey, Kept, LedgerRow, Provenance},
-    loader::{BootKey, Intent, Progress, Shard, Tally, token},
+    columns::{Block, EventContent, EventKey, Kept, LedgerRow, Provenance},
+    loader::{BootKey, Intent, Progress, Shard, TableCount, token},
 };
 
 use crate::loader::PAUSE_MS;
@@ -115,7 +115,7 @@ impl Acknowledger {
 #[derive(Default)]
 struct State {
     /// What the engine has answered with OK.
-    accepted: Vec<(Provenance, Tally)>,
+    accepted: Vec<(Provenance, TableCount)>,
     intents: Vec<Intent>,
     /// Blocks that are not written yet.
     held: Vec<(Block, u32)>,
@@ -176,12 +176,12 @@ impl Client {
         let held = self.state().held.clone();
         for (block, first) in held.into_iter().filter(|(block, _)| block.provenance() == committed.provenance) {
             for generation in first..first + GENERATIONS {
-                if !self.engine.tallies(&[block.table()], block.provenance()).await?.is_empty() {
+                if !self.engine.table_counts(&[block.table()], block.provenance()).await?.is_empty() {
                     break;
                 }
                 self.engine.insert(&block, generation).await?;
             }
-            if self.engine.tallies(&[block.table()], block.provenance()).await?.is_empty() {
+            if self.engine.table_counts(&[block.table()], block.provenance()).await?.is_empty() {
                 // This owner has been shut out, and another owner writes the batch again.
                 return Err(Error::Unreachable { url: "fake".to_owned(), detail: "shut out".to_owned() });
             }
@@ -246,7 +246,7 @@ impl Store for Client {
             Some(Bug::TrustTheToken) => {
                 self.engine.insert(block, generation).await?;
                 let (table, hash, rows) = (block.table().to_owned(), block.hash(), block.rows());
-                self.state().accepted.push((block.provenance(), Tally { table, generation, hash, rows }));
+                self.state().accepted.push((block.provenance(), TableCount { table, generation, hash, rows }));
                 Ok(())
             }
             Some(bug) if LATE.contains(&bug) => {
@@ -257,25 +257,25 @@ impl Store for Client {
         }
     }
 
-    async fn tallies(&self, tables: &[&str], batch: Provenance) -> Result<Vec<Tally>, Error> {
+    async fn table_counts(&self, tables: &[&str], batch: Provenance) -> Result<Vec<TableCount>, Error> {
         if self.is(&[Bug::TrustTheToken]) {
             let accepted = self.state().accepted.clone();
-            let of = accepted.into_iter().filter(|(of, tally)| *of == batch && tables.contains(&&*tally.table));
-            return Ok(of.map(|(_, tally)| tally).take(1).collect());
+            let of = accepted.into_iter().filter(|(of, count)| *of == batch && tables.contains(&&*count.table));
+            return Ok(of.map(|(_, count)| count).take(1).collect());
         }
-        let tallies = self.engine.tallies(tables, batch).await?;
-        if !tallies.is_empty() || !self.is(&LATE) {
-            return Ok(tallies);
+        let table_counts = self.engine.table_counts(tables, batch).await?;
+        if !table_counts.is_empty() || !self.is(&LATE) {
+            return Ok(table_counts);
         }
         let state = self.state();
         let held = state.held.iter().find(|(block, _)| block.provenance() == batch && tables.contains(&block.table()));
-        let tally = held.map(|(block, generation)| Tally {
+        let count = held.map(|(block, generation)| TableCount {
             table: block.table().to_owned(),
             generation: *generation,
             hash: block.hash(),
             rows: block.rows(),
         });
-        Ok(tally.into_iter().collect())
+        Ok(count.into_iter().collect())
     }
 
     async fn erase(&self, batch: Provenance, fenced: u32, below: u32) -> Result<(), Error> {
@@ -295,7 +295,7 @@ impl Store for Client {
         }
     }
 
-    async fn contents(&self, block: &Block) -> Result<Vec<Content>, Error> {
+    async fn contents(&self, block: &Block) -> Result<Vec<EventContent>, Error> {
         self.engine.contents(block).await
     }
 

@@ -8,10 +8,10 @@ use std::{
 };
 
 use load::{
-    batch::{Refusal, Rules},
+    batch::{DecodeRules, Refusal},
     clock::Clock,
     copies::Copies,
-    decode::{Content, Place},
+    decode::{Place, TopicKind},
     inbox::{Outlet, inbox},
     lease::{Lease, Pulse},
     options::Limits,
@@ -113,19 +113,19 @@ pub fn shard(log: Log) -> Shard {
 
 fn place(log: Log) -> Place {
     match log {
-        Log::Reports(partition) => Place { content: Content::Reports, partition, partitions: PARTITIONS },
-        Log::Quarantine => Place { content: Content::Quarantine, partition: 0, partitions: 1 },
+        Log::Reports(partition) => Place { kind: TopicKind::Reports, partition, partitions: PARTITIONS },
+        Log::Quarantine => Place { kind: TopicKind::Quarantine, partition: 0, partitions: 1 },
     }
 }
 
 /// Two configurations that quarantine different events.
-fn rules(narrow: bool) -> Rules {
+fn rules(narrow: bool) -> DecodeRules {
     let mut plausibility = Plausibility::default();
     if narrow {
         let ranges = Ranges { depth_um: Range(0, 10_000), ..Ranges::default() };
         plausibility.models.insert("pen".to_owned(), ranges);
     }
-    Rules::new(plausibility, telemetry::device_time::Limits::default())
+    DecodeRules::new(plausibility, telemetry::device_time::Limits::default())
 }
 
 impl Loaders {

@@ -32,7 +32,7 @@ pub fn check(engine: &Engine, devices: &[Device]) -> u64 {
                 continue;
             }
             let ledger = standing.ledgers.get(&(name.clone(), *boot)).map(|row| &row.ledger);
-            let lost = ledger.is_some_and(|ledger| ledger.lost.contains(*seq));
+            let lost = ledger.is_some_and(|ledger| ledger.declared_lost.contains(*seq));
             let missing = ledger.is_some_and(|ledger| {
                 ledger.missing().iter().any(|missing| missing.first <= *seq && *seq <= missing.last)
             });

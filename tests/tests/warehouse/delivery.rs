@@ -27,7 +27,7 @@ fn bounds(set: &IntervalSet) -> String {
 }
 
 fn commit_row(boot_id: u64, batch_end: usize, State { ledger, at_us }: &State) -> String {
-    let Ledger { stored, quarantined, lost, declared_last } = ledger;
+    let Ledger { stored, quarantined, declared_lost: lost, declared_last } = ledger;
     let (stored, quarantined, lost) = (bounds(stored), bounds(quarantined), bounds(lost));
     let at = format!("fromUnixTimestamp64Micro({at_us})");
     format!(
@@ -68,7 +68,7 @@ fn gaps_of(boot_id: u64, states: &[State], said: Option<(u64, i64)>) -> Vec<Gap>
     let known_last = ledger.known_last().max(said.map_or(0, |(last, _)| last));
     let fate = |seq: u64| match ledger {
         ledger if ledger.stored.contains(seq) || ledger.quarantined.contains(seq) => None,
-        ledger if ledger.lost.contains(seq) => Some("LOST"),
+        ledger if ledger.declared_lost.contains(seq) => Some("LOST"),
         _ => Some("OPEN"),
     };
     let known = |seq: u64| {

@@ -6,7 +6,7 @@ use telemetry::{interval::IntervalSet, ledger::Ledger};
 use warehouse::{
     Warehouse,
     closing::Closed,
-    columns::{Block, Committed, LedgerRow, Lost, Provenance, Quarantine, Quarantined},
+    columns::{Block, Committed, LedgerRow, LossCause, Provenance, Quarantine, Quarantined},
     loader::{BootKey, CLOSED, GENERATIONS, Intent, Shard, TopicIncarnation},
 };
 
@@ -14,8 +14,8 @@ use super::{migrated, now_us};
 
 const DAY: i32 = 20_000;
 
-fn life(incarnation: u32, partitions: u32) -> TopicIncarnation {
-    TopicIncarnation { topic: "reports".to_owned(), incarnation, partitions, topic_id: format!("id-{incarnation}") }
+fn incarnation(number: u32, partitions: u32) -> TopicIncarnation {
+    TopicIncarnation { topic: "reports".to_owned(), incarnation: number, partitions, topic_id: format!("id-{number}") }
 }
 
 fn shard(incarnation: u32, partition: i32) -> Shard {
@@ -33,7 +33,7 @@ fn intent(shard: Shard, batch: u64, batch_end: u64, generation: u32) -> Intent {
         batch_end,
         generation,
         decoder_version: 7,
-        plausibility_hash: 1,
+        rules_hash: 1,
         ingest_day: DAY,
         owner: "o".to_owned(),
     }
@@ -41,7 +41,7 @@ fn intent(shard: Shard, batch: u64, batch_end: u64, generation: u32) -> Intent {
 
 fn commit(shard: Shard, batch: u64, batch_end: u64, generation: u32, ledgers: Vec<LedgerRow>) -> Commit {
     let committed = Committed { provenance: provenance(shard, batch), batch_end, generation, committed_at: now_us() };
-    Commit { committed, rows: 3, lost: IntervalSet::default(), why: Lost::Deleted, ledgers }
+    Commit { committed, rows: 3, lost: IntervalSet::default(), why: LossCause::Deleted, ledgers }
 }
 
 fn ledger(device: &str, stored: &[(u64, u64)], quarantined: &[(u64, u64)], arrival: i64) -> LedgerRow {
@@ -53,7 +53,7 @@ fn ledger(device: &str, stored: &[(u64, u64)], quarantined: &[(u64, u64)], arriv
         ledger: Ledger {
             stored: IntervalSet::from_ranges(stored.iter().copied()),
             quarantined: IntervalSet::from_ranges(quarantined.iter().copied()),
-            lost: IntervalSet::default(),
+            declared_lost: IntervalSet::default(),
             declared_last: 0,
         },
         lost_reason: String::new(),
@@ -101,7 +101,7 @@ async fn record(warehouse: &Warehouse, commit: &Commit, attempt: u32) {
 async fn a_closed_life_takes_nothing_more_and_the_next_begins_with_its_ledgers() {
     let clickhouse = ClickHouse::start();
     let warehouse = migrated(&clickhouse).await;
-    warehouse.put_topic_life(&life(1, 5), 1).await.unwrap();
+    warehouse.put_topic_incarnation(&incarnation(1, 5), 1).await.unwrap();
 
     // The partitions: nothing written, everything committed, a batch in flight, a batch that is
     // being written again, and a batch of another generation.
@@ -119,17 +119,17 @@ async fn a_closed_life_takes_nothing_more_and_the_next_begins_with_its_ledgers()
     warehouse.put_intent(&intent(parts[4], 10, 20, GENERATIONS), 1).await.unwrap();
     record(&warehouse, &commit(parts[4], 10, 20, GENERATIONS, vec![ledger("d4", &[(1, 9)], &[], 20)]), 0).await;
 
-    let closed = warehouse.close_incarnation(&life(1, 5), now_us()).await.unwrap();
+    let closed = warehouse.close_incarnation(&incarnation(1, 5), now_us()).await.unwrap();
     let positions: Vec<u64> = closed.iter().map(|Closed { position, .. }| *position).collect();
     assert_eq!(positions, [0, 10, 10, 10, 20]);
     assert_eq!(
-        warehouse.close_incarnation(&life(1, 5), now_us()).await.unwrap(),
+        warehouse.close_incarnation(&incarnation(1, 5), now_us()).await.unwrap(),
         closed,
         "closing again changes something"
     );
 
     let keys = ["d1", "d2", "d3", "d4", "d9"].map(key);
-    warehouse.put_topic_life(&life(2, 3), 2).await.unwrap();
+    warehouse.put_topic_incarnation(&incarnation(2, 3), 2).await.unwrap();
     let before = sorted(warehouse.ledgers(shard(2, 0), 0, &keys).await.unwrap());
     let expected = [
         ledger("d1", &[(1, 5), (9, 9)], &[(6, 6)], 20),
@@ -154,8 +154,8 @@ async fn a_closed_life_takes_nothing_more_and_the_next_begins_with_its_ledgers()
                 continue;
             }
             warehouse.insert_block(&block(part, 10, 3), generation).await.unwrap();
-            let tallies = warehouse.tallies(&["quarantine"], provenance(part, 10)).await.unwrap();
-            assert_eq!(tallies, [], "a late writer got through under {generation}");
+            let table_counts = warehouse.table_counts(&["quarantine"], provenance(part, 10)).await.unwrap();
+            assert_eq!(table_counts, [], "a late writer got through under {generation}");
             let late = commit(part, 10, 20, generation, vec![ledger("d2", &[(1, 99)], &[], 99)]);
             record(&warehouse, &late, 0).await;
         }
@@ -168,8 +168,8 @@ async fn a_closed_life_takes_nothing_more_and_the_next_begins_with_its_ledgers()
     assert_eq!(later[0], ledger("d1", &[(1, 12)], &[], 30));
     assert_eq!(later[1..], expected[1..]);
     // Incarnations of another topic do not count.
-    let other = TopicIncarnation { topic: "status".to_owned(), ..life(3, 3) };
-    warehouse.put_topic_life(&other, 3).await.unwrap();
+    let other = TopicIncarnation { topic: "status".to_owned(), ..incarnation(3, 3) };
+    warehouse.put_topic_incarnation(&other, 3).await.unwrap();
     assert_eq!(warehouse.ledgers(shard(3, 0), 0, &keys).await.unwrap(), []);
 
     let sql = "SELECT topic, incarnation, kafka_partition, first_offset, last_offset, records, reason \
@@ -189,7 +189,7 @@ fn sorted(mut rows: Vec<LedgerRow>) -> Vec<LedgerRow> {
 async fn offsets_that_kafka_did_not_have_are_a_loss() {
     let clickhouse = ClickHouse::start();
     let warehouse = migrated(&clickhouse).await;
-    warehouse.put_topic_life(&life(1, 1), 1).await.unwrap();
+    warehouse.put_topic_incarnation(&incarnation(1, 1), 1).await.unwrap();
     let mut lossy = commit(shard(1, 0), 10, 30, 0, Vec::new());
     lossy.lost = IntervalSet::from_ranges([(10, 13), (20, 20)]);
     // A burned token lets the same commit be stored twice.
@@ -199,8 +199,8 @@ async fn offsets_that_kafka_did_not_have_are_a_loss() {
     let sql =
         "SELECT topic, first_offset, last_offset, records, reason FROM doseline.kafka_losses ORDER BY first_offset";
     assert_eq!(clickhouse.query(sql), "reports\t10\t13\t4\tRETENTION\nreports\t20\t20\t1\tRETENTION");
-    let named = TopicIncarnation { topic_id: String::new(), topic: "old".to_owned(), ..life(9, 1) };
-    warehouse.put_topic_life(&named, 1).await.unwrap();
+    let named = TopicIncarnation { topic_id: String::new(), topic: "old".to_owned(), ..incarnation(9, 1) };
+    warehouse.put_topic_incarnation(&named, 1).await.unwrap();
     warehouse.note_topic_id(9, "first").await.unwrap();
     warehouse.note_topic_id(9, "second").await.unwrap();
     assert_eq!(warehouse.topic_incarnations().await.unwrap().last().unwrap().topic_id, "first");

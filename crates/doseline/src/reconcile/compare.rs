@@ -79,7 +79,7 @@ pub fn compare(boot: &Boot<'_>) -> (Figures, Vec<Finding>) {
     }
 
     let said = seen.known_last.max(*words).max(if *whole { 0 } else { after.known_last() });
-    let accounted = union([&known, &after.lost, &seen.lost, &seen.arrived, &rows.fragmented]);
+    let accounted = union([&known, &after.declared_lost, &seen.lost, &seen.arrived, &rows.fragmented]);
     let made = IntervalSet::from_ranges([(1, said)]);
     let missing = made.minus(&accounted);
     let detail = format!("the device says it made 1..{said} in this boot");
@@ -95,7 +95,7 @@ pub fn compare(boot: &Boot<'_>) -> (Figures, Vec<Finding>) {
         kafka: seen.arrived.count(),
         stored: rows.stored.count(),
         quarantined: union([&rows.quarantined, &rows.fragmented]).count(),
-        lost: union([&after.lost, &seen.lost]).minus(&arrived).count(),
+        lost: union([&after.declared_lost, &seen.lost]).minus(&arrived).count(),
         missing: missing.count(),
     };
     (figures, findings)

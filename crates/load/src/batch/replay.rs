@@ -42,7 +42,7 @@ impl Batch<'_> {
     /// fate.
     pub(super) fn replay_sequenced(&mut self, source: &Source<'_, '_>, range: Interval, ledger: &mut Ledger) {
         let parts = ledger.unstored(range);
-        self.tally.duplicates += range.count() - parts.iter().map(|(part, _)| part.count()).sum::<u64>();
+        self.outcome.duplicates += range.count() - parts.iter().map(|(part, _)| part.count()).sum::<u64>();
         for (part, quarantined) in parts {
             let mut next = part.first;
             while next <= part.last {
@@ -50,7 +50,7 @@ impl Batch<'_> {
                 let interval = Interval::new(next, next + run.count() - 1);
                 next = interval.last + 1;
                 if quarantined {
-                    self.release(source, interval, run, ledger);
+                    self.replay_quarantined(source, interval, run, ledger);
                 } else {
                     self.admit(source, interval, run, ledger);
                 }
@@ -59,9 +59,9 @@ impl Batch<'_> {
     }
 
     /// Takes a run that is quarantined out of quarantine, or leaves it there.
-    fn release(&mut self, source: &Source<'_, '_>, interval: Interval, run: Run, ledger: &mut Ledger) {
+    fn replay_quarantined(&mut self, source: &Source<'_, '_>, interval: Interval, run: Run, ledger: &mut Ledger) {
         let refused = match run {
-            Run::Stored(_) => match ledger.release(interval) {
+            Run::Stored(_) => match ledger.store_quarantined(interval) {
                 Ok(_) => {
                     let first = source.report.message().first_seq;
                     for seq in interval.first..=interval.last {
@@ -73,10 +73,10 @@ impl Batch<'_> {
             },
             Run::Quarantined(rejects) => rejects.into_iter().next(),
         };
-        self.tally.refused += interval.count();
+        self.outcome.refused += interval.count();
         // Events of a replayed message have rows of their own, so the message itself does not stay.
-        self.tally.stays |= stands(source.decoded, Some(interval.first));
-        self.tally.reject = self.tally.reject.take().or(refused);
+        self.outcome.stays |= stands(source.decoded, Some(interval.first));
+        self.outcome.reject = self.outcome.reject.take().or(refused);
     }
 
     /// Whether events outside the sequence are written: those of a device always, those of a replay
@@ -106,7 +106,7 @@ impl Batch<'_> {
         let boot = ledgers.get(BootRef::of(topic, REPLAYED_BOOT));
         let number = decoded.number();
         if boot.ledger.stored.contains(number) {
-            self.tally.duplicates += events;
+            self.outcome.duplicates += events;
             return false;
         }
         match boot.ledger.record(Interval::new(number, number), Fate::Stored) {
@@ -116,9 +116,9 @@ impl Batch<'_> {
                 true
             }
             Err(fragmented) => {
-                self.tally.refused += events;
-                self.tally.stays = true;
-                self.tally.reject.get_or_insert_with(|| Reject::new(Reason::Fragmented, fragmented.to_string()));
+                self.outcome.refused += events;
+                self.outcome.stays = true;
+                self.outcome.reject.get_or_insert_with(|| Reject::new(Reason::Fragmented, fragmented.to_string()));
                 false
             }
         }
@@ -126,12 +126,12 @@ impl Batch<'_> {
 
     /// Adds the row that says what became of a replayed record.
     pub(super) fn replayed(&mut self, decoded: &Decoded<'_>, replay: &Replay<'_>) {
-        let tally = &self.tally;
-        let outcome = match tally {
-            tally if tally.stays => Outcome::Refused,
-            tally if tally.stored > 0 => Outcome::Stored,
-            tally if tally.duplicates > 0 => Outcome::Duplicate,
-            tally if tally.refused > 0 => Outcome::RefusedSingly,
+        let found = &self.outcome;
+        let outcome = match found {
+            found if found.stays => Outcome::Refused,
+            found if found.stored > 0 => Outcome::Stored,
+            found if found.duplicates > 0 => Outcome::Duplicate,
+            found if found.refused > 0 => Outcome::RefusedSingly,
             // No events, but losses or earlier boots: they are in the ledgers.
             _ => Outcome::Stored,
         };
@@ -144,10 +144,10 @@ impl Batch<'_> {
         self.tables.replay(&Replayed {
             id: replay.id,
             outcome,
-            stored: tally.stored,
-            duplicates: tally.duplicates,
-            refused: tally.refused,
-            detail: &tally.reject.as_ref().map(ToString::to_string).unwrap_or_default(),
+            stored: found.stored,
+            duplicates: found.duplicates,
+            refused: found.refused,
+            detail: &found.reject.as_ref().map(ToString::to_string).unwrap_or_default(),
             by: &replay.by,
             at: replay.at,
             tenant: topic.map_or("", |topic| topic.tenant),
@@ -174,18 +174,18 @@ mod tests {
 
     use super::*;
     use crate::{
-        batch::{PreparedBatch, Rules},
-        decode::{Content, Place, decode},
+        batch::{DecodeRules, PreparedBatch},
+        decode::{Place, TopicKind, decode},
         inbox::{Headers, OtherHeaders, Record},
     };
 
     const BOOT: u64 = 9;
 
-    fn rules(depth_um_max: i64) -> Rules {
+    fn rules(depth_um_max: i64) -> DecodeRules {
         let mut plausibility = Plausibility::default();
         let ranges = Ranges { depth_um: Range(0, depth_um_max), ..Ranges::default() };
         plausibility.models.insert(String::new(), ranges);
-        Rules::new(plausibility, telemetry::device_time::Limits::default())
+        DecodeRules::new(plausibility, telemetry::device_time::Limits::default())
     }
 
     fn record(payload: Vec<u8>, channel: &str, replay: Option<&str>) -> Record {
@@ -207,8 +207,8 @@ mod tests {
         v1::Report { boot_id: BOOT, first_seq, events, ..v1::Report::default() }.encode_to_vec()
     }
 
-    fn written(ledgers: &mut Ledgers, rules: &Rules, content: Content, record: &Record) -> PreparedBatch {
-        let place = Place { content, partition: 0, partitions: 1 };
+    fn written(ledgers: &mut Ledgers, rules: &DecodeRules, kind: TopicKind, record: &Record) -> PreparedBatch {
+        let place = Place { kind, partition: 0, partitions: 1 };
         let mut contexts = Contexts::default();
         let (decoded, mut batch) = (decode(record, place, &mut contexts), Batch::default());
         let missing = ledgers.open(decoded.boots());
@@ -235,7 +235,8 @@ mod tests {
     #[test]
     fn an_event_leaves_quarantine_when_the_rules_allow_it_and_once() {
         let (mut ledgers, narrow, wide) = (Ledgers::new(10), rules(2_000), rules(4_000));
-        let mut add = |rules: &Rules, record: &Record| rows(&written(&mut ledgers, rules, Content::Reports, record));
+        let mut add =
+            |rules: &DecodeRules, record: &Record| rows(&written(&mut ledgers, rules, TopicKind::Reports, record));
         assert_eq!(add(&narrow, &record(report(1, &[1_500, 3_000, 5_000]), "report", None)), [1, 0, 2, 0]);
         let replay = record(report(2, &[3_000]), "report", Some("1-0-0-2"));
         assert_eq!(add(&narrow, &replay), [0, 0, 0, 1], "refused again, without a second row");
@@ -252,12 +253,12 @@ mod tests {
     fn the_events_of_a_replayed_message_go_where_they_belong() {
         let (mut ledgers, narrow) = (Ledgers::new(10), rules(2_000));
         let message = record(report(1, &[1_500, 3_000]), "report", Some("3-0-7"));
-        let mut add = |record: &Record| rows(&written(&mut ledgers, &narrow, Content::Reports, record));
+        let mut add = |record: &Record| rows(&written(&mut ledgers, &narrow, TopicKind::Reports, record));
         assert_eq!(add(&message), [1, 0, 1, 1]);
         assert_eq!(add(&message), [0, 0, 0, 1]);
         assert_eq!(add(&record(vec![0xff], "report", Some("3-0-8"))), [0, 0, 0, 1], "the message stands there already");
         let unmarked =
-            rows(&written(&mut ledgers, &narrow, Content::Reports, &record(vec![0xff], "report", Some("3.0"))));
+            rows(&written(&mut ledgers, &narrow, TopicKind::Reports, &record(vec![0xff], "report", Some("3.0"))));
         assert_eq!(unmarked, [0, 0, 1, 0], "a mark that is none is refused");
     }
 
@@ -269,17 +270,17 @@ mod tests {
             let event = v1::Event { offset_us: 0, kind: Some(Kind::Heartbeat(heartbeat)) };
             v1::Report { boot_id: BOOT, events: vec![event], ..v1::Report::default() }.encode_to_vec()
         };
-        let mut add = |content, record: &Record| rows(&written(&mut ledgers, &rules, content, record));
+        let mut add = |kind, record: &Record| rows(&written(&mut ledgers, &rules, kind, record));
         for expected in [1, 0, 0] {
             let replay = record(beat(50), "report", Some("3-0-7"));
-            assert_eq!(add(Content::Reports, &replay), [0, expected, 0, 1]);
+            assert_eq!(add(TopicKind::Reports, &replay), [0, expected, 0, 1]);
             let status = record(br#"{"state":"STATE_ONLINE","bootId":"0"}"#.to_vec(), "status", Some("3-0-9"));
-            assert_eq!(add(Content::Status, &status), [0, expected, 0, 1]);
+            assert_eq!(add(TopicKind::Status, &status), [0, expected, 0, 1]);
         }
-        assert_eq!(add(Content::Reports, &record(beat(51), "report", Some("3-0-8"))), [0, 1, 0, 1]);
+        assert_eq!(add(TopicKind::Reports, &record(beat(51), "report", Some("3-0-8"))), [0, 1, 0, 1]);
         // Refused still: it uses up no number.
         for _ in 0..2 {
-            assert_eq!(add(Content::Reports, &record(beat(101), "report", Some("3-0-8-0"))), [0, 0, 0, 1]);
+            assert_eq!(add(TopicKind::Reports, &record(beat(101), "report", Some("3-0-8-0"))), [0, 0, 0, 1]);
         }
     }
 
@@ -291,7 +292,7 @@ mod tests {
         }
         ledgers.committed();
         let seq = 1 << 20;
-        let mut add = |record: &Record| rows(&written(&mut ledgers, &rules, Content::Reports, record));
+        let mut add = |record: &Record| rows(&written(&mut ledgers, &rules, TopicKind::Reports, record));
         assert_eq!(add(&record(report(seq, &[1_500]), "report", None)), [0, 0, 1, 0]);
         let id = Id { incarnation: 1, partition: 0, offset: 0, seq: Some(seq) }.to_string();
         let replay = record(report(seq, &[1_500]), "report", Some(&id));

@@ -9,11 +9,11 @@ use telemetry::report::Contexts;
 
 use super::*;
 use crate::{
-    decode::{Content, Place, decode},
+    decode::{Place, TopicKind, decode},
     inbox::{Headers, Record},
 };
 
-const PLACE: Place = Place { content: Content::Reports, partition: 0, partitions: 1 };
+const PLACE: Place = Place { kind: TopicKind::Reports, partition: 0, partitions: 1 };
 
 fn record(offset: u64, device: &str, model: &str, clock: v1::Clock) -> Record {
     let mount = v1::MountInUse { slot: 1, mount_id: format!("{model}-m"), item_id: String::new() };
@@ -50,12 +50,12 @@ fn texts(written: &PreparedBatch, table: &str, column: &str) -> Vec<String> {
 }
 
 /// The rows of one record, with the usual rules.
-fn written(record: &Record, content: Content) -> PreparedBatch {
+fn written(record: &Record, kind: TopicKind) -> PreparedBatch {
     let (mut ledgers, mut batch, mut contexts) = (Ledgers::unbounded(), Batch::default(), Contexts::default());
-    let decoded = decode(record, Place { content, ..PLACE }, &mut contexts);
+    let decoded = decode(record, Place { kind, ..PLACE }, &mut contexts);
     let missing = ledgers.open(decoded.boots());
     ledgers.fill(missing, Vec::new());
-    batch.add(&decoded, &mut ledgers, &Rules::new(Plausibility::default(), device_time::Limits::default()));
+    batch.add(&decoded, &mut ledgers, &DecodeRules::new(Plausibility::default(), device_time::Limits::default()));
     batch.close().finish(Provenance { ingest_day: 20_000, incarnation: 1, partition: 0, batch: 0 })
 }
 
@@ -85,7 +85,7 @@ const TIMES: [(&str, &str); 9] = [
 ];
 
 /// Reports and a status in which every time that a device may tell is `claim`.
-fn telling(claim: i64) -> [(Content, Record); 2] {
+fn telling(claim: i64) -> [(TopicKind, Record); 2] {
     let time = Some(claim);
     let kinds = [
         Kind::Injection(v1::Injection::default()),
@@ -131,7 +131,7 @@ fn telling(claim: i64) -> [(Content, Record); 2] {
         },
         ..Record::default()
     };
-    [(Content::Reports, record("report", report.encode_to_vec())), (Content::Status, record("status", status))]
+    [(TopicKind::Reports, record("report", report.encode_to_vec())), (TopicKind::Status, record("status", status))]
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn no_table_takes_over_a_time_that_cannot_be_true() {
         (RECEIVED_US, ""),
     ];
     for (claim, doubt) in claims {
-        let [report, status] = telling(claim).map(|(content, record)| written(&record, content));
+        let [report, status] = telling(claim).map(|(kind, record)| written(&record, kind));
         assert!(report.refusals.is_empty() && status.refusals.is_empty(), "{claim}");
         let is_plausible = doubt.is_empty();
         let source = if is_plausible { "DEVICE" } else { "RECEIVED" };
@@ -197,7 +197,7 @@ fn an_injection_without_a_time_of_its_device_is_counted_with_its_item() {
         let mut report = v1::Report::decode(&*record.payload).unwrap();
         report.base_unix_us = base_unix_us;
         record.payload = report.encode_to_vec();
-        let written = written(&record, Content::Reports);
+        let written = written(&record, TopicKind::Reports);
         let uses = written.blocks.iter().find(|block| block.table() == "item_uses").unwrap().record_batch(0).unwrap();
         uses.column_by_name("undated").unwrap().as_primitive::<UInt64Type>().value(0)
     };
@@ -225,7 +225,7 @@ fn what_is_looked_up_once_is_each_reports_own() {
         let decoded = decode(record, PLACE, &mut contexts);
         let missing = ledgers.open(decoded.boots());
         ledgers.fill(missing, Vec::new());
-        batch.add(&decoded, &mut ledgers, &Rules::new(Plausibility::default(), device_time::Limits::default()));
+        batch.add(&decoded, &mut ledgers, &DecodeRules::new(Plausibility::default(), device_time::Limits::default()));
     }
     assert_eq!(batch.interned.len(), 4);
     let written = batch.close().finish(Provenance { ingest_day: 20_000, incarnation: 1, partition: 0, batch: 0 });

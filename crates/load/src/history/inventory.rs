@@ -266,9 +266,9 @@ fn read(bucket: BufWriter<File>) -> std::io::Result<Vec<Note>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{decode::Content, inbox::Headers};
+    use crate::{decode::TopicKind, inbox::Headers};
 
-    const PLACE: Place = Place { content: Content::Reports, partition: 0, partitions: 1 };
+    const PLACE: Place = Place { kind: TopicKind::Reports, partition: 0, partitions: 1 };
 
     fn record(offset: u64, received_at: i64, report: &v1::Report) -> Record {
         let topic = Some(b"doseline/v1/acme/berlin/pen-1/report".to_vec());

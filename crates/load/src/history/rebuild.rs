@@ -8,7 +8,7 @@ use warehouse::{
 };
 
 use crate::{
-    batch::{Batch, Rules},
+    batch::{Batch, DecodeRules},
     decode::{Place, decode},
     inbox::Record,
     ledgers::Ledgers,
@@ -42,7 +42,7 @@ impl<'s, S: Store> Rebuild<'s, S> {
     pub async fn batch(
         &mut self,
         records: &[Record],
-        rules: &Rules,
+        rules: &DecodeRules,
         provenance: Provenance,
     ) -> Result<Vec<Block>, warehouse::Error> {
         // Read all ledgers before counting: a batch that was counted in part could not be repeated.

@@ -1,5 +1,5 @@
-//! The intent step: fixes the boundaries of the next batch, and finds out about earlier attempts to
-//! write it.
+//! The step *intent*: fixes the boundaries of the next batch, and finds out about earlier attempts
+//! to write it.
 
 use std::time::Duration;
 
@@ -29,10 +29,10 @@ impl<S: Store, C: Copies> Owner<S, C> {
     /// Adopts the intent at the position, or puts one.
     pub(super) async fn claim(&mut self, records: &[Record]) -> Result<Claim, Stop> {
         let since = self.shared.clock.since_host_boot();
-        let wanted = records.last().map_or(self.fetch, |record| record.offset + 1);
+        let wanted = records.last().map_or(self.read_from, |record| record.offset + 1);
         // Another owner may have read the records that are gone. Without them, its rows cannot be
         // completed.
-        let short = records.first().map_or(self.fetch, |record| record.offset) > self.position;
+        let short = records.first().map_or(self.read_from, |record| record.offset) > self.position;
         let (mut put, mut outwaited): (Option<u32>, bool) = (None, false);
         let mut intents = if self.continues { Vec::new() } else { self.intents().await? };
         loop {
@@ -98,7 +98,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
             batch_end,
             generation,
             decoder_version: self.shared.rules.decoder_version,
-            plausibility_hash: self.shared.rules.hash,
+            rules_hash: self.shared.rules.hash,
             // Days that do not fit i32 are millions of years away.
             ingest_day: ingest_day.unwrap_or(today as i32),
             owner: self.name.clone(),
@@ -107,7 +107,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
 
     fn follows_rules(&self, intent: &Intent) -> bool {
         let rules = &self.shared.rules;
-        intent.decoder_version == rules.decoder_version && intent.plausibility_hash == rules.hash
+        intent.decoder_version == rules.decoder_version && intent.rules_hash == rules.hash
     }
 
     async fn intents(&self) -> Result<Vec<Intent>, Stop> {

@@ -2,11 +2,11 @@
 //! retransmission and is ignored. Different content is a conflict (a cloned device, or counters
 //! that were reset) and goes to the quarantine topic.
 //!
-//! The comparison stands between writing and recording a batch. So the first content is in its
-//! table even if both arrive in one batch, and a crash before the record repeats the comparison.
-//! Conflicts go to Kafka and are loaded from there like any other record: the rows of this batch,
-//! and of a rebuilt one, do not depend on the comparison. After a crash between Kafka's
-//! confirmation and the record, a conflict is reported twice. If ClickHouse cannot be read, the
+//! The comparison stands between the inserts of a batch and its commit. So the first content is in
+//! its table even if both arrive in one batch, and a crash before the commit repeats the
+//! comparison. Conflicts go to Kafka and are loaded from there like any other record: the rows of
+//! this batch, and of a rebuilt one, do not depend on the comparison. After a crash between Kafka's
+//! confirmation and the commit, a conflict is reported twice. If ClickHouse cannot be read, the
 //! comparison ends after [`ATTEMPTS`], and the events are counted as unverified; `reconcile` finds
 //! their conflicts in Kafka.
 
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
 use telemetry::{interval::IntervalSet, kafka::SOURCE_CHECK, reject::Reason, report::Report, v1};
-use warehouse::columns::{Content, EventKey, Kept, contents, difference};
+use warehouse::columns::{EventContent, EventKey, Kept, contents, difference};
 
 use super::{Owner, Stop};
 use crate::{
@@ -126,11 +126,11 @@ impl<S: Store, C: Copies> Owner<S, C> {
             let rows = block.record_batch(0)?;
             let schema = rows.schema();
             let (came, stored) = (contents(&rows), self.shared.store.contents(block).await?);
-            let mut of_event: BTreeMap<EventKey, Vec<&Content>> = BTreeMap::new();
+            let mut of_event: BTreeMap<EventKey, Vec<&EventContent>> = BTreeMap::new();
             for content in &stored {
                 of_event.entry(content.key()).or_default().push(content);
             }
-            let mut of_record: BTreeMap<(u64, EventKey), Vec<&Content>> = BTreeMap::new();
+            let mut of_record: BTreeMap<(u64, EventKey), Vec<&EventContent>> = BTreeMap::new();
             for content in &came {
                 of_record.entry((content.kafka_offset, content.key())).or_default().push(content);
             }

@@ -1,4 +1,4 @@
-//! The write and record steps: each block once into its table, then the commit.
+//! The steps *insert* and *commit*: each block once into its table, then the commit row.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use telemetry::interval::IntervalSet;
 use warehouse::{
     Advice,
-    columns::{Block, Committed, Lost},
-    loader::{Intent, Tally},
+    columns::{Block, Committed, LossCause},
+    loader::{Intent, TableCount},
 };
 
 use super::{GENERATIONS, Owner, Stop, claim::Claim};
@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl<S: Store, C: Copies> Owner<S, C> {
-    /// Writes every block into its table, once.
+    /// The step *insert*: writes every block into its table, once.
     pub(super) async fn write(&self, blocks: &[Block], claim: &Claim) -> Result<(), Stop> {
         if let Some(fenced) = claim.superseded {
             let (batch, below) = (claim.intent.provenance(), claim.intent.generation);
@@ -84,13 +84,13 @@ impl<S: Store, C: Copies> Owner<S, C> {
     /// generation.
     async fn holds(&self, block: &Block, first: u32) -> Result<bool, Stop> {
         let (tables, batch) = ([block.table()], block.provenance());
-        let tallies = self.persist("read batch back", || self.shared.store.tallies(&tables, batch)).await?;
-        match tallies.as_slice() {
+        let table_counts = self.persist("read batch back", || self.shared.store.table_counts(&tables, batch)).await?;
+        match table_counts.as_slice() {
             [] => Ok(false),
             // Rows of a later intent: this owner was stopped meanwhile, and another owner writes
             // the batch under other rules.
-            later if later.iter().any(|tally| tally.generation >= first + GENERATIONS) => Err(Stop::Overtaken),
-            [tally] if tally.rows == block.rows() && tally.hash == block.hash() => Ok(true),
+            later if later.iter().any(|count| count.generation >= first + GENERATIONS) => Err(Stop::Overtaken),
+            [count] if count.rows == block.rows() && count.hash == block.hash() => Ok(true),
             other => Err(mismatch(block, other, "").into()),
         }
     }
@@ -104,8 +104,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
         Ok(started.is_none_or(|started| started <= since))
     }
 
-    /// Records the batch and its ledgers.
-    pub(super) async fn record(&self, written: &PreparedBatch, lost: IntervalSet, claim: &Claim) -> Result<(), Stop> {
+    /// The step *commit*: writes the commit row and the changed ledgers, in one insert.
+    pub(super) async fn commit(&self, written: &PreparedBatch, lost: IntervalSet, claim: &Claim) -> Result<(), Stop> {
         let intent = &claim.intent;
         let commit = Commit {
             committed: Committed {
@@ -117,7 +117,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
             rows: written.blocks.iter().map(Block::rows).sum(),
             lost,
             // Only the first batch of an owner can begin before its first record.
-            why: if self.position < self.fetch { self.lost } else { Lost::Deleted },
+            why: if self.position < self.read_from { self.loss_cause } else { LossCause::Deleted },
             ledgers: self.ledgers.changed(),
         };
         let (mut waits, mut attempt) = (backoff(), 0);
@@ -149,11 +149,11 @@ fn superseded_by(intents: &[Intent], mine: &Intent) -> bool {
     intents.iter().any(|intent| intent.batch == mine.batch && intent.generation > mine.generation)
 }
 
-fn mismatch(block: &Block, found: &[Tally], why: &str) -> Error {
+fn mismatch(block: &Block, found: &[TableCount], why: &str) -> Error {
     let batch = block.provenance();
     let mut text: Vec<String> = found
         .iter()
-        .map(|tally| format!("{} rows (generation {}, hash {:016x})", tally.rows, tally.generation, tally.hash))
+        .map(|count| format!("{} rows (generation {}, hash {:016x})", count.rows, count.generation, count.hash))
         .collect();
     if !why.is_empty() {
         text.insert(0, why.to_owned());

@@ -11,15 +11,16 @@
 //!                   │                    │
 //!                   └────────────────────┘
 //!      from owned, paused or halted: overtaken, session missed, batch given up
-//! ```text
+//! ```
 //!
 //! - *looked up*: a task asks ClickHouse for the position and Kafka for its offsets. A predecessor
 //!   of the same loader gets [`PREDECESSOR`] to end first.
 //! - *owned*: the partition is assigned at its start, and an owner writes its batches.
 //! - *paused*: its inbox or the memory is full. *halted*: the next record did not come, see
 //!   `stall`.
-//! - *leaving*: the owner finishes the batch that it is writing, or ends at once if its lease was
-//!   revoked. It is no longer counted as a partition of this loader.
+//! - *leaving*: the owner finishes the batch that it is writing, unless it has to wait for records
+//!   or for another attempt: then it leaves the batch to the next owner. It ends at once if its
+//!   lease was revoked. It is no longer counted as a partition of this loader.
 //!
 //! `serial` numbers the states `looked up` to `leaving` of one partition. A report of a task whose
 //! serial is no longer current is ignored.
@@ -27,12 +28,12 @@
 use rdkafka::{TopicPartitionList, consumer::Consumer as _, error::KafkaError};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use warehouse::{columns::Lost, loader::Shard};
+use warehouse::{columns::LossCause, loader::Shard};
 
 use super::{PREDECESSOR, Poller, Report, single};
 use crate::{
     copies::Copies,
-    decode::{Content, Place},
+    decode::{Place, TopicKind},
     error::Error,
     inbox::{Outlet, inbox_within},
     lease::Lease,
@@ -47,7 +48,7 @@ use crate::{
 pub(super) struct Holding {
     pub serial: u64,
     pub revoked: CancellationToken,
-    /// Ends the owner between two batches.
+    /// Ends the owner where it waits, see [`Lease`].
     pub draining: CancellationToken,
     /// `None` while the start is looked up.
     pub outlet: Option<Outlet>,
@@ -134,16 +135,16 @@ impl<S: Store, C: Copies> Poller<S, C> {
         let given_up = self.given_up.remove(&key).filter(|given_up| given_up.from == start.position);
         let lost = match given_up {
             // Unless retention has passed the batch meanwhile.
-            Some(GivenUp { to, .. }) if start.fetch < to => {
-                start.fetch = to;
-                Lost::Unreadable
+            Some(GivenUp { to, .. }) if start.read_from < to => {
+                start.read_from = to;
+                LossCause::Unreadable
             }
-            _ => Lost::Deleted,
+            _ => LossCause::Deleted,
         };
-        if start.fetch > start.position {
-            self.handle.lost(&key.0, key.1, start.position, start.fetch, lost);
+        if start.read_from > start.position {
+            self.handle.lost(&key.0, key.1, start.position, start.read_from, lost);
         }
-        if let Err(error) = self.assign(&key, start.fetch) {
+        if let Err(error) = self.assign(&key, start.read_from) {
             tracing::info!(topic = %key.0, partition = key.1, %error, "kafka has revoked the partition before it was assigned");
             self.let_go(&key);
             return Ok(());
@@ -154,14 +155,14 @@ impl<S: Store, C: Copies> Poller<S, C> {
         let meter = self.handle.meter(&key.0, key.1, start.position);
         let nonce = self.nonce ^ (serial << 48);
         let owner = Owner::new(self.shared.clone(), shard, place, lease, start.position, nonce, meter)
-            .fetching_from(start.fetch, lost);
+            .reading_from(start.read_from, lost);
         let (sender, own) = (self.sender.clone(), key.clone());
         let written = move |position| drop(sender.send(Report::Written { key: own.clone(), serial, position }));
         let task = self.runtime.spawn(owner.run(inbox, written));
         let sender = self.sender.clone();
         tracing::info!(topic = %key.0, partition = key.1, ?start, "owned");
         holding.outlet = Some(outlet);
-        (holding.next, holding.written) = (start.fetch, start.position);
+        (holding.next, holding.written) = (start.read_from, start.position);
         // A panic of the task must not leave its partition without an owner unnoticed.
         holding.task = self.runtime.spawn(async move {
             let stop = task.await.unwrap_or_else(|error| Stop::Fatal(Error::Ended(format!("owner: {error}"))));
@@ -221,7 +222,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
 
     /// The process was stopped for longer than the session, so every partition may have another
     /// owner by now. Drops what was read and starts again from the positions.
-    pub(super) fn missed_the_session(&mut self) {
+    pub(super) fn start_all_again(&mut self) {
         let timeout = self.options.kafka.session_timeout;
         tracing::warn!(
             ?timeout,
@@ -259,13 +260,13 @@ impl<S: Store, C: Copies> Poller<S, C> {
 
     fn place(&self, key: &Key) -> Option<Place> {
         let topics = &self.options.kafka.topics;
-        let content = if *key.0 == *topics.reports {
-            Content::Reports
+        let kind = if *key.0 == *topics.reports {
+            TopicKind::Reports
         } else if *key.0 == *topics.status {
-            Content::Status
+            TopicKind::Status
         } else {
-            Content::Quarantine
+            TopicKind::Quarantine
         };
-        Some(Place { content, partition: key.1, partitions: self.incarnations.get(&*key.0)?.partitions })
+        Some(Place { kind, partition: key.1, partitions: self.incarnations.get(&*key.0)?.partitions })
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use rdkafka::consumer::Consumer as _;
-use warehouse::columns::Lost;
+use warehouse::columns::LossCause;
 
 use super::{BOUNDS_EVERY, Poller, Report, single};
 use crate::{
@@ -191,7 +191,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
         let from = next.max(low);
         if next < low {
             holding.next = low;
-            self.handle.lost(&key.0, key.1, next, low, Lost::Deleted);
+            self.handle.lost(&key.0, key.1, next, low, LossCause::Deleted);
         }
         let halted = std::mem::take(&mut holding.halted);
         // librdkafka has stopped reading the partition with the error, and does not say which it

@@ -22,8 +22,8 @@ use service::lock;
 use tokio::time::Instant;
 use warehouse::{
     Error,
-    columns::{Block, Committed, Content, EVENT_TABLES, EventKey, Kept, LedgerRow, Provenance, contents},
-    loader::{BootKey, Intent, LastCommit, Progress, Shard, Tally, token},
+    columns::{Block, Committed, EVENT_TABLES, EventContent, EventKey, Kept, LedgerRow, Provenance, contents},
+    loader::{BootKey, Intent, LastCommit, Progress, Shard, TableCount, token},
 };
 
 use crate::store::{Commit, Store};
@@ -428,20 +428,20 @@ impl Store for Engine {
         self.call(vec![(token, Write::Block(Part::of(block, generation)?))]).await
     }
 
-    async fn tallies(&self, tables: &[&str], batch: Provenance) -> Result<Vec<Tally>, Error> {
+    async fn table_counts(&self, tables: &[&str], batch: Provenance) -> Result<Vec<TableCount>, Error> {
         self.call(Vec::new()).await?;
         let inner = lock(&self.inner);
-        let mut tallies: BTreeMap<(&str, u32, u64), u64> = BTreeMap::new();
+        let mut table_counts: BTreeMap<(&str, u32, u64), u64> = BTreeMap::new();
         for part in inner.disk.parts.iter().filter(|part| part.batch == batch && tables.contains(&part.table)) {
-            *tallies.entry((part.table, part.generation, part.hash)).or_default() += part.rows.num_rows() as u64;
+            *table_counts.entry((part.table, part.generation, part.hash)).or_default() += part.rows.num_rows() as u64;
         }
-        let tally = |((table, generation, hash), rows): ((&str, u32, u64), u64)| Tally {
+        let count = |((table, generation, hash), rows): ((&str, u32, u64), u64)| TableCount {
             table: table.to_owned(),
             generation,
             hash,
             rows,
         };
-        Ok(tallies.into_iter().map(tally).collect())
+        Ok(table_counts.into_iter().map(count).collect())
     }
 
     async fn erase(&self, batch: Provenance, fenced: u32, below: u32) -> Result<(), Error> {
@@ -457,8 +457,8 @@ impl Store for Engine {
 
     /// [`Store::stored_events`], without delays and errors. Rows and ledgers do not depend on the
     /// answer, so faults here would only displace faults that matter.
-    async fn contents(&self, block: &Block) -> Result<Vec<Content>, Error> {
-        let wanted: BTreeSet<EventKey> = contents(&block.record_batch(0)?).iter().map(Content::key).collect();
+    async fn contents(&self, block: &Block) -> Result<Vec<EventContent>, Error> {
+        let wanted: BTreeSet<EventKey> = contents(&block.record_batch(0)?).iter().map(EventContent::key).collect();
         let inner = lock(&self.inner);
         let parts = inner.disk.parts.iter().filter(|part| part.table == block.table());
         Ok(parts.flat_map(|part| contents(&part.rows)).filter(|content| wanted.contains(&content.key())).collect())

@@ -7,7 +7,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
 use rdkafka::error::KafkaError;
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
-use warehouse::{columns::Lost, loader::Shard};
+use warehouse::{columns::LossCause, loader::Shard};
 
 use super::{
     engine::Engine,
@@ -16,9 +16,9 @@ use super::{
     world::VirtualClock,
 };
 use crate::{
-    batch::{Refusal, Rules},
+    batch::{DecodeRules, Refusal},
     copies::Copies,
-    decode::{Content, Place},
+    decode::{Place, TopicKind},
     inbox::inbox,
     lease::{Lease, Pulse},
     options::Limits,
@@ -38,19 +38,22 @@ impl Copies for NoCopies {
     }
 }
 
-/// An owner of the records from `fetch` on.
+/// An owner of the records from `read_from` on.
 pub fn owner(
     engine: Engine,
     clock: Arc<VirtualClock>,
     position: u64,
-    fetch: u64,
+    read_from: u64,
 ) -> (Arc<Shared<Engine, NoCopies>>, Owner<Engine, NoCopies>) {
     let limits = Limits { rows_max: 20, age_max: Duration::from_millis(20), ..Limits::default() };
     let meter = Handle::new(limits, clock.clone()).meter("reports", 0, position);
     let shared = Arc::new(Shared {
         store: engine,
         copies: NoCopies,
-        rules: Rules::new(telemetry::plausibility::Plausibility::default(), telemetry::device_time::Limits::default()),
+        rules: DecodeRules::new(
+            telemetry::plausibility::Plausibility::default(),
+            telemetry::device_time::Limits::default(),
+        ),
         limits,
         session_timeout: Duration::from_secs(2),
         clock: clock.clone(),
@@ -60,19 +63,19 @@ pub fn owner(
     });
     let pulse = Arc::new(Pulse::new(clock, Duration::from_secs(3_600)));
     let lease = Lease::new(pulse, CancellationToken::new(), CancellationToken::new());
-    let place = Place { content: Content::Reports, partition: 0, partitions: 1 };
-    let owner =
-        Owner::new(shared.clone(), SHARD, place, lease, position, fetch, meter).fetching_from(fetch, Lost::Deleted);
+    let place = Place { kind: TopicKind::Reports, partition: 0, partitions: 1 };
+    let owner = Owner::new(shared.clone(), SHARD, place, lease, position, read_from, meter)
+        .reading_from(read_from, LossCause::Deleted);
     (shared, owner)
 }
 
 /// Runs it for this long.
-async fn own(engine: Engine, clock: Arc<VirtualClock>, log: &Log, position: u64, fetch: u64, time: Duration) {
+async fn own(engine: Engine, clock: Arc<VirtualClock>, log: &Log, position: u64, read_from: u64, time: Duration) {
     let (outlet, inbox) = inbox();
-    for record in &log.records[fetch as usize..] {
+    for record in &log.records[read_from as usize..] {
         outlet.push(record.clone());
     }
-    let (_, owner) = owner(engine, clock, position, fetch);
+    let (_, owner) = owner(engine, clock, position, read_from);
     if let Ok(Stop::Fatal(error)) = tokio::time::timeout(time, owner.run(inbox, |_| ())).await {
         panic!("{error}");
     }

@@ -15,10 +15,10 @@ use super::{
     truth::check,
 };
 use crate::{
-    batch::{Refusal, Rules},
+    batch::{DecodeRules, Refusal},
     clock::Clock,
     copies::Copies,
-    decode::{Content, Place},
+    decode::{Place, TopicKind},
     inbox::inbox,
     lease::{Lease, Pulse},
     options::Limits,
@@ -55,13 +55,13 @@ impl Copies for NoCopies {
 }
 
 /// Two configurations that quarantine different events.
-fn rules(narrow: bool) -> Rules {
+fn rules(narrow: bool) -> DecodeRules {
     let mut plausibility = Plausibility::default();
     if narrow {
         let ranges = Ranges { depth_um: Range(0, 10_000), ..Ranges::default() };
         plausibility.models.insert("pen".to_owned(), ranges);
     }
-    Rules::new(plausibility, telemetry::device_time::Limits::default())
+    DecodeRules::new(plausibility, telemetry::device_time::Limits::default())
 }
 
 struct Running {
@@ -185,7 +185,7 @@ impl World {
         // No thread polls here: a revocation takes the place of a lost pulse.
         let pulse = Arc::new(Pulse::new(self.clock.clone(), LONGEST));
         let lease = Lease::new(pulse, revoked.clone(), draining);
-        let place = Place { content: Content::Reports, partition: 0, partitions: 1 };
+        let place = Place { kind: TopicKind::Reports, partition: 0, partitions: 1 };
         let meter = Handle::new(limits, self.clock.clone()).meter("reports", 0, position);
         let owner = Owner::new(shared, SHARD, place, lease, position, self.nonce, meter);
         let (outlet, inbox) = inbox();

@@ -1,17 +1,17 @@
-//! Which alerts the verdicts, charts and findings raise: pure. Each condition has one key, however
-//! it was found.
+//! Which alerts the verdicts, charts and single injections raise: pure. Each condition has one key,
+//! however it was found.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 use warehouse::{
     accuracy::{AccuracyVerdict, DriftState, Due, SessionSum},
-    devices::{Finding, FleetQuestion, Shots},
+    devices::Shots,
     sql::quoted,
     states::{ChartState, Severity, Side, ToleranceState},
 };
 
-use super::rules::RULE_VERSION;
+use super::rules::ACCURACY_RULE_VERSION;
 use crate::{alerts::lifecycle::Condition, limits::Limits};
 
 /// Kinds of alerts that the verdicts, charts and calibrations of a device raise.
@@ -32,7 +32,7 @@ fn base(kind: &str, severity: Severity, tenant: &str, site: &str, device: &str) 
         severity,
         site: site.to_owned(),
         device: device.to_owned(),
-        rule_version: RULE_VERSION,
+        rule_version: ACCURACY_RULE_VERSION,
         parameters: "{}".to_owned(),
         ..Condition::default()
     }
@@ -221,25 +221,4 @@ pub fn of_session(shots: &Shots) -> Vec<Condition> {
         conditions.push(condition("occlusion", Severity::High, title, "outcome = 'OCCLUDED'", row));
     }
     conditions
-}
-
-/// The condition that a finding about the fleet raises.
-pub fn of_fleet(question: &FleetQuestion, finding: &Finding) -> Condition {
-    let Finding { tenant, site, device, subject, session_id, .. } = finding;
-    let base = base(question.kind, question.severity, tenant, site, device);
-    let key = if subject.is_empty() { base.alert_key.clone() } else { format!("{}/{subject}", base.alert_key) };
-    Condition {
-        alert_key: key,
-        title: finding.detail.clone(),
-        sessions: Some(session_id.clone()).filter(|session| !session.is_empty()).into_iter().collect(),
-        evidence_query: format!(
-            "SELECT * FROM {} WHERE tenant = {} AND device = {}",
-            question.table,
-            quoted(tenant),
-            quoted(device)
-        ),
-        evidence_rows: json!([{"detail": finding.detail}]).to_string(),
-        since: finding.since,
-        ..base
-    }
 }

@@ -22,7 +22,7 @@ use warehouse::{
 };
 
 use super::{
-    rules::{RULE_VERSION, Rules, SPREAD},
+    rules::{ACCURACY_RULE_VERSION, Rules, SPREAD},
     tolerance::{Models, latest, limits, missing},
 };
 
@@ -49,14 +49,14 @@ struct Session<'a> {
     shots: u64,
 }
 
-/// Charts one channel of one device. `sums` and `gaps` are all that exist of it, in any order.
-/// Injections outside a session and injections with target 0 are not charted.
+/// Charts one channel of one device. `sums` and `incomplete` are all that exist of it, in any
+/// order. Injections outside a session and injections with target 0 are not charted.
 ///
 /// # Errors
 /// The error of a session is not a finite number.
 pub fn evaluate(
     sums: &[&SessionSum],
-    gaps: &[&Incomplete],
+    incomplete: &[&Incomplete],
     models: &Models,
     rules: &Rules,
 ) -> Result<Vec<DriftState>, analysis::Error> {
@@ -71,7 +71,7 @@ pub fn evaluate(
         let current = calibration == latest.calibration_id && firmware == latest.firmware;
         let state = chart(&sums, models, rules)?;
         let to = if current { i64::MAX } else { state.last_at };
-        Ok(DriftState { band, current, completeness: missing(gaps, state.first_at, to), ..state })
+        Ok(DriftState { band, current, completeness: missing(incomplete, state.first_at, to), ..state })
     });
     states.collect()
 }
@@ -145,7 +145,7 @@ fn chart(sums: &[&SessionSum], models: &Models, rules: &Rules) -> Result<DriftSt
         model: last.model.clone(),
         first_at: sessions.first().map(|session| session.at).unwrap_or_default(),
         last_at: last.last_at,
-        rule_version: RULE_VERSION,
+        rule_version: ACCURACY_RULE_VERSION,
         parameters: parameters(rules),
         ..DriftState::default()
     };

@@ -1,5 +1,4 @@
-//! Does a device keep its tolerance, does it drift, and what do single injections and devices
-//! raise?
+//! Does a device keep its tolerance, does it drift, and which single injections deserve an alert?
 //!
 //! | file | what it does |
 //! |---|---|
@@ -7,10 +6,8 @@
 //! | [`units`] | names those devices and sessions |
 //! | [`tolerance`], [`drift`] | judge one device: pure |
 //! | [`rules`] | the limits that both judge by |
-//! | [`conditions`] | says which alerts the findings raise: pure |
-//! | [`balance`] | what left a syringe against what was delivered |
+//! | [`conditions`] | says which alerts the verdicts and injections raise: pure |
 
-pub mod balance;
 pub mod conditions;
 pub mod drift;
 pub mod pass;

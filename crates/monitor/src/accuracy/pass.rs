@@ -1,4 +1,4 @@
-//! One pass over accuracy, drift and devices: reads the facts of every device and session that a
+//! One pass over accuracy and drift: reads the facts of every device and session that a
 //! change concerns, has them judged, and writes the verdicts, charts and alerts that differ from
 //! before.
 
@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use warehouse::{
     Error, Warehouse,
     accuracy::{AccuracyVerdict, DriftState, Due, Incomplete, SessionSum},
-    devices::FLEET,
     horizon::Horizon,
     sql::Scope,
     states::{Channel, ChartState, ToleranceState},
@@ -16,7 +15,7 @@ use warehouse::{
 use super::{
     conditions::{self, OF_DEVICES, OF_SESSIONS},
     drift,
-    rules::{RULE_VERSION, Rules},
+    rules::{ACCURACY_RULE_VERSION, Rules},
     tolerance::{self, Models},
     units::{ChangedUnits, FACTS},
 };
@@ -29,14 +28,12 @@ use crate::{
 
 /// Name of this reader in `monitor_positions`.
 const READER: &str = "accuracy";
-/// Time between two looks at the whole fleet, us.
-const FLEET_US: i64 = 8_000_000;
 
 /// What is known of one device.
 #[derive(Default)]
 struct Facts<'a> {
     sums: Vec<&'a SessionSum>,
-    gaps: Vec<&'a Incomplete>,
+    incomplete: Vec<&'a Incomplete>,
     dues: Vec<&'a Due>,
 }
 
@@ -48,14 +45,13 @@ pub struct AccuracyPass {
     warehouse: Warehouse,
     reader: Reader<ChangedUnits>,
     rules: Rules,
-    looked_at_fleet: i64,
 }
 
 impl AccuracyPass {
     /// Reads nothing yet.
     pub fn new(warehouse: Warehouse, rules: Rules) -> Self {
         let reader = Reader::new(warehouse.clone(), READER, &FACTS, &["models"], rules.limits.to_string());
-        Self { warehouse, reader, rules, looked_at_fleet: 0 }
+        Self { warehouse, reader, rules }
     }
 
     /// Forgets what has been seen: the next pass evaluates everything.
@@ -63,39 +59,35 @@ impl AccuracyPass {
         self.reader.start_over();
     }
 
-    /// Evaluates what has changed since the last pass, and the alerts that a person has
-    /// acknowledged and that no longer hold (`released`, by key). A repeated pass changes nothing.
+    /// Evaluates what has changed since the last pass. Also evaluates the alerts that a person has
+    /// acknowledged and that no longer hold (`to_clear`, by key). A repeated pass changes nothing.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`]; the next pass evaluates everything that this one did not finish.
-    pub async fn pass(&mut self, horizon: &Horizon, released: &[String], now: i64) -> Result<Summary, Error> {
+    pub async fn pass(&mut self, horizon: &Horizon, to_clear: &[String], now: i64) -> Result<Summary, Error> {
         let warehouse = self.warehouse.clone();
-        let is_current = warehouse.accuracy_is_current(RULE_VERSION);
+        let is_current = warehouse.accuracy_is_current(ACCURACY_RULE_VERSION);
         let mut changes = self.reader.changes(is_current).await?;
         let mut summary = Summary { whole: changes.units.is_none(), ..Summary::default() };
         let models: Models = warehouse.models().await?.into_iter().map(|model| (model.model.clone(), model)).collect();
         if let Some(changed) = &mut changes.units {
-            let sessions = released.iter().filter_map(|key| key.strip_prefix("depth-unsafe/"));
+            let sessions = to_clear.iter().filter_map(|key| key.strip_prefix("depth-unsafe/"));
             changed.sessions.extend(sessions.map(str::to_owned));
             for ids in chunks(&changed.devices) {
-                let gaps = warehouse.incomplete_sessions(Scope::Ids(&ids), horizon).await?;
-                self.devices(Scope::Ids(&ids), horizon, &models, &gaps, now, &mut summary).await?;
+                let incomplete = warehouse.incomplete_sessions(Scope::Ids(&ids), horizon).await?;
+                self.devices(Scope::Ids(&ids), horizon, &models, &incomplete, now, &mut summary).await?;
             }
             for ids in chunks(&changed.sessions) {
                 self.sessions(Scope::Ids(&ids), horizon, now, &mut summary).await?;
             }
         } else {
             let all = Scope::Slice { index: 0, of: 1 };
-            let gaps = warehouse.incomplete_sessions(all, horizon).await?;
+            let incomplete = warehouse.incomplete_sessions(all, horizon).await?;
             let of = 1 + warehouse.session_rows().await? / SLICE_ROWS;
             for index in 0..of {
-                self.devices(Scope::Slice { index, of }, horizon, &models, &gaps, now, &mut summary).await?;
+                self.devices(Scope::Slice { index, of }, horizon, &models, &incomplete, now, &mut summary).await?;
             }
             self.sessions(all, horizon, now, &mut summary).await?;
-        }
-        if now - self.looked_at_fleet >= FLEET_US || summary.whole {
-            self.fleet(now, &mut summary).await?;
-            self.looked_at_fleet = now;
         }
         self.reader.finish(changes, horizon, now).await?;
         Ok(summary)
@@ -106,7 +98,7 @@ impl AccuracyPass {
         scope: Scope<'_>,
         horizon: &Horizon,
         models: &Models,
-        gaps: &[Incomplete],
+        incomplete: &[Incomplete],
         now: i64,
         summary: &mut Summary,
     ) -> Result<(), Error> {
@@ -117,9 +109,9 @@ impl AccuracyPass {
         for sum in &sums {
             of_device.entry((&sum.tenant, &sum.device)).or_default().sums.push(sum);
         }
-        for gap in gaps {
-            if let Some(facts) = of_device.get_mut(&(gap.tenant.as_str(), gap.device.as_str())) {
-                facts.gaps.push(gap);
+        for session in incomplete {
+            if let Some(facts) = of_device.get_mut(&(session.tenant.as_str(), session.device.as_str())) {
+                facts.incomplete.push(session);
             }
         }
         for due in &dues {
@@ -128,8 +120,8 @@ impl AccuracyPass {
             }
         }
         let (mut rows, mut holding) = (Judged::default(), Vec::new());
-        for Facts { sums, gaps, dues } in of_device.values() {
-            let (verdicts, charts) = judge(sums, gaps, models, &mut self.rules);
+        for Facts { sums, incomplete, dues } in of_device.values() {
+            let (verdicts, charts) = judge(sums, incomplete, models, &mut self.rules);
             holding.extend(conditions::of_device(&verdicts, &charts, sums, dues, &self.rules.limits));
             rows.0.extend(verdicts);
             rows.1.extend(charts);
@@ -162,26 +154,6 @@ impl AccuracyPass {
         Ok(())
     }
 
-    async fn fleet(&self, now: i64, summary: &mut Summary) -> Result<(), Error> {
-        for question in &FLEET {
-            let found = self.warehouse.findings(question, self.rules.limits.fleet).await?;
-            // Several findings can share one key; the earliest becomes the alert.
-            let mut holding: BTreeMap<(String, String), Condition> = BTreeMap::new();
-            for finding in &found {
-                let condition = conditions::of_fleet(question, finding);
-                let name = (condition.tenant.clone(), condition.alert_key.clone());
-                let is_earlier = holding.get(&name).is_none_or(|known| condition.since < known.since);
-                if is_earlier {
-                    holding.insert(name, condition);
-                }
-            }
-            let open = self.warehouse.open_keys(&[question.kind], None).await?;
-            let holding: Vec<_> = holding.into_values().collect();
-            summary.alerts += self.update_alerts(open, &holding, now).await?;
-        }
-        Ok(())
-    }
-
     async fn update_alerts(&self, open: Vec<String>, holding: &[Condition], now: i64) -> Result<u64, Error> {
         let holds = holding.iter().map(|condition| condition.alert_key.clone());
         let keys: BTreeSet<String> = open.into_iter().chain(holds).collect();
@@ -190,12 +162,12 @@ impl AccuracyPass {
 }
 
 /// Judges and charts one device, channel by channel.
-pub fn judge(sums: &[&SessionSum], gaps: &[&Incomplete], models: &Models, rules: &mut Rules) -> Judged {
+pub fn judge(sums: &[&SessionSum], incomplete: &[&Incomplete], models: &Models, rules: &mut Rules) -> Judged {
     let mut rows = Judged::default();
     for channel in Channel::ALL {
         let sums: Vec<_> = sums.iter().copied().filter(|sum| sum.channel == channel).collect();
-        rows.0.extend(tolerance::evaluate(&sums, gaps, models, rules));
-        match drift::evaluate(&sums, gaps, models, rules) {
+        rows.0.extend(tolerance::evaluate(&sums, incomplete, models, rules));
+        match drift::evaluate(&sums, incomplete, models, rules) {
             Ok(charts) => rows.1.extend(charts),
             Err(error) => tracing::error!(%error, %channel, "a device cannot be charted"),
         }

@@ -14,7 +14,7 @@ use analysis::{
 use crate::limits::Limits;
 
 /// Version of the rules of accuracy and drift. A new version makes the monitor evaluate everything.
-pub const RULE_VERSION: u32 = 3;
+pub const ACCURACY_RULE_VERSION: u32 = 3;
 
 /// Confidence of verdicts.
 const CONFIDENCE: f64 = 0.95;

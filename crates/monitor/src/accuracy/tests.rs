@@ -1,6 +1,9 @@
 //! One device at a time: what its sums make of verdicts, charts and alerts.
 
-use std::{collections::HashSet, sync::LazyLock};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::LazyLock,
+};
 
 use proptest::prelude::*;
 use warehouse::{
@@ -58,8 +61,8 @@ fn rules() -> Rules {
     RULES.clone()
 }
 
-fn judged_with(sums: &[SessionSum], gaps: &[Incomplete]) -> Judged {
-    judge(&sums.iter().collect::<Vec<_>>(), &gaps.iter().collect::<Vec<_>>(), &models(), &mut rules())
+fn judged_with(sums: &[SessionSum], incomplete: &[Incomplete]) -> Judged {
+    judge(&sums.iter().collect::<Vec<_>>(), &incomplete.iter().collect::<Vec<_>>(), &models(), &mut rules())
 }
 
 fn judged(sums: &[SessionSum]) -> Judged {
@@ -75,6 +78,20 @@ fn alerts(sums: &[SessionSum], dues: &[Due]) -> Vec<String> {
 
 fn series(sessions: i64, error_nl: impl Fn(i64) -> i64) -> Vec<SessionSum> {
     (1..=sessions).map(|number| session(number, scatter(number) + error_nl(number))).collect()
+}
+
+/// A pass clears open alerts of the listed kinds only. An alert of a kind that is in neither list
+/// would stay open for ever.
+#[test]
+fn every_kind_that_is_raised_is_in_a_list_that_clears_it() {
+    let source: String = include_str!("conditions.rs").split_whitespace().collect();
+    let named = |call: &str| -> BTreeSet<String> {
+        source.split(call).skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned).collect()
+    };
+    let listed = |kinds: &[&str]| -> BTreeSet<String> { kinds.iter().map(|kind| (*kind).to_owned()).collect() };
+    let of_devices: BTreeSet<String> = named("base(\"").union(&named("charted(\"")).cloned().collect();
+    assert_eq!(of_devices, listed(&conditions::OF_DEVICES));
+    assert_eq!(named("condition(\""), listed(&conditions::OF_SESSIONS));
 }
 
 #[test]
@@ -111,7 +128,7 @@ fn one_session_far_from_its_target_is_a_spike() {
 
 #[test]
 fn missing_injections_are_named_by_the_verdicts_and_charts_of_their_time() {
-    let gap = |number: i64, known: u64, at_least: bool| Incomplete {
+    let lacking = |number: i64, known: u64, at_least: bool| Incomplete {
         received: 20,
         known,
         at_least,
@@ -121,8 +138,8 @@ fn missing_injections_are_named_by_the_verdicts_and_charts_of_their_time() {
     };
     let mut sums = series(30, |_| 0);
     sums.extend((31..=40).map(|number| SessionSum { calibration_id: "c2".to_owned(), ..session(number, 0) }));
-    let said = |gaps: &[Incomplete]| {
-        let (verdicts, charts) = judged_with(&sums, gaps);
+    let said = |incomplete: &[Incomplete]| {
+        let (verdicts, charts) = judged_with(&sums, incomplete);
         let of_charts: Vec<_> = charts.into_iter().map(|chart| chart.completeness).collect();
         let of_verdicts: Vec<_> = verdicts.into_iter().map(|verdict| verdict.completeness).collect();
         assert_eq!(of_charts, of_verdicts);
@@ -130,11 +147,11 @@ fn missing_injections_are_named_by_the_verdicts_and_charts_of_their_time() {
     };
     assert_eq!(said(&[]), ["", ""]);
     let missing = "3 of 23 injections are missing, in 1 session";
-    assert_eq!(said(&[gap(5, 23, false)]), [missing, ""]);
+    assert_eq!(said(&[lacking(5, 23, false)]), [missing, ""]);
     // The end of a session can arrive alone; that session is later than the last known one.
-    assert_eq!(said(&[gap(41, 23, false)]), ["", missing]);
+    assert_eq!(said(&[lacking(41, 23, false)]), ["", missing]);
     assert_eq!(
-        said(&[gap(0, 99, true), gap(1, 21, true), gap(9, 30, false)]),
+        said(&[lacking(0, 99, true), lacking(1, 21, true), lacking(9, 30, false)]),
         ["at least 11 of 51 injections are missing, in 2 sessions", ""]
     );
 }

@@ -14,7 +14,7 @@ use warehouse::{
     states::{Channel, ToleranceState},
 };
 
-use super::rules::{RULE_VERSION, Rules};
+use super::rules::{ACCURACY_RULE_VERSION, Rules};
 
 /// Tolerances by model.
 pub type Models = HashMap<String, Model>;
@@ -52,23 +52,25 @@ pub fn latest<'a>(sums: &[&'a SessionSum]) -> Option<&'a SessionSum> {
 }
 
 /// What is known to be missing between two times, us since 1970, as a sentence; empty = nothing.
-/// `gaps` are all sessions of the device that lack injections.
-pub fn missing(gaps: &[&Incomplete], from: i64, to: i64) -> String {
-    let gaps: Vec<_> = gaps.iter().filter(|gap| gap.last_at >= from && gap.first_at <= to).collect();
-    if gaps.is_empty() {
+/// `incomplete` are all sessions of the device that lack injections.
+pub fn missing(incomplete: &[&Incomplete], from: i64, to: i64) -> String {
+    let incomplete: Vec<_> =
+        incomplete.iter().filter(|session| session.last_at >= from && session.first_at <= to).collect();
+    if incomplete.is_empty() {
         return String::new();
     }
-    let at_least = if gaps.iter().any(|gap| gap.at_least) { "at least " } else { "" };
-    let known: u64 = gaps.iter().map(|gap| gap.known).sum();
-    let received: u64 = gaps.iter().map(|gap| gap.received).sum();
-    let sessions = if gaps.len() == 1 { "session" } else { "sessions" };
-    format!("{at_least}{} of {known} injections are missing, in {} {sessions}", known - received, gaps.len())
+    let at_least = if incomplete.iter().any(|session| session.at_least) { "at least " } else { "" };
+    let known: u64 = incomplete.iter().map(|session| session.known).sum();
+    let received: u64 = incomplete.iter().map(|session| session.received).sum();
+    let sessions = if incomplete.len() == 1 { "session" } else { "sessions" };
+    format!("{at_least}{} of {known} injections are missing, in {} {sessions}", known - received, incomplete.len())
 }
 
-/// Judges one channel of one device. `sums` and `gaps` are all that exist of it, in any order.
+/// Judges one channel of one device. `sums` and `incomplete` are all that exist of it, in any
+/// order.
 pub fn evaluate(
     sums: &[&SessionSum],
-    gaps: &[&Incomplete],
+    incomplete: &[&Incomplete],
     models: &Models,
     rules: &mut Rules,
 ) -> Vec<AccuracyVerdict> {
@@ -81,7 +83,7 @@ pub fn evaluate(
     let placed = judged.map(|verdict| {
         let current = verdict.calibration_id == latest.calibration_id;
         let to = if current { i64::MAX } else { verdict.last_at };
-        AccuracyVerdict { current, completeness: missing(gaps, verdict.first_at, to), ..verdict }
+        AccuracyVerdict { current, completeness: missing(incomplete, verdict.first_at, to), ..verdict }
     });
     placed.collect()
 }
@@ -143,7 +145,7 @@ fn judge(cell: &[&SessionSum], models: &Models, rules: &mut Rules) -> Option<Acc
         k_actual: clustered.and_then(|verdict| finite(verdict.k_actual)),
         first_at: cell.iter().map(|sum| sum.first_at).min().unwrap_or_default(),
         last_at: last.last_at,
-        rule_version: RULE_VERSION,
+        rule_version: ACCURACY_RULE_VERSION,
         parameters: json!({"coverage": rules.claim.coverage, "confidence": rules.claim.confidence,
             "sessions_min": sessions_min})
         .to_string(),

@@ -2,7 +2,9 @@
 //!
 //! Each condition has one alert. The alert is raised when the condition begins to hold, changes
 //! with it, and is cleared when the condition holds no longer. A critical alert is latched: it is
-//! cleared only after a person has acknowledged its latest change. Every change is recorded as an
+//! cleared only after a person has acknowledged it. An acknowledgement covers the `attention` that
+//! the alert had by then. `attention` rises if a further session is affected, if the severity
+//! rises, or if the condition holds again; other changes leave it. Every change is recorded as an
 //! event.
 
 use warehouse::{

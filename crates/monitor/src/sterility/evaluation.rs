@@ -24,8 +24,8 @@ use super::{
     units::ChangedUnits,
 };
 use crate::{
-    accuracy::balance,
     diff::{Diff, diff},
+    mass_balance,
     reader::{SLICE_ROWS, chunks},
 };
 
@@ -285,14 +285,14 @@ impl Evaluation<'_> {
             verdicts.extend(mount::evaluate(facts, &self.registry, self.clock));
             units.push(mount::unit(facts.device, facts.mount_id));
             if facts.announced.iter().any(|mount| matches!(mount.slot, Slot::Syringe | Slot::Cartridge)) {
-                vessels.insert(balance::key(facts.tenant, facts.device, facts.mount_id));
+                vessels.insert(mass_balance::key(facts.tenant, facts.device, facts.mount_id));
             }
         }
         let items = announced.iter().map(|mount| mount.item_key.clone()).filter(|key| !key.is_empty()).collect();
         let sessions = uses.iter().map(|used| used.session_id.clone()).filter(|id| !id.is_empty()).collect();
         self.write(verdicts, known, units).await?;
         self.alerts +=
-            balance::update_alerts(warehouse, scope, vessels, self.mass_balance_pct, self.horizon, self.clock.now)
+            mass_balance::update_alerts(warehouse, scope, vessels, self.mass_balance_pct, self.horizon, self.clock.now)
                 .await?;
         Ok((items, sessions))
     }

@@ -13,7 +13,7 @@ use warehouse::{
 
 use super::{
     assessment::{Assessment, Assessments},
-    rules::{Clock, Finding, HOUR_US, Label, RegistryIndex, State, item_query},
+    rules::{Clock, HOUR_US, Label, RegistryIndex, RuleFinding, State, item_query},
 };
 use crate::time::stamp;
 
@@ -450,7 +450,7 @@ impl Found<'_> {
             1 => names.first().map(|name| (*name).to_owned()).unwrap_or_default(),
             _ => String::new(),
         };
-        let finding = Finding {
+        let finding = RuleFinding {
             tenant: item.tenant,
             unit: &item.unit,
             rule: self.rule,

@@ -1,4 +1,4 @@
-//! Was it sterile? The twelve breach rules, as pure functions of facts.
+//! Was it sterile? The breach rules, as pure functions of facts.
 //!
 //! Facts are grouped into units: an [`item`], a [`mount`], a [`session`], and a [`sterilizer`] with
 //! its cycles. Each unit is judged as a whole, from all facts that are known of it. A verdict does

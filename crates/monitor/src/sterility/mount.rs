@@ -9,7 +9,7 @@ use warehouse::{
     verdicts::Verdict,
 };
 
-use super::rules::{Clock, Finding, Label, RegistryIndex, State, mount_query};
+use super::rules::{Clock, Label, RegistryIndex, RuleFinding, State, mount_query};
 use crate::time::{end_of, last_day, stamp};
 
 /// Everything that is known of one mount.
@@ -81,7 +81,7 @@ impl Judge<'_> {
         if let (Some(rows), Value::Object(more)) = (rows.as_object_mut(), evidence) {
             rows.extend(more);
         }
-        let finding = Finding {
+        let finding = RuleFinding {
             tenant,
             unit: &self.unit,
             rule,

@@ -9,7 +9,7 @@ use super::{
     assessment::Assessments,
     conditions::condition,
     evaluation::Evaluation,
-    rules::{Clock, HOUR_US, RULE_VERSION, RegistryIndex},
+    rules::{Clock, HOUR_US, RegistryIndex, STERILITY_RULE_VERSION},
     units::{ChangedUnits, FACTS},
 };
 use crate::{
@@ -75,25 +75,25 @@ impl SterilityPass {
     }
 
     /// Evaluates the units that have changed since the last pass, the units that time decides now,
-    /// and the alerts that a person has acknowledged and that no longer hold (`released`, by key).
+    /// and the alerts that a person has acknowledged and that no longer hold (`to_clear`, by key).
     /// A repeated pass changes nothing.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`]; the next pass evaluates everything that this one did not finish.
-    pub async fn pass(&mut self, horizon: &Horizon, released: &[String], now: i64) -> Result<Summary, Error> {
+    pub async fn pass(&mut self, horizon: &Horizon, to_clear: &[String], now: i64) -> Result<Summary, Error> {
         let warehouse = self.warehouse.clone();
         if !self.knows_pending {
             self.pending = warehouse.pending_units().await?.into_iter().collect();
             self.knows_pending = true;
         }
-        let is_current = warehouse.verdicts_are_current(RULE_VERSION);
+        let is_current = warehouse.verdicts_are_current(STERILITY_RULE_VERSION);
         let mut changes = self.reader.changes(is_current).await?;
         if let Some(changed) = &mut changes.units {
             self.add_due(changed, now);
         }
         let mut summary = Summary { whole: changes.units.is_none(), ..Summary::default() };
         let mut assessments = Vec::new();
-        let mut keys: BTreeSet<String> = released.iter().cloned().collect();
+        let mut keys: BTreeSet<String> = to_clear.iter().cloned().collect();
         if changes.units.as_ref().is_none_or(|changed| changed.count() > 0) {
             let registered = warehouse.sterility_registry().await?;
             let mut evaluation = Evaluation {

@@ -12,7 +12,7 @@ use warehouse::{
 };
 
 /// Version of the rules. A new version makes the monitor evaluate everything.
-pub const RULE_VERSION: u32 = 4;
+pub const STERILITY_RULE_VERSION: u32 = 4;
 
 /// Hours after a use in which the decision on its cycle is awaited, unless a policy sets them.
 const RELEASE_HOURS: u64 = 48;
@@ -217,7 +217,7 @@ impl RegistryIndex {
 }
 
 /// What a rule found, before it is a row.
-pub(crate) struct Finding<'a> {
+pub(crate) struct RuleFinding<'a> {
     pub tenant: &'a str,
     pub unit: &'a str,
     pub rule: u8,
@@ -251,7 +251,7 @@ impl State {
     }
 }
 
-impl Finding<'_> {
+impl RuleFinding<'_> {
     /// The row. The caller adds site, device, item and sessions.
     pub fn verdict(self) -> Verdict {
         let (state, severity, decide_at) = match self.state {
@@ -272,7 +272,7 @@ impl Finding<'_> {
             reason: self.reason,
             evidence: self.evidence.to_string(),
             evidence_query: self.query,
-            rule_version: RULE_VERSION,
+            rule_version: STERILITY_RULE_VERSION,
             parameters: match self.parameters {
                 Value::Null => json!({}).to_string(),
                 parameters => parameters.to_string(),

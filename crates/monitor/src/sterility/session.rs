@@ -10,7 +10,7 @@ use warehouse::{
     verdicts::Verdict,
 };
 
-use super::rules::{Clock, Finding, Label, RegistryIndex, State};
+use super::rules::{Clock, Label, RegistryIndex, RuleFinding, State};
 use crate::time::{end_of, last_day, stamp};
 
 /// Everything that is known of one session.
@@ -101,7 +101,7 @@ fn needle(facts: &SessionFacts<'_>, device: &str, shots: &[&Shots], clock: Clock
     let first_at = shots.iter().map(|part| part.first_at).min().unwrap_or_default();
     let elsewhere: Vec<_> =
         elsewhere.iter().map(|(mount, session)| json!({"mount": mount, "session": session})).collect();
-    let finding = Finding {
+    let finding = RuleFinding {
         tenant: facts.tenant,
         unit,
         rule: 1,
@@ -238,7 +238,7 @@ impl<'a> Mixture<'a> {
         fact: &Value,
     ) -> Verdict {
         let session_id = self.session.session_id;
-        let finding = Finding {
+        let finding = RuleFinding {
             tenant: self.session.tenant,
             unit: self.unit,
             rule,

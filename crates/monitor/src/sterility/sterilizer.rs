@@ -13,7 +13,7 @@ use warehouse::{
 use super::{
     assessment::Assessment,
     curve::Physical,
-    rules::{Clock, Finding, HOUR_US, RULE_VERSION, RegistryIndex, State, cycle_query},
+    rules::{Clock, HOUR_US, RegistryIndex, RuleFinding, STERILITY_RULE_VERSION, State, cycle_query},
 };
 use crate::time::stamp;
 
@@ -189,7 +189,7 @@ fn on_cycle(cycle: &Cycle, assessment: &Assessment, unit: &str) -> Verdict {
             "SELECT * FROM sterilization_samples WHERE cycle_uid = {} ORDER BY index",
             warehouse::sql::quoted(&cycle.cycle_uid)
         ),
-        rule_version: RULE_VERSION,
+        rule_version: STERILITY_RULE_VERSION,
         parameters: assessment.physical.limits.clone(),
         ..Verdict::default()
     }
@@ -204,7 +204,7 @@ fn failed(cycle: &Cycle, assessment: &Assessment, unit: &str) -> Option<Verdict>
     };
     let verb = if state == State::Confirmed { "failed" } else { "is indeterminate" };
     let released = if assessment.release == Decision::Released { " and was released" } else { "" };
-    let finding = Finding {
+    let finding = RuleFinding {
         tenant: &cycle.tenant,
         unit,
         rule: 5,
@@ -229,7 +229,7 @@ fn positive(cycle: &Cycle, assessments: &[(String, Assessment)], unit: &str) -> 
         .filter(|(_, assessment)| assessment.recalled_by.contains(&cycle.cycle_uid))
         .map(|(uid, _)| uid.as_str())
         .collect();
-    let finding = Finding {
+    let finding = RuleFinding {
         tenant: &cycle.tenant,
         unit,
         rule: 9,
@@ -284,7 +284,7 @@ fn keep(found: &mut BTreeMap<String, Verdict>, verdict: Option<Verdict>) {
 }
 
 fn test(load: &Cycle, unit: &str, key: String, state: State, severity: Severity, reason: String, at: i64) -> Verdict {
-    let finding = Finding {
+    let finding = RuleFinding {
         tenant: &load.tenant,
         unit,
         rule: 8,

@@ -66,7 +66,7 @@ pub struct Committed {
 
 /// Why records of Kafka were not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lost {
+pub enum LossCause {
     /// Kafka no longer had them.
     Deleted,
     /// Kafka still has them, but they cannot be read.
@@ -82,15 +82,15 @@ impl CommitRows {
     pub fn of(
         committed: &Committed,
         rows: u64,
-        (lost, why): (&IntervalSet, Lost),
+        (lost, why): (&IntervalSet, LossCause),
         ledgers: &[LedgerRow],
     ) -> Result<RecordBatch, Error> {
         let mut commit = Self::default();
-        let offsets = Ledger { lost: lost.clone(), ..Ledger::default() };
+        let offsets = Ledger { declared_lost: lost.clone(), ..Ledger::default() };
         let reason = match why {
             _ if lost.intervals().is_empty() => "",
-            Lost::Deleted => "kafka",
-            Lost::Unreadable => "unreadable",
+            LossCause::Deleted => "kafka",
+            LossCause::Unreadable => "unreadable",
         };
         let row = LedgerRow { ledger: offsets, lost_reason: reason.to_owned(), ..LedgerRow::default() };
         commit.push("commit", committed, rows, &row);
@@ -116,7 +116,7 @@ impl CommitRows {
         self.site.push(&row.site);
         self.device.push(&row.device);
         self.boot_id.push(row.boot_id);
-        let sets = [&row.ledger.stored, &row.ledger.quarantined, &row.ledger.lost];
+        let sets = [&row.ledger.stored, &row.ledger.quarantined, &row.ledger.declared_lost];
         for (columns, set) in self.intervals.chunks_exact_mut(2).zip(sets) {
             columns[0].push(set.intervals().iter().map(|interval| interval.first));
             columns[1].push(set.intervals().iter().map(|interval| interval.last));

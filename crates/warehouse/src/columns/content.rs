@@ -50,7 +50,7 @@ pub struct EventKey {
 
 /// One row of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Content {
+pub struct EventContent {
     pub tenant: String,
     pub device: String,
     pub boot_id: u64,
@@ -61,7 +61,7 @@ pub struct Content {
     pub cells: Vec<String>,
 }
 
-impl Content {
+impl EventContent {
     pub fn key(&self) -> EventKey {
         let Self { tenant, device, boot_id, seq, .. } = self.clone();
         EventKey { tenant, device, boot_id, seq }
@@ -78,14 +78,14 @@ fn is_time(schema: &Schema, name: &str) -> bool {
 }
 
 /// The contents of the rows of one of the [`EVENT_TABLES`].
-pub fn contents(rows: &RecordBatch) -> Vec<Content> {
+pub fn contents(rows: &RecordBatch) -> Vec<EventContent> {
     let column = |name: &str| rows.column_by_name(name).map(texts).unwrap_or_default();
     let number = |texts: &[String], row: usize| texts.get(row).and_then(|text| text.parse().ok()).unwrap_or(0);
     let [tenant, device, time_source] = ["tenant", "device", "time_source"].map(column);
     let [boot_id, seq, kafka_offset] = ["boot_id", "seq", "kafka_offset"].map(column);
     let schema = rows.schema();
     let columns: Vec<(&str, Vec<String>)> = compared(&schema).into_iter().map(|name| (name, column(name))).collect();
-    let content = |row: usize| Content {
+    let content = |row: usize| EventContent {
         tenant: tenant[row].clone(),
         device: device[row].clone(),
         boot_id: number(&boot_id, row),
@@ -131,13 +131,13 @@ fn texts(array: &ArrayRef) -> Vec<String> {
 }
 
 /// How an event that arrived again differs from the stored event; `None` = it does not.
-pub fn difference(schema: &Schema, came: &[&Content], stored: &[&Content]) -> Option<String> {
+pub fn difference(schema: &Schema, came: &[&EventContent], stored: &[&EventContent]) -> Option<String> {
     /// How many differences the text names.
     const NAMED: usize = 4;
     if came.len() != stored.len() {
         return Some(format!("{} rows, stored are {}", came.len(), stored.len()));
     }
-    fn sorted<'c>(rows: &[&'c Content]) -> Vec<&'c Vec<String>> {
+    fn sorted<'c>(rows: &[&'c EventContent]) -> Vec<&'c Vec<String>> {
         let mut cells: Vec<_> = rows.iter().map(|row| &row.cells).collect();
         cells.sort_unstable();
         cells
@@ -186,7 +186,7 @@ impl Warehouse {
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
-    pub async fn contents(&self, table: &str, schema: &Schema, keys: &[EventKey]) -> Result<Vec<Content>, Error> {
+    pub async fn contents(&self, table: &str, schema: &Schema, keys: &[EventKey]) -> Result<Vec<EventContent>, Error> {
         let cell = |name: &str| {
             let column =
                 if is_time(schema, name) { format!("toUnixTimestamp64Micro(`{name}`)") } else { format!("`{name}`") };
@@ -203,7 +203,7 @@ impl Warehouse {
                  event.seq AS seq, event.kafka_offset AS kafka_offset, [{cells}] AS cells FROM {table} AS event WHERE {}",
                 among(keys)
             );
-            found.extend(self.rows::<Content>(&sql).await?);
+            found.extend(self.rows::<EventContent>(&sql).await?);
         }
         Ok(found)
     }

@@ -21,8 +21,8 @@ mod sterilization;
 
 pub use accuracy::{AccuracyMinute, AccuracyRow, AccuracySession, ItemUse, ItemUses};
 pub use block::{Block, EVENT_TABLES, Provenance, TABLES};
-pub use commit::{CommitRows, Committed, LedgerRow, Lost, REPLAYED_BOOT};
-pub use content::{Content, EventKey, Kept, compared, contents, difference};
+pub use commit::{CommitRows, Committed, LedgerRow, LossCause, REPLAYED_BOOT};
+pub use content::{EventContent, EventKey, Kept, compared, contents, difference};
 pub use device::{Calibrations, DeviceStatus, Faults, Sign};
 pub use fact::{Common, Commons, IMPLAUSIBLE_TIME, Mounted, Origin, UNKNOWN_ENUM, UNKNOWN_FIELDS};
 pub use implausible::ImplausibleTimes;

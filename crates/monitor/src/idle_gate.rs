@@ -2,27 +2,28 @@
 
 /// Longest time without a pass, us. Some conditions become true by time alone, such as an overdue
 /// calibration or a silent device; their alerts come at most this much later.
-const REST_US: u64 = 60_000_000;
+const IDLE_US: u64 = 60_000_000;
 
 /// What the monitor knows of the content of the warehouse.
 #[derive(Default)]
-pub(crate) struct Rest {
+pub(crate) struct IdleGate {
     /// Digest of the content, and when it was first seen, us since 1970.
-    content: Option<(u64, i64)>,
+    digest: Option<(u64, i64)>,
     /// Start of the last pass that finished, us since 1970.
     passed_at: i64,
 }
 
-impl Rest {
-    /// Notes the content at `now`, before a pass. Returns whether the pass can be left out: a pass
-    /// has judged this content, `late` after it was last changed, and not long ago.
-    pub fn allows(&mut self, digest: u64, now: i64, late: i64) -> bool {
-        match self.content {
+impl IdleGate {
+    /// Notes the content at `now`, before a pass. Returns whether the pass can be left out: the
+    /// content is unchanged, and the last pass began more than `late` after the last change and
+    /// less than [`IDLE_US`] ago.
+    pub fn may_idle(&mut self, digest: u64, now: i64, late: i64) -> bool {
+        match self.digest {
             Some((known, since)) if known == digest => {
-                self.passed_at.saturating_sub(since) > late && now.abs_diff(self.passed_at) < REST_US
+                self.passed_at.saturating_sub(since) > late && now.abs_diff(self.passed_at) < IDLE_US
             }
             _ => {
-                self.content = Some((digest, now));
+                self.digest = Some((digest, now));
                 false
             }
         }
@@ -44,14 +45,14 @@ mod tests {
     /// The times, s, at which a monitor that looks every 2 s makes a pass. `digest` is the content
     /// at a time.
     fn passes(until: i64, digest: impl Fn(i64) -> u64) -> Vec<i64> {
-        let mut rest = Rest::default();
+        let mut gate = IdleGate::default();
         (1..)
             .step_by(2)
             .take_while(|at| *at < until)
             .filter(|at| {
-                let pass = !rest.allows(digest(*at), at * S, LATE);
+                let pass = !gate.may_idle(digest(*at), at * S, LATE);
                 if pass {
-                    rest.passed(at * S);
+                    gate.passed(at * S);
                 }
                 pass
             })
@@ -71,19 +72,19 @@ mod tests {
 
     #[test]
     fn a_pass_that_failed_is_repeated() {
-        let mut rest = Rest::default();
-        assert!(!rest.allows(7, S, LATE));
-        rest.passed(S);
-        assert!(!rest.allows(7, 9 * S, LATE));
-        assert!(!rest.allows(7, 11 * S, LATE), "the pass at 9 s has not finished");
+        let mut gate = IdleGate::default();
+        assert!(!gate.may_idle(7, S, LATE));
+        gate.passed(S);
+        assert!(!gate.may_idle(7, 9 * S, LATE));
+        assert!(!gate.may_idle(7, 11 * S, LATE), "the pass at 9 s has not finished");
     }
 
     #[test]
-    fn a_clock_that_is_set_back_ends_the_rest() {
-        let mut rest = Rest::default();
-        rest.allows(7, 1_000 * S, LATE);
-        rest.passed(1_010 * S);
-        assert!(rest.allows(7, 1_011 * S, LATE));
-        assert!(!rest.allows(7, 900 * S, LATE));
+    fn a_clock_that_is_set_back_opens_the_gate() {
+        let mut gate = IdleGate::default();
+        gate.may_idle(7, 1_000 * S, LATE);
+        gate.passed(1_010 * S);
+        assert!(gate.may_idle(7, 1_011 * S, LATE));
+        assert!(!gate.may_idle(7, 900 * S, LATE));
     }
 }
