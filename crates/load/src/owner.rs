@@ -30,7 +30,10 @@ use telemetry::{
     interval::{Interval, IntervalSet},
     report::Contexts,
 };
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
 use warehouse::{
     Advice,
     columns::LossCause,
@@ -65,6 +68,9 @@ const TURN_WITHIN: Duration = Duration::from_secs(2);
 /// How long the first record after a pause waits for others: long enough for reports that are sent
 /// at the same moment, too short for people to notice.
 const LONE_WITHIN: Duration = Duration::from_millis(50);
+/// A batch of this many rows is due after a third of `batch_age_ms`. Batches cost the same for
+/// any number of rows up to some hundreds: many rows pay for being visible sooner.
+const BUSY_ROWS: usize = 150;
 
 /// Why an owner ended.
 #[derive(Debug)]
@@ -122,7 +128,7 @@ pub struct Owner<S, C> {
     /// the previous batch, whose intent was its own.
     continues: bool,
     /// When the collection of the previous batch ended.
-    collected: tokio::time::Instant,
+    collected: Instant,
     name: String,
     meter: Arc<Meter>,
 }
@@ -150,7 +156,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
             read_from: position,
             loss_cause: LossCause::Deleted,
             continues: false,
-            collected: tokio::time::Instant::now(),
+            collected: Instant::now(),
             name,
             meter,
         }
@@ -178,7 +184,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
     async fn batch(&mut self, inbox: &mut Inbox) -> Result<(), Stop> {
         let shared = self.shared.clone();
         let (records, _turn) = self.collect(inbox, &shared.turns).await?;
-        self.collected = tokio::time::Instant::now();
+        self.collected = Instant::now();
         let claim = self.claim(&records).await?;
         let (records, lost) = self.fit(records, &claim.intent, inbox).await?;
         let rows = records.iter().map(rows_of).sum();
@@ -216,7 +222,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
         let Limits { rows_max, bytes_max, age_max, .. } = self.shared.limits;
         let full = |gathered: &Gathered| gathered.rows >= rows_max || gathered.bytes >= bytes_max;
         let (budget, mut gathered) = (inbox.budget(), Gathered::default());
-        let age = tokio::time::sleep(age_max);
+        let (age, mut began) = (tokio::time::sleep(age_max), Instant::now());
         tokio::pin!(age);
         while !full(&gathered) {
             let is_first = gathered.records.is_empty();
@@ -229,13 +235,16 @@ impl<S: Store, C: Copies> Owner<S, C> {
             };
             self.gather(&mut gathered, record);
             if is_first {
-                let now = tokio::time::Instant::now();
-                age.as_mut().reset((self.collected + age_max).max(now + LONE_WITHIN.min(age_max)));
+                began = Instant::now();
             }
             while !full(&gathered)
                 && let Some(record) = inbox.ready()
             {
                 self.gather(&mut gathered, record);
+            }
+            let due = due(self.collected, began, gathered.rows, age_max);
+            if is_first || due != age.deadline() {
+                age.as_mut().reset(due);
             }
         }
         if !self.continues {
@@ -395,6 +404,13 @@ struct Gathered {
     bytes: usize,
 }
 
+/// When a batch is written that has `rows` rows. Its first record came at `began`, and the
+/// collection of the batch before ended at `collected`.
+fn due(collected: Instant, began: Instant, rows: usize, age_max: Duration) -> Instant {
+    let age = if rows < BUSY_ROWS { age_max } else { age_max / 3 };
+    (collected + age).max(began + LONE_WITHIN.min(age_max))
+}
+
 /// The number of rows that a record counts for: its events, at least one.
 fn rows_of(record: &Record) -> usize {
     telemetry::reading::events(&record.payload).count().max(1)
@@ -408,4 +424,23 @@ pub(crate) fn chunk(records: &[Record]) -> usize {
         bytes <= CHUNK_BYTES
     });
     fit.count().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::{BUSY_ROWS, due};
+
+    #[test]
+    fn a_batch_is_due_by_the_batch_before_sooner_with_many_rows_and_a_lone_record_soon() {
+        let (start, ms) = (Instant::now(), Duration::from_millis);
+        let due_ms = |began, rows, age| (due(start, start + ms(began), rows, ms(age)) - start).as_millis();
+        assert_eq!([due_ms(1, 1, 1_500), due_ms(1, BUSY_ROWS - 1, 1_500)], [1_500, 1_500]);
+        assert_eq!([due_ms(1, BUSY_ROWS, 1_500), due_ms(490, BUSY_ROWS, 1_500)], [500, 540]);
+        assert_eq!([due_ms(1_480, 1, 1_500), due_ms(60_000, 1, 1_500)], [1_530, 60_050]);
+        assert_eq!(due_ms(60_000, 1, 10), 60_010);
+    }
 }

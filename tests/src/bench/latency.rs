@@ -32,7 +32,7 @@ pub fn measure(options: &Options) -> Vec<Table> {
     // rate before.
     let rows = rates.iter().map(|rate| at(&mut Stage::start(), *rate, seconds));
     let conditions = format!(
-        "Mosquitto, one bridge, one loader, ClickHouse, default configuration (12 partitions, batches of 0.5 s, fsync); reports of \
+        "Mosquitto, one bridge, one loader, ClickHouse, default configuration (12 partitions, fsync); reports of \
          {PER_REPORT} injections over one connection; {MARKER_DEVICES} marker devices report once a second each among all \
          others; latency = from just before a marker's report is sent until the answer to `SELECT device, max(seq) .. WHERE \
          tenant = 'marker' GROUP BY device`, asked again {} ms after each answer, has its last injection; the first {} s do \
