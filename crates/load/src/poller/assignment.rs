@@ -1,6 +1,6 @@
 //! How a partition gets its owner, and how it loses it.
 //!
-//! ```text
+//! ~~~text
 //!  group assigns        start found                    group revokes
 //! ──────────────▶ looked up ──────────▶ owned ───────────────────────▶ leaving ──▶ gone
 //!                   ▲  │                 │  ▲                             ▲
@@ -11,7 +11,7 @@
 //!                   │                    │
 //!                   └────────────────────┘
 //!      from owned, paused or halted: overtaken, session missed, batch given up
-//! ```
+//! ~~~
 //!
 //! - *looked up*: a task asks ClickHouse for the position and Kafka for its offsets. A predecessor
 //!   of the same loader gets [`PREDECESSOR`] to end first.
