@@ -1,9 +1,9 @@
 //! The charts of one device, channel and set-point band since its last calibration: what the
 //! session means say about drift.
 //!
-//! A chart's state depends only on its sessions in their order, so it can be rebuilt from them. A
-//! calibration of the channel and a change of firmware or cartridge type start a new [`Chart`]. A
-//! like-for-like consumable does not.
+//! A chart's state depends only on its sessions in their order, so it can be rebuilt from them. The
+//! caller starts a new [`Chart`] where the device became another one: the monitor does so for each
+//! calibration and firmware that injections name.
 
 use crate::{
     Side, cusum,

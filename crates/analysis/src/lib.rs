@@ -14,8 +14,8 @@
 //! Each formula is documented with its source beside its code, and with an example in
 //! `docs/analysis.md`.
 //!
-//! Absent: IO, clocks, threads, randomness, and any knowledge of devices, tables or messages. Input
-//! and output are numbers.
+//! Absent: IO, clocks, threads, randomness, and any knowledge of tables or messages. Input and
+//! output are numbers, and the texts of labels in [`gs1`].
 //!
 //! Invariants:
 //! - Partial results merge associatively and commutatively; no figure depends on the order of

@@ -259,8 +259,8 @@ impl<'r> Batch<'r> {
         };
         let mut next = range.first;
         while next <= range.last {
-            // Nothing that was done before `next` changes which later events are new. (It is in the
-            // ledger, except for events that the ledger had no room for.)
+            // Events before `next` are in the ledger, or it had no room for them. Neither changes
+            // which later events are new.
             let Some(novel) = ledger.novel(Interval::new(next, range.last)).next() else { break };
             if novel.first > next {
                 note(ledger, Interval::new(next, novel.first - 1));

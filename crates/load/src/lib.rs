@@ -13,7 +13,8 @@
 //! - The core (`batch`, `owner`) reaches ClickHouse, Kafka and clocks only through
 //!   [`store::Store`], [`copies::Copies`], [`inbox::Inbox`] and [`clock::Clock`]. It gives the same
 //!   rows for the same records and ledgers.
-//! - Each partition has one owner. Owners share no locks. Each queue is bounded in bytes.
+//! - A loader has one owner for each of its partitions. Another loader may have one too: the scheme
+//!   bears that. Owners share permits, and no state. Each queue is bounded in bytes.
 //! - Nothing is dropped: what cannot be used is in quarantine before the batch is committed.
 //!
 //! Start reading at [`owner`], whose header names the steps of a batch, then `batch` (which rows a

@@ -6,8 +6,9 @@
 //! since the last one ([`reader`]), evaluates every unit that the change concerns, writes the
 //! verdicts that differ from before, and updates the alerts that they belong to ([`alerts`]).
 //!
-//! Boundary: this crate decides. Its queries are in `warehouse`, its mathematics in `analysis`; it
-//! has no MQTT. It contains two kinds of SQL text: the queries that an alert shows to a person, and
+//! Boundary: this crate decides, except for the conditions of silent, lost or powerless devices:
+//! those are SQL with kind, title and severity in `warehouse::devices`. Its queries are in
+//! `warehouse`, its mathematics in `analysis`; it has no MQTT. It contains two kinds of SQL text: the queries that an alert shows to a person, and
 //! the names of units as expressions of a table's columns (`units.rs`). Its rules do no IO and read
 //! no clock.
 //!

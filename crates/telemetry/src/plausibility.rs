@@ -1,7 +1,7 @@
 //! Plausible ranges by device model, from configuration.
 //!
-//! A large dosing error is data, not a fault of the data. So the ranges are wide, and a value
-//! outside of them is quarantined, never clamped.
+//! A large dosing error is data, not a fault of the data. So the ranges are wide, and an
+//! event with a value outside of them is quarantined whole, never clamped.
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 

@@ -1,7 +1,9 @@
 //! The ClickHouse schema of doseline: migrations, registry, rollups, delivery views and typed
-//! queries. No other crate knows its SQL.
+//! queries.
 //!
-//! Boundary: the only crate with SQL. It does not decide what is written and when (`load`),
+//! Boundary: the home of SQL. Elsewhere are only the panels of the dashboard, the queries that an
+//! alert shows as its evidence, the names of units in the monitor, and the models of the
+//! demonstration fleet. This crate does not decide what is written and when (`load`),
 //! contains no mathematics (`analysis`), and has no state of its own.
 //!
 //! Invariants:

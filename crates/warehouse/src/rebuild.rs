@@ -28,13 +28,14 @@ use crate::{
 /// A batch, as the loader wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedBatch {
+    /// Offset of its first record.
     pub batch: u64,
     pub batch_end: u64,
     /// Generation of the batch's latest intent.
     pub generation: u32,
     /// Version of the decoder that wrote it.
     pub decoder_version: u32,
-    /// Hash of the plausibility rules that applied when the batch was written.
+    /// Hash of the decode rules (plausibility, device time) that applied when the batch was written.
     pub rules_hash: u64,
     /// Ingest day, days since 1970.
     pub ingest_day: i32,

@@ -16,8 +16,9 @@ use crate::{
     store::Store,
 };
 
-/// Rebuilds batches. Ledgers are read once, as of `as_of`, and carried forward in memory: later
-/// states may have been pruned, and other rules would have led to other states. So memory holds a
+/// Rebuilds batches. Ledgers are read once, as of `as_of`, and carried forward in memory.
+/// The states recorded later cannot be used: some are deleted, and they come from the rules of
+/// their time. So memory holds a
 /// ledger for each boot that the batches touch.
 pub struct Rebuild<'s, S> {
     store: &'s S,
