@@ -94,7 +94,7 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
         return Ok(ExitCode::SUCCESS);
     }
     let rules = rules(&arguments, &config)?;
-    let mut rebuild = Rebuild::plan(&warehouse, options::load_kafka(&config)?, arguments.day, rules).await?;
+    let mut rebuild = DayRebuild::plan(&warehouse, options::load_kafka(&config)?, arguments.day, rules).await?;
     rebuild.fill(&text, &shadow).await?;
     shadow.carry_notes().await?;
     let comparisons = shadow.compare().await?;
@@ -162,7 +162,7 @@ fn joined(faults: &[config::Fault]) -> String {
 }
 
 /// A day that is being rebuilt.
-struct Rebuild<'w> {
+struct DayRebuild<'w> {
     warehouse: &'w Warehouse,
     kafka: load::Kafka,
     day: Day,
@@ -196,7 +196,7 @@ enum Pass {
     Stale,
 }
 
-impl<'w> Rebuild<'w> {
+impl<'w> DayRebuild<'w> {
     /// Finds the day's batches. Refuses a day if Kafka no longer holds all of its records.
     async fn plan(
         warehouse: &'w Warehouse,
@@ -311,7 +311,7 @@ impl<'w> Rebuild<'w> {
         let mut records =
             Records { reader: Reader::open(&self.kafka, topic, shard.partition, *first, to)?, ahead: None };
         let (lost, warehouse) = (lost.clone(), self.warehouse);
-        let mut batches = history::Rebuild::new(warehouse, shard, place, from);
+        let mut batches = history::BatchRebuilder::new(warehouse, shard, place, from);
         let mut group = Group::default();
         for batch in written {
             let read = records.batch(&batch, &lost).await?;
@@ -449,8 +449,8 @@ fn moved(rebuilt: &[LedgerRow], recorded: &[LedgerRow]) -> Vec<String> {
 }
 
 /// The comparison as text for a person.
-fn as_text(day: &str, rebuild: &Rebuild<'_>, comparisons: &[Comparison]) -> String {
-    let Rebuild { shards, batches, by_others, moved, .. } = rebuild;
+fn as_text(day: &str, rebuild: &DayRebuild<'_>, comparisons: &[Comparison]) -> String {
+    let DayRebuild { shards, batches, by_others, moved, .. } = rebuild;
     let mut lines = vec![format!("ingest day {day}: {} partitions, {batches} batches", shards.len())];
     if *by_others > 0 {
         let note = "batches were written by another decoder version or under other plausibility rules";
@@ -485,8 +485,8 @@ fn in_words(table: &str, difference: &Difference) -> String {
 }
 
 /// The comparison as JSON for a program.
-fn as_json(day: &str, rebuild: &Rebuild<'_>, comparisons: &[Comparison]) -> Value {
-    let Rebuild { shards, batches, by_others, moved, .. } = rebuild;
+fn as_json(day: &str, rebuild: &DayRebuild<'_>, comparisons: &[Comparison]) -> Value {
+    let DayRebuild { shards, batches, by_others, moved, .. } = rebuild;
     let difference = |Difference { key, left, right, columns }: &Difference| {
         let columns =
             columns.iter().map(|(name, live, rebuilt)| json!({ "column": name, "live": live, "rebuilt": rebuilt }));

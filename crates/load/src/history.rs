@@ -1,6 +1,6 @@
 //! Reads a range of Kafka again, for `rebuild` and `reconcile`. Nothing here writes.
 //!
-//! [`Reader`] reads records by offset, without joining a group. [`Rebuild`] makes the rows of a
+//! [`Reader`] reads records by offset, without joining a group. [`BatchRebuilder`] makes the rows of a
 //! batch with the same pure code as the loader. [`Inventory`] collects what the records contain; it
 //! knows nothing of batches, so that it can contradict the loader.
 
@@ -10,7 +10,7 @@ mod rebuild;
 
 pub use inventory::{Conflict, Filter, Found, Inventory, KafkaBoot, contents};
 pub use reader::{Held, Reader, held};
-pub use rebuild::Rebuild;
+pub use rebuild::BatchRebuilder;
 
 use telemetry::kafka::Topics;
 

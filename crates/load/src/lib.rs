@@ -171,7 +171,7 @@ async fn load(
             session_timeout: kafka.session_timeout,
             clock: clock.clone(),
             instance: options.instance.clone(),
-            room: Semaphore::new(options.limits.room()),
+            room: Semaphore::new(options.limits.rows_in_memory_max()),
             turns: Semaphore::new(options.limits.batches_max),
         });
         let result = load_incarnations(&options, &warehouse, shared, &handle, &shutdown, (&watch, &incarnations)).await;

@@ -107,7 +107,7 @@ pub struct Shared<S, C> {
     pub clock: Arc<dyn Clock>,
     /// Name of the loader.
     pub instance: String,
-    /// Permits for rows that are in memory at once, see [`Limits::room`].
+    /// Permits for rows that are in memory at once, see [`Limits::rows_in_memory_max`].
     pub room: Semaphore,
     /// Permits for batches that are written at once.
     pub turns: Semaphore,
@@ -316,7 +316,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
     /// the size of their records, and more batches at once make neither the processor nor the
     /// engine faster.
     async fn room<'s>(&self, room: &'s Semaphore, rows: usize) -> Result<SemaphorePermit<'s>, Stop> {
-        let rows = rows.min(self.shared.limits.room()) as u32;
+        let rows = rows.min(self.shared.limits.rows_in_memory_max()) as u32;
         tokio::select! {
             biased;
             () = self.lease.ending() => Err(Stop::Lapsed),

@@ -216,7 +216,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
         if self.looked_at.elapsed() >= LOOK_EVERY && !self.looking {
             self.look();
         }
-        if self.waits_for_room() {
+        if self.waits_for_bytes() {
             self.handle.budget().exhaust();
             std::thread::sleep(POLL);
             return Ok(());
@@ -226,7 +226,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
 
     /// Whether memory is full and owners are about to make room. Meanwhile nothing is polled.
     /// Pausing each partition instead would drop the records that librdkafka has fetched already.
-    fn waits_for_room(&mut self) -> bool {
+    fn waits_for_bytes(&mut self) -> bool {
         let (used, most) = (self.handle.budget().used(), self.options.limits.memory_max);
         if used <= most / 2 || (used <= most && self.full_since.is_none()) {
             self.full_since = None;

@@ -235,7 +235,7 @@ impl Loaders {
             session_timeout: SESSION,
             clock: self.clock.clone(),
             instance: "simulated".to_owned(),
-            room: Semaphore::new(limits.room()),
+            room: Semaphore::new(limits.rows_in_memory_max()),
             turns: Semaphore::new(limits.batches_max),
         });
         self.nonce += 1;

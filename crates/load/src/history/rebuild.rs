@@ -20,7 +20,7 @@ use crate::{
 /// The states recorded later cannot be used: some are deleted, and they come from the rules of
 /// their time. So memory holds a
 /// ledger for each boot that the batches touch.
-pub struct Rebuild<'s, S> {
+pub struct BatchRebuilder<'s, S> {
     store: &'s S,
     shard: Shard,
     place: Place,
@@ -28,7 +28,7 @@ pub struct Rebuild<'s, S> {
     ledgers: Ledgers,
 }
 
-impl<'s, S: Store> Rebuild<'s, S> {
+impl<'s, S: Store> BatchRebuilder<'s, S> {
     /// The batches of `shard` from offset `as_of` on.
     pub fn new(store: &'s S, shard: Shard, place: Place, as_of: u64) -> Self {
         Self { store, shard, place, as_of, ledgers: Ledgers::unbounded() }

@@ -31,7 +31,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
         if claim.is_unrivalled && !self.engine_unbroken(claim.since).await? {
             tracing::info!(shard = ?self.shard, batch = self.position, "the engine restarted, reading the batch back");
             for block in blocks {
-                self.ensure(block, generation).await?;
+                self.insert_until_held(block, generation).await?;
             }
         }
         Ok(())
@@ -43,7 +43,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
         if claim.is_unrivalled && self.insert(block, claim.intent.generation).await?.is_ok() {
             return Ok(());
         }
-        self.ensure(block, claim.intent.generation).await
+        self.insert_until_held(block, claim.intent.generation).await
     }
 
     /// Makes one attempt, if the lease allows it. After an inner error the outcome is unknown.
@@ -56,7 +56,7 @@ impl<S: Store, C: Copies> Owner<S, C> {
     }
 
     /// Reads a block back, and inserts it until the table holds it.
-    async fn ensure(&self, block: &Block, first: u32) -> Result<(), Stop> {
+    async fn insert_until_held(&self, block: &Block, first: u32) -> Result<(), Stop> {
         let (mut waits, mut generation) = (backoff(), first);
         while !self.holds(block, first).await? {
             match self.insert(block, generation).await? {

@@ -82,7 +82,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
         for (topic, partition) in partitions {
             let Some(name) = self.names.get(topic).cloned() else { continue };
             let key = (name, *partition);
-            self.let_go(&key);
+            self.end_owner(&key);
             self.look_up(key);
         }
         Ok(())
@@ -146,7 +146,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
         }
         if let Err(error) = self.assign(&key, start.read_from) {
             tracing::info!(topic = %key.0, partition = key.1, %error, "kafka has revoked the partition before it was assigned");
-            self.let_go(&key);
+            self.end_owner(&key);
             return Ok(());
         }
         let Some(holding) = self.holdings.get_mut(&key) else { return Ok(()) };
@@ -183,25 +183,25 @@ impl<S: Store, C: Copies> Poller<S, C> {
         for (topic, partition) in partitions {
             if let Some(name) = self.names.get(topic) {
                 let key = (name.clone(), *partition);
-                self.hand_over(&key);
+                self.drain_owner(&key);
             }
         }
     }
 
     /// Lets the owner of a partition finish the batch that it is writing. Two owners do no harm.
     /// The next owner, perhaps of another version, then need not wait for an unfinished batch.
-    fn hand_over(&mut self, key: &Key) {
+    fn drain_owner(&mut self, key: &Key) {
         match self.holdings.get(key) {
             Some(holding) if holding.outlet.is_some() => {
                 holding.draining.cancel();
                 self.forget(key);
             }
-            _ => self.let_go(key),
+            _ => self.end_owner(key),
         }
     }
 
     /// Tells the owner of a partition, if there is one, to end at once.
-    pub(super) fn let_go(&mut self, key: &Key) {
+    pub(super) fn end_owner(&mut self, key: &Key) {
         if let Some(holding) = self.holdings.get(key) {
             holding.revoked.cancel();
             self.forget(key);
@@ -241,7 +241,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
     /// Drops what was read of a partition and looks up its start again.
     pub(super) fn start_again(&mut self, key: Key) {
         let assigned = self.holdings.get(&key).is_some_and(|holding| holding.outlet.is_some() && !holding.halted);
-        self.let_go(&key);
+        self.end_owner(&key);
         if assigned && let Err(error) = single(&key, None).and_then(|list| self.consumer.incremental_unassign(&list)) {
             // The group has revoked it already.
             tracing::debug!(%error, "unassign");

@@ -116,7 +116,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
             let _ = self.consumer.incremental_unassign(&single(&key, None)?);
             if let Err(error) = self.assign(&key, offset) {
                 tracing::info!(topic = %key.0, partition = key.1, %error, "kafka has revoked the partition before it was assigned");
-                self.let_go(&key);
+                self.end_owner(&key);
             }
             return Ok(());
         }
@@ -204,7 +204,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
         }
         if let Err(error) = moved {
             tracing::info!(topic = %key.0, partition = key.1, %error, "kafka has revoked the partition before it was assigned");
-            self.let_go(key);
+            self.end_owner(key);
         }
         Ok(())
     }

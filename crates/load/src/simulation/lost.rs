@@ -58,7 +58,7 @@ pub fn owner(
         session_timeout: Duration::from_secs(2),
         clock: clock.clone(),
         instance: "simulated".to_owned(),
-        room: Semaphore::new(limits.room()),
+        room: Semaphore::new(limits.rows_in_memory_max()),
         turns: Semaphore::new(limits.batches_max),
     });
     let pulse = Arc::new(Pulse::new(clock, Duration::from_secs(3_600)));

@@ -176,7 +176,7 @@ impl World {
             session_timeout: SESSION,
             clock: self.clock.clone(),
             instance: "simulated".to_owned(),
-            room: Semaphore::new(limits.room()),
+            room: Semaphore::new(limits.rows_in_memory_max()),
             turns: Semaphore::new(limits.batches_max),
         });
         self.take_turns(&shared);
