@@ -58,7 +58,9 @@ pub async fn let_pass(options: &Options, device: &Device) -> Result<(usize, Vec<
         key: key.cloned(),
         ..tls.clone()
     };
-    let bare = Mqtt { port: device.port, username: None, password: None, ..options.mqtt.clone() };
+    // A client id of its own: a broker that lets clients choose must not end the bridge's sessions.
+    let client_id = STRANGER.to_owned();
+    let bare = Mqtt { port: device.port, client_id, username: None, password: None, ..options.mqtt.clone() };
     let own = Mqtt { tls: Some(identity(Some(&device.certificate), Some(&device.key))), ..bare.clone() };
     let mut found = Found { mqtt: own.clone(), link: None, tried: 0, passed: Vec::new() };
 
@@ -193,8 +195,7 @@ impl Found {
 
 /// Whether the broker takes the connection.
 async fn connects(mqtt: &Mqtt) -> bool {
-    let mqtt = Mqtt { client_id: STRANGER.to_owned(), ..mqtt.clone() };
-    match Link::open(&mqtt, &Purpose::Receipts).await {
+    match Link::open(mqtt, &Purpose::Receipts).await {
         Ok((link, _)) => {
             let _ = timeout(ANSWER_WITHIN, link.close()).await;
             true
