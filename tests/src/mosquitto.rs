@@ -93,7 +93,7 @@ impl Mosquitto {
 }
 
 /// Debian keeps it out of a normal user's path.
-fn program() -> &'static str {
+pub(crate) fn program() -> &'static str {
     let daemon = "/usr/sbin/mosquitto";
     if std::path::Path::new(daemon).exists() { daemon } else { "mosquitto" }
 }

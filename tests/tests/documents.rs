@@ -68,6 +68,8 @@ const COMMANDS: &[(&str, How)] = &[
     ("doseline monitor --config", Role),
     ("doseline serve --config", Role),
     ("deploy/make-secrets.sh", InCopy),
+    ("doseline certs", By("tests/tests/identities.rs")),
+    ("doseline devices acl", By("tests/tests/identities.rs")),
     ("docker compose", Lacks("a container engine")),
 ];
 
@@ -243,13 +245,16 @@ fn secrets_for_compose_are_made_once() {
     assert!(copied.expect("cp").success());
     for (command, _) in chosen(|how| matches!(how, InCopy)) {
         expect(&command, scratch.path(), 0);
-        let password = scratch.join("deploy/secrets/mqtt_password");
-        let first = fs::read_to_string(&password).expect("a password");
+        let files = ["clickhouse_password", "authority_passphrase", "broker/broker.pem", "bridge/share-group.env"];
+        let read =
+            || files.map(|file| fs::read_to_string(scratch.join("deploy/secrets").join(file)).expect("a secret"));
+        let first = read();
         expect(&command, scratch.path(), 0);
-        assert_eq!(fs::read_to_string(&password).expect("a password"), first, "a second run changes nothing");
-        let device = "openssl verify -CAfile deploy/secrets/tls/ca.pem deploy/secrets/devices/D-0001.pem";
+        assert_eq!(read(), first, "a second run changes nothing");
+        let device = "openssl verify -CAfile deploy/secrets/broker/devices-ca.pem \
+                      deploy/secrets/devices/acme/berlin-1/D-0001.pem";
         expect(device, scratch.path(), 0);
-        expect("deploy/make-secrets.sh ../D-1", scratch.path(), 2);
+        expect("deploy/make-secrets.sh ../D-1", scratch.path(), 1);
     }
 }
 

@@ -438,10 +438,13 @@ fn unknown_devices_wait_in_quarantine_until_somebody_registers_them() {
     let (client, mut connection) = rumqttc::v5::Client::new(options, 100);
     std::thread::spawn(move || connection.iter().take_while(Result::is_ok).count());
     let payload = report(1, v1::Clock::Synced, vec![injection(1_500), injection(1_501)]).encode_to_vec();
-    for (tenant, device) in [("acme", "known"), ("acme", "stranger"), ("open", "stranger")] {
-        let topic = format!("doseline/v1/{tenant}/berlin/{device}/report");
+    let publish = |device: &str, payload: &[u8]| {
+        let topic = format!("doseline/v1/{device}/report");
         let quality = rumqttc::v5::mqttbytes::QoS::AtLeastOnce;
-        client.publish(topic, quality, false, payload.clone()).expect("publish");
+        client.publish(topic, quality, false, payload.to_vec()).expect("publish");
+    };
+    for device in ["acme/berlin/known", "acme/berlin/stranger", "open/berlin/stranger"] {
+        publish(device, &payload);
     }
     let number = |sql: &str, wanted: u64| {
         poll(WITHIN, sql, || match stack.clickhouse.number(sql) {
@@ -453,7 +456,7 @@ fn unknown_devices_wait_in_quarantine_until_somebody_registers_them() {
     number("SELECT count() FROM doseline.quarantine WHERE reason = 'unknown_device' AND device = 'stranger'", 1);
 
     let still = doseline(&["quarantine", "replay", "--by", "ann"], 1);
-    assert!(still.contains("acme/stranger is not registered; `doseline devices import`"), "{still}");
+    assert!(still.contains("acme/stranger is not registered at site berlin; `doseline devices import`"), "{still}");
     import("acme,berlin,known,INJECTOR\nacme,berlin,stranger,INJECTOR\n");
     let replay = ["quarantine", "replay", "--reason", "unknown_device", "--by", "ann"];
     let told = doseline(&[&replay[..], &WAIT].concat(), 0);
@@ -461,4 +464,35 @@ fn unknown_devices_wait_in_quarantine_until_somebody_registers_them() {
     number("SELECT count() FROM doseline.injections", 6);
     number("SELECT uniqExact(tenant, device, seq) FROM doseline.injections", 6);
     number("SELECT count() FROM doseline.quarantine WHERE NOT replayed", 0);
+
+    // A device is unknown at another site until it is moved there.
+    let later = |seq| report(seq, v1::Clock::Synced, vec![injection(1_500)]).encode_to_vec();
+    publish("acme/paris/known", &later(3));
+    let elsewhere = "SELECT count() FROM doseline.quarantine WHERE NOT replayed AND device = 'known' \
+                     AND detail LIKE 'acme/known is registered at site berlin, not at paris%'";
+    number(elsewhere, 1);
+    let still = doseline(&["quarantine", "replay", "--by", "ann"], 1);
+    assert!(still.contains("acme/known is not registered at site paris"), "{still}");
+    import("acme,paris,known,INJECTOR\n");
+    // The bridge reads the registry every few seconds. Until then it refuses reports from Paris.
+    let mut seq = 3;
+    poll(WITHIN, "a report from the new site", || {
+        seq += 1;
+        publish("acme/paris/known", &later(seq));
+        std::thread::sleep(Duration::from_millis(200));
+        match stack.clickhouse.number("SELECT count() FROM doseline.injections WHERE site = 'paris'") {
+            0 => Err("none is stored"),
+            _ => Ok(()),
+        }
+    });
+    publish("acme/berlin/known", &later(1_000));
+    number(
+        "SELECT count() FROM doseline.quarantine WHERE detail LIKE 'acme/known is registered at site paris, not at berlin%'",
+        1,
+    );
+    // What waited is brought in: both sites were this device's at some time.
+    doseline(&[&replay[..], &WAIT].concat(), 0);
+    number("SELECT count() FROM doseline.quarantine WHERE NOT replayed", 0);
+    // Two from Berlin before, one after, and those from Paris: 3 to `seq`.
+    number("SELECT count() FROM doseline.injections WHERE device = 'known'", 3 + seq - 2);
 }

@@ -129,20 +129,20 @@ pub(crate) fn clears_status(topic: &[u8], payload: &[u8]) -> bool {
 
 /// Decides about one message, also by the registry.
 ///
-/// If a device is not registered and its tenant refuses unknown devices, its reports with sequence
-/// numbers are quarantined. A status passes, and so does a heartbeat without a sequence number: it
-/// holds no measurement. It shows that the device exists, and its last sequence number shows how
-/// many of the device's events are not stored.
+/// If a device is not registered at the site of its topic and its tenant refuses unknown devices,
+/// its reports with sequence numbers are quarantined. A status passes, and so does a heartbeat
+/// without a sequence number: it holds no measurement. It shows that the device exists, and its
+/// last sequence number shows how many of the device's events are not stored.
 pub fn admit_registered<'a>(topic: &[u8], payload: &'a [u8], registry: Option<&Registry>) -> Admitted<'a> {
     let admitted = admit(topic, payload);
-    let refuses = |key: &Key| registry.is_some_and(|registry| registry.refuses(key));
-    if !admitted.numbered || !admitted.key.as_ref().is_some_and(refuses) {
+    let (Some(registry), Some(key), true) = (registry, &admitted.key, admitted.numbered) else { return admitted };
+    let Some(topic) = std::str::from_utf8(topic).ok().and_then(|topic| Topic::parse(topic).ok()) else {
         return admitted;
+    };
+    match registry.refusal(key, topic.site) {
+        Some(detail) => quarantined(Some(topic), payload, Reject::new(Reason::UnknownDevice, detail)),
+        None => admitted,
     }
-    let topic = std::str::from_utf8(topic).ok().and_then(|topic| Topic::parse(topic).ok());
-    let device = admitted.key.unwrap_or_default();
-    let detail = format!("{device} is not registered, and the policy unknown_devices of its tenant is quarantine");
-    quarantined(topic, payload, Reject::new(Reason::UnknownDevice, detail))
 }
 
 /// The record's value, the report's head if it is one, and how much of it is unknown.
@@ -208,6 +208,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::registry::Device;
 
     const REPORT: &[u8] = b"doseline/v1/acme/berlin/d1/report";
     const JSON: &[u8] = b"doseline/v1/acme/berlin/d1/report/json";
@@ -328,8 +329,9 @@ mod tests {
 
     #[test]
     fn numbered_reports_of_unknown_devices_are_refused_where_the_tenant_says_so() {
-        let (known, acme) = ("acme".to_owned(), "acme".to_owned());
-        let registry = Registry::new([(acme, true)], [(known, "d1".to_owned())]);
+        let text = str::to_owned;
+        let known = Device { tenant: text("acme"), site: text("berlin"), device: text("d1") };
+        let registry = Registry::new([(text("acme"), true)], [known]);
         let stranger = b"doseline/v1/acme/berlin/d2/report";
         let payload = report(1).encode_to_vec();
         let beat = v1::Event { offset_us: 0, kind: Some(Kind::Heartbeat(v1::Heartbeat::default())) };
@@ -347,6 +349,9 @@ mod tests {
         }
         check(REPORT, &payload, Some(&registry), Destination::Reports);
         check(stranger, &payload, None, Destination::Reports);
+        let elsewhere = b"doseline/v1/acme/paris/d1/report";
+        check(elsewhere, &payload, Some(&registry), Destination::Quarantine(Reason::UnknownDevice));
+        check(elsewhere, &beat, Some(&registry), Destination::Reports);
         check(stranger, &beat, Some(&registry), Destination::Reports);
         let refused = check(stranger, &payload, Some(&registry), Destination::Quarantine(Reason::UnknownDevice));
         assert_eq!(refused.key.as_deref(), Some("acme/d2"));

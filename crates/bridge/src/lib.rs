@@ -29,6 +29,7 @@ mod confirmations;
 mod connection;
 mod error;
 mod establish;
+pub mod forbidden;
 mod health;
 pub mod metrics;
 mod mqtt_link;

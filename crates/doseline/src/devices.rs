@@ -1,5 +1,7 @@
 //! `doseline devices`: the registry of devices.
 
+mod acl;
+
 use std::{
     fs::File,
     path::PathBuf,
@@ -56,6 +58,20 @@ Example:
         /// The CSV file, with a header line
         file: PathBuf,
     },
+    /// Write the rules of the MQTT broker, with the devices that each gateway may publish for
+    #[command(after_help = "\
+The user name of a gateway is the common name of its certificate, TENANT/SITE/GATEWAY, with the site that
+the registry has for it. For Mosquitto the output is a whole file: put it in place of deploy/mosquitto/acl
+and send SIGHUP to the broker. Only the rules for Mosquitto are tested against the broker.
+
+Examples:
+  doseline devices acl --config services.toml > acl
+  doseline devices acl --format emqx --config services.toml > acl.conf")]
+    Acl {
+        /// The broker
+        #[arg(long, value_enum, default_value = "mosquitto")]
+        format: acl::Format,
+    },
     /// Set what happens to reports of devices that no person has registered
     #[command(after_help = "\
 Bridges that run with bridge.unknown_devices = \"policy\" follow within seconds.
@@ -77,6 +93,17 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
         Action::Import { file } => file,
         Action::List { tenant, json } => {
             list(&config, &tenant, json).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Action::Acl { format } => {
+            let devices = warehouse::registry::devices(&options::warehouse(&config)?, "").await;
+            let (gateways, unknown) = acl::gateways(&devices.context("read the registry")?);
+            for (gateway, device) in unknown {
+                eprintln!(
+                    "warning: {gateway} is not registered, so it gets no rule for {device}: import it with its site"
+                );
+            }
+            table::show(&acl::text(format, &gateways))?;
             return Ok(ExitCode::SUCCESS);
         }
         Action::Unknown { policy, tenant } => {

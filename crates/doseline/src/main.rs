@@ -12,6 +12,7 @@
 mod alerts;
 mod broker;
 mod calc;
+mod certs;
 mod check;
 mod config;
 mod devices;
@@ -85,6 +86,7 @@ Examples:
   doseline load --config services.toml            Kafka to ClickHouse
   doseline monitor --config services.toml         verdicts and alerts
   doseline serve --config services.toml           dashboard
+  doseline certs list --dir secrets               certificates, and until when they are valid
   doseline quarantine list --config services.toml what could not be used, and why
   doseline trace --item hp-0017                   where has it been, and on whom
   doseline impact --calibration cal-2026-0117     which injections does it put in question
@@ -148,6 +150,8 @@ enum Command {
     Impact(impact::Arguments),
     /// Record what people report, and list it
     Incident(incident::Arguments),
+    /// Make, renew, revoke and list certificates of broker, bridge, roles, devices and gateways
+    Certs(certs::Arguments),
     /// Every formula on your own numbers: JSON on standard input or flags in, JSON out
     Calc(calc::Arguments),
 }
@@ -160,6 +164,10 @@ fn main() -> ExitCode {
     // Arithmetic needs no configuration, so an invalid one must not prevent it.
     if let Command::Calc(arguments) = cli.command {
         return calc::run(arguments);
+    }
+    // Certificates are made before there is a configuration.
+    if let Command::Certs(arguments) = cli.command {
+        return certs::run(arguments).unwrap_or_else(|error| failed(&error));
     }
     let file = cli.config.as_deref();
     let running = match cli.command.engines() {
@@ -234,7 +242,9 @@ impl Command {
         let beside = match self {
             Self::Check(arguments) if !arguments.connect && arguments.beside.data_dir.is_none() => return Engines::Own,
             Self::Monitor(arguments) if !arguments.once && arguments.beside.data_dir.is_none() => return Engines::Own,
-            Self::Up(_) | Self::Bridge | Self::Load | Self::Serve | Self::Calc(_) => return Engines::Own,
+            Self::Up(_) | Self::Bridge | Self::Load | Self::Serve | Self::Calc(_) | Self::Certs(_) => {
+                return Engines::Own;
+            }
             Self::Simulate(arguments) => return Engines::Found(arguments.up_data_dir.as_deref()),
             Self::Check(arguments) => &arguments.beside,
             Self::Monitor(arguments) => &arguments.beside,
@@ -278,6 +288,7 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Impact(arguments) => impact::run(arguments, config).await,
             Command::Incident(arguments) => incident::run(arguments, config).await,
             Command::Calc(arguments) => Ok(calc::run(arguments)),
+            Command::Certs(arguments) => certs::run(arguments),
         }
     });
     // A blocking call into an engine must not delay the end of the process.

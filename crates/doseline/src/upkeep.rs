@@ -7,7 +7,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use bridge::registry::Registry;
+use bridge::registry::{Device, Registry};
 use embedded::mosquitto;
 use tokio::{
     sync::watch,
@@ -190,5 +190,6 @@ pub async fn read_registry(
 async fn registry(warehouse: &Warehouse) -> Result<Registry, warehouse::Error> {
     let policies = warehouse.unknown_device_policies().await?;
     let refusing = policies.into_iter().map(|(tenant, value)| (tenant, value == "quarantine"));
-    Ok(Registry::new(refusing, warehouse.all_registered().await?))
+    let devices = warehouse.all_registered().await?.into_iter();
+    Ok(Registry::new(refusing, devices.map(|(tenant, site, device)| Device { tenant, site, device })))
 }

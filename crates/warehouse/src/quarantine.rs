@@ -283,28 +283,32 @@ impl Warehouse {
         self.row(sql).await
     }
 
-    /// Those of the given devices, as (tenant, device), that a person has registered.
+    /// The sites at which a person has registered the given devices, now or before, as (tenant,
+    /// site, device). The devices are given as (tenant, device).
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
-    pub async fn registered(&self, devices: &[(String, String)]) -> Result<Vec<(String, String)>, Error> {
+    pub async fn registered(&self, devices: &[(String, String)]) -> Result<Vec<(String, String, String)>, Error> {
         if devices.is_empty() {
             return Ok(Vec::new());
         }
-        let sql = "SELECT toString(d.tenant) AS tenant, toString(d.device) AS device FROM devices_latest AS d \
-                   WHERE d.origin = 'IMPORTED' AND (d.tenant, d.device) IN ?";
+        let sql = "SELECT DISTINCT toString(d.tenant) AS tenant, toString(d.site) AS site, toString(d.device) AS device \
+                   FROM devices AS d \
+                   WHERE d.origin = 'IMPORTED' AND d.valid_from <= now64(6) AND (d.tenant, d.device) IN ?";
         self.fetch(self.query(sql).bind(devices)).await
     }
 
-    /// Every device that a person has registered, as (tenant, device).
+    /// Every device that a person has registered, as (tenant, site, device), with the site where it
+    /// is now.
     ///
     /// # Errors
     /// As [`Warehouse::fetch`].
     #[boxed]
-    pub async fn all_registered(&self) -> Result<Vec<(String, String)>, Error> {
-        self.rows("SELECT toString(d.tenant), toString(d.device) FROM devices_latest AS d WHERE d.origin = 'IMPORTED'")
-            .await
+    pub async fn all_registered(&self) -> Result<Vec<(String, String, String)>, Error> {
+        let sql = "SELECT toString(d.tenant), toString(d.site), toString(d.device) FROM devices_latest AS d \
+                   WHERE d.origin = 'IMPORTED'";
+        self.rows(sql).await
     }
 
     /// Policies about unknown devices, as (tenant, `keep` or `quarantine`). The tenant `""` stands

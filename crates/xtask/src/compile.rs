@@ -192,8 +192,8 @@ impl Wanted<'_> {
     fn compiles(&self, target: &Target, test: bool, tested: bool) -> bool {
         let name = target.name.as_str();
         match (target.kind.as_str(), self) {
-            ("lib", Self::Package { .. } | Self::Named(_)) => !test,
-            ("lib", _) => !test || target.tested,
+            ("lib" | "cdylib", Self::Package { .. } | Self::Named(_)) => !test,
+            ("lib" | "cdylib", _) => !test || target.tested,
             ("bin", Self::Package { package, binary }) => !test && target.package == *package && name == *binary,
             ("bin", Self::Named(names)) => !test && (tested || names.contains(&name)),
             ("bin", Self::Fast) if !test => tested,

@@ -47,6 +47,7 @@ const WITH_ENGINES: &[(&str, &str)] = &[
     ("embedded", "mosquitto"),
     ("tests", "bad_input"),
     ("tests", "harness"),
+    ("tests", "identities"),
     ("tests", "independent_client"),
     ("tests", "instructions"),
     ("tests", "kafka_clients"),
@@ -58,7 +59,7 @@ const WITH_ENGINES: &[(&str, &str)] = &[
 #[derive(Debug, Clone)]
 pub struct Target {
     pub package: String,
-    /// `lib`, `bin`, `test`, `bench` or `custom-build`.
+    /// `lib`, `cdylib`, `bin`, `test`, `bench` or `custom-build`.
     pub kind: String,
     pub name: String,
     /// Whether cargo looks for tests in this target.

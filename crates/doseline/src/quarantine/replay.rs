@@ -11,6 +11,7 @@ use load::replay::{Record, Replayer};
 use telemetry::{
     quarantine::Id,
     reject::{Reason, Reject},
+    topic::Topic,
 };
 use tokio::time::Instant;
 use warehouse::{
@@ -94,12 +95,16 @@ impl Command<'_> {
         let registered = self.registered(&raws).await?;
         let mut records: Vec<Record> = Vec::new();
         for raw in &raws {
-            let known = raw.reason != Reason::UnknownDevice.as_str()
-                || registered.contains(&(raw.tenant.clone(), raw.device.clone()));
             let unknown = || {
-                let detail = format!("{}/{} is not registered; `doseline devices import`", raw.tenant, raw.device);
+                let site = site(raw);
+                let detail = format!(
+                    "{}/{} is not registered at site {site}; `doseline devices import`",
+                    raw.tenant, raw.device
+                );
                 Reject::new(Reason::UnknownDevice, detail)
             };
+            let known = raw.reason != Reason::UnknownDevice.as_str()
+                || registered.contains(&(raw.tenant.clone(), site(raw).to_owned(), raw.device.clone()));
             let Config { plausibility, device_time, .. } = self.config;
             match known.then_some(()).ok_or_else(unknown).and_then(|()| remake(raw, plausibility, device_time)) {
                 Ok(record) => records.push(record),
@@ -117,8 +122,9 @@ impl Command<'_> {
         Ok(())
     }
 
-    /// Those devices that were refused as unknown and that a person has registered since.
-    async fn registered(&self, raws: &[Raw]) -> anyhow::Result<HashSet<(String, String)>> {
+    /// Where the devices that were refused as unknown are registered, as (tenant, site, device): at
+    /// their site of now, and at those where they were before.
+    async fn registered(&self, raws: &[Raw]) -> anyhow::Result<HashSet<(String, String, String)>> {
         let unknown = raws.iter().filter(|raw| raw.reason == Reason::UnknownDevice.as_str());
         let devices: HashSet<_> = unknown.map(|raw| (raw.tenant.clone(), raw.device.clone())).collect();
         let devices: Vec<_> = devices.into_iter().collect();
@@ -137,6 +143,11 @@ impl Command<'_> {
             println!("  and {} more", self.refused.len() - LINES);
         }
     }
+}
+
+/// The site in the topic; empty if the topic is none of the contract.
+fn site(raw: &Raw) -> &str {
+    Topic::parse(&raw.topic).map_or("", |topic| topic.site)
 }
 
 /// The ids of the rows, in groups that fit into memory.
