@@ -223,8 +223,7 @@ impl Machine {
         let run = move |monitor: monitor::Monitor| monitor.run(stop.clone());
         self.load.spawn("monitor", kept_from("monitor", troubles.clone(), shutdown.clone(), monitor, bind, run));
 
-        let (listen, names) = (loopback(arguments.http_port), config.http.names.clone());
-        let options = dashboard::Options { listen, names, troubles: troubles.clone() };
+        let options = options::dashboard(config, loopback(arguments.http_port), troubles.clone());
         let dashboard = dashboard::Dashboard::bind(options.clone(), warehouse.clone()).await?;
         let address = dashboard.address();
         let options = dashboard::Options { listen: address, ..options };
