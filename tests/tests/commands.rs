@@ -15,7 +15,7 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> harness::Finished {
 fn every_sub_command_explains_itself_with_an_example() {
     let help = run(&["--help"], &[]);
     assert_eq!(help.code, Some(0));
-    const COMMANDS: [&str; 18] = [
+    const COMMANDS: [&str; 19] = [
         "up",
         "bridge",
         "load",
@@ -34,6 +34,7 @@ fn every_sub_command_explains_itself_with_an_example() {
         "trace",
         "impact",
         "incident",
+        "token",
     ];
     for command in COMMANDS {
         assert!(help.stdout.contains(command), "--help lacks {command}");
@@ -42,6 +43,7 @@ fn every_sub_command_explains_itself_with_an_example() {
             "quarantine" => vec!["quarantine", "replay", "--help"],
             "alerts" => vec!["alerts", "ack", "--help"],
             "incident" => vec!["incident", "add", "--help"],
+            "token" => vec!["token", "create", "--help"],
             command => vec![command, "--help"],
         };
         let own = run(&arguments, &[]);
@@ -360,4 +362,63 @@ fn precedence(folder: &Path, data_dir: &str) {
     let elsewhere = run_in(folder, &[], &["alerts", "list", "--data-dir", "elsewhere"]);
     let said = format!("error: no running doseline in {}\n", folder.join("elsewhere").display());
     assert!(elsewhere.code == Some(1) && elsewhere.stderr.starts_with(&said), "{}", elsewhere.stderr);
+}
+
+#[test]
+fn tokens_are_created_listed_and_revoked() {
+    let scratch = Scratch::new("token");
+    let path = scratch.join("tokens.json");
+    let file = path.to_str().expect("UTF-8 path");
+    let token = |arguments: &[&str]| run(&[&["token", "--file", file], arguments].concat(), &[]);
+    let made = token(&["create", "--role", "viewer", "--tenant", "acme", "--note", "for \u{1b}[31mGrafana"]);
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    let text = made.stdout.trim();
+    let id = text.strip_prefix("dsl_").and_then(|text| text.split_once('_')).expect("a token").0;
+    assert!(made.stderr.contains(id) && !made.stderr.contains(text), "{}", made.stderr);
+    let secret = text.rsplit_once('_').expect("a token").1;
+    assert!(secret.len() == 64 && !fs::read_to_string(&path).expect("the file").contains(secret));
+    let listed = token(&["list"]);
+    assert!(listed.stdout.contains(id) && listed.stdout.contains("acme") && listed.stdout.contains("valid"));
+    assert!(!listed.stdout.contains(secret) && !listed.stdout.contains('\u{1b}'), "{}", listed.stdout);
+    let json: serde_json::Value = serde_json::from_str(token(&["list", "--json"]).stdout.trim()).expect("JSON");
+    assert_eq!((&json["id"], &json["hash"]), (&id.into(), &serde_json::Value::Null));
+    for (wrong, said) in [
+        (&["create", "--role", "viewer"][..], "--tenant NAME"),
+        (&["create", "--role", "admin", "--tenant", "acme"], "leave out --tenant"),
+        (&["create", "--role", "manufacturer"], "--manufacturer NAME"),
+        (&["create", "--role", "viewer", "--tenant", "it's"], "must match"),
+        (&["revoke", "0"], "doseline token list"),
+    ] {
+        let ended = token(wrong);
+        assert_eq!(ended.code, Some(1), "{wrong:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(said), "{wrong:?}: {}", ended.stderr);
+    }
+    assert_eq!(token(&["create", "--role", "owner", "--tenant", "acme"]).code, Some(2));
+    assert_eq!(token(&["create", "--role", "admin", "--days", "0"]).code, Some(2));
+    assert_eq!(token(&["revoke", id]).stdout, format!("revoked {id}\n"));
+    assert_eq!(token(&["list"]).stderr, "there is no token\n");
+    let nowhere = run(&["token", "list"], &[]);
+    assert!(nowhere.code == Some(1) && nowhere.stderr.contains("--file FILE"), "{}", nowhere.stderr);
+    let by_setting = [("DOSELINE__SERVE__TOKENS_FILE", file)];
+    assert_eq!(run(&["token", "list"], &by_setting).code, Some(0));
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("change the mode");
+    let open = token(&["list"]);
+    assert!(open.code == Some(1) && open.stderr.contains("hint: run `chmod 600"), "{}", open.stderr);
+}
+
+#[test]
+fn a_dashboard_on_the_network_needs_tokens() {
+    let open = [("DOSELINE__SERVE__HTTP", "0.0.0.0:0")];
+    let ended = run(&["serve"], &open);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("error: serve.auth = \"none\" lets everybody who reaches 0.0.0.0:0"),
+        "{}",
+        ended.stderr
+    );
+    assert!(ended.stderr.contains("hint: set serve.auth = \"tokens\""), "{}", ended.stderr);
+    let checked = run(&["check"], &open);
+    assert!(checked.code == Some(64) && checked.stderr.contains("serve.auth"), "{}", checked.stderr);
+    let without = run(&["serve"], &[("DOSELINE__SERVE__AUTH", "tokens")]);
+    assert!(without.code == Some(64) && without.stderr.contains("serve.tokens_file"), "{}", without.stderr);
 }

@@ -62,6 +62,8 @@ const COMMANDS: &[(&str, How)] = &[
     ("doseline rebuild --day 2026-11-24 --discard", Services(0)),
     ("doseline check --config", Services(0)),
     ("doseline migrate --config", Services(0)),
+    ("doseline token", By("tests/tests/commands.rs")),
+    ("curl -H", By("tests/tests/api/leaks.rs")),
     ("doseline give-up", By("tests/tests/loader/unreadable.rs")),
     ("doseline bridge --config", Role),
     ("doseline load --config", Role),

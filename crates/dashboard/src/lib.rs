@@ -1,42 +1,54 @@
-//! The dashboard: one web page, and the panels that it shows, as JSON.
+//! The dashboard: one web page and its panels, and the HTTP interface `/api/v1`.
 //!
-//! Purpose: it shows a clinic chain its fleet, through the same public views that Grafana and SQL
-//! tools use.
+//! Purpose: it shows a clinic chain its fleet, and a manufacturer its units, through the same public
+//! views that Grafana and SQL tools use.
 //!
-//! Absent: state, writing, and figures of its own. Each panel is one query over the views.
+//! Absent: state beside log-ins, writing, and figures of its own. Each panel and each endpoint is one
+//! query over the views.
 //!
-//! Invariants: a tenant is bound as a query parameter, never pasted into SQL. Every answer has a
-//! limit of rows. ClickHouse gets the query of each panel and tenant at most once in `FRESH`,
-//! however many pages are open. There are never more than `QUESTIONS_MAX` queries at once, even if
-//! a client invents tenants.
+//! Invariants: nobody unknown gets an answer unless the port is on the loopback interface. What an
+//! asker may see is enforced inside ClickHouse ([`warehouse::sight`]). No text of a request is SQL.
+//! Every answer has a limit of rows. ClickHouse gets the query of each panel and tenant at most once
+//! in `FRESH`, however many pages are open. There are never more than `QUESTIONS_MAX` queries at
+//! once, even if a client invents tenants.
 
+pub mod access;
+mod api;
 mod cache;
 mod panel;
+mod problem;
 
 use async_recursion::async_recursion as boxed;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{Path, Query, State},
+    extract::{DefaultBodyLimit, Extension, Path, Query, State, rejection::QueryRejection},
     http::{StatusCode, header},
+    middleware,
     response::{Html, IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use serde::Deserialize;
 use service::role_faults::RoleFaults;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
-use warehouse::Warehouse;
+use warehouse::{Warehouse, sight::Sight};
 
-use crate::{cache::Cache, panel::Panel};
+use crate::{
+    access::{Access, Asker, Auth, login, tokens},
+    cache::Cache,
+    panel::Panel,
+    problem::Problem,
+};
 
 const PAGE: &str = include_str!("index.html");
 const SCRIPT: &str = include_str!("page.js");
-/// The page contains its style and icon, loads its script from this port, contacts no other host,
-/// and cannot be framed.
-const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; img-src data:; \
-                           connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+const STYLE: &str = include_str!("page.css");
+/// A page loads script and style from this port, contains its icon, sends forms to this port,
+/// contacts no other host, and cannot be framed.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; \
+                           connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
 
 /// Greatest age of an answer. The page asks every 3 s.
 const FRESH: Duration = Duration::from_millis(2_500);
@@ -55,6 +67,10 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Accepted host names besides the address.
     pub names: Vec<String>,
+    /// Who may ask.
+    pub auth: Auth,
+    /// Requests of one asker, per minute.
+    pub requests_per_min: u32,
     /// Problems of roles in the same process, which `/readyz` reports.
     pub faults: RoleFaults,
 }
@@ -70,6 +86,18 @@ pub enum Error {
         /// Error of the operating system.
         source: std::io::Error,
     },
+    /// Everybody on the network could read medical data.
+    #[error(
+        "serve.auth = \"none\" lets everybody who reaches {address} read medical data; set serve.auth = \"tokens\" and \
+         serve.tokens_file, or an address of the loopback interface in serve.http"
+    )]
+    Open {
+        /// The address in the configuration.
+        address: SocketAddr,
+    },
+    /// The tokens cannot be read.
+    #[error("read the tokens: {0}")]
+    Tokens(#[from] tokens::Error),
     /// The server ended with an error.
     #[error("serve the dashboard: {0}")]
     Serve(std::io::Error),
@@ -82,6 +110,7 @@ pub struct Dashboard {
     address: SocketAddr,
     names: Vec<String>,
     faults: RoleFaults,
+    access: Access,
     warehouse: Warehouse,
 }
 
@@ -89,14 +118,18 @@ impl Dashboard {
     /// Binds the address.
     ///
     /// # Errors
-    /// [`Error::Listen`].
+    /// [`Error::Open`], [`Error::Tokens`] or [`Error::Listen`].
     #[boxed]
     pub async fn bind(options: Options, warehouse: Warehouse) -> Result<Self, Error> {
-        let listen = |source| Error::Listen { address: options.listen, source };
-        let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
-        let Options { names, faults, .. } = options;
-        Ok(Self { listener, address, names, faults, warehouse })
+        let Options { listen, names, auth, requests_per_min, faults } = options;
+        if matches!(auth, Auth::None) && !listen.ip().is_loopback() {
+            return Err(Error::Open { address: listen });
+        }
+        let access = Access::new(auth, requests_per_min)?;
+        let failed = |source| Error::Listen { address: listen, source };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address, names, faults, access, warehouse })
     }
 
     /// The address it listens on, with the real port.
@@ -110,37 +143,56 @@ impl Dashboard {
     /// [`Error::Serve`].
     #[boxed]
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let router = Router::new()
-            .route(
-                "/",
-                get(|| async {
-                    ([(header::CACHE_CONTROL, "no-cache"), (header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(PAGE))
-                }),
-            )
-            .route("/page.js", get(|| async { ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], SCRIPT) }))
-            .route("/api/{panel}", get(panel))
-            .route("/livez", get(|| async { "ok\n" }))
-            .route("/readyz", get(ready))
-            .with_state(Arc::new(Source {
-                warehouse: self.warehouse,
-                faults: self.faults,
-                cache: Cache::new(FRESH),
-                questions: Semaphore::new(QUESTIONS_MAX),
-            }));
+        let source = Source {
+            warehouse: self.warehouse,
+            faults: self.faults,
+            access: Arc::new(self.access),
+            cache: Cache::new(FRESH),
+            questions: Semaphore::new(QUESTIONS_MAX),
+        };
+        let router = router(Arc::new(source));
         service::listener::serve(self.listener, self.names, router, shutdown).await.map_err(Error::Serve)
     }
+}
+
+/// The routes: open ones, which show nothing of what is stored, and those that only askers get.
+fn router(source: Arc<Source>) -> Router {
+    let open = Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/page.js", get(|| async { ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], SCRIPT) }))
+        .route("/page.css", get(|| async { ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE) }))
+        .route("/login", get(login::form).post(login::enter).layer(DefaultBodyLimit::max(login::FORM_BYTES_MAX)))
+        .route("/logout", post(login::leave));
+    let closed = Router::new()
+        .route("/", get(page))
+        .route("/api/{panel}", get(panel))
+        .merge(api::router())
+        .fallback(|| async { Problem::not_found() })
+        .layer(middleware::from_fn_with_state(Arc::clone(&source.access), access::identify));
+    open.merge(closed)
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Only GET and HEAD are possible here")
+        })
+        .layer(middleware::from_fn(problem::number))
+        .with_state(source)
+}
+
+async fn page() -> Response {
+    ([(header::CACHE_CONTROL, "no-cache"), (header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(PAGE)).into_response()
 }
 
 /// The source of the answers.
 struct Source {
     warehouse: Warehouse,
     faults: RoleFaults,
+    access: Arc<Access>,
     cache: Cache,
     /// One permit for each running query.
     questions: Semaphore,
 }
 
-/// Why a panel has no answer.
+/// Why a question has no answer.
 enum Failed {
     /// Too many other queries were waiting.
     Busy,
@@ -149,10 +201,11 @@ enum Failed {
 }
 
 impl Source {
-    async fn ask(&self, panel: &Panel, tenant: &str) -> Result<Vec<u8>, Failed> {
+    /// Runs a query when it has its turn.
+    async fn ask<T>(&self, query: impl Future<Output = Result<T, warehouse::Error>>) -> Result<T, Failed> {
         let turn = tokio::time::timeout(TURN_WITHIN, self.questions.acquire()).await;
         let Ok(Ok(_turn)) = turn else { return Err(Failed::Busy) };
-        panel.rows(&self.warehouse, tenant).await.map_err(Failed::Asked)
+        query.await.map_err(Failed::Asked)
     }
 }
 
@@ -163,40 +216,76 @@ struct Filter {
     tenant: String,
 }
 
-async fn panel(State(source): State<Arc<Source>>, Path(name): Path<String>, Query(filter): Query<Filter>) -> Response {
+async fn panel(
+    State(source): State<Arc<Source>>,
+    Extension(asker): Extension<Asker>,
+    Path(name): Path<String>,
+    filter: Result<Query<Filter>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "bad-parameter", detail);
     let Some(panel) = Panel::named(&name) else {
         let names: Vec<_> = Panel::ALL.iter().map(|panel| panel.name).collect();
-        let text = format!("there is no panel {name:?}; there are {}", names.join(", "));
-        return failure(StatusCode::NOT_FOUND, &text);
+        let detail = format!("There is no such panel; there are {}", names.join(", "));
+        return Err(Problem { detail, ..Problem::not_found() });
     };
-    let tenant = filter.tenant.as_str();
+    let Query(Filter { tenant }) = filter.map_err(|error| bad(error.to_string()))?;
     if tenant.len() > TENANT_BYTES_MAX {
-        let text = format!("tenant: {} bytes, at most {TENANT_BYTES_MAX} are possible", tenant.len());
-        return failure(StatusCode::BAD_REQUEST, &text);
+        return Err(bad(format!("tenant has {} bytes; it has at most {TENANT_BYTES_MAX}", tenant.len())));
     }
-    match source.cache.get((panel.name, tenant), source.ask(panel, tenant)).await {
+    if matches!(asker.sight, Sight::Manufacturer(_)) {
+        let detail = "The page is for clinics; manufacturers use /api/v1/manufacturer";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "wrong-role", detail));
+    }
+    let sight = match tenant.as_str() {
+        "" => asker.sight,
+        tenant => asker.sight.of_tenant(tenant).ok_or_else(Problem::not_found)?,
+    };
+    let question = (panel.name, format!("{sight:?}"));
+    let warehouse = source.warehouse.seen_by(&sight);
+    let answer = source.ask(panel.rows(&warehouse, &tenant));
+    match source.cache.get((question.0, &question.1), answer).await {
         Ok(json) => {
-            ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")], json).into_response()
+            Ok(([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "private, no-cache")], json)
+                .into_response())
         }
-        Err(Failed::Busy) => {
-            failure(StatusCode::SERVICE_UNAVAILABLE, "too many panels are asked for at once; ask again in a while")
-        }
-        Err(Failed::Asked(error)) => {
-            tracing::warn!(panel = name, %error, "panel could not be read");
-            failure(StatusCode::BAD_GATEWAY, "ClickHouse could not be asked; see the log of the dashboard")
+        Err(failed) => Err(failed.problem(panel.name)),
+    }
+}
+
+impl Failed {
+    /// What an asker is told. The text of ClickHouse may quote rows, so it goes to the log alone.
+    fn problem(&self, what: &str) -> Problem {
+        match self {
+            Self::Busy => Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "Too many queries wait for ClickHouse; try again in a while",
+            ),
+            Self::Asked(error) => {
+                tracing::warn!(what, %error, "the query failed");
+                Problem::new(
+                    StatusCode::BAD_GATEWAY,
+                    "query-failed",
+                    "ClickHouse did not answer, or the answer is too large; narrow the query, or see the log of doseline",
+                )
+            }
         }
     }
 }
 
+/// Whether everything works. Strangers do not learn why not.
 async fn ready(State(source): State<Arc<Source>>) -> Response {
     let faults = source.faults.lines();
-    match source.warehouse.row::<u8>("SELECT toUInt8(1)").await {
-        Ok(_) if faults.is_empty() => "ok\n".into_response(),
-        Ok(_) => failure(StatusCode::SERVICE_UNAVAILABLE, &faults.join("; ")),
-        Err(error) => failure(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
-    }
-}
-
-fn failure(status: StatusCode, text: &str) -> Response {
-    (status, Json(serde_json::json!({ "error": text }))).into_response()
+    let fault = match source.warehouse.row::<u8>("SELECT toUInt8(1)").await {
+        Ok(_) if faults.is_empty() => return "ok\n".into_response(),
+        Ok(_) => faults.join("; "),
+        Err(error) => error.to_string(),
+    };
+    let text = if source.access.is_open() {
+        fault
+    } else {
+        tracing::warn!(fault, "not ready");
+        "not ready; see the log of doseline".to_owned()
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(serde_json::json!({ "error": text }))).into_response()
 }

@@ -16,7 +16,8 @@ const ago = value => {
 const get = async panel => {
   const tenant = document.getElementById("tenant").value;
   const response = await fetch(`api/${panel}?tenant=${encodeURIComponent(tenant)}`);
-  if (!response.ok) throw new Error(`${panel}: ${(await response.json()).error}`);
+  if (response.status === 401) location.assign("login");
+  if (!response.ok) throw new Error(`${panel}: ${(await response.json()).detail}`);
   return (await response.json()).data;
 };
 const table = (id, rows, empty, columns) => {
@@ -106,4 +107,9 @@ const refresh = async () => {
   setTimeout(refresh, 3000);
 };
 document.getElementById("tenant").addEventListener("change", () => document.getElementById("state").textContent = "loading …");
+const askWhoAsks = async () => {
+  const response = await fetch("api/v1/me");
+  document.getElementById("leave").hidden = !(response.ok && (await response.json()).signed_in);
+};
+askWhoAsks();
 refresh();

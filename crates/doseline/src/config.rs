@@ -19,7 +19,7 @@ use telemetry::{device_time, plausibility::Plausibility};
 mod reference;
 mod sections;
 
-pub use self::sections::{ClickHouse, Http, Log, LogFormat, Quarantine, Serve};
+pub use self::sections::{ClickHouse, Http, Log, LogFormat, Quarantine, Serve, ServeAuth};
 
 /// Prefix of environment variables; sections and keys are separated by two underscores.
 pub const ENV_PREFIX: &str = "DOSELINE__";
@@ -233,6 +233,13 @@ impl Config {
         unreadable.collect()
     }
 
+    /// The fault of a dashboard that would answer everybody on the network. Other roles start with
+    /// such a configuration; only `doseline check` and the dashboard itself refuse it.
+    pub fn open_dashboard(&self) -> Option<Fault> {
+        let (key, text) = self.serve.is_open()?;
+        Some(Fault { origin: "configuration".to_owned(), key: format!("serve.{key}"), text })
+    }
+
     /// Every fault, as (key, what is wrong and what would be right). Touches neither network nor
     /// disk.
     pub fn faults(&self) -> Vec<(String, String)> {
@@ -241,6 +248,7 @@ impl Config {
         faults.extend(within("kafka", kafka.conflicts()));
         faults.extend(within("bridge", self.bridge.conflicts()));
         faults.extend(within("load", self.load.conflicts()));
+        faults.extend(within("serve", self.serve.conflicts()));
         for (section, tls) in [("mqtt.tls", &mqtt.tls), ("kafka.tls", &kafka.tls)] {
             faults.extend(tls.iter().flat_map(|tls| within(section, tls.conflicts())));
         }
@@ -309,6 +317,29 @@ mod tests {
     }
 
     #[test]
+    fn a_dashboard_that_answers_everybody_is_refused() {
+        let faults = |toml: &str| {
+            let config: Config =
+                Figment::from(Serialized::defaults(Config::default())).merge(Toml::string(toml)).extract().unwrap();
+            let open = config.open_dashboard().map(|fault| fault.to_string());
+            (open, config.faults())
+        };
+        let (open, conflicts) = faults("[serve]\nhttp = \"0.0.0.0:9600\"\n");
+        let open = open.unwrap();
+        assert!(open.starts_with("configuration: serve.auth: \"none\" lets everybody"), "{open}");
+        assert!(open.contains("0.0.0.0:9600") && open.contains("tokens_file") && conflicts.is_empty(), "{open}");
+        for safe in [
+            "[serve]\nhttp = \"[::1]:9600\"\n",
+            "[serve]\nhttp = \"0.0.0.0:1\"\nauth = \"tokens\"\ntokens_file = \"t\"\n",
+        ] {
+            assert_eq!(faults(safe), (None, Vec::new()), "{safe}");
+        }
+        let (_, conflicts) = faults("[serve]\nauth = \"tokens\"\n");
+        assert_eq!(conflicts[0].0, "serve.tokens_file");
+        assert!(conflicts[0].1.contains("doseline token"), "{conflicts:?}");
+    }
+
+    #[test]
     fn files_that_are_not_there_are_named() {
         let tls = "ca = \"/nowhere/ca.pem\"\ncertificate = \"/nowhere/c.pem\"\nkey = \"/nowhere/k.pem\"\n";
         let toml = format!(
@@ -326,8 +357,7 @@ mod tests {
         assert!(Config::default().unreadable_files().is_empty());
     }
 
-    /// ClickHouse and the dashboard have no TLS there, and the dashboard asks for no password. The
-    /// MQTT port asks for certificates.
+    /// ClickHouse and the dashboard have no TLS there. The MQTT port asks for certificates.
     #[test]
     fn compose_publishes_on_the_loopback_interface_what_has_no_lock() {
         let text = fs::read_to_string(repository("deploy").join("compose.yaml")).unwrap();

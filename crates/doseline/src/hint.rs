@@ -110,7 +110,13 @@ fn remedy(cause: &(dyn Error + 'static)) -> Option<String> {
     if let Some(embedded::mosquitto::Error::Program(_)) = cause.downcast_ref() {
         return Some(embedded::mosquitto::REMEDY.to_owned());
     }
-    if let Some(error @ dashboard::Error::Listen { .. }) = cause.downcast_ref() {
+    if let Some(
+        error @ (dashboard::Error::Listen { .. } | dashboard::Error::Open { .. } | dashboard::Error::Tokens(_)),
+    ) = cause.downcast_ref()
+    {
+        return last_clause(&error.to_string());
+    }
+    if let Some(error) = cause.downcast_ref::<dashboard::access::tokens::Error>() {
         return last_clause(&error.to_string());
     }
     match cause.downcast_ref() {

@@ -34,6 +34,7 @@ mod running;
 mod simulate;
 mod supervise;
 mod table;
+mod token;
 mod trace;
 mod up;
 mod upkeep;
@@ -90,6 +91,7 @@ Examples:
   doseline quarantine list --config services.toml what could not be used, and why
   doseline trace --item hp-0017                   where has it been, and on whom
   doseline impact --calibration cal-2026-0117     which injections does it put in question
+  doseline token create --role viewer --tenant acme --config services.toml   opens the dashboard
   doseline calc saturation --kpa 313              a formula on numbers of your own
   doseline reconcile --config services.toml       is everything there, once?
 
@@ -152,6 +154,8 @@ enum Command {
     Incident(incident::Arguments),
     /// Make, renew, revoke and list certificates of broker, bridge, roles, devices and gateways
     Certs(certs::Arguments),
+    /// Create, list and revoke the tokens that open the dashboard
+    Token(token::Arguments),
     /// Every formula on your own numbers: JSON on standard input or flags in, JSON out
     Calc(calc::Arguments),
 }
@@ -242,7 +246,7 @@ impl Command {
         let beside = match self {
             Self::Check(arguments) if !arguments.connect && arguments.beside.data_dir.is_none() => return Engines::Own,
             Self::Monitor(arguments) if !arguments.once && arguments.beside.data_dir.is_none() => return Engines::Own,
-            Self::Up(_) | Self::Bridge | Self::Load | Self::Serve | Self::Calc(_) | Self::Certs(_) => {
+            Self::Up(_) | Self::Bridge | Self::Load | Self::Serve | Self::Calc(_) | Self::Certs(_) | Self::Token(_) => {
                 return Engines::Own;
             }
             Self::Simulate(arguments) => return Engines::Found(arguments.up_data_dir.as_deref()),
@@ -274,10 +278,11 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Monitor(arguments) => monitor::run(arguments, config).await,
             Command::Simulate(arguments) => simulate::run(arguments, config).await,
             Command::Migrate(_) => migrate::run(config).await,
-            Command::Check(arguments) => match config.unreadable_files() {
-                faults if faults.is_empty() => check::run(arguments, config).await,
-                faults => Ok(invalid(&faults)),
-            },
+            Command::Check(arguments) => {
+                let mut faults = config.unreadable_files();
+                faults.extend(config.open_dashboard());
+                if faults.is_empty() { check::run(arguments, config).await } else { Ok(invalid(&faults)) }
+            }
             Command::Reconcile(arguments) => reconcile::run(arguments, config).await,
             Command::Rebuild(arguments) => rebuild::run(arguments, config).await,
             Command::GiveUp(arguments) => give_up::run(arguments, config).await,
@@ -287,6 +292,7 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Trace(arguments) => trace::run(arguments, config).await,
             Command::Impact(arguments) => impact::run(arguments, config).await,
             Command::Incident(arguments) => incident::run(arguments, config).await,
+            Command::Token(arguments) => token::run(arguments, &config),
             Command::Calc(arguments) => Ok(calc::run(arguments)),
             Command::Certs(arguments) => certs::run(arguments),
         }

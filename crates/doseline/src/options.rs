@@ -1,12 +1,13 @@
 //! The options of each role, and the warehouse, from a configuration. Passwords of Kafka and
 //! ClickHouse are read from their files here.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
-use service::secret::Secret;
+use dashboard::access::Auth;
+use service::{role_faults::RoleFaults, secret::Secret};
 
-use crate::config::Config;
+use crate::config::{Config, ServeAuth};
 
 /// Options of the bridge.
 ///
@@ -31,6 +32,18 @@ pub fn load(config: &Config) -> anyhow::Result<load::Options> {
 /// A password file that cannot be read.
 pub fn monitor(config: &Config) -> anyhow::Result<monitor::Options> {
     Ok(monitor::Options::new(&config.kafka, &config.monitor, config.device_time, config.http.names.clone())?)
+}
+
+/// Options of the dashboard. `up` chooses the address itself.
+pub fn dashboard(config: &Config, listen: SocketAddr, faults: RoleFaults) -> dashboard::Options {
+    let section = &config.serve;
+    let auth = match (section.auth, &section.tokens_file) {
+        // A configuration without the file is refused before this.
+        (ServeAuth::Tokens, file) => Auth::Tokens(file.clone().unwrap_or_default()),
+        (ServeAuth::None, _) => Auth::None,
+    };
+    let (names, requests_per_min) = (config.http.names.clone(), section.requests_per_min);
+    dashboard::Options { listen, names, auth, requests_per_min, faults }
 }
 
 /// The loader's connection to Kafka, also for commands that read its topics.

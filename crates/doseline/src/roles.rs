@@ -98,8 +98,7 @@ pub async fn monitor(monitor: monitor::Monitor) -> anyhow::Result<ExitCode> {
 /// `doseline serve`
 pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let stop = stopped_by_signal()?;
-    let names = config.http.names.clone();
-    let dashboard = dashboard::Options { listen: config.serve.http, names, faults: RoleFaults::default() };
+    let dashboard = options::dashboard(&config, config.serve.http, RoleFaults::default());
     let dashboard = dashboard::Dashboard::bind(dashboard, options::warehouse(&config)?).await?;
     tracing::info!(url = format!("http://{}", dashboard.address()), "dashboard serves");
     let mut group = Group::new();

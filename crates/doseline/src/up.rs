@@ -227,8 +227,7 @@ impl Machine {
         self.behind_kafka
             .spawn("monitor", supervise_from("monitor", faults.clone(), shutdown.clone(), monitor, bind, run));
 
-        let (listen, names) = (loopback(arguments.http_port), config.http.names.clone());
-        let options = dashboard::Options { listen, names, faults: faults.clone() };
+        let options = options::dashboard(config, loopback(arguments.http_port), faults.clone());
         let dashboard = dashboard::Dashboard::bind(options.clone(), warehouse.clone()).await?;
         let address = dashboard.address();
         let options = dashboard::Options { listen: address, ..options };

@@ -4,7 +4,14 @@
 //! for as long. If all slots are taken, an idle connection is closed for a new one: see
 //! [`crate::connection_slots`].
 
-use std::{convert::Infallible, error::Error, io, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    error::Error,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_recursion::async_recursion as boxed;
 use axum::{Router, body::Body, response::Response};
@@ -24,6 +31,11 @@ use crate::{
 
 /// Time that a client has for the head of a request, from the end of the one before.
 const HEAD_TIME: Duration = Duration::from_secs(20);
+
+/// The address at the other end of a connection; every request carries it as an extension. With a
+/// proxy in front it is the proxy's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub IpAddr);
 
 /// Serves a router until `shutdown`, then finishes the requests that have begun. `names` are host
 /// names by which the port may be called besides its address.
@@ -57,8 +69,9 @@ async fn serve_within(
             Some(_) = connections.join_next() => {}
             (stream, slot) = &mut accepting => {
                 let (router, shutdown) = (router.clone(), shutdown.clone());
+                let peer = Peer(stream.peer_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip()));
                 connections.spawn(async move {
-                    let service = answering(router, slot.clone());
+                    let service = answering(router, peer, slot.clone());
                     // Whatever ended it, the client knows.
                     let _ = serve_connection(stream, &slot, service, head_time, &shutdown).await;
                 });
@@ -73,12 +86,15 @@ async fn serve_within(
 /// not take it holds nothing up.
 fn answering(
     router: Router,
+    peer: Peer,
     slot: Slot,
 ) -> impl hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> {
     hyper::service::service_fn(move |request: Request<Incoming>| {
         let (mut router, work) = (router.clone(), slot.work());
         async move {
-            let response = router.call(request.map(Body::new)).await;
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(peer);
+            let response = router.call(request).await;
             drop(work);
             response
         }

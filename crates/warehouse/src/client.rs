@@ -101,6 +101,12 @@ impl Warehouse {
         Ok(Self { client, options: Arc::new(options) })
     }
 
+    /// This warehouse with a setting that goes with every query.
+    #[must_use]
+    pub(crate) fn with_setting(&self, name: &str, value: &str) -> Self {
+        Self { client: self.client.clone().with_setting(name, value), options: Arc::clone(&self.options) }
+    }
+
     /// The options that this warehouse was created with.
     pub fn options(&self) -> &Options {
         &self.options

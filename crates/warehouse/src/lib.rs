@@ -44,6 +44,7 @@ pub mod registry;
 pub mod rollup;
 mod rows;
 pub mod schema;
+pub mod sight;
 pub mod sql;
 mod statement;
 pub mod states;
@@ -51,5 +52,7 @@ pub mod sterility;
 pub mod trace;
 pub mod verdicts;
 
+/// Labels of items and products, for crates that do not use `analysis` themselves.
+pub use analysis::gs1;
 pub use client::{Options, Warehouse};
 pub use error::{Advice, Error};

@@ -45,6 +45,7 @@ const WITH_ENGINES: &[(&str, &str)] = &[
     ("tests", "documents"),
     ("embedded", "clickhouse"),
     ("embedded", "mosquitto"),
+    ("tests", "api"),
     ("tests", "bad_input"),
     ("tests", "harness"),
     ("tests", "identities"),

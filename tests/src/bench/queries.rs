@@ -69,7 +69,7 @@ fn panels(stage: &mut Stage, rounds: usize) -> Vec<Row> {
     let mut dashboard = stage.role("serve", &[]);
     // The answer to an unknown panel names the known ones.
     let (_, refusal) = dashboard.get("/api/none").expect("an answer");
-    let error = serde_json::from_str::<Value>(&refusal).expect("JSON")["error"].as_str().expect("a text").to_owned();
+    let error = serde_json::from_str::<Value>(&refusal).expect("JSON")["detail"].as_str().expect("a text").to_owned();
     let names = error.rsplit_once("there are ").expect("names").1;
     let mut times: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
     for _ in 0..rounds {

@@ -257,6 +257,12 @@ async fn a_day_with_an_open_batch_is_not_closed() {
     rollup::close_day(&warehouse, day).await.unwrap();
 }
 
+/// Options of a dashboard that asks nobody who they are.
+fn open_options(listen: std::net::SocketAddr) -> dashboard::Options {
+    let (auth, requests_per_min) = (dashboard::access::Auth::None, 1_200);
+    dashboard::Options { listen, names: Vec::new(), auth, requests_per_min, faults: Default::default() }
+}
+
 /// The page counts days that are over from their rollups, if they have one. Every injection counts
 /// once.
 #[tokio::test(flavor = "multi_thread")]
@@ -264,12 +270,7 @@ async fn the_overview_counts_each_day_once() {
     let clickhouse = ClickHouse::start();
     let warehouse = migrated(&clickhouse).await;
     let listen = "127.0.0.1:0".parse().unwrap();
-    let dashboard = Dashboard::bind(
-        dashboard::Options { listen, names: Vec::new(), faults: Default::default() },
-        warehouse.clone(),
-    )
-    .await
-    .unwrap();
+    let dashboard = Dashboard::bind(open_options(listen), warehouse.clone()).await.unwrap();
     let address = dashboard.address();
     let shutdown = CancellationToken::new();
     let serving = tokio::spawn(dashboard.run(shutdown.clone()));
@@ -319,8 +320,7 @@ async fn the_page_asks_a_few_queries_at_once() {
     });
     let warehouse = warehouse::Warehouse::new(warehouse::Options { url, ..Default::default() }).unwrap();
     let listen = "127.0.0.1:0".parse().unwrap();
-    let options = dashboard::Options { listen, names: Vec::new(), faults: Default::default() };
-    let dashboard = Dashboard::bind(options, warehouse).await.unwrap();
+    let dashboard = Dashboard::bind(open_options(listen), warehouse).await.unwrap();
     let address = dashboard.address();
     let shutdown = CancellationToken::new();
     let serving = tokio::spawn(dashboard.run(shutdown.clone()));

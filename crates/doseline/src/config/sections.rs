@@ -58,6 +58,49 @@ settings! {
     pub struct Serve {
         /// Address of the dashboard
         http: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9_600));
+        /// Who may ask. `none`: everybody who reaches the port, so `serve.http` must be an address
+        /// of the loopback interface. `tokens`: holders of a token of `serve.tokens_file`:
+        /// [interface](api.md#who-asks)
+        auth: ServeAuth = ServeAuth::None;
+        /// File of the tokens, which `doseline token` writes and only its owner may read. A change
+        /// counts at once
+        tokens_file: Option<PathBuf> = None;
+        /// Requests of one token, per minute; as many may come at once. Beyond it, the answer is 429
+        requests_per_min: u32 = 1_200, in 1..=1_000_000;
+    }
+}
+
+/// Who may ask the dashboard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServeAuth {
+    /// Everybody who reaches the port.
+    None,
+    /// Holders of a token.
+    Tokens,
+}
+
+impl Serve {
+    /// Settings that contradict each other, as (key, what is wrong and what would be right).
+    pub fn conflicts(&self) -> Option<(&'static str, String)> {
+        let is_absent = self.auth == ServeAuth::Tokens && self.tokens_file.is_none();
+        is_absent.then(|| {
+            let text = "name the file in which `doseline token` keeps the tokens; serve.auth = \"tokens\" needs it";
+            ("tokens_file", text.to_owned())
+        })
+    }
+
+    /// What is wrong if the port answers everybody on the network.
+    pub fn is_open(&self) -> Option<(&'static str, String)> {
+        let is_open = self.auth == ServeAuth::None && !self.http.ip().is_loopback();
+        is_open.then(|| {
+            let text = format!(
+                "\"none\" lets everybody who reaches {} read medical data; set \"tokens\" and serve.tokens_file, or an \
+                 address of the loopback interface in serve.http",
+                self.http
+            );
+            ("auth", text)
+        })
     }
 }
 

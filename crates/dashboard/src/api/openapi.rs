@@ -1,0 +1,276 @@
+//! The OpenAPI 3.1 description of the interface, made from the endpoints themselves.
+
+use std::sync::LazyLock;
+
+use axum::{http::HeaderMap, response::Response};
+use serde_json::{Map, Value, json};
+
+use super::{
+    LIMIT, LIMIT_MAX, ROOT, answer,
+    endpoint::{Endpoint, Kind, Shape},
+    endpoints,
+    labels::Label,
+    parameters::VALUE_BYTES_MAX,
+    row::{Field, Row as _},
+};
+use crate::problem::MEDIA_TYPE;
+
+static DESCRIPTION: LazyLock<String> = LazyLock::new(|| description().to_string());
+
+/// The description.
+pub async fn openapi(headers: HeaderMap) -> Response {
+    answer::tagged("application/json", DESCRIPTION.clone().into_bytes(), &headers)
+}
+
+fn description() -> Value {
+    let mut schemas = Map::new();
+    let mut paths = Map::new();
+    for endpoint in endpoints() {
+        schemas.insert(endpoint.rows.name.to_owned(), schema(&(endpoint.rows.fields)()));
+        paths.insert(format!("{ROOT}{}", endpoint.path), json!({ "get": operation(endpoint) }));
+    }
+    schemas.insert(Label::NAME.to_owned(), schema(&Label::fields()));
+    schemas.insert("Problem".to_owned(), problem());
+    schemas.insert("Asker".to_owned(), asker());
+    let label = json!({ "name": "label", "in": "query", "required": true, "schema": text(),
+        "description": "The text that was scanned: a GS1 element string, with or without FNC1 and `]d2`" });
+    let others = [
+        ("me", "Who asks: role, tenants or manufacturer, end of the token", json!([]), "Asker"),
+        ("labels", "What a scanned label says", json!([label]), Label::NAME),
+    ];
+    for (path, about, parameters, schema) in others {
+        let operation = json!({
+            "operationId": path, "summary": about, "parameters": parameters,
+            "responses": responses(about, json!({ "application/json": { "schema": reference(schema) } }), json!({})),
+        });
+        paths.insert(format!("{ROOT}/{path}"), json!({ "get": operation }));
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "doseline",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "What injection devices measured, what it says about them, and what is missing. Times are \
+                UTC; nl, um, us, Pa and millidegrees are integers. Lists come in pages: `next` is the cursor of the \
+                next one.",
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "paths": paths,
+        "security": [{ "token": [] }, { "cookie": [] }],
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "token": { "type": "http", "scheme": "bearer", "description": "`doseline token create` makes one" },
+                "cookie": { "type": "apiKey", "in": "cookie", "name": "__Host-doseline",
+                    "description": "The page gets it at /login" },
+            },
+        },
+    })
+}
+
+fn operation(endpoint: &Endpoint) -> Value {
+    let row = reference(endpoint.rows.name);
+    let (json, headers) = match endpoint.shape {
+        Shape::One => (row, json!({})),
+        Shape::List { .. } => {
+            let page = json!({
+                "type": "object",
+                "required": ["data", "next"],
+                "properties": {
+                    "data": { "type": "array", "items": row },
+                    "next": { "type": ["string", "null"], "description": "Cursor of the next page; null = this is the last" },
+                },
+            });
+            let link = json!({ "Link": { "description": "Address of the next page, rel=\"next\"", "schema": { "type": "string" } } });
+            (page, link)
+        }
+    };
+    let content = json!({ "application/json": { "schema": json }, "text/csv": { "schema": { "type": "string" } } });
+    json!({
+        "operationId": name(endpoint.path),
+        "summary": endpoint.about,
+        "description": format!("For tokens with one of the roles {}.", endpoint.audience.text()),
+        "parameters": parameters(endpoint),
+        "responses": responses(endpoint.about, content, headers),
+    })
+}
+
+/// `/tenants/{tenant}/devices/{device}` as `tenants_tenant_devices_device`.
+fn name(path: &str) -> String {
+    path.trim_start_matches('/')
+        .chars()
+        .filter(|letter| !matches!(letter, '{' | '}'))
+        .map(|letter| if letter == '/' { '_' } else { letter })
+        .collect()
+}
+
+fn parameters(endpoint: &Endpoint) -> Vec<Value> {
+    let is_in_path = |name: &str| endpoint.path.contains(&format!("{{{name}}}"));
+    let mut parameters: Vec<Value> = endpoint
+        .parameters
+        .iter()
+        .map(|parameter| {
+            let schema = match parameter.kind {
+                Kind::Text | Kind::Label => text(),
+                Kind::Choice(words) => json!({ "type": "string", "enum": words }),
+                Kind::Time => json!({ "type": "string", "format": "date-time" }),
+                Kind::Day => json!({ "type": "string", "format": "date" }),
+            };
+            let place = if is_in_path(parameter.name) { "path" } else { "query" };
+            json!({ "name": parameter.name, "in": place, "required": parameter.is_required, "schema": schema,
+                "description": parameter.about })
+        })
+        .collect();
+    let mut add = |name: &str, about: &str, schema: Value| {
+        parameters
+            .push(json!({ "name": name, "in": "query", "required": false, "schema": schema, "description": about }));
+    };
+    if endpoint.audience.has_tenants() && !is_in_path("tenant") {
+        add("tenant", "Only of this tenant; without it, of all of the token", text());
+    }
+    if matches!(endpoint.shape, Shape::List { .. }) {
+        let limit = json!({ "type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT });
+        add("limit", "Rows of a page", limit);
+        add("cursor", "`next` of the page before; everything else as it was", json!({ "type": "string" }));
+    }
+    parameters
+}
+
+fn responses(about: &str, content: Value, headers: Value) -> Value {
+    let problem = json!({
+        "description": "What is wrong and what would be right",
+        "content": { MEDIA_TYPE: { "schema": reference("Problem") } },
+    });
+    json!({
+        "200": { "description": about, "content": content, "headers": headers },
+        "304": { "description": "The asker has this answer: `If-None-Match` names its `ETag`" },
+        "default": problem,
+    })
+}
+
+fn text() -> Value {
+    json!({ "type": "string", "minLength": 1, "maxLength": VALUE_BYTES_MAX })
+}
+
+fn reference(schema: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{schema}") })
+}
+
+fn schema(fields: &[Field]) -> Value {
+    let property = |field: &Field| {
+        let mut schema = field.schema.clone();
+        schema["description"] = Value::from(field.about.as_str());
+        (field.name.to_owned(), schema)
+    };
+    let names: Vec<&str> = fields.iter().map(|field| field.name).collect();
+    json!({
+        "type": "object",
+        "required": names,
+        "properties": fields.iter().map(property).collect::<Map<_, _>>(),
+    })
+}
+
+fn problem() -> Value {
+    json!({
+        "type": "object",
+        "description": "A problem document (RFC 9457)",
+        "required": ["type", "title", "status", "detail", "instance"],
+        "properties": {
+            "type": { "type": "string", "description": "Kind of the problem, urn:doseline:problem:…" },
+            "title": { "type": "string" },
+            "status": { "type": "integer" },
+            "detail": { "type": "string", "description": "What is wrong and what would be right" },
+            "instance": { "type": "string", "description": "The number of the request, as in the log" },
+        },
+    })
+}
+
+fn asker() -> Value {
+    json!({
+        "type": "object",
+        "required": ["id", "role", "tenants", "manufacturer", "expires_s", "signed_in"],
+        "properties": {
+            "id": { "type": "string", "description": "Id of the token; `local` without tokens" },
+            "role": { "type": "string", "enum": ["viewer", "operator", "manufacturer", "admin"] },
+            "tenants": { "type": ["array", "null"], "items": { "type": "string" }, "description": "null = no tenant, or for an admin all" },
+            "manufacturer": { "type": ["string", "null"] },
+            "expires_s": { "type": ["integer", "null"], "description": "When the token ends, s since 1970; null = never" },
+            "signed_in": { "type": "boolean", "description": "Whether a cookie says who asks" },
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Calls `check` with every object in a value.
+    fn walk(value: &Value, check: &mut impl FnMut(&Map<String, Value>)) {
+        match value {
+            Value::Object(object) => {
+                check(object);
+                object.values().for_each(|value| walk(value, check));
+            }
+            Value::Array(values) => values.iter().for_each(|value| walk(value, check)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_description_is_complete_in_itself() {
+        let description = description();
+        let schemas = description["components"]["schemas"].as_object().unwrap();
+        let mut used = BTreeSet::new();
+        walk(&description, &mut |object| {
+            if let Some(Value::String(reference)) = object.get("$ref") {
+                used.insert(reference.strip_prefix("#/components/schemas/").unwrap().to_owned());
+            }
+        });
+        assert_eq!(used, schemas.keys().cloned().collect());
+        let mut names = BTreeSet::new();
+        for (path, item) in description["paths"].as_object().unwrap() {
+            let operation = &item["get"];
+            assert!(names.insert(operation["operationId"].as_str().unwrap().to_owned()), "{path}");
+            let named: BTreeSet<_> =
+                path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();
+            let parameters = operation["parameters"].as_array().unwrap();
+            let of_path = parameters.iter().filter(|parameter| parameter["in"] == "path");
+            let given: BTreeSet<_> = of_path.map(|parameter| parameter["name"].as_str().unwrap()).collect();
+            assert_eq!(named, given, "{path}");
+        }
+    }
+
+    /// A list whose keys do not name a row would lose rows between two pages.
+    #[test]
+    fn every_list_is_ordered_by_fields_of_its_rows() {
+        for endpoint in endpoints() {
+            let fields = (endpoint.rows.fields)();
+            if let Shape::List { keys, .. } = endpoint.shape {
+                assert!(!keys.is_empty(), "{}", endpoint.path);
+                for key in keys {
+                    let field = fields.iter().find(|field| field.name == key.name());
+                    let kind = &field.unwrap_or_else(|| panic!("{}: {}", endpoint.path, key.name())).schema["type"];
+                    let expected =
+                        if matches!(key, super::super::endpoint::Key::Text(_)) { "string" } else { "integer" };
+                    assert_eq!(kind, expected, "{}: {}", endpoint.path, key.name());
+                }
+            }
+            assert!(endpoint.sql.contains("{where}"), "{}", endpoint.path);
+        }
+    }
+
+    /// One resource, one row: two rows of one name would share a schema.
+    #[test]
+    fn rows_of_one_name_have_the_same_fields() {
+        let mut seen: Vec<(&str, Vec<&str>)> = Vec::new();
+        for endpoint in endpoints() {
+            let fields: Vec<_> = (endpoint.rows.fields)().iter().map(|field| field.name).collect();
+            match seen.iter().find(|(name, _)| *name == endpoint.rows.name) {
+                Some((name, known)) => assert_eq!(*known, fields, "{name}"),
+                None => seen.push((endpoint.rows.name, fields)),
+            }
+        }
+    }
+}
