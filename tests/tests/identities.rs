@@ -319,7 +319,7 @@ fn a_renewed_certificate_of_the_broker_is_used_without_a_restart() {
     assert!(device.is_open());
 }
 
-/// A report is not retained, whatever its sender asks for, and arrives nevertheless. A status is.
+/// A report is not retained, whatever its sender asks for, and still arrives. A status is retained.
 #[test]
 fn a_retained_report_arrives_and_is_not_retained() {
     let site = Site::start();
@@ -359,8 +359,8 @@ fn configuration(scratch: &Scratch, certificates: &Certificates, broker: &Deploy
     path.into_os_string().into_string().expect("UTF-8 path")
 }
 
-/// The bridge, gateways with the rules that the registry gives, and the check of the broker's rules,
-/// all over TLS with Kafka and ClickHouse.
+/// The bridge, gateways with the rules that the registry gives, and the check of the broker's
+/// rules, all over TLS with Kafka and ClickHouse.
 #[test]
 fn bridge_gateway_and_check_work_with_the_deployed_broker() {
     let scratch = Scratch::new("identities-path");

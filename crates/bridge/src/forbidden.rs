@@ -142,8 +142,8 @@ impl Found {
         self.ask(Packet::Publish(publish), is_answer).await
     }
 
-    /// Sends a packet and waits for the answer. A connection that ends first is opened again for the
-    /// next attempt.
+    /// Sends a packet and waits for the answer. A connection that ends first is opened again for
+    /// the next attempt.
     async fn ask(&mut self, packet: Packet, is_answer: impl Fn(&Packet) -> Option<bool>) -> Result<bool, String> {
         let mut link = match self.link.take() {
             Some(link) => link,

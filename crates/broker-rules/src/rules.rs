@@ -50,7 +50,8 @@ impl Rules {
 
     /// Whether a user may subscribe to a filter. It must be written as in the file: a wildcard that
     /// matches a readable topic is not enough. Devices and gateways, whose names have slashes, may
-    /// not share a subscription: a member of a group takes its part of the messages from the others.
+    /// not share a subscription: a member of a group takes its part of the messages from the
+    /// others.
     pub fn grants(&self, user: &str, filter: &str) -> bool {
         let filter = match filter.strip_prefix(SHARED) {
             Some(_) if user.contains('/') => return false,

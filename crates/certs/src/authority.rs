@@ -31,7 +31,8 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// Makes an authority. Returns its certificate in PEM form, its key, and its entry in the index.
+    /// Makes an authority. Returns its certificate in PEM form, its key, and its entry in the
+    /// index.
     pub fn generate(authority: Authority, now: i64, days: u32) -> Result<(String, Key, Entry), Error> {
         let key = Key::generate()?;
         let serial = serial()?;

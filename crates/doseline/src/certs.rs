@@ -135,8 +135,8 @@ struct New {
     /// Validity, days, at most that of the authority
     #[arg(long, default_value_t = 825, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     days: u32,
-    /// Certificate signing request (PEM, key on the curve P-256): the private key stays where it was
-    /// made. The names in the request are ignored
+    /// Certificate signing request (PEM, key on the curve P-256): the private key stays where it
+    /// was made. The names in the request are ignored
     #[arg(long, value_name = "FILE")]
     csr: Option<PathBuf>,
 }

@@ -1,8 +1,8 @@
 //! Reads a range of Kafka again, for `rebuild` and `reconcile`. Nothing here writes.
 //!
-//! [`Reader`] reads records by offset, without joining a group. [`BatchRebuilder`] makes the rows of a
-//! batch with the same pure code as the loader. [`Inventory`] collects what the records contain; it
-//! knows nothing of batches, so that it can contradict the loader.
+//! [`Reader`] reads records by offset, without joining a group. [`BatchRebuilder`] makes the rows
+//! of a batch with the same pure code as the loader. [`Inventory`] collects what the records
+//! contain; it knows nothing of batches, so that it can contradict the loader.
 
 mod inventory;
 mod reader;

@@ -139,7 +139,8 @@ pub struct Limits {
     /// Inserts of one batch that run at once, into independent tables.
     pub inserts_max: usize,
     /// Bytes of records in memory over all partitions, at least `bytes_max`: in queues, and in
-    /// batches that are being written. The rows made of them come on top, see [`Limits::rows_in_memory_max`].
+    /// batches that are being written. The rows made of them come on top, see
+    /// [`Limits::rows_in_memory_max`].
     pub memory_max: usize,
     pub loss_shown: Duration,
     pub unwritten_age_max: Duration,

@@ -8,9 +8,9 @@
 //!
 //! Boundary: this crate decides, except for the conditions of silent, lost or powerless devices:
 //! those are SQL with kind, title and severity in `warehouse::devices`. Its queries are in
-//! `warehouse`, its mathematics in `analysis`; it has no MQTT. It contains two kinds of SQL text: the queries that an alert shows to a person, and
-//! the names of units as expressions of a table's columns (`units.rs`). Its rules do no IO and read
-//! no clock.
+//! `warehouse`, its mathematics in `analysis`; it has no MQTT. It contains two kinds of SQL text:
+//! the queries that an alert shows to a person, and the names of units as expressions of a table's
+//! columns (`units.rs`). Its rules do no IO and read no clock.
 //!
 //! Invariants:
 //! - A verdict is a function of facts, registry and time. It does not depend on the order of

@@ -35,7 +35,8 @@ pub struct LoadedBatch {
     pub generation: u32,
     /// Version of the decoder that wrote it.
     pub decoder_version: u32,
-    /// Hash of the decode rules (plausibility, device time) that applied when the batch was written.
+    /// Hash of the decode rules (plausibility, device time) that applied when the batch was
+    /// written.
     pub rules_hash: u64,
     /// Ingest day, days since 1970.
     pub ingest_day: i32,
