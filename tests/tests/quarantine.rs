@@ -468,9 +468,8 @@ fn unknown_devices_wait_in_quarantine_until_somebody_registers_them() {
     // A device is unknown at another site until it is moved there.
     let later = |seq| report(seq, v1::Clock::Synced, vec![injection(1_500)]).encode_to_vec();
     publish("acme/paris/known", &later(3));
-    let elsewhere = "SELECT count() FROM doseline.quarantine WHERE NOT replayed AND device = 'known' \
-                     AND detail LIKE 'acme/known is registered at site berlin, not at paris%'";
-    number(elsewhere, 1);
+    let waits = "(SELECT count() FROM doseline.quarantine WHERE NOT replayed AND reason = 'unknown_device' AND topic";
+    number(&format!("SELECT {waits} = 'doseline/v1/acme/paris/known/report')"), 1);
     let still = doseline(&["quarantine", "replay", "--by", "ann"], 1);
     assert!(still.contains("acme/known is not registered at site paris"), "{still}");
     import("acme,paris,known,INJECTOR\n");
@@ -486,10 +485,9 @@ fn unknown_devices_wait_in_quarantine_until_somebody_registers_them() {
         }
     });
     publish("acme/berlin/known", &later(1_000));
-    number(
-        "SELECT count() FROM doseline.quarantine WHERE detail LIKE 'acme/known is registered at site paris, not at berlin%'",
-        1,
-    );
+    number(&format!("SELECT {waits} = 'doseline/v1/acme/berlin/known/report')"), 1);
+    let stored = "(SELECT count() FROM doseline.injections WHERE site = 'paris')";
+    number(&format!("SELECT {waits} = 'doseline/v1/acme/paris/known/report') + {stored}"), seq - 2);
     // What waited is brought in: both sites were this device's at some time.
     doseline(&[&replay[..], &WAIT].concat(), 0);
     number("SELECT count() FROM doseline.quarantine WHERE NOT replayed", 0);
