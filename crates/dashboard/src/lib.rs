@@ -1,16 +1,16 @@
 //! The dashboard: one web page and its panels, and the HTTP interface `/api/v1`.
 //!
-//! Purpose: it shows a clinic chain its fleet, and a manufacturer its units, through the same public
-//! views that Grafana and SQL tools use.
+//! Purpose: it shows a clinic chain its fleet, and a manufacturer its units, through the same
+//! public views that Grafana and SQL tools use.
 //!
-//! Absent: state beside log-ins, writing, and figures of its own. Each panel and each endpoint is one
-//! query over the views.
+//! Absent: state beside log-ins, writing, and figures of its own. Each panel and each endpoint is
+//! one query over the views.
 //!
 //! Invariants: nobody unknown gets an answer unless the port is on the loopback interface. What an
 //! asker may see is enforced inside ClickHouse ([`warehouse::sight`]). No text of a request is SQL.
-//! Every answer has a limit of rows. ClickHouse gets the query of each panel and tenant at most once
-//! in `FRESH`, however many pages are open. There are never more than `QUESTIONS_MAX` queries at
-//! once, even if a client invents tenants.
+//! Every answer has a limit of rows. ClickHouse gets the query of each panel and tenant at most
+//! once in `FRESH`, however many pages are open. There are never more than `QUESTIONS_MAX` queries
+//! at once, even if a client invents tenants.
 
 pub mod access;
 mod api;

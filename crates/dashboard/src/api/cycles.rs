@@ -52,9 +52,11 @@ row! {
         verdict: String,
         /// Reason of the verdict, in words
         reason: String,
-        /// Longest continuous time in the band of the recipe, least over the sensors, ms; null = not known
+        /// Longest continuous time in the band of the recipe, least over the sensors, ms; null =
+        /// not known
         hold_ms: Option<i64>,
-        /// Lethality, conservative sum, least over the sensors, ms at the reference temperature; null = not known
+        /// Lethality, conservative sum, least over the sensors, ms at the reference temperature;
+        /// null = not known
         f0_ms: Option<i64>,
     }
 }

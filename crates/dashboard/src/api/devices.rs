@@ -226,7 +226,8 @@ row! {
 }
 
 row! {
-    /// A bin of the histogram of dose errors of a device, of injections with outcome OK or none said.
+    /// A bin of the histogram of dose errors of a device, of injections with outcome OK or none
+    /// said.
     pub struct ErrorBin {
         /// Tenant
         tenant: String,

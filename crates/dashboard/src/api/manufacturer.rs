@@ -1,5 +1,5 @@
-//! Accuracy of units over all tenants, for their manufacturer: no tenant, site or session, and no time
-//! finer than a day.
+//! Accuracy of units over all tenants, for their manufacturer: no tenant, site or session, and no
+//! time finer than a day.
 
 use super::{
     endpoint::{Audience, Endpoint, Key, Parameter, Rows, Shape},

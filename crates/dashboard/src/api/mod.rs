@@ -3,9 +3,9 @@
 //! Every endpoint is a constant ([`endpoint::Endpoint`]) in the file of its resource. Its route,
 //! checks of its parameters, query, answer and description follow from that constant.
 //!
-//! Invariants: no SQL comes from outside; a value is a quoted literal. Each query runs with what its
-//! asker may see ([`warehouse::sight`]) and has limits of rows, bytes, memory and time. What is not
-//! the asker's is answered as what does not exist.
+//! Invariants: no SQL comes from outside; a value is a quoted literal. Each query runs with what
+//! its asker may see ([`warehouse::sight`]) and has limits of rows, bytes, memory and time. What is
+//! not the asker's is answered as what does not exist.
 
 mod alerts;
 mod answer;

@@ -65,7 +65,8 @@ settings! {
         /// File of the tokens, which `doseline token` writes and only its owner may read. A change
         /// counts at once
         tokens_file: Option<PathBuf> = None;
-        /// Requests of one token, per minute; as many may come at once. Beyond it, the answer is 429
+        /// Requests of one token, per minute; as many may come at once. Beyond it, the answer is
+        /// 429
         requests_per_min: u32 = 1_200, in 1..=1_000_000;
     }
 }
