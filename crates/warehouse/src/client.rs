@@ -58,6 +58,8 @@ pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
 pub struct Warehouse {
     client: clickhouse::Client,
     options: Arc<Options>,
+    /// Longest answer that is read, bytes.
+    answer_bytes_max: usize,
 }
 
 impl fmt::Debug for Warehouse {
@@ -98,13 +100,16 @@ impl Warehouse {
         if !options.password.reveal().is_empty() {
             client = client.with_password(options.password.reveal());
         }
-        Ok(Self { client, options: Arc::new(options) })
+        Ok(Self { client, options: Arc::new(options), answer_bytes_max: usize::MAX })
     }
 
-    /// This warehouse with a setting that goes with every query.
+    /// This warehouse with settings that go with every query, and with a limit of the answers that
+    /// [`Warehouse::fetch`] reads.
     #[must_use]
-    pub(crate) fn with_setting(&self, name: &str, value: &str) -> Self {
-        Self { client: self.client.clone().with_setting(name, value), options: Arc::clone(&self.options) }
+    pub(crate) fn bounded(&self, settings: &[(&str, String)], answer_bytes_max: usize) -> Self {
+        let with = |client: clickhouse::Client, (name, value): &(&str, String)| client.with_setting(*name, value);
+        let client = settings.iter().fold(self.client.clone(), with);
+        Self { client, options: Arc::clone(&self.options), answer_bytes_max }
     }
 
     /// The options that this warehouse was created with.
@@ -148,7 +153,11 @@ impl Warehouse {
         let read = async {
             let mut pieces = sized(query).fetch_bytes("RowBinaryWithNamesAndTypes")?;
             let mut answer = rows::Answer::default();
+            let most = self.answer_bytes_max;
+            let mut left = most;
             while let Some(piece) = pieces.next().await? {
+                let too_long = || wrong(rows::Fault::Shape(format!("it has more than {most} bytes")));
+                left = left.checked_sub(piece.len()).ok_or_else(too_long)?;
                 answer.add(&piece).and_then(|()| take(&mut answer)).map_err(wrong)?;
             }
             answer.end().map_err(wrong)

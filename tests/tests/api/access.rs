@@ -1,7 +1,12 @@
 //! Who may ask: tokens, log-ins, limits. None of it needs ClickHouse.
 
-use dashboard::{Dashboard, access::Auth, access::tokens::Role};
-use harness::Scratch;
+use std::{fs, path::Path, time::Duration};
+
+use dashboard::{
+    Dashboard,
+    access::{Auth, tokens::Role},
+};
+use harness::{Doseline, Scratch, free_port};
 
 use super::{Answer, Served, nowhere};
 
@@ -174,4 +179,55 @@ async fn without_tokens_only_the_loopback_interface_is_served() {
     let scratch = Scratch::new("api-none");
     let tokens = Auth::Tokens(scratch.join("tokens.json"));
     Dashboard::bind(options("0.0.0.0:0", tokens), nowhere()).await.expect("it has tokens");
+}
+
+/// The role as a process, at the most talkative level of the log.
+#[test]
+fn the_log_names_requests_and_shows_no_secret() {
+    const SOON: Duration = Duration::from_secs(60);
+    let scratch = Scratch::new("api-log");
+    let path = scratch.join("tokens.json");
+    let file = path.to_str().expect("UTF-8 path");
+    let made = Doseline::run(&["token", "--file", file, "create", "--role", "admin"], &[], SOON);
+    let token = made.stdout.trim().to_owned();
+    let address = format!("127.0.0.1:{}", free_port());
+    let environment = [
+        ("DOSELINE__SERVE__HTTP", address.as_str()),
+        ("DOSELINE__SERVE__AUTH", "tokens"),
+        ("DOSELINE__SERVE__TOKENS_FILE", file),
+        ("DOSELINE__LOG__FILTER", "trace"),
+        ("DOSELINE__CLICKHOUSE__URL", "http://127.0.0.1:1"),
+    ];
+    let mut serve = Doseline::start_with(&["serve"], &environment);
+    serve.wait_for_line("dashboard serves", SOON);
+    let agent = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0);
+    let agent = agent.max_redirects_will_error(false).build().new_agent();
+    let (url, mut ids, invented) =
+        (format!("http://{address}"), Vec::new(), format!("dsl_00000000_{}", "5ec2e7".repeat(10)));
+    for (path, token, status) in
+        [("/api/v1/me", &token, 200), ("/api/v1/devices", &token, 502), ("/api/v1/me", &invented, 401)]
+    {
+        let answer =
+            agent.get(format!("{url}{path}")).header("authorization", format!("Bearer {token}")).call().unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{path}");
+        ids.push(answer.headers()["x-request-id"].to_str().expect("an id").to_owned());
+    }
+    let login = agent.post(format!("{url}/login")).header("origin", &url).send(format!("token={token}")).unwrap();
+    let cookie = login.headers()["set-cookie"].to_str().expect("a cookie").to_owned();
+    let value = cookie.split(['=', ';']).nth(1).expect("a value");
+    let command =
+        fs::read(Path::new("/proc").join(serve.process().id().to_string()).join("cmdline")).expect("the command");
+    assert!(serve.stop(SOON).0.success());
+    let log = serve.stderr();
+    for id in &ids {
+        assert!(log.contains(id), "{id} is not in the log:\n{log}");
+    }
+    for text in ["a request without a valid token was refused", "somebody signed in", "the query failed"] {
+        assert!(log.contains(text), "the log lacks {text}:\n{log}");
+    }
+    let said = format!("{log}{}{}", String::from_utf8_lossy(&command), made.stderr);
+    for secret in [token.rsplit_once('_').expect("a token").1, value, invented.rsplit_once('_').expect("a token").1] {
+        assert!(secret.len() == 64 || secret.len() == 60, "{secret}");
+        assert!(!said.contains(secret), "the log shows {secret}");
+    }
 }

@@ -156,7 +156,7 @@ async fn no_answer_holds_a_foreign_mark() {
                     assert_eq!(answer.status, if may { 404 } else { 403 }, "{tenant} {url}");
                 }
             }
-            // One's own tenant with another tenant's ids.
+            // One's own tenant with the ids of the other.
             if endpoint.path.contains("{tenant}") {
                 let url =
                     endpoint.url(foreign, &[]).replace(&format!("/tenants/{foreign}/"), &format!("/tenants/{tenant}/"));

@@ -121,4 +121,8 @@ async fn a_query_is_bounded() {
     let seen = warehouse.seen_by(&Sight::All);
     let many = seen.rows::<u64>("SELECT number FROM numbers(10002)").await.expect_err("too many rows").to_string();
     assert!(many.contains("TOO_MANY_ROWS"), "{many}");
+    let long = "SELECT repeat(repeat('x', 1000), 70000) AS x";
+    let error = seen.rows::<String>(long).await.map(|rows| rows.len()).expect_err("too many bytes").to_string();
+    assert!(error.contains("more than 67108864 bytes"), "{error}");
+    assert_eq!(warehouse.rows::<String>(long).await.expect("no asker, no limit").len(), 1);
 }

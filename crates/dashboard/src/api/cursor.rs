@@ -39,7 +39,7 @@ pub fn literals(cursor: &str, keys: &[Key], digest: &str) -> Option<Vec<String>>
     }
     let literal = |(key, value): (&Key, &Value)| match (key, value) {
         (Key::Text(_), Value::String(text)) => Some(quoted(text)),
-        (Key::Number(_), Value::Number(number)) if number.is_u64() => Some(number.to_string()),
+        (Key::Number(_), Value::Number(number)) if number.is_u64() || number.is_i64() => Some(number.to_string()),
         _ => None,
     };
     keys.iter().zip(last).map(literal).collect()
@@ -65,7 +65,9 @@ mod tests {
         for bad in ["", "x", "W10", &cursor[1..], &"A".repeat(10_000)] {
             assert_eq!(literals(bad, &keys, &own), None, "{bad}");
         }
-        let forged = BASE64_URL_SAFE_NO_PAD.encode(json!([own, "' OR 1 --", -1]).to_string());
+        let forged = BASE64_URL_SAFE_NO_PAD.encode(json!([own, "' OR 1 --", 1.5]).to_string());
         assert_eq!(literals(&forged, &keys, &own), None);
+        let below = after(json!({ "name": "", "seq": -5 }).as_object().unwrap(), &keys, &own);
+        assert_eq!(literals(&below, &keys, &own).unwrap(), ["''", "-5"]);
     }
 }

@@ -225,6 +225,25 @@ row! {
     }
 }
 
+row! {
+    /// A bin of the histogram of dose errors of a device, of injections with outcome OK or none
+    /// said.
+    pub struct ErrorBin {
+        /// Tenant
+        tenant: String,
+        /// Device
+        device: String,
+        /// Calibration in force; empty = not said
+        calibration_id: String,
+        /// Set point, nl
+        target_nl: u32,
+        /// Lower edge of the bin, percent of the set point; a bin is one percent wide
+        error_pct: i32,
+        /// Injections in the bin
+        n: u64,
+    }
+}
+
 pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         path: "/devices",
@@ -296,6 +315,33 @@ pub const ENDPOINTS: &[Endpoint] = &[
             WHERE {where}",
         shape: Shape::List { keys: &[Key::Text("channel"), Key::Number("target"), Key::Text("calibration_id"), Key::Text("site"), Key::Text("model"), Key::Text("firmware")], newest_first: false },
         rows: Rows::of::<Accuracy>(),
+    },
+    Endpoint {
+        path: "/tenants/{tenant}/devices/{device}/histogram",
+        about: "Histogram of the dose errors of a device by calibration and set point",
+        audience: Audience::Tenants,
+        parameters: &[
+            Parameter::path("tenant", "Tenant", "1"),
+            Parameter::path("device", "Device", "a.device = ?"),
+            Parameter::text("calibration_id", "Only of this calibration", "a.dose_calibration_id = ?"),
+        ],
+        sql: "
+            SELECT
+                t.tenant AS tenant, t.device AS device, t.calibration_id AS calibration_id, t.target_nl AS target_nl,
+                bin.1 AS error_pct, bin.2 AS n
+            FROM (
+                SELECT
+                    a.tenant AS tenant, a.device AS device, a.dose_calibration_id AS calibration_id,
+                    assumeNotNull(a.target_nl) AS target_nl, sumMap(a.dose_error_bins, a.dose_error_counts) AS bins
+                FROM accuracy_session AS a
+                WHERE a.target_nl > 0 AND a.outcome IN ('OK', '') AND {where}
+                GROUP BY a.tenant, a.device, a.dose_calibration_id, a.target_nl) AS t
+            ARRAY JOIN arrayZip(t.bins.1, t.bins.2) AS bin",
+        shape: Shape::List {
+            keys: &[Key::Number("target_nl"), Key::Text("calibration_id"), Key::Number("error_pct")],
+            newest_first: false,
+        },
+        rows: Rows::of::<ErrorBin>(),
     },
     Endpoint {
         path: "/tenants/{tenant}/devices/{device}/drift",

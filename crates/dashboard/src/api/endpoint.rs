@@ -65,7 +65,7 @@ pub enum Shape {
 #[derive(Clone, Copy, Debug)]
 pub enum Key {
     Text(&'static str),
-    /// An unsigned number.
+    /// A whole number.
     Number(&'static str),
 }
 
