@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Creates the passwords and certificates that the compose file uses, in deploy/secrets (kept out of git). Run it once; a
-# second run changes nothing. With device names it also creates their certificates: deploy/make-secrets.sh D-0001 D-0002
+# Creates the password of MQTT and the certificates that the compose file uses, in deploy/secrets (kept out of git). Run it
+# once; a second run changes nothing. Passwords of ClickHouse are made by compose itself (first-start.sh). With device names it also creates their certificates: deploy/make-secrets.sh D-0001 D-0002
 set -euo pipefail
 umask 077
 cd "$(dirname "$0")"
@@ -9,11 +9,6 @@ cd secrets
 
 password() { [ -s "$1" ] || openssl rand -hex 24 > "$1"; }
 password mqtt_password
-password clickhouse_password
-password dashboards_password
-sha256() { tr -d '\n' < "$1" | sha256sum | cut -d' ' -f1; }
-printf 'DOSELINE_PASSWORD_SHA256=%s\nDASHBOARDS_PASSWORD_SHA256=%s\n' \
-    "$(sha256 clickhouse_password)" "$(sha256 dashboards_password)" > clickhouse.env
 
 if [ ! -s mosquitto-passwords ]; then
     # The format of mosquitto_passwd is PBKDF2 with SHA-512. It is written here, so that the tool need not be installed.
@@ -47,5 +42,5 @@ for device in "$@"; do
 done
 # Containers run as other users and must read these files. The folder itself stays closed to other users of the host.
 chmod a+rx tls
-chmod a+r tls/* mqtt_password clickhouse_password mosquitto-passwords
+chmod a+r tls/* mqtt_password mosquitto-passwords
 echo "deploy/secrets is complete"
