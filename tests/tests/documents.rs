@@ -62,6 +62,7 @@ const COMMANDS: &[(&str, How)] = &[
     ("doseline rebuild --day 2026-11-24 --discard", Services(0)),
     ("doseline check --config", Services(0)),
     ("doseline migrate --config", Services(0)),
+    ("doseline grants", Services(0)),
     ("doseline give-up", By("tests/tests/loader/unreadable.rs")),
     ("doseline bridge --config", Role),
     ("doseline load --config", Role),
