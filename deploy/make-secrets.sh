@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Creates the passwords and certificates that the compose file uses, in deploy/secrets (kept out of git). Run it once; a
+# Creates the certificates that the compose file uses, in deploy/secrets (kept out of git). Run it once; a
 # second run changes nothing. With names it also creates the certificates of devices that do not have one:
 #
 #   deploy/make-secrets.sh acme/berlin-1/D-0001 acme/berlin-1/D-0002
+#
+# Compose makes the passwords of ClickHouse itself (first-start.sh).
 #
 # The broker's certificate names the hosts of BROKER_HOSTS: the names by which devices call it. DOSELINE is the command that
 # runs doseline, if it is not on the PATH.
@@ -13,11 +15,6 @@ mkdir -p secrets
 cd secrets
 
 password() { [ -s "$1" ] || openssl rand -hex 24 > "$1"; }
-password clickhouse_password
-password dashboards_password
-sha256() { tr -d '\n' < "$1" | sha256sum | cut -d' ' -f1; }
-printf 'DOSELINE_PASSWORD_SHA256=%s\nDASHBOARDS_PASSWORD_SHA256=%s\n' \
-    "$(sha256 clickhouse_password)" "$(sha256 dashboards_password)" > clickhouse.env
 
 # The keys of the authorities are encrypted with this passphrase. Both belong on another machine once everything runs.
 password authority_passphrase
@@ -35,5 +32,5 @@ done
 # Containers run as other users and must read these files. The folder itself stays closed to other users of the host.
 # `doseline certs renew` keeps the permissions.
 chmod a+rx broker bridge
-chmod a+r broker/* bridge/* clickhouse_password
+chmod a+r broker/* bridge/*
 echo "deploy/secrets is complete"

@@ -24,6 +24,7 @@ const AT_REST_WITHIN: Duration = Duration::from_secs(600);
 pub struct ClickHouse {
     port: u16,
     agent: ureq::Agent,
+    password: String,
     process: Option<Process>,
     disk: Option<Disk>,
     // Deleted after the process has ended.
@@ -59,7 +60,8 @@ impl ClickHouse {
             .build()
             .new_agent();
         let scratch = Scratch::new("clickhouse");
-        let mut clickhouse = Self { port: free_port(), agent, process: None, disk, scratch };
+        let password = PASSWORD.to_owned();
+        let mut clickhouse = Self { port: free_port(), agent, password, process: None, disk, scratch };
         clickhouse.start_again();
         clickhouse
     }
@@ -92,7 +94,8 @@ impl ClickHouse {
         command.arg("--data-dir").arg(self.data_dir());
         command.args(["--listen", &format!("127.0.0.1:{}", self.port)]);
         // Tests put proxies in front of it.
-        command.args(["--password", PASSWORD, "--name", "127.0.0.1"]);
+        // Not as an argument: everybody may read those.
+        command.env("DOSELINE_CLICKHOUSE_PASSWORD", &self.password).args(["--name", "127.0.0.1"]);
         command.arg("--library").arg(locate::libchdb());
         command
     }
@@ -110,6 +113,13 @@ impl ClickHouse {
             if said.lines().any(|line| line.starts_with("ready ")) { Ok(()) } else { Err(format!("it said `{said}`")) }
         });
         self.process = Some(process);
+    }
+
+    /// Starts it again with another password.
+    pub fn start_with_password(&mut self, password: &str) {
+        self.stop();
+        password.clone_into(&mut self.password);
+        self.start_again();
     }
 
     /// Kills it with SIGKILL.
@@ -144,7 +154,7 @@ impl ClickHouse {
 
     /// How the roles reach it.
     pub fn warehouse_options(&self) -> warehouse::Options {
-        let password = service::secret::Secret::new(PASSWORD);
+        let password = service::secret::Secret::new(self.password.as_str());
         warehouse::Options { url: self.url(), user: "doseline".to_owned(), password, ..warehouse::Options::default() }
     }
 
@@ -175,7 +185,7 @@ impl ClickHouse {
 
     /// As [`Self::query`], for statements that may fail.
     pub fn try_query(&self, sql: &str) -> Result<String, Refused> {
-        query(&self.agent, &self.url(), Some(PASSWORD), sql)
+        query(&self.agent, &self.url(), Some(&self.password), sql)
     }
 
     /// The rows of a SELECT without FORMAT, each as an object by column; 64-bit integers are

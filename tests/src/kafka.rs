@@ -1,6 +1,7 @@
 //! Apache Kafka in KRaft mode, with one broker or several; each is also a controller.
 
 mod client;
+mod locked;
 mod node;
 mod secured;
 mod surgery;

@@ -64,6 +64,7 @@ const COMMANDS: &[(&str, How)] = &[
     ("doseline migrate --config", Services(0)),
     ("doseline token", By("tests/tests/commands.rs")),
     ("curl -H", By("tests/tests/api/leaks.rs")),
+    ("doseline grants", Services(0)),
     ("doseline give-up", By("tests/tests/loader/unreadable.rs")),
     ("doseline bridge --config", Role),
     ("doseline load --config", Role),
@@ -247,7 +248,7 @@ fn secrets_for_compose_are_made_once() {
     assert!(copied.expect("cp").success());
     for (command, _) in chosen(|how| matches!(how, InCopy)) {
         expect(&command, scratch.path(), 0);
-        let files = ["clickhouse_password", "authority_passphrase", "broker/broker.pem", "bridge/share-group.env"];
+        let files = ["authority_passphrase", "broker/broker.pem", "bridge/share-group.env"];
         let read =
             || files.map(|file| fs::read_to_string(scratch.join("deploy/secrets").join(file)).expect("a secret"));
         let first = read();

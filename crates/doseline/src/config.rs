@@ -368,6 +368,28 @@ mod tests {
         assert!(published.iter().all(|ports| !ports.contains(',')), "{published:?}");
     }
 
+    /// Each service runs as its own user of ClickHouse, sees its own password, is probed by
+    /// `/readyz`, and cannot write into its image.
+    #[test]
+    fn compose_gives_each_service_its_own_user_and_probe() {
+        let text = fs::read_to_string(repository("deploy").join("compose.yaml")).unwrap();
+        for (role, port) in [("bridge", 9_601), ("load", 9_602), ("monitor", 9_603), ("serve", 9_600)] {
+            let service = text.split(&format!("\n  {role}:\n")).nth(1).unwrap().split("\n\n").next().unwrap();
+            let service = service.split("healthcheck:").take(2).collect::<Vec<_>>().join("healthcheck:");
+            for part in [
+                "<<: *doseline".to_owned(),
+                format!("DOSELINE__CLICKHOUSE__USERNAME: doseline_{role}\n"),
+                "DOSELINE__CLICKHOUSE__PASSWORD_FILE: /run/doseline/clickhouse_password\n".to_owned(),
+                format!("read_only: true, volume: {{ subpath: {role} }}"),
+                format!("/dev/tcp/127.0.0.1/{port}; printf \"GET /readyz "),
+            ] {
+                assert!(service.contains(&part), "{role}: {part} is not in\n{service}");
+            }
+        }
+        let common = text.split("x-image:").nth(1).unwrap().split("\n\n").next().unwrap();
+        assert!(common.contains("read_only: true") && common.contains("cap_drop: [ALL]"), "{common}");
+    }
+
     #[test]
     fn every_file_in_config_is_valid() {
         for entry in fs::read_dir(repository("config")).unwrap() {

@@ -17,6 +17,7 @@ mod check;
 mod config;
 mod devices;
 mod give_up;
+mod grants;
 mod group;
 mod hint;
 mod impact;
@@ -88,6 +89,7 @@ Examples:
   doseline monitor --config services.toml         verdicts and alerts
   doseline serve --config services.toml           dashboard
   doseline certs list --dir secrets               certificates, and until when they are valid
+  doseline grants --passwords secrets             users and rights for ClickHouse, as SQL
   doseline quarantine list --config services.toml what could not be used, and why
   doseline trace --item hp-0017                   where has it been, and on whom
   doseline impact --calibration cal-2026-0117     which injections does it put in question
@@ -156,6 +158,8 @@ enum Command {
     Certs(certs::Arguments),
     /// Create, list and revoke the tokens that open the dashboard
     Token(token::Arguments),
+    /// Write users, rights and row policies for ClickHouse, and rules for Kafka
+    Grants(grants::Arguments),
     /// Every formula on your own numbers: JSON on standard input or flags in, JSON out
     Calc(calc::Arguments),
 }
@@ -246,9 +250,14 @@ impl Command {
         let beside = match self {
             Self::Check(arguments) if !arguments.connect && arguments.beside.data_dir.is_none() => return Engines::Own,
             Self::Monitor(arguments) if !arguments.once && arguments.beside.data_dir.is_none() => return Engines::Own,
-            Self::Up(_) | Self::Bridge | Self::Load | Self::Serve | Self::Calc(_) | Self::Certs(_) | Self::Token(_) => {
-                return Engines::Own;
-            }
+            Self::Up(_)
+            | Self::Bridge
+            | Self::Load
+            | Self::Serve
+            | Self::Grants(_)
+            | Self::Calc(_)
+            | Self::Certs(_)
+            | Self::Token(_) => return Engines::Own,
             Self::Simulate(arguments) => return Engines::Found(arguments.up_data_dir.as_deref()),
             Self::Check(arguments) => &arguments.beside,
             Self::Monitor(arguments) => &arguments.beside,
@@ -293,6 +302,7 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Impact(arguments) => impact::run(arguments, config).await,
             Command::Incident(arguments) => incident::run(arguments, config).await,
             Command::Token(arguments) => token::run(arguments, &config),
+            Command::Grants(arguments) => grants::run(arguments, config).await,
             Command::Calc(arguments) => Ok(calc::run(arguments)),
             Command::Certs(arguments) => certs::run(arguments),
         }

@@ -1,5 +1,5 @@
-//! The options of each role, and the warehouse, from a configuration. Passwords of Kafka and
-//! ClickHouse are read from their files here.
+//! The options of each role, and the warehouse, from a configuration. The password of
+//! Kafka is read from its file here.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -65,6 +65,7 @@ pub fn warehouse(config: &Config) -> anyhow::Result<warehouse::Warehouse> {
         url: section.url.clone(),
         user: section.username.clone(),
         password: password.context("read clickhouse.password_file")?.unwrap_or_else(|| Secret::new("")),
+        password_file: section.password_file.clone(),
         ..warehouse::Options::default()
     };
     Ok(warehouse::Warehouse::new(options)?)

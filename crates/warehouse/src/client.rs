@@ -1,7 +1,7 @@
 //! The connection to ClickHouse: options, timeouts, and the translation of errors.
 
 use async_recursion::async_recursion as boxed;
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use clickhouse::query::Query;
 use futures::future::BoxFuture;
@@ -10,7 +10,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use serde::de::DeserializeOwned;
-use service::secret::Secret;
+use service::secret::{Password, Secret};
 
 use crate::error::Error;
 use crate::rows;
@@ -25,6 +25,9 @@ pub struct Options {
     /// User; empty = ClickHouse's `default`.
     pub user: String,
     pub password: Secret,
+    /// File whose first line is the password. It is read for each request, so that a new password
+    /// needs no restart; while it cannot be read, `password` is used.
+    pub password_file: Option<PathBuf>,
     /// Longest wait for a TCP connection.
     pub connect_timeout: Duration,
     /// Longest wait until ClickHouse takes one chunk of an insert. A longer time tolerates a busier
@@ -42,6 +45,7 @@ impl Default for Options {
             database: "doseline".to_owned(),
             user: String::new(),
             password: Secret::default(),
+            password_file: None,
             connect_timeout: Duration::from_secs(5),
             send_timeout: Duration::from_secs(30),
             receive_timeout: Duration::from_secs(60),
@@ -122,13 +126,18 @@ impl Warehouse {
     }
 
     /// The client itself, for formatted inserts. Translate its errors with [`Warehouse::error`].
-    pub fn client(&self) -> &clickhouse::Client {
-        &self.client
+    pub fn client(&self) -> clickhouse::Client {
+        let client = self.client.clone();
+        match self.options.password_file.clone().map(|file| Password::File(file).read()) {
+            Some(Ok(password)) => client.with_password(password.reveal()),
+            // ClickHouse tells if the earlier password does not fit any more.
+            Some(Err(_)) | None => client,
+        }
     }
 
     /// A query whose `?` are bound by value with `bind`. A literal `?` is written `??`.
     pub fn query(&self, sql: &str) -> Query {
-        self.client.query(sql)
+        self.client().query(sql)
     }
 
     /// All rows of a query that [`Warehouse::query`] created.
@@ -184,7 +193,7 @@ impl Warehouse {
     /// # Errors
     /// As [`Warehouse::fetch`].
     pub async fn rows<T: DeserializeOwned + Send>(&self, sql: &str) -> Result<Vec<T>, Error> {
-        self.fetch(self.client.query_raw(sql)).await
+        self.fetch(self.client().query_raw(sql)).await
     }
 
     /// The only row of raw SQL that always returns one, for example a count.
@@ -202,7 +211,7 @@ impl Warehouse {
     /// As [`Warehouse::execute`].
     #[boxed]
     pub async fn command(&self, sql: &str) -> Result<(), Error> {
-        self.execute(self.client.query_raw(sql)).await
+        self.execute(self.client().query_raw(sql)).await
     }
 
     /// Creates the database if it does not exist. This is the only statement that runs outside of
@@ -213,7 +222,7 @@ impl Warehouse {
     #[boxed]
     pub async fn create_database(&self) -> Result<(), Error> {
         let sql = format!("CREATE DATABASE IF NOT EXISTS {}", self.database());
-        let query = self.client.clone().with_database("system").query_raw(&sql);
+        let query = self.client().with_database("system").query_raw(&sql);
         self.execute(query).await
     }
 

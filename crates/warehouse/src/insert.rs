@@ -64,7 +64,7 @@ impl Warehouse {
         let by_column = batch.num_rows() >= COLUMN_BY_COLUMN_ROWS;
         let stream = encode(batch, by_column)?;
         let options = self.options();
-        let client = if by_column { &self.client().clone().with_compression(Compression::None) } else { self.client() };
+        let client = if by_column { self.client().with_compression(Compression::None) } else { self.client() };
         let mut insert = client
             .insert_formatted_with(sql)
             .with_setting("insert_deduplication_token", token)

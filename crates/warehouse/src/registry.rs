@@ -17,7 +17,7 @@ use crate::{client::Warehouse, error::Error};
 pub const KINDS: [&str; 4] = ["INJECTOR", "STERILIZER", "BENCH", "GATEWAY"];
 
 /// Longest free text, bytes.
-const TEXT_LEN_MAX: usize = 128;
+pub(crate) const TEXT_LEN_MAX: usize = 128;
 
 /// Columns of the file: the required ones, then the optional ones.
 const REQUIRED: [&str; 4] = ["tenant", "site", "device", "kind"];

@@ -54,6 +54,7 @@ const WITH_ENGINES: &[(&str, &str)] = &[
     ("tests", "kafka_clients"),
     ("tests", "monitor_cost"),
     ("tests", "quarantine"),
+    ("tests", "secrets"),
 ];
 
 /// A library, binary or test that cargo compiles.

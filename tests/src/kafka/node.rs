@@ -84,11 +84,44 @@ impl Node {
         self.secured = Some(port);
     }
 
+    /// Adds a listener with TLS that asks for a SCRAM password and refuses whom no rule names. The
+    /// key store is in the node's folder.
+    pub(super) fn lock(&mut self) {
+        let (path, port) = (self.scratch.join("server.properties"), free_port());
+        let properties = fs::read_to_string(&path).expect("read server.properties");
+        let properties = properties
+            .replace("listeners=PLAINTEXT", &format!("listeners=CLIENT://127.0.0.1:{port},PLAINTEXT"))
+            .replace("protocol.map=", "protocol.map=CLIENT:SASL_SSL,");
+        let more = format!(
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+             super.users=User:ANONYMOUS\n\
+             allow.everyone.if.no.acl.found=false\n\
+             sasl.enabled.mechanisms=SCRAM-SHA-512\n\
+             listener.name.client.scram-sha-512.sasl.jaas.config=\
+             org.apache.kafka.common.security.scram.ScramLoginModule required;\n\
+             ssl.keystore.type=PEM\n\
+             ssl.keystore.location={}\n",
+            self.scratch.join("broker.keystore.pem").display()
+        );
+        fs::write(path, properties + &more).expect("write server.properties");
+        self.secured = Some(port);
+    }
+
+    /// The folder of its configuration.
+    pub(super) fn folder(&self) -> &std::path::Path {
+        self.scratch.path()
+    }
+
     /// Writes the identity of cluster and node into the data folder, which Kafka requires once.
     pub(super) fn format(&mut self) {
+        self.format_with(&[]);
+    }
+
+    /// As [`Node::format`], with further arguments.
+    pub(super) fn format_with(&mut self, arguments: &[String]) {
         let mut command = java();
         command.args(["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID, "--config"]);
-        command.arg(self.scratch.join("server.properties"));
+        command.arg(self.scratch.join("server.properties")).args(arguments);
         let mut process = Process::start("kafka format", command, &self.scratch.join("format.log"), None);
         let status = process.wait(FORMATTED_WITHIN);
         assert!(status.success(), "kafka format ended with {status}:\n{}", process.log());

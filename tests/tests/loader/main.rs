@@ -6,5 +6,6 @@ mod kinds;
 mod path;
 mod refused;
 mod rig;
+mod rights;
 mod store;
 mod unreadable;

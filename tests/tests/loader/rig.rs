@@ -55,18 +55,22 @@ impl Rig {
     }
 
     /// On a cluster of its own; the numbers of partitions and of copies of each.
-    pub async fn on(kafka: Kafka, (partitions, replication): (u32, u32)) -> Self {
+    pub async fn on(kafka: Kafka, numbers: (u32, u32)) -> Self {
+        let rig = Self::without_topics(kafka, numbers).await;
+        rig.ensure_topics().await;
+        rig.ensure_topics().await;
+        rig
+    }
+
+    /// As [`Rig::on`], without the topics.
+    pub async fn without_topics(kafka: Kafka, (partitions, replication): (u32, u32)) -> Self {
         let clickhouse = ClickHouse::start();
         let warehouse = Warehouse::new(clickhouse.warehouse_options()).expect("a valid address");
         migrate::migrate(&warehouse, migrate::Options::default()).await.expect("migrate");
         let mut config = kafka.config();
         config.set("partitioner", "murmur2_random").set("linger.ms", "2").set("message.max.bytes", "4000000");
         let producer = config.create().expect("create a producer");
-        let rig =
-            Self { clickhouse, kafka, warehouse, timestamp_ms: None, producer, produced: 0, partitions, replication };
-        rig.ensure_topics().await;
-        rig.ensure_topics().await;
-        rig
+        Self { clickhouse, kafka, warehouse, timestamp_ms: None, producer, produced: 0, partitions, replication }
     }
 
     /// Creates the topics as `doseline migrate` does.

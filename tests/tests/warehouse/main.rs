@@ -1,6 +1,7 @@
 //! The schema on the real engine: migrations, verification, registry, rollups, views.
 
 mod delivery;
+mod grants;
 mod incarnations;
 mod prune;
 mod reading;
@@ -8,6 +9,7 @@ mod registry;
 mod rollup;
 mod schema;
 mod users;
+mod work;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

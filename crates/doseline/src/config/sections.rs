@@ -38,7 +38,8 @@ settings! {
         username: String = "default".to_owned();
         /// Password; better given in `password_file` or in `DOSELINE__CLICKHOUSE__PASSWORD`
         password: Option<Secret> = None;
-        /// File whose first line is the password
+        /// File whose first line is the password. It is read for each request, so a new password
+        /// needs no restart
         password_file: Option<PathBuf> = None;
         /// Whether `migrate` makes ClickHouse sync each insert to disk. Inserts then survive a
         /// power loss and take longer
