@@ -46,6 +46,7 @@ const WITH_ENGINES: &[(&str, &str)] = &[
     ("embedded", "clickhouse"),
     ("embedded", "mosquitto"),
     ("tests", "bad_input"),
+    ("tests", "corpora"),
     ("tests", "harness"),
     ("tests", "independent_client"),
     ("tests", "instructions"),
