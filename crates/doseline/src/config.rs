@@ -340,6 +340,19 @@ mod tests {
     }
 
     #[test]
+    fn inputs_of_the_fuzz_target_are_without_faults_or_their_faults_are_named() {
+        let inputs: Vec<_> = fs::read_dir(repository("tests/fuzz/corpus/configuration")).unwrap().collect();
+        assert!(!inputs.is_empty());
+        for input in inputs {
+            let path = input.unwrap().path();
+            match load(Sources { file: Some(&path), ..Sources::default() }) {
+                Ok(config) => assert!(config.faults().is_empty(), "{}", path.display()),
+                Err(faults) => assert!(!faults.is_empty(), "{}", path.display()),
+            }
+        }
+    }
+
+    #[test]
     fn files_that_are_not_there_are_named() {
         let tls = "ca = \"/nowhere/ca.pem\"\ncertificate = \"/nowhere/c.pem\"\nkey = \"/nowhere/k.pem\"\n";
         let toml = format!(

@@ -26,6 +26,7 @@ mod reply;
 mod request;
 mod session;
 mod statement;
+mod unserved;
 mod workers;
 
 use async_recursion::async_recursion as boxed;
@@ -49,6 +50,7 @@ use tokio_util::sync::CancellationToken;
 use workers::Workers;
 
 pub use request::OWNER;
+pub use unserved::read_requests;
 
 /// How long running statements may take to end by themselves when the server stops.
 const DRAIN_TIME: Duration = Duration::from_millis(1000);

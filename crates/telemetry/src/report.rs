@@ -67,8 +67,12 @@ impl Report {
         }
     }
 
-    /// Decodes whatever a report may hold, and says what is wrong with one.
-    pub(crate) fn decode_fully(bytes: &[u8]) -> Result<Self, Reject> {
+    /// Decodes whatever a report may hold, and says what is wrong with one. The other functions use
+    /// it for what the fast reader leaves, and tests compare them with it.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn decode_fully(bytes: &[u8]) -> Result<Self, Reject> {
         let Decoded { mut message, unknown_fields, faults } = full::decode(bytes)?;
         let unknown = unknown_fields + usize::from(v1::Clock::try_from(message.clock).is_err());
         let flags = validate(&mut message)?;

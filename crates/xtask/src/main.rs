@@ -15,6 +15,7 @@ mod cache;
 mod command;
 mod compile;
 mod engines;
+mod fuzz;
 mod harness;
 mod progress;
 mod prose;
@@ -27,6 +28,7 @@ mod tools;
 mod unused;
 mod up;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -92,6 +94,24 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         arguments: Vec<String>,
     },
+    /// Search for inputs from outside that break a property: topics, reports, receipts, requests
+    #[command(
+        after_help = "Examples:\n  cargo xtask fuzz                               (all targets, a minute each)\n  cargo xtask fuzz kafka --seconds 600\n  cargo xtask fuzz report --seconds 600 --keep   (what it finds goes into tests/fuzz/corpus)\n  cargo xtask fuzz report --input FILE           (one input again)\n\nInputs, failures and logs are in target/fuzz. `cargo xtask test` runs the inputs of tests/fuzz/corpus."
+    )]
+    Fuzz {
+        /// One target; without it, all run one after the other
+        #[arg(value_parser = fuzz::TARGETS)]
+        target: Option<String>,
+        /// How long each target runs, s
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: u32,
+        /// Run this one input and nothing else
+        #[arg(long, value_name = "FILE", requires = "target", conflicts_with_all = ["seconds", "keep"])]
+        input: Option<PathBuf>,
+        /// Add inputs that reach new branches to tests/fuzz/corpus, to be committed
+        #[arg(long)]
+        keep: bool,
+    },
     /// Fetch the engines and tools the tests need, and nothing else
     #[command(after_help = "Example:\n  cargo xtask engines    (then work without a network)")]
     Engines,
@@ -107,6 +127,7 @@ fn main() -> ExitCode {
         Command::Language => prose::check(),
         Command::Soak { arguments } => harness::soak(&arguments),
         Command::Bench { arguments } => harness::bench(&arguments),
+        Command::Fuzz { target, seconds, input, keep } => fuzz::run(&fuzz::Options { target, seconds, input, keep }),
         Command::Engines => engines::command(),
         Command::CleanCache => Steps::new(1).run("cache", cache::clean),
     };

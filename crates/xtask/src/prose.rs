@@ -126,6 +126,7 @@ fn heading(line: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz;
 
     #[test]
     fn documents_use_the_terms_of_the_glossary() {
@@ -139,6 +140,29 @@ mod tests {
         let found = source(&format!("let it = 1; // gone mad\n/// The topic was made again.\n{wide}\n"));
         assert_eq!(found[0], (2, "`made again`: write created again, or rebuilt".to_owned()));
         assert_eq!((found[1].0, found.len()), (3, 2), "{found:?}");
+    }
+
+    #[test]
+    fn the_threat_model_names_tests_and_fuzz_targets_that_exist() {
+        let root = command::checkout().unwrap();
+        let text = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+        let rows: Vec<_> =
+            text.split("## Threat model").nth(1).unwrap().lines().filter(|line| line.starts_with("| ")).collect();
+        let sources = ["crates", "tests"].map(|folder| command::files(&root.join(folder), &["rs"]).unwrap()).concat();
+        let sources: String = sources.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+        assert!(rows.len() > 40, "{}", rows.len());
+        for row in &rows[1..] {
+            let shown = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+            let pieces: Vec<_> = shown.split('`').collect();
+            assert!(pieces.len() > 1 || shown.contains("open: "), "{row}");
+            for (index, name) in pieces.iter().enumerate().skip(1).step_by(2) {
+                let exists = match pieces[index - 1].ends_with("fuzz ") {
+                    true => fuzz::TARGETS.contains(name),
+                    false => !name.contains('_') || sources.contains(&format!("fn {name}(")),
+                };
+                assert!(exists, "there is no {name}: {row}");
+            }
+        }
     }
 
     #[test]

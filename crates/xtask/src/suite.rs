@@ -123,7 +123,9 @@ impl Run<'_> {
             }
             Part::Formatting => {
                 step.give_way();
-                command::run(&mut command::cargo(["fmt", "--all", "--check"])?)
+                command::run(&mut command::cargo(["fmt", "--all", "--check"])?)?;
+                let fuzz = ["fmt", "--manifest-path", "tests/fuzz/Cargo.toml", "--check"];
+                command::run(&mut command::cargo(fuzz)?)
             }
             Part::Language => prose::check(),
             Part::Unused => unused::check(),

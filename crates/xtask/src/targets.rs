@@ -47,6 +47,7 @@ const WITH_ENGINES: &[(&str, &str)] = &[
     ("embedded", "mosquitto"),
     ("tests", "api"),
     ("tests", "bad_input"),
+    ("tests", "corpora"),
     ("tests", "harness"),
     ("tests", "identities"),
     ("tests", "independent_client"),

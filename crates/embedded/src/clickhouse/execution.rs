@@ -70,21 +70,13 @@ fn execute(
     if running.is_gone() {
         return Err(Failure::Gone);
     }
-    let broken = |error: std::io::Error| Exception::body_broken(&error);
-    let body = match request.body_encoding {
-        Some(encoding) => encoding.decode(body).map_err(broken)?,
-        None => body,
-    };
-    let bytes_max = if request.owner { OWNER_BLOCK_BYTES_MAX } else { READER_BLOCK_BYTES_MAX };
-    let mut body = if request.decompress { Box::new(BlockReader::new(body, bytes_max)) } else { body };
-    let (text, plan) = read_statement(&request, &mut body)?;
+    let (mut text, plan, body) = open(&request, body)?;
 
     if !request.owner {
         reader::permit_settings(&request.settings)?;
         engine.reader_limits.lower(&mut request.settings);
     }
     request.order_settings();
-    let mut text = text;
     if let Some(kill) = statement::kill(&text, || engine.names(), request.owner) {
         text = kill;
         // A reader's KILL has been rewritten. It only finds statements of readers, so it can run
@@ -118,6 +110,24 @@ fn execute(
     drop(named);
     engine.sessions.give_back(&session, Some((connection, key)));
     result
+}
+
+/// A statement, how to run it, and the rest of the body.
+pub type Opened = (Vec<u8>, Plan, Box<dyn Read + Send>);
+
+/// Decompresses the body and reads the statement. What follows the statement stays in the body.
+///
+/// # Errors
+/// The body is broken, or the server does not support the statement.
+pub fn open(request: &Request, body: Box<dyn Read + Send>) -> Result<Opened, Exception> {
+    let body = match request.body_encoding {
+        Some(encoding) => encoding.decode(body).map_err(|error| Exception::body_broken(&error))?,
+        None => body,
+    };
+    let bytes_max = if request.owner { OWNER_BLOCK_BYTES_MAX } else { READER_BLOCK_BYTES_MAX };
+    let mut body = if request.decompress { Box::new(BlockReader::new(body, bytes_max)) } else { body };
+    let (text, plan) = read_statement(request, &mut body)?;
+    Ok((text, plan, body))
 }
 
 /// Joins the SQL of the URL and of the body, up to the data of an `INSERT`. The rest of the data

@@ -18,7 +18,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 
 /// Pieces of a request's body that may wait between the socket and the statement's thread.
 const BODY_PIECES: usize = 8;
@@ -159,35 +159,20 @@ impl Server {
         reading: bool,
         body: Incoming,
     ) -> Result<Response<Body>, Exception> {
-        let mut request = Request::read(query, headers, reading)?;
-        request.authenticate(&self.password)?;
-        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let (owner, empty) = (request.owner, body.is_end_stream());
         // A reader's whole body is read before its statement takes a thread. The owner's body goes
         // to the engine piece by piece.
-        let _held = if owner || empty { None } else { Some(self.bodies.try_acquire().map_err(|_| busy())?) };
-        let body: Box<dyn Read + Send> = if let Ok(boundary) = multer::parse_boundary(content_type) {
-            let bytes_max = if owner { FIELD_BYTES } else { READER_BODY_BYTES as u64 };
-            let form = read_form(&mut request, body, boundary, bytes_max);
-            tokio::time::timeout(READER_BODY_TIME, form).await.map_err(|_| too_slow())??;
-            Box::new(io::empty())
-        } else if empty {
-            Box::new(io::empty())
-        } else if owner {
-            let permit = self.owner.admit(self.waiting_time).await?;
-            let (sender, receiver) = mpsc::channel(BODY_PIECES);
-            tokio::spawn(pump(body, sender));
-            let body = BodyReader { pieces: receiver, piece: Bytes::new() };
-            return self.start(request, Box::new(body), permit).await;
-        } else {
-            let whole = Limited::new(body, READER_BODY_BYTES).collect();
-            let whole = tokio::time::timeout(READER_BODY_TIME, whole).await.map_err(|_| too_slow())?;
-            Box::new(io::Cursor::new(
-                whole.map_err(|error| Exception::body_broken(&io::Error::other(error)))?.to_bytes(),
-            ))
-        };
-        let share = if owner { &self.owner } else { &self.readers };
+        let Received { request, body, _held } =
+            receive(query, headers, reading, body, &self.password, &self.bodies).await?;
+        let share = if request.owner { &self.owner } else { &self.readers };
         let permit = share.admit(self.waiting_time).await?;
+        let body: Box<dyn Read + Send> = match body {
+            Content::Whole(bytes) => Box::new(io::Cursor::new(bytes)),
+            Content::Pieces(body) => {
+                let (sender, receiver) = mpsc::channel(BODY_PIECES);
+                tokio::spawn(pump(body, sender));
+                Box::new(BodyReader { pieces: receiver, piece: Bytes::new() })
+            }
+        };
         self.start(request, body, permit).await
     }
 
@@ -223,6 +208,56 @@ impl Server {
         let text = exception.body(&self.engine.identity.version);
         finish(response, ReplyBody::new(text.into(), None, None)).unwrap_or_else(|| plain(500, String::new()))
     }
+}
+
+/// A request that may run, with its body.
+pub struct Received<'s> {
+    pub request: Request,
+    pub body: Content,
+    /// The place of a reader's body in memory.
+    _held: Option<SemaphorePermit<'s>>,
+}
+
+/// The body of a request, without a form.
+pub enum Content {
+    /// It is in memory.
+    Whole(Bytes),
+    /// It is still to be received.
+    Pieces(Incoming),
+}
+
+/// Reads a request: who asks, the parameters, and the body of a reader or of a form.
+///
+/// # Errors
+/// The request is not valid, or its body is too large or too slow.
+pub async fn receive<'s>(
+    query: &str,
+    headers: &HeaderMap,
+    reading: bool,
+    body: Incoming,
+    password: &str,
+    bodies: &'s Semaphore,
+) -> Result<Received<'s>, Exception> {
+    let mut request = Request::read(query, headers, reading)?;
+    request.authenticate(password)?;
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (owner, empty) = (request.owner, body.is_end_stream());
+    let held = if owner || empty { None } else { Some(bodies.try_acquire().map_err(|_| busy())?) };
+    let body = if let Ok(boundary) = multer::parse_boundary(content_type) {
+        let bytes_max = if owner { FIELD_BYTES } else { READER_BODY_BYTES as u64 };
+        let form = read_form(&mut request, body, boundary, bytes_max);
+        tokio::time::timeout(READER_BODY_TIME, form).await.map_err(|_| too_slow())??;
+        Content::Whole(Bytes::new())
+    } else if empty {
+        Content::Whole(Bytes::new())
+    } else if owner {
+        Content::Pieces(body)
+    } else {
+        let whole = Limited::new(body, READER_BODY_BYTES).collect();
+        let whole = tokio::time::timeout(READER_BODY_TIME, whole).await.map_err(|_| too_slow())?;
+        Content::Whole(whole.map_err(|error| Exception::body_broken(&io::Error::other(error)))?.to_bytes())
+    };
+    Ok(Received { request, body, _held: held })
 }
 
 /// Counts a waiting request until it is dropped.
