@@ -23,7 +23,6 @@ pub mod kafka;
 pub mod listener;
 pub mod places;
 pub mod producer;
-pub mod renewal;
 pub mod secret;
 pub mod settings;
 pub mod tls;
