@@ -30,23 +30,19 @@ pub struct Arguments {
 
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
     let warehouse = options::warehouse(&config)?;
-    let bind = async || {
-        let mut options = options::monitor(&config)?;
-        if arguments.once {
-            options.http = None;
-            // One pass sends no alerts: a target that does not answer would delay it.
-            options.notification = ::monitor::alerts::notification::Options::default();
-        }
-        let mut monitor = ::monitor::Monitor::bind(options, warehouse.clone()).await?;
-        if arguments.from_scratch {
-            monitor.start_over();
-        }
-        anyhow::Ok(monitor)
-    };
-    if !arguments.once {
-        return roles::monitor(&config, bind).await;
+    let mut options = options::monitor(&config)?;
+    if arguments.once {
+        options.http = None;
+        // One pass sends no alerts: a target that does not answer would delay it.
+        options.notification = ::monitor::alerts::notification::Options::default();
     }
-    let mut monitor = bind().await?;
+    let mut monitor = ::monitor::Monitor::bind(options, warehouse).await?;
+    if arguments.from_scratch {
+        monitor.start_over();
+    }
+    if !arguments.once {
+        return roles::monitor(monitor).await;
+    }
     let summary = monitor.pass(::monitor::now_us()).await.context("evaluate")?;
     let ::monitor::Summary { units, verdicts, alerts, whole } = summary;
     let scope = if whole { "everything" } else { "what has changed" };

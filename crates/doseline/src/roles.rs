@@ -3,11 +3,12 @@
 //!
 //! Each service takes over the signals first: an earlier signal would end it without a drain.
 
-use std::{net::SocketAddr, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, process::ExitCode};
 
 use bridge::settings::UnknownDevices;
-use service::{renewal::Renewal, role_faults::RoleFaults};
+use service::role_faults::RoleFaults;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use warehouse::Warehouse;
 
 use crate::{
@@ -71,83 +72,45 @@ pub async fn start_load(
 
 /// `doseline bridge`
 pub async fn bridge(config: Config) -> anyhow::Result<ExitCode> {
-    until_stopped(&config, async |group: &mut Group| start_bridge(group, &config, options::bridge(&config)?).map(drop))
-        .await
+    let stop = stopped_by_signal()?;
+    let mut group = Group::new();
+    start_bridge(&mut group, &config, options::bridge(&config)?)?;
+    until_stopped(group, stop).await
 }
 
 /// `doseline load`
 pub async fn load(config: Config) -> anyhow::Result<ExitCode> {
+    let stop = stopped_by_signal()?;
+    let mut group = Group::new();
     let warehouse = options::warehouse(&config)?;
-    until_stopped(&config, async |group: &mut Group| {
-        start_load(group, &config, options::load(&config)?, &warehouse).await.map(drop)
-    })
-    .await
+    start_load(&mut group, &config, options::load(&config)?, &warehouse).await?;
+    until_stopped(group, stop).await
 }
 
-/// `doseline monitor`, with a monitor of the configuration for each start.
-pub async fn monitor(
-    config: &Config,
-    bind: impl AsyncFn() -> anyhow::Result<monitor::Monitor>,
-) -> anyhow::Result<ExitCode> {
-    until_stopped(config, async |group: &mut Group| {
-        let monitor = bind().await?;
-        group.spawn("monitor", monitor.run(group.shutdown()));
-        Ok(())
-    })
-    .await
+/// `doseline monitor`
+pub async fn monitor(monitor: monitor::Monitor) -> anyhow::Result<ExitCode> {
+    let stop = stopped_by_signal()?;
+    let mut group = Group::new();
+    group.spawn("monitor", monitor.run(group.shutdown()));
+    until_stopped(group, stop).await
 }
 
 /// `doseline serve`
 pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    until_stopped(&config, async |group: &mut Group| {
-        let dashboard = options::dashboard(&config, config.serve.http, RoleFaults::default());
-        let dashboard = dashboard::Dashboard::bind(dashboard, options::warehouse(&config)?).await?;
-        tracing::info!(url = format!("http://{}", dashboard.address()), "dashboard serves");
-        group.spawn("dashboard", dashboard.run(group.shutdown()));
-        Ok(())
-    })
-    .await
-}
-
-/// How often the files of Kafka's connection are looked at.
-const RENEWAL_EVERY: Duration = Duration::from_secs(5);
-
-/// Runs what `start` starts until a signal comes or a task fails. When the password or a
-/// certificate of Kafka was renewed, it stops everything as the signal does and starts it again:
-/// librdkafka takes neither while a client lives. Those of MQTT are read at each connection, that of
-/// ClickHouse at each request.
-async fn until_stopped(
-    config: &Config,
-    start: impl AsyncFn(&mut Group) -> anyhow::Result<()>,
-) -> anyhow::Result<ExitCode> {
     let stop = stopped_by_signal()?;
-    loop {
-        let mut renewal = Renewal::new(config.kafka.files());
-        let mut group = Group::new();
-        start(&mut group).await?;
-        let ended = tokio::select! {
-            () = stop.cancelled() => Some(Ok(())),
-            failure = group.failure() => Some(Err(failure)),
-            () = renewed(config, &mut renewal) => None,
-        };
-        let stopped = group.stop(Instant::now() + STOP_WITHIN).await;
-        match ended {
-            Some(ended) => return ended.and(stopped).map(|()| ExitCode::SUCCESS),
-            None => stopped?,
-        }
-        tracing::info!("files of kafka's connection were renewed; starting again with them");
-    }
+    let dashboard = options::dashboard(&config, config.serve.http, RoleFaults::default());
+    let dashboard = dashboard::Dashboard::bind(dashboard, options::warehouse(&config)?).await?;
+    tracing::info!(url = format!("http://{}", dashboard.address()), "dashboard serves");
+    let mut group = Group::new();
+    group.spawn("dashboard", dashboard.run(group.shutdown()));
+    until_stopped(group, stop).await
 }
 
-/// Waits for files that can be used.
-async fn renewed(config: &Config, renewal: &mut Renewal) {
-    loop {
-        renewal.changed(RENEWAL_EVERY).await;
-        match config.kafka.check_files() {
-            Ok(()) => return,
-            Err(error) => {
-                tracing::error!(%error, "new files of kafka's connection cannot be used; going on with the old")
-            }
-        }
-    }
+async fn until_stopped(mut group: Group, stop: CancellationToken) -> anyhow::Result<ExitCode> {
+    let failure = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        failure = group.failure() => Err(failure),
+    };
+    let stopped = group.stop(Instant::now() + STOP_WITHIN).await;
+    failure.and(stopped).map(|()| ExitCode::SUCCESS)
 }

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 
-use rdkafka::{ClientConfig, consumer::BaseConsumer};
+use rdkafka::ClientConfig;
 
 use crate::{
     secret::{Password, Secret},
@@ -48,8 +48,7 @@ settings! {
         username: String;
         /// Password; better given in `password_file` or in `DOSELINE__KAFKA__SASL__PASSWORD`
         password: Option<Secret>;
-        /// File whose first line is the password. Services notice a new password within 10 s and
-        /// take it without a restart
+        /// File whose first line is the password
         password_file: Option<PathBuf>;
     }
 }
@@ -117,27 +116,6 @@ impl Kafka {
             set("sasl.password", password.reveal().to_owned());
         }
         Ok(properties)
-    }
-}
-
-impl Kafka {
-    /// The files that every connection takes secrets from, and certificates.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let mut files: Vec<PathBuf> = self.sasl.iter().filter_map(|sasl| sasl.password_file.clone()).collect();
-        if let Some(tls) = &self.tls {
-            files.push(tls.ca.clone());
-            files.extend(tls.identity().into_iter().flat_map(|(certificate, key)| [certificate.clone(), key.clone()]));
-        }
-        files
-    }
-
-    /// Checks that these files can be used, without connecting.
-    ///
-    /// # Errors
-    /// A file cannot be read, or librdkafka refuses its contents.
-    pub fn check_files(&self) -> io::Result<()> {
-        let config = self.properties()?.client(&self.bootstrap(), &[]);
-        config.create::<BaseConsumer>().map(drop).map_err(io::Error::other)
     }
 }
 

@@ -23,7 +23,6 @@ pub mod kafka;
 pub mod listener;
 pub mod origin_guard;
 pub mod producer;
-pub mod renewal;
 pub mod role_faults;
 pub mod secret;
 pub mod settings;

@@ -71,18 +71,6 @@ impl Kafka {
         let status = process.wait(RULED_WITHIN);
         assert!(status.success(), "acls.sh ended with {status}:\n{}", process.log());
     }
-
-    /// Gives a user another password.
-    pub fn change_password(&self, user: &str, password: &str) {
-        let scratch = Scratch::new("kafka-configs");
-        let mut command = node::java();
-        command.args(["kafka.admin.ConfigCommand", "--bootstrap-server", &self.bootstrap(), "--alter"]);
-        command.args(["--add-config", &format!("SCRAM-SHA-512=[password={password}]")]);
-        command.args(["--entity-type", "users", "--entity-name", user]);
-        let mut process = Process::start("kafka configs", command, &scratch.join("configs.log"), None);
-        let status = process.wait(RULED_WITHIN);
-        assert!(status.success(), "kafka configs ended with {status}:\n{}", process.log());
-    }
 }
 
 /// Kept from the shell.

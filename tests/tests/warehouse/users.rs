@@ -29,7 +29,7 @@ fn the_only_user_of_a_file_is_the_administrator() {
     fs::write(folder.join("doseline.xml"), users).expect("the users");
     clickhouse.start_again();
     let found = clickhouse.query("SELECT name, toString(auth_type) FROM system.users WHERE name != 'default'");
-    assert_eq!(found, "doseline_admin\t['sha256_password']");
+    assert_eq!(found, "doseline_admin\t[\\'sha256_password\\']");
     let grants = clickhouse.query("SHOW GRANTS FOR doseline_admin");
     assert!(grants.contains("WITH GRANT OPTION"), "{grants}");
 }
