@@ -21,9 +21,8 @@ use crate::{
 
 /// What a topic carries; `None` if it is not one of the loader's.
 pub fn content(topics: &Topics, topic: &str) -> Option<Content> {
-    [(&topics.reports, Content::Reports), (&topics.status, Content::Status), (&topics.quarantine, Content::Quarantine)]
-        .into_iter()
-        .find_map(|(name, content)| (name == topic).then_some(content))
+    let contents = [Content::Reports, Content::Status, Content::Quarantine, Content::Commands];
+    topics.all().into_iter().zip(contents).find_map(|(name, content)| (name == topic).then_some(content))
 }
 
 /// Whether the records of a device belong to this partition.

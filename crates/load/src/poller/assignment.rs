@@ -32,8 +32,9 @@ use warehouse::{columns::Lost, loader::Shard};
 use super::{PREDECESSOR, Poller, Report, single};
 use crate::{
     copies::Copies,
-    decode::{Content, Place},
+    decode::Place,
     error::Error,
+    history,
     inbox::{Outlet, inbox_within},
     lease::Lease,
     owner::{Owner, Stop},
@@ -258,14 +259,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
     }
 
     fn place(&self, key: &Key) -> Option<Place> {
-        let topics = &self.options.kafka.topics;
-        let content = if *key.0 == *topics.reports {
-            Content::Reports
-        } else if *key.0 == *topics.status {
-            Content::Status
-        } else {
-            Content::Quarantine
-        };
+        let content = history::content(&self.options.kafka.topics, &key.0)?;
         Some(Place { content, partition: key.1, partitions: self.incarnations.get(&*key.0)?.partitions })
     }
 }
