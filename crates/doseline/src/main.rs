@@ -10,9 +10,11 @@
 //! Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 64 invalid configuration.
 
 mod alerts;
+mod audit;
 mod broker;
 mod calc;
 mod check;
+mod command;
 mod config;
 mod devices;
 mod give_up;
@@ -86,6 +88,7 @@ Examples:
   doseline monitor --config services.toml         verdicts and alerts
   doseline serve --config services.toml           dashboard
   doseline quarantine list --config services.toml what could not be used, and why
+  doseline audit list                             who did what
   doseline trace --item hp-0017                   where has it been, and on whom
   doseline impact --calibration cal-2026-0117     which injections does it put in question
   doseline calc saturation --kpa 313              a formula on numbers of your own
@@ -148,6 +151,8 @@ enum Command {
     Impact(impact::Arguments),
     /// Record what people report, and list it
     Incident(incident::Arguments),
+    /// List what people did, and what became of it
+    Audit(audit::Arguments),
     /// Every formula on your own numbers: JSON on standard input or flags in, JSON out
     Calc(calc::Arguments),
 }
@@ -248,6 +253,7 @@ impl Command {
             Self::Trace(arguments) => &arguments.beside,
             Self::Impact(arguments) => &arguments.beside,
             Self::Incident(arguments) => &arguments.beside,
+            Self::Audit(arguments) => &arguments.beside,
         };
         Engines::Found(beside.data_dir.as_deref())
     }
@@ -277,6 +283,7 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Trace(arguments) => trace::run(arguments, config).await,
             Command::Impact(arguments) => impact::run(arguments, config).await,
             Command::Incident(arguments) => incident::run(arguments, config).await,
+            Command::Audit(arguments) => audit::run(arguments, config).await,
             Command::Calc(arguments) => Ok(calc::run(arguments)),
         }
     });
