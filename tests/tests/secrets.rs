@@ -11,6 +11,9 @@ use std::{
 
 use harness::{ClickHouse, Doseline, Kafka, Mosquitto, Scratch, free_port, poll};
 
+/// Arguments and environment of a command.
+type Invocation<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
+
 const WITHIN: Duration = Duration::from_secs(120);
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
 const MQTT: &str = "planted-mqtt-71d2";
@@ -155,7 +158,7 @@ fn no_output_shows_a_secret() {
         }
         let passwords = rig.scratch.path().display().to_string();
         fs::write(rig.scratch.join("doseline_load"), format!("{scram}\n")).expect("write a password");
-        let cases: [(&[&str], &[(&str, &str)]); 9] = [
+        let cases: [Invocation<'_>; 9] = [
             (&["check", "--config", &path], &[]),
             (&["check", "--connect", "--config", &path], &[]),
             (&["check", "--connect", "--json", "--config", &path], &[]),

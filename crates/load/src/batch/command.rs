@@ -22,11 +22,11 @@ impl Batch<'_> {
         let offset = decoded.record.offset;
         match outcome {
             Outcome::Applied => {
-                self.tally.stored += 1;
+                self.outcome.stored += 1;
                 self.apply(command, offset);
             }
-            Outcome::Repeated => self.tally.duplicates += 1,
-            Outcome::Refused => self.tally.refused += 1,
+            Outcome::Repeated => self.outcome.duplicates += 1,
+            Outcome::Refused => self.outcome.refused += 1,
         }
         self.tables.audit(command, outcome, &reason, offset);
     }
