@@ -114,8 +114,8 @@ const RENEWAL_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs what `start` starts until a signal comes or a task fails. When the password or a
 /// certificate of Kafka was renewed, it stops everything as the signal does and starts it again:
-/// librdkafka takes neither while a client lives. Those of MQTT are read at each connection, that of
-/// ClickHouse at each request.
+/// librdkafka takes neither while a client lives. Those of MQTT are read at each connection, that
+/// of ClickHouse at each request.
 async fn until_stopped(
     config: &Config,
     start: impl AsyncFn(&mut Group) -> anyhow::Result<()>,

@@ -48,9 +48,9 @@ impl Commands {
     /// Gives commands, and returns what became of each when every table holds what they mean.
     ///
     /// # Errors
-    /// [`Error::Topic`]: the topic does not exist, nothing was given. [`Error::Kafka`]: some may have
-    /// been given; giving all of them again does no harm. [`Error::Late`]: all are in Kafka, and the
-    /// warehouse does not hold all of them after `within`.
+    /// [`Error::Topic`]: the topic does not exist, nothing was given. [`Error::Kafka`]: some may
+    /// have been given; giving all of them again does no harm. [`Error::Late`]: all are in Kafka,
+    /// and the warehouse does not hold all of them after `within`.
     #[boxed]
     pub async fn give(&self, commands: &[Command], within: Duration) -> Result<Vec<Outcome>, Error> {
         // A broker may create a topic for the first record, with settings under which it forgets.
@@ -70,8 +70,8 @@ impl Commands {
         self.applied(commands, within).await
     }
 
-    /// Waits until the warehouse holds the commands. Earlier commands of the same keys were given at
-    /// another time.
+    /// Waits until the warehouse holds the commands. Earlier commands of the same keys were given
+    /// at another time.
     async fn applied(&self, commands: &[Command], within: Duration) -> Result<Vec<Outcome>, Error> {
         let mut waiting: BTreeMap<&str, BTreeSet<Name>> = BTreeMap::new();
         for command in commands {

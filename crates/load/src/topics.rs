@@ -95,7 +95,7 @@ async fn create(kafka: &Kafka, spec: &TopicSpec) -> Result<Vec<String>, Error> {
     let topics: Vec<_> = names
         .into_iter()
         .map(|name| {
-            // Everything that people wrote can be made again from this topic, so none of it may go.
+            // Everything that people wrote can be rebuilt from this topic, so none of it may go.
             let is_kept = name == kafka.topics.commands;
             NewTopic::new(name, partitions, TopicReplication::Fixed(replication))
                 .set("retention.ms", if is_kept { FOR_EVER } else { &retention })

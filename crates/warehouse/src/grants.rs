@@ -307,9 +307,9 @@ async fn require_policies_that_hold(warehouse: &Warehouse) -> Result<(), Error> 
 /// access.
 ///
 /// # Errors
-/// [`Error::Option`] for a manufacturer that the registry does not know, [`Error::Incompatible`] for
-/// a tenant in a ClickHouse that does not keep to row policies. As [`Warehouse::execute`] otherwise;
-/// running it again continues.
+/// [`Error::Option`] for a manufacturer that the registry does not know, [`Error::Incompatible`]
+/// for a tenant in a ClickHouse that does not keep to row policies. As [`Warehouse::execute`]
+/// otherwise; running it again continues.
 #[boxed]
 pub async fn apply(warehouse: &Warehouse, grants: &[Grant]) -> Result<(), Error> {
     for Grant { subject, .. } in grants {

@@ -93,8 +93,8 @@ pub async fn devices(warehouse: &Warehouse, tenant: &str) -> Result<Vec<Device>,
     warehouse.fetch(warehouse.query(sql).bind(tenant)).await
 }
 
-/// Reads devices from CSV with a header line, and leaves out what the registry already says. `now_us`
-/// is the present time, us since 1970; it is also the `valid_from` of lines without one.
+/// Reads devices from CSV with a header line, and leaves out what the registry already says.
+/// `now_us` is the present time, us since 1970; it is also the `valid_from` of lines without one.
 ///
 /// Columns, in any order: `tenant, site, device, kind` and optionally `model, manufacturer, serial,
 /// udi, gateway, valid_from` (`YYYY-MM-DD` or `YYYY-MM-DDTHH:MM:SSZ`).

@@ -210,7 +210,7 @@ pub const DECISIONS: &[Decision] = &[
     row("monitor_positions", Nobody, [NONE, ADD, NONE], false, false),
     row("mounts", Tenant, [WRITE, READ, READ], true, true),
     row("open_alerts", Tenant, [NONE, READ, READ], true, true),
-    row("policies", TenantOrGeneral, [WRITE, READ, READ], true, true),
+    row("policies", TenantOrGeneral, [WRITE, READ, ADD], true, true),
     row("policies_latest", TenantOrGeneral, [NONE, READ, READ], true, true),
     row("preparations", Tenant, [WRITE, READ, READ], true, true),
     row("quarantine", Tenant, [WRITE, READ, PURGE], true, true),
@@ -289,7 +289,9 @@ mod tests {
                     Kind::Loader | Kind::Rollup => {
                         service == Service::Load || (service, *relation) == (Service::Operate, "quarantine")
                     }
-                    Kind::Monitor => [Service::Load, Service::Monitor, Service::Operate].contains(&service),
+                    Kind::Monitor | Kind::Shared => {
+                        [Service::Load, Service::Monitor, Service::Operate].contains(&service)
+                    }
                     Kind::Registry => service == Service::Operate,
                     Kind::Migrations | Kind::View => false,
                 };

@@ -1,5 +1,5 @@
-//! What people write goes through the log: applied once whatever is repeated or killed, audited, and
-//! restored from Kafka alone.
+//! What people write goes through the log: applied once whatever is repeated or killed, audited,
+//! and restored from Kafka alone.
 
 use std::time::{Duration, Instant};
 
