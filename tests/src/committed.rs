@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use telemetry::kafka::{QUARANTINE_TOPIC, REPORTS_TOPIC, STATUS_TOPIC};
+use telemetry::kafka::{COMMANDS_TOPIC, QUARANTINE_TOPIC, REPORTS_TOPIC, STATUS_TOPIC};
 
 use crate::{ClickHouse, Kafka, Offsets, Refused, poll};
 
@@ -29,7 +29,7 @@ pub fn wait_until_committed(clickhouse: &ClickHouse, kafka: &Kafka) {
 
 /// The ends of all partitions that loaders read: (topic, partition) to offset.
 pub fn ends(kafka: &Kafka) -> Offsets {
-    let topics = [REPORTS_TOPIC, STATUS_TOPIC, QUARANTINE_TOPIC].into_iter();
+    let topics = [REPORTS_TOPIC, STATUS_TOPIC, QUARANTINE_TOPIC, COMMANDS_TOPIC].into_iter();
     let of_topic = |topic: &'static str| {
         kafka.end_offsets(topic).into_iter().map(move |(partition, end)| ((topic.to_owned(), partition), end))
     };

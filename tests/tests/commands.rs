@@ -35,6 +35,7 @@ fn every_sub_command_explains_itself_with_an_example() {
         "impact",
         "incident",
         "token",
+        "audit",
     ];
     for command in COMMANDS {
         assert!(help.stdout.contains(command), "--help lacks {command}");
@@ -44,6 +45,7 @@ fn every_sub_command_explains_itself_with_an_example() {
             "alerts" => vec!["alerts", "ack", "--help"],
             "incident" => vec!["incident", "add", "--help"],
             "token" => vec!["token", "create", "--help"],
+            "audit" => vec!["audit", "list", "--help"],
             command => vec![command, "--help"],
         };
         let own = run(&arguments, &[]);
@@ -63,6 +65,7 @@ fn every_list_offers_json_and_finds_a_running_up() {
         &["quarantine", "list", "--help"],
         &["devices", "list", "--help"],
         &["incident", "list", "--help"],
+        &["audit", "list", "--help"],
         &["check", "--help"],
         &["impact", "--help"],
         &["trace", "--help"],
@@ -85,6 +88,8 @@ fn wrong_usage_ends_with_2() {
         &["trace"],
         &["alerts", "ack", "k"],
         &["impact"],
+        &["audit"],
+        &["audit", "list", "--since", "yesterday"],
         &["give-up", "--topic", "doseline.reports.v1", "--partition", "0"],
         &["give-up", "--topic", "doseline.reports.v1", "--partition", "-1", "--offset", "1"],
         &[],
@@ -245,7 +250,7 @@ fn a_wrong_password_and_a_missing_table_are_said_and_then_healed() {
     assert_eq!(run(&["migrate"], &borrowed(&right)).code, Some(0), "a second time changes nothing");
     load.wait_for_line("owned", SOON);
     bridge.wait_for_line("password", SOON);
-    for mut role in [bridge, load, monitor] {
+    for mut role in [bridge, monitor] {
         assert!(role.stop(SOON).0.success());
     }
 
@@ -256,14 +261,26 @@ fn a_wrong_password_and_a_missing_table_are_said_and_then_healed() {
     let file = fleet.to_str().expect("UTF-8 path");
     fs::write(&fleet, "tenant,site,device,kind\nacme,berlin-1,D-1,INJECTOR\nacme,berlin-1,D 2,INJECTOR\n")
         .expect("write");
-    let refused = run(&["devices", "import", file], &borrowed(&right));
+    let refused = run(&["devices", "import", file, "--by", "Ada"], &borrowed(&right));
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("line 3") && refused.stderr.contains("device"), "{}", refused.stderr);
     fs::write(&fleet, "tenant,site,device,kind\nacme,berlin-1,D-1,INJECTOR\n").expect("write");
-    let imported = run(&["devices", "import", file], &borrowed(&right));
+    let imported = run(&["devices", "import", file, "--by", "Ada"], &borrowed(&right));
     assert!(imported.stdout.contains("1 lines read, 1 rows added"), "{} {}", imported.stdout, imported.stderr);
-    assert!(run(&["devices", "import", file], &borrowed(&right)).stdout.contains("0 rows added"));
+    assert!(run(&["devices", "import", file, "--by", "Ada"], &borrowed(&right)).stdout.contains("0 rows added"));
     assert_eq!(clickhouse.number("SELECT count() FROM doseline.devices"), 1);
+    let audited = run(&["audit", "list", "--tenant", "acme", "--json"], &borrowed(&right)).stdout;
+    let entry: serde_json::Value = serde_json::from_str(&audited).expect("one JSON object on one line");
+    assert_eq!((entry["action"].as_str(), entry["subject"].as_str()), (Some("register_devices"), Some("D-1")));
+    assert_eq!((entry["role"].as_str(), entry["outcome"].as_str()), (Some("ADMIN"), Some("APPLIED")));
+    assert!(load.stop(SOON).0.success());
+
+    // Without a loader the command is in Kafka, and the person is told so.
+    let waiting = run(&["devices", "unknown", "keep", "--by", "Ada"], &borrowed(&right));
+    let lines: Vec<_> = waiting.stderr.lines().collect();
+    assert!(waiting.code == Some(1) && lines.len() == 2, "{}", waiting.stderr);
+    assert!(lines[0].contains("1 commands are in kafka topic doseline.commands.v1"), "{}", waiting.stderr);
+    assert!(lines[1].contains("do not give them again"), "{}", waiting.stderr);
 }
 
 /// Runs a sub-command in a folder, with variables `NAME=VALUE`.
@@ -298,7 +315,15 @@ fn sub_commands_find_a_running_up_without_any_configuration() {
         assert!(line.contains(address.as_str()) && line.contains("  ok  "), "{checked}");
     }
     fs::write(scratch.join("fleet.csv"), "tenant,site,device,kind\nacme,berlin-1,D-1,INJECTOR\n").expect("write");
-    done(&["devices", "import", "fleet.csv"]);
+    let unaudited = done(&["audit", "list"]);
+    assert_eq!((unaudited.stdout.as_str(), unaudited.stderr.as_str()), ("", "nothing is in the audit\n"));
+    done(&["devices", "import", "fleet.csv", "--by", "Ada"]);
+    let audited = done(&["audit", "list", "--since", "2026-01-01"]).stdout;
+    let entry = audited.lines().nth(1).expect("a line below the header");
+    assert!(
+        audited.starts_with("TIME ") && entry.contains("  acme    Ada     ADMIN  register_devices  D-1 "),
+        "{audited}"
+    );
     let listed = done(&["devices", "list"]).stdout;
     assert!(listed.starts_with("TENANT  SITE      DEVICE  KIND "), "{listed}");
     assert!(listed.lines().any(|line| line.starts_with("acme    berlin-1  D-1     INJECTOR  IMPORTED ")), "{listed}");

@@ -427,11 +427,12 @@ fn unknown_devices_wait_in_quarantine_until_somebody_registers_them() {
     let file = scratch.join("fleet.csv");
     let import = |devices: &str| {
         std::fs::write(&file, format!("tenant,site,device,kind\n{devices}")).expect("write");
-        doseline(&["devices", "import", file.to_str().expect("UTF-8")], 0);
+        doseline(&["devices", "import", file.to_str().expect("UTF-8"), "--by", "ann"], 0);
     };
+    let _load = stack.role("load");
     import("acme,berlin,known,INJECTOR\n");
-    doseline(&["devices", "unknown", "quarantine", "--tenant", "acme"], 0);
-    let (_bridge, _load) = (stack.role("bridge"), stack.role("load"));
+    doseline(&["devices", "unknown", "quarantine", "--tenant", "acme", "--by", "ann"], 0);
+    let _bridge = stack.role("bridge");
 
     let mut options = rumqttc::v5::MqttOptions::new("devices", "127.0.0.1", stack.mosquitto.port());
     options.set_max_packet_size(Some(4 << 20));

@@ -30,7 +30,7 @@ impl Replicas {
         // Otherwise librdkafka 2.12 connects without a back-off to a controller that is down, while
         // an admin request waits for that controller.
         config.set("enable.sparse.connections", "false");
-        let topics = kafka.topics.all().map(str::to_owned);
+        let topics = kafka.topics.of_devices().map(str::to_owned);
         Ok(Self { admin: Arc::new(config.create()?), topics, needed: BTreeMap::new() })
     }
 

@@ -123,7 +123,7 @@ impl Sink {
     fn look_at_topics(&self) -> Result<usize, String> {
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
         let producer = live.producer.as_ref().ok_or("the producer is closed")?;
-        producer::verify(producer, self.topics.all(), VERIFY_TIMEOUT)
+        producer::verify(producer, self.topics.of_devices(), VERIFY_TIMEOUT)
     }
 
     /// A new record. It uses the buffers of a confirmed record, if there is one.

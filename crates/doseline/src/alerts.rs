@@ -4,8 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use telemetry::commands::{AcknowledgeAlert, command::Kind};
+use warehouse::alerts::Alert;
 
 use crate::{
+    command,
     config::Config,
     hint::fault,
     options,
@@ -79,12 +82,26 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
             if by.trim().is_empty() {
                 return Err(fault(format!("--by {by:?} is empty"), "an alert is acknowledged by name: --by NAME"));
             }
-            let alerts = warehouse.acknowledge(&key, &by, &note, monitor::now_us()).await.context("acknowledge")?;
+            let alerts = warehouse.alerts(std::slice::from_ref(&key)).await.context("read the alert")?;
             if alerts.is_empty() {
                 return Err(fault(format!("there is no alert {key:?}"), "see `doseline alerts list`"));
             }
+            let given_us = monitor::now_us();
+            let commands = alerts.into_iter().map(|alert| {
+                let tenant = alert.tenant.clone();
+                command::command(&tenant, &by, given_us, Kind::AcknowledgeAlert(acknowledgement(alert, &note)))
+            });
+            let commands = commands.collect::<anyhow::Result<Vec<_>>>()?;
+            command::give(&config, &warehouse, &commands).await?;
             println!("acknowledged {key} by {by}");
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The acknowledgement of an alert in its present state.
+fn acknowledgement(alert: Alert, note: &str) -> AcknowledgeAlert {
+    let Alert { alert_key, kind, severity, holds, attention, sessions, evidence_rows, .. } = alert;
+    let (note, severity) = (note.to_owned(), severity.to_string());
+    AcknowledgeAlert { alert_key, attention, note, alert_kind: kind, severity, holds, sessions, evidence_rows }
 }

@@ -2,20 +2,21 @@
 
 mod acl;
 
-use std::{
-    fs::File,
-    path::PathBuf,
-    process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, fs::File, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use warehouse::registry::Device;
+use telemetry::{
+    command::{Command, DEVICES_MAX, UNKNOWN_DEVICES},
+    commands::{self, RegisterDevices, SetPolicy, command::Kind},
+};
+use warehouse::registry::{Device, Novel};
 
 use crate::{
+    command,
     config::Config,
     options,
+    quarantine::who,
     running::Beside,
     table::{self, text},
 };
@@ -51,12 +52,16 @@ Examples:
 Columns, in any order: tenant, site, device, kind (INJECTOR, STERILIZER, BENCH, GATEWAY); and where wanted model,
 manufacturer, serial, udi, gateway, valid_from (YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ). Commas or semicolons separate them.
 History is kept: a changed line adds a row, an unchanged one adds nothing. A wrong line imports nothing.
+The devices go through Kafka, so a loader must run; the command ends when ClickHouse holds them.
 
 Example:
   doseline devices import fleet.csv --config services.toml")]
     Import {
         /// The CSV file, with a header line
         file: PathBuf,
+        /// Person who registers them; by default the user of the operating system
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
     },
     /// Write the rules of the MQTT broker, with the devices that each gateway may publish for
     #[command(after_help = "\
@@ -75,6 +80,7 @@ Examples:
     /// Set what happens to reports of devices that no person has registered
     #[command(after_help = "\
 Bridges that run with bridge.unknown_devices = \"policy\" follow within seconds.
+The policy goes through Kafka, so a loader must run; the command ends when ClickHouse holds it.
 
 Example:
   doseline devices unknown quarantine --tenant acme --config services.toml")]
@@ -85,12 +91,16 @@ Example:
         /// For this tenant; without it for every tenant that has no policy of its own
         #[arg(long, default_value = "")]
         tenant: String,
+        /// Person who sets it; by default the user of the operating system
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
     },
 }
 
 pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
-    let file = match arguments.action {
-        Action::Import { file } => file,
+    let warehouse = options::warehouse(&config)?;
+    let (file, by) = match arguments.action {
+        Action::Import { file, by } => (file, who(by.as_deref())?),
         Action::List { tenant, json } => {
             list(&config, &tenant, json).await?;
             return Ok(ExitCode::SUCCESS);
@@ -106,20 +116,39 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
             table::show(&acl::text(format, &gateways))?;
             return Ok(ExitCode::SUCCESS);
         }
-        Action::Unknown { policy, tenant } => {
-            let warehouse = options::warehouse(&config)?;
-            warehouse.set_unknown_device_policy(&tenant, &policy).await.context("set the policy")?;
+        Action::Unknown { policy, tenant, by } => {
+            let kind = Kind::SetPolicy(SetPolicy { name: UNKNOWN_DEVICES.to_owned(), value: policy.clone() });
+            let set = command::command(&tenant, &who(by.as_deref())?, monitor::now_us(), kind)?;
+            command::give(&config, &warehouse, &[set]).await?;
             println!("unknown devices of {}: {policy}", if tenant.is_empty() { "all other tenants" } else { &tenant });
             return Ok(ExitCode::SUCCESS);
         }
     };
     let csv = File::open(&file).with_context(|| format!("open {}", file.display()))?;
-    let now_us = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?;
-    let imported = warehouse::registry::import_devices(&options::warehouse(&config)?, csv, now_us)
+    let now_us = monitor::now_us();
+    let novel = warehouse::registry::novel_devices(&warehouse, csv, now_us)
         .await
         .with_context(|| format!("import {}", file.display()))?;
-    println!("{}: {} lines read, {} rows added", file.display(), imported.read, imported.added);
+    let commands = registrations(&novel, &by, now_us)?;
+    command::give(&config, &warehouse, &commands).await?;
+    println!("{}: {} lines read, {} rows added", file.display(), novel.read, novel.devices.len());
     Ok(ExitCode::SUCCESS)
+}
+
+/// The commands that register devices: for each tenant, as many as hold its devices.
+fn registrations(novel: &Novel, by: &str, now_us: i64) -> anyhow::Result<Vec<Command>> {
+    let mut tenants: BTreeMap<&str, Vec<commands::Device>> = BTreeMap::new();
+    for (tenant, device) in &novel.devices {
+        tenants.entry(tenant).or_default().push(device.clone());
+    }
+    let mut commands = Vec::new();
+    for (tenant, devices) in tenants {
+        for devices in devices.chunks(DEVICES_MAX) {
+            let kind = Kind::RegisterDevices(RegisterDevices { devices: devices.to_vec() });
+            commands.push(command::command(tenant, by, now_us, kind)?);
+        }
+    }
+    Ok(commands)
 }
 
 async fn list(config: &Config, tenant: &str, json: bool) -> anyhow::Result<()> {

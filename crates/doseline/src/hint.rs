@@ -97,7 +97,7 @@ fn remedy(cause: &(dyn Error + 'static)) -> Option<String> {
     match cause.downcast_ref() {
         Some(load::Error::Warehouse(error)) => return of_warehouse(error),
         Some(load::Error::Listen { .. }) => return Some("choose another address with load.http".to_owned()),
-        Some(error @ (load::Error::Topic { .. } | load::Error::Offsets { .. })) => {
+        Some(error @ (load::Error::Topic { .. } | load::Error::Offsets { .. } | load::Error::Late { .. })) => {
             return last_clause(&error.to_string());
         }
         _ => {}

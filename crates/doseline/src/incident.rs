@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use monitor::trace::trace;
+use telemetry::commands::{AddIncident, command::Kind};
 use warehouse::incidents::Incident;
 
 use crate::{
+    command,
     config::Config,
     hint::fault,
     options,
@@ -29,7 +31,8 @@ pub struct Arguments {
 enum Action {
     /// Record an incident, and print its trace
     #[command(after_help = "\
-Incidents are never changed: a correction is another one.
+Incidents are never changed: a correction is another one. An incident goes through Kafka, so a loader must run; the
+command ends when ClickHouse holds it.
 
 Example:
   doseline incident add --item hp-0017 --note \"abscess, client 4711\" --by \"Dr. Ada\"
@@ -73,18 +76,17 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
             }
             let (tenant, subject) = subject::resolve(&warehouse, &about, tenant.as_deref()).await?;
             let recorded_at = monitor::now_us();
-            let incident = Incident {
-                incident_id: format!("INC-{recorded_at}"),
-                tenant: tenant.clone(),
+            let incident_id = format!("INC-{recorded_at}");
+            let kind = Kind::AddIncident(AddIncident {
+                incident_id: incident_id.clone(),
                 subject_kind: subject.kind().to_owned(),
                 subject: subject.id().to_owned(),
                 note,
-                reported_by: by,
-                recorded_at,
-            };
-            warehouse.add_incident(&incident).await.context("record the incident")?;
+            });
+            let add = command::command(&tenant, &by, recorded_at, kind)?;
+            command::give(&config, &warehouse, &[add]).await?;
             let found = trace(&warehouse, &tenant, &subject).await.context("follow the links")?;
-            table::show(&format!("{}\n{}", incident.incident_id, subject::text(&found)))?;
+            table::show(&format!("{incident_id}\n{}", subject::text(&found)))?;
         }
         Action::List { tenant, json } => {
             let incidents = warehouse.incidents(&tenant).await.context("read the incidents")?;

@@ -10,10 +10,12 @@
 //! Exit codes: 0 done, 1 failed or a difference found, 2 wrong usage, 64 invalid configuration.
 
 mod alerts;
+mod audit;
 mod broker;
 mod calc;
 mod certs;
 mod check;
+mod command;
 mod config;
 mod devices;
 mod give_up;
@@ -91,6 +93,7 @@ Examples:
   doseline certs list --dir secrets               certificates, and until when they are valid
   doseline grants --passwords secrets             users and rights for ClickHouse, as SQL
   doseline quarantine list --config services.toml what could not be used, and why
+  doseline audit list                             who did what
   doseline trace --item hp-0017                   where has it been, and on whom
   doseline impact --calibration cal-2026-0117     which injections does it put in question
   doseline token create --role viewer --tenant acme --config services.toml   opens the dashboard
@@ -160,6 +163,8 @@ enum Command {
     Token(token::Arguments),
     /// Write users, rights and row policies for ClickHouse, and rules for Kafka
     Grants(grants::Arguments),
+    /// List what people did, and what became of it
+    Audit(audit::Arguments),
     /// Every formula on your own numbers: JSON on standard input or flags in, JSON out
     Calc(calc::Arguments),
 }
@@ -271,6 +276,7 @@ impl Command {
             Self::Trace(arguments) => &arguments.beside,
             Self::Impact(arguments) => &arguments.beside,
             Self::Incident(arguments) => &arguments.beside,
+            Self::Audit(arguments) => &arguments.beside,
         };
         Engines::Found(beside.data_dir.as_deref())
     }
@@ -303,6 +309,7 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Incident(arguments) => incident::run(arguments, config).await,
             Command::Token(arguments) => token::run(arguments, &config),
             Command::Grants(arguments) => grants::run(arguments, config).await,
+            Command::Audit(arguments) => audit::run(arguments, config).await,
             Command::Calc(arguments) => Ok(calc::run(arguments)),
             Command::Certs(arguments) => certs::run(arguments),
         }

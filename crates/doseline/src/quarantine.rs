@@ -114,7 +114,8 @@ fn time(text: &str) -> Result<i64, String> {
 }
 
 /// The person who runs this: the given name, or the user of the operating system.
-fn who(given: Option<&str>) -> anyhow::Result<String> {
+/// The person who does something: the one that is named, else the user of the operating system.
+pub fn who(given: Option<&str>) -> anyhow::Result<String> {
     let named =
         given.map(str::to_owned).or_else(|| std::env::var("USER").ok()).or_else(|| std::env::var("LOGNAME").ok());
     let name = named.filter(|name| !name.trim().is_empty());

@@ -326,7 +326,9 @@ impl<'w> DayRebuild<'w> {
                 continue;
             }
             (self.batches, self.by_others) = (self.batches + 1, self.by_others + u64::from(other));
-            for block in blocks {
+            // What commands wrote into other tables is not partitioned by day, so it is not
+            // swapped.
+            for block in blocks.into_iter().filter(|block| TABLES.contains(&block.table())) {
                 let made = self.made.entry(block.table()).or_default();
                 made.0 += block.rows();
                 made.1 = made.1.wrapping_add(block.hash().wrapping_mul(block.rows()));

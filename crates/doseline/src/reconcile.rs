@@ -160,7 +160,7 @@ impl<'w> Audit<'w> {
     async fn start(warehouse: &'w Warehouse, kafka: load::Kafka, scope: Scope, settled: i64) -> anyhow::Result<Self> {
         let incarnations = warehouse.topic_incarnations().await?;
         let mut held = BTreeMap::new();
-        for topic in kafka.topics.all() {
+        for topic in kafka.topics.of_devices() {
             held.insert(topic.to_owned(), history::held(&kafka, topic).await.context("ask Kafka what it holds")?);
         }
         Ok(Self {

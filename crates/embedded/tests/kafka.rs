@@ -201,9 +201,10 @@ fn what_is_past_its_retention_is_deleted_and_its_reader_told() {
     let log = Log::start();
     log.create("t", 1, &[("retention.ms", "200"), ("segment.bytes", "20000")]);
     log.create("kept", 1, &[("retention.ms", "-1"), ("retention.bytes", "60000"), ("segment.bytes", "20000")]);
+    log.create("commands", 1, &[("retention.ms", "-1"), ("retention.bytes", "-1"), ("segment.bytes", "20000")]);
     let (producer, _) = producer(log.address());
     for n in 0..200u8 {
-        for topic in ["t", "kept"] {
+        for topic in ["t", "kept", "commands"] {
             producer.send(BaseRecord::to(topic).key("k").payload(&vec![n; 1_000])).map_err(|(error, _)| error).unwrap();
         }
         if n % 10 == 9 {
@@ -215,6 +216,7 @@ fn what_is_past_its_retention_is_deleted_and_its_reader_told() {
     wait_until("all is past its time", || marks("t") == (200, 200));
     wait_until("the size is within its limit", || (100..190).contains(&marks("kept").0));
     assert_eq!(marks("kept").1, 200);
+    assert_eq!(marks("commands"), (0, 200), "nothing of it is ever deleted");
 
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition_offset("t", 0, Offset::Offset(3)).unwrap();

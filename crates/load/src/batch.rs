@@ -2,11 +2,12 @@
 //!
 //! A record that a person replays out of quarantine takes the same path, with two differences: it
 //! may bring events that its ledger holds as quarantined, and nothing of it is put into quarantine
-//! twice. See `replay`.
+//! twice. See `replay`. What becomes of a command is in `command`.
 //!
 //! Pure: the same records, ledgers and rules give the same rows, byte for byte. So another owner,
 //! or the same one after a crash, can write the batch again under the same tokens.
 
+mod command;
 mod interning;
 mod repeats;
 mod replay;
@@ -174,6 +175,7 @@ impl<'r> Batch<'r> {
             Ok(Message::Report(report)) => self.report(decoded, report, ledgers, rules),
             Ok(Message::Status(status, flags)) => self.status(decoded, status, *flags, ledgers, rules),
             Ok(Message::Quarantined { reason, source, detail }) => self.quarantined(decoded, reason, source, detail),
+            Ok(Message::Command(command)) => self.command(decoded, command, ledgers),
             Ok(Message::Copy) => {}
             Err(reject) => self.refuse(decoded, reject, None),
         }

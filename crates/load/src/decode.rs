@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 
 use telemetry::{
-    kafka::{REPLAY_HEADER, SOURCE_BRIDGE, SOURCE_CHECK, SOURCE_LOADER, record_key},
+    command::{self, Command},
+    kafka::{COMMANDS_TOPIC, REPLAY_HEADER, SOURCE_BRIDGE, SOURCE_CHECK, SOURCE_LOADER, record_key},
     limits::UNIX_US_MAX,
     quarantine::{self, Id},
     reject::{Reason, Reject},
@@ -30,12 +31,14 @@ pub enum TopicKind {
     Status,
     /// Messages that could not be used.
     Quarantine,
+    /// What people write.
+    Commands,
 }
 
 /// A record that was read.
 pub(crate) struct Decoded<'r> {
     pub record: &'r Record,
-    /// The MQTT topic; not necessarily one of the contract.
+    /// The MQTT topic; not necessarily one of the contract. The Kafka topic if it is a command.
     pub topic: Cow<'r, str>,
     /// When the bridge received it, us since 1970. Kafka's time of the record if the header cannot
     /// be read.
@@ -89,6 +92,8 @@ pub(crate) enum Message<'r> {
     },
     /// A copy of what a loader refused: it is in the quarantine table already.
     Copy,
+    /// What a person wants to be written.
+    Command(Box<Command>),
 }
 
 /// The partition that a record was read from.
@@ -103,6 +108,9 @@ pub struct Place {
 
 /// Reads a record.
 pub(crate) fn decode<'r>(record: &'r Record, place: Place, contexts: &mut Contexts<'r>) -> Decoded<'r> {
+    if place.kind == TopicKind::Commands {
+        return decode_command(record, place);
+    }
     let headers = &record.headers;
     let topic = headers.topic.as_deref().unwrap_or_default();
     let text = std::str::from_utf8(topic).ok();
@@ -115,6 +123,33 @@ pub(crate) fn decode<'r>(record: &'r Record, place: Place, contexts: &mut Contex
     let kafkas = record.timestamp.clamp(0, UNIX_US_MAX);
     let received_at = headers.received_at.filter(|at| is_credible(*at, record)).unwrap_or(kafkas);
     Decoded { record, received_at, device, replay, message, topic }
+}
+
+/// Reads a record of the commands topic. Its headers mean nothing.
+fn decode_command(record: &Record, place: Place) -> Decoded<'_> {
+    let command = Command::decode(&record.payload).and_then(|command| {
+        check_command_key(record, place, &command)?;
+        Ok(Message::Command(Box::new(command)))
+    });
+    let (topic, received_at) = (Cow::Borrowed(COMMANDS_TOPIC), record.timestamp.clamp(0, UNIX_US_MAX));
+    Decoded { record, received_at, device: None, replay: None, message: command, topic }
+}
+
+/// Checks that the record is in the partition of its tenant, whose owner has the numbers of the
+/// commands that were applied.
+fn check_command_key(record: &Record, place: Place, command: &Command) -> Result<(), Reject> {
+    let expected = command::record_key(command.tenant());
+    let key = record.key.as_deref().unwrap_or_default();
+    if key != expected.as_bytes() {
+        let found = String::from_utf8_lossy(key);
+        return Err(Reject::new(Reason::BadRecord, format!("key {found:?} is not {expected:?}, the command's tenant")));
+    }
+    let right = partition::of(key, place.partitions);
+    if right != place.partition {
+        let detail = format!("key {expected:?} belongs to partition {right}, not {}", place.partition);
+        return Err(Reject::new(Reason::WrongPartition, detail));
+    }
+    Ok(())
 }
 
 /// The mark of a replay. A mark that cannot be read refuses the record: as a device's own record it
@@ -175,7 +210,8 @@ fn read<'r>(
             let (status, flags) = status::parse(&record.payload)?;
             Ok(Message::Status(Box::new(status), flags))
         }
-        TopicKind::Quarantine => Ok(Message::Copy),
+        // Both are read before.
+        TopicKind::Quarantine | TopicKind::Commands => Ok(Message::Copy),
     }
 }
 
@@ -211,7 +247,9 @@ impl<'r> Decoded<'r> {
                 (Some(report.boot_id()), &earlier_boots[..], &events[..], report.sequence().is_some())
             }
             Ok(Message::Status(status, _)) => (status.boot_id.filter(|boot_id| *boot_id > 0), &[][..], &[][..], false),
-            Ok(Message::Quarantined { .. } | Message::Copy) | Err(_) => (None, &[][..], &[][..], true),
+            Ok(Message::Quarantined { .. } | Message::Copy | Message::Command(_)) | Err(_) => {
+                (None, &[][..], &[][..], true)
+            }
         };
         let beats = events.iter().filter_map(|event| match &event.kind {
             Some(Kind::Heartbeat(heartbeat)) => heartbeat.boot_id.filter(|boot_id| *boot_id > 0),
@@ -220,7 +258,14 @@ impl<'r> Decoded<'r> {
         let replayed = (self.replay.is_some() && !numbered).then_some(REPLAYED_BOOT);
         let device = self.device;
         let boots = own.into_iter().chain(earlier.iter().map(|boot| boot.boot_id)).chain(beats).chain(replayed);
-        boots.filter_map(move |boot_id| Some(BootRef::of(&device?, boot_id)))
+        boots.filter_map(move |boot_id| Some(BootRef::of(&device?, boot_id))).chain(self.command())
+    }
+
+    /// The ledger of a command: without a device, under the number of its idempotency key.
+    pub fn command(&self) -> Option<BootRef<'r>> {
+        let Ok(Message::Command(command)) = &self.message else { return None };
+        let key = std::str::from_utf8(self.record.key.as_deref()?).ok()?;
+        Some(BootRef { tenant: command::tenant_of(key), device: "", boot_id: command.key_number() })
     }
 
     /// A number for a message without sequence numbers, for the ledger of [`REPLAYED_BOOT`].

@@ -73,6 +73,12 @@ pub enum Error {
         /// What it should hold.
         expected: String,
     },
+    /// Commands are in Kafka, and the warehouse does not hold them in time.
+    #[error(
+        "{count} commands are in kafka topic {topic}, and clickhouse does not hold them after {waited_s} s; they are \
+         applied as soon as a loader runs: do not give them again, and see `doseline audit list`"
+    )]
+    Late { count: usize, topic: String, waited_s: u64 },
     /// A part of the loader ended by itself.
     #[error("task {0} ended unexpectedly")]
     Ended(String),

@@ -21,13 +21,8 @@ use crate::{
 
 /// What a topic carries; `None` if it is not one of the loader's.
 pub fn topic_kind(topics: &Topics, topic: &str) -> Option<TopicKind> {
-    [
-        (&topics.reports, TopicKind::Reports),
-        (&topics.status, TopicKind::Status),
-        (&topics.quarantine, TopicKind::Quarantine),
-    ]
-    .into_iter()
-    .find_map(|(name, kind)| (name == topic).then_some(kind))
+    let kinds = [TopicKind::Reports, TopicKind::Status, TopicKind::Quarantine, TopicKind::Commands];
+    topics.all().into_iter().zip(kinds).find_map(|(name, kind)| (name == topic).then_some(kind))
 }
 
 /// Whether the records of a device belong to this partition.

@@ -1,8 +1,8 @@
 //! Moves records from Kafka to ClickHouse, each exactly once.
 //!
-//! Every record of the reports, status and quarantine topics becomes rows, sums and ledgers in the
-//! warehouse. The polling thread hands each record to the owner of its partition. The owner
-//! collects a batch, decodes it, and writes it.
+//! Every record of the reports, status, quarantine and commands topics becomes rows, sums and
+//! ledgers in the warehouse. The polling thread hands each record to the owner of its partition.
+//! The owner collects a batch, decodes it, and writes it.
 //!
 //! Boundary: Kafka on one side, the warehouse on the other. No MQTT, no receipts, no verdicts, and
 //! no state of its own: ClickHouse holds all of it. Offsets that the loader commits to Kafka serve
@@ -24,6 +24,7 @@
 mod aggregate;
 pub mod batch;
 pub mod clock;
+pub mod commands;
 mod consumer;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;

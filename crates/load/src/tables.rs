@@ -1,13 +1,16 @@
 //! All rows of one batch, by table.
 
 use telemetry::{
+    command::Command,
+    commands::{AcknowledgeAlert, AddIncident, Device, SetPolicy},
     device_time::Implausible,
     v1::{self, event::Kind},
 };
 use warehouse::columns::{
-    Block, Calibrations, Common, Commons, CycleIndicators, CycleReleases, DeviceStatus, Faults, ImplausibleTimes,
-    Injections, Mounts, Origin, Preparations, Provenance, Quarantine, QuarantineReplays, Quarantined, Replayed,
-    Sessions, Sign, SterilizationCycles, SterilizationItems, SterilizationSamples,
+    Acknowledgements, Audit, Block, Calibrations, Common, Commons, CycleIndicators, CycleReleases, DeviceStatus, Fate,
+    Faults, ImplausibleTimes, Incidents, Injections, Mounts, Origin, Policies, Preparations, Provenance, Quarantine,
+    QuarantineReplays, Quarantined, RegisteredDevices, Replayed, Sessions, Sign, SterilizationCycles,
+    SterilizationItems, SterilizationSamples,
 };
 
 use crate::aggregate::Aggregates;
@@ -32,6 +35,17 @@ pub(crate) struct Tables {
     replays: QuarantineReplays,
     implausible: ImplausibleTimes,
     aggregates: Aggregates,
+    commands: Option<Box<Commands>>,
+}
+
+/// The builders of the tables that commands fill. Only batches of one topic have such rows.
+#[derive(Default)]
+struct Commands {
+    acknowledgements: Acknowledgements,
+    incidents: Incidents,
+    devices: RegisteredDevices,
+    policies: Policies,
+    audit: Audit,
 }
 
 impl Tables {
@@ -103,9 +117,36 @@ impl Tables {
         self.replays.push(replayed);
     }
 
+    /// Adds a command and what became of it.
+    pub fn audit(&mut self, command: &Command, fate: Fate, reason: &str, kafka_offset: u64) {
+        self.commands().audit.push(command, fate, reason, kafka_offset);
+    }
+
+    pub fn acknowledgement(&mut self, command: &Command, acknowledge: &AcknowledgeAlert, kafka_offset: u64) {
+        self.commands().acknowledgements.push(command, acknowledge, kafka_offset);
+    }
+
+    pub fn incident(&mut self, command: &Command, incident: &AddIncident, kafka_offset: u64) {
+        self.commands().incidents.push(command, incident, kafka_offset);
+    }
+
+    /// Adds a device as a person registers it.
+    pub fn registered(&mut self, command: &Command, device: &Device, kafka_offset: u64) {
+        self.commands().devices.push(command, device, kafka_offset);
+    }
+
+    pub fn policy(&mut self, command: &Command, policy: &SetPolicy, kafka_offset: u64) {
+        self.commands().policies.push(command, policy, kafka_offset);
+    }
+
+    fn commands(&mut self) -> &mut Commands {
+        self.commands.get_or_insert_default()
+    }
+
     /// The blocks of the tables that have rows.
     pub fn finish(self, provenance: Provenance) -> Vec<Block> {
         let commons = &self.commons;
+        let commands = self.commands.map(|commands| commands.finish(provenance));
         let facts = [
             self.injections.finish(provenance, commons),
             self.sessions.finish(provenance, commons),
@@ -123,6 +164,19 @@ impl Tables {
             self.replays.finish(provenance),
             self.implausible.finish(provenance, commons),
         ];
-        facts.into_iter().chain(self.aggregates.finish(provenance, commons)).flatten().collect()
+        let others = commands.into_iter().flatten();
+        facts.into_iter().chain(self.aggregates.finish(provenance, commons)).chain(others).flatten().collect()
+    }
+}
+
+impl Commands {
+    fn finish(self, provenance: Provenance) -> [Option<Block>; 5] {
+        [
+            self.acknowledgements.finish(provenance),
+            self.incidents.finish(provenance),
+            self.devices.finish(provenance),
+            self.policies.finish(provenance),
+            self.audit.finish(provenance),
+        ]
     }
 }

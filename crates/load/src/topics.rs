@@ -31,7 +31,8 @@ pub struct TopicSpec {
     pub replication: u32,
     /// Copies that must confirm a record.
     pub min_insync_replicas: u32,
-    /// How long Kafka keeps records: the only copy until the loader has written.
+    /// How long Kafka keeps records: the only copy until the loader has written. Commands are kept
+    /// for ever.
     pub retention: Duration,
 }
 
@@ -46,6 +47,8 @@ pub struct Ensured {
 
 /// Largest record: a report at its limit, raw JSON in quarantine, headers.
 const MESSAGE_BYTES_MAX: u32 = 4 << 20;
+/// Value of a topic's limits that means no limit.
+const FOR_EVER: &str = "-1";
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// How often the topics are looked at while they are read.
@@ -92,8 +95,11 @@ async fn create(kafka: &Kafka, spec: &TopicSpec) -> Result<Vec<String>, Error> {
     let topics: Vec<_> = names
         .into_iter()
         .map(|name| {
+            // Everything that people wrote can be rebuilt from this topic, so none of it may go.
+            let is_kept = name == kafka.topics.commands;
             NewTopic::new(name, partitions, TopicReplication::Fixed(replication))
-                .set("retention.ms", &retention)
+                .set("retention.ms", if is_kept { FOR_EVER } else { &retention })
+                .set("retention.bytes", FOR_EVER)
                 .set("min.insync.replicas", &insync)
                 .set("max.message.bytes", &bytes)
                 .set("unclean.leader.election.enable", "false")
@@ -369,6 +375,14 @@ pub async fn inspect_topics(kafka: &Kafka, spec: &TopicSpec) -> Result<String, E
                 "; the broker recompresses {topic} with {codec} (compression.type), which the loader can read"
             );
         }
+        if *topic == kafka.topics.commands
+            && let Some((name, value)) = forgets(|name| entries.get(name).and_then(|entry| entry.value.as_deref()))
+        {
+            return fault(
+                topic,
+                format!("{name} is {value}; commands must be kept for ever: set {name} to {FOR_EVER}"),
+            );
+        }
         let value = |name: &str| entries.get(name).and_then(|entry| entry.value.as_deref()?.parse::<i64>().ok());
         let least = [
             ("retention.ms", i64::try_from(spec.retention.as_millis()).unwrap_or(i64::MAX)),
@@ -383,6 +397,16 @@ pub async fn inspect_topics(kafka: &Kafka, spec: &TopicSpec) -> Result<String, E
         }
     }
     Ok(found)
+}
+
+/// The first setting of the commands topic with which Kafka would delete from it, and its value. A
+/// value that the broker does not give is accepted.
+fn forgets<'v>(value: impl Fn(&str) -> Option<&'v str>) -> Option<(&'static str, &'v str)> {
+    if let Some(policy) = value("cleanup.policy").filter(|policy| policy.contains("compact")) {
+        return Some(("cleanup.policy", policy));
+    }
+    let limits = ["retention.ms", "retention.bytes"].into_iter();
+    limits.filter_map(|name| Some((name, value(name)?))).find(|(_, value)| *value != FOR_EVER)
 }
 
 #[cfg(test)]
@@ -402,6 +426,21 @@ mod tests {
             if name.contains("(rdk:") { cpu() } else { 0 }
         };
         stats.map(ticks).sum::<u64>() as f64 / 100.0
+    }
+
+    #[test]
+    fn a_commands_topic_that_forgets_is_found() {
+        let check = |settings: &[(&str, &'static str)], expected: Option<(&str, &str)>| {
+            assert_eq!(
+                forgets(|name| settings.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)),
+                expected
+            );
+        };
+        check(&[], None);
+        check(&[("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")], None);
+        check(&[("retention.ms", "604800000")], Some(("retention.ms", "604800000")));
+        check(&[("retention.ms", "-1"), ("retention.bytes", "1000")], Some(("retention.bytes", "1000")));
+        check(&[("cleanup.policy", "compact,delete")], Some(("cleanup.policy", "compact,delete")));
     }
 
     #[tokio::test]

@@ -14,6 +14,10 @@ pub const QUARANTINE_TOPIC: &str = "doseline.quarantine.v1";
 /// Alerts, one record for each change.
 pub const ALERTS_TOPIC: &str = "doseline.alerts.v1";
 
+/// Commands: what people write, protobuf (`commands.proto`), kept for ever. Key: see
+/// [`crate::command::record_key`].
+pub const COMMANDS_TOPIC: &str = "doseline.commands.v1";
+
 /// Header: the MQTT topic the message came in on, as bytes.
 pub const TOPIC_HEADER: &str = "topic";
 /// Header: time of receipt at the bridge, decimal microseconds since 1970 in ASCII.
@@ -48,26 +52,34 @@ pub const REPLAYED_BY_HEADER: &str = "replayed_by";
 /// since 1970 in ASCII.
 pub const REPLAYED_AT_HEADER: &str = "replayed_at";
 
-/// Names of the topics between the bridge and the loader.
+/// Names of the topics that the loader reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topics {
     pub reports: String,
     pub status: String,
     /// What could not be used.
     pub quarantine: String,
+    /// What people write.
+    pub commands: String,
 }
 
 impl Default for Topics {
     fn default() -> Self {
-        let [reports, status, quarantine] = [REPORTS_TOPIC, STATUS_TOPIC, QUARANTINE_TOPIC].map(str::to_owned);
-        Self { reports, status, quarantine }
+        let names = [REPORTS_TOPIC, STATUS_TOPIC, QUARANTINE_TOPIC, COMMANDS_TOPIC];
+        let [reports, status, quarantine, commands] = names.map(str::to_owned);
+        Self { reports, status, quarantine, commands }
     }
 }
 
 impl Topics {
-    /// All names.
-    pub fn all(&self) -> [&str; 3] {
+    /// The topics that the bridge writes: what devices send.
+    pub fn of_devices(&self) -> [&str; 3] {
         [&self.reports, &self.status, &self.quarantine]
+    }
+
+    /// All names: the topics that the loader reads.
+    pub fn all(&self) -> [&str; 4] {
+        [&self.reports, &self.status, &self.quarantine, &self.commands]
     }
 }
 

@@ -1,4 +1,5 @@
-//! The contract between devices and doseline: what a device may send, and what it means.
+//! The contract between devices and doseline: what a device may send, and what it means. And the
+//! contract between people and doseline: which [`command`]s they may give.
 //!
 //! Boundary: the only crate that knows the wire format. It does no IO and has no clocks, threads or
 //! randomness. Time comes in as a value, so that everything here can be repeated.
@@ -16,6 +17,7 @@
 //! [`ledger`] (which events are new). Message types are in [`v1`], topics in [`topic`], limits in
 //! [`limits`].
 
+pub mod command;
 pub mod device_time;
 pub mod head;
 pub mod hex;
@@ -39,6 +41,13 @@ pub mod topic;
 #[allow(missing_docs, clippy::doc_markdown)]
 pub mod v1 {
     include!("generated/doseline.telemetry.v1.rs");
+}
+
+/// Message types generated from `proto/doseline/commands/v1/commands.proto`, which documents every
+/// field.
+#[allow(missing_docs, clippy::doc_markdown)]
+pub mod commands {
+    include!("generated/doseline.commands.v1.rs");
 }
 
 /// The compiled contract as a serialized `google.protobuf.FileDescriptorSet`.

@@ -16,7 +16,7 @@ pub mod forensic;
 pub(crate) mod full;
 #[cfg(test)]
 mod tests;
-mod wire;
+pub(crate) mod wire;
 
 pub use full::events;
 

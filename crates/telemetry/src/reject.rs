@@ -64,6 +64,9 @@ reasons! {
     BadRecord = "bad_record",
     /// The device is not in the registry, and the tenant's policy refuses unknown devices.
     UnknownDevice = "unknown_device",
+    /// A command without author, role or idempotency key, or with a value that its field does not
+    /// allow.
+    BadCommand = "bad_command",
 }
 
 impl fmt::Display for Reason {

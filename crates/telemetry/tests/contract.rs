@@ -1,6 +1,7 @@
 //! The wire contract may only grow. The code in `src/generated` must be what `/proto` compiles to.
 //!
-//! `proto/doseline.telemetry.v1.json` is the contract as it was last published. After a change of
+//! `proto/doseline.telemetry.v1.json` is the contract of devices as it was last published,
+//! `proto/doseline.commands.v1.json` that of commands. After a change of
 //! `/proto`, `UPDATE_CONTRACT=1 cargo test --release --workspace --test contract` generates the
 //! code again. A second run of this command, built with that code, publishes the addition.
 
@@ -17,21 +18,28 @@ use telemetry::DESCRIPTOR_SET;
 /// The generated code is checked in, because the compiler of `/proto` and its dependencies would
 /// take a tenth of a first build.
 fn generated() -> BTreeMap<&'static str, Vec<u8>> {
-    let proto = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../proto");
-    let mut descriptors = protox::compile([proto.join("doseline/telemetry/v1/telemetry.proto")], [&proto]).unwrap();
+    let mut descriptors = compile("telemetry/v1/telemetry.proto");
     let folder = tempfile::tempdir().unwrap();
-    prost_build::Config::new().out_dir(folder.path()).compile_fds(descriptors.clone()).unwrap();
+    for file in [descriptors.clone(), compile("commands/v1/commands.proto")] {
+        prost_build::Config::new().out_dir(folder.path()).compile_fds(file).unwrap();
+    }
     let pool = DescriptorPool::from_file_descriptor_set(descriptors.clone()).unwrap();
     // the comments are in the code already
     for file in &mut descriptors.file {
         file.source_code_info = None;
     }
-    let code = "doseline.telemetry.v1.rs";
+    let code = |name: &'static str| (name, fs::read(folder.path().join(name)).unwrap());
     BTreeMap::from([
-        (code, fs::read(folder.path().join(code)).unwrap()),
+        code("doseline.telemetry.v1.rs"),
+        code("doseline.commands.v1.rs"),
         ("numbers.rs", numbers(&pool).into_bytes()),
         ("descriptors.binpb", descriptors.encode_to_vec()),
     ])
+}
+
+fn compile(file: &str) -> prost_reflect::prost_types::FileDescriptorSet {
+    let proto = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    protox::compile([proto.join("doseline").join(file)], [&proto]).unwrap()
 }
 
 /// A module for each message: a constant for each field number, and which numbers are known.
@@ -70,7 +78,10 @@ fn the_generated_code_is_that_of_the_messages() {
 type Contract = BTreeMap<String, String>;
 
 fn compiled() -> Contract {
-    let pool = DescriptorPool::decode(DESCRIPTOR_SET).unwrap();
+    contract(&DescriptorPool::decode(DESCRIPTOR_SET).unwrap())
+}
+
+fn contract(pool: &DescriptorPool) -> Contract {
     let mut contract = Contract::new();
     for message in pool.all_messages() {
         contract.insert(message.full_name().to_owned(), "message".to_owned());
@@ -107,13 +118,18 @@ fn broken(published: &Contract, compiled: &Contract) -> Vec<String> {
 
 #[test]
 fn fields_may_be_added_and_nothing_else() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../proto/doseline.telemetry.v1.json");
-    let compiled = compiled();
+    let commands = DescriptorPool::from_file_descriptor_set(compile("commands/v1/commands.proto")).unwrap();
+    only_grows("doseline.telemetry.v1.json", &compiled());
+    only_grows("doseline.commands.v1.json", &contract(&commands));
+}
+
+fn only_grows(published: &str, compiled: &Contract) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../proto").join(published);
     let published: Contract = serde_json::from_slice(&fs::read(&path).unwrap_or_else(|_| b"{}".to_vec())).unwrap();
-    let broken = broken(&published, &compiled);
+    let broken = broken(&published, compiled);
     assert!(broken.is_empty(), "the wire contract was broken:\n{}", broken.join("\n"));
     if env::var_os("UPDATE_CONTRACT").is_some() {
-        fs::write(&path, serde_json::to_string_pretty(&compiled).unwrap() + "\n").unwrap();
+        fs::write(&path, serde_json::to_string_pretty(compiled).unwrap() + "\n").unwrap();
     } else {
         assert_eq!(published.len(), compiled.len(), "the contract grew: publish it with UPDATE_CONTRACT=1");
     }

@@ -163,33 +163,4 @@ impl Warehouse {
         ))
         .await
     }
-
-    /// Acknowledges an alert in its present state. Returns the alerts that have this key, none if
-    /// there is none.
-    ///
-    /// # Errors
-    /// As [`Warehouse::execute`].
-    #[boxed]
-    pub async fn acknowledge(&self, key: &str, by: &str, note: &str, now_us: i64) -> Result<Vec<Alert>, Error> {
-        let alerts = self.alerts(&[key.to_owned()]).await?;
-        let events: Vec<_> = alerts
-            .iter()
-            .map(|alert| AlertEvent {
-                tenant: alert.tenant.clone(),
-                alert_key: alert.alert_key.clone(),
-                at: now_us,
-                event: AlertChange::Acknowledged,
-                actor: by.to_owned(),
-                kind: alert.kind.clone(),
-                severity: alert.severity,
-                holds: alert.holds,
-                attention: alert.attention,
-                sessions: alert.sessions.clone(),
-                note: note.to_owned(),
-                evidence_rows: alert.evidence_rows.clone(),
-            })
-            .collect();
-        self.add("alert_history", &events).await?;
-        Ok(alerts)
-    }
 }

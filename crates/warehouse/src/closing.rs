@@ -32,7 +32,7 @@ use serde::Deserialize;
 
 use crate::{
     client::Warehouse,
-    columns::{Provenance, TABLES},
+    columns::{Provenance, all_tables},
     error::Error,
     loader::{CLOSED, CLOSING, GENERATIONS, Intent, Shard, TopicIncarnation, condition, token},
 };
@@ -154,7 +154,7 @@ impl Warehouse {
     async fn erase_begun(&self, fence: &Intent, begun: &[Intent]) -> Result<(), Error> {
         let Provenance { ingest_day, incarnation, partition, batch } = fence.provenance();
         let below = fence.generation;
-        for table in TABLES {
+        for table in all_tables() {
             for generation in begun.iter().flat_map(|intent| intent.generation..intent.generation + GENERATIONS) {
                 // The row is only there to make ClickHouse record the token. The deletion below
                 // removes it.

@@ -21,13 +21,6 @@ pub struct Incident {
 }
 
 impl Warehouse {
-    /// # Errors
-    /// As [`Warehouse::execute`].
-    #[boxed]
-    pub async fn add_incident(&self, incident: &Incident) -> Result<(), Error> {
-        self.add("incidents", std::slice::from_ref(incident)).await
-    }
-
     /// All incidents, the latest first; an empty `tenant` = of all tenants.
     ///
     /// # Errors

@@ -19,6 +19,7 @@
 pub mod accuracy;
 pub mod alerts;
 pub mod assessments;
+pub mod audit;
 pub mod changes;
 pub mod client;
 pub mod closing;

@@ -14,7 +14,7 @@ use telemetry::{
 
 use crate::{
     client::Warehouse,
-    columns::{Block, CommitRows, Committed, LedgerRow, LossCause, Provenance, TABLES},
+    columns::{Block, CommitRows, Committed, LedgerRow, LossCause, Provenance, all_tables},
     error::Error,
     insert::PINNED,
 };
@@ -324,7 +324,7 @@ impl Warehouse {
     async fn states(&self, of: &str, keys: impl Iterator<Item = &BootKey>) -> Result<Vec<LedgerRow>, Error> {
         let tuples: Vec<_> = keys.map(|key| (&key.tenant, &key.device, key.boot_id)).collect();
         let sql = format!(
-            "SELECT {LEDGER_STATE} FROM loader_commits WHERE kind IN ('ledger', 'replay') AND {of} \
+            "SELECT {LEDGER_STATE} FROM loader_commits WHERE kind IN ('ledger', 'replay', 'command') AND {of} \
              AND (loader_commits.tenant, loader_commits.device, boot_id) IN ? \
              GROUP BY tenant, device, boot_id, incarnation, kafka_partition"
         );
@@ -359,7 +359,7 @@ impl Warehouse {
     #[boxed]
     pub async fn erase(&self, batch: Provenance, fenced: u32, below: u32) -> Result<(), Error> {
         let Provenance { ingest_day, incarnation, partition, batch: first } = batch;
-        for table in TABLES {
+        for table in all_tables() {
             for generation in fenced..below {
                 // The row is only there to make ClickHouse record the token. The deletion below
                 // removes it.

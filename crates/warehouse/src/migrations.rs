@@ -47,6 +47,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     15 "0015_rollup_tokens",
     16 "0016_item_keys",
     17 "0017_lots_of_units",
+    18 "0018_commands",
 };
 
 impl Migration {

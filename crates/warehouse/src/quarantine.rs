@@ -322,18 +322,6 @@ impl Warehouse {
         self.rows(sql).await
     }
 
-    /// Sets the policy about unknown devices from now on. The tenant `""` stands for every tenant
-    /// without a policy of its own.
-    ///
-    /// # Errors
-    /// As [`Warehouse::execute`].
-    #[boxed]
-    pub async fn set_unknown_device_policy(&self, tenant: &str, value: &str) -> Result<(), Error> {
-        let sql = "INSERT INTO policies (tenant, name, value, valid_from, recorded_at) \
-                   SELECT ?, 'unknown_devices', ?, now64(6), now64(6)";
-        self.execute(self.query(sql).bind(tenant).bind(value)).await
-    }
-
     /// What [`Warehouse::purge_quarantine`] would delete.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The registry of devices: import from CSV, and enrolment of devices that were seen.
+//! The registry of devices: what a CSV file adds to it, and enrolment of devices that were seen.
 //!
 //! History is kept: an import adds rows and changes none. The views `*_latest` show what holds now.
 
@@ -10,11 +10,11 @@ use std::{
 
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
-use telemetry::{limits::UNIX_US_MAX, topic::is_id};
+use telemetry::{commands, limits::UNIX_US_MAX, topic::is_id};
 
 use crate::{client::Warehouse, error::Error};
 
-pub const KINDS: [&str; 4] = ["INJECTOR", "STERILIZER", "BENCH", "GATEWAY"];
+pub use telemetry::command::DEVICE_KINDS as KINDS;
 
 /// Longest free text, bytes.
 pub(crate) const TEXT_LEN_MAX: usize = 128;
@@ -23,16 +23,18 @@ pub(crate) const TEXT_LEN_MAX: usize = 128;
 const REQUIRED: [&str; 4] = ["tenant", "site", "device", "kind"];
 const OPTIONAL: [&str; 6] = ["model", "manufacturer", "serial", "udi", "gateway", "valid_from"];
 
-/// The outcome of an import.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Imported {
+/// What a file adds to the registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Novel {
+    /// Lines of the file.
     pub read: u64,
-    /// Rows added. The other lines say what the registry already says.
-    pub added: u64,
+    /// Devices to be registered, with their tenants, in the order of the file. The other lines say
+    /// what the registry already says.
+    pub devices: Vec<(String, commands::Device)>,
 }
 
-/// A row of the table `devices`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Row, Serialize, Deserialize)]
+/// A row of the table `devices` that a person imported.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Row, Deserialize)]
 struct DeviceRow {
     tenant: String,
     device: String,
@@ -43,9 +45,15 @@ struct DeviceRow {
     serial: String,
     udi: String,
     gateway: String,
-    origin: String,
     valid_from: i64,
-    recorded_at: i64,
+}
+
+impl DeviceRow {
+    fn registered(self) -> (String, commands::Device) {
+        let Self { tenant, device, site, kind, model, manufacturer, serial, udi, gateway, valid_from } = self;
+        let valid_from_us = valid_from;
+        (tenant, commands::Device { device, site, kind, model, manufacturer, serial, udi, gateway, valid_from_us })
+    }
 }
 
 /// A device, as the registry describes it now.
@@ -85,37 +93,30 @@ pub async fn devices(warehouse: &Warehouse, tenant: &str) -> Result<Vec<Device>,
     warehouse.fetch(warehouse.query(sql).bind(tenant)).await
 }
 
-/// Imports devices from CSV with a header line. `now_us` is the present time, us since 1970; it is
-/// also the `valid_from` of lines without one. Importing a file again adds nothing.
+/// Reads devices from CSV with a header line, and leaves out what the registry already says.
+/// `now_us` is the present time, us since 1970; it is also the `valid_from` of lines without one.
 ///
 /// Columns, in any order: `tenant, site, device, kind` and optionally `model, manufacturer, serial,
 /// udi, gateway, valid_from` (`YYYY-MM-DD` or `YYYY-MM-DDTHH:MM:SSZ`).
 ///
 /// # Errors
 /// [`Error::Row`] with line and column for the first fault, [`Error::Csv`] for a file that is not
-/// CSV; in both cases nothing is imported. As [`Warehouse::execute`] otherwise.
-pub async fn import_devices(warehouse: &Warehouse, csv: impl Read, now_us: i64) -> Result<Imported, Error> {
+/// CSV. As [`Warehouse::fetch`] otherwise.
+pub async fn novel_devices(warehouse: &Warehouse, csv: impl Read, now_us: i64) -> Result<Novel, Error> {
     let lines = parse(csv, now_us)?;
-    let sql = "SELECT tenant, device, site, kind, model, manufacturer, serial, udi, gateway, origin, \
-               toUnixTimestamp64Micro(valid_from) AS valid_from, toInt64(0) AS recorded_at \
-               FROM devices WHERE origin = 'IMPORTED'";
+    let sql = "SELECT tenant, device, site, kind, model, manufacturer, serial, udi, gateway, \
+               toUnixTimestamp64Micro(valid_from) AS valid_from FROM devices WHERE origin = 'IMPORTED'";
     let mut known: HashMap<(String, String), Vec<DeviceRow>> = HashMap::new();
     for row in warehouse.rows::<DeviceRow>(sql).await? {
         known.entry((row.tenant.clone(), row.device.clone())).or_default().push(row);
     }
     let read = lines.len() as u64;
     let none = Vec::new();
-    let novel: Vec<DeviceRow> = lines
-        .into_iter()
-        .filter(|line| {
-            let history = known.get(&(line.row.tenant.clone(), line.row.device.clone())).unwrap_or(&none);
-            !says_already(history, line)
-        })
-        .map(|line| DeviceRow { recorded_at: now_us, ..line.row })
-        .collect();
-    let added = novel.len() as u64;
-    insert(warehouse, &novel).await?;
-    Ok(Imported { read, added })
+    let novel = lines.into_iter().filter(|line| {
+        let history = known.get(&(line.row.tenant.clone(), line.row.device.clone())).unwrap_or(&none);
+        !says_already(history, line)
+    });
+    Ok(Novel { read, devices: novel.map(|line| line.row.registered()).collect() })
 }
 
 /// Adds the devices that sent something but are not in the registry, with the site that they sent
@@ -153,30 +154,8 @@ fn says_already(history: &[DeviceRow], line: &ImportedLine) -> bool {
             history.iter().filter(|row| row.valid_from <= line.row.valid_from).max_by_key(|row| row.valid_from);
         Vec::from_iter(latest)
     };
-    let same =
-        |row: &&DeviceRow| DeviceRow { valid_from: line.row.valid_from, recorded_at: 0, ..(**row).clone() } == line.row;
+    let same = |row: &&DeviceRow| DeviceRow { valid_from: line.row.valid_from, ..(**row).clone() } == line.row;
     candidate.iter().any(same)
-}
-
-async fn insert(warehouse: &Warehouse, rows: &[DeviceRow]) -> Result<(), Error> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let options = warehouse.options();
-    let written = async {
-        let mut insert = warehouse
-            .client()
-            .insert::<DeviceRow>("devices")
-            .await?
-            .with_setting("async_insert", "0")
-            .with_setting("wait_end_of_query", "1")
-            .with_timeouts(Some(options.send_timeout), Some(options.receive_timeout));
-        for row in rows {
-            insert.write(row).await?;
-        }
-        insert.end().await
-    };
-    written.await.map_err(|error| warehouse.error(error))
 }
 
 /// Largest file, bytes. It allows some million lines and stops reading a file that is none.
@@ -307,9 +286,7 @@ fn line(
         serial: text("serial")?,
         udi: text("udi")?,
         gateway,
-        origin: "IMPORTED".to_owned(),
         valid_from: valid_from_us,
-        recorded_at: 0,
     };
     Ok(ImportedLine { row, dated: !valid_from.is_empty() })
 }

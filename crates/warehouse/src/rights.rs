@@ -164,8 +164,10 @@ pub const DECISIONS: &[Decision] = &[
     row("accuracy_session", Tenant, [WRITE, READ, READ], true, true),
     row("accuracy_verdicts", Tenant, [NONE, ADD, READ], true, true),
     row("alert_deliveries", Tenant, [NONE, ADD, NONE], false, false),
-    row("alert_history", Tenant, [NONE, ADD, ADD], true, true),
+    row("alert_history", Tenant, [WRITE, ADD, READ], true, true),
     row("alerts", Tenant, [NONE, ADD, ADD], true, true),
+    row("audit", Tenant, [WRITE, NONE, READ], true, false),
+    row("audit_trail", Tenant, [NONE, NONE, READ], true, false),
     row("calibration_by_model", Manufacturer, [NONE, NONE, READ], true, false),
     row("calibration_by_unit", Manufacturer, [NONE, NONE, READ], true, false),
     row("calibration_drift", Tenant, [NONE, NONE, READ], true, true),
@@ -182,14 +184,14 @@ pub const DECISIONS: &[Decision] = &[
     row("delivery_state", Tenant, [READ, READ, READ], true, true),
     row("depth_accuracy", Tenant, [NONE, NONE, READ], true, true),
     row("device_status", Tenant, [WRITE, READ, READ], true, true),
-    row("devices", Tenant, [NONE, READ, ADD], true, true),
+    row("devices", Tenant, [WRITE, READ, READ], true, true),
     row("devices_latest", Tenant, [NONE, READ, READ], true, true),
     row("dose_accuracy", Tenant, [NONE, NONE, READ], true, true),
     row("drift", Tenant, [NONE, ADD, READ], true, true),
     row("faults", Tenant, [WRITE, READ, READ], true, true),
     row("fleet", Tenant, [NONE, READ, READ], true, true),
     row("implausible_times", Tenant, [WRITE, READ, READ], true, true),
-    row("incidents", Tenant, [NONE, NONE, ADD], true, true),
+    row("incidents", Tenant, [WRITE, NONE, READ], true, true),
     row("injection_completeness", Tenant, [NONE, READ, READ], true, true),
     row("injections", Tenant, [WRITE, READ, READ], true, true),
     row("item_history", Tenant, [NONE, READ, READ], true, true),
@@ -208,7 +210,7 @@ pub const DECISIONS: &[Decision] = &[
     row("monitor_positions", Nobody, [NONE, ADD, NONE], false, false),
     row("mounts", Tenant, [WRITE, READ, READ], true, true),
     row("open_alerts", Tenant, [NONE, READ, READ], true, true),
-    row("policies", TenantOrGeneral, [NONE, READ, ADD], true, true),
+    row("policies", TenantOrGeneral, [WRITE, READ, ADD], true, true),
     row("policies_latest", TenantOrGeneral, [NONE, READ, READ], true, true),
     row("preparations", Tenant, [WRITE, READ, READ], true, true),
     row("quarantine", Tenant, [WRITE, READ, PURGE], true, true),
@@ -287,7 +289,9 @@ mod tests {
                     Kind::Loader | Kind::Rollup => {
                         service == Service::Load || (service, *relation) == (Service::Operate, "quarantine")
                     }
-                    Kind::Monitor => [Service::Load, Service::Monitor, Service::Operate].contains(&service),
+                    Kind::Monitor | Kind::Shared => {
+                        [Service::Load, Service::Monitor, Service::Operate].contains(&service)
+                    }
                     Kind::Registry => service == Service::Operate,
                     Kind::Migrations | Kind::View => false,
                 };

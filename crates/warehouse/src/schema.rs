@@ -20,6 +20,9 @@ pub const DEDUPLICATION_WINDOW_MIN: u64 = 100_000;
 pub enum Kind {
     /// A table that the loader writes. It has a deduplication window.
     Loader,
+    /// A table that commands fill through the loader, and that others write as well. It has a
+    /// deduplication window.
+    Shared,
     /// A table that people fill.
     Registry,
     /// A table made from closed ingest days; it has a deduplication window.
@@ -40,8 +43,10 @@ pub const RELATIONS: &[(&str, Kind)] = &[
     ("accuracy_session", Kind::Loader),
     ("accuracy_verdicts", Kind::Monitor),
     ("alert_deliveries", Kind::Monitor),
-    ("alert_history", Kind::Monitor),
+    ("alert_history", Kind::Shared),
     ("alerts", Kind::Monitor),
+    ("audit", Kind::Loader),
+    ("audit_trail", Kind::View),
     ("calibration_by_model", Kind::View),
     ("calibration_by_unit", Kind::View),
     ("calibration_drift", Kind::View),
@@ -58,14 +63,14 @@ pub const RELATIONS: &[(&str, Kind)] = &[
     ("delivery_state", Kind::View),
     ("depth_accuracy", Kind::View),
     ("device_status", Kind::Loader),
-    ("devices", Kind::Registry),
+    ("devices", Kind::Shared),
     ("devices_latest", Kind::View),
     ("dose_accuracy", Kind::View),
     ("drift", Kind::Monitor),
     ("faults", Kind::Loader),
     ("fleet", Kind::View),
     ("implausible_times", Kind::Loader),
-    ("incidents", Kind::Monitor),
+    ("incidents", Kind::Shared),
     ("injection_completeness", Kind::View),
     ("injections", Kind::Loader),
     ("item_history", Kind::View),
@@ -83,7 +88,7 @@ pub const RELATIONS: &[(&str, Kind)] = &[
     ("monitor_positions", Kind::Monitor),
     ("mounts", Kind::Loader),
     ("open_alerts", Kind::View),
-    ("policies", Kind::Registry),
+    ("policies", Kind::Shared),
     ("policies_latest", Kind::View),
     ("preparations", Kind::Loader),
     ("quarantine", Kind::Loader),
@@ -112,7 +117,7 @@ pub const RELATIONS: &[(&str, Kind)] = &[
 impl Kind {
     /// Whether rows are kept from being written twice by deduplication tokens.
     fn has_tokens(self) -> bool {
-        matches!(self, Self::Loader | Self::Rollup)
+        matches!(self, Self::Loader | Self::Shared | Self::Rollup)
     }
 }
 
@@ -246,6 +251,9 @@ mod tests {
     fn every_table_of_the_loader_is_known_as_such() {
         for table in crate::columns::TABLES {
             assert!(RELATIONS.contains(&(table, Kind::Loader)), "{table}");
+        }
+        for table in crate::columns::SHARED_TABLES {
+            assert!(RELATIONS.contains(&(table, Kind::Shared)), "{table}");
         }
     }
 }

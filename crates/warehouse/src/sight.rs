@@ -35,6 +35,7 @@ pub const OF_TENANTS: &[&str] = &[
     "alert_deliveries",
     "alert_history",
     "alerts",
+    "audit",
     "calibrations",
     "cycle_assessments",
     "cycle_indicators",

@@ -49,7 +49,7 @@ pub fn planned_topics() -> Topics {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let test = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = |kind: &str| format!("test{test}.{kind}");
-    Topics { reports: name("reports"), status: name("status"), quarantine: name("quarantine") }
+    Topics { reports: name("reports"), status: name("status"), quarantine: name("quarantine"), ..Topics::default() }
 }
 
 pub fn create(kafka: &Kafka, topics: &Topics) {

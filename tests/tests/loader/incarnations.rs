@@ -76,7 +76,7 @@ async fn a_topic_made_again_is_noticed_and_nothing_doubles() {
     wait_for_obstacle(&loader, "was deleted and created again");
     assert!(!loader.task.is_finished());
     let ensured = rig.ensure_topics().await;
-    assert_eq!(ensured.iter().map(|ensured| ensured.topic.incarnation).collect::<Vec<_>>(), [4, 2, 3]);
+    assert_eq!(ensured.iter().map(|ensured| ensured.topic.incarnation).collect::<Vec<_>>(), [5, 2, 3, 4]);
     rig.ensure_topics().await;
     rig.written().await;
     poll(WITHIN, "the loader to be ready", || match loader.handle.readiness() {
@@ -197,7 +197,7 @@ async fn what_retention_took_is_recorded_and_reading_goes_on() {
         Options { limits: Limits { bytes_max: 1 << 20, memory_max: 1 << 20, ..rig.options().limits }, ..rig.options() };
     loader.stop().await;
     let loader = rig.load(options).await;
-    wait_for_partitions(&loader, 6);
+    wait_for_partitions(&loader, 8);
     rig.clickhouse.pause();
     send_nonsense(&mut rig, 0, 6_000);
     wait_for_metric(&loader, "doseline_load_memory_bytes", |bytes| bytes > 1 << 20);
@@ -234,7 +234,7 @@ async fn memory_is_bounded_over_all_partitions() {
     let options =
         Options { limits: Limits { bytes_max: 1 << 20, memory_max: limit, ..rig.options().limits }, ..rig.options() };
     let loader = rig.load(options).await;
-    wait_for_partitions(&loader, 12);
+    wait_for_partitions(&loader, 16);
     rig.clickhouse.pause();
     // The records are so old that half of Kafka's retention of 7 days has passed while they wait.
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");

@@ -1,5 +1,6 @@
 //! The loader with Apache Kafka and the ClickHouse engine.
 
+mod commands;
 mod gaps;
 mod incarnations;
 mod kinds;

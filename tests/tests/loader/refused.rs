@@ -114,7 +114,7 @@ async fn a_partition_whose_leader_is_gone_is_told_with_its_place() {
 async fn a_partition_that_no_loader_reads_is_told_by_those_that_run() {
     let mut rig = Rig::start(2).await;
     let loader = rig.load(options(&rig)).await;
-    wait_for_metric(&loader, "doseline_load_partitions", |owned| owned == 6);
+    wait_for_metric(&loader, "doseline_load_partitions", |owned| owned == 8);
     let mut config = rig.kafka.config();
     config.set("group.id", &rig.options().kafka.group).set("partition.assignment.strategy", "cooperative-sticky");
     config.set("session.timeout.ms", "6000").set("enable.auto.commit", "false").set("auto.offset.reset", "latest");
@@ -139,7 +139,7 @@ async fn a_partition_that_no_loader_reads_is_told_by_those_that_run() {
         if told { Ok(()) } else { Err(format!("{readiness:?}")) }
     });
     assert_told(&loader, since, &[&place, "from offset 0 on", "records up to 1", "does not read it"]);
-    wait_for_metric(&loader, "doseline_load_partitions", |owned| owned < 6);
+    wait_for_metric(&loader, "doseline_load_partitions", |owned| owned < 8);
     let text = loader.handle.metrics();
     assert!(!text.contains("doseline_load_standing_elsewhere_seconds 0.0"), "{text}");
     drop(stranger);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::{Doseline, Finished};
+use harness::{Doseline, Finished, Kafka};
 
 use super::{Rig, sterility::Facts};
 
@@ -15,13 +15,22 @@ async fn a_person_finds_acknowledges_traces_and_reports() {
     facts.policies();
     facts.needle("N1", "a", 1);
     facts.needle("N1", "b", 5);
-    let url = rig.clickhouse.url();
+    let kafka = Kafka::start();
+    let (url, brokers) = (rig.clickhouse.url(), format!("[\"{}\"]", kafka.bootstrap()));
     let environment = [
+        ("DOSELINE__KAFKA__BROKERS", brokers.as_str()),
+        ("DOSELINE__KAFKA__PARTITIONS", "1"),
+        ("DOSELINE__KAFKA__REPLICATION", "1"),
+        ("DOSELINE__KAFKA__MIN_INSYNC_REPLICAS", "1"),
+        ("DOSELINE__LOAD__HTTP", "127.0.0.1:0"),
         ("DOSELINE__CLICKHOUSE__URL", url.as_str()),
         ("DOSELINE__CLICKHOUSE__USERNAME", "doseline"),
         ("DOSELINE__CLICKHOUSE__PASSWORD", harness::PASSWORD),
     ];
     let run = |arguments: &[&str]| -> Finished { Doseline::run(arguments, &environment, SOON) };
+    let migrated = run(&["migrate"]);
+    assert_eq!(migrated.code, Some(0), "{}", migrated.stderr);
+    let _load = Doseline::start_with(&["load"], &environment);
     let judged = run(&["monitor", "--once"]);
     assert_eq!(judged.code, Some(0), "{}", judged.stderr);
     assert!(judged.stdout.contains("1 alerts changed"), "{}", judged.stdout);
@@ -43,7 +52,8 @@ async fn a_person_finds_acknowledges_traces_and_reports() {
     assert!(nobody.code == Some(1) && nobody.stderr.contains("by name"), "{}", nobody.stderr);
     let unknown = run(&["alerts", "ack", "sterility-2/x", "--by", "Ada"]);
     assert!(unknown.code == Some(1) && unknown.stderr.contains("doseline alerts list"), "{}", unknown.stderr);
-    assert_eq!(run(&["alerts", "acknowledge", key, "--by", "Ada"]).code, Some(0));
+    let acknowledged = run(&["alerts", "acknowledge", key, "--by", "Ada"]);
+    assert_eq!(acknowledged.code, Some(0), "{}", acknowledged.stderr);
     for arguments in [&["alerts", "list"][..], &["alerts", "list", "--json"]] {
         let none = run(arguments);
         assert_eq!((none.stdout.as_str(), none.stderr.as_str()), ("", "no alert is open\n"));
@@ -73,4 +83,7 @@ async fn a_person_finds_acknowledges_traces_and_reports() {
     let incident: serde_json::Value = serde_json::from_str(&listed).expect("one JSON object on one line");
     assert_eq!((incident["incident_id"].as_str(), incident["note"].as_str()), (Some(id.as_str()), Some("abscess")));
     assert!(run(&["trace", "--incident", &id]).stdout.contains("session b"));
+    let audited = run(&["audit", "list", "--tenant", "acme"]).stdout;
+    assert_eq!(audited.lines().count(), 3, "{audited}");
+    assert!(audited.contains("add_incident") && audited.contains("acknowledge_alert"), "{audited}");
 }

@@ -95,7 +95,7 @@ async fn alertmanager_hears_of_each_condition_once_and_that_it_is_over() {
         count => Err(format!("{count} records")),
     });
 
-    rig.warehouse.acknowledge(key, "Ada", "client informed", monitor::now_us()).await.expect("acknowledged");
+    rig.acknowledge(key, "client informed");
     let resolved = "SELECT count() FROM doseline.alert_deliveries WHERE status = 'resolved'";
     poll(SOON, "the end of it", || match rig.clickhouse.number(resolved) {
         1 => Ok(()),
@@ -133,7 +133,7 @@ async fn kafka_gets_a_record_for_each_change() {
     };
     records(1);
     let key = "sterility-2/acme/item/N1";
-    rig.warehouse.acknowledge(key, "Ada", "client informed", monitor::now_us()).await.expect("acknowledged");
+    rig.acknowledge(key, "client informed");
     let said: Vec<Value> =
         records(2).iter().map(|record| serde_json::from_slice(&record.value).expect("JSON")).collect();
     let states: Vec<_> = said.iter().map(|said| (said["status"].as_str(), said["alert_key"].as_str())).collect();

@@ -42,6 +42,16 @@ impl Rig {
         Monitor::bind(options, warehouse.clone()).await.expect("no address to bind")
     }
 
+    /// Acknowledges an alert in its present state, as the loader does for a command.
+    fn acknowledge(&self, key: &str, note: &str) {
+        self.clickhouse.query(&format!(
+            "INSERT INTO doseline.alert_history (tenant, alert_key, at, event, actor, kind, severity, holds, attention, \
+             sessions, note, evidence_rows, incarnation, kafka_offset) \
+             SELECT tenant, alert_key, now64(6), 'ACKNOWLEDGED', 'Ada', kind, severity, holds, attention, sessions, '{note}', \
+             evidence_rows, 1, 0 FROM doseline.alerts FINAL WHERE alert_key = '{key}'"
+        ));
+    }
+
     async fn pass(&mut self) -> monitor::Summary {
         self.monitor.pass(monitor::now_us()).await.expect("a pass")
     }

@@ -1,12 +1,25 @@
 //! Import, history, enrolment, and how the view `fleet` shows them.
 
 use harness::ClickHouse;
-use warehouse::{
-    Error,
-    registry::{self, Imported},
-};
+use telemetry::commands::Device;
+use warehouse::{Error, Warehouse, registry};
 
 use super::{migrated, now_us};
+
+/// Imports a file, with the rows that the loader writes for its commands. Returns how many lines
+/// were read, and how many devices were new.
+async fn import(clickhouse: &ClickHouse, warehouse: &Warehouse, csv: &str) -> Result<(u64, usize), Error> {
+    let novel = registry::novel_devices(warehouse, csv.as_bytes(), now_us()).await?;
+    for (tenant, device) in &novel.devices {
+        let Device { device, site, kind, model, manufacturer, serial, valid_from_us, .. } = device;
+        clickhouse.query(&format!(
+            "INSERT INTO doseline.devices (tenant, device, site, kind, model, manufacturer, serial, origin, valid_from, \
+             recorded_at, incarnation) SELECT '{tenant}', '{device}', '{site}', '{kind}', '{model}', '{manufacturer}', \
+             '{serial}', 'IMPORTED', fromUnixTimestamp64Micro({valid_from_us}), now64(6), 1"
+        ));
+    }
+    Ok((novel.read, novel.devices.len()))
+}
 
 const FILE: &str = "\
 tenant,site,device,kind,model,manufacturer,serial,valid_from
@@ -18,14 +31,14 @@ acme,paris,steri-1,STERILIZER,,,,
 async fn imports_keep_history_and_add_nothing_twice() {
     let clickhouse = ClickHouse::start();
     let warehouse = migrated(&clickhouse).await;
-    let import = async |csv: &str| registry::import_devices(&warehouse, csv.as_bytes(), now_us()).await;
-    assert_eq!(import(FILE).await.unwrap(), Imported { read: 2, added: 2 });
-    assert_eq!(import(FILE).await.unwrap(), Imported { read: 2, added: 0 });
+    let import = async |csv: &str| import(&clickhouse, &warehouse, csv).await;
+    assert_eq!(import(FILE).await.unwrap(), (2, 2));
+    assert_eq!(import(FILE).await.unwrap(), (2, 0));
 
     let moved = "tenant,site,device,kind,valid_from\nacme,lyon,pen-1,INJECTOR,2025-06-01T08:30:00Z\n";
-    assert_eq!(import(moved).await.unwrap(), Imported { read: 1, added: 1 });
+    assert_eq!(import(moved).await.unwrap(), (1, 1));
     let later = "tenant,site,device,kind,valid_from\nacme,nice,pen-1,INJECTOR,2099-01-01\n";
-    assert_eq!(import(later).await.unwrap(), Imported { read: 1, added: 1 });
+    assert_eq!(import(later).await.unwrap(), (1, 1));
     let history = "SELECT site, valid_from FROM doseline.devices WHERE device = 'pen-1' ORDER BY valid_from";
     let expected =
         "paris\t2024-01-01 00:00:00.000000\nlyon\t2025-06-01 08:30:00.000000\nnice\t2099-01-01 00:00:00.000000";
@@ -43,7 +56,7 @@ async fn imports_keep_history_and_add_nothing_twice() {
 async fn the_fleet_shows_registered_enrolled_and_unknown_devices() {
     let clickhouse = ClickHouse::start();
     let warehouse = migrated(&clickhouse).await;
-    registry::import_devices(&warehouse, FILE.as_bytes(), now_us()).await.unwrap();
+    import(&clickhouse, &warehouse, FILE).await.unwrap();
     let status = |device: &str, state: &str, site: &str| {
         clickhouse.query(&format!(
             "INSERT INTO doseline.device_status (tenant, site, device, received_at, source, state, firmware, battery_pct) \
@@ -73,7 +86,7 @@ async fn the_fleet_shows_registered_enrolled_and_unknown_devices() {
 
     // A person's entry overrides an enrolment, even with an earlier date.
     let csv = "tenant,site,device,kind,valid_from\nacme,nice,pen-9,INJECTOR,2024-01-01\n";
-    registry::import_devices(&warehouse, csv.as_bytes(), now_us()).await.unwrap();
+    import(&clickhouse, &warehouse, csv).await.unwrap();
     let shown = "SELECT registration, registered_site, kind FROM doseline.fleet WHERE device = 'pen-9'";
     assert_eq!(clickhouse.query(shown), "REGISTERED\tnice\tINJECTOR");
 }

@@ -100,7 +100,7 @@ async fn windows_are_verified_and_corrected_and_flushing_is_an_option() {
     for (name, kind) in RELATIONS {
         let create = clickhouse.query(&format!("SHOW CREATE TABLE doseline.{name}"));
         let window = format!("non_replicated_deduplication_window = {DEDUPLICATION_WINDOW_MIN}");
-        let tokens = matches!(kind, Kind::Loader | Kind::Rollup);
+        let tokens = matches!(kind, Kind::Loader | Kind::Shared | Kind::Rollup);
         assert_eq!(create.contains(&window), tokens, "{name}");
         // Or tokens that shut late writers out are forgotten with the rows they came with.
         assert_eq!(create.contains("remove_empty_parts = "), tokens, "{name}");

@@ -4,11 +4,9 @@
 
 use std::fmt::Write as _;
 
-use telemetry::kafka::{ALERTS_TOPIC, QUARANTINE_TOPIC, REPORTS_TOPIC, STATUS_TOPIC};
+use telemetry::kafka::{ALERTS_TOPIC, COMMANDS_TOPIC, QUARANTINE_TOPIC, REPORTS_TOPIC, STATUS_TOPIC};
 use warehouse::rights::Service;
 
-/// What people write.
-const COMMANDS_TOPIC: &str = "doseline.commands.v1";
 /// Groups that readers only name: they neither join them nor commit.
 const NAMED_GROUPS: [&str; 2] = ["doseline-probe", "doseline-reread"];
 

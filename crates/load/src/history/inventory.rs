@@ -118,7 +118,7 @@ impl Inventory {
                 }
                 Ok(())
             }
-            Message::Quarantined { .. } | Message::Copy => Ok(()),
+            Message::Quarantined { .. } | Message::Copy | Message::Command(_) => Ok(()),
         }
     }
 

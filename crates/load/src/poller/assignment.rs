@@ -33,8 +33,9 @@ use warehouse::{columns::LossCause, loader::Shard};
 use super::{PREDECESSOR, Poller, Report, single};
 use crate::{
     copies::Copies,
-    decode::{Place, TopicKind},
+    decode::Place,
     error::Error,
+    history,
     inbox::{Outlet, inbox_within},
     lease::Lease,
     owner::{Owner, Stop},
@@ -259,14 +260,7 @@ impl<S: Store, C: Copies> Poller<S, C> {
     }
 
     fn place(&self, key: &Key) -> Option<Place> {
-        let topics = &self.options.kafka.topics;
-        let kind = if *key.0 == *topics.reports {
-            TopicKind::Reports
-        } else if *key.0 == *topics.status {
-            TopicKind::Status
-        } else {
-            TopicKind::Quarantine
-        };
+        let kind = history::topic_kind(&self.options.kafka.topics, &key.0)?;
         Some(Place { kind, partition: key.1, partitions: self.incarnations.get(&*key.0)?.partitions })
     }
 }

@@ -346,7 +346,7 @@ impl Inner {
         for (token, write) in writes {
             let disk = &mut self.disk;
             if let Write::Erase(batch, fenced, below) = write {
-                for table in warehouse::columns::TABLES {
+                for table in warehouse::columns::all_tables() {
                     for generation in fenced.clone() {
                         disk.tokens.take(table, &warehouse::loader::token(batch, table, generation));
                     }

@@ -12,8 +12,9 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::{columns::column::repeat, error::Error};
 
-/// Every table with provenance that the loader writes: first the tables of events, then the others.
-pub const TABLES: [&str; 18] = [
+/// Every table that the loader alone writes and that is partitioned by the ingest day: first the
+/// tables of events, then the others.
+pub const TABLES: [&str; 19] = [
     "injections",
     "sessions",
     "preparations",
@@ -32,7 +33,17 @@ pub const TABLES: [&str; 18] = [
     "accuracy_session",
     "item_uses",
     "implausible_times",
+    "audit",
 ];
+
+/// Tables that commands fill beside others. They are not partitioned. Rows of commands say which
+/// batch wrote them; other rows have the incarnation 0.
+pub const SHARED_TABLES: [&str; 4] = ["alert_history", "incidents", "devices", "policies"];
+
+/// Every table that the rows of a batch can be in.
+pub fn all_tables() -> impl Iterator<Item = &'static str> {
+    TABLES.into_iter().chain(SHARED_TABLES)
+}
 
 const ALL: &[&str] = &TABLES;
 /// The tables with at least one row for each event.

@@ -462,6 +462,31 @@ where
     }
 }
 
+/// Lists of texts.
+#[derive(Default)]
+pub(crate) struct Lines {
+    texts: Vec<String>,
+    ends: Vec<i32>,
+}
+
+impl Lines {
+    pub fn push(&mut self, texts: &[String]) {
+        self.texts.extend_from_slice(texts);
+        self.ends.push(self.texts.len() as i32);
+    }
+}
+
+impl Column for Lines {
+    const NULLABLE: bool = false;
+
+    fn array(self) -> ArrayRef {
+        let item = Arc::new(Field::new("item", DataType::Utf8, false));
+        let ends: Vec<i32> = std::iter::once(0).chain(self.ends).collect();
+        let texts = Arc::new(StringArray::from_iter_values(self.texts));
+        Arc::new(ListArray::new(item, arrow_buffer::OffsetBuffer::new(ends.into()), texts, None))
+    }
+}
+
 /// A column in which every row has the same value.
 pub(crate) fn repeat<T: ArrowPrimitiveType>(name: &str, value: T::Native, rows: usize) -> (FieldRef, ArrayRef)
 where

@@ -17,7 +17,8 @@ use crate::{
 /// so no view takes them for a boot.
 pub const REPLAYED_BOOT: u64 = 0;
 
-/// The ledger of one boot at the end of a batch.
+/// The ledger of one boot at the end of a batch; or, without a device, that of a command, see
+/// [`telemetry::command::Command::key_number`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LedgerRow {
     pub tenant: String,
@@ -95,8 +96,13 @@ impl CommitRows {
         let row = LedgerRow { ledger: offsets, lost_reason: reason.to_owned(), ..LedgerRow::default() };
         commit.push("commit", committed, rows, &row);
         for ledger in ledgers {
-            // No boot of a device has the number 0.
-            let kind = if ledger.boot_id == REPLAYED_BOOT { "replay" } else { "ledger" };
+            let kind = match ledger {
+                // No device has an empty name.
+                LedgerRow { device, .. } if device.is_empty() => "command",
+                // No boot of a device has the number 0.
+                LedgerRow { boot_id: REPLAYED_BOOT, .. } => "replay",
+                _ => "ledger",
+            };
             commit.push(kind, committed, 0, ledger);
         }
         record_batch(commit.columns())

@@ -9,6 +9,7 @@
 mod accuracy;
 mod block;
 mod column;
+mod command;
 mod commit;
 mod content;
 mod device;
@@ -20,7 +21,8 @@ mod session;
 mod sterilization;
 
 pub use accuracy::{AccuracyMinute, AccuracyRow, AccuracySession, ItemUse, ItemUses};
-pub use block::{Block, EVENT_TABLES, Provenance, TABLES};
+pub use block::{Block, EVENT_TABLES, Provenance, SHARED_TABLES, TABLES, all_tables};
+pub use command::{Acknowledgements, Audit, Fate, Incidents, Policies, RegisteredDevices};
 pub use commit::{CommitRows, Committed, LedgerRow, LossCause, REPLAYED_BOOT};
 pub use content::{EventContent, EventKey, Kept, compared, contents, difference};
 pub use device::{Calibrations, DeviceStatus, Faults, Sign};
@@ -33,7 +35,7 @@ pub use sterilization::{
     CycleIndicators, CycleReleases, SterilizationCycles, SterilizationItems, SterilizationSamples,
 };
 
-pub(crate) use column::{Bits, Bytes, Code, List, Maybe, Number, Text, Texts, Time, Words};
+pub(crate) use column::{Bits, Bytes, Code, Lines, List, Maybe, Number, Text, Texts, Time, Words};
 pub(crate) use fact::Facts;
 
 /// Declares a table's columns: a struct with a field for each column, and its conversion to a
