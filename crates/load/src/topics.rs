@@ -97,9 +97,10 @@ async fn create(kafka: &Kafka, spec: &TopicSpec) -> Result<Vec<String>, Error> {
         .map(|name| {
             // Everything that people wrote can be rebuilt from this topic, so none of it may go.
             let is_kept = name == kafka.topics.commands;
-            NewTopic::new(name, partitions, TopicReplication::Fixed(replication))
+            let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replication));
+            let topic = if is_kept { topic.set("retention.bytes", FOR_EVER) } else { topic };
+            topic
                 .set("retention.ms", if is_kept { FOR_EVER } else { &retention })
-                .set("retention.bytes", FOR_EVER)
                 .set("min.insync.replicas", &insync)
                 .set("max.message.bytes", &bytes)
                 .set("unclean.leader.election.enable", "false")

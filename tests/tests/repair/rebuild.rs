@@ -4,6 +4,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use harness::{ClickHouse, poll, stay_within_a_day};
+use prost::Message as _;
+use telemetry::{
+    commands::{self, AddIncident, Role, command::Kind},
+    kafka::COMMANDS_TOPIC,
+};
 use warehouse::columns::TABLES;
 
 use crate::{
@@ -36,6 +41,10 @@ async fn two_days(visits: usize) -> (World, String) {
     let mut world = World::start(2).await;
     let mut devices = fleet(8);
     let then = world.load_days_ago(2).await;
+    // What people write is rebuilt like the rest: its audit, and what of it cannot be used.
+    for (key, value) in [("acme", incident()), ("acme", b"\xff broken".to_vec())] {
+        world.rig.produce(COMMANDS_TOPIC, key, "", &value, &[]);
+    }
     for _ in 0..visits {
         for device in &mut devices {
             device.visit(&mut world.rig);
@@ -58,10 +67,30 @@ async fn two_days(visits: usize) -> (World, String) {
     (world, day)
 }
 
+/// A command that reports an incident.
+fn incident() -> Vec<u8> {
+    let kind = Kind::AddIncident(AddIncident {
+        incident_id: "INC-1".to_owned(),
+        subject_kind: "ITEM".to_owned(),
+        subject: "hp-1".to_owned(),
+        note: "abscess".to_owned(),
+    });
+    let message = commands::Command {
+        tenant: "acme".to_owned(),
+        author: "Ada".to_owned(),
+        role: Role::Operator.into(),
+        given_us: 1_790_000_000_000_000,
+        idempotency_key: "k".to_owned(),
+        kind: Some(kind),
+    };
+    message.encode_to_vec()
+}
+
 fn damage(clickhouse: &ClickHouse, day: &str) {
     for change in [
         &format!("ALTER TABLE doseline.injections DELETE WHERE device = 'pen-3' AND seq = {}", VISIT + 17),
         "ALTER TABLE doseline.faults DELETE WHERE device = 'pen-1'",
+        "ALTER TABLE doseline.audit DELETE WHERE action = 'add_incident'",
         "ALTER TABLE doseline.accuracy_minute UPDATE dose_error_nl = dose_error_nl + 1 WHERE device = 'pen-5'",
         "ALTER TABLE doseline.injections UPDATE delivered_nl = 1 WHERE device = 'pen-6' AND seq = 8",
         "ALTER TABLE doseline.accuracy_hour DELETE WHERE device = 'pen-6'",
@@ -145,7 +174,7 @@ async fn a_damaged_day_is_made_again_to_the_last_digit_though_it_is_killed() {
 
     let applied = world.run(&["rebuild", "--day", &day, "--apply"]);
     assert_eq!(applied.code, Some(0), "{}\n{}", applied.stdout, applied.stderr);
-    assert!(applied.stdout.ends_with("4 tables swapped in, rollups rebuilt\n"), "{}", applied.stdout);
+    assert!(applied.stdout.ends_with("5 tables swapped in, rollups rebuilt\n"), "{}", applied.stdout);
     assert_eq!(contents(clickhouse), whole);
     assert_eq!(shadows(clickhouse), 0);
     world.is_clean();
