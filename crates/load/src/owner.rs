@@ -44,7 +44,7 @@ use crate::{
     batch::{Batch, DecodeRules, PreparedBatch, Refusal},
     clock::Clock,
     copies::Copies,
-    decode::{Decoded, Place, decode},
+    decode::{Decoded, Place, TopicKind, decode},
     error::Error,
     inbox::{Inbox, Record},
     lease::{Lapsed, Lease},
@@ -68,9 +68,11 @@ const TURN_WITHIN: Duration = Duration::from_secs(2);
 /// How long the first record after a pause waits for others: long enough for reports that are sent
 /// at the same moment, too short for people to notice.
 const LONE_WITHIN: Duration = Duration::from_millis(50);
-/// A batch of this many rows is due after a third of `batch_age_ms`. Batches cost the same for
-/// any number of rows up to some hundreds: many rows pay for being visible sooner.
+/// A batch of this many rows is due after a third of `batch_age_ms`, but not within [`BUSY_AGE`].
+/// Batches cost the same for any number of rows up to some hundreds: many rows pay for being
+/// visible sooner.
 const BUSY_ROWS: usize = 150;
+const BUSY_AGE: Duration = Duration::from_millis(300);
 
 /// Why an owner ended.
 #[derive(Debug)]
@@ -220,6 +222,8 @@ impl<S: Store, C: Copies> Owner<S, C> {
             return Ok((Vec::new(), None));
         }
         let Limits { rows_max, bytes_max, age_max, .. } = self.shared.limits;
+        // A person waits for the command, and commands are few.
+        let age_max = if self.place.kind == TopicKind::Commands { age_max.min(LONE_WITHIN) } else { age_max };
         let full = |gathered: &Gathered| gathered.rows >= rows_max || gathered.bytes >= bytes_max;
         let (budget, mut gathered) = (inbox.budget(), Gathered::default());
         let (age, mut began) = (tokio::time::sleep(age_max), Instant::now());
@@ -407,7 +411,7 @@ struct Gathered {
 /// When a batch is written that has `rows` rows. Its first record came at `began`, and the
 /// collection of the batch before ended at `collected`.
 fn due(collected: Instant, began: Instant, rows: usize, age_max: Duration) -> Instant {
-    let age = if rows < BUSY_ROWS { age_max } else { age_max / 3 };
+    let age = if rows < BUSY_ROWS { age_max } else { (age_max / 3).max(BUSY_AGE).min(age_max) };
     (collected + age).max(began + LONE_WITHIN.min(age_max))
 }
 
@@ -441,6 +445,7 @@ mod tests {
         assert_eq!([due_ms(1, 1, 1_500), due_ms(1, BUSY_ROWS - 1, 1_500)], [1_500, 1_500]);
         assert_eq!([due_ms(1, BUSY_ROWS, 1_500), due_ms(490, BUSY_ROWS, 1_500)], [500, 540]);
         assert_eq!([due_ms(1_480, 1, 1_500), due_ms(60_000, 1, 1_500)], [1_530, 60_050]);
+        assert_eq!([due_ms(1, BUSY_ROWS, 600), due_ms(1, BUSY_ROWS, 100)], [300, 100]);
         assert_eq!(due_ms(60_000, 1, 10), 60_010);
     }
 }

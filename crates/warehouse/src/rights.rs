@@ -82,7 +82,6 @@ const READ: &[Right] = &[Right::Select];
 /// A view needs the right to what it reads as well: it runs with the rights of whoever asks.
 const ADD: &[Right] = &[Right::Select, Right::Insert];
 const WRITE: &[Right] = &[Right::Select, Right::Insert, Right::Delete];
-const PUT: &[Right] = &[Right::Insert];
 const PURGE: &[Right] = &[Right::Select, Right::Delete];
 
 /// The decision about one relation.
@@ -214,7 +213,7 @@ pub const DECISIONS: &[Decision] = &[
     row("policies_latest", TenantOrGeneral, [NONE, READ, READ], true, true),
     row("preparations", Tenant, [WRITE, READ, READ], true, true),
     row("quarantine", Tenant, [WRITE, READ, PURGE], true, true),
-    row("quarantine_purges", Tenant, [NONE, NONE, PUT], true, true),
+    row("quarantine_purges", Tenant, [NONE, NONE, ADD], true, true),
     row("quarantine_replays", Tenant, [WRITE, NONE, READ], true, true),
     row("quarantine_state", Tenant, [NONE, NONE, READ], true, true),
     row("recalls", Nobody, [NONE, READ, ADD], true, true),

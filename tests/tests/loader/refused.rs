@@ -119,16 +119,16 @@ async fn a_partition_that_no_loader_reads_is_told_by_those_that_run() {
     config.set("group.id", &rig.options().kafka.group).set("partition.assignment.strategy", "cooperative-sticky");
     config.set("session.timeout.ms", "6000").set("enable.auto.commit", "false").set("auto.offset.reset", "latest");
     let stranger: BaseConsumer = config.create().expect("create a Kafka consumer");
-    stranger.subscribe(&rig.options().kafka.topics.all()).expect("subscribe");
-    let taken = poll(WITHIN, "the stranger to get partitions", || {
+    stranger.subscribe(&[REPORTS_TOPIC]).expect("subscribe");
+    let taken = poll(WITHIN, "the stranger to get a partition", || {
         let _ = stranger.poll(Duration::from_millis(100));
         let assignment = stranger.assignment().map_err(|error| error.to_string())?;
         let of_reports = assignment.elements_for_topic(REPORTS_TOPIC);
         let taken: BTreeSet<i32> =
             of_reports.iter().map(rdkafka::topic_partition_list::TopicPartitionListElem::partition).collect();
-        if taken.len() == 1 { Ok(taken) } else { Err(format!("{taken:?}")) }
+        if !taken.is_empty() { Ok(taken) } else { Err(format!("{taken:?}")) }
     });
-    let partition = *taken.first().expect("one partition");
+    let partition = *taken.first().expect("a partition");
     let since = Instant::now();
     (0..2).for_each(|partition| send_nonsense(&mut rig, partition, 2));
     let place = format!("topic doseline.reports.v1, partition {partition}, has been written for");

@@ -25,10 +25,11 @@ struct Rule {
     operations: &'static [&'static str],
 }
 
-/// What the bridge writes and the loader reads.
-const LOADED: &[&str] = &[REPORTS_TOPIC, STATUS_TOPIC, QUARANTINE_TOPIC];
+/// What the bridge writes.
+const BRIDGED: &[&str] = &[REPORTS_TOPIC, STATUS_TOPIC, QUARANTINE_TOPIC];
 const ALL: &[&str] = &[REPORTS_TOPIC, STATUS_TOPIC, QUARANTINE_TOPIC, ALERTS_TOPIC, COMMANDS_TOPIC];
-const LOAD: &[&str] = &[REPORTS_TOPIC, STATUS_TOPIC, QUARANTINE_TOPIC, COMMANDS_TOPIC];
+/// What the loader reads.
+const LOADED: &[&str] = &[REPORTS_TOPIC, STATUS_TOPIC, QUARANTINE_TOPIC, COMMANDS_TOPIC];
 /// Where `quarantine replay` puts records, and what people write.
 const OPERATED: &[&str] = &[REPORTS_TOPIC, STATUS_TOPIC, COMMANDS_TOPIC];
 
@@ -42,8 +43,8 @@ fn rules(group: &str) -> Vec<Rule> {
         // `rebuild` reads a closed day again.
         (Service::Migrate, Topics(LOADED), &["Read"]),
         (Service::Migrate, named(), &["Describe"]),
-        (Service::Bridge, Topics(LOADED), &["Write"]),
-        (Service::Load, Topics(LOAD), &["Read", "DescribeConfigs"]),
+        (Service::Bridge, Topics(BRIDGED), &["Write"]),
+        (Service::Load, Topics(LOADED), &["Read", "DescribeConfigs"]),
         // A loader copies what it refuses.
         (Service::Load, Topics(&[QUARANTINE_TOPIC]), &["Write"]),
         (Service::Load, Groups(vec![group.to_owned()]), &["Read"]),
