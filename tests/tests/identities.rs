@@ -345,13 +345,15 @@ fn configuration(scratch: &Scratch, certificates: &Certificates, broker: &Deploy
          [mqtt.tls]\nca = \"{}\"\ncertificate = \"{}\"\nkey = \"{}\"\n\n\
          [kafka]\nbrokers = [\"{}\"]\npartitions = 4\nreplication = 1\nmin_insync_replicas = 1\n\n\
          [clickhouse]\nurl = \"{}\"\nusername = \"doseline\"\npassword = \"owner\"\nfsync = false\n\n\
-         [bridge]\nhttp = \"127.0.0.1:{}\"\nconnections = 2\nshare_group = \"replaced\"\n",
+         [bridge]\nhttp = \"127.0.0.1:{}\"\nconnections = 2\nshare_group = \"replaced\"\n\n\
+         [load]\nhttp = \"127.0.0.1:{}\"\n",
         broker.bridge_port,
         file("broker-ca.pem"),
         file("bridge.pem"),
         file("bridge.key"),
         stack.kafka.bootstrap(),
         stack.clickhouse.url(),
+        free_port(),
         free_port(),
     );
     let path = scratch.join("services.toml");
@@ -397,6 +399,8 @@ fn bridge_gateway_and_check_work_with_the_deployed_broker() {
     let receipt = String::from_utf8_lossy(&receipt.1).into_owned();
     assert!(receipt.contains("RECEIPT_CODE_STORED"), "{receipt}");
 
+    // The loader writes what people register.
+    let mut load = Doseline::start_with(&["load", "--config", &config], &[]);
     // A gateway may do nothing for a device until the registry assigns the device to it.
     certificates.make(&["gateway", "acme/berlin-1/G-1"]);
     let gateway = certificates.file("devices/acme/berlin-1/G-1.pem");
@@ -408,7 +412,7 @@ fn bridge_gateway_and_check_work_with_the_deployed_broker() {
     let lines = "tenant,site,device,kind,gateway\nacme,berlin-1,G-1,GATEWAY,\nacme,berlin-1,D-7,INJECTOR,G-1\n\
                  acme,berlin-1,D-8,INJECTOR,G-9\n";
     fs::write(&fleet, lines).expect("write the fleet");
-    doseline(&["devices", "import", fleet.to_str().expect("UTF-8 path")], 0);
+    doseline(&["devices", "import", fleet.to_str().expect("UTF-8 path"), "--by", "Ada"], 0);
     let written = doseline(&["devices", "acl"], 0);
     assert!(written.stderr.contains("acme/G-9 is not registered"), "{}", written.stderr);
     assert!(written.stdout.starts_with(&deployed), "{}", written.stdout);
@@ -452,6 +456,7 @@ fn bridge_gateway_and_check_work_with_the_deployed_broker() {
         assert!(said.contains(passed), "{passed} is not in {said}");
     }
     assert!(!said.contains("doseline/v1/doseline-check/"), "{said}");
+    assert!(load.stop(WITHIN).0.success());
     assert!(bridge.stop(WITHIN).0.success());
 }
 

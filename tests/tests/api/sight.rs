@@ -40,7 +40,7 @@ async fn every_table_and_view_shows_exactly_the_rows_of_the_tenant() {
             let shown = rows(&seen, &sql).await;
             assert!(!shown.iter().any(|row| row.contains(foreign)), "{relation} shows {tenant} {shown:#?}");
             if with_tenant.iter().any(|name| name == relation) {
-                let is_for_all = ["policies", "recipes"].iter().any(|name| relation.starts_with(name));
+                let is_for_all = ["policies", "recipes", "audit_trail"].iter().any(|name| relation.starts_with(name));
                 let own = if is_for_all { format!("('', '{tenant}')") } else { format!("('{tenant}')") };
                 let expected = rows(&warehouse, &format!("{sql} WHERE tenant IN {own}")).await;
                 assert_eq!(shown, expected, "{relation}");

@@ -218,7 +218,7 @@ async fn ways_around_a_policy_are_closed_or_make_grants_refuse_the_server() {
         ("SELECT min(tenant), max(tenant), count() FROM doseline.devices", true),
         ("SELECT DISTINCT tenant FROM doseline.device_status", true),
         ("SELECT tenant, max(received_at) FROM doseline.device_status GROUP BY tenant", true),
-        ("SELECT throwIf(CAST(tenant, 'String') = 'beta') FROM doseline.devices", true),
+        ("SELECT throwIf(CAST(tenant, 'String') = 'beta') AS passed FROM doseline.devices", true),
         ("SELECT * FROM doseline.devices AS a JOIN doseline.injections AS b ON a.device != b.device", true),
         ("SELECT * FROM doseline.unit_secret", false),
         ("SELECT * FROM system.users", false),

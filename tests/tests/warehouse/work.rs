@@ -81,8 +81,8 @@ fn every_role_and_command_works_with_its_rights() {
     fs::write(&file, devices).expect("write the devices");
     let file = file.display().to_string();
     let commands: [&[&str]; 9] = [
-        &["devices", "import", &file],
-        &["devices", "unknown"],
+        &["devices", "import", &file, "--by", "Ada"],
+        &["audit", "list"],
         &["alerts", "list"],
         &["incident", "list"],
         &["quarantine", "list"],
