@@ -87,7 +87,7 @@ async fn writes(locked: &Kafka, user: &str, topic: &str) -> bool {
 async fn roles_work_with_their_rights_and_nothing_goes_without() {
     let mut rig = Rig::without_topics(locked(), (1, 1)).await;
     let options = rig.options();
-    rig.kafka.create_topic(COMMANDS_TOPIC, 1, &[]);
+    rig.kafka.create_topic(COMMANDS_TOPIC, 1, &[("retention.ms", "-1"), ("retention.bytes", "-1")]);
     assert!(!writes(&rig.kafka, "doseline_serve", COMMANDS_TOPIC).await, "nothing goes without a rule");
     rig.kafka.allow(&script());
 
