@@ -17,6 +17,7 @@ use telemetry::topic::is_id;
 use crate::{
     Error, Warehouse,
     rights::{COLUMN_RIGHTS, DECISIONS, Decision, Owner, Right, SYSTEM, Service, WITHHELD},
+    sight::NOTHING,
     sql::quoted,
 };
 
@@ -24,8 +25,6 @@ use crate::{
 const MANUFACTURER_LEN_MAX: usize = crate::registry::TEXT_LEN_MAX;
 /// How much of a wrong name an error shows, characters.
 const SHOWN_MAX: usize = 64;
-/// Condition of a policy that shows nothing.
-const NOTHING: &str = "0";
 
 /// Who gets rights.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,12 +5,13 @@
 //! that forgets its condition on the tenant, or a view that joins past it, still gets no row of
 //! another tenant. `tests/tests/api` compares every table and view.
 //!
-//! Every table must stand in one of the lists below; a test compares them with the schema. A new
-//! table that stands in none fails that test.
+//! Whose the rows of a table are is decided in [`crate::rights`], where a new table without a
+//! decision fails a test.
 
 use crate::{
     client::Warehouse,
-    schema::RELATIONS,
+    rights::{DECISIONS, Decision, Owner},
+    schema::{Kind, RELATIONS},
     sql::{list, quoted},
 };
 
@@ -25,64 +26,13 @@ pub enum Sight {
     Manufacturer(String),
 }
 
-/// Tables with a tenant in every row.
-pub const OF_TENANTS: &[&str] = &[
-    "accuracy_day",
-    "accuracy_hour",
-    "accuracy_minute",
-    "accuracy_session",
-    "accuracy_verdicts",
-    "alert_deliveries",
-    "alert_history",
-    "alerts",
-    "audit",
-    "calibrations",
-    "cycle_assessments",
-    "cycle_indicators",
-    "cycle_releases",
-    "device_status",
-    "devices",
-    "drift",
-    "faults",
-    "implausible_times",
-    "incidents",
-    "injections",
-    "item_uses",
-    "loader_commits",
-    "loader_pruning",
-    "mounts",
-    "preparations",
-    "quarantine",
-    "quarantine_purges",
-    "quarantine_replays",
-    "sessions",
-    "sites",
-    "sterility_verdicts",
-    "sterilization_cycles",
-    "sterilization_items",
-    "sterilization_samples",
-];
-
-/// Tables with a tenant, in which an empty tenant means every tenant.
-pub const OF_TENANTS_OR_ALL: &[&str] = &["policies", "recipes"];
-
-/// Tables without a tenant that every tenant may read: the shared part of the registry.
-pub const SHARED: &[&str] = &["lots", "models", "recalls"];
-
-/// Tables without a tenant that only somebody who may see everything reads.
-pub const CLOSED: &[&str] =
-    &["kafka_topics", "loader_intents", "monitor_positions", "schema_migrations", "unit_secret"];
-
 /// What the views for manufacturers read. The views show no row of it. The registry is not narrowed
 /// to the manufacturer here: the latest row of a device decides whose it is, and must be seen for
 /// that.
 const READ_FOR_MANUFACTURERS: &[&str] = &["accuracy_session", "devices", "devices_latest", "unit_secret"];
 
-/// The views for manufacturers.
-const OF_MANUFACTURERS: &[&str] = &["calibration_by_model", "calibration_by_unit"];
-
 /// The condition that no row meets.
-const NOTHING: &str = "0";
+pub(crate) const NOTHING: &str = "0";
 
 /// Longest answer, bytes. ClickHouse begins to answer before it knows the length, so it does not
 /// hold this limit itself.
@@ -115,27 +65,24 @@ impl Sight {
             Self::Tenants(tenants) => {
                 let own = tenants.iter().map(String::as_str);
                 let (of_own, of_own_or_all) = (list(own.clone()), list(own.chain([""])));
-                let condition = |table: &'static str| {
-                    let condition = match table {
-                        _ if OF_TENANTS.contains(&table) => format!("tenant IN {of_own}"),
-                        _ if OF_TENANTS_OR_ALL.contains(&table) => format!("tenant IN {of_own_or_all}"),
-                        _ if SHARED.contains(&table) => return None,
-                        _ => NOTHING.to_owned(),
-                    };
-                    Some((table, condition))
+                let condition = |decision: &Decision| match decision.owner {
+                    Owner::Tenant => Some(format!("tenant IN {of_own}")),
+                    Owner::TenantOrGeneral => Some(format!("tenant IN {of_own_or_all}")),
+                    Owner::Nobody if decision.for_tenants => None,
+                    Owner::Nobody | Owner::Manufacturer => Some(NOTHING.to_owned()),
                 };
-                let tables = [OF_TENANTS, OF_TENANTS_OR_ALL, SHARED, CLOSED].into_iter().flatten();
-                tables.filter_map(|table| condition(table)).collect()
+                // A view shows what its tables show. Both lists name the same relations in order.
+                let tables = DECISIONS.iter().zip(RELATIONS).filter(|(_, (_, kind))| *kind != Kind::View);
+                tables.filter_map(|(table, _)| Some((table.relation, condition(table)?))).collect()
             }
             Self::Manufacturer(manufacturer) => {
                 let own = format!("manufacturer = {}", quoted(manufacturer));
-                let relations = RELATIONS.iter().map(|(name, _)| *name);
-                let condition = |relation: &'static str| match relation {
-                    _ if OF_MANUFACTURERS.contains(&relation) => Some((relation, own.clone())),
-                    _ if READ_FOR_MANUFACTURERS.contains(&relation) => None,
-                    _ => Some((relation, NOTHING.to_owned())),
+                let condition = |decision: &Decision| match decision.owner {
+                    Owner::Manufacturer => Some(own.clone()),
+                    _ if READ_FOR_MANUFACTURERS.contains(&decision.relation) => None,
+                    _ => Some(NOTHING.to_owned()),
                 };
-                relations.filter_map(condition).collect()
+                DECISIONS.iter().filter_map(|decision| Some((decision.relation, condition(decision)?))).collect()
             }
         }
     }
@@ -161,16 +108,24 @@ impl Warehouse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::Kind;
-
+    /// What the decisions come to, written down once more: a change of a decision changes what a
+    /// tenant sees.
     #[test]
-    fn every_table_stands_in_one_list() {
-        let mut listed: Vec<&str> =
-            [OF_TENANTS, OF_TENANTS_OR_ALL, SHARED, CLOSED].into_iter().flatten().copied().collect();
-        listed.sort_unstable();
-        let tables: Vec<&str> =
-            RELATIONS.iter().filter(|(_, kind)| *kind != Kind::View).map(|(name, _)| *name).collect();
-        assert_eq!(listed, tables);
+    fn tables_without_a_tenant_are_shared_or_closed() {
+        let filters = Sight::Tenants(vec!["a".to_owned()]).filters();
+        let with = |wanted: &str| {
+            let found = filters.iter().filter(|(_, condition)| condition == wanted);
+            found.map(|(name, _)| *name).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            with(NOTHING),
+            ["kafka_topics", "loader_intents", "monitor_positions", "schema_migrations", "unit_secret"]
+        );
+        assert_eq!(with("tenant IN ('a', '')"), ["policies", "recipes"]);
+        let tables = RELATIONS.iter().filter(|(_, kind)| *kind != Kind::View).map(|(name, _)| *name);
+        let open: Vec<_> = tables.filter(|name| !filters.iter().any(|(filtered, _)| filtered == name)).collect();
+        assert_eq!(open, ["lots", "models", "recalls"]);
+        assert_eq!(with("tenant IN ('a')").len() + 10, filters.len() + open.len());
     }
 
     #[test]
@@ -188,9 +143,11 @@ mod tests {
     fn a_manufacturer_has_two_views_and_what_they_read() {
         let filters = Sight::Manufacturer("it's".to_owned()).filters();
         let closed = |relation: &str| filters.iter().any(|(name, condition)| *name == relation && condition == NOTHING);
+        let owner = |name: &str| DECISIONS.iter().find(|decision| decision.relation == name).unwrap().owner;
         let open: Vec<_> = RELATIONS.iter().map(|(name, _)| *name).filter(|name| !closed(name)).collect();
-        let (views, read): (Vec<_>, Vec<_>) = open.into_iter().partition(|name| OF_MANUFACTURERS.contains(name));
-        assert_eq!((&views[..], &read[..]), (OF_MANUFACTURERS, READ_FOR_MANUFACTURERS));
+        let (views, read): (Vec<_>, Vec<_>) = open.into_iter().partition(|name| owner(name) == Owner::Manufacturer);
+        assert_eq!(views, ["calibration_by_model", "calibration_by_unit"]);
+        assert_eq!(read, READ_FOR_MANUFACTURERS);
         for view in views {
             assert!(filters.contains(&(view, r"manufacturer = 'it\'s'".to_owned())));
         }
