@@ -1,0 +1,3 @@
+export const manufacturer = {
+  title: "Manufacturer",
+};

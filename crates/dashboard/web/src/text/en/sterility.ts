@@ -1,0 +1,3 @@
+export const sterility = {
+  title: "Sterility",
+};
