@@ -54,6 +54,7 @@ const WITH_ENGINES: &[(&str, &str)] = &[
     ("tests", "instructions"),
     ("tests", "kafka_clients"),
     ("tests", "monitor_cost"),
+    ("tests", "page"),
     ("tests", "quarantine"),
     ("tests", "secrets"),
 ];
