@@ -15,6 +15,7 @@
 pub mod access;
 mod api;
 mod cache;
+mod page;
 mod panel;
 mod problem;
 
@@ -24,7 +25,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Extension, Path, Query, State, rejection::QueryRejection},
-    http::{StatusCode, header},
+    http::{HeaderMap, Method, StatusCode, Uri, header},
     middleware,
     response::{Html, IntoResponse, Response},
     routing::{get, post},
@@ -45,11 +46,6 @@ use crate::{
 const PAGE: &str = include_str!("index.html");
 const SCRIPT: &str = include_str!("page.js");
 const STYLE: &str = include_str!("page.css");
-/// A page loads script and style from this port, contains its icon, sends forms to this port,
-/// contacts no other host, and cannot be framed.
-const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; \
-                           connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
-
 /// Greatest age of an answer. The page asks every 3 s.
 const FRESH: Duration = Duration::from_millis(2_500);
 
@@ -165,12 +161,13 @@ fn router(source: Arc<Source>) -> Router {
         .route("/login", get(login::form).post(login::enter).layer(DefaultBodyLimit::max(login::FORM_BYTES_MAX)))
         .route("/logout", post(login::leave));
     let closed = Router::new()
-        .route("/", get(page))
+        .route("/", get(start))
         .route("/api/{panel}", get(panel))
         .merge(api::router())
-        .fallback(|| async { Problem::not_found() })
+        .fallback(page::page)
         .layer(middleware::from_fn_with_state(Arc::clone(&source.access), access::identify));
-    open.merge(closed)
+    open.merge(page::files())
+        .merge(closed)
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Only GET and HEAD are possible here")
         })
@@ -178,8 +175,11 @@ fn router(source: Arc<Source>) -> Router {
         .with_state(source)
 }
 
-async fn page() -> Response {
-    ([(header::CACHE_CONTROL, "no-cache"), (header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(PAGE)).into_response()
+async fn start(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    if page::is_built() {
+        return page::page(method, uri, headers).await;
+    }
+    ([(header::CACHE_CONTROL, "no-cache"), (header::CONTENT_SECURITY_POLICY, page::POLICY)], Html(PAGE)).into_response()
 }
 
 /// The source of the answers.

@@ -135,7 +135,12 @@ fn sha256(path: &Path) -> Result<String> {
 
 /// SHA-256 of a text, as lower-case hex.
 pub fn sha256_text(text: &str) -> String {
-    format!("{:x}", Sha256::digest(text))
+    sha256_bytes(text.as_bytes())
+}
+
+/// SHA-256 of the content of a file, as lower-case hex.
+pub fn sha256_bytes(bytes: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(bytes))
 }
 
 /// Runs a download. If its folder and its size are given, shows how much has arrived.

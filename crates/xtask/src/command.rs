@@ -28,7 +28,8 @@ pub fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
             let text = |part: Option<&OsStr>| part.and_then(OsStr::to_str).unwrap_or_default().to_owned();
             if path.is_dir() {
                 let name = text(path.file_name());
-                if !name.starts_with('.') && !matches!(name.as_str(), "generated" | "node_modules" | "target") {
+                if !name.starts_with('.') && !matches!(name.as_str(), "dist" | "generated" | "node_modules" | "target")
+                {
                     folders.push(path);
                 }
             } else if extensions.contains(&text(path.extension()).as_str()) {

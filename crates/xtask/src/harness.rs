@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::compile::{Packages, Wanted};
 use crate::steps::Steps;
-use crate::{command, engines, system};
+use crate::{command, engines, system, web};
 
 /// Does not return on success: this process becomes the campaign, so that both have one exit code.
 pub fn soak(arguments: &[String]) -> Result<()> {
@@ -48,9 +48,10 @@ fn build(program: &str) -> Result<PathBuf> {
     let wanted = Wanted::Named(&["doseline", "doseline-clickhouse", program, "harness"]);
     let binaries = ["--bin", "doseline", "--bin", "doseline-clickhouse", "--bin", program, "--test", "harness"];
     let arguments = [["build", "--release", "--workspace"].as_slice(), &binaries].concat();
-    let mut steps = Steps::new(4);
+    let mut steps = Steps::new(5);
     steps.run("system packages", |step| system::install(step, system::FOR_TESTS))?;
     steps.run("engines", engines::fetch_all)?;
+    steps.run("page", web::build_if_possible)?;
     let packages = steps.run("sources", |step| Packages::find(step, None))?;
     steps.run("build", |step| packages.crates(&wanted).compile(step, &what, &arguments, &[]))?;
     Ok(command::target()?.join("release").join(program))

@@ -27,6 +27,7 @@ mod targets;
 mod tools;
 mod unused;
 mod up;
+mod web;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -73,6 +74,11 @@ enum Command {
     /// Check documents and comments: width, phrases, links
     #[command(after_help = "Example:\n  cargo xtask language    (a part of `cargo xtask test`, within a second)")]
     Language,
+    /// Build the web page that doseline embeds, if one of its files has changed
+    #[command(
+        after_help = "The page is in crates/dashboard/web. `up`, `test`, `soak` and `bench` build it too.\n\nExample:\n  cargo xtask web && cargo build --release"
+    )]
+    Web,
     /// Kill, stop, cut and fill everything while a simulated fleet sends, and compare all of it
     /// with the truth
     #[command(
@@ -125,6 +131,7 @@ fn main() -> ExitCode {
         Command::Up { arguments } => up::run(&arguments),
         Command::Test { fast, filter } => suite::run(fast, filter.as_deref()),
         Command::Language => prose::check(),
+        Command::Web => web::command(),
         Command::Soak { arguments } => harness::soak(&arguments),
         Command::Bench { arguments } => harness::bench(&arguments),
         Command::Fuzz { target, seconds, input, keep } => fuzz::run(&fuzz::Options { target, seconds, input, keep }),

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::compile::{Packages, Wanted};
 use crate::steps::{Step, Steps};
 use crate::tally::Tally;
-use crate::{cache, command, engines, prose, system, targets, tools, unused};
+use crate::{cache, command, engines, prose, system, targets, tools, unused, web};
 
 /// Number of the slowest tests listed at the end of a run.
 const SLOWEST: usize = 10;
@@ -27,6 +27,7 @@ const TIMES: [&str; 3] = ["-Z", "unstable-options", "--report-time"];
 enum Part {
     Packages,
     Engines,
+    Page,
     Sources,
     Formatting,
     Language,
@@ -74,13 +75,16 @@ pub fn run(fast: bool, filter: Option<&str>) -> Result<()> {
 impl Scope<'_> {
     /// A filter leaves out the checks: it is for work on one test.
     fn parts(self) -> Vec<Part> {
-        use Part::{Build, Clippy, Documents, Engines, Formatting, Language, Packages, Policy, Sources, Tests, Unused};
+        use Part::{
+            Build, Clippy, Documents, Engines, Formatting, Language, Packages, Page, Policy, Sources, Tests, Unused,
+        };
         match (self.fast, self.filter) {
             (false, None) => {
-                vec![Packages, Engines, Sources, Formatting, Language, Unused, Policy, Clippy, Documents, Build, Tests]
+                let checks = [Formatting, Language, Unused, Policy, Clippy, Documents];
+                [&[Packages, Engines, Page, Sources], checks.as_slice(), &[Build, Tests]].concat()
             }
             (true, None) => vec![Packages, Sources, Formatting, Language, Unused, Clippy, Build, Tests],
-            (false, Some(_)) => vec![Packages, Engines, Sources, Build, Tests],
+            (false, Some(_)) => vec![Packages, Engines, Page, Sources, Build, Tests],
             (true, Some(_)) => vec![Packages, Sources, Build, Tests],
         }
     }
@@ -95,6 +99,7 @@ impl Part {
         match self {
             Self::Packages => "system packages",
             Self::Engines => "engines",
+            Self::Page => "page",
             Self::Sources => "sources",
             Self::Formatting => "formatting",
             Self::Language => "language",
@@ -117,6 +122,7 @@ impl Run<'_> {
                 system::install_rust_components(step)
             }
             Part::Engines => engines::fetch_all(step),
+            Part::Page => web::build(step),
             Part::Sources => {
                 self.packages = Packages::find(step, None)?;
                 Ok(())
@@ -259,6 +265,7 @@ mod tests {
         for part in [
             Part::Packages,
             Part::Engines,
+            Part::Page,
             Part::Sources,
             Part::Formatting,
             Part::Language,
@@ -281,7 +288,9 @@ mod tests {
         }
         for filter in [None, Some("name")] {
             let parts = parts(true, filter);
-            assert!(!parts.contains(&Part::Engines) && !parts.contains(&Part::Policy), "{parts:?}");
+            for part in [Part::Engines, Part::Page, Part::Policy] {
+                assert!(!parts.contains(&part), "{parts:?}");
+            }
         }
     }
 

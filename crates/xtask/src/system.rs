@@ -49,6 +49,7 @@ macro_rules! running {
         building![
             program(&["tar"], "tar"),
             program(&["gzip"], "gzip"),
+            program(&["node"], "nodejs"),
             program(&["npm"], "npm"),
             $($more),*
         ]
@@ -57,6 +58,9 @@ macro_rules! running {
 
 /// Packages for building, which suffice for the tests that start no engine.
 pub const FOR_BUILDING: &[Need] = building![];
+
+/// Packages for the web page.
+pub const FOR_WEB: &[Need] = &[program(&["node"], "nodejs"), program(&["npm"], "npm")];
 
 /// Further packages for `doseline up`: its MQTT broker, and tools that fetch and unpack its
 /// ClickHouse.

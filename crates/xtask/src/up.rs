@@ -7,14 +7,14 @@ use anyhow::{Context, Result};
 
 use crate::compile::{Packages, Wanted};
 use crate::steps::Steps;
-use crate::{cache, command, engines, system};
+use crate::{cache, command, engines, system, web};
 
 const BUILD: [&str; 6] = ["build", "--release", "--package", "doseline", "--bin", "doseline"];
 
 /// Does not return on success: this process becomes `doseline up`, so signals and the terminal
 /// reach it directly.
 pub fn run(arguments: &[String]) -> Result<()> {
-    let mut steps = Steps::new(5);
+    let mut steps = Steps::new(6);
     let named = names_broker(arguments) || std::env::var_os("DOSELINE_MOSQUITTO").is_some();
     let needs = if named { system::FOR_UP_WITHOUT_BROKER } else { system::FOR_UP };
     steps.run("system packages", |step| system::install(step, needs))?;
@@ -22,6 +22,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         let lock = cache::lock(step)?;
         engines::fetch_chdb(step, &lock)
     })?;
+    steps.run("page", web::build_if_possible)?;
     let wanted = Wanted::Package { package: "doseline", binary: "doseline" };
     let packages = steps.run("sources", |step| Packages::find(step, Some("doseline")))?;
     steps.run("build", |step| packages.crates(&wanted).compile(step, "build doseline", &BUILD, &[]))?;

@@ -19,7 +19,7 @@ use super::{
     sessions::{cookie, set_cookie},
     tokens::Refused,
 };
-use crate::{PAGE_POLICY, Source, problem::Problem};
+use crate::{Source, page::POLICY, problem::Problem};
 
 const FORM: &str = include_str!("../login.html");
 /// Where the form says why nobody was let in.
@@ -29,7 +29,7 @@ pub const FORM_BYTES_MAX: usize = 1_024;
 
 fn page(status: StatusCode, message: &str) -> Response {
     let html = FORM.replace(MESSAGE, message);
-    no_store((status, [(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(html)).into_response())
+    no_store((status, [(header::CONTENT_SECURITY_POLICY, POLICY)], Html(html)).into_response())
 }
 
 /// The form.

@@ -30,7 +30,7 @@ use self::{
     sessions::Sessions,
     tokens::{Refused, Role, Token, Tokens},
 };
-use crate::problem::Problem;
+use crate::{page, problem::Problem};
 
 /// Failed attempts of one address in a minute that are answered and logged one by one.
 const FAILURES_PER_MINUTE: u32 = 10;
@@ -159,7 +159,7 @@ pub async fn identify(State(access): State<Arc<Access>>, mut request: Request, n
             response.extensions_mut().insert(asker);
             response
         }
-        Err(_) if is_page(&request) => Redirect::to("login").into_response(),
+        Err(_) if page::is_asked_for(&request) => Redirect::to("/login").into_response(),
         // A request that shows nothing is no failed attempt.
         Err(Refused::Unknown) if !shows_something(request.headers()) => Problem::new(
             StatusCode::UNAUTHORIZED,
@@ -169,10 +169,6 @@ pub async fn identify(State(access): State<Arc<Access>>, mut request: Request, n
         .into_response(),
         Err(refused) => access.refuse(peer(&request), &refused).into_response(),
     }
-}
-
-fn is_page(request: &Request) -> bool {
-    request.uri().path() == "/"
 }
 
 fn shows_something(headers: &HeaderMap) -> bool {
