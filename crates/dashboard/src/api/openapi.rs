@@ -219,6 +219,17 @@ mod tests {
     }
 
     #[test]
+    fn the_page_is_written_against_this_description() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/web/openapi.json");
+        let written = serde_json::to_string_pretty(&description()).unwrap() + "\n";
+        if std::env::var_os("UPDATE_REFERENCE").is_some() {
+            return std::fs::write(path, written).unwrap();
+        }
+        let remedy = "UPDATE_REFERENCE=1 cargo test --release --package dashboard writes it; then `npm run types` in web/";
+        assert!(std::fs::read_to_string(path).unwrap() == written, "web/openapi.json is out of date: {remedy}");
+    }
+
+    #[test]
     fn the_description_is_complete_in_itself() {
         let description = description();
         let schemas = description["components"]["schemas"].as_object().unwrap();
