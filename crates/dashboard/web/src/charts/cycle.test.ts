@@ -48,6 +48,9 @@ describe("the curve of a cycle", () => {
     expect(option.series).toHaveLength(4);
     expect(option.series[0]?.markArea?.data).toEqual([[{ yAxis: 134, itemStyle: { color: "band" } }, { yAxis: 137 }]]);
     expect(option.series[3]).toMatchObject({ yAxisIndex: 1, data: [[0, 304], [10 / 60, 304], [20 / 60, 304]] });
-    expect((cycleCurve(samples, undefined, token => token, true) as { series: unknown[] }).series).toHaveLength(3);
+    const plateau = cycleCurve(samples, LIMITS, token => token, "plateau") as { xAxis: object; yAxis: object };
+    expect(plateau.xAxis).toMatchObject({ min: 0, max: 3 });
+    expect(plateau.yAxis).toMatchObject({ min: 130, max: 140 });
+    expect((cycleCurve(samples, undefined, token => token, "small") as { series: unknown[] }).series).toHaveLength(3);
   });
 });

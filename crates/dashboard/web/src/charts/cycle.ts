@@ -61,8 +61,11 @@ export function decidingHold(samples: Sample[], limits: Limits): { from: number;
 
 const LINES = ["solid", "dashed", "dotted"] as const;
 
-/** `small` leaves out what the small multiples have no room for. */
-export function cycleCurve(samples: Sample[], limits: Limits | undefined, colour: (token: string) => string, small = false): EChartsCoreOption {
+/** What part of the curve is drawn: all of it; the plateau, enlarged; or a small picture of what is above 100 Celsius. */
+export type View = "whole" | "plateau" | "small";
+
+export function cycleCurve(samples: Sample[], limits: Limits | undefined, colour: (token: string) => string, view: View = "whole"): EChartsCoreOption {
+  const small = view === "small";
   const words = text.sterility.curve;
   const sensors = [...temperatures(samples)];
   const hold = limits && decidingHold(samples, limits);
@@ -72,7 +75,10 @@ export function cycleCurve(samples: Sample[], limits: Limits | undefined, colour
     const celsius = saturated(pressure_pa ?? 0);
     return celsius === null ? [] : [[offset_ms / 60_000, celsius] as Point];
   });
-  const most = (usual: number, points: Point[]) => points.reduce((most, [, value]) => Math.max(most, Math.ceil(value / 100) * 100), usual);
+  /** The end of an axis: the usual one, unless a value lies beyond it. */
+  const most = (usual: number, lines: { data: Point[] }[]) => lines.flatMap(({ data }) => data).reduce((most, [, value]) => (value > most ? Math.ceil(value / 50) * 50 : most), usual);
+  // The plateau with two minutes before and after it, and a few Kelvin around the band.
+  const plateau = view === "plateau" && hold && limits ? { from: Math.max(0, hold.from - 2), to: hold.to + 2, low: limits.low - 4, high: limits.high + 3 } : undefined;
   const axis = { nameTextStyle: { color: colour("quiet") }, axisLabel: { color: colour("quiet") }, axisLine: { lineStyle: { color: colour("line") } }, splitLine: { show: false } };
   const line = { type: "line", showSymbol: false, emphasis: { disabled: true } } as const;
   const series = sensors.map(([sensor, data], index) => ({
@@ -93,18 +99,21 @@ export function cycleCurve(samples: Sample[], limits: Limits | undefined, colour
   const steamLine = { ...line, name: words.steam, data: steam, color: colour("series-3"), lineStyle: { width: 1, type: "dotted" as const } };
   return {
     grid: small ? { left: 44, right: 44, top: 24, bottom: 30 } : { left: 56, right: 60, top: 56, bottom: 44 },
-    legend: small ? undefined : { top: 0, textStyle: { color: colour("text") }, inactiveColor: colour("line") },
+    // A font that can be measured: with an inherited one the entries overlap.
+    legend: small ? undefined : { top: 0, icon: "roundRect", textStyle: { color: colour("text"), fontFamily: "sans-serif" }, inactiveColor: colour("line") },
     tooltip: small
       ? undefined
       : {
           trigger: "axis", confine: true, backgroundColor: colour("raised"), borderColor: colour("line"), textStyle: { color: colour("text") },
           valueFormatter: (value: unknown) => figure(Number(value), 4),
         },
-    xAxis: { type: "value", name: words.minutes, nameLocation: "middle", nameGap: small ? 18 : 28, max: "dataMax", ...axis },
-    yAxis: [
-      { type: "value", name: words.celsius, min: 0, max: most(160, sensors.flatMap(([, points]) => points.filter(([, celsius]) => celsius > 160))), ...axis },
-      { type: "value", name: words.kilopascal, min: 0, max: most(400, pressure), ...axis },
-    ],
-    series: small ? [...series, pressureLine] : [...series, steamLine, pressureLine],
+    xAxis: { type: "value", name: words.minutes, nameLocation: "middle", nameGap: small ? 18 : 28, min: plateau ? Math.floor(plateau.from) : 0, max: plateau ? Math.ceil(plateau.to) : "dataMax", ...axis, axisLabel: { ...axis.axisLabel, showMaxLabel: false } },
+    yAxis: plateau
+      ? { type: "value", name: words.celsius, min: plateau.low, max: plateau.high, ...axis }
+      : [
+          { type: "value", name: words.celsius, min: small ? 100 : 0, max: small ? most(140, series) : most(150, series), ...axis },
+          { type: "value", name: words.kilopascal, min: 0, max: most(400, [pressureLine]), splitNumber: small ? 2 : 4, ...axis },
+        ],
+    series: plateau ? [...series, steamLine] : small ? [...series, pressureLine] : [...series, steamLine, pressureLine],
   };
 }

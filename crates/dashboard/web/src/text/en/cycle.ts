@@ -7,6 +7,8 @@ export const cycle = {
   trace: "Trace: whom its items reached",
   sterilizer: (device: string) => `Sterilizer ${device}`,
   curve: "Curve",
+  plateau: "Plateau, enlarged",
+  plateauLabel: (hold: string) => `The same temperatures around the band only; in the band for ${hold} s.`,
   band: (low: string, high: string, hold: string) => `Required: ${low} to ${high} °C for ${hold} s without a break. Dotted lines: the longest such time of the sensor with the shortest one.`,
   bandJudged: "These are the limits that the cycle was judged by.",
   bandKnown: (recipe: string) => `These are the built-in limits of ${recipe}; a recipe that is registered under this name may have others.`,
