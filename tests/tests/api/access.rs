@@ -22,7 +22,9 @@ async fn a_stranger_gets_nothing() {
         assert_eq!(answer.header("www-authenticate"), Some("Bearer"), "{path}");
     }
     let page = served.get("/", &[]);
-    assert_eq!((page.status, page.header("location")), (303, Some("login")));
+    assert_eq!((page.status, page.header("location")), (303, Some("/login")));
+    let deep = served.get("/devices/acme/d-1", &[("accept", "text/html,*/*;q=0.8")]);
+    assert_eq!((deep.status, deep.header("location")), (303, Some("/login")));
     let health = served.get("/readyz", &[]);
     assert_eq!(health.status, 503);
     assert!(!health.body.contains("127.0.0.1"), "{}", health.body);

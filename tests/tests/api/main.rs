@@ -4,6 +4,7 @@ mod access;
 mod bad_input;
 mod leaks;
 mod marks;
+mod page;
 mod sight;
 
 use std::{
@@ -107,6 +108,14 @@ impl Served {
 
     fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
         let mut request = self.agent.get(format!("http://{}{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        answer(request.call())
+    }
+
+    fn head(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = self.agent.head(format!("http://{}{path}", self.address));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
