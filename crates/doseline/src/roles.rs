@@ -100,7 +100,7 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let stop = stopped_by_signal()?;
     let dashboard = options::dashboard(&config, config.serve.http, RoleFaults::default());
     let dashboard = dashboard::Dashboard::bind(dashboard, options::warehouse(&config)?).await?;
-    tracing::info!(url = format!("http://{}", dashboard.address()), "dashboard serves");
+    tracing::info!(url = dashboard.url(), "dashboard serves");
     let mut group = Group::new();
     group.spawn("dashboard", dashboard.run(group.shutdown()));
     until_stopped(group, stop).await

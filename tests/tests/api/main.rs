@@ -6,6 +6,7 @@ mod leaks;
 mod marks;
 mod page;
 mod sight;
+mod tls;
 
 use std::{
     net::SocketAddr,
@@ -22,6 +23,7 @@ use dashboard::{
 };
 use harness::{ClickHouse, Scratch};
 use serde_json::Value;
+use service::tls::ServerTls;
 use tokio_util::sync::CancellationToken;
 use warehouse::{Warehouse, migrate};
 
@@ -65,12 +67,19 @@ impl Answer {
 
 impl Served {
     async fn start(warehouse: Warehouse, requests_per_min: u32) -> Self {
+        Self::start_with(warehouse, requests_per_min, None).await
+    }
+
+    /// With a certificate, its requests have to be sent over TLS.
+    async fn start_with(warehouse: Warehouse, requests_per_min: u32, tls: Option<ServerTls>) -> Self {
         let scratch = Scratch::new("api");
         let tokens = scratch.join("tokens.json");
         let options = dashboard::Options {
             listen: "127.0.0.1:0".parse().expect("an address"),
             names: vec!["fleet.example".to_owned()],
             auth: Auth::Tokens(tokens.clone()),
+            tls,
+            behind_proxy: false,
             requests_per_min,
             faults: Default::default(),
         };
