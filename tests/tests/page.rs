@@ -76,6 +76,8 @@ async fn a_fleet_of_ten_thousand_devices_is_usable() {
         listen: "127.0.0.1:0".parse().expect("an address"),
         names: Vec::new(),
         auth: Auth::None,
+        tls: None,
+        behind_proxy: false,
         requests_per_min: 10_000,
         faults: Default::default(),
     };
