@@ -3,8 +3,8 @@
 //! Purpose: it shows a clinic chain its fleet, and a manufacturer its units, through the same
 //! public views that Grafana and SQL tools use.
 //!
-//! Absent: state beside log-ins, writing, and figures of its own. Each panel and each endpoint is
-//! one query over the views.
+//! Absent: state beside log-ins, and figures of its own. Each panel and each endpoint is one query
+//! over the views. What people write is ordered from another task ([`write`]), which knows Kafka.
 //!
 //! Invariants: nobody unknown gets an answer unless the port is on the loopback interface. What an
 //! asker may see is enforced inside ClickHouse ([`warehouse::sight`]). No text of a request is SQL.
@@ -15,9 +15,11 @@
 pub mod access;
 mod api;
 mod cache;
+mod changes;
 mod page;
 mod panel;
 mod problem;
+pub mod write;
 
 use async_recursion::async_recursion as boxed;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -39,8 +41,10 @@ use warehouse::{Warehouse, sight::Sight};
 use crate::{
     access::{Access, Asker, Auth, login, tokens},
     cache::Cache,
+    changes::Changes,
     panel::Panel,
     problem::Problem,
+    write::Writer,
 };
 
 const PAGE: &str = include_str!("index.html");
@@ -69,6 +73,8 @@ pub struct Options {
     pub requests_per_min: u32,
     /// Problems of roles in the same process, which `/readyz` reports.
     pub faults: RoleFaults,
+    /// Who does what people write.
+    pub writer: Writer,
 }
 
 /// Why the dashboard could not serve.
@@ -108,6 +114,7 @@ pub struct Dashboard {
     faults: RoleFaults,
     access: Access,
     warehouse: Warehouse,
+    writer: Writer,
 }
 
 impl Dashboard {
@@ -117,7 +124,7 @@ impl Dashboard {
     /// [`Error::Open`], [`Error::Tokens`] or [`Error::Listen`].
     #[boxed]
     pub async fn bind(options: Options, warehouse: Warehouse) -> Result<Self, Error> {
-        let Options { listen, names, auth, requests_per_min, faults } = options;
+        let Options { listen, names, auth, requests_per_min, faults, writer } = options;
         if matches!(auth, Auth::None) && !listen.ip().is_loopback() {
             return Err(Error::Open { address: listen });
         }
@@ -125,7 +132,7 @@ impl Dashboard {
         let failed = |source| Error::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, names, faults, access, warehouse })
+        Ok(Self { listener, address, names, faults, access, warehouse, writer })
     }
 
     /// The address it listens on, with the real port.
@@ -139,15 +146,21 @@ impl Dashboard {
     /// [`Error::Serve`].
     #[boxed]
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let source = Source {
+        let source = Arc::new(Source {
             warehouse: self.warehouse,
             faults: self.faults,
             access: Arc::new(self.access),
             cache: Cache::new(FRESH),
             questions: Semaphore::new(QUESTIONS_MAX),
-        };
-        let router = router(Arc::new(source));
-        service::listener::serve(self.listener, self.names, router, shutdown).await.map_err(Error::Serve)
+            changes: Changes::new(shutdown.clone()),
+            writer: self.writer,
+        });
+        let router = router(Arc::clone(&source));
+        let watch = source.changes.watch(&source.warehouse);
+        let serve = service::listener::serve(self.listener, self.names, router, shutdown);
+        // After the shutdown, requests under way are still answered.
+        let (served, ()) = tokio::join!(serve, watch);
+        served.map_err(Error::Serve)
     }
 }
 
@@ -169,7 +182,11 @@ fn router(source: Arc<Source>) -> Router {
     open.merge(page::files())
         .merge(closed)
         .method_not_allowed_fallback(|| async {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Only GET and HEAD are possible here")
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method-not-allowed",
+                "This path does not take this method; `Allow` names those that it takes",
+            )
         })
         .layer(middleware::from_fn(problem::number))
         .with_state(source)
@@ -190,6 +207,8 @@ struct Source {
     cache: Cache,
     /// One permit for each running query.
     questions: Semaphore,
+    changes: Changes,
+    writer: Writer,
 }
 
 /// Why a question has no answer.

@@ -3,9 +3,11 @@
 mod access;
 mod bad_input;
 mod leaks;
+mod live;
 mod marks;
 mod page;
 mod sight;
+mod writing;
 
 use std::{
     net::SocketAddr,
@@ -19,9 +21,11 @@ use dashboard::{
         Auth,
         tokens::{self, Role, Token},
     },
+    write::Order,
 };
 use harness::{ClickHouse, Scratch};
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use warehouse::{Warehouse, migrate};
 
@@ -29,6 +33,8 @@ use warehouse::{Warehouse, migrate};
 struct Served {
     address: SocketAddr,
     tokens: PathBuf,
+    /// What was ordered to be written; nothing does it.
+    orders: mpsc::Receiver<Order>,
     agent: ureq::Agent,
     shutdown: CancellationToken,
     _scratch: Scratch,
@@ -67,12 +73,14 @@ impl Served {
     async fn start(warehouse: Warehouse, requests_per_min: u32) -> Self {
         let scratch = Scratch::new("api");
         let tokens = scratch.join("tokens.json");
+        let (writer, orders) = dashboard::write::orders();
         let options = dashboard::Options {
             listen: "127.0.0.1:0".parse().expect("an address"),
             names: vec!["fleet.example".to_owned()],
             auth: Auth::Tokens(tokens.clone()),
             requests_per_min,
             faults: Default::default(),
+            writer,
         };
         let dashboard = Dashboard::bind(options, warehouse).await.expect("the address is free");
         let (address, shutdown) = (dashboard.address(), CancellationToken::new());
@@ -84,7 +92,7 @@ impl Served {
             .timeout_global(Some(Duration::from_secs(60)))
             .build()
             .new_agent();
-        Self { address, tokens, agent, shutdown, _scratch: scratch }
+        Self { address, tokens, orders, agent, shutdown, _scratch: scratch }
     }
 
     /// A new token and its id, which ends in `seconds`; a negative number has passed.
