@@ -3,10 +3,12 @@
 mod access;
 mod bad_input;
 mod leaks;
+mod live;
 mod marks;
 mod page;
 mod sight;
 mod tls;
+mod writing;
 
 use std::{
     net::SocketAddr,
@@ -20,10 +22,12 @@ use dashboard::{
         Auth,
         tokens::{self, Role, Token},
     },
+    write::Order,
 };
 use harness::{ClickHouse, Scratch};
 use serde_json::Value;
 use service::tls::ServerTls;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use warehouse::{Warehouse, migrate};
 
@@ -31,6 +35,8 @@ use warehouse::{Warehouse, migrate};
 struct Served {
     address: SocketAddr,
     tokens: PathBuf,
+    /// What was ordered to be written; nothing does it.
+    orders: mpsc::Receiver<Order>,
     agent: ureq::Agent,
     shutdown: CancellationToken,
     _scratch: Scratch,
@@ -74,6 +80,7 @@ impl Served {
     async fn start_with(warehouse: Warehouse, requests_per_min: u32, tls: Option<ServerTls>) -> Self {
         let scratch = Scratch::new("api");
         let tokens = scratch.join("tokens.json");
+        let (writer, orders) = dashboard::write::orders();
         let options = dashboard::Options {
             listen: "127.0.0.1:0".parse().expect("an address"),
             names: vec!["fleet.example".to_owned()],
@@ -82,6 +89,7 @@ impl Served {
             behind_proxy: false,
             requests_per_min,
             faults: Default::default(),
+            writer,
         };
         let dashboard = Dashboard::bind(options, warehouse).await.expect("the address is free");
         let (address, shutdown) = (dashboard.address(), CancellationToken::new());
@@ -93,7 +101,7 @@ impl Served {
             .timeout_global(Some(Duration::from_secs(60)))
             .build()
             .new_agent();
-        Self { address, tokens, agent, shutdown, _scratch: scratch }
+        Self { address, tokens, orders, agent, shutdown, _scratch: scratch }
     }
 
     /// A new token and its id, which ends in `seconds`; a negative number has passed.
