@@ -1,6 +1,6 @@
 /** Numbers and times for people: the locale of the browser, units that people use, three significant digits. */
 
-const locale = navigator.languages?.[0] ?? "en";
+const locale = globalThis.navigator?.languages?.[0] ?? "en";
 export const NONE = "–";
 
 /** A count, with separators. */
