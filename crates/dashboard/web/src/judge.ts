@@ -78,7 +78,7 @@ export function judge(facts: Facts, points: Partial<Record<string, DriftPoint[]>
   for (const chart of facts.drift.filter(chart => chart.current && chart.state === "DRIFT")) {
     const signal = points[chart.channel]?.find(({ session_id }) => session_id === chart.signal_session);
     covered.add(`drift ${chart.channel}`);
-    add("look", words.drifts(chart.channel, chart.side, chart.last_error_pct, signal ? moment(signal.at, zone) : ""), "drift", chart.channel);
+    add("look", words.drifts(chart.channel, chart.side, points[chart.channel]?.at(-1)?.error_pct ?? chart.last_error_pct, signal ? moment(signal.at, zone) : ""), "drift", chart.channel);
     if (chart.crossing_at) {
       covered.add(`forecast ${chart.channel}`);
       const sentence = Date.parse(chart.crossing_at) < now ? words.hasLeft : words.willLeave;

@@ -52,8 +52,9 @@ export function histogram(bins: Bin[], limits: Range | undefined, most: Range | 
   const data = filled(bins);
   const edges = [...data.map(([at]) => at), limits?.low ?? 0, limits?.high ?? 0, most?.low ?? 0, most?.high ?? 0];
   const axis = { axisLabel: { color: colour("quiet") }, nameTextStyle: { color: colour("quiet") }, axisLine: { lineStyle: { color: colour("line") } } };
-  const line = (value: number, name: string, token: string, type: "solid" | "dashed", position: "end" | "insideEndTop") =>
-    ({ xAxis: value, name, lineStyle: { color: colour(token), type, width: 2 }, label: { formatter: name, color: colour(token), position, rotate: 0 } });
+  // The sentence above the chart gives the ends of the interval: labels of both pairs of lines would cover each other.
+  const line = (value: number, name: string, token: string, type: "solid" | "dashed") =>
+    ({ xAxis: value, lineStyle: { color: colour(token), type, width: 2 }, label: { show: name !== "", formatter: name, color: colour(token), position: "end", rotate: 0 } });
   return {
     grid: { left: 56, right: 24, top: 40, bottom: 44 },
     tooltip: { renderMode: "richText", trigger: "axis", formatter: (points: { value: [number, number] }[]) => {
@@ -66,8 +67,8 @@ export function histogram(bins: Bin[], limits: Range | undefined, most: Range | 
       type: "bar" as const, data, barWidth: "92%", itemStyle: { color: colour("series-1") },
       markArea: limits && { silent: true, itemStyle: { color: colour("band") }, data: [[{ xAxis: limits.low }, { xAxis: limits.high }]] },
       markLine: { silent: true, symbol: "none", data: [
-        ...(limits ? [line(limits.low, text.device.histogram.limit(figure(limits.low)), "stop", "solid", "end"), line(limits.high, text.device.histogram.limit(figure(limits.high)), "stop", "solid", "end")] : []),
-        ...(most ? [line(most.low, text.device.histogram.most(figure(most.low)), "series-2", "dashed", "insideEndTop"), line(most.high, text.device.histogram.most(figure(most.high)), "series-2", "dashed", "insideEndTop")] : []),
+        ...(limits ? [line(limits.low, text.device.histogram.limit(figure(limits.low)), "stop", "solid"), line(limits.high, text.device.histogram.limit(figure(limits.high)), "stop", "solid")] : []),
+        ...(most ? [line(most.low, "", "series-2", "dashed"), line(most.high, "", "series-2", "dashed")] : []),
       ] },
     }],
   };

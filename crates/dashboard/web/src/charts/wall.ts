@@ -20,8 +20,10 @@ const DAY = 86_400_000;
 const days = new Intl.DateTimeFormat(globalThis.navigator?.languages?.[0] ?? "en", { day: "numeric", month: "short", timeZone: "UTC" });
 const hours = new Intl.DateTimeFormat(globalThis.navigator?.languages?.[0] ?? "en", { hour: "2-digit", minute: "2-digit", hour12: false, timeZone: "UTC" });
 
+const seconds = new Intl.DateTimeFormat(globalThis.navigator?.languages?.[0] ?? "en", { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false, timeZone: "UTC" });
+
 /** Label of a time on the axis: the day at midnight, else the hour. */
-export const wallLabel = (value: number): string => (value % DAY === 0 ? days : hours).format(value);
+export const wallLabel = (value: number): string => (value % DAY === 0 ? days : value % 60_000 === 0 ? hours : seconds).format(value);
 
 /** An axis of such times. */
 export function wallAxis(colours: { text: string; line: string }) {
