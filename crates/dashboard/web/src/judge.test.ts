@@ -60,7 +60,7 @@ test("what is missing is said with what was made", () => {
   const { level, headline, findings } = judge(facts({ completeness }), {}, "UTC", NOW);
   expect(level).toBe("look");
   expect(headline).toContain("7 of 1,646 events have not arrived");
-  expect(findings.map(({ sentence }) => sentence)).toEqual(["the device declared 2 events lost"]);
+  expect(findings.map(({ sentence }) => sentence)).toEqual(["the device declared 2 events lost", "doses are within ±5 % (mean +0.30 %, n = 400)"]);
 });
 
 test("a drift says its side, and a forecast whether it lies ahead", () => {

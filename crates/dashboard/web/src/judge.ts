@@ -108,8 +108,6 @@ export function judge(facts: Facts, points: Partial<Record<string, DriftPoint[]>
   findings.sort((a, b) => RANK[a.level] - RANK[b.level]);
   const first = findings[0];
   const channel = first?.channel ?? (current.some(verdict => verdict.channel === "DOSE") || current.length === 0 ? "DOSE" : "DEPTH");
-  if (first?.level === "stop") return { level: "stop", headline: words.stop(first.sentence), findings: findings.slice(1), channel };
-  if (first?.level === "look") return { level: "look", headline: words.look(first.sentence), findings: findings.slice(1), channel };
   const passed = CHANNELS.flatMap(channel => {
     const of = current.filter(verdict => verdict.channel === channel && verdict.state === "PASS");
     const limits = tolerance(of, channel);
@@ -120,6 +118,10 @@ export function judge(facts: Facts, points: Partial<Record<string, DriftPoint[]>
     const range = limits.differ ? words.tolerance : words.range(limits.limits.low, limits.limits.high);
     return [words.within(channel, range, mean, n)];
   });
+  // What is within tolerance is said also where something else is the matter.
+  const well = passed.map((sentence): Finding => ({ level: "fine", sentence, tab: "errors" }));
+  if (first?.level === "stop") return { level: "stop", headline: words.stop(first.sentence), findings: [...findings.slice(1), ...well], channel };
+  if (first?.level === "look") return { level: "look", headline: words.look(first.sentence), findings: [...findings.slice(1), ...well], channel };
   if (passed.length > 0) return { level: first?.level ?? "fine", headline: words.fine(passed), findings, channel };
   return { level: "due", headline: words.none, findings, channel };
 }

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { changes, control, lineOf, means, outsideSince, type DriftPoint } from "./drift";
+import { changes, control, lineOf, means, outsideSince, signals, type DriftPoint } from "./drift";
 
 const point = (day: number, error_pct: number, more: Partial<DriftPoint> = {}): DriftPoint => ({
   session_id: `s${day}`, at: `2026-11-${String(day).padStart(2, "0")}T10:00:00Z`, n: 20, error_pct, z: error_pct, ewma: error_pct / 2, ewma_limit: 1, cusum_upper: 3, cusum_lower: 2,
@@ -49,4 +49,9 @@ test("the lower CUSUM and its limit go downwards, and the first signal is marked
 test("the EWMA stands between its limits", () => {
   const option = control("ewma", [point(1, 1)], [], "UTC", token => token);
   expect(option.series.map(({ data }) => data.map(step => (Array.isArray(step) ? step[1] : step.value[1])))).toEqual([[0.5], [1], [-1]]);
+});
+
+test("each chart has one first signal", () => {
+  const later = { signalled: true, calibration_id: "c2" };
+  expect(signals([point(1, 1), point(2, 1, { signalled: true }), point(3, 1, { signalled: true }), point(4, 1, later), point(5, 1, later)]).map(({ session_id }) => session_id)).toEqual(["s2", "s4"]);
 });

@@ -36,13 +36,18 @@ export function changes(points: DriftPoint[], calibrations: { performed_at: stri
   return [...calibrated, ...updated].sort((a, b) => a.at.localeCompare(b.at));
 }
 
+const isSameChart = (one: DriftPoint, next: DriftPoint) => one.calibration_id === next.calibration_id && one.firmware === next.firmware;
+
+/** The first signal of each chart; after a signal a chart goes on from zero. */
+export const signals = (points: DriftPoint[]): DriftPoint[] => points.filter((point, index) => point.signalled && !points.slice(0, index).some(before => before.signalled && isSameChart(before, point)));
+
 /** A line over the sessions that breaks where a chart begins anew. */
 export function lineOf(points: DriftPoint[], value: (point: DriftPoint) => number | null, zone: string): Step[] {
   const data: Step[] = [];
   let before: DriftPoint | undefined;
   for (const point of points) {
     const at = wall(point.at, zone);
-    if (before && (before.calibration_id !== point.calibration_id || before.firmware !== point.firmware)) data.push([at, null]);
+    if (before && !isSameChart(before, point)) data.push([at, null]);
     const y = value(point);
     data.push(y == null ? [at, null] : { value: [at, y], session: point.session_id });
     before = point;
@@ -55,9 +60,9 @@ function frame(name: string, zone: string, colour: (token: string) => string, ma
     base: {
       useUTC: true,
       grid: { left: 56, right: 24, top: 52, bottom: 36 },
-      legend: { top: 0, left: 48, textStyle: { color: colour("text") }, selectedMode: false },
+      legend: { top: 0, itemWidth: 14, left: 40, textStyle: { color: colour("text") }, selectedMode: false },
       xAxis: wallAxis({ text: colour("quiet"), line: colour("line") }),
-      yAxis: { type: "value" as const, name, splitLine: { lineStyle: { color: colour("line") } }, axisLabel: { color: colour("quiet") }, nameTextStyle: { color: colour("quiet"), align: "left" } },
+      yAxis: { type: "value" as const, name, nameLocation: "middle" as const, nameGap: 36, splitLine: { lineStyle: { color: colour("line") } }, axisLabel: { color: colour("quiet") }, nameTextStyle: { color: colour("quiet") } },
     },
     marks: marked.map(({ at, what }) => ({
       xAxis: wall(at, zone), lineStyle: { color: colour("quiet"), type: "dotted" as const, width: 2 }, label: { formatter: what, color: colour("quiet"), position: "insideEndBottom", rotate: 90 },
@@ -99,14 +104,13 @@ export function means(points: DriftPoint[], limits: Range | undefined, forecast:
 /** The EWMA with its limits, or both CUSUM with theirs, in sigma. The lower CUSUM is drawn downwards. */
 export function control(kind: "ewma" | "cusum", points: DriftPoint[], marked: Change[], zone: string, colour: (token: string) => string) {
   const { base, marks } = frame(text.device.drift.sigma, zone, colour, marked);
-  const signal = points.find(point => point.signalled);
   const line = (name: string, value: (point: DriftPoint) => number | null, token: string, symbol: string, extra: object = {}) =>
     ({ type: "line" as const, name, data: lineOf(points, value, zone), symbol, symbolSize: 6, connectNulls: false, lineStyle: { color: colour(token), width: 2 }, itemStyle: { color: colour(token) }, ...extra });
   const limit = (sign: 1 | -1, of: (point: DriftPoint) => number | null) =>
     line(text.device.drift.limits, point => { const value = of(point); return value == null ? null : sign * value; }, "stop", "none", { lineStyle: { color: colour("stop"), type: "dashed", width: 1.5 }, silent: true });
-  const first = signal && {
-    xAxis: wall(signal.at, zone), lineStyle: { color: colour("stop"), width: 2, type: "solid" as const }, label: { formatter: text.device.drift.signal, color: colour("stop"), position: "insideEndTop", rotate: 90 },
-  };
+  const signalled = signals(points).map(({ at }) => ({
+    xAxis: wall(at, zone), lineStyle: { color: colour("stop"), width: 2, type: "solid" as const }, label: { formatter: text.device.drift.signal, color: colour("stop"), position: "insideEndTop", rotate: 90 },
+  }));
   const down = (value: number | null) => (value == null ? null : value === 0 ? 0 : -value);
   const drawn = kind === "ewma"
     ? [line(text.device.drift.ewma, point => point.ewma, "series-1", "circle"), limit(1, point => point.ewma_limit), limit(-1, point => point.ewma_limit)]
@@ -117,6 +121,6 @@ export function control(kind: "ewma" | "cusum", points: DriftPoint[], marked: Ch
   return {
     ...base,
     tooltip: { renderMode: "richText", formatter: ({ value, seriesName }: { value: [number, number]; seriesName: string }) => text.device.drift.statistic(seriesName, figure(value[1])) },
-    series: drawn.map((series, index) => (index > 0 ? series : { ...series, markLine: { silent: true, symbol: "none", data: [...marks, ...(first ? [first] : [])] } })),
+    series: drawn.map((series, index) => (index > 0 ? series : { ...series, markLine: { silent: true, symbol: "none", data: [...marks, ...signalled] } })),
   };
 }

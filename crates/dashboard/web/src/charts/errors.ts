@@ -21,14 +21,14 @@ export function errors(points: ErrorPoint[], limits: Range | undefined, zone: st
   const series = (name: string, of: ErrorPoint[], symbol: string, token: string) =>
     ({ type: "scatter" as const, name, data: of.map(place), symbol, symbolSize: 5, itemStyle: { color: colour(token), opacity: 0.8 } });
   const line = (yAxis: number) => ({ yAxis, lineStyle: { color: colour("stop"), type: "solid" }, label: { formatter: percent(yAxis, 1), color: colour("stop"), position: "insideEndTop" } });
-  const axis = { axisLabel: { color: colour("quiet") }, nameTextStyle: { color: colour("quiet"), align: "left" } };
+  const axis = { axisLabel: { color: colour("quiet") }, nameTextStyle: { color: colour("quiet") } };
   return {
     useUTC: true,
     grid: { left: 56, right: 16, top: 36, bottom: 36 },
-    legend: { top: 0, right: 0, textStyle: { color: colour("text") }, selectedMode: false },
+    legend: { top: 0, itemWidth: 14, right: 0, textStyle: { color: colour("text") }, selectedMode: false },
     tooltip: { renderMode: "richText", formatter: ({ value: [, error, n] }: { value: [number, number, number] }) => text.device.errors.point(figure(error), n) },
     xAxis: wallAxis({ text: colour("quiet"), line: colour("line") }),
-    yAxis: { type: "value" as const, name: text.device.errors.y, ...withLimits(limits), splitLine: { lineStyle: { color: colour("line") } }, ...axis },
+    yAxis: { type: "value" as const, name: text.device.errors.y, nameLocation: "middle" as const, nameGap: 36, ...withLimits(limits), splitLine: { lineStyle: { color: colour("line") } }, ...axis },
     series: [
       {
         ...series(text.device.errors.inside, known.filter(point => !outside(point.error_pct ?? 0)), "circle", "series-1"),

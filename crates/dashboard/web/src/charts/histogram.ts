@@ -62,7 +62,7 @@ export function histogram(bins: Bin[], limits: Range | undefined, most: Range | 
       return text.device.histogram.bin(figure(at - 0.5), figure(at + 0.5), n);
     } },
     xAxis: { type: "value" as const, name: text.device.histogram.x, nameLocation: "middle", nameGap: 28, min: Math.floor(Math.min(...edges) - 1), max: Math.ceil(Math.max(...edges) + 1), splitLine: { show: false }, ...axis },
-    yAxis: { type: "value" as const, name: text.device.histogram.y, minInterval: 1, splitLine: { lineStyle: { color: colour("line") } }, ...axis },
+    yAxis: { type: "value" as const, name: text.device.histogram.y, nameLocation: "middle" as const, nameGap: 36, minInterval: 1, splitLine: { lineStyle: { color: colour("line") } }, ...axis },
     series: [{
       type: "bar" as const, data, barWidth: "92%", itemStyle: { color: colour("series-1") },
       markArea: limits && { silent: true, itemStyle: { color: colour("band") }, data: [[{ xAxis: limits.low }, { xAxis: limits.high }]] },

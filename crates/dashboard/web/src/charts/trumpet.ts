@@ -13,10 +13,10 @@ export function trumpet(windows: Window[], limits: Range | undefined, colour: (t
   const limit = (yAxis: number) => ({ yAxis, lineStyle: { color: colour("stop"), type: "solid" }, label: { formatter: text.device.drift.limit(percent(yAxis, 1)), color: colour("stop"), position: "insideEndTop" } });
   return {
     grid: { left: 56, right: 24, top: 52, bottom: 48 },
-    legend: { top: 0, left: 48, textStyle: { color: colour("text") }, selectedMode: false },
+    legend: { top: 0, itemWidth: 14, left: 48, textStyle: { color: colour("text") }, selectedMode: false },
     tooltip: { renderMode: "richText", formatter: ({ value: [window, error, n] }: { value: [string, number, number] }) => text.device.trumpet.point(window, percent(error), n) },
     xAxis: { type: "category" as const, data: sorted.map(({ window }) => String(window)), name: text.device.trumpet.x, nameLocation: "middle", nameGap: 30, ...axis },
-    yAxis: { type: "value" as const, name: text.device.drift.error, ...withLimits(limits), splitLine: { lineStyle: { color: colour("line") } }, ...axis, nameTextStyle: { color: colour("quiet"), align: "left" } },
+    yAxis: { type: "value" as const, name: text.device.drift.error, nameLocation: "middle" as const, nameGap: 36, ...withLimits(limits), splitLine: { lineStyle: { color: colour("line") } }, ...axis },
     series: [
       {
         ...line(text.device.trumpet.greatest, window => window.error_max_pct, "series-1", "triangle"),
