@@ -73,7 +73,7 @@ function frame(name: string, zone: string, colour: (token: string) => string, ma
 /** Error of each session, with the tolerance behind and when it will be left. */
 export function means(points: DriftPoint[], limits: Range | undefined, forecast: Forecast | undefined, marked: Change[], zone: string, colour: (token: string) => string) {
   const { base, marks } = frame(text.device.drift.error, zone, colour, marked);
-  const limit = (yAxis: number) => ({ yAxis, lineStyle: { color: colour("stop"), type: "solid" as const }, label: { formatter: text.device.drift.limit(percent(yAxis, 1)), color: colour("stop"), position: "insideStartTop" } });
+  const limit = (yAxis: number) => ({ yAxis, lineStyle: { color: colour("stop"), type: "solid" as const }, label: { formatter: text.device.drift.limit(figure(yAxis)), color: colour("stop"), position: "insideStartTop" } });
   const outside = (error: number) => limits !== undefined && (error < limits.low || error > limits.high);
   const scatter = (name: string, of: DriftPoint[], symbol: string, token: string) =>
     ({ type: "scatter" as const, name, symbol, symbolSize: 8, itemStyle: { color: colour(token) }, data: of.map(point => ({ value: [wall(point.at, zone), point.error_pct, point.n], session: point.session_id })) });

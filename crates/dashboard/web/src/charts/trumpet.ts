@@ -1,5 +1,5 @@
 /** Trumpet curve: how far the mean error of consecutive injections can be off, by how many one takes. */
-import { percent } from "../format";
+import { figure, percent } from "../format";
 import { text } from "../text/en";
 import { withLimits, type Range } from "./histogram";
 
@@ -10,7 +10,7 @@ export function trumpet(windows: Window[], limits: Range | undefined, colour: (t
   const axis = { axisLabel: { color: colour("quiet") }, nameTextStyle: { color: colour("quiet") }, axisLine: { lineStyle: { color: colour("line") } } };
   const line = (name: string, value: (window: Window) => number, token: string, symbol: string) =>
     ({ type: "line" as const, name, symbol, symbolSize: 8, lineStyle: { color: colour(token), width: 2 }, itemStyle: { color: colour(token) }, data: sorted.map(window => [String(window.window), value(window), window.n]) });
-  const limit = (yAxis: number) => ({ yAxis, lineStyle: { color: colour("stop"), type: "solid" }, label: { formatter: text.device.drift.limit(percent(yAxis, 1)), color: colour("stop"), position: "insideEndTop" } });
+  const limit = (yAxis: number) => ({ yAxis, lineStyle: { color: colour("stop"), type: "solid" }, label: { formatter: text.device.drift.limit(figure(yAxis)), color: colour("stop"), position: "insideEndTop" } });
   return {
     grid: { left: 56, right: 24, top: 52, bottom: 48 },
     legend: { top: 0, itemWidth: 14, left: 48, textStyle: { color: colour("text") }, selectedMode: false },

@@ -109,9 +109,9 @@ export const device = {
   drift: {
     error: "error, %",
     sigma: "sigma",
-    inside: "session within tolerance",
-    outside: "session out of tolerance",
-    limit: (value: string) => `limit ${value}`,
+    inside: "session inside the band",
+    outside: "session outside the band",
+    limit: (value: string) => `limit ${value} %`,
     limits: "limit",
     crossing: "leaves the tolerance",
     calibrated: (certificate: string) => `calibrated ${certificate}`,
