@@ -3,6 +3,9 @@
 const locale = globalThis.navigator?.languages?.[0] ?? "en";
 export const NONE = "–";
 
+/** A sentence begins with a capital letter. */
+export const capital = (sentence: string): string => sentence.charAt(0).toLocaleUpperCase(locale) + sentence.slice(1);
+
 /** A count, with separators. */
 export const count = (value: number | null | undefined): string => (value == null ? NONE : new Intl.NumberFormat(locale).format(value));
 
