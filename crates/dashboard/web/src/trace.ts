@@ -164,7 +164,7 @@ export function graphOf(start: Start, { contacts, items, cycles, breaches }: Tra
     edges.push({ from: node, to: used });
     if (!cycle) continue;
     const origin = addCycle(cycle);
-    const packed = pack ? add("pack", `${cycle}/${pack}`, pack, said.kind.pack ?? "", "fine", cycles.get(cycle)?.started_at) : undefined;
+    const packed = pack ? add("pack", `${cycle}/${pack}`, pack, said.kind.pack ?? "", nodes.get(origin)?.level ?? "fine", cycles.get(cycle)?.started_at) : undefined;
     edges.push(...(packed ? [{ from: origin, to: packed }, { from: packed, to: node }] : [{ from: origin, to: node }]));
   }
   // Items that reached nobody, and the start itself.
