@@ -28,6 +28,8 @@ export type Traced = {
   contacts: Contact[];
   /** Items that it is about, also those that reached nobody. */
   items: string[];
+  /** Packs of the items of a cycle. */
+  packs: ReadonlyMap<string, string>;
   cycles: Map<string, Cycle>;
   breaches: Row<"Breach">[];
   /** What could not be followed, in sentences. */
@@ -93,11 +95,13 @@ export async function follow(start: Start, signal: AbortSignal): Promise<Traced>
   const unknown: string[] = [];
   const breaches = all<Row<"Breach">>({ path: "/breaches", query: { tenant } }, 10_000, signal);
   let items: string[] = [];
+  let packs = new Map<string, string>();
   let contacts: Contact[] = [];
   if (kind === "item") items = [id];
   if (kind === "cycle") {
     const { rows } = await all<Row<"Load">>({ path: path`/tenants/${tenant}/cycles/${id}/items` }, 10_000, signal);
     items = rows.map(({ item_key }) => item_key);
+    packs = new Map(rows.map(({ item_key, pack_id }) => [item_key, pack_id]));
     if (items.length === 0) unknown.push(said.emptyCycle);
   }
   if (kind === "session") {
@@ -128,11 +132,11 @@ export async function follow(start: Start, signal: AbortSignal): Promise<Traced>
   for (const { rows } of histories) contacts.push(...contactsOf(rows, cycles, start));
   if (kind === "item" && histories[0]?.rows.length === 0) unknown.push(said.noItem);
   const named = kind === "lot" ? [...new Set(contacts.flatMap(({ item }) => item || []))] : items;
-  return { contacts: contacts.sort((a, b) => b.at.localeCompare(a.at)), items: named, cycles, breaches: (await breaches).rows, unknown: [...new Set(unknown)] };
+  return { contacts: contacts.sort((a, b) => b.at.localeCompare(a.at)), items: named, packs, cycles, breaches: (await breaches).rows, unknown: [...new Set(unknown)] };
 }
 
 /** The graph of a trace. `when` writes a time in the zone of its site. */
-export function graphOf(start: Start, { contacts, items, cycles, breaches }: Traced, when: (at: string, site: string) => string): { graph: Graph; start: string } {
+export function graphOf(start: Start, { contacts, items, packs, cycles, breaches }: Traced, when: (at: string, site: string) => string): { graph: Graph; start: string } {
   const said = text.trace;
   const nodes = new Map<string, Node>();
   const edges: Edge[] = [];
@@ -153,7 +157,8 @@ export function graphOf(start: Start, { contacts, items, cycles, breaches }: Tra
     return add("cycle", uid, name, verdict.filter(Boolean).join(", "), urgency(cycle), cycle.started_at);
   };
   const from = start.kind === "lot" ? add("lot", start.id, start.id, said.kind.lot ?? "", "fine") : start.kind === "cycle" ? addCycle(start.id) : `${start.kind}/${start.id}`;
-  for (const { item, slot, session, at, device, site, cycle, pack } of contacts) {
+  const addPack = (cycle: string, origin: string, pack: string) => add("pack", `${cycle}/${pack}`, pack, said.kind.pack ?? "", nodes.get(origin)?.level ?? "fine", cycles.get(cycle)?.started_at);
+  for (const { item, slot, lot, session, at, device, site, cycle, pack } of contacts) {
     const used = add("session", session, said.session(session), said.on(when(at, site), device), severe((bySession.get(session) ?? []).map(([, row]) => row)), at);
     const node = item ? addItem(item, slot) : undefined;
     if (start.kind === "lot") {
@@ -162,15 +167,19 @@ export function graphOf(start: Start, { contacts, items, cycles, breaches }: Tra
     }
     if (!node) continue;
     edges.push({ from: node, to: used });
+    if (lot && start.kind !== "cycle") edges.push({ from: add("lot", lot, lot, said.kind.lot ?? "", "fine"), to: node });
     if (!cycle) continue;
     const origin = addCycle(cycle);
-    const packed = pack ? add("pack", `${cycle}/${pack}`, pack, said.kind.pack ?? "", nodes.get(origin)?.level ?? "fine", cycles.get(cycle)?.started_at) : undefined;
+    const packed = pack ? addPack(cycle, origin, pack) : undefined;
     edges.push(...(packed ? [{ from: origin, to: packed }, { from: packed, to: node }] : [{ from: origin, to: node }]));
   }
   // Items that reached nobody, and the start itself.
   for (const item of items) {
     const node = addItem(item, "");
-    if (start.kind === "cycle" && !edges.some(({ to }) => to === node)) edges.push({ from, to: node });
+    if (start.kind !== "cycle" || edges.some(({ to }) => to === node)) continue;
+    const pack = packs.get(item);
+    const packed = pack ? addPack(start.id, from, pack) : undefined;
+    edges.push(...(packed ? [{ from, to: packed }, { from: packed, to: node }] : [{ from, to: node }]));
   }
   if (start.kind === "session") add("session", start.id, said.session(start.id), "", "fine");
   const unique = new Map(edges.map(edge => [`${edge.from}\n${edge.to}`, edge]));

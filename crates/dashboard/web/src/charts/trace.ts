@@ -25,6 +25,8 @@ export type Layout = { boxes: Box[]; lines: Line[]; width: number; height: numbe
 /** More nodes than these become groups. */
 export const MOST = 30;
 export const BOX = { width: 212, height: 52, across: 72, down: 12 };
+/** Rows that are seen at once. */
+const TALL = 8;
 const COLUMN: Record<Kind, number> = { lot: 0, cycle: 0, pack: 1, item: 2, session: 3 };
 const LAST = 3;
 
@@ -96,7 +98,8 @@ export function layout(graph: Graph, start: string, open: ReadonlySet<string> = 
     const at = (members: Node[]) => members.reduce((least, node) => (node.at && (!least || node.at < least) ? node.at : least), "");
     const sorted = column.map(group => ({ ...group, height: height(group.id), at: at(group.members) }));
     sorted.sort((a, b) => (a.height === b.height ? 0 : a.height - b.height) || a.at.localeCompare(b.at) || a.id.localeCompare(b.id));
-    const top = ((tallest - sorted.length) * step) / 2;
+    // In the middle; at the top where the middle would be out of view.
+    const top = tallest > TALL ? 0 : ((tallest - sorted.length) * step) / 2;
     sorted.forEach(({ id, members, group }, row) => {
       const { kind, level } = members[0] as Node;
       place.set(id, { id, kind, level, members, group, x: index * (BOX.width + BOX.across), y: top + row * step });

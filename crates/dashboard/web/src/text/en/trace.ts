@@ -13,8 +13,8 @@ export const trace = {
   nobody: "No session is known that it reached.",
   inBreach: (n: number) => (n === 1 ? "1 of these sessions is in a breach of sterility." : `${n} of these sessions are in a breach of sterility.`),
   how: {
-    session: "Left: the latest cycle of each item before this session. Right: every session in which these items were used since their last cycle that passed and was released.",
-    item: "Left: all cycles of this item. Right: all sessions in which it was used.",
+    session: "Left: the latest cycle of each item before this session, and its lot. Right: every session in which these items were used since their last cycle that passed and was released.",
+    item: "Left: all cycles of this item, and its lot. Right: all sessions in which it was used.",
     lot: "Items of this lot, and the sessions in which they were mounted.",
     cycle: "The items of this cycle, and the sessions in which they were used before their next cycle that passed and was released.",
   } as Record<string, string>,
@@ -27,7 +27,8 @@ export const trace = {
   on: (when: string, device: string) => `${when}, ${device}`,
   table: "The same as a table",
   noContacts: "No use of these items is stored. If a device is offline, its injections are not here yet.",
-  column: { at: "First injection", session: "Session", item: "Item", slot: "Slot", device: "Device", cycle: "Cycle before it", pack: "Pack", lot: "Lot", injections: "Injections", client: "Client reference", state: "State" },
+  column: { at: "When", session: "Session", item: "Item", slot: "Slot", device: "Device", cycle: "Cycle before it", pack: "Pack", lot: "Lot", injections: "Injections", client: "Client reference", state: "State" },
+  atMeans: "The first injection with the item in this session; where a lot is traced, the time at which it was mounted.",
   cycleMeans: "The latest cycle of this item before the session. A dash: no cycle is known, as for single-use items.",
   stateMeans: "The breach of sterility that names this session.",
   unknownTitle: "Not known",
@@ -44,6 +45,12 @@ export const trace = {
   recall: {
     title: (kind: string, id: string) => `Recall list: contacts of ${kind} ${id}`,
     button: "Recall list",
+    how: {
+      session: "Every session in which the items of this session were used since their last cycle that passed and was released.",
+      item: "Every session in which this item was used.",
+      lot: "Every session in which an item of this lot was mounted.",
+      cycle: "Every session in which an item of this cycle was used before its next cycle that passed and was released.",
+    } as Record<string, string>,
     printed: (when: string, zone: string) => `Made ${when} (${zone}) by doseline`,
     csv: "Download as CSV",
     toTrace: "Trace as a graph",
