@@ -48,7 +48,7 @@ export async function each<From, To>(from: From[], ask: (one: From) => Promise<T
 }
 
 /** An answer, or undefined where there is no such thing. */
-async function maybe<T>(answer: Promise<T>): Promise<T | undefined> {
+export async function maybe<T>(answer: Promise<T>): Promise<T | undefined> {
   try {
     return await answer;
   } catch (error) {
@@ -118,6 +118,8 @@ export async function follow(start: Start, signal: AbortSignal): Promise<Traced>
     unknown.push(said.mixtures(id));
     const mounted = rows.filter(({ event }) => event === "MOUNTED");
     if (mounted.some(({ session_id }) => !session_id)) unknown.push(said.outside(mounted.filter(({ session_id }) => !session_id).length));
+    const lotOnly = mounted.filter(({ id_kind }) => id_kind !== "SERIAL").length;
+    if (lotOnly > 0) unknown.push(said.lotOnly(lotOnly));
     contacts = mounted.filter(({ session_id }) => session_id).map(row => ({
       item: row.id_kind === "SERIAL" ? row.item_id : "", slot: row.slot, lot: row.lot, session: row.session_id, at: row.at, device: row.device, site: row.site, injections: null, cycle: "", pack: row.pack_id,
     }));
@@ -125,6 +127,7 @@ export async function follow(start: Start, signal: AbortSignal): Promise<Traced>
   items = [...new Set(items)];
   if (items.length > ITEMS_MOST) unknown.push(said.more(ITEMS_MOST));
   const histories = await each(items.slice(0, ITEMS_MOST), item => all<Event>({ path: path`/tenants/${tenant}/items`, query: { label: item } }, 20_000, signal));
+  if (histories.some(({ more }) => more)) unknown.push(said.longLife);
   const uids = new Set(histories.flatMap(({ rows }) => rows.flatMap(({ cycle_uid }) => cycle_uid || [])));
   if (kind === "cycle") uids.add(id);
   const found = await each([...uids], uid => maybe(one<Cycle>({ path: path`/tenants/${tenant}/cycles/${uid}` }, signal)));
