@@ -38,6 +38,6 @@ export const audit = {
     verdict: "Whether the errors of a device at a set point keep the limits, with the confidence and coverage that are configured.",
   },
   none: "missing",
-  what: { ALERT: "raised", ACKNOWLEDGED: "acknowledged", CLEARED: "ended", INCIDENT: "incident" } as Record<string, string>,
+  what: { ALERT: "raised or retracted", ACKNOWLEDGED: "acknowledged", CLEARED: "ended", INCIDENT: "incident" } as Record<string, string>,
   verdict: { PASS: "within tolerance", FAIL: "out of tolerance", UNDECIDED: "not decided yet", CLEARED: "no longer judged" } as Record<string, string>,
 };
