@@ -17,6 +17,12 @@ export function figure(value: number | null | undefined, digits = 3): string {
   return new Intl.NumberFormat(locale, format).format(value === 0 ? 0 : value);
 }
 
+/** A figure of a column, each with as many digits after the decimal sign. */
+export function fixed(value: number | null | undefined, digits = 1): string {
+  if (value == null || !Number.isFinite(value)) return NONE;
+  return new Intl.NumberFormat(locale, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value);
+}
+
 /** Percent with its sign: `+9.4 %`. */
 export function percent(value: number | null | undefined, digits = 2): string {
   if (value == null || !Number.isFinite(value)) return NONE;
