@@ -48,6 +48,7 @@ const WITH_ENGINES: &[(&str, &str)] = &[
     ("tests", "api"),
     ("tests", "bad_input"),
     ("tests", "corpora"),
+    ("tests", "grafana"),
     ("tests", "harness"),
     ("tests", "identities"),
     ("tests", "independent_client"),
