@@ -56,6 +56,7 @@ const WITH_ENGINES: &[(&str, &str)] = &[
     ("tests", "kafka_clients"),
     ("tests", "monitor_cost"),
     ("tests", "quarantine"),
+    ("tests", "runbook"),
     ("tests", "secrets"),
 ];
 
