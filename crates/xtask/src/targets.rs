@@ -42,6 +42,7 @@ const WITH_ENGINES: &[(&str, &str)] = &[
     ("tests", "bench"),
     ("tests", "commands"),
     ("tests", "device"),
+    ("tests", "deployment"),
     ("tests", "documents"),
     ("embedded", "clickhouse"),
     ("embedded", "mosquitto"),
