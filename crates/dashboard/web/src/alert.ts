@@ -88,10 +88,13 @@ function outside(alert: Alert, row: Fact): string | undefined {
   return says.outside(channel, measured(channel, target), `${figure(Math.abs(most))} %`, most > 0, limit, of(mean), count(n), number(row.sessions) ?? 0);
 }
 
+/** Words of the monitor in units of people. */
+export const inUnits = (words: string): string =>
+  words.replace(/\b1 sessions\b/, text.alerts.sessions(1)).replace(/\b(\d+) (nl|um)\b/g, (_, value: string, unit: string) => measured(unit === "um" ? "DEPTH" : "DOSE", Number(value)));
+
 /** Words of the monitor without the name that stands before them on the page. */
 function trimmed(alert: Alert): string {
-  let said = alert.title.replace(/\b1 sessions\b/, text.alerts.sessions(1)).replace(/\b(\d+) (nl|um)\b/g, (_, value: string, unit: string) =>
-    measured(unit === "um" ? "DEPTH" : "DOSE", Number(value)));
+  let said = inUnits(alert.title);
   const { kind, id } = subject(alert);
   for (const name of [`${kind} ${id} `, `${id} `]) {
     const at = said.indexOf(name);
