@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from "vitest";
 vi.mock("./router.svelte", () => ({ to: (parts: string[]) => `/${parts.map(encodeURIComponent).join("/")}` }));
-import { hrefOf, level, reach, sentence, subject, type Alert } from "./alert";
+import { factOf, folded, hrefOf, level, reach, sentence, subject, type Alert } from "./alert";
 
 const alert = (over: Partial<Alert>): Alert => ({
   acknowledged: false, alert_key: "", completeness: "", computed_at: "", cycles: [], device: "inj-1", evidence_rows: "[]", holds: true, items: [], kind: "", raised_at: "",
@@ -22,6 +22,14 @@ describe("an alert", () => {
   it("falls back to the words of the monitor, in units of people", () => {
     expect(sentence({ ...failed, evidence_rows: "not JSON" })).toBe("Is outside its dose tolerance at 10 µl.");
     expect(sentence(alert({ kind: "new-kind", title: "something new" }))).toBe("Something new.");
+  });
+  it("says its facts in words, and equal changes once", () => {
+    expect(factOf(failed, "k 2.276")).toBe(
+      "Mean error of 1,124 injections in 66 sessions, with calibration . The limits must be 2.28 standard deviations away from the mean; they are 0.715.");
+    expect(factOf(alert({ kind: "sterility-2" }), "used in the session")).toBe("used in the session");
+    const event = (name: string, at: string, severity = "high") => ({ actor: "", alert_key: "k", at, event: name, holds: true, note: "x", sessions: [], severity, tenant: "t" });
+    const rows = folded([event("CHANGED", "5"), event("CHANGED", "4"), event("CHANGED", "3", "low"), event("RAISED", "2"), event("RAISED", "1")]);
+    expect(rows.map(row => [row.event, row.times, row.at, row.first_at])).toEqual([["CHANGED", 2, "5", "4"], ["CHANGED", 1, "3", "3"], ["RAISED", 1, "2", "2"], ["RAISED", 1, "1", "1"]]);
   });
   it("is about the item where sterility is concerned", () => {
     const used = alert({ kind: "sterility-2", severity: "critical", items: ["N30"], title: "single-use item N30 was used in 2 sessions" });

@@ -88,10 +88,13 @@ function outside(alert: Alert, row: Fact): string | undefined {
   return says.outside(channel, measured(channel, target), `${figure(Math.abs(most))} %`, most > 0, limit, of(mean), count(n), number(row.sessions) ?? 0);
 }
 
+/** Words of the monitor in units of people. */
+export const inUnits = (words: string): string =>
+  words.replace(/\b1 sessions\b/, text.alerts.sessions(1)).replace(/\b(\d+) (nl|um)\b/g, (_, value: string, unit: string) => measured(unit === "um" ? "DEPTH" : "DOSE", Number(value)));
+
 /** Words of the monitor without the name that stands before them on the page. */
 function trimmed(alert: Alert): string {
-  let said = alert.title.replace(/\b1 sessions\b/, text.alerts.sessions(1)).replace(/\b(\d+) (nl|um)\b/g, (_, value: string, unit: string) =>
-    measured(unit === "um" ? "DEPTH" : "DOSE", Number(value)));
+  let said = inUnits(alert.title);
   const { kind, id } = subject(alert);
   for (const name of [`${kind} ${id} `, `${id} `]) {
     const at = said.indexOf(name);
@@ -138,6 +141,31 @@ export function sentence(alert: Alert): string {
     default:
       return trimmed(alert);
   }
+}
+
+/** A fact in words; `what` is what the server says of it. */
+export function factOf(alert: Alert, what: string): string {
+  const words = text.alerts.fact;
+  const row = fact(alert);
+  const calibration = String(row.calibration ?? "");
+  if (alert.kind === "drift") return words.drift(row.side === "UPPER", calibration);
+  if (alert.kind === "forecast") return words.forecast(row.side === "UPPER", calibration);
+  const [k, actual, n] = [number(row.k), number(row.k_actual), number(row.n)];
+  if (alert.kind !== "accuracy-verdict" || k === undefined || actual === undefined || n === undefined) return what;
+  return words.verdict(count(n), text.alerts.sessions(number(row.sessions) ?? 0), figure(k), figure(actual), calibration);
+}
+
+/** The history with equal events one after the other as one, the latest first. */
+export function folded(events: Row<"AlertEvent">[]): (Row<"AlertEvent"> & { times: number; first_at: string })[] {
+  const rows: (Row<"AlertEvent"> & { times: number; first_at: string })[] = [];
+  for (const event of events) {
+    const last = rows.at(-1);
+    if (last && event.event === "CHANGED" && (["event", "severity", "note", "holds", "actor"] as const).every(name => last[name] === event[name])) {
+      last.times += 1;
+      last.first_at = event.at;
+    } else rows.push({ ...event, times: 1, first_at: event.at });
+  }
+  return rows;
 }
 
 export const kindOf = (alert: Pick<Alert, "kind">): string => text.alerts.kind[alert.kind] ?? alert.kind.replaceAll("-", " ");

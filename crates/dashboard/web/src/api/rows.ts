@@ -10,3 +10,6 @@ export type FleetDevice = {
   missing_events: number; lost_events: number; alerts: number; worst_severity: string; dose_state: string; depth_state: string; dose_error_pct: number | null; drift_state: string;
   crossing_at: string | null; breaches: number; due_at: string | null; days_left: number | null; made: number; stored: number; missing: number; spark: (number | null)[];
 };
+export type Evidence = { at: string; device: string; session_id: string; what: string; value: number | null; limit_value: number | null; unit: string };
+export type AlertDelivery = { at: string; target: string; status: string; severity: string; fingerprint: string; alert_key: string };
+export type Hit = { rank: number; kind: string; tenant: string; site: string; id: string; title: string; at: string | null };

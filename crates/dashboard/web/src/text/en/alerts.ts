@@ -53,7 +53,7 @@ export const alerts = {
   } as Record<string, string>,
   /** Why an alert of this kind matters, and what to do. */
   advice: {
-    "accuracy-verdict": "Take the device out of use and have it calibrated. Ask the calibration page which injections are affected.",
+    "accuracy-verdict": "Take the device out of use and have it calibrated. Its calibrations show which injections are affected.",
     drift: "The device is still within its tolerance. Plan a check before it leaves it.",
     forecast: "Plan a calibration before the day of the forecast.",
     spike: "Look at the session: a wrong setting, a wrong syringe or air explain most such sessions.",
@@ -72,7 +72,7 @@ export const alerts = {
   filter: {
     label: "Filter",
     state: "State", severity: "Severity", acknowledged: "Acknowledged", kind: "Kind",
-    any: "all", yes: "acknowledged", no: "not acknowledged",
+    any: "all", yes: "acknowledged", no: "not acknowledged", clear: "Open alerts",
   },
   column: { severity: "Severity", what: "What is the matter", about: "About", site: "Site", since: "Since", raised: "Raised", sessions: "Sessions", person: "Acknowledged" },
   means: {
@@ -91,7 +91,16 @@ export const alerts = {
   closed: "The alert is closed.",
   acknowledged: "acknowledged",
   incomplete: (what: string) => `Not all data had arrived: ${what}.`,
-  facts: { severity: "Severity", about: "About", kind: "Kind", since: "Since", raised: "Raised", computed: "Last computed", person: "Acknowledged", key: "Key" },
+  facts: { severity: "Severity", about: "About", kind: "Kind", since: "Since", raised: "Raised", computed: "Last computed", title: "As doseline wrote it", key: "Key" },
+  behind: "This alert as rows and as the statement that reads it:",
+  /** Facts of the monitor in words. */
+  fact: {
+    verdict: (n: string, sessions: string, k: string, actual: string, calibration: string) =>
+      `Mean error of ${n} injections in ${sessions}, with calibration ${calibration}. The limits must be ${k} standard deviations away from the mean; they are ${actual}.`,
+    drift: (upper: boolean, calibration: string) => `The chart signalled on the ${upper ? "upper" : "lower"} side, with calibration ${calibration}.`,
+    forecast: (upper: boolean, calibration: string) => `The forecast reaches the ${upper ? "upper" : "lower"} limit, with calibration ${calibration}.`,
+  },
+  repeated: (word: string, n: number) => (n === 1 ? word : `${word}, ${n} times`),
   links: "Where to look",
   link: { device: (id: string) => `Device ${id}`, session: (id: string) => `Session ${id.slice(0, 8)}`, item: (id: string) => `Trace of ${id}`, cycle: (id: string) => `Cycle ${id}` },
   more: (n: number) => `and ${n} more`,
@@ -114,7 +123,7 @@ export const alerts = {
     noName: "Enter your name.",
     give: "Acknowledge",
     giving: "Being written ...",
-    done: "Acknowledged. It is stored.",
+    failed: (why: string) => `Nothing was written: ${why}.`,
     already: "Acknowledged",
     noRight: "Only operators and admins acknowledge alerts. Ask one of them.",
   },
