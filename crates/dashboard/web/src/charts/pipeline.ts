@@ -82,7 +82,7 @@ export function pipelineMinutes(minutes: Minute[], colour: (token: string) => st
   const y = { type: "value", min: 0, nameLocation: "end", nameTextStyle: { ...quiet, align: "left" }, axisLabel: quiet, splitLine: { lineStyle: { color: colour("line") } } };
   const line = { type: "line", xAxisIndex: 1, yAxisIndex: 1, showSymbol: false, connectNulls: false } as const;
   return {
-    grid: [{ left: 56, right: 16, top: 52, height: "30%" }, { left: 56, right: 16, bottom: 28, height: "30%" }],
+    grid: [{ left: 76, right: 16, top: 52, height: "30%" }, { left: 76, right: 16, bottom: 28, height: "30%" }],
     legend: { type: "scroll", top: 0, icon: "roundRect", textStyle: { color: colour("text"), fontFamily: "sans-serif" }, inactiveColor: colour("line"), pageIconColor: colour("accent"), pageTextStyle: quiet },
     tooltip: {
       trigger: "axis", confine: true, backgroundColor: colour("raised"), borderColor: colour("line"), textStyle: { color: colour("text") },
