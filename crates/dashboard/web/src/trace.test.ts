@@ -46,7 +46,7 @@ describe("what a trace follows", () => {
   it("draws cycle, pack, item and session, and items that reached nobody", () => {
     const start: Start = { tenant: "t", kind: "cycle", id: "failed" };
     const contacts = contactsOf(EVENTS, CYCLES, start);
-    const { graph } = graphOf(start, { contacts, items: ["H-7", "H-8"], packs: new Map([["H-8", "P8"]]), cycles: new Map(), breaches: [], unknown: [] }, at => at);
+    const { graph } = graphOf(start, { contacts, items: ["H-7", "H-8"], packs: new Map([["H-8", "P8"]]), cycles: new Map(), events: [], breaches: [], unknown: [] }, at => at);
     expect(graph.nodes.map(({ id }) => id).sort()).toEqual(["cycle/failed", "item/H-7", "item/H-8", "pack/failed/P8", "pack/failed/pack failed", "session/unsterile"]);
     expect(graph.edges.map(({ from, to }) => `${from} > ${to}`).sort()).toEqual(["cycle/failed > pack/failed/P8", "cycle/failed > pack/failed/pack failed", "item/H-7 > session/unsterile", "pack/failed/P8 > item/H-8", "pack/failed/pack failed > item/H-7"]);
   });
@@ -54,7 +54,7 @@ describe("what a trace follows", () => {
   it("leads from an item back to its lot", () => {
     const start: Start = { tenant: "t", kind: "item", id: "H-7" };
     const contacts = contactsOf(EVENTS.map(event => ({ ...event, lot: event.at === "1" ? "L1" : "" })), CYCLES, start);
-    const { graph } = graphOf(start, { contacts, items: ["H-7"], packs: new Map(), cycles: new Map(), breaches: [], unknown: [] }, at => at);
+    const { graph } = graphOf(start, { contacts, items: ["H-7"], packs: new Map(), cycles: new Map(), events: [], breaches: [], unknown: [] }, at => at);
     expect(graph.edges.filter(({ from }) => from === "lot/L1")).toEqual([{ from: "lot/L1", to: "item/H-7" }]);
   });
 });

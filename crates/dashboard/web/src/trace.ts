@@ -31,6 +31,8 @@ export type Traced = {
   /** Packs of the items of a cycle. */
   packs: ReadonlyMap<string, string>;
   cycles: Map<string, Cycle>;
+  /** Of an item: all that happened to it. */
+  events: Event[];
   breaches: Row<"Breach">[];
   /** What could not be followed, in sentences. */
   unknown: string[];
@@ -135,7 +137,7 @@ export async function follow(start: Start, signal: AbortSignal): Promise<Traced>
   for (const { rows } of histories) contacts.push(...contactsOf(rows, cycles, start));
   if (kind === "item" && histories[0]?.rows.length === 0) unknown.push(said.noItem);
   const named = kind === "lot" ? [...new Set(contacts.flatMap(({ item }) => item || []))] : items;
-  return { contacts: contacts.sort((a, b) => b.at.localeCompare(a.at)), items: named, packs, cycles, breaches: (await breaches).rows, unknown: [...new Set(unknown)] };
+  return { contacts: contacts.sort((a, b) => b.at.localeCompare(a.at)), items: named, packs, cycles, events: kind === "item" ? (histories[0]?.rows ?? []) : [], breaches: (await breaches).rows, unknown: [...new Set(unknown)] };
 }
 
 /** The graph of a trace. `when` writes a time in the zone of its site. */

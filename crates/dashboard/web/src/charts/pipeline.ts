@@ -36,6 +36,7 @@ export function stations(overview: Overview, roles: Role[] | undefined, minutes:
   const said = text.pipeline.station;
   const now = Date.parse(overview.now);
   const age = (at: string | null | undefined) => (at ? now - Date.parse(at) : undefined);
+  const ago = (ms: number | undefined) => (ms !== undefined && ms < 1500 ? said.justNow : said.ago(duration(ms)));
   const latest = (role: string, state: string) => roles?.flatMap(row => (row.role === role && row.state === state && row.since ? row.since : [])).sort().at(-1);
   const oldest = (role: string, state: string) => roles?.flatMap(row => (row.role === role && row.state === state && row.since ? row.since : [])).sort()[0];
   const fault = (role: string) => roles?.find(row => row.role === role && row.state === "FAULT")?.detail;
@@ -58,17 +59,17 @@ export function stations(overview: Overview, roles: Role[] | undefined, minutes:
     ]),
     state("broker", silent ? "look" : "fine", received === undefined ? said.never : silent ? said.silent(duration(received)) : said.arrives, [said.unseen]),
     state("bridge", ...running("bridge", silent ? ["look", said.nothing] : ["fine", said.runs]), [
-      said.rate(figure(overview.injections_per_min)), received === undefined ? undefined : said.last(duration(received)),
+      said.rate(figure(overview.injections_per_min)), received === undefined ? undefined : said.last(ago(received)),
       overview.quarantined_today > 0 ? said.quarantined(count(overview.quarantined_today)) : undefined,
     ]),
     state("kafka", "fine", roles ? said.kafka(count(roles.filter(row => row.role === "load" && row.state === "COMMITTED").length)) : said.keeps, [said.through]),
     state("loader", ...running("load", behind ? ["stop", said.behind(duration(Date.parse(overview.last_received_at ?? "") - Date.parse(committed ?? "")))] : ["fine", said.runs]), [
-      finished ? said.rows(count(finished.events)) : undefined, committed ? said.committed(duration(age(committed))) : undefined,
+      finished ? said.rows(count(finished.events)) : undefined, committed ? said.committed(ago(age(committed))) : undefined,
     ]),
     state("clickhouse", "fine", said.answers, [
       overview.latency_p50_ms === null ? said.noLatency : said.latency(duration(overview.latency_p50_ms), duration(overview.latency_p99_ms)), said.stored(count(overview.stored)),
     ]),
-    state("monitor", ...running("monitor", stands ? ["stop", said.stands(duration(age(pass)))] : ["fine", pass || !roles ? said.judges : said.neverJudged]), [pass ? said.passed(duration(age(pass))) : undefined]),
+    state("monitor", ...running("monitor", stands ? ["stop", said.stands(duration(age(pass)))] : ["fine", pass || !roles ? said.judges : said.neverJudged]), [pass ? said.passed(ago(age(pass))) : undefined]),
   ];
 }
 
@@ -81,7 +82,7 @@ export function pipelineMinutes(minutes: Minute[], colour: (token: string) => st
   const y = { type: "value", min: 0, nameLocation: "end", nameTextStyle: { ...quiet, align: "left" }, axisLabel: quiet, splitLine: { lineStyle: { color: colour("line") } } };
   const line = { type: "line", xAxisIndex: 1, yAxisIndex: 1, showSymbol: false, connectNulls: false } as const;
   return {
-    grid: [{ left: 56, right: 16, top: 52, height: "30%" }, { left: 56, right: 16, bottom: 28, height: "30%" }],
+    grid: [{ left: 76, right: 16, top: 52, height: "30%" }, { left: 76, right: 16, bottom: 28, height: "30%" }],
     legend: { type: "scroll", top: 0, icon: "roundRect", textStyle: { color: colour("text"), fontFamily: "sans-serif" }, inactiveColor: colour("line"), pageIconColor: colour("accent"), pageTextStyle: quiet },
     tooltip: {
       trigger: "axis", confine: true, backgroundColor: colour("raised"), borderColor: colour("line"), textStyle: { color: colour("text") },
