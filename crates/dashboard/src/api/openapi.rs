@@ -333,8 +333,11 @@ mod tests {
         });
         assert_eq!(used, schemas.keys().cloned().collect());
         let mut names = BTreeSet::new();
-        for (path, item) in description["paths"].as_object().unwrap() {
-            let operation = &item["get"];
+        let paths = description["paths"].as_object().unwrap();
+        let operations = paths
+            .iter()
+            .flat_map(|(path, item)| item.as_object().unwrap().values().map(move |operation| (path, operation)));
+        for (path, operation) in operations {
             assert!(names.insert(operation["operationId"].as_str().unwrap().to_owned()), "{path}");
             let named: BTreeSet<_> =
                 path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();
