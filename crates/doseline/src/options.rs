@@ -48,7 +48,16 @@ pub fn dashboard(
         (ServeAuth::None, _) => Auth::None,
     };
     let (names, tls, requests_per_min) = (config.http.names.clone(), section.tls.clone(), section.requests_per_min);
-    dashboard::Options { listen, names, auth, tls, behind_proxy: section.behind_proxy, requests_per_min, faults, writer }
+    dashboard::Options {
+        listen,
+        names,
+        auth,
+        tls,
+        behind_proxy: section.behind_proxy,
+        requests_per_min,
+        faults,
+        writer,
+    }
 }
 
 /// The loader's connection to Kafka, also for commands that read its topics.

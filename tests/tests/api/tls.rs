@@ -196,6 +196,7 @@ async fn a_certificate_that_cannot_be_used_is_refused_with_the_reason() {
             behind_proxy: false,
             requests_per_min: 1,
             faults: Default::default(),
+            writer: dashboard::write::orders().0,
         };
         let error = Dashboard::bind(options, nowhere()).await.expect_err(said).to_string();
         assert!(error.starts_with("serve.tls: ") && error.contains(said) && error.contains("; "), "{said}: {error}");
