@@ -2,6 +2,7 @@
 
 mod access;
 mod bad_input;
+mod figures;
 mod leaks;
 mod marks;
 mod page;
@@ -23,7 +24,7 @@ use dashboard::{
 };
 use harness::{ClickHouse, Scratch};
 use serde_json::Value;
-use service::tls::ServerTls;
+use service::{role_faults::RoleFaults, tls::ServerTls};
 use tokio_util::sync::CancellationToken;
 use warehouse::{Warehouse, migrate};
 
@@ -32,6 +33,8 @@ struct Served {
     address: SocketAddr,
     tokens: PathBuf,
     agent: ureq::Agent,
+    /// Faults of roles in the same process.
+    faults: RoleFaults,
     shutdown: CancellationToken,
     _scratch: Scratch,
 }
@@ -74,6 +77,7 @@ impl Served {
     async fn start_with(warehouse: Warehouse, requests_per_min: u32, tls: Option<ServerTls>) -> Self {
         let scratch = Scratch::new("api");
         let tokens = scratch.join("tokens.json");
+        let faults = RoleFaults::default();
         let options = dashboard::Options {
             listen: "127.0.0.1:0".parse().expect("an address"),
             names: vec!["fleet.example".to_owned()],
@@ -81,7 +85,7 @@ impl Served {
             tls,
             behind_proxy: false,
             requests_per_min,
-            faults: Default::default(),
+            faults: faults.clone(),
         };
         let dashboard = Dashboard::bind(options, warehouse).await.expect("the address is free");
         let (address, shutdown) = (dashboard.address(), CancellationToken::new());
@@ -93,7 +97,7 @@ impl Served {
             .timeout_global(Some(Duration::from_secs(60)))
             .build()
             .new_agent();
-        Self { address, tokens, agent, shutdown, _scratch: scratch }
+        Self { address, tokens, agent, faults, shutdown, _scratch: scratch }
     }
 
     /// A new token and its id, which ends in `seconds`; a negative number has passed.
