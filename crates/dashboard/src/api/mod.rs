@@ -12,6 +12,7 @@ mod answer;
 mod audit_sheet;
 mod calibrations;
 mod charts;
+mod cohorts;
 mod cursor;
 mod cycles;
 mod deliveries;
@@ -85,6 +86,7 @@ fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         audit_sheet::ENDPOINTS,
         search::ENDPOINTS,
         manufacturer::ENDPOINTS,
+        cohorts::ENDPOINTS,
         quarantine::ENDPOINTS,
         pipeline::ENDPOINTS,
     ]

@@ -237,7 +237,8 @@ mod tests {
         if std::env::var_os("UPDATE_REFERENCE").is_some() {
             return std::fs::write(path, written).unwrap();
         }
-        let remedy = "UPDATE_REFERENCE=1 cargo test --release --package dashboard writes it; then `npm run types` in web/";
+        let remedy =
+            "UPDATE_REFERENCE=1 cargo test --release --package dashboard writes it; then `npm run types` in web/";
         assert!(std::fs::read_to_string(path).unwrap() == written, "web/openapi.json is out of date: {remedy}");
     }
 
