@@ -17,7 +17,7 @@ allow --allow-principal User:doseline_load --operation Read --group doseline-loa
 allow --allow-principal User:doseline_load --operation Describe --group doseline-probe --group doseline-reread
 allow --allow-principal User:doseline_load --operation Read --group doseline-load-give-up- --resource-pattern-type prefixed
 allow --allow-principal User:doseline_monitor --operation Write --topic doseline.alerts.v1
-allow --allow-principal User:doseline_serve --operation Write --topic doseline.commands.v1
+allow --allow-principal User:doseline_serve --operation Write --topic doseline.reports.v1 --topic doseline.status.v1 --topic doseline.commands.v1
 allow --allow-principal User:doseline_operate --operation Read --operation DescribeConfigs --topic doseline.reports.v1 --topic doseline.status.v1 --topic doseline.quarantine.v1 --topic doseline.commands.v1
 allow --allow-principal User:doseline_operate --operation Write --topic doseline.reports.v1 --topic doseline.status.v1 --topic doseline.commands.v1
 allow --allow-principal User:doseline_operate --operation Describe --group doseline-load

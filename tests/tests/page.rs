@@ -80,6 +80,7 @@ async fn a_fleet_of_ten_thousand_devices_is_usable() {
         behind_proxy: false,
         requests_per_min: 10_000,
         faults: Default::default(),
+        writer: dashboard::write::orders().0,
     };
     let dashboard = Dashboard::bind(options, warehouse).await.expect("the address is free");
     let (page, shutdown) = (format!("http://{}", dashboard.address()), CancellationToken::new());

@@ -3,8 +3,8 @@
 //! Purpose: it shows a clinic chain its fleet, and a manufacturer its units, through the same
 //! public views that Grafana and SQL tools use.
 //!
-//! Absent: state beside log-ins, writing, and figures of its own. Each panel and each endpoint is
-//! one query over the views.
+//! Absent: state beside log-ins, and figures of its own. Each panel and each endpoint is one query
+//! over the views. What people write is ordered from another task ([`write`]), which knows Kafka.
 //!
 //! Invariants: nobody unknown gets an answer unless the port is on the loopback interface. What an
 //! asker may see is enforced inside ClickHouse ([`warehouse::sight`]). No text of a request is SQL.
@@ -15,9 +15,11 @@
 pub mod access;
 mod api;
 mod cache;
+mod changes;
 mod page;
 mod panel;
 mod problem;
+pub mod write;
 
 use async_recursion::async_recursion as boxed;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -43,8 +45,10 @@ use warehouse::{Warehouse, sight::Sight};
 use crate::{
     access::{Access, Asker, Auth, login, tokens},
     cache::Cache,
+    changes::Changes,
     panel::Panel,
     problem::Problem,
+    write::Writer,
 };
 
 const PAGE: &str = include_str!("index.html");
@@ -77,6 +81,8 @@ pub struct Options {
     pub requests_per_min: u32,
     /// Problems of roles in the same process, which `/readyz` reports.
     pub faults: RoleFaults,
+    /// Who does what people write.
+    pub writer: Writer,
 }
 
 /// Why the dashboard could not serve.
@@ -130,6 +136,7 @@ pub struct Dashboard {
     faults: RoleFaults,
     access: Access,
     warehouse: Warehouse,
+    writer: Writer,
 }
 
 impl Dashboard {
@@ -139,7 +146,7 @@ impl Dashboard {
     /// Any of [`Error`] but the last.
     #[boxed]
     pub async fn bind(options: Options, warehouse: Warehouse) -> Result<Self, Error> {
-        let Options { listen, names, auth, tls, behind_proxy, requests_per_min, faults } = options;
+        let Options { listen, names, auth, tls, behind_proxy, requests_per_min, faults, writer } = options;
         if !listen.ip().is_loopback() {
             if matches!(auth, Auth::None) {
                 return Err(Error::Open { address: listen });
@@ -153,7 +160,7 @@ impl Dashboard {
         let failed = |source| Error::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, names, certificate, faults, access, warehouse })
+        Ok(Self { listener, address, names, certificate, faults, access, warehouse, writer })
     }
 
     /// The address it listens on, with the real port.
@@ -173,17 +180,22 @@ impl Dashboard {
     /// [`Error::Serve`].
     #[boxed]
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let source = Source {
+        let source = Arc::new(Source {
             warehouse: self.warehouse,
             faults: self.faults,
             certificate: self.certificate.clone(),
             access: Arc::new(self.access),
             cache: Cache::new(FRESH),
             questions: Semaphore::new(QUESTIONS_MAX),
-        };
-        let router = router(Arc::new(source));
-        let (listener, names, certificate) = (self.listener, self.names, self.certificate);
-        service::listener::serve(listener, names, certificate, router, shutdown).await.map_err(Error::Serve)
+            changes: Changes::new(shutdown.clone()),
+            writer: self.writer,
+        });
+        let router = router(Arc::clone(&source));
+        let watch = source.changes.watch(&source.warehouse);
+        let serve = service::listener::serve(self.listener, self.names, self.certificate, router, shutdown);
+        // After the shutdown, requests under way are still answered.
+        let (served, ()) = tokio::join!(serve, watch);
+        served.map_err(Error::Serve)
     }
 }
 
@@ -205,7 +217,11 @@ fn router(source: Arc<Source>) -> Router {
     open.merge(page::files())
         .merge(closed)
         .method_not_allowed_fallback(|| async {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Only GET and HEAD are possible here")
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method-not-allowed",
+                "This path does not take this method; `Allow` names those that it takes",
+            )
         })
         .layer(middleware::from_fn(problem::number))
         .with_state(source)
@@ -227,6 +243,8 @@ struct Source {
     cache: Cache,
     /// One permit for each running query.
     questions: Semaphore,
+    changes: Changes,
+    writer: Writer,
 }
 
 /// Why a question has no answer.

@@ -4,8 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use telemetry::commands::{AcknowledgeAlert, command::Kind};
-use warehouse::alerts::Alert;
+use telemetry::commands::command::Kind;
 
 use crate::{
     command,
@@ -89,7 +88,7 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
             let given_us = monitor::now_us();
             let commands = alerts.into_iter().map(|alert| {
                 let tenant = alert.tenant.clone();
-                command::command(&tenant, &by, given_us, Kind::AcknowledgeAlert(acknowledgement(alert, &note)))
+                command::command(&tenant, &by, given_us, Kind::AcknowledgeAlert(alert.acknowledgement(note.clone())))
             });
             let commands = commands.collect::<anyhow::Result<Vec<_>>>()?;
             command::give(&config, &warehouse, &commands).await?;
@@ -97,11 +96,4 @@ pub async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCod
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The acknowledgement of an alert in its present state.
-fn acknowledgement(alert: Alert, note: &str) -> AcknowledgeAlert {
-    let Alert { alert_key, kind, severity, holds, attention, sessions, evidence_rows, .. } = alert;
-    let (note, severity) = (note.to_owned(), severity.to_string());
-    AcknowledgeAlert { alert_key, attention, note, alert_kind: kind, severity, holds, sessions, evidence_rows }
 }

@@ -41,6 +41,7 @@ mod token;
 mod trace;
 mod up;
 mod upkeep;
+mod writer;
 
 use std::{
     io::IsTerminal as _,

@@ -35,7 +35,12 @@ pub fn monitor(config: &Config) -> anyhow::Result<monitor::Options> {
 }
 
 /// Options of the dashboard. `up` chooses the address itself.
-pub fn dashboard(config: &Config, listen: SocketAddr, faults: RoleFaults) -> dashboard::Options {
+pub fn dashboard(
+    config: &Config,
+    listen: SocketAddr,
+    faults: RoleFaults,
+    writer: dashboard::write::Writer,
+) -> dashboard::Options {
     let section = &config.serve;
     let auth = match (section.auth, &section.tokens_file) {
         // A configuration without the file is refused before this.
@@ -43,7 +48,16 @@ pub fn dashboard(config: &Config, listen: SocketAddr, faults: RoleFaults) -> das
         (ServeAuth::None, _) => Auth::None,
     };
     let (names, tls, requests_per_min) = (config.http.names.clone(), section.tls.clone(), section.requests_per_min);
-    dashboard::Options { listen, names, auth, tls, behind_proxy: section.behind_proxy, requests_per_min, faults }
+    dashboard::Options {
+        listen,
+        names,
+        auth,
+        tls,
+        behind_proxy: section.behind_proxy,
+        requests_per_min,
+        faults,
+        writer,
+    }
 }
 
 /// The loader's connection to Kafka, also for commands that read its topics.

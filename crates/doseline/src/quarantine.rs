@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+pub use replay::replay_row;
 use telemetry::{quarantine::Id, reject::Reason};
 use warehouse::quarantine::Filter;
 

@@ -16,6 +16,7 @@ use crate::{
     group::{Group, STOP_WITHIN, stopped_by_signal},
     options,
     upkeep::{self, Rounds},
+    writer,
 };
 
 /// Starts the bridge. If the configuration asks the registry about unknown devices, a second task
@@ -98,10 +99,12 @@ pub async fn monitor(monitor: monitor::Monitor) -> anyhow::Result<ExitCode> {
 /// `doseline serve`
 pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let stop = stopped_by_signal()?;
-    let dashboard = options::dashboard(&config, config.serve.http, RoleFaults::default());
-    let dashboard = dashboard::Dashboard::bind(dashboard, options::warehouse(&config)?).await?;
-    tracing::info!(url = dashboard.url(), "dashboard serves");
+    let warehouse = options::warehouse(&config)?;
     let mut group = Group::new();
+    let writer = writer::start(&mut group, &config, &warehouse);
+    let dashboard = options::dashboard(&config, config.serve.http, RoleFaults::default(), writer);
+    let dashboard = dashboard::Dashboard::bind(dashboard, warehouse).await?;
+    tracing::info!(url = dashboard.url(), "dashboard serves");
     group.spawn("dashboard", dashboard.run(group.shutdown()));
     until_stopped(group, stop).await
 }

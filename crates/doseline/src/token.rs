@@ -35,8 +35,9 @@ pub struct Arguments {
 enum Action {
     /// Create a token, and print it: it is shown this once
     #[command(after_help = "\
-A viewer reads everything of its tenants but raw payloads, an operator those too. A manufacturer reads the views for
-manufacturers, of its own units. An admin reads everything.
+A viewer reads everything of its tenants but raw payloads. An operator reads those too, acknowledges alerts, records
+incidents and replays quarantine. A manufacturer reads the views for manufacturers, of its own units. An admin may do
+all of it for all tenants, and reads the audit.
 
 Examples:
   doseline token create --role viewer --tenant acme --config services.toml

@@ -25,6 +25,7 @@ use crate::{
     migrate, options, ports, roles, running, simulate,
     supervise::supervise_from,
     upkeep::{self, Rounds},
+    writer,
 };
 
 /// Below this much free space everything stops, while the engines can still write what they must.
@@ -227,7 +228,8 @@ impl Machine {
         self.behind_kafka
             .spawn("monitor", supervise_from("monitor", faults.clone(), shutdown.clone(), monitor, bind, run));
 
-        let options = options::dashboard(config, loopback(arguments.http_port), faults.clone());
+        let writer = writer::start(&mut self.behind_kafka, config, &warehouse);
+        let options = options::dashboard(config, loopback(arguments.http_port), faults.clone(), writer);
         let dashboard = dashboard::Dashboard::bind(options.clone(), warehouse.clone()).await?;
         let (address, url) = (dashboard.address(), dashboard.url());
         let options = dashboard::Options { listen: address, ..options };

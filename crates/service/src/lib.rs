@@ -27,6 +27,7 @@ pub mod producer;
 pub mod role_faults;
 pub mod secret;
 pub mod settings;
+pub mod time;
 pub mod tls;
 
 /// Locks a mutex, also after a thread has panicked while it held the lock. Only for state that no

@@ -3,6 +3,7 @@
 use async_recursion::async_recursion as boxed;
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
+use telemetry::commands::AcknowledgeAlert;
 
 use crate::{
     client::Warehouse,
@@ -48,6 +49,15 @@ pub struct Alert {
     pub completeness: String,
     /// Time of the computation, us since 1970.
     pub computed_at: i64,
+}
+
+impl Alert {
+    /// The acknowledgement of the alert in its present state.
+    pub fn acknowledgement(self, note: String) -> AcknowledgeAlert {
+        let Self { alert_key, kind, severity, holds, attention, sessions, evidence_rows, .. } = self;
+        let severity = severity.to_string();
+        AcknowledgeAlert { alert_key, attention, note, alert_kind: kind, severity, holds, sessions, evidence_rows }
+    }
 }
 
 /// An entry of an alert's history.

@@ -68,6 +68,11 @@ impl Seen {
     /// Parts with a block that was not seen. `since` is a horizon that was read before the reader
     /// last looked at the parts, or at that time; `None` = not known.
     pub fn news<'a>(&self, parts: &'a [Part], since: Option<&Horizon>) -> News<'a> {
+        self.news_where(parts, since.map_or_else(|| "1".to_owned(), Horizon::after))
+    }
+
+    /// The same, with the condition that a row may be new.
+    pub(crate) fn news_where<'a>(&self, parts: &'a [Part], unseen: String) -> News<'a> {
         let mut tables: BTreeMap<&str, Vec<(&Part, bool)>> = BTreeMap::new();
         for part in parts {
             let runs = self.0.get(&part.table).and_then(|table| table.get(&part.partition_id));
@@ -78,7 +83,7 @@ impl Seen {
                 tables.entry(&part.table).or_default().push((part, is_merged));
             }
         }
-        News { tables, unseen: since.map_or_else(|| "1".to_owned(), Horizon::after) }
+        News { tables, unseen }
     }
 
     /// Marks all blocks of `parts` as seen, and forgets blocks that are no longer among them.

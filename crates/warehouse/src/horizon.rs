@@ -105,6 +105,23 @@ impl Warehouse {
             .await?;
         Ok(Horizon(Some(partitions)))
     }
+
+    /// How far batches are committed, by their commits alone. No batch counts as committed
+    /// recently.
+    ///
+    /// # Errors
+    /// As [`Warehouse::fetch`].
+    #[boxed]
+    pub(crate) async fn commits(&self) -> Result<Horizon, Error> {
+        let never = u64::MAX;
+        let partitions = self
+            .rows(&format!(
+                "SELECT incarnation, kafka_partition, max(batch_end) AS position, toUInt64({never}) AS lately \
+                 FROM loader_commits WHERE kind = 'commit' GROUP BY incarnation, kafka_partition"
+            ))
+            .await?;
+        Ok(Horizon(Some(partitions)))
+    }
 }
 
 #[cfg(test)]

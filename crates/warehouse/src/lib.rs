@@ -54,6 +54,7 @@ pub mod states;
 pub mod sterility;
 pub mod trace;
 pub mod verdicts;
+pub mod watch;
 
 /// Labels of items and products, for crates that do not use `analysis` themselves.
 pub use analysis::gs1;

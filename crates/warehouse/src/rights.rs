@@ -136,7 +136,7 @@ pub const SYSTEM: &[(Service, &[&str])] = &[
     (Service::Migrate, &["columns", "mutations", "parts", "tables"]),
     (Service::Load, &["mutations", "parts", "tables"]),
     (Service::Monitor, &["parts", "tables", "time_zones"]),
-    (Service::Serve, &["tables"]),
+    (Service::Serve, &["parts", "tables"]),
     (Service::Operate, &["columns", "parts", "tables", "time_zones"]),
 ];
 

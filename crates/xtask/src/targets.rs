@@ -42,12 +42,14 @@ const WITH_ENGINES: &[(&str, &str)] = &[
     ("tests", "bench"),
     ("tests", "commands"),
     ("tests", "device"),
+    ("tests", "deployment"),
     ("tests", "documents"),
     ("embedded", "clickhouse"),
     ("embedded", "mosquitto"),
     ("tests", "api"),
     ("tests", "bad_input"),
     ("tests", "corpora"),
+    ("tests", "grafana"),
     ("tests", "harness"),
     ("tests", "identities"),
     ("tests", "independent_client"),
@@ -56,6 +58,7 @@ const WITH_ENGINES: &[(&str, &str)] = &[
     ("tests", "monitor_cost"),
     ("tests", "page"),
     ("tests", "quarantine"),
+    ("tests", "runbook"),
     ("tests", "secrets"),
 ];
 

@@ -174,6 +174,7 @@ async fn without_tokens_or_tls_only_the_loopback_interface_is_served() {
         behind_proxy,
         requests_per_min: 1,
         faults: Default::default(),
+        writer: dashboard::write::orders().0,
     };
     for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
         let error = Dashboard::bind(options(listen, Auth::None, true), nowhere()).await.expect_err(listen).to_string();

@@ -20,6 +20,7 @@ fn value(name: &str, tenant: &str) -> String {
         "session" => format!("{tenant}-session_id"),
         "cycle" => format!("{tenant}-cycle_uid"),
         "alert" => format!("{tenant}-alert_key"),
+        "incident" => format!("{tenant}-incident_id"),
         "calibration" => format!("{tenant}-calibration_id"),
         "label" => format!("{tenant}-item_id"),
         "unit" => format!("{tenant}-unit_key"),
@@ -45,8 +46,14 @@ struct Described {
 
 fn described(description: &Value) -> Vec<Described> {
     let paths = description["paths"].as_object().expect("paths");
+    // A stream has no end to wait for; `live.rs` listens to it.
+    let is_read = |item: &Value| {
+        let answer = &item["get"]["responses"]["200"];
+        !answer.is_null() && answer["content"]["text/event-stream"].is_null()
+    };
     paths
         .iter()
+        .filter(|(_, item)| is_read(item))
         .map(|(path, item)| {
             let operation = &item["get"];
             Described {
@@ -214,6 +221,65 @@ async fn no_answer_holds_a_foreign_mark() {
         assert_eq!(served.ask(&alpha, &format!("{url}?tenant=nobody")).problem(), "not-found");
         assert_eq!(served.ask(&maker, &url).problem(), "wrong-role");
     }
+}
+
+/// A body that a description allows, as one of a tenant. Texts that nothing limits carry its name.
+fn body(post: &Value, tenant: &str) -> Value {
+    let schema = &post["requestBody"]["content"]["application/json"]["schema"];
+    let required = schema["required"].as_array().expect("names").iter().map(|name| name.as_str().expect("a name"));
+    let field = |name: &str| match &schema["properties"][name]["enum"] {
+        Value::Array(words) => (name.to_owned(), words[0].clone()),
+        _ => (name.to_owned(), value(name, tenant).into()),
+    };
+    required.map(field).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// Whoever writes to what is another tenant's, in every place that can name it, learns nothing, and
+/// nothing is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_writes_to_what_is_foreign() {
+    let clickhouse = ClickHouse::start();
+    let warehouse = migrated(&clickhouse).await;
+    marks::fill(&clickhouse);
+    let mut served = Served::start(warehouse, 1_000_000).await;
+    let (admin, _) = served.token(Role::Admin, "", 3_600);
+    let (alpha, _) = served.token(Role::Operator, "alpha", 3_600);
+    let (maker, _) = served.token(Role::Manufacturer, MAKER, 3_600);
+    let description = served.ask(&admin, "/api/v1/openapi.json").json();
+    let paths = description["paths"].as_object().expect("paths").iter();
+    let posts: Vec<_> = paths.filter(|(_, item)| !item["post"].is_null()).collect();
+    assert_eq!(posts.len(), 3);
+    for (path, item) in posts {
+        let post = &item["post"];
+        let url = |tenant: &str, ids: &str| {
+            let parameters = post["parameters"].as_array().expect("parameters").iter();
+            let in_path = parameters.filter(|parameter| parameter["in"] == "path");
+            in_path.fold(path.clone(), |path, parameter| {
+                let name = parameter["name"].as_str().expect("a name");
+                let of = if name == "tenant" { tenant } else { ids };
+                path.replace(&format!("{{{name}}}"), &value(name, of))
+            })
+        };
+        let send = |token: &str, url: &str, tenant: &str| {
+            let bearer = format!("Bearer {token}");
+            let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+            served.post(url, &headers, &body(post, tenant).to_string())
+        };
+        let mut refused = vec![(url("beta", "beta"), "beta")];
+        if path.contains("{tenant}") {
+            refused.push((url("alpha", "beta"), "alpha"));
+            refused.push((url("beta", "alpha"), "alpha"));
+        }
+        for (url, tenant) in &refused {
+            let answer = send(&alpha, url, tenant);
+            assert_eq!((answer.status, answer.problem().as_str()), (404, "not-found"), "{url}");
+            refuse_marks(&answer, &["beta"], url);
+        }
+        let own = url("alpha", "alpha");
+        assert_eq!(send(&maker, &own, "alpha").problem(), "wrong-role", "{own}");
+        assert_eq!(send("dsl_x", &own, "alpha").problem(), "not-authenticated", "{own}");
+    }
+    assert!(served.orders.try_recv().is_err(), "something was ordered");
 }
 
 #[tokio::test(flavor = "multi_thread")]

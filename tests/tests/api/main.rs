@@ -4,10 +4,12 @@ mod access;
 mod bad_input;
 mod figures;
 mod leaks;
+mod live;
 mod marks;
 mod page;
 mod sight;
 mod tls;
+mod writing;
 
 use std::{
     net::SocketAddr,
@@ -21,10 +23,12 @@ use dashboard::{
         Auth,
         tokens::{self, Role, Token},
     },
+    write::Order,
 };
 use harness::{ClickHouse, Scratch};
 use serde_json::Value;
 use service::{role_faults::RoleFaults, tls::ServerTls};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use warehouse::{Warehouse, migrate};
 
@@ -32,6 +36,8 @@ use warehouse::{Warehouse, migrate};
 struct Served {
     address: SocketAddr,
     tokens: PathBuf,
+    /// What was ordered to be written; nothing does it.
+    orders: mpsc::Receiver<Order>,
     agent: ureq::Agent,
     /// Faults of roles in the same process.
     faults: RoleFaults,
@@ -78,6 +84,7 @@ impl Served {
         let scratch = Scratch::new("api");
         let tokens = scratch.join("tokens.json");
         let faults = RoleFaults::default();
+        let (writer, orders) = dashboard::write::orders();
         let options = dashboard::Options {
             listen: "127.0.0.1:0".parse().expect("an address"),
             names: vec!["fleet.example".to_owned()],
@@ -86,6 +93,7 @@ impl Served {
             behind_proxy: false,
             requests_per_min,
             faults: faults.clone(),
+            writer,
         };
         let dashboard = Dashboard::bind(options, warehouse).await.expect("the address is free");
         let (address, shutdown) = (dashboard.address(), CancellationToken::new());
@@ -97,7 +105,7 @@ impl Served {
             .timeout_global(Some(Duration::from_secs(60)))
             .build()
             .new_agent();
-        Self { address, tokens, agent, faults, shutdown, _scratch: scratch }
+        Self { address, tokens, orders, agent, faults, shutdown, _scratch: scratch }
     }
 
     /// A new token and its id, which ends in `seconds`; a negative number has passed.

@@ -110,7 +110,7 @@ impl Access {
     ///
     /// # Errors
     /// Nobody whom this lock knows.
-    fn asker(&self, headers: &HeaderMap) -> Result<Asker, Refused> {
+    pub fn asker(&self, headers: &HeaderMap) -> Result<Asker, Refused> {
         let Some(tokens) = &self.tokens else { return Ok(Asker::local()) };
         if let Some(value) = headers.get(header::AUTHORIZATION) {
             let text = value.to_str().unwrap_or_default();

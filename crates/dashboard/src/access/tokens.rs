@@ -35,11 +35,11 @@ const PREFIX: &str = "dsl_";
 pub enum Role {
     /// Reads everything of its tenants but raw payloads.
     Viewer,
-    /// As a viewer, and reads the raw payloads of the quarantine.
+    /// As a viewer, and reads the raw payloads of the quarantine; writes.
     Operator,
     /// Reads the views for manufacturers, for its own units.
     Manufacturer,
-    /// Reads everything.
+    /// Reads everything; writes.
     Admin,
 }
 

@@ -43,4 +43,21 @@ pub const ENDPOINTS: &[Endpoint] = &[
         shape: Shape::List { keys: &[Key::Text("recorded_at"), Key::Text("tenant"), Key::Text("incident_id")], newest_first: true },
         rows: Rows::of::<Incident>(),
     },
+    Endpoint {
+        path: "/tenants/{tenant}/incidents/{incident}",
+        about: "One incident",
+        audience: Audience::Tenants,
+        parameters: &[
+            Parameter::path("tenant", "Tenant", "1"),
+            Parameter::path("incident", "The incident", "t.incident_id = ?"),
+        ],
+        sql: "
+            SELECT
+                t.tenant AS tenant, t.incident_id AS incident_id, t.subject_kind AS subject_kind, t.subject AS subject, t.note AS note,
+                t.reported_by AS reported_by, formatDateTime(t.recorded_at, '%FT%T.%fZ') AS recorded_at
+            FROM incidents AS t FINAL
+            WHERE {where}",
+        shape: Shape::One,
+        rows: Rows::of::<Incident>(),
+    },
 ];

@@ -9,6 +9,7 @@
 
 mod alerts;
 mod answer;
+mod audit;
 mod audit_sheet;
 mod calibrations;
 mod charts;
@@ -28,7 +29,7 @@ mod manufacturer;
 mod me;
 mod openapi;
 mod overview;
-mod parameters;
+pub mod parameters;
 mod pipeline;
 mod quarantine;
 mod row;
@@ -37,15 +38,16 @@ mod sessions;
 mod sterility;
 mod tenants;
 mod verdicts;
+mod write;
 
 use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{Extension, Path, RawQuery, State, rejection::PathRejection},
+    extract::{DefaultBodyLimit, Extension, Path, RawQuery, State, rejection::PathRejection},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
-    routing::get,
+    routing::{get, post},
 };
 use serde_json::Value;
 
@@ -54,7 +56,7 @@ use self::{
     endpoint::{Endpoint, Object, Shape},
     parameters::{Given, Pairs},
 };
-use crate::{Source, access::Asker, problem::Problem};
+use crate::{Source, access::Asker, changes, problem::Problem};
 
 /// Where the interface begins.
 pub const ROOT: &str = "/api/v1";
@@ -89,6 +91,7 @@ fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         cohorts::ENDPOINTS,
         quarantine::ENDPOINTS,
         pipeline::ENDPOINTS,
+        audit::ENDPOINTS,
     ]
     .into_iter()
     .flatten()
@@ -99,7 +102,15 @@ pub fn router() -> Router<Arc<Source>> {
     let router = Router::new()
         .route(&format!("{ROOT}/me"), get(me::me))
         .route(&format!("{ROOT}/labels"), get(labels::labels))
-        .route(&format!("{ROOT}/openapi.json"), get(openapi::openapi));
+        .route(&format!("{ROOT}/openapi.json"), get(openapi::openapi))
+        .route(&format!("{ROOT}/changes"), get(changes::changes));
+    let [acknowledge, incidents, replay] = [0, 1, 2].map(|index| format!("{ROOT}{}", write::POSTS[index].path));
+    let writing = Router::new()
+        .route(&acknowledge, post(write::acknowledge))
+        .route(&incidents, post(write::report))
+        .route(&replay, post(write::replay))
+        .layer(DefaultBodyLimit::max(write::BODY_BYTES_MAX));
+    let router = router.merge(writing);
     endpoints().fold(router, |router, endpoint| {
         let handler = move |source: State<Arc<Source>>, asker, path, query, headers| {
             serve(endpoint, source, asker, path, query, headers)

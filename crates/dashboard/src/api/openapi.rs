@@ -12,6 +12,7 @@ use super::{
     labels::Label,
     parameters::VALUE_BYTES_MAX,
     row::{Field, Row as _},
+    write::{BODY_BYTES_MAX, POSTS, Post, Replayed},
 };
 use crate::problem::MEDIA_TYPE;
 
@@ -29,6 +30,12 @@ fn description() -> Value {
         schemas.insert(endpoint.rows.name.to_owned(), schema(&(endpoint.rows.fields)()));
         paths.insert(format!("{ROOT}{}", endpoint.path), json!({ "get": operation(endpoint) }));
     }
+    for post in POSTS {
+        let path = paths.entry(format!("{ROOT}{}", post.path)).or_insert_with(|| json!({}));
+        path["post"] = posting(post);
+    }
+    paths.insert(format!("{ROOT}/changes"), json!({ "get": changes() }));
+    schemas.insert(Replayed::NAME.to_owned(), schema(&Replayed::fields()));
     schemas.insert(Label::NAME.to_owned(), schema(&Label::fields()));
     schemas.insert("Problem".to_owned(), problem());
     schemas.insert("Asker".to_owned(), asker());
@@ -93,6 +100,79 @@ fn operation(endpoint: &Endpoint) -> Value {
         "description": format!("For tokens with one of the roles {}.", endpoint.audience.text()),
         "parameters": parameters(endpoint),
         "responses": responses(endpoint.about, content, headers),
+    })
+}
+
+fn posting(post: &Post) -> Value {
+    let mut parameters: Vec<Value> = post
+        .parameters
+        .iter()
+        .map(|(name, about)| {
+            json!({ "name": name, "in": "path", "required": true, "schema": text(), "description": about })
+        })
+        .collect();
+    let mut header = |name: &str, about: &str| {
+        let schema = json!({ "type": "string", "minLength": 1, "maxLength": 100 });
+        parameters
+            .push(json!({ "name": name, "in": "header", "required": false, "schema": schema, "description": about }));
+    };
+    header("Idempotency-Key", "The same request under the same key is done once");
+    header("X-Doseline-Request", "1; a request with a cookie must have it");
+    let mut properties = Map::new();
+    for field in post.body {
+        let mut schema = json!({ "type": "string", "maxLength": field.bytes_max, "description": field.about });
+        if field.is_required {
+            schema["minLength"] = json!(1);
+        }
+        if !field.words.is_empty() {
+            schema["enum"] = json!(field.words);
+        }
+        properties.insert(field.name.to_owned(), schema);
+    }
+    let by = json!({ "type": "string", "minLength": 1, "maxLength": 128,
+        "description": "Who writes: required under serve.auth = none, refused where somebody signs in" });
+    properties.insert("by".to_owned(), by);
+    let required: Vec<&str> = post.body.iter().filter(|field| field.is_required).map(|field| field.name).collect();
+    let body =
+        json!({ "type": "object", "required": required, "properties": properties, "additionalProperties": false });
+    let (status, schema) = post.answer;
+    let mut responses =
+        responses(post.about, json!({ "application/json": { "schema": reference(schema) } }), json!({}));
+    if let Some(answers) = responses.as_object_mut() {
+        answers.remove("304");
+        if let Some(answer) = answers.remove("200") {
+            answers.insert(status.to_string(), answer);
+        }
+    }
+    json!({
+        "operationId": format!("post_{}", name(post.path)),
+        "summary": post.about,
+        "description": format!(
+            "For tokens with one of the roles {}. The body has at most {BODY_BYTES_MAX} bytes. The answer comes when \
+             ClickHouse holds what was written.",
+            post.roles
+        ),
+        "parameters": parameters,
+        "requestBody": { "required": true, "content": { "application/json": { "schema": body } } },
+        "responses": responses,
+    })
+}
+
+fn changes() -> Value {
+    let about = "Tells when to ask again, as server-sent events";
+    let tenant = json!({ "name": "tenant", "in": "query", "required": false, "schema": text(),
+        "description": "Only of this tenant; without it, of all of the token" });
+    let mut responses = responses(about, json!({ "text/event-stream": { "schema": { "type": "string" } } }), json!({}));
+    if let Some(answers) = responses.as_object_mut() {
+        answers.remove("304");
+    }
+    json!({
+        "operationId": "changes",
+        "summary": about,
+        "description": "`event: changed` has `{\"topics\": [...], \"at\": \"...\"}` when something changed that the asker \
+            may see; `event: beat` comes every 5 s. Whoever connects asks once for what it shows.",
+        "parameters": [tenant],
+        "responses": responses,
     })
 }
 
@@ -254,8 +334,11 @@ mod tests {
         });
         assert_eq!(used, schemas.keys().cloned().collect());
         let mut names = BTreeSet::new();
-        for (path, item) in description["paths"].as_object().unwrap() {
-            let operation = &item["get"];
+        let paths = description["paths"].as_object().unwrap();
+        let operations = paths
+            .iter()
+            .flat_map(|(path, item)| item.as_object().unwrap().values().map(move |operation| (path, operation)));
+        for (path, operation) in operations {
             assert!(names.insert(operation["operationId"].as_str().unwrap().to_owned()), "{path}");
             let named: BTreeSet<_> =
                 path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();

@@ -56,7 +56,11 @@ pub fn query(text: Option<&str>, known: &[&str]) -> Result<Pairs, Problem> {
     Ok(pairs)
 }
 
-fn check_length(name: &str, value: &str) -> Result<(), Problem> {
+/// Checks the length of a parameter.
+///
+/// # Errors
+/// It is empty or too long.
+pub fn check_length(name: &str, value: &str) -> Result<(), Problem> {
     let most = if name == "cursor" { cursor::BYTES_MAX } else { VALUE_BYTES_MAX };
     if value.is_empty() || value.len() > most {
         let detail = format!("{name} has {} bytes; it has 1 to {most}, or is left out", value.len());

@@ -3,6 +3,9 @@
 const locale = globalThis.navigator?.languages?.[0] ?? "en";
 export const NONE = "–";
 
+/** A sentence begins with a capital letter. */
+export const capital = (sentence: string): string => sentence.charAt(0).toLocaleUpperCase(locale) + sentence.slice(1);
+
 /** A count, with separators. */
 export const count = (value: number | null | undefined): string => (value == null ? NONE : new Intl.NumberFormat(locale).format(value));
 
@@ -12,6 +15,12 @@ export function figure(value: number | null | undefined, digits = 3): string {
   const whole = Math.max(1, Math.floor(Math.log10(Math.abs(value) || 1)) + 1);
   const format = { maximumSignificantDigits: Math.max(digits, whole) };
   return new Intl.NumberFormat(locale, format).format(value === 0 ? 0 : value);
+}
+
+/** A figure of a column, each with as many digits after the decimal sign. */
+export function fixed(value: number | null | undefined, digits = 1): string {
+  if (value == null || !Number.isFinite(value)) return NONE;
+  return new Intl.NumberFormat(locale, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value);
 }
 
 /** Percent with its sign: `+9.4 %`. */

@@ -8,6 +8,10 @@ class Scope {
   asker = $state.raw<Row<"Asker"> | undefined>(undefined);
   sites = $state.raw<Row<"Site">[]>([]);
 
+  // Derived, so that a change of another parameter of the address asks nothing again.
+  private tenant = $derived(address.get("tenant"));
+  private site = $derived(address.get("site"));
+
   async load(): Promise<Row<"Asker">> {
     this.asker = await one<Row<"Asker">>({ path: "/me" });
     if (!this.asker.manufacturer) this.sites = (await all<Row<"Site">>({ path: "/sites" })).rows;
@@ -16,7 +20,7 @@ class Scope {
 
   /** The chosen tenant and site as parameters of a request; empty = all. */
   get query(): { tenant: string; site: string } {
-    return { tenant: address.get("tenant"), site: address.get("site") };
+    return { tenant: this.tenant, site: this.site };
   }
 
   get tenants(): string[] {

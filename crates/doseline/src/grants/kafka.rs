@@ -30,7 +30,7 @@ const BRIDGED: &[&str] = &[REPORTS_TOPIC, STATUS_TOPIC, QUARANTINE_TOPIC];
 const ALL: &[&str] = &[REPORTS_TOPIC, STATUS_TOPIC, QUARANTINE_TOPIC, ALERTS_TOPIC, COMMANDS_TOPIC];
 /// What the loader reads.
 const LOADED: &[&str] = &[REPORTS_TOPIC, STATUS_TOPIC, QUARANTINE_TOPIC, COMMANDS_TOPIC];
-/// Where `quarantine replay` puts records, and what people write.
+/// Where `quarantine replay` puts records, and what people write: by command or in the page.
 const OPERATED: &[&str] = &[REPORTS_TOPIC, STATUS_TOPIC, COMMANDS_TOPIC];
 
 /// The rules, for loaders in this consumer group.
@@ -52,7 +52,7 @@ fn rules(group: &str) -> Vec<Rule> {
         // `give-up` leaves its request there, for the loader.
         (Service::Load, requests(), &["Read"]),
         (Service::Monitor, Topics(&[ALERTS_TOPIC]), &["Write"]),
-        (Service::Serve, Topics(&[COMMANDS_TOPIC]), &["Write"]),
+        (Service::Serve, Topics(OPERATED), &["Write"]),
         // `reconcile`, and `check --connect`.
         (Service::Operate, Topics(LOADED), &["Read", "DescribeConfigs"]),
         (Service::Operate, Topics(OPERATED), &["Write"]),

@@ -7,6 +7,7 @@ use std::{collections::HashSet, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
+use dashboard::write::{NotWritten, Replayed};
 use load::replay::{Record, Replayer};
 use telemetry::{
     quarantine::Id,
@@ -17,10 +18,11 @@ use tokio::time::Instant;
 use warehouse::{
     Warehouse,
     quarantine::{Item, Raw, ReplayResult},
+    sight::Sight,
 };
 
 use super::{Selection, now_us, remake::remake, who};
-use crate::{config::Config, hint::Hint as _, options, table::printable};
+use crate::{config::Config, hint::Hint as _, options, table::printable, writer};
 
 /// Size of the payloads held at a time, bytes.
 const CHUNK_BYTES: u64 = 8 << 20;
@@ -79,6 +81,34 @@ pub async fn run(arguments: Arguments, config: &Config) -> anyhow::Result<ExitCo
         warehouse.mark_replayed().await.context("mark the rows as replayed")?;
     }
     Ok(if done && refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Replays one row of a tenant's quarantine, and waits for what the loader makes of it.
+///
+/// # Errors
+/// It is not known whether it was replayed; a second attempt does no harm.
+pub async fn replay_row(
+    config: &Config,
+    warehouse: &Warehouse,
+    tenant: &str,
+    id: Id,
+    by: &str,
+    within: Duration,
+) -> anyhow::Result<Result<Replayed, NotWritten>> {
+    let warehouse = warehouse.seen_by(&Sight::Tenants(vec![tenant.to_owned()]));
+    let at_us = now_us()?;
+    let replayer = Replayer::new(&options::load_kafka(config)?, by, at_us)?;
+    let mut command = Command { replayer, warehouse, config, refused: Vec::new(), produced: 0 };
+    command.replay(&[id], false).await?;
+    let Command { warehouse, refused, produced, .. } = command;
+    if let Some((_, reject)) = refused.first() {
+        return Ok(Ok(Replayed { stays: reject.to_string(), ..Replayed::default() }));
+    }
+    if produced == 0 {
+        return Ok(Err(NotWritten::Failed));
+    }
+    let results = wait(&warehouse, by, at_us, produced, within).await?;
+    Ok(results.first().map(writer::replayed).ok_or(NotWritten::Late))
 }
 
 struct Command<'a> {

@@ -100,7 +100,7 @@ export function cycleCurve(samples: Sample[], limits: Limits | undefined, colour
   return {
     grid: small ? { left: 44, right: 44, top: 24, bottom: 30 } : { left: 56, right: 60, top: 56, bottom: 44 },
     // A font that can be measured: with an inherited one the entries overlap.
-    legend: small ? undefined : { top: 0, icon: "roundRect", textStyle: { color: colour("text"), fontFamily: "sans-serif" }, inactiveColor: colour("line") },
+    legend: small ? undefined : { type: "scroll", top: 0, icon: "roundRect", pageIconColor: colour("accent"), pageTextStyle: { color: colour("quiet") }, textStyle: { color: colour("text"), fontFamily: "sans-serif" }, inactiveColor: colour("line") },
     tooltip: small
       ? undefined
       : {

@@ -1,6 +1,7 @@
 export const cycle = {
   title: (name: string, verdict: string) => `Cycle ${name}: ${verdict}`,
   why: (reason: string) => (reason ? `${reason.charAt(0).toUpperCase()}${reason.slice(1)}.` : "The monitor has not judged it yet."),
+  short: (hold: string, required: string) => `It was in the band for ${hold} s without a break; the recipe requires ${required} s.`,
   release: { RELEASED: "Its load was released.", REJECTED: "Its load was rejected.", "": "Nobody has decided yet whether its load may be used." } as Record<string, string>,
   noLoad: "It tests the sterilizer; no load is released after it.",
   ways: "Where this cycle leads",

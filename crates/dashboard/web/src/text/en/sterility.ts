@@ -76,5 +76,6 @@ export const sterility = {
   recallState: { OPEN: "recalled", CLOSED: "closed" } as Record<string, string>,
   allLots: "all lots",
   recallList: "Recall list",
+  chooseTenant: "choose a tenant above",
   trace: "Trace",
 };
