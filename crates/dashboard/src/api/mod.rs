@@ -13,6 +13,7 @@ mod audit;
 mod audit_sheet;
 mod calibrations;
 mod charts;
+mod cohorts;
 mod cursor;
 mod cycles;
 mod deliveries;
@@ -87,6 +88,7 @@ fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
         audit_sheet::ENDPOINTS,
         search::ENDPOINTS,
         manufacturer::ENDPOINTS,
+        cohorts::ENDPOINTS,
         quarantine::ENDPOINTS,
         pipeline::ENDPOINTS,
         audit::ENDPOINTS,
