@@ -137,6 +137,22 @@ fn units_are_valid_and_give_each_role_its_own_password() {
     assert!(verified.status.success() && said(&verified).is_empty(), "{}", said(&verified));
 }
 
+#[test]
+fn compose_mounts_files_that_exist() {
+    let text = read("compose.yaml");
+    let mounted: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- ")?.split_once(':'))
+        .map(|(source, _)| source)
+        .filter(|source| source.starts_with('.'))
+        .collect();
+    assert!(mounted.len() > 10, "{mounted:?}");
+    // The secrets are made by make-secrets.sh.
+    for source in mounted.into_iter().filter(|source| !source.starts_with("./secrets/")) {
+        assert!(deploy(source).exists(), "{source}");
+    }
+}
+
 /// The binary of this build, which the units must find.
 fn harness_binary() -> String {
     let test = std::env::current_exe().expect("know the path of this test");

@@ -255,6 +255,21 @@ fn dashboards_are_as_their_script_writes_them() {
     }
 }
 
+/// Grafana takes a dollar sign in provisioned rules for a variable of its environment.
+#[test]
+fn rules_ask_the_provisioned_source_and_have_no_variables() {
+    let read = |file: &str| fs::read_to_string(folder().join("provisioning").join(file)).expect("read it");
+    assert!(!read("alerting/doseline.json").contains('$'));
+    let source = read("datasources/doseline.yaml");
+    for rule in alert_rules() {
+        assert!(source.contains(&format!("uid: {}\n", text(&rule["data"][0]["datasourceUid"]))), "{}", rule["title"]);
+    }
+    let compose = fs::read_to_string(folder().join("../compose.yaml")).expect("read it");
+    for variable in used(&source) {
+        assert!(compose.contains(variable), "compose gives Grafana no {variable}");
+    }
+}
+
 #[test]
 fn dashboards_are_well_formed() {
     let dashboards = dashboards();

@@ -24,9 +24,12 @@ describe("an alert", () => {
     expect(sentence(alert({ kind: "new-kind", title: "something new" }))).toBe("Something new.");
   });
   it("says its facts in words, and equal changes once", () => {
-    expect(factOf(failed, "k 2.276")).toBe(
+    expect(factOf(failed, "k 2.276", String)).toBe(
       "Mean error of 1,124 injections in 66 sessions, with calibration . The limits must be 2.28 standard deviations away from the mean; they are 0.715.");
-    expect(factOf(alert({ kind: "sterility-2" }), "used in the session")).toBe("used in the session");
+    const said = (what: string) => factOf(alert({ kind: "sterility-4" }), what, time => `at ${time.slice(11, 16)}`);
+    expect(said("cycle C: outcome FAILED, release RELEASED, wet no")).toBe("cycle C: failed, its load was released");
+    expect(said("used in the session: clock synced yes, last 2026-11-27T08:23:46Z, mounts inj-0005/m1")).toBe("used in the session: last injection at 08:23, mounted as inj-0005/m1");
+    expect(said("something else")).toBe("something else");
     const event = (name: string, at: string, severity = "high") => ({ actor: "", alert_key: "k", at, event: name, holds: true, note: "x", sessions: [], severity, tenant: "t" });
     const rows = folded([event("CHANGED", "5"), event("CHANGED", "4"), event("CHANGED", "3", "low"), event("RAISED", "2"), event("RAISED", "1")]);
     expect(rows.map(row => [row.event, row.times, row.at, row.first_at])).toEqual([["CHANGED", 2, "5", "4"], ["CHANGED", 1, "3", "3"], ["RAISED", 1, "2", "2"], ["RAISED", 1, "1", "1"]]);

@@ -143,15 +143,27 @@ export function sentence(alert: Alert): string {
   }
 }
 
+/** A session or cycle that a fact names, in the words of the page: `at` writes a time in the zone of the site. */
+function named(what: string, at: (time: string) => string): string {
+  const words = text.alerts.named;
+  return what
+    .replace(/\bclock synced (yes|no), /, (_, synced: string) => (synced === "no" ? `${words.unsure}, ` : ""))
+    .replace(/\blast (\d{4}-\d\d-\d\dT[\d:.]+Z)/, (_, time: string) => words.until(at(time)))
+    .replace(/\bmounts (.+)$/, (_, ids: string) => words.mounts(ids))
+    .replace(/\boutcome ([A-Z]+)/, (_, outcome: string) => words.outcome[outcome] ?? outcome.toLowerCase())
+    .replace(/\brelease ([A-Z]+)/, (_, release: string) => words.release[release] ?? release.toLowerCase())
+    .replace(/, wet (yes|no)\b/, (_, wet: string) => (wet === "yes" ? `, ${words.wet}` : ""));
+}
+
 /** A fact in words; `what` is what the server says of it. */
-export function factOf(alert: Alert, what: string): string {
+export function factOf(alert: Alert, what: string, at: (time: string) => string): string {
   const words = text.alerts.fact;
   const row = fact(alert);
   const calibration = String(row.calibration ?? "");
   if (alert.kind === "drift") return words.drift(row.side === "UPPER", calibration);
   if (alert.kind === "forecast") return words.forecast(row.side === "UPPER", calibration);
   const [k, actual, n] = [number(row.k), number(row.k_actual), number(row.n)];
-  if (alert.kind !== "accuracy-verdict" || k === undefined || actual === undefined || n === undefined) return what;
+  if (alert.kind !== "accuracy-verdict" || k === undefined || actual === undefined || n === undefined) return named(what, at);
   return words.verdict(count(n), text.alerts.sessions(number(row.sessions) ?? 0), figure(k), figure(actual), calibration);
 }
 

@@ -16,7 +16,10 @@ it("counts missing events by device, both ends included, without those that are 
 
 it("makes one entry of a device, as grave as its gravest finding", () => {
   const { stop, look } = entries({
-    alerts: [alert({ kind: "drift" }), alert({ kind: "accuracy-verdict", severity: "high", title: "inj-1 is bad" }), alert({ kind: "sequence-gap", device: "inj-3" })],
+    alerts: [
+      alert({ kind: "drift", alert_key: "drift/t/inj-1/dose/0" }), alert({ kind: "forecast", alert_key: "forecast/t/inj-1/dose/0" }),
+      alert({ kind: "accuracy-verdict", severity: "high", title: "inj-1 is bad", alert_key: "accuracy-verdict/t/inj-1/dose/0" }), alert({ kind: "sequence-gap", device: "inj-3" }),
+    ],
     overdue: [], gaps: [gap("inj-3", 1, 7)], lost: [{ tenant: "t", site: "s", device: "inj-4", state_since: null, last_seen: "2026-11-02" }],
   });
   expect(stop.map(entry => [entry.subject.id, entry.points.length, entry.points[0]?.sentence])).toEqual([["inj-1", 2, "Is bad."]]);

@@ -47,7 +47,10 @@ export function entries(facts: Facts): { stop: Entry[]; look: Entry[] } {
   const said = new Set<string>();
 
   const gaps = missing(facts.gaps);
+  const failed = new Set(facts.alerts.filter(({ kind }) => kind === "accuracy-verdict").map(alert => `${alert.tenant}/${alert.device}/${alert.alert_key.split("/").at(-2)}`));
   for (const alert of facts.alerts) {
+    // What may come has come.
+    if (alert.kind === "forecast" && failed.has(`${alert.tenant}/${alert.device}/${alert.alert_key.split("/").at(-2)}`)) continue;
     // The gaps say it with the number of events.
     if (alert.kind === "sequence-gap" && gaps.some(gap => gap.tenant === alert.tenant && gap.device === alert.device)) continue;
     if (alert.kind === "calibration-overdue") said.add(`${alert.tenant}/${alert.device}/${alert.alert_key.split("/").at(-2)?.toUpperCase()}`);

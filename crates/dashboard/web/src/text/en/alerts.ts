@@ -100,6 +100,15 @@ export const alerts = {
     drift: (upper: boolean, calibration: string) => `The chart signalled on the ${upper ? "upper" : "lower"} side, with calibration ${calibration}.`,
     forecast: (upper: boolean, calibration: string) => `The forecast reaches the ${upper ? "upper" : "lower"} limit, with calibration ${calibration}.`,
   },
+  /** Words of the interface for a session or a cycle that a fact names, in those of the page. */
+  named: {
+    until: (at: string) => `last injection ${at}`,
+    unsure: "the clock of the device was not synchronised",
+    mounts: (ids: string) => `mounted as ${ids}`,
+    outcome: { PASSED: "passed", FAILED: "failed", INDETERMINATE: "cannot be judged", PENDING: "waits for data" } as Record<string, string>,
+    release: { RELEASED: "its load was released", REJECTED: "its load was rejected", "": "its load was not decided on" } as Record<string, string>,
+    wet: "its load was wet",
+  },
   repeated: (word: string, n: number) => (n === 1 ? word : `${word}, ${n} times`),
   links: "Where to look",
   link: { device: (id: string) => `Device ${id}`, session: (id: string) => `Session ${id.slice(0, 8)}`, item: (id: string) => `Trace of ${id}`, cycle: (id: string) => `Cycle ${id}` },
