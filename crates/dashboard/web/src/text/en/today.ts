@@ -3,8 +3,8 @@ export const today = {
   stop: {
     title: "Stop using",
     lead: (n: number) => (n === 1 ? "One device or item must not be used." : `${n} devices or items must not be used.`),
-    none: "Nothing must be taken out of use.",
-    noneLead: "By what has been received, nothing must be taken out of use.",
+    none: "Nothing has to be taken out of use.",
+    noneLead: "By what has been received, nothing has to be taken out of use.",
   },
   look: { title: "Look at", none: "Nothing waits for a person." },
   means: {
