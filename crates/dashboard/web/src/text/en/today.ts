@@ -6,6 +6,8 @@ export const today = {
     none: "Nothing has to be taken out of use.",
     noneLead: "By what has been received, nothing has to be taken out of use.",
   },
+  partial: (what: string) => `Not all could be asked: ${what}. Something that must not be used may not stand here.`,
+  asked: { calibrations: "calibrations", gaps: "missing events", open: "alerts and connections" },
   look: { title: "Look at", none: "Nothing waits for a person." },
   means: {
     stop: "Devices out of tolerance or overdue for calibration, and critical or high alerts that nobody has acknowledged. Items are listed under their own name.",
