@@ -61,9 +61,10 @@ export async function leadsTo(typed: string): Promise<string> {
     return (q.length >= LEAST ? await exact(q) : undefined) ?? to(["search"], { q });
   }
   try {
-    const { item_key: key } = await read(label);
+    const { item_key: key, udi_di: product } = await read(label);
     const owner = theTenant();
-    if (owner) return to(["trace", owner, "item", key]);
+    // Without a product the text may be a part of a label; the page of the search says what it read.
+    if (owner && product) return to(["trace", owner, "item", key]);
     const [first, ...others] = (await find(key)).filter(hit => hit.kind === "ITEM" && hit.id === key);
     if (first && others.length === 0) return hitHref(first);
   } catch {

@@ -19,6 +19,13 @@ it("takes fast characters that end with Enter for a scan", () => {
   expect(type(scan, "0104012345678901", 5, 9000)).toBe("0104012345678901");
 });
 
+it("takes no scan with a pause in it: its beginning could be missing", () => {
+  const scan = new Scan();
+  for (const [at, key] of [..."]d20"].entries()) scan.take({ key, ctrlKey: false, timeStamp: at * 5 });
+  expect(type(scan, "10401234567890110L121S1", 5, 300)).toBeUndefined();
+  expect(type(scan, "0104012345678901", 5, 9000)).toBe("0104012345678901");
+});
+
 it("keeps FNC1, and passes over the keys that only shift", () => {
   const scan = new Scan();
   const keys = [..."010401234567890110L1"].map(key => ({ key, ctrlKey: false }));

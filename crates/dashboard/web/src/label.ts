@@ -2,8 +2,12 @@
 
 /** Separator of elements, as a scanner sends it. */
 export const FNC1 = "\u001d";
-/** Longest time between two characters of a scanner, ms, and the fewest characters that are taken for a scan. */
-const SCAN_MS = 50;
+/**
+ * Longest time between two characters of a scanner, ms; time after which characters begin anew, ms; and the fewest
+ * characters that are taken for a scan.
+ */
+const SCAN_MS = 60;
+const ANEW_MS = 600;
 const SCAN_CHARACTERS = 8;
 
 /** The text of a label; undefined where the text is no label. */
@@ -24,19 +28,23 @@ export const isFnc1 = (event: { key: string; ctrlKey: boolean }): boolean => eve
 export class Scan {
   private text = "";
   private at = Number.NEGATIVE_INFINITY;
+  /** Whether all characters came fast: of others, the first could be missing, and the rest could be another label. */
+  private whole = true;
 
   /** Takes a key. A number of characters that came as a scan; the whole text once Enter ends it. */
   take(event: { key: string; ctrlKey: boolean; timeStamp: number }): { fast: boolean; scanned?: string } {
     const fast = event.timeStamp - this.at <= SCAN_MS;
     if (event.key === "Enter") {
-      const scanned = fast && this.text.length >= SCAN_CHARACTERS ? this.text : undefined;
+      const scanned = fast && this.whole && this.text.length >= SCAN_CHARACTERS ? this.text : undefined;
       this.text = "";
       return { fast, scanned };
     }
     const character = isFnc1(event) ? FNC1 : event.key;
     // Shift, Control and the like come between the characters of a scanner.
     if (character.length !== 1) return { fast: false };
-    this.text = fast ? this.text + character : character;
+    const anew = event.timeStamp - this.at > ANEW_MS || this.text === "";
+    this.whole = anew || (this.whole && fast);
+    this.text = anew ? character : this.text + character;
     this.at = event.timeStamp;
     return { fast: fast && this.text.length > 1 };
   }

@@ -1,7 +1,7 @@
 export const fleet = {
   title: "Fleet",
   lead: (shown: string, all: string) => (shown === all ? (all === "1" ? "1 device." : `${all} devices.`) : `${shown} of ${all} devices fit the filter.`),
-  stop: (n: number, text: string) => (n === 0 ? "None of them must be taken out of use." : n === 1 ? "1 must not be used." : `${text} must not be used.`),
+  stop: (n: number, text: string) => (n === 0 ? "None of them has to be taken out of use." : n === 1 ? "1 must not be used." : `${text} must not be used.`),
   none: "No device fits the filter.",
   empty: "No device is known here. Register one with “doseline device add”, or let one send its first message.",
   clear: "Show all devices",

@@ -3,9 +3,11 @@ export const today = {
   stop: {
     title: "Stop using",
     lead: (n: number) => (n === 1 ? "One device or item must not be used." : `${n} devices or items must not be used.`),
-    none: "Nothing must be taken out of use.",
-    noneLead: "By what has been received, nothing must be taken out of use.",
+    none: "Nothing has to be taken out of use.",
+    noneLead: "By what has been received, nothing has to be taken out of use.",
   },
+  partial: (what: string) => `Not all could be asked: ${what}. Something that must not be used may not stand here.`,
+  asked: { calibrations: "calibrations", gaps: "missing events", open: "alerts and connections" },
   look: { title: "Look at", none: "Nothing waits for a person." },
   means: {
     stop: "Devices out of tolerance or overdue for calibration, and critical or high alerts that nobody has acknowledged. Items are listed under their own name.",
