@@ -23,7 +23,7 @@ mod disk;
 mod doseline;
 mod kafka;
 mod large_fleet;
-mod locate;
+pub mod locate;
 mod mosquitto;
 mod ports;
 mod process;

@@ -1,4 +1,5 @@
-//! Every command in README and docs is executed: here, or by the test that stands beside it below.
+//! Every command and every query in README and docs is executed: here, or by the test that stands
+//! beside it below.
 //! A command that needs what a test machine lacks says what that is.
 
 use std::collections::BTreeSet;
@@ -87,6 +88,12 @@ fn root() -> PathBuf {
 
 /// All commands of the documents, with the document of each.
 fn commands() -> Vec<(String, String)> {
+    let all = blocks("sh").into_iter();
+    all.flat_map(|(name, block)| split(&block).into_iter().map(move |command| (name.clone(), command))).collect()
+}
+
+/// The blocks of the documents in a language, with the document of each.
+fn blocks(language: &str) -> Vec<(String, String)> {
     let root = root();
     let docs = fs::read_dir(root.join("docs")).expect("docs").map(|entry| entry.expect("an entry").path());
     let mut files: Vec<PathBuf> = docs.filter(|path| path.extension().is_some_and(|end| end == "md")).collect();
@@ -97,20 +104,17 @@ fn commands() -> Vec<(String, String)> {
         .flat_map(|file| {
             let name = file.strip_prefix(&root).expect("a file of the checkout").display().to_string();
             let text = fs::read_to_string(file).expect("a document");
-            shell_blocks(&text)
-                .iter()
-                .flat_map(|block| split(block))
-                .map(|command| (name.clone(), command))
-                .collect::<Vec<_>>()
+            blocks_of(&text, language).into_iter().map(|block| (name.clone(), block)).collect::<Vec<_>>()
         })
         .collect()
 }
 
-fn shell_blocks(text: &str) -> Vec<String> {
+fn blocks_of(text: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}");
     let mut blocks = Vec::new();
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
-        if line.trim() == "```sh" {
+        if line.trim() == fence {
             let block: Vec<_> = lines.by_ref().take_while(|line| line.trim() != "```").collect();
             blocks.push(block.join("\n"));
         }
@@ -210,7 +214,27 @@ fn commands_for_a_running_up_do_what_the_documents_say() {
         let Up(code) = how else { unreachable!("only those were chosen") };
         expect(&command, &folder, code);
     }
+    queries_are_answered(&ready);
     up.stop(STOPS_WITHIN);
+}
+
+/// Executes every query of the documents, in the database that tools name. Those of docs/queries.md
+/// have rows, except one: nobody has acknowledged an alert.
+fn queries_are_answered(ready: &harness::Ready) {
+    let queries = blocks("sql");
+    assert!(queries.len() > 10, "{} queries are not all", queries.len());
+    let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+    for (file, sql) in queries {
+        let may_be_empty = file != "docs/queries.md" || sql.contains("'ACKNOWLEDGED'");
+        // The monitor may not have judged yet.
+        poll(READY_WITHIN, &format!("an answer to a query of {file}"), || {
+            let url = format!("{}/?database=doseline", ready.clickhouse);
+            let mut answer = agent.post(url).send(sql.as_str()).expect("an answer");
+            let text = answer.body_mut().read_to_string().expect("a text");
+            assert!(answer.status().is_success(), "{file}: {text}\n{sql}");
+            if text.is_empty() && !may_be_empty { Err("no row") } else { Ok(()) }
+        });
+    }
 }
 
 #[test]
@@ -264,6 +288,6 @@ fn secrets_for_compose_are_made_once() {
 #[test]
 fn commands_are_read_from_blocks_of_a_shell() {
     let text = "text\n```sh\nfirst --flag    # a comment\ncurl -d 'two\nlines' # more\n\n# only a comment\n```\n```\nnot me\n```\n";
-    let commands: Vec<_> = shell_blocks(text).iter().flat_map(|block| split(block)).collect();
+    let commands: Vec<_> = blocks_of(text, "sh").iter().flat_map(|block| split(block)).collect();
     assert_eq!(commands, ["first --flag", "curl -d 'two\nlines'"]);
 }

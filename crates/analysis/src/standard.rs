@@ -46,6 +46,10 @@ pub struct Spread {
 }
 
 impl Spread {
+    /// The spread of self-starting charts of sessions. The charts find the scale themselves; only the
+    /// ratio of the two matters, and only where sessions differ in their number of shots.
+    pub const SELF_STARTING: Self = Self { between: 0.5, within: 2.0, source: Source::SelfStarting };
+
     /// Standard deviation of the mean of `shots` shots.
     pub fn of(&self, shots: u64) -> f64 {
         (self.between * self.between + self.within * self.within / shots.max(1) as f64).sqrt()

@@ -33,7 +33,11 @@ use axum::{
     routing::{get, post},
 };
 use serde::Deserialize;
-use service::role_faults::RoleFaults;
+use service::{
+    certificate::{self, Certificate},
+    role_faults::RoleFaults,
+    tls::ServerTls,
+};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use warehouse::{Warehouse, sight::Sight};
@@ -69,6 +73,10 @@ pub struct Options {
     pub names: Vec<String>,
     /// Who may ask.
     pub auth: Auth,
+    /// The certificate of the port; without one it speaks HTTP.
+    pub tls: Option<ServerTls>,
+    /// Whether a proxy with TLS stands before a port that speaks HTTP.
+    pub behind_proxy: bool,
     /// Requests of one asker, per minute.
     pub requests_per_min: u32,
     /// Problems of roles in the same process, which `/readyz` reports.
@@ -97,6 +105,19 @@ pub enum Error {
         /// The address in the configuration.
         address: SocketAddr,
     },
+    /// Whoever is on the way could read tokens and medical data.
+    #[error(
+        "at {address} tokens and medical data would be sent without TLS; set serve.tls.certificate and serve.tls.key, or \
+         serve.behind_proxy = true if a proxy with TLS stands before this port, or an address of the loopback interface in \
+         serve.http"
+    )]
+    Plain {
+        /// The address in the configuration.
+        address: SocketAddr,
+    },
+    /// The certificate cannot be used.
+    #[error("serve.tls: {0}")]
+    Certificate(#[from] certificate::Unusable),
     /// The tokens cannot be read.
     #[error("read the tokens: {0}")]
     Tokens(#[from] tokens::Error),
@@ -111,6 +132,7 @@ pub struct Dashboard {
     listener: TcpListener,
     address: SocketAddr,
     names: Vec<String>,
+    certificate: Option<Arc<Certificate>>,
     faults: RoleFaults,
     access: Access,
     warehouse: Warehouse,
@@ -121,23 +143,35 @@ impl Dashboard {
     /// Binds the address.
     ///
     /// # Errors
-    /// [`Error::Open`], [`Error::Tokens`] or [`Error::Listen`].
+    /// Any of [`Error`] but the last.
     #[boxed]
     pub async fn bind(options: Options, warehouse: Warehouse) -> Result<Self, Error> {
-        let Options { listen, names, auth, requests_per_min, faults, writer } = options;
-        if matches!(auth, Auth::None) && !listen.ip().is_loopback() {
-            return Err(Error::Open { address: listen });
+        let Options { listen, names, auth, tls, behind_proxy, requests_per_min, faults, writer } = options;
+        if !listen.ip().is_loopback() {
+            if matches!(auth, Auth::None) {
+                return Err(Error::Open { address: listen });
+            }
+            if tls.is_none() && !behind_proxy {
+                return Err(Error::Plain { address: listen });
+            }
         }
-        let access = Access::new(auth, requests_per_min)?;
+        let certificate = tls.map(Certificate::open).transpose()?.map(Arc::new);
+        let access = Access::new(auth, certificate.is_some(), requests_per_min)?;
         let failed = |source| Error::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, names, faults, access, warehouse, writer })
+        Ok(Self { listener, address, names, certificate, faults, access, warehouse, writer })
     }
 
     /// The address it listens on, with the real port.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of the page.
+    pub fn url(&self) -> String {
+        let scheme = if self.certificate.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// Serves until `shutdown` is cancelled.
@@ -149,6 +183,7 @@ impl Dashboard {
         let source = Arc::new(Source {
             warehouse: self.warehouse,
             faults: self.faults,
+            certificate: self.certificate.clone(),
             access: Arc::new(self.access),
             cache: Cache::new(FRESH),
             questions: Semaphore::new(QUESTIONS_MAX),
@@ -157,7 +192,7 @@ impl Dashboard {
         });
         let router = router(Arc::clone(&source));
         let watch = source.changes.watch(&source.warehouse);
-        let serve = service::listener::serve(self.listener, self.names, router, shutdown);
+        let serve = service::listener::serve(self.listener, self.names, self.certificate, router, shutdown);
         // After the shutdown, requests under way are still answered.
         let (served, ()) = tokio::join!(serve, watch);
         served.map_err(Error::Serve)
@@ -203,6 +238,7 @@ async fn start(method: Method, uri: Uri, headers: HeaderMap) -> Response {
 struct Source {
     warehouse: Warehouse,
     faults: RoleFaults,
+    certificate: Option<Arc<Certificate>>,
     access: Arc<Access>,
     cache: Cache,
     /// One permit for each running query.
@@ -294,7 +330,8 @@ impl Failed {
 
 /// Whether everything works. Strangers do not learn why not.
 async fn ready(State(source): State<Arc<Source>>) -> Response {
-    let faults = source.faults.lines();
+    let mut faults = source.faults.lines();
+    faults.extend(source.certificate.iter().filter_map(|certificate| certificate.fault()));
     let fault = match source.warehouse.row::<u8>("SELECT toUInt8(1)").await {
         Ok(_) if faults.is_empty() => return "ok\n".into_response(),
         Ok(_) => faults.join("; "),

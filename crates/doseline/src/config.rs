@@ -12,7 +12,7 @@ use figment::{
     providers::{Env, Format as _, Serialized, Toml},
 };
 use serde::{Deserialize, Serialize};
-use service::settings::Section as _;
+use service::{certificate::Certificate, settings::Section as _};
 use telemetry::{device_time, plausibility::Plausibility};
 
 #[cfg(test)]
@@ -209,9 +209,9 @@ fn origin(metadata: Option<&figment::Metadata>) -> String {
 }
 
 impl Config {
-    /// Files that are named and cannot be read, as faults. They are read when they are needed,
+    /// Files that are named and cannot be used, as faults. They are read when they are needed,
     /// perhaps on another machine; so only `doseline check` looks.
-    pub fn unreadable_files(&self) -> Vec<Fault> {
+    pub fn unusable_files(&self) -> Vec<Fault> {
         let (mqtt, kafka, clickhouse) = (&self.mqtt, &self.kafka, &self.clickhouse);
         let mut files = vec![
             ("mqtt.password_file".to_owned(), mqtt.password_file.as_ref()),
@@ -230,13 +230,18 @@ impl Config {
             let text = format!("{}: {error}; name a file that this user can read", path.display());
             Some(Fault { origin: "configuration".to_owned(), key, text })
         });
-        unreadable.collect()
+        let certificate = self.serve.tls.clone().and_then(|tls| Certificate::open(tls).err());
+        let unusable = certificate.map(|error| {
+            let (origin, key, text) = ("configuration".to_owned(), "serve.tls".to_owned(), error.to_string());
+            Fault { origin, key, text }
+        });
+        unreadable.chain(unusable).collect()
     }
 
-    /// The fault of a dashboard that would answer everybody on the network. Other roles start with
-    /// such a configuration; only `doseline check` and the dashboard itself refuse it.
-    pub fn open_dashboard(&self) -> Option<Fault> {
-        let (key, text) = self.serve.is_open()?;
+    /// The fault of a dashboard whose answers the network could read. Other roles start with such a
+    /// configuration; only `doseline check` and the dashboard itself refuse it.
+    pub fn exposed_dashboard(&self) -> Option<Fault> {
+        let (key, text) = self.serve.exposure()?;
         Some(Fault { origin: "configuration".to_owned(), key: format!("serve.{key}"), text })
     }
 
@@ -317,20 +322,28 @@ mod tests {
     }
 
     #[test]
-    fn a_dashboard_that_answers_everybody_is_refused() {
+    fn a_dashboard_that_the_network_could_read_is_refused() {
         let faults = |toml: &str| {
             let config: Config =
                 Figment::from(Serialized::defaults(Config::default())).merge(Toml::string(toml)).extract().unwrap();
-            let open = config.open_dashboard().map(|fault| fault.to_string());
+            let open = config.exposed_dashboard().map(|fault| fault.to_string());
             (open, config.faults())
         };
         let (open, conflicts) = faults("[serve]\nhttp = \"0.0.0.0:9600\"\n");
         let open = open.unwrap();
         assert!(open.starts_with("configuration: serve.auth: \"none\" lets everybody"), "{open}");
         assert!(open.contains("0.0.0.0:9600") && open.contains("tokens_file") && conflicts.is_empty(), "{open}");
+        let (plain, _) = faults("[serve]\nhttp = \"0.0.0.0:1\"\nauth = \"tokens\"\ntokens_file = \"t\"\n");
+        let plain = plain.unwrap();
+        assert!(
+            plain.contains("serve.behind_proxy: at 0.0.0.0:1") && plain.contains("serve.tls.certificate"),
+            "{plain}"
+        );
         for safe in [
             "[serve]\nhttp = \"[::1]:9600\"\n",
-            "[serve]\nhttp = \"0.0.0.0:1\"\nauth = \"tokens\"\ntokens_file = \"t\"\n",
+            "[serve]\nhttp = \"0.0.0.0:1\"\nauth = \"tokens\"\ntokens_file = \"t\"\nbehind_proxy = true\n",
+            "[serve]\nhttp = \"0.0.0.0:1\"\nauth = \"tokens\"\ntokens_file = \"t\"\n\
+             [serve.tls]\ncertificate = \"c\"\nkey = \"k\"\n",
         ] {
             assert_eq!(faults(safe), (None, Vec::new()), "{safe}");
         }
@@ -358,16 +371,18 @@ mod tests {
         let toml = format!(
             "[mqtt]\npassword_file = \"/nowhere/mqtt\"\n[mqtt.tls]\n{tls}[kafka.tls]\n{tls}\
              [kafka.sasl]\nmechanism = \"PLAIN\"\nusername = \"u\"\npassword_file = \"/nowhere/kafka\"\n\
-             [clickhouse]\npassword_file = \"/nowhere/clickhouse\"\n"
+             [clickhouse]\npassword_file = \"/nowhere/clickhouse\"\n\
+             [serve.tls]\ncertificate = \"/nowhere/c.pem\"\nkey = \"/nowhere/k.pem\"\n"
         );
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("doseline.toml");
         fs::write(&path, toml).unwrap();
         let config = load(Sources { file: Some(&path), ..Sources::default() }).unwrap();
-        let told: Vec<_> = config.unreadable_files().iter().map(ToString::to_string).collect();
-        assert_eq!(told.len(), 9, "{told:#?}");
+        let told: Vec<_> = config.unusable_files().iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 10, "{told:#?}");
+        assert!(told[9].starts_with("configuration: serve.tls: /nowhere/c.pem: No such file"), "{told:#?}");
         assert!(told[0].starts_with("configuration: mqtt.password_file: /nowhere/mqtt: No such file"), "{told:#?}");
-        assert!(Config::default().unreadable_files().is_empty());
+        assert!(Config::default().unusable_files().is_empty());
     }
 
     /// ClickHouse and the dashboard have no TLS there. The MQTT port asks for certificates.

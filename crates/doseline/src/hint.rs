@@ -111,7 +111,11 @@ fn remedy(cause: &(dyn Error + 'static)) -> Option<String> {
         return Some(embedded::mosquitto::REMEDY.to_owned());
     }
     if let Some(
-        error @ (dashboard::Error::Listen { .. } | dashboard::Error::Open { .. } | dashboard::Error::Tokens(_)),
+        error @ (dashboard::Error::Listen { .. }
+        | dashboard::Error::Open { .. }
+        | dashboard::Error::Plain { .. }
+        | dashboard::Error::Certificate(_)
+        | dashboard::Error::Tokens(_)),
     ) = cause.downcast_ref()
     {
         return last_clause(&error.to_string());

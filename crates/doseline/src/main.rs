@@ -295,8 +295,8 @@ fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             Command::Simulate(arguments) => simulate::run(arguments, config).await,
             Command::Migrate(_) => migrate::run(config).await,
             Command::Check(arguments) => {
-                let mut faults = config.unreadable_files();
-                faults.extend(config.open_dashboard());
+                let mut faults = config.unusable_files();
+                faults.extend(config.exposed_dashboard());
                 if faults.is_empty() { check::run(arguments, config).await } else { Ok(invalid(&faults)) }
             }
             Command::Reconcile(arguments) => reconcile::run(arguments, config).await,

@@ -47,8 +47,17 @@ pub fn dashboard(
         (ServeAuth::Tokens, file) => Auth::Tokens(file.clone().unwrap_or_default()),
         (ServeAuth::None, _) => Auth::None,
     };
-    let (names, requests_per_min) = (config.http.names.clone(), section.requests_per_min);
-    dashboard::Options { listen, names, auth, requests_per_min, faults, writer }
+    let (names, tls, requests_per_min) = (config.http.names.clone(), section.tls.clone(), section.requests_per_min);
+    dashboard::Options {
+        listen,
+        names,
+        auth,
+        tls,
+        behind_proxy: section.behind_proxy,
+        requests_per_min,
+        faults,
+        writer,
+    }
 }
 
 /// The loader's connection to Kafka, also for commands that read its topics.

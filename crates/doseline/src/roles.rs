@@ -104,7 +104,7 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let writer = writer::start(&mut group, &config, &warehouse);
     let dashboard = options::dashboard(&config, config.serve.http, RoleFaults::default(), writer);
     let dashboard = dashboard::Dashboard::bind(dashboard, warehouse).await?;
-    tracing::info!(url = format!("http://{}", dashboard.address()), "dashboard serves");
+    tracing::info!(url = dashboard.url(), "dashboard serves");
     group.spawn("dashboard", dashboard.run(group.shutdown()));
     until_stopped(group, stop).await
 }

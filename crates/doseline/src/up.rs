@@ -148,12 +148,12 @@ impl Machine {
         }
         let dashboard = self.start_roles(arguments, &config, broker).await?;
         tracing::info!(seconds = format!("{:.1}", started.elapsed().as_secs_f64()), "everything serves");
-        let _written = running::write(&arguments.data_dir, &config, &format!("http://{dashboard}"))?;
+        let _written = running::write(&arguments.data_dir, &config, &dashboard)?;
         let Addresses { mqtt, kafka, clickhouse } = addresses;
-        println!("ready mqtt={mqtt} kafka={kafka} clickhouse=http://{clickhouse} dashboard=http://{dashboard}");
+        println!("ready mqtt={mqtt} kafka={kafka} clickhouse=http://{clickhouse} dashboard={dashboard}");
         if config.log.format == LogFormat::Text {
             let program = std::env::current_exe().unwrap_or_else(|_| "doseline".into());
-            eprint!("{}", welcome(clickhouse, dashboard, &program, &arguments.data_dir));
+            eprint!("{}", welcome(clickhouse, &dashboard, &program, &arguments.data_dir));
         }
         if arguments.simulate > 0 {
             let fleet = simulate::demo(&config, arguments.simulate, arguments.data_dir.join("simulator"))?;
@@ -205,7 +205,7 @@ impl Machine {
         arguments: &Arguments,
         config: &Config,
         broker: mosquitto::Status,
-    ) -> anyhow::Result<SocketAddr> {
+    ) -> anyhow::Result<String> {
         let warehouse = options::warehouse(config)?;
         // Several `up` may run on one machine, so only ports that a user names are fixed.
         let anywhere = Some(loopback(0));
@@ -231,7 +231,7 @@ impl Machine {
         let writer = writer::start(&mut self.behind_kafka, config, &warehouse);
         let options = options::dashboard(config, loopback(arguments.http_port), faults.clone(), writer);
         let dashboard = dashboard::Dashboard::bind(options.clone(), warehouse.clone()).await?;
-        let address = dashboard.address();
+        let (address, url) = (dashboard.address(), dashboard.url());
         let options = dashboard::Options { listen: address, ..options };
         let (again, stop) = (warehouse, shutdown.clone());
         let bind = move || dashboard::Dashboard::bind(options.clone(), again.clone());
@@ -251,7 +251,7 @@ impl Machine {
                 tracing::info!(role, metrics = format!("http://{http}/metrics"), "role serves");
             }
         }
-        Ok(address)
+        Ok(url)
     }
 
     /// Waits until bridge and loader serve.
@@ -339,10 +339,10 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 /// A text for the first start: the address of the page, a command to try next, and how to stop.
-fn welcome(clickhouse: SocketAddr, dashboard: SocketAddr, program: &Path, data_dir: &Path) -> String {
+fn welcome(clickhouse: SocketAddr, dashboard: &str, program: &Path, data_dir: &Path) -> String {
     let (program, data_dir) = (program.display(), data_dir.display());
     format!(
-        "page: http://{dashboard}\n\
+        "page: {dashboard}\n\
          try next: {program} alerts list --data-dir {data_dir} \
          (or: curl 'http://{clickhouse}/' -d 'SELECT * FROM doseline.open_alerts FORMAT Vertical')\n\
          stop: Ctrl-C; the data stay in {data_dir}, and the next start goes on from there\n"
@@ -445,7 +445,8 @@ mod tests {
 
     #[test]
     fn the_welcome_is_three_lines_with_the_addresses_and_the_folder_of_this_run() {
-        let text = welcome(loopback(18123), loopback(19600), Path::new("target/doseline"), Path::new("./trial"));
+        let text =
+            welcome(loopback(18123), "http://127.0.0.1:19600", Path::new("target/doseline"), Path::new("./trial"));
         assert_eq!(
             text.lines().collect::<Vec<_>>(),
             [

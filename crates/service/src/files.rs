@@ -1,8 +1,8 @@
-//! The number of files that this process may have open, and the number of connections of every
+//! The state of a file that is read again when it changes. The number of files that this process may have open, and the number of connections of every
 //! listener that follows from it. All listeners together take at most half of the files. The other
 //! half is for data files, ClickHouse, and connections that the process opens itself.
 
-use std::sync::LazyLock;
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, sync::LazyLock};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -36,4 +36,27 @@ pub fn role_connections() -> usize {
 
 fn connections(share: u64) -> usize {
     usize::try_from((limit() / share).clamp(1, CONNECTIONS_MAX)).unwrap_or(1)
+}
+
+/// What tells two states of a file apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileState {
+    inode: u64,
+    mode: u32,
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileState {
+    /// The state of a file now; none if there is no such file.
+    pub fn of(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|found| Self {
+            inode: found.ino(),
+            mode: found.mode(),
+            bytes: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
+        })
+    }
 }

@@ -63,7 +63,7 @@ pub async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, (S
 /// Serves a role until `shutdown`. `names` are host names by which the port may be called besides
 /// its address.
 pub async fn serve(listener: TcpListener, names: Vec<String>, role: impl Role, shutdown: CancellationToken) {
-    if let Err(error) = listener::serve(listener, names, router(role), shutdown).await {
+    if let Err(error) = listener::serve(listener, names, None, router(role), shutdown).await {
         tracing::error!(%error, "the HTTP port has ended");
     }
 }

@@ -16,6 +16,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub mod backoff;
+pub mod certificate;
 pub mod connection_slots;
 pub mod files;
 pub mod health;

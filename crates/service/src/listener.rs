@@ -1,6 +1,8 @@
-//! Serves the HTTP port of a role: behind its guard, with a bounded number of connections.
+//! Serves the HTTP port of a role: behind its guard, with a bounded number of connections, over TLS
+//! if the port has a certificate.
 //!
-//! A client has 20 s for the head of a request, however slowly it sends. A connection may be idle
+//! A client has 20 s for the handshake of TLS, and for the head of a request, however slowly it
+//! sends. A connection may be idle
 //! for as long. If all slots are taken, an idle connection is closed for a new one: see
 //! [`crate::connection_slots`].
 
@@ -18,13 +20,16 @@ use axum::{Router, body::Body, response::Response};
 use hyper::{Request, body::Incoming, service::HttpService};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
+use tokio_openssl::SslStream;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
 use crate::{
+    certificate::Certificate,
     connection_slots::{ConnectionSlots, Slot},
     origin_guard::OriginGuard,
 };
@@ -38,7 +43,7 @@ const HEAD_TIME: Duration = Duration::from_secs(20);
 pub struct Peer(pub IpAddr);
 
 /// Serves a router until `shutdown`, then finishes the requests that have begun. `names` are host
-/// names by which the port may be called besides its address.
+/// names by which the port may be called besides its address. With a `certificate` it speaks HTTPS.
 ///
 /// # Errors
 /// The listener has no address.
@@ -46,16 +51,27 @@ pub struct Peer(pub IpAddr);
 pub async fn serve(
     listener: TcpListener,
     names: Vec<String>,
+    certificate: Option<Arc<Certificate>>,
     router: Router,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let router = OriginGuard::new(listener.local_addr()?, &names).protect(router);
-    serve_within(listener, router, ConnectionSlots::new(crate::files::role_connections()), HEAD_TIME, shutdown).await;
+    let guard = OriginGuard::new(listener.local_addr()?, &names).over_tls(certificate.is_some());
+    let router = guard.protect(router);
+    serve_within(
+        listener,
+        certificate,
+        router,
+        ConnectionSlots::new(crate::files::role_connections()),
+        HEAD_TIME,
+        shutdown,
+    )
+    .await;
     Ok(())
 }
 
 async fn serve_within(
     listener: TcpListener,
+    certificate: Option<Arc<Certificate>>,
     router: Router,
     slots: Arc<ConnectionSlots>,
     head_time: Duration,
@@ -68,18 +84,41 @@ async fn serve_within(
             () = shutdown.cancelled() => break,
             Some(_) = connections.join_next() => {}
             (stream, slot) = &mut accepting => {
-                let (router, shutdown) = (router.clone(), shutdown.clone());
+                let (router, certificate, shutdown) = (router.clone(), certificate.clone(), shutdown.clone());
                 let peer = Peer(stream.peer_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip()));
                 connections.spawn(async move {
                     let service = answering(router, peer, slot.clone());
                     // Whatever ended it, the client knows.
-                    let _ = serve_connection(stream, &slot, service, head_time, &shutdown).await;
+                    let _ = match certificate {
+                        None => serve_connection(stream, &slot, service, head_time, &shutdown).await,
+                        Some(certificate) => {
+                            let Some(stream) = encrypted(stream, &certificate, &slot, head_time, &shutdown).await else {
+                                return;
+                            };
+                            serve_connection(stream, &slot, service, head_time, &shutdown).await
+                        }
+                    };
                 });
                 accepting.set(slots.accept(&listener));
             }
         }
     }
     while connections.join_next().await.is_some() {}
+}
+
+/// The connection in TLS; none if it fails, takes too long, or has to give way.
+async fn encrypted(
+    stream: TcpStream,
+    certificate: &Certificate,
+    slot: &Slot,
+    within: Duration,
+    shutdown: &CancellationToken,
+) -> Option<SslStream<TcpStream>> {
+    tokio::select! {
+        accepted = tokio::time::timeout(within, certificate.accept(stream)) => accepted.ok().flatten(),
+        () = slot.dismissed() => None,
+        () = shutdown.cancelled() => None,
+    }
 }
 
 /// Answers by a router. The connection counts as busy until the answer is there: a client that does
@@ -106,14 +145,15 @@ fn answering(
 ///
 /// # Errors
 /// The connection fails or breaks HTTP.
-pub async fn serve_connection<S, B>(
-    stream: TcpStream,
+pub async fn serve_connection<C, S, B>(
+    stream: C,
     slot: &Slot,
     service: S,
     head_time: Duration,
     shutdown: &CancellationToken,
 ) -> hyper::Result<()>
 where
+    C: AsyncRead + AsyncWrite + Unpin + 'static,
     S: HttpService<Incoming, ResBody = B, Error: Into<Box<dyn Error + Send + Sync>>>,
     B: hyper::body::Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
 {
@@ -150,7 +190,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
         let router = Router::new().route("/livez", get(|| async { "ok\n" }));
-        tokio::spawn(serve_within(listener, router, ConnectionSlots::new(slots), head_time, shutdown.clone()));
+        tokio::spawn(serve_within(listener, None, router, ConnectionSlots::new(slots), head_time, shutdown.clone()));
         (address, shutdown)
     }
 

@@ -33,6 +33,7 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 pub struct OriginGuard {
     address: SocketAddr,
     names: Arc<[String]>,
+    is_tls: bool,
 }
 
 /// Why a request is refused.
@@ -54,7 +55,13 @@ impl OriginGuard {
     /// The guard of a listener. `names` are host names by which it may be called, with any port,
     /// such as those of a proxy or a container.
     pub fn new(address: SocketAddr, names: &[String]) -> Self {
-        Self { address, names: names.iter().map(|name| name.to_ascii_lowercase()).collect() }
+        Self { address, names: names.iter().map(|name| name.to_ascii_lowercase()).collect(), is_tls: false }
+    }
+
+    /// Whether the port itself speaks HTTPS. Its pages have that scheme then, and no other.
+    #[must_use]
+    pub fn over_tls(self, is_tls: bool) -> Self {
+        Self { is_tls, ..self }
     }
 
     /// Decides whether a request may enter.
@@ -80,10 +87,13 @@ impl OriginGuard {
         Err(SITE)
     }
 
-    /// Whether pages of a host that names this port have this scheme. The port speaks `http`. In
-    /// front of a configured name there may be a proxy that speaks `https`, and that may say so in
-    /// a header.
+    /// Whether pages of a host that names this port have this scheme. In front of a configured name
+    /// of a port that speaks `http`, there may be a proxy that speaks `https`, and that may say so
+    /// in a header.
     fn serves(&self, scheme: &str, host: &str, headers: &HeaderMap) -> bool {
+        if self.is_tls {
+            return scheme == "https";
+        }
         if !self.is_name(&host.to_ascii_lowercase()) {
             return scheme == "http";
         }
@@ -108,7 +118,8 @@ impl OriginGuard {
             return true;
         }
         if host.parse::<IpAddr>().is_ok() || !host.contains(':') || host.ends_with(']') {
-            return self.address.port() == 80 && self.is_own(&format!("{host}:80"));
+            let usual = if self.is_tls { 443 } else { 80 };
+            return self.address.port() == usual && self.is_own(&format!("{host}:{usual}"));
         }
         if let Some(port) = host.strip_prefix("localhost:") {
             return port.parse() == Ok(self.address.port());
@@ -234,6 +245,25 @@ mod tests {
         proxied("http://fleet.example", Some("https"), 403);
         proxied("https://fleet.example:8443", None, 403);
         proxied("ftp://fleet.example", None, 403);
+    }
+
+    #[test]
+    fn pages_of_a_port_with_tls_have_its_scheme() {
+        let check = |address: &str, headers: &[(HeaderName, &str)], admitted: bool| {
+            let guard = OriginGuard::new(address.parse().unwrap(), &["fleet.example".to_owned()]).over_tls(true);
+            let map = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()));
+            let map = HeaderMap::from_iter(map);
+            assert_eq!(guard.admit(&Uri::from_static("/"), &map).is_ok(), admitted, "{headers:?} at {address}");
+        };
+        for host in ["fleet.example", "127.0.0.1:9600"] {
+            check("127.0.0.1:9600", &[(header::HOST, host), (header::ORIGIN, &format!("https://{host}"))], true);
+            let plain = format!("http://{host}");
+            check("127.0.0.1:9600", &[(header::HOST, host), (header::ORIGIN, &plain)], false);
+            let forwarded = [(header::HOST, host), (header::ORIGIN, &plain), (FORWARDED_SCHEME, "http")];
+            check("127.0.0.1:9600", &forwarded, false);
+        }
+        check("127.0.0.1:443", &[(header::HOST, "localhost")], true);
+        check("127.0.0.1:80", &[(header::HOST, "localhost")], false);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! TLS of a connection to an engine.
+//! TLS of a connection to an engine, and of a port.
 
 use std::path::PathBuf;
 
@@ -14,6 +14,16 @@ settings! {
         certificate: Option<PathBuf>;
         /// PEM file of the certificate's private key (PKCS#8); needs `certificate`
         key: Option<PathBuf>;
+    }
+}
+
+settings! {
+    /// TLS of a port; without this section it is plain TCP.
+    pub struct ServerTls {
+        /// PEM file of the port's certificate, followed by those of intermediate authorities
+        certificate: PathBuf;
+        /// PEM file of the certificate's private key, without a passphrase
+        key: PathBuf;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Roles, users, rights, row policies and limits of the warehouse, as SQL.
 //!
 //! Each service has a role with the rights of [`crate::rights`]. A tenant's analyst sees the rows
-//! of one tenant in each table and view; a manufacturer sees its own rows in the two views for
+//! of one tenant in each table and view; a manufacturer sees its own rows in the three views for
 //! manufacturers. Rows are withheld by *restrictive* policies: they hold beside whatever else lets
 //! a role read. A view runs with the rights and the policies of whoever asks, so it shows no more
 //! than its tables do. The views for manufacturers run with the rights of their definer; there the
@@ -441,11 +441,12 @@ mod tests {
     }
 
     #[test]
-    fn a_manufacturer_reads_two_views() {
+    fn a_manufacturer_reads_three_views() {
         let subject = Subject::manufacturer("maker").unwrap();
-        let rights = ["SELECT ON doseline.calibration_by_model", "SELECT ON doseline.calibration_by_unit"];
+        let views = vec!["calibration_by_age", "calibration_by_model", "calibration_by_unit"];
+        let rights: Vec<_> = views.iter().map(|view| format!("SELECT ON doseline.{view}")).collect();
         assert_eq!(subject.rights("doseline"), rights);
         let shown: Vec<_> = subject.policies().into_iter().filter(|(condition, _)| condition != NOTHING).collect();
-        assert_eq!(shown, [("manufacturer = 'maker'".to_owned(), vec!["calibration_by_model", "calibration_by_unit"])]);
+        assert_eq!(shown, [("manufacturer = 'maker'".to_owned(), views)]);
     }
 }

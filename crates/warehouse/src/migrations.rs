@@ -48,6 +48,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     16 "0016_item_keys",
     17 "0017_lots_of_units",
     18 "0018_commands",
+    19 "0019_calibration_by_age",
 };
 
 impl Migration {

@@ -167,6 +167,7 @@ pub const DECISIONS: &[Decision] = &[
     row("alerts", Tenant, [NONE, ADD, ADD], true, true),
     row("audit", Tenant, [WRITE, NONE, READ], true, false),
     row("audit_trail", Tenant, [NONE, NONE, READ], true, false),
+    row("calibration_by_age", Manufacturer, [NONE, NONE, READ], true, false),
     row("calibration_by_model", Manufacturer, [NONE, NONE, READ], true, false),
     row("calibration_by_unit", Manufacturer, [NONE, NONE, READ], true, false),
     row("calibration_drift", Tenant, [NONE, NONE, READ], true, true),

@@ -47,6 +47,7 @@ pub const RELATIONS: &[(&str, Kind)] = &[
     ("alerts", Kind::Monitor),
     ("audit", Kind::Loader),
     ("audit_trail", Kind::View),
+    ("calibration_by_age", Kind::View),
     ("calibration_by_model", Kind::View),
     ("calibration_by_unit", Kind::View),
     ("calibration_drift", Kind::View),

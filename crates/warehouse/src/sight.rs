@@ -29,7 +29,8 @@ pub enum Sight {
 /// What the views for manufacturers read. The views show no row of it. The registry is not narrowed
 /// to the manufacturer here: the latest row of a device decides whose it is, and must be seen for
 /// that.
-const READ_FOR_MANUFACTURERS: &[&str] = &["accuracy_session", "devices", "devices_latest", "unit_secret"];
+const READ_FOR_MANUFACTURERS: &[&str] =
+    &["accuracy_session", "devices", "devices_latest", "models", "models_latest", "unit_secret"];
 
 /// The condition that no row meets.
 pub(crate) const NOTHING: &str = "0";
@@ -140,13 +141,13 @@ mod tests {
     }
 
     #[test]
-    fn a_manufacturer_has_two_views_and_what_they_read() {
+    fn a_manufacturer_has_three_views_and_what_they_read() {
         let filters = Sight::Manufacturer("it's".to_owned()).filters();
         let closed = |relation: &str| filters.iter().any(|(name, condition)| *name == relation && condition == NOTHING);
         let owner = |name: &str| DECISIONS.iter().find(|decision| decision.relation == name).unwrap().owner;
         let open: Vec<_> = RELATIONS.iter().map(|(name, _)| *name).filter(|name| !closed(name)).collect();
         let (views, read): (Vec<_>, Vec<_>) = open.into_iter().partition(|name| owner(name) == Owner::Manufacturer);
-        assert_eq!(views, ["calibration_by_model", "calibration_by_unit"]);
+        assert_eq!(views, ["calibration_by_age", "calibration_by_model", "calibration_by_unit"]);
         assert_eq!(read, READ_FOR_MANUFACTURERS);
         for view in views {
             assert!(filters.contains(&(view, r"manufacturer = 'it\'s'".to_owned())));

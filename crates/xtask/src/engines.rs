@@ -54,6 +54,7 @@ pub fn fetch_all(step: &mut Step) -> Result<()> {
     fetch_kafka(step, &lock)?;
     fetch_python(step, &lock)?;
     fetch_kafka_clients(step, &lock)?;
+    fetch_browser_driver(step, &lock)?;
     fetch_jdbc(step, &lock)?;
     crate::tools::fetch_cargo_deny(step, &lock)?;
     Ok(())
@@ -172,20 +173,7 @@ fn fetch_kafka_clients(step: &mut Step, lock: &Lock) -> Result<()> {
     let clients = command::checkout()?.join("tests/clients");
     let python = cache::engines()?.join("python/bin/python");
     cache::place(lock, "kafka-clients-1", |staging| {
-        for file in ["package.json", "package-lock.json"] {
-            fs::copy(clients.join(file), staging.join(file)).with_context(|| format!("copy {file}"))?;
-        }
-        let npm_cache = staging.join("npm-cache");
-        cache::fetching(step, "kafkajs from npm", None, || {
-            command::read(
-                Command::new("npm")
-                    .args(["ci", "--ignore-scripts", "--no-audit", "--loglevel=error", "--no-update-notifier"])
-                    .arg("--cache")
-                    .arg(&npm_cache)
-                    .current_dir(staging),
-            )
-        })?;
-        cache::remove(&npm_cache)?;
+        npm_ci(step, "kafkajs", &clients, staging)?;
         cache::fetching(step, "kafka-python from PyPI", None, || {
             command::read(
                 Command::new(&python)
@@ -204,6 +192,32 @@ fn fetch_kafka_clients(step: &mut Step, lock: &Lock) -> Result<()> {
         Ok(())
     })?;
     Ok(())
+}
+
+/// The driver of the browser and the accessibility checks of `tests/page`, in the versions that its
+/// files pin: change the number where those change, here and in `tests/src/clients.rs`.
+fn fetch_browser_driver(step: &mut Step, lock: &Lock) -> Result<()> {
+    let page = command::checkout()?.join("tests/page");
+    cache::place(lock, "page-1", |staging| npm_ci(step, "playwright-core and axe-core", &page, staging))?;
+    Ok(())
+}
+
+/// Installs the packages that a folder of the checkout pins.
+fn npm_ci(step: &mut Step, what: &str, pins: &Path, staging: &Path) -> Result<()> {
+    for file in ["package.json", "package-lock.json"] {
+        fs::copy(pins.join(file), staging.join(file)).with_context(|| format!("copy {file}"))?;
+    }
+    let npm_cache = staging.join("npm-cache");
+    cache::fetching(step, &format!("{what} from npm"), None, || {
+        command::read(
+            Command::new("npm")
+                .args(["ci", "--ignore-scripts", "--no-audit", "--loglevel=error", "--no-update-notifier"])
+                .arg("--cache")
+                .arg(&npm_cache)
+                .current_dir(staging),
+        )
+    })?;
+    cache::remove(&npm_cache)
 }
 
 fn only_file(folder: &Path) -> Result<PathBuf> {

@@ -35,6 +35,7 @@ enum Part {
     Policy,
     Clippy,
     Documents,
+    PageChecks,
     Build,
     Tests,
 }
@@ -76,11 +77,12 @@ impl Scope<'_> {
     /// A filter leaves out the checks: it is for work on one test.
     fn parts(self) -> Vec<Part> {
         use Part::{
-            Build, Clippy, Documents, Engines, Formatting, Language, Packages, Page, Policy, Sources, Tests, Unused,
+            Build, Clippy, Documents, Engines, Formatting, Language, Packages, Page, PageChecks, Policy, Sources,
+            Tests, Unused,
         };
         match (self.fast, self.filter) {
             (false, None) => {
-                let checks = [Formatting, Language, Unused, Policy, Clippy, Documents];
+                let checks = [Formatting, Language, Unused, Policy, Clippy, Documents, PageChecks];
                 [&[Packages, Engines, Page, Sources], checks.as_slice(), &[Build, Tests]].concat()
             }
             (true, None) => vec![Packages, Sources, Formatting, Language, Unused, Clippy, Build, Tests],
@@ -107,6 +109,7 @@ impl Part {
             Self::Policy => "dependency policy",
             Self::Clippy => "clippy",
             Self::Documents => "documents",
+            Self::PageChecks => "types and charts of the page",
             Self::Build => "build",
             Self::Tests => "tests",
         }
@@ -151,6 +154,10 @@ impl Run<'_> {
                 step.give_way();
                 let doc = ["doc", "--release", "--workspace", "--no-deps", "--document-private-items"];
                 command::run(command::cargo(doc)?.args(command::locked()).env("RUSTDOCFLAGS", "-D warnings"))
+            }
+            Part::PageChecks => {
+                step.give_way();
+                web::check()
             }
             Part::Build => {
                 // Tests with engines start every binary. Others start only those that cargo builds
@@ -273,6 +280,7 @@ mod tests {
             Part::Policy,
             Part::Clippy,
             Part::Documents,
+            Part::PageChecks,
             Part::Build,
             Part::Tests,
         ] {
@@ -288,7 +296,7 @@ mod tests {
         }
         for filter in [None, Some("name")] {
             let parts = parts(true, filter);
-            for part in [Part::Engines, Part::Page, Part::Policy] {
+            for part in [Part::Engines, Part::Page, Part::PageChecks, Part::Policy] {
                 assert!(!parts.contains(&part), "{parts:?}");
             }
         }

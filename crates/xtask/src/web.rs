@@ -73,6 +73,13 @@ pub fn build(step: &mut Step) -> Result<()> {
     cache::write(&marker, &from)
 }
 
+/// Checks the types of the page, and runs the tests of its charts.
+pub fn check() -> Result<()> {
+    let folder = command::checkout()?.join("crates/dashboard/web");
+    command::run(npm(&folder).args(["run", "--silent", "check"]))?;
+    command::run(npm(&folder).args(["run", "--silent", "test"]))
+}
+
 /// Installs the packages that the lock file names, unless they are there.
 fn install(step: &mut Step, folder: &Path) -> Result<()> {
     let lock = folder.join("package-lock.json");

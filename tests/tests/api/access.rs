@@ -165,23 +165,27 @@ async fn a_browser_signs_in_and_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_tokens_only_the_loopback_interface_is_served() {
-    let options = |listen: &str, auth| dashboard::Options {
+async fn without_tokens_or_tls_only_the_loopback_interface_is_served() {
+    let options = |listen: &str, auth, behind_proxy| dashboard::Options {
         listen: listen.parse().expect("an address"),
         names: Vec::new(),
         auth,
+        tls: None,
+        behind_proxy,
         requests_per_min: 1,
         faults: Default::default(),
         writer: dashboard::write::orders().0,
     };
     for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
-        let error = Dashboard::bind(options(listen, Auth::None), nowhere()).await.expect_err(listen).to_string();
+        let error = Dashboard::bind(options(listen, Auth::None, true), nowhere()).await.expect_err(listen).to_string();
         assert!(error.contains("lets everybody who reaches") && error.contains("; set serve.auth"), "{error}");
     }
-    Dashboard::bind(options("127.0.0.1:0", Auth::None), nowhere()).await.expect("a loopback address");
+    Dashboard::bind(options("127.0.0.1:0", Auth::None, false), nowhere()).await.expect("a loopback address");
     let scratch = Scratch::new("api-none");
     let tokens = Auth::Tokens(scratch.join("tokens.json"));
-    Dashboard::bind(options("0.0.0.0:0", tokens), nowhere()).await.expect("it has tokens");
+    let error = Dashboard::bind(options("0.0.0.0:0", tokens.clone(), false), nowhere()).await.expect_err("no TLS");
+    assert!(error.to_string().contains("without TLS; set serve.tls"), "{error}");
+    Dashboard::bind(options("0.0.0.0:0", tokens, true), nowhere()).await.expect("it has tokens and a proxy");
 }
 
 /// The role as a process, at the most talkative level of the log.

@@ -24,11 +24,15 @@ fn value(name: &str, tenant: &str) -> String {
         "calibration" => format!("{tenant}-calibration_id"),
         "label" => format!("{tenant}-item_id"),
         "unit" => format!("{tenant}-unit_key"),
+        "q" => format!("{tenant}-"),
         "id" if tenant == "alpha" => "1-1-1-1".to_owned(),
         "id" => "2-2-2-2".to_owned(),
         name => format!("{tenant}-{name}"),
     }
 }
+
+/// Ends of the paths whose answers hold no text of a tenant.
+const NO_MARKS: [&str; 6] = ["/labels", "/lots", "/recalls", "/overview", "/trumpet", "/quarantine-reasons"];
 
 /// An endpoint as the description has it.
 struct Described {
@@ -37,6 +41,7 @@ struct Described {
     parameters: Vec<Value>,
     roles: String,
     is_list: bool,
+    has_sql: bool,
 }
 
 fn described(description: &Value) -> Vec<Described> {
@@ -57,6 +62,7 @@ fn described(description: &Value) -> Vec<Described> {
                 roles: operation["description"].as_str().unwrap_or_default().to_owned(),
                 is_list: !operation["responses"]["200"]["content"]["application/json"]["schema"]["properties"]["data"]
                     .is_null(),
+                has_sql: !operation["responses"]["200"]["content"]["application/sql"].is_null(),
             }
         })
         .collect()
@@ -133,14 +139,22 @@ async fn no_answer_holds_a_foreign_mark() {
             assert_eq!(answer.status, if may { 200 } else { 403 }, "{tenant} {url}: {}", answer.body);
             *statuses.entry((answer.status, "own")).or_default() += 1;
             refuse_marks(&answer, &[foreign], &format!("{tenant} {url}"));
-            // What holds no mark of one's own proves nothing; these have no tenant.
-            let is_shared = ["/labels", "/lots", "/recalls"].iter().any(|end| endpoint.path.ends_with(end));
+            // What holds no mark of one's own proves nothing; these have no tenant, or numbers alone,
+            // which `figures` compares.
+            let is_shared = NO_MARKS.iter().any(|end| endpoint.path.ends_with(end));
             if may && !is_shared {
                 assert!(answer.body.contains(tenant), "{tenant} {url}: {}", answer.body);
             }
             let bearer = format!("Bearer {token}");
             let csv = served.get(&url, &[("authorization", &bearer), ("accept", "text/csv")]);
             refuse_marks(&csv, &[foreign], &format!("{tenant} {url} as CSV"));
+            if endpoint.has_sql && may {
+                let sql = served.get(&url, &[("authorization", &bearer), ("accept", "application/sql")]);
+                assert_eq!(sql.status, 200, "{url}: {}", sql.body);
+                let is_statement = sql.body.starts_with("SELECT") || sql.body.starts_with("WITH");
+                assert!(is_statement && !sql.body.contains("{where}"), "{url}: {}", sql.body);
+                refuse_marks(&sql, &[foreign], &format!("{tenant} {url} as SQL"));
+            }
             for other in ["dsl_x", &expired, &revoked, ""] {
                 let nobody = served.ask(other, &url);
                 assert!(matches!(nobody.status, 401 | 429), "{url}: {}", nobody.status);
@@ -183,7 +197,7 @@ async fn no_answer_holds_a_foreign_mark() {
                 let rows = answer.json()["data"].as_array().expect("rows").clone();
                 assert!(!rows.is_empty(), "{url}");
                 for row in &rows {
-                    assert_eq!(row["day"].as_str().map(str::len), Some(10), "{row}");
+                    assert!(row["day"].is_null() || row["day"].as_str().map(str::len) == Some(10), "{row}");
                     let names: Vec<_> = row.as_object().expect("a row").keys().collect();
                     let hidden = ["tenant", "site", "device", "session_id", "serial", "at", "first_at"];
                     assert!(!names.iter().any(|name| hidden.contains(&name.as_str())), "{row}");

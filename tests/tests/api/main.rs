@@ -2,11 +2,13 @@
 
 mod access;
 mod bad_input;
+mod figures;
 mod leaks;
 mod live;
 mod marks;
 mod page;
 mod sight;
+mod tls;
 mod writing;
 
 use std::{
@@ -25,6 +27,7 @@ use dashboard::{
 };
 use harness::{ClickHouse, Scratch};
 use serde_json::Value;
+use service::{role_faults::RoleFaults, tls::ServerTls};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use warehouse::{Warehouse, migrate};
@@ -36,6 +39,8 @@ struct Served {
     /// What was ordered to be written; nothing does it.
     orders: mpsc::Receiver<Order>,
     agent: ureq::Agent,
+    /// Faults of roles in the same process.
+    faults: RoleFaults,
     shutdown: CancellationToken,
     _scratch: Scratch,
 }
@@ -71,15 +76,23 @@ impl Answer {
 
 impl Served {
     async fn start(warehouse: Warehouse, requests_per_min: u32) -> Self {
+        Self::start_with(warehouse, requests_per_min, None).await
+    }
+
+    /// With a certificate, its requests have to be sent over TLS.
+    async fn start_with(warehouse: Warehouse, requests_per_min: u32, tls: Option<ServerTls>) -> Self {
         let scratch = Scratch::new("api");
         let tokens = scratch.join("tokens.json");
+        let faults = RoleFaults::default();
         let (writer, orders) = dashboard::write::orders();
         let options = dashboard::Options {
             listen: "127.0.0.1:0".parse().expect("an address"),
             names: vec!["fleet.example".to_owned()],
             auth: Auth::Tokens(tokens.clone()),
+            tls,
+            behind_proxy: false,
             requests_per_min,
-            faults: Default::default(),
+            faults: faults.clone(),
             writer,
         };
         let dashboard = Dashboard::bind(options, warehouse).await.expect("the address is free");
@@ -92,7 +105,7 @@ impl Served {
             .timeout_global(Some(Duration::from_secs(60)))
             .build()
             .new_agent();
-        Self { address, tokens, orders, agent, shutdown, _scratch: scratch }
+        Self { address, tokens, orders, agent, faults, shutdown, _scratch: scratch }
     }
 
     /// A new token and its id, which ends in `seconds`; a negative number has passed.

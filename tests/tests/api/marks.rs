@@ -12,13 +12,14 @@ pub const MAKER: &str = "maker";
 /// Model of the units of another manufacturer.
 pub const RIVAL_MODEL: &str = "rival-model";
 
-/// Words that views compare with.
+/// Words that views compare with. `{tenant}` stands for the tenant.
 const WORDS: &[(&str, &str, &str)] = &[
     ("accuracy_session", "firmware", "'1.0'"),
     ("accuracy_session", "model", "'pen'"),
     ("accuracy_session", "outcome", "'OK'"),
     ("accuracy_verdicts", "state", "'FAIL'"),
     ("alert_history", "event", "'RAISED'"),
+    ("alerts", "evidence_rows", "'[{\"detail\":\"{tenant}-detail\"}]'"),
     ("alerts", "severity", "'critical'"),
     ("alerts", "state", "'OPEN'"),
     ("calibrations", "channel", "'DOSE'"),
@@ -27,11 +28,19 @@ const WORDS: &[(&str, &str, &str)] = &[
     ("devices", "kind", "'INJECTOR'"),
     ("devices", "manufacturer", "'maker'"),
     ("devices", "origin", "'IMPORTED'"),
+    ("drift", "band", "0"),
+    ("drift", "calibration_id", "'{tenant}-dose_calibration_id'"),
+    ("drift", "channel", "'DOSE'"),
+    ("drift", "firmware", "'1.0'"),
+    ("drift", "parameters", "'{\"cusum_k\":0.5,\"cusum_h\":5,\"ewma_lambda\":0.1,\"ewma_limit\":3,\"spike\":4}'"),
     ("incidents", "subject_kind", "'ITEM'"),
     ("injections", "at", "now64(6) - 3600"),
+    ("injections", "outcome", "'OK'"),
+    ("item_uses", "slot", "'SYRINGE'"),
     ("loader_commits", "declared_last", "9"),
     ("loader_commits", "kind", "'ledger'"),
     ("mounts", "event", "'MOUNTED'"),
+    ("mounts", "slot", "'SYRINGE'"),
     ("sessions", "event", "'STARTED'"),
     ("sterility_verdicts", "state", "'CONFIRMED'"),
 ];
@@ -64,7 +73,7 @@ pub fn fill(clickhouse: &ClickHouse) {
     for sql in [
         "lots (udi_di, lot, product) VALUES ('04012345000016', 'L1', 'Needle')",
         "recalls (recall_id, udi_di, lot, state) VALUES ('R1', '04012345000016', 'L1', 'OPEN')",
-        "models (model) VALUES ('pen')",
+        "models (model, dose_tolerance_ppm) VALUES ('pen', 50000)",
         "recipes (tenant, recipe) VALUES ('', 'of everybody')",
         "policies (tenant, name, value) VALUES ('', 'of_everybody', 'keep')",
         "kafka_topics (topic, incarnation, partitions) VALUES ('topic', 1, 1)",
@@ -88,7 +97,7 @@ pub fn fill(clickhouse: &ClickHouse) {
 
 fn value(table: &str, name: &str, kind: &str, tenant: &str, number: usize) -> String {
     if let Some((_, _, word)) = WORDS.iter().find(|(of, column, _)| (*of, *column) == (table, name)) {
-        return (*word).to_owned();
+        return word.replace("{tenant}", tenant);
     }
     let mut kind = kind;
     for wrapper in ["LowCardinality(", "Nullable("] {

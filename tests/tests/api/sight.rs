@@ -98,8 +98,8 @@ async fn a_manufacturer_sees_its_units_and_nothing_else() {
     let warehouse = migrated(&clickhouse).await;
     marks::fill(&clickhouse);
     let seen = warehouse.seen_by(&Sight::Manufacturer(MAKER.to_owned()));
-    // What the two views read; no endpoint of a manufacturer reads it itself.
-    let read = ["accuracy_session", "devices", "devices_latest", "unit_secret"];
+    // What the three views read; no endpoint of a manufacturer reads it itself.
+    let read = ["accuracy_session", "devices", "devices_latest", "models", "models_latest", "unit_secret"];
     for (relation, _) in RELATIONS.iter().filter(|(name, _)| !read.contains(name)) {
         let shown = rows(&seen, &format!("SELECT * FROM {relation}")).await;
         if relation.starts_with("calibration_by_") {

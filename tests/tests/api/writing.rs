@@ -333,6 +333,8 @@ async fn without_tokens_the_body_names_the_author() {
         listen: "127.0.0.1:0".parse().expect("an address"),
         names: Vec::new(),
         auth: Auth::None,
+        tls: None,
+        behind_proxy: false,
         requests_per_min: 1_000_000,
         faults: Default::default(),
         writer,

@@ -260,8 +260,9 @@ async fn a_day_with_an_open_batch_is_not_closed() {
 /// Options of a dashboard that asks nobody who they are.
 fn open_options(listen: std::net::SocketAddr) -> dashboard::Options {
     let (auth, requests_per_min) = (dashboard::access::Auth::None, 1_200);
-    let (faults, writer) = (Default::default(), dashboard::write::orders().0);
-    dashboard::Options { listen, names: Vec::new(), auth, requests_per_min, faults, writer }
+    let (names, faults, writer) = (Vec::new(), Default::default(), dashboard::write::orders().0);
+    let (tls, behind_proxy) = (None, false);
+    dashboard::Options { listen, names, auth, tls, behind_proxy, requests_per_min, faults, writer }
 }
 
 /// The page counts days that are over from their rollups, if they have one. Every injection counts

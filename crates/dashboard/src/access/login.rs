@@ -14,11 +14,7 @@ use axum::{
 };
 use service::listener::Peer;
 
-use super::{
-    no_store, now_s,
-    sessions::{cookie, set_cookie},
-    tokens::Refused,
-};
+use super::{no_store, now_s, tokens::Refused};
 use crate::{Source, page::POLICY, problem::Problem};
 
 const FORM: &str = include_str!("../login.html");
@@ -54,7 +50,9 @@ pub async fn enter(
         Ok(token) => {
             tracing::info!(token = token.id, role = %token.role, "somebody signed in");
             let value = access.sessions.begin(&token.id);
-            let Ok(cookie) = set_cookie(&headers, &value) else { return page(StatusCode::INTERNAL_SERVER_ERROR, "") };
+            let Ok(cookie) = access.sessions.set_cookie(&headers, &value) else {
+                return page(StatusCode::INTERNAL_SERVER_ERROR, "");
+            };
             no_store(([(header::SET_COOKIE, cookie)], Redirect::to("./")).into_response())
         }
         Err(Refused::File(error)) => {
@@ -78,10 +76,11 @@ pub async fn leave(State(source): State<Arc<Source>>, headers: HeaderMap) -> Res
     if !is_of_this_page(&headers) {
         return foreign();
     }
-    if let Some(value) = cookie(&headers) {
-        source.access.sessions.end(value);
+    let sessions = &source.access.sessions;
+    if let Some(value) = sessions.cookie(&headers) {
+        sessions.end(value);
     }
-    let Ok(cookie) = set_cookie(&headers, "") else { return page(StatusCode::INTERNAL_SERVER_ERROR, "") };
+    let Ok(cookie) = sessions.set_cookie(&headers, "") else { return page(StatusCode::INTERNAL_SERVER_ERROR, "") };
     no_store(([(header::SET_COOKIE, cookie)], Redirect::to("login")).into_response())
 }
 

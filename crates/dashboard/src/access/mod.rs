@@ -86,7 +86,7 @@ impl Access {
     ///
     /// # Errors
     /// The file of tokens cannot be used.
-    pub fn new(auth: Auth, requests_per_min: u32) -> Result<Self, tokens::Error> {
+    pub fn new(auth: Auth, is_tls: bool, requests_per_min: u32) -> Result<Self, tokens::Error> {
         let tokens = match auth {
             Auth::None => None,
             Auth::Tokens(path) => {
@@ -98,7 +98,7 @@ impl Access {
             }
         };
         let (requests, failures) = (Pace::new(requests_per_min), Pace::new(FAILURES_PER_MINUTE));
-        Ok(Self { tokens, sessions: Sessions::default(), requests, failures })
+        Ok(Self { tokens, sessions: Sessions::new(is_tls), requests, failures })
     }
 
     /// Whether everybody may ask.
@@ -118,8 +118,12 @@ impl Access {
             let token = if scheme.eq_ignore_ascii_case("bearer") { token.trim() } else { "" };
             return tokens.check(token, now_s()).map(|token| Asker::of(&token, false));
         }
-        let id = sessions::cookie(headers).and_then(|value| self.sessions.token(value)).ok_or(Refused::Unknown)?;
+        let id = self.sessions.cookie(headers).and_then(|value| self.sessions.token(value)).ok_or(Refused::Unknown)?;
         tokens.valid(&id, now_s()).map(|token| Asker::of(&token, true))
+    }
+
+    fn is_shown_something(&self, headers: &HeaderMap) -> bool {
+        headers.contains_key(header::AUTHORIZATION) || self.sessions.cookie(headers).is_some()
     }
 
     /// The answer to a failed attempt. Beyond a few in a minute an address is told to wait; nothing
@@ -161,7 +165,7 @@ pub async fn identify(State(access): State<Arc<Access>>, mut request: Request, n
         }
         Err(_) if page::is_asked_for(&request) => Redirect::to("/login").into_response(),
         // A request that shows nothing is no failed attempt.
-        Err(Refused::Unknown) if !shows_something(request.headers()) => Problem::new(
+        Err(Refused::Unknown) if !access.is_shown_something(request.headers()) => Problem::new(
             StatusCode::UNAUTHORIZED,
             "not-authenticated",
             "Send a token: `Authorization: Bearer dsl_…`; `doseline token create` makes one",
@@ -169,10 +173,6 @@ pub async fn identify(State(access): State<Arc<Access>>, mut request: Request, n
         .into_response(),
         Err(refused) => access.refuse(peer(&request), &refused).into_response(),
     }
-}
-
-fn shows_something(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::AUTHORIZATION) || sessions::cookie(headers).is_some()
 }
 
 /// The address at the other end of the connection.

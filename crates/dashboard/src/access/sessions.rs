@@ -18,7 +18,7 @@ const LOG_INS_MAX: usize = 4_096;
 /// Name of the cookie behind TLS. Browsers take a cookie with this prefix only over TLS, for this
 /// host alone.
 const NAME: &str = "__Host-doseline";
-/// Name on the loopback interface, where there is no TLS.
+/// Name on the loopback interface without TLS.
 const PLAIN_NAME: &str = "doseline";
 
 #[derive(Debug)]
@@ -29,12 +29,19 @@ struct LogIn {
 }
 
 /// The log-ins of this process, by the hash of what the cookie holds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sessions {
+    /// Whether the port itself has TLS.
+    is_tls: bool,
     log_ins: Mutex<HashMap<[u8; 32], LogIn>>,
 }
 
 impl Sessions {
+    /// No log-ins yet.
+    pub fn new(is_tls: bool) -> Self {
+        Self { is_tls, log_ins: Mutex::default() }
+    }
+
     /// Begins a log-in with a token, and returns what the cookie holds.
     pub fn begin(&self, token: &str) -> String {
         let value = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
@@ -59,6 +66,31 @@ impl Sessions {
         Some(log_in.token.clone())
     }
 
+    /// What the cookie of a request holds.
+    pub fn cookie<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        let name = if self.is_plain(headers) { PLAIN_NAME } else { NAME };
+        let texts = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        texts.flat_map(|text| text.split(';')).find_map(|pair| {
+            let (key, value) = pair.trim().split_once('=')?;
+            (key == name).then_some(value)
+        })
+    }
+
+    /// The header that sets the cookie, for the host of this request; an empty `value` deletes it.
+    ///
+    /// # Errors
+    /// Never for a value that [`Sessions::begin`] returns.
+    pub fn set_cookie(&self, headers: &HeaderMap, value: &str) -> Result<HeaderValue, header::InvalidHeaderValue> {
+        let (name, secure) = if self.is_plain(headers) { (PLAIN_NAME, "") } else { (NAME, "; Secure") };
+        let age = if value.is_empty() { 0 } else { LASTS.as_secs() };
+        HeaderValue::try_from(format!("{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict{secure}"))
+    }
+
+    /// Whether browsers speak to this host without TLS.
+    fn is_plain(&self, headers: &HeaderMap) -> bool {
+        !self.is_tls && is_local(headers)
+    }
+
     /// Ends a log-in.
     pub fn end(&self, value: &str) {
         lock(&self.log_ins).remove(&hash(value));
@@ -71,32 +103,11 @@ impl LogIn {
     }
 }
 
-/// Whether the request came for the loopback interface, where browsers speak without TLS. A proxy
-/// on this machine passes the name that the browser used.
+/// Whether the request came for the loopback interface. A proxy on this machine passes the name that the browser used.
 fn is_local(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
     name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-/// What the cookie of a request holds.
-pub fn cookie(headers: &HeaderMap) -> Option<&str> {
-    let name = if is_local(headers) { PLAIN_NAME } else { NAME };
-    let texts = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    texts.flat_map(|text| text.split(';')).find_map(|pair| {
-        let (key, value) = pair.trim().split_once('=')?;
-        (key == name).then_some(value)
-    })
-}
-
-/// The header that sets the cookie, for the host of this request; an empty `value` deletes it.
-///
-/// # Errors
-/// Never for a value that [`Sessions::begin`] returns.
-pub fn set_cookie(headers: &HeaderMap, value: &str) -> Result<HeaderValue, header::InvalidHeaderValue> {
-    let (name, secure) = if is_local(headers) { (PLAIN_NAME, "") } else { (NAME, "; Secure") };
-    let age = if value.is_empty() { 0 } else { LASTS.as_secs() };
-    HeaderValue::try_from(format!("{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict{secure}"))
 }
 
 #[cfg(test)]
@@ -109,7 +120,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_log_in_ends_by_word_by_rest_and_by_age() {
-        let sessions = Sessions::default();
+        let sessions = Sessions::new(false);
         let (first, second) = (sessions.begin("a"), sessions.begin("b"));
         assert_eq!(sessions.token(&first).as_deref(), Some("a"));
         sessions.end(&first);
@@ -128,7 +139,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn log_ins_do_not_fill_memory() {
-        let sessions = Sessions::default();
+        let sessions = Sessions::new(false);
         let first = sessions.begin("first");
         for _ in 0..LOG_INS_MAX {
             tokio::time::advance(Duration::from_millis(1)).await;
@@ -140,7 +151,8 @@ mod tests {
 
     #[test]
     fn only_the_loopback_interface_has_a_cookie_without_tls() {
-        let set = |host: &str| set_cookie(&headers(&[(header::HOST, host)]), "v").unwrap();
+        let (plain, tls) = (Sessions::new(false), Sessions::new(true));
+        let set = |host: &str| plain.set_cookie(&headers(&[(header::HOST, host)]), "v").unwrap();
         for host in ["localhost:9600", "127.0.0.1:9600", "[::1]:9600", "localhost"] {
             assert_eq!(set(host), "doseline=v; Path=/; Max-Age=43200; HttpOnly; SameSite=Strict", "{host}");
         }
@@ -148,9 +160,14 @@ mod tests {
             let strict = "__Host-doseline=v; Path=/; Max-Age=43200; HttpOnly; SameSite=Strict; Secure";
             assert_eq!(set(host), strict, "{host}");
         }
+        let local = headers(&[(header::HOST, "localhost:9600")]);
+        assert!(tls.set_cookie(&local, "v").unwrap().to_str().unwrap().starts_with("__Host-doseline=v;"));
         let both = "a=b; doseline=plain;__Host-doseline=strict";
-        let found = |host: &str| cookie(&headers(&[(header::HOST, host), (header::COOKIE, both)])).map(str::to_owned);
-        assert_eq!(found("localhost:1").as_deref(), Some("plain"));
-        assert_eq!(found("fleet.example").as_deref(), Some("strict"));
+        let found = |sessions: &Sessions, host: &str| {
+            sessions.cookie(&headers(&[(header::HOST, host), (header::COOKIE, both)])).map(str::to_owned)
+        };
+        assert_eq!(found(&plain, "localhost:1").as_deref(), Some("plain"));
+        assert_eq!(found(&plain, "fleet.example").as_deref(), Some("strict"));
+        assert_eq!(found(&tls, "localhost:1").as_deref(), Some("strict"));
     }
 }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use service::lock;
+use service::{files::FileState, lock};
 use sha2::{Digest as _, Sha256};
 use warehouse::sight::Sight;
 
@@ -221,21 +221,11 @@ pub fn update<T>(path: &Path, change: impl FnOnce(&mut Vec<Token>) -> T) -> Resu
     Ok(outcome)
 }
 
-/// What tells two states of a file apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct State {
-    inode: u64,
-    mode: u32,
-    bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 /// The tokens of a file, which are read again when the file changes.
 #[derive(Debug)]
 pub struct Tokens {
     path: PathBuf,
-    last: Mutex<(Option<State>, Vec<Token>)>,
+    last: Mutex<(Option<FileState>, Vec<Token>)>,
 }
 
 /// Why nobody gets in with a text.
@@ -283,13 +273,7 @@ impl Tokens {
     }
 
     fn current(&self) -> Result<Vec<Token>, Error> {
-        let state = fs::metadata(&self.path).ok().map(|found| State {
-            inode: found.ino(),
-            mode: found.mode(),
-            bytes: found.len(),
-            modified: (found.mtime(), found.mtime_nsec()),
-            changed: (found.ctime(), found.ctime_nsec()),
-        });
+        let state = FileState::of(&self.path);
         let mut last = lock(&self.last);
         if state.is_none() || last.0 != state {
             // A file that cannot be read lets nobody in: a revoked token must not live on.

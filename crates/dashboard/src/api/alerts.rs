@@ -71,6 +71,20 @@ row! {
     }
 }
 
+/// Alerts as they are now.
+const ALERTS: &str = "
+    SELECT
+        t.tenant AS tenant, t.alert_key AS alert_key, t.kind AS kind, t.severity AS severity, t.state AS state, t.holds AS holds,
+        answer.covered >= t.attention AS acknowledged, t.site AS site, t.device AS device, t.title AS title,
+        t.sessions AS sessions, t.items AS items, t.cycles AS cycles, t.evidence_rows AS evidence_rows, formatDateTime(t.since, '%FT%T.%fZ') AS since,
+        formatDateTime(t.raised_at, '%FT%T.%fZ') AS raised_at, t.completeness AS completeness, formatDateTime(t.computed_at, '%FT%T.%fZ') AS computed_at
+    FROM (SELECT * FROM alerts FINAL) AS t
+    LEFT JOIN (
+        SELECT tenant, alert_key, max(said.attention) AS covered FROM alert_history AS said
+        WHERE event = 'ACKNOWLEDGED' GROUP BY tenant, alert_key) AS answer
+    ON answer.tenant = t.tenant AND answer.alert_key = t.alert_key
+    WHERE {where}";
+
 pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         path: "/alerts",
@@ -84,18 +98,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
             Parameter::text("device", "Only of this device", "t.device = ?"),
             Parameter::text("kind", "Only of this kind", "t.kind = ?"),
         ],
-        sql: "
-            SELECT
-                t.tenant AS tenant, t.alert_key AS alert_key, t.kind AS kind, t.severity AS severity, t.state AS state, t.holds AS holds,
-                answer.covered >= t.attention AS acknowledged, t.site AS site, t.device AS device, t.title AS title,
-                t.sessions AS sessions, t.items AS items, t.cycles AS cycles, t.evidence_rows AS evidence_rows, formatDateTime(t.since, '%FT%T.%fZ') AS since,
-                formatDateTime(t.raised_at, '%FT%T.%fZ') AS raised_at, t.completeness AS completeness, formatDateTime(t.computed_at, '%FT%T.%fZ') AS computed_at
-            FROM (SELECT * FROM alerts FINAL) AS t
-            LEFT JOIN (
-                SELECT tenant, alert_key, max(said.attention) AS covered FROM alert_history AS said
-                WHERE event = 'ACKNOWLEDGED' GROUP BY tenant, alert_key) AS answer
-            ON answer.tenant = t.tenant AND answer.alert_key = t.alert_key
-            WHERE {where}",
+        sql: ALERTS,
         shape: Shape::List { keys: &[Key::Text("raised_at"), Key::Text("tenant"), Key::Text("alert_key")], newest_first: true },
         rows: Rows::of::<Alert>(),
     },
@@ -107,18 +110,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
             Parameter::path("tenant", "Tenant", "1"),
             Parameter::path("alert", "Key of the alert, percent-encoded", "t.alert_key = ?"),
         ],
-        sql: "
-            SELECT
-                t.tenant AS tenant, t.alert_key AS alert_key, t.kind AS kind, t.severity AS severity, t.state AS state, t.holds AS holds,
-                answer.covered >= t.attention AS acknowledged, t.site AS site, t.device AS device, t.title AS title,
-                t.sessions AS sessions, t.items AS items, t.cycles AS cycles, t.evidence_rows AS evidence_rows, formatDateTime(t.since, '%FT%T.%fZ') AS since,
-                formatDateTime(t.raised_at, '%FT%T.%fZ') AS raised_at, t.completeness AS completeness, formatDateTime(t.computed_at, '%FT%T.%fZ') AS computed_at
-            FROM (SELECT * FROM alerts FINAL) AS t
-            LEFT JOIN (
-                SELECT tenant, alert_key, max(said.attention) AS covered FROM alert_history AS said
-                WHERE event = 'ACKNOWLEDGED' GROUP BY tenant, alert_key) AS answer
-            ON answer.tenant = t.tenant AND answer.alert_key = t.alert_key
-            WHERE {where}",
+        sql: ALERTS,
         shape: Shape::One,
         rows: Rows::of::<Alert>(),
     },

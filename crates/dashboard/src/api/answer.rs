@@ -15,6 +15,8 @@ use crate::{access::tokens::hex, problem::Problem};
 pub enum Form {
     Json,
     Csv,
+    /// The statement in place of its rows.
+    Sql,
 }
 
 impl Form {
@@ -42,13 +44,15 @@ impl Form {
         };
         let json = quality(["application/json", "application/*", "*/*"]);
         let csv = quality(["text/csv", "text/*", "*/*"]);
-        match (json, csv) {
-            (json, csv) if csv > json => Ok(Self::Csv),
-            (json, _) if json > 0.0 => Ok(Self::Json),
+        let sql = quality(["application/sql", "application/*", "*/*"]);
+        match (json, csv, sql) {
+            (json, csv, sql) if sql > json && sql > csv => Ok(Self::Sql),
+            (json, csv, _) if csv > json => Ok(Self::Csv),
+            (json, ..) if json > 0.0 => Ok(Self::Json),
             _ => Err(Problem::new(
                 StatusCode::NOT_ACCEPTABLE,
                 "not-acceptable",
-                "Accept application/json or text/csv; there is no other form",
+                "Accept application/json, text/csv or application/sql; there is no other form",
             )),
         }
     }
@@ -60,7 +64,7 @@ impl Form {
 /// It could not be written as CSV.
 pub fn one(form: Form, fields: &[Field], row: Object, headers: &HeaderMap) -> Result<Response, Problem> {
     match form {
-        Form::Json => Ok(tagged("application/json", Value::Object(row).to_string().into_bytes(), headers)),
+        Form::Json | Form::Sql => Ok(tagged("application/json", Value::Object(row).to_string().into_bytes(), headers)),
         Form::Csv => Ok(tagged(CSV, csv(fields, &[Value::Object(row)])?, headers)),
     }
 }
@@ -78,7 +82,7 @@ pub fn list(
 ) -> Result<Response, Problem> {
     let (link, cursor) = next.unzip();
     let mut response = match form {
-        Form::Json => {
+        Form::Json | Form::Sql => {
             let body = json!({ "data": rows, "next": cursor }).to_string();
             tagged("application/json", body.into_bytes(), headers)
         }
@@ -90,14 +94,33 @@ pub fn list(
     Ok(response)
 }
 
+/// The statement of an answer, without the indentation of the program.
+pub fn sql(statement: &str, headers: &HeaderMap) -> Response {
+    let mut text: String = statement
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| format!("{}\n", line.strip_prefix("            ").unwrap_or(line)))
+        .collect();
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    tagged("application/sql; charset=utf-8", text.into_bytes(), headers)
+}
+
 const CSV: &str = "text/csv; charset=utf-8; header=present";
 
-/// Rows as CSV (RFC 4180). An absent value is empty, a list is JSON.
+/// Rows as CSV (RFC 4180). An absent value is empty. A list of numbers is joined with spaces, an
+/// absent one is empty between them; any other list is JSON.
 fn csv(fields: &[Field], rows: &[Value]) -> Result<Vec<u8>, Problem> {
     let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    let is_number = |value: &Value| value.is_number() || value.is_null();
     let cell = |value: &Value| match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
+        Value::Array(values) if !values.iter().all(is_number) || values.is_empty() => value.to_string(),
+        Value::Array(values) => {
+            let number = |value: &Value| if value.is_null() { String::new() } else { value.to_string() };
+            values.iter().map(number).collect::<Vec<_>>().join(" ")
+        }
         other => other.to_string(),
     };
     let mut write = || -> Result<(), csv::Error> {
@@ -151,6 +174,9 @@ mod tests {
         check("application/json;q=0, */*", Some(Form::Csv));
         check("text/html", None);
         check("application/json;q=x", None);
+        check("application/sql", Some(Form::Sql));
+        check("application/sql, application/json;q=0.5", Some(Form::Sql));
+        check("application/*", Some(Form::Json));
     }
 
     #[test]
@@ -159,6 +185,14 @@ mod tests {
         let rows = [json!({ "a": "it, \"is\"\nso", "b": null }), json!({ "a": 1, "b": ["x", "y"] })];
         let text = String::from_utf8(csv(&[field("a"), field("b")], &rows).unwrap()).unwrap();
         assert_eq!(text, "a,b\r\n\"it, \"\"is\"\"\nso\",\r\n1,\"[\"\"x\"\",\"\"y\"\"]\"\r\n");
+    }
+
+    #[test]
+    fn a_list_of_numbers_keeps_its_places() {
+        let field = |name| Field { name, about: String::new(), schema: Value::Null };
+        let rows = [json!({ "a": [1.5, null, -2] }), json!({ "a": [null, null] }), json!({ "a": [] })];
+        let text = String::from_utf8(csv(&[field("a")], &rows).unwrap()).unwrap();
+        assert_eq!(text, "a\r\n1.5  -2\r\n \r\n[]\r\n");
     }
 
     #[test]

@@ -101,6 +101,20 @@ row! {
     }
 }
 
+/// Cycles with their verdicts.
+const CYCLES: &str = "
+    SELECT
+        t.tenant AS tenant, t.site AS site, t.device AS device, t.cycle_uid AS cycle_uid, t.cycle_no AS cycle_no,
+        formatDateTime(t.started_at, '%FT%T.%fZ') AS started_at, t.recipe AS recipe, t.purpose AS purpose, t.load_dry AS load_dry, t.items AS items,
+        t.samples AS samples, t.duration_ms AS duration_ms, t.temperature_max_mc AS temperature_max_mc,
+        t.pressure_max_pa AS pressure_max_pa, t.indicators_negative AS indicators_negative,
+        t.indicators_positive AS indicators_positive, t.indicators_invalid AS indicators_invalid, t.decision AS decision,
+        t.decided_by AS decided_by, formatDateTime(t.decided_at, '%FT%T.%fZ') AS decided_at, judged.verdict AS verdict, judged.reason AS reason,
+        judged.hold_ms AS hold_ms, judged.f0_ms AS f0_ms
+    FROM sterilizer_cycles AS t
+    LEFT JOIN cycle_verdicts AS judged ON judged.tenant = t.tenant AND judged.cycle_uid = t.cycle_uid AND judged.device = t.device
+    WHERE {where}";
+
 pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         path: "/cycles",
@@ -113,18 +127,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
             Parameter::time("since", "Only begun then or later", "t.started_at >= parseDateTime64BestEffort(?, 6, 'UTC')"),
             Parameter::time("until", "Only begun before", "t.started_at < parseDateTime64BestEffort(?, 6, 'UTC')"),
         ],
-        sql: "
-            SELECT
-                t.tenant AS tenant, t.site AS site, t.device AS device, t.cycle_uid AS cycle_uid, t.cycle_no AS cycle_no,
-                formatDateTime(t.started_at, '%FT%T.%fZ') AS started_at, t.recipe AS recipe, t.purpose AS purpose, t.load_dry AS load_dry, t.items AS items,
-                t.samples AS samples, t.duration_ms AS duration_ms, t.temperature_max_mc AS temperature_max_mc,
-                t.pressure_max_pa AS pressure_max_pa, t.indicators_negative AS indicators_negative,
-                t.indicators_positive AS indicators_positive, t.indicators_invalid AS indicators_invalid, t.decision AS decision,
-                t.decided_by AS decided_by, formatDateTime(t.decided_at, '%FT%T.%fZ') AS decided_at, judged.verdict AS verdict, judged.reason AS reason,
-                judged.hold_ms AS hold_ms, judged.f0_ms AS f0_ms
-            FROM sterilizer_cycles AS t
-            LEFT JOIN cycle_verdicts AS judged ON judged.tenant = t.tenant AND judged.cycle_uid = t.cycle_uid AND judged.device = t.device
-            WHERE {where}",
+        sql: CYCLES,
         shape: Shape::List { keys: &[Key::Text("started_at"), Key::Text("tenant"), Key::Text("device"), Key::Text("cycle_uid")], newest_first: true },
         rows: Rows::of::<Cycle>(),
     },
@@ -136,18 +139,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
             Parameter::path("tenant", "Tenant", "1"),
             Parameter::path("cycle", "The cycle", "t.cycle_uid = ?"),
         ],
-        sql: "
-            SELECT
-                t.tenant AS tenant, t.site AS site, t.device AS device, t.cycle_uid AS cycle_uid, t.cycle_no AS cycle_no,
-                formatDateTime(t.started_at, '%FT%T.%fZ') AS started_at, t.recipe AS recipe, t.purpose AS purpose, t.load_dry AS load_dry, t.items AS items,
-                t.samples AS samples, t.duration_ms AS duration_ms, t.temperature_max_mc AS temperature_max_mc,
-                t.pressure_max_pa AS pressure_max_pa, t.indicators_negative AS indicators_negative,
-                t.indicators_positive AS indicators_positive, t.indicators_invalid AS indicators_invalid, t.decision AS decision,
-                t.decided_by AS decided_by, formatDateTime(t.decided_at, '%FT%T.%fZ') AS decided_at, judged.verdict AS verdict, judged.reason AS reason,
-                judged.hold_ms AS hold_ms, judged.f0_ms AS f0_ms
-            FROM sterilizer_cycles AS t
-            LEFT JOIN cycle_verdicts AS judged ON judged.tenant = t.tenant AND judged.cycle_uid = t.cycle_uid AND judged.device = t.device
-            WHERE {where}",
+        sql: CYCLES,
         shape: Shape::One,
         rows: Rows::of::<Cycle>(),
     },

@@ -55,6 +55,14 @@ row! {
     }
 }
 
+/// Gaps in sequence numbers.
+const GAPS: &str = "
+    SELECT
+        t.tenant AS tenant, t.site AS site, t.device AS device, toString(t.boot_id) AS boot_id, t.first_missing AS first_missing,
+        t.last_missing AS last_missing, t.state AS state, formatDateTime(t.since, '%FT%T.%fZ') AS since
+    FROM delivery_gaps AS t
+    WHERE {where}";
+
 pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         path: "/gaps",
@@ -65,13 +73,17 @@ pub const ENDPOINTS: &[Endpoint] = &[
             Parameter::text("device", "Only of this device", "t.device = ?"),
             Parameter::choice("state", "Only in this state", &["OPEN", "LOST"], "t.state = ?"),
         ],
-        sql: "
-            SELECT
-                t.tenant AS tenant, t.site AS site, t.device AS device, toString(t.boot_id) AS boot_id, t.first_missing AS first_missing,
-                t.last_missing AS last_missing, t.state AS state, formatDateTime(t.since, '%FT%T.%fZ') AS since
-            FROM delivery_gaps AS t
-            WHERE {where}",
-        shape: Shape::List { keys: &[Key::Text("since"), Key::Text("tenant"), Key::Text("device"), Key::Text("boot_id"), Key::Number("first_missing")], newest_first: true },
+        sql: GAPS,
+        shape: Shape::List {
+            keys: &[
+                Key::Text("since"),
+                Key::Text("tenant"),
+                Key::Text("device"),
+                Key::Text("boot_id"),
+                Key::Number("first_missing"),
+            ],
+            newest_first: true,
+        },
         rows: Rows::of::<Gap>(),
     },
     Endpoint {
@@ -83,13 +95,17 @@ pub const ENDPOINTS: &[Endpoint] = &[
             Parameter::path("device", "Device", "t.device = ?"),
             Parameter::choice("state", "Only in this state", &["OPEN", "LOST"], "t.state = ?"),
         ],
-        sql: "
-            SELECT
-                t.tenant AS tenant, t.site AS site, t.device AS device, toString(t.boot_id) AS boot_id, t.first_missing AS first_missing,
-                t.last_missing AS last_missing, t.state AS state, formatDateTime(t.since, '%FT%T.%fZ') AS since
-            FROM delivery_gaps AS t
-            WHERE {where}",
-        shape: Shape::List { keys: &[Key::Text("since"), Key::Text("tenant"), Key::Text("device"), Key::Text("boot_id"), Key::Number("first_missing")], newest_first: true },
+        sql: GAPS,
+        shape: Shape::List {
+            keys: &[
+                Key::Text("since"),
+                Key::Text("tenant"),
+                Key::Text("device"),
+                Key::Text("boot_id"),
+                Key::Number("first_missing"),
+            ],
+            newest_first: true,
+        },
         rows: Rows::of::<Gap>(),
     },
     Endpoint {
@@ -107,7 +123,10 @@ pub const ENDPOINTS: &[Endpoint] = &[
                 CAST(t.tail_known AS Bool) AS tail_known, formatDateTime(t.last_arrival, '%FT%T.%fZ') AS last_arrival
             FROM delivery_completeness AS t
             WHERE {where}",
-        shape: Shape::List { keys: &[Key::Text("tenant"), Key::Text("device"), Key::Text("boot_id")], newest_first: false },
+        shape: Shape::List {
+            keys: &[Key::Text("tenant"), Key::Text("device"), Key::Text("boot_id")],
+            newest_first: false,
+        },
         rows: Rows::of::<Completeness>(),
     },
 ];

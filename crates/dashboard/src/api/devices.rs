@@ -244,6 +244,97 @@ row! {
     }
 }
 
+row! {
+    /// A fault that a device reported.
+    pub struct Fault {
+        /// Tenant
+        tenant: String,
+        /// Site
+        site: String,
+        /// Device
+        device: String,
+        /// When it happened; UTC
+        at: String,
+        /// Boot of the device
+        boot_id: String,
+        /// Sequence number in the boot
+        seq: u64,
+        /// Code of the maker
+        code: String,
+        /// RAISED or CLEARED; empty = not said
+        state: String,
+        /// What the device says about it
+        detail: String,
+        /// Session; empty = outside a session
+        session_id: String,
+        /// Firmware; empty = not said
+        firmware: String,
+    }
+}
+
+row! {
+    /// What left a syringe or cartridge against what was delivered from it.
+    pub struct MassBalance {
+        /// Tenant
+        tenant: String,
+        /// Site of the mounting
+        site: String,
+        /// Device
+        device: String,
+        /// The mount
+        mount_id: String,
+        /// The syringe or cartridge; empty = not said
+        item_id: String,
+        /// SYRINGE or CARTRIDGE
+        slot: String,
+        /// When it was mounted, else when it was removed; UTC; 1970 = neither has arrived
+        at: String,
+        /// When it was mounted; UTC; null = not received
+        mounted_at: Option<String>,
+        /// When it was removed; UTC; null = not yet, or not received
+        removed_at: Option<String>,
+        /// Filling, nl; null = not said
+        fill_nl: Option<u64>,
+        /// Volume used for priming, nl; 0 = no priming reported; null = primed with an unknown volume
+        primed_nl: Option<u64>,
+        /// What was left in it, nl; null = not said
+        residual_nl: Option<u64>,
+        /// What measured the residual; empty = not said
+        residual_source: String,
+        /// Injections made from it
+        injections: u64,
+        /// Injections whose volume is known
+        delivered_n: u64,
+        /// Sum of the known volumes, nl
+        delivered_nl: u64,
+        /// fill - primed - residual - delivered, nl; null where any of it is not known
+        balance_nl: Option<i64>,
+        /// 100 * balance / (fill - primed - residual); null where not known or nothing was used
+        balance_pct: Option<f64>,
+    }
+}
+
+/// Devices with their latest word.
+const DEVICES: &str = "
+    SELECT
+        t.tenant AS tenant, t.site AS site, t.device AS device, t.registration AS registration, t.kind AS kind, t.model AS model,
+        t.manufacturer AS manufacturer, t.serial AS serial, t.gateway AS gateway, t.firmware AS firmware, t.state AS state,
+        formatDateTime(t.state_since, '%FT%T.%fZ') AS state_since, t.battery_pct AS battery_pct, t.outbox_events AS outbox_events,
+        t.injection_no AS injection_no, formatDateTime(t.last_seen, '%FT%T.%fZ') AS last_seen, t.open_gaps AS open_gaps,
+        t.missing_events AS missing_events, t.lost_events AS lost_events
+    FROM fleet AS t
+    WHERE {where}";
+
+/// What happened to consumables.
+pub const CONSUMABLES: &str = "
+    SELECT
+        t.tenant AS tenant, t.site AS site, t.device AS device, formatDateTime(t.at, '%FT%T.%fZ') AS at, toString(t.boot_id) AS boot_id, t.seq AS seq,
+        t.event AS event, t.session_id AS session_id, t.slot AS slot, t.mount_id AS mount_id, t.item_id AS item_id,
+        t.id_kind AS id_kind, t.udi_di AS udi_di, t.lot AS lot, t.expiry AS expiry, t.reusable AS reusable, t.pack_id AS pack_id,
+        t.pack_intact AS pack_intact, t.rinse_water AS rinse_water
+    FROM mounts AS t
+    WHERE {where}";
+
 pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         path: "/devices",
@@ -255,15 +346,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
             Parameter::choice("kind", "Only of this kind", &["INJECTOR", "STERILIZER", "BENCH", "GATEWAY"], "t.kind = ?"),
             Parameter::choice("state", "Only in this state", &["ONLINE", "SLEEPING", "OFF", "LOST"], "t.state = ?"),
         ],
-        sql: "
-            SELECT
-                t.tenant AS tenant, t.site AS site, t.device AS device, t.registration AS registration, t.kind AS kind, t.model AS model,
-                t.manufacturer AS manufacturer, t.serial AS serial, t.gateway AS gateway, t.firmware AS firmware, t.state AS state,
-                formatDateTime(t.state_since, '%FT%T.%fZ') AS state_since, t.battery_pct AS battery_pct, t.outbox_events AS outbox_events,
-                t.injection_no AS injection_no, formatDateTime(t.last_seen, '%FT%T.%fZ') AS last_seen, t.open_gaps AS open_gaps,
-                t.missing_events AS missing_events, t.lost_events AS lost_events
-            FROM fleet AS t
-            WHERE {where}",
+        sql: DEVICES,
         shape: Shape::List { keys: &[Key::Text("tenant"), Key::Text("device")], newest_first: false },
         rows: Rows::of::<Device>(),
     },
@@ -275,15 +358,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
             Parameter::path("tenant", "Tenant", "1"),
             Parameter::path("device", "Device", "t.device = ?"),
         ],
-        sql: "
-            SELECT
-                t.tenant AS tenant, t.site AS site, t.device AS device, t.registration AS registration, t.kind AS kind, t.model AS model,
-                t.manufacturer AS manufacturer, t.serial AS serial, t.gateway AS gateway, t.firmware AS firmware, t.state AS state,
-                formatDateTime(t.state_since, '%FT%T.%fZ') AS state_since, t.battery_pct AS battery_pct, t.outbox_events AS outbox_events,
-                t.injection_no AS injection_no, formatDateTime(t.last_seen, '%FT%T.%fZ') AS last_seen, t.open_gaps AS open_gaps,
-                t.missing_events AS missing_events, t.lost_events AS lost_events
-            FROM fleet AS t
-            WHERE {where}",
+        sql: DEVICES,
         shape: Shape::One,
         rows: Rows::of::<Device>(),
     },
@@ -374,14 +449,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
             Parameter::path("tenant", "Tenant", "1"),
             Parameter::path("device", "Device", "t.device = ?"),
         ],
-        sql: "
-            SELECT
-                t.tenant AS tenant, t.site AS site, t.device AS device, formatDateTime(t.at, '%FT%T.%fZ') AS at, toString(t.boot_id) AS boot_id, t.seq AS seq,
-                t.event AS event, t.session_id AS session_id, t.slot AS slot, t.mount_id AS mount_id, t.item_id AS item_id,
-                t.id_kind AS id_kind, t.udi_di AS udi_di, t.lot AS lot, t.expiry AS expiry, t.reusable AS reusable, t.pack_id AS pack_id,
-                t.pack_intact AS pack_intact, t.rinse_water AS rinse_water
-            FROM mounts AS t
-            WHERE {where}",
+        sql: CONSUMABLES,
         shape: Shape::List { keys: &[Key::Text("at"), Key::Text("tenant"), Key::Text("device"), Key::Text("boot_id"), Key::Number("seq")], newest_first: true },
         rows: Rows::of::<Consumable>(),
     },
@@ -405,5 +473,47 @@ pub const ENDPOINTS: &[Endpoint] = &[
             WHERE {where}",
         shape: Shape::List { keys: &[Key::Text("received_at"), Key::Number("kafka_partition"), Key::Number("kafka_offset"), Key::Number("seq")], newest_first: true },
         rows: Rows::of::<Status>(),
+    },
+    Endpoint {
+        path: "/tenants/{tenant}/devices/{device}/faults",
+        about: "Faults that a device reported, the latest first",
+        audience: Audience::Tenants,
+        parameters: &[
+            Parameter::path("tenant", "Tenant", "1"),
+            Parameter::path("device", "Device", "t.device = ?"),
+            Parameter::text("code", "Only of this code", "t.code = ?"),
+            Parameter::time("since", "Only then or later", "t.at >= parseDateTime64BestEffort(?, 6, 'UTC')"),
+            Parameter::time("until", "Only before", "t.at < parseDateTime64BestEffort(?, 6, 'UTC')"),
+        ],
+        sql: "
+            SELECT
+                t.tenant AS tenant, t.site AS site, t.device AS device, formatDateTime(t.at, '%FT%T.%fZ') AS at,
+                toString(t.boot_id) AS boot_id, t.seq AS seq, t.code AS code, t.state AS state, t.detail AS detail,
+                t.session_id AS session_id, t.firmware AS firmware
+            FROM faults AS t
+            WHERE {where}",
+        shape: Shape::List { keys: &[Key::Text("at"), Key::Text("boot_id"), Key::Number("seq")], newest_first: true },
+        rows: Rows::of::<Fault>(),
+    },
+    Endpoint {
+        path: "/tenants/{tenant}/devices/{device}/mass-balance",
+        about: "Mass balance of the syringes and cartridges of a device, the latest first",
+        audience: Audience::Tenants,
+        parameters: &[
+            Parameter::path("tenant", "Tenant", "1"),
+            Parameter::path("device", "Device", "t.device = ?"),
+        ],
+        sql: "
+            SELECT
+                t.tenant AS tenant, t.site AS site, t.device AS device, t.mount_id AS mount_id, t.item_id AS item_id, t.slot AS slot,
+                formatDateTime(coalesce(t.mounted_at, t.removed_at, toDateTime64(0, 6, 'UTC')), '%FT%T.%fZ') AS at,
+                formatDateTime(t.mounted_at, '%FT%T.%fZ') AS mounted_at, formatDateTime(t.removed_at, '%FT%T.%fZ') AS removed_at,
+                t.fill_nl AS fill_nl, t.primed_nl AS primed_nl, t.residual_nl AS residual_nl, t.residual_source AS residual_source,
+                t.injections AS injections, t.delivered_n AS delivered_n, t.delivered_nl AS delivered_nl,
+                t.balance_nl AS balance_nl, t.balance_pct AS balance_pct
+            FROM mass_balance AS t
+            WHERE {where}",
+        shape: Shape::List { keys: &[Key::Text("at"), Key::Text("mount_id")], newest_first: true },
+        rows: Rows::of::<MassBalance>(),
     },
 ];

@@ -5,7 +5,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use warehouse::{Error, Warehouse};
 
-use super::row::{Field, Row};
+use super::{
+    LIMIT, LIMIT_MAX,
+    row::{Field, Row},
+};
 use crate::access::tokens::Role;
 
 /// A row as JSON.
@@ -21,7 +24,9 @@ pub struct Endpoint {
     pub about: &'static str,
     pub audience: Audience,
     pub parameters: &'static [Parameter],
-    /// The query. `{where}` stands for the conditions of the parameters.
+    /// The query. `{where}` stands for the conditions of the parameters, `{name}` for the quoted value
+    /// of the parameter of that name (an empty text if it is not given), `{faults}` for the faults
+    /// of roles in this process (lines, Array(String)).
     pub sql: &'static str,
     pub shape: Shape,
     pub rows: Rows,
@@ -32,24 +37,63 @@ pub struct Rows {
     pub name: &'static str,
     pub fields: fn() -> Vec<Field>,
     pub read: Read,
+    /// Rows of a page where nobody says how many.
+    pub limit: usize,
+    /// Most rows of a page.
+    pub limit_max: usize,
 }
 
 impl Rows {
     /// Rows of a type.
     pub const fn of<T: Row + DeserializeOwned + serde::Serialize + Send + 'static>() -> Self {
-        Self { name: T::NAME, fields: T::fields, read: read::<T> }
+        Self { name: T::NAME, fields: T::fields, read: read::<T>, limit: LIMIT, limit_max: LIMIT_MAX }
     }
+
+    /// Rows that are computed here from those of the query; for [`Shape::Computed`].
+    pub const fn computed<T: Computed>(limit: usize) -> Self {
+        Self { name: T::NAME, fields: T::fields, read: read_computed::<T>, limit, limit_max: limit }
+    }
+
+    /// Pages of up to this many rows.
+    pub const fn up_to(self, limit_max: usize) -> Self {
+        Self { limit_max, ..self }
+    }
+
+    /// Pages of this many rows where nobody asks for fewer.
+    pub const fn whole(self, limit: usize) -> Self {
+        Self { limit, limit_max: limit, ..self }
+    }
+}
+
+/// A row that is computed here, by mathematics that SQL has not.
+pub trait Computed: Row + serde::Serialize + Send + 'static {
+    /// A row of the query.
+    type Source: DeserializeOwned + Send + 'static;
+    /// All rows of the answer from all rows of the query.
+    fn compute(sources: Vec<Self::Source>) -> Vec<Self>
+    where
+        Self: Sized;
 }
 
 fn read<T: DeserializeOwned + serde::Serialize + Send + 'static>(warehouse: &Warehouse, sql: String) -> Reading<'_> {
     Box::pin(async move {
         let rows: Vec<T> = warehouse.rows(&sql).await?;
-        let object = |row: &T| match serde_json::to_value(row) {
-            Ok(Value::Object(object)) => object,
-            _ => Object::new(),
-        };
         Ok(rows.iter().map(object).collect())
     })
+}
+
+fn read_computed<T: Computed>(warehouse: &Warehouse, sql: String) -> Reading<'_> {
+    Box::pin(async move {
+        let sources: Vec<T::Source> = warehouse.rows(&sql).await?;
+        Ok(T::compute(sources).iter().map(object).collect())
+    })
+}
+
+fn object<T: serde::Serialize>(row: &T) -> Object {
+    match serde_json::to_value(row) {
+        Ok(Value::Object(object)) => object,
+        _ => Object::new(),
+    }
 }
 
 /// How many rows an endpoint answers with.
@@ -59,6 +103,8 @@ pub enum Shape {
     One,
     /// Pages of rows in the order of keys that together name a row.
     List { keys: &'static [Key], newest_first: bool },
+    /// One page of rows that [`Computed::compute`] orders. `limit` leaves out the first ones.
+    Computed,
 }
 
 /// A column by which a list is ordered.
@@ -124,17 +170,36 @@ pub struct Parameter {
     pub condition: &'static str,
     /// Whether it must be given. A parameter in the path always is.
     pub is_required: bool,
+    /// Its value where it is not given; none = no condition.
+    pub default: Option<&'static str>,
 }
 
 impl Parameter {
     /// A text that may be left out.
     pub const fn text(name: &'static str, about: &'static str, condition: &'static str) -> Self {
-        Self { name, about, kind: Kind::Text, condition, is_required: false }
+        Self { name, about, kind: Kind::Text, condition, is_required: false, default: None }
+    }
+
+    /// A text of so many letters, which must be given.
+    pub const fn words(name: &'static str, about: &'static str, least: usize, most: usize) -> Self {
+        let kind = Kind::Words { least, most };
+        Self { name, about, kind, condition: "1", is_required: true, default: None }
+    }
+
+    /// A whole number.
+    pub const fn number(name: &'static str, about: &'static str, least: u32, most: u32) -> Self {
+        let kind = Kind::Number { least, most };
+        Self { name, about, kind, condition: "1", is_required: false, default: None }
+    }
+
+    /// The same with a value where it is not given.
+    pub const fn or(self, default: &'static str) -> Self {
+        Self { default: Some(default), ..self }
     }
 
     /// A text of the path.
     pub const fn path(name: &'static str, about: &'static str, condition: &'static str) -> Self {
-        Self { name, about, kind: Kind::Text, condition, is_required: true }
+        Self { name, about, kind: Kind::Text, condition, is_required: true, default: None }
     }
 
     /// One of several words.
@@ -144,22 +209,22 @@ impl Parameter {
         words: &'static [&'static str],
         condition: &'static str,
     ) -> Self {
-        Self { name, about, kind: Kind::Choice(words), condition, is_required: false }
+        Self { name, about, kind: Kind::Choice(words), condition, is_required: false, default: None }
     }
 
     /// A label as it was scanned.
     pub const fn label(name: &'static str, about: &'static str, condition: &'static str) -> Self {
-        Self { name, about, kind: Kind::Label, condition, is_required: true }
+        Self { name, about, kind: Kind::Label, condition, is_required: true, default: None }
     }
 
     /// A time.
     pub const fn time(name: &'static str, about: &'static str, condition: &'static str) -> Self {
-        Self { name, about, kind: Kind::Time, condition, is_required: false }
+        Self { name, about, kind: Kind::Time, condition, is_required: false, default: None }
     }
 
     /// A day.
     pub const fn day(name: &'static str, about: &'static str, condition: &'static str) -> Self {
-        Self { name, about, kind: Kind::Day, condition, is_required: false }
+        Self { name, about, kind: Kind::Day, condition, is_required: false, default: None }
     }
 }
 
@@ -171,6 +236,16 @@ pub enum Kind {
     /// item (`item_key`).
     Label,
     Choice(&'static [&'static str]),
+    /// A text of so many letters.
+    Words {
+        least: usize,
+        most: usize,
+    },
+    /// A whole number in digits.
+    Number {
+        least: u32,
+        most: u32,
+    },
     /// `2026-01-31T08:00:00Z`, with or without a fraction of a second.
     Time,
     /// `2026-01-31`.
@@ -188,6 +263,15 @@ impl Kind {
             Self::Label => Ok(warehouse::gs1::item(value)),
             Self::Choice(words) if words.contains(&value) => Ok(value.to_owned()),
             Self::Choice(words) => Err(format!("must be one of {}", words.join(", "))),
+            Self::Words { least, most } if (least..=most).contains(&value.chars().count()) => Ok(value.to_owned()),
+            Self::Words { least, most } => Err(format!("must have {least} to {most} letters")),
+            Self::Number { least, most } => {
+                let is_digits = value.bytes().all(|byte| byte.is_ascii_digit());
+                let number = value.parse::<u32>().ok().filter(|number| is_digits && (least..=most).contains(number));
+                number
+                    .map(|number| number.to_string())
+                    .ok_or_else(|| format!("must be a number from {least} to {most}"))
+            }
             Self::Time if is_time(value) => Ok(value.to_owned()),
             Self::Time => Err("must be a time in UTC such as 2026-01-31T08:00:00Z".to_owned()),
             Self::Day if is_day(value) => Ok(value.to_owned()),

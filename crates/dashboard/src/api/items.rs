@@ -1,6 +1,7 @@
 //! Items and lots: what happened to them, and to whom they lead.
 
 use super::{
+    devices::{CONSUMABLES, Consumable},
     endpoint::{Audience, Endpoint, Key, Parameter, Rows, Shape},
     row::row,
 };
@@ -38,50 +39,6 @@ row! {
         injections: u64,
         /// USED: punctures made with it
         punctures: u64,
-        /// REPROCESSED: last rinse; empty = not said
-        rinse_water: String,
-    }
-}
-
-row! {
-    /// A mount of an item of a lot: the way from a lot to its sessions.
-    pub struct LotMount {
-        /// Tenant
-        tenant: String,
-        /// Site
-        site: String,
-        /// Device
-        device: String,
-        /// When it happened; UTC
-        at: String,
-        /// Boot of the device
-        boot_id: String,
-        /// Sequence number in the boot
-        seq: u64,
-        /// MOUNTED, PRIMED, REMOVED or REPROCESSED
-        event: String,
-        /// Session; empty = outside a session
-        session_id: String,
-        /// NEEDLE, SYRINGE, HANDPIECE, CARTRIDGE or TUBING; empty = not said
-        slot: String,
-        /// The mount; empty for REPROCESSED
-        mount_id: String,
-        /// The item as it was sent; empty = not said
-        item_id: String,
-        /// What item_id identifies: SERIAL, LOT_ONLY or NONE; empty = not said
-        id_kind: String,
-        /// UDI device identifier; empty = not said
-        udi_di: String,
-        /// Lot; empty = not said
-        lot: String,
-        /// Expiry as YYYY-MM-DD; day 00 = end of the month; empty = not said
-        expiry: String,
-        /// Whether it may be reprocessed; null = not said
-        reusable: Option<bool>,
-        /// Sterile pack; empty = not said
-        pack_id: String,
-        /// Whether the pack was intact; null = not said
-        pack_intact: Option<bool>,
         /// REPROCESSED: last rinse; empty = not said
         rinse_water: String,
     }
@@ -149,16 +106,9 @@ pub const ENDPOINTS: &[Endpoint] = &[
             Parameter::path("lot", "Lot, as devices send it", "trimBoth(t.lot) = ?"),
             Parameter::text("udi_di", "Only of this product, as devices send it", "trimBoth(t.udi_di) = ?"),
         ],
-        sql: "
-            SELECT
-                t.tenant AS tenant, t.site AS site, t.device AS device, formatDateTime(t.at, '%FT%T.%fZ') AS at, toString(t.boot_id) AS boot_id, t.seq AS seq,
-                t.event AS event, t.session_id AS session_id, t.slot AS slot, t.mount_id AS mount_id, t.item_id AS item_id,
-                t.id_kind AS id_kind, t.udi_di AS udi_di, t.lot AS lot, t.expiry AS expiry, t.reusable AS reusable, t.pack_id AS pack_id,
-                t.pack_intact AS pack_intact, t.rinse_water AS rinse_water
-            FROM mounts AS t
-            WHERE {where}",
+        sql: CONSUMABLES,
         shape: Shape::List { keys: &[Key::Text("at"), Key::Text("tenant"), Key::Text("device"), Key::Text("boot_id"), Key::Number("seq")], newest_first: true },
-        rows: Rows::of::<LotMount>(),
+        rows: Rows::of::<Consumable>(),
     },
     Endpoint {
         path: "/lots",

@@ -10,22 +10,30 @@
 mod alerts;
 mod answer;
 mod audit;
+mod audit_sheet;
 mod calibrations;
+mod charts;
+mod cohorts;
 mod cursor;
 mod cycles;
 mod deliveries;
 mod devices;
 mod endpoint;
+mod errors;
+mod evidence;
+mod fleet;
 mod incidents;
 mod items;
 mod labels;
 mod manufacturer;
 mod me;
 mod openapi;
+mod overview;
 pub mod parameters;
 mod pipeline;
 mod quarantine;
 mod row;
+mod search;
 mod sessions;
 mod sterility;
 mod tenants;
@@ -44,6 +52,7 @@ use axum::{
 use serde_json::Value;
 
 use self::{
+    answer::Form,
     endpoint::{Endpoint, Object, Shape},
     parameters::{Given, Pairs},
 };
@@ -61,17 +70,25 @@ const LIMIT_MAX: usize = 1_000;
 fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
     [
         tenants::ENDPOINTS,
+        overview::ENDPOINTS,
+        fleet::ENDPOINTS,
         devices::ENDPOINTS,
+        errors::ENDPOINTS,
+        charts::ENDPOINTS,
         deliveries::ENDPOINTS,
         sessions::ENDPOINTS,
         items::ENDPOINTS,
         cycles::ENDPOINTS,
         sterility::ENDPOINTS,
         alerts::ENDPOINTS,
+        evidence::ENDPOINTS,
         incidents::ENDPOINTS,
         calibrations::ENDPOINTS,
         verdicts::ENDPOINTS,
+        audit_sheet::ENDPOINTS,
+        search::ENDPOINTS,
         manufacturer::ENDPOINTS,
+        cohorts::ENDPOINTS,
         quarantine::ENDPOINTS,
         pipeline::ENDPOINTS,
         audit::ENDPOINTS,
@@ -128,7 +145,7 @@ async fn rows(
         let detail = format!("This needs a token with one of the roles {}", endpoint.audience.text());
         return Err(Problem::new(StatusCode::FORBIDDEN, "wrong-role", detail));
     }
-    let form = answer::Form::accepted(headers)?;
+    let form = Form::accepted(headers)?;
     // A path that is no UTF-8 names nothing that exists.
     let Path(path) = path.map_err(|_| Problem::not_found())?;
     let given = Given::read(endpoint, path, query, &asker.sight)?;
@@ -137,11 +154,15 @@ async fn rows(
         let asked = source.ask((endpoint.rows.read)(&warehouse, sql)).await;
         asked.map_err(|failed| failed.problem(endpoint.path))
     };
-    let inner = endpoint.sql.replace("{where}", &given.condition());
+    let inner = given.sql(endpoint, &source.faults.lines());
     let fields = (endpoint.rows.fields)();
     match endpoint.shape {
         Shape::One => {
-            let rows = read(format!("SELECT * FROM ({inner}) LIMIT 1")).await?;
+            let sql = format!("SELECT * FROM ({inner}) LIMIT 1");
+            if form == Form::Sql {
+                return Ok(answer::sql(&sql, headers));
+            }
+            let rows = read(sql).await?;
             let row = rows.into_iter().next().ok_or_else(Problem::not_found)?;
             answer::one(form, &fields, row, headers)
         }
@@ -155,12 +176,24 @@ async fn rows(
             let columns = names.iter().map(|name| format!("{name}{}", order.0)).collect::<Vec<_>>().join(", ");
             let limit = given.limit;
             let sql = format!("SELECT * FROM ({inner}) {from} ORDER BY {columns} LIMIT {}", limit + 1);
+            if form == Form::Sql {
+                return Ok(answer::sql(&sql, headers));
+            }
             let mut rows: Vec<Object> = read(sql).await?;
             let has_more = rows.len() > limit;
             rows.truncate(limit);
             let next = rows.last().filter(|_| has_more).map(|last| cursor::after(last, keys, &given.digest));
             let next = next.map(|cursor| (given.link(&cursor), cursor));
             answer::list(form, &fields, rows.into_iter().map(Value::Object).collect(), next, headers)
+        }
+        Shape::Computed => {
+            if form == Form::Sql {
+                return Ok(answer::sql(&inner, headers));
+            }
+            let rows: Vec<Object> = read(inner).await?;
+            let left_out = rows.len().saturating_sub(given.limit);
+            let rows = rows.into_iter().skip(left_out).map(Value::Object).collect();
+            answer::list(form, &fields, rows, None, headers)
         }
     }
 }

@@ -6,7 +6,7 @@ use axum::{http::HeaderMap, response::Response};
 use serde_json::{Map, Value, json};
 
 use super::{
-    LIMIT, LIMIT_MAX, ROOT, answer,
+    ROOT, answer,
     endpoint::{Endpoint, Kind, Shape},
     endpoints,
     labels::Label,
@@ -79,7 +79,7 @@ fn operation(endpoint: &Endpoint) -> Value {
     let row = reference(endpoint.rows.name);
     let (json, headers) = match endpoint.shape {
         Shape::One => (row, json!({})),
-        Shape::List { .. } => {
+        Shape::List { .. } | Shape::Computed => {
             let page = json!({
                 "type": "object",
                 "required": ["data", "next"],
@@ -92,7 +92,8 @@ fn operation(endpoint: &Endpoint) -> Value {
             (page, link)
         }
     };
-    let content = json!({ "application/json": { "schema": json }, "text/csv": { "schema": { "type": "string" } } });
+    let content = json!({ "application/json": { "schema": json }, "text/csv": { "schema": { "type": "string" } },
+        "application/sql": { "schema": { "type": "string" } } });
     json!({
         "operationId": name(endpoint.path),
         "summary": endpoint.about,
@@ -190,12 +191,19 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
         .parameters
         .iter()
         .map(|parameter| {
-            let schema = match parameter.kind {
+            let mut schema = match parameter.kind {
                 Kind::Text | Kind::Label => text(),
                 Kind::Choice(words) => json!({ "type": "string", "enum": words }),
+                Kind::Words { least, most } => json!({ "type": "string", "minLength": least, "maxLength": most }),
+                Kind::Number { least, most } => json!({ "type": "integer", "minimum": least, "maximum": most }),
                 Kind::Time => json!({ "type": "string", "format": "date-time" }),
                 Kind::Day => json!({ "type": "string", "format": "date" }),
             };
+            match (parameter.kind, parameter.default) {
+                (_, None) => {}
+                (Kind::Number { .. }, Some(default)) => schema["default"] = json!(default.parse::<u32>().ok()),
+                (_, Some(default)) => schema["default"] = json!(default),
+            }
             let place = if is_in_path(parameter.name) { "path" } else { "query" };
             json!({ "name": parameter.name, "in": place, "required": parameter.is_required, "schema": schema,
                 "description": parameter.about })
@@ -205,12 +213,16 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
         parameters
             .push(json!({ "name": name, "in": "query", "required": false, "schema": schema, "description": about }));
     };
-    if endpoint.audience.has_tenants() && !is_in_path("tenant") {
+    let has_own = endpoint.parameters.iter().any(|parameter| parameter.name == "tenant");
+    if endpoint.audience.has_tenants() && !has_own {
         add("tenant", "Only of this tenant; without it, of all of the token", text());
     }
-    if matches!(endpoint.shape, Shape::List { .. }) {
-        let limit = json!({ "type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT });
+    if !matches!(endpoint.shape, Shape::One) {
+        let (limit, most) = (endpoint.rows.limit, endpoint.rows.limit_max);
+        let limit = json!({ "type": "integer", "minimum": 1, "maximum": most, "default": limit });
         add("limit", "Rows of a page", limit);
+    }
+    if matches!(endpoint.shape, Shape::List { .. }) {
         add("cursor", "`next` of the page before; everything else as it was", json!({ "type": "string" }));
     }
     parameters
@@ -299,6 +311,18 @@ mod tests {
     }
 
     #[test]
+    fn the_page_is_written_against_this_description() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/web/openapi.json");
+        let written = serde_json::to_string_pretty(&description()).unwrap() + "\n";
+        if std::env::var_os("UPDATE_REFERENCE").is_some() {
+            return std::fs::write(path, written).unwrap();
+        }
+        let remedy =
+            "UPDATE_REFERENCE=1 cargo test --release --package dashboard writes it; then `npm run types` in web/";
+        assert!(std::fs::read_to_string(path).unwrap() == written, "web/openapi.json is out of date: {remedy}");
+    }
+
+    #[test]
     fn the_description_is_complete_in_itself() {
         let description = description();
         let schemas = description["components"]["schemas"].as_object().unwrap();
@@ -340,7 +364,13 @@ mod tests {
                     assert_eq!(kind, expected, "{}: {}", endpoint.path, key.name());
                 }
             }
-            assert!(endpoint.sql.contains("{where}"), "{}", endpoint.path);
+            for parameter in endpoint.parameters.iter().filter(|parameter| parameter.name != "tenant") {
+                let is_used = match parameter.condition {
+                    "1" => endpoint.sql.contains(&format!("{{{}}}", parameter.name)),
+                    _ => endpoint.sql.contains("{where}"),
+                };
+                assert!(is_used, "{} does not use {}", endpoint.path, parameter.name);
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use warehouse::{sight::Sight, sql::quoted};
 
 use super::{
-    LIMIT, LIMIT_MAX, ROOT, cursor,
+    ROOT, cursor,
     endpoint::{Endpoint, Shape},
 };
 use crate::problem::Problem;
@@ -23,6 +23,8 @@ pub struct Given {
     pub sight: Sight,
     /// Conditions of SQL.
     conditions: Vec<String>,
+    /// The value of each parameter that has one, as conditions take it.
+    values: BTreeMap<&'static str, String>,
     pub limit: usize,
     /// Keys of the row that the page begins after, as SQL literals.
     pub cursor: Option<Vec<String>>,
@@ -80,16 +82,19 @@ impl Given {
         let in_query =
             endpoint.parameters.iter().map(|parameter| parameter.name).filter(|name| !path.contains_key(*name));
         let mut known: Vec<&str> = in_query.collect();
-        if endpoint.audience.has_tenants() && !path.contains_key("tenant") {
+        if endpoint.audience.has_tenants() && !path.contains_key("tenant") && !known.contains(&"tenant") {
             known.push("tenant");
         }
-        if matches!(endpoint.shape, Shape::List { .. }) {
-            known.extend(["limit", "cursor"]);
+        match endpoint.shape {
+            Shape::One => {}
+            Shape::List { .. } => known.extend(["limit", "cursor"]),
+            Shape::Computed => known.push("limit"),
         }
         let mut query = query(text, &known)?;
-        let mut conditions = Vec::new();
+        let (mut conditions, mut values) = (Vec::new(), BTreeMap::new());
         for parameter in endpoint.parameters {
-            let Some(value) = path.get(parameter.name).or_else(|| query.get(parameter.name)) else {
+            let given = path.get(parameter.name).or_else(|| query.get(parameter.name));
+            let Some(value) = given.map(String::as_str).or(parameter.default) else {
                 if parameter.is_required {
                     return Err(bad(format!("{} is missing: {}", parameter.name, parameter.about)));
                 }
@@ -97,18 +102,19 @@ impl Given {
             };
             let value = parameter.kind.read(value).map_err(|fault| bad(format!("{} {fault}", parameter.name)))?;
             conditions.push(parameter.condition.replace('?', &quoted(&value)));
+            values.insert(parameter.name, value);
         }
         let sight = match path.get("tenant").or_else(|| query.get("tenant")) {
             None => sight.clone(),
             Some(tenant) => sight.of_tenant(tenant).ok_or_else(Problem::not_found)?,
         };
         let limit = match query.remove("limit") {
-            None => LIMIT,
+            None => endpoint.rows.limit,
             Some(text) => text
                 .parse()
                 .ok()
-                .filter(|limit| (1..=LIMIT_MAX).contains(limit))
-                .ok_or_else(|| bad(format!("limit must be a number from 1 to {LIMIT_MAX}")))?,
+                .filter(|limit| (1..=endpoint.rows.limit_max).contains(limit))
+                .ok_or_else(|| bad(format!("limit must be a number from 1 to {}", endpoint.rows.limit_max)))?,
         };
         let cursor = query.remove("cursor");
         let seen = format!("{sight:?}");
@@ -129,12 +135,40 @@ impl Given {
             text.replace(&format!("{{{name}}}"), &encoded(value))
         });
         query.insert("limit".to_owned(), limit.to_string());
-        Ok(Self { sight, conditions, limit, cursor, digest, path, query })
+        Ok(Self { sight, conditions, values, limit, cursor, digest, path, query })
     }
 
-    /// The conditions as one.
-    pub fn condition(&self) -> String {
-        if self.conditions.is_empty() { "1".to_owned() } else { self.conditions.join(" AND ") }
+    /// The query of an endpoint with its places filled in. What is filled in is not looked at again,
+    /// so braces in a value mean nothing.
+    pub fn sql(&self, endpoint: &Endpoint, faults: &[String]) -> String {
+        let place = |name: &str| match name {
+            "where" if self.conditions.is_empty() => Some("1".to_owned()),
+            "where" => Some(self.conditions.join(" AND ")),
+            "faults" => {
+                let lines: Vec<_> = faults.iter().map(|line| quoted(line)).collect();
+                Some(format!("CAST([{}], 'Array(String)')", lines.join(", ")))
+            }
+            name => {
+                let parameter = endpoint.parameters.iter().find(|parameter| parameter.name == name)?;
+                Some(quoted(self.values.get(parameter.name).map_or("", String::as_str)))
+            }
+        };
+        let mut parts = endpoint.sql.split('{');
+        let mut sql = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let filled = part.split_once('}').and_then(|(name, rest)| Some((place(name)?, rest)));
+            match filled {
+                Some((value, rest)) => {
+                    sql.push_str(&value);
+                    sql.push_str(rest);
+                }
+                None => {
+                    sql.push('{');
+                    sql.push_str(part);
+                }
+            }
+        }
+        sql
     }
 
     /// The address of the page after a cursor.

@@ -135,6 +135,20 @@ row! {
     }
 }
 
+/// Sessions with what is known of each.
+const SESSIONS: &str = "
+    SELECT
+        t.tenant AS tenant, t.session_id AS session_id,
+        formatDateTime(coalesce(t.started_at, t.first_injection_at, toDateTime64(0, 6, 'UTC')), '%FT%T.%fZ') AS began,
+        arraySort(t.sites) AS sites, arraySort(t.devices) AS devices, formatDateTime(t.ended_at, '%FT%T.%fZ') AS ended_at, t.course_id AS course_id,
+        t.course_index AS course_index, t.client_ref AS client_ref, t.injections AS injections,
+        t.injections_declared AS injections_declared, t.complete AS complete, t.ok AS ok, t.partial AS partial,
+        t.aborted AS aborted, t.occluded AS occluded, t.no_contact AS no_contact, t.dose_n AS dose_n,
+        t.dose_target_nl AS dose_target_nl, t.dose_delivered_nl AS dose_delivered_nl, t.dose_error_pct AS dose_error_pct,
+        t.depth_n AS depth_n, t.depth_mean_error_um AS depth_mean_error_um
+    FROM session_report AS t
+    WHERE {where}";
+
 pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint {
         path: "/sessions",
@@ -146,18 +160,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
             Parameter::time("since", "Only begun then or later", "coalesce(t.started_at, t.first_injection_at, toDateTime64(0, 6, 'UTC')) >= parseDateTime64BestEffort(?, 6, 'UTC')"),
             Parameter::time("until", "Only begun before", "coalesce(t.started_at, t.first_injection_at, toDateTime64(0, 6, 'UTC')) < parseDateTime64BestEffort(?, 6, 'UTC')"),
         ],
-        sql: "
-            SELECT
-                t.tenant AS tenant, t.session_id AS session_id,
-                formatDateTime(coalesce(t.started_at, t.first_injection_at, toDateTime64(0, 6, 'UTC')), '%FT%T.%fZ') AS began,
-                arraySort(t.sites) AS sites, arraySort(t.devices) AS devices, formatDateTime(t.ended_at, '%FT%T.%fZ') AS ended_at, t.course_id AS course_id,
-                t.course_index AS course_index, t.client_ref AS client_ref, t.injections AS injections,
-                t.injections_declared AS injections_declared, t.complete AS complete, t.ok AS ok, t.partial AS partial,
-                t.aborted AS aborted, t.occluded AS occluded, t.no_contact AS no_contact, t.dose_n AS dose_n,
-                t.dose_target_nl AS dose_target_nl, t.dose_delivered_nl AS dose_delivered_nl, t.dose_error_pct AS dose_error_pct,
-                t.depth_n AS depth_n, t.depth_mean_error_um AS depth_mean_error_um
-            FROM session_report AS t
-            WHERE {where}",
+        sql: SESSIONS,
         shape: Shape::List { keys: &[Key::Text("began"), Key::Text("tenant"), Key::Text("session_id")], newest_first: true },
         rows: Rows::of::<Session>(),
     },
@@ -169,18 +172,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
             Parameter::path("tenant", "Tenant", "1"),
             Parameter::path("device", "Device", "t.session_id IN (SELECT session_id FROM accuracy_session WHERE device = ?)"),
         ],
-        sql: "
-            SELECT
-                t.tenant AS tenant, t.session_id AS session_id,
-                formatDateTime(coalesce(t.started_at, t.first_injection_at, toDateTime64(0, 6, 'UTC')), '%FT%T.%fZ') AS began,
-                arraySort(t.sites) AS sites, arraySort(t.devices) AS devices, formatDateTime(t.ended_at, '%FT%T.%fZ') AS ended_at, t.course_id AS course_id,
-                t.course_index AS course_index, t.client_ref AS client_ref, t.injections AS injections,
-                t.injections_declared AS injections_declared, t.complete AS complete, t.ok AS ok, t.partial AS partial,
-                t.aborted AS aborted, t.occluded AS occluded, t.no_contact AS no_contact, t.dose_n AS dose_n,
-                t.dose_target_nl AS dose_target_nl, t.dose_delivered_nl AS dose_delivered_nl, t.dose_error_pct AS dose_error_pct,
-                t.depth_n AS depth_n, t.depth_mean_error_um AS depth_mean_error_um
-            FROM session_report AS t
-            WHERE {where}",
+        sql: SESSIONS,
         shape: Shape::List { keys: &[Key::Text("began"), Key::Text("session_id")], newest_first: true },
         rows: Rows::of::<Session>(),
     },
@@ -192,18 +184,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
             Parameter::path("tenant", "Tenant", "1"),
             Parameter::path("session", "Session, 32 hex digits", "t.session_id = ?"),
         ],
-        sql: "
-            SELECT
-                t.tenant AS tenant, t.session_id AS session_id,
-                formatDateTime(coalesce(t.started_at, t.first_injection_at, toDateTime64(0, 6, 'UTC')), '%FT%T.%fZ') AS began,
-                arraySort(t.sites) AS sites, arraySort(t.devices) AS devices, formatDateTime(t.ended_at, '%FT%T.%fZ') AS ended_at, t.course_id AS course_id,
-                t.course_index AS course_index, t.client_ref AS client_ref, t.injections AS injections,
-                t.injections_declared AS injections_declared, t.complete AS complete, t.ok AS ok, t.partial AS partial,
-                t.aborted AS aborted, t.occluded AS occluded, t.no_contact AS no_contact, t.dose_n AS dose_n,
-                t.dose_target_nl AS dose_target_nl, t.dose_delivered_nl AS dose_delivered_nl, t.dose_error_pct AS dose_error_pct,
-                t.depth_n AS depth_n, t.depth_mean_error_um AS depth_mean_error_um
-            FROM session_report AS t
-            WHERE {where}",
+        sql: SESSIONS,
         shape: Shape::One,
         rows: Rows::of::<Session>(),
     },

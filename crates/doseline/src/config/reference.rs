@@ -4,7 +4,11 @@
 use std::{env, fs, path::Path};
 
 use serde_json::Value;
-use service::{kafka::Sasl, settings::Section, tls::Tls};
+use service::{
+    kafka::Sasl,
+    settings::Section,
+    tls::{ServerTls, Tls},
+};
 use telemetry::{device_time, plausibility::Ranges};
 
 use super::{Config, with_sections};
@@ -70,7 +74,7 @@ fn the_reference_is_made_from_the_sections() {
     let found = fs::read_to_string(&path).unwrap();
     let tables = [
         ("keys", keys()),
-        ("tls", absent::<Tls>("mqtt.tls")),
+        ("tls", absent::<Tls>("mqtt.tls") + &rows::<ServerTls>("serve.tls", None)),
         ("sasl", absent::<Sasl>("kafka.sasl")),
         ("ranges", ranges()),
     ];

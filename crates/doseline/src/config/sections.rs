@@ -7,6 +7,7 @@ use service::{
     secret::{Password, Secret},
     settings,
     settings::HTTP_URL,
+    tls::ServerTls,
 };
 
 settings! {
@@ -66,6 +67,12 @@ settings! {
         /// File of the tokens, which `doseline token` writes and only its owner may read. A change
         /// counts at once
         tokens_file: Option<PathBuf> = None;
+        /// Certificate and key of the port: see [TLS](#tls). Without it the port speaks HTTP
+        tls: Option<ServerTls> = None;
+        /// Whether a proxy with TLS stands before the port. Outside of the loopback interface, a
+        /// port without `serve.tls` needs it: tokens and medical data would otherwise cross the
+        /// network unencrypted
+        behind_proxy: bool = false;
         /// Requests of one token, per minute; as many may come at once. Beyond it, the answer is
         /// 429
         requests_per_min: u32 = 1_200, in 1..=1_000_000;
@@ -92,16 +99,25 @@ impl Serve {
         })
     }
 
-    /// What is wrong if the port answers everybody on the network.
-    pub fn is_open(&self) -> Option<(&'static str, String)> {
-        let is_open = self.auth == ServeAuth::None && !self.http.ip().is_loopback();
-        is_open.then(|| {
+    /// What is wrong if the network could read what the port answers.
+    pub fn exposure(&self) -> Option<(&'static str, String)> {
+        let address = self.http;
+        if address.ip().is_loopback() {
+            return None;
+        }
+        if self.auth == ServeAuth::None {
             let text = format!(
-                "\"none\" lets everybody who reaches {} read medical data; set \"tokens\" and serve.tokens_file, or an \
-                 address of the loopback interface in serve.http",
-                self.http
+                "\"none\" lets everybody who reaches {address} read medical data; set \"tokens\" and serve.tokens_file, or an \
+                 address of the loopback interface in serve.http"
             );
-            ("auth", text)
+            return Some(("auth", text));
+        }
+        (self.tls.is_none() && !self.behind_proxy).then(|| {
+            let text = format!(
+                "at {address} tokens and medical data would be sent without TLS; set serve.tls.certificate and \
+                 serve.tls.key, or true here if a proxy with TLS stands before this port"
+            );
+            ("behind_proxy", text)
         })
     }
 }

@@ -13,6 +13,7 @@ use analysis::{
     Side,
     chart::Chart,
     forecast::{Forecast, forecast},
+    standard::Spread,
     western_electric,
 };
 use serde_json::json;
@@ -22,7 +23,7 @@ use warehouse::{
 };
 
 use super::{
-    rules::{ACCURACY_RULE_VERSION, Rules, SPREAD},
+    rules::{ACCURACY_RULE_VERSION, Rules},
     tolerance::{Models, latest, limits, missing},
 };
 
@@ -213,7 +214,7 @@ fn parameters(rules: &Rules) -> String {
         "ewma_limit": settings.ewma.limit,
         "spike": settings.spike,
         "centre": "phase I, self-starting",
-        "between_to_within": SPREAD.between / SPREAD.within,
+        "between_to_within": Spread::SELF_STARTING.between / Spread::SELF_STARTING.within,
     })
     .to_string()
 }

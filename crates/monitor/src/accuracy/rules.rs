@@ -6,7 +6,7 @@ use analysis::{
     budget::{Budget, Shares},
     chart::Settings,
     forecast,
-    standard::{Centre, Source, Spread},
+    standard::{Centre, Spread},
     tolerance,
     verdict::Claim,
 };
@@ -22,11 +22,6 @@ const CONFIDENCE: f64 = 0.95;
 const CUSUM_K: f64 = 0.5;
 /// Weight of the newest session in the EWMA, 0 to 1.
 const EWMA_LAMBDA: f64 = 0.1;
-/// Standard deviations between sessions and within a session, percent. Self-starting charts find
-/// the scale themselves; only the ratio of the two matters, and only where sessions differ in their
-/// number of injections.
-pub const SPREAD: Spread = Spread { between: 0.5, within: 2.0, source: Source::SelfStarting };
-
 /// The limits, and everything that is computed from them alone.
 #[derive(Clone)]
 pub struct Rules {
@@ -54,7 +49,8 @@ impl Rules {
             bands: limits.bands,
             shares: Shares::default(),
         };
-        let settings = budget.thresholds(CUSUM_K, false, EWMA_LAMBDA)?.settings(Centre::PhaseI, SPREAD)?;
+        let settings =
+            budget.thresholds(CUSUM_K, false, EWMA_LAMBDA)?.settings(Centre::PhaseI, Spread::SELF_STARTING)?;
         let claim = Claim { coverage: limits.coverage, confidence: CONFIDENCE };
         tolerance::factor(2, claim.coverage, claim.confidence)?;
         let forecast = forecast::Rule { horizon_days: limits.forecast_days.into(), ..forecast::Rule::default() };

@@ -1,0 +1,22 @@
+export const search = {
+  title: "Search",
+  of: (q: string) => `Results for “${q}”`,
+  kind: { DEVICE: "Device", SESSION: "Session", ITEM: "Item", LOT: "Lot", CYCLE: "Cycle", ALERT: "Alert", SITE: "Site" } as Record<string, string>,
+  hits: (n: number) => (n === 0 ? "Nothing found." : n === 1 ? "1 hit." : n < 50 ? `${n} hits.` : "The first 50 hits. A longer part of the name finds fewer."),
+  options: (n: number) => (n === 0 ? "Nothing found. Enter searches again." : `${n === 1 ? "1 hit" : `${n} hits`}, arrow keys choose.`),
+  all: "All hits",
+  list: "Hits",
+  searching: "Searching",
+  failed: (why: string) => `The search failed: ${why}`,
+  short: "Type at least two characters: a part of the name of a device, session, item, lot, cycle, alert or site. Or scan a label.",
+  none: "Nothing with this name is known, or it is not yours to see. Names are compared by their parts; check the spelling, or choose all tenants above.",
+  label: {
+    lead: (key: string) => `The label names item ${key}.`,
+    lot: (lot: string) => `Lot ${lot}.`,
+    expiry: (day: string) => `Use by ${day}.`,
+    trace: (tenant: string) => `Trace of this item at ${tenant}`,
+    unread: (why: string) => `The text looks like a label, but it could not be read: ${why}.`,
+    none: "No session or cycle has named this item.",
+  },
+  column: { kind: "Kind", name: "Name", title: "What it is", place: "Tenant and site", at: "Last heard of" },
+};
