@@ -368,7 +368,7 @@ fn a_page_of_another_site_reads_and_does_nothing() {
     let mut doseline = up(&scratch.join("data"), &[]);
     let ready = doseline.wait_until_ready(READY_WITHIN);
     let script = format!("{}/?query=SELECT+'document.title=\"stolen\"'+FORMAT+TSVRaw", ready.clickhouse);
-    let tags = [script, format!("{}/api/fleet", ready.dashboard), format!("{}/page.js", ready.dashboard)].map(|url| {
+    let tags = [script, format!("{}/api/fleet", ready.dashboard), format!("{}/login.css", ready.dashboard)].map(|url| {
         let url = url.replace('"', "&quot;");
         format!(
             "<script src=\"{url}\" onload=\"document.body.append('LOADED')\" onerror=\"document.body.append('REFUSED')\"></script>"

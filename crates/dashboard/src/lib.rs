@@ -27,9 +27,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Extension, Path, Query, State, rejection::QueryRejection},
-    http::{HeaderMap, Method, StatusCode, Uri, header},
+    http::{StatusCode, header},
     middleware,
-    response::{Html, IntoResponse, Response},
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use serde::Deserialize;
@@ -51,10 +51,9 @@ use crate::{
     write::Writer,
 };
 
-const PAGE: &str = include_str!("index.html");
-const SCRIPT: &str = include_str!("page.js");
-const STYLE: &str = include_str!("page.css");
-/// Greatest age of an answer. The page asks every 3 s.
+/// The style of the form at `/login`.
+const LOGIN_STYLE: &str = include_str!("login.css");
+/// Greatest age of the answer of a panel.
 const FRESH: Duration = Duration::from_millis(2_500);
 
 /// Greatest number of concurrent queries. Others wait, so that ClickHouse has room for the loader.
@@ -204,12 +203,10 @@ fn router(source: Arc<Source>) -> Router {
     let open = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .route("/page.js", get(|| async { ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], SCRIPT) }))
-        .route("/page.css", get(|| async { ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE) }))
+        .route("/login.css", get(|| async { ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], LOGIN_STYLE) }))
         .route("/login", get(login::form).post(login::enter).layer(DefaultBodyLimit::max(login::FORM_BYTES_MAX)))
         .route("/logout", post(login::leave));
     let closed = Router::new()
-        .route("/", get(start))
         .route("/api/{panel}", get(panel))
         .merge(api::router())
         .fallback(page::page)
@@ -225,13 +222,6 @@ fn router(source: Arc<Source>) -> Router {
         })
         .layer(middleware::from_fn(problem::number))
         .with_state(source)
-}
-
-async fn start(method: Method, uri: Uri, headers: HeaderMap) -> Response {
-    if page::is_built() {
-        return page::page(method, uri, headers).await;
-    }
-    ([(header::CACHE_CONTROL, "no-cache"), (header::CONTENT_SECURITY_POLICY, page::POLICY)], Html(PAGE)).into_response()
 }
 
 /// The source of the answers.

@@ -38,11 +38,6 @@ const ENCODINGS: [(&str, &str); 2] = [("br", ".br"), ("gzip", ".gz")];
 #[allow_missing = true]
 struct Files;
 
-/// Whether the program was built with its page.
-pub fn is_built() -> bool {
-    Files::get(INDEX).is_some()
-}
-
 /// The routes of the files. They are the same for everybody and show nothing of what is stored.
 pub fn files<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let is_copy = |name: &str| ENCODINGS.iter().any(|(_, extension)| name.ends_with(extension));

@@ -28,7 +28,7 @@ async fn a_stranger_gets_nothing() {
     let health = served.get("/readyz", &[]);
     assert_eq!(health.status, 503);
     assert!(!health.body.contains("127.0.0.1"), "{}", health.body);
-    for path in ["/livez", "/page.js", "/page.css", "/login"] {
+    for path in ["/livez", "/login.css", "/login"] {
         assert_eq!(served.get(path, &[]).status, 200, "{path}");
     }
 }

@@ -115,7 +115,7 @@ export async function follow(start: Start, signal: AbortSignal): Promise<Traced>
   if (kind === "lot") {
     const cut = id.lastIndexOf("/");
     const [udi_di, lot] = cut < 0 ? [undefined, id] : [id.slice(0, cut), id.slice(cut + 1)];
-    const { rows, more } = await all<Row<"LotMount">>({ path: path`/tenants/${tenant}/lots/${lot}/mounts`, query: { udi_di } }, 50_000, signal);
+    const { rows, more } = await all<Row<"Consumable">>({ path: path`/tenants/${tenant}/lots/${lot}/mounts`, query: { udi_di } }, 50_000, signal);
     if (more) unknown.push(said.more(rows.length));
     unknown.push(said.mixtures(id));
     const mounted = rows.filter(({ event }) => event === "MOUNTED");

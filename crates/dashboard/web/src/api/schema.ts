@@ -24,6 +24,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Who did what, the latest first
+         * @description For tokens with one of the roles admin.
+         */
+        get: operations["audit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit-sheet": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Calibrations, verdicts, alerts with their acknowledgements, and incidents of a tenant, site or device over a period, the latest first
+         * @description For tokens with one of the roles viewer, operator, admin.
+         */
+        get: operations["audit-sheet"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/breaches": {
         parameters: {
             query?: never;
@@ -76,6 +116,26 @@ export interface paths {
          * @description For tokens with one of the roles viewer, operator, admin.
          */
         get: operations["calibrations_due"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/changes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Tells when to ask again, as server-sent events
+         * @description `event: changed` has `{"topics": [...], "at": "..."}` when something changed that the asker may see; `event: beat` comes every 5 s. Whoever connects asks once for what it shows.
+         */
+        get: operations["changes"];
         put?: never;
         post?: never;
         delete?: never;
@@ -144,6 +204,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/fleet": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Devices with their verdicts, alerts, calibrations, completeness and the dose error of 30 days
+         * @description For tokens with one of the roles viewer, operator, admin.
+         */
+        get: operations["fleet"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/gaps": {
         parameters: {
             query?: never;
@@ -177,7 +257,11 @@ export interface paths {
          */
         get: operations["incidents"];
         put?: never;
-        post?: never;
+        /**
+         * Records an incident
+         * @description For tokens with one of the roles operator, admin. The body has at most 16384 bytes. The answer comes when ClickHouse holds what was written.
+         */
+        post: operations["post_incidents"];
         delete?: never;
         options?: never;
         head?: never;
@@ -221,6 +305,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/manufacturer/cohorts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Error by model, firmware or lot and days since the calibration
+         * @description For tokens with one of the roles manufacturer, admin.
+         */
+        get: operations["manufacturer_cohorts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/manufacturer/models": {
         parameters: {
             query?: never;
@@ -233,6 +337,46 @@ export interface paths {
          * @description For tokens with one of the roles manufacturer, admin.
          */
         get: operations["manufacturer_models"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/manufacturer/outliers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Units beside the others of their model, those that stand out the most first
+         * @description For tokens with one of the roles manufacturer, admin.
+         */
+        get: operations["manufacturer_outliers"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/manufacturer/tolerance": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Share of injections out of tolerance, by model, firmware and lot; of the dose
+         * @description For tokens with one of the roles manufacturer, admin.
+         */
+        get: operations["manufacturer_tolerance"];
         put?: never;
         post?: never;
         delete?: never;
@@ -278,6 +422,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/overview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What there is, what arrives, what is missing and what waits for a person, in one row
+         * @description For tokens with one of the roles viewer, operator, admin.
+         */
+        get: operations["overview"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/pipeline/losses": {
         parameters: {
             query?: never;
@@ -290,6 +454,26 @@ export interface paths {
          * @description For tokens with one of the roles admin.
          */
         get: operations["pipeline_losses"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/pipeline/minutes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What arrived in each of the last minutes, oldest first
+         * @description For tokens with one of the roles admin.
+         */
+        get: operations["pipeline_minutes"];
         put?: never;
         post?: never;
         delete?: never;
@@ -338,6 +522,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/pipeline/quarantine-reasons": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Why rows of the quarantine were refused, and how many wait
+         * @description For tokens with one of the roles viewer, operator, admin.
+         */
+        get: operations["pipeline_quarantine-reasons"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/pipeline/roles": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What this process knows of the roles: their faults, the last passes of the monitor, the last commit of each partition
+         * @description For tokens with one of the roles admin.
+         */
+        get: operations["pipeline_roles"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/quarantine": {
         parameters: {
             query?: never;
@@ -370,6 +594,26 @@ export interface paths {
          * @description For tokens with one of the roles viewer, operator, admin.
          */
         get: operations["recalls"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/search": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Devices, sessions, items, lots, cycles, alerts and sites by a part of their name; at most 50, the nearest first
+         * @description For tokens with one of the roles viewer, operator, admin.
+         */
+        get: operations["search"];
         put?: never;
         post?: never;
         delete?: never;
@@ -450,6 +694,66 @@ export interface paths {
          * @description For tokens with one of the roles viewer, operator, admin.
          */
         get: operations["tenants_tenant_alerts_alert"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{tenant}/alerts/{alert}/acknowledge": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Acknowledges an alert in its present state
+         * @description For tokens with one of the roles operator, admin. The body has at most 16384 bytes. The answer comes when ClickHouse holds what was written.
+         */
+        post: operations["post_tenants_tenant_alerts_alert_acknowledge"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{tenant}/alerts/{alert}/deliveries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What was told outside about an alert, the latest first
+         * @description For tokens with one of the roles viewer, operator, admin.
+         */
+        get: operations["tenants_tenant_alerts_alert_deliveries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{tenant}/alerts/{alert}/evidence": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The facts that an alert was raised on, in its order
+         * @description For tokens with one of the roles viewer, operator, admin.
+         */
+        get: operations["tenants_tenant_alerts_alert_evidence"];
         put?: never;
         post?: never;
         delete?: never;
@@ -638,6 +942,66 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/tenants/{tenant}/devices/{device}/drift/points": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Every session of the drift charts of a device, oldest first, computed as the monitor does; at most the latest 2,000
+         * @description For tokens with one of the roles viewer, operator, admin.
+         */
+        get: operations["tenants_tenant_devices_device_drift_points"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{tenant}/devices/{device}/errors": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Errors of single injections, oldest first: each, or of more than 2,000 the least and the greatest of each of 1,000 equal stretches of time
+         * @description For tokens with one of the roles viewer, operator, admin.
+         */
+        get: operations["tenants_tenant_devices_device_errors"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{tenant}/devices/{device}/faults": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Faults that a device reported, the latest first
+         * @description For tokens with one of the roles viewer, operator, admin.
+         */
+        get: operations["tenants_tenant_devices_device_faults"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tenants/{tenant}/devices/{device}/gaps": {
         parameters: {
             query?: never;
@@ -678,6 +1042,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/tenants/{tenant}/devices/{device}/mass-balance": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Mass balance of the syringes and cartridges of a device, the latest first
+         * @description For tokens with one of the roles viewer, operator, admin.
+         */
+        get: operations["tenants_tenant_devices_device_mass-balance"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tenants/{tenant}/devices/{device}/sessions": {
         parameters: {
             query?: never;
@@ -710,6 +1094,46 @@ export interface paths {
          * @description For tokens with one of the roles viewer, operator, admin.
          */
         get: operations["tenants_tenant_devices_device_status"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{tenant}/devices/{device}/trumpet": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Trumpet curve of the dose over the latest 2,000 injections: the extremes of the mean error by length of the window
+         * @description For tokens with one of the roles viewer, operator, admin.
+         */
+        get: operations["tenants_tenant_devices_device_trumpet"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{tenant}/incidents/{incident}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One incident
+         * @description For tokens with one of the roles viewer, operator, admin.
+         */
+        get: operations["tenants_tenant_incidents_incident"];
         put?: never;
         post?: never;
         delete?: never;
@@ -772,6 +1196,26 @@ export interface paths {
         get: operations["tenants_tenant_quarantine_id"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{tenant}/quarantine/{id}/replay": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Sends a row of quarantine through the loader again
+         * @description For tokens with one of the roles operator, admin. The body has at most 16384 bytes. The answer comes when ClickHouse holds what was written.
+         */
+        post: operations["post_tenants_tenant_quarantine_id_replay"];
         delete?: never;
         options?: never;
         head?: never;
@@ -936,6 +1380,20 @@ export interface components {
             /** @description What is the matter, in words */
             title: string;
         };
+        AlertDelivery: {
+            /** @description The alert */
+            alert_key: string;
+            /** @description When the other side confirmed it; UTC */
+            at: string;
+            /** @description Stable id of the alert outside */
+            fingerprint: string;
+            /** @description Severity that was told */
+            severity: string;
+            /** @description firing or resolved */
+            status: string;
+            /** @description Where to: kafka or webhook */
+            target: string;
+        };
         AlertEvent: {
             /** @description Who; empty = the monitor */
             actor: string;
@@ -968,6 +1426,58 @@ export interface components {
             signed_in: boolean;
             /** @description null = no tenant, or for an admin all */
             tenants: string[] | null;
+        };
+        AuditEntry: {
+            /** @description What was to be done */
+            action: string;
+            /** @description When; UTC */
+            at: string;
+            /** @description Who; empty = it was not recorded */
+            author: string;
+            /** @description What exactly was to be done, JSON; empty = it was not recorded */
+            content: string;
+            /** @description Identifies a command within its tenant; empty = it was no command */
+            idempotency_key: string;
+            /** @description APPLIED, REPEATED, REFUSED, or UNLOGGED = applied, and not as a command */
+            outcome: string;
+            /** @description Why it was refused; empty = it was not */
+            reason: string;
+            /** @description What the author may do; empty = it was not recorded */
+            role: string;
+            /** @description What it is about */
+            subject: string;
+            /** @description Tenant; empty = every tenant, or none is named */
+            tenant: string;
+        };
+        AuditLine: {
+            /** @description Who; empty = the monitor, or not said */
+            actor: string;
+            /** @description CALIBRATION: largest as-found error by magnitude, percent of the reference; null = none said */
+            as_found_error_pct: number | null;
+            /** @description CALIBRATION: the same as left */
+            as_left_error_pct: number | null;
+            /** @description When: performed, judged, happened or recorded; UTC */
+            at: string;
+            /** @description CALIBRATION: certificate; empty = not said */
+            certificate: string;
+            /** @description DOSE or DEPTH; empty = neither */
+            channel: string;
+            /** @description Device; empty = several, or none */
+            device: string;
+            /** @description CALIBRATION: when the next one is due; UTC; null = not said */
+            due_at: string | null;
+            /** @description The reason of a verdict, the note of a person; empty = none */
+            note: string;
+            /** @description Severity of the alert; empty = no alert */
+            severity: string;
+            /** @description Site; of a calibration that of the bench; empty = several or not known */
+            site: string;
+            /** @description The calibration, the verdict, the alert or the subject of the incident, in words */
+            title: string;
+            /** @description CALIBRATION: largest expanded uncertainty, percent of the reference; null = none said */
+            uncertainty_pct: number | null;
+            /** @description CALIBRATION, VERDICT (by the last judgement), ALERT (raised, or retracted by later data), ACKNOWLEDGED, CLEARED or INCIDENT */
+            what: string;
         };
         Breach: {
             /** @description Alert it belongs to; empty = none */
@@ -1030,6 +1540,24 @@ export interface components {
             points: number;
             /** @description Tenant */
             tenant: string;
+        };
+        CohortDay: {
+            /** @description DOSE or DEPTH */
+            channel: string;
+            /** @description The cohort: a model, or a model with its firmware or lot */
+            cohort: string;
+            /** @description Days since the first day on which a unit was used under the calibration in force */
+            days_since_calibration: number;
+            /** @description Its upper limit */
+            error_high_pct: number | null;
+            /** @description Lower limit of its 95 % interval, which takes units as the clusters (normal approximation of the ratio of sums); null for one unit */
+            error_low_pct: number | null;
+            /** @description 100 * sum of errors / sum of targets */
+            error_pct: number;
+            /** @description Injections */
+            n: number;
+            /** @description Units behind the row */
+            units: number;
         };
         Completeness: {
             /** @description Boot of the device */
@@ -1239,6 +1767,36 @@ export interface components {
             /** @description Tenant */
             tenant: string;
         };
+        DriftPoint: {
+            /** @description Time of its first injection; UTC */
+            at: string;
+            /** @description Upper edge of the set-point band, nl or um; 0 = no band */
+            band: number;
+            /** @description Calibration in force; empty = not said */
+            calibration_id: string;
+            /** @description Lower CUSUM of z; null while the chart learns */
+            cusum_lower: number | null;
+            /** @description Upper CUSUM of z; null while the chart learns */
+            cusum_upper: number | null;
+            /** @description A CUSUM signals above this, sigma */
+            decision_limit: number;
+            /** @description 100 * sum of errors / sum of targets */
+            error_pct: number;
+            /** @description EWMA of z; null while the chart learns */
+            ewma: number | null;
+            /** @description The EWMA signals beyond plus or minus this; null while the chart learns */
+            ewma_limit: number | null;
+            /** @description Firmware; empty = not said */
+            firmware: string;
+            /** @description Injections of the session on the chart */
+            n: number;
+            /** @description Session */
+            session_id: string;
+            /** @description Whether the CUSUM or the EWMA signals at this session; after a signal it starts again */
+            signalled: boolean;
+            /** @description The error, standardised by the sessions before it, sigma; null while the chart learns */
+            z: number | null;
+        };
         Due: {
             /** @description Latest calibration; empty = never calibrated */
             calibration_id: string;
@@ -1271,6 +1829,128 @@ export interface components {
             /** @description Tenant */
             tenant: string;
         };
+        ErrorPoint: {
+            /** @description Time of the injection; UTC */
+            at: string;
+            /** @description Injections that the point stands for: 1 = itself; more = it is the least or the greatest of so many in its stretch of time */
+            bucket_n: number;
+            /** @description measured - target, nl or um */
+            error: number;
+            /** @description 100 * (measured - target) / target */
+            error_pct: number;
+            /** @description Session; empty = outside a session */
+            session_id: string;
+            /** @description Set point, nl (DOSE) or um (DEPTH) */
+            target: number;
+        };
+        Evidence: {
+            /** @description When it happened; of a fact without a time, when the first fact of the alert happened; UTC */
+            at: string;
+            /** @description Device, or sterilizer; empty = several or not known */
+            device: string;
+            /** @description The greatest value that is allowed, by magnitude; null = none */
+            limit_value: number | null;
+            /** @description Session; empty = none */
+            session_id: string;
+            /** @description Unit of both; empty = a count */
+            unit: string;
+            /** @description What was measured or counted; null = nothing */
+            value: number | null;
+            /** @description The fact, in words */
+            what: string;
+        };
+        Fault: {
+            /** @description When it happened; UTC */
+            at: string;
+            /** @description Boot of the device */
+            boot_id: string;
+            /** @description Code of the maker */
+            code: string;
+            /** @description What the device says about it */
+            detail: string;
+            /** @description Device */
+            device: string;
+            /** @description Firmware; empty = not said */
+            firmware: string;
+            /** @description Sequence number in the boot */
+            seq: number;
+            /** @description Session; empty = outside a session */
+            session_id: string;
+            /** @description Site */
+            site: string;
+            /** @description RAISED or CLEARED; empty = not said */
+            state: string;
+            /** @description Tenant */
+            tenant: string;
+        };
+        FleetDevice: {
+            /** @description Open alerts that nobody has acknowledged */
+            alerts: number;
+            /** @description Battery, percent; null = not said */
+            battery_pct: number | null;
+            /** @description Sterility breaches on the device that are CONFIRMED or INDETERMINATE */
+            breaches: number;
+            /** @description The earliest time at which one of them is expected to leave its tolerance; UTC; null = none */
+            crossing_at: string | null;
+            /** @description Days until then, negative when overdue; null = not known */
+            days_left: number | null;
+            /** @description The same of the depth */
+            depth_state: string;
+            /** @description Device */
+            device: string;
+            /** @description Dose error since the calibration in force: 100 * sum of errors / sum of targets; null = none */
+            dose_error_pct: number | null;
+            /** @description The worst verdict on the dose by the calibration in force: FAIL, UNDECIDED or PASS; empty = none */
+            dose_state: string;
+            /** @description The worst state of its charts since the calibration in force: DRIFT, LEARNING or IN_CONTROL; empty = none */
+            drift_state: string;
+            /** @description When its earliest calibration is due; UTC; null = not known */
+            due_at: string | null;
+            /** @description Latest firmware; empty = not said */
+            firmware: string;
+            /** @description Device that may publish for it; empty = none */
+            gateway: string;
+            /** @description Latest lifetime number of an injection; null = not said */
+            injection_no: number | null;
+            /** @description INJECTOR, STERILIZER, BENCH or GATEWAY; empty = not known */
+            kind: string;
+            /** @description When anything was last received from it; UTC; null = not said */
+            last_seen: string | null;
+            /** @description Events declared lost */
+            lost_events: number;
+            /** @description Events known to have been made */
+            made: number;
+            /** @description Manufacturer by the registry; empty = none */
+            manufacturer: string;
+            /** @description Events that have not arrived */
+            missing: number;
+            /** @description Events in open gaps */
+            missing_events: number;
+            /** @description Model; empty = not known */
+            model: string;
+            /** @description Gaps that may still close */
+            open_gaps: number;
+            /** @description Events in its outbox; null = not said */
+            outbox_events: number | null;
+            /** @description REGISTERED, ENROLLED (taken in because it was seen) or UNKNOWN */
+            registration: string;
+            /** @description Serial number; empty = not known */
+            serial: string;
+            /** @description Site it was last heard from, else the registered one */
+            site: string;
+            /** @description Dose error of each of the last 30 days, percent of the targets, oldest first, the last is today (UTC); null = no such injections */
+            spark: (number | null)[];
+            /** @description ONLINE, SLEEPING, OFF or LOST; empty = never said */
+            state: string;
+            /** @description Since when, by the clock of the device; UTC; null = not said */
+            state_since: string | null;
+            /** @description Events in their tables */
+            stored: number;
+            /** @description Tenant */
+            tenant: string;
+            /** @description The worst severity of these: critical, high, medium or low; empty = none */
+            worst_severity: string;
+        };
         Gap: {
             /** @description Boot of the device */
             boot_id: string;
@@ -1288,6 +1968,22 @@ export interface components {
             state: string;
             /** @description Tenant */
             tenant: string;
+        };
+        Hit: {
+            /** @description When it was last heard of; UTC; null = not known */
+            at: string | null;
+            /** @description What names it in a path: device, session, item key, lot, cycle, alert key or site */
+            id: string;
+            /** @description DEVICE, SESSION, ITEM, LOT, CYCLE, ALERT or SITE */
+            kind: string;
+            /** @description 0 = the name is the words, 1 = it begins with them, 2 = it holds them */
+            rank: number;
+            /** @description Site; empty = several or not known */
+            site: string;
+            /** @description Tenant; empty = a registered lot */
+            tenant: string;
+            /** @description What it is, in words */
+            title: string;
         };
         Impact: {
             /** @description Largest as-found error of the calibration, percent; null = none said */
@@ -1469,45 +2165,57 @@ export interface components {
             /** @description UDI device identifier of the product */
             udi_di: string;
         };
-        LotMount: {
-            /** @description When it happened; UTC */
+        MassBalance: {
+            /** @description When it was mounted, else when it was removed; UTC; 1970 = neither has arrived */
             at: string;
-            /** @description Boot of the device */
-            boot_id: string;
+            /** @description fill - primed - residual - delivered, nl; null where any of it is not known */
+            balance_nl: number | null;
+            /** @description 100 * balance / (fill - primed - residual); null where not known or nothing was used */
+            balance_pct: number | null;
+            /** @description Injections whose volume is known */
+            delivered_n: number;
+            /** @description Sum of the known volumes, nl */
+            delivered_nl: number;
             /** @description Device */
             device: string;
-            /** @description MOUNTED, PRIMED, REMOVED or REPROCESSED */
-            event: string;
-            /** @description Expiry as YYYY-MM-DD; day 00 = end of the month; empty = not said */
-            expiry: string;
-            /** @description What item_id identifies: SERIAL, LOT_ONLY or NONE; empty = not said */
-            id_kind: string;
-            /** @description The item as it was sent; empty = not said */
+            /** @description Filling, nl; null = not said */
+            fill_nl: number | null;
+            /** @description Injections made from it */
+            injections: number;
+            /** @description The syringe or cartridge; empty = not said */
             item_id: string;
-            /** @description Lot; empty = not said */
-            lot: string;
-            /** @description The mount; empty for REPROCESSED */
+            /** @description The mount */
             mount_id: string;
-            /** @description Sterile pack; empty = not said */
-            pack_id: string;
-            /** @description Whether the pack was intact; null = not said */
-            pack_intact: boolean | null;
-            /** @description Whether it may be reprocessed; null = not said */
-            reusable: boolean | null;
-            /** @description REPROCESSED: last rinse; empty = not said */
-            rinse_water: string;
-            /** @description Sequence number in the boot */
-            seq: number;
-            /** @description Session; empty = outside a session */
-            session_id: string;
-            /** @description Site */
+            /** @description When it was mounted; UTC; null = not received */
+            mounted_at: string | null;
+            /** @description Volume used for priming, nl; 0 = no priming reported; null = primed with an unknown volume */
+            primed_nl: number | null;
+            /** @description When it was removed; UTC; null = not yet, or not received */
+            removed_at: string | null;
+            /** @description What was left in it, nl; null = not said */
+            residual_nl: number | null;
+            /** @description What measured the residual; empty = not said */
+            residual_source: string;
+            /** @description Site of the mounting */
             site: string;
-            /** @description NEEDLE, SYRINGE, HANDPIECE, CARTRIDGE or TUBING; empty = not said */
+            /** @description SYRINGE or CARTRIDGE */
             slot: string;
             /** @description Tenant */
             tenant: string;
-            /** @description UDI device identifier; empty = not said */
-            udi_di: string;
+        };
+        Minute: {
+            /** @description Rows of batches that were committed in it, of all tables */
+            events: number;
+            /** @description Injections that the bridge received in it */
+            injections: number;
+            /** @description Time from the receipt of these injections until they could be queried, ms: median; null = none */
+            latency_p50_ms: number | null;
+            /** @description The same: 99 of 100 took no longer */
+            latency_p99_ms: number | null;
+            /** @description Begin of the minute; UTC */
+            minute: string;
+            /** @description Messages and events that the bridge received in it and that went into quarantine */
+            quarantined: number;
         };
         ModelDay: {
             /** @description The same after the own mean of each unit at the set point is taken off; null at target 0 */
@@ -1541,6 +2249,64 @@ export interface components {
             /** @description When it recorded its last pass; UTC */
             recorded_at: string;
         };
+        Outlier: {
+            /** @description DOSE or DEPTH */
+            channel: string;
+            /** @description Median of the errors of all units of the model */
+            cohort_error_pct: number;
+            /** @description 100 * sum of errors / sum of targets */
+            error_pct: number;
+            /** @description Firmware as reported */
+            firmware: string;
+            /** @description Lot of the unit; empty = not said */
+            lot: string;
+            /** @description Model as reported */
+            model: string;
+            /** @description Injections */
+            n: number;
+            /** @description 1 = it stands out the most */
+            rank: number;
+            /** @description Pseudonym of the unit */
+            unit_key: string;
+            /** @description (error - median) / (1.4826 * median of the distances from it); null where that is 0 */
+            z: number | null;
+        };
+        Overview: {
+            /** @description Open alerts of severity critical that nobody has acknowledged */
+            alerts_critical: number;
+            /** @description The same of severity high */
+            alerts_high: number;
+            /** @description The same of other severities */
+            alerts_other: number;
+            /** @description Devices, registered or seen */
+            devices: number;
+            /** @description Devices whose latest state is ONLINE */
+            devices_online: number;
+            /** @description Injections received a minute, mean of the last 5 min */
+            injections_per_min: number;
+            /** @description Injections made in the last 24 h */
+            injections_today: number;
+            /** @description When anything was last received; UTC; null = nothing yet */
+            last_received_at: string | null;
+            /** @description Time from the receipt of an injection until it can be queried, ms: median of the last 15 min; null = none */
+            latency_p50_ms: number | null;
+            /** @description The same: 99 of 100 took no longer */
+            latency_p99_ms: number | null;
+            /** @description Events that the device declared lost */
+            lost: number;
+            /** @description Events known to have been made: made = stored + missing + lost + those in quarantine */
+            made: number;
+            /** @description Events that have not arrived */
+            missing: number;
+            /** @description Clock of ClickHouse; UTC */
+            now: string;
+            /** @description Rows of the quarantine that were received in the last 24 h and are not replayed */
+            quarantined_today: number;
+            /** @description Sessions with an injection in the last 24 h */
+            sessions_today: number;
+            /** @description Events in their tables */
+            stored: number;
+        };
         Partition: {
             /** @description When the last batch was committed; UTC */
             committed_at: string;
@@ -1563,6 +2329,14 @@ export interface components {
             title: string;
             /** @description Kind of the problem, urn:doseline:problem:… */
             type: string;
+        };
+        QuarantineReason: {
+            /** @description When the latest of them was received; UTC */
+            latest_at: string;
+            /** @description Rows that are not replayed */
+            n: number;
+            /** @description Why it was refused */
+            reason: string;
         };
         Quarantined: {
             /** @description Boot; 0 = a whole message */
@@ -1635,6 +2409,28 @@ export interface components {
             udi_di: string;
             /** @description From when it holds; UTC */
             valid_from: string;
+        };
+        Replayed: {
+            /** @description Events that were stored before */
+            duplicates: number;
+            /** @description Events that stay in quarantine, each as a row of its own */
+            refused: number;
+            /** @description Rows that have left the quarantine */
+            replayed: number;
+            /** @description Events that were stored */
+            stored: number;
+        };
+        Role: {
+            /** @description The fault, or the position */
+            detail: string;
+            /** @description Role: bridge, load, monitor and others */
+            role: string;
+            /** @description Last pass or commit; UTC; null = not known */
+            since: string | null;
+            /** @description FAULT (of a role in this process), PASSED (the monitor) or COMMITTED (load) */
+            state: string;
+            /** @description Monitor: which half; load: topic, incarnation and partition; empty = the role itself */
+            subject: string;
         };
         Sample: {
             /** @description The sterilizer */
@@ -1743,6 +2539,38 @@ export interface components {
         Tenant: {
             /** @description Tenant */
             tenant: string;
+        };
+        ToleranceShare: {
+            /** @description DOSE */
+            channel: string;
+            /** @description Firmware as reported */
+            firmware: string;
+            /** @description Lot of the units; empty = not said */
+            lot: string;
+            /** @description Model as reported */
+            model: string;
+            /** @description Injections whose model has a registered tolerance */
+            n: number;
+            /** @description Those of them whose error lies outside of it, by histograms of whole percents: an error of exactly the upper limit counts as outside */
+            out: number;
+            /** @description out / n */
+            share: number;
+            /** @description Upper limit of its 95 % interval */
+            share_high: number;
+            /** @description Lower limit of its 95 % interval (Wilson) */
+            share_low: number;
+            /** @description Units behind the row */
+            units: number;
+        };
+        TrumpetWindow: {
+            /** @description Greatest mean error, percent of the set point */
+            error_max_pct: number;
+            /** @description Least mean error, percent of the set point */
+            error_min_pct: number;
+            /** @description Windows of this length */
+            n: number;
+            /** @description Length of the window, injections */
+            window: number;
         };
         UnitDay: {
             /** @description DOSE (values in nl) or DEPTH (values in um) */
@@ -1888,6 +2716,127 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description The asker has this answer: `If-None-Match` names its `ETag` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    audit: {
+        parameters: {
+            query?: {
+                /** @description Only of this tenant */
+                tenant?: string;
+                /** @description Only what this person did */
+                author?: string;
+                /** @description Only this action, for example acknowledge_alert */
+                action?: string;
+                /** @description Only with this outcome */
+                outcome?: "APPLIED" | "REPEATED" | "REFUSED" | "UNLOGGED";
+                /** @description Only at this time or later; UTC */
+                since?: string;
+                /** @description Only before this time; UTC */
+                until?: string;
+                /** @description Rows of a page */
+                limit?: number;
+                /** @description `next` of the page before; everything else as it was */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Who did what, the latest first */
+            200: {
+                headers: {
+                    /** @description Address of the next page, rel="next" */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        data: components["schemas"]["AuditEntry"][];
+                        /** @description Cursor of the next page; null = this is the last */
+                        next: string | null;
+                    };
+                    "application/sql": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description The asker has this answer: `If-None-Match` names its `ETag` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "audit-sheet": {
+        parameters: {
+            query: {
+                /** @description Tenant */
+                tenant: string;
+                /** @description Only of this site */
+                site?: string;
+                /** @description Only of this device */
+                device?: string;
+                /** @description Only then or later */
+                since?: string;
+                /** @description Only before */
+                until?: string;
+                /** @description Rows of a page */
+                limit?: number;
+                /** @description `next` of the page before; everything else as it was */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Calibrations, verdicts, alerts with their acknowledgements, and incidents of a tenant, site or device over a period, the latest first */
+            200: {
+                headers: {
+                    /** @description Address of the next page, rel="next" */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        data: components["schemas"]["AuditLine"][];
+                        /** @description Cursor of the next page; null = this is the last */
+                        next: string | null;
+                    };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -1948,6 +2897,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -2002,6 +2952,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -2056,6 +3007,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -2065,6 +3017,38 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    changes: {
+        parameters: {
+            query?: {
+                /** @description Only of this tenant; without it, of all of the token */
+                tenant?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Tells when to ask again, as server-sent events */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": string;
+                };
             };
             /** @description What is wrong and what would be right */
             default: {
@@ -2110,6 +3094,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -2170,6 +3155,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -2228,6 +3214,66 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description The asker has this answer: `If-None-Match` names its `ETag` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    fleet: {
+        parameters: {
+            query?: {
+                /** @description Only of this site */
+                site?: string;
+                /** @description Only of this model */
+                model?: string;
+                /** @description Only of this kind */
+                kind?: "INJECTOR" | "STERILIZER" | "BENCH" | "GATEWAY";
+                /** @description Only in this state */
+                state?: "ONLINE" | "SLEEPING" | "OFF" | "LOST";
+                /** @description Only of this tenant; without it, of all of the token */
+                tenant?: string;
+                /** @description Rows of a page */
+                limit?: number;
+                /** @description `next` of the page before; everything else as it was */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Devices with their verdicts, alerts, calibrations, completeness and the dose error of 30 days */
+            200: {
+                headers: {
+                    /** @description Address of the next page, rel="next" */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        data: components["schemas"]["FleetDevice"][];
+                        /** @description Cursor of the next page; null = this is the last */
+                        next: string | null;
+                    };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -2284,6 +3330,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -2338,6 +3385,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -2347,6 +3395,58 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    post_incidents: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same request under the same key is done once */
+                "Idempotency-Key"?: string;
+                /** @description 1; a request with a cookie must have it */
+                "X-Doseline-Request"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /** @description Who writes: required under serve.auth = none, refused where somebody signs in */
+                    by?: string;
+                    /**
+                     * @description What it is about
+                     * @enum {string}
+                     */
+                    kind: "SESSION" | "ITEM" | "LOT" | "CYCLE";
+                    /** @description What happened */
+                    note: string;
+                    /** @description Which one: an id as the tables have it */
+                    subject: string;
+                    /** @description Tenant */
+                    tenant: string;
+                };
+            };
+        };
+        responses: {
+            /** @description Records an incident */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Incident"];
+                };
             };
             /** @description What is wrong and what would be right */
             default: {
@@ -2431,6 +3531,60 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description The asker has this answer: `If-None-Match` names its `ETag` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    manufacturer_cohorts: {
+        parameters: {
+            query?: {
+                /** @description What makes a cohort */
+                by?: "model" | "firmware" | "lot";
+                /** @description Only of this channel */
+                channel?: "DOSE" | "DEPTH";
+                /** @description Rows of a page */
+                limit?: number;
+                /** @description `next` of the page before; everything else as it was */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Error by model, firmware or lot and days since the calibration */
+            200: {
+                headers: {
+                    /** @description Address of the next page, rel="next" */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        data: components["schemas"]["CohortDay"][];
+                        /** @description Cursor of the next page; null = this is the last */
+                        next: string | null;
+                    };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -2491,6 +3645,109 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description The asker has this answer: `If-None-Match` names its `ETag` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    manufacturer_outliers: {
+        parameters: {
+            query?: {
+                /** @description Only of this model */
+                model?: string;
+                /** @description Only of this channel */
+                channel?: "DOSE" | "DEPTH";
+                /** @description Rows of a page */
+                limit?: number;
+                /** @description `next` of the page before; everything else as it was */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Units beside the others of their model, those that stand out the most first */
+            200: {
+                headers: {
+                    /** @description Address of the next page, rel="next" */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        data: components["schemas"]["Outlier"][];
+                        /** @description Cursor of the next page; null = this is the last */
+                        next: string | null;
+                    };
+                    "application/sql": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description The asker has this answer: `If-None-Match` names its `ETag` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    manufacturer_tolerance: {
+        parameters: {
+            query?: {
+                /** @description Only of this model */
+                model?: string;
+                /** @description Rows of a page */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Share of injections out of tolerance, by model, firmware and lot; of the dose */
+            200: {
+                headers: {
+                    /** @description Address of the next page, rel="next" */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        data: components["schemas"]["ToleranceShare"][];
+                        /** @description Cursor of the next page; null = this is the last */
+                        next: string | null;
+                    };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -2553,6 +3810,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -2610,6 +3868,49 @@ export interface operations {
             };
         };
     };
+    overview: {
+        parameters: {
+            query?: {
+                /** @description Only of this site */
+                site?: string;
+                /** @description Only of this tenant; without it, of all of the token */
+                tenant?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What there is, what arrives, what is missing and what waits for a person, in one row */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Overview"];
+                    "application/sql": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description The asker has this answer: `If-None-Match` names its `ETag` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     pipeline_losses: {
         parameters: {
             query?: {
@@ -2637,6 +3938,58 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description The asker has this answer: `If-None-Match` names its `ETag` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    pipeline_minutes: {
+        parameters: {
+            query?: {
+                /** @description So many minutes, the running one too */
+                minutes?: number;
+                /** @description Rows of a page */
+                limit?: number;
+                /** @description `next` of the page before; everything else as it was */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What arrived in each of the last minutes, oldest first */
+            200: {
+                headers: {
+                    /** @description Address of the next page, rel="next" */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        data: components["schemas"]["Minute"][];
+                        /** @description Cursor of the next page; null = this is the last */
+                        next: string | null;
+                    };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -2685,6 +4038,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -2733,6 +4087,107 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description The asker has this answer: `If-None-Match` names its `ETag` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "pipeline_quarantine-reasons": {
+        parameters: {
+            query?: {
+                /** @description Only of this tenant; without it, of all of the token */
+                tenant?: string;
+                /** @description Rows of a page */
+                limit?: number;
+                /** @description `next` of the page before; everything else as it was */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Why rows of the quarantine were refused, and how many wait */
+            200: {
+                headers: {
+                    /** @description Address of the next page, rel="next" */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        data: components["schemas"]["QuarantineReason"][];
+                        /** @description Cursor of the next page; null = this is the last */
+                        next: string | null;
+                    };
+                    "application/sql": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description The asker has this answer: `If-None-Match` names its `ETag` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    pipeline_roles: {
+        parameters: {
+            query?: {
+                /** @description Rows of a page */
+                limit?: number;
+                /** @description `next` of the page before; everything else as it was */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What this process knows of the roles: their faults, the last passes of the monitor, the last commit of each partition */
+            200: {
+                headers: {
+                    /** @description Address of the next page, rel="next" */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        data: components["schemas"]["Role"][];
+                        /** @description Cursor of the next page; null = this is the last */
+                        next: string | null;
+                    };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -2791,6 +4246,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -2845,6 +4301,60 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description The asker has this answer: `If-None-Match` names its `ETag` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    search: {
+        parameters: {
+            query: {
+                /** @description The words, upper or lower case */
+                q: string;
+                /** @description Only of this tenant; without it, of all of the token */
+                tenant?: string;
+                /** @description Rows of a page */
+                limit?: number;
+                /** @description `next` of the page before; everything else as it was */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Devices, sessions, items, lots, cycles, alerts and sites by a part of their name; at most 50, the nearest first */
+            200: {
+                headers: {
+                    /** @description Address of the next page, rel="next" */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        data: components["schemas"]["Hit"][];
+                        /** @description Cursor of the next page; null = this is the last */
+                        next: string | null;
+                    };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -2903,6 +4413,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -2953,6 +4464,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -3003,6 +4515,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -3045,6 +4558,161 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Alert"];
+                    "application/sql": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description The asker has this answer: `If-None-Match` names its `ETag` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    post_tenants_tenant_alerts_alert_acknowledge: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same request under the same key is done once */
+                "Idempotency-Key"?: string;
+                /** @description 1; a request with a cookie must have it */
+                "X-Doseline-Request"?: string;
+            };
+            path: {
+                /** @description Tenant */
+                tenant: string;
+                /** @description Key of the alert, percent-encoded */
+                alert: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /** @description Who writes: required under serve.auth = none, refused where somebody signs in */
+                    by?: string;
+                    /** @description What was done */
+                    note?: string;
+                };
+            };
+        };
+        responses: {
+            /** @description Acknowledges an alert in its present state */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Alert"];
+                };
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    tenants_tenant_alerts_alert_deliveries: {
+        parameters: {
+            query?: {
+                /** @description Rows of a page */
+                limit?: number;
+                /** @description `next` of the page before; everything else as it was */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Tenant */
+                tenant: string;
+                /** @description Key of the alert, percent-encoded */
+                alert: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was told outside about an alert, the latest first */
+            200: {
+                headers: {
+                    /** @description Address of the next page, rel="next" */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        data: components["schemas"]["AlertDelivery"][];
+                        /** @description Cursor of the next page; null = this is the last */
+                        next: string | null;
+                    };
+                    "application/sql": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description The asker has this answer: `If-None-Match` names its `ETag` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    tenants_tenant_alerts_alert_evidence: {
+        parameters: {
+            query?: {
+                /** @description Rows of a page */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Tenant */
+                tenant: string;
+                /** @description Key of the alert, percent-encoded */
+                alert: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The facts that an alert was raised on, in its order */
+            200: {
+                headers: {
+                    /** @description Address of the next page, rel="next" */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        data: components["schemas"]["Evidence"][];
+                        /** @description Cursor of the next page; null = this is the last */
+                        next: string | null;
+                    };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -3098,6 +4766,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -3153,6 +4822,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -3195,6 +4865,7 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Cycle"];
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -3248,6 +4919,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -3301,6 +4973,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -3343,6 +5016,7 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Device"];
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -3398,6 +5072,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -3451,6 +5126,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -3506,6 +5182,185 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description The asker has this answer: `If-None-Match` names its `ETag` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    tenants_tenant_devices_device_drift_points: {
+        parameters: {
+            query?: {
+                /** @description The channel */
+                channel?: "DOSE" | "DEPTH";
+                /** @description Only of this calibration */
+                calibration_id?: string;
+                /** @description Rows of a page */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Tenant */
+                tenant: string;
+                /** @description Device */
+                device: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Every session of the drift charts of a device, oldest first, computed as the monitor does; at most the latest 2,000 */
+            200: {
+                headers: {
+                    /** @description Address of the next page, rel="next" */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        data: components["schemas"]["DriftPoint"][];
+                        /** @description Cursor of the next page; null = this is the last */
+                        next: string | null;
+                    };
+                    "application/sql": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description The asker has this answer: `If-None-Match` names its `ETag` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    tenants_tenant_devices_device_errors: {
+        parameters: {
+            query?: {
+                /** @description The channel */
+                channel?: "DOSE" | "DEPTH";
+                /** @description Only of this calibration */
+                calibration_id?: string;
+                /** @description Only then or later */
+                since?: string;
+                /** @description Only before */
+                until?: string;
+                /** @description Rows of a page */
+                limit?: number;
+                /** @description `next` of the page before; everything else as it was */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Tenant */
+                tenant: string;
+                /** @description Device */
+                device: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Errors of single injections, oldest first: each, or of more than 2,000 the least and the greatest of each of 1,000 equal stretches of time */
+            200: {
+                headers: {
+                    /** @description Address of the next page, rel="next" */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        data: components["schemas"]["ErrorPoint"][];
+                        /** @description Cursor of the next page; null = this is the last */
+                        next: string | null;
+                    };
+                    "application/sql": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description The asker has this answer: `If-None-Match` names its `ETag` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    tenants_tenant_devices_device_faults: {
+        parameters: {
+            query?: {
+                /** @description Only of this code */
+                code?: string;
+                /** @description Only then or later */
+                since?: string;
+                /** @description Only before */
+                until?: string;
+                /** @description Rows of a page */
+                limit?: number;
+                /** @description `next` of the page before; everything else as it was */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Tenant */
+                tenant: string;
+                /** @description Device */
+                device: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Faults that a device reported, the latest first */
+            200: {
+                headers: {
+                    /** @description Address of the next page, rel="next" */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        data: components["schemas"]["Fault"][];
+                        /** @description Cursor of the next page; null = this is the last */
+                        next: string | null;
+                    };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -3561,6 +5416,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -3616,6 +5472,61 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description The asker has this answer: `If-None-Match` names its `ETag` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "tenants_tenant_devices_device_mass-balance": {
+        parameters: {
+            query?: {
+                /** @description Rows of a page */
+                limit?: number;
+                /** @description `next` of the page before; everything else as it was */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Tenant */
+                tenant: string;
+                /** @description Device */
+                device: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Mass balance of the syringes and cartridges of a device, the latest first */
+            200: {
+                headers: {
+                    /** @description Address of the next page, rel="next" */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        data: components["schemas"]["MassBalance"][];
+                        /** @description Cursor of the next page; null = this is the last */
+                        next: string | null;
+                    };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -3669,6 +5580,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -3726,6 +5638,106 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description The asker has this answer: `If-None-Match` names its `ETag` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    tenants_tenant_devices_device_trumpet: {
+        parameters: {
+            query?: {
+                /** @description Only of this session */
+                session?: string;
+                /** @description Only of this calibration */
+                calibration_id?: string;
+                /** @description Rows of a page */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Tenant */
+                tenant: string;
+                /** @description Device */
+                device: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Trumpet curve of the dose over the latest 2,000 injections: the extremes of the mean error by length of the window */
+            200: {
+                headers: {
+                    /** @description Address of the next page, rel="next" */
+                    Link?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        data: components["schemas"]["TrumpetWindow"][];
+                        /** @description Cursor of the next page; null = this is the last */
+                        next: string | null;
+                    };
+                    "application/sql": string;
+                    "text/csv": string;
+                };
+            };
+            /** @description The asker has this answer: `If-None-Match` names its `ETag` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    tenants_tenant_incidents_incident: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Tenant */
+                tenant: string;
+                /** @description The incident */
+                incident: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One incident */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Incident"];
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -3779,6 +5791,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -3830,10 +5843,11 @@ export interface operations {
                 };
                 content: {
                     "application/json": {
-                        data: components["schemas"]["LotMount"][];
+                        data: components["schemas"]["Consumable"][];
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -3876,6 +5890,7 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["QuarantinedPayload"];
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -3885,6 +5900,52 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description What is wrong and what would be right */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    post_tenants_tenant_quarantine_id_replay: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same request under the same key is done once */
+                "Idempotency-Key"?: string;
+                /** @description 1; a request with a cookie must have it */
+                "X-Doseline-Request"?: string;
+            };
+            path: {
+                /** @description Tenant */
+                tenant: string;
+                /** @description Name of the row */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /** @description Who writes: required under serve.auth = none, refused where somebody signs in */
+                    by?: string;
+                };
+            };
+        };
+        responses: {
+            /** @description Sends a row of quarantine through the loader again */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Replayed"];
+                };
             };
             /** @description What is wrong and what would be right */
             default: {
@@ -3918,6 +5979,7 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Session"];
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -3971,6 +6033,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -4024,6 +6087,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };
@@ -4084,6 +6148,7 @@ export interface operations {
                         /** @description Cursor of the next page; null = this is the last */
                         next: string | null;
                     };
+                    "application/sql": string;
                     "text/csv": string;
                 };
             };

@@ -1,11 +1,10 @@
 /** Cohorts of a manufacturer: error over days since calibration, with intervals. */
+import type { Row } from "../api/client";
 import { percent } from "../format";
 import { text } from "../text/en";
 
-export type CohortDay = {
-  cohort: string; channel: string; days_since_calibration: number; units: number; n: number; error_pct: number; error_low_pct: number | null; error_high_pct: number | null;
-};
-export type Outlier = { unit_key: string; model: string; firmware: string; lot: string; channel: string; n: number; error_pct: number; cohort_error_pct: number; z: number | null };
+export type CohortDay = Row<"CohortDay">;
+export type Outlier = Omit<Row<"Outlier">, "rank">;
 
 /** Cohorts that a chart shows at a time: as many as there are colours and shapes. */
 export const SHOWN = 4;

@@ -1,14 +1,12 @@
 /** Drift: the error of each session, and the charts that judge it. */
+import type { Row } from "../api/client";
 import { figure, percent } from "../format";
 import { text } from "../text/en";
 import { withLimits, type Range } from "./histogram";
 import { wall, wallAxis } from "./wall";
 
 /** A session on a drift chart. */
-export type DriftPoint = {
-  session_id: string; at: string; n: number; error_pct: number; z: number | null; ewma: number | null; ewma_limit: number | null; cusum_upper: number | null;
-  cusum_lower: number | null; decision_limit: number | null; signalled: boolean; band: number; calibration_id: string; firmware: string;
-};
+export type DriftPoint = Row<"DriftPoint">;
 /** When the fitted line leaves the tolerance: `at`, between `low` and `high`. */
 export type Forecast = { at: string; low: string | null; high: string | null };
 /** A calibration or a change of firmware. */

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { errors, thinned, type ErrorPoint } from "./errors";
 
-const point = (error_pct: number | null, bucket_n = 1, minute = 0): ErrorPoint =>
+const point = (error_pct: number, bucket_n = 1, minute = 0): ErrorPoint =>
   ({ at: `2026-11-24T13:0${minute}:00Z`, session_id: `s${minute}`, target: 10_000, error_pct, error: 0, bucket_n });
 
 test("thinned points stand for all injections of their bucket", () => {
@@ -10,7 +10,7 @@ test("thinned points stand for all injections of their bucket", () => {
 });
 
 test("injections out of tolerance have another shape", () => {
-  const option = errors([point(1, 1, 0), point(-5.1, 1, 1), point(5, 1, 2), point(null, 1, 3)], { low: -5, high: 5 }, () => ({ low: -5, high: 5 }), "UTC", token => token);
+  const option = errors([point(1, 1, 0), point(-5.1, 1, 1), point(5, 1, 2)], { low: -5, high: 5 }, () => ({ low: -5, high: 5 }), "UTC", token => token);
   expect(option.series.map(({ symbol }) => symbol)).toEqual(["circle", "triangle"]);
   expect(option.series.map(({ data }) => data.map(({ value }) => value[1]))).toEqual([[1, 5], [-5.1]]);
   expect(option.series[1]?.data[0]?.session).toBe("s1");

@@ -1,11 +1,12 @@
 /** Errors of single injections over time. */
+import type { Row } from "../api/client";
 import { figure } from "../format";
 import { text } from "../text/en";
 import { withLimits, type Range } from "./histogram";
 import { wall, wallAxis } from "./wall";
 
 /** A point of the chart: one injection, or the least or greatest of `bucket_n`. */
-export type ErrorPoint = { at: string; session_id: string; target: number; error_pct: number | null; error: number; bucket_n: number };
+export type ErrorPoint = Row<"ErrorPoint">;
 
 /** How many injections the points stand for, and whether some are not drawn. */
 export function thinned(points: ErrorPoint[]): { injections: number; thinned: boolean } {
@@ -20,8 +21,7 @@ export function errors(points: ErrorPoint[], limits: Range | undefined, limitsOf
     const of = limitsOf(target);
     return of !== undefined && value != null && (value < of.low || value > of.high);
   };
-  const place = (point: ErrorPoint) => ({ value: [wall(point.at, zone), point.error_pct ?? 0, point.bucket_n], session: point.session_id });
-  const known = points.filter(({ error_pct }) => error_pct != null);
+  const place = (point: ErrorPoint) => ({ value: [wall(point.at, zone), point.error_pct, point.bucket_n], session: point.session_id });
   const series = (name: string, of: ErrorPoint[], symbol: string, token: string) =>
     ({ type: "scatter" as const, name, data: of.map(place), symbol, symbolSize: 5, itemStyle: { color: colour(token), opacity: 0.8 } });
   const line = (yAxis: number) => ({ yAxis, lineStyle: { color: colour("stop"), type: "solid" }, label: { formatter: text.device.drift.limit(figure(yAxis)), color: colour("stop"), position: "insideEndTop" } });
@@ -35,11 +35,11 @@ export function errors(points: ErrorPoint[], limits: Range | undefined, limitsOf
     yAxis: { type: "value" as const, name: text.device.errors.y, nameLocation: "middle" as const, nameGap: 36, ...withLimits(limits), splitLine: { lineStyle: { color: colour("line") } }, ...axis },
     series: [
       {
-        ...series(text.device.errors.inside, known.filter(point => !outside(point)), "circle", "series-1"),
+        ...series(text.device.errors.inside, points.filter(point => !outside(point)), "circle", "series-1"),
         markArea: limits && { silent: true, itemStyle: { color: colour("band"), opacity: 0.6 }, data: [[{ yAxis: limits.low }, { yAxis: limits.high }]] },
         markLine: limits && { silent: true, symbol: "none", data: [line(limits.low), line(limits.high)] },
       },
-      series(text.device.errors.outside, known.filter(outside), "triangle", "series-2"),
+      series(text.device.errors.outside, points.filter(outside), "triangle", "series-2"),
     ],
   };
 }

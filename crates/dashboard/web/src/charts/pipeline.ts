@@ -1,15 +1,14 @@
 /** The way of the data as boxes, and what arrived in each minute. */
+import type { Row } from "../api/client";
 import type { EChartsCoreOption } from "echarts/core";
 import { clock, count, duration, figure } from "../format";
 import type { Level } from "../parts/Mark.svelte";
 import { text } from "../text/en";
 
-export type Minute = { minute: string; injections: number; events: number; latency_p50_ms: number | null; latency_p99_ms: number | null; quarantined: number };
-export type Role = { role: string; subject: string; state: string; since: string | null; detail: string };
-export type Overview = {
-  devices: number; devices_online: number; injections_today: number; made: number; stored: number; missing: number; lost: number; quarantined_today: number;
-  last_received_at: string | null; latency_p50_ms: number | null; latency_p99_ms: number | null; injections_per_min: number; now: string;
-};
+export type Minute = Row<"Minute">;
+export type Role = Row<"Role">;
+/** What the boxes need of the overview. */
+export type Overview = Omit<Row<"Overview">, "alerts_critical" | "alerts_high" | "alerts_other" | "sessions_today">;
 
 export const STATIONS = ["device", "broker", "bridge", "kafka", "loader", "clickhouse", "monitor"] as const;
 export type Station = {

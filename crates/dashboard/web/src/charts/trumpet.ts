@@ -1,9 +1,10 @@
 /** Trumpet curve: how far the mean error of consecutive injections can be off, by how many one takes. */
+import type { Row } from "../api/client";
 import { figure, percent } from "../format";
 import { text } from "../text/en";
 import { withLimits, type Range } from "./histogram";
 
-export type Window = { window: number; error_max_pct: number; error_min_pct: number; n: number };
+export type Window = Row<"TrumpetWindow">;
 
 export function trumpet(windows: Window[], limits: Range | undefined, colour: (token: string) => string) {
   const sorted = [...windows].sort((a, b) => a.window - b.window);
