@@ -32,6 +32,7 @@ use axum::{
 use serde::Deserialize;
 use service::{
     certificate::{self, Certificate},
+    listener::Port,
     role_faults::RoleFaults,
     tls::ServerTls,
 };
@@ -40,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 use warehouse::{Warehouse, sight::Sight};
 
 use crate::{
-    access::{Access, Asker, Auth, login, tokens},
+    access::{Access, Asker, Auth, login, oidc, tokens},
     cache::Cache,
     panel::Panel,
     problem::Problem,
@@ -177,6 +178,7 @@ impl Dashboard {
     /// [`Error::Serve`].
     #[boxed]
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let has_provider = self.access.has_provider();
         let source = Source {
             warehouse: self.warehouse,
             faults: self.faults,
@@ -186,8 +188,10 @@ impl Dashboard {
             questions: Semaphore::new(QUESTIONS_MAX),
         };
         let router = router(Arc::new(source));
-        let (listener, names, certificate) = (self.listener, self.names, self.certificate);
-        service::listener::serve(listener, names, certificate, router, shutdown).await.map_err(Error::Serve)
+        // The provider's site sends browsers back to it.
+        let landing = has_provider.then_some(oidc::CALLBACK);
+        let port = Port { listener: self.listener, names: self.names, certificate: self.certificate, landing };
+        service::listener::serve(port, router, shutdown).await.map_err(Error::Serve)
     }
 }
 
@@ -199,7 +203,9 @@ fn router(source: Arc<Source>) -> Router {
         .route("/page.js", get(|| async { ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], SCRIPT) }))
         .route("/page.css", get(|| async { ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE) }))
         .route("/login", get(login::form).post(login::enter).layer(DefaultBodyLimit::max(login::FORM_BYTES_MAX)))
-        .route("/logout", post(login::leave));
+        .route("/logout", post(login::leave))
+        .route("/oidc-begin", get(login::begin))
+        .route(oidc::CALLBACK, get(login::finish));
     let closed = Router::new()
         .route("/", get(page))
         .route("/api/{panel}", get(panel))

@@ -4,6 +4,7 @@ mod access;
 mod bad_input;
 mod leaks;
 mod marks;
+mod oidc;
 mod sight;
 mod tls;
 
@@ -82,6 +83,10 @@ impl Served {
             requests_per_min,
             faults: Default::default(),
         };
+        Self::of(options, warehouse, tokens, scratch).await
+    }
+
+    async fn of(options: dashboard::Options, warehouse: Warehouse, tokens: PathBuf, scratch: Scratch) -> Self {
         let dashboard = Dashboard::bind(options, warehouse).await.expect("the address is free");
         let (address, shutdown) = (dashboard.address(), CancellationToken::new());
         tokio::spawn(dashboard.run(shutdown.clone()));
