@@ -57,7 +57,7 @@ export async function open(browser, path, { width = 1280, height = 800, dark = f
 
 /** Waits until nothing loads any more. */
 export async function settled(page) {
-  await page.waitForSelector("main h1", { timeout: 20_000 });
+  await page.waitForSelector("main h1, main .failed", { timeout: 20_000 });
   await page.waitForFunction(() => !document.querySelector("[aria-busy=true]"), null, { timeout: 20_000 });
 }
 

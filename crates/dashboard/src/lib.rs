@@ -35,6 +35,7 @@ use axum::{
 use serde::Deserialize;
 use service::{
     certificate::{self, Certificate},
+    listener::Port,
     role_faults::RoleFaults,
     tls::ServerTls,
 };
@@ -43,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 use warehouse::{Warehouse, sight::Sight};
 
 use crate::{
-    access::{Access, Asker, Auth, login, tokens},
+    access::{Access, Asker, Auth, login, oidc, tokens},
     cache::Cache,
     changes::Changes,
     panel::Panel,
@@ -179,6 +180,7 @@ impl Dashboard {
     /// [`Error::Serve`].
     #[boxed]
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let has_provider = self.access.has_provider();
         let source = Arc::new(Source {
             warehouse: self.warehouse,
             faults: self.faults,
@@ -191,7 +193,10 @@ impl Dashboard {
         });
         let router = router(Arc::clone(&source));
         let watch = source.changes.watch(&source.warehouse);
-        let serve = service::listener::serve(self.listener, self.names, self.certificate, router, shutdown);
+        // The provider's site sends browsers back to it.
+        let landing = has_provider.then_some(oidc::CALLBACK);
+        let port = Port { listener: self.listener, names: self.names, certificate: self.certificate, landing };
+        let serve = service::listener::serve(port, router, shutdown);
         // After the shutdown, requests under way are still answered.
         let (served, ()) = tokio::join!(serve, watch);
         served.map_err(Error::Serve)
@@ -205,7 +210,9 @@ fn router(source: Arc<Source>) -> Router {
         .route("/readyz", get(ready))
         .route("/login.css", get(|| async { ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], LOGIN_STYLE) }))
         .route("/login", get(login::form).post(login::enter).layer(DefaultBodyLimit::max(login::FORM_BYTES_MAX)))
-        .route("/logout", post(login::leave));
+        .route("/logout", post(login::leave))
+        .route("/oidc-begin", get(login::begin))
+        .route(oidc::CALLBACK, get(login::finish));
     let closed = Router::new()
         .route("/api/{panel}", get(panel))
         .merge(api::router())

@@ -216,6 +216,10 @@ impl Config {
         let mut files = vec![
             ("mqtt.password_file".to_owned(), mqtt.password_file.as_ref()),
             ("clickhouse.password_file".to_owned(), clickhouse.password_file.as_ref()),
+            (
+                "serve.oidc.client_secret_file".to_owned(),
+                self.serve.oidc.as_ref().and_then(|oidc| oidc.client_secret_file.as_ref()),
+            ),
             ("kafka.sasl.password_file".to_owned(), kafka.sasl.as_ref().and_then(|sasl| sasl.password_file.as_ref())),
         ];
         for (section, tls) in [("mqtt", &mqtt.tls), ("kafka", &kafka.tls)] {
@@ -254,6 +258,7 @@ impl Config {
         faults.extend(within("bridge", self.bridge.conflicts()));
         faults.extend(within("load", self.load.conflicts()));
         faults.extend(within("serve", self.serve.conflicts()));
+        faults.extend(self.serve.oidc.iter().flat_map(|oidc| within("serve.oidc", oidc.faults())));
         for (section, tls) in [("mqtt.tls", &mqtt.tls), ("kafka.tls", &kafka.tls)] {
             faults.extend(tls.iter().flat_map(|tls| within(section, tls.conflicts())));
         }
@@ -350,6 +355,12 @@ mod tests {
         let (_, conflicts) = faults("[serve]\nauth = \"tokens\"\n");
         assert_eq!(conflicts[0].0, "serve.tokens_file");
         assert!(conflicts[0].1.contains("doseline token"), "{conflicts:?}");
+        let (_, conflicts) = faults("[serve]\nauth = \"oidc\"\n");
+        assert_eq!(conflicts[0].0, "serve.oidc");
+        let (_, conflicts) = faults("[serve]\nauth = \"oidc\"\n[serve.oidc]\nissuer = \"http://id.example\"\n");
+        let keys: Vec<_> = conflicts.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["serve.oidc.issuer", "serve.oidc.client_id", "serve.oidc.redirect_url"], "{conflicts:?}");
+        assert!(conflicts[0].1.contains("must be an https:// address"), "{conflicts:?}");
     }
 
     #[test]
@@ -372,6 +383,8 @@ mod tests {
             "[mqtt]\npassword_file = \"/nowhere/mqtt\"\n[mqtt.tls]\n{tls}[kafka.tls]\n{tls}\
              [kafka.sasl]\nmechanism = \"PLAIN\"\nusername = \"u\"\npassword_file = \"/nowhere/kafka\"\n\
              [clickhouse]\npassword_file = \"/nowhere/clickhouse\"\n\
+             [serve.oidc]\nissuer = \"https://id.example\"\nclient_id = \"doseline\"\n\
+             redirect_url = \"https://fleet.example/oidc-callback\"\nclient_secret_file = \"/nowhere/oidc\"\n\
              [serve.tls]\ncertificate = \"/nowhere/c.pem\"\nkey = \"/nowhere/k.pem\"\n"
         );
         let folder = tempfile::tempdir().unwrap();
@@ -379,8 +392,8 @@ mod tests {
         fs::write(&path, toml).unwrap();
         let config = load(Sources { file: Some(&path), ..Sources::default() }).unwrap();
         let told: Vec<_> = config.unusable_files().iter().map(ToString::to_string).collect();
-        assert_eq!(told.len(), 10, "{told:#?}");
-        assert!(told[9].starts_with("configuration: serve.tls: /nowhere/c.pem: No such file"), "{told:#?}");
+        assert_eq!(told.len(), 11, "{told:#?}");
+        assert!(told[10].starts_with("configuration: serve.tls: /nowhere/c.pem: No such file"), "{told:#?}");
         assert!(told[0].starts_with("configuration: mqtt.password_file: /nowhere/mqtt: No such file"), "{told:#?}");
         assert!(Config::default().unusable_files().is_empty());
     }

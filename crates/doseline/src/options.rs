@@ -43,8 +43,11 @@ pub fn dashboard(
 ) -> dashboard::Options {
     let section = &config.serve;
     let auth = match (section.auth, &section.tokens_file) {
-        // A configuration without the file is refused before this.
+        // A configuration without the file, or without a provider, is refused before this.
         (ServeAuth::Tokens, file) => Auth::Tokens(file.clone().unwrap_or_default()),
+        (ServeAuth::Oidc, tokens) => {
+            Auth::Oidc { settings: Box::new(section.oidc.clone().unwrap_or_default()), tokens: tokens.clone() }
+        }
         (ServeAuth::None, _) => Auth::None,
     };
     let (names, tls, requests_per_min) = (config.http.names.clone(), section.tls.clone(), section.requests_per_min);

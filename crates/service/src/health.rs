@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::listener;
+use crate::listener::{self, Port};
 
 /// Media type of the OpenMetrics text format, as Prometheus expects it.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -63,7 +63,8 @@ pub async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, (S
 /// Serves a role until `shutdown`. `names` are host names by which the port may be called besides
 /// its address.
 pub async fn serve(listener: TcpListener, names: Vec<String>, role: impl Role, shutdown: CancellationToken) {
-    if let Err(error) = listener::serve(listener, names, None, router(role), shutdown).await {
+    let port = Port { listener, names, certificate: None, landing: None };
+    if let Err(error) = listener::serve(port, router(role), shutdown).await {
         tracing::error!(%error, "the HTTP port has ended");
     }
 }

@@ -42,21 +42,27 @@ const HEAD_TIME: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub IpAddr);
 
-/// Serves a router until `shutdown`, then finishes the requests that have begun. `names` are host
-/// names by which the port may be called besides its address. With a `certificate` it speaks HTTPS.
+/// A port that listens.
+#[derive(Debug)]
+pub struct Port {
+    pub listener: TcpListener,
+    /// Host names by which the port may be called besides its address.
+    pub names: Vec<String>,
+    /// With a certificate the port speaks HTTPS.
+    pub certificate: Option<Arc<Certificate>>,
+    /// A path to which pages of other sites may send a browser.
+    pub landing: Option<&'static str>,
+}
+
+/// Serves a router until `shutdown`, then finishes the requests that have begun.
 ///
 /// # Errors
 /// The listener has no address.
 #[boxed]
-pub async fn serve(
-    listener: TcpListener,
-    names: Vec<String>,
-    certificate: Option<Arc<Certificate>>,
-    router: Router,
-    shutdown: CancellationToken,
-) -> io::Result<()> {
+pub async fn serve(port: Port, router: Router, shutdown: CancellationToken) -> io::Result<()> {
+    let Port { listener, names, certificate, landing } = port;
     let guard = OriginGuard::new(listener.local_addr()?, &names).over_tls(certificate.is_some());
-    let router = guard.protect(router);
+    let router = guard.landing_at(landing).protect(router);
     serve_within(
         listener,
         certificate,

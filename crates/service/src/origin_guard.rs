@@ -5,7 +5,8 @@
 //!   this machine. Page and port are then one site for the browser; only the name in `Host`
 //!   differs.
 //! - `Sec-Fetch-Site`, which browsers add and no page can change, must be `same-origin` or `none`
-//!   (typed by a person).
+//!   (typed by a person). A page of another site may send the browser to one path at most, as an
+//!   OpenID provider does after a log-in; what answers there has to recognise the browser itself.
 //! - `Origin`, which a form sends, must be this port: scheme, host and port.
 //!
 //! Programs such as `curl` and Prometheus send neither of the last two.
@@ -25,6 +26,8 @@ use axum::{
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const FORWARDED_SCHEME: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
@@ -34,6 +37,8 @@ pub struct OriginGuard {
     address: SocketAddr,
     names: Arc<[String]>,
     is_tls: bool,
+    /// A path to which the page of another site may send a browser.
+    landing: Option<&'static str>,
 }
 
 /// Why a request is refused.
@@ -55,13 +60,24 @@ impl OriginGuard {
     /// The guard of a listener. `names` are host names by which it may be called, with any port,
     /// such as those of a proxy or a container.
     pub fn new(address: SocketAddr, names: &[String]) -> Self {
-        Self { address, names: names.iter().map(|name| name.to_ascii_lowercase()).collect(), is_tls: false }
+        Self {
+            address,
+            names: names.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            is_tls: false,
+            landing: None,
+        }
     }
 
     /// Whether the port itself speaks HTTPS. Its pages have that scheme then, and no other.
     #[must_use]
     pub fn over_tls(self, is_tls: bool) -> Self {
         Self { is_tls, ..self }
+    }
+
+    /// Whether there is a path to which the page of another site may send a browser.
+    #[must_use]
+    pub fn landing_at(self, landing: Option<&'static str>) -> Self {
+        Self { landing, ..self }
     }
 
     /// Decides whether a request may enter.
@@ -79,7 +95,11 @@ impl OriginGuard {
             let page = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
             page.is_some_and(|(scheme, page)| page.eq_ignore_ascii_case(host) && self.serves(scheme, host, headers))
         };
-        if headers.get_all(SEC_FETCH_SITE).iter().all(is_own_site)
+        // A whole page that the browser goes to. Its sender does not see the answer.
+        let lands = self.landing == Some(uri.path())
+            && headers.get(SEC_FETCH_MODE).is_some_and(|mode| mode == "navigate")
+            && headers.get(SEC_FETCH_DEST).is_some_and(|dest| dest == "document");
+        if (lands || headers.get_all(SEC_FETCH_SITE).iter().all(is_own_site))
             && headers.get_all(header::ORIGIN).iter().all(is_own_origin)
         {
             return Ok(());
@@ -264,6 +284,30 @@ mod tests {
         }
         check("127.0.0.1:443", &[(header::HOST, "localhost")], true);
         check("127.0.0.1:80", &[(header::HOST, "localhost")], false);
+    }
+
+    #[test]
+    fn another_site_sends_a_browser_to_one_path_at_most() {
+        let check = |path: &'static str, pairs: &[(&str, &str)], admitted: bool| {
+            let guard = OriginGuard::new("127.0.0.1:9600".parse().unwrap(), &[]);
+            let host = [("host", "localhost:9600"), ("sec-fetch-site", "cross-site")];
+            let map =
+                HeaderMap::from_iter(host.iter().chain(pairs).map(|(name, value)| {
+                    (HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap())
+                }));
+            let uri = Uri::from_static(path);
+            assert!(guard.admit(&uri, &map).is_err(), "a port without such a path");
+            let landing = guard.landing_at(Some("/callback"));
+            assert_eq!(landing.admit(&uri, &map).is_ok(), admitted, "{path} {pairs:?}");
+        };
+        let whole = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+        check("/callback?code=1", &whole, true);
+        check("/callback/", &whole, false);
+        check("/", &whole, false);
+        check("/callback", &[], false);
+        check("/callback", &[("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "script")], false);
+        check("/callback", &[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")], false);
+        check("/callback", &[whole[0], whole[1], ("origin", "https://elsewhere.example")], false);
     }
 
     #[test]

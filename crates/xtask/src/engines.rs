@@ -1,5 +1,5 @@
 //! The engines: ClickHouse as a library from npm, Apache Kafka from Maven Central, Python clients
-//! from PyPI, other Kafka clients, ClickHouse's JDBC driver.
+//! from PyPI, other Kafka clients, an OpenID provider, ClickHouse's JDBC driver.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -55,6 +55,7 @@ pub fn fetch_all(step: &mut Step) -> Result<()> {
     fetch_python(step, &lock)?;
     fetch_kafka_clients(step, &lock)?;
     fetch_browser_driver(step, &lock)?;
+    fetch_openid_provider(step, &lock)?;
     fetch_jdbc(step, &lock)?;
     crate::tools::fetch_cargo_deny(step, &lock)?;
     Ok(())
@@ -164,6 +165,29 @@ fn fetch_python(step: &mut Step, _lock: &Lock) -> Result<()> {
         )
     })?;
     cache::write(&marker, &digest)
+}
+
+/// The OpenID provider of `tests/oidc`, in the version that its files pin: change the number where
+/// those change, here and in `tests/src/openid.rs`.
+fn fetch_openid_provider(step: &mut Step, lock: &Lock) -> Result<()> {
+    let folder = command::checkout()?.join("tests/oidc");
+    cache::place(lock, "oidc-provider-1", |staging| {
+        for file in ["package.json", "package-lock.json"] {
+            fs::copy(folder.join(file), staging.join(file)).with_context(|| format!("copy {file}"))?;
+        }
+        let npm_cache = staging.join("npm-cache");
+        cache::fetching(step, "oidc-provider from npm", None, || {
+            command::read(
+                Command::new("npm")
+                    .args(["ci", "--ignore-scripts", "--no-audit", "--loglevel=error", "--no-update-notifier"])
+                    .arg("--cache")
+                    .arg(&npm_cache)
+                    .current_dir(staging),
+            )
+        })?;
+        cache::remove(&npm_cache)
+    })?;
+    Ok(())
 }
 
 /// The Kafka clients of `tests/clients`, in the versions that its files pin: change the number

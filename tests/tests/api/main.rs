@@ -6,6 +6,7 @@ mod figures;
 mod leaks;
 mod live;
 mod marks;
+mod oidc;
 mod page;
 mod sight;
 mod tls;
@@ -83,8 +84,6 @@ impl Served {
     async fn start_with(warehouse: Warehouse, requests_per_min: u32, tls: Option<ServerTls>) -> Self {
         let scratch = Scratch::new("api");
         let tokens = scratch.join("tokens.json");
-        let faults = RoleFaults::default();
-        let (writer, orders) = dashboard::write::orders();
         let options = dashboard::Options {
             listen: "127.0.0.1:0".parse().expect("an address"),
             names: vec!["fleet.example".to_owned()],
@@ -92,9 +91,17 @@ impl Served {
             tls,
             behind_proxy: false,
             requests_per_min,
-            faults: faults.clone(),
-            writer,
+            faults: RoleFaults::default(),
+            writer: dashboard::write::orders().0,
         };
+        Self::of(options, warehouse, tokens, scratch).await
+    }
+
+    /// A dashboard with these options, whose orders come to this test.
+    async fn of(options: dashboard::Options, warehouse: Warehouse, tokens: PathBuf, scratch: Scratch) -> Self {
+        let (writer, orders) = dashboard::write::orders();
+        let faults = options.faults.clone();
+        let options = dashboard::Options { writer, ..options };
         let dashboard = Dashboard::bind(options, warehouse).await.expect("the address is free");
         let (address, shutdown) = (dashboard.address(), CancellationToken::new());
         tokio::spawn(dashboard.run(shutdown.clone()));

@@ -1,10 +1,13 @@
-//! Who asks: everybody who reaches a loopback port, or the holder of a token.
+//! Who asks: everybody who reaches a loopback port, the holder of a token, or a person who signed in
+//! at an OpenID provider ([`oidc`]).
 //!
 //! A program sends the token in each request (`Authorization: Bearer …`). A browser shows it once,
 //! at `/login`, and has a cookie from then on. Revoking a token ends its log-ins with the next
 //! request.
 
+mod id_token;
 pub(crate) mod login;
+pub mod oidc;
 mod pace;
 mod sessions;
 pub mod tokens;
@@ -26,8 +29,9 @@ use service::listener::Peer;
 use warehouse::sight::Sight;
 
 use self::{
+    oidc::Oidc,
     pace::Pace,
-    sessions::Sessions,
+    sessions::{Cookie, Sessions, Who},
     tokens::{Refused, Role, Token, Tokens},
 };
 use crate::{page, problem::Problem};
@@ -42,16 +46,18 @@ pub enum Auth {
     None,
     /// Holders of a token of this file.
     Tokens(PathBuf),
+    /// Persons whom an OpenID provider knows, and holders of a token of the file, if there is one.
+    Oidc { settings: Box<oidc::Settings>, tokens: Option<PathBuf> },
 }
 
 /// Somebody who may ask.
 #[derive(Clone, Debug)]
 pub struct Asker {
-    /// Id of the token; `local` without tokens.
+    /// Id of the token; `oidc:` and the subject of a person; `local` if everybody may ask.
     pub name: String,
     pub role: Role,
     pub sight: Sight,
-    /// When the token ends, s since 1970; none without tokens.
+    /// When the token or the log-in of the person ends, s since 1970; none if everybody may ask.
     pub expires_s: Option<u64>,
     /// Whether a cookie says so, which signing out ends.
     pub has_cookie: bool,
@@ -72,8 +78,10 @@ impl Asker {
 /// The lock of the port.
 #[derive(Debug)]
 pub struct Access {
-    /// None if everybody may ask.
     tokens: Option<Tokens>,
+    oidc: Option<Oidc>,
+    /// Whether everybody may ask.
+    is_open: bool,
     sessions: Sessions,
     /// Requests by asker.
     requests: Pace<String>,
@@ -87,23 +95,34 @@ impl Access {
     /// # Errors
     /// The file of tokens cannot be used.
     pub fn new(auth: Auth, is_tls: bool, requests_per_min: u32) -> Result<Self, tokens::Error> {
-        let tokens = match auth {
-            Auth::None => None,
-            Auth::Tokens(path) => {
+        let is_open = matches!(auth, Auth::None);
+        let (path, oidc) = match auth {
+            Auth::None => (None, None),
+            Auth::Tokens(path) => (Some(path), None),
+            Auth::Oidc { settings, tokens } => (tokens, Some(Oidc::new(*settings))),
+        };
+        let tokens = match path {
+            None => None,
+            Some(path) => {
                 let tokens = Tokens::open(path.clone())?;
-                if tokens.is_empty(now_s()) {
+                if oidc.is_none() && tokens.is_empty(now_s()) {
                     tracing::warn!(file = %path.display(), "no token is valid, so nobody can ask; run `doseline token create`");
                 }
                 Some(tokens)
             }
         };
         let (requests, failures) = (Pace::new(requests_per_min), Pace::new(FAILURES_PER_MINUTE));
-        Ok(Self { tokens, sessions: Sessions::new(is_tls), requests, failures })
+        Ok(Self { tokens, oidc, is_open, sessions: Sessions::new(is_tls), requests, failures })
     }
 
     /// Whether everybody may ask.
     pub fn is_open(&self) -> bool {
-        self.tokens.is_none()
+        self.is_open
+    }
+
+    /// Whether persons sign in at an OpenID provider.
+    pub fn has_provider(&self) -> bool {
+        self.oidc.is_some()
     }
 
     /// Who asks with these headers.
@@ -111,19 +130,26 @@ impl Access {
     /// # Errors
     /// Nobody whom this lock knows.
     pub fn asker(&self, headers: &HeaderMap) -> Result<Asker, Refused> {
-        let Some(tokens) = &self.tokens else { return Ok(Asker::local()) };
+        if self.is_open {
+            return Ok(Asker::local());
+        }
+        let tokens = || self.tokens.as_ref().ok_or(Refused::Unknown);
         if let Some(value) = headers.get(header::AUTHORIZATION) {
             let text = value.to_str().unwrap_or_default();
             let (scheme, token) = text.split_once(' ').unwrap_or_default();
             let token = if scheme.eq_ignore_ascii_case("bearer") { token.trim() } else { "" };
-            return tokens.check(token, now_s()).map(|token| Asker::of(&token, false));
+            return tokens()?.check(token, now_s()).map(|token| Asker::of(&token, false));
         }
-        let id = self.sessions.cookie(headers).and_then(|value| self.sessions.token(value)).ok_or(Refused::Unknown)?;
-        tokens.valid(&id, now_s()).map(|token| Asker::of(&token, true))
+        let value = self.sessions.cookie(headers, Cookie::LogIn).ok_or(Refused::Unknown)?;
+        match self.sessions.who(value).ok_or(Refused::Unknown)? {
+            Who::Token(id) => tokens()?.valid(&id, now_s()).map(|token| Asker::of(&token, true)),
+            Who::Person(person) if person.expires_s > now_s() => Ok(Asker::of(&person, true)),
+            Who::Person(_) => Err(Refused::Unknown),
+        }
     }
 
     fn is_shown_something(&self, headers: &HeaderMap) -> bool {
-        headers.contains_key(header::AUTHORIZATION) || self.sessions.cookie(headers).is_some()
+        headers.contains_key(header::AUTHORIZATION) || self.sessions.cookie(headers, Cookie::LogIn).is_some()
     }
 
     /// The answer to a failed attempt. Beyond a few in a minute an address is told to wait; nothing

@@ -6,7 +6,10 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use service::lock;
 use tokio::time::Instant;
 
-use super::tokens::hash;
+use super::{
+    oidc,
+    tokens::{Token, hash},
+};
 
 /// Longest log-in.
 const LASTS: Duration = Duration::from_secs(12 * 3_600);
@@ -15,15 +18,54 @@ const IDLE: Duration = Duration::from_secs(3_600);
 /// Most log-ins. Beyond it, the one that was idle for the longest time ends.
 const LOG_INS_MAX: usize = 4_096;
 
-/// Name of the cookie behind TLS. Browsers take a cookie with this prefix only over TLS, for this
-/// host alone.
-const NAME: &str = "__Host-doseline";
-/// Name on the loopback interface without TLS.
-const PLAIN_NAME: &str = "doseline";
+/// A cookie of this port. Behind TLS its name begins with `__Host-`: browsers take such a cookie
+/// only over TLS, for this host alone. On the loopback interface without TLS it has no such name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cookie {
+    /// A log-in.
+    LogIn,
+    /// An attempt to sign in at an OpenID provider.
+    Attempt,
+}
+
+impl Cookie {
+    fn name(self, is_plain: bool) -> &'static str {
+        match (self, is_plain) {
+            (Self::LogIn, false) => "__Host-doseline",
+            (Self::LogIn, true) => "doseline",
+            (Self::Attempt, false) => "__Host-doseline-attempt",
+            (Self::Attempt, true) => "doseline-attempt",
+        }
+    }
+
+    fn lasts(self) -> Duration {
+        match self {
+            Self::LogIn => LASTS,
+            Self::Attempt => oidc::LASTS,
+        }
+    }
+
+    /// A browser shows a log-in to this site alone. An attempt comes back from the provider's site.
+    fn same_site(self) -> &'static str {
+        match self {
+            Self::LogIn => "Strict",
+            Self::Attempt => "Lax",
+        }
+    }
+}
+
+/// Who signed in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The holder of the token with this id.
+    Token(String),
+    /// A person of an OpenID provider.
+    Person(Box<Token>),
+}
 
 #[derive(Debug)]
 struct LogIn {
-    token: String,
+    who: Who,
     began: Instant,
     used: Instant,
 }
@@ -42,8 +84,8 @@ impl Sessions {
         Self { is_tls, log_ins: Mutex::default() }
     }
 
-    /// Begins a log-in with a token, and returns what the cookie holds.
-    pub fn begin(&self, token: &str) -> String {
+    /// Begins a log-in, and returns what the cookie holds.
+    pub fn begin(&self, who: Who) -> String {
         let value = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
         let now = Instant::now();
         let mut log_ins = lock(&self.log_ins);
@@ -53,22 +95,22 @@ impl Sessions {
         {
             log_ins.remove(&idle);
         }
-        log_ins.insert(hash(&value), LogIn { token: token.to_owned(), began: now, used: now });
+        log_ins.insert(hash(&value), LogIn { who, began: now, used: now });
         value
     }
 
-    /// The id of the token that this cookie's log-in began with.
-    pub fn token(&self, value: &str) -> Option<String> {
+    /// Who began the log-in of this cookie.
+    pub fn who(&self, value: &str) -> Option<Who> {
         let now = Instant::now();
         let mut log_ins = lock(&self.log_ins);
         let log_in = log_ins.get_mut(&hash(value)).filter(|log_in| log_in.lasts(now))?;
         log_in.used = now;
-        Some(log_in.token.clone())
+        Some(log_in.who.clone())
     }
 
-    /// What the cookie of a request holds.
-    pub fn cookie<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
-        let name = if self.is_plain(headers) { PLAIN_NAME } else { NAME };
+    /// What a cookie of a request holds.
+    pub fn cookie<'a>(&self, headers: &'a HeaderMap, cookie: Cookie) -> Option<&'a str> {
+        let name = cookie.name(self.is_plain(headers));
         let texts = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
         texts.flat_map(|text| text.split(';')).find_map(|pair| {
             let (key, value) = pair.trim().split_once('=')?;
@@ -76,14 +118,21 @@ impl Sessions {
         })
     }
 
-    /// The header that sets the cookie, for the host of this request; an empty `value` deletes it.
+    /// The header that sets a cookie, for the host of this request; an empty `value` deletes it.
     ///
     /// # Errors
-    /// Never for a value that [`Sessions::begin`] returns.
-    pub fn set_cookie(&self, headers: &HeaderMap, value: &str) -> Result<HeaderValue, header::InvalidHeaderValue> {
-        let (name, secure) = if self.is_plain(headers) { (PLAIN_NAME, "") } else { (NAME, "; Secure") };
-        let age = if value.is_empty() { 0 } else { LASTS.as_secs() };
-        HeaderValue::try_from(format!("{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict{secure}"))
+    /// Never for a value of random digits.
+    pub fn set_cookie(
+        &self,
+        headers: &HeaderMap,
+        cookie: Cookie,
+        value: &str,
+    ) -> Result<HeaderValue, header::InvalidHeaderValue> {
+        let is_plain = self.is_plain(headers);
+        let (name, secure) = (cookie.name(is_plain), if is_plain { "" } else { "; Secure" });
+        let age = if value.is_empty() { 0 } else { cookie.lasts().as_secs() };
+        let site = cookie.same_site();
+        HeaderValue::try_from(format!("{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite={site}{secure}"))
     }
 
     /// Whether browsers speak to this host without TLS.
@@ -118,41 +167,45 @@ mod tests {
         pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap())).collect()
     }
 
+    fn who(id: &str) -> Who {
+        Who::Token(id.to_owned())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_log_in_ends_by_word_by_rest_and_by_age() {
         let sessions = Sessions::new(false);
-        let (first, second) = (sessions.begin("a"), sessions.begin("b"));
-        assert_eq!(sessions.token(&first).as_deref(), Some("a"));
+        let (first, second) = (sessions.begin(who("a")), sessions.begin(who("b")));
+        assert_eq!(sessions.who(&first), Some(who("a")));
         sessions.end(&first);
-        assert_eq!(sessions.token(&first), None);
-        assert_eq!(sessions.token("invented"), None);
+        assert_eq!(sessions.who(&first), None);
+        assert_eq!(sessions.who("invented"), None);
         for _ in 0..23 {
             tokio::time::advance(IDLE / 2).await;
-            assert_eq!(sessions.token(&second).as_deref(), Some("b"));
+            assert_eq!(sessions.who(&second), Some(who("b")));
         }
         tokio::time::advance(IDLE / 2).await;
-        assert_eq!(sessions.token(&second), None, "12 hours are over");
-        let third = sessions.begin("c");
+        assert_eq!(sessions.who(&second), None, "12 hours are over");
+        let third = sessions.begin(who("c"));
         tokio::time::advance(IDLE).await;
-        assert_eq!(sessions.token(&third), None, "it was idle for an hour");
+        assert_eq!(sessions.who(&third), None, "it was idle for an hour");
     }
 
     #[tokio::test(start_paused = true)]
     async fn log_ins_do_not_fill_memory() {
         let sessions = Sessions::new(false);
-        let first = sessions.begin("first");
+        let first = sessions.begin(who("first"));
         for _ in 0..LOG_INS_MAX {
             tokio::time::advance(Duration::from_millis(1)).await;
-            sessions.begin("other");
+            sessions.begin(who("other"));
         }
         assert_eq!(lock(&sessions.log_ins).len(), LOG_INS_MAX);
-        assert_eq!(sessions.token(&first), None);
+        assert_eq!(sessions.who(&first), None);
     }
 
     #[test]
     fn only_the_loopback_interface_has_a_cookie_without_tls() {
         let (plain, tls) = (Sessions::new(false), Sessions::new(true));
-        let set = |host: &str| plain.set_cookie(&headers(&[(header::HOST, host)]), "v").unwrap();
+        let set = |host: &str| plain.set_cookie(&headers(&[(header::HOST, host)]), Cookie::LogIn, "v").unwrap();
         for host in ["localhost:9600", "127.0.0.1:9600", "[::1]:9600", "localhost"] {
             assert_eq!(set(host), "doseline=v; Path=/; Max-Age=43200; HttpOnly; SameSite=Strict", "{host}");
         }
@@ -161,10 +214,15 @@ mod tests {
             assert_eq!(set(host), strict, "{host}");
         }
         let local = headers(&[(header::HOST, "localhost:9600")]);
-        assert!(tls.set_cookie(&local, "v").unwrap().to_str().unwrap().starts_with("__Host-doseline=v;"));
+        assert!(
+            tls.set_cookie(&local, Cookie::LogIn, "v").unwrap().to_str().unwrap().starts_with("__Host-doseline=v;")
+        );
+        let attempt = tls.set_cookie(&local, Cookie::Attempt, "v").unwrap();
+        let expected = "__Host-doseline-attempt=v; Path=/; Max-Age=600; HttpOnly; SameSite=Lax; Secure";
+        assert_eq!(attempt, expected, "the provider's site sends the browser back");
         let both = "a=b; doseline=plain;__Host-doseline=strict";
         let found = |sessions: &Sessions, host: &str| {
-            sessions.cookie(&headers(&[(header::HOST, host), (header::COOKIE, both)])).map(str::to_owned)
+            sessions.cookie(&headers(&[(header::HOST, host), (header::COOKIE, both)]), Cookie::LogIn).map(str::to_owned)
         };
         assert_eq!(found(&plain, "localhost:1").as_deref(), Some("plain"));
         assert_eq!(found(&plain, "fleet.example").as_deref(), Some("strict"));

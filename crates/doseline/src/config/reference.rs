@@ -3,6 +3,7 @@
 
 use std::{env, fs, path::Path};
 
+use dashboard::access::oidc;
 use serde_json::Value;
 use service::{
     kafka::Sasl,
@@ -68,6 +69,12 @@ fn absent<S: Section>(section: &str) -> String {
     format!("| key | bounds | what it sets |\n|---|---|---|\n{}", rows::<S>(section, None))
 }
 
+fn with_its_defaults(section: &str) -> String {
+    let defaults = serde_json::to_value(oidc::Settings::default()).unwrap();
+    let rows = rows::<oidc::Settings>(section, Some(&defaults)).replace("| `` |", "| |");
+    format!("| key | default | bounds | what it sets |\n|---|---|---|---|\n{rows}")
+}
+
 #[test]
 fn the_reference_is_made_from_the_sections() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
@@ -75,6 +82,7 @@ fn the_reference_is_made_from_the_sections() {
     let tables = [
         ("keys", keys()),
         ("tls", absent::<Tls>("mqtt.tls") + &rows::<ServerTls>("serve.tls", None)),
+        ("oidc", with_its_defaults("serve.oidc")),
         ("sasl", absent::<Sasl>("kafka.sasl")),
         ("ranges", ranges()),
     ];

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use dashboard::access::oidc;
 use serde::{Deserialize, Serialize};
 use service::{
     secret::{Password, Secret},
@@ -61,12 +62,15 @@ settings! {
         /// Address of the dashboard
         http: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9_600));
         /// Who may ask. `none`: everybody who reaches the port, so `serve.http` must be an address
-        /// of the loopback interface. `tokens`: holders of a token of `serve.tokens_file`:
-        /// [interface](api.md#who-asks)
+        /// of the loopback interface. `tokens`: holders of a token of `serve.tokens_file`. `oidc`:
+        /// persons whom an OpenID provider knows (`serve.oidc`), and holders of a token if
+        /// `serve.tokens_file` is given: [interface](api.md#who-asks)
         auth: ServeAuth = ServeAuth::None;
         /// File of the tokens, which `doseline token` writes and only its owner may read. A change
         /// counts at once
         tokens_file: Option<PathBuf> = None;
+        /// The OpenID provider: see [OpenID Connect](#openid-connect)
+        oidc: Option<oidc::Settings> = None;
         /// Certificate and key of the port: see [TLS](#tls). Without it the port speaks HTTP
         tls: Option<ServerTls> = None;
         /// Whether a proxy with TLS stands before the port. Outside of the loopback interface, a
@@ -87,16 +91,24 @@ pub enum ServeAuth {
     None,
     /// Holders of a token.
     Tokens,
+    /// Persons whom an OpenID provider knows.
+    Oidc,
 }
 
 impl Serve {
     /// Settings that contradict each other, as (key, what is wrong and what would be right).
     pub fn conflicts(&self) -> Option<(&'static str, String)> {
-        let is_absent = self.auth == ServeAuth::Tokens && self.tokens_file.is_none();
-        is_absent.then(|| {
-            let text = "name the file in which `doseline token` keeps the tokens; serve.auth = \"tokens\" needs it";
-            ("tokens_file", text.to_owned())
-        })
+        let (key, text) = match self.auth {
+            ServeAuth::Tokens if self.tokens_file.is_none() => (
+                "tokens_file",
+                "name the file in which `doseline token` keeps the tokens; serve.auth = \"tokens\" needs it",
+            ),
+            ServeAuth::Oidc if self.oidc.is_none() => {
+                ("oidc", "name issuer, client_id and redirect_url in [serve.oidc]; serve.auth = \"oidc\" needs them")
+            }
+            _ => return None,
+        };
+        Some((key, text.to_owned()))
     }
 
     /// What is wrong if the network could read what the port answers.
