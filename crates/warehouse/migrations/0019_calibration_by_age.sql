@@ -20,16 +20,20 @@ CREATE OR REPLACE VIEW calibration_by_age
 )
 DEFINER = CURRENT_USER SQL SECURITY DEFINER
 AS WITH
-    (SELECT unhex(argMin(secret, made_at)) FROM unit_secret) AS secret,
-    arrayStringConcat(arrayMap(place -> char(bitXor(reinterpretAsUInt8(substring(secret, place, 1)), 54)), range(1, 65))) AS inner_pad,
-    arrayStringConcat(arrayMap(place -> char(bitXor(reinterpretAsUInt8(substring(secret, place, 1)), 92)), range(1, 65))) AS outer_pad,
     units AS
     (
         SELECT
             tenant, device, manufacturer,
-            lower(hex(SHA256(concat(outer_pad, SHA256(concat(inner_pad, if(udi != '', udi, serial))))))) AS unit_key,
+            lower(hex(SHA256(concat(pads.outer_pad, SHA256(concat(pads.inner_pad, if(udi != '', udi, serial))))))) AS unit_key,
             arrayStringConcat(extractGroups(udi, '^[ \\t\\r\\n]*(?:\\](?:C1|e0|d2|Q3|J1))?[\\x1d|]*(?:\\((?:.*\\()?[ \\x{a0}]*10[ \\x{a0}]*\\)[ \\x{a0}]*([^(|\\x1d \\x{a0}]+)|01\\d{14}[\\x1d|]*(?:(?:00\\d{18}|0[23]\\d{14}|04\\d{16}|1[1-9]\\d{6}|20\\d\\d|3[1-6]\\d{8}|41\\d{14})[\\x1d|]*|(?:0[5-9]|2[1-9]|3[07-9]|4[02-9]|[5-9]\\d)[!"%-\\x27)-?A-Z_a-z]+[\\x1d|]+)*10([!"%-\\x27)-?A-Z_a-z]{1,20})(?:[\\x1d|]|[ \\t\\r\\n]*$))')) AS lot
         FROM devices_latest
+        CROSS JOIN
+        (
+            SELECT
+                arrayStringConcat(arrayMap(place -> char(bitXor(reinterpretAsUInt8(substring(key.secret, place, 1)), 54)), range(1, 65))) AS inner_pad,
+                arrayStringConcat(arrayMap(place -> char(bitXor(reinterpretAsUInt8(substring(key.secret, place, 1)), 92)), range(1, 65))) AS outer_pad
+            FROM (SELECT unhex(argMin(secret, made_at)) AS secret FROM unit_secret) AS key
+        ) AS pads
         WHERE manufacturer != '' AND (udi != '' OR serial != '')
     )
 SELECT

@@ -49,6 +49,7 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     17 "0017_lots_of_units",
     18 "0018_commands",
     19 "0019_calibration_by_age",
+    20 "0020_secret_out_of_plans",
 };
 
 impl Migration {

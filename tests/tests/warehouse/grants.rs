@@ -347,6 +347,34 @@ async fn the_engine_reads_every_statement() {
 
 /// A manufacturer is refused unless a device in the registry has it.
 #[tokio::test(flavor = "multi_thread")]
+async fn no_plan_shows_the_secret_of_the_pseudonyms() {
+    let clickhouse = ClickHouse::start();
+    migrated(&clickhouse).await;
+    // A plan shows the constants of a query, with unprintable bytes as escapes.
+    let secret = "7365637265742d6f662d746865".repeat(5)[..128].to_owned();
+    let pad = |with: u8| "secret-of-the".bytes().map(|byte| char::from(byte ^ with)).collect::<String>();
+    clickhouse.query("TRUNCATE TABLE doseline.unit_secret");
+    clickhouse.query(&format!("INSERT INTO doseline.unit_secret VALUES ('{secret}', now64(6))"));
+    for view in ["calibration_by_unit", "calibration_by_age"] {
+        for plan in [
+            "PLAN actions = 1, header = 1",
+            "PIPELINE header = 1",
+            "QUERY TREE",
+            "SYNTAX",
+            "PLAN json = 1, actions = 1",
+        ] {
+            let shown = clickhouse.query(&format!("EXPLAIN {plan} SELECT unit_key FROM doseline.{view}"));
+            assert!(!shown.is_empty(), "{plan}");
+            for part in
+                [secret[..26].to_owned(), "secret-of-the".to_owned(), pad(54)[..6].to_owned(), pad(92)[..6].to_owned()]
+            {
+                assert!(!shown.contains(&part), "EXPLAIN {plan} of {view} shows {part:?}:\n{shown}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_manufacturer_is_refused() {
     let clickhouse = ClickHouse::start();
     let warehouse = migrated(&clickhouse).await;
