@@ -10,7 +10,7 @@ test("pictures", async () => {
     for (const [suffix, look] of Object.entries({ "": { height: 860 }, "-phone": { width: 390, height: 844 } })) {
       const page = await open(browser, address, look);
       // Charts are drawn after their code has arrived.
-      await page.waitForLoadState("networkidle").catch(() => {});
+      await page.waitForFunction(() => [...document.querySelectorAll("figure .picture")].every(box => box.querySelector("svg")));
       await page.evaluate(() => new Promise(requestAnimationFrame));
       await page.screenshot({ path: join(process.env.IMAGES, `${name}${suffix}.png`) });
       await page.context().close();

@@ -20,8 +20,8 @@ pub fn kafkajs() -> Command {
     command
 }
 
-/// A test of the page in a browser; takes a script of `tests/page`, the address of the page and that
-/// of the ClickHouse which its figures are compared with.
+/// A test of the page in a browser; takes a script of `tests/page`, the address of the page and
+/// that of the ClickHouse which its figures are compared with.
 pub fn page(script: &str, page: &str, clickhouse: &str) -> Command {
     let mut command = Command::new("node");
     command.env("NODE_PATH", locate::engine("page-1").join("node_modules"));

@@ -72,6 +72,13 @@ async fn a_fleet_of_ten_thousand_devices_is_usable() {
     harness::ten_thousand_devices(&clickhouse);
     let mut monitor = Monitor::bind(monitor::Options::default(), warehouse.clone()).await.expect("no address to bind");
     monitor.pass(monitor::now_us()).await.expect("a pass");
+    for (name, kind, model, count) in [("inj-", "INJECTOR", "pen", 9_375), ("ster-", "STERILIZER", "b", 625)] {
+        clickhouse.query(&format!(
+            "INSERT INTO doseline.devices (tenant, device, site, kind, model, origin, valid_from, recorded_at) SELECT 'acme', \
+             concat('{name}', toString(number)), 'paris', '{kind}', '{model}', 'IMPORTED', toDateTime64('2026-01-01', 6, 'UTC'), \
+             now64(6) FROM numbers({count})"
+        ));
+    }
     let options = dashboard::Options {
         listen: "127.0.0.1:0".parse().expect("an address"),
         names: Vec::new(),

@@ -46,8 +46,8 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// The spread of self-starting charts of sessions. The charts find the scale themselves; only the
-    /// ratio of the two matters, and only where sessions differ in their number of shots.
+    /// The spread of self-starting charts of sessions. The charts find the scale themselves; only
+    /// the ratio of the two matters, and only where sessions differ in their number of shots.
     pub const SELF_STARTING: Self = Self { between: 0.5, within: 2.0, source: Source::SelfStarting };
 
     /// Standard deviation of the mean of `shots` shots.

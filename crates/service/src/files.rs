@@ -1,6 +1,7 @@
-//! The state of a file that is read again when it changes. The number of files that this process may have open, and the number of connections of every
-//! listener that follows from it. All listeners together take at most half of the files. The other
-//! half is for data files, ClickHouse, and connections that the process opens itself.
+//! The state of a file that is read again when it changes. The number of files that this process
+//! may have open, and the number of connections of every listener that follows from it. All
+//! listeners together take at most half of the files. The other half is for data files, ClickHouse,
+//! and connections that the process opens itself.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path, sync::LazyLock};
 

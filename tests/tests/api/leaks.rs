@@ -139,8 +139,8 @@ async fn no_answer_holds_a_foreign_mark() {
             assert_eq!(answer.status, if may { 200 } else { 403 }, "{tenant} {url}: {}", answer.body);
             *statuses.entry((answer.status, "own")).or_default() += 1;
             refuse_marks(&answer, &[foreign], &format!("{tenant} {url}"));
-            // What holds no mark of one's own proves nothing; these have no tenant, or numbers alone,
-            // which `figures` compares.
+            // What holds no mark of one's own proves nothing; these have no tenant, or numbers
+            // alone, which `figures` compares.
             let is_shared = NO_MARKS.iter().any(|end| endpoint.path.ends_with(end));
             if may && !is_shared {
                 assert!(answer.body.contains(tenant), "{tenant} {url}: {}", answer.body);

@@ -89,7 +89,7 @@ fn log_in(answer: &Answer) -> String {
     assert_eq!(answer.status, 200, "{}", answer.body);
     let set = answer.header("set-cookie").expect("a cookie");
     assert!(set.starts_with("doseline=") && set.contains("HttpOnly") && set.contains("SameSite=Strict"), "{set}");
-    assert!(answer.body.contains("url=./"), "{}", answer.body);
+    assert!(answer.body.contains("url=/"), "{}", answer.body);
     pair(set)
 }
 
@@ -105,7 +105,7 @@ async fn a_person_signs_in_at_the_provider_and_out() {
     let port = free_port();
     let provider = OpenId::start(free_port(), &[callback(port)], SECRET);
     let site = Site::start(port, provider.issuer()).await;
-    assert_eq!(site.served.get("/", &[]).header("location"), Some("login"));
+    assert_eq!(site.served.get("/", &[]).header("location"), Some("/login"));
     let page = site.served.get("/login", &[]);
     assert!(page.body.contains("href=\"oidc-begin\"") && page.body.contains("name=\"token\""), "{}", page.body);
 

@@ -32,8 +32,8 @@ const MESSAGE: &str = "<!-- message -->";
 const PROVIDER: &str = "<!-- provider -->";
 /// Begin and end of the form for a token.
 const TOKEN: [&str; 2] = ["<!-- token -->", "<!-- token, end -->"];
-/// The page after a log-in at a provider. A redirect would not do: the browser would still be on its
-/// way from the provider's site, and show this port no log-in.
+/// The page after a log-in at a provider. A redirect would not do: the browser would still be on
+/// its way from the provider's site, and show this port no log-in.
 const SIGNED_IN: &str = "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>doseline</title>\
 <meta http-equiv=\"refresh\" content=\"0;url=/\"></head><body><p><a href=\"/\">Signed in: go on</a></p></body></html>";
 /// Longest form, bytes. A token has 77.

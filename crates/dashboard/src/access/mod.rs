@@ -1,5 +1,5 @@
-//! Who asks: everybody who reaches a loopback port, the holder of a token, or a person who signed in
-//! at an OpenID provider ([`oidc`]).
+//! Who asks: everybody who reaches a loopback port, the holder of a token, or a person who signed
+//! in at an OpenID provider ([`oidc`]).
 //!
 //! A program sends the token in each request (`Authorization: Bearer …`). A browser shows it once,
 //! at `/login`, and has a cookie from then on. Revoking a token ends its log-ins with the next

@@ -152,7 +152,8 @@ impl LogIn {
     }
 }
 
-/// Whether the request came for the loopback interface. A proxy on this machine passes the name that the browser used.
+/// Whether the request came for the loopback interface. A proxy on this machine passes the name
+/// that the browser used.
 fn is_local(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);

@@ -14,8 +14,8 @@ row! {
         site: String,
         /// Device; empty = several, or none
         device: String,
-        /// CALIBRATION, VERDICT (by the last judgement), ALERT (raised, or retracted by later data),
-        /// ACKNOWLEDGED, CLEARED or INCIDENT
+        /// CALIBRATION, VERDICT (by the last judgement), ALERT (raised, or retracted by later
+        /// data), ACKNOWLEDGED, CLEARED or INCIDENT
         what: String,
         /// DOSE or DEPTH; empty = neither
         channel: String,
@@ -23,7 +23,8 @@ row! {
         title: String,
         /// CALIBRATION: certificate; empty = not said
         certificate: String,
-        /// CALIBRATION: largest as-found error by magnitude, percent of the reference; null = none said
+        /// CALIBRATION: largest as-found error by magnitude, percent of the reference; null = none
+        /// said
         as_found_error_pct: Option<f64>,
         /// CALIBRATION: the same as left
         as_left_error_pct: Option<f64>,

@@ -29,8 +29,8 @@ row! {
         n: u64,
         /// 100 * sum of errors / sum of targets
         error_pct: f64,
-        /// Lower limit of its 95 % interval, which takes units as the clusters (normal approximation of
-        /// the ratio of sums); null for one unit
+        /// Lower limit of its 95 % interval, which takes units as the clusters (normal
+        /// approximation of the ratio of sums); null for one unit
         error_low_pct: Option<f64>,
         /// Its upper limit
         error_high_pct: Option<f64>,
@@ -52,8 +52,8 @@ row! {
         units: u64,
         /// Injections whose model has a registered tolerance
         n: u64,
-        /// Those of them whose error lies outside of it, by histograms of whole percents: an error of
-        /// exactly the upper limit counts as outside
+        /// Those of them whose error lies outside of it, by histograms of whole percents: an error
+        /// of exactly the upper limit counts as outside
         out: u64,
         /// out / n
         share: f64,

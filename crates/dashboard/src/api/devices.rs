@@ -295,7 +295,8 @@ row! {
         removed_at: Option<String>,
         /// Filling, nl; null = not said
         fill_nl: Option<u64>,
-        /// Volume used for priming, nl; 0 = no priming reported; null = primed with an unknown volume
+        /// Volume used for priming, nl; 0 = no priming reported; null = primed with an unknown
+        /// volume
         primed_nl: Option<u64>,
         /// What was left in it, nl; null = not said
         residual_nl: Option<u64>,

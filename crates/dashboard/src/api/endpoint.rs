@@ -24,9 +24,9 @@ pub struct Endpoint {
     pub about: &'static str,
     pub audience: Audience,
     pub parameters: &'static [Parameter],
-    /// The query. `{where}` stands for the conditions of the parameters, `{name}` for the quoted value
-    /// of the parameter of that name (an empty text if it is not given), `{faults}` for the faults
-    /// of roles in this process (lines, Array(String)).
+    /// The query. `{where}` stands for the conditions of the parameters, `{name}` for the quoted
+    /// value of the parameter of that name (an empty text if it is not given), `{faults}` for the
+    /// faults of roles in this process (lines, Array(String)).
     pub sql: &'static str,
     pub shape: Shape,
     pub rows: Rows,

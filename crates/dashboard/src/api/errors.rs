@@ -22,8 +22,8 @@ row! {
         error_pct: f64,
         /// measured - target, nl or um
         error: i64,
-        /// Injections that the point stands for: 1 = itself; more = it is the least or the greatest of so
-        /// many in its stretch of time
+        /// Injections that the point stands for: 1 = itself; more = it is the least or the greatest
+        /// of so many in its stretch of time
         bucket_n: u64,
     }
 }

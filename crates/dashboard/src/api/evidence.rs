@@ -14,7 +14,8 @@ const FACTS_MAX: usize = 1_000;
 row! {
     /// A fact that an alert was raised on.
     pub struct Evidence {
-        /// When it happened; of a fact without a time, when the first fact of the alert happened; UTC
+        /// When it happened; of a fact without a time, when the first fact of the alert happened;
+        /// UTC
         at: String,
         /// Device, or sterilizer; empty = several or not known
         device: String,

@@ -53,8 +53,8 @@ row! {
         alerts: u64,
         /// The worst severity of these: critical, high, medium or low; empty = none
         worst_severity: String,
-        /// The worst verdict on the dose by the calibration in force: FAIL, UNDECIDED or PASS; empty =
-        /// none
+        /// The worst verdict on the dose by the calibration in force: FAIL, UNDECIDED or PASS;
+        /// empty = none
         dose_state: String,
         /// The same of the depth
         depth_state: String,
@@ -64,7 +64,8 @@ row! {
         /// The worst state of its charts since the calibration in force: DRIFT, LEARNING or
         /// IN_CONTROL; empty = none
         drift_state: String,
-        /// The earliest time at which one of them is expected to leave its tolerance; UTC; null = none
+        /// The earliest time at which one of them is expected to leave its tolerance; UTC; null =
+        /// none
         crossing_at: Option<String>,
         /// Sterility breaches on the device that are CONFIRMED or INDETERMINATE
         breaches: u64,
@@ -78,8 +79,8 @@ row! {
         stored: u64,
         /// Events that have not arrived
         missing: u64,
-        /// Dose error of each of the last 30 days, percent of the targets, oldest first, the last is
-        /// today (UTC); null = no such injections
+        /// Dose error of each of the last 30 days, percent of the targets, oldest first, the last
+        /// is today (UTC); null = no such injections
         spark: Vec<Option<f64>>,
     }
 }

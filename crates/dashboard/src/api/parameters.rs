@@ -138,8 +138,8 @@ impl Given {
         Ok(Self { sight, conditions, values, limit, cursor, digest, path, query })
     }
 
-    /// The query of an endpoint with its places filled in. What is filled in is not looked at again,
-    /// so braces in a value mean nothing.
+    /// The query of an endpoint with its places filled in. What is filled in is not looked at
+    /// again, so braces in a value mean nothing.
     pub fn sql(&self, endpoint: &Endpoint, faults: &[String]) -> String {
         let place = |name: &str| match name {
             "where" if self.conditions.is_empty() => Some("1".to_owned()),

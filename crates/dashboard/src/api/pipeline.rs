@@ -64,7 +64,8 @@ row! {
         injections: u64,
         /// Rows of batches that were committed in it, of all tables
         events: u64,
-        /// Time from the receipt of these injections until they could be queried, ms: median; null = none
+        /// Time from the receipt of these injections until they could be queried, ms: median; null
+        /// = none
         latency_p50_ms: Option<f64>,
         /// The same: 99 of 100 took no longer
         latency_p99_ms: Option<f64>,
