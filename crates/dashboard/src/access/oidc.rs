@@ -3,7 +3,7 @@
 //!
 //! The browser goes to the provider and comes back with a code. The code counts only in the browser
 //! that began the attempt (a cookie and `state`), once, and within [`LASTS`]. The dashboard takes
-//! the code to the provider itself and gets an ID token, which [`id_token`] checks. Claims of the
+//! the code to the provider itself and gets an ID token, which `id_token` checks. Claims of the
 //! token say what the person may do. No token of the provider is kept.
 
 use std::{collections::HashMap, error::Error as _, net::IpAddr, path::PathBuf, sync::Mutex, time::Duration};

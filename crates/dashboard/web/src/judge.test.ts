@@ -1,4 +1,5 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
+vi.mock("./router.svelte", () => ({ to: () => "" }));
 import type { Row } from "./api/client";
 import type { DriftPoint } from "./charts/drift";
 import { judge, present, type Facts } from "./judge";
@@ -9,7 +10,7 @@ const verdict = (more: Partial<Row<"Verdict">> = {}) => ({
   sessions: 20, last_at: "2026-11-30T10:00:00Z", reason: "the tolerance interval lies within the limits", ...more,
 }) as Row<"Verdict">;
 const due = (more: Partial<Row<"Due">> = {}) => ({ channel: "DOSE", calibration_id: "c2", performed_at: "2026-11-01T00:00:00Z", due_at: "2027-11-01T00:00:00Z", days_left: 335, state: "OK", ...more }) as Row<"Due">;
-const alert = (more: Partial<Row<"Alert">> = {}) => ({ alert_key: "sterility-2/acme/item/n", kind: "sterility-2", severity: "critical", holds: true, acknowledged: false, title: "a needle was used twice", ...more }) as Row<"Alert">;
+const alert = (more: Partial<Row<"Alert">> = {}) => ({ state: "OPEN", device: "pen-1", items: [], cycles: [], alert_key: "sterility-2/acme/item/n", kind: "sterility-2", severity: "critical", holds: true, acknowledged: false, title: "a needle was used twice", ...more }) as Row<"Alert">;
 const session = (error_pct: number, at: string) => ({ session_id: at, at, error_pct }) as DriftPoint;
 const facts = (more: Partial<Facts> = {}): Facts => ({ device: { state: "ONLINE" } as Row<"Device">, verdicts: [verdict()], drift: [], due: [due()], alerts: [], completeness: [], ...more });
 
@@ -45,6 +46,7 @@ test("an overdue calibration stops, one that is soon due does not", () => {
 
 test("a critical alert stops until somebody has acknowledged it", () => {
   expect(judge(facts({ alerts: [alert()] }), {}, "UTC", NOW).headline).toBe("Do not use: a needle was used twice");
+  expect(judge(facts({ alerts: [alert({ items: ["n"] })] }), {}, "UTC", NOW).headline).toBe("Look at this: a needle was used twice");
   expect(judge(facts({ alerts: [alert({ acknowledged: true })] }), {}, "UTC", NOW).headline).toBe("Look at this: a needle was used twice (acknowledged)");
   expect(judge(facts({ alerts: [alert({ holds: false })] }), {}, "UTC", NOW).level).toBe("fine");
 });

@@ -1,4 +1,5 @@
 /** The verdict on a device in words, from what the monitor has found. */
+import { level as levelOf, subject } from "./alert";
 import type { Row } from "./api/client";
 import type { DriftPoint } from "./charts/drift";
 import { outsideSince } from "./charts/drift";
@@ -96,9 +97,10 @@ export function judge(facts: Facts, points: Partial<Record<string, DriftPoint[]>
     // Our own sentence about the same condition says it with the figures of this moment.
     const channel = CHANNELS.find(channel => alert.alert_key.split("/").includes(channel.toLowerCase()));
     if (covered.has(channel ? `${alert.kind} ${channel}` : alert.kind)) continue;
-    const grave = alert.severity === "critical" || alert.severity === "high";
-    const level = grave ? (alert.acknowledged ? "look" : "stop") : alert.severity === "medium" ? "look" : "due";
-    findings.push({ level, sentence: alert.acknowledged ? `${alert.title} (${words.acknowledged})` : alert.title, tab: "", alert: alert.alert_key });
+    // What must not be used is the item, not the device that it was on.
+    const level = levelOf(alert);
+    const own = subject(alert).kind === "device" || level !== "stop";
+    findings.push({ level: own ? level : "look", sentence: alert.acknowledged ? `${alert.title} (${words.acknowledged})` : alert.title, tab: "", alert: alert.alert_key });
   }
   for (const { channel, target, reason, n } of current.filter(({ state }) => state === "UNDECIDED")) add("due", words.undecided(channel, measured(channel, target), reason, n), "errors", channel);
   for (const channel of CHANNELS) {
