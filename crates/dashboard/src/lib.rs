@@ -4,7 +4,8 @@
 //! public views that Grafana and SQL tools use.
 //!
 //! Absent: state beside log-ins, and figures of its own. Each panel and each endpoint is one query
-//! over the views. What people write is ordered from another task ([`mod@write`]), which knows Kafka.
+//! over the views. What people write is ordered from another task ([`mod@write`]), which knows
+//! Kafka.
 //!
 //! Invariants: nobody unknown gets an answer unless the port is on the loopback interface. What an
 //! asker may see is enforced inside ClickHouse ([`warehouse::sight`]). No text of a request is SQL.
