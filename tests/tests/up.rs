@@ -307,28 +307,6 @@ fn a_data_directory_that_cannot_be_used_is_an_error_with_a_hint() {
     }
 }
 
-#[test]
-fn the_page_shows_the_fleet_in_a_browser() {
-    let scratch = Scratch::new("up-page");
-    // There are only two devices, because the gap is planted on the third one.
-    let mut doseline = up(scratch.path(), &["--simulate", "2"]);
-    let ready = doseline.wait_until_ready(READY_WITHIN);
-    wait_for_more(&ready, 5, Duration::from_secs(60));
-    wait_for_no_gap(&ready);
-    let profile = scratch.join("browser");
-    let texts =
-        ["as of ", "inj-0001", "ONLINE", "injections stored", "Nothing is missing.", "Nothing is in quarantine."];
-    // The past still arrives, so some events are missing for a moment.
-    poll(Duration::from_secs(60), "the page of a fleet", || {
-        let page = browse(&profile, &[], &ready.dashboard);
-        match texts.iter().find(|text| !page.contains(**text)) {
-            None => Ok(()),
-            Some(text) => Err(format!("the page lacks {text}: {page}")),
-        }
-    });
-    doseline.kill();
-}
-
 /// What a browser shows at an address.
 fn browse(profile: &Path, more: &[&str], url: &str) -> String {
     let page = Command::new("chromium")
