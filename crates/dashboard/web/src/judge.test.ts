@@ -47,8 +47,9 @@ test("an overdue calibration stops, one that is soon due does not", () => {
 test("a critical alert stops until somebody has acknowledged it", () => {
   expect(judge(facts({ alerts: [alert()] }), {}, "UTC", NOW).headline).toBe("Do not use: a needle was used twice");
   expect(judge(facts({ alerts: [alert({ items: ["n"] })] }), {}, "UTC", NOW).headline).toBe("Look at this: a needle was used twice");
+  expect(judge(facts({ alerts: [alert({ holds: false, acknowledged: true })] }), {}, "UTC", NOW).level).toBe("fine");
   expect(judge(facts({ alerts: [alert({ acknowledged: true })] }), {}, "UTC", NOW).headline).toBe("Look at this: a needle was used twice (acknowledged)");
-  expect(judge(facts({ alerts: [alert({ holds: false })] }), {}, "UTC", NOW).level).toBe("fine");
+  expect(judge(facts({ alerts: [alert({ holds: false })] }), {}, "UTC", NOW).level).toBe("due");
 });
 
 test("the alert on a failed verdict is not said a second time, that of the other channel is", () => {

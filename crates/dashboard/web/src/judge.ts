@@ -93,9 +93,14 @@ export function judge(facts: Facts, points: Partial<Record<string, DriftPoint[]>
   }
   if (sum("lost") > 0) add("look", words.lost(count(sum("lost"))), "gaps");
   if (facts.device.state === "LOST") add("look", words.offline(moment(facts.device.state_since ?? facts.device.last_seen, zone)), "status");
-  for (const alert of facts.alerts.filter(alert => alert.holds)) {
+  for (const alert of facts.alerts.filter(alert => alert.holds || !alert.acknowledged)) {
     // Our own sentence about the same condition says it with the figures of this moment.
     const channel = CHANNELS.find(channel => alert.alert_key.split("/").includes(channel.toLowerCase()));
+    // A retracted alert stays until somebody has acknowledged it.
+    if (!alert.holds) {
+      findings.push({ level: "due", sentence: words.retracted(alert.title), tab: "", alert: alert.alert_key });
+      continue;
+    }
     if (covered.has(channel ? `${alert.kind} ${channel}` : alert.kind)) continue;
     // What must not be used is the item, not the device that it was on.
     const level = levelOf(alert);

@@ -39,6 +39,7 @@ export const device = {
     offline: (since: string) => `its connection is lost since ${since}`,
     overdue: (channel: Channel, at: string) => `its ${channel === "DEPTH" ? "depth" : "dose"} calibration was due on ${at}`,
     due: (channel: Channel, at: string, days: number) => `its ${channel === "DEPTH" ? "depth" : "dose"} calibration is due on ${at}, in ${count(days)} days`,
+    retracted: (title: string) => `To be acknowledged, although it does not hold by the data that has arrived since: ${title}`,
     acknowledged: "acknowledged",
     range: (low: number, high: number) => (Math.abs(low + high) < 0.01 ? `±${figure(high)} %` : `${percent(low, 1)} to ${percent(high, 1)}`),
     tolerance: "tolerance",
