@@ -1,7 +1,7 @@
 /** What an alert says to people: how urgent it is, about what, and in which words. */
 import type { Row } from "./api/client";
 import { count, day, figure, measured, percent } from "./format";
-import type { Level } from "./parts/Mark.svelte";
+import type { Level } from "./level";
 import { to } from "./router.svelte";
 import { text } from "./text/en";
 

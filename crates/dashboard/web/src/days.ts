@@ -1,13 +1,5 @@
 /** Days of a site as moments. */
-
-/** What the clocks of a zone show at a moment, as if it were UTC, ms. */
-function wall(at: number, zone: string): number {
-  const format = new Intl.DateTimeFormat("en-CA", {
-    timeZone: zone, hourCycle: "h23", year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", second: "2-digit",
-  });
-  const parts = Object.fromEntries(format.formatToParts(at).map(({ type, value }) => [type, value]));
-  return Date.parse(`${parts.year}-${parts.month}-${parts.day}T${parts.hour}:${parts.minute}:${parts.second}Z`);
-}
+import { wall } from "./charts/wall";
 
 /** Begin of a day `YYYY-MM-DD` in a zone, `plus` days later, as the interface takes it; empty = no such day. */
 export function dayBegin(day: string, zone: string, plus = 0): string {

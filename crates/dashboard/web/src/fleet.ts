@@ -2,7 +2,7 @@
 import { kindOf, level, subject, type Alert } from "./alert";
 import type { FleetDevice } from "./api/rows";
 import { count } from "./format";
-import type { Level } from "./parts/Mark.svelte";
+import { RANK, type Level } from "./level";
 import { text } from "./text/en";
 
 /** Days before a calibration is due from which the page says so, and percent of a battery. */
@@ -45,8 +45,6 @@ export function use(row: FleetDevice, alerts: Alert[] = []): Use {
   if (row.days_left !== null && row.days_left <= DUE_DAYS) return { level: "due", words: words.due(row.days_left) };
   return { level: "fine", words: words.fine };
 }
-
-const RANK: Record<Level, number> = { stop: 0, look: 1, due: 2, fine: 3 };
 
 /** The devices with their words, what needs somebody first. */
 export function judged(rows: FleetDevice[], alerts: Alert[] = []): Judged[] {

@@ -19,7 +19,7 @@ export async function find(q: string, signal?: AbortSignal): Promise<Hit[]> {
 export const read = (label: string, signal?: AbortSignal): Promise<Row<"Label">> => one({ path: "/labels", query: { label } }, signal);
 
 export function hitHref({ kind, tenant, site, id }: Hit): string {
-  const owner = tenant || theTenant() || (scope.tenants[0] ?? "");
+  const owner = tenant || scope.owner || (scope.tenants[0] ?? "");
   switch (kind) {
     case "DEVICE":
       return to(["devices", owner, id]);
@@ -41,9 +41,6 @@ export function hitHref({ kind, tenant, site, id }: Hit): string {
 /** What names a hit: an alert its title, since its key is long. */
 export const hitName = ({ kind, id, title }: Hit): string => (kind === "ALERT" ? inUnits(title) : id);
 
-/** The tenant that is meant where none is named; empty = there are several. */
-export const theTenant = (): string => scope.query.tenant || (scope.tenants.length === 1 ? (scope.tenants[0] ?? "") : "");
-
 /** The one hit whose name is the text. */
 async function exact(text: string): Promise<string | undefined> {
   const [first, ...others] = (await find(text).catch(() => [])).filter(({ rank }) => rank === 0);
@@ -62,7 +59,7 @@ export async function leadsTo(typed: string): Promise<string> {
   }
   try {
     const { item_key: key, udi_di: product } = await read(label);
-    const owner = theTenant();
+    const owner = scope.owner;
     // Without a product the text may be a part of a label; the page of the search says what it read.
     if (owner && product) return to(["trace", owner, "item", key]);
     const [first, ...others] = (await find(key)).filter(hit => hit.kind === "ITEM" && hit.id === key);

@@ -5,7 +5,7 @@ import type { DriftPoint } from "./charts/drift";
 import { outsideSince } from "./charts/drift";
 import { allowed, interval, type Range } from "./charts/histogram";
 import { count, day, measured, moment } from "./format";
-import type { Level } from "./parts/Mark.svelte";
+import { RANK, type Level } from "./level";
 import { text } from "./text/en";
 
 /** One thing about a device that somebody must know. */
@@ -28,7 +28,6 @@ export type Facts = {
 };
 
 const CHANNELS = ["DOSE", "DEPTH"];
-const RANK: Record<Level, number> = { stop: 0, look: 1, due: 2, fine: 3 };
 
 /**
  * Verdicts of the present calibration. A device that still names its earlier calibration after a new one is judged by

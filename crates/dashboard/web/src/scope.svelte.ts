@@ -1,7 +1,6 @@
 /** Who looks, and at what: the tenants and sites that there are, and those that are chosen in the address. */
 import { all, one, type Row } from "./api/client";
 import { zoneOf } from "./format";
-import { Resource } from "./live.svelte";
 import { address } from "./router.svelte";
 
 class Scope {
@@ -27,6 +26,11 @@ class Scope {
     return [...new Set(this.sites.map(site => site.tenant))];
   }
 
+  /** The tenant that is meant where none is named; empty = there are several. */
+  get owner(): string {
+    return this.query.tenant || (this.tenants.length === 1 ? (this.tenants[0] ?? "") : "");
+  }
+
   /** The time zone of a site; UTC where none is registered. */
   zone(tenant: string, site: string): string {
     return zoneOf(this.sites.find(known => known.tenant === tenant && known.site === site)?.time_zone);
@@ -44,4 +48,3 @@ class Scope {
 }
 
 export const scope = new Scope();
-export { Resource };

@@ -1,6 +1,6 @@
 /** What a sterilization cycle says: how urgent it is, and the limits of its recipe. */
 import type { Row } from "./api/client";
-import type { Level } from "./parts/Mark.svelte";
+import { RANK, type Level } from "./level";
 
 /** A cycle; the limits that it was judged by where the server tells them. */
 export type Cycle = Row<"Cycle"> & { limits?: string; f0_trapezoid_ms?: number | null; saturation_mk?: number | null };
@@ -57,8 +57,6 @@ export function urgency(cycle: Cycle): Level {
 /** Whether somebody still has to do or decide something about it. */
 export const waits = (cycle: Cycle): boolean =>
   cycle.verdict === "PENDING" || cycle.verdict === "" || (cycle.purpose === "LOAD" && cycle.decision === "" && !failed(cycle));
-
-const RANK: Record<Level, number> = { stop: 0, look: 1, due: 2, fine: 3 };
 
 /** The worst first, then the latest. */
 export function worstFirst(cycles: Cycle[]): Cycle[] {

@@ -2,7 +2,7 @@
 import { alertHref, hrefOf, level, sentence, subject, type Alert, type Subject } from "./alert";
 import type { Row } from "./api/client";
 import { count } from "./format";
-import type { Level } from "./parts/Mark.svelte";
+import { RANK, type Level } from "./level";
 import { to } from "./router.svelte";
 import { text } from "./text/en";
 
@@ -15,8 +15,6 @@ export type Facts = {
   gaps: Row<"Gap">[];
   lost: Pick<Row<"Device">, "tenant" | "site" | "device" | "state_since" | "last_seen">[];
 };
-
-const RANK: Record<Level, number> = { stop: 0, look: 1, due: 2, fine: 3 };
 
 /** Missing events by device, the most first. */
 export function missing(gaps: Row<"Gap">[]): { tenant: string; site: string; device: string; events: number; since: string }[] {

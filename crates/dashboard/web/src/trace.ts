@@ -2,7 +2,7 @@
 import { all, one, path, Refused, type Row } from "./api/client";
 import type { Edge, Graph, Kind, Node } from "./charts/trace";
 import { grouped } from "./grouped";
-import type { Level } from "./parts/Mark.svelte";
+import type { Level } from "./level";
 import { urgency, type Cycle } from "./sterile";
 import { text } from "./text/en";
 
@@ -37,6 +37,10 @@ export type Traced = {
   /** What could not be followed, in sentences. */
   unknown: string[];
 };
+
+/** The devices on which traced items were. */
+export const devicesOf = (tenant: string, { contacts }: Traced): { tenant: string; device: string }[] =>
+  [...new Set(contacts.map(({ device }) => device))].map(device => ({ tenant, device }));
 
 const AT_ONCE = 8;
 /** Items that are followed; a trace of more says so. */

@@ -1,6 +1,6 @@
 /** Whether an item may be used now, by what has arrived: what a nurse asks who scans its label. */
 import type { Row } from "./api/client";
-import type { Level } from "./parts/Mark.svelte";
+import type { Level } from "./level";
 import type { Cycle } from "./sterile";
 
 export type Usable = {

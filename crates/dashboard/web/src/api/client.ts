@@ -74,9 +74,9 @@ export async function all<T>(source: Source, most = 10_000, signal?: AbortSignal
   return { rows, more: cursor !== undefined };
 }
 
-/** The same rows as a file or as the statement that reads them. */
-export async function text(source: Source, accept: "text/csv" | "application/sql"): Promise<string> {
-  return (await answered(source, { headers: { accept } })).text();
+/** The statement that reads the rows. */
+export async function sql(source: Source): Promise<string> {
+  return (await answered(source, { headers: { accept: "application/sql" } })).text();
 }
 
 /** All rows as CSV: the pages one after the other, with one head. */

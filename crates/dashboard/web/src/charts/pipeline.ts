@@ -2,7 +2,7 @@
 import type { Row } from "../api/client";
 import type { EChartsCoreOption } from "echarts/core";
 import { clock, count, duration, figure } from "../format";
-import type { Level } from "../parts/Mark.svelte";
+import type { Level } from "../level";
 import { text } from "../text/en";
 
 export type Minute = Row<"Minute">;

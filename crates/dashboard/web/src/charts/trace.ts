@@ -1,6 +1,6 @@
 /** The layout of a trace: columns from left to right, groups where there are many nodes. */
 import { grouped } from "../grouped";
-import type { Level } from "../parts/Mark.svelte";
+import type { Level } from "../level";
 
 /** What a node is; its column follows from it. */
 export type Kind = "lot" | "cycle" | "pack" | "item" | "session";

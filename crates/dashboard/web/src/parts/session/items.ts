@@ -1,6 +1,6 @@
 /** What was used in a session, and how sterile each item was. */
 import { list, one, path, type Row } from "../../api/client";
-import type { Level } from "../Mark.svelte";
+import type { Level } from "../../level";
 
 type Consumable = Row<"Consumable">;
 /** An item in use, with the last cycle before it. */
